@@ -1,74 +1,44 @@
 """
-``python -m bench kerberos``: refresh a ticket with the sidecar and with its peers.
+``python -m bench kerberos``: a ticket from the sidecar and from ``kinit``, on loopback.
 
-Each tool refreshes its own ccache as fast as it can, against the same KDC on this machine, while
-readers (`klist -s`, GSSAPI; as the writer's user) read that ccache continuously. Then the tools
-take turns without readers, to measure the CPU. Finally the KDC hangs, and earlier KDCs are silent.
+Readers (`klist -s`, GSSAPI) read the ccache while sidecars refresh it. Then refreshes are counted
+without readers, the only KDC is black-holed over TCP, and others are silent before it. The
+sidecar's time past silent KDCs excludes the start of the process: a daemon starts only once.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_seconds, none_of
 from bench.images import size_over_base
-from bench.kerberos_failover import GIVEN_UP_SECONDS, Took, failover, failover_table
-from bench.kerberos_tools import OURS, TWO, Tool, tools
-from bench.measure import Cost, cpu_seconds, during, least, median, system_calls
-from bench.report import Section, deliver, machine, seconds, table, times, version_of
-from tests.support.daemon import SidecarProcess
-from tests.support.kerberos.kdc import MISSING, Kdc
+from bench.measure import cpu_seconds, least, rss_mib, run
+from bench.report import Section, deliver, machine, seconds, table, version_of
+from tests.support.kerberos.kdc import MISSING, PATH, Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.readers import Kind, readers
 from tests.support.kerberos.site import KERBEROS_SIDECAR, SERVICE, Site, site
 from tests.support.waiting import wait_until
 
-READERS: tuple[Kind, ...] = ("klist", "acquire", "context")
-PROMISED_READS = 100_000
-FIRST_TICKET_SECONDS, IDLE_MIB, HEALTH_SECONDS, END_SECONDS, IMAGE_MB = 0.6, 40, 0.050, 1.0, 30
-HEALTH_REQUESTS = 1_000
-FAILOVER_SECONDS, IDLE_CALLS = 15.0, 2.0
-# Two heartbeats: otherwise chance decides how many cycles are counted.
-IDLE_SECONDS = 80
-# The total CPU of ended children has a precision of 10 ms.
-SLOW_REFRESHES = 8
+OURS, KINIT = "kerberos", "kinit"
+PROMISED_READS, READ_SECONDS = 100_000, 5.0
+REFRESH_SECONDS, START_SECONDS, IDLE_MIB, IMAGE_MB = 0.200, 0.600, 40, 30
+HEALTH_SECONDS, END_SECONDS, FAILOVER_SECONDS = 0.050, 1.0, 15.0
+HEALTH_REQUESTS, TURNS = 300, 3
+GIVEN_UP_SECONDS = 90.0
+SILENT = (1, 3, 5)
+# Which transport libkrb5 tries first, by the `udp_preference_limit` that makes it do so.
+FIRST = {"UDP": "1465", "TCP": "1"}
 
-
-@dataclass
-class Row:
-    """
-    The results of one tool.
-
-    Args:
-        costs: Of a refresh, one for each turn; empty for two sidecars.
-        reads: The number of reads while the tool refreshed.
-        failed: Reads without a valid ticket.
-    """
-
-    costs: list[Cost] = field(default_factory=list)
-    reads: int = 0
-    failed: int = 0
-
-
-@dataclass(frozen=True)
-class Hung:
-    """
-    The behavior of the sidecar while the KDC hangs.
-
-    Args:
-        health_seconds: The p99 of `/healthz`.
-        end_seconds: The longest time from SIGTERM to the end.
-    """
-
-    health_seconds: float
-    end_seconds: float
+Times = Mapping[str, Mapping[str, float | None]]
+"""Seconds by situation and tool; None = no ticket within `GIVEN_UP_SECONDS`."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -77,195 +47,174 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("python -m bench kerberos", description=__doc__)
     add = parser.add_argument
-    add("--refreshes", type=int, default=100, help="refreshes per tool and turn (default: 100)")
-    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
+    add("--refreshes", type=int, default=30, help="refreshes per turn and tool (default: 30)")
     add("--reads", type=int, default=PROMISED_READS, help="reads of our ccache (default: 100,000)")
-    add("--seconds", type=float, default=5, help="seconds of reads for each peer (default: 5)")
     add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
     options = parser.parse_args(arguments)
     if MISSING:
         print(f"kerberos: a KDC needs {', '.join(MISSING)}: run make setup-test as root")
         return
-    starts, missing = tools()
-    rows: dict[str, Row] = defaultdict(Row)
-    with tempfile.TemporaryDirectory() as folder, Kdc(Path(folder)) as kdc, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Kdc(Path(folder)) as kdc,
+        site(kdc, "airflow") as here,
+    ):
         kdc.add_principal(SERVICE)
-        started: dict[str, tuple[Site, Tool]] = {}
-        for name, start in starts.items():
-            here = stack.enter_context(site(kdc, f"airflow{len(started)}", renew_life="7d"))
-            started[name] = here, stack.enter_context(start(here))
-        for name, (here, tool) in started.items():
-            print(f"reading, {name}", flush=True)
-            reads = options.reads if name in (OURS, TWO) else 0
-            rows[name].reads, rows[name].failed = read(here, tool, options.seconds, reads)
-        for _ in range(options.turns):
-            for name, (here, tool) in started.items():
-                if name == TWO or name in missing:
-                    continue
-                refreshes = SLOW_REFRESHES if tool.is_slow else options.refreshes
-                try:
-                    rows[name].costs.append(refresh(here, tool, refreshes))
-                except AssertionError as error:
-                    if name == OURS:
-                        raise
-                    missing[name] = f"it stopped refreshing: {error}"
-        first = min(first_ticket(started[OURS][0]) for _ in range(options.turns))
-        print("the KDC hangs", flush=True)
-        hung = while_hung(started[OURS][0], options.turns)
-        here, tool = started[OURS]
-        here.configure()
-        idle = idle_calls(tool.pid)
+        print("reading", flush=True)
+        failed = [reads(here, writers, options.reads) for writers in (1, 2)]
+        print("refreshing", flush=True)
+        costs, first, idle_mib = refreshes(here, options.refreshes)
         print("silent KDCs", flush=True)
-        took = failover(here, OURS)
-    image = size_over_base(OURS, IMAGE_MB)
-    found = section(rows, [*budgets(rows, first, hung, idle, took), image], took, missing)
-    deliver(found, is_written=options.write)
+        hung = while_hung(here)
+        times = {**costs, **past_silent(here)}
+    longest = max(times[_silent(count, "UDP")][OURS] or GIVEN_UP_SECONDS for count in SILENT)
+    outcomes = [
+        *failed,
+        at_most_seconds("refresh", "CPU", REFRESH_SECONDS, costs["CPU of a refresh"][OURS] or 0.0),
+        at_most_seconds("failover", "past five silent KDCs, longest", FAILOVER_SECONDS, longest),
+        *hung,
+        at_most("memory", "idle", IDLE_MIB, idle_mib, "MiB"),
+        at_most_seconds("start", "to the first ticket, CPU", START_SECONDS, first),
+        size_over_base(OURS, IMAGE_MB),
+    ]
+    versions = {
+        "MIT krb5": version_of("krb5-config", "--version"),
+        OURS: version_of(KERBEROS_SIDECAR, "--version"),
+    }
+    parts = {"machine": machine(versions), "peers": peers_table(times)}
+    deliver(Section(OURS, parts, outcomes), is_written=options.write)
 
 
-def section(
-    rows: Mapping[str, Row], outcomes: Sequence[Outcome], took: Took, missing: Mapping[str, str]
-) -> Section:
+def reads(here: Site, writers: int, at_least: int) -> Outcome:
     """
-    Return the section of the page.
+    Read the ccache while sidecars refresh it as fast as they can.
     """
-    versions = {"MIT krb5": version_of("krb5-config", "--version")}
-    versions[OURS] = version_of(KERBEROS_SIDECAR, "--version")
-    return Section(
-        OURS,
-        {
-            "machine": machine(versions),
-            "refresh": refresh_table(rows),
-            "failover": failover_table(took, OURS),
-        },
-        outcomes,
-        missing,
-    )
-
-
-def read(here: Site, tool: Tool, at_least_seconds: float, at_least_reads: int) -> tuple[int, int]:
-    """
-    Read the ccache while a tool refreshes it; return the number of reads and of failed reads.
-    """
-    service = f"{SERVICE}@{here.kdc.realm}"
-    reads = failed = 0
-    while not reads or reads < at_least_reads:
+    daemons = [here.publish() for _ in range(writers)]
+    service, tried, failed = f"{SERVICE}@{here.kdc.realm}", 0, 0
+    kinds: tuple[Kind, ...] = ("klist", "acquire", "context")
+    while tried < at_least:
         with readers(
-            here.folder / "bin", here.ccache, here.config, READERS, service, another_user=False
+            here.folder / "bin", here.ccache, here.config, kinds, service, another_user=False
         ) as found:
-            began = time.monotonic()
-            while time.monotonic() - began < at_least_seconds:
-                tool.refresh()
+            ends_at = time.monotonic() + READ_SECONDS
+            while time.monotonic() < ends_at:
+                for daemon in daemons[1:]:
+                    daemon.sighup()
+                here.refresh(daemons[0])
             for reader in found:
                 reader.stop()
-        reads += sum(one.reads for one in found)
-        failed += sum(one.failed for one in found)
-    return reads, failed
+        tried += sum(reader.reads for reader in found)
+        failed += sum(reader.failed for reader in found)
+    for daemon in daemons:
+        daemon.kill()
+    what = "one writer" if writers == 1 else f"{writers} writers"
+    return none_of("failed reads", what, failed, tried, PROMISED_READS)
 
 
-def refresh(here: Site, tool: Tool, refreshes: int) -> Cost:
+def refreshes(here: Site, count: int) -> tuple[dict[str, dict[str, float | None]], float, float]:
     """
-    Return the mean cost of a refresh.
-    """
-    before = here.kdc.requests(client=here.principal)
-    spent = during(tool.pid, lambda: [tool.refresh() for _ in range(refreshes)])
-    issued = here.kdc.requests(client=here.principal) - before
-    return Cost(spent.cpu_seconds / issued, spent.wall_seconds / issued, spent.rss_mib)
-
-
-def first_ticket(here: Site) -> float:
-    """
-    Return the CPU seconds from the start of the process to the first ticket.
+    Return the CPU of a refresh by tool, that of a start to the first ticket, and the idle memory.
     """
     daemon = here.publish()
-    spent = cpu_seconds(daemon.pid)
+    first = cpu_seconds(daemon.pid)
+    command = [KINIT, "-kt", str(here.keytab), "-c", str(here.folder / KINIT), here.principal]
+    environment = {"PATH": PATH, "KRB5_CONFIG": str(here.config)}
+    ours, theirs = [], []
+    for _ in range(TURNS):  # the tools take turns
+        before = cpu_seconds(daemon.pid)
+        for _ in range(count):
+            here.refresh(daemon)
+        ours.append((cpu_seconds(daemon.pid) - before) / count)
+        theirs += [run(command, environment) for _ in range(count)]
+    idle_mib = rss_mib(daemon.pid)
     daemon.kill()
-    return spent
+    costs: dict[str, float | None] = {OURS: min(ours), KINIT: least(theirs).cpu_seconds}
+    return {"CPU of a refresh": costs}, first, idle_mib
 
 
-def while_hung(here: Site, turns: int) -> Hung:
+def while_hung(here: Site) -> list[Outcome]:
     """
-    Query /healthz of a sidecar whose request to the KDC hangs, then end it with SIGTERM.
+    Query /healthz of a sidecar whose request to a black-holed KDC hangs, then end it by SIGTERM.
     """
-    took: list[float] = []
-    ends: list[float] = []
+    took, ends = list[float](), list[float]()
     with KdcProxy(here.kdc.port) as proxy:
-        here.configure(proxy.address)
+        here.configure(proxy.address, udp_preference_limit=FIRST["TCP"])
         proxy.behavior = "silent"
-        for _ in range(turns):
+        for _ in range(TURNS):
             seen = proxy.requests
             daemon = here.start()
-            wait_until(
-                lambda: proxy.requests > seen,  # noqa: B023
-                "a request hangs",
-            )
-            took += [health(daemon) for _ in range(HEALTH_REQUESTS // turns)]
+            wait_until(lambda: proxy.requests > seen, "a request hangs")  # noqa: B023
+            for _ in range(HEALTH_REQUESTS):
+                began = time.perf_counter()
+                assert daemon.get("/healthz").status == 200
+                took.append(time.perf_counter() - began)
             ended = daemon.terminate()
-            assert ended.code == 0, daemon.log()
+            assert ended.code == 0 and not daemon.find_events("cycle_failed"), daemon.log()
             ends.append(ended.seconds)
-    return Hung(sorted(took)[int(len(took) * 0.99) - 1], max(ends))
-
-
-def health(daemon: SidecarProcess) -> float:
-    """
-    Return the wall seconds of one `/healthz`.
-    """
-    began = time.perf_counter()
-    assert daemon.get("/healthz").status == 200
-    return time.perf_counter() - began
-
-
-def idle_calls(pid: int) -> float:
-    """
-    Return the system calls per second between two tickets, including cycles.
-    """
-    return system_calls(pid, IDLE_SECONDS) / IDLE_SECONDS
-
-
-def budgets(
-    rows: Mapping[str, Row], first: float, hung: Hung, idle: float, took: Took
-) -> list[Outcome]:
-    """
-    Return the outcomes of all budgets except that of the image.
-    """
-    one, two = rows[OURS], rows[TWO]
-    longest = max(found[OURS] or GIVEN_UP_SECONDS for found in took.values())
-    memory = median(one.costs).rss_mib
+    p99, what = sorted(took)[int(len(took) * 0.99) - 1], "while a TCP KDC is black-holed"
     return [
-        none_of("failed reads", "one writer", one.failed, one.reads, PROMISED_READS),
-        none_of("failed reads", "two writers", two.failed, two.reads, PROMISED_READS),
-        at_most_seconds(
-            "while the KDC hangs", "/healthz, p99", HEALTH_SECONDS, hung.health_seconds
-        ),
-        at_most_seconds("while the KDC hangs", "SIGTERM, longest", END_SECONDS, hung.end_seconds),
-        at_most_seconds("failover", "past five silent KDCs, longest", FAILOVER_SECONDS, longest),
-        at_most("idle", "system calls a second", IDLE_CALLS, idle, "a second"),
-        at_most("memory", "between refreshes", IDLE_MIB, memory, "MiB"),
-        at_most_seconds("start", "to the first ticket, CPU", FIRST_TICKET_SECONDS, first),
+        at_most_seconds(what, "/healthz, p99", HEALTH_SECONDS, p99),
+        at_most_seconds(what, "SIGTERM, longest", END_SECONDS, max(ends)),
     ]
 
 
-def refresh_table(rows: Mapping[str, Row]) -> str:
+def past_silent(here: Site) -> Times:
     """
-    Return a table of refreshes by tool.
+    Measure a first ticket past silent KDCs, all cases in parallel: nearly all of it is waiting.
     """
-    header = ["tool", "failed reads", "CPU of a refresh", "median", "relative", "memory"]
-    ours = least(rows[OURS].costs).cpu_seconds
-    lines = []
-    for name, row in rows.items():
-        shown = f"**{name}**" if name in (OURS, TWO) else name
-        read = f"{row.failed:,} of {row.reads:,}"
-        if not row.costs:
-            lines.append([shown, read, "", "", "", ""])
-            continue
-        low, middle = least(row.costs), median(row.costs)
-        lines.append(
-            [
-                shown,
-                read,
-                seconds(low.cpu_seconds),
-                seconds(middle.cpu_seconds),
-                times(low.cpu_seconds / ours),
-                f"{middle.rss_mib:.1f} MiB",
-            ]
-        )
-    return table(header, lines)
+    with ExitStack() as stack, ThreadPoolExecutor(2 * len(FIRST) * len(SILENT)) as threads:
+        pending = {}
+        for transport, limit in FIRST.items():
+            for count in SILENT:
+                proxies = [stack.enter_context(KdcProxy(0)) for _ in range(count)]
+                for proxy in proxies:
+                    proxy.behavior = "silent"
+                addresses = (*(proxy.address for proxy in proxies), here.kdc.address)
+                path = here.folder / f"silent-{transport}-{count}"
+                here.kdc.client_config(path, addresses, {"udp_preference_limit": limit})
+                tools: dict[str, Callable[..., float | None]] = {OURS: _ours, KINIT: _kinit}
+                pending[_silent(count, transport)] = {
+                    tool: threads.submit(ask, here, path) for tool, ask in tools.items()
+                }
+        return {
+            case: {tool: one.result() for tool, one in found.items()}
+            for case, found in pending.items()
+        }
+
+
+def _silent(count: int, transport: str) -> str:
+    return f"{count} silent KDC{'s' if count > 1 else ''}, {transport} first"
+
+
+def _ours(here: Site, config: Path) -> float | None:
+    settings = {"KRB5_CONFIG": str(config), "KERBEROS_CCACHE": f"{config}-ours"}
+    with here.sidecar(**settings, KERBEROS_ONE_SHOT="true") as daemon:
+        daemon.wait_for_exit(2 * GIVEN_UP_SECONDS)
+        took = [event["duration_seconds"] for event in daemon.find_events("ticket_acquired")]
+        return took[0] if took else None
+
+
+def _kinit(here: Site, config: Path) -> float | None:
+    command = [KINIT, "-kt", str(here.keytab), "-c", f"{config}-kinit", here.principal]
+    environment, began = {"PATH": PATH, "KRB5_CONFIG": str(config)}, time.perf_counter()
+    try:
+        subprocess.run(command, env=environment, timeout=GIVEN_UP_SECONDS, check=True)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return None
+    return time.perf_counter() - began
+
+
+def peers_table(times: Times) -> str:
+    """
+    Return a table of seconds by situation and tool.
+    """
+    rows = []
+    for case, found in times.items():
+        ours, theirs = found[OURS], found[KINIT]
+        ratio = f"{ours / theirs:.2g}" if ours and theirs else ""
+        rows.append([case, _shown(ours), _shown(theirs), ratio])
+    return table(["what", f"**{OURS}**", KINIT, "ratio"], rows)
+
+
+def _shown(value: float | None) -> str:
+    return f"none in {GIVEN_UP_SECONDS:.0f} s" if value is None else seconds(value)

@@ -1,24 +1,21 @@
 """
-When a ticket is due, and why.
+When a ticket is due, and why; reasons of codes.
 """
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kerberos_sidecar.ccache import Ticket
-from kerberos_sidecar.due import (
-    Acquired,
-    Cause,
-    Found,
-    cause_of,
-    retry_within,
-    wait_after,
-    window_wait,
-)
-from kerberos_sidecar.principal import Principal, parse_principal
+from kerberos_sidecar import due
+from kerberos_sidecar.account import Account, State
+from kerberos_sidecar.due import Acquired, Cause, Failed, Found, window_wait
+from kerberos_sidecar.formats import Principal, Ticket, parse_principal
+from kerberos_sidecar.keytab import Key, Keytab
+from kerberos_sidecar.reasons import CODES, REASONS, failure, meaning_of
+from kerberos_sidecar.settings import load_settings
 
 AIRFLOW, OTHER = parse_principal("airflow@EXAMPLE.COM"), parse_principal("other@EXAMPLE.COM")
 NOW, AT = 1_700_000_000.0, 500.0
@@ -41,7 +38,7 @@ def cause(
     after: float = 0.0,
     set_clock: float = 0.0,
 ) -> Cause | None:
-    return cause_of(
+    return due.cause_of(
         last, found, keytab, is_asked_for=asked, at=AT + after, now=NOW + after + set_clock
     )
 
@@ -54,7 +51,6 @@ def cause(
         ({"after": 3_600}, "interval"),
         ({"after": 3_600, "last": replace(LAST, cause="half_life")}, "half_life"),
         ({"last": None}, "start"),  # even if a valid ticket is published
-        ({"last": None, "found": Found()}, "start"),
         ({"found": Found(problem="cannot be found")}, "missing"),
         ({"found": Found(None, NOW, "is not a version 4 ccache")}, "damaged"),
         ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
@@ -88,7 +84,6 @@ def test_returns_why_a_ticket_is_due(given: dict[str, Any], expected: Cause | No
         (16, 3_600, 1.0, (7.2, "half_life")),
         (16, 3_600, 0.0, (8, "half_life")),
         (36_000, 3_600, 0.5, (3_420, "interval")),
-        (36_000, 1, 0.0, (1, "interval")),
     ],
 )
 def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
@@ -96,7 +91,7 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
 ) -> None:
     ticket = replace(TICKET, ends_at=int(NOW) + life)
 
-    wait_seconds, why = wait_after(ticket, NOW, interval, draw)
+    wait_seconds, why = due.wait_after(ticket, NOW, interval, draw)
 
     assert pytest.approx(expected[0]) == wait_seconds
     assert expected[1] == why
@@ -111,7 +106,6 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
         (THERE, NOW, OTHER, "belongs to airflow@EXAMPLE.COM, not to other@EXAMPLE.COM"),
         (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
         (THERE, NOW, parse_principal("airflow"), ""),
-        (THERE, NOW, None, ""),
         (Found(problem="cannot be found"), NOW, None, "cannot be found"),
     ],
 )
@@ -121,15 +115,7 @@ def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     assert problem == found.problem_at(now, wanted)
 
 
-@pytest.mark.parametrize(
-    ("life", "expected"), [(36_000, 9_000), (8, 2), (3, 1), (0, math.inf), (-5, math.inf)]
-)
-def test_retries_within_a_quarter_of_the_remaining_lifetime(life: int, expected: float) -> None:
-    assert expected == retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
-    assert math.inf == retry_within(None, NOW)
-
-
-class Account:
+class Counted:
     """An account under a policy of five failures in half an hour, counted as MIT's KDC does."""
 
     def __init__(self) -> None:
@@ -143,7 +129,7 @@ class Account:
 
 @pytest.mark.parametrize("look", [1, 7, 60, 601])
 def test_retries_wrong_keys_all_day_without_adding_up_to_a_lockout(look: int) -> None:
-    account, refused_at = Account(), -math.inf
+    account, refused_at = Counted(), -math.inf
     tries = 0
     for now in range(int(NOW), int(NOW) + 86_400, look):
         if window_wait(refused_at, now, 1_800) == 0:
@@ -154,10 +140,49 @@ def test_retries_wrong_keys_all_day_without_adding_up_to_a_lockout(look: int) ->
     assert tries >= 86_400 // (1_860 + look)
 
 
-def test_refused_keys_wait_for_a_window_unless_it_is_zero_or_the_clock_was_set_back() -> None:
+def test_refused_keys_wait_for_a_window_and_retries_for_a_quarter_of_a_life_at_most() -> None:
     assert 0 == window_wait(-math.inf, NOW, 1_800)
     assert 1_850 == window_wait(NOW - 10, NOW, 1_800)
     assert 5 == window_wait(NOW, NOW, 3)
     assert 0 == window_wait(NOW - 1_860, NOW, 1_800)
     assert 0 == window_wait(NOW + 1, NOW, 1_800)
     assert 0 == window_wait(NOW, NOW, 0)
+    for life, expected in ((36_000, 9_000), (3, 1), (0, math.inf), (-5, math.inf)):
+        assert expected == due.retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
+    assert math.inf == due.retry_within(None, NOW)
+
+
+def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -> None:
+    settings, at = load_settings({})[0], time.monotonic()
+    one = Account(settings.entries[0], settings)
+    last = replace(LAST, at=at, zero_at=time.time() - at)
+    one.keytab, one.found = Keytab("/k", AIRFLOW, (Key(AIRFLOW, 3, 18),)), THERE
+
+    one.state = State(last, tried_at=at - due.FLOOR_SECONDS)
+    assert ("keytab_changed", False) == (one.cause(), one.is_waiting())
+    for failed in (None, Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)):
+        one.state = State(last, failed, tried_at=at)
+        assert one.is_waiting()
+        one.ask()
+        assert not one.is_waiting()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (-1765328383, "principal_expired"),
+        (-1765328353, "keytab_stale"),
+        (-1765328203, "keytab_enctypes_unusable"),
+        (-1429577714, "config_invalid"),
+        (22, "config_invalid"),
+        (-1765328174, "preauth_unsupported"),
+        (1859794437, "kdc_garbage"),
+        (-1765328246, "kdc_garbage"),
+        (-1765328324, "kdc_refused"),
+        (0, "krb5_failed"),
+    ],
+)
+def test_a_code_of_libkrb5_has_its_reason_and_each_reason_advice(code: int, reason: str) -> None:
+    assert reason == meaning_of(code)[0]
+    assert {reason for reason, _ in CODES.values()} <= REASONS.keys()
+    assert all(reason.advice.endswith(".") for reason in REASONS.values())

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from kerberos_sidecar import krb5_conf
+from kerberos_sidecar.formats import parse_principal
 from kerberos_sidecar.keytab import Key, Keytab
-from kerberos_sidecar.krb5_conf import check_config, check_enctypes, lines_about, overlay
-from kerberos_sidecar.principal import parse_principal
+from kerberos_sidecar.krb5_conf import check_enctypes, lines_about, overlay
 from kerberos_sidecar.settings import Settings, load_settings
 from sidecar_runtime.errors import SidecarError
+from tests.support.raising import raised
 
 AIRFLOW = parse_principal("airflow@R")
 SITE = """\
@@ -39,6 +41,10 @@ def site(folder: Path, text: str) -> Settings:
     return load_settings({"KRB5_CONFIG": f"{folder}/missing:{path}"})[0]
 
 
+def keys(*enctypes: int) -> Keytab:
+    return Keytab("/k", AIRFLOW, tuple(Key(AIRFLOW, 1, enctype) for enctype in enctypes))
+
+
 def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
     environ = {"KERBEROS_RENEW_LIFETIME": "0", "KERBEROS_TICKET_LIFETIME": "7h"}
     relations = [
@@ -58,14 +64,12 @@ def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
 def test_quotes_what_a_file_says_of_a_realm_with_its_line(tmp_path: Path) -> None:
     settings, path = site(tmp_path, SITE), tmp_path / "krb5.conf"
 
-    assert [
-        f"{path}, line 10: kdc = one  # of two",
-        f"{path}, line 11: kdc = two:88",
-    ] == lines_about(settings, "R", "kdc")
+    assert [f"{path}, line 10: kdc = one  # of two", f"{path}, line 11: kdc = two:88"] == (
+        lines_about(settings, "R", "kdc")
+    )
     lives = lines_about(settings, "R", "ticket_lifetime", "renew_lifetime")
-    assert ["line 3: ticket_lifetime = 10 hours", "line 5: renew_lifetime = 7d"] == [
-        line.partition(", ")[2] for line in lives
-    ]
+    expected = ["line 3: ticket_lifetime = 10 hours", "line 5: renew_lifetime = 7d"]
+    assert expected == [line.partition(", ")[2] for line in lives]
     assert [] == lines_about(settings, "R")
 
 
@@ -76,14 +80,18 @@ def test_quotes_a_line_that_cannot_be_parsed(tmp_path: Path, line: str) -> None:
     assert [f"{tmp_path}/krb5.conf, line 3: cannot parse {line}"] == lines_about(settings, "R")
 
 
-def test_reads_what_a_file_includes(tmp_path: Path) -> None:
+def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "one.conf").write_text("[realms]\nR = {\nkdc = here\n}\n")
+    one = tmp_path / "more" / "one.conf"
+    one.write_text("[realms]\nR = {\nkdc = here\n}\n")
     (tmp_path / "more" / "one.rpmsave").write_text("[realms]\nR = {\nkdc = old\n}\n")
+    settings = site(tmp_path, f"includedir {tmp_path}/more\n" * 2)
 
-    found = lines_about(site(tmp_path, f"includedir {tmp_path}/more\n"), "R", "kdc")
-
-    assert [f"{tmp_path}/more/one.conf, line 3: kdc = here"] == found
+    assert [f"{one}, line 3: kdc = here"] * 2 == lines_about(settings, "R", "kdc")
+    one.write_text(f"include {tmp_path}/krb5.conf\n")
+    error = raised(SidecarError, check_enctypes, settings, keys(18))
+    assert "config_invalid" == error.reason
+    assert f"{one} includes {tmp_path}/krb5.conf" in error.message
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,6 @@ def test_reads_what_a_file_includes(tmp_path: Path) -> None:
     [
         ("aes256-cts", [23], False),
         ("aes256-cts-hmac-sha1-96 aes256-cts-hmac-sha384-192", [17], False),
-        ("aes", [23], False),
         ("DEFAULT -rc4", [23], False),
         ("aes256-cts", [18], True),
         ("aes", [23, 17], True),
@@ -106,30 +113,21 @@ def test_reads_what_a_file_includes(tmp_path: Path) -> None:
 def test_names_a_keytab_of_which_krb5_conf_permits_no_key(
     tmp_path: Path, permitted: str, enctypes: list[int], is_usable: bool
 ) -> None:
-    settings = site(tmp_path, f"[libdefaults]\n  permitted_enctypes = {permitted}\n")
-    keytab = Keytab("/k", AIRFLOW, tuple(Key(AIRFLOW, 1, enctype) for enctype in enctypes))
+    others = "[appdefaults]\n permitted_enctypes = des\n[libdefaults]\n"
+    settings = site(tmp_path, f"{others}permitted_enctypes = {permitted}")
 
     if is_usable:
-        check_enctypes(settings, keytab)
+        check_enctypes(settings, keys(*enctypes))
     else:
-        with pytest.raises(
-            SidecarError, match=f"line 2: permitted_enctypes = {permitted}"
-        ) as error:
-            check_enctypes(settings, keytab)
-        assert "keytab_enctypes_unusable" == error.value.reason
+        error = raised(SidecarError, check_enctypes, settings, keys(*enctypes))
+        assert f"line 4: permitted_enctypes = {permitted}" in error.message
+        assert "keytab_enctypes_unusable" == error.reason
 
 
-def test_only_libdefaults_permits_enctypes(tmp_path: Path) -> None:
-    settings = site(tmp_path, "[appdefaults]\n  permitted_enctypes = aes256-cts\n")
+def test_krb5_config_is_missing_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
+    assert krb5_conf.missing(site(tmp_path, "")) is None
+    assert krb5_conf.missing(load_settings({})[0]) is None
+    assert krb5_conf.missing(load_settings({"KRB5_CONFIG": str(tmp_path)})[0]) is None
+    error = krb5_conf.missing(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
 
-    check_enctypes(settings, Keytab("/k", AIRFLOW, (Key(AIRFLOW, 1, 23),)))
-
-
-def test_refuses_krb5_config_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
-    check_config(site(tmp_path, ""))
-    check_config(load_settings({})[0])
-    check_config(load_settings({"KRB5_CONFIG": str(tmp_path)})[0])  # libkrb5 reads its files
-    with pytest.raises(SidecarError, match="names no readable file") as caught:
-        check_config(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
-
-    assert "config_missing" == caught.value.reason
+    assert error and "config_missing" == error.reason

@@ -10,14 +10,29 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kerberos_sidecar.due import Acquired, Cause, Failed, Found, cause_of, iso
+from kerberos_sidecar import due
+from kerberos_sidecar.due import Acquired, Cause, Failed, Found, iso
+from kerberos_sidecar.formats import Principal
 from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab, select
 from kerberos_sidecar.publish import look
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.metrics import Metrics
+
+_LABELS = ("principal", "ccache")
+_GAUGES = {
+    "kerberos_ticket_expiry_timestamp_seconds": "Unix time when the published ticket expires, by "
+    "this node's clock; 0 without one.",
+    "kerberos_ticket_lifetime_seconds": "Life of the published ticket, from start to end.",
+    "kerberos_clock_offset_seconds": "How far the KDC's clock is ahead of this node's.",
+    "kerberos_keytab_kvno": "Newest version (kvno) of the principal's keys in the keytab; 0 "
+    "without a usable one.",
+    "kerberos_acquire_duration_seconds": "Time that it took to acquire the last ticket.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +42,14 @@ class State:
 
     Args:
         is_asked_for: Whether SIGHUP requested a new ticket that has not been published yet.
-        retaken_at: When the ccache was last taken from another process; monotonic seconds.
+        tried_at: When a ticket was last requested; monotonic seconds, as the next one.
+        retaken_at: When the ccache was last taken from another process.
     """
 
     last: Acquired | None = None
     failed: Failed | None = None
     is_asked_for: bool = False
+    tried_at: float = -math.inf
     retaken_at: float = -math.inf
 
 
@@ -66,17 +83,6 @@ class Account:
         except SidecarError as error:
             self.keytab = error
 
-    def usable_keytab(self) -> Keytab:
-        """
-        Return the keytab of the last look.
-
-        Raises:
-            SidecarError: It could not be found or used.
-        """
-        if isinstance(keytab := self.keytab, SidecarError):
-            raise keytab
-        return keytab
-
     @property
     def kvno(self) -> int:
         """
@@ -104,7 +110,7 @@ class Account:
         Make a ticket due now.
         """
         failed = self.state.failed and replace(self.state.failed, retry_at=0.0)
-        self.state = replace(self.state, is_asked_for=True, failed=failed)
+        self.state = replace(self.state, is_asked_for=True, failed=failed, tried_at=-math.inf)
 
     def cause(self) -> Cause | None:
         """
@@ -112,18 +118,19 @@ class Account:
         """
         last, is_asked_for = self.state.last, self.state.is_asked_for
         at, now = time.monotonic(), time.time()
-        return cause_of(
+        return due.cause_of(
             last, self.found, str(self.keytab), is_asked_for=is_asked_for, at=at, now=now
         )
 
     def is_waiting(self) -> bool:
         """
-        Whether the last failure holds back the next try.
+        Whether the last try holds back the next.
         """
-        failed = self.state.failed
-        if failed is None or failed.keytab != str(self.keytab):
-            return False
-        return time.monotonic() < failed.retry_at
+        state, now = self.state, time.monotonic()
+        if state.failed and state.failed.keytab == str(self.keytab):
+            return now < state.failed.retry_at
+        is_from_outside = state.failed or self.cause() in due.FROM_OUTSIDE
+        return bool(is_from_outside) and now < state.tried_at + due.FLOOR_SECONDS
 
     @property
     def next_at(self) -> float:
@@ -161,3 +168,37 @@ class Account:
             facts["last_error"] = f"{error.reason}: {error.message}"
             facts["advice"] = error.advice
         return facts
+
+
+class KerberosMetrics(Metrics):
+    """
+    The common metrics, and the sidecar's own with the principal and the ccache path as labels.
+    """
+
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("kerberos", version, revision)
+        text = "Tickets acquired and published."
+        self._acquired = self.family("counter", "kerberos_acquired_tickets_total", text, *_LABELS)
+        self._gauges = [self.family("gauge", *named, *_LABELS) for named in _GAUGES.items()]
+
+    def record(self, principal: Principal, ccache: str, seconds: float) -> None:
+        """
+        Count a published ticket, and record the seconds that it took to acquire.
+        """
+        self.last_publish.set_to_current_time()  # the cycle fails if another principal does
+        self._acquired.labels(str(principal), ccache).inc()
+        self._gauges[-1].labels(str(principal), ccache).set(seconds)
+
+    def show(self, accounts: Iterable[Account]) -> None:
+        """
+        Update the gauges of each ccache whose full principal is known.
+        """
+        for account in accounts:
+            if not account.realm:
+                continue
+            found, labels = account.found.ticket, (str(account.principal), account.entry.ccache)
+            facts = [0.0, 0.0, 0.0]
+            if found is not None:
+                facts = [found.ends_at, found.lifetime_seconds, found.clock_offset_seconds]
+            for family, value in zip(self._gauges, [*facts, account.kvno], strict=False):
+                family.labels(*labels).set(value)

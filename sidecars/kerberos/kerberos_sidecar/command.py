@@ -1,18 +1,28 @@
 """
-The command line of ``kerberos-sidecar``, and the assembly of its parts.
+The command line of ``kerberos-sidecar``, the assembly of its parts, and the command ``check``.
+
+``check`` tries everything the daemon needs, and reports what to fix and how.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import stat
+import time
+from collections.abc import Iterable
 
-from kerberos_sidecar import check
-from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
-from kerberos_sidecar.sidecar import KerberosSidecar
+from kerberos_sidecar.account import Account, KerberosMetrics
+from kerberos_sidecar.cycle import KerberosSidecar
+from kerberos_sidecar.due import iso
+from kerberos_sidecar.publish import Staging
+from kerberos_sidecar.request import acquire, check_refused, prepare
+from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Entry, Settings, changed, load_settings
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, make_parser, run_daemon
+from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
+from sidecar_runtime.errors import SidecarError, explain
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.http.status import About
 
 # The time between cycles that run without a cause, as a heartbeat.
@@ -34,12 +44,19 @@ def run() -> int:
     parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     text = "check krb5.conf, the keytabs, the KDC and the ccaches"
-    check.add_arguments(commands.add_parser("check", help=text, description=text))
+    check = commands.add_parser("check", help=text, description=text)
+    check.add_argument(
+        "--consumer",
+        type=lambda text: (int(text.partition(":")[0]), int(text.partition(":")[2])),
+        default=(50000, 0),
+        metavar="UID:GID",
+        help="who must be able to read the ccaches (default: 50000:0, as in the chart)",
+    )
     arguments = parser.parse_args()
-    settings, unknown = load_settings(os.environ)
+    settings, names = load_settings(os.environ)
     if arguments.command == "check":
-        return check.run(settings, unknown, arguments.consumer)
-    begin_logs(settings, unknown)
+        return run_checks(settings, names, arguments.consumer)
+    begin_logs(settings, names)
     metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets, and TIMEOUT that of one request.
@@ -50,3 +67,72 @@ def run() -> int:
     shown = changed(os.environ)
     about = About("kerberos", __version__, settings.source, settings.target, settings=shown)
     return run_daemon(sidecar, looping, about, metrics, watch=sidecar.watch)
+
+
+def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -> int:
+    """
+    Run all checks, print a line for each, and return the exit code.
+
+    Args:
+        names: Variables with our prefix that are not settings.
+        who: The uid and the group of a consumer.
+    """
+    print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
+    unknown(names)
+    results = []
+    for entry in settings.entries:
+        results += [_check(settings, Account(entry, settings)), _is_readable(entry, who)]
+    results.append(daemon("kerberos", settings.source, settings.http_bind))
+    return exit_code(results)
+
+
+def _check(settings: Settings, account: Account) -> bool:
+    """
+    Acquire a ticket without publishing it: only a request proves that a keytab works.
+
+    Refused keys count together with the daemon's tries, because people run `check` repeatedly.
+    """
+    try:
+        with Staging(account.entry, Fence()) as staging:
+            say("ok", "ccache", f"{account.entry.ccache} is writable as uid {os.getuid()}")
+            account.group = staging.group
+            account.look()
+            if (found := account.found).published_at is not None:
+                problem = found.problem_at(time.time(), account.entry.principal)
+                until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
+                say("??" if problem else "ok", "", f"it {problem or until}")
+            request = prepare(account, settings, staging)
+            keytab, types = request.keytab, ", ".join(request.keytab.enctypes.values())
+            text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})"
+            say("ok", "keytab", text)
+            check_refused(request)
+            _, ticket = acquire(request, Fence())
+    except (SidecarError, OSError) as error:
+        known = explain(error)
+        return fail(known.reason.partition("_")[0], known)
+    offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
+    say("ok", "KDC", f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
+    return True
+
+
+def _is_readable(entry: Entry, who: tuple[int, int]) -> bool:
+    """
+    Check whether a consumer may enter the ccache's folder and read the ccache, by their modes.
+    """
+    folder = os.path.dirname(entry.ccache)
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return False  # reported above
+    (uid, gid), name = who, f"uid {who[0]} with group {who[1]}"
+    there = (folder, stat.S_IMODE(found.st_mode), found.st_uid, stat.S_IXOTH)
+    file = (entry.ccache, entry.mode, os.getuid(), stat.S_IROTH)
+    for path, mode, owner, bit in (there, file):
+        shift = 6 if uid == owner else 3 if gid == found.st_gid else 0
+        if uid and not mode >> shift & bit:
+            text = f"{path} has mode {mode:04o}, uid {owner}, group {found.st_gid}"
+            say("FAIL", "consumer", f"{name} cannot read it: {text}")
+            say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
+            return False
+    say("ok", "consumer", f"{name} can read it")
+    return True

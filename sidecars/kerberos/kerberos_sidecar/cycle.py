@@ -1,56 +1,108 @@
 """
-One cycle: for each principal, due? → keytab → child → verify → publish → note.
+The sidecar that the loop runs. One cycle: for each principal, due? → keytab → child → verify →
+publish → note.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kerberos_sidecar import due
-from kerberos_sidecar.account import Account, State
+from kerberos_sidecar.account import Account, KerberosMetrics, State
 from kerberos_sidecar.due import Acquired, Cause, Failed, iso
-from kerberos_sidecar.metrics import KerberosMetrics
-from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.formats import Principal
 from kerberos_sidecar.publish import Staging
-from kerberos_sidecar.reasons import failure, is_outage
+from kerberos_sidecar.reasons import failure, is_outage, together
 from kerberos_sidecar.request import acquire, check_refused, prepare
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.health import Outcome
+from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop import backoff_seconds
 
-RETRY_LEAST_SECONDS = 0.2
+# How often to look at keytabs and ccaches, and the shortest time between two looks.
+LOOK_SECONDS = 5.0
+PAUSE_SECONDS = 0.2
 
 log = get_logger("cycle")
 
 
-class Cycle:
+class KerberosSidecar:
     """
-    Acquires tickets one after the other; what outlives a cycle is in the accounts.
+    The kerberos sidecar, for the whole process.
+
+    Cycles decide and act, in one thread. Another thread looks at the volumes, keeps what
+    `readiness` answers up to date, and wakes the loop when a cycle would have something to do: it
+    may wait for a dead volume, or a cycle for a silent KDC, and HTTP and signals for neither.
     """
 
-    def __init__(
-        self, settings: Settings, metrics: KerberosMetrics, accounts: Sequence[Account]
-    ) -> None:
+    def __init__(self, settings: Settings, metrics: KerberosMetrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._accounts = accounts
+        self._accounts = [Account(entry, settings) for entry in settings.entries]
+        self._wake: Callable[[], None] = lambda: None
+        self._is_busy = False
+        self._settled = threading.Event()
 
-    def run(self, fence: Fence) -> Outcome:
+    def begin(self) -> KerberosSidecar:
+        return self
+
+    def cycle(self, fence: Fence) -> Outcome:
         """
         Try each principal that is due, once.
 
         Raises:
-            SidecarError: The first failure, an outage last. The remaining principals were tried
-                too, and every published ccache stays.
+            SidecarError: All failures of principals, an outage last. Every published ccache stays.
             CycleAbandoned: The fence was revoked.
         """
+        self._is_busy = True
+        try:
+            return self._run(fence)
+        finally:
+            self._is_busy = False
+            self._settled.set()
+
+    def close(self) -> None:
+        """
+        Do nothing: a cycle holds no resources.
+        """
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """
+        Start to look, with a function that requests a cycle; warn if readers of a ccache can also
+        read its keytab.
+        """
+        self._wake = wake
+        for account in self._accounts:
+            keytab, ccache = account.entry.keytab, account.entry.ccache
+            folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
+            if os.path.realpath(os.path.dirname(ccache)) == os.path.realpath(folder):
+                log.warning("keytab_exposed", folder=folder, ccache=ccache)
+        threading.Thread(target=self._look, name="look", daemon=True).start()
+
+    def readiness(self) -> Readiness:
+        """
+        Return whether every ccache is valid now, no matter which process wrote it; from memory.
+        """
+        problems = [problem for account in self._accounts if (problem := account.problem())]
+        times = [account.found.published_at for account in self._accounts]
+        published_at = min((at for at in times if at is not None), default=None)
+        return Readiness(not problems, revision(self._accounts), published_at, "; ".join(problems))
+
+    def details(self) -> dict[str, object]:
+        """
+        Return the facts about each ccache, by path.
+        """
+        return {account.entry.ccache: account.details() for account in self._accounts}
+
+    def _run(self, fence: Fence) -> Outcome:
         # A refused key is tried again if SIGHUP says so, but once.
         counts_since = time.time() if fence.is_asked_for else -math.inf
         for account in self._accounts if fence.is_asked_for else ():
@@ -64,7 +116,10 @@ class Cycle:
             self._metrics.show(self._accounts)
         errors = [one.error for one in self._accounts if one.error]
         if errors and not self._is_kept(errors):
-            raise self._first_of(errors) from min(errors, key=is_outage)
+            told = together(errors)
+            soonest = min(account.next_at for account in self._accounts) - time.monotonic()
+            told.retry_within_seconds = max(PAUSE_SECONDS, soonest)
+            raise told from min(errors, key=is_outage)
         counts = {"tickets_acquired": acquired}
         return Outcome("changed" if acquired else "unchanged", revision(self._accounts), counts)
 
@@ -89,6 +144,8 @@ class Cycle:
         Acquire and publish a ticket, or note why that failed; return whether it succeeded.
         """
         cause, stamp = account.cause() or "start", str(account.keytab)
+        with fence:
+            account.state = replace(account.state, tried_at=time.monotonic())
         try:
             self._acquire(account, cause, counts_since, fence)
         except CycleAbandoned:
@@ -128,7 +185,7 @@ class Cycle:
         )
         retaken_at = time.monotonic() if owner else account.state.retaken_at
         with fence:
-            account.state = State(last, retaken_at=retaken_at)
+            account.state = State(last, tried_at=account.state.tried_at, retaken_at=retaken_at)
             self._metrics.record(keytab.principal, entry.ccache, seconds)
         facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
         if owner:
@@ -157,18 +214,6 @@ class Cycle:
         retry_at = time.monotonic() + wait_seconds
         account.state = replace(account.state, failed=Failed(error, count, stamp, retry_at))
 
-    def _first_of(self, errors: Sequence[SidecarError]) -> SidecarError:
-        """
-        Return the first failure, with what else failed, and when the next principal is due. An
-        outage ends on its own: it comes last.
-        """
-        first, *others = sorted(errors, key=is_outage)
-        more = "".join(f"; {error.reason}: {error.message}" for error in others)
-        told = SidecarError(first.reason, first.message + more, first.advice)
-        soonest = min(account.next_at for account in self._accounts) - time.monotonic()
-        told.retry_within_seconds = max(RETRY_LEAST_SECONDS, soonest)
-        return told
-
     def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
         """
         Whether a one-shot is done although no KDC answers, because all tickets are still valid.
@@ -179,6 +224,27 @@ class Cycle:
         why = errors[0]
         log.warning("ticket_kept", reason=why.reason, error=why.message, advice=why.advice)
         return True
+
+    def _look(self) -> None:
+        while True:
+            for account in self._accounts:
+                account.look()
+            wait_seconds = min(one.next_at for one in self._accounts) - time.monotonic()
+            if not self._is_busy and any(map(_has_news, self._accounts)):
+                self._settled.clear()
+                self._wake()
+                wait_seconds = LOOK_SECONDS
+            self._settled.wait(min(LOOK_SECONDS, max(PAUSE_SECONDS, wait_seconds)))
+            self._settled.clear()
+
+
+def _has_news(account: Account) -> bool:
+    """
+    Whether a cycle would try a principal, or find that it needs no longer.
+    """
+    if account.cause() is None:
+        return account.state.failed is not None
+    return not account.is_waiting()
 
 
 def _check_contested(account: Account, principal: Principal, cause: Cause) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from kerberos_sidecar.ccache import Ticket
-from kerberos_sidecar.principal import Principal
+from kerberos_sidecar.formats import Principal, Ticket
 from sidecar_runtime.errors import SidecarError
 
 Cause = Literal[
@@ -24,6 +23,10 @@ Cause = Literal[
     "half_life",
     "interval",
 ]
+
+# What other processes cause, who may do so in a loop: at most one request in this time.
+FROM_OUTSIDE: tuple[Cause, ...] = ("missing", "damaged", "taken", "keytab_changed")
+FLOOR_SECONDS = 5.0
 
 # How far the clock may be set without a new ticket: services tolerate five minutes in total.
 CLOCK_STEP_SECONDS = 60.0

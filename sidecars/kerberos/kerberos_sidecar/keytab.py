@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kerberos_sidecar.principal import Octets, Principal
+from kerberos_sidecar.formats import Octets, Principal
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.errors import SidecarError

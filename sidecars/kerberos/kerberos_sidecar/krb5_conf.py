@@ -14,6 +14,7 @@ from typing import NamedTuple
 from kerberos_sidecar.keytab import ENCTYPES, Keytab
 from kerberos_sidecar.reasons import ENCTYPE_LIMITS, failure
 from kerberos_sidecar.settings import Settings
+from sidecar_runtime.errors import SidecarError
 
 SITE_CONFIG = "/etc/krb5.conf"
 
@@ -66,24 +67,22 @@ def overlay(settings: Settings, realm: str) -> str:
     return "\n".join(["[libdefaults]", *lines, f"  {realm} = {{", *lines, "  }", ""])
 
 
-def check_config(settings: Settings) -> None:
+def missing(settings: Settings) -> SidecarError | None:
     """
-    Check that a configured krb5.conf exists: libkrb5 skips missing files.
-
-    Raises:
-        SidecarError: None of the files is readable.
+    Return the error if KRB5_CONFIG names no readable file: libkrb5 skips missing ones. Without it,
+    a site may rely on DNS alone.
     """
-    if settings.krb5_config is None:
-        return  # a site may rely on DNS alone
-    if not any(os.access(path, os.R_OK) for path in site_paths(settings)):
-        text = f"KRB5_CONFIG={settings.krb5_config} names no readable file or folder"
-        raise failure("config_missing", text)
+    named = settings.krb5_config
+    if named is None or any(os.access(path, os.R_OK) for path in site_paths(settings)):
+        return None
+    return failure("config_missing", f"KRB5_CONFIG={named} names no readable file or folder")
 
 
 def check_enctypes(settings: Settings, keytab: Keytab) -> None:
     """
     Raises:
-        SidecarError: The keytab has no key that krb5.conf permits: no KDC needs to be asked.
+        SidecarError: The keytab has no key that krb5.conf permits, or krb5.conf includes itself:
+            no KDC needs to be asked, and libkrb5 would read it forever.
     """
     for one in _relations(site_paths(settings)):
         if one.section == ("libdefaults",) and one.name in ENCTYPE_LIMITS:
@@ -121,29 +120,34 @@ def _enctypes(text: str) -> set[int]:
     return found
 
 
-def _relations(paths: Sequence[str]) -> Iterator[Relation]:
+def _relations(paths: Sequence[str], above: tuple[str, ...] = ()) -> Iterator[Relation]:
     """
     Yield the relations of files, folders and what they include, in libkrb5's order.
+
+    Args:
+        above: The files that include these.
     """
     for path in paths:
         if os.path.isdir(path):
             names = filter(_INCLUDED.fullmatch, sorted(os.listdir(path)))
-            yield from _relations([os.path.join(path, name) for name in names])
+            yield from _relations([os.path.join(path, name) for name in names], above)
             continue
+        if path in above:
+            raise failure("config_invalid", f"{above[-1]} includes {path}, which includes it")
         try:
             with open(path, errors="replace") as file:
                 lines = file.read(1 << 20).splitlines()
         except OSError:
             continue
-        yield from _parse(path, lines)
+        yield from _parse((*above, path), lines)
 
 
-def _parse(path: str, lines: Sequence[str]) -> Iterator[Relation]:
-    section: list[str] = []
+def _parse(files: tuple[str, ...], lines: Sequence[str]) -> Iterator[Relation]:
+    path, section = files[-1], list[str]()
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if found := re.fullmatch(r"include(?:dir)?\s+(/.*)", text):
-            yield from _relations([found[1]])
+            yield from _relations([found[1]], files)
         elif found := re.fullmatch(r"\[([^\]]+)\]\*?", text):
             section = [found[1]]
         elif not text or text[0] in "#;" or (not section and text[0] != "["):

@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from kerberos_sidecar.ccache import SIZE_LIMIT_BYTES, read_ticket
 from kerberos_sidecar.due import Found
+from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, read_ticket
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry
 from sidecar_runtime.errors import SidecarError
@@ -64,7 +64,7 @@ def look(entry: Entry, own_group: int | None) -> Found:
         return Found(problem=f"cannot be found ({error.strerror})")
     holder = f"uid {found.st_uid} with group {found.st_gid}"
     try:
-        ticket = read_ticket(read_file(entry.ccache, SIZE_LIMIT_BYTES))
+        ticket = read_ticket(read_file(entry.ccache, CCACHE_LIMIT_BYTES))
     except OSError as error:
         is_closed = isinstance(error, PermissionError)
         problem = f"cannot be read ({error.strerror})"
@@ -161,11 +161,13 @@ class Staging:
             owners = {0, above.st_uid, os.lstat(self._path).st_uid}
             if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
                 raise PermissionError(errno.EPERM, "the folder is sticky, and another uid's file")
-        self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(self._stem + NEW, flags, 0o600)
-        with suppress(OSError):  # without file locks, leftovers are never removed
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        while not os.path.exists(self._stem + NEW):  # or another process swept it just before
+            self._discard()
+            self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
+            self._fd = os.open(self._stem + NEW, flags, 0o600)
+            with suppress(OSError):  # without file locks, leftovers are never removed
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
         with suppress(OSError):  # an EFS access point refuses, and the kernel if it is not ours
             os.fchown(self._fd, -1, above.st_gid)
         self.group = os.fstat(self._fd).st_gid

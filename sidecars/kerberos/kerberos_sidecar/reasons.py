@@ -6,6 +6,7 @@ The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
@@ -79,6 +80,16 @@ def failure(reason: str, message: str, advice: str = "") -> SidecarError:
     return SidecarError(reason, message, advice or REASONS[reason].advice)
 
 
+def together(errors: Iterable[SidecarError]) -> SidecarError:
+    """
+    Return the first of several failures, which also tells the others. An outage ends on its own: it
+    comes last.
+    """
+    first, *others = sorted(errors, key=is_outage)
+    more = "".join(f"; {error.reason}: {error.message}" for error in others)
+    return SidecarError(first.reason, first.message + more, first.advice)
+
+
 def is_outage(error: SidecarError) -> bool:
     """
     Whether no KDC of the realm answered.
@@ -87,9 +98,13 @@ def is_outage(error: SidecarError) -> bool:
 
 
 NO_CONTACT = -1765328228
+HUNG = -1  # ours: libkrb5 says NO_CONTACT, too
 BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
 
 ENCTYPE_LIMITS = ("permitted_enctypes", "default_tkt_enctypes")
+
+# What a KDC says in the course of a request: demand preauthentication, or TCP for a long answer.
+ROUTINE = {-1765328359, -1765328332, -1765328293}
 
 _STALE = "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}"
 _SKEWED = "the clocks of this node and the KDC differ by more than the allowed skew"
@@ -112,6 +127,7 @@ CODES = {
     BAD_DURATION: ("config_invalid", "krb5.conf has an invalid duration"),
     BAD_VALUE: ("config_invalid", "krb5.conf has a kdc for {realm} that is no host"),
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
+    HUNG: ("kdc_hung", "no KDC of {realm} answers"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
     -1765328164: ("kdc_unreachable", "no KDC of {realm} has an address"),
 } | dict.fromkeys(
@@ -124,7 +140,9 @@ LINES = {
     BAD_DURATION: ("ticket_lifetime", "renew_lifetime", "clockskew", "request_timeout"),
     -1765328147: ENCTYPE_LIMITS,
     -1765328370: ENCTYPE_LIMITS,
-    **dict.fromkeys((BAD_VALUE, NO_CONTACT, -1765328164), ("kdc", "primary_kdc", "master_kdc")),
+    **dict.fromkeys(
+        (BAD_VALUE, NO_CONTACT, HUNG, -1765328164), ("kdc", "primary_kdc", "master_kdc")
+    ),
 }
 
 # Ranges of codes: from the KDC, from the ASN.1 decoder, from the krb5.conf parser.

@@ -15,14 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar import krb5_conf
+from kerberos_sidecar import krb5_conf, reasons
 from kerberos_sidecar.account import Account
-from kerberos_sidecar.ccache import Ticket, read_ticket, reduce
 from kerberos_sidecar.due import iso, window_wait
+from kerberos_sidecar.formats import Principal, Ticket, read_ticket, reduce
 from kerberos_sidecar.keytab import Keytab
-from kerberos_sidecar.principal import Principal
 from kerberos_sidecar.publish import Staging
-from kerberos_sidecar.reasons import LINES, NO_CONTACT, REASONS, failure, meaning_of
+from kerberos_sidecar.reasons import HUNG, NO_CONTACT, failure, meaning_of, together
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -35,9 +34,13 @@ SILENCE_SECONDS = 3.0
 
 ANSWER_BYTES = 4 << 20
 
+# Lines of libkrb5's trace.
+_OFFERED = re.compile(r"Processing preauth types: (.*)")
+_REFUSED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
+
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant for
 # consumers, such as KRB5CCNAME.
-_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|KRB5_TRACE|(L[CD]_|FAKETIME).*")
+_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|(L[CD]_|FAKETIME).*")
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
 
 
@@ -75,8 +78,9 @@ def prepare(account: Account, settings: Settings, staging: Staging) -> Request:
     """
     account.group = staging.group
     account.look()  # an earlier process's ccache counts, whatever fails next
-    keytab = account.usable_keytab()
-    krb5_conf.check_config(settings)
+    keytab, missing = account.keytab, krb5_conf.missing(settings)
+    if missing or isinstance(keytab, SidecarError):
+        raise together(one for one in (keytab, missing) if isinstance(one, SidecarError))
     krb5_conf.check_enctypes(settings, keytab)
     return Request(keytab, settings, account.entry, staging.scratch)
 
@@ -107,16 +111,17 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     began = time.monotonic()
     try:
         code = child.run(command, fence, settings.timeout_seconds, out, err)
-    except child.DeadlinePassed:
-        raise hung(principal, f" within {settings.timeout_seconds:g} s") from None
-    try:
         answer: dict[str, Any] = json.loads(out.data)
+    except child.DeadlinePassed:
+        answer = _refusal(str(err))
     except ValueError:
-        text = f"the process that asks for {principal} ended with {child.ending(code)}: {err}"
+        said = "; ".join(line for line in str(err).splitlines() if not line.startswith("["))
+        text = f"the process that asks for {principal} ended with {child.ending(code)}: {said}"
         raise failure("krb5_failed", text) from None
     if "code" in answer:
-        error = _explain(request, answer, time.monotonic() - began)
-        if REASONS[error.reason].is_counted:
+        offered = _OFFERED.findall(str(err))
+        error = _explain(request, answer, offered, time.monotonic() - began)
+        if reasons.REASONS[error.reason].is_counted:
             now, window_seconds = time.time(), settings.lockout_window_seconds
             error.retry_within_seconds = window_wait(now, now, window_seconds) or None
             with suppress(OSError):  # the volume turned full or read-only meanwhile
@@ -128,11 +133,14 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     return _verify(base64.b64decode(answer["ccache"]), principal)
 
 
-def hung(principal: Principal, after: str = "") -> SidecarError:
+def _refusal(trace: str) -> dict[str, Any]:
     """
-    Return the error if no KDC answers.
+    Return what a KDC said last, as the child would, if libkrb5 did not end in time: after a
+    refusal, it also asks the primary KDC, which may be silent.
     """
-    return failure("kdc_hung", f"no KDC of {principal.realm} answered{after}")
+    said = [one for one in _REFUSED.findall(trace) if int(one[0]) not in reasons.ROUTINE]
+    code, text = said[-1] if said else (HUNG, "the deadline has passed")
+    return {"code": int(code), "said": text}
 
 
 def check_refused(request: Request, since: float = -math.inf) -> None:
@@ -158,26 +166,29 @@ def check_refused(request: Request, since: float = -math.inf) -> None:
         raise error
 
 
-def _explain(request: Request, answer: dict[str, Any], after_seconds: float) -> SidecarError:
+def _explain(
+    request: Request, answer: dict[str, Any], offered: list[str], after_seconds: float
+) -> SidecarError:
     """
     Return the error for libkrb5's code.
 
     Args:
+        offered: The kinds of preauthentication that KDCs offered.
         after_seconds: How long the acquisition took to fail.
     """
-    principal, said = request.keytab.principal, str(answer["said"])
-    if answer["code"] == NO_CONTACT and after_seconds > SILENCE_SECONDS:
-        return hung(principal, f" within {after_seconds:.0f} s")
-    reason, text = meaning_of(answer["code"])
-    if reason == "preauth_unsupported" and answer["offered"]:
-        said += f"; it offers {answer['offered']}"
+    principal, code, said = request.keytab.principal, answer["code"], str(answer["said"])
+    if code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
+        code = HUNG
+    reason, text = meaning_of(code)
+    if reason == "preauth_unsupported" and offered:
+        said += f"; it offers {offered[-1]}"
     text = text.format(
         principal=principal,
         realm=principal.realm,
         keytab=request.keytab.path,
         kvno=request.keytab.kvno,
     )
-    lines = krb5_conf.lines_about(request.settings, principal.realm, *LINES.get(answer["code"], ()))
+    lines = krb5_conf.lines_about(request.settings, principal.realm, *reasons.LINES.get(code, ()))
     return failure(reason, "; ".join([f"{text} ({said})", *lines]))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kerberos_sidecar.principal import Principal, parse_principal
+from kerberos_sidecar.formats import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
 from sidecar_runtime.settings import CommonSettings, changed_settings, inherited, load, setting
@@ -86,12 +86,7 @@ class Entry:
     mode: int
 
 
-_PARSERS = {
-    "principal": principal,
-    "keytab": absolute_path,
-    "ccache": ccache,
-    "mode": ccache_mode,
-}
+_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
 
 
 @allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')

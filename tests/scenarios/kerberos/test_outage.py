@@ -1,15 +1,20 @@
 """The KDC is down or hangs: the last ticket stays, and the reason is reported."""
 
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.kerberos.formats import entry, keytab
 from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
+from tests.support.kerberos.krb5_libraries import python_with_libkrb5
 from tests.support.kerberos.site import Site, assert_tells, failure
+from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
 
@@ -23,7 +28,6 @@ def test_waits_for_a_kdc_that_is_down_and_keeps_the_ticket_in_a_later_outage(
 
     assert "kdc_unreachable" == failed["reason"]
     assert here.kdc.realm in failed["error"]
-    assert failed["advice"]
     assert_tells(daemon, "kdc_unreachable", ready=False)
     assert not here.ccache.exists()
     running_kdc.start()
@@ -46,10 +50,12 @@ def test_waits_for_a_kdc_that_is_down_and_keeps_the_ticket_in_a_later_outage(
 def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
     make_site: MakeSite, running_kdc: Kdc
 ) -> None:
-    site = make_site("6s")
+    site, began = make_site("6s"), time.time()
     daemon = site.publish()
     expiry = site.expiry()
     running_kdc.stop()
+    for _ in range(6):  # without the limit of a quarter, the sixth wait would be half a minute
+        assert site.refresh(daemon)["retry_in_seconds"] < expiry - began
 
     while time.time() < expiry:
         status = daemon.get("/readyz").status
@@ -57,52 +63,16 @@ def test_is_ready_until_the_ticket_expires_and_again_when_the_kdc_is_back(
         time.sleep(0.1)
     wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz reports the expiry")
 
-    assert time.time() >= int(expiry)
     wait_until(lambda: not site.is_valid(), "klist reports the expiry")
     assert daemon.get("/healthz").status == 200
-    assert daemon.get("/readyz").json()["reason"] == "kdc_unreachable"
     running_kdc.start()
     daemon.wait_until_ready()
     assert site.is_valid()
 
 
-def test_the_remaining_life_of_the_ticket_limits_the_backoff_after_many_failures(
-    make_site: MakeSite, running_kdc: Kdc
-) -> None:
-    site = make_site("1m")
-    daemon = site.publish()
-    expiry = site.expiry()
-    running_kdc.stop()
-    for _ in range(8):
-        asked_at = time.time()
-        failed = site.refresh(daemon)
-        assert "kdc_unreachable" == failed["reason"]
-        assert failed["retry_in_seconds"] < (expiry - asked_at) / 3
-    running_kdc.start()
-
-    wait_until(lambda: site.expiry() > expiry, "a new ticket")
-
-
-def test_a_one_shot_succeeds_with_a_valid_ticket_while_the_kdc_is_down(
-    here: Site, running_kdc: Kdc
-) -> None:
-    """An init container must not block its pod when another pod keeps the ccache fresh."""
-    here.publish().kill()
-    before = here.ccache.read_bytes()
-    running_kdc.stop()
-
-    daemon = here.start(KERBEROS_ONE_SHOT="true")
-
-    assert 0 == daemon.wait_for_exit().code
-    (kept,) = daemon.find_events("ticket_kept")
-    assert ("kdc_unreachable", "warning") == (kept["reason"], kept["level"])
-    assert before == here.ccache.read_bytes()
-
-
 AWAY: dict[str, Callable[[Site, Kdc], object]] = {
     "kdc_unreachable": lambda site, kdc: kdc.stop(),
     "keytab_missing": lambda site, kdc: site.keytab.unlink(),
-    "config_missing": lambda site, kdc: site.config.unlink(),
     "keytab_stale": lambda site, kdc: kdc.kadmin(f"cpw -randkey {site.principal}"),
 }
 
@@ -117,48 +87,31 @@ def test_a_restart_stays_ready_if_the_system_refused_the_folders_group(
     daemon = here.publish(program=user)
     assert 1001 == here.ccache.stat().st_gid != here.ccache.parent.stat().st_gid
     daemon.kill()
+    before = here.ccache.read_bytes()
     AWAY[reason](here, running_kdc)
 
-    for _ in range(3):  # the third start asks no KDC for keys that it refused twice
-        with here.sidecar(program=user) as daemon:
-            failure(daemon)
-            assert_tells(daemon, reason, ready=True)
-    if reason == "kdc_unreachable":
+    with here.sidecar(program=user) as daemon:
+        failure(daemon)
+        assert_tells(daemon, reason, ready=True)
+    if reason == "kdc_unreachable":  # an init container must not block its pod
         daemon = here.start(program=user, KERBEROS_ONE_SHOT="true")
         assert 0 == daemon.wait_for_exit().code
-        assert 1 == len(daemon.find_events("ticket_kept"))
+        (kept,) = daemon.find_events("ticket_kept")
+        assert ("kdc_unreachable", "warning") == (kept["reason"], kept["level"])
     check = here.start("check", program=user)
     check.wait_for_exit()
     assert f"ok    {'':14} it is valid until" in check.log()
+    assert before == here.ccache.read_bytes()
+    here.ccache.chmod(0o600)
+    one_shot = {"KERBEROS_ONE_SHOT": "true", "KERBEROS_ONE_SHOT_DEADLINE": "2s"}
+    assert 3 == here.start(program=user, **one_shot).wait_for_exit().code, "no consumer can read it"
 
 
-@pytest.mark.parametrize("spoil", ["another's", "closed", "none"])
-def test_a_one_shot_fails_without_a_kdc_when_no_usable_ticket_exists(
-    here: Site, running_kdc: Kdc, spoil: str
-) -> None:
-    here.publish().kill()
-    principal = here.principal
-    if spoil == "another's":
-        principal = here.kdc.add_principal("another")
-        here.kdc.write_keytab(here.keytab, principal)
-    elif spoil == "closed":
-        here.ccache.chmod(0o600)
-    else:
-        here.ccache.unlink()
-    running_kdc.stop()
-
-    daemon = here.start(
-        KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="2s", KERBEROS_PRINCIPAL=principal
-    )
-
-    assert 3 == daemon.wait_for_exit().code
-
-
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
 def test_answers_probes_and_exits_cleanly_on_sigterm_while_the_kdc_hangs(
-    here: Site, proxy: KdcProxy, transport: str
+    here: Site, proxy: KdcProxy, limit: str
 ) -> None:
-    here.configure(proxy.address, udp_preference_limit="1" if transport == "tcp" else "1465")
+    here.configure(proxy.address, udp_preference_limit=limit)
     daemon = here.publish()
     before, seen = here.ccache.read_bytes(), proxy.requests
     proxy.behavior = "silent"
@@ -181,17 +134,79 @@ def test_ends_a_request_at_its_deadline_and_recovers_when_the_kdc_answers(
     daemon = here.publish(KERBEROS_TIMEOUT="2s")
     before = here.ccache.read_bytes()
     running_kdc.hang()
-    for _ in range(2):
-        after = len(daemon.events)
-        daemon.sighup()
-        failed = failure(daemon, after)
-        assert ("kdc_hung", True) == (failed["reason"], bool(failed["advice"]))
+    assert "kdc_hung" == here.refresh(daemon)["reason"]
     assert_tells(daemon, "kdc_hung", ready=True)
     assert before == here.ccache.read_bytes()
     assert [] == here.leftovers()
+    checked = here.start("check", KERBEROS_TIMEOUT="2s")
+    assert (3, True) == (checked.wait_for_exit(90).code, "kdc_hung" in checked.log())
 
     running_kdc.resume()
 
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
     assert before != here.ccache.read_bytes()
-    assert daemon.get("/healthz").status == 200
+
+
+@contextmanager
+def silent(count: int, kdc: Kdc) -> Iterator[list[KdcProxy]]:
+    """Start KDCs that accept requests and never answer."""
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(KdcProxy(kdc.port)) for _ in range(count)]
+        for proxy in proxies:
+            proxy.behavior = "silent"
+        yield proxies
+
+
+@pytest.mark.parametrize("libkrb5", ["the machine's", "trixie", "sid"])
+def test_acquires_a_ticket_from_the_last_kdc_when_five_hang_and_one_refuses(
+    here: Site, libkrb5: str, request: pytest.FixtureRequest
+) -> None:
+    daemon = here.sidecar()
+    if libkrb5 != "the machine's":
+        if not request.config.getoption("--full"):
+            pytest.skip("other versions of libkrb5 run with make test-full")
+        daemon.wrapper = python_with_libkrb5(libkrb5)
+    with silent(5, here.kdc) as proxies:
+        closed = f"127.0.0.1:{own_port()}"
+        here.configure((closed, *(proxy.address for proxy in proxies), here.kdc.address))
+
+        daemon.start().wait_until_synced(120)
+
+        assert 1 == len(daemon.find_events("ticket_acquired"))
+        assert all(proxy.requests for proxy in proxies)
+
+
+def test_reports_a_server_that_is_no_kdc(here: Site, proxy: KdcProxy) -> None:
+    here.configure(proxy.address)
+    proxy.behavior = "garbage"
+
+    failed = failure(here.start())
+
+    assert "kdc_garbage" == failed["reason"]
+    assert here.kdc.realm in failed["error"]
+
+
+def test_a_silent_realm_delays_the_others_by_one_deadline(here: Site) -> None:
+    """Its second principal is asked after the principal of the other realm."""
+    with silent(1, here.kdc) as (proxy,):
+        away, folder = "SILENT.TEST", here.ccache.parent
+        keys = here.folder / "keytab" / "away"
+        keys.write_bytes(keytab(entry("one", away), entry("two", away)))
+        realms = f"[realms]\n  {away} = {{\n kdc = {proxy.address}\n  }}"
+        here.config.write_text(here.config.read_text().replace("[realms]", realms))
+        entries = [
+            {"principal": f"one@{away}", "keytab": str(keys), "ccache": f"{folder}/one"},
+            {"principal": f"two@{away}", "keytab": str(keys), "ccache": f"{folder}/two"},
+            {"principal": here.principal, "ccache": str(here.ccache)},
+        ]
+        none = dict.fromkeys(("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE"))
+        several = {"KERBEROS_PRINCIPALS": json.dumps(entries), **none}
+        daemon = here.start(**several, KERBEROS_TIMEOUT="10s")
+
+        daemon.wait_for_event("ticket_acquired", 60)
+
+        shown = daemon.status()["details"]
+        assert shown[f"{folder}/one"]["last_error"].startswith("kdc_hung: ")
+        assert "last_error" not in shown[f"{folder}/two"]
+        assert here.is_valid()
+        assert [200, 503] == [daemon.get(path).status for path in ("/healthz", "/readyz")]

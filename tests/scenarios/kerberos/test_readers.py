@@ -37,18 +37,19 @@ def assert_all_well(found: list[Reader]) -> Counter[Kind]:
 
 
 @pytest.mark.timeout(3_600)
-def test_no_read_fails_while_two_sidecars_replace_the_ccache_every_second(
-    make_site: MakeSite, service: str, counts: Counts
+@pytest.mark.parametrize("writers", [1, 2])
+def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
+    make_site: MakeSite, service: str, counts: Counts, writers: int
 ) -> None:
     """With tickets of 16 s many reads fall into the second half of a life."""
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
-    daemons = [site.publish(INTERVAL="1s") for _ in range(2)]
+    daemons = [site.publish(INTERVAL="1s") for _ in range(writers)]
     sizes, inodes, reads = set[int](), set[int](), Counter[Kind]()
 
     while reads.total() < counts.ticket_reads or min(reads.values()) <= 10 or len(inodes) <= 3:
         with readers(site.folder / "bin", site.ccache, site.config, kinds(), service) as found:
-            ends_at = time.monotonic() + 4
+            ends_at = time.monotonic() + 10
             while time.monotonic() < ends_at:
                 status = site.ccache.stat()
                 sizes.add(status.st_size)
@@ -81,27 +82,6 @@ def test_no_read_fails_when_the_kdc_recovers_before_the_ticket_expires(
 
     assert site.ccache.stat().st_size == size
     assert daemon.get("/readyz").status == 200
-
-
-def test_readers_with_write_access_add_nothing_to_the_ccache_past_half_life(here: Site) -> None:
-    """libkrb5 rewrites `refresh_time` at each acquire past half-life; this ccache has none."""
-    site = here
-    site.configure(ticket_lifetime="100s")
-    site.publish()
-    size = site.ccache.stat().st_size
-    later = run_client(
-        ["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"], site.config
-    ).stdout.strip()
-    if not later:
-        pytest.skip("another clock needs libfaketime: make setup-test as root")
-
-    clock = {"LD_PRELOAD": later, "FAKETIME": "+60s", "FAKETIME_DONT_RESET": "1"}
-    with readers(
-        site.folder / "bin", site.ccache, site.config, ("acquire",), "", another_user=False, **clock
-    ) as found:
-        assert_all_well(found)
-
-    assert size == site.ccache.stat().st_size
 
 
 def test_a_reader_in_another_group_cannot_read_the_ccache(here: Site) -> None:

@@ -1,12 +1,16 @@
-"""The volume of the ccache is full, read-only or not writable; consumers damage the ccache."""
+"""A full or closed volume, damage by consumers, two sidecars on one ccache, and kills."""
 
+import random
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Counts
+from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.formats import SABOTAGE
 from tests.support.kerberos.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
@@ -33,7 +37,9 @@ def fill(folder: Path) -> Path:
     return filler
 
 
-def test_keeps_the_last_ccache_when_the_volume_is_full(here: Site, small: Path) -> None:
+def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(
+    here: Site, small: Path
+) -> None:
     daemon = here.publish()
     before = here.ccache.read_bytes()
     filler = fill(small)
@@ -48,49 +54,34 @@ def test_keeps_the_last_ccache_when_the_volume_is_full(here: Site, small: Path) 
     assert [] == here.leftovers("filler")
     filler.unlink()
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "the reason is cleared", 20)
-    assert before != here.ccache.read_bytes()
+    assert before != (before := here.ccache.read_bytes())
 
-
-def test_keeps_the_last_ccache_when_the_volume_turns_read_only(here: Site, small: Path) -> None:
-    daemon = here.publish()
-    before = here.ccache.read_bytes()
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-
-    failed = here.refresh(daemon)
-
-    assert "ccache_denied" == failed["reason"]
+    assert "ccache_denied" == here.refresh(daemon)["reason"]
     assert before == here.ccache.read_bytes()
     assert_tells(daemon, "ccache_denied", ready=True)
 
 
-def test_reports_a_folder_of_another_user_with_the_uid_that_cannot_write(here: Site) -> None:
-    here.ccache.parent.chmod(0o755)
-    daemon = here.start(program=here.as_user(50000))
+@pytest.mark.parametrize("mode", [0o755, 0o1777], ids=["closed", "sticky"])
+def test_a_folder_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
+    here: Site, mode: int
+) -> None:
+    """In a sticky folder, as `/tmp`, only the owner of a file can replace it."""
+    here.ccache.write_bytes(b"of root")
+    here.ccache.parent.chmod(mode)
+    program, asked = here.as_user(50000), here.kdc.requests()
+    daemon = here.start(program=program)
 
     failed = failure(daemon)
-
-    assert "ccache_denied" == failed["reason"]
-    assert str(here.ccache.parent) in failed["error"]
-    assert "50000" in failed["error"] + failed["advice"]
-    here.ccache.parent.chmod(0o775)
-    daemon.wait_until_ready(30)
-
-
-def test_a_sticky_folder_with_anothers_ccache_is_named_without_a_request_as_by_check(
-    here: Site,
-) -> None:
-    """As in `/tmp`: only the owner of a file there can replace it."""
-    here.ccache.write_bytes(b"of root")
-    here.ccache.parent.chmod(0o1777)
-    program, asked = here.as_user(50000), here.kdc.requests()
-
-    failed = failure(here.start(program=program))
     checked = here.start("check", program=program)
 
     assert "ccache_denied" == failed["reason"]
-    assert 3 == checked.wait_for_exit().code
-    assert "ccache_denied" in checked.log()
+    assert str(here.ccache.parent) in failed["error"]
+    assert "50000" in failed["error"]
+    assert (3, True) == (checked.wait_for_exit().code, "ccache_denied" in checked.log())
     assert asked == here.kdc.requests()
+    here.ccache.parent.chmod(0o777)
+    daemon.wait_until_ready(60)
 
 
 def is_plain(path: Path) -> bool:
@@ -113,3 +104,82 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
         # klist would wait for the other end of a pipe.
         wait_until(lambda: is_plain(here.ccache) and here.is_valid(), "it is restored")
         wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
+
+
+def test_two_sidecars_with_different_uids_write_one_ccache(make_site: MakeSite) -> None:
+    """In a folder of their group, as `fsGroup` sets it, each renames over the other's file."""
+    site = make_site("1d")
+    site.ccache.parent.chmod(0o2770)
+    daemons = [site.start(program=site.as_user(uid), INTERVAL="1s") for uid in (50000, 60000)]
+    owners, invalid = set(), 0
+
+    def both_wrote() -> bool:
+        nonlocal invalid
+        owners.add(site.ccache.stat().st_uid)
+        invalid += not site.is_valid()
+        return owners >= {50000, 60000} and all(
+            len(daemon.find_events("cycle_finished", result="changed")) >= 4 for daemon in daemons
+        )
+
+    for daemon in daemons:
+        daemon.wait_until_synced()
+    wait_until(both_wrote, "both wrote")
+
+    assert 0 == invalid
+    assert [[], []] == [daemon.find_events("cycle_failed") for daemon in daemons]
+    assert [200, 200] == [daemon.get("/readyz").status for daemon in daemons]
+    for daemon in daemons:
+        daemon.terminate()
+    assert [] == site.leftovers()
+
+
+@pytest.mark.parametrize(
+    ("users", "mode"),
+    [(((1001, 1001), (1001, 1002)), "0640"), (((1001, 1001), (1002, 1001)), "0600")],
+    ids=["groups", "uids"],
+)
+def test_two_sidecars_that_cannot_share_a_folder_do_not_flood_the_kdc(
+    here: Site, users: tuple[tuple[int, int], ...], mode: str
+) -> None:
+    """Such as two pods on one volume: each needs a file that the other's consumers cannot read."""
+    here.ccache.parent.chmod(0o777)
+    daemons = [here.start(program=here.as_user(*user), KERBEROS_CCACHE_MODE=mode) for user in users]
+
+    wait_until(lambda: any(one.find_events("cycle_failed") for one in daemons), "one gives way")
+    time.sleep(3)
+
+    failed = [event for one in daemons for event in one.find_events("cycle_failed")]
+    assert {"ccache_contested"} == {event["reason"] for event in failed}
+    assert "belongs to uid 100" in failed[0]["error"]
+    assert "runAsGroup" in failed[0]["advice"]
+    tickets = sum(len(one.find_events("ticket_acquired")) for one in daemons)
+    assert tickets <= 4, "at the start, and once more each"
+    taken = sum(len(one.find_events("ccache_taken")) for one in daemons)
+    assert 1 <= taken <= 2
+
+
+@pytest.mark.timeout(3_600)
+def test_sigkill_at_any_moment_leaves_a_valid_ccache(here: Site, counts: Counts) -> None:
+    """SIGHUPs make it publish continually, so that the kills hit every step of a cycle."""
+    chance = random.Random(11)
+    replaced = set()
+    daemon = here.sidecar()
+    for _ in range(counts.kills):
+        with daemon:
+            if chance.random() < 0.2:
+                time.sleep(chance.random() * 0.6)  # somewhere in the start
+            else:
+                daemon.wait_until_synced()
+                for _ in range(chance.randint(1, 3)):
+                    daemon.sighup()
+                    time.sleep(chance.random() * 0.012)
+        if here.ccache.exists():
+            assert here.is_valid(), here.ccache.read_bytes()
+            replaced.add(here.ccache.stat().st_ctime_ns)
+
+    here.publish().terminate()
+
+    assert here.is_valid()
+    assert [] == here.leftovers()
+    assert [] == list((here.folder / "tmp").iterdir())
+    assert len(replaced) > counts.kills // 3

@@ -1,33 +1,17 @@
 """
-Builds keytabs and ccaches from the format descriptions, without our code; drops root's rights.
+Builds keytabs and ccaches from the format descriptions, without our code.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import pytest
 
 STARTS_AT = 1_700_000_000
 KEY = bytes(range(200, 232))
 """The key that no error, log or status may show."""
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Become an unprivileged user, because root can read and write everything."""
-    if os.geteuid() == 0:
-        os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-    else:
-        pytest.skip("only root can become another user")
 
 
 def keytab(*entries: bytes) -> bytes:

@@ -115,12 +115,8 @@ class Kdc:
                 "FAKETIME": f"{clock_offset_seconds:+d}s",
                 "FAKETIME_DONT_RESET": "1",
             }
-        self._process = start_server(
-            ["krb5kdc", "-n"],
-            self.folder / "said",
-            lambda: listens(self.host, self.port),
-            environment,
-        )
+        is_up, said = (lambda: listens(self.host, self.port)), self.folder / "said"
+        self._process = start_server(["krb5kdc", "-n"], said, is_up, environment)
 
     def stop(self) -> None:
         """
@@ -150,13 +146,8 @@ class Kdc:
         """
         Run a kadmin command on the database and return its output.
         """
-        done = subprocess.run(
-            ["kadmin.local", "-r", self.realm, "-q", query],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        command, env = ["kadmin.local", "-r", self.realm, "-q", query], self.environment
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
         assert 0 == done.returncode and " while " not in done.stderr, f"{query}: {done.stderr}"
         return done.stdout
 
@@ -189,8 +180,7 @@ class Kdc:
         Write the current keys of principals to a keytab, without changing them.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        for principal in principals:
-            self.kadmin(f"ktadd -norandkey -k {path} {principal}")
+        self.kadmin(f"ktadd -norandkey -k {path} {' '.join(principals)}")
         return path
 
     def client_config(
@@ -256,13 +246,8 @@ class Kdc:
               default = FILE:{self.folder}/other.log
             """)
         )
-        subprocess.run(
-            ["kdb5_util", "create", "-r", self.realm, "-s", "-P", "master"],
-            env=self.environment,
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
+        command = ["kdb5_util", "create", "-r", self.realm, "-s", "-P", "master"]
+        subprocess.run(command, env=self.environment, capture_output=True, check=True, timeout=60)
         self.kadmin(f'modprinc -maxrenewlife "7d" krbtgt/{self.realm}')
 
 

@@ -9,10 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -47,50 +46,45 @@ def spark_or_skip() -> Path:
 
 @contextmanager
 def spark(
-    folder: Path, core_site: str, url: str, environment: Mapping[str, str], *options: str
-) -> Iterator[list[str]]:
+    folder: Path, core_site: str, environment: Mapping[str, str], *options: str
+) -> Iterator[Callable[[], list[str]]]:
     """
-    Submit `spark_reader.py` as a user that can only read the ccache; yield its output lines.
+    Submit `spark_reader.py` as a user that can only read the ccache; yield a function that returns
+    its output lines so far.
 
     Args:
         folder: The folder for its configuration; the user must be able to reach it.
         core_site: The properties of `core-site.xml`.
-        url: The URL of the file that it reads.
         environment: Its variables.
         options: Options of `spark-submit`.
     """
     submit = as_user(folder / "bin", spark_or_skip(), CONSUMER_UID, GROUP)
-    conf = folder / "hadoop"
+    conf, said = folder / "hadoop", folder / "said"
     conf.mkdir()
     (conf / "core-site.xml").write_text(f"<configuration>{core_site}</configuration>")
     shutil.copy(READER, folder)
-    process = subprocess.Popen(
-        [submit, "--master", "local[1]", *options, folder / READER.name, url],
-        env={
-            **environment,
-            "HADOOP_CONF_DIR": str(conf),
-            "PYSPARK_PYTHON": str(FOLDER / "bin" / "python"),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    said: list[str] = []
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [submit, "--master", "local[1]", *options, folder / READER.name],
+            env={
+                **environment,
+                "HADOOP_CONF_DIR": str(conf),
+                "PYSPARK_PYTHON": str(FOLDER / "bin" / "python"),
+                "SPARK_LOCAL_IP": "127.0.0.1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
-    def read(lines: Iterable[str]) -> None:
-        said.extend(lines)
-        said.append("failed: Spark has ended\n")
+    def lines() -> list[str]:
+        has_ended = process.poll() is not None
+        return [*said.read_text().splitlines(), *["failed: Spark has ended"] * has_ended]
 
-    thread = Thread(target=read, args=(process.stdout,), daemon=True)
-    thread.start()
     try:
-        yield said
+        yield lines
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # ends both Java and Python
-        process.communicate()
-        thread.join()
-        print("".join(said))
+        process.wait()
+        print(said.read_text())

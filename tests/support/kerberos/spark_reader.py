@@ -1,10 +1,9 @@
 """
-The program that Spark runs: it logs in once, reads a file repeatedly, and reports its ticket.
+The program that Spark runs: it logs in once, and reports its ticket repeatedly.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 
 from pyspark.sql import SparkSession
@@ -21,7 +20,7 @@ while True:
         ends_at = ticket.getEndTime().getTime() / 1000
         if ends_at < time.time():
             print("failed: the ticket has ended", flush=True)
-        print("ticket", ends_at, "rows", spark.read.csv(sys.argv[1]).count(), flush=True)
+        print("ticket", ends_at, flush=True)
     except Exception as failure:  # noqa: BLE001 - the test decides
         print("failed:", *str(failure).splitlines()[:2], flush=True)
     time.sleep(0.1)
