@@ -13,8 +13,8 @@ import kerberos_sidecar.metrics
 import kerberos_sidecar.settings
 import s3_sync.metrics
 import s3_sync.settings
-import sync_perm.metrics
 import sync_perm.settings
+import sync_perm.status
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
@@ -63,7 +63,7 @@ SIDECARS = (
         package="sync_perm",
         settings=sync_perm.settings.Settings,
         prefix=sync_perm.settings.PREFIX,
-        metrics=sync_perm.metrics.PermMetrics,
+        metrics=sync_perm.status.PermMetrics,
         first=("INTERVAL",),
     ),
     Documented(

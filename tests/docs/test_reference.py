@@ -24,8 +24,8 @@ from sidecar_runtime.health import Health, Result
 from sidecar_runtime.http.status import status
 from sidecar_runtime.settings import names_of
 from sync_perm.compare import KINDS
-from sync_perm.metrics import REASONS as PASS_REASONS
 from sync_perm.reasons import REASONS as PERM_REASONS
+from sync_perm.status import REASONS as PASS_REASONS
 from tests.docs import code
 from tests.runtime.sidecars import ABOUT, READY
 
