@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
@@ -95,8 +96,8 @@ class Bench:
             print(f"turn {turn + 1} of {turns}, {dags:,} DAGs", flush=True)
             cpu, wall = self.peer(database)
             self.add(START, self.start(database), cpu)
-            one_shot = {"SYNC_PERM_ONE_SHOT": "true"}
-            self.add(ONE_SHOT, self.run(database, one_shot, SyncPerm.wait_for_exit), cpu)
+            with self.sidecar(database, {"SYNC_PERM_ONE_SHOT": "true"}) as daemon:
+                self.add(ONE_SHOT, spent_by(partial(daemon.wait_for_exit, SECONDS))[0], cpu)
             cpu, wall = self.peer(database, include_dags=False)
             self.add(HOUR, self.hour(database), cpu * HOUR_SECONDS / (SLEEP_SECONDS + wall))
             with self.copy(database) as ours, self.copy(database) as theirs:
@@ -171,15 +172,6 @@ class Bench:
         home = Path(tempfile.mkdtemp(dir=self.folder))
         quiet = {"INTERVAL": "2s", "SYNC_PERM_LOG_LEVEL": "info"}
         return SyncPerm(self.airflow, database.url, home, quiet | settings)
-
-    def run(
-        self, database: Database, settings: dict[str, str], until: Callable[..., object]
-    ) -> float:
-        """
-        Return the CPU seconds of a sidecar that ends by itself.
-        """
-        with self.sidecar(database, settings) as daemon:
-            return spent_by(lambda: until(daemon, SECONDS))[0]
 
     def start(self, database: Database) -> float:
         """

@@ -74,10 +74,10 @@ class Database:
                 connect_args=_of_mysql(address) if self.is_mysql else _of_postgresql(address),
             )
             self._connection = engine.connect()
-        schema = engine.dialect.identifier_preparer.quote(address.schema)
+        quote = engine.dialect.identifier_preparer.quote
         # What queries write in braces: where the tables are, and the type that holds any text.
         self._words = {
-            "in": f"{schema}." if address.schema else "",
+            "in": f"{quote(address.schema)}." if address.schema else "",
             "text": "CHAR" if self.is_mysql else "TEXT",
         }
 
