@@ -36,15 +36,6 @@ def test_finds_airflow_without_importing_it(tmp_path: Path) -> None:
     assert ("2.11.2", "1.5.4", (2, 11)) == (found.version, found.fab, found.release)
 
 
-def test_reads_the_auth_manager_from_airflow_cfg(tmp_path: Path) -> None:
-    site = Site(tmp_path, "3.3.2", "3.10.2")
-    (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
-
-    found = find(site)
-
-    assert ((3, 3), "") == (found.release, found.auth_manager)
-
-
 @pytest.mark.parametrize(
     "shebang",
     [

@@ -32,15 +32,6 @@ def assert_works(daemon: SyncPerm, database: Database) -> None:
     daemon.wait_until_good()
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_published_example_works_with_the_old_connection_variable(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    daemon = start(None, {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url, "INTERVAL": "1"})
-
-    assert_works(daemon, database)
-
-
 @on_airflow("3")
 def test_published_example_works_on_airflow_3(
     airflow: Airflow, database: Database, start: StartSyncPerm

@@ -1,6 +1,5 @@
 """Many supervisors: one pass at a time per database and schema, and no lost grants."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from itertools import pairwise
@@ -90,23 +89,6 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(address: Addr
                 return other.try_lock()
 
         wait_until(is_free, "the server frees it")
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_a_pass_much_longer_than_the_idle_limit_keeps_the_lock(address: Address) -> None:
-    """A pass of ten minutes does so with the default limit."""
-    limit_seconds = 5
-    with closing(Lock(address)) as lock, closing(Lock(address)) as other:
-        assert lock.try_lock(limit_seconds)
-        until = time.monotonic() + 14 * limit_seconds
-
-        def is_over() -> bool:
-            lock.check_lock()
-            return time.monotonic() > until
-
-        wait_until(is_over, "fourteen times the limit", 20 * limit_seconds)
-
-        assert not other.try_lock()
 
 
 def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:
