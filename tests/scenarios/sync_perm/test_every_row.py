@@ -74,10 +74,10 @@ def test_each_damage_changes_the_fingerprint_and_is_seen_by_the_comparison(
             if reader.poll(connection) == good:
                 unseen.append(damage)
             found = reader.look(connection, None)
-            if not found.items and not found.difference.failing:
+            if not found.difference.items and not found.difference.failing:
                 missed += [damage] if found.general == before.general else []
             connection.rows("ROLLBACK")
 
-    assert frozenset() == before.items
+    assert frozenset() == before.difference.items
     assert [] == unseen
     assert [] == missed
