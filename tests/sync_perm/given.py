@@ -4,28 +4,19 @@ Test data for sync-perm: Airflow installations, and tables.
 
 from collections.abc import Iterable, Mapping
 
+from sync_perm.airflow import Installation
 from sync_perm.compare import (
     DEFAULT_ROLES,
+    RESOURCES,
     WEBSITE,
     AccessControl,
     Grant,
     Permission,
-    Resource,
     Tables,
     Unreadable,
 )
-from sync_perm.installation import Installation
 
-KINDS = {
-    "DAGs": Resource("DAG:", frozenset({"can_read", "can_edit", "can_delete"})),
-    "DAG Runs": Resource(
-        "DAG Run:", frozenset({"can_create", "can_read", "can_delete", "menu_access"})
-    ),
-}
-AIRFLOW_2 = Installation(
-    "/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", KINDS, False
-)
-AIRFLOW_3 = Installation("/usr/bin/airflow", "/usr/bin/python3", "3.3.2", "3.10.2", "", KINDS, True)
+AIRFLOW_2 = Installation("/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", False)
 
 
 def permissions_of(*dag_ids: str) -> set[Permission]:
@@ -33,7 +24,7 @@ def permissions_of(*dag_ids: str) -> set[Permission]:
     return {
         (action, f"{kind.prefix}{dag_id}")
         for dag_id in dag_ids
-        for kind in KINDS.values()
+        for kind in RESOURCES.values()
         for action in kind.actions
     }
 

@@ -17,9 +17,9 @@ def test_problems_of_all_parts_are_reported_together(tmp_path: Path) -> None:
     site = Site(tmp_path, fab="")
 
     with pytest.raises(SettingsError) as caught:
-        read_all(site.environment(INTERVAL="soon", SYNC_PERM_TARGETTED="false"))
+        read_all(site.environment(INTERVAL="soon", SYNC_PERM_INCLUDE_DAG="false"))
 
-    wrong = {"INTERVAL", "SYNC_PERM_TARGETTED", "AIRFLOW__CORE__AUTH_MANAGER"}
+    wrong = {"INTERVAL", "SYNC_PERM_INCLUDE_DAG", "AIRFLOW__CORE__AUTH_MANAGER"}
     wrong |= {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"}
     assert wrong == {problem.setting for problem in caught.value.problems}
 
@@ -34,7 +34,7 @@ def test_reads_settings_airflow_and_database_from_the_environment(tmp_path: Path
 
     assert 7 == found.settings.interval_seconds
     assert list(strange) == found.unknown
-    assert ("postgresql://h/d", "2.11.2") == (found.where, found.airflow.version)
+    assert ("postgresql://h/d", "2.11.2") == (found.source.shown(), found.airflow.version)
 
 
 def test_diff_exits_with_the_code_of_its_failure(tmp_path: Path) -> None:

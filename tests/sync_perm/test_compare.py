@@ -2,23 +2,21 @@
 The rows that a pass of Airflow would change.
 """
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sync_perm.compare import Difference, Item, Tables, Unreadable, compare, general
-from tests.sync_perm.given import KINDS, permissions_of, tables
+from sync_perm.tables import read_access_control
+from tests.sync_perm.given import permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
 
 
-def look(found: Tables) -> Difference:
-    return compare(found, KINDS)
-
-
 def rows(found: Tables) -> set[tuple[Any, ...]]:
-    return {(item.kind, *item.row) for item in look(found).items}
+    return {(item.kind, *item.row) for item in compare(found).items}
 
 
 def test_complete_tables_have_no_difference() -> None:
@@ -27,7 +25,7 @@ def test_complete_tables_have_no_difference() -> None:
 
     found = tables({"d": access, "by_hand": None}, roles=["team"], grants=grants)
 
-    assert Difference(NONE, {}, 15) == look(found)
+    assert Difference(NONE, {}, 15) == compare(found)
 
 
 # --- what Airflow alone judges
@@ -47,13 +45,13 @@ def test_complete_tables_have_no_difference() -> None:
 def test_a_change_of_any_row_that_belongs_to_no_dag_is_seen(change: dict[str, Any]) -> None:
     before = tables({"d": None})
 
-    assert general(before, KINDS) != general(replace(before, **change), KINDS)
+    assert general(before) != general(replace(before, **change))
 
 
 def test_rows_of_single_dags_are_left_to_the_comparison() -> None:
     grants = [("Op", "can_read", "DAG:d"), ("Op", "can_read", "DAG Run:d")]
 
-    assert general(tables(), KINDS) == general(tables({"d": None}, grants=grants), KINDS)
+    assert general(tables()) == general(tables({"d": None}, grants=grants))
 
 
 # --- DAGs
@@ -62,13 +60,13 @@ def test_rows_of_single_dags_are_left_to_the_comparison() -> None:
 def test_each_dag_must_have_its_permissions() -> None:
     found = tables({"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")})
 
-    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == look(found).items
+    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == compare(found).items
 
 
 def test_a_dag_whose_id_is_longer_than_the_column_is_reported_and_not_tried() -> None:
     fits, too_long = "x" * 242, "x" * 243
 
-    found = look(tables({fits: None, too_long: None}, permissions=permissions_of(fits)))
+    found = compare(tables({fits: None, too_long: None}, permissions=permissions_of(fits)))
 
     assert (NONE, [too_long]) == (found.items, list(found.failing))
     assert "id_too_long" == found.failing[too_long].reason
@@ -77,12 +75,12 @@ def test_a_dag_whose_id_is_longer_than_the_column_is_reported_and_not_tried() ->
 def test_a_role_that_is_created_late_gets_the_grants_of_the_dag() -> None:
     found = tables({"d": {"late": {"DAGs": {"can_read"}, "DAG Runs": {"can_create"}}}})
 
-    assert "role_missing" == look(found).failing["d"].reason
+    assert "role_missing" == compare(found).failing["d"].reason
     assert set() == rows(found)
 
     found = tables(found.dags, roles=["late"])
 
-    assert {} == look(found).failing
+    assert {} == compare(found).failing
     assert {
         ("dag_grant", "late", "can_read", "DAG:d"),
         ("dag_grant", "late", "can_create", "DAG Run:d"),
@@ -133,7 +131,7 @@ def test_grants_to_a_role_that_the_database_spells_differently() -> None:
     found = replace(found, aliases={"data-eng": "Data-Eng"})
 
     assert {("dag_grant", "Data-Eng", "can_read", "DAG:d")} == rows(found)
-    assert {} == look(found).failing
+    assert {} == compare(found).failing
 
 
 def test_two_spellings_of_one_role_get_the_grants_of_both() -> None:
@@ -157,7 +155,7 @@ def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
         ("dag_grant", "one", "can_read", "DAG:d"),
         ("dag_revoke", "two", "can_edit", "DAG:d"),
     } == rows(found)
-    assert "role 'missing' does not exist" == look(found).failing["d"].text
+    assert "role 'missing' does not exist" == compare(found).failing["d"].text
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
     ],
 )
 def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
-    failing = look(tables({"d": {"team": asked}}, roles=["team"])).failing
+    failing = compare(tables({"d": {"team": asked}}, roles=["team"])).failing
 
     assert "access_control_invalid" == failing["d"].reason
     assert word in failing["d"].text
@@ -184,28 +182,63 @@ def test_an_invalid_access_control_does_not_stop_other_comparisons() -> None:
     permissions = {("can_read", "DAG:d"), ("can_read", "DAG:other")}
     access = {"d": {"team": {"DAGs": 5}}, "other": {}}
 
-    found = look(tables(access, roles=["team"], grants=grants, permissions=permissions))
+    found = compare(tables(access, roles=["team"], grants=grants, permissions=permissions))
 
     assert ["d"] == list(found.failing)
     assert Item("dag_revoke", "other", grants[1]) in found.items
-
-
-def test_refuses_a_mapping_as_airflow_does_if_dags_are_the_only_kind() -> None:
-    """Airflow 2.10 writes a mapping for every DAG; FAB before 1.3 takes its keys for actions."""
-    old = {"DAGs": KINDS["DAGs"]}
-    grant = ("team", "can_read", "DAG:d")
-    permissions = {(action, "DAG:d") for action in old["DAGs"].actions}
-    access = {"d": {"team": {"DAGs": {"can_read"}}}}
-    found = tables(access, roles=["team"], grants=[grant], permissions=permissions)
-
-    difference = compare(found, old)
-
-    assert {Item("dag_revoke", "d", grant)} == difference.items
-    assert "'DAGs' is not one of can_delete" in difference.failing["d"].text
 
 
 def test_an_unreadable_access_control_changes_nothing() -> None:
     found = tables({"d": Unreadable("a datetime")}, grants=[("Op", "can_read", "DAG:d")])
 
     assert set() == rows(found)
-    assert "access_control_invalid" == look(found).failing["d"].reason
+    assert "access_control_invalid" == compare(found).failing["d"].reason
+
+
+# --- the access control of a serialized DAG
+
+SET = {"__type": "set", "__var": ["can_read"]}
+
+
+def text(value: Any, key: str = "_access_control") -> str:
+    return json.dumps({"__version": 1, "dag": {"dag_id": "d", key: value}})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"__type": "dict", "__var": {"a": SET}}, {"a": {"can_read"}}),
+        (
+            {"__type": "dict", "__var": {"a": {"__type": "dict", "__var": {"DAG Runs": SET}}}},
+            {"a": {"DAG Runs": {"can_read"}}},
+        ),
+        ({"__type": "dict", "__var": {}}, {}),
+        ({"a": ["can_read"]}, {"a": ["can_read"]}),
+        ({"a": {"__type": "tuple", "__var": ["can_read"]}}, {"a": ("can_read",)}),
+        (None, None),
+    ],
+)
+def test_reads_every_form_that_airflow_writes(value: Any, expected: Any) -> None:
+    assert expected == read_access_control(text(value), None)
+    assert expected == read_access_control(text(value, "access_control"), None)
+
+
+def test_does_not_parse_a_dag_without_access_control() -> None:
+    assert None is read_access_control("{ no json", None)
+
+
+@pytest.mark.parametrize(
+    ("data", "blob"),
+    [
+        ('"access_control"', None),
+        ('{"_access_control": 1}', None),
+        (text({"__type": "datetime", "__var": 1}), None),
+        (text([1]), None),
+        (text({"a": {"__type": "set", "__var": "can_read"}}), None),
+        (None, b"no zlib"),
+        ('{"dag": ["access_control"]}', None),
+        ('{"dag": {"access_control": ' + 100_000 * "[", None),
+    ],
+)
+def test_an_unknown_form_is_unreadable(data: str | None, blob: bytes | None) -> None:
+    assert isinstance(read_access_control(data, blob), Unreadable)

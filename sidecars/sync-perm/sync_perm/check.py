@@ -1,66 +1,88 @@
 """
 ``sync-perm check``: tries everything the daemon needs, and reports whether Airflow needs it.
+``sync-perm diff``: prints the comparison, which is what the daemon would write. Both write nothing.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
-from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
-from sidecar_runtime.printable import counted
+from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, EXIT_SETTINGS, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.printable import counted, printable
+from sync_perm.airflow import Airflow, Portion
 from sync_perm.compare import DEFAULT_ROLES
-from sync_perm.connection import Source
-from sync_perm.cycle import Look, Scope
+from sync_perm.config import Address, Source
 from sync_perm.database import Database
-from sync_perm.installation import Installation
-from sync_perm.passes import Passes
 from sync_perm.settings import Settings
+from sync_perm.tables import Look, Reader
+
+EXIT_DIFFERS = 4
 
 
 def run(
-    settings: Settings, names: Iterable[str], scope: Scope, passes: Passes, source: Source
+    settings: Settings, names: Iterable[str], reader: Reader, airflow: Airflow, source: Source
 ) -> int:
     """
-    Run all checks, print a line for each, and return the exit code; write nothing.
+    Run all checks, print a line for each, and return the exit code.
 
     Args:
         names: Variables with our prefix that are not settings.
     """
     print("sync-perm check")
     unknown(names)
-    _airflow(passes)
+    _report_airflow(airflow)
     name = "connection"
     try:
         address = source.read()
         with closing(Database(address)) as database:
             say("ok", name, f"{address} from {source.setting}")
             name = "tables"
-            scope.poll(database)
+            reader.poll(database)
             database.try_write()
             is_free = database.try_lock()
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         name = "roles"
-        look = scope._replace(include_dags=True).look_once(address, passes)
-        say("ok", name, "Airflow tells what it defines")
+        loads = airflow.installation.is_known
+        look = _look_once(reader, address, airflow if loads else None)
+        if loads:
+            say("ok", name, "Airflow tells what it defines")
     except SidecarError as error:
         fail(name, error)
         return EXIT_GAVE_UP
-    results = [_difference(scope, look, passes.installation)]
+    results = [_report_difference(reader, look, airflow)]
     results.append(daemon("sync-perm", source.shown(), settings.http_bind))
     return exit_code(results)
 
 
-def _airflow(passes: Passes) -> None:
+def _look_once(reader: Reader, address: Address, airflow: Airflow | None) -> Look:
+    """
+    Compare the tables as the daemon does.
+
+    Args:
+        airflow: Tells what it defines; None if that is not needed.
+
+    Raises:
+        SidecarError: Airflow or the database failed.
+    """
+    defined = airflow.run(Portion(load=True), address, Fence()).defined if airflow else None
+    if reader.file:
+        reader.file.refresh()
+    with closing(Database(address)) as database:
+        return reader.look(database, defined)
+
+
+def _report_airflow(airflow: Airflow) -> None:
     """
     Report the version, who applies ``access_control``, the security manager, and what runs.
     """
-    found, config = passes.installation, passes.config
-    fab = f", FAB provider {found.fab}" if found.fab else ""
-    say("ok", "airflow", f"{found.version}{fab}, {found.command}")
+    found, config = airflow.installation, airflow.config
+    say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
     told = " (assumed: not set in the environment or airflow.cfg)" if found.auth_manager else ""
     who = "Airflow applies access_control" if found.restores_dags else "nobody else does"
     say("ok", "auth manager", f"FAB{told}; at each parse, {who}")
@@ -68,26 +90,21 @@ def _airflow(passes: Passes) -> None:
     paths = (*given, f"{config.home}/webserver_config.py")
     file = next((path for path in paths if path and os.path.exists(path)), "")
     say("ok", "security", file or "Airflow's default: there is no webserver_config.py")
-    if passes.cli_because == "version":
+    if not found.is_known:
         say("??", "mode", "cli: our script was never tested with this version")
-    else:
-        say("ok", "mode", "cli" if passes.cli_because else "targeted")
 
 
-def _difference(scope: Scope, look: Look, airflow: Installation) -> bool:
+def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
     """
     Report what the sidecar would do, and whether it is needed.
     """
-    grants = sum(map(len, look.tables.grants.values()))
-    roles = counted(len(look.tables.roles), "role")
-    say("ok", "tables", f"can be read: {roles}, {counted(grants, 'grant')}")
-    kinds = Counter(i.kind for i in look.items if scope.include_dags or i.is_of_file)
+    kinds = Counter(item.kind for item in look.difference.items)
     told = [f"{kind}: {number}" for kind, number in sorted(kinds.items())]
     say("ok", "differences", ", ".join(told) or "none")
-    for dag_id, one in sorted(look.difference.failing.items()) if scope.include_dags else ():
+    for dag_id, one in sorted(look.difference.failing.items()):
         say("??", f"DAG {dag_id}", f"{one.reason}: {one.text}")
-    file = scope.file
-    need = "yes: Airflow does not apply the roles file" if file else _need(airflow, look)
+    file = reader.file
+    need = "yes: Airflow does not apply the roles file" if file else _need(look, airflow)
     say("??" if need.startswith("hardly") else "ok", "needed?", need)
     if file and file.problem:
         return fail("roles file", file.problem)
@@ -96,16 +113,40 @@ def _difference(scope: Scope, look: Look, airflow: Installation) -> bool:
     return True
 
 
-def _need(airflow: Installation, look: Look) -> str:
+def _need(look: Look, airflow: Airflow) -> str:
     """
     Return whether, and why, this installation needs the sidecar.
     """
     asking = sum(1 for access in look.tables.dags.values() if access is not None)
-    custom = len(look.tables.roles - set(DEFAULT_ROLES))
-    roles = (
-        f"{custom} custom roles, which can read the Website only after the next start of Airflow"
-    )
-    if airflow.restores_dags or not asking:
-        dags = "Airflow restores DAG permissions at each parse" if asking else "no access_control"
-        return f"{'for roles only' if custom else 'hardly'}: {dags}; {roles}"
-    return f"yes: {asking} DAGs have an access_control that Airflow does not restore; {roles}"
+    if asking and not airflow.installation.restores_dags:
+        return f"yes: {asking} DAGs have an access_control that Airflow does not restore"
+    custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
+    dags = "" if airflow.installation.restores_dags else "no compared DAG has an access_control; "
+    roles = "can read the Website only after the next start of Airflow"
+    return f"{'for roles only' if custom else 'hardly'}: {dags}{custom} custom roles, which {roles}"
+
+
+def diff(reader: Reader, airflow: Airflow, source: Source) -> int:
+    """
+    Print the differences; return the exit code.
+    """
+    file = reader.file
+    try:
+        look = _look_once(reader, source.read(), airflow if file else None)
+        if file and file.problem:
+            raise file.problem
+    except SidecarError as error:
+        mistakes = file.mistakes if file and file.problem is error else []
+        texts = [f"{file.path}:{one}" for one in mistakes if file] or [error.message]
+        for text in filter(None, [*texts, error.advice]):
+            sys.stderr.write(f"sync-perm diff: {printable(text)}\n")
+        return EXIT_SETTINGS if mistakes else error.exit_code
+    items, failing, _, notes = look.difference
+    lines = [f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in sorted(items)]
+    lines += [] if items else ["nothing differs"]
+    lines += [
+        f"? DAG {dag_id}: {one.reason}: {one.text}" for dag_id, one in sorted(failing.items())
+    ]
+    lines += [f"? {note}" for note in notes]
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    return EXIT_DIFFERS if items else EXIT_DONE

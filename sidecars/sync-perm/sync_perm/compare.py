@@ -2,9 +2,8 @@
 The one comparison: the rows of single DAGs that are wanted, minus those that are there; pure.
 
 Which rows a DAG must have is defined by its ``access_control``, as Airflow applies it: see
-`sync_perm_for_dag` of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10) and of
-`airflow/www/security.py` (2.7). It only has to be right about *whether* a DAG differs: Airflow's
-own functions write the rows.
+`sync_perm_for_dag` of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10). It only has
+to be right about *whether* a DAG differs: Airflow's own functions write the rows.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ Permission = tuple[str, str]
 """An action and a resource."""
 Grant = tuple[str, str, str]
 """A role, an action and a resource."""
+Row = tuple[str | int, ...]
+"""A row that belongs to no single DAG."""
 Grants: TypeAlias = Mapping[str, Set[Permission]]
 """By role: 50,000 rows take 1.6 MiB this way, and 5 MiB as triples (2026-11)."""
 AccessControl = Mapping[str, Any]
@@ -75,8 +76,14 @@ class Resource(NamedTuple):
     actions: frozenset[str]
 
 
-Kinds: TypeAlias = Mapping[str, Resource]
-"""The kinds of DAG permissions of this Airflow, by the name that ``access_control`` uses."""
+RESOURCES: Mapping[str, Resource] = {
+    "DAGs": Resource("DAG:", frozenset({"can_delete", "can_edit", "can_read"})),
+    "DAG Runs": Resource(
+        "DAG Run:", frozenset({"can_create", "can_delete", "can_read", "menu_access"})
+    ),
+}
+"""The kinds of DAG permissions, by the name that ``access_control`` uses."""
+PREFIXES = tuple(kind.prefix for kind in RESOURCES.values())
 
 
 class Failure(NamedTuple):
@@ -110,9 +117,7 @@ class Tables:
         broken: The number of permissions without action or resource (AIRFLOW-5336).
         bare: Resources without any permission; Airflow has some.
         dags: DAG → its access control.
-        fresh: The DAGs that were serialized again since the last look.
         aliases: Another spelling of a role → the database's, whose collation equates them.
-        unfit: Role names that the database cannot store.
         places: The places of the DAGs; empty unless requested.
     """
 
@@ -120,15 +125,9 @@ class Tables:
     grants: Grants
     broken: int
     dags: Mapping[str, Access]
-    fresh: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
-    unfit: frozenset[str] = frozenset()
     places: Mapping[str, Place] = field(default_factory=dict)
-
-    @property
-    def roles(self) -> Set[str]:
-        return self.grants.keys()
 
     def spelled(self, role: str) -> str:
         """
@@ -137,18 +136,17 @@ class Tables:
         return self.aliases.get(role, role)
 
 
-def general(tables: Tables, kinds: Kinds) -> frozenset[tuple[str | int, ...]]:
+def general(tables: Tables) -> frozenset[Row]:
     """
     Return the rows that belong to no single DAG: what Airflow's own sync of roles reads and writes.
     """
-    prefixes = tuple(kind.prefix for kind in kinds.values())
 
     def of_none(permissions: Iterable[Permission]) -> Iterator[Permission]:
-        return (one for one in permissions if not one[1].startswith(prefixes))
+        return (one for one in permissions if not one[1].startswith(PREFIXES))
 
-    def rows() -> Iterator[tuple[str | int, ...]]:
+    def rows() -> Iterator[Row]:
         yield "broken", tables.broken
-        yield from (("resource", name) for name in tables.bare if not name.startswith(prefixes))
+        yield from (("resource", name) for name in tables.bare if not name.startswith(PREFIXES))
         yield from (("permission", *one) for one in of_none(tables.permissions))
         for role, held in tables.grants.items():
             yield "role", role
@@ -163,29 +161,33 @@ class Difference(NamedTuple):
         items: The rows that a pass would fix.
         failing: The DAGs that no pass can sync.
         wanted: How many rows there should be.
+        notes: Selections of the roles file that have no effect.
     """
 
     items: frozenset[Item]
     failing: Mapping[str, Failure]
     wanted: int
+    notes: tuple[str, ...] = ()
 
 
-def compare(tables: Tables, kinds: Kinds) -> Difference:
+def compare(tables: Tables) -> Difference:
     """
     Return how the rows of single DAGs differ from those that Airflow would leave.
     """
     items: set[Item] = set()
     failing: dict[str, Failure] = {}
     wanted_count = 0
-    there = _grants_by_resource(tables, kinds)
+    there = _grants_by_resource(tables)
     for dag_id, access in tables.dags.items():
-        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in kinds.items()}
+        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in RESOURCES.items()}
         longest = max(resources.values(), key=len)
         if len(longest) > LONGEST:
-            text = f"'{longest[:20]}…' has {len(longest)} characters, and ab_view_menu.name takes "
-            failing[dag_id] = Failure("id_too_long", f"{text}{LONGEST}; shorten its id")
+            text = f"'{longest[:20]}…' has {len(longest)} characters of {LONGEST}; shorten the id"
+            failing[dag_id] = Failure("id_too_long", text)
             continue
-        permissions = {(a, resources[name]) for name, kind in kinds.items() for a in kind.actions}
+        permissions = {
+            (a, kind.prefix + dag_id) for kind in RESOURCES.values() for a in kind.actions
+        }
         missing = permissions - tables.permissions
         wanted_count += len(permissions)
         items |= {Item("dag_permission", dag_id, permission) for permission in missing}
@@ -194,7 +196,7 @@ def compare(tables: Tables, kinds: Kinds) -> Difference:
             failing[dag_id] = Failure("access_control_invalid", text)
         elif access is not None:
             held = {grant for name in resources.values() for grant in there[name]}
-            wanted, failure = _wanted(access, tables, kinds, resources)
+            wanted, failure = _wanted(access, tables, resources)
             kept = _kept(held, access, resources)
             wanted_count += len(wanted)
             items |= {Item("dag_grant", dag_id, grant) for grant in wanted - held}
@@ -204,16 +206,12 @@ def compare(tables: Tables, kinds: Kinds) -> Difference:
     return Difference(frozenset(items), failing, wanted_count)
 
 
-def _grants_by_resource(tables: Tables, kinds: Kinds) -> Mapping[str, Set[Grant]]:
+def _grants_by_resource(tables: Tables) -> Mapping[str, Set[Grant]]:
     """
     Return the grants on each DAG that has an access control, by resource.
     """
-    found: dict[str, set[Grant]] = {
-        f"{kind.prefix}{dag_id}": set()
-        for dag_id, access in tables.dags.items()
-        if access is not None
-        for kind in kinds.values()
-    }
+    ruled = (dag_id for dag_id, access in tables.dags.items() if access is not None)
+    found: dict[str, set[Grant]] = {one + dag_id: set() for dag_id in ruled for one in PREFIXES}
     for role, permissions in tables.grants.items():
         for action, resource in permissions:
             if resource in found:
@@ -234,7 +232,7 @@ def _kept(
 
     def is_kept(role: str, action: str, resource: str) -> bool:
         asked = access.get(role)
-        if isinstance(asked, dict) and len(resources) > 1:
+        if isinstance(asked, dict):
             asked = asked.get(names[resource])
             return isinstance(asked, Collection) and action in asked
         return isinstance(asked, set) and action in asked
@@ -243,27 +241,24 @@ def _kept(
 
 
 def _wanted(
-    access: AccessControl, tables: Tables, kinds: Kinds, resources: Mapping[str, str]
+    access: AccessControl, tables: Tables, resources: Mapping[str, str]
 ) -> tuple[set[Grant], Failure | None]:
     """
     Return the grants that Airflow makes, in its order, up to the first one that it refuses.
-
-    If DAGs are the only kind, mappings are not supported: Airflow takes their keys for actions.
     """
     wanted: set[Grant] = set()
     for role, asked in access.items():
         if tables.spelled(role) not in tables.grants:
             return wanted, Failure("role_missing", f"role {role!r} does not exist")
-        by_kind = asked if isinstance(asked, dict) and len(kinds) > 1 else {"DAGs": asked}
-        for name, actions in by_kind.items():
-            if name not in kinds:
-                return wanted, _invalid(role, name, kinds)
+        for name, actions in (asked if isinstance(asked, dict) else {"DAGs": asked}).items():
+            if name not in RESOURCES:
+                return wanted, _invalid(role, name, RESOURCES)
             try:
-                wrong = sorted(set(actions) - kinds[name].actions)
+                wrong = sorted(set(actions) - RESOURCES[name].actions)
             except TypeError as error:  # actions that are not a collection of names
                 return set(), Failure("access_control_invalid", str(error))
             if wrong:
-                return wanted, _invalid(role, wrong[0], kinds[name].actions)
+                return wanted, _invalid(role, wrong[0], RESOURCES[name].actions)
             wanted |= {(tables.spelled(role), action, resources[name]) for action in actions}
     return wanted, None
 

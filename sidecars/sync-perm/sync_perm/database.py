@@ -4,76 +4,48 @@ A connection to the metadata database: its errors, its lock, and what differs be
 
 from __future__ import annotations
 
-import hashlib
 import re
-import select
 import socket
 import ssl
-import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import psycopg2
 import sqlalchemy
-from psycopg2 import extensions
-from sqlalchemy import BigInteger, ClauseElement, Executable, cast, false, func, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.connection import Address
+from sync_perm.config import Address
 from sync_perm.reasons import failure
 
 Row = tuple[Any, ...]
 
 CONNECT_SECONDS = 10
-# The limit for one query: a server that never answers must not block a cycle.
-ANSWER_SECONDS = 30.0
-# A lost lock is noticed within this time; the checks also keep the connection from being idle.
-CHECK_SECONDS = 1.0
+# How long a server or network may be silent during a query.
+ANSWER_SECONDS = 30
 # The server frees the lock of a lost node after this time without a query. It is longer than the
 # limit for a query, so that a pass without a connection ends before another pass starts.
 IDLE_SECONDS = 45
-# PostgreSQL 17's limit would end the lock during a long pass; earlier versions do not know it.
-TRANSACTION_LIMIT = "transaction_timeout"
 
-
-# Codes of errors, or their beginnings → reasons.
-REASONS: Mapping[str, Mapping[str, str]] = {
-    "postgresql": {  # https://www.postgresql.org/docs/current/errcodes-appendix.html
-        **dict.fromkeys(("42P01", "42703", "3F000"), "database_not_migrated"),
-        **dict.fromkeys(("08", "57P", "25P03"), "database_lost"),
-        "25006": "database_read_only",
-        "28": "database_denied",
-        "3D000": "database_missing",
-        "42501": "database_read_denied",
-    },
-    "mysql": {  # https://dev.mysql.com/doc/mysql-errors/8.4/en/
-        **dict.fromkeys(("1044", "1045", "1698"), "database_denied"),
-        **dict.fromkeys(("1142", "1143"), "database_read_denied"),
-        # By the server, innodb_read_only (two codes), or transaction_read_only.
-        **dict.fromkeys(("1290", "1874", "1836", "1792"), "database_read_only"),
-        **dict.fromkeys(("1146", "1054"), "database_not_migrated"),
-        **dict.fromkeys(("2002", "2003"), "database_unreachable"),
-        **dict.fromkeys(("2026", "3159"), "database_tls_failed"),
-        # Gone, lost, shutdown, killed, idle for too long; 0: PyMySQL's for a closed one.
-        **dict.fromkeys(("2006", "2013", "1053", "1927", "4031"), "database_lost"),
-        "1049": "database_missing",
-        "0": "database_lost",
-    },
-}
-# PostgreSQL's connection errors have no code: what libpq, PostgreSQL and PgBouncer say.
-_WORDS = {
-    "database_missing": r'database "" does not exist|no such database',
-    "database_denied": r'role "" does not exist|authentication (failed|method)|pg_hba\.conf|'
-    r"no password supplied|no such user|not permitted to log in",
-    # With TLS, a break mentions SSL.
-    "database_lost": r"terminating connection|closed the connection|has been closed|"
-    r"could not (receive|send) data|connection reset|ssl syscall|unexpected eof",
-    "database_tls_failed": r"ssl|certificate|tls",
-    "database_unreachable": r"could not (translate|connect)|name resolution|refused|no answer|"
+# The codes of errors, and what libpq, PostgreSQL and PgBouncer say in connection errors, which have
+# none: https://www.postgresql.org/docs/current/errcodes-appendix.html,
+# https://dev.mysql.com/doc/mysql-errors/8.4/en/
+REASONS: Mapping[str, str] = {
+    "database_not_migrated": r"^(42P01|42703|3F000|1146|1054)$",
+    "database_missing": r'^(3D000|1049)$|database "" does not exist|no such database',
+    "database_denied": r"^(28|1044$|1045$|1698$)|authentication (failed|method)|pg_hba\.conf|"
+    r'role "" does not exist|no password supplied|no such user|not permitted to log in',
+    "database_read_denied": r"^(42501|1142|1143)$",
+    # By the server, innodb_read_only (two codes), or transaction_read_only.
+    "database_read_only": r"^(25006|1290|1874|1836|1792)$",
+    # Gone, lost, shutdown, killed, idle for too long; 0: PyMySQL's for a closed one. With TLS, a
+    # break mentions SSL.
+    "database_lost": r"^(0$|08|57P|25P03|2006$|2013$|1053$|1927$|4031$)|terminating connection|"
+    r"closed the connection|has been closed|could not (receive|send) data|connection reset|"
+    r"ssl syscall|unexpected eof",
+    "database_tls_failed": r"^(2026|3159)$|ssl|certificate|tls",
+    "database_unreachable": r"^(2002|2003)$|could not (translate|connect)|name resolution|refused|"
     r"tim(eout|ed out)|no route|unreachable|no such file|starting up|shutting down|recovery",
 }
 
@@ -92,17 +64,22 @@ class Database:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.is_mysql = address.dialect == "mysql"
         self._connection: sqlalchemy.Connection | None = None
-        self._checked_at = time.monotonic()
         with self._explained():
             engine = sqlalchemy.create_engine(
-                address.url.set(query={}) if address.dialect == "mysql" else address.url,
+                address.url.set(query={}) if self.is_mysql else address.url,
                 poolclass=NullPool,
                 isolation_level="AUTOCOMMIT",
-                enable_from_linting=False,  # the fingerprint joins single rows
-                connect_args=_arguments(address),
+                connect_args=_of_mysql(address) if self.is_mysql else _of_postgresql(address),
             )
             self._connection = engine.connect()
+        quote = engine.dialect.identifier_preparer.quote
+        # What queries write in braces: where the tables are, and the type that holds any text.
+        self._words = {
+            "in": f"{quote(address.schema)}." if address.schema else "",
+            "text": "CHAR" if self.is_mysql else "TEXT",
+        }
 
     def close(self) -> None:
         """
@@ -114,39 +91,17 @@ class Database:
             with suppress(SQLAlchemyError, OSError):
                 self._connection.close()
 
-    def columns(self, name: str, *columns: str) -> Any:
+    def rows(self, query: str, **values: object) -> list[Row]:
         """
-        Return columns of a table of Airflow, for queries.
-        """
-        schema = self.address.schema or None
-        return sqlalchemy.table(name, *map(sqlalchemy.column, columns), schema=schema).c
-
-    def hash(self, column: Any) -> Any:
-        """
-        Return the hash of a text as an expression: two can be multiplied without an overflow.
-        """
-        if self.address.dialect == "mysql":
-            return func.crc32(column)  # products have 64 bits, and their sum is a DECIMAL
-        return cast(func.hashtext(column), BigInteger)
-
-    def compiled(self, query: ClauseElement) -> str:
-        """
-        Return a query without parameters as text, because an expression costs 1.5 ms at each use.
-        """
-        assert self._connection is not None
-        return str(query.compile(dialect=self._connection.dialect))
-
-    def rows(self, query: str | Executable, **values: object) -> list[Row]:
-        """
-        Return all rows of a query; in a text, parameters are written ``:name``.
+        Return all rows of a query, with ``:name`` for parameters and ``{in}`` before tables.
 
         Raises:
             SidecarError: The query or the connection failed.
         """
-        query = sqlalchemy.text(query) if isinstance(query, str) else query
         with self._explained():
             assert self._connection is not None
-            found = self._connection.execute(query, values)
+            text = sqlalchemy.text(query.format_map(self._words))
+            found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
     def try_write(self) -> None:
@@ -158,9 +113,8 @@ class Database:
         Raises:
             SidecarError: The query or the connection failed, or the account cannot write.
         """
-        role = self.columns("ab_role", "id")
         try:
-            self.rows(update(role.id.table).values(id=role.id).where(false()))
+            self.rows("UPDATE {in}ab_role SET id = id WHERE 1 = 0")
         except SidecarError as error:
             if error.reason != "database_read_denied":  # reading has worked until now
                 raise
@@ -176,39 +130,31 @@ class Database:
         Raises:
             SidecarError: The database failed.
         """
-        schema = self.address.schema
-        if self.address.dialect == "mysql":
-            place = f"{self.address.url.database}/{schema}"
-            name = f"sync-perm/{hashlib.sha256(place.encode()).hexdigest()[:32]}"
+        place = self.address.schema
+        if self.is_mysql:
             self.rows(f"SET SESSION wait_timeout = {idle_seconds:d}")
-            return bool(self.rows("SELECT GET_LOCK(:name, 0)", name=name)[0][0])
+            name = "SHA1(CONCAT('sync-perm/', DATABASE(), '/', :place))"
+            return bool(self.rows(f"SELECT GET_LOCK({name}, 0)", place=place)[0][0])
         self.rows("BEGIN")
         self.rows(f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}")
-        unlimited = "SELECT set_config(:name, '0', true) WHERE current_setting(:name, true) <> '0'"
-        self.rows(unlimited, name=TRANSACTION_LIMIT)
-        # Two signed 32-bit numbers.
-        numbers = [zlib.crc32(text.encode()) for text in ("sync-perm", schema)]
-        first, second = (number - (number >> 31 << 32) for number in numbers)
-        is_ours = bool(self.rows(f"SELECT pg_try_advisory_xact_lock({first}, {second})")[0][0])
+        query = "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))"
+        is_ours = bool(self.rows(query, place=place)[0][0])
         if not is_ours:
             self.rows("ROLLBACK")
         return is_ours
 
     def check_lock(self) -> None:
         """
-        Check with the server that we still hold the lock, at most once a second.
+        Check with the server that we still hold the lock; the connection is not idle then.
 
         Raises:
             SidecarError: The connection was lost, and with it the lock (``lock_lost``).
         """
-        if time.monotonic() - self._checked_at < CHECK_SECONDS:
-            return
         try:
             self.rows("SELECT 1")
         except SidecarError as error:
             text = "the connection that held the lock broke, so the pass was stopped"
             raise failure("lock_lost", f"{text}: {error}") from None
-        self._checked_at = time.monotonic()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -219,7 +165,7 @@ class Database:
             yield
         except (SQLAlchemyError, OSError, ValueError) as error:
             cause: BaseException = getattr(error, "orig", None) or error
-            reason = _reason_of(cause, self.address.dialect)
+            reason = _reason_of(cause)
             if reason == "database_lost" and self._connection is None:
                 reason = "database_unreachable"
             lines = str(cause.args[-1] if cause.args else cause).splitlines()
@@ -228,94 +174,73 @@ class Database:
             raise failure(reason, message) from None
 
 
-def _reason_of(error: BaseException, dialect: str) -> str:
+def _reason_of(error: BaseException) -> str:
     """
     Return the reason for an error of a driver; ``database_lost`` also for a failed connect.
     """
-    if isinstance(error, FileNotFoundError):  # ssl_ca
-        return "database_tls_failed"
     # PyMySQL raises its own errors in place of the socket's. The end of a connection with TLS says
     # nothing about certificates or options.
     ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
     causes = (error, error.__context__)
-    if any(isinstance(one, ssl.SSLError) and not isinstance(one, ended) for one in causes):
+    is_tls = any(isinstance(one, ssl.SSLError) and not isinstance(one, ended) for one in causes)
+    if is_tls or isinstance(error, FileNotFoundError):  # of ssl_ca
         return "database_tls_failed"
-    if dialect == "mysql":
-        return REASONS[dialect].get(str(error.args[0]) if error.args else "", "database_failed")
-    code = getattr(error, "pgcode", None) or ""
-    found = (reason for prefix, reason in REASONS[dialect].items() if code.startswith(prefix))
-    if reason := next(found, ""):
-        return reason
+    numbers = [str(one) for one in error.args[:1] if isinstance(one, int)]  # PyMySQL's
     words = re.sub('"[^"]*"', '""', str(error).lower())  # without names, such as ssl.example.com
-    return next(
-        (r for r, pattern in _WORDS.items() if re.search(pattern, words)), "database_failed"
-    )
+    said = getattr(error, "pgcode", None) or (numbers or [words])[0]
+    found = (reason for reason, pattern in REASONS.items() if re.search(pattern, said))
+    return next(found, "database_failed")
 
 
-def _arguments(address: Address) -> dict[str, Any]:
+def _of_postgresql(address: Address) -> dict[str, Any]:
     """
-    Return the arguments for our driver: ours, those in a MySQL URL, then Airflow's own.
+    Return the arguments for psycopg2: ours, unless the URL has them, then Airflow's own.
     """
-    if address.dialect == "mysql":
-        given = {**address.url.query, **address.arguments}
-        tls = mysql_tls(given)
-        return {
-            **{key: given[key] for key in ("charset", "unix_socket") if key in given},
-            "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": ANSWER_SECONDS,
-            "write_timeout": ANSWER_SECONDS,
-            "ssl_disabled": not tls and "ssl_mode" in given,
-            **({"ssl": tls} if tls else {}),
-        }
-    extensions.set_wait_callback(_wait)
     ours = {
         "application_name": f"sync-perm@{socket.gethostname()}"[:63],
+        "connect_timeout": CONNECT_SECONDS,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
+        "tcp_user_timeout": ANSWER_SECONDS * 1000,
     }
     ours = {key: value for key, value in ours.items() if key not in address.url.query}
     return {**ours, **address.arguments}
 
 
+def _of_mysql(address: Address) -> dict[str, Any]:
+    """
+    Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's driver.
+    """
+    given = {**address.url.query, **address.arguments}
+    return {
+        **{key: given[key] for key in ("charset", "unix_socket") if key in given},
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": ANSWER_SECONDS,
+        "write_timeout": ANSWER_SECONDS,
+        **mysql_tls(given),
+    }
+
+
 def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return PyMySQL's TLS settings for the options of a URL; empty if TLS is disabled, or merely used
-    if offered.
+    Return PyMySQL's arguments for the TLS options of Airflow's driver; none: TLS where offered.
 
-    Like Airflow's driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate. PyMySQL itself
+    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate. PyMySQL itself
     verifies nothing by default.
     """
     said = {key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"}
     said = {key: str(value) for key, value in {**said, **given.get("ssl", {})}.items()}
     tls: dict[str, Any] = {key: said[key] for key in ("ca", "cert", "key") if key in said}
-    mode = said.get("mode", "").upper()
+    mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
 
-    def says(*names: str, default: bool) -> bool:
-        found = (said[key].lower() in ("true", "1", "yes") for key in names if key in said)
-        return next(found, default)
+    def says(*names: str) -> bool:
+        return any(said.get(name, "").lower() in ("true", "1", "yes") for name in names)
 
-    names_host = says("verify_identity", "check_hostname", default=mode == "VERIFY_IDENTITY")
-    is_strict = names_host or mode.startswith("VERIFY_") or ("ca" in tls and not mode)
-    verifies = says("verify_cert", default=is_strict) or names_host
-    if mode == "DISABLED" or (mode in ("", "PREFERRED") and not tls and not verifies):
-        return {}
+    of_host = says("verify_identity", "check_hostname") or mode == "VERIFY_IDENTITY"
+    verifies = of_host or mode == "VERIFY_CA" or says("verify_cert")
+    if mode == "DISABLED" or (mode == "PREFERRED" and not tls and not verifies):
+        return {"ssl_disabled": True} if mode == "DISABLED" else {}
     if verifies and "ca" not in tls:
         tls["capath"] = ssl.get_default_verify_paths().openssl_capath
-    return {**tls, "check_hostname": names_host, "verify_mode": verifies}
-
-
-def _wait(connection: Any) -> None:
-    """
-    Wait for PostgreSQL, as psycopg2 requests, but with a limit.
-
-    Raises:
-        psycopg2.OperationalError: The server did not answer in time.
-    """
-    until = time.monotonic() + ANSWER_SECONDS
-    while (state := connection.poll()) != extensions.POLL_OK:
-        readers = [connection] if state == extensions.POLL_READ else []
-        writers = [connection] if state == extensions.POLL_WRITE else []
-        left = max(0.0, until - time.monotonic())
-        if not any(select.select(readers, writers, [], left)):
-            raise psycopg2.OperationalError(f"no answer in {ANSWER_SECONDS:g} s")
+    return {"ssl": {**tls, "check_hostname": of_host, "verify_mode": verifies}}

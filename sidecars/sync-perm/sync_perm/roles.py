@@ -1,55 +1,320 @@
 """
-Roles as code: the current roles file, and the rows that it wants and the tables lack.
+Roles as code: the roles file, its mistakes with their lines, and the rows that it wants.
+
+The schema is docs/reference/roles.schema.json; rules that a schema cannot express are checked here.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import NamedTuple
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import yaml
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.printable import printable
 from sync_perm.compare import (
     ADMIN,
     DEFAULT_ROLES,
     LONGEST,
+    PREFIXES,
+    RESOURCES,
     WEBSITE,
+    Difference,
     Item,
     Kind,
-    Kinds,
     Permission,
     Place,
     Tables,
 )
 from sync_perm.reasons import failure
-from sync_perm.roles_file import WHOLE, Document, Mistake, Selection, lineage, matcher, parse
 
-# The size limit of a ConfigMap.
-MAX_BYTES = 1 << 20
-NAMED_MISTAKES = 5
-
+WAYS = ("id", "tag", "owner", "folder")
 Defined = Mapping[str, Set[Permission]]
 """Role → the permissions that this Airflow defines for it."""
+
+# ab_role.name, in every Airflow from 2.7 to 3.4.
+MAX_NAME = 64
+NAMED_MISTAKES = 5
+# Replaces the key in mistakes that concern the whole file.
+WHOLE = "(file)"
+_PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
+# The wheels contain the C loader, whose depth is limited; a build without it is only slower.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 log = get_logger("roles_file")
 
 
-class Wanted(NamedTuple):
+# --- the document
+
+
+class Mistake(NamedTuple):
     """
-    What a valid file wants of the tables.
+    One mistake in the file: the line from 1, the path of keys, and what is allowed.
+    """
+
+    line: int
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.line}: {self.key}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """
+    A place in the file, where mistakes are recorded.
+    """
+
+    line: int
+    key: str
+    mistakes: list[Mistake] = field(default_factory=list, compare=False, repr=False)
+
+    def refuse(self, problem: str) -> None:
+        self.mistakes.append(Mistake(self.line, printable(self.key), printable(problem)))
+
+    def below(self, node: yaml.Node, key: str) -> Where:
+        """
+        Return the place of a node below this one.
+        """
+        path = key.removeprefix(".") if self.key == WHOLE else self.key + key
+        return Where(node.start_mark.line + 1, path or WHOLE, self.mistakes)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """
+    A selection of DAGs, and the permissions on them.
 
     Args:
-        items: The missing rows.
-        size: How many rows there should be.
-        notes: Selections that have no effect.
+        permissions: Pairs of a resource kind and an action, such as ``DAGs`` and ``can_read``.
     """
 
-    items: frozenset[Item] = frozenset()
-    size: int = 0
-    notes: tuple[str, ...] = ()
+    by: str
+    value: str
+    permissions: frozenset[tuple[str, str]]
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """
+    One role in the file.
+
+    Args:
+        bases: The roles whose permissions and selections it inherits.
+    """
+
+    where: Where
+    bases: Mapping[str, Where]
+    permissions: Mapping[Permission, Where]
+    selections: tuple[Selection, ...]
+
+
+class Document(NamedTuple):
+    """
+    The readable part of the file; with any mistake, the whole file is ignored.
+    """
+
+    roles: Mapping[str, Role]
+    mistakes: tuple[Mistake, ...] = ()
+
+
+class Read(NamedTuple):
+    """
+    What was read at a place: a mapping or list of such, or a parsed text; None if it is wrong.
+    """
+
+    value: Any
+    where: Where
+
+
+def read(node: yaml.Node, shape: Any, where: Where) -> Read:
+    """
+    Read a node; what does not have the shape is recorded and left out.
+
+    Args:
+        shape: For a mapping, the shapes of its values by key, or that of all as ``*``; for a list,
+            a list with that of its items; for a text, its parser, which raises a ValueError.
+    """
+    match shape, node:
+        case dict(), yaml.MappingNode():
+            return Read(_fields(node, shape, where), where)
+        case dict(), _:
+            what = "of roles" if "*" in shape else f"with {', '.join(shape)}"
+            where.refuse(f"is not a mapping {what}")
+        case [inner], yaml.SequenceNode():
+            places = ((item, where.below(item, f"[{n}]")) for n, item in enumerate(node.value))
+            found = [read(item, inner, place) for item, place in places]
+            return Read([one for one in found if one.value is not None], where)
+        case list(), _:
+            where.refuse("is not a list")
+        case _, yaml.ScalarNode(tag="tag:yaml.org,2002:str"):
+            try:
+                return Read(shape(node.value), where)
+            except ValueError as error:
+                where.refuse(f"{node.value!r} {error}")
+        case _:
+            where.refuse("is not text; put it in quotes")
+    return Read(None, where)
+
+
+def _fields(node: yaml.MappingNode, shape: Mapping[str, Any], where: Where) -> dict[str, Read]:
+    found: dict[str, Read] = {}
+    for key, value in node.value:
+        name = read(key, str, where.below(key, "")).value
+        if name is None:
+            continue
+        inner, place = shape.get(name, shape.get("*")), where.below(key, f".{name}")
+        if name in found:
+            place.refuse("occurs twice")
+        elif inner is None:
+            place.refuse(f"is not a valid key; allowed are {', '.join(shape)}")
+        else:
+            found[name] = read(value, inner, where.below(value, f".{name}"))
+    return found
+
+
+def parse(data: bytes) -> Document:
+    """
+    Parse the file.
+    """
+    whole, roles = Where(1, WHOLE), {}
+    try:
+        root = yaml.compose(data.decode(), _LOADER) or yaml.ScalarNode("", "")
+        found = read(root, SHAPE, whole).value or {}
+        given = found["roles"].value or {} if "roles" in found else {}
+        roles = {name: _role(name, *one) for name, one in given.items()}
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        Where(line, WHOLE, whole.mistakes).refuse("is not UTF-8")
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or getattr(error, "reason", "is nested too deep")
+        line = mark.line + 1 if mark else 1
+        Where(line, WHOLE, whole.mistakes).refuse(f"is not YAML: {said}")
+    return Document(roles, tuple(sorted(whole.mistakes)))
+
+
+def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
+    if name != name.strip() or not 0 < len(name) <= MAX_NAME:
+        where.refuse(f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends")
+    for own in DEFAULT_ROLES:
+        if name.casefold() == own.casefold():
+            text = f"{own} is one of Airflow's own roles, which the file cannot change"
+            where.refuse(f"{text}; write another with `from: [{own}]`")
+    parts = {key: one.value or [] for key, one in (found or {}).items()}
+    bases, permissions = (dict(parts.get(key, [])) for key in ("from", "permissions"))
+    selections = (_selection(*one) for one in parts.get("dags", []))
+    return Role(where, bases, permissions, tuple(filter(None, selections)))
+
+
+def _selection(found: Mapping[str, Read], where: Where) -> Selection | None:
+    given = [by for by in WAYS if by in found]
+    if len(given) != 1:
+        where.refuse(f"must have one of {', '.join(WAYS)}, not {len(given)}")
+    if len(given) != 1 or None in (one.value for one in found.values()):
+        return None
+    permissions = frozenset(one.value for one in found.get("permissions", Read([], where)).value)
+    return Selection(given[0], found[given[0]].value, permissions, where)
+
+
+def _on_others(text: str) -> Permission:
+    action, resource = _split(text)
+    for kind in RESOURCES.values():
+        if resource.startswith(kind.prefix):
+            name = resource.removeprefix(kind.prefix)
+            raise ValueError(f"is for one DAG: write it under `dags`, with `id: {name}`")
+    return action, resource
+
+
+def _on_dags(text: str) -> tuple[str, str]:
+    action, kind = (text, "DAGs") if re.fullmatch(r"\w+", text) else _split(text)
+    if kind not in RESOURCES:
+        raise ValueError(f"must be on one of {', '.join(sorted(RESOURCES))}")
+    actions = sorted(RESOURCES[kind].actions)
+    if action not in actions:
+        raise ValueError(f"is not an action on {kind}; allowed are {', '.join(actions)}")
+    return kind, action
+
+
+def _split(text: str) -> tuple[str, str]:
+    """
+    Return the action and the resource of a permission.
+
+    Raises:
+        ValueError: The text has neither of the two forms that Airflow uses.
+    """
+    if (match := _PERMISSION.fullmatch(text)) is None:
+        raise ValueError("is not a permission such as `can_read on DAGs` or `DAGs.can_read`")
+    return match[1] or match[4], match[2] or match[3]
+
+
+def check_glob(glob: str) -> str:
+    """
+    Return a glob.
+
+    Raises:
+        ValueError: The glob would never match, or match something unexpected.
+    """
+    segments = glob.split("/")
+    if any("**" in segment and segment != "**" for segment in segments):
+        raise ValueError("has a ** that is not a whole path segment")
+    if any(segment in ("", ".", "..") for segment in segments):
+        text = "has a segment that is empty, . or ..; write it below the DAG folder, as team-a/**"
+        raise ValueError(text)
+    # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a folder too.
+    if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
+        raise ValueError(f"names a folder; to select the DAGs in it, write {glob}/**")
+    return glob
+
+
+def matcher(glob: str) -> Callable[[str], bool]:
+    """
+    Return a function that reports whether a path matches a glob.
+
+    ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any number of
+    folders; at the end, ``**`` matches everything below.
+    """
+    marks = {"**/": "(?:[^/]+/)*", "**": ".+", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    pattern = "".join(marks.get(part, re.escape(part)) for part in parts)
+    match = re.compile(pattern, re.DOTALL).fullmatch
+    return lambda path: match(path) is not None
+
+
+SELECTION: dict[str, Any] = {
+    **dict.fromkeys(WAYS, str),
+    "folder": check_glob,
+    "permissions": [_on_dags],
+}
+ROLE = {"from": [str], "permissions": [_on_others], "dags": [SELECTION]}
+SHAPE = {"roles": {"*": ROLE}}
+
+
+def lineage(name: str, roles: Mapping[str, Role]) -> Iterable[str]:
+    """
+    Return a role and all roles that it inherits from, each once.
+    """
+    found: dict[str, None] = {}
+    todo = [name]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found[one] = None
+            todo += roles[one].bases if one in roles else ()
+    return found
+
+
+# --- the file, and what it wants of the tables
+
+
+NOTHING = Difference(frozenset(), {}, 0)
 
 
 @dataclass(slots=True)
@@ -65,11 +330,10 @@ class RoleFile:
     """
 
     path: str
-    kinds: Kinds
     document: Document = field(default_factory=lambda: Document({}))
     revision: str = ""
     problem: SidecarError | None = None
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: list[Mistake] = field(default_factory=list)
     said: object = None
 
     def refresh(self) -> None:
@@ -78,18 +342,14 @@ class RoleFile:
         """
         try:
             with open(self.path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-            why = f"is larger than {MAX_BYTES:,} bytes" if len(data) > MAX_BYTES else ""
+                data, why = file.read(), ""
         except OSError as error:
             data, why = b"", error.strerror or type(error).__name__
-        before, self.revision = self.revision, ""
+        before, self.revision = self.revision, "" if why else hashlib.sha256(data).hexdigest()[:12]
         if why:
-            self.document = Document({})
-            self._take("roles_file_unreadable", [Mistake(0, WHOLE, why)])
-            return
-        self.revision = hashlib.sha256(data).hexdigest()[:12]
-        if self.revision != before:
-            self.document = parse(data, self.kinds)
+            self.document = Document({}, (Mistake(0, WHOLE, why),))
+        elif self.revision != before:
+            self.document = parse(data)
 
     @property
     def selected_by(self) -> frozenset[str]:
@@ -99,76 +359,66 @@ class RoleFile:
         roles = self.document.roles.values()
         return frozenset(one.by for role in roles for one in role.selections)
 
-    def compare(self, tables: Tables, defined: Defined | None) -> Wanted:
+    def compare(self, tables: Tables, defined: Defined | None) -> Difference:
         """
-        Return the rows that the file wants; none if it has mistakes, which are recorded.
+        Return the rows that the file wants; none if it has mistakes, which are recorded and logged
+        once.
 
         Args:
             defined: None if it is not known yet, and with it which permissions exist: then nothing
                 is wanted.
         """
-        if not self.revision:
-            return Wanted()
-        document = self.document
-        found = _find_mistakes(document, tables, is_known=defined is not None)
-        mistakes = [*document.mistakes, *found]
-        if mistakes or defined is None:
-            if mistakes:
-                self._take("roles_file_invalid", mistakes)
-            return Wanted()
-        text = "the database's character set cannot store this name; the other roles still apply"
-        unfit = sorted(tables.unfit & document.roles.keys())
-        self._take("role_name_unsupported", [document.roles[n].where.mistake(text) for n in unfit])
-        return want(document, tables, self.kinds, defined)
+        found = _find_mistakes(self.document, tables, is_known=defined is not None)
+        found = sorted([*self.document.mistakes, *found])
+        if found or defined is not None:
+            self._take(found)
+        return NOTHING if found or defined is None else want(self.document, tables, defined)
 
-    def _take(self, reason: str, mistakes: list[Mistake]) -> None:
+    def _take(self, found: list[Mistake]) -> None:
         """
         Record the mistakes; without any, the file is valid.
         """
-        self.mistakes = tuple(sorted(mistakes))
-        texts = [f"{self.path}:{mistake}" for mistake in self.mistakes[:NAMED_MISTAKES]]
-        if more := len(mistakes) - len(texts):
-            texts.append(f"and {more} more")
-        self.problem = failure(reason, "; ".join(texts)) if mistakes else None
-        said, self.said = self.said, (self.revision, self.mistakes)
-        if said == self.said:
-            return
-        for line, key, problem in self.mistakes:
+        texts = [f"{self.path}:{mistake}" for mistake in found[:NAMED_MISTAKES]]
+        texts += [f"and {len(found) - len(texts)} more"] if len(found) > len(texts) else []
+        self.problem = failure("roles_file_invalid", "; ".join(texts)) if found else None
+        said, self.mistakes, self.said = self.said, found, (self.revision, found)
+        for line, key, problem in found if said != self.said else ():
             log.warning("roles_file_refused", file=self.path, line=line, key=key, error=problem)
-        if not mistakes:
+        if said != self.said and not found:
             roles = len(self.document.roles)
             log.info("roles_file_accepted", file=self.path, revision=self.revision, roles=roles)
 
 
-def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> Iterator[Mistake]:
+def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> list[Mistake]:
     """
-    Yield the mistakes that only Airflow's database shows.
+    Return the mistakes that only the whole file and the database show.
 
     Args:
         is_known: Whether Airflow has written its permissions.
     """
+    found: list[Mistake] = []
     names = {tables.spelled(role): role for role in DEFAULT_ROLES}  # by the database's spelling
     for name, role in document.roles.items():
+        for base in role.bases.keys() - document.roles.keys() - set(DEFAULT_ROLES):
+            text = f"{base!r} is neither a role in this file nor one of Airflow's own"
+            replace(role.bases[base], mistakes=found).refuse(text)
         if (other := names.setdefault(tables.spelled(name), name)) != name:
-            yield role.where.mistake(f"the database treats this name as {other}")
-        for permission in role.permissions.keys() - tables.permissions if is_known else ():
-            problem = f"this Airflow has no permission {' on '.join(permission)!r}"
-            yield role.permissions[permission].mistake(problem)
+            text = f"the database treats this name as {other}"
+            replace(role.where, mistakes=found).refuse(text)
+        for one in role.permissions.keys() - tables.permissions if is_known else ():
+            text = f"this Airflow has no permission {' on '.join(one)!r}"
+            replace(role.permissions[one], mistakes=found).refuse(text)
+    return found
 
 
-def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> Wanted:
+def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     """
     Return the rows that a valid file wants; pure.
     """
-    prefixes = tuple(kind.prefix for kind in kinds.values())
-    dags = list(tables.dags)
     ruled = {dag_id for dag_id, access in tables.dags.items() if access is not None}
     # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
-    chosen = {
-        one: list(filter(_chooser(one, tables.places), dags))
-        for role in document.roles.values()
-        for one in role.selections
-    }
+    selections = (one for role in document.roles.values() for one in role.selections)
+    chosen = {one: _choose(one, tables) for one in selections}
 
     def permissions(name: str) -> Iterator[tuple[str, Permission]]:
         """
@@ -178,12 +428,12 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
             role = document.roles.get(one)
             if role is None:  # Admin has all, which Airflow defines nowhere
                 base = tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
-                yield from (("", given) for given in base if not given[1].startswith(prefixes))
+                yield from (("", given) for given in base if not given[1].startswith(PREFIXES))
                 continue
             yield from (("", permission) for permission in role.permissions)
             for selection in role.selections:
                 for kind, action in selection.permissions:
-                    prefix = kinds[kind].prefix
+                    prefix = RESOURCES[kind].prefix
                     for dag_id in chosen[selection]:
                         if dag_id not in ruled and len(prefix + dag_id) <= LONGEST:
                             yield dag_id, (action, prefix + dag_id)
@@ -192,9 +442,6 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
     size = 0
     for name in document.roles:
         role = tables.spelled(name)
-        if role in tables.unfit:  # it cannot be created, so it gets no grants
-            items.add(Item("file_role", "", (role,)))
-            continue
         held = tables.grants.get(role)
         if held is None:
             items |= {Item("file_role", "", (role,)), Item("file_grant", "", (role, *WEBSITE))}
@@ -208,24 +455,19 @@ def want(document: Document, tables: Tables, kinds: Kinds, defined: Defined) -> 
         for one, found in chosen.items()
         if not found
     ]
-    notes += [
-        f"DAG {dag_id}: the file selects it, but its own access_control decides"
-        for dag_id in sorted(ruled.intersection(chain(*chosen.values())))
-    ]
-    return Wanted(frozenset(items), size, tuple(notes))
+    return Difference(frozenset(items), {}, size, tuple(notes))
 
 
-def _chooser(selection: Selection, places: Mapping[str, Place]) -> Callable[[str], bool]:
+def _choose(selection: Selection, tables: Tables) -> list[str]:
     """
-    Return a function that reports whether a selection includes a DAG, by its id.
+    Return the DAGs that a selection includes.
     """
     value, nowhere = selection.value, Place("", frozenset(), frozenset())
     fits = matcher(value) if selection.by == "folder" else None
 
-    def chooses(dag_id: str) -> bool:
-        place = places.get(dag_id, nowhere)
-        if fits is not None:
-            return fits(place.path)
-        return value in {"id": (dag_id,), "tag": place.tags, "owner": place.owners}[selection.by]
+    def is_chosen(dag_id: str) -> bool:
+        place = tables.places.get(dag_id, nowhere)
+        named = {"id": (dag_id,), "tag": place.tags, "owner": place.owners}
+        return fits(place.path) if fits else value in named[selection.by]
 
-    return chooses
+    return list(filter(is_chosen, tables.dags))

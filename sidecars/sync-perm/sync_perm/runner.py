@@ -16,8 +16,8 @@ All output of Airflow itself goes to standard error. Standard output has one JSO
 - ``dags``: the ids of the DAGs to sync, until ``seconds`` have passed, but at least one.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged": text}`` for an
-error that Airflow logged meanwhile, ``{"dag": id, "error": text}`` for each DAG that was tried, and
-``{"failed": text, "where": the file and line of the user's}`` if it fails.
+error of roles that Airflow logged or raised, ``{"dag": id, "error": text}`` for each DAG that was
+tried, and ``{"failed": text, "where": the file and line of the user's}`` if it fails.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -41,18 +42,9 @@ Answer = Callable[[dict[str, Any]], None]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
-FABS = (
-    "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
-    "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager",  # 2.7, 2.8
-)
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 BUILDER = "airflow.providers.fab.auth_manager.cli_commands.utils.get_application_builder"
-OVERRIDE = (
-    "airflow.providers.fab.auth_manager.security_manager.override.FabAirflowSecurityManagerOverride"
-)
-MANAGERS = (
-    "airflow.providers.fab.www.security_appless.ApplessAirflowSecurityManager",  # 3
-    "airflow.www.security_appless.ApplessAirflowSecurityManager",  # 2.11
-)
+OVERRIDES = "airflow.providers.fab.auth_manager.security_manager.override"
 # Who logs that a row could not be written, and goes on: the security managers.
 WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
 
@@ -71,13 +63,15 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     sys.path += given["places"]
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
     release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    setting = given["manager"] or (FABS[0] if release >= (3, 0) else "")
+    setting = given["manager"] or (FAB if release >= (3, 0) else "")
     manager = None
     problem = ""
     try:
-        if setting and (setting not in FABS or release >= (3, 4)):
+        if setting and (setting != FAB or release >= (3, 4)):
             importlib.import_module("airflow")  # which extends the path
             manager = imported(setting)
+            if not issubclass(manager, imported(FAB)):
+                problem = "is not derived from FabAuthManager, so there is nothing to sync"
     except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
@@ -86,9 +80,6 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         arguments = json.loads(json.dumps(arguments))
     except Exception:  # noqa: BLE001 - the answer reports it
         arguments = None
-    ancestors = {f"{one.__module__}.{one.__qualname__}" for one in getattr(manager, "__mro__", ())}
-    if manager is not None and not ancestors.intersection(FABS):
-        problem = "is not derived from FabAuthManager, so there is nothing to sync"
     return {
         "airflow": version,
         "fab": version_of("apache-airflow-providers-fab"),
@@ -129,10 +120,9 @@ def security_manager(session: Any) -> Any:
     """
     Return the security manager that Airflow's own parser uses.
     """
-    try:
-        return imported(MANAGERS[0])(session=session)
-    except ModuleNotFoundError:
-        return imported(MANAGERS[1])(session=session)
+    is_2 = version_of("apache-airflow").startswith("2.")
+    package = "airflow.www" if is_2 else "airflow.providers.fab.www"
+    return imported(f"{package}.security_appless.ApplessAirflowSecurityManager")(session=session)
 
 
 @contextmanager
@@ -153,6 +143,21 @@ def errors() -> Iterator[list[str]]:
             logger.removeHandler(handler)
 
 
+def attempt(session: Any, deed: Callable[[], None]) -> list[str]:
+    """
+    Sync one DAG or role of the file; return what Airflow logged and raised, so that others go on.
+    """
+    with errors() as logged:
+        try:
+            deed()
+            session.commit()
+        except Exception as error:  # noqa: BLE001 - the answer reports it
+            session.rollback()
+            traceback.print_exc()
+            logged.append(f"{type(error).__name__}: {error}")
+    return logged
+
+
 def sync_roles(answer: Answer, *, is_written: bool) -> None:
     """
     Do what ``airflow sync-perm`` does, except for its row in ``log``; tell what it defines.
@@ -160,7 +165,7 @@ def sync_roles(answer: Answer, *, is_written: bool) -> None:
     if not is_written:
         for section in ("FAB", "WEBSERVER"):  # otherwise loading writes the views
             os.environ[f"AIRFLOW__{section}__UPDATE_FAB_PERMS"] = "False"
-        imported(OVERRIDE).create_db = lambda _: None
+        imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = lambda _: None
     with imported(BUILDER)() as appbuilder:
         roles = {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}
         answer({"defined": roles})
@@ -169,23 +174,16 @@ def sync_roles(answer: Answer, *, is_written: bool) -> None:
             appbuilder.sm.sync_roles()
 
 
-def give(given: dict[str, list[list[str]]]) -> None:
+def give(name: str, pairs: list[list[str]], manager: Any) -> None:
     """
-    Grant missing permissions, with one commit per role: one per grant takes minutes at 10,000.
+    Grant a role what it lacks, with one commit: one per grant takes minutes at 10,000.
     """
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        manager = security_manager(session)
-        known: dict[tuple[str, str], Any] = {}
-        for action, resource in {(a, r) for pairs in given.values() for a, r in pairs}:
-            known[action, resource] = made(manager.create_permission(action, resource), resource)
-        for name, pairs in given.items():
-            role = made(manager.add_role(name), name)
-            has = {permission.id for permission in role.permissions}
-            wanted = [known[action, resource] for action, resource in pairs]
-            role.permissions.extend(one for one in wanted if one.id not in has)
-            session.commit()
+    role = made(manager.add_role(name), name)
+    has = {permission.id for permission in role.permissions}
+    for action, resource in pairs:
+        permission = made(manager.create_permission(action, resource), resource)
+        if permission.id not in has:
+            role.permissions.append(permission)
 
 
 def made(found: Any, name: str) -> Any:
@@ -195,27 +193,6 @@ def made(found: Any, name: str) -> Any:
     if found is None:
         raise RuntimeError(f"Airflow could not create {name!r}")
     return found
-
-
-def sync_dags(dag_ids: list[str], until: float, answer: Answer) -> None:
-    """
-    Sync DAGs one by one, with the security manager that Airflow's own parser uses.
-    """
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        manager = security_manager(session)
-        for dag_id in dag_ids:
-            with errors() as logged:
-                try:
-                    sync_dag(dag_id, manager, session)
-                except Exception as error:  # noqa: BLE001 - other DAGs go on
-                    session.rollback()
-                    traceback.print_exc()
-                    logged.append(f"{type(error).__name__}: {error}")
-            answer({"dag": dag_id, "error": "; ".join(logged)})
-            if time.monotonic() > until:
-                break
 
 
 def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
@@ -233,7 +210,6 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     if access is not None:
         access = BaseSerialization.deserialize(access)
     manager.sync_perm_for_dag(dag_id, access)
-    session.commit()
 
 
 def work(task: dict[str, Any], answer: Answer) -> None:
@@ -245,14 +221,21 @@ def work(task: dict[str, Any], answer: Answer) -> None:
 
     providers_configuration_loaded(lambda: None)()
     with errors() as logged:
-        if task["given"]:
-            give(task["given"])
         if task["roles"] or task["load"]:
             sync_roles(answer, is_written=task["roles"])
-    for text in logged:
-        answer({"logged": text})
-    if task["dags"]:
-        sync_dags(task["dags"], until, answer)
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        manager = security_manager(session)
+        for name, pairs in task["given"].items():
+            logged += attempt(session, partial(give, name, pairs, manager))
+        for text in logged:
+            answer({"logged": text})
+        for dag_id in task["dags"]:
+            found = attempt(session, partial(sync_dag, dag_id, manager, session))
+            answer({"dag": dag_id, "error": "; ".join(found)})
+            if time.monotonic() > until:
+                break
 
 
 def where(error: BaseException) -> str:
@@ -261,8 +244,6 @@ def where(error: BaseException) -> str:
     """
     libraries = (os.path.dirname(os.__file__), os.path.abspath(__file__), "<")
     frames = [(one.filename, one.lineno) for one in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError):
-        frames.append((error.filename or "<", error.lineno))
     found = [
         f"{name}:{line}"
         for name, line in frames

@@ -1,17 +1,16 @@
 """
 The settings of sync-perm.
 
-Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see
-:mod:`sync_perm.connection` and :mod:`sync_perm.installation`.
+Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see :mod:`sync_perm.config`
+and :mod:`sync_perm.airflow`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar_runtime.parsers import absolute_path, boolean, choice
-from sidecar_runtime.settings import CommonSettings, inherited, load, setting
+from sidecar_runtime.parsers import absolute_path, choice
+from sidecar_runtime.settings import CommonSettings, inherited, setting
 
 PREFIX = "SYNC_PERM_"
 
@@ -28,9 +27,8 @@ class Settings(CommonSettings):
         "INCLUDE_DAGS",
         choice("auto", "true", "false"),
         default="auto",
-        text="Whether to sync DAG permissions as well as roles. auto: unless Airflow "
-        "does so at each parse, as Airflow 3 does if the name of its auth manager contains "
-        "FabAuthManager.",
+        text="Whether to sync DAG permissions as well as roles. auto: unless Airflow does so at "
+        "each parse: see `sync-perm check`.",
     )
     roles: str | None = setting(
         "ROLES",
@@ -39,27 +37,3 @@ class Settings(CommonSettings):
         text="A YAML file of roles with their permissions and DAGs, read each cycle. The sidecar "
         "creates and grants what it lists, and removes nothing. Unset: only Airflow's own rules.",
     )
-    targeted: bool = setting(
-        "TARGETED",
-        boolean,
-        default="true",
-        text="Sync only what differs, with a script that Airflow's Python runs. false: always run "
-        "the full `airflow sync-perm`.",
-    )
-    airflow: str = setting(
-        "AIRFLOW",
-        str,
-        default="airflow",
-        allowed="a program on PATH, or its path",
-        text="The Airflow command. Its first line must name the Python that contains Airflow.",
-    )
-
-
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """
-    Return the settings and the unknown variables, as :func:`load` does.
-
-    Raises:
-        SettingsError: Settings are wrong; it lists all of them.
-    """
-    return load(Settings, PREFIX, environ)

@@ -1,5 +1,5 @@
 """
-The state across cycles and threads, as shown by /readyz, /status and /metrics.
+What /readyz, /status and /metrics show of the comparison, across cycles and threads.
 """
 
 from __future__ import annotations
@@ -11,18 +11,46 @@ from typing import Any
 
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.sidecar import Names
 from sync_perm.compare import KINDS, Difference, Failure
-from sync_perm.metrics import PermMetrics
-from sync_perm.passes import CLI_CAUSES
 from sync_perm.reasons import OF_DAGS
 from sync_perm.roles import RoleFile
 
-NAMED_DAGS = 50
+NAMED = 50
 # In a sentence.
 TOLD_DAGS = 5
+REASONS = ("asked", "start", "roles", "dags", "file")
+"""SIGHUP asked for it; this process has not synced roles; roles moved; only DAGs; only the file."""
 
 log = get_logger("status")
+
+
+class PermMetrics(Metrics):
+    """
+    The common metrics and those of sync-perm.
+    """
+
+    def __init__(self, version: str, revision: str) -> None:
+        super().__init__("sync-perm", version, revision)
+        self.known_good = self.gauge(
+            "sync_perm_known_good_timestamp_seconds",
+            "Unix time when the permissions were last found to be correct. Alert on its age.",
+        )
+        self.differences = self.gauge_by(
+            "kind", "sync_perm_differences", "Rows to change, by kind."
+        )
+        self.pending = self.gauge("sync_perm_pending_dags", "DAGs that the next pass changes.")
+        self.failing = self.gauge_by(
+            "reason", "sync_perm_failing_dags", "DAGs that cannot be synced."
+        )
+        self.mistakes = self.gauge(
+            "sync_perm_roles_file_mistakes", "Mistakes in the roles file, which is ignored then."
+        )
+        self.changed = self.counter("sync_perm_changed_entries_total", "Rows that passes changed.")
+        self.passes = self.family(
+            "counter", "sync_perm_passes_total", "Passes, by reason and result.", "reason", "result"
+        ).labels
 
 
 class Status:
@@ -33,11 +61,13 @@ class Status:
     def __init__(self, metrics: PermMetrics, **details: object) -> None:
         self.metrics = metrics
         self._named: Mapping[str, Failure] = {}
-        self._file_shortfall = ""
+        self._file_problem = ""
         self.readiness = Readiness(False, problem="the permissions have not been compared yet")
         self.details: dict[str, object] = details
 
-    def show(self, difference: Difference, revision: str, *, is_synced: bool) -> None:
+    def show(
+        self, difference: Difference, revision: str, *, is_synced: bool, file: RoleFile | None
+    ) -> None:
         """
         Show the result of a comparison.
 
@@ -45,7 +75,7 @@ class Status:
             difference: The rows that a pass would fix, and the DAGs that cannot be synced.
             is_synced: Whether this process has let Airflow sync its roles, and they are unchanged.
         """
-        items, failing, wanted = difference
+        items, failing, wanted, notes = difference
         pending = sorted({item.dag_id for item in items if item.dag_id})
         kinds = Counter(item.kind for item in items)
         reasons = Counter(one.reason for one in failing.values())
@@ -63,63 +93,52 @@ class Status:
             problems.append(f"{missing:,} of {wanted:,} rows are missing")
         if kinds["dag_revoke"]:
             problems.append(f"{kinds['dag_revoke']:,} grants are too many")
-        self.readiness = Readiness(not problems, revision, problem="; ".join(problems))
-        self.confirm(revision)
-        self._detail(
-            differences=dict(kinds),
-            pending_dags=pending[:NAMED_DAGS],
-            pending_roles_file=[str(i) for i in sorted(items) if i.is_of_file][:NAMED_DAGS],
-            failing_dags=Names(
+        shown: dict[str, object] = {
+            "differences": dict(kinds),
+            "pending_dags": pending[:NAMED],
+            "pending_roles_file": [str(i) for i in sorted(items) if i.is_of_file][:NAMED],
+            "failing_dags": Names(
                 (dag_id, f"{one.reason}: {one.text}")
-                for dag_id, one in sorted(failing.items())[:NAMED_DAGS]
+                for dag_id, one in sorted(failing.items())[:NAMED]
             ),
-        )
+        }
+        if file:
+            self.metrics.mistakes.set(len(file.mistakes))
+            self._file_problem = (
+                f"the roles file is ignored: {file.problem}" if file.problem else ""
+            )
+            shown |= {"roles_file": file.path, "roles_file_notes": list(notes[:NAMED])}
+        self.tell(**shown)
+        self.readiness = Readiness(not problems, revision, problem="; ".join(problems))
+        self.confirm()
 
-    def show_file(self, file: RoleFile, notes: tuple[str, ...]) -> None:
-        """
-        Show the state of the roles file, and its selections without effect.
-        """
-        self.metrics.mistakes.set(len(file.mistakes))
-        self._file_shortfall = str(file.problem or "")
-        if file.problem and file.problem.reason != "role_name_unsupported":
-            self._file_shortfall = f"the roles file is ignored: {file.problem}"
-        self._detail(roles_file=file.path, roles_file_revision=file.revision)
-        self._detail(roles_file_notes=list(notes[:NAMED_DAGS]))
-        self.confirm(self.readiness.revision)
-
-    def confirm(self, revision: str) -> None:
+    def confirm(self) -> None:
         """
         Record that what was found correct is still so.
         """
         if not self.readiness.ready:
             return
-        shortfalls = [self._file_shortfall] if self._file_shortfall else []
+        shortfalls = [self._file_problem] if self._file_problem else []
         if named := sorted(self._named.items()):
             dags = [f"{dag_id} ({one.reason})" for dag_id, one in named[:TOLD_DAGS]]
             dags += [f"and {len(named) - TOLD_DAGS:,} more"] if len(named) > TOLD_DAGS else []
             shortfalls.append(f"DAGs that cannot be synced: {', '.join(dags)}")
         text = "; ".join(shortfalls)
-        self.readiness = Readiness(True, revision, published_at=time.time(), shortfall=text)
+        self.readiness = self.readiness._replace(published_at=time.time(), shortfall=text)
         self.metrics.known_good.set_to_current_time()
-
-    def show_mode(self, cli_because: str | None) -> None:
-        """
-        Show why the full ``airflow sync-perm`` runs; None if our script does.
-        """
-        for cause in CLI_CAUSES:
-            self.metrics.cli(cause).set(cause == cli_because)
-        self._detail(mode="cli" if cli_because else "targeted", cli_because=cli_because or "")
 
     def show_pass(self, facts: Mapping[str, Any], *, written: int) -> None:
         """
         Show the result of the last pass, and count the rows that it has written.
         """
-        self.metrics.count_pass(facts["reason"], facts["result"])
-        self.metrics.pass_cpu.set(facts["cpu_seconds"])
-        self.metrics.pass_duration.set(facts["duration_seconds"])
+        self.metrics.passes(facts["reason"], facts["result"]).inc()
         self.metrics.changed.inc(written)
-        self._detail(last_pass=facts)
+        self.tell(last_pass=facts)
+        log.info("pass_finished", **facts)
 
-    def _detail(self, **details: object) -> None:
+    def tell(self, **details: object) -> None:
+        """
+        Replace details; empty ones are not shown.
+        """
         shown = {**self.details, **details}
         self.details = {k: v for k, v in shown.items() if v not in ({}, [], "")}

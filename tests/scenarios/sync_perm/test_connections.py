@@ -32,15 +32,6 @@ def assert_works(daemon: SyncPerm, database: Database) -> None:
     daemon.wait_until_good()
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_published_example_works_with_the_old_connection_variable(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    daemon = start(None, {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": database.url, "INTERVAL": "1"})
-
-    assert_works(daemon, database)
-
-
 @on_airflow("3")
 def test_published_example_works_on_airflow_3(
     airflow: Airflow, database: Database, start: StartSyncPerm
@@ -115,6 +106,26 @@ def test_permissions_on_mariadb_match_a_full_sync_by_airflow(
     ours = contents(database)
     airflow.full_sync(database, home)
     assert [] == difference(ours, contents(database))
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_a_role_that_a_latin1_database_cannot_store_stops_no_other(
+    airflow: Airflow, mariadb: MariaDb, home: Path, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    database = mariadb.new_database("latin1_swedish_ci")
+    airflow.run(database, home, "airflow", "db", "migrate")
+    airflow.write_dags(database, home, {"Übung": None, "plain": {"데이터팀": ["can_edit"]}})
+    file = tmp_path / "roles.yaml"
+    dags = "{dags: [{id: Übung, permissions: [can_read]}]}"
+    file.write_text(f"roles:\n  데이터팀: {{}}\n  plain: {dags}\n")
+    daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
+
+    wait_until(lambda: ("plain", "can_read") in grants_on(database, "DAG:Übung"), "others", 300)
+    daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="plain", reason="role_missing")
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+
+    assert "pass_failed" == failed["reason"]
+    assert "Airflow could not create '데이터팀'" in failed["error"]
 
 
 def _advisory_locks(database: Database) -> list[Any]:

@@ -2,13 +2,9 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
-from sync_perm import database as module
-from sync_perm.connection import parse_url
-from sync_perm.database import Database as Lock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced, small
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
@@ -179,23 +175,6 @@ def test_a_short_idle_timeout_of_the_server_is_no_failure(
 
     assert is_synced(database)
     assert [] == daemon.find_events("cycle_failed")
-
-
-@pytest.mark.parametrize("setting", ["transaction_timeout", "lock_timeout"])
-def test_the_lock_has_no_limit_of_the_server(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, setting: str
-) -> None:
-    """Before PostgreSQL 17, which has the first of them, the second shows the statement."""
-    monkeypatch.setattr(module, "TRANSACTION_LIMIT", setting)
-    database = small(postgres)
-    if database.query("SELECT 1 FROM pg_settings WHERE name = %s", (setting,)):
-        database.query(f"ALTER DATABASE {database.name} SET {setting} = '2s'")
-    shown = "SELECT COALESCE(NULLIF(current_setting(:name, true), ''), '0')"
-
-    with closing(Lock(parse_url("TEST", database.url, ""))) as lock:
-        assert lock.try_lock()
-
-        assert [("0",)] == lock.rows(shown, name=setting)
 
 
 def test_reports_a_wrong_password_and_then_missing_read_rights(

@@ -1,6 +1,5 @@
 """Many supervisors: one pass at a time per database and schema, and no lost grants."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from itertools import pairwise
@@ -8,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime.child import TICK_SECONDS
 from sync_perm import database as module
-from sync_perm.connection import Address, parse_url
+from sync_perm.config import Address, parse_url
 from sync_perm.database import Database as Lock
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
@@ -91,45 +91,8 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(address: Addr
         wait_until(is_free, "the server frees it")
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_a_pass_much_longer_than_the_idle_limit_keeps_the_lock(address: Address) -> None:
-    """A pass of ten minutes does so with the default limit."""
-    limit_seconds = 5
-    with closing(Lock(address)) as lock, closing(Lock(address)) as other:
-        assert lock.try_lock(limit_seconds)
-        until = time.monotonic() + 14 * limit_seconds
-
-        def is_over() -> bool:
-            lock.check_lock()
-            return time.monotonic() > until
-
-        wait_until(is_over, "fourteen times the limit", 20 * limit_seconds)
-
-        assert not other.try_lock()
-
-
-def test_checking_the_lock_keeps_its_connection_active(postgres: Postgres) -> None:
-    database = postgres.new_database()
-    with closing(Lock(parse_url("TEST", database.url, ""))) as lock:
-        assert lock.try_lock()
-
-        def asked_at() -> object:
-            lock.check_lock()
-            ((at,),) = database.query(
-                "SELECT state_change FROM pg_stat_activity"
-                " WHERE datname = %s AND state = 'idle in transaction'",
-                (database.name,),
-            )
-            return at
-
-        first = asked_at()
-        wait_until(lambda: asked_at() != first, "it asks again")
-
-
 def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:
-    longest = module.ANSWER_SECONDS + module.CHECK_SECONDS
-
-    assert longest < module.IDLE_SECONDS < 60
+    assert module.ANSWER_SECONDS + TICK_SECONDS < module.IDLE_SECONDS < 60
 
 
 @pytest.mark.usefixtures("only_in_full")

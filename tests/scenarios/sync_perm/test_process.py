@@ -1,7 +1,6 @@
 """The supervisor as a process: one-shots and read-only homes; and `sync-perm check`."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from tests.scenarios.sync_perm.standin import StandIn, is_synced
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents
-from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm
+from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm, run_command
 
 
 def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
@@ -72,7 +71,7 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     add_role(database, "team")
     before = contents(database)
 
-    done = check(airflow, database.url, tmp_path)
+    done = run_command("check", airflow, database.url, tmp_path)
 
     assert 0 == done.returncode, done.stdout
     assert PASSWORD not in done.stdout + done.stderr
@@ -92,20 +91,8 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
 def test_check_fails_and_reports_the_reason(
     airflow: Airflow, tmp_path: Path, url: str | None, code: int, word: str
 ) -> None:
-    done = check(airflow, url, tmp_path)
+    done = run_command("check", airflow, url, tmp_path)
 
     assert code == done.returncode, done.stdout + done.stderr
     assert word in done.stdout + done.stderr
     assert PASSWORD not in done.stdout + done.stderr
-
-
-def check(airflow: Airflow, url: str | None, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [SYNC_PERM, "check"],
-        env={**airflow.environment(url, folder), "TMPDIR": str(folder)},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )

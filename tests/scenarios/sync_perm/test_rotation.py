@@ -9,8 +9,7 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database, MySql, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, grants_on
-from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
-from tests.support.waiting import wait_until
+from tests.support.airflow.sync_perm import SyncPerm
 
 CONN_CMD = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD"
 
@@ -95,22 +94,3 @@ def test_no_pass_fails_while_mysql_passwords_rotate_over_tls(
     daemon = start(None, {CONN_CMD: tokens.command})
 
     assert_no_pass_fails(daemon, database, tokens, counts.credential_rotations)
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_first_mysql_login_after_a_restart_works_without_tls(
-    airflow: Airflow, mysql: MySql, home: Path, start: StartSyncPerm
-) -> None:
-    database = airflow.new_mysql(mysql, home)
-    database.query("CREATE USER 'cold'@'%' IDENTIFIED WITH caching_sha2_password BY 'Pa55'")
-    database.query("GRANT ALL ON *.* TO 'cold'@'%'")
-    daemon = start(
-        None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": mysql.url(database.name, "cold", "Pa55")}
-    )
-    daemon.wait_until_good()
-    mysql.stop()  # which clears its cache of logins
-    mysql.start()
-    add_role(database, "team")
-
-    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
-    daemon.wait_until_good()

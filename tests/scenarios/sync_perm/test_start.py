@@ -1,25 +1,21 @@
 """Before sync-perm is ready, it has read the permissions that default roles must have."""
 
 import json
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.support.airflow.databases import Database, Postgres
-from tests.support.airflow.installed import Airflow, copy_postgres
+from tests.support.airflow.databases import Database
+from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
-    Contents,
     contents,
     delete_permission,
     difference,
-    grant,
     grants_on,
     revoke,
 )
-from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM
+from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.waiting import wait_until
 
 MANAGER = """
@@ -36,15 +32,6 @@ SECURITY_MANAGER_CLASS = Manager
 """
 
 
-def synced(airflow: Airflow, postgres: Postgres, database: Database, folder: Path) -> Contents:
-    """Return the contents of a copy after `airflow sync-perm`."""
-    copy = copy_postgres(postgres, database, folder)
-    airflow.run(copy, folder / "copy", "airflow", "sync-perm")
-    made = contents(copy)
-    postgres.drop(copy)
-    return made
-
-
 @on_airflow("2.11", "3")
 def test_restores_permissions_lost_before_the_start_before_it_is_ready(
     airflow: Airflow, database: Database, start: StartSyncPerm
@@ -58,19 +45,6 @@ def test_restores_permissions_lost_before_the_start_before_it_is_ready(
     start(database).until_good()
 
     assert [] == difference(contents(database), whole)
-
-
-@pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3")
-def test_cli_mode_keeps_extra_grants_of_a_default_role(
-    airflow: Airflow, database: Database, start: StartSyncPerm
-) -> None:
-    grant(database, "Viewer", "menu_access", "Admin")
-    widened = contents(database)
-
-    start(database, {"SYNC_PERM_TARGETED": "false"}).until_good()
-
-    assert [] == difference(contents(database), widened)
 
 
 @pytest.mark.usefixtures("only_in_full")
@@ -118,7 +92,7 @@ def test_a_webserver_config_that_this_container_cannot_read_is_named(
 
     daemon = start(database, settings)
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
-    checked = check(airflow, database.url, tmp_path, settings)
+    checked = run_command("check", airflow, database.url, tmp_path, settings)
 
     told = f"config_failed: {config}:2: KeyError: 'OIDC_CLIENT_SECRET'"
     assert told == f"{failed['reason']}: {failed['error']}"
@@ -126,20 +100,6 @@ def test_a_webserver_config_that_this_container_cannot_read_is_named(
     assert 503 == daemon.get("/readyz").status
     assert 3 == checked.returncode
     assert told in checked.stdout
-
-
-def check(
-    airflow: Airflow, url: str, folder: Path, settings: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [SYNC_PERM, "check"],
-        env={**airflow.environment(url, folder), "TMPDIR": str(folder), **settings},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
 
 
 def test_uses_the_arguments_that_airflow_passes_to_its_driver(

@@ -4,6 +4,7 @@ The real `sync-perm` beside a real Airflow.
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -92,6 +93,23 @@ class SyncPerm(SidecarProcess):
         Return all current descendants of the supervisor.
         """
         return descendants_of(self.pid)
+
+
+def run_command(
+    name: str, airflow: Airflow, url: str | None, home: Path, settings: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run `sync-perm check` or `sync-perm diff` to its end.
+    """
+    return subprocess.run(
+        [SYNC_PERM, name],
+        env={**airflow.environment(url, home), "TMPDIR": str(home), **settings},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PASS_SECONDS,
+    )
 
 
 def descendants_of(pid: int) -> list[int]:

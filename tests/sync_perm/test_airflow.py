@@ -1,5 +1,5 @@
 """
-Finding the image's Airflow.
+Finding the image's Airflow, and the environment and the folders of its process.
 """
 
 import sys
@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SettingsError
-from sync_perm.airflow_config import AirflowConfig
-from sync_perm.installation import Installation, find_installation, outer_path
+from sync_perm.airflow import Airflow, Installation, find_installation, outer_path, own_folder
+from sync_perm.config import AirflowConfig, parse_url
 from sync_perm.runner import applies_access_control
 from tests.support.raising import raised
-from tests.sync_perm.given import AIRFLOW_2, AIRFLOW_3, KINDS
+from tests.sync_perm.given import AIRFLOW_2
 from tests.sync_perm.site import Site
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
 
 
-def find(site: Site, command: str = "airflow", **environ: str) -> Installation:
-    return find_installation(command, AirflowConfig(site.environment(**environ)))
+def find(site: Site, **environ: str) -> Installation:
+    return find_installation(AirflowConfig(site.environment(**environ)))
 
 
-def refusal(site: Site, command: str = "airflow", **environ: str) -> str:
-    return str(raised(SettingsError, find, site, command, **environ))
+def refusal(site: Site, **environ: str) -> str:
+    return str(raised(SettingsError, find, site, **environ))
 
 
 def test_finds_airflow_without_importing_it(tmp_path: Path) -> None:
@@ -34,29 +34,6 @@ def test_finds_airflow_without_importing_it(tmp_path: Path) -> None:
 
     assert (str(site.command), sys.executable) == (found.command, found.python)
     assert ("2.11.2", "1.5.4", (2, 11)) == (found.version, found.fab, found.release)
-    assert KINDS == found.resources
-
-
-def test_old_airflow_has_one_kind_of_dag_permissions(tmp_path: Path) -> None:
-    found = find(Site(tmp_path, "2.7.3", ""))
-
-    assert {"DAGs": KINDS["DAGs"]} == found.resources
-
-
-def test_fab_before_1_3_has_no_dag_run_permissions_although_airflow_does(tmp_path: Path) -> None:
-    found = find(Site(tmp_path, "2.10.0", "1.2.2"))
-
-    assert {"DAGs": KINDS["DAGs"]} == found.resources
-
-
-def test_reads_the_auth_manager_from_airflow_cfg(tmp_path: Path) -> None:
-    site = Site(tmp_path, "3.3.2", "3.10.2")
-    (tmp_path / "airflow.cfg").write_text(f"[core]\nauth_manager = {FAB}\n")
-
-    found = find(site)
-
-    assert ((3, 3), "") == (found.release, found.auth_manager)
-    assert ["DAG Runs", "DAGs"] == sorted(found.resources)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +65,6 @@ def test_follows_env_but_skips_the_sidecars_own_environment(tmp_path: Path) -> N
     )
 
 
-def test_a_missing_command_is_a_settings_error(tmp_path: Path) -> None:
-    assert "SYNC_PERM_AIRFLOW='no-airflow' is not on PATH" in refusal(Site(tmp_path), "no-airflow")
-
-
 @pytest.mark.parametrize("shebang", ["#!/bin/sh", "", f"#!{sys.executable}"])
 def test_a_command_that_is_not_airflow_is_a_settings_error(tmp_path: Path, shebang: str) -> None:
     site = Site(tmp_path)
@@ -99,7 +72,13 @@ def test_a_command_that_is_not_airflow_is_a_settings_error(tmp_path: Path, sheba
 
     said = refusal(site, PYTHONPATH="")
 
-    assert "is not an Airflow command" in said
+    assert f"has no airflow command whose Python has Airflow (found {site.command})" in said
+    site.command.unlink()
+    assert "(found none); build this image on your Airflow image" in refusal(site)
+
+
+def test_an_airflow_before_2_11_is_a_settings_error(tmp_path: Path) -> None:
+    assert "leads to Airflow 2.10.5; upgrade it to 2.11" in refusal(Site(tmp_path, "2.10.5"))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +88,6 @@ def test_a_command_that_is_not_airflow_is_a_settings_error(tmp_path: Path, sheba
         ("2.11.2", "1.5.4", FAB, ""),
         ("3.3.2", "3.10.2", FAB, ""),
         ("3.3.2", "3.10.2", "", FAB),
-        ("2.7.3", "", "", ""),
-        ("2.7.3", "", "airflow.auth.managers.fab.fab_auth_manager.FabAuthManager", ""),
     ],
 )
 def test_accepts_fabs_auth_manager_and_sets_it_for_airflow_3_if_unset(
@@ -163,9 +140,6 @@ def test_refuses_other_auth_managers(
 @pytest.mark.parametrize(
     ("version", "fab", "is_known"),
     [
-        ("2.6.3", "", False),
-        ("2.7.3", "", False),
-        ("2.10.5", "1.5.4", False),
         ("2.11.2", "1.5.4", True),
         ("2.12.0", "2", False),
         ("3.0.0", "2.0.0", True),
@@ -180,14 +154,9 @@ def test_refuses_other_auth_managers(
     ],
 )
 def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool) -> None:
-    found = Installation("", "", version, fab, "", {}, False)
+    found = Installation("", "", version, fab, "", False)
 
     assert is_known == found.is_known
-
-
-def test_includes_dags_by_default_for_airflow_2_but_not_for_airflow_3() -> None:
-    assert (True, False) == (AIRFLOW_2.includes_dags("auto"), AIRFLOW_3.includes_dags("auto"))
-    assert (False, True) == (AIRFLOW_2.includes_dags("false"), AIRFLOW_3.includes_dags("true"))
 
 
 class Own:
@@ -246,3 +215,82 @@ def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
     for wrong in ("ours.BAD", "ours.NONE", "nothing.ARGS"):
         said = refusal(site, **{name: wrong})
         assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said
+
+
+# --- its environment
+
+ADDRESS = parse_url("TEST", "postgresql://u:p@h/d", "")
+
+
+def around(home: Path, folder: Path, **environ: str) -> dict[str, str]:
+    config = AirflowConfig({"AIRFLOW_HOME": str(home), "HOME": "/home/someone", **environ})
+    return dict(Airflow(AIRFLOW_2, config, str(folder)).environment(ADDRESS))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_airflow_gets_its_own_folder_and_no_missing_path(home: Path, tmp_path: Path) -> None:
+    found = around(home, tmp_path)
+
+    for name in ("HOME", "TMPDIR", "AIRFLOW_HOME", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"):
+        assert found[name].startswith(str(tmp_path))
+        assert not found[name].startswith(str(home))
+    assert set() == found.keys() & {"AIRFLOW_CONFIG", "AIRFLOW__WEBSERVER__CONFIG_FILE"}
+    assert (tmp_path / "logs").is_dir()
+
+
+def test_uses_the_existing_configuration_files(home: Path, tmp_path: Path) -> None:
+    (home / "airflow.cfg").write_text("[core]\nplugins_folder = /elsewhere\n")
+    (home / "webserver_config.py").touch()
+    (home / "plugins").mkdir()
+
+    found = around(home, tmp_path, AIRFLOW__FAB__CONFIG_FILE="/mine.py")
+
+    assert str(home / "airflow.cfg") == found["AIRFLOW_CONFIG"]
+    assert str(home / "webserver_config.py") == found["AIRFLOW__WEBSERVER__CONFIG_FILE"]
+    assert "/mine.py" == found["AIRFLOW__FAB__CONFIG_FILE"]
+    assert "AIRFLOW__CORE__PLUGINS_FOLDER" not in found  # airflow.cfg sets it
+
+
+def test_modules_beside_the_configuration_can_be_imported(home: Path, tmp_path: Path) -> None:
+    for name in ("config", "dags"):
+        (home / name).mkdir()
+    (home / "config" / "log_config.py").touch()
+
+    for _ in range(2):  # once per pass
+        found = around(home, tmp_path)
+
+    assert (Path(found["AIRFLOW_HOME"]) / "config" / "log_config.py").exists()
+    assert str(home / "dags") == found["AIRFLOW__CORE__DAGS_FOLDER"]
+
+
+def test_finds_the_users_packages_although_home_differs(home: Path, tmp_path: Path) -> None:
+    assert "/home/someone/.local" == around(home, tmp_path)["PYTHONUSERBASE"]
+    assert "/set" == around(home, tmp_path, PYTHONUSERBASE="/set")["PYTHONUSERBASE"]
+
+
+def test_omits_own_settings_and_normalizes_the_database_url(home: Path, tmp_path: Path) -> None:
+    given = {"SYNC_PERM_LOG_LEVEL": "debug", "PLUGIN_SETTING": "kept"}
+    found = around(home, tmp_path, AIRFLOW__CORE__SQL_ALCHEMY_CONN="postgres://u:p@h/d", **given)
+
+    assert ("kept", None) == (found["PLUGIN_SETTING"], found.get("SYNC_PERM_LOG_LEVEL"))
+    assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_removes_its_own_folder_and_those_of_killed_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "sync-perm-killed").mkdir()
+    (tmp_path / "sync-perm-killed" / ".lock").touch()
+    (tmp_path / "sync-permanent").mkdir()
+
+    with own_folder() as one, own_folder() as another:
+        there = {str(path) for path in tmp_path.iterdir()}
+
+    assert {one, another, str(tmp_path / "sync-permanent")} == there
+    assert [tmp_path / "sync-permanent"] == list(tmp_path.iterdir())

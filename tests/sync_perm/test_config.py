@@ -3,15 +3,13 @@ Finding and parsing the database URL.
 """
 
 import threading
-import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sync_perm.airflow_config import AirflowConfig
-from sync_perm.connection import Address, Source, find_source, parse_url
+from sync_perm.config import Address, AirflowConfig, Source, find_source, parse_url
 from sync_perm.database import mysql_tls
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
@@ -86,36 +84,9 @@ def test_reports_a_failed_command_without_its_text(tmp_path: Path, command: str,
     assert "s3cret" not in error.message
 
 
-def test_keeps_little_of_a_commands_endless_output(tmp_path: Path) -> None:
-    last = "500000"
-    chatty = source(tmp_path, **{f"{CORE}_CMD": f"seq {last}"})
-    tracemalloc.start()
-    try:
-        error = raised(SidecarError, chatty.read)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-
-    assert "printed text that is not a URL" in error.message
-    assert peak_bytes < int(last) * len(last) / 2
-
-
 def test_a_missing_connection_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{DATABASE}='' is missing"):
         source(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "environ"),
-    [
-        ("", {f"{DATABASE}_SECRET": "path"}),
-        ("", {f"{CORE}_SECRET": "path"}),
-        ("[database]\nsql_alchemy_conn_secret = path\n", {}),
-    ],
-)
-def test_refuses_a_secrets_backend(tmp_path: Path, text: str, environ: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="needs Airflow's secrets backend"):
-        source(tmp_path, text, **environ)
 
 
 def test_kills_the_connection_command_when_its_cycle_is_abandoned(tmp_path: Path) -> None:
@@ -179,8 +150,6 @@ CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, {}),
-        ({"ssl_mode": "DISABLED", "ssl_ca": "/ca.pem"}, {}),
         ({"ssl_mode": "REQUIRED"}, {"check_hostname": False, "verify_mode": False}),
         ({"ssl_ca": "/ca.pem"}, CA),
         ({"ssl": {"ca": "/ca.pem"}}, CA),
@@ -193,13 +162,18 @@ CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
 def test_tls_of_mysql_is_as_strict_as_airflows(
     given: dict[str, object], expected: dict[str, object]
 ) -> None:
-    assert expected == mysql_tls(given)
+    assert {"ssl": expected} == mysql_tls(given)
+
+
+def test_mysql_without_tls_options_uses_tls_where_offered() -> None:
+    assert {} == mysql_tls({})
+    assert {"ssl_disabled": True} == mysql_tls({"ssl_mode": "DISABLED", "ssl_ca": "/ca.pem"})
 
 
 def test_pymysql_with_an_authority_also_verifies_the_host() -> None:
     found = parse("mysql+pymysql://u@h/d?ssl_ca=/ca.pem")
 
-    assert {**CA, "check_hostname": True} == mysql_tls(found.url.query)
+    assert {"ssl": {**CA, "check_hostname": True}} == mysql_tls(found.url.query)
 
 
 def test_never_shows_the_password() -> None:
@@ -211,7 +185,7 @@ def test_never_shows_the_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "text", "redacted"),
+    ("url", "text", "shown"),
     [
         (
             URL,
@@ -220,22 +194,53 @@ def test_never_shows_the_password() -> None:
         ),
         (
             "postgresql://u:p%2fss!@h/d",
-            "p%2fss! of postgresql://u:p%2fss!@h/d",
-            "*** of postgresql://u:***@h/d",
+            "p%2fss! of postgresql://u:p@h",
+            "*** of postgresql://u:***@h",
         ),
-        ("mysql://u:p%20ss%2F@h/d", "p ss%2F of u:p ss%2F@h", "*** of u:***@h"),
         (
             "postgresql://airflow:airflow@h/d",
             "user airflow at postgresql://airflow:airflow@h/d",
             "user airflow at postgresql://airflow:***@h/d",
         ),
+        (URL, "redis://:other@redis:6379/0 refused", "redis://:***@redis:6379/0 refused"),
+        (URL, "'sentinel://u:p/w@a;sentinel://u:p@w@b'", "'sentinel://u:***@b'"),
+        (URL, "see https://host:8080/path", "see https://host:8080/path"),
+        (URL, "mail to a@b about http://host", "mail to a@b about http://host"),
     ],
-    ids=[
-        "in every form",
-        "as the URL has it",
-        "as SQLAlchemy writes it",
-        "like a public name: in URLs only",
-    ],
+    ids=["each form", "as in the URL", "like a public name", "broker", "several", "port", "mail"],
 )
-def test_redacts_the_password_in_text(url: str, text: str, redacted: str) -> None:
-    assert redacted == parse(url).redact(text)
+def test_hides_the_password_and_those_in_all_urls(url: str, text: str, shown: str) -> None:
+    assert shown == parse(url).redact(text)
+
+
+def test_a_variable_takes_precedence_over_airflow_cfg(tmp_path: Path) -> None:
+    text = "[core]\nauth_manager = of the file\nplugins_folder = /p\n"
+    (tmp_path / "airflow.cfg").write_text(text)
+    environ = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__AUTH_MANAGER": "of the environment"}
+
+    found = AirflowConfig(environ)
+
+    assert "of the environment" == found.value("core", "auth_manager")
+    assert "/p" == found.value("core", "plugins_folder")
+    assert "" == found.value("core", "dags_folder")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("${PLACE}/plugins", "/somewhere/plugins"), ("mysql://u:p%%40@h/d", "mysql://u:p%40@h/d")],
+)
+def test_expands_variables_and_unescapes_percent_signs_as_airflow_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, read: str
+) -> None:
+    monkeypatch.setenv("PLACE", "/somewhere")
+    file = tmp_path / "other.cfg"
+    file.write_text(f"[core]\nplugins_folder = {written}\n")
+
+    assert read == AirflowConfig({"AIRFLOW_CONFIG": str(file)}).value("core", "plugins_folder")
+
+
+def test_reports_an_invalid_file_without_its_content(tmp_path: Path) -> None:
+    error = raised(SettingsError, source, tmp_path, "no section = s3cret\n")
+
+    assert "airflow.cfg" in str(error)
+    assert "s3cret" not in str(error)

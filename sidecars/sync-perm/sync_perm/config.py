@@ -1,16 +1,19 @@
 """
-Finds the database: reads the URL from where Airflow would, and how to connect to it.
+Reads what is needed of Airflow's configuration before Airflow runs, above all its database.
+
+Order and expansion follow Airflow (`AirflowConfigParser._lookup_sequence` and `expand_env_var` in
+`airflow/configuration.py`, 2.7 to 3.3): an environment variable overrides airflow.cfg.
 """
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -18,7 +21,6 @@ from sqlalchemy.exc import ArgumentError
 from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.reasons import failure
 
 COMMAND_SECONDS = 30.0
@@ -26,6 +28,64 @@ KEY = "sql_alchemy_conn"
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 _DIALECTS = {"postgres": "postgresql", "mariadb": "mysql"}
+# Up to the last @ of a word, so that a password with an unquoted @ is hidden completely.
+_URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
+
+
+class AirflowConfig:
+    """
+    The environment and the airflow.cfg that it names, read once.
+
+    Raises:
+        SettingsError: airflow.cfg exists but cannot be read.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
+        self.path = _expand(environ.get("AIRFLOW_CONFIG") or f"{self.home}/airflow.cfg")
+        self._file = configparser.RawConfigParser(strict=False, default_section="\0none")
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                self._file.read_file(file)
+            self.has_file = True
+        except FileNotFoundError:
+            self.has_file = False
+        except (OSError, UnicodeDecodeError, configparser.Error) as error:
+            # The parser's own message quotes the line, which may contain a password.
+            why = f"cannot be read ({type(error).__name__})"
+            raise SettingsError([Problem("AIRFLOW_CONFIG", self.path, why)]) from None
+
+    def variable(self, section: str, key: str) -> str:
+        """
+        Return the value in the environment, expanded; empty if it is unset.
+        """
+        return _expand(self.environ.get(name(section, key)) or "")
+
+    def option(self, section: str, key: str) -> str:
+        """
+        Return the value in airflow.cfg, expanded; empty if it is unset.
+        """
+        return _expand(self._file.get(section, key, fallback="").replace("%%", "%"))
+
+    def value(self, section: str, key: str) -> str:
+        """
+        Return the value that Airflow would use, without Airflow's own default.
+        """
+        return self.variable(section, key) or self.option(section, key)
+
+
+def name(section: str, key: str) -> str:
+    """
+    Return the environment variable of an option.
+    """
+    return f"AIRFLOW__{section.upper()}__{key.upper()}"
+
+
+def _expand(text: str) -> str:
+    while (expanded := os.path.expanduser(os.path.expandvars(text))) != text:
+        text = expanded
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +114,21 @@ class Address:
 
     def redact(self, text: str) -> str:
         """
-        Return a text with every form of the password replaced.
+        Return a text without passwords in URLs, and without this one anywhere.
 
         A password that equals the name of the user, host or database is replaced only inside URLs,
         because as a plain word it reveals nothing.
         """
-        public = {"", self.url.username, self.url.host, self.url.database}
-        for form in sorted(set(self._secrets()) - {""}, key=len, reverse=True):
-            text = text.replace(f":{form}@", ":***@")
-            if form not in public:
-                text = text.replace(form, "***")
+        text = _URL_PASSWORD.sub(r"\1:***@", text)
+        options = [*self.url.query.items(), *self.arguments.items()]
+        secrets = {str(value) for key, value in options if "passw" in key}
+        secrets |= {
+            str(self.url.password),
+            *(match[2] for match in _URL_PASSWORD.finditer(self.text)),
+        }
+        for secret in secrets - {"", "None", self.url.username, self.url.host, self.url.database}:
+            text = text.replace(secret, "***")
         return text
-
-    def _secrets(self) -> Iterator[str]:
-        password = str(self.url.password or "")
-        yield from (password, quote_plus(password))
-        yield from (quote(password, safe=safe) for safe in ("", " +"))  # the second: SQLAlchemy's
-        if match := re.match(r"[^:]+://[^:/@]*:([^@]*)@", self.text):
-            yield match[1]  # as quoted by the user
-        for key, value in [*self.url.query.items(), *self.arguments.items()]:
-            if "passw" in key:
-                yield str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +189,7 @@ def find_source(config: AirflowConfig) -> Source:
     Raises:
         SettingsError: The URL is not set, or only in a form that needs Airflow itself.
     """
-    schema = config.value("database", "sql_alchemy_schema") or ""
+    schema = config.value("database", "sql_alchemy_schema")
     sections = ("database", "core")
     places = [(name(s, KEY), config.variable, s) for s in sections]
     places += [(f"[{s}] {KEY} in {config.path}", config.option, s) for s in sections]
@@ -144,12 +198,9 @@ def find_source(config: AirflowConfig) -> Source:
             return Source(setting, text, False, schema)
         if text := read(section, f"{KEY}_cmd"):
             return Source(f"{setting} (command)", text, True, schema)
-        if read(section, f"{KEY}_secret"):
-            problem = "needs Airflow's secrets backend; set the URL itself, or a _CMD"
-            raise SettingsError([Problem(f"{name(section, KEY)}_SECRET", "", problem)])
     problem = (
-        "is missing: set it to the URL of Airflow's metadata database, "
-        "from the same Secret as the webserver's"
+        "is missing: set it to the URL of Airflow's metadata database, from the same Secret as the "
+        "webserver's, or set a _CMD; a _SECRET needs Airflow's own secrets backend"
     )
     raise SettingsError([Problem(name("database", KEY), "", problem)])
 
@@ -164,24 +215,22 @@ def parse_url(
         SettingsError: The URL is invalid, or the database is not supported; it is never shown.
     """
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text)
+    problem = "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
     try:
         url = make_url(text)
         dialect = _DIALECTS.get(url.get_backend_name(), url.get_backend_name())
+        problem = ""
+        if dialect not in DRIVERS:
+            problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
+        elif "@" in (url.host or "") + (url.database or ""):
+            # Text after the first @ counts as the host, and would show the rest of a password.
+            problem = "has more than one @; in the user and password, write it as %40"
+        elif not url.database:
+            problem = "names no database after the host"
     except (ArgumentError, ValueError):
-        raise _wrong(
-            setting, "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
-        ) from None
-    if dialect not in DRIVERS:
-        raise _wrong(setting, f"names {dialect!r}; supported are {' and '.join(DRIVERS)}")
-    if "@" in (url.host or "") + (url.database or ""):
-        # Text after the first @ counts as the host, and would show the rest of a password.
-        raise _wrong(setting, "has more than one @; in the user and password, write it as %40")
-    if not url.database:
-        raise _wrong(setting, "names no database after the host")
+        pass
+    if problem:
+        raise SettingsError([Problem(setting, "***", problem)])
     if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:  # which mysqlclient does not
         url = url.set(query={"ssl_check_hostname": "true", **url.query})
     return Address(url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema, arguments)
-
-
-def _wrong(setting: str, problem: str) -> SettingsError:
-    return SettingsError([Problem(setting, "***", problem)])

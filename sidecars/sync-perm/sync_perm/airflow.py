@@ -1,0 +1,392 @@
+"""
+The image's own Airflow: finds it, and runs it, one child process at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sidecar_runtime import child
+from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.private_folder import PrivateFolder, parent_folder
+from sync_perm.compare import Item, Permission
+from sync_perm.config import Address, AirflowConfig, name
+from sync_perm.reasons import failure
+
+# The time limit in interactive commands; the daemon has a setting for it.
+COMMAND_SECONDS = 120.0
+# How long a portion works on DAGs: long beside the start of Airflow, short beside a person's wait.
+PORTION_SECONDS = 60.0
+LAST_LINES = 40
+RUNNER = Path(__file__).with_name("runner.py")
+OLDEST = (2, 11)
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+
+log = get_logger("pass")
+
+
+# --- find it
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """
+    Args:
+        command: The path of ``airflow``.
+        python: The interpreter that contains Airflow.
+        version: Airflow's version.
+        fab: The FAB provider's version.
+        auth_manager: The auth manager to set for passes, if none is configured; else empty.
+        restores_dags: Whether Airflow applies ``access_control`` at each parse.
+        arguments: What Airflow passes to its database driver besides the URL.
+    """
+
+    command: str
+    python: str
+    version: str
+    fab: str
+    auth_manager: str
+    restores_dags: bool
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """
+        Return the major and minor version; (0, 0) if the version is not numeric.
+        """
+        return _release(self.version)
+
+    @property
+    def is_known(self) -> bool:
+        """
+        Whether our script was tested with this Airflow; otherwise ``airflow sync-perm`` runs.
+        """
+        fab = _release(self.fab)[0]
+        if self.release == (2, 11):
+            return fab == 1
+        return (3, 0) <= self.release <= (3, 4) and fab in (2, 3)
+
+
+def find_installation(config: AirflowConfig) -> Installation:
+    """
+    Inspect the image's Airflow: 0.05 s of CPU, or 2 to 4 s if its auth manager must be imported.
+
+    Raises:
+        SettingsError: Airflow is missing, its auth manager is not FAB's, or the arguments for its
+            database driver cannot be read.
+    """
+    where = outer_path(config.environ)
+    path = shutil.which("airflow", path=where) or ""
+    python = _python_of(path, where)
+    manager = config.value("core", "auth_manager")
+    arguments = config.value("database", "sql_alchemy_connect_args")
+    told = _look(python, config, {"manager": manager, "arguments": arguments}) if python else {}
+    version, fab = told.get("airflow", ""), told.get("fab", "")
+    if not version:
+        found = f"has no airflow command whose Python has Airflow (found {path or 'none'})"
+        wrong = "PATH", where, f"{found}; build this image on your Airflow image"
+    elif _release(version) < OLDEST:
+        wrong = "PATH", where, f"leads to Airflow {version}; upgrade it to 2.11 or later"
+    elif told["arguments"] is None:
+        problem = "cannot be imported as a mapping of plain values"
+        wrong = name("database", "sql_alchemy_connect_args"), arguments, problem
+    elif told["problem"] or not fab:
+        missing = "needs the FAB provider, which this image does not contain"
+        wrong = name("core", "auth_manager"), manager, told["problem"] if fab else missing
+    else:
+        # The chart configures its own containers through airflow.cfg, which extra containers lack.
+        # If this sidecar runs beside Airflow 3 without it, assume FAB, the chart's default.
+        assumed = FAB if not manager and _release(version)[0] >= 3 else ""
+        restores, arguments = told["restores_dags"], told["arguments"]
+        return Installation(path, python, version, fab, assumed, restores, arguments)
+    raise SettingsError([Problem(*wrong)])
+
+
+def _release(version: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def outer_path(environ: Mapping[str, str]) -> str:
+    """
+    Return PATH without the sidecar's own virtual environment.
+    """
+    ours = os.path.dirname(sys.executable)
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if folder != ours)
+
+
+def _python_of(path: str, where: str) -> str:
+    """
+    Return the interpreter in the first line of a script; empty if it names none.
+
+    Installers write ``#!/bin/sh`` and ``'''exec' "/path/python" …`` if the path is too long for the
+    kernel.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as script:
+            head = script.readline() + script.readline()
+    except OSError:
+        return ""
+    match = re.search(r"[^\s\"'!]*python[\w.]*", head) if head.startswith("#!") else None
+    return shutil.which(match[0], path=where) or "" if match else ""
+
+
+def _look(python: str, config: AirflowConfig, given: Mapping[str, str]) -> dict[str, Any]:
+    """
+    Let the script look at the Airflow beside it; empty if that fails.
+    """
+    folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
+    places = [f"{config.home}/config", *filter(None, folders)]
+    said = child.Kept()
+    with tempfile.TemporaryDirectory(dir=parent_folder()) as home:  # importing Airflow writes there
+        environ = {**config.environ, "AIRFLOW_HOME": home}
+        if config.has_file:
+            environ["AIRFLOW_CONFIG"] = config.path
+        argv = [python, str(RUNNER), "look", json.dumps({**given, "places": places})]
+        with suppress(OSError, child.DeadlinePassed, ValueError):
+            command = child.Command(argv, environ, "/")
+            child.run(command, Fence(), COMMAND_SECONDS, said, lambda _: None)
+            told: dict[str, Any] = json.loads(str(said))
+            return told
+    return {}
+
+
+# --- run it
+
+
+class Portion(NamedTuple):
+    """
+    The work of one run.
+
+    Args:
+        roles: Whether to sync Airflow's own views and roles.
+        dags: The DAGs to sync, until a minute has passed.
+        given: Missing rows of the roles file.
+        load: Whether to tell what Airflow defines for its roles, even if it does not write them.
+    """
+
+    roles: bool = False
+    dags: Sequence[str] = ()
+    given: Collection[Item] = ()
+    load: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """
+    What a run has reported.
+
+    Args:
+        hide: Hides secrets in a text.
+        tried: DAG → Airflow's error, or an empty text.
+        logged: The errors of Airflow that belong to no DAG.
+        defined: Role → the permissions that Airflow defines for it; None if roles were not loaded.
+        place: The file and line of the user's that made Airflow fail.
+        last: Its last lines.
+    """
+
+    hide: Callable[[str], str]
+    tried: dict[str, str] = field(default_factory=dict)
+    logged: list[str] = field(default_factory=list)
+    defined: Mapping[str, frozenset[Permission]] | None = None
+    place: str = ""
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+    def hear(self, line: str) -> None:
+        """
+        Process a line of standard output: an answer of our script in JSON, if it is that.
+        """
+        try:
+            said: Any = json.loads(line) if line.startswith("{") else None
+        except ValueError:
+            said = None
+        match said:
+            case {"dag": str(dag_id), "error": str(error)}:
+                self.tried[dag_id] = self._shown(error)
+            case {"logged": str(text)}:
+                self.logged.append(self._shown(text))
+            case {"defined": dict(roles)}:
+                self.defined = {role: frozenset(map(tuple, held)) for role, held in roles.items()}
+            case {"failed": str(text), "where": str(place)}:
+                self.place = place
+                self.overhear(text)
+            case _:
+                self.overhear(line)
+
+    def overhear(self, line: str) -> None:
+        """
+        Process a line of Airflow: log it, and keep it for error messages.
+        """
+        if line.strip():
+            self.last.append(self.hide(line))
+            log.debug("airflow_said", line=self.last[-1])
+
+    def last_words(self) -> str:
+        """
+        Return the last error line, or else the last line, as the end of a sentence.
+        """
+        lines = [line for line in self.last if "rror" in line and not line.startswith(" ")]
+        words = [*self.last, *lines][-1:]
+        return f": {self._shown(words[0])}" if words else ""
+
+    def _shown(self, text: str) -> str:
+        return " ".join(self.hide(text).split())[:500]
+
+
+@dataclass(frozen=True, slots=True)
+class Airflow:
+    """
+    Runs Airflow in a folder of this process.
+    """
+
+    installation: Installation
+    config: AirflowConfig
+    folder: str
+
+    def run(
+        self,
+        work: Portion,
+        address: Address,
+        fence: Fence,
+        seconds: float = COMMAND_SECONDS,
+        watch: Callable[[], object] = lambda: None,
+    ) -> Report:
+        """
+        Run Airflow to its end; rows that it wrote stay, however it ends.
+
+        Args:
+            seconds: The time limit, after which it is killed.
+            watch: Called several times a second; an exception that it raises ends Airflow.
+
+        Raises:
+            SidecarError: It failed as a whole.
+            CycleAbandoned: The fence was revoked.
+        """
+        report = Report(address.redact)
+        hears = child.Lines(report.hear), child.Lines(report.overhear)
+        file = Path(self.folder, "task.json")
+        argv = [self.installation.python, str(RUNNER), "work", str(file)]
+        try:
+            file.write_text(json.dumps(self._task(work, min(PORTION_SECONDS, seconds / 2))))
+            command = child.Command(argv, self.environment(address), self.folder)
+        except OSError as error:
+            text = f"cannot write to {self.folder}: {error.strerror}"
+            raise failure("tmpdir_failed", text) from None
+        try:
+            code = child.run(command, fence, seconds, *hears, watch)
+        except child.DeadlinePassed:
+            text = f"Airflow did not end within {seconds:.3g} s and was killed"
+            raise failure("pass_timeout", text + report.last_words()) from None
+        except OSError as error:
+            text = f"{self.installation.python} cannot be started: {error.strerror}"
+            raise failure("pass_failed", text) from error
+        if code < 0:
+            text = f"Airflow was killed by signal {-code}{report.last_words()}"
+            raise failure("pass_killed", text)
+        if report.place:
+            raise failure("config_failed", f"{report.place}{report.last_words()}")
+        if code:
+            raise failure("pass_failed", f"Airflow ended with code {code}{report.last_words()}")
+        if not self.installation.is_known:  # its own command tries all
+            report.tried = dict.fromkeys(work.dags, "")
+        return report
+
+    def _task(self, work: Portion, seconds: float) -> dict[str, object]:
+        """
+        Return the task of our script, or of Airflow's own command where ours was never tested.
+        """
+        given: dict[str, list[tuple[str, ...]]] = {}
+        for item in work.given:
+            role, *permission = item.row
+            given.setdefault(role, []).extend([tuple(permission)] if permission else [])
+        command = [self.installation.command, "sync-perm"]
+        command += ["--include-dags"] if work.dags else []
+        return {
+            **work._asdict(),
+            "parent": os.getpid(),
+            "command": [] if self.installation.is_known else command,
+            "given": given,
+            "seconds": seconds,
+        }
+
+    def environment(self, address: Address) -> Mapping[str, str]:
+        """
+        Return the environment of Airflow.
+
+        Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it gets separate
+        ones. Files that it reads there are still taken from the real folders by default.
+
+        Raises:
+            OSError: The folder is not writable.
+        """
+        config, folder = self.config, self.folder
+        environ = {k: v for k, v in config.environ.items() if not k.startswith("SYNC_PERM_")}
+        home = environ.get("HOME") or os.path.expanduser("~")
+        os.makedirs(f"{folder}/logs", exist_ok=True)
+        environ |= {
+            "PATH": outer_path(config.environ),
+            "HOME": folder,
+            "TMPDIR": folder,
+            "AIRFLOW_HOME": folder,
+            name("database", "sql_alchemy_conn"): address.text,
+            name("logging", "base_log_folder"): f"{folder}/logs",
+            name("logging", "remote_logging"): "False",
+            name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
+            name("core", "load_examples"): "False",
+        }
+        # Airflow imports modules from there that airflow.cfg may name: logging_config_class.
+        with suppress(FileExistsError):
+            os.symlink(f"{config.home}/config", f"{folder}/config")
+        if self.installation.auth_manager:
+            environ[name("core", "auth_manager")] = self.installation.auth_manager
+        # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
+        environ.setdefault("USER", "airflow")
+        # The real HOME may contain a user's site-packages; in the official image, Airflow itself.
+        environ.setdefault("PYTHONUSERBASE", f"{home}/.local")
+        if config.has_file:
+            environ["AIRFLOW_CONFIG"] = config.path
+        for section, key, file in (
+            ("webserver", "config_file", "webserver_config.py"),
+            ("fab", "config_file", "webserver_config.py"),
+            ("core", "plugins_folder", "plugins"),
+            ("core", "dags_folder", "dags"),
+        ):
+            real = f"{config.home}/{file}"
+            if not config.value(section, key) and os.path.exists(real):
+                environ[name(section, key)] = real
+        return environ
+
+
+@contextmanager
+def own_folder() -> Iterator[str]:
+    """
+    Yield the private folder that all passes of this process share, and remove it at the end.
+    """
+    folder = PrivateFolder("sync-perm-", parent_folder())
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
+
+
+def cpu_seconds() -> float:
+    """
+    Return the CPU time of all children that have ended, user and system.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
