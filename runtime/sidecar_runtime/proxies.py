@@ -18,14 +18,11 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+from sidecar_runtime.errors import Problem
+
 METADATA = (
-    "169.254.169.254",
-    "169.254.170.2",
-    "169.254.170.23",
-    "fd00:ec2::23",
-    "fd00:ec2::254",
-    "[fd00:ec2::23]",  # as urllib reads it
-    "[fd00:ec2::254]",
+    "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::23,fd00:ec2::254,"
+    "[fd00:ec2::23],[fd00:ec2::254]"  # as urllib reads them
 )
 """
 The addresses of EC2's, ECS's and EKS's metadata services. Each node has its own: through a proxy
@@ -46,6 +43,19 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
     if not proxy or is_excepted(host, port, environ):
         return None
     return proxy if "//" in proxy else f"http://{proxy}"  # http:// is often omitted
+
+
+def unsupported(url: str, environ: Mapping[str, str]) -> list[Problem]:
+    """
+    Return the proxy for requests to a URL as a problem, unless it is ``http://HOST[:PORT]``.
+    """
+    there = urlsplit(url)
+    port = there.port or (443 if there.scheme == "https" else 80)
+    proxy = proxy_for(there.scheme, there.hostname or "", port, environ)
+    if proxy is None or re.fullmatch(r"http://[^/]+/?", proxy):
+        return []
+    name, shown = variable(f"{there.scheme}_proxy", environ), proxy.rpartition("@")[2]
+    return [Problem(name, shown, "is not http://HOST:PORT, the only supported kind of proxy")]
 
 
 def is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:
@@ -85,7 +95,7 @@ def for_others(environ: Mapping[str, str]) -> dict[str, str]:
         return {}
     entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ) if e != "*"]
     endpoint = urlsplit(environ.get(METADATA_ENDPOINT, "")).hostname or ""
-    text = ",".join([*entries, *METADATA, endpoint])
+    text = ",".join([*entries, METADATA, endpoint])
     if "*" in _entries(environ):
         text = "*"  # others read it only if it is the only entry
     return {"no_proxy": text, "NO_PROXY": text}

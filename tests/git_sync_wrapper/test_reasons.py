@@ -10,7 +10,7 @@ import time
 import pytest
 
 from git_sync_wrapper.reasons import KEPT, LOCAL, LOGIN, REASONS, explain, heard
-from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.files import explain_os_error
 
 SAID = {
     "git_too_old": "usage: git config [<options>]",

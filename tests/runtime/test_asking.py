@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.asking.answers import NAME, Answers
-from sidecar_runtime.asking.asked import FAILED_SECONDS, MOST, Asked, AskMetrics
+from sidecar_runtime.asking import FAILED_SECONDS, MOST, NAME, Answers, Asked, AskMetrics
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.metrics import Metrics

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.private_folder import LOCK, PrivateFolder, claim
+from sidecar_runtime.child import LOCK, PrivateFolder, claim
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def left(tmp_path: Path) -> Path:
     """The folder of a killed process."""
     program = (
         "import os, signal, sys\n"
-        "from sidecar_runtime.private_folder import PrivateFolder\n"
+        "from sidecar_runtime.child import PrivateFolder\n"
         "open(PrivateFolder('box-', sys.argv[1]).path + '/key', 'w').write('secret')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

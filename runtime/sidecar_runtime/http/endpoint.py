@@ -16,13 +16,11 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from sidecar_runtime.health import Health
+from sidecar_runtime.errors import json_text, printable
+from sidecar_runtime.health import Health, Sidecar
 from sidecar_runtime.http.listener import Answer, Listener, listen
-from sidecar_runtime.http.page import page
-from sidecar_runtime.http.status import About, readiness_facts, status
+from sidecar_runtime.http.status import About, page, readiness_facts, status
 from sidecar_runtime.metrics import Family, Metrics, Series
-from sidecar_runtime.printable import json_text, printable
-from sidecar_runtime.sidecar import Sidecar
 
 
 class Endpoint(NamedTuple):

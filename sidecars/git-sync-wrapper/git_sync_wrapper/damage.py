@@ -13,10 +13,9 @@ import time
 from git_sync_wrapper.publish import Volume
 from git_sync_wrapper.record import NAMED_PATHS, Published
 from git_sync_wrapper.sidecar import Parts
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.printable import counted
 
 # Inspects at every thirtieth poll, but at least this often.
 POLLS = 30

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from git_sync_wrapper.git import Git, GitFailed
 from git_sync_wrapper.options import Options
+from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.printable import json_text, printable
 from sidecar_runtime.volume.files import read_facts, stat_in, write_file
-from sidecar_runtime.volume.trees import FOLDER_FLAGS
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS
 
 STORE = ".snapshots"
 RECORD = "published.json"

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from sidecar_runtime.volume.files import FACTS_BYTES, read_file, stat_in, write_file
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_file
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, link_file
 
 GIT = ".git"
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
-from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError
-from sidecar_runtime.printable import counted
+from sidecar_runtime.errors import EXIT_GAVE_UP, SidecarError, counted
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.connection import Source
 from sync_perm.cycle import Look, Scope

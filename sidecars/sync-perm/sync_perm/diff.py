@@ -7,8 +7,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from sidecar_runtime.errors import EXIT_DONE, EXIT_SETTINGS, SidecarError
-from sidecar_runtime.printable import json_text, printable
+from sidecar_runtime.errors import EXIT_DONE, EXIT_SETTINGS, SidecarError, json_text, printable
 from sync_perm.connection import Source
 from sync_perm.cycle import Scope
 from sync_perm.passes import Passes

@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
 from sidecar_runtime import child
+from sidecar_runtime.child import PrivateFolder
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.private_folder import PrivateFolder
 from sync_perm.airflow_config import AirflowConfig, name
 from sync_perm.compare import Item, Permission
 from sync_perm.connection import Address

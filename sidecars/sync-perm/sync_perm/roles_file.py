@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 import yaml
 
-from sidecar_runtime.printable import printable
+from sidecar_runtime.errors import printable
 from sync_perm.compare import DEFAULT_ROLES, Kinds, Permission
 
 T = TypeVar("T")

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar_runtime.health import Readiness
+from sidecar_runtime.health import Names, Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.sidecar import Names
 from sync_perm.compare import KINDS, Difference, Failure
 from sync_perm.metrics import PermMetrics
 from sync_perm.passes import CLI_CAUSES

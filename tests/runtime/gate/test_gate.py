@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.gate.checks import Undecided, command_check
 from sidecar_runtime.gate.gate import (
     FIRST_REST_SECONDS,
     LONGEST_REST_SECONDS,
+    Undecided,
+    command_check,
 )
 from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.gate.door import Knock

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.gate.checks import PROBLEM_CHARACTERS, command_check
+from sidecar_runtime.gate.gate import PROBLEM_CHARACTERS, command_check
 
 
 def read(text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:

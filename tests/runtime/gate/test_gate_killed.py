@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.gate.checks import Undecided
+from sidecar_runtime.gate.gate import Undecided
 from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log
 from tests.support.raising import raised

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sidecar_runtime.gate.checks import Finding, Undecided
+from sidecar_runtime.gate.gate import Finding, Undecided
 from sidecar_runtime.gate.syntax import NEWEST
 from tests.runtime.gate.door import Knock
 from tests.runtime.recording import Log

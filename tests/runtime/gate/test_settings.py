@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.gate.gate import GateMetrics, make_gate
-from sidecar_runtime.gate.settings import (
+from sidecar_runtime.gate.gate import (
+    GateMetrics,
     GateSettings,
     check_gate,
     command_line,
+    make_gate,
     program_of,
     unused_by_gate,
 )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar_runtime.checks import try_gate
 from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.gate.syntax import NEWEST
-from sidecar_runtime.gate.trial import try_gate
 from tests.runtime.gate.door import Knock
 
 

@@ -21,7 +21,7 @@ from sidecar_runtime.health import Health, Outcome, Readiness
 from sidecar_runtime.http import listener as http_listener
 from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.http.listener import CONNECTIONS, Answer, Listener, listen
-from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY
+from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import Log
 from tests.runtime.sidecars import ABOUT, READY, Sidecar

@@ -14,10 +14,8 @@ import pytest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.health import Health, Outcome, Readiness, Result
-from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY, STYLE, page
-from sidecar_runtime.http.status import About, status
-from sidecar_runtime.sidecar import Names
+from sidecar_runtime.health import Health, Names, Outcome, Readiness, Result
+from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY, STYLE, About, page, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 from tests.support.machine.clocks import Clock
 

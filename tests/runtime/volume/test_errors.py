@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.volume.errors import TargetError, explain_os_error, explained
+from sidecar_runtime.volume.files import TargetError, explain_os_error, explained
 
 
 @pytest.mark.parametrize(

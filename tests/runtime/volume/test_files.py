@@ -16,10 +16,12 @@ import pytest
 
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
+    TargetLock,
+    find_holder,
     read_file,
+    read_holder,
     write_file,
 )
-from sidecar_runtime.volume.lock import TargetLock, find_holder, read_holder
 from tests.support.machine.descriptors import held
 from tests.support.machine.volumes import full_disk
 from tests.support.waiting import wait_until
@@ -137,7 +139,7 @@ def test_refuses_to_read_anything_but_a_regular_file(tmp_path: Path, folder: int
 
 HOLDER = """
 import os, sys
-from sidecar_runtime.volume.lock import TargetLock
+from sidecar_runtime.volume.files import TargetLock
 folder = os.open(sys.argv[1], os.O_RDONLY)
 print(TargetLock().try_acquire("lock", folder), flush=True)
 sys.stdin.read()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.volume.trees import link_tree
+from sidecar_runtime.volume.snapshots import link_tree
 from tests.support.machine.descriptors import held
 
 ODD = [

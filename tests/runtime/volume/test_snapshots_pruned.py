@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.snapshots import ASKED
-from sidecar_runtime.volume.trees import remove_tree
+from sidecar_runtime.volume.snapshots import ASKED, remove_tree
 from tests.runtime.recording import Log
 from tests.runtime.volume.snapshot_store import STORE, Shelf, filling, pruned
 
