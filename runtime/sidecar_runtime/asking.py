@@ -29,8 +29,6 @@ NAME = "ask.sock"
 MOST = 64
 # How long a failure is the answer before the source is asked again; remembers up to MOST failures.
 FAILED_SECONDS = 5.0
-# After this long a cycle fetches no further revision, because the next publish waits for it.
-SECONDS = 5.0
 # Reasons that are permanent: a later request gets the same answer.
 GONE = {"release_missing", "release_invalid"}
 _QUESTION = re.compile(r"/revisions/(sha256-[0-9a-f]{64})")
@@ -170,17 +168,13 @@ class Answers:
 
     def due(self, fence: Fence) -> Iterator[str]:
         """
-        Yield requested revisions while the cycle has time; the next cycle continues.
+        Yield the revisions that were requested before this cycle.
 
         Raises:
             CycleAbandoned: The fence was revoked.
         """
-        until = time.monotonic() + SECONDS
         for revision in list(self._asked.waiting):
             fence.wait(0)
-            if time.monotonic() > until:
-                self._asked.wake()
-                return
             yield revision
 
     @contextmanager

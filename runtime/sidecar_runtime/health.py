@@ -96,7 +96,7 @@ class Health:
         self._clock = clock
         self._beat_at = clock()
         self._limit_seconds = 60.0
-        self._next_cycle_at: float | None = None
+        self._next_cycle_at = clock()
         # Replaced, never changed: readers need no lock.
         self._cycles: tuple[PastCycle, ...] = ()
         self.last_error: SidecarError | None = None
@@ -129,9 +129,7 @@ class Health:
         return self.beat_age_seconds < self._limit_seconds
 
     @property
-    def next_cycle_in_seconds(self) -> float | None:
-        if self._next_cycle_at is None:
-            return None
+    def next_cycle_in_seconds(self) -> float:
         return max(0.0, self._next_cycle_at - self._clock())
 
     def record(self, outcome: Outcome, seconds: float) -> None:

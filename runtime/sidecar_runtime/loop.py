@@ -278,10 +278,8 @@ class Loop:
             return
         if isinstance(state, Running):
             self._abandon(state.fence)
-            return
-        if self._scheduler is not None:  # it uses the wall clock, which was set back
-            log.info("trigger_overdue")
-        self._start()
+        else:  # the scheduler uses the wall clock, which may have been set back
+            self._start()
 
     def _start(self, *, is_asked_for: bool = False) -> None:
         """

@@ -74,12 +74,6 @@ class Family:
         """
         return self.series.setdefault(values, Series(self.buckets))
 
-    def remove(self, *values: str) -> None:
-        """
-        Remove the series with these values, if there is one.
-        """
-        self.series.pop(values, None)
-
 
 class Metrics:
     """

@@ -48,11 +48,10 @@ _DURATION = re.compile(
 _DURATION_SECONDS = (1, 86400, 3600, 60, 1, 0.001)
 
 
-WEEK_SECONDS = 7 * 86400.0
 YEAR_SECONDS = 365 * 86400.0
 
 
-def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[str], float]:
+def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[str], float]:
     """
     Return a parser of durations to seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
     """

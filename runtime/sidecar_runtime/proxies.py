@@ -28,7 +28,6 @@ METADATA = (
 The addresses of EC2's, ECS's and EKS's metadata services. Each node has its own: through a proxy
 they do not answer, or with the credentials of the proxy's node.
 """
-METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 
 _WITH_PORT = re.compile(r"([^:]+|\[.+\]):(\d+)")
 # No name ends in a number: that is an address with a mistake in it.
@@ -76,14 +75,6 @@ def ignored(environ: Mapping[str, str]) -> dict[str, str]:
     return {variable("no_proxy", environ): why} if wrong else {}
 
 
-def configured(environ: Mapping[str, str]) -> str:
-    """
-    Return the proxies that are set, as ``NAME=URL`` without passwords; empty if there are none.
-    """
-    names = [variable(name, environ) for name in ("https_proxy", "http_proxy")]
-    return ", ".join(f"{n}={environ[n].rpartition('@')[2]}" for n in names if environ.get(n))
-
-
 def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return variables that give ``NO_PROXY`` this meaning in programs that are not ours, as far as
@@ -94,8 +85,7 @@ def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     if not any(name.lower().endswith("_proxy") for name in environ):
         return {}
     entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ) if e != "*"]
-    endpoint = urlsplit(environ.get(METADATA_ENDPOINT, "")).hostname or ""
-    text = ",".join([*entries, METADATA, endpoint])
+    text = ",".join([*entries, METADATA])
     if "*" in _entries(environ):
         text = "*"  # others read it only if it is the only entry
     return {"no_proxy": text, "NO_PROXY": text}

@@ -27,10 +27,7 @@ _INJECTED = re.compile(r"_SERVICE_HOST$|_PORT(_|$)")
 # AWS_BUCKET, but not PATH and DEST_PATH.
 _LIKENESS = 0.75
 
-_ENDS = f"""\
-exit codes: 0 stopped, or the one-shot succeeded; 1 a bug; 2 wrong settings; 3 gave up, or check
-  found a problem; exceptions: {DOCS}/reference/settings.md#exit-codes
-signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
+_ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
 
 # A URL should not contain a password, but some do; it must not appear in an error.
 # It may contain a bare / or @, so everything up to the last @ of the line is hidden. The group is
@@ -244,13 +241,10 @@ def _check_names(
     """
     Return a problem for each typo, and the names with the prefix that resemble no setting.
     """
-    ours = [n for n in sorted(given.keys() - known) if n.startswith(prefix)]
+    strangers = sorted(given.keys() - known)
+    ours = [n for n in strangers if n.startswith(prefix) and not _INJECTED.search(n)]
     plain = {name.removeprefix(prefix): name for name in known}
-    meant = {
-        name: plain.get(_nearest(name.removeprefix(prefix), plain), "")
-        for name in ours
-        if not _INJECTED.search(name)
-    }
+    meant = {n: plain.get(_nearest(n.removeprefix(prefix), plain), "") for n in ours}
     meant |= {n: right for n, right in instead.items() if n in given and right not in given}
     problems = [
         Problem(name, None, f"is not a setting; did you mean {right}?")

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidecar_runtime import child, proxies
+from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -88,11 +88,7 @@ class CredentialsError(SidecarError):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        advice = ADVICE.get(reason, "")
-        through = proxies.configured(os.environ)
-        if through and reason in ("credentials_missing", "credentials_unavailable"):
-            advice += f" STS is asked through the proxy ({through}), metadata services directly."
-        super().__init__(reason, message, advice)
+        super().__init__(reason, message, ADVICE.get(reason, ""))
 
 
 class Chain:
@@ -143,8 +139,7 @@ class Chain:
         if self._identity is None:
             try:
                 self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
-            except CredentialsError as error:
-                log.debug("identity_unknown", error=error.message)
+            except CredentialsError:
                 self._identity = ""
         return self._identity or None
 

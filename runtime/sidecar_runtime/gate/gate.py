@@ -299,14 +299,12 @@ class RevisionRefused(SidecarError):
 
     def __init__(self, revision: str, findings: Sequence[Finding], pin: str = "") -> None:
         more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
-        pinned = f", which {pin} pins" if pin else ""
-        super().__init__(
-            "revision_refused",
-            f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}",
-            f"A pinned revision has no fallback: change {pin}, or unset it."
-            if pin
-            else "Fix it at the source. Until then, what is published stays.",
-        )
+        pinned, advice = "", "Fix it at the source. Until then, what is published stays."
+        if pin:
+            pinned = f", which {pin} pins"
+            advice = f"A pinned revision has no fallback: change {pin}, or unset it."
+        message = f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}"
+        super().__init__("revision_refused", message, advice)
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
         self.paths = frozenset(finding.path for finding in findings if finding.path)
@@ -452,15 +450,13 @@ class Gate:
         try:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
-            raise Undecided(
-                f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s",
-                f"Raise {self._settings.variable_prefix}GATE_TIMEOUT or the container's CPU limit.",
-            ) from None
+            text = f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s"
+            limit = f"{self._settings.variable_prefix}GATE_TIMEOUT"
+            raise Undecided(text, f"Raise {limit} or the container's CPU limit.") from None
         except OSError as error:
-            raise Undecided(
-                f"the gate's command cannot be started: {error}",
-                "Check the program in the image and the container's memory limit.",
-            ) from error
+            text = f"the gate's command cannot be started: {error}"
+            remedy = "Check the program in the image and the container's memory limit."
+            raise Undecided(text, remedy) from error
 
         def is_file(path: str) -> bool:
             # A traceback ends in libraries, which exist elsewhere.

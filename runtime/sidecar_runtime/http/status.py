@@ -88,7 +88,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
             "since": _iso(health.failing_since),
             "at": _iso(health.last_error_at),
         },
-        "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
+        "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.past_cycles()],
         "details": sidecar.details(),
     }
@@ -104,7 +104,7 @@ def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str,
         "ready": ready,
         "revision": revision or None,
         "shortfall": shortfall or None,
-        "published_seconds_ago": _rounded(published_at and time.time() - published_at),
+        "published_seconds_ago": published_at and round(time.time() - published_at, 1),
         "problem": problem or None,
         "reason": error.reason if error else None,
         "error": error.message if error else problem or None,
@@ -127,10 +127,6 @@ def _iso(moment: float | None) -> str | None:
         if moment is not None:
             return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
     return None
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
 
 
 def _cycle(started_at: float, seconds: float, outcome: Outcome) -> dict[str, Any]:

@@ -272,14 +272,13 @@ class Snapshots:
         """
         Remove an empty folder in the link's place, as a mount or a subPath leaves behind.
         """
+        found = stat_in(self.link, self.root)
+        is_foreign = is_first and os.path.dirname(self._link()) != self.store_path
         try:
-            found = os.stat(self.link, dir_fd=self.root, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
+            if found and stat.S_ISDIR(found.st_mode):
                 os.rmdir(self.link, dir_fd=self.root)
-            elif is_first and os.path.dirname(self._link()) != self.store_path:
+            elif found and is_foreign:
                 raise FileExistsError(errno.EEXIST, "it is not a link of this sidecar", self.link)
-        except FileNotFoundError:
-            pass
         except OSError as error:
             raise SidecarError(
                 "link_blocked",

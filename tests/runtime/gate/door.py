@@ -83,10 +83,3 @@ def knock(tmp_path: Path) -> Knock:
         return Door(folder, check, timeout_seconds, changes.get("variables", ()))
 
     return make
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
