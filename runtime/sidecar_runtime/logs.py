@@ -78,6 +78,14 @@ def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {name: value for name, value in event.items() if value} | first
 
 
+def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """
+    Put timestamp, level and event first, for people who read raw JSON.
+    """
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    return {**first, **event}
+
+
 def configure(
     level: str, form: str | None = None, stream: TextIO | None = None, *, may_drop: bool = False
 ) -> None:
@@ -96,7 +104,7 @@ def configure(
         structlog.stdlib.add_log_level,
         TimeStamper(fmt="iso", utc=True),
     ]
-    final: list[Processor] = [JSONRenderer(json_text)]
+    final: list[Processor] = [_for_programs, JSONRenderer(json_text)]
     if form == "console" or (form is None and out.isatty()):
         renderer = structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True)
         final = [_for_people, renderer]

@@ -126,21 +126,6 @@ def test_the_last_log_line_has_the_cause_of_the_end(
     assert ({"event": event} | said).items() <= lines[-1].items()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "raise ValueError('bug')",
-        "raise KeyboardInterrupt",
-    ],
-)
-def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:
-    code, lines = run(body)
-
-    assert code == 1
-    assert lines[-1]["event"] == "sidecar_crashed"
-    assert "Traceback" in lines[-1]["exception"] and "in main" in lines[-1]["exception"]
-
-
 # --- run_daemon
 
 

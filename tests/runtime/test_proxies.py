@@ -3,7 +3,6 @@ Which requests go through a proxy, here and in programs that are not ours.
 """
 
 import pytest
-from botocore.utils import should_bypass_proxies
 
 from sidecar_runtime import proxies
 
@@ -109,21 +108,6 @@ def test_an_entry_without_a_meaning_is_named(entry: str) -> None:
 
 
 # --- in programs that are not ours
-
-
-@pytest.mark.parametrize("host", proxies.METADATA.split(","))
-def test_botocore_asks_metadata_services_directly(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    netloc = f"[{host}]" if ":" in host and "[" not in host else host
-    monkeypatch.setenv("HTTP_PROXY", PROXY)
-    assert not should_bypass_proxies(f"http://{netloc}/")
-
-    for name, value in proxies.for_others({"HTTP_PROXY": PROXY}).items():
-        monkeypatch.setenv(name, value)
-
-    assert should_bypass_proxies(f"http://{netloc}/")
-    assert not should_bypass_proxies("http://sts.amazonaws.com/")
 
 
 def test_other_programs_read_the_same_names() -> None:

@@ -125,12 +125,6 @@ def test_a_typo_in_a_name_is_reported_with_the_right_name(slip: str, right: str)
     )
 
 
-def test_an_unknown_name_is_one_of_the_problems_if_there_are_any() -> None:
-    problem = Problem("BOX_SYNC_COLOR", None, "is not a setting")
-
-    assert problem in problems_of(**GOOD, BOX_SYNC_COLOR="red", INTERVAL="soon")
-
-
 @pytest.mark.parametrize(
     "name",
     [

@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.airflow.databases import Postgres, skip_without_postgres
-from tests.support.airflow.installed import Airflow
-from tests.support.airflow.sync_perm import SyncPerm
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.browser import Browser, Seen, skip_without_browser
 from tests.support.daemon import SidecarProcess
@@ -22,9 +19,7 @@ from tests.support.git.git_sync import git_site, skip_without_git_sync
 from tests.support.kerberos.kdc import Kdc, skip_without_kdc
 from tests.support.kerberos.site import site
 from tests.support.s3_sync.releases import ORIGIN
-from tests.support.s3_sync.scripted import daemon_for
 from tests.support.s3_sync.shelf import Shelf, release_daemon
-from tests.support.s3_sync.snapshots import SwappingS3
 from tests.support.waiting import wait_until
 
 GOOD = {"sales.py": b"VALUE = 1\n"}
@@ -120,25 +115,6 @@ def wait_until_refused(daemon: SidecarProcess) -> None:
     wait_until(lambda: daemon.status()["cycles"][0]["result"] == "refused", "it is refused")
 
 
-def test_s3_sync_page_escapes_the_hostile_name_of_a_refused_file(
-    look: Look, lure: Lure, tmp_path: Path
-) -> None:
-    settings = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
-    with SwappingS3() as s3:
-        s3.swap(GOOD)
-        with daemon_for(s3, tmp_path / "dags", settings=settings) as daemon:
-            good = daemon.wait_until_synced()["revision"]
-            s3.swap(GOOD | {f"{lure.markup}\u202eyp.exe.py": b"two = (2\n"})
-            daemon.sighup()
-            wait_until_refused(daemon)
-
-            seen = look(daemon)
-
-    assert seen.text.startswith("s3-sync ready alive refused what is wrong revision_refused")
-    assert f"{lure.markup}\\u202eyp.exe.py:1: '(' was never closed" in seen.text
-    assert f"published {good}" in seen.text
-
-
 def test_s3_sync_page_escapes_hostile_release_data(look: Look, lure: Lure, tmp_path: Path) -> None:
     author = f"\u202e{lure.markup}"
     names = dict.fromkeys(("by", "commit", "branch"), lure.markup)
@@ -162,36 +138,6 @@ def test_s3_sync_page_escapes_hostile_release_data(look: Look, lure: Lure, tmp_p
         assert f"author: \\u202e{lure.markup} message: \\x1b[2J ci url: {link}" in seen.text
     assert working.text.startswith("s3-sync ready alive published")
     assert failing.text.startswith("s3-sync ready alive failing what is wrong endpoint_unreachable")
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_sync_perm_page_escapes_hostile_dag_and_role_names(
-    look: Look, lure: Lure, tmp_path: Path
-) -> None:
-    skip_without_postgres()
-    airflow = Airflow.install_or_skip("2.11")
-    home = tmp_path / "home"
-    with Postgres() as postgres:
-        database = airflow.new_postgres(postgres, home)
-        airflow.write_dags(database, home, {"sales": {lure.markup: ["can_read"]}})
-        # Airflow itself would reject this id, but any writer to its database can store it.
-        database.query("UPDATE serialized_dag SET dag_id = %s", (lure.markup,))
-        with SyncPerm(airflow, database.url, tmp_path / "supervisor") as daemon:
-            daemon.wait_until_good()
-            working = look(daemon)
-            postgres.stop()
-            daemon.wait_for_event("cycle_failed", 60)
-
-            failing = look(daemon)
-
-    hostile = re.escape(lure.markup)
-    told = rf"failing dags {hostile}: role_missing: .*{hostile}"
-    for seen in (working, failing):
-        assert re.search(told, seen.text)
-    assert working.text.startswith("sync-perm ready alive published")
-    assert failing.text.startswith(
-        "sync-perm ready alive failing what is wrong database_unreachable"
-    )
 
 
 def test_git_sync_wrapper_page_escapes_hostile_commit_metadata(

@@ -20,7 +20,6 @@ from sidecar_runtime.aws.credentials import (
 from sidecar_runtime.fence import Fence
 from tests.runtime.aws.fake_chain import FakeChain
 from tests.runtime.recording import Log
-from tests.support.aws.fake_aws import FakePodIdentity
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
@@ -62,21 +61,6 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 # --- with the real child
-
-
-def test_a_refusal_by_the_pod_identity_agent_is_no_silence(
-    environ: Callable[..., None], tmp_path: Path
-) -> None:
-    """botocore has the status only in the text of its error."""
-    (tmp_path / "token").write_text("token")
-    with FakePodIdentity(authorization="another") as agent:
-        environ(**agent.environment(tmp_path / "token"))
-
-        error = error_of(Chain())
-
-    assert "credentials_denied" == error.reason
-    assert "not your token" in error.message
-    assert "sts:TagSession" in error.advice
 
 
 @pytest.mark.parametrize("name", ["AccessKeyId", "SessionToken"])

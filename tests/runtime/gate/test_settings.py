@@ -11,7 +11,6 @@ from sidecar_runtime.gate.gate import (
     GateSettings,
     check_gate,
     first_word,
-    unused_by_gate,
 )
 from sidecar_runtime.gate.syntax import GRAMMARS
 from sidecar_runtime.settings import load
@@ -74,19 +73,6 @@ def test_gate_command_and_its_gate_require_each_other(
     expected = Problem(f"X_{name}", shown, f"requires X_GATE={its_gate}: set both or neither")
 
     assert expected == problem_of(**{"GATE": gate, name: value})
-
-
-@pytest.mark.parametrize("gate", ["", "off", "syntax", "command"])
-def test_reports_settings_that_apply_only_to_another_gate(gate: str) -> None:
-    command = {"GATE_COMMAND": "true"} if gate == "command" else {}
-    settings = settings_of(GATE=gate, GATE_GRAMMAR="3.9", GATE_ENV="A", **command)
-
-    uses = {"X_GATE_GRAMMAR": "syntax", "X_GATE_ENV": "command"}
-    unused = {
-        name: f"it applies only to X_GATE={kind}" for name, kind in uses.items() if kind != gate
-    }
-    assert unused == unused_by_gate(settings, "X_")
-    assert {} == unused_by_gate(settings_of(GATE=gate, **command), "X_")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from sidecar_runtime.errors import EXIT_DONE, SidecarError
+from sidecar_runtime.errors import EXIT_DONE
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome
 from tests.runtime.loop.looping import (
@@ -68,24 +68,6 @@ def test_a_cycle_that_takes_too_long_is_abandoned_and_cannot_publish(
     assert "cycle_timeout" == failed["reason"]
     assert "the cycle took longer than X_TIMEOUT (5 s) and was abandoned" == failed["error"]
     assert failed["advice"].endswith("or raise X_TIMEOUT.")
-
-
-def test_an_abandoned_cycle_fails_with_the_error_that_it_blames(log: Log, spend: Spend) -> None:
-    released = threading.Event()
-
-    def hang(fence: Fence) -> Outcome:
-        fence.blame = SidecarError("kdc_hung", "no answer", "ask it")
-        spend(LIMIT_SECONDS)
-        return waits(released)
-
-    one = run(hang, timeout_seconds=LIMIT_SECONDS)
-
-    one.until_stopped()
-    released.set()
-
-    failed = log.events("cycle_failed")[0]
-    assert "kdc_hung" == failed["reason"]
-    assert ("no answer", "ask it") == (failed["error"], failed["advice"])
 
 
 def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(log: Log) -> None:

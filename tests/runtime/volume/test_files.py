@@ -4,7 +4,6 @@ Atomic writes, safe reads, and the lock that allows one publisher at a time.
 
 import os
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,19 +31,6 @@ def folder(tmp_path: Path) -> Iterator[int]:
 
 
 # --- write_file
-
-
-@pytest.mark.parametrize("fsync", [False, True])
-def test_writes_a_file_with_its_mode_regardless_of_the_umask(tmp_path: Path, fsync: bool) -> None:
-    before = os.umask(0o077)
-    try:
-        write_file(tmp_path / "file", NEW, 0o664, fsync=fsync)
-    finally:
-        os.umask(before)
-
-    assert (tmp_path / "file").read_bytes() == NEW
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o664
-    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("room_bytes", [0, 5])

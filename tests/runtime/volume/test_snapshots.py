@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from tests.runtime.volume.snapshot_store import STORE, Shelf, filling
 from tests.support.raising import raised
 
@@ -28,20 +28,6 @@ def test_add_names_a_snapshot_only_when_complete_and_does_not_show_it(shelf: She
     assert [(False, {".r1."})] == seen and {"r1"} == shelf.names()
     assert snapshots.has("r1") and "" == snapshots.current()
     assert not os.path.lexists(shelf.link)
-
-
-@pytest.mark.parametrize("error", [OSError("full"), CycleAbandoned(), KeyboardInterrupt()])
-def test_a_snapshot_that_cannot_be_filled_leaves_nothing(
-    shelf: Shelf, error: BaseException
-) -> None:
-    def fill(folder: int) -> None:
-        filling("half")(folder)
-        raise error
-
-    with pytest.raises(type(error)):
-        shelf.begin().add("r1", fill, Fence())
-
-    assert set() == shelf.names()
 
 
 @pytest.mark.parametrize(
