@@ -53,7 +53,7 @@ def unsupported(url: str, environ: Mapping[str, str]) -> list[Problem]:
     proxy = proxy_for(there.scheme, there.hostname or "", port, environ)
     if proxy is None or re.fullmatch(r"http://[^/]+/?", proxy):
         return []
-    name, shown = variable(f"{there.scheme}_proxy", environ), proxy.rpartition("@")[2]
+    name, shown = variable(f"{there.scheme}_proxy", environ), re.sub("//.*@", "//***@", proxy)
     return [Problem(name, shown, "is not http://HOST:PORT, the only supported kind of proxy")]
 
 

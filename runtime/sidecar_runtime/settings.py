@@ -183,8 +183,8 @@ def load(
     Args:
         instead: Wrong names of a setting without which a start would do harm, each with the right
             name; refused unless that is set, too.
-        check: Rules across settings. A wrong setting has its default then, or its own name if it is
-            required; problems that mention one are dropped.
+        check: Rules across settings. A wrong setting has its default then, or ``…`` if it is required;
+            problems that mention one are dropped.
 
     Returns:
         The settings, and the variables with the prefix that resemble no setting, for a warning.
@@ -204,7 +204,7 @@ def load(
         except ValueError as error:
             problems.append(Problem(spec.variable, spec.show(text or ""), str(error)))
             # For the rules across settings; what they say about this one is dropped.
-            values[field] = spec.variable if spec.required else _parse(spec, None, ())
+            values[field] = "…" if spec.required else _parse(spec, None, ())
     settings = cls(variable_prefix=prefix, **values)
     wrong = _mentioned(names, problems)
     problems += [problem for problem in check(settings) if not _mentioned(wrong, [problem])]

@@ -69,3 +69,24 @@ def test_every_sidecar_heeds_signals_before_its_imports(sidecar: str) -> None:
         process.terminate()
 
         assert 0 == process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "metrics"), [("git_sync_wrapper", "WrapperMetrics"), ("s3_sync", "SyncMetrics")]
+)
+def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
+    sidecar: str, metrics: str
+) -> None:
+    """Each task pod pays for what a start imports."""
+    heavy = ("apscheduler", "prometheus_client", "http.client", "botocore", f"{sidecar}.check")
+    program = (
+        f"import sys, {sidecar}.command, sidecar_runtime.app\n"
+        f"from {sidecar}.metrics import {metrics}\n"
+        f"{metrics}('1.2.3', 'r').show_readiness(is_ready=True, revision='r')\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert "[]" == out.stdout.strip()

@@ -239,7 +239,9 @@ def command_check(argv: Sequence[str]) -> Check:
 
 def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     if code != 0:
-        text = f"the syntax check ended with {child.ending(code)}: {_last_line(said)}"
+        text = (
+            f"the syntax check ended with {child.ending(code)}: {_last_line(said) or 'no output'}"
+        )
         raise Undecided(text, "Check the container's memory limit.")
     findings = []
     for line in said.splitlines():
@@ -255,7 +257,9 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     if code == 0:
         return []
     if code < 0 or code == _TRY_AGAIN or code >= _FIRST_OF_SHELLS:
-        text = f"the gate's command ended with {child.ending(code)}: {_last_line(said)}"
+        text = (
+            f"the gate's command ended with {child.ending(code)}: {_last_line(said) or 'no output'}"
+        )
         raise Undecided(text, "Check its output and the container's memory limit.")
     problem = _last_line(said) or f"the command ended with {child.ending(code)}"
     places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
