@@ -183,8 +183,8 @@ def load(
     Args:
         instead: Wrong names of a setting without which a start would do harm, each with the right
             name; refused unless that is set, too.
-        check: Rules across settings. A wrong setting has its default then, or ``…`` if it is required;
-            problems that mention one are dropped.
+        check: Rules across settings. A wrong setting has its default then, or ``…`` if it is
+            required; problems that mention one are dropped.
 
     Returns:
         The settings, and the variables with the prefix that resemble no setting, for a warning.

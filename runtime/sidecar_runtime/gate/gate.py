@@ -239,10 +239,8 @@ def command_check(argv: Sequence[str]) -> Check:
 
 def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     if code != 0:
-        text = (
-            f"the syntax check ended with {child.ending(code)}: {_last_line(said) or 'no output'}"
-        )
-        raise Undecided(text, "Check the container's memory limit.")
+        end = f"{child.ending(code)}: {_last_line(said) or 'no output'}"
+        raise Undecided(f"the syntax check ended with {end}", "Check the container's memory limit.")
     findings = []
     for line in said.splitlines():
         with suppress(ValueError):  # the first line may be cut off
@@ -257,10 +255,11 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     if code == 0:
         return []
     if code < 0 or code == _TRY_AGAIN or code >= _FIRST_OF_SHELLS:
-        text = (
-            f"the gate's command ended with {child.ending(code)}: {_last_line(said) or 'no output'}"
+        end = f"{child.ending(code)}: {_last_line(said) or 'no output'}"
+        raise Undecided(
+            f"the gate's command ended with {end}",
+            "Check its output and the container's memory limit.",
         )
-        raise Undecided(text, "Check its output and the container's memory limit.")
     problem = _last_line(said) or f"the command ended with {child.ending(code)}"
     places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
     frames = [(*frame.groups(), problem) for frame in _FRAME.finditer(said) if is_file(frame[1])]
