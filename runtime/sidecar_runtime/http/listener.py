@@ -21,7 +21,7 @@ from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY
 from sidecar_runtime.logs import get_logger
 
 CONNECTIONS = 32
-CLIENT_SECONDS = 10.0
+CLIENT_SECONDS = 30.0
 LINE_BYTES = 64 << 10
 
 _FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d\r?\n")
