@@ -11,21 +11,15 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from sidecar_runtime import DOCS, __version__, logs
-from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain
-from sidecar_runtime.health import Health
+from sidecar_runtime import __version__, heed_signals, logs
+from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain, printable
+from sidecar_runtime.health import Health, Sidecar
 from sidecar_runtime.http.status import About
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.printable import printable
 from sidecar_runtime.settings import CommonSettings, changed_settings, describe
-from sidecar_runtime.sidecar import Sidecar
-from sidecar_runtime.signals import end_on_signals
-
-# https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
-NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 log = logs.get_logger("sidecar")
 
@@ -39,7 +33,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     """
     code = EXIT_BUG
     try:
-        end_on_signals()
+        heed_signals(sys.exit)
         _forbid_core_dumps()
         logs.configure("info", None)
         code = main()
@@ -75,34 +69,12 @@ def _forbid_core_dumps() -> None:
 
     The kernel ignores a limit of 0 if ``core_pattern`` is a pipe (systemd-coredump, apport), but
     with 1 it dumps nothing, because it assumes a crash of the pipe's own program (fs/coredump.c).
-    A hard limit of 0 stays 0, because only root can raise it.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    limit = 0 if most == 0 else 1
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    with suppress(ValueError):  # a hard limit of 0, which only root can raise
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 # --- the command line
-
-
-class _Parser(ArgumentParser):
-    """
-    Ends the help with the documentation, and adds a hint to errors: most options that no parser
-    knows are settings.
-    """
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        own: dict[str, Any] = {
-            "epilog": f"Documentation: {DOCS}/README.md",
-            "formatter_class": RawDescriptionHelpFormatter,  # the default one breaks addresses
-        }
-        super().__init__(*args, **own | more)
-
-    def error(self, message: str) -> NoReturn:
-        hint = f"Run {self.prog} --help for a list."
-        if " " not in self.prog:  # a command rejects only its own arguments
-            hint = f"Settings are environment variables, not options. {hint}"
-        super().error(f"{message}\n{hint}")
 
 
 def make_parser(
@@ -120,9 +92,10 @@ def make_parser(
         example: An example command line.
         also: Inputs other than the settings.
     """
-    parser = _Parser(
+    parser = ArgumentParser(
         program,
         description=description,
+        formatter_class=RawDescriptionHelpFormatter,  # the default one breaks addresses
         epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",
     )
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
@@ -175,7 +148,6 @@ def run_daemon(
     Raises:
         SidecarError: It gave up, or could not listen.
     """
-    _raise_file_limit()
     health = Health()
     log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
     prefix = settings.variable_prefix
@@ -195,28 +167,13 @@ def run_daemon(
     return code
 
 
-def _raise_file_limit() -> None:
-    """
-    Raise the soft limit of open files, which is low for the sake of select(), to the hard limit.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def find_pod(environ: Mapping[str, str], namespace_file: str = NAMESPACE_FILE) -> dict[str, str]:
+def find_pod(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return ``name``, ``namespace`` and ``node`` of this pod, each empty if unknown.
 
-    They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API). Without these,
-    the name is the host name, the namespace is that of the service account, and the node unknown.
+    They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API). Without a name,
+    it is the host name.
     """
-    namespace = environ.get("POD_NAMESPACE", "")
-    if not namespace:
-        with suppress(OSError, ValueError), open(namespace_file) as file:
-            namespace = file.read().strip()
-    return {
-        "name": printable(environ.get("POD_NAME") or socket.gethostname()),
-        "namespace": printable(namespace),
-        "node": printable(environ.get("NODE_NAME", "")),
-    }
+    given = {"name": environ.get("POD_NAME") or socket.gethostname()}
+    given |= {"namespace": environ.get("POD_NAMESPACE", ""), "node": environ.get("NODE_NAME", "")}
+    return {name: printable(text) for name, text in given.items()}

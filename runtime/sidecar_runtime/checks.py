@@ -3,18 +3,25 @@ The output of every ``check`` command: a line for each check, and below it how t
 """
 
 import json
-import socket
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any, Literal
 
-from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SettingsError, SidecarError
+from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError, printable
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import Gate
 from sidecar_runtime.http.status import identity
-from sidecar_runtime.printable import printable
+from sidecar_runtime.volume.files import explained, nearest_folder, take_flock
+from sidecar_runtime.volume.snapshots import make_symlink
 
 ANSWER_SECONDS = 5.0
+DAG = "dag.py"
 
 
 def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
@@ -33,10 +40,6 @@ def fail(name: str, error: SidecarError) -> bool:
     """
     Print the failure and the advice; return False, the result of the check.
     """
-    if isinstance(error, SettingsError):
-        for problem in error.problems:
-            say("FAIL", name, str(problem))
-        return False
     say("FAIL", name, f"{error.reason}: {error.message}")
     if error.advice:
         say("", "", error.advice)
@@ -51,53 +54,90 @@ def unknown(names: Iterable[str]) -> None:
         say("??", "settings", f"{name} is not a setting")
 
 
-def daemon(
-    sidecar: str,
-    source: str,
-    bind: tuple[str, int],
-    holder: Mapping[str, Any] | None = None,
-    *,
-    patience_seconds: float = ANSWER_SECONDS,
-) -> bool:
+def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
+    """
+    Print whether a folder is writable or can be created; return whether it supports hard links.
+
+    Nothing is left behind.
+
+    Raises:
+        TargetError: The folder is not writable, or its file system lacks what a sidecar needs.
+    """
+    folder = nearest_folder(path)
+    has_links = True
+    with (
+        explained(f"cannot write to {folder}"),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside,
+    ):
+        with open(f"{inside}/file", "xb") as file:
+            take_flock(file.fileno())
+        if needs_symlinks:
+            make_symlink("file", f"{inside}/symlink")
+        try:
+            os.link(f"{inside}/file", f"{inside}/link")
+        except OSError:
+            has_links = False
+        free = shutil.disk_usage(folder).free >> 20
+    made = "" if folder == path else " (the daemon will create it)"
+    say("ok", name, f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
+    return has_links
+
+
+def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> bool:
+    """
+    Print whether the gate can run, by having it judge a folder with a DAG that does nothing.
+
+    It does not judge the source, which only a daemon has on disk; the daemon reports those
+    verdicts.
+
+    Args:
+        name: The kind of gate, as in the settings.
+        folder: Where to create a temporary folder, which is removed. None: the default location
+            of temporary folders.
+
+    Raises:
+        CycleAbandoned: The fence was revoked.
+    """
+    if gate is None:
+        say("ok", "gate", "off")
+        return True
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
+            os.chmod(inside, 0o755)  # noqa: S103 - the command may run as another user
+            Path(inside, DAG).write_text("pass\n")
+            refusal = gate.examine("check", inside, [DAG], fence)
+    except OSError as error:
+        say("FAIL", "gate", f"cannot write to {folder or 'TMPDIR'}: {error.strerror}")
+        return False
+    except SidecarError as error:
+        return fail("gate", error)
+    say("ok", "gate", f"{name}: it runs; only a daemon judges the source with it")
+    if refusal is not None:
+        say("??", "", f"it refuses a folder with a DAG that does nothing: {refusal.message}")
+    return True
+
+
+def daemon(sidecar: str, source: str, bind: tuple[str, int]) -> bool:
     """
     Print the state of a running daemon, if there is one: it may fail although the other checks
-    succeed.
+    succeed. Return the result of the check.
 
     Args:
         sidecar: The name of the sidecar; with `source` it identifies the daemon.
         bind: The host and port of the daemon, from the settings that it shares with this process.
-        holder: The lock holder of the target, as in :func:`find_holder`; it should answer.
-        patience_seconds: How long to wait for an answer.
-
-    Returns:
-        The result of the check.
     """
-    host, port = bind
-    where = f"{host or 'localhost'}:{port}"
+    where = f"{bind[0] or 'localhost'}:{bind[1]}"
     try:
-        said, life = (_ask(host, port, path, patience_seconds) for path in ("/readyz", "/healthz"))
+        said, life = (_ask(bind, path) for path in ("/readyz", "/healthz"))
     except TimeoutError:
         say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
-    if "identity" in said:
-        if said["identity"] == identity(sidecar, source):
-            return _judge(said, life)
+    if "identity" not in said:
+        return True
+    if said["identity"] != identity(sidecar, source):
         say("??", "daemon", f"the process that answers at {where} serves another source")
-    elif holder:
-        # In another pod, or with a port that only its log shows, it could not answer.
-        could = port != 0 and holder.get("host") == socket.gethostname()
-        who = f"pid {holder.get('pid')} on {holder.get('host')}"
-        text = f"{who} holds the lock of the target but does not answer at {where}"
-        say("FAIL" if could else "??", "daemon", text)
-        return not could
-    return True
-
-
-def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
-    """
-    Print the answers of /readyz and /healthz; return whether the daemon is ready and alive.
-    """
+        return True
     found = []
     if said["reason"]:
         found.append((f"{said['reason']}: {said['error']}", said["advice"]))
@@ -115,14 +155,15 @@ def _judge(said: Mapping[str, Any], life: Mapping[str, Any]) -> bool:
     return not found
 
 
-def _ask(host: str, port: int, path: str, patience_seconds: float) -> dict[str, Any]:
+def _ask(bind: tuple[str, int], path: str) -> dict[str, Any]:
     """
     Return the daemon's answer; empty if nothing answers, or not with a JSON object.
 
     Raises:
         TimeoutError: The daemon accepts the connection, but does not answer.
     """
-    with closing(HTTPConnection(host or "localhost", port, timeout=patience_seconds)) as connection:
+    host, port = bind
+    with closing(HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)) as connection:
         try:
             connection.request("GET", path)
             said = json.loads(connection.getresponse().read())

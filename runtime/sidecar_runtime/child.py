@@ -1,11 +1,16 @@
 """
-Runs a program until it ends, and leaves no process of it running.
+Runs a program until it ends, and leaves no process of it running; and a private folder, for what
+such a program reads.
 """
 
+import fcntl
+import glob
 import os
 import selectors
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -197,3 +202,59 @@ def _reap_group(group: int) -> None:
         while time.monotonic() < until:
             if os.waitpid(-group, os.WNOHANG) == (0, 0):
                 time.sleep(0.01)
+
+
+# --- the private folder
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class PrivateFolder:
+    """
+    A folder with mode 0700 in `parent`; folders of killed processes, which no longer hold a
+    ``flock`` on them, are removed.
+
+    Args:
+        prefix: The start of its name, and of the names of leftovers.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+
+    def __init__(self, prefix: str, parent: str) -> None:
+        for path in glob.glob(os.path.join(glob.escape(parent), f"{prefix}*")):
+            with suppress(OSError):
+                _remove_leftover(path)
+        # An unpredictable name, so no other process can take it first.
+        new = tempfile.mkdtemp(prefix=".", dir=parent)
+        self._lock = os.open(new, _FOLDER)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Renamed once it is locked: until then, a process that starts now would remove it.
+        self.path = os.path.join(parent, prefix + os.path.basename(new)[1:])
+        os.rename(new, self.path)
+
+    def remove(self) -> None:
+        """
+        Remove it with its content.
+        """
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def parent_folder() -> str:
+    """
+    Return TMPDIR or /tmp; where neither can be written, because the root is read-only and nothing
+    is mounted there, /dev/shm, which a container always has.
+    """
+    places = (os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm")  # noqa: S108 - the folder is private
+    return next((path for path in places if os.access(path, os.W_OK | os.X_OK)), places[1])
+
+
+def _remove_leftover(path: str) -> None:
+    lock = os.open(path, _FOLDER)
+    try:
+        if os.fstat(lock).st_uid == os.getuid():
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)

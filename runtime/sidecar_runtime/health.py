@@ -1,5 +1,5 @@
 """
-The state of this process: heartbeat, past cycles, last error. No HTTP, no decisions.
+What a sidecar tells, and the state of its process: heartbeat, past cycles, last error.
 
 *Alive* means that the worker itself finished a cycle recently, successful or failed. *Ready* means
 that what consumers need is published and valid now; only the sidecar can tell, so it implements a
@@ -8,9 +8,10 @@ function for it.
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
 
 Result = Literal[
     "changed", "unchanged", "partial", "waiting", "settling", "held", "refused", "error"
@@ -95,7 +96,7 @@ class Health:
         self._clock = clock
         self._beat_at = clock()
         self._limit_seconds = 60.0
-        self._next_cycle_at: float | None = None
+        self._next_cycle_at = clock()
         # Replaced, never changed: readers need no lock.
         self._cycles: tuple[PastCycle, ...] = ()
         self.last_error: SidecarError | None = None
@@ -111,17 +112,13 @@ class Health:
         """
         self._beat_at = self._clock()
 
-    def expect_beat(self, within_seconds: float) -> None:
+    def expect_cycle(self, in_seconds: float, late_seconds: float) -> None:
         """
-        Set how old the heartbeat may become before the process counts as not alive.
-        """
-        self._limit_seconds = within_seconds
-
-    def expect_cycle(self, in_seconds: float) -> None:
-        """
-        Set when the next cycle will start, for the status page.
+        Set when the next cycle will start, and how late its end may be before the process counts as
+        not alive.
         """
         self._next_cycle_at = self._clock() + in_seconds
+        self._limit_seconds = in_seconds + late_seconds
 
     @property
     def beat_age_seconds(self) -> float:
@@ -132,9 +129,7 @@ class Health:
         return self.beat_age_seconds < self._limit_seconds
 
     @property
-    def next_cycle_in_seconds(self) -> float | None:
-        if self._next_cycle_at is None:
-            return None
+    def next_cycle_in_seconds(self) -> float:
         return max(0.0, self._next_cycle_at - self._clock())
 
     def record(self, outcome: Outcome, seconds: float) -> None:
@@ -163,3 +158,49 @@ class Health:
         Return the past cycles, newest first.
         """
         return list(self._cycles)
+
+
+# --- the interface that a sidecar implements; the runtime does the rest
+
+
+class Names(dict[str, object]):
+    """
+    Facts keyed by foreign names, such as object keys or DAGs: the status page shows them unchanged.
+    """
+
+
+class Session(Protocol):
+    """
+    The state of one thread that runs cycles.
+    """
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle; every publish goes through the fence.
+
+        Raises:
+            SidecarError: The cycle failed; the published state is unchanged.
+            GaveUp: The cycle failed and should not be retried: the process ends.
+            CycleAbandoned: The fence was revoked.
+        """
+
+
+class Sidecar(Protocol):
+    """
+    The interface between a sidecar and the loop.
+    """
+
+    def begin(self) -> Session:
+        """
+        Return the session of the calling thread, in which all cycles run.
+        """
+
+    def readiness(self) -> Readiness:
+        """
+        Return whether what consumers need is published and valid now; cheap and thread-safe.
+        """
+
+    def details(self) -> dict[str, object]:
+        """
+        Return this sidecar's additional facts for the status page; no secrets.
+        """

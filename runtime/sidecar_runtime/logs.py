@@ -7,87 +7,65 @@ that every line of the container is valid JSON.
 
 import logging
 import os
-import select
-import stat
+import queue
 import sys
+import threading
+import time
 from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
+from structlog.processors import JSONRenderer, TimeStamper, format_exc_info
+from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from sidecar_runtime.printable import json_text, printable
+from sidecar_runtime.errors import json_text, printable
 
 WAIT_SECONDS = 0.3
-KEPT_BYTES = 64 << 10
+KEPT_LINES = 500
 
 
-class DescriptorHandler(logging.Handler):
+class UnblockedHandler(logging.Handler):
     """
-    Writes to a pipe, a socket, a terminal or a file, without blocking on a slow reader.
+    Writes in a thread of its own: a log driver that stops reading must not stop the process.
 
-    A log driver that stops reading must not stop the process. The handler waits ``WAIT_SECONDS``
-    for it, and not again until it reads, except at the end of the process. Lines that cannot be
-    written now are kept until the next line, up to ``KEPT_BYTES``; further lines are dropped and
-    counted. The same applies to a full disk and a closed pipe.
+    Lines that cannot be written now are kept, up to ``KEPT_LINES``; further ones are dropped and
+    counted. The end of the process waits ``WAIT_SECONDS`` for them.
+
+    Raises:
+        RuntimeError: No thread can be started.
     """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = _unblocked(descriptor)
-        self._poll = select.poll()
-        self._poll.register(self._descriptor, select.POLLOUT)
-        self._is_read = True
-        self._kept = b""
+        self._lines: queue.Queue[bytes] = queue.Queue(KEPT_LINES)
         self._dropped = 0
+        threading.Thread(target=self._write, args=[descriptor], name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
         except Exception:  # noqa: BLE001 - as in every handler: lose the line, not the process
             self.handleError(record)
-            return
-        self.flush()
-        if self._kept and len(self._kept) + len(line) > KEPT_BYTES:
-            self._dropped += 1
-            return
-        self._kept += line
-        self.flush()
+
+    def _write(self, descriptor: int) -> None:
+        while True:
+            line = self._lines.get()
+            with suppress(OSError):  # a full disk, a closed pipe
+                while line:
+                    line = line[os.write(descriptor, line) :]
+            self._lines.task_done()
+            if self._dropped and self._lines.empty():
+                count, self._dropped = self._dropped, 0
+                get_logger("logs").warning("log_lines_dropped", lines=count)
 
     def flush(self) -> None:
-        with suppress(OSError):
-            while self._kept and self._is_writable():
-                # A writable pipe accepts this much without blocking, if it has no other writer.
-                written = os.write(self._descriptor, self._kept[: select.PIPE_BUF])
-                self._kept = self._kept[written:]
-        if self._dropped and not self._kept:
-            count, self._dropped = self._dropped, 0
-            get_logger("logs").warning("log_lines_dropped", lines=count)
-
-    def _is_writable(self) -> bool:
-        wait_seconds = WAIT_SECONDS if self._is_read else 0.0
-        self._is_read = bool(self._poll.poll(wait_seconds * 1000))
-        return self._is_read
-
-    def close(self) -> None:
-        self._is_read = True
-        self.flush()
-        super().close()
-
-
-def _unblocked(descriptor: int) -> int:
-    """
-    Reopen a pipe or terminal: O_NONBLOCK would otherwise affect all processes that share it.
-
-    A write to a terminal may block although it is writable. A pipe of another user, as in some
-    container runtimes, cannot be reopened and is used as it is.
-    """
-    with suppress(OSError):
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-            return os.open(f"/proc/self/fd/{descriptor}", flags)
-    return descriptor
+        until = time.monotonic() + WAIT_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -124,23 +102,15 @@ def configure(
     shared: list[Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        TimeStamper(fmt="iso", utc=True),
     ]
-    final: list[Processor] = [_for_programs, structlog.processors.JSONRenderer(json_text)]
+    final: list[Processor] = [_for_programs, JSONRenderer(json_text)]
     if form == "console" or (form is None and out.isatty()):
         renderer = structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True)
         final = [_for_people, renderer]
-    handler = DescriptorHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                *final,
-            ],
-        )
-    )
+    handler = UnblockedHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
+    final = [ProcessorFormatter.remove_processors_meta, format_exc_info, *final]
+    handler.setFormatter(ProcessorFormatter(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -151,7 +121,7 @@ def configure(
         processors=[
             structlog.stdlib.filter_by_level,
             *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,

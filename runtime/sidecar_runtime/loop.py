@@ -1,35 +1,29 @@
 """
 Runs cycles: decides when the next one starts, what its end means, and when the process stops.
 
-The main thread decides (:class:`Loop`). Signal handlers, the trigger and the threads that run
+The main thread decides (:class:`Loop`). Signal handlers, the trigger and the thread that runs
 cycles only put events into its queue.
 """
 
 import gc
 import random
-import select
 import signal
-import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
 
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.health import Health, Outcome, Session, Sidecar
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
-from sidecar_runtime.sidecar import Session, Sidecar
 
-# How many cycles may ignore their revoked fence, each with its thread (stuck in a system call).
-# Then no new cycle starts, the heartbeat ages, and the liveness probe restarts the container.
-STUCK_THREADS = 3
+# A signal that arrives right before a wait begins is noticed at its end (once in 1,500 SIGTERMs).
+TICK_SECONDS = 0.5
 
 log = get_logger("sidecar")
 
@@ -110,62 +104,15 @@ class Running(NamedTuple):
     again: Event | None = None
 
 
-class Events:
-    """
-    The queue, read by the main thread; ``put`` is safe in signal handlers.
-
-    Not ``queue.SimpleQueue``: if a signal arrives just before its ``get`` blocks, the Python
-    handler runs only when something else ends the wait (seen once in 1,500 SIGTERMs). A socket has
-    no such gap: the C handler writes a byte (``signal.set_wakeup_fd``), and that byte ends the
-    wait.
-    """
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._wake, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
-
-    def put(self, event: Event) -> None:
-        """
-        Add an event and end the wait.
-        """
-        self._events.append(event)
-        with suppress(OSError):  # full: the reader wakes up regardless; closed: no reader is left
-            self._waker.send(b"\0")
-
-    def get(self, until: float) -> Event | None:
-        """
-        Return the next event, or None at this monotonic time.
-        """
-        while not self._events:
-            left = min(until - time.monotonic(), threading.TIMEOUT_MAX)
-            if left <= 0:
-                return None
-            if select.select([self._wake], [], [], left)[0]:
-                self._wake.recv(4096)
-        return self._events.popleft()
-
-    @contextmanager
-    def of_signals(self) -> Iterator[None]:
-        """
-        Turn signals into events; afterwards the queue is closed, and later events are lost.
-        """
-        with self._wake, self._waker, ExitStack() as before:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                handler = signal.signal(number, lambda n, _: self.put(signal.Signals(n)))
-                before.callback(signal.signal, number, handler)
-            fd = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-            before.callback(signal.set_wakeup_fd, fd)
-            yield
-
-
-def start_scheduler(put: Callable[[Event], object]) -> Any | None:
+def start_scheduler(put: Callable[[Event], object]) -> Any:
     """
     Start APScheduler, which triggers the cycles of a daemon: its job only puts an event.
 
     The job runs in the scheduler's own thread (``debug``), because a pool is joined at exit: a job
-    that sleeps 6 s delays SIGTERM by 6 s (measured). Return None if no thread can be started: the
-    loop's own clock then does the same.
+    that sleeps 6 s delays SIGTERM by 6 s (measured).
+
+    Raises:
+        RuntimeError: No thread can be started.
     """
     # Not in one-shots: it is a quarter of the imports in each task pod.
     from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
@@ -174,16 +121,13 @@ def start_scheduler(put: Callable[[Event], object]) -> Any | None:
     # The loop sets each time. An interval is counted up, one by one, if the clock is set from 1970
     # to today: of this one there are few.
     scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle", misfire_grace_time=None)
-    try:
-        scheduler.start()
-    except RuntimeError:
-        return None
+    scheduler.start()
     return scheduler
 
 
-class Workers:
+class Worker:
     """
-    The daemon thread that runs cycles, one at a time, and those that have not returned from theirs.
+    The daemon thread that runs cycles, one at a time; all of them in one session.
 
     Args:
         report: Called in the thread at the end of a cycle.
@@ -192,53 +136,44 @@ class Workers:
     def __init__(self, begin: Callable[[], Session], report: Callable[[Finished], object]) -> None:
         self._begin = begin
         self._report = report
-        self._requests: SimpleQueue[Fence | None] | None = None
-        self._last: Fence | None = None
-        self._unreturned: set[Fence] = set()
+        self._requests: SimpleQueue[Fence] | None = None
+        self._is_busy = False
 
     def start(self, fence: Fence) -> None:
         """
         Run a cycle under this fence.
 
-        The thread is reused. If it has not returned, it is replaced, and ends once it does.
-
         Raises:
             RuntimeError: No thread can be started.
-            SidecarError: Too many cycles have not returned.
+            SidecarError: An abandoned cycle has not returned (stuck in a system call). No other one
+                can run; the heartbeat ages, and the liveness probe restarts the container.
         """
-        if self._requests is not None and self._last in self._unreturned:
-            self._requests.put(None)
-            self._requests = None
-        if len(self._unreturned) >= STUCK_THREADS:
-            log.error("cycle_threads_stuck", threads=STUCK_THREADS)
-            said = f"{STUCK_THREADS} abandoned cycles have not returned"
-            raise SidecarError("cycle_timeout", said, "The liveness probe restarts the container.")
+        if self._is_busy:
+            said, advice = "an abandoned cycle has not returned", "Liveness restarts the container."
+            raise SidecarError("cycle_timeout", said, advice)
         if self._requests is None:
-            requests: SimpleQueue[Fence | None] = SimpleQueue()
+            requests: SimpleQueue[Fence] = SimpleQueue()
             threading.Thread(target=self._work, args=[requests], name="cycle", daemon=True).start()
             self._requests = requests
-        self._last = fence
-        self._unreturned.add(fence)
+        self._is_busy = True
         self._requests.put(fence)
 
-    def _work(self, requests: SimpleQueue[Fence | None]) -> None:
+    def _work(self, requests: SimpleQueue[Fence]) -> None:
         session: Session | None = None
-        while (fence := requests.get()) is not None:
+        while True:
+            fence = requests.get()
             end: Outcome | BaseException
             try:
-                if session is None:
-                    session = self._begin()
+                session = session or self._begin()
                 end = session.cycle(fence)
             except BaseException as error:  # noqa: BLE001 - the main thread decides
                 end = error
-            self._unreturned.discard(fence)
+            self._is_busy = False
             self._report(Finished(fence, end))
             if not isinstance(end, Outcome):
                 # The traceback keeps the cycle's objects, downloads too, alive in reference cycles.
                 del end
                 gc.collect()
-        if session is not None:
-            session.close()
 
 
 # --- what decides
@@ -260,8 +195,8 @@ class Loop:
         self._settings = settings
         self._health = health
         self._metrics = metrics
-        self._events = Events()
-        self._workers = Workers(sidecar.begin, self._report)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._worker = Worker(sidecar.begin, self._report)
         self._scheduler = None if settings.one_shot else start_scheduler(self._events.put)
         seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         self._give_up_at = time.monotonic() + seconds
@@ -281,16 +216,21 @@ class Loop:
         Raises:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
-        with self._events.of_signals():
-            try:
-                self._rest(0.0)
-                while self._state is not None:
-                    self._handle(self._events.get(min(self._state.until, self._give_up_at)))
-                return EXIT_DONE
-            finally:
-                self._revoke()
-                if self._scheduler is not None:
-                    self._scheduler.shutdown(wait=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
+        try:
+            self._rest(0.0)
+            while self._state is not None:
+                left = min(self._state.until, self._give_up_at) - time.monotonic()
+                try:
+                    self._handle(self._events.get(timeout=max(0.0, min(left, TICK_SECONDS))))
+                except Empty:
+                    self._act_in_time(self._state)
+            return EXIT_DONE
+        finally:
+            self._revoke()
+            if self._scheduler is not None:
+                self._scheduler.shutdown(wait=False)
 
     def _report(self, finished: Finished) -> None:
         """
@@ -299,10 +239,11 @@ class Loop:
         self._health.beat()
         self._events.put(finished)
 
-    def _handle(self, event: Event | None) -> None:
+    def _handle(self, event: Event) -> None:
         """
-        Act on one event, or on a deadline that is over.
+        Act on one event.
         """
+        state = self._state
         if isinstance(event, signal.Signals):
             log.info("signal_received", signal=event.name)
         match event:
@@ -311,12 +252,10 @@ class Loop:
             case signal.Signals():
                 self._revoke()
                 self._state = None
-            case Idle() if event is self._state:
+            case Idle() if event is state:
                 self._start()
-            case Finished():
-                self._finish(event)
-            case None:
-                self._act_in_time()
+            case Finished(fence, end) if isinstance(state, Running) and fence is state.fence:
+                self._settle(end)  # it was not abandoned
 
     def _ask(self, asker: Event) -> None:
         """
@@ -329,25 +268,18 @@ class Loop:
         elif isinstance(state, Idle) and (asker == signal.SIGHUP or not state.is_firm):
             self._start(is_asked_for=asker == signal.SIGHUP)
 
-    def _finish(self, finished: Finished) -> None:
-        """
-        Act on the end of a cycle, unless it was abandoned.
-        """
-        if isinstance(self._state, Running) and finished.fence is self._state.fence:
-            self._settle(finished.end)
-
-    def _act_in_time(self) -> None:
+    def _act_in_time(self, state: Idle | Running) -> None:
         """
         Give up, abandon a cycle that took too long, or start one, whatever the wall clock says.
         """
         if time.monotonic() >= self._give_up_at:
             raise self._gave_up("one_shot_deadline")
-        if isinstance(self._state, Running):
-            self._abandon(self._state.fence)
+        if time.monotonic() < state.until:
             return
-        if self._scheduler is not None:  # it uses the wall clock, which was set back
-            log.info("trigger_overdue")
-        self._start()
+        if isinstance(state, Running):
+            self._abandon(state.fence)
+        else:  # the scheduler uses the wall clock, which may have been set back
+            self._start()
 
     def _start(self, *, is_asked_for: bool = False) -> None:
         """
@@ -358,7 +290,7 @@ class Loop:
         if is_asked_for:
             log.info("cycle_started", signal="SIGHUP")
         try:
-            self._workers.start(fence)
+            self._worker.start(fence)
         except (RuntimeError, SidecarError) as error:
             self._settle(error)
 
@@ -412,9 +344,8 @@ class Loop:
         """
         grace_seconds = self.pace.clock_grace_seconds if self._scheduler else 0.0
         self._state = idle = Idle(time.monotonic() + seconds + grace_seconds, is_firm)
-        self._health.expect_cycle(seconds)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
-        self._health.expect_beat(seconds + late_seconds)
+        self._health.expect_cycle(seconds, late_seconds)
         if self._scheduler is not None:
             at = datetime.now(UTC) + timedelta(seconds=seconds)
             self._scheduler.modify_job("cycle", next_run_time=at, args=[idle])

@@ -74,12 +74,6 @@ class Family:
         """
         return self.series.setdefault(values, Series(self.buckets))
 
-    def remove(self, *values: str) -> None:
-        """
-        Remove the series with these values, if there is one.
-        """
-        self.series.pop(values, None)
-
 
 class Metrics:
     """
@@ -92,14 +86,9 @@ class Metrics:
         self.sidecar = sidecar
         self.families: dict[str, Family] = {}
         self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
-        text = "Failed cycles by reason."
-        self.failures = self.counter_by("reason", "sidecar_failures_total", text)
-        self.duration = self.family(
-            "histogram",
-            "sidecar_cycle_duration_seconds",
-            "Wall time of a cycle.",
-            buckets=DURATION_BUCKETS_SECONDS,
-        ).labels()
+        self.failures = self.counter_by("reason", "sidecar_failures_total", "Failures by reason.")
+        name, more = "sidecar_cycle_duration_seconds", {"buckets": DURATION_BUCKETS_SECONDS}
+        self.duration = self.family("histogram", name, "Wall time of a cycle.", **more).labels()
         text = "Unix time of the last cycle without a failure."
         self.last_success = self.gauge("sidecar_last_success_timestamp_seconds", text)
         text = "Unix time of the last published change."

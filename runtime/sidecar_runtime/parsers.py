@@ -7,6 +7,7 @@ A parser's attribute ``allowed`` describes the allowed values for the reference.
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -39,14 +40,18 @@ def utf_8(text: str) -> str:
     return text
 
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+# A bare number, or days, hours, minutes, seconds and milliseconds.
+_DURATION = re.compile(
+    r"(\d+(?:\.\d+)?)"
+    r"|(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?"
+)
+_DURATION_SECONDS = (1, 86400, 3600, 60, 1, 0.001)
 
 
-WEEK_SECONDS = 7 * 86400.0
 YEAR_SECONDS = 365 * 86400.0
 
 
-def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[str], float]:
+def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[str], float]:
     """
     Return a parser of durations to seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
     """
@@ -55,15 +60,11 @@ def duration(at_least: float = 0.0, at_most: float = WEEK_SECONDS) -> Callable[[
 
     @allows(words)
     def parse(text: str) -> float:
-        compact = text.strip().replace(" ", "")
-        if re.fullmatch(r"\d+(\.\d+)?", compact):
-            seconds = float(compact)
-        else:
-            match = _DURATION.fullmatch(compact)
-            if not compact or match is None:
-                raise ValueError(f"is not {words}")
-            days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
-            seconds = days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
+        match = _DURATION.fullmatch(text.replace(" ", ""))
+        if not text.strip() or match is None:
+            raise ValueError(f"is not {words}")
+        given = zip(match.groups("0"), _DURATION_SECONDS, strict=True)
+        seconds = sum(float(number) * unit for number, unit in given)
         if not at_least <= seconds <= at_most:
             raise ValueError(f"is not between {at_least:g}s and {most}")
         return seconds
@@ -168,16 +169,12 @@ def http_url(text: str) -> str:
     """
     Parse an http or https URL without a query.
     """
-    try:
+    with suppress(ValueError):
         url = urlsplit(text.strip())
-        is_fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        is_fine = is_fine and re.fullmatch(r"[!-~]+", text.strip()) is not None
-        is_fine = is_fine and not (url.query or url.fragment)
-    except ValueError:
-        is_fine = False
-    if not is_fine:
-        raise ValueError("is not http(s)://HOST[:PORT]")
-    return text.strip()
+        is_plain = re.fullmatch(r"https?://[!-~]+", text.strip()) is not None
+        if is_plain and url.hostname and url.port != 0 and not (url.query or url.fragment):
+            return text.strip()
+    raise ValueError("is not http(s)://HOST[:PORT]")
 
 
 @allows("HOST:PORT or :PORT, such as :9811, 127.0.0.1:9811 or [::1]:9811")

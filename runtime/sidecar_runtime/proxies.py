@@ -18,20 +18,16 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+from sidecar_runtime.errors import Problem
+
 METADATA = (
-    "169.254.169.254",
-    "169.254.170.2",
-    "169.254.170.23",
-    "fd00:ec2::23",
-    "fd00:ec2::254",
-    "[fd00:ec2::23]",  # as urllib reads it
-    "[fd00:ec2::254]",
+    "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::23,fd00:ec2::254,"
+    "[fd00:ec2::23],[fd00:ec2::254]"  # as urllib reads them
 )
 """
 The addresses of EC2's, ECS's and EKS's metadata services. Each node has its own: through a proxy
 they do not answer, or with the credentials of the proxy's node.
 """
-METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 
 _WITH_PORT = re.compile(r"([^:]+|\[.+\]):(\d+)")
 # No name ends in a number: that is an address with a mistake in it.
@@ -46,6 +42,19 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
     if not proxy or is_excepted(host, port, environ):
         return None
     return proxy if "//" in proxy else f"http://{proxy}"  # http:// is often omitted
+
+
+def unsupported(url: str, environ: Mapping[str, str]) -> list[Problem]:
+    """
+    Return the proxy for requests to a URL as a problem, unless it is ``http://HOST[:PORT]``.
+    """
+    there = urlsplit(url)
+    port = there.port or (443 if there.scheme == "https" else 80)
+    proxy = proxy_for(there.scheme, there.hostname or "", port, environ)
+    if proxy is None or re.fullmatch(r"http://[^/]+/?", proxy):
+        return []
+    name, shown = variable(f"{there.scheme}_proxy", environ), re.sub("//.*@", "//***@", proxy)
+    return [Problem(name, shown, "is not http://HOST:PORT, the only supported kind of proxy")]
 
 
 def is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:
@@ -66,14 +75,6 @@ def ignored(environ: Mapping[str, str]) -> dict[str, str]:
     return {variable("no_proxy", environ): why} if wrong else {}
 
 
-def configured(environ: Mapping[str, str]) -> str:
-    """
-    Return the proxies that are set, as ``NAME=URL`` without passwords; empty if there are none.
-    """
-    names = [variable(name, environ) for name in ("https_proxy", "http_proxy")]
-    return ", ".join(f"{n}={environ[n].rpartition('@')[2]}" for n in names if environ.get(n))
-
-
 def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return variables that give ``NO_PROXY`` this meaning in programs that are not ours, as far as
@@ -84,8 +85,7 @@ def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     if not any(name.lower().endswith("_proxy") for name in environ):
         return {}
     entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ) if e != "*"]
-    endpoint = urlsplit(environ.get(METADATA_ENDPOINT, "")).hostname or ""
-    text = ",".join([*entries, *METADATA, endpoint])
+    text = ",".join([*entries, METADATA])
     if "*" in _entries(environ):
         text = "*"  # others read it only if it is the only entry
     return {"no_proxy": text, "NO_PROXY": text}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import FALSE, bind_address, boolean, choice, count, duration, utf_8
+from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration, utf_8
 
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
@@ -27,12 +27,7 @@ _INJECTED = re.compile(r"_SERVICE_HOST$|_PORT(_|$)")
 # AWS_BUCKET, but not PATH and DEST_PATH.
 _LIKENESS = 0.75
 
-_NO_DRY_RUN = "is not supported: cycles write. Unset it; `check` writes nothing, nor does `diff`"
-
-_ENDS = f"""\
-exit codes: 0 stopped, or the one-shot succeeded; 1 a bug; 2 wrong settings; 3 gave up, or check
-  found a problem; exceptions: {DOCS}/reference/settings.md#exit-codes
-signals: SIGHUP triggers a cycle; SIGTERM stops the process"""
+_ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
 
 # A URL should not contain a password, but some do; it must not appear in an error.
 # It may contain a bare / or @, so everything up to the last @ of the line is hidden. The group is
@@ -188,7 +183,8 @@ def load(
     Args:
         instead: Wrong names of a setting without which a start would do harm, each with the right
             name; refused unless that is set, too.
-        check: Rules across settings; called when each setting is valid on its own.
+        check: Rules across settings. A wrong setting has its default then, or ``…`` if it is
+            required; problems that mention one are dropped.
 
     Returns:
         The settings, and the variables with the prefix that resemble no setting, for a warning.
@@ -197,27 +193,46 @@ def load(
         SettingsError: One or more settings are wrong; it lists all of them. A variable with the
             prefix that resembles a setting is one of them.
     """
-    specs = specs_of(cls, prefix)
+    specs, names = specs_of(cls, prefix), names_of(cls, prefix)
     given = {name: text.strip() for name, text in environ.items() if text.strip()}
-    problems, unknown = _check_names(names_of(cls, prefix), prefix, given, instead)
-    values: dict[str, Any] = dict.fromkeys(specs)
+    problems, unknown = _check_names(names, prefix, given, instead)
+    values: dict[str, Any] = {}
     for field, spec in specs.items():
-        text = given.get(spec.variable, spec.default)
-        if text is not None:
-            try:
-                values[field] = spec.parse(utf_8(text))
-            except ValueError as error:
-                problems.append(Problem(spec.variable, spec.show(text), str(error)))
-        elif spec.required:
-            near = _nearest(spec.variable, given.keys() - names_of(cls, prefix))
-            hint = f" ({near} is set: is it a typo?)" if near else ""
-            problems.append(Problem(spec.variable, "", f"is missing: {spec.allowed}{hint}"))
-    if not problems:
-        settings = cls(variable_prefix=prefix, **values)
-        problems = check(settings)
-        if not problems:
-            return settings, unknown
-    raise SettingsError([*problems, *(Problem(name, None, "is not a setting") for name in unknown)])
+        text = given.get(spec.variable)
+        try:
+            values[field] = _parse(spec, text, given.keys() - names)
+        except ValueError as error:
+            problems.append(Problem(spec.variable, spec.show(text or ""), str(error)))
+            # For the rules across settings; what they say about this one is dropped.
+            values[field] = "…" if spec.required else _parse(spec, None, ())
+    settings = cls(variable_prefix=prefix, **values)
+    wrong = _mentioned(names, problems)
+    problems += [problem for problem in check(settings) if not _mentioned(wrong, [problem])]
+    if problems:
+        strangers = [Problem(name, None, "is not a setting") for name in unknown]
+        raise SettingsError([*problems, *strangers])
+    return settings, unknown
+
+
+def _parse(spec: Spec, text: str | None, strangers: Iterable[str]) -> Any:
+    """
+    Return the value of a setting; `text` is None if it is unset.
+
+    Raises:
+        ValueError: It is wrong or missing.
+    """
+    text = spec.default if text is None else text
+    if text is not None:
+        return spec.parse(utf_8(text))
+    if spec.required:
+        near = _nearest(spec.variable, strangers)
+        hint = f" ({near} is set: is it a typo?)" if near else ""
+        raise ValueError(f"is missing: {spec.allowed}{hint}")
+    return None
+
+
+def _mentioned(names: Set[str], problems: Iterable[Problem]) -> Set[str]:
+    return names & set(re.findall(r"\w+", " ".join(map(str, problems))))
 
 
 def _check_names(
@@ -226,20 +241,16 @@ def _check_names(
     """
     Return a problem for each typo, and the names with the prefix that resemble no setting.
     """
-    dry = [name for name in ("DRY_RUN", f"{prefix}DRY_RUN") if name not in known]
-    strangers = sorted(given.keys() - known - set(dry))
-    ours = [name for name in strangers if name.startswith(prefix) and not _INJECTED.search(name)]
+    strangers = sorted(given.keys() - known)
+    ours = [n for n in strangers if n.startswith(prefix) and not _INJECTED.search(n)]
     plain = {name.removeprefix(prefix): name for name in known}
-    meant = {name: plain.get(_nearest(name.removeprefix(prefix), plain), "") for name in ours}
+    meant = {n: plain.get(_nearest(n.removeprefix(prefix), plain), "") for n in ours}
     meant |= {n: right for n, right in instead.items() if n in given and right not in given}
     problems = [
         Problem(name, None, f"is not a setting; did you mean {right}?")
         for name, right in meant.items()
         if right
     ]
-    # Ignoring it would write where a person expects that nothing is written.
-    wrong = [name for name in dry if given.get(name, "false").lower() not in FALSE]
-    problems += [Problem(name, given[name], _NO_DRY_RUN) for name in wrong]
     return problems, [name for name, right in meant.items() if not right]
 
 
@@ -254,12 +265,11 @@ def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) ->
     """
     Return the settings that differ from the defaults, as they were written, without passwords.
     """
-    found = {}
-    for spec in specs_of(cls, prefix).values():
-        text = environ.get(spec.variable, "").strip()
-        if text and text != spec.default:
-            found[spec.variable] = spec.show(text)
-    return found
+    given = {
+        spec: environ.get(spec.variable, "").strip() for spec in specs_of(cls, prefix).values()
+    }
+    changed = {spec: text for spec, text in given.items() if text not in ("", spec.default)}
+    return {spec.variable: spec.show(text) for spec, text in changed.items()}
 
 
 def describe(cls: type[Any], prefix: str, also: str) -> str:
@@ -279,8 +289,6 @@ def describe(cls: type[Any], prefix: str, also: str) -> str:
 
 
 def _default(spec: Spec) -> str:
-    if spec.required:
-        return "required"
     if spec.default is None:
-        return "unset"
-    return f"default {spec.default}" if spec.default else "default empty"
+        return "required" if spec.required else "unset"
+    return f"default {spec.default or 'empty'}"

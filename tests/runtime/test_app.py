@@ -2,28 +2,20 @@
 The process: how it ends, its daemon, its command line, and its pod.
 """
 
-import array
-import fcntl
 import json
-import socket
 import subprocess
 import sys
-import termios
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
-from sidecar_runtime.app import find_pod, make_parser
-from sidecar_runtime.settings import CommonSettings
 from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
 # A Linux pipe holds 64 KiB, and a log line is shorter than a page.
-FULL_BYTES = 60_000
 
 PROGRAM = """
 import os, sys, threading, time, urllib.request
@@ -134,63 +126,7 @@ def test_the_last_log_line_has_the_cause_of_the_end(
     assert ({"event": event} | said).items() <= lines[-1].items()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "raise ValueError('bug')",
-        "raise KeyboardInterrupt",
-    ],
-)
-def test_a_bug_exits_with_code_1_and_a_traceback(body: str) -> None:
-    code, lines = run(body)
-
-    assert code == 1
-    assert lines[-1]["event"] == "sidecar_crashed"
-    assert "Traceback" in lines[-1]["exception"] and "in main" in lines[-1]["exception"]
-
-
 # --- run_daemon
-
-
-def test_watch_can_trigger_a_cycle() -> None:
-    body = """given = []
-    def wakes(fence):
-        given[0]()
-        return CHANGED
-    return daemon(wakes, GaveUp('stop', ''), INTERVAL='1h', MAX_FAILURES='1', watch=given.append)"""
-
-    code, lines = run(body)
-
-    assert code == 3
-    assert ["cycle_finished", "cycle_failed"] == [
-        line["event"] for line in lines if line["event"].startswith("cycle_")
-    ]
-
-
-def test_begin_logs_applies_the_level_and_warns_about_unknown_variables() -> None:
-    code, lines = run(
-        "begin_logs(settings_of(LOG_LEVEL='warning'), ['BOX_STRANGE']);"
-        "logs.get_logger('x').info('hushed'); return 0"
-    )
-
-    assert code == 0
-    assert [("setting_unknown", "BOX_STRANGE")] == [
-        (line["event"], line["setting"]) for line in lines
-    ]
-
-
-def test_exits_with_141_if_the_reader_of_its_output_leaves() -> None:
-    """`head` leaves early. The exit code is that of a shell for SIGPIPE; there is no traceback."""
-    body = "print('first', flush=True); sys.stdin.read(); print('second', flush=True)"
-    with start(body, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        process.stdout = None
-
-        _, err = process.communicate(timeout=30)
-
-    assert (141, "") == (process.returncode, err)
 
 
 CYCLES = """
@@ -228,99 +164,7 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm(tmp_path: Path) -> None
     assert (0, "") == (process.returncode, err)
 
 
-@pytest.mark.parametrize("is_err_closed", [False, True], ids=["log", "both"])
-def test_a_daemon_runs_and_stops_normally_after_its_log_pipe_closes(
-    tmp_path: Path, *, is_err_closed: bool
-) -> None:
-    err = subprocess.STDOUT if is_err_closed else subprocess.PIPE
-    with (
-        unread_pipe() as pipe,
-        start(cycles(tmp_path), stdout=pipe.writer, stderr=err) as process,
-    ):
-        wait_until(lambda: count_cycles(tmp_path) > 2, "it runs cycles")
-        pipe.close_reader()
-        before = count_cycles(tmp_path)
-        wait_until(lambda: count_cycles(tmp_path) > before + 5, "it runs more")
-        process.terminate()
-        _, said = process.communicate(timeout=20)
-
-    assert 0 == process.returncode
-    assert not said
-
-
-def _waiting_bytes(pipe: IO[bytes] | IO[str] | None) -> int:
-    found = array.array("i", [0])
-    fcntl.ioctl(pipe, termios.FIONREAD, found)  # type: ignore[arg-type]
-    return found[0]
-
-
-def test_a_command_waits_for_a_slow_reader_of_its_log() -> None:
-    body = "for n in range(3_000): logs.get_logger('x').info('said', n=n)"
-    with start(f"{body}\n    return 0") as process:
-        assert process.stdout is not None
-        wait_until(lambda: _waiting_bytes(process.stdout) > FULL_BYTES, "the pipe is full")
-        numbers = [json.loads(line)["n"] for line in process.stdout]
-
-    assert list(range(3_000)) == numbers
-
-
 # --- the command line
 
 
-@pytest.mark.parametrize(
-    ("argument", "said"),
-    [
-        ("--version", "some-sidecar "),
-        ("--help", "SOME_HTTP_BIND"),
-        ("--help", "also reads: OTHER\n"),
-    ],
-)
-def test_version_and_help_work_without_settings(
-    argument: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        some_parser().parse_args([argument])
-
-    assert said in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("arguments", [["--bucket", "x"], ["check", "--interval=5"]])
-def test_an_option_is_rejected_with_a_hint_at_environment_variables(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    parser = some_parser()
-    parser.add_subparsers(metavar="COMMAND").add_parser("check")
-
-    with pytest.raises(SystemExit, match="2"):
-        parser.parse_args(arguments)
-
-    hint = "Settings are environment variables, not options. Run some-sidecar --help for a list.\n"
-    assert capsys.readouterr().err.endswith(hint)
-
-
-def some_parser() -> ArgumentParser:
-    return make_parser(
-        "some-sidecar",
-        "It does something.",
-        CommonSettings,
-        "SOME_",
-        "SOME=1 some-sidecar",
-        "OTHER",
-    )
-
-
 # --- the pod
-
-
-def test_uses_the_downward_api(tmp_path: Path) -> None:
-    given = {"POD_NAME": "box-0", "POD_NAMESPACE": "airflow", "NODE_NAME": "node-1"}
-
-    found = find_pod(given, str(tmp_path / "namespace"))
-    assert {"name": "box-0", "namespace": "airflow", "node": "node-1"} == found
-
-
-def test_falls_back_to_host_name_and_service_account_namespace(tmp_path: Path) -> None:
-    (tmp_path / "namespace").write_text("airflow\n")
-
-    found = find_pod({}, str(tmp_path / "namespace"))
-    assert {"name": socket.gethostname(), "namespace": "airflow", "node": ""} == found

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.asking.answers import NAME, Answers
-from sidecar_runtime.asking.asked import FAILED_SECONDS, MOST, Asked, AskMetrics
+from sidecar_runtime.asking import FAILED_SECONDS, MOST, NAME, Answers, Asked, AskMetrics
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.metrics import Metrics
-from tests.runtime.recording import Log
 from tests.support.airflow.asking import ask
 from tests.support.machine.clocks import Clock
 
@@ -49,16 +47,8 @@ def test_each_revision_is_pending_once_in_the_order_of_requests(asked: Asked) ->
 
     assert [None] * 4 == [asked.ask(name) for name in ("b", "a", "b", "a")]
 
-    assert ["b", "a"] == asked.waiting()
+    assert ["b", "a"] == list(asked.waiting)
     assert 2 == len(woken)
-
-
-def test_a_fetched_revision_can_be_requested_again(asked: Asked) -> None:
-    asked.ask("a")
-    asked.settle("a")
-
-    assert [] == asked.waiting()
-    assert asked.ask("a") is None and ["a"] == asked.waiting()
 
 
 def test_a_failure_is_returned_until_it_expires(asked: Asked, clock: Clock) -> None:
@@ -66,10 +56,10 @@ def test_a_failure_is_returned_until_it_expires(asked: Asked, clock: Clock) -> N
     asked.settle("a", FAILURE)
     clock.seconds += FAILED_SECONDS - 0.1
 
-    assert FAILURE is asked.ask("a") and [] == asked.waiting()
+    assert FAILURE is asked.ask("a") and [] == list(asked.waiting)
 
     clock.seconds += 0.2
-    assert asked.ask("a") is None and ["a"] == asked.waiting()
+    assert asked.ask("a") is None and ["a"] == list(asked.waiting)
 
 
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:
@@ -79,41 +69,10 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) ->
 
     refused = asked.ask("one more")
     assert refused is not None and "request_limit" == refused.reason
-    assert "one more" not in asked.waiting()
+    assert "one more" not in list(asked.waiting)
 
     asked.settle("0")
     assert asked.ask("one more") is None
-
-
-def test_failures_do_not_count_toward_the_limit_of_pending_revisions(asked: Asked) -> None:
-    for number in range(2 * MOST):
-        assert asked.ask(str(number)) is None
-        asked.settle(str(number), FAILURE)
-
-    assert asked.ask("one more") is None
-    assert FAILURE is asked.ask(str(2 * MOST - 1))
-    assert asked.ask("0") is None  # forgotten: only the last MOST failures are remembered
-
-
-def test_refuses_requests_during_an_outage_and_keeps_earlier_ones_pending(
-    asked: Asked,
-) -> None:
-    woken: list[None] = []
-    asked.wake = lambda: woken.append(None)
-    asked.ask("before")
-    asked.outage = SidecarError("server_error", "S3 answers 503")
-
-    for name in ("a", "before"):
-        refused = asked.ask(name)
-        assert refused is not None and ("request_in_outage", "S3 answers 503") == (
-            refused.reason,
-            refused.message,
-        )
-    assert ["before"] == asked.waiting()
-    assert 1 == len(woken)
-
-    asked.outage = None
-    assert asked.ask("before") is None
 
 
 # --- the socket
@@ -146,7 +105,7 @@ def test_answers_with_a_status_code_for_each_state(
         (404, {"reason": "release_missing", "error": "there is none"}),
         (503, {"reason": "endpoint_unreachable", "error": "nobody answers"}),
     ] == [ask(tmp_path, f"/revisions/{name}") for name in (THERE, AWAY, GONE, FAILED)]
-    assert [AWAY] == asked.waiting()
+    assert [AWAY] == list(asked.waiting)
 
 
 def test_refuses_invalid_paths_and_requests_no_revision(
@@ -154,34 +113,7 @@ def test_refuses_invalid_paths_and_requests_no_revision(
 ) -> None:
     assert dict.fromkeys(HOSTILE, 404) == {path: ask(tmp_path, path)[0] for path in HOSTILE}
     assert 405 == ask(tmp_path, f"/revisions/{THERE}", "DELETE")[0]
-    assert [] == asked.waiting() and [NAME] == os.listdir(tmp_path)
-
-
-def test_the_next_process_replaces_the_socket(asked: Asked, store: int, tmp_path: Path) -> None:
-    before = os.stat(tmp_path / NAME).st_ino
-    next_one = answers_of(asked)
-    next_one.follow(store, lambda _: True, Fence())
-
-    assert before != os.stat(tmp_path / NAME).st_ino
-    assert 200 == ask(tmp_path, f"/revisions/{AWAY}")[0]
-    next_one.close()
-
-
-def test_a_store_without_sockets_is_reported_once(tmp_path: Path, asked: Asked, log: Log) -> None:
-    """Every cycle retries to create a missing socket."""
-    answers = answers_of(asked)
-
-    def warnings_of_three_cycles(store: str) -> int:
-        before = len(log.events("ask_socket_unavailable"))
-        for _ in range(3):
-            folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
-            answers.follow(folder, lambda _: False, Fence())
-            os.close(folder)
-        return len(log.events("ask_socket_unavailable")) - before
-
-    stores = ["/proc/self", "/proc/self", str(tmp_path), "/proc/self"]
-    assert [1, 0, 0, 1] == [warnings_of_three_cycles(store) for store in stores]
-    answers.close()
+    assert [] == list(asked.waiting) and [NAME] == os.listdir(tmp_path)
 
 
 def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(asked: Asked) -> None:
@@ -194,6 +126,6 @@ def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(asked: Asked
     with pytest.raises(CycleAbandoned), answers.answering(first):
         raise CycleAbandoned
 
-    assert [AWAY] == asked.waiting()
+    assert [AWAY] == list(asked.waiting)
     failure = asked.ask(first)
     assert failure is not None and "cycle_timeout" == failure.reason

@@ -93,54 +93,6 @@ def test_revoke_does_not_wait_indefinitely_for_a_stuck_publish(
         pytest.fail("published after the end")
 
 
-def test_a_publish_that_waited_for_another_is_abandoned_after_revoke(
-    fence: Fence, publish: Callable[[Fence], Publish]
-) -> None:
-    in_flight = publish(fence)
-    came: list[str] = []
-
-    def second() -> None:
-        try:
-            with fence:
-                came.append("published")
-        except CycleAbandoned:
-            came.append("abandoned")
-
-    thread = start(second, until="__enter__")
-    fence.revoke()
-    in_flight.end()
-    thread.join(10)
-
-    assert came == ["abandoned"]
-
-
-def test_revoke_calls_back_before_it_waits(
-    patient: Fence, publish: Callable[[Fence], Publish]
-) -> None:
-    """The callback can end a publish that hangs on the network or on a child."""
-    in_flight = publish(patient)
-    patient.on_revoke(in_flight.may_end.set)
-
-    patient.revoke()
-
-    assert in_flight.has_ended
-
-
-def test_revoke_calls_all_callbacks_except_forgotten_ones(fence: Fence) -> None:
-    told: list[str] = []
-
-    def first() -> None:
-        told.append("first")
-
-    fence.on_revoke(first)
-    fence.on_revoke(lambda: told.append("second"))
-    fence.on_revoke(lambda: told.append("third"))
-    fence.forget(first)
-    assert told == []
-    fence.revoke()
-    assert told == ["second", "third"]
-
-
 def test_revoke_ends_a_wait(fence: Fence) -> None:
     ended = threading.Event()
 

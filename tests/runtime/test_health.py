@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.health import PAST_CYCLES, QUIET, Health, Outcome, Result
+from sidecar_runtime.health import QUIET, Health, Outcome, Result
 from tests.support.machine.clocks import Clock
 
 FAILED = Outcome("error", problem=SidecarError("access_denied", "may not", "allow it"))
@@ -27,24 +27,13 @@ def test_is_alive_while_the_heartbeat_is_younger_than_the_limit(
 ) -> None:
     assert health.is_alive, "no cycle has ended yet"
     health.beat()
-    health.expect_beat(30)
+    health.expect_cycle(0, 30)
 
     clock.seconds += 29.5
     assert health.is_alive
     clock.seconds += 0.5
     assert not health.is_alive
     assert health.beat_age_seconds == 30
-
-
-def test_only_a_heartbeat_makes_it_alive_again(health: Health, clock: Clock) -> None:
-    health.expect_beat(30)
-    clock.seconds += 31
-
-    health.record(FAILED, 0.1)
-    health.expect_cycle(1)
-    assert not health.is_alive
-    health.beat()
-    assert health.is_alive
 
 
 def test_a_success_resets_the_failures(health: Health) -> None:
@@ -69,14 +58,6 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
     assert health.past_cycles()[0].outcome.problem is health.last_error
 
 
-def test_past_cycles_are_bounded_and_newest_first(health: Health) -> None:
-    for number in range(PAST_CYCLES + 5):
-        health.record(Outcome("changed", str(number)), 0.1)
-
-    past = [cycle.outcome.revision for cycle in health.past_cycles()]
-    assert [str(number) for number in range(PAST_CYCLES + 4, 4, -1)] == past
-
-
 @pytest.mark.parametrize("result", get_args(Result))
 def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
     for each in ("changed", result, result, "error", result):
@@ -84,13 +65,6 @@ def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) ->
 
     repeated = [result] if result in QUIET else [result, result]
     assert [result, "error", *repeated, "changed"] == results(health)
-
-
-def test_a_quiet_cycle_that_published_keeps_its_line(health: Health) -> None:
-    for counts in ({"files_published": 1}, {}, {}):
-        health.record(Outcome("partial", counts=counts), 0.1)
-
-    assert ["partial", "partial"] == results(health)
 
 
 def test_a_problem_lasts_from_its_first_cycle_to_its_last(
@@ -103,12 +77,3 @@ def test_a_problem_lasts_from_its_first_cycle_to_its_last(
     assert (5.0, 7.0) == (health.failing_since, health.last_error_at)
     health.record(Outcome("changed"), 0.1)
     assert health.failing_since is None
-
-
-def test_the_wait_until_the_next_cycle_is_never_negative(health: Health, clock: Clock) -> None:
-    assert health.next_cycle_in_seconds is None
-    health.expect_cycle(10)
-    clock.seconds += 4
-    assert 6 == health.next_cycle_in_seconds
-    clock.seconds += 10
-    assert 0 == health.next_cycle_in_seconds

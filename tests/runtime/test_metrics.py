@@ -34,17 +34,6 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return registry_of(metrics.families).get_sample_value(name, {"sidecar": "box-sync", **labels})
 
 
-def test_exports_the_common_metrics_with_their_types(metrics: Metrics) -> None:
-    metrics.cycles("changed").inc()
-    metrics.failures("access_denied").inc()
-    families = {family.name: family for family in text_string_to_metric_families(exposed(metrics))}
-
-    assert COMMON.items() <= {name: family.type for name, family in families.items()}.items()
-    for name in COMMON:
-        assert families[name].documentation, name
-        assert families[name].samples, name
-
-
 def test_every_sample_except_process_metrics_has_the_sidecar_label(metrics: Metrics) -> None:
     metrics.counter("box_sync_boxes_total", "Boxes.").inc()
     metrics.counter_by("kind", "box_sync_lids_total", "Lids.")("red").inc(2)
@@ -74,9 +63,3 @@ def test_the_published_revision_is_one_series_with_twelve_characters(
 
     metrics.show_readiness(is_ready=False, revision="")
     assert 0 == exposed(metrics).count("sidecar_published_info{")
-
-
-def test_exports_no_revision_for_a_sidecar_that_publishes_none(metrics: Metrics) -> None:
-    metrics.show_readiness(is_ready=True, revision="0123456789abcdef")
-
-    assert "sidecar_published_info" not in exposed(metrics)

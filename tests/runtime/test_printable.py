@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sidecar_runtime.printable import counted, json_text, printable
+from sidecar_runtime.errors import counted, json_text, printable
 
 
 def test_escapes_characters_that_could_control_a_terminal() -> None:

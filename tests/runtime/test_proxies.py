@@ -3,7 +3,6 @@ Which requests go through a proxy, here and in programs that are not ours.
 """
 
 import pytest
-from botocore.utils import should_bypass_proxies
 
 from sidecar_runtime import proxies
 
@@ -108,47 +107,7 @@ def test_an_entry_without_a_meaning_is_named(entry: str) -> None:
     assert not proxies.is_excepted("minio2", 9000, {"no_proxy": entry})
 
 
-def test_no_password_is_shown() -> None:
-    environ = {
-        "HTTPS_PROXY": "http://user:Zm9v//s3cr3t@proxy:3128",
-        "http_proxy": "http://other:3128",
-        "NO_PROXY": "https://user:s3cr3t@minio",
-    }
-
-    shown = f"{proxies.configured(environ)} {proxies.ignored(environ)}"
-
-    assert "HTTPS_PROXY=proxy:3128, http_proxy=http://other:3128" in shown
-    assert "s3cr3t" not in shown
-
-
 # --- in programs that are not ours
-
-
-@pytest.mark.parametrize("host", proxies.METADATA)
-def test_botocore_asks_metadata_services_directly(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    netloc = f"[{host}]" if ":" in host and "[" not in host else host
-    monkeypatch.setenv("HTTP_PROXY", PROXY)
-    assert not should_bypass_proxies(f"http://{netloc}/")
-
-    for name, value in proxies.for_others({"HTTP_PROXY": PROXY}).items():
-        monkeypatch.setenv(name, value)
-
-    assert should_bypass_proxies(f"http://{netloc}/")
-    assert not should_bypass_proxies("http://sts.amazonaws.com/")
-
-
-@pytest.mark.parametrize("endpoint", ["http://10.1.2.3:8080", "http://imds.example/"])
-def test_a_metadata_service_elsewhere_is_excepted_too(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str
-) -> None:
-    environ = {"HTTP_PROXY": PROXY, proxies.METADATA_ENDPOINT: endpoint}
-
-    for name, value in proxies.for_others(environ).items():
-        monkeypatch.setenv(name, value)
-
-    assert should_bypass_proxies(endpoint)
 
 
 def test_other_programs_read_the_same_names() -> None:
@@ -165,3 +124,26 @@ def test_other_programs_read_the_same_names() -> None:
             assert proxies.is_excepted(host, 80, given) and proxies.is_excepted(
                 host, 80, {"NO_PROXY": text}
             )
+
+
+@pytest.mark.parametrize(
+    ("proxy", "is_supported"),
+    [
+        ("http://user:secret@proxy:3128", True),
+        ("proxy:3128", True),
+        ("https://proxy", False),
+        ("socks5://user:secret@proxy:1080", False),
+        ("http://", False),
+    ],
+)
+def test_a_proxy_of_another_kind_is_a_problem_where_it_would_be_used(
+    proxy: str, is_supported: bool
+) -> None:
+    environ = {"https_proxy": proxy, "NO_PROXY": "minio"}
+
+    problems = proxies.unsupported("https://s3.amazonaws.com", environ)
+
+    assert is_supported == (problems == [])
+    assert "secret" not in str(problems)
+    assert [] == proxies.unsupported("https://minio:9000", environ)
+    assert [] == proxies.unsupported("http://s3.amazonaws.com", environ)

@@ -15,7 +15,6 @@ a process that the daemon can kill, and answers with one JSON object on standard
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -28,9 +27,6 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.httpsession import get_cert_path
 
 from sidecar_runtime import proxies
-
-# The parent kills this process long before; this limit is for a parent that was itself killed.
-LIFETIME_SECONDS = 90
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
 # From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may pass.
@@ -152,7 +148,6 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
     """
     Call `ask` and write its answer to standard output; an error of botocore is an answer, too.
     """
-    signal.alarm(LIFETIME_SECONDS)
     try:
         found = ask(open_session())
     except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidecar_runtime import child, proxies
+from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -33,26 +33,16 @@ CHAIN = "sidecar_runtime.aws.chain"
 ADVICE = {
     "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
     "eks.amazonaws.com/role-arn) or EKS Pod Identity; or set AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY from a Secret. Pods cannot use the role of the node while the IMDS hop "
-    "limit is 1.",
-    "credentials_invalid": "A Secret created with `echo` ends with a newline: use `echo -n` or "
-    "`kubectl create secret --from-literal`. Editors and chat tools replace characters: copy the "
-    "keys from their origin.",
-    "credentials_denied": "STS or the Pod Identity agent refused the role. With IRSA, check its "
-    "trust policy: the OIDC provider of this cluster, the namespace and the name of the service "
-    "account. With EKS Pod Identity, check the association of the service account, and that the "
-    "trust policy allows sts:AssumeRole and sts:TagSession for pods.eks.amazonaws.com.",
+    "AWS_SECRET_ACCESS_KEY from a Secret. Pods need an IMDS hop limit of 2 for their node's role.",
+    "credentials_invalid": "A Secret created with `echo` ends with a newline: use `echo -n`. "
+    "Editors and chat tools replace characters: copy the keys from their origin.",
+    "credentials_denied": "STS or the Pod Identity agent refused the role. Check its trust policy: "
+    "for IRSA the OIDC provider of this cluster, the namespace and the service account; for Pod "
+    "Identity its association, and sts:AssumeRole and sts:TagSession for pods.eks.amazonaws.com.",
     "credentials_expired": "Renew the token or session that the credentials are derived from.",
-    "credentials_unavailable": "Read the quoted error. If STS, the Pod Identity agent or IMDS did "
-    "not answer, check AWS_REGION and the network path; in pods, IMDS needs a hop limit of 2.",
+    "credentials_unavailable": "If STS, the Pod Identity agent or IMDS did not answer, check "
+    "AWS_REGION and the network path; in pods, IMDS needs a hop limit of 2.",
     "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
-}
-
-# The environment variables that botocore reads.
-_VARIABLES = {
-    "access_key": "AWS_ACCESS_KEY_ID",
-    "secret_key": "AWS_SECRET_ACCESS_KEY",
-    "token": "AWS_SESSION_TOKEN",
 }
 
 log = get_logger("credentials")
@@ -98,11 +88,7 @@ class CredentialsError(SidecarError):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        advice = ADVICE.get(reason, "")
-        through = proxies.configured(os.environ)
-        if through and reason in ("credentials_missing", "credentials_unavailable"):
-            advice += f" STS is asked through the proxy ({through}), metadata services directly."
-        super().__init__(reason, message, advice)
+        super().__init__(reason, message, ADVICE.get(reason, ""))
 
 
 class Chain:
@@ -153,8 +139,7 @@ class Chain:
         if self._identity is None:
             try:
                 self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
-            except CredentialsError as error:
-                log.debug("identity_unknown", error=error.message)
+            except CredentialsError:
                 self._identity = ""
         return self._identity or None
 
@@ -181,22 +166,12 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
     if found is None:
         text = "botocore found no AWS credentials in any of its sources"
         raise CredentialsError("credentials_missing", text)
-    for name, variable in _VARIABLES.items():
-        if flaw := _flaw(found[name] or ""):
-            what = variable if found["method"] == "env" else f"the {name} from {found['method']}"
-            raise CredentialsError("credentials_invalid", f"{what} contains {flaw}")
+    for name in ("access_key", "secret_key", "token"):
+        if not re.fullmatch(r"[!-~]*", found[name] or ""):
+            flaw = "contains whitespace, a control character or a non-ASCII character"
+            text = f"the {name} from {found['method']} {flaw}"
+            raise CredentialsError("credentials_invalid", text)
     return Credentials(**found)
-
-
-def _flaw(value: str) -> str:
-    """
-    Return why a value is invalid in a header, never the value; empty if it is valid.
-    """
-    if re.search(r"\s", value):
-        return "whitespace or a line break"
-    if not value.isascii():
-        return "a non-ASCII character"
-    return "" if value.isprintable() else "a control character"
 
 
 def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:

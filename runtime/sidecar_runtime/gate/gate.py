@@ -8,20 +8,26 @@ source is polled as usual for the revision that fixes it. Without a verdict the 
 next one repeats the check.
 """
 
+import json
 import os
+import re
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from sidecar_runtime import child
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import Problem, SidecarError, counted
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate import syntax
-from sidecar_runtime.gate.checks import Check, Finding, Undecided, command_check, syntax_check
-from sidecar_runtime.gate.settings import GateSettings
+from sidecar_runtime.gate.syntax import GRAMMARS
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.printable import counted
+from sidecar_runtime.parsers import allows, choice, duration
+from sidecar_runtime.settings import CommonSettings, setting
 
 NAMED_FINDINGS = 20
 VERDICTS = 100
@@ -32,7 +38,245 @@ LONGEST_REST_SECONDS = 900.0
 # The only variables that a check inherits, besides those in GATE_ENV: others may be secrets.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
+PROBLEM_CHARACTERS = 500
+
+# Exit codes that are not a verdict: try again (EX_TEMPFAIL of sysexits.h), and those of a shell for
+# a program that it cannot run (126, 127) or that a signal ended (128 and above).
+_TRY_AGAIN = 75
+_FIRST_OF_SHELLS = 126
+
+# "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python traceback.
+_PLACE = re.compile(r"^([^\s:][^:\n]*):(\d+)(?::\d+)?:?[ \t]+(\S.*)$", re.MULTILINE)
+_FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
+
 log = get_logger("gate")
+
+
+# --- the settings
+
+
+@allows("a program of the image and its arguments; no shell")
+def command_line(text: str) -> tuple[str, ...]:
+    """
+    Parse a command as a shell would split it; the program must exist.
+    """
+    words = shlex.split(text)
+    program = shutil.which(words[0]) if words else None
+    if program is None:
+        raise ValueError("does not start with an executable program of this image")
+    # It runs in another folder, in which a relative name could be a file of the source.
+    return (os.path.abspath(program), *words[1:])
+
+
+def first_word(text: str) -> str:
+    """
+    Return what may be shown of a program or a variable: what follows may be a secret.
+    """
+    first, *rest = re.split(r"[\s=]+", text.strip(), maxsplit=1)
+    return f"{first} …" if rest else first
+
+
+@allows("variable names, separated by commas or spaces")
+def variable_names(text: str) -> tuple[str, ...]:
+    """
+    Parse names of environment variables.
+    """
+    names = tuple(text.replace(",", " ").split())
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("is not a list of variable names (without values)")
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings(CommonSettings):
+    """
+    The settings of a sidecar with a gate.
+    """
+
+    gate: str = setting(
+        "GATE",
+        choice("off", "syntax", "command"),
+        default="off",
+        text="The check that a revision must pass before it is published: `syntax` compiles each "
+        "new or changed .py file, `command` runs your own program.",
+    )
+    gate_grammar: str | None = setting(
+        "GATE_GRAMMAR",
+        choice(*GRAMMARS),
+        allowed="a Python version such as 3.11, not newer than the sidecar's",
+        text="The Python version whose grammar `syntax` uses; set it to that of your Airflow "
+        "image. Unset: the sidecar's own.",
+    )
+    gate_command: tuple[str, ...] | None = setting(
+        "GATE_COMMAND",
+        command_line,
+        show=first_word,
+        text="The program that `command` runs, in the folder of the complete revision. Exit code "
+        "0 accepts the revision.",
+    )
+    gate_env: tuple[str, ...] = setting(
+        "GATE_ENV",
+        variable_names,
+        default="",
+        show=first_word,
+        text="The variables that `command` inherits in addition to PATH, HOME, LANG and TZ. All "
+        "others are withheld: they may be secrets.",
+    )
+    gate_timeout_seconds: float = setting(
+        "GATE_TIMEOUT",
+        duration(at_least=1),
+        default="1m",
+        text="A check that takes longer is killed and repeated with backoff; it does not count as "
+        "a verdict. `syntax` takes about 2 ms per file.",
+    )
+
+
+def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
+    """
+    Return the problems of the gate's settings in combination.
+    """
+    kind, command = settings.gate, settings.gate_command
+    found = []
+    if (kind == "command") != (command is not None):
+        both = f"requires {prefix}GATE=command: set both or neither"
+        shown = first_word(shlex.join(command or ()))
+        found.append(Problem(f"{prefix}GATE_COMMAND", shown, both))
+    if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
+        limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
+        given = f"{settings.gate_timeout_seconds:g}"
+        found.append(Problem(f"{prefix}GATE_TIMEOUT", given, limit))
+    return found
+
+
+def unused_by_gate(settings: GateSettings, prefix: str) -> dict[str, str]:
+    """
+    Return the variables that are set but belong to another kind of gate, with the explanation.
+
+    That is not an error: values shared by all environments may set a grammar that one does not use.
+    """
+    given = {"GATE_GRAMMAR": settings.gate_grammar, "GATE_ENV": settings.gate_env}
+    kinds = {"GATE_GRAMMAR": "syntax", "GATE_ENV": "command"}
+    return {
+        f"{prefix}{name}": f"it applies only to {prefix}GATE={kinds[name]}"
+        for name, value in given.items()
+        if value and kinds[name] != settings.gate
+    }
+
+
+# --- the checks: a program, and how to read its output
+
+
+class Undecided(SidecarError):
+    """
+    A check reached no verdict: it could not be started, took too long, or was killed.
+
+    Args:
+        remedy: What may help; a daemon repeats the check on its own.
+    """
+
+    def __init__(self, message: str, remedy: str) -> None:
+        advice = f"{remedy} The check is repeated with backoff; SIGHUP repeats it now."
+        super().__init__("gate_undecided", message, advice)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    Why a revision is refused: the problem, with its file and line if they are known.
+    """
+
+    path: str
+    line: int | None
+    problem: str
+
+    def __str__(self) -> str:
+        place = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{place}: {self.problem}" if place else self.problem
+
+
+IsFile = Callable[[str], bool]
+
+
+class Check(NamedTuple):
+    """
+    A program that judges a folder: exit code 0 accepts.
+
+    It runs in the folder, in its own process group, and reads the new and changed paths from
+    standard input, each terminated by a NUL. `read` raises :class:`Undecided` if the way it ended
+    is not a verdict.
+
+    Args:
+        argv: The program and its arguments; no shell.
+        read: Returns findings from the kept output, the exit code (negative: the signal that ended
+            it) and a function that tells whether a path is a file of the folder.
+        suffix: The suffix of the paths that it judges; without such paths it does not run.
+        is_final: Whether its verdict depends on the content alone. The exit code of a command
+            does not distinguish a bad file from a failure of the command.
+    """
+
+    argv: tuple[str, ...]
+    read: Callable[[str, int, IsFile], list[Finding]]
+    suffix: str = ""
+    is_final: bool = False
+
+
+def syntax_check(grammar: str) -> Check:
+    """
+    Return the check that compiles each new or changed ``.py`` with the grammar of one Python.
+    """
+    argv = (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", grammar)
+    return Check(argv, _read_syntax, ".py", is_final=True)
+
+
+def command_check(argv: Sequence[str]) -> Check:
+    """
+    Return the check that runs a command of the user.
+    """
+    return Check(tuple(argv), _read_command)
+
+
+def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
+    if code != 0:
+        end = f"{child.ending(code)}: {_last_line(said) or 'no output'}"
+        raise Undecided(f"the syntax check ended with {end}", "Check the container's memory limit.")
+    findings = []
+    for line in said.splitlines():
+        with suppress(ValueError):  # the first line may be cut off
+            findings.append(Finding(*json.loads(line)))
+    return findings
+
+
+def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
+    """
+    Find file positions in a command's output: files of the revision, not libraries or clock times.
+    """
+    if code == 0:
+        return []
+    if code < 0 or code == _TRY_AGAIN or code >= _FIRST_OF_SHELLS:
+        end = f"{child.ending(code)}: {_last_line(said) or 'no output'}"
+        raise Undecided(
+            f"the gate's command ended with {end}",
+            "Check its output and the container's memory limit.",
+        )
+    problem = _last_line(said) or f"the command ended with {child.ending(code)}"
+    places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
+    frames = [(*frame.groups(), problem) for frame in _FRAME.finditer(said) if is_file(frame[1])]
+    found = [
+        # A linter that runs on `.` writes `./dag.py`.
+        Finding(os.path.normpath(path), int(line), problem.strip()[:PROBLEM_CHARACTERS])
+        for path, line, problem in places or frames[-1:]
+    ]
+    return found or [Finding("", None, problem[:PROBLEM_CHARACTERS])]
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+# --- the gate
 
 
 class GateMetrics:
@@ -41,16 +285,11 @@ class GateMetrics:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.checks = metrics.counter_by(
-            "result", "sidecar_gate_checks_total", "Checks that the gate ran, by result."
-        )
-        self.refused = metrics.gauge(
-            "sidecar_gate_refused", "1 while the gate refuses the newest revision, else 0."
-        )
-        self.fallback = metrics.gauge(
-            "sidecar_gate_fallback",
-            "1 while a fallback for a refused revision is published, else 0.",
-        )
+        self.checks = metrics.counter_by("result", "sidecar_gate_checks_total", "Checks by result.")
+        text = "1 while the gate refuses the newest revision, else 0."
+        self.refused = metrics.gauge("sidecar_gate_refused", text)
+        text = "1 while a fallback for a refused revision is published, else 0."
+        self.fallback = metrics.gauge("sidecar_gate_fallback", text)
 
 
 class RevisionRefused(SidecarError):
@@ -63,14 +302,12 @@ class RevisionRefused(SidecarError):
 
     def __init__(self, revision: str, findings: Sequence[Finding], pin: str = "") -> None:
         more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
-        pinned = f", which {pin} pins" if pin else ""
-        super().__init__(
-            "revision_refused",
-            f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}",
-            f"A pinned revision has no fallback: change {pin}, or unset it."
-            if pin
-            else "Fix it at the source. Until then, what is published stays.",
-        )
+        pinned, advice = "", "Fix it at the source. Until then, what is published stays."
+        if pin:
+            pinned = f", which {pin} pins"
+            advice = f"A pinned revision has no fallback: change {pin}, or unset it."
+        message = f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}"
+        super().__init__("revision_refused", message, advice)
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
         self.paths = frozenset(finding.path for finding in findings if finding.path)
@@ -181,9 +418,9 @@ class Gate:
         verdict = self._verdicts.get(revision, _Verdict())
         if not verdict.times or self.is_due(revision):
             self._verdicts.pop(revision, None)
-            self._verdicts[revision] = verdict  # the newest is last
-            if len(self._verdicts) > VERDICTS:
+            if len(self._verdicts) >= VERDICTS:
                 del self._verdicts[next(iter(self._verdicts))]
+            self._verdicts[revision] = verdict  # the newest is last
             try:
                 self._note(verdict, self.examine(revision, folder, changed, fence))
             except Undecided:
@@ -210,21 +447,19 @@ class Gate:
         if check.suffix and not paths:
             return None
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
-        said = child.Kept(is_head=check.is_head_kept)
+        said = child.Kept()
         environ = self._environment(folder, revision)
         command = child.Command(check.argv, environ, folder, given)
         try:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
-            raise Undecided(
-                f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s",
-                f"Raise {self._settings.variable_prefix}GATE_TIMEOUT or the container's CPU limit.",
-            ) from None
+            text = f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s"
+            limit = f"{self._settings.variable_prefix}GATE_TIMEOUT"
+            raise Undecided(text, f"Raise {limit} or the container's CPU limit.") from None
         except OSError as error:
-            raise Undecided(
-                f"the gate's command cannot be started: {error}",
-                "Check the program in the image and the container's memory limit.",
-            ) from error
+            text = f"the gate's command cannot be started: {error}"
+            remedy = "Check the program in the image and the container's memory limit."
+            raise Undecided(text, remedy) from error
 
         def is_file(path: str) -> bool:
             # A traceback ends in libraries, which exist elsewhere.
@@ -269,7 +504,7 @@ def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") ->
     """
     if settings.gate == "off":
         return None
-    check = syntax_check(settings.gate_grammar or syntax.NEWEST)
+    check = syntax_check(settings.gate_grammar or GRAMMARS[-1])
     if settings.gate_command is not None:
         check = command_check(settings.gate_command)
     return Gate(check, settings, metrics, pin=pin)

@@ -7,22 +7,13 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import NamedTuple
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Metric,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.registry import Collector
+import prometheus_client as prometheus
 
-from sidecar_runtime.health import Health
+from sidecar_runtime.errors import json_text, printable
+from sidecar_runtime.health import Health, Sidecar
 from sidecar_runtime.http.listener import Answer, Listener, listen
-from sidecar_runtime.http.page import page
-from sidecar_runtime.http.status import About, readiness_facts, status
+from sidecar_runtime.http.status import About, page, readiness_facts, status
 from sidecar_runtime.metrics import Family, Metrics, Series
-from sidecar_runtime.printable import json_text, printable
-from sidecar_runtime.sidecar import Sidecar
 
 
 class Endpoint(NamedTuple):
@@ -66,8 +57,12 @@ class Endpoint(NamedTuple):
                 ready, revision, *_ = self.sidecar.readiness()
                 self.metrics.show_readiness(is_ready=ready, revision=revision)
                 registry = registry_of(self.metrics.families)
-                ProcessCollector(registry=registry)
-                return Answer(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
+                prometheus.ProcessCollector(registry=registry)
+                return Answer(
+                    HTTPStatus.OK,
+                    prometheus.generate_latest(registry),
+                    prometheus.CONTENT_TYPE_LATEST,
+                )
             case "/" if self.shows_status:
                 facts = status(self.about, self.health, self.sidecar)
                 return Answer(HTTPStatus.OK, page(facts), "text/html; charset=utf-8")
@@ -81,23 +76,23 @@ def _json(facts: object, *, is_good: bool = True, indent: int | None = None) -> 
     return Answer(HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
 
-def registry_of(families: Mapping[str, Family]) -> CollectorRegistry:
+def registry_of(families: Mapping[str, Family]) -> prometheus.CollectorRegistry:
     """
     Return a registry that exposes the current values of metrics.
     """
-    registry = CollectorRegistry()
+    registry = prometheus.CollectorRegistry()
     registry.register(_Exposed(families))
     return registry
 
 
-class _Exposed(Collector):
+class _Exposed(prometheus.registry.Collector):
     def __init__(self, families: Mapping[str, Family]) -> None:
         self._families = families
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[prometheus.Metric]:
         for family in self._families.values():
             name = family.name.removesuffix("_total")
-            exposed = Metric(name, family.text, family.kind)
+            exposed = prometheus.Metric(name, family.text, family.kind)
             names = [*family.constant, *family.label_names]
             for values, series in list(family.series.items()):
                 shown = map(printable, (*family.constant.values(), *values))

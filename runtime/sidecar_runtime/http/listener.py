@@ -17,17 +17,14 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.http.page import CONTENT_SECURITY_POLICY
+from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY
 from sidecar_runtime.logs import get_logger
 
 CONNECTIONS = 32
-CLIENT_SECONDS = 5.0
-ANSWER_SECONDS = 30.0
-REQUEST_BYTES = 64 << 10
-RETRY_SECONDS = 0.2
+CLIENT_SECONDS = 30.0
+LINE_BYTES = 64 << 10
 
-_END = re.compile(rb"\n\r?\n")
-_FIRST_LINE = re.compile(rb"\s*(\S+) (\S+) HTTP/1\.\d\r?\n")
+_FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d\r?\n")
 _HEADERS = f"""\
 Content-Security-Policy: {CONTENT_SECURITY_POLICY}
 X-Content-Type-Options: nosniff
@@ -54,8 +51,7 @@ class Listener:
     Answers GET and HEAD requests on one socket; no request changes anything.
 
     It serves up to ``CONNECTIONS`` connections; another one closes the oldest. A client has
-    ``CLIENT_SECONDS`` to send a request of up to ``REQUEST_BYTES``, and ``ANSWER_SECONDS`` to read
-    the answer.
+    ``CLIENT_SECONDS`` to send a request with lines of up to ``LINE_BYTES``, and to read the answer.
 
     Args:
         listening: A socket that listens.
@@ -67,12 +63,8 @@ class Listener:
         self._answer = answer
         self._loop = asyncio.new_event_loop()
         self._closed = asyncio.Event()
-        self._talks: dict[asyncio.Task[None], None] = {}
-        """Oldest first."""
-
-    @property
-    def port(self) -> int:
-        return int(self._listening.getsockname()[1])
+        self._open: dict[asyncio.WriteTransport, None] = {}
+        """The connections, oldest first."""
 
     def start(self) -> None:
         """
@@ -83,7 +75,7 @@ class Listener:
         """
         threading.Thread(target=self._run, name="http", daemon=True).start()
         if self._listening.family != socket.AF_UNIX:
-            host, port = self._listening.getsockname()[:2]
+            host, port, *_ = self._listening.getsockname()
             shown = f"[{host}]" if ":" in host else host
             log.info("http_listening", address=f"{shown}:{port}")
 
@@ -95,44 +87,38 @@ class Listener:
             self._loop.call_soon_threadsafe(self._closed.set)
 
     def _run(self) -> None:
-        with self._listening, asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        # asyncio retries a failed accept (no descriptor is free) every second; the client waits.
+        self._loop.set_exception_handler(lambda _, e: log.debug("http_failed", error=e["message"]))
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._listening.setblocking(False)
-        accepting = asyncio.create_task(self._accept())
+        server = await asyncio.start_server(self._talk, sock=self._listening, limit=LINE_BYTES)
         await self._closed.wait()
-        accepting.cancel()
+        server.close()
 
-    async def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = await self._loop.sock_accept(self._listening)
-            except OSError:  # no descriptor is free, for example; the client still waits
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if len(self._talks) >= CONNECTIONS:
-                next(iter(self._talks)).cancel()
-            talk = self._loop.create_task(self._talk(client))
-            self._talks[talk] = None
-            talk.add_done_callback(self._talks.pop)
-            await asyncio.sleep(0)  # a flood of connections must not keep earlier ones waiting
-
-    async def _talk(self, client: socket.socket) -> None:
-        with client, suppress(OSError):  # the client has gone, or its time is up
-            client.setblocking(False)
-            request = b""
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.abort()
+        self._open[writer.transport] = None
+        writer.transport.set_write_buffer_limits(0)  # drain() waits until everything is sent
+        try:
             async with asyncio.timeout(CLIENT_SECONDS):
-                while not _END.search(request):
-                    received = await self._loop.sock_recv(client, REQUEST_BYTES)
-                    request += received
-                    if not received or len(request) > REQUEST_BYTES:
-                        return
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._loop.sock_sendall(client, self._answer_to(request))
+                request = await reader.readline()
+                while (await reader.readline()).strip():
+                    pass
+                writer.write(self._answer_to(request))
+                await writer.drain()
+        except (OSError, ValueError):  # the client has gone, its time is up, or a line is too long
+            pass
+        finally:
+            self._open.pop(writer.transport, None)
+            writer.transport.abort()
 
     def _answer_to(self, request: bytes) -> bytes:
-        found = _FIRST_LINE.match(request)
+        found = _FIRST_LINE.fullmatch(request)
         method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
         log.debug("http_request", method=method, path=path)
         if method not in ("GET", "HEAD"):
@@ -162,11 +148,10 @@ def listen(bind: tuple[str, int], setting: str) -> socket.socket:
     """
     host, port = bind
     has_both = socket.has_dualstack_ipv6()  # else the kernel has no IPv6; probes come from the node
-    name = host or ("::" if has_both else "0.0.0.0")  # noqa: S104
+    family = socket.AF_INET6 if ":" in host or (has_both and not host) else socket.AF_INET
     try:
-        family, *_, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
         is_dual = has_both and family == socket.AF_INET6
-        return socket.create_server(address[:2], family=family, dualstack_ipv6=is_dual)
+        return socket.create_server(bind, family=family, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
         why = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
         if getattr(error, "errno", None) == errno.EADDRINUSE:

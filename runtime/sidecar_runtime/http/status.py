@@ -1,18 +1,51 @@
 """
-The facts of the status page as JSON; :mod:`sidecar_runtime.http.page` renders them as HTML.
+The status page: its facts as JSON, and the same for people, as HTML without scripts.
+
+All content may be hostile (object keys, commit messages), so all of it is escaped. The page loads
+nothing: its one style sheet is inline, and allowed by its hash.
 """
 
+import base64
 import hashlib
+import html
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sidecar_runtime import DOCS
-from sidecar_runtime.health import Health, Outcome
-from sidecar_runtime.sidecar import Sidecar
+from sidecar_runtime.errors import printable
+from sidecar_runtime.health import Health, Names, Outcome, Sidecar
+
+REFRESH_SECONDS = 30
+STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;"
+    "color:CanvasText;background:Canvas}"
+    "h1{font-size:1.4rem;margin:0 0 .75rem}h2{font-size:1rem;margin:2rem 0 .25rem}"
+    "table{border-collapse:collapse;width:100%}"
+    "th,td{text-align:left;vertical-align:top;overflow-wrap:anywhere;"
+    "padding:.25rem .75rem .25rem 0;border-bottom:1px solid light-dark(#d8dee4,#30363d)}"
+    "th{font-weight:600;width:12rem}"
+    ".cycles th{width:auto}.cycles :not(td:last-child){overflow-wrap:normal}"
+    ".settings th{width:20rem;font-weight:400}"
+    ".trouble{border-left:4px solid light-dark(#a40e26,#ff7b72);margin-bottom:1rem;"
+    "background:light-dark(#fff5f5,#2b1113)}.trouble th,.trouble td{padding-left:.75rem;border:0}"
+    "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
+    ".good{color:light-dark(#116329,#56d364)}.bad{color:light-dark(#a40e26,#ff7b72)}"
+    "h1 .bad{color:#fff;background:#a40e26}a{color:light-dark(#0550ae,#58a6ff)}"
+    "@media(max-width:40rem){.cycles{font-size:.8rem}.cycles :nth-child(2){display:none}"
+    "table:not(.cycles) tr{display:grid}"
+    "table:not(.cycles) th{border:0;padding-bottom:0;width:auto}}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
+# A URL and nothing else, such as that of a CI run.
+_ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 
 
 class About(NamedTuple):
@@ -55,7 +88,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
             "since": _iso(health.failing_since),
             "at": _iso(health.last_error_at),
         },
-        "next_cycle_in_seconds": _rounded(health.next_cycle_in_seconds),
+        "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.past_cycles()],
         "details": sidecar.details(),
     }
@@ -71,7 +104,7 @@ def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str,
         "ready": ready,
         "revision": revision or None,
         "shortfall": shortfall or None,
-        "published_seconds_ago": _rounded(published_at and time.time() - published_at),
+        "published_seconds_ago": published_at and round(time.time() - published_at, 1),
         "problem": problem or None,
         "reason": error.reason if error else None,
         "error": error.message if error else problem or None,
@@ -96,10 +129,6 @@ def _iso(moment: float | None) -> str | None:
     return None
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
-
-
 def _cycle(started_at: float, seconds: float, outcome: Outcome) -> dict[str, Any]:
     return {
         "started_at": _iso(started_at),
@@ -108,3 +137,148 @@ def _cycle(started_at: float, seconds: float, outcome: Outcome) -> dict[str, Any
         "reason": outcome.problem.reason if outcome.problem else None,
         **outcome.counts,
     }
+
+
+# --- for people
+
+
+def page(facts: Mapping[str, Any]) -> bytes:
+    """
+    Return the facts of :func:`status` as an HTML page without scripts.
+
+    It starts with the on-call questions: what is wrong, since when, what to do, what is published.
+    """
+    name = _text(facts["sidecar"])
+    pod = [str(text) for text in facts["pod"].values() if text]
+    good = [word for word in ("ready", "alive") if facts[word]]
+    bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
+    is_failing = bool(facts["consecutive_failures"])
+    if facts["last_error"]:  # which a cycle that did not fail may have, such as a refused one
+        bad.append("failing" if is_failing else _text(facts["cycles"][0]["result"]))
+    state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
+    marks = [f"<span class=good>{word}</span>" for word in good]
+    marks += [f"<span class=bad>{word}</span>" for word in bad]
+    shown = {
+        "published": [facts["revision"], facts["published_at"]],
+        "source": facts["source"],
+        "target": facts["target"],
+        "pod": " · ".join(pod),
+        "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
+        "version": facts["version"],
+    }
+    sections = {
+        "Details": _table(facts["details"]),
+        "Last cycles": _history(facts["cycles"]),
+        "Settings that differ from the defaults": _table(Names(facts["settings"]), "settings"),
+    }
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'>",
+        f"<meta http-equiv=refresh content={REFRESH_SECONDS}>",
+        f"<title>{' · '.join([state, name, *map(_text, pod[:1])])}</title>",
+        f"<style>{STYLE}</style><main><h1>{name} {' '.join(marks)}</h1>",
+        _table(_trouble(facts), "trouble"),
+        _table(shown),
+        *(f"<h2>{title}</h2>{table}" for title, table in sections.items() if table),
+        f"<h2>{_link(f'{DOCS}/README.md', 'Documentation')}</h2></main></html>\n",
+    ]
+    return "".join(parts).encode()
+
+
+def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
+    trouble: dict[str, object] = {"not ready": facts["problem"], "shortfall": facts["shortfall"]}
+    if not facts["alive"]:
+        trouble["not alive"] = "No cycle has finished in time. Restart the container."
+    if error := facts["last_error"]:
+        failures = facts["consecutive_failures"]
+        trouble |= {
+            "what is wrong": f"{error['reason']}: {error['error']}",
+            "since": [error["since"], f"{failures} failures in a row" * (failures > 1)],
+            "what to do": [error["advice"], error["docs"]],
+        }
+    return trouble
+
+
+def _table(facts: Mapping[str, Any], kind: str = "facts") -> str:
+    """
+    Return a table of the non-empty facts, one row each; an empty text if all are empty.
+    """
+    rows = "".join(f"<tr><th>{name}<td>{cell}" for name, cell in _pairs(facts) if cell)
+    return rows and f"<table class={kind}>{rows}</table>"
+
+
+def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """
+    Yield names and values as HTML for display.
+    """
+    for key, value in facts.items():
+        if isinstance(facts, Names):
+            yield _text(key), _cell(value)
+        elif isinstance(value, float | int) and key.endswith("_in_seconds"):
+            yield _name(key.removesuffix("_in_seconds")), _distance(value)
+        else:
+            yield _name(key), _cell(value)
+
+
+def _name(key: str) -> str:
+    """
+    Return an identifier as words; any other key of a sidecar (a path) stays as it is.
+    """
+    return _text(key.replace("_", " ") if key.isidentifier() else key)
+
+
+def _text(value: object) -> str:
+    """
+    Return text with markup and invisible characters escaped.
+    """
+    return html.escape(printable(str(value)))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return "<br>".join(f"{name}: {cell}" for name, cell in _pairs(value))
+    if isinstance(value, list | tuple):
+        return "<br>".join(filter(None, map(_cell, value)))
+    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+        return _link(value, value)
+    return _TIME.sub(_moment, _text(value))
+
+
+def _moment(found: re.Match[str]) -> str:
+    try:
+        away = _distance(datetime.fromisoformat(found[0]).timestamp() - time.time())
+    except ValueError:  # any text may look like a time
+        return found[0]
+    return f"<time datetime='{found[0]}'>{found[1]} {found[2]} UTC</time>, {away}"
+
+
+def _link(address: str, text: str) -> str:
+    return f"<a href='{_text(address)}' rel=noreferrer>{_text(text)}</a>"
+
+
+def _distance(seconds: float) -> str:
+    """
+    Return the distance of a moment from now, in the largest unit that yields at least 2.
+    """
+    amount, unit = abs(round(seconds)), "seconds"
+    for larger, size in (("minutes", 60), ("hours", 60), ("days", 24)):
+        if amount < 2 * size:
+            break
+        amount, unit = amount // size, larger
+    if amount < 2:
+        return "now"
+    return f"in {amount} {unit}" if seconds > 0 else f"{amount} {unit} ago"
+
+
+def _history(cycles: list[dict[str, Any]]) -> str:
+    rows = "<tr><th>started<th>seconds<th>result<th>details"
+    for cycle in cycles:
+        started, seconds, result, reason, *counts = cycle.items()
+        details = [_text(reason[1]).replace("_", "_<wbr>")] if reason[1] else []
+        details += [f"{_name(name)}: {_text(count)}" for name, count in counts if count]
+        mark = " class=bad" if reason[1] else ""
+        rows += f"<tr><td>{_cell(started[1])}<td>{seconds[1]}<td{mark}>{_text(result[1])}"
+        rows += f"<td>{', '.join(details)}"
+    return f"<table class=cycles>{rows}</table>"

@@ -1,6 +1,6 @@
 """
-The shared volume: atomic files, locks, snapshots, and disk errors.
+The shared volume: atomic files, the lock, snapshots, and disk errors.
 
-``files`` handles single files and ``trees`` folders; ``snapshots`` manages the copies and the link;
-``lock`` excludes a second publisher; ``errors`` explains failures; ``check`` tests a folder.
+``files`` handles single files and the lock, and explains failures; ``snapshots`` handles folders,
+their copies and the link.
 """

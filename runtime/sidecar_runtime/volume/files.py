@@ -1,14 +1,21 @@
 """
-Replaces and reads files on a shared volume as a whole.
+Files on a shared volume: replaced and read as a whole, the lock of their one publisher, and why
+that fails.
 """
 
 import errno
+import fcntl
 import json
 import math
 import os
+import socket
 import stat
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO
+
+from sidecar_runtime.errors import SidecarError
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 Path = str | os.PathLike[str]
@@ -161,3 +168,152 @@ def read_file(
         if size_bytes > most_bytes:
             raise OSError(errno.EFBIG, f"it has {size_bytes} bytes", os.fspath(path))
         return file.read(most_bytes)
+
+
+# --- failures
+
+FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
+DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+# A sizeLimit makes only a volume in memory full: on disk, the kubelet evicts the pod instead.
+FULL_ADVICE = (
+    "Free space, or inodes (df -i), on the node's disk or enlarge the claim; for a volume in "
+    "memory, raise its sizeLimit. The published files are unchanged."
+)
+DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
+OTHER_ADVICE = "Check the volume and its node. The published files are unchanged."
+_ADVICE = {
+    errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
+    "device or NFS 4.",
+    errno.EXDEV: "Another volume is mounted at that path, inside the target. Mount it elsewhere.",
+}
+LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."
+
+
+class TargetError(SidecarError):
+    """
+    The target cannot be written.
+    """
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """
+    Turn failures of the file system into errors with advice; see :func:`explain_os_error`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, what) from error
+
+
+@contextmanager
+def needing(what: str) -> Iterator[None]:
+    """
+    Say what the file system of the volume lacks, if it does not have this.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}:
+            raise
+        said = f"its file system does not support {what} ({error.strerror})"
+        raise OSError(errno.EOPNOTSUPP, said) from None
+
+
+def explain_os_error(error: OSError, what: str) -> TargetError:
+    """
+    Return the error for a failure of the file system, with advice.
+
+    Args:
+        what: The failed operation, such as ``cannot write to /dags``.
+    """
+    said = f"{what}: {error.strerror or error}"
+    if error.errno in FULL_ERRORS:
+        return TargetError("target_full", said, FULL_ADVICE)
+    if error.errno in DENIED_ERRORS:
+        said += f" (as uid {os.getuid()}, gid {os.getgid()})"
+        return TargetError("target_denied", said, DENIED_ADVICE)
+    advice = _ADVICE.get(error.errno or 0, OTHER_ADVICE)
+    return TargetError("target_failed", said, advice)
+
+
+# --- one publisher at a time
+
+
+class TargetLock:
+    """
+    An exclusive ``flock`` on a file of the target, held until the process ends.
+
+    The kernel releases it when the holder dies, for any reason. The file's content describes the
+    holder. The file is never removed: otherwise two processes could lock two files with the same
+    name.
+    """
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+
+    def try_acquire(self, name: str, dir_fd: int) -> bool:
+        """
+        Try to become the lock holder; True if this process is, even if it already was.
+
+        A lock file that was removed or replaced meanwhile (a wiped volume) is locked again.
+
+        Raises:
+            OSError: The file cannot be created or opened.
+        """
+        if self._fd is not None and is_at(name, dir_fd, self._fd):
+            return True
+        self.release()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        if os.path.islink(f"/proc/self/fd/{dir_fd}/{name}"):  # a symlink is never a lock file
+            os.unlink(name, dir_fd=dir_fd)
+        fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
+            if not take_flock(fd):
+                return False
+            stack.pop_all()
+        self._fd = fd
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
+        with suppress(OSError):  # a full disk: the lock is held regardless
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(holder).encode(), 0)
+        return True
+
+    def release(self) -> None:
+        """
+        Release the lock.
+        """
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def take_flock(fd: int) -> bool:
+    """
+    Lock an open file exclusively until it is closed; False while another process has locked it.
+
+    Raises:
+        OSError: The file system has no ``flock``.
+    """
+    with needing("flock"):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def read_holder(name: str, dir_fd: int) -> dict[str, Any]:
+    """
+    Return the lock holder as it describes itself: ``host``, ``pid``, ``since`` (Unix time).
+
+    Another process may have written the file, so no other content of it is returned.
+    """
+    holder = read_facts(name, dir_fd)
+    if not holder:
+        return {}
+    host = str(holder.get("host", "")).encode(errors="replace").decode()[:253]
+    numbers = {key: holder.get(key) for key in ("pid", "since")}
+    return {"host": host} | {k: v for k, v in numbers.items() if isinstance(v, int | float)}

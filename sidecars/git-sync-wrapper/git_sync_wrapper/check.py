@@ -23,9 +23,9 @@ from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.trial import try_gate
-from sidecar_runtime.volume.check import try_folder
-from sidecar_runtime.volume.errors import explained
+from sidecar_runtime.checks import try_gate
+from sidecar_runtime.checks import try_folder
+from sidecar_runtime.volume.files import explained
 from sidecar_runtime.volume.files import nearest_folder
 from sidecar_runtime.volume.lock import find_holder
 

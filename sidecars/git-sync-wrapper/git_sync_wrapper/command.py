@@ -20,7 +20,7 @@ from git_sync_wrapper.snapshot import STORE
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.gate.settings import unused_by_gate
+from sidecar_runtime.gate.gate import unused_by_gate
 from sidecar_runtime.http.status import About
 from sidecar_runtime.settings import describe
 

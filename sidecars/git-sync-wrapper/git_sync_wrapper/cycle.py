@@ -18,8 +18,7 @@ from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explain_os_error
-from sidecar_runtime.volume.lock import read_holder
+from sidecar_runtime.volume.files import explain_os_error, read_holder
 
 log = get_logger("cycle")
 

@@ -29,8 +29,7 @@ from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explained
-from sidecar_runtime.volume.files import nearest_folder, write_file
+from sidecar_runtime.volume.files import explained, nearest_folder, write_file
 
 ROOT = ".git-sync"
 """git-sync's own root, below the root that consumers mount."""

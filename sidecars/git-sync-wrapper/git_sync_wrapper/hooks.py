@@ -25,7 +25,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import write_file
-from sidecar_runtime.volume.trees import FOLDER_MODE
+from sidecar_runtime.volume.snapshots import FOLDER_MODE
 
 SAID_BYTES = 2000
 

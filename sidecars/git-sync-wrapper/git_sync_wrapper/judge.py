@@ -13,8 +13,7 @@ from git_sync_wrapper.publish import Build, Volume
 from git_sync_wrapper.sidecar import Parts
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Finding, Undecided
-from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.gate.gate import Finding, RevisionRefused, Undecided
 from sidecar_runtime.logs import get_logger
 
 COMMITS_BACK = 20

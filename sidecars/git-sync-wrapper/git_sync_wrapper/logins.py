@@ -29,7 +29,7 @@ from sidecar_runtime import proxies
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.private_folder import PrivateFolder, parent_folder
+from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.volume.files import read_file, write_file
 
 if TYPE_CHECKING:

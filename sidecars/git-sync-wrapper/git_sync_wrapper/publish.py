@@ -21,11 +21,11 @@ from git_sync_wrapper.snapshot import RECORD, STORE, Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.printable import counted
-from sidecar_runtime.volume.errors import LINK_ADVICE, explained
+from sidecar_runtime.errors import counted
+from sidecar_runtime.volume.files import LINK_ADVICE, explained
 from sidecar_runtime.volume.files import free_bytes, free_inodes, read_facts, write_file
 from sidecar_runtime.volume.snapshots import Snapshots, aside_name
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
 LOCK = "lock"
 LIST = ".files"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.settings import without_password
-from sidecar_runtime.volume.errors import DENIED_ADVICE, FULL_ADVICE
+from sidecar_runtime.volume.files import DENIED_ADVICE, FULL_ADVICE
 
 SAID_CHARACTERS = 700
 # Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.

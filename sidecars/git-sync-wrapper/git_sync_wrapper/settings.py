@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar_runtime.gate.settings import GateSettings, check_gate
+from sidecar_runtime.gate.gate import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     YEAR_SECONDS,
     absolute_path,

@@ -19,9 +19,8 @@ from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.gate.gate import Gate, make_gate
-from sidecar_runtime.health import Readiness
-from sidecar_runtime.sidecar import Session
-from sidecar_runtime.volume.lock import TargetLock
+from sidecar_runtime.health import Readiness, Session
+from sidecar_runtime.volume.files import TargetLock
 
 NOTHING = Readiness(False, problem="nothing is published yet")
 

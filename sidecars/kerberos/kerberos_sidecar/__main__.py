@@ -5,7 +5,7 @@ The entry point of ``kerberos-sidecar``.
 from typing import NoReturn
 
 from kerberos_sidecar.acquire import withdraw
-from sidecar_runtime.signals import heed_signals
+from sidecar_runtime import heed_signals
 
 # Before the imports that take most of a start.
 heed_signals()

@@ -4,7 +4,7 @@ The entry point of ``s3-sync``.
 
 from typing import NoReturn
 
-from sidecar_runtime.signals import heed_signals
+from sidecar_runtime import heed_signals
 
 heed_signals()  # before the imports that take most of a start
 

@@ -21,9 +21,9 @@ from s3_sync.status import Status
 from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Undecided
+from sidecar_runtime.gate.gate import Undecided
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import FULL_ERRORS
+from sidecar_runtime.volume.files import FULL_ERRORS
 
 log = get_logger("cycle")
 

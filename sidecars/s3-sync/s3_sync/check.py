@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable
 
 from s3_sync.folder.record import read_published
-from s3_sync.folder.target import LOCK
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
 from s3_sync.keys import RESERVED
 from s3_sync.listing import ListingSource
@@ -23,15 +22,11 @@ from s3_sync.s3.refusals import ObjectMoved, S3Error
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.aws.credentials import Chain
-from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
+from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
-from sidecar_runtime.gate.trial import try_gate
-from sidecar_runtime.volume.check import try_folder
-from sidecar_runtime.volume.errors import FULL_ADVICE, TargetError
-from sidecar_runtime.volume.files import nearest_folder
-from sidecar_runtime.volume.lock import find_holder
+from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, nearest_folder
 from sidecar_runtime.volume.snapshots import is_name
 
 # Objects that are read: the smallest one of each folder, up to this many.
@@ -120,9 +115,7 @@ class _Checks:
         """
         Check what a daemon that already runs on this folder reports.
         """
-        settings = self._settings
-        holder = find_holder(LOCK, os.path.join(settings.dest_path, RESERVED))
-        return daemon("s3-sync", settings.source, settings.http_bind, holder)
+        return daemon("s3-sync", self._settings.source, self._settings.http_bind)
 
     async def _listing(self) -> bool:
         """

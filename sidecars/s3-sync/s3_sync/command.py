@@ -14,7 +14,7 @@ from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.settings import unused_by_gate
+from sidecar_runtime.gate.gate import unused_by_gate
 from sidecar_runtime.http.status import About
 
 # Compiled packages that publishing releases does not need: the extra `daemon`.

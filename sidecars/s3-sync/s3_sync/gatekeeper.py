@@ -20,8 +20,7 @@ from s3_sync.reasons import is_of_current_release, is_refusal
 from s3_sync.release.source import ReleaseSource
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Undecided
-from sidecar_runtime.gate.gate import Gate, RevisionRefused
+from sidecar_runtime.gate.gate import Gate, RevisionRefused, Undecided
 from sidecar_runtime.logs import get_logger
 
 log = get_logger("gate")

@@ -29,7 +29,7 @@ from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.files import explain_os_error
 
 CONNECTIONS = 16
 # From this size on, free space is checked before an object is downloaded.

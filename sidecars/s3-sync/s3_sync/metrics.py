@@ -5,7 +5,7 @@ The metrics of s3-sync.
 from __future__ import annotations
 
 from s3_sync.s3.refusals import Operation
-from sidecar_runtime.asking.asked import AskMetrics
+from sidecar_runtime.asking import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.metrics import Metrics
 

@@ -17,8 +17,8 @@ from s3_sync.metrics import SKIP_REASONS
 from s3_sync.reasons import rest_seconds
 from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import Names
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.sidecar import Names
 
 # A transient failure is over after this many tries; later tries become rarer and rarer.
 EAGER_TRIES = 3

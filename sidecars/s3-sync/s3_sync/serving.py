@@ -13,12 +13,11 @@ from s3_sync.plan import is_held
 from s3_sync.release.source import ReleaseSource
 from s3_sync.settings import Settings
 from s3_sync.work import Work
-from sidecar_runtime.asking.answers import Answers
-from sidecar_runtime.asking.asked import Asked
+from sidecar_runtime.asking import Answers, Asked
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.files import explain_os_error
 
 log = get_logger("asked")
 
@@ -78,7 +77,7 @@ class Serving:
                 except OSError as error:
                     layout.make_room(fence)
                     what = f"cannot write to {self._path}"
-                    raise explain_os_error(error, what, self._path) from error
+                    raise explain_os_error(error, what) from error
         self._metrics.asked.kept.set(len(layout.snapshots.asked()))
 
     def note_outage(self, error: SidecarError | None) -> None:

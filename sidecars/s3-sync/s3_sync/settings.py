@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from s3_sync.revision import is_revision
 from s3_sync.signature import Keys, read_keys
+from sidecar_runtime import proxies
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.gate.settings import GateSettings, check_gate
+from sidecar_runtime.gate.gate import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     YEAR_SECONDS,
     absolute_path,
@@ -329,7 +330,8 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 
 def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
     """
-    Return the endpoints in the environment that are no URLs of a server.
+    Return the endpoints in the environment that are no URLs of a server, or a proxy of another kind
+    than the supported one.
     """
     problems = []
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
@@ -339,7 +341,9 @@ def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
                 http_url(url)
         except ValueError as error:
             problems.append(Problem(name, without_password(url), str(error)))
-    return problems
+    given = (environ.get("AWS_ENDPOINT_URL_S3"), environ.get("AWS_ENDPOINT_URL"))
+    url = next(filter(None, given), "https://s3.amazonaws.com")
+    return problems or proxies.unsupported(url, environ)
 
 
 def read_trusted_keys(settings: Settings) -> Keys | None:

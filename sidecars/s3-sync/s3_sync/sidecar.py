@@ -18,14 +18,13 @@ from s3_sync.s3.client import S3Client
 from s3_sync.settings import PREFIX, Settings
 from s3_sync.status import Status
 from s3_sync.sync import Sync
-from sidecar_runtime.asking.asked import Asked
+from sidecar_runtime.asking import Asked
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome, Readiness
-from sidecar_runtime.volume.errors import TargetError, explain_os_error
-from sidecar_runtime.volume.lock import TargetLock
+from sidecar_runtime.volume.files import TargetError, TargetLock, explain_os_error
 
 if TYPE_CHECKING:
     from s3_sync.serving import Serving
@@ -139,7 +138,7 @@ class Session:
             with fence:  # a thread that resumes late must not touch its successor's target
                 target.acquire()
         except OSError as error:
-            raise explain_os_error(error, f"cannot open {path}", path) from error
+            raise explain_os_error(error, f"cannot open {path}") from error
         if target.volume is not self._volume:
             self._volume = target.volume
             self._sync.start_over()
@@ -151,7 +150,7 @@ class Session:
         try:
             return await self._sync.cycle(fence)
         except OSError as error:
-            failure = explain_os_error(error, f"cannot write to {path}", path)
+            failure = explain_os_error(error, f"cannot write to {path}")
             raise failure from error
         except SidecarError as error:
             failure = error

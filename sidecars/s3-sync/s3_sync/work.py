@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from s3_sync.folder.folder import Folder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.errors import explain_os_error
+from sidecar_runtime.volume.files import explain_os_error
 
 # Errors that end the cycle, because the volume fails and not a single path.
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}

@@ -22,7 +22,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.private_folder import PrivateFolder, parent_folder
+from sidecar_runtime.child import PrivateFolder, parent_folder
 from sync_perm.compare import Item, Permission
 from sync_perm.config import Address, AirflowConfig, name
 from sync_perm.reasons import failure

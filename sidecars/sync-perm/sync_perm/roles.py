@@ -16,7 +16,7 @@ import yaml
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.printable import printable
+from sidecar_runtime.errors import printable
 from sync_perm.compare import (
     ADMIN,
     DEFAULT_ROLES,

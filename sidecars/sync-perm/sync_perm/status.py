@@ -12,7 +12,7 @@ from typing import Any
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.sidecar import Names
+from sidecar_runtime.health import Names
 from sync_perm.compare import KINDS, Difference, Failure
 from sync_perm.reasons import OF_DAGS
 from sync_perm.roles import RoleFile

@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Check, Finding, command_check, syntax_check
-from sidecar_runtime.gate.gate import Gate, GateMetrics, RevisionRefused
-from sidecar_runtime.gate.settings import GateSettings
+from sidecar_runtime.gate.gate import (
+    Check,
+    Finding,
+    Gate,
+    GateMetrics,
+    GateSettings,
+    RevisionRefused,
+    command_check,
+    syntax_check,
+)
 from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import load
@@ -76,10 +83,3 @@ def knock(tmp_path: Path) -> Knock:
         return Door(folder, check, timeout_seconds, changes.get("variables", ()))
 
     return make
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.gate.checks import PROBLEM_CHARACTERS, command_check
+from sidecar_runtime.gate.gate import PROBLEM_CHARACTERS, command_check
 
 
 def read(text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:
@@ -29,28 +29,6 @@ def read(text: str, *files: str, code: int = 1) -> list[tuple[Any, ...]]:
 )
 def test_finds_path_line_and_problem(line: str) -> None:
     assert [("d/a.py", 12, "what")] == read(f"checking\n{line}\ndone\n", "d/a.py")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "2024-01-01 12:30:45 INFO what",
-        "12:30:45 what",
-        "localhost:5432 refused",
-        "/usr/lib/python3/x.py:12: what",
-        '  File "/usr/lib/python3/x.py", line 12',
-        "../outside.py:12: what",
-        "other.py:12: what",
-        "a.py: what",
-        "a.py:x: what",
-        ":12: what",
-        "  a.py:12: indented",
-        "a.py:12:",
-    ],
-)
-def test_ignores_lines_that_are_not_positions_in_the_revision(line: str) -> None:
-    """Such lines are log lines or name libraries; the last line of the output is the problem."""
-    assert [("", None, "the end of it")] == read(f"{line}\nthe end of it\n\n  \n", "a.py")
 
 
 TRACEBACK = """Traceback (most recent call last):

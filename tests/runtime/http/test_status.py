@@ -9,7 +9,7 @@ import pytest
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Health, Outcome, Readiness
-from sidecar_runtime.http.status import identity, readiness_facts, status
+from sidecar_runtime.http.status import readiness_facts, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 from tests.support.machine.clocks import Clock
 
@@ -25,7 +25,7 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
     health.record(Outcome("changed", "r1", {"files": 3}), 0.125)
     monkeypatch.setattr("time.time", lambda: 1_700_000_010.5)
     health.record(Outcome("error", problem=problem), 0.5)
-    health.expect_cycle(12.34)
+    health.expect_cycle(12.34, 0)
 
     facts = json.loads(json.dumps(status(ABOUT, health, READY)))
 
@@ -71,36 +71,6 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
     } == facts
 
 
-def test_json_before_the_first_cycle(health: Health) -> None:
-    facts = status(ABOUT, health, Sidecar(Readiness(False, problem="no cycle yet")))
-
-    assert (False, "no cycle yet") == (facts["ready"], facts["problem"])
-    assert (None, None, None) == (facts["revision"], facts["published_at"], facts["last_error"])
-    assert (None, []) == (facts["next_cycle_in_seconds"], facts["cycles"])
-
-
-@pytest.mark.parametrize("is_ready", [True, False])
-def test_readiness_has_revision_and_age(
-    health: Health, monkeypatch: pytest.MonkeyPatch, is_ready: bool
-) -> None:
-    monkeypatch.setattr("time.time", lambda: 4_600.0)
-    sidecar = Sidecar(Readiness(is_ready, "r1", 1_000.0, "" if is_ready else "2 files missing"))
-
-    facts = readiness_facts(ABOUT, health, sidecar)
-
-    assert {
-        "ready": is_ready,
-        "published_seconds_ago": 3_600.0,
-        "revision": "r1",
-        "shortfall": None,
-        "problem": None if is_ready else "2 files missing",
-        "reason": None,
-        "error": None if is_ready else "2 files missing",
-        "advice": None,
-        "identity": identity("box-sync", "box://source"),
-    } == facts
-
-
 @pytest.mark.parametrize("problem", ["damaged", ""])
 def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: str) -> None:
     error = SidecarError("throttled", "slow down", "Ask less.")
@@ -113,14 +83,6 @@ def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: s
     assert (not problem, problem or None) == (facts["ready"], facts["problem"])
     said = tuple(facts[name] for name in ("reason", "error", "advice"))
     assert ("throttled", "slow down", "Ask less.") == said
-
-
-def test_readiness_contains_an_identity_instead_of_source_and_target(health: Health) -> None:
-    body = json.dumps(readiness_facts(ABOUT, health, READY))
-
-    assert ABOUT.source not in body and ABOUT.target not in body
-    one, *others = [(ABOUT.sidecar, ABOUT.source), ("other", ABOUT.source), (ABOUT.sidecar, "x")]
-    assert identity(*one) not in [identity(*other) for other in others]
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:

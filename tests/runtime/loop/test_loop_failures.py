@@ -4,7 +4,6 @@ The loop after failures, and after cycles that are neither a success nor a failu
 
 import signal
 import threading
-from typing import Any
 
 import pytest
 
@@ -15,15 +14,12 @@ from sidecar_runtime.loop import Idle, backoff_seconds
 from tests.runtime.loop.looping import (
     DENIED,
     QUICK,
-    REFUSAL,
-    REFUSED,
     SETTLING,
     failing_for,
     run,
-    seconds_left,
     send,
 )
-from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
+from tests.runtime.recording import CHANGED, WAITING, Log
 from tests.support.raising import raised
 
 
@@ -64,27 +60,6 @@ def test_whatever_a_cycle_raises_is_a_failure_with_a_traceback(
     assert ["error", "changed"] == one.results()
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (RuntimeError("can't start new thread"), "process_limit"),
-        (BlockingIOError(11, "Resource temporarily unavailable"), "process_limit"),
-        (MemoryError(), "memory_limit"),
-    ],
-    ids=["a thread", "a process", "memory"],
-)
-def test_a_limit_of_pod_or_node_is_named_and_is_no_bug(
-    log: Log, error: Exception, reason: str
-) -> None:
-    one = run(error, CHANGED)
-
-    one.until(2)
-
-    (failed,) = log.events("cycle_failed")
-    assert ("warning", reason) == (failed["level"], failed["reason"])
-    assert failed["advice"] and "exception" not in failed
-
-
 def refuse_threads(patch: pytest.MonkeyPatch, name: str, count: int) -> None:
     """Let that many threads of this name fail to start."""
     start, left = threading.Thread.start, [None] * count
@@ -116,17 +91,6 @@ def test_a_thread_that_cannot_be_started_is_a_failure_with_backoff(
     assert ["error", "error", "changed"] == one.results()
 
 
-def test_cycles_run_without_a_thread_for_the_scheduler(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse_threads(monkeypatch, "APScheduler", 1)
-
-    run(CHANGED, UNCHANGED, CHANGED, interval_seconds=0.1).until_stopped()
-
-    assert 3 == len(log.events("cycle_finished"))
-    assert [] == log.events("trigger_overdue")
-
-
 @pytest.mark.parametrize("is_after", [False, True], ids=["during the cycle", "after it"])
 def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know(
     log: Log, *, is_after: bool
@@ -148,22 +112,6 @@ def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know
     one.until(1, ask)
 
     assert 1 == one.sidecar.cycles
-
-
-def test_a_session_that_could_not_begin_is_a_failure_and_is_tried_again(log: Log) -> None:
-    one = run(CHANGED)
-    begin, errors = one.sidecar.begin, [OSError("no more files")]
-
-    def begins() -> Any:
-        if errors:
-            raise errors.pop()
-        return begin()
-
-    one.sidecar.begin = begins  # type: ignore[method-assign]
-
-    one.until(2)
-
-    assert ["error", "changed"] == one.results()
 
 
 def test_a_failure_can_shorten_the_backoff(log: Log) -> None:
@@ -201,16 +149,6 @@ def test_gives_up_after_the_limit_of_consecutive_failures(log: Log) -> None:
     assert error.message == "access_denied: may not list"
 
 
-def test_waiting_for_the_target_is_neither_success_nor_failure(log: Log) -> None:
-    one = run(WAITING, WAITING, WAITING, CHANGED)
-
-    one.until(4)
-
-    assert (3, 1, 0) == (one.count("waiting"), one.count("changed"), one.count("error"))
-    assert log.events("cycle_failed") == []
-    assert ["changed"] == [event["result"] for event in log.events("cycle_finished")]
-
-
 @pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
 def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: Outcome) -> None:
     waiting = outcome._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
@@ -221,22 +159,6 @@ def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: O
     (said,) = log.events("cycle_finished")
     assert ("warning", outcome.result) == (said["level"], said["result"])
     assert ("unsettled", "leave it") == (said["reason"], said["advice"])
-
-
-def test_a_refused_revision_is_not_a_failure_and_keeps_the_interval(log: Log) -> None:
-    one = run(DENIED, REFUSED, max_failures=2)
-
-    left_seconds = seconds_left(one, 2)
-
-    interval_seconds = one.settings.interval_seconds
-    assert interval_seconds * 0.8 < left_seconds < interval_seconds * 1.2
-    assert 0 == one.health.consecutive_failures
-    error = one.health.last_error
-    assert error is not None
-    assert "revision_refused" == error.reason
-    assert (REFUSAL.message, "fix it") == (error.message, error.advice)
-    assert "refused" == one.results()[-1]
-    assert 1 == len(log.events("cycle_failed"))
 
 
 def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(log: Log) -> None:
@@ -266,12 +188,3 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
     assert [2, 4, 8, 16, 32, 60, 60] == [backoff_seconds(n, 10) for n in range(1, 8)]
     assert [0.4, 0.8, 1.6] == [backoff_seconds(n, 0.2) for n in range(1, 4)]
     assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
-
-
-@pytest.mark.parametrize(("interval_seconds", "longest_seconds"), [(0.2, 60), (3600, 3600)])
-def test_backoff_is_drawn_from_the_whole_range_so_that_the_pods_of_a_fleet_spread(
-    monkeypatch: pytest.MonkeyPatch, interval_seconds: float, longest_seconds: float
-) -> None:
-    monkeypatch.setattr("random.uniform", lambda low, high: (high - low) / 2)
-
-    assert longest_seconds / 2 == backoff_seconds(100, interval_seconds)

@@ -2,18 +2,14 @@
 The loop of a one-shot: it ends with its first success, or gives up at its deadline.
 """
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.errors import EXIT_DONE, GaveUp
 from sidecar_runtime.health import Outcome
-from tests.runtime.loop.looping import DENIED, REFUSED, SETTLING, run, waits
+from tests.runtime.loop.looping import DENIED, REFUSED, SETTLING, run
 from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log
-from tests.support.raising import raised
 
 HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
 ADVICE = "Find out what the cycle waits on, or raise X_ONE_SHOT_DEADLINE."
@@ -52,31 +48,3 @@ def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
 
     assert "one_shot_deadline" == caught.value.reason
     assert (3, advice) == (caught.value.exit_code, caught.value.advice)
-
-
-@pytest.mark.parametrize(
-    ("blame", "message", "advice"),
-    [
-        (None, "no cycle succeeded in time: none has ended", ADVICE),
-        (SidecarError("kdc_hung", "no answer", "ask it"), "kdc_hung: no answer", "ask it"),
-    ],
-)
-def test_a_one_shot_gives_up_during_a_hung_cycle_with_its_cause(
-    log: Log,
-    spend: Callable[[float], None],
-    blame: SidecarError | None,
-    message: str,
-    advice: str,
-) -> None:
-    released = threading.Event()
-
-    def hang(fence: Fence) -> Outcome:
-        fence.blame = blame
-        spend(5.0)
-        return waits(released)
-
-    error = raised(GaveUp, run(hang, one_shot=True, one_shot_deadline_seconds=5.0))
-    released.set()
-
-    assert "one_shot_deadline" == error.reason
-    assert (message, advice) == (error.message, error.advice)

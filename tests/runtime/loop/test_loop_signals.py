@@ -25,16 +25,6 @@ from tests.runtime.recording import CHANGED, UNCHANGED, Log
 from tests.support.waiting import wait_until
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_and_sigint_end_an_idle_loop_with_success(log: Log, number: signal.Signals) -> None:
-    one = run(CHANGED)
-
-    one.until(1, lambda: send(number))
-
-    assert [number.name] == [event["signal"] for event in log.events("signal_received")]
-    assert one.sidecar.cycles == 1
-
-
 def test_sigterm_ends_the_loop_and_the_running_cycle_cannot_publish(log: Log) -> None:
     came: list[str] = []
     is_over = threading.Event()
@@ -69,20 +59,6 @@ def test_sighup_triggers_a_cycle_while_idle_or_in_backoff(log: Log, step: Any) -
     thread.join()
 
     assert one.sidecar.cycles == 2
-
-
-def test_a_cycle_knows_whether_sighup_triggered_it(log: Log) -> None:
-    asked: list[bool] = []
-
-    def cycle(fence: Fence) -> Outcome:
-        asked.append(fence.is_asked_for)
-        if len(asked) == 1:
-            hear(log, signal.SIGHUP)
-        raise DENIED
-
-    run(cycle, cycle, cycle, pace=failing_for(0.5)).until_stopped()
-
-    assert [False, True, False] == asked
 
 
 def test_wake_triggers_an_ordinary_cycle_during_a_backoff(log: Log) -> None:

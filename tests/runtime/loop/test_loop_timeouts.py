@@ -6,10 +6,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-from sidecar_runtime.errors import EXIT_DONE, SidecarError
+from sidecar_runtime.errors import EXIT_DONE
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.health import Health, Outcome
-from sidecar_runtime.loop import STUCK_THREADS
+from sidecar_runtime.health import Outcome
 from tests.runtime.loop.looping import (
     PATIENCE_SECONDS,
     QUICK,
@@ -18,7 +17,6 @@ from tests.runtime.loop.looping import (
     waits,
 )
 from tests.runtime.recording import CHANGED, UNCHANGED, Log
-from tests.support.machine.clocks import Clock
 from tests.support.waiting import wait_until
 
 LIMIT_SECONDS = 5.0
@@ -59,7 +57,7 @@ def test_a_cycle_that_takes_too_long_is_abandoned_and_cannot_publish(
         return UNCHANGED
 
     one = run(late, after, timeout_seconds=LIMIT_SECONDS)
-    one.health.expect_beat(60)
+    one.health.expect_cycle(0, 60)
 
     one.until(2)
 
@@ -72,56 +70,17 @@ def test_a_cycle_that_takes_too_long_is_abandoned_and_cannot_publish(
     assert failed["advice"].endswith("or raise X_TIMEOUT.")
 
 
-def test_an_abandoned_cycle_fails_with_the_error_that_it_blames(log: Log, spend: Spend) -> None:
+def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(log: Log) -> None:
     released = threading.Event()
-
-    def hang(fence: Fence) -> Outcome:
-        fence.blame = SidecarError("kdc_hung", "no answer", "ask it")
-        spend(LIMIT_SECONDS)
-        return waits(released)
-
-    one = run(hang, timeout_seconds=LIMIT_SECONDS)
-
-    one.until_stopped()
-    released.set()
-
-    failed = log.events("cycle_failed")[0]
-    assert "kdc_hung" == failed["reason"]
-    assert ("no answer", "ask it") == (failed["error"], failed["advice"])
-
-
-def test_hung_threads_are_limited_and_cycles_continue_once_they_return(
-    log: Log, spend: Spend
-) -> None:
-    released = threading.Event()
-    steps = [hangs(spend, released)] * STUCK_THREADS
-    one = run(*steps, CHANGED, timeout_seconds=LIMIT_SECONDS, interval_seconds=0.1)
-    sidecar = one.sidecar
-
-    def release() -> None:
-        wait_until(lambda: log.events("cycle_threads_stuck"), "threads are stuck", PATIENCE_SECONDS)
-        assert sidecar.cycles == STUCK_THREADS
-        released.set()
-
-    thread = threading.Thread(target=release)
-    thread.start()
-    one.until_stopped()
-    thread.join()
-
-    assert log.events("cycle_threads_stuck")[0]["threads"] == STUCK_THREADS
-    *failed, last = one.results()
-    assert ("changed", {"error"}) == (last, set(failed))
-
-
-def test_is_not_alive_while_its_threads_hang(log: Log) -> None:
-    released = threading.Event()
-    steps = [lambda _: waits(released)] * STUCK_THREADS
     pace = QUICK._replace(liveness_grace_seconds=1.0)
     goes_on = [CHANGED] * int(PATIENCE_SECONDS / 0.1)
-    one = run(*steps, *goes_on, pace=pace, timeout_seconds=0.2, interval_seconds=0.1)
+    one = run(
+        lambda _: waits(released), *goes_on, pace=pace, timeout_seconds=0.2, interval_seconds=0.1
+    )
 
     def look() -> None:
         wait_until(lambda: not one.health.is_alive, "it is not alive", PATIENCE_SECONDS)
+        assert 1 == one.sidecar.cycles
         released.set()
         wait_until(lambda: one.health.is_alive, "it is alive again", PATIENCE_SECONDS)
         send(signal.SIGTERM)
@@ -130,21 +89,3 @@ def test_is_not_alive_while_its_threads_hang(log: Log) -> None:
     thread.start()
     assert one() == EXIT_DONE
     thread.join()
-
-
-def test_the_first_cycle_has_its_full_timeout_and_updates_the_heartbeat(log: Log) -> None:
-    clock = Clock()
-    alive: list[bool] = []
-
-    def first(_: Fence) -> Outcome:
-        for seconds in (one.settings.timeout_seconds, QUICK.liveness_grace_seconds):
-            clock.seconds += seconds
-            alive.append(one.health.is_alive)
-        return CHANGED
-
-    one = run(first)
-    one.health = Health(clock)
-    one.until(1)
-
-    assert [True, False] == alive
-    assert one.health.beat_age_seconds == 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from tests.runtime.volume.snapshot_store import STORE, Shelf, filling
 from tests.support.raising import raised
 
@@ -28,39 +28,6 @@ def test_add_names_a_snapshot_only_when_complete_and_does_not_show_it(shelf: She
     assert [(False, {".r1."})] == seen and {"r1"} == shelf.names()
     assert snapshots.has("r1") and "" == snapshots.current()
     assert not os.path.lexists(shelf.link)
-
-
-@pytest.mark.parametrize("error", [OSError("full"), CycleAbandoned(), KeyboardInterrupt()])
-def test_a_snapshot_that_cannot_be_filled_leaves_nothing(
-    shelf: Shelf, error: BaseException
-) -> None:
-    def fill(folder: int) -> None:
-        filling("half")(folder)
-        raise error
-
-    with pytest.raises(type(error)):
-        shelf.begin().add("r1", fill, Fence())
-
-    assert set() == shelf.names()
-
-
-@pytest.mark.parametrize("kind", ["link", "dangling", "file", "empty folder"])
-def test_replaces_anything_planted_at_the_name_of_a_snapshot(
-    shelf: Shelf, tmp_path: Path, kind: str
-) -> None:
-    (tmp_path / "outside").mkdir()
-    place = shelf.store / "r1"
-    if kind == "file":
-        place.write_text("x")
-    elif kind == "empty folder":
-        place.mkdir()
-    else:
-        place.symlink_to(tmp_path / ("outside" if kind == "link" else "nowhere"))
-
-    shelf.make("r1")
-
-    assert "r1" == (shelf.link / "a.py").read_text()
-    assert [] == os.listdir(tmp_path / "outside") and not place.is_symlink()
 
 
 @pytest.mark.parametrize(
@@ -90,20 +57,6 @@ def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf, name: str) -> No
 
     assert not snapshots.has(name)
     assert ["r1"] == snapshots.revisions()
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "r1/../..", "../victim", "./../victim", "r\0", "\ud800"]
-)
-def test_refuses_to_add_a_snapshot_with_an_invalid_name(shelf: Shelf, name: str) -> None:
-    snapshots = shelf.make("r1")
-    victim = shelf.store.parent / "victim"
-    victim.mkdir()
-
-    with pytest.raises(ValueError, match="not the name of a snapshot"):
-        snapshots.add(name, filling("one"), Fence())
-
-    assert {"r1"} == shelf.names() and victim.is_dir()
 
 
 # --- show
@@ -149,18 +102,3 @@ def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
     assert "'current' cannot be replaced with the link: Directory not empty" in error.message
     assert "mount nothing at this path" in error.advice
     assert ["theirs"] == os.listdir(shelf.link)
-
-
-@pytest.mark.parametrize("fsync", [True, False])
-def test_flushes_the_store_before_the_swap_and_the_root_after_it(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, fsync: bool
-) -> None:
-    snapshots = shelf.begin(fsync=fsync)
-    snapshots.add("r1", filling("r1"), Fence())
-    seen: list[tuple[int, bool]] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: seen.append((fd, os.path.lexists(shelf.link))))
-
-    snapshots.show("r1", Fence())
-
-    expected = [(shelf.store_fd, False), (shelf.root_fd, True)] if fsync else []
-    assert expected == seen

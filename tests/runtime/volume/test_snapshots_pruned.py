@@ -2,8 +2,6 @@
 Which snapshots are kept, and how the others are removed.
 """
 
-import errno
-import os
 import time
 from pathlib import Path
 
@@ -11,9 +9,7 @@ import pytest
 
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.snapshots import ASKED
-from sidecar_runtime.volume.trees import remove_tree
-from tests.runtime.recording import Log
-from tests.runtime.volume.snapshot_store import STORE, Shelf, filling, pruned
+from tests.runtime.volume.snapshot_store import Shelf, filling, pruned
 
 YEAR_SECONDS = 365 * 86400
 
@@ -57,31 +53,6 @@ def test_keeps_the_newest_requested_snapshots(shelf: Shelf) -> None:
     assert {"r2", "r1", "a3", "a2", f"a3{ASKED}", f"a2{ASKED}"} == shelf.names()
 
 
-def test_the_age_counts_from_the_replacement_not_from_the_creation(shelf: Shelf) -> None:
-    """A snapshot that was shown for a week may have readers that resolved the link just now."""
-    snapshots = shelf.make("r1", retain_count=0)
-    shelf.age("r1", 7 * 86400)
-
-    shelf.make("r2")
-    pruned(snapshots)
-
-    assert {"r1", "r2"} == shelf.names()
-
-
-@pytest.mark.parametrize("to", ["r1", "nowhere", ""])
-def test_keeps_the_published_snapshot_regardless_of_the_link(shelf: Shelf, to: str) -> None:
-    """The snapshot that the link shows is kept, too: consumers see it."""
-    snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
-    for number in range(1, 4):
-        shelf.age(f"r{number}", 1000)
-    shelf.link.unlink()
-    if to:
-        shelf.link.symlink_to(f"{STORE}/{to}")
-
-    expected = {"r3", "r1"} if to == "r1" else {"r3"}
-    assert expected == set(snapshots.prune("r3", Fence())) == shelf.names()
-
-
 def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
     """A replacement time in the future counts as now."""
     snapshots = shelf.make("r1", "r2", retain_count=0)
@@ -111,29 +82,6 @@ def test_an_abandoned_cycle_cannot_replace_the_snapshot_of_its_successor(
     assert {"r1"} == shelf.names()
 
 
-def test_a_snapshot_that_cannot_be_removed_does_not_stop_the_pruning(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, log: Log
-) -> None:
-    snapshots = shelf.make("r1", "r2", "r3", retain_count=0, retain_seconds=0.0)
-    shelf.age("r1", 2)
-    shelf.age("r2", 1)
-    unlink = os.unlink
-
-    def refuse(name: str, *, dir_fd: int | None = None) -> None:
-        if dir_fd is not None and name == "a.py" and (shelf.store / "r1").exists():
-            raise PermissionError(errno.EACCES, "Permission denied", name)
-        unlink(name, dir_fd=dir_fd)
-
-    monkeypatch.setattr(os, "unlink", refuse)
-    assert {"r3"} == pruned(snapshots)
-    monkeypatch.undo()
-
-    assert log.events("leftover_kept")
-    assert ["r3"] == snapshots.revisions()
-    shelf.begin().sweep()
-    assert {"r3"} == shelf.names()
-
-
 # --- sweep and remove
 
 
@@ -149,19 +97,3 @@ def test_sweep_removes_only_leftovers_of_a_crash(shelf: Shelf, tmp_path: Path) -
 
     assert {"r1", "r2", "r1.managed"} == shelf.names()
     assert tmp_path.exists() and "r2" == snapshots.current()
-
-
-def test_remove_tree_does_not_follow_links(tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/a.py").write_text("victim")
-    (tmp_path / "tree/d").mkdir(parents=True)
-    (tmp_path / "tree/d/link").symlink_to(tmp_path / "outside")
-    (tmp_path / "link").symlink_to(tmp_path / "outside")
-    fd = os.open(tmp_path, os.O_RDONLY)
-
-    for name in ("tree", "link", "missing"):
-        remove_tree(name, fd)
-
-    assert ["outside"] == os.listdir(tmp_path)
-    assert "victim" == (tmp_path / "outside/a.py").read_text()
-    os.close(fd)

@@ -12,7 +12,7 @@ from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.volume.errors import TargetError
+from sidecar_runtime.volume.files import TargetError
 from tests.s3_sync.folder.handling import damaged, put
 
 SHOWN, REVISION = "b" * 64, "a" * 64

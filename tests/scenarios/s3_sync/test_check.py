@@ -114,12 +114,6 @@ def test_fails_when_the_daemon_hangs(
         daemon.send_signal(signal.SIGCONT)
 
 
-def test_reports_a_running_daemon_that_uses_another_port(check: Check, start: StartDaemon) -> None:
-    start().until_synced()
-
-    assert "holds the lock of the target but does not answer" in check(0)
-
-
 def test_sigterm_stops_a_waiting_check_with_exit_code_143(start: StartDaemon) -> None:
     """It ends although a server has not answered."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -32,7 +32,7 @@ from s3_sync.keys import DEPTH_LIMIT
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import free_bytes, stat_in
-from sidecar_runtime.volume.trees import FOLDER_MODE
+from sidecar_runtime.volume.snapshots import FOLDER_MODE
 
 SECOND_NS = 1_000_000_000
 NAMED_FILES = 50

@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import FULL_ERRORS
-from sidecar_runtime.volume.files import is_at, open_file, stat_in, write_file
+from sidecar_runtime.volume.files import FULL_ERRORS, is_at, open_file, stat_in, write_file
 
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]

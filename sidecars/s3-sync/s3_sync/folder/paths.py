@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from s3_sync.keys import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE
 
 PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -16,9 +16,9 @@ from s3_sync.folder.paths import opened
 from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
 from s3_sync.settings import Settings
+from sidecar_runtime.errors import json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
-from sidecar_runtime.printable import json_text
 from sidecar_runtime.volume.files import read_facts
 
 NAME = "published.json"

@@ -21,10 +21,15 @@ from s3_sync.keys import RESERVED
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import TargetError
-from sidecar_runtime.volume.files import is_at
-from sidecar_runtime.volume.snapshots import Snapshots, aside_name
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, FOLDER_MODE, link_tree, remove_tree
+from sidecar_runtime.volume.files import TargetError, is_at
+from sidecar_runtime.volume.snapshots import (
+    FOLDER_FLAGS,
+    FOLDER_MODE,
+    Snapshots,
+    aside_name,
+    link_tree,
+    remove_tree,
+)
 
 _LIST_SUFFIX = f".{MANAGED}"
 

@@ -21,7 +21,7 @@ from s3_sync.status import Status
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.lock import TargetLock, read_holder
+from sidecar_runtime.volume.files import TargetLock, read_holder
 
 LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: the

@@ -17,9 +17,15 @@ from s3_sync.folder.staging import StagingFolder
 from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.errors import FULL_ERRORS
-from sidecar_runtime.volume.files import FACTS_BYTES, is_at, read_file, stat_in, write_file
-from sidecar_runtime.volume.trees import FOLDER_FLAGS, remove_tree
+from sidecar_runtime.volume.files import (
+    FACTS_BYTES,
+    FULL_ERRORS,
+    is_at,
+    read_file,
+    stat_in,
+    write_file,
+)
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, remove_tree
 
 STAGING = "staging"
 SNAPSHOTS = "snapshots"

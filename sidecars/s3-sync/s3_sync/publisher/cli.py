@@ -28,9 +28,15 @@ from s3_sync.settings import (
 from s3_sync.signature import read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.app import make_parser, warn_unknown
-from sidecar_runtime.errors import EXIT_DONE, Problem, SettingsError, SidecarError
+from sidecar_runtime.errors import (
+    EXIT_DONE,
+    Problem,
+    SettingsError,
+    SidecarError,
+    json_text,
+    printable,
+)
 from sidecar_runtime.parsers import count, duration
-from sidecar_runtime.printable import json_text, printable
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.

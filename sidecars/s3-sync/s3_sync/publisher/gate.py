@@ -20,11 +20,9 @@ from s3_sync.release.format import Checked
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError, counted
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.checks import Check, Finding, IsFile, Undecided
-from sidecar_runtime.gate.gate import Gate, make_gate
-from sidecar_runtime.printable import counted
+from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
 
 RUNNER = Path(__file__).with_name("airflow_runner.py")
 # The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the database.

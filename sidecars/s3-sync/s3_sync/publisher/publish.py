@@ -21,7 +21,7 @@ from s3_sync.publisher.report import NAMED, Progress, Report, compare, size_text
 from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
 from s3_sync.release import format as form
 from s3_sync.revision import short
-from sidecar_runtime.printable import counted
+from sidecar_runtime.errors import counted
 
 # No object has this ETag: no known content has this MD5.
 NO_ETAG = '"00000000000000000000000000000000"'

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from s3_sync.digest import EXECUTABLE
 from s3_sync.keys import NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, refusal_of
 from s3_sync.revision import is_revision, revision_of
-from sidecar_runtime.printable import counted
+from sidecar_runtime.errors import counted
 
 FORMAT = 3
 POINTER_KEY = "current.json"

@@ -12,7 +12,7 @@ from s3_sync.publisher.gate import Airflow, Refused, Verdict, judge
 from s3_sync.publisher.parcel import Parcel
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.checks import Finding
+from sidecar_runtime.gate.gate import Finding
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.airflow.dag_folders import (
     LOCAL_SETTINGS,

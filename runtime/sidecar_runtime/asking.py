@@ -1,0 +1,206 @@
+"""
+Requests of consumers for revisions that the volume does not contain.
+
+Airflow's DAG versions need them: a run finishes with the code that it started with. A Unix socket
+beside the snapshots notes the requests, and a cycle fetches the revisions. The socket is
+unreachable from the network and for requests forged through another server (SSRF), and it works
+through a read-only mount. The answers are names, never paths.
+"""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+
+from sidecar_runtime.errors import SidecarError, json_text
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.http.listener import Answer, Listener
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.snapshots import remove_tree
+
+NAME = "ask.sock"
+# At most this many revisions are pending, each once; further requests are refused.
+MOST = 64
+# How long a failure is the answer before the source is asked again; remembers up to MOST failures.
+FAILED_SECONDS = 5.0
+# Reasons that are permanent: a later request gets the same answer.
+GONE = {"release_missing", "release_invalid"}
+_QUESTION = re.compile(r"/revisions/(sha256-[0-9a-f]{64})")
+
+log = get_logger("asked")
+
+
+class AskMetrics:
+    """
+    The metrics of requested revisions.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        name, text = "sidecar_requested_revisions_total", "Requested older revisions, by result."
+        self.requested = metrics.counter_by("result", name, text)
+        text = "Snapshots on the volume because a consumer requested them."
+        self.kept = metrics.gauge("sidecar_requested_snapshots", text)
+
+
+class Asked:
+    """
+    The requested revisions that the volume lacks: one thread asks, another one settles.
+
+    Attributes:
+        wake: Triggers a cycle.
+        outage: Why the source is not asked now; its own backoff decides when it is asked again.
+        waiting: The revisions that a cycle should fetch, in the order of the requests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self.outage: SidecarError | None = None
+        # Each access to these is one operation, which needs no lock.
+        self.waiting: dict[str, None] = {}
+        self._failures: dict[str, tuple[SidecarError, float]] = {}
+        self._clock = clock
+
+    def ask(self, revision: str) -> SidecarError | None:
+        """
+        Request a revision; return None while it is pending, or why it cannot be fetched now.
+        """
+        failure, until = self._failures.get(revision, (None, 0.0))
+        if failure is not None and self._clock() < until:
+            return failure
+        if self.outage is not None:
+            return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
+        if revision not in self.waiting:
+            if len(self.waiting) >= MOST:
+                return SidecarError("request_limit", f"{MOST} other revisions are pending")
+            self.waiting[revision] = None
+            self.wake()
+        return None
+
+    def settle(self, revision: str, failure: SidecarError | None = None) -> None:
+        """
+        Note that a revision is on the volume, or why it could not be fetched.
+        """
+        self._failures.pop(revision, None)
+        if failure is not None:
+            if len(self._failures) >= MOST:
+                del self._failures[next(iter(self._failures))]
+            self._failures[revision] = failure, self._clock() + FAILED_SECONDS
+        self.waiting.pop(revision, None)
+
+
+class Answers:
+    """
+    Answers the consumers of one volume, cycle by cycle; belongs to one thread.
+
+    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched, 404 if the
+    source does not contain it, 503 with the reason if it cannot be fetched now.
+
+    Args:
+        path: The volume, for messages.
+    """
+
+    def __init__(self, path: str, metrics: AskMetrics, asked: Asked) -> None:
+        self._path = path
+        self._metrics = metrics
+        self._asked = asked
+        self._listener: Listener | None = None
+        self._socket: os.stat_result | None = None
+        self._told = ""
+        """The failure of the socket that is already in the log."""
+
+    def follow(self, store: int, has: Callable[[str], bool], fence: Fence) -> None:
+        """
+        Serve the socket in an open store from now on, unless it is served already.
+
+        Args:
+            has: Whether a snapshot of a revision exists; called from any thread.
+
+        Raises:
+            CycleAbandoned: The fence was revoked; another thread serves the socket.
+        """
+        with fence:
+            found = stat_in(NAME, store)
+            if found and self._socket and os.path.samestat(found, self._socket):
+                return  # the consumers of that store find it
+            self.close()
+            try:
+                remove_tree(NAME, store)
+                # The real path may be longer than the 107 bytes that a socket address can hold.
+                place = f"/proc/self/fd/{store}/{NAME}"
+                listening = socket.create_server(place, family=socket.AF_UNIX)
+                # Connecting needs write permission; any uid that sees the volume may request.
+                os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
+                self._listener = Listener(listening, partial(self._answer, has))
+                self._listener.start()
+                self._socket, self._told = stat_in(NAME, store), ""
+            except (OSError, RuntimeError) as error:  # each cycle tries again
+                said = getattr(error, "strerror", None) or str(error)
+                advice = f"Consumers get only the versions that are kept on {self._path}."
+                if said != self._told:
+                    log.warning("ask_socket_unavailable", error=said, advice=advice)
+                self._told = said
+
+    def _answer(self, has: Callable[[str], bool], path: str) -> Answer:
+        question = _QUESTION.fullmatch(path)
+        if question is None:
+            return _say(404, error="request /revisions/ID with a full ID")
+        if has(name := question[1]):
+            return _say(200, name=name)
+        failure = self._asked.ask(name)
+        if failure is None:
+            return _say(202, state="on its way")
+        status = 404 if failure.reason in GONE else 503
+        return _say(status, reason=failure.reason, error=failure.message)
+
+    def close(self) -> None:
+        """
+        Close the socket; snapshots that were requested stay.
+        """
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = self._socket = None
+
+    def due(self, fence: Fence) -> Iterator[str]:
+        """
+        Yield the revisions that were requested before this cycle.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        for revision in list(self._asked.waiting):
+            fence.wait(0)
+            yield revision
+
+    @contextmanager
+    def answering(self, revision: str) -> Iterator[None]:
+        """
+        Fetch a revision in this context: a failure becomes the answer to the consumer.
+        """
+        # Of a cycle that is abandoned: the next one would start with this revision, and time out.
+        late = "the cycle timed out while it fetched this revision"
+        failure: SidecarError | None = SidecarError("cycle_timeout", late)
+        try:
+            yield
+            failure = None
+        except SidecarError as error:
+            failure = error
+            log.warning("requested_revision_unavailable", revision=revision, **error.log_fields())
+        finally:
+            self._asked.settle(revision, failure)
+            self._metrics.requested("error" if failure else "success").inc()
+
+    def note_outage(self, error: SidecarError | None) -> None:
+        """
+        Note how the cycle ended: while the source fails, requests wait for its backoff.
+        """
+        self._asked.outage = error
+
+
+def _say(status: int, **facts: str) -> Answer:
+    return Answer(HTTPStatus(status), f"{json_text(facts)}\n".encode())
