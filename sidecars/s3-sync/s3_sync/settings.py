@@ -38,14 +38,6 @@ INSTEAD = dict.fromkeys(_WRONG.split(), "KEY_PATH")
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
-# Buckets, ARNs and aliases:
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_UNSUPPORTED = {
-    r"\.mrap$": "a multi-region access point",
-    r":s3-object-lambda:|--ol-s3$": "an Object Lambda access point",
-    r"--xa?-s3$": "an S3 Express directory bucket",
-    r":s3-outposts:|--op-s3$": "a bucket of S3 on Outposts",
-}
 
 
 @allows("a bucket's name, or the ARN of an access point")
@@ -53,21 +45,13 @@ def bucket(text: str) -> str:
     """
     Read a bucket's name, or the ARN of an access point.
 
-    Unsupported kinds of buckets are refused here, each with an error that names the kind.
+    Multi-region access points, S3 Express, Object Lambda and Outposts are not supported.
     """
     name = text.strip()
     if name.lower().startswith("s3://"):
         raise ValueError(f"is a URL; write {_settings_of(without_password(name))}")
-    for pattern, kind in _UNSUPPORTED.items():
-        if re.search(pattern, name):
-            raise ValueError(f"is {kind}, which s3-sync does not support")
-    if name.startswith("arn:"):
-        if not _ACCESS_POINT.fullmatch(name):
-            raise ValueError("is not the ARN of an S3 access point; write the bucket's name")
-        return name
-    if not _BUCKET_NAME.fullmatch(name):
-        characters = "letters, digits, dots, hyphens, underscores"
-        raise ValueError(f"is not a valid bucket name (3 to 63 {characters})")
+    if not (_ACCESS_POINT if name.startswith("arn:") else _BUCKET_NAME).fullmatch(name):
+        raise ValueError("is neither a bucket's name nor the ARN of an access point in one region")
     return name
 
 
@@ -321,10 +305,16 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
 
-    def all_problems(settings: Settings) -> list[Problem]:
-        return [*check(settings), *_check_endpoints(environ)]
+    def check(settings: Settings) -> list[Problem]:
+        return [
+            *_check_layout(settings),
+            *_check_source(settings),
+            *_check_globs(settings),
+            *check_gate(settings, PREFIX),
+            *_check_endpoints(environ),
+        ]
 
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=all_problems)
+    return load(Settings, PREFIX, environ, instead=INSTEAD, check=check)
 
 
 def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
@@ -333,12 +323,11 @@ def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
     """
     problems = []
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        url = environ.get(name, "")
-        try:
-            if url:
+        if url := environ.get(name):
+            try:
                 http_url(url)
-        except ValueError as error:
-            problems.append(Problem(name, without_password(url), str(error)))
+            except ValueError as error:
+                problems.append(Problem(name, without_password(url), str(error)))
     return problems
 
 
@@ -358,44 +347,28 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
         raise SettingsError([problem]) from None
 
 
-def check(settings: Settings) -> list[Problem]:
-    """
-    Return the settings that are valid each on its own, but not together.
-    """
-    return [
-        *_check_layout(settings),
-        *_check_source(settings),
-        *_check_globs(settings),
-        *check_gate(settings, PREFIX),
-    ]
-
-
 def _check_layout(settings: Settings) -> list[Problem]:
     """
     Return the settings that need the snapshot layout: what belongs together is shown at once.
     """
+    if settings.layout == "snapshot":
+        return []
     needs = (
         "needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
         f"{settings.dest_path}/current"
     )
-    found = {"S3_SYNC_SOURCE": settings.source_kind, "S3_SYNC_GATE": settings.gate}
-    is_in_place = settings.layout == "in-place"
-    return [
-        Problem(name, value, needs)
-        for name, value in found.items()
-        if is_in_place and value not in ("listing", "off")
-    ]
+    found = (("SOURCE", settings.source_kind, "listing"), ("GATE", settings.gate, "off"))
+    return [Problem(f"{PREFIX}{n}", value, needs) for n, value, usual in found if value != usual]
 
 
 def _check_globs(settings: Settings) -> list[Problem]:
     """
     Return the patterns that can match no key.
     """
-    found = {"S3_SYNC_INCLUDE": settings.include, "S3_SYNC_EXCLUDE": settings.exclude}
     why = "can match no key: write it as in pkg/*, relative to KEY_PATH, without quotes"
     return [
-        Problem(name, glob, why)
-        for name, globs in found.items()
+        Problem(f"{PREFIX}{name}", glob, why)
+        for name, globs in (("INCLUDE", settings.include), ("EXCLUDE", settings.exclude))
         for glob in globs
         if glob.endswith("/") or glob[0] in "/'\""
     ]
