@@ -37,6 +37,9 @@ _WRONG = "AWS_KEY_PATH AWS_PREFIX KEYPATH KEY_PREFIX S3_KEY_PATH S3_PREFIX S3_SY
 INSTEAD = dict.fromkeys(_WRONG.split(), "KEY_PATH")
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+# Aliases of what s3-sync does not support: multi-region access points, S3 Express, Object Lambda,
+# Outposts. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_UNSUPPORTED = re.compile(r"\.mrap$|--(ol|op|x|xa)-s3$")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
 
 
@@ -44,14 +47,13 @@ _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoi
 def bucket(text: str) -> str:
     """
     Read a bucket's name, or the ARN of an access point.
-
-    Multi-region access points, S3 Express, Object Lambda and Outposts are not supported.
     """
     name = text.strip()
     if name.lower().startswith("s3://"):
         raise ValueError(f"is a URL; write {_settings_of(without_password(name))}")
-    if not (_ACCESS_POINT if name.startswith("arn:") else _BUCKET_NAME).fullmatch(name):
-        raise ValueError("is neither a bucket's name nor the ARN of an access point in one region")
+    known = _ACCESS_POINT if name.startswith("arn:") else _BUCKET_NAME
+    if not known.fullmatch(name) or _UNSUPPORTED.search(name):
+        raise ValueError("is neither the name of an ordinary bucket nor the ARN of an access point")
     return name
 
 

@@ -11,16 +11,21 @@ from s3_sync.folder.folder import Folder
 from s3_sync.listing import CONNECTIONS, FAILURE_STREAK, LARGE_BYTES
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.refusals import SourceError
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.fence import CycleAbandoned
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.folder.handling import staged
 from tests.s3_sync.given import play
 from tests.s3_sync.listing.fetching import Fetching, reasons, tree
-from tests.support.aws.fake_s3 import error, is_get
+from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.faults import drip, first, flip_first_bit, hang, replace_body, reset
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def fetching(s3: FakeS3, target: Folder, fence: Fence) -> Fetching:
+    return Fetching(s3, target, fence)
+
 
 # --- success
 
@@ -34,26 +39,6 @@ def test_fetches_objects_into_the_folder(fetching: Fetching, folder: Path) -> No
     assert {"a.py": b"a", "d/b.py": b"bb"} == tree(folder)
     assert ({}, set(), 3) == (work.failed, work.adopted, work.downloaded_bytes)
     assert {"a.py", "d/b.py"} == fetching.folder.files.keys()
-
-
-def test_no_files_send_no_request(fetching: Fetching) -> None:
-    assert {} == fetching.fetch([]).failed
-    assert [] == fetching.gets()
-
-
-def test_a_few_connections_download_in_the_given_order(fetching: Fetching, folder: Path) -> None:
-    for number in range(60):
-        fetching.s3.put(f"dags/{number:02}.py", b"x" * number)
-
-    fetching.fetch([f"{number:02}.py" for number in reversed(range(60))])
-
-    assert 60 == len(tree(folder))
-    by_connection: dict[int, list[str]] = {}
-    for request in fetching.s3.seen(is_get()):
-        by_connection.setdefault(request.connection, []).append(request.path)
-    assert len(by_connection) <= CONNECTIONS
-    for paths in by_connection.values():  # a slow connection may start late
-        assert sorted(paths, reverse=True) == paths
 
 
 @pytest.mark.parametrize("is_damaged", [True, False])
@@ -75,18 +60,6 @@ def test_does_not_download_files_that_exist(
     assert ["a.py"] == list(fetching.folder.files)
 
 
-def test_an_etag_that_is_not_an_md5_requires_a_download(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"same", etag="0123-2")
-    (folder / "a.py").write_bytes(b"same")
-    os.chmod(folder / "a.py", 0o644)
-
-    work = fetching.fetch()
-
-    assert ["a.py"] == fetching.gets()
-    assert (set(), 4) == (work.adopted, work.downloaded_bytes)
-    assert ["a.py"] == fetching.folder.unverified
-
-
 # --- objects that fail
 
 
@@ -105,32 +78,6 @@ def test_an_object_changed_meanwhile_fails_alone(
 
     assert {"a.py": "object_changing"} == reasons(fetching.fetch(listed=listed))
     assert {"b.py": b"b"} == tree(folder)
-    assert [] == staged(folder)
-
-
-def test_a_blocked_file_is_not_a_failure(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/d/a.py", b"a")
-    (folder / "d").write_bytes(b"foreign")
-
-    work = fetching.fetch()
-
-    assert ({"d/a.py"}, {}) == (work.blocked, work.failed)
-    assert [] == staged(folder)
-    (folder / "d").unlink()
-    assert set() == fetching.fetch().blocked
-    assert {"d/a.py": b"a"} == tree(folder)
-
-
-def test_a_path_that_the_file_system_refuses_fails_alone(fetching: Fetching, folder: Path) -> None:
-    name = "x" * 256
-    fetching.s3.put(f"dags/{name}", b"a")
-    fetching.s3.put("dags/b.py", b"b")
-
-    work = fetching.fetch()
-
-    assert {"b.py": b"b"} == tree(folder)
-    assert {name: "target_failed"} == reasons(work)
-    assert f"cannot write '{name}'" in work.failed[name].message
     assert [] == staged(folder)
 
 
@@ -232,30 +179,6 @@ def test_files_that_failed_before_do_not_end_the_cycle(fetching: Fetching) -> No
 
     assert dict.fromkeys(names, "server_error") == reasons(work)
     assert (dict.fromkeys(names, "request_timeout"), set()) == (reasons(late), late.unreached)
-
-
-def test_fewer_failures_than_a_streak_do_not_end_the_cycle(
-    fetching: Fetching, folder: Path
-) -> None:
-    fetching.s3.put_each((f"dags/{number:02}.py" for number in range(20)), b"x")
-    for number in range(FAILURE_STREAK - 1):
-        fetching.s3.inject(error(500, "InternalError"), is_get(f"dags/{number:02}.py"))
-
-    work = fetching.fetch()
-
-    assert FAILURE_STREAK - 1 == len(work.failed)
-    assert 20 - len(work.failed) == len(tree(folder))
-
-
-def test_a_failure_of_the_source_ends_the_cycle_immediately(fetching: Fetching) -> None:
-    fetching.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
-    fetching.s3.inject(error(404, "NoSuchBucket"), is_get())
-
-    found = raised(SourceError, fetching.fetch)
-
-    assert "bucket_not_found" == found.reason
-    assert len(fetching.gets()) <= CONNECTIONS
-    assert {} == fetching.work.failed
 
 
 def test_a_revoked_fence_puts_nothing_into_place(fetching: Fetching, folder: Path) -> None:
