@@ -140,7 +140,7 @@ class Settings(GateSettings):
         key_path,
         default="",
         prefixed=False,
-        text="The folder in the bucket. `dags` does not match `dags-old/`. Empty or `/`: the "
+        text="The folder in the bucket; `dags` does not match `dags-old/`. Empty or `/`: the "
         "whole bucket.",
     )
     dest_path: str = setting(
@@ -155,76 +155,73 @@ class Settings(GateSettings):
         "LAYOUT",
         choice("in-place", "snapshot"),
         default="in-place",
-        text="`in-place`: files appear directly under DEST_PATH, each replaced atomically. "
+        text="`in-place`: files directly under DEST_PATH, each replaced atomically. "
         "`snapshot`: DEST_PATH/current is a link to one complete revision.",
     )
     source_kind: str = setting(
         "SOURCE",
         choice("listing", "release"),
         default="listing",
-        text="`listing`: follow all objects under the prefix. `release`: follow the current "
-        "release there, published with `s3-sync publish`.",
+        text="`listing`: all objects under the prefix. `release`: the current release there, "
+        "published with `s3-sync publish`.",
     )
     revision: str | None = setting(
         "REVISION",
         revision,
-        text="Pin this release and ignore the current one; requires S3_SYNC_SOURCE=release. "
-        "Unset: follow the current release.",
+        text="Pin this release; requires S3_SYNC_SOURCE=release. Unset: follow the current one.",
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
         key_file,
         show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
-        text="Refuse a current release whose pointer is not signed with one of these keys, or is "
-        "older than the newest that this volume has shown. Changed keys are reloaded. Unset: "
-        "signatures are not required.",
+        text="Refuse a current release whose pointer is not signed with one of these keys, or "
+        "is older than the newest that this volume has shown. Changed keys are reloaded. "
+        "Unset: no signatures.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
         choice("private", "requester-pays", "public"),
         default="private",
-        text="`private`: sign requests. `requester-pays`: sign requests and agree to pay for "
-        "them. `public`: send unsigned requests, without looking for credentials.",
+        text="`requester-pays`: agree to pay for requests. `public`: do not sign requests, nor "
+        "look for credentials.",
     )
     include: tuple[str, ...] = setting(
         "INCLUDE",
         words,
         default="",
         allowed="comma-separated globs",
-        text="Sync only keys that match one of these globs, relative to KEY_PATH. `*` also "
-        "matches `/`.",
+        text="Sync only keys that match one of these, relative to KEY_PATH. `*` also matches `/`.",
     )
     exclude: tuple[str, ...] = setting(
         "EXCLUDE",
         words,
         default="",
         allowed="comma-separated globs",
-        text="Skip keys that match one of these globs; overrides S3_SYNC_INCLUDE.",
+        text="Skip keys that match one of these; overrides S3_SYNC_INCLUDE.",
     )
     delete: str = setting(
         "DELETE",
         choice("managed", "none", "all"),
         default="managed",
         text="What to delete when keys disappear. `managed`: files that s3-sync published. "
-        "`none`: nothing. `all`: every file that is not in the bucket, except `__pycache__`.",
+        "`none`: nothing. `all`: every file that is not in the bucket, except "
+        "`__pycache__`.",
     )
     max_delete_percent: int = setting(
         "MAX_DELETE",
         percent,
         default="80%",
-        text="Hold back a listing in which more than this share of the published files, and more "
-        "than 20 of them, have disappeared: that is usually a mistake. A removal that is spread "
-        "over several cycles is not held back. It is held for 15 minutes, or until SIGHUP. "
-        "100%: never.",
+        text="Hold back, for 15 minutes or until SIGHUP, a listing in which more than this "
+        "share of the published files, and more than 20, have disappeared at once. 100%: "
+        "never.",
     )
     verify: str = setting(
         "VERIFY",
         choice("auto", "strict", "lenient"),
         default="auto",
         text="Whether an ETag that looks like an MD5 must match the content. `auto`: on AWS. "
-        "`strict`: always. `lenient`: never. Checksums are always verified; what nothing has "
-        "verified is counted.",
+        "`strict`: always. `lenient`: never. Checksums are always verified.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",
@@ -237,8 +234,7 @@ class Settings(GateSettings):
         duration(),
         default="0",
         text="Apply a changed listing only after it has stayed the same for this long, so that "
-        "half an upload is not published. A new pod waits as well. Exclude objects that keep "
-        "changing. 0: apply it at once.",
+        "half an upload is not published. A new pod waits as well.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
@@ -256,24 +252,21 @@ class Settings(GateSettings):
         "KEEP_REQUESTED",
         count,
         default="20",
-        text="How many older releases to keep that pods have requested (DAG versions of Airflow "
-        "3), in addition to S3_SYNC_RETAIN_COUNT: the most recently used ones. 0: serve no such "
-        "requests.",
+        text="How many older releases that pods have requested (DAG versions of Airflow 3) to "
+        "keep in addition. 0: serve no requests.",
     )
     file_mode: int = setting(
         "FILE_MODE",
         mode,
         default="0644",
-        text="The mode of files of a listing when they are published; snapshots remove the write "
-        "bits. Files that are already there keep theirs. A file of a release is 0755 if it is "
-        "executable, otherwise 0644.",
+        text="The mode of new files of a listing; snapshots remove the write bits. A file of a "
+        "release is 0755 if it is executable, otherwise 0644.",
     )
     fsync: bool = setting(
         "FSYNC",
         boolean,
         default="false",
-        text="Flush each file to disk before it is published. For persistent volumes: an emptyDir "
-        "does not outlive its node.",
+        text="Flush each file to disk before it is published: for persistent volumes.",
     )
 
     @property
