@@ -317,7 +317,7 @@ def test_follows_a_rotated_bundle(
 
     async def scene(client: S3Client) -> list[str]:
         await client.list_page(None)
-        ended = []
+        ended: list[str] = []
         for step in steps:
             if step == "renew":  # from the next handshake on
                 context.load_cert_chain(new, tmp_path / "new/key.pem")

@@ -21,7 +21,6 @@ from tests.support.aws.fake_s3 import (
     is_get,
     is_list,
 )
-from tests.support.daemon import Settings
 from tests.support.http.loopback import Fault, Match, dead_endpoint
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
@@ -74,7 +73,7 @@ def test_succeeds_with_working_settings_and_publishes_nothing(check: Check, targ
 
 DENIED = error(403, "AccessDenied", "Access Denied")
 NO_KEY = access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN)
-MISTAKES: dict[str, tuple[Settings, tuple[Fault, Match] | None, tuple[str, ...]]] = {
+MISTAKES: dict[str, tuple[Mapping[str, str], tuple[Fault, Match] | None, tuple[str, ...]]] = {
     "bucket": ({"AWS_BUCKET": "no-such-bucket"}, None, ("bucket_not_found", "no-such-bucket")),
     "prefix": ({"KEY_PATH": "dgas"}, None, ("source_empty", "s3://dags-bucket/dgas/", "dags/")),
     "filter": ({"S3_SYNC_INCLUDE": "*.pyy"}, None, ("source_empty", "S3_SYNC_INCLUDE")),
