@@ -118,8 +118,9 @@ REASONS = {
         "the store cannot read that object.",
         True,
     ),
+    # The CA bundle is read again for the next request: it may have been rotated.
     "tls_failed": Reason(
-        "cycle", "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle."
+        "cycle", "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.", True
     ),
 }
 

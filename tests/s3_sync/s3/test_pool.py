@@ -159,19 +159,20 @@ def test_tries_the_second_address_when_the_first_refuses() -> None:
     assert b"hello" == run(server, resolving(resolve, get), by_name).body
 
 
-def test_repeats_the_handshake_with_the_bundle_as_it_is_now(
+def test_reads_the_bundle_again_after_a_failed_handshake(
     certificate: tuple[ssl.SSLContext, Path],
 ) -> None:
-    """A rotated bundle does not fail a cycle."""
     bundles = iter([NO_CA, trusting(certificate[1])])
     server = StandIn([[ok()], [ok()]])
 
     def trust() -> ssl.SSLContext | None:
         return next(bundles)()
 
-    found = run(server, get_twice, https, trust, certificate[0])
+    async def scene(pool: Pool) -> list[bytes]:
+        assert "tls_failed" == (await failure(pool)).reason
+        return await get_twice(pool)
 
-    assert [b"hello"] * 2 == found
+    assert [b"hello"] * 2 == run(server, scene, https, trust, certificate[0])
     assert 1 == server.connections, "the handshake that failed is no connection"
 
 

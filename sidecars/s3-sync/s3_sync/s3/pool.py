@@ -57,7 +57,6 @@ class Pool:
 
     Raises:
         WireError: The proxy is of an unsupported kind.
-        SourceError: The trusted certificates cannot be read.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Pool:
         self.origin = origin
         self._place = _proxy_address(origin.proxy) if origin.proxy else (origin.host, origin.port)
         self._read_trust = read_trust
-        self._context = read_trust()
+        self._context: ssl.SSLContext | None = None
         self._patience = patience
         self._idle: list[Connection] = []
 
@@ -96,7 +95,7 @@ class Pool:
         ends_at = time.monotonic() + seconds
         while True:
             kept = self._take_idle()
-            connection = kept or await self._connect()
+            connection = kept or await self._open()
             try:
                 rest = ends_at - time.monotonic()
                 answer = await connection.request(head, sink, rest, check)
@@ -141,7 +140,7 @@ class Pool:
             return f"the proxy {without_password(origin.proxy)}"
         return f"{origin.host}:{origin.port}"
 
-    async def _connect(self) -> Connection:
+    async def _open(self) -> Connection:
         """
         Open a connection, through the proxy if there is one.
 
@@ -149,15 +148,7 @@ class Pool:
             WireError: The connection failed.
             SourceError: The trusted certificates cannot be read.
         """
-        try:
-            return await self._open()
-        except WireError as error:
-            if error.reason != "tls_failed":
-                raise
-            self._context = self._read_trust()
-            return await self._open()
-
-    async def _open(self) -> Connection:
+        self._context = self._context or self._read_trust()
         origin, where, seconds = self.origin, self._where, self._patience.connect_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -176,6 +167,7 @@ class Pool:
             said = f"the name of {where} cannot be resolved: {why}"
             raise WireError("name_unresolved", said) from None
         except ssl.SSLError as error:
+            self._context = None
             why = getattr(error, "verify_message", "") or error.reason or str(error)
             advice = ""
             if getattr(error, "verify_code", 0) in (62, 64):  # X509_V_ERR_*_MISMATCH

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from s3_sync.reasons import ADVICE, concerns
 from s3_sync.s3.wire import Answer
@@ -15,31 +15,19 @@ from sidecar_runtime.errors import SidecarError
 Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
 
 ACTIONS: dict[Operation, str] = {
+    **dict.fromkeys(get_args(Operation), "s3:GetObject"),
     "list": "s3:ListBucket",
-    "get": "s3:GetObject",
-    "pointer": "s3:GetObject",
-    "manifest": "s3:GetObject",
-    "bundle": "s3:GetObject",
     "put": "s3:PutObject",
     "delete": "s3:DeleteObject",
 }
 
-# The reason for a denied action, by the action's prefix. A different policy statement grants each,
-# and often a different team.
-DENIALS = {
-    "s3:List": "access_denied_list",
-    "s3:Get": "access_denied_get",
-    "s3:Put": "access_denied_put",
-    "s3:Delete": "access_denied_delete",
-    "kms:": "access_denied_kms",
-}
+# The kinds of denied actions. A different policy statement grants each, and often another team.
+_KIND = re.compile(r"s3:(list|get|put|delete)|(kms):", re.IGNORECASE)
 
 # Codes after which the credentials are fetched again once: they were rotated or have expired.
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
 STALE_CREDENTIALS = {
-    "ExpiredToken": "credentials_expired",
-    "ExpiredTokenException": "credentials_expired",
-    "TokenRefreshRequired": "credentials_expired",
-    "InvalidToken": "credentials_expired",
+    **dict.fromkeys(_EXPIRED, "credentials_expired"),
     "InvalidAccessKeyId": "credentials_invalid",
 }
 # Codes and statuses with a reason of their own.
@@ -240,9 +228,9 @@ def _explain_denied(refusal: Refusal, request: Request, identity: str | None, sa
         # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
         arn = scope = resource
     who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
-    reason = next(
-        r for one in (action, usual) for start, r in DENIALS.items() if one.startswith(start)
-    )
+    kind = _KIND.match(action) or _KIND.match(usual)
+    assert kind is not None
+    reason = f"access_denied_{(kind[1] or kind[2]).lower()}"
     return _kind_of(request, reason)(
         reason,
         f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
