@@ -100,10 +100,13 @@ class _Exchange:
     framing_bytes: int = 0
 
     def end(self, error: BaseException | None = None) -> None:
-        if error is not None:
+        if self.waiter.done():
+            return
+        if error is None:
+            self.waiter.set_result(None)
+        else:
             self.held.clear()  # the error may be kept
-        if not self.waiter.done():
-            self.waiter.set_exception(error) if error else self.waiter.set_result(None)
+            self.waiter.set_exception(error)
 
     def pass_on(self) -> None:
         """
