@@ -1,63 +1,25 @@
 """Fetching the objects of a listing, also those that fail."""
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.folder import Folder
-from s3_sync.listing import CONNECTIONS, FAILURE_STREAK, LARGE_BYTES
+from s3_sync.listing import CONNECTIONS, FAILURE_STREAK
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
+from s3_sync.s3.refusals import SourceError
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.folder.handling import staged
 from tests.s3_sync.given import play
 from tests.s3_sync.listing.fetching import Fetching, reasons, tree
-from tests.support.aws.fake_s3 import FakeS3, error, is_get
-from tests.support.http.faults import drip, first, flip_first_bit, hang, replace_body, reset
+from tests.support.aws.fake_s3 import error, is_get
+from tests.support.http.faults import drip, flip_first_bit, hang, replace_body, reset
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
-
-@pytest.fixture
-def fetching(s3: FakeS3, target: Folder, fence: Fence) -> Fetching:
-    return Fetching(s3, target, fence)
-
-
 # --- success
-
-
-def test_fetches_objects_into_the_folder(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"a")
-    fetching.s3.put("dags/d/b.py", b"bb")
-
-    work = fetching.fetch()
-
-    assert {"a.py": b"a", "d/b.py": b"bb"} == tree(folder)
-    assert ({}, set(), 3) == (work.failed, work.adopted, work.downloaded_bytes)
-    assert {"a.py", "d/b.py"} == fetching.folder.files.keys()
-
-
-@pytest.mark.parametrize("is_damaged", [True, False])
-def test_does_not_download_files_that_exist(
-    fetching: Fetching, folder: Path, is_damaged: bool
-) -> None:
-    fetching.s3.put("dags/a.py", b"same")
-    if is_damaged:
-        fetching.fetch()
-        fetching.s3.forget()
-        (folder / "a.py").unlink()
-    (folder / "a.py").write_bytes(b"same")
-    os.chmod(folder / "a.py", 0o644)
-
-    work = fetching.fetch(damaged=["a.py"] if is_damaged else [])
-
-    assert {"a.py"} == work.adopted
-    assert [] == fetching.gets()
-    assert ["a.py"] == list(fetching.folder.files)
 
 
 # --- objects that fail
@@ -81,19 +43,30 @@ def test_an_object_changed_meanwhile_fails_alone(
     assert [] == staged(folder)
 
 
-def test_an_object_that_does_not_fit_is_not_downloaded(
-    fetching: Fetching, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Folder, "free_bytes", lambda _: LARGE_BYTES)
-    fetching.s3.put("dags/a.bin", bytes(LARGE_BYTES + 1))
-    fetching.s3.put("dags/b.bin", bytes(LARGE_BYTES))
+def test_a_blocked_file_is_not_a_failure(fetching: Fetching, folder: Path) -> None:
+    fetching.s3.put("dags/d/a.py", b"a")
+    (folder / "d").write_bytes(b"foreign")
 
     work = fetching.fetch()
 
-    assert {"b.bin"} == tree(folder).keys()
-    assert {"a.bin": "target_full"} == reasons(work)
-    assert f"'a.bin' ({LARGE_BYTES + 1} bytes)" in work.failed["a.bin"].message
-    assert "a.bin" not in fetching.gets()
+    assert ({"d/a.py"}, {}) == (work.blocked, work.failed)
+    assert [] == staged(folder)
+    (folder / "d").unlink()
+    assert set() == fetching.fetch().blocked
+    assert {"d/a.py": b"a"} == tree(folder)
+
+
+def test_a_path_that_the_file_system_refuses_fails_alone(fetching: Fetching, folder: Path) -> None:
+    name = "x" * 256
+    fetching.s3.put(f"dags/{name}", b"a")
+    fetching.s3.put("dags/b.py", b"b")
+
+    work = fetching.fetch()
+
+    assert {"b.py": b"b"} == tree(folder)
+    assert {name: "target_failed"} == reasons(work)
+    assert f"cannot write '{name}'" in work.failed[name].message
+    assert [] == staged(folder)
 
 
 def test_a_slow_object_fails_alone_and_those_not_begun_are_left_for_the_next_cycle(
@@ -131,7 +104,7 @@ def test_an_etag_must_match_if_the_setting_says_so(
     work = fetching.fetch()
 
     assert ({"a.py": "object_corrupt"} if is_refused else {}) == reasons(work)
-    assert is_refused or ["a.py"] == fetching.folder.unverified
+    assert is_refused or not fetching.folder.files["a.py"].is_verified
     assert [] == staged(folder)
 
 
@@ -181,15 +154,15 @@ def test_files_that_failed_before_do_not_end_the_cycle(fetching: Fetching) -> No
     assert (dict.fromkeys(names, "request_timeout"), set()) == (reasons(late), late.unreached)
 
 
-def test_a_revoked_fence_puts_nothing_into_place(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"a")
-    fetching.s3.inject(first(fetching.fence.revoke), is_get())
+def test_a_failure_of_the_source_ends_the_cycle_immediately(fetching: Fetching) -> None:
+    fetching.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
+    fetching.s3.inject(error(404, "NoSuchBucket"), is_get())
 
-    with pytest.raises(CycleAbandoned):
-        fetching.fetch()
+    found = raised(SourceError, fetching.fetch)
 
-    assert {} == tree(folder)
-    assert [] == staged(folder)
+    assert "bucket_not_found" == found.reason
+    assert len(fetching.gets()) <= CONNECTIONS
+    assert {} == fetching.work.failed
 
 
 def test_a_canceled_download_leaves_no_staging_file(fetching: Fetching, folder: Path) -> None:
