@@ -81,9 +81,9 @@ MISTAKES: dict[str, tuple[Mapping[str, str], tuple[Fault, Match] | None, tuple[s
     "target": ({"DEST_PATH": "/sys/s3-sync"}, None, ("/sys/s3-sync",)),
     "release": (RELEASE, None, ("release_missing", "dags/current.json")),
     "gate": (
-        SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": __file__},
+        SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": "sh -c 'exit 75'"},
         None,
-        ("gate_undecided", "cannot be started"),
+        ("gate_undecided",),
     ),
     "list denied": ({}, (DENIED, is_list), ('"s3:ListBucket"', f'"{BUCKET_ARN}"', "Effect")),
     "get denied": ({}, (DENIED, is_get()), ('"s3:GetObject"', f'"{BUCKET_ARN}/dags/*"')),
