@@ -95,7 +95,6 @@ class Counts:
     """New AWS sessions, each of which ends the previous one."""
     worlds: int = _count(6, full=300)
     """Random buckets of good and bad objects."""
-    corruptions: int = _count(100, full=10_000)
     """Downloads that are corrupted at random, so that they contradict their digest."""
     busy_seconds: int = _count(4, full=600)
     """Seconds for which one object is rewritten constantly while others are added and deleted."""

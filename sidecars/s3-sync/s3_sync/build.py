@@ -12,12 +12,12 @@ from s3_sync.folder.folder import Folder
 from s3_sync.folder.record import UNFINISHED, Published, now, partial_name
 from s3_sync.folder.target import Target
 from s3_sync.listing import ListingSource
+from s3_sync.metrics import Status
 from s3_sync.plan import Plan, State, is_held, make_plan
 from s3_sync.problems import Problems, explain
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
-from s3_sync.status import Status
 from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -276,7 +276,7 @@ class Builder:
         shown = self._target.shown
         assert shown is not None
         healed = len(self._target.damage.look_again(shown).difference(changed))
-        self._metrics.healed.inc(healed)
+        self._metrics.files.healed.inc(healed)
         return healed
 
     def show(self, state: State, blocked: Collection[str]) -> None:

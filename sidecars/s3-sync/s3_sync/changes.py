@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from s3_sync.digest import Content
+from s3_sync.metrics import Status
 from s3_sync.plan import is_held
-from s3_sync.status import Status
 from sidecar_runtime.logs import get_logger
 
 NAMED_PATHS = 20

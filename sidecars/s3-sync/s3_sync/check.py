@@ -1,5 +1,7 @@
 """
 ``s3-sync check``: try everything that the daemon needs; report what is wrong and how to fix it.
+
+Name clashes on a volume that ignores case are the daemon's alone: it finds them as it writes.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 
 from s3_sync.folder.record import read_published
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
@@ -45,113 +48,81 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     unknown(names)
     for name, why in proxies.ignored(os.environ).items():
         say("??", "settings", f"{name}: {why}")
-    checks = _Checks(settings)
-    return exit_code([checks.source(), checks.target(), checks.gate(), checks.daemon()])
+    hidden = f"{settings.dest_path}/{RESERVED}"
+    state = _check_source(settings)
+    is_target_good = _check_target(settings, state or State("", {}))
+    # The gate's trial is hidden from an Airflow that reads the target.
+    folder = f"{hidden}/{STAGING}"
+    gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
+    is_gate_good = try_gate(gate, settings.gate, folder if os.path.isdir(folder) else None, Fence())
+    is_daemon_good = daemon("s3-sync", settings.source, settings.http_bind)
+    return exit_code([state is not None, is_target_good, is_gate_good, is_daemon_good])
 
 
-class _Checks:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._fence = Fence()
-        self._chain = Chain(is_anonymous=settings.bucket_access == "public")
-        pays = settings.bucket_access == "requester-pays"
-        self._client = S3Client(
-            settings.bucket, settings.prefix, self._chain, lambda _: None, pays=pays
-        )
-        self._state = State("", {})
+def _check_source(settings: Settings) -> State | None:
+    """
+    Check credentials and identity, then each permission with a real request; return what the
+    source has, or None if it cannot be read.
+    """
+    is_public = settings.bucket_access == "public"
+    chain, fence = Chain(is_anonymous=is_public), Fence()
+    pays = settings.bucket_access == "requester-pays"
+    client = S3Client(settings.bucket, settings.prefix, chain, lambda _: None, pays=pays)
+    part = "credentials"
+    try:
+        credentials, config = chain.current(fence)
+        endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
+        used = "not used: requests are unsigned" if is_public else f"from {credentials.method}"
+        say("ok", part, f"{used}; {endpoint}, region {config.region or 'not set'}")
+        identity = chain.identity(fence)
+        say("ok" if identity else "??", "identity", identity or "not reported by STS; not fatal")
+        client.begin_cycle(fence)
+        part = "source"
+        read = _read_release if settings.source_kind == "release" else _read_listing
+        return asyncio.run(read(settings, client, fence))
+    except SidecarError as error:
+        fail(part, error)
+        if isinstance(error, S3Error) and error.permission is not None:
+            action, resource = error.permission
+            statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+            for line in json.dumps(statement, indent=2).splitlines():
+                say("", "", line)
+        return None
 
-    def source(self) -> bool:
-        """
-        Check credentials and identity, then each permission with a real request.
-        """
-        try:
-            credentials, config = self._chain.current(self._fence)
-            endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
-            where = f"{endpoint}, region {config.region or 'not set'}"
-            is_public = self._settings.bucket_access == "public"
-            used = "not used: requests are unsigned" if is_public else f"from {credentials.method}"
-            say("ok", "credentials", f"{used}; {where}")
-            identity = self._chain.identity(self._fence)
-            say(
-                "ok" if identity else "??", "identity", identity or "not reported by STS; not fatal"
-            )
-            self._client.begin_cycle(self._fence)
-        except SidecarError as error:
-            return _fail("credentials", error)
-        is_release = self._settings.source_kind == "release"
-        try:
-            return asyncio.run(self._release() if is_release else self._listing())
-        except SidecarError as error:
-            return _fail("release" if is_release else "s3:ListBucket", error)
 
-    def target(self) -> bool:
-        """
-        Check that the folder is writable and has room; leave nothing behind.
-        """
-        path, is_snapshot = self._settings.dest_path, self._settings.layout == "snapshot"
-        try:
-            has_links = try_folder("target", path, needs_symlinks=is_snapshot)
-        except TargetError as error:
-            return _fail("target", error)
-        needed = sum(file.size_bytes for file in self._state.files.values())
-        total = shutil.disk_usage(nearest_folder(path)).total
-        if needed > total:
-            lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
-            return _fail("target", TargetError("target_full", f"{lack} ({path})", FULL_ADVICE))
-        return not is_snapshot or _check_link(path, has_links)
+async def _read_listing(settings: Settings, client: S3Client, fence: Fence) -> State:
+    """
+    List the prefix, and read some objects: only a real read proves the permission.
+    """
+    state = await ListingSource(settings, client).read(fence)
+    found = f"files: {len(state.files)}, keys skipped: {len(state.skipped)}"
+    say("ok", "s3:ListBucket", found)
+    in_order = sorted(state.files.items(), key=lambda one: -one[1].size_bytes)
+    smallest = {path.rpartition("/")[0]: path for path, _ in in_order}
+    chosen = list(smallest.values())[:OBJECTS]
+    for path in chosen:
+        file = state.files[path]
+        with suppress(ObjectMoved):  # it was changed or deleted meanwhile
+            key = f"{settings.prefix}{path}"
+            await client.get_object(key, file.etag, file.size_bytes, _Nowhere())
+    say("ok", "s3:GetObject", f"{len(chosen)} of {len(state.files)} objects read")
+    return state
 
-    def gate(self) -> bool:
-        """
-        Check that the gate can run.
-        """
-        settings = self._settings
-        gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
-        # Hidden from an Airflow that reads the target.
-        hidden = f"{settings.dest_path}/{RESERVED}/{STAGING}"
-        folder = hidden if os.path.isdir(hidden) else None
-        return try_gate(gate, settings.gate, folder, self._fence)
 
-    def daemon(self) -> bool:
-        """
-        Check what a daemon that already runs on this folder reports.
-        """
-        return daemon("s3-sync", self._settings.source, self._settings.http_bind)
-
-    async def _listing(self) -> bool:
-        """
-        List the prefix, and read some objects: only a real read proves the permission.
-        """
-        self._state = state = await ListingSource(self._settings, self._client).read(self._fence)
-        found = f"files: {len(state.files)}, keys skipped: {len(state.skipped)}"
-        say("ok", "s3:ListBucket", found)
-        files = sorted(state.files.items(), key=lambda one: -one[1].size_bytes)
-        smallest = {path.rpartition("/")[0]: path for path, _ in files}
-        chosen = list(smallest.values())[:OBJECTS]
-        for path in chosen:
-            key, file = f"{self._settings.prefix}{path}", state.files[path]
-            try:
-                await self._client.get_object(key, file.etag, file.size_bytes, _Nowhere())
-            except ObjectMoved:  # it was changed or deleted meanwhile
-                pass
-            except SidecarError as error:
-                return _fail("s3:GetObject", error)
-        say("ok", "s3:GetObject", f"{len(chosen)} of {len(files)} objects read")
-        return True
-
-    async def _release(self) -> bool:
-        """
-        Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
-        """
-        source = ReleaseSource(self._settings, self._client)
-        if (published := read_published(self._settings)) is not None:
-            source.sequence = published.sequence, published.signed_by
-        self._state = state = await source.read(self._fence)
-        _, signer = state.sequence
-        signed = f", signed by {signer}" if signer else ""
-        say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
-        await source.try_bundle(state, _Nowhere())
-        say("ok", "s3:GetObject", "pointer, manifest and bundle")
-        return True
+async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> State:
+    """
+    Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
+    """
+    source = ReleaseSource(settings, client)
+    if (published := read_published(settings)) is not None:
+        source.sequence = published.sequence, published.signed_by
+    state = await source.read(fence)
+    signer = state.sequence[1]
+    signed = f", signed by {signer}" if signer else ""
+    say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
+    await source.try_bundle(state, _Nowhere())
+    say("ok", "s3:GetObject", "pointer, manifest and bundle")
+    return state
 
 
 class _Nowhere:
@@ -166,29 +137,30 @@ class _Nowhere:
         pass
 
 
-def _check_link(path: str, has_links: bool) -> bool:
+def _check_target(settings: Settings, state: State) -> bool:
     """
-    Whether the snapshot layout can create its link.
+    Check that the folder is writable and has room for the source, and its link, if the layout has
+    one, is not blocked; leave nothing behind.
     """
-    link = f"{path}/{LINK}"
-    store = f"{path}/{RESERVED}/{SNAPSHOTS}"
+    path, is_snapshot = settings.dest_path, settings.layout == "snapshot"
+    try:
+        has_links = try_folder("target", path, needs_symlinks=is_snapshot)
+        needed = sum(file.size_bytes for file in state.files.values())
+        total = shutil.disk_usage(nearest_folder(path)).total
+        if needed > total:
+            lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
+            raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
+    except TargetError as error:
+        return fail("target", error)
+    if not is_snapshot:
+        return True
+    link, store = f"{path}/{LINK}", f"{path}/{RESERVED}/{SNAPSHOTS}"
     has_snapshots = os.path.isdir(store) and any(map(is_name, os.listdir(store)))
     is_file = os.path.isfile(link) and not has_snapshots  # otherwise the daemon replaces it
-    is_folder = os.path.isdir(link) and os.listdir(link)
-    if not os.path.islink(link) and (is_file or is_folder):
+    if not os.path.islink(link) and (is_file or (os.path.isdir(link) and os.listdir(link))):
         say("FAIL", "layout", f"link_blocked: {link} is not a link; move it")
         return False
     say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
     if not has_links:
         say("??", "", "no hard links on this volume: each snapshot will be a full copy")
     return True
-
-
-def _fail(name: str, error: SidecarError) -> bool:
-    fail(name, error)
-    if isinstance(error, S3Error) and error.permission is not None:
-        action, resource = error.permission.action, error.permission.arn
-        statement = {"Effect": "Allow", "Action": action, "Resource": resource}
-        for line in json.dumps(statement, indent=2).splitlines():
-            say("", "", line)
-    return False

@@ -1,5 +1,6 @@
 """
-The metrics of s3-sync.
+The metrics of s3-sync, and the content of /readyz and the status page: written by the cycle, read
+by the endpoint.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.asking import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
+from sidecar_runtime.health import Readiness
 from sidecar_runtime.metrics import Metrics
 
 SKIP_REASONS = (
@@ -32,19 +34,10 @@ class SyncMetrics(Metrics):
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("s3-sync", version, revision)
         self.publishes_revisions()
-        self.published = self.counter(
-            "s3_sync_published_files_total", "Files published, new or changed."
-        )
-        self.deleted = self.counter(
-            "s3_sync_deleted_files_total", "Files removed because the source does not have them."
-        )
-        self.healed = self.counter(
-            "s3_sync_healed_files_total", "Published files restored after damage on disk."
-        )
+        self.files = FileMetrics(self)
         self.downloaded = self.counter(
             "s3_sync_downloaded_bytes_total", "Bytes of object bodies downloaded."
         )
-        self.managed = self.gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
         self.skipped = self.gauge_by(
             "reason", "s3_sync_skipped_keys", "Keys that cannot become files, by reason."
         )
@@ -52,9 +45,6 @@ class SyncMetrics(Metrics):
             "reason",
             "s3_sync_unread_objects",
             "Objects whose current version cannot be read or does not fit on disk, by reason.",
-        )
-        self.unverified = self.gauge(
-            "s3_sync_unverified_files", "Managed files whose content no checksum has verified."
         )
         self.partial = self.gauge(
             "s3_sync_partial", "1 while the published state is partial, else 0."
@@ -70,3 +60,43 @@ class SyncMetrics(Metrics):
         self.requests = {name: requests(name) for name in OPERATIONS}
         for reason in SKIP_REASONS:
             self.skipped(reason).set(0)
+
+
+class FileMetrics:
+    """
+    The metrics of the files on disk.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        counter, gauge = metrics.counter, metrics.gauge
+        self.published = counter(
+            "s3_sync_published_files_total", "Files published, new or changed."
+        )
+        self.deleted = counter(
+            "s3_sync_deleted_files_total", "Files removed because the source does not have them."
+        )
+        self.healed = counter(
+            "s3_sync_healed_files_total", "Published files restored after damage on disk."
+        )
+        self.managed = gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
+        self.unverified = gauge(
+            "s3_sync_unverified_files", "Managed files whose content no checksum has verified."
+        )
+
+
+class Status:
+    """
+    The current facts; each is replaced as a whole, so threads need no lock.
+    """
+
+    def __init__(self, metrics: SyncMetrics) -> None:
+        self.metrics = metrics
+        self.readiness = Readiness(False, problem="no cycle has finished yet")
+        self.details: dict[str, object] = {}
+
+    def show(self, **details: object) -> None:
+        """
+        Merge into the details; empty mappings and lists are removed.
+        """
+        merged = {**self.details, **details}
+        self.details = {key: value for key, value in merged.items() if value not in ({}, [])}

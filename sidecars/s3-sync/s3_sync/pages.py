@@ -51,7 +51,6 @@ class Page(NamedTuple):
         keys: The number of all keys.
         filtered: The number of keys that the filters leave out.
         skipped: The reason why a key cannot become a file, by key.
-        archived: The paths of archived objects.
         fingerprint: The sum of the digests of objects that have, or may have, a file on disk; it
             does not depend on page breaks.
         is_last: Whether no other page follows.
@@ -61,7 +60,6 @@ class Page(NamedTuple):
     keys: int
     filtered: int
     skipped: dict[str, str]
-    archived: list[str]
     fingerprint: int
     is_last: bool
 
@@ -93,7 +91,6 @@ class PageReader(NamedTuple):
             raise listing_invalid("it has no valid IsTruncated element")
         files: dict[str, Entry] = {}
         skipped: dict[str, str] = {}
-        archived: list[str] = []
         keys = filtered = fingerprint = 0
         for contents in root.iter("Contents"):
             keys += 1
@@ -110,7 +107,6 @@ class PageReader(NamedTuple):
                 skipped[key] = reason
             elif facts.get("StorageClass") in ARCHIVED_CLASSES:
                 skipped[key] = "archived"
-                archived.append(path)
                 fingerprint += _fingerprint_of(path, facts.get("ETag", ""), "archived")
             elif path in files:
                 raise listing_invalid(f"the key {key!r} is listed twice")
@@ -118,7 +114,7 @@ class PageReader(NamedTuple):
                 files[path] = entry = _entry(path, facts)
                 fingerprint += _fingerprint_of(*entry)
         is_last = truncated == "false"
-        return Page(files, keys, filtered, skipped, archived, fingerprint, is_last)
+        return Page(files, keys, filtered, skipped, fingerprint, is_last)
 
 
 def join(pages: Iterable[Page], prefix: str) -> State:
@@ -130,7 +126,6 @@ def join(pages: Iterable[Page], prefix: str) -> State:
     """
     files: dict[str, Entry] = {}
     skipped: dict[str, str] = {}
-    kept: list[str] = []
     fingerprint = 0
     for page in pages:
         if not files.keys().isdisjoint(page.files):
@@ -138,7 +133,6 @@ def join(pages: Iterable[Page], prefix: str) -> State:
             raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
         files |= page.files
         skipped |= page.skipped
-        kept += page.archived
         fingerprint += page.fingerprint
     for path in files.keys() & _folders(files):
         del files[path]
@@ -146,7 +140,8 @@ def join(pages: Iterable[Page], prefix: str) -> State:
     if "release" in skipped.values() and (pointer := files.pop(POINTER, None)):
         skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
         fingerprint -= _fingerprint_of(*pointer)
-    return State(f"{fingerprint % (1 << 128):032x}"[:12], files, skipped, frozenset(kept))
+    archived = (key.removeprefix(prefix) for key, why in skipped.items() if why == "archived")
+    return State(f"{fingerprint % (1 << 128):032x}"[:12], files, skipped, frozenset(archived))
 
 
 def listing_invalid(message: str) -> SourceError:

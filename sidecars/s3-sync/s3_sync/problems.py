@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from s3_sync.digest import Content
-from s3_sync.metrics import SKIP_REASONS
-from s3_sync.reasons import rest_seconds
-from s3_sync.status import Status
+from s3_sync.metrics import SKIP_REASONS, Status
+from s3_sync.reasons import REASONS, Reason
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
 from sidecar_runtime.logs import get_logger
@@ -150,7 +149,7 @@ class Problems:
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
         tries = before.tries + 1 if before is not None and before.etag == etag else 1
-        rest = rest_seconds(error.reason)
+        rest = REASONS.get(error.reason, Reason()).rest_seconds
         if tries > EAGER_TRIES:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)

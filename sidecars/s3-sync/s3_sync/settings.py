@@ -38,37 +38,23 @@ _WRONG = "AWS_KEY_PATH AWS_PREFIX KEYPATH KEY_PREFIX S3_KEY_PATH S3_PREFIX S3_SY
 INSTEAD = dict.fromkeys(_WRONG.split(), "KEY_PATH")
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+# Aliases of what s3-sync does not support: multi-region access points, S3 Express, Object Lambda,
+# Outposts. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_UNSUPPORTED = re.compile(r"\.mrap$|--(ol|op|x|xa)-s3$")
 _ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
-# Buckets, ARNs and aliases:
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_UNSUPPORTED = {
-    r"\.mrap$": "a multi-region access point",
-    r":s3-object-lambda:|--ol-s3$": "an Object Lambda access point",
-    r"--xa?-s3$": "an S3 Express directory bucket",
-    r":s3-outposts:|--op-s3$": "a bucket of S3 on Outposts",
-}
 
 
 @allows("a bucket's name, or the ARN of an access point")
 def bucket(text: str) -> str:
     """
     Read a bucket's name, or the ARN of an access point.
-
-    Unsupported kinds of buckets are refused here, each with an error that names the kind.
     """
     name = text.strip()
     if name.lower().startswith("s3://"):
         raise ValueError(f"is a URL; write {_settings_of(without_password(name))}")
-    for pattern, kind in _UNSUPPORTED.items():
-        if re.search(pattern, name):
-            raise ValueError(f"is {kind}, which s3-sync does not support")
-    if name.startswith("arn:"):
-        if not _ACCESS_POINT.fullmatch(name):
-            raise ValueError("is not the ARN of an S3 access point; write the bucket's name")
-        return name
-    if not _BUCKET_NAME.fullmatch(name):
-        characters = "letters, digits, dots, hyphens, underscores"
-        raise ValueError(f"is not a valid bucket name (3 to 63 {characters})")
+    known = _ACCESS_POINT if name.startswith("arn:") else _BUCKET_NAME
+    if not known.fullmatch(name) or _UNSUPPORTED.search(name):
+        raise ValueError("is neither the name of an ordinary bucket nor the ARN of an access point")
     return name
 
 
@@ -155,7 +141,7 @@ class Settings(GateSettings):
         key_path,
         default="",
         prefixed=False,
-        text="The folder in the bucket. `dags` does not match `dags-old/`. Empty or `/`: the "
+        text="The folder in the bucket; `dags` does not match `dags-old/`. Empty or `/`: the "
         "whole bucket.",
     )
     dest_path: str = setting(
@@ -170,76 +156,73 @@ class Settings(GateSettings):
         "LAYOUT",
         choice("in-place", "snapshot"),
         default="in-place",
-        text="`in-place`: files appear directly under DEST_PATH, each replaced atomically. "
+        text="`in-place`: files directly under DEST_PATH, each replaced atomically. "
         "`snapshot`: DEST_PATH/current is a link to one complete revision.",
     )
     source_kind: str = setting(
         "SOURCE",
         choice("listing", "release"),
         default="listing",
-        text="`listing`: follow all objects under the prefix. `release`: follow the current "
-        "release there, published with `s3-sync publish`.",
+        text="`listing`: all objects under the prefix. `release`: the current release there, "
+        "published with `s3-sync publish`.",
     )
     revision: str | None = setting(
         "REVISION",
         revision,
-        text="Pin this release and ignore the current one; requires S3_SYNC_SOURCE=release. "
-        "Unset: follow the current release.",
+        text="Pin this release; requires S3_SYNC_SOURCE=release. Unset: follow the current one.",
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
         key_file,
         show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
-        text="Refuse a current release whose pointer is not signed with one of these keys, or is "
-        "older than the newest that this volume has shown. Changed keys are reloaded. Unset: "
-        "signatures are not required.",
+        text="Refuse a current release whose pointer is not signed with one of these keys, or "
+        "is older than the newest that this volume has shown. Changed keys are reloaded. "
+        "Unset: no signatures.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
         choice("private", "requester-pays", "public"),
         default="private",
-        text="`private`: sign requests. `requester-pays`: sign requests and agree to pay for "
-        "them. `public`: send unsigned requests, without looking for credentials.",
+        text="`requester-pays`: agree to pay for requests. `public`: do not sign requests, nor "
+        "look for credentials.",
     )
     include: tuple[str, ...] = setting(
         "INCLUDE",
         words,
         default="",
         allowed="comma-separated globs",
-        text="Sync only keys that match one of these globs, relative to KEY_PATH. `*` also "
-        "matches `/`.",
+        text="Sync only keys that match one of these, relative to KEY_PATH. `*` also matches `/`.",
     )
     exclude: tuple[str, ...] = setting(
         "EXCLUDE",
         words,
         default="",
         allowed="comma-separated globs",
-        text="Skip keys that match one of these globs; overrides S3_SYNC_INCLUDE.",
+        text="Skip keys that match one of these; overrides S3_SYNC_INCLUDE.",
     )
     delete: str = setting(
         "DELETE",
         choice("managed", "none", "all"),
         default="managed",
         text="What to delete when keys disappear. `managed`: files that s3-sync published. "
-        "`none`: nothing. `all`: every file that is not in the bucket, except `__pycache__`.",
+        "`none`: nothing. `all`: every file that is not in the bucket, except "
+        "`__pycache__`.",
     )
     max_delete_percent: int = setting(
         "MAX_DELETE",
         percent,
         default="80%",
-        text="Hold back a listing in which more than this share of the published files, and more "
-        "than 20 of them, have disappeared: that is usually a mistake. A removal that is spread "
-        "over several cycles is not held back. It is held for 15 minutes, or until SIGHUP. "
-        "100%: never.",
+        text="Hold back, for 15 minutes or until SIGHUP, a listing in which more than this "
+        "share of the published files, and more than 20, have disappeared at once. 100%: "
+        "never.",
     )
     verify: str = setting(
         "VERIFY",
         choice("auto", "strict", "lenient"),
         default="auto",
         text="Whether an ETag that looks like an MD5 must match the content. `auto`: on AWS. "
-        "`strict`: always. `lenient`: never. Checksums are always verified; what nothing has "
-        "verified is counted.",
+        "`strict`: always. `lenient`: never. Checksums are always verified.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",
@@ -252,8 +235,7 @@ class Settings(GateSettings):
         duration(),
         default="0",
         text="Apply a changed listing only after it has stayed the same for this long, so that "
-        "half an upload is not published. A new pod waits as well. Exclude objects that keep "
-        "changing. 0: apply it at once.",
+        "half an upload is not published. A new pod waits as well.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
@@ -271,24 +253,21 @@ class Settings(GateSettings):
         "KEEP_REQUESTED",
         count,
         default="20",
-        text="How many older releases to keep that pods have requested (DAG versions of Airflow "
-        "3), in addition to S3_SYNC_RETAIN_COUNT: the most recently used ones. 0: serve no such "
-        "requests.",
+        text="How many older releases that pods have requested (DAG versions of Airflow 3) to "
+        "keep in addition. 0: serve no requests.",
     )
     file_mode: int = setting(
         "FILE_MODE",
         mode,
         default="0644",
-        text="The mode of files of a listing when they are published; snapshots remove the write "
-        "bits. Files that are already there keep theirs. A file of a release is 0755 if it is "
-        "executable, otherwise 0644.",
+        text="The mode of new files of a listing; snapshots remove the write bits. A file of a "
+        "release is 0755 if it is executable, otherwise 0644.",
     )
     fsync: bool = setting(
         "FSYNC",
         boolean,
         default="false",
-        text="Flush each file to disk before it is published. For persistent volumes: an emptyDir "
-        "does not outlive its node.",
+        text="Flush each file to disk before it is published: for persistent volumes.",
     )
 
     @property
@@ -322,10 +301,16 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
 
-    def all_problems(settings: Settings) -> list[Problem]:
-        return [*check(settings), *_check_endpoints(environ)]
+    def check(settings: Settings) -> list[Problem]:
+        return [
+            *_check_layout(settings),
+            *_check_source(settings),
+            *_check_globs(settings),
+            *check_gate(settings, PREFIX),
+            *_check_endpoints(environ),
+        ]
 
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=all_problems)
+    return load(Settings, PREFIX, environ, instead=INSTEAD, check=check)
 
 
 def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
@@ -335,12 +320,11 @@ def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
     """
     problems = []
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        url = environ.get(name, "")
-        try:
-            if url:
+        if url := environ.get(name):
+            try:
                 http_url(url)
-        except ValueError as error:
-            problems.append(Problem(name, without_password(url), str(error)))
+            except ValueError as error:
+                problems.append(Problem(name, without_password(url), str(error)))
     given = (environ.get("AWS_ENDPOINT_URL_S3"), environ.get("AWS_ENDPOINT_URL"))
     url = next(filter(None, given), "https://s3.amazonaws.com")
     return problems or proxies.unsupported(url, environ)
@@ -362,44 +346,28 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
         raise SettingsError([problem]) from None
 
 
-def check(settings: Settings) -> list[Problem]:
-    """
-    Return the settings that are valid each on its own, but not together.
-    """
-    return [
-        *_check_layout(settings),
-        *_check_source(settings),
-        *_check_globs(settings),
-        *check_gate(settings, PREFIX),
-    ]
-
-
 def _check_layout(settings: Settings) -> list[Problem]:
     """
     Return the settings that need the snapshot layout: what belongs together is shown at once.
     """
+    if settings.layout == "snapshot":
+        return []
     needs = (
         "needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
         f"{settings.dest_path}/current"
     )
-    found = {"S3_SYNC_SOURCE": settings.source_kind, "S3_SYNC_GATE": settings.gate}
-    is_in_place = settings.layout == "in-place"
-    return [
-        Problem(name, value, needs)
-        for name, value in found.items()
-        if is_in_place and value not in ("listing", "off")
-    ]
+    found = (("SOURCE", settings.source_kind, "listing"), ("GATE", settings.gate, "off"))
+    return [Problem(f"{PREFIX}{n}", value, needs) for n, value, usual in found if value != usual]
 
 
 def _check_globs(settings: Settings) -> list[Problem]:
     """
     Return the patterns that can match no key.
     """
-    found = {"S3_SYNC_INCLUDE": settings.include, "S3_SYNC_EXCLUDE": settings.exclude}
     why = "can match no key: write it as in pkg/*, relative to KEY_PATH, without quotes"
     return [
-        Problem(name, glob, why)
-        for name, globs in found.items()
+        Problem(f"{PREFIX}{name}", glob, why)
+        for name, globs in (("INCLUDE", settings.include), ("EXCLUDE", settings.exclude))
         for glob in globs
         if glob.endswith("/") or glob[0] in "/'\""
     ]

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from s3_sync.folder.target import Target
 from s3_sync.folder.volume import Volume
 from s3_sync.listing import ListingSource
-from s3_sync.metrics import SyncMetrics
+from s3_sync.metrics import Status, SyncMetrics
 from s3_sync.reasons import is_of_current_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import PREFIX, Settings
-from s3_sync.status import Status
 from s3_sync.sync import Sync
 from sidecar_runtime.asking import Asked
 from sidecar_runtime.aws.credentials import Chain

@@ -16,11 +16,11 @@ from s3_sync.folder.target import Target
 from s3_sync.gatekeeper import Gatekeeper
 from s3_sync.keys import compile_filter
 from s3_sync.listing import ListingSource, Reading, settle
+from s3_sync.metrics import Status
 from s3_sync.plan import Plan, State, make_plan, without_clashes
 from s3_sync.problems import Problems, explain
 from s3_sync.release.source import ReleaseSource
 from s3_sync.settings import Settings
-from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate, RevisionRefused
@@ -286,8 +286,8 @@ class Sync:
             tell(build.name, changes, self._status)
         target.finish(fence)
         self._status.show(**build.state.facts)
-        self._status.metrics.published.inc(len(changes.added) + len(changes.changed) + healed)
-        self._status.metrics.deleted.inc(len(changes.deleted))
+        self._status.metrics.files.published.inc(len(changes.added) + len(changes.changed) + healed)
+        self._status.metrics.files.deleted.inc(len(changes.deleted))
         return {
             "files_published": len(changes.added) + len(changes.changed),
             "files_deleted": len(changes.deleted),

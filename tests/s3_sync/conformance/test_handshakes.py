@@ -1,7 +1,7 @@
 """
 The client with servers that it must not trust: it sends them no request.
 
-For the rotation of the CA bundle, see tests/s3_sync/s3/test_tls.py.
+For the rotation of the CA bundle, see tests/s3_sync/s3/test_client.py.
 """
 
 import ssl

@@ -1,164 +1,298 @@
-"""XML pages become one complete listing, or an error."""
+"""XML pages become one complete listing, or an error that changes nothing."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote_plus
 from xml.sax.saxutils import escape
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from s3_sync.listing import Reading, settle
 from s3_sync.pages import Entry
-from tests.s3_sync.listing.answers import AWS, ETAG, ORDER, contents, page, read
+from s3_sync.plan import State
+from s3_sync.release.format import bundle_key
+from s3_sync.s3.refusals import SourceError
+from tests.s3_sync.listing.answers import (
+    AWS,
+    ETAG,
+    ORDER,
+    Lister,
+    Server,
+    contents,
+    page,
+    read,
+    refused,
+)
+
+A = {"a.py": Entry("a.py", ETAG, 5)}
 
 
-def test_reads_key_etag_and_size() -> None:
-    listing = read(page(contents("dags/a.py"), contents("dags/b/c.py", size="0")))
-
-    assert {
-        "a.py": Entry("a.py", ETAG, 5),
-        "b/c.py": Entry("b/c.py", ETAG, 0),
-    } == listing.files
-    assert listing.skipped == {}
+def paths(*pages: bytes, **environ: str) -> set[str]:
+    return set(read(*pages, **environ).files)
 
 
-def test_reads_the_whole_bucket_without_a_prefix() -> None:
-    assert {"dags/a.py", "b.py"} == set(
-        read(page(contents("dags/a.py"), contents("b.py")), KEY_PATH="").files
-    )
+# --- one page
+
+MORE = (
+    "<Owner><ID>Key</ID><DisplayName>x</DisplayName></Owner><Type>Normal</Type>"
+    "<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><RestoreStatus><Size>9</Size></RestoreStatus>"
+)
 
 
 @pytest.mark.parametrize(
-    "order", [ORDER, ORDER[::-1], ("Size", "ETag", "Key"), ("ETag", "Size", "Key")]
+    "body",
+    [
+        *(
+            page(contents("dags/a.py", order=order), first=first)
+            for order in (ORDER, ORDER[::-1], ("Size", "ETag", "Key"))
+            for first in (False, True)
+        ),
+        *(
+            page(contents("dags/a.py"), namespace=namespace)
+            for namespace in (AWS, "", 'xmlns="https://s3.example/other"')
+        ),
+        *(
+            page(contents("dags/a.py", etag=etag))
+            for etag in (ETAG, f'"{ETAG}"', f"W/&quot;{ETAG}&quot;", f"&#34;{ETAG}&#34;")
+        ),
+        page(contents("dags/a.py", more=MORE)),
+        page(contents("dags/a.py")).replace(b"<KeyCount>1</KeyCount>", b""),
+        # Folder markers, and the prefix itself, are not files.
+        page(contents("dags/", size="0"), contents("dags/sub/", etag=""), contents("dags/a.py")),
+    ],
 )
-@pytest.mark.parametrize("first", [False, True])
-def test_the_order_of_elements_does_not_matter(order: Sequence[str], first: bool) -> None:
-    listing = read(page(contents("dags/a.py", order=order), first=first))
+def test_servers_spell_the_same_page_differently(body: bytes) -> None:
+    found = read(body)
 
-    assert listing.files == {"a.py": Entry("a.py", ETAG, 5)}
-
-
-@pytest.mark.parametrize(
-    "namespace", [AWS, "", 'xmlns="https://s3.example/other"', 'xmlns="" xmlns:x="urn:x"']
-)
-def test_namespaces_do_not_matter(namespace: str) -> None:
-    assert set(read(page(contents("dags/a.py"), namespace=namespace)).files) == {"a.py"}
-
-
-@pytest.mark.parametrize(
-    "etag", [ETAG, f"&quot;{ETAG}&quot;", f'"{ETAG}"', f"W/&quot;{ETAG}&quot;", f"&#34;{ETAG}&#34;"]
-)
-def test_quotes_around_an_etag_do_not_matter(etag: str) -> None:
-    assert read(page(contents("dags/a.py", etag=etag))).files["a.py"].etag == ETAG
-
-
-def test_other_elements_of_an_entry_do_not_matter() -> None:
-    more = (
-        "<Owner><ID>Key</ID><DisplayName>x</DisplayName></Owner><Type>Normal</Type>"
-        "<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><RestoreStatus><Size>9</Size></RestoreStatus>"
-    )
-
-    assert read(page(contents("dags/a.py", more=more))).files["a.py"].size_bytes == 5
+    assert (A, {}) == (found.files, found.skipped)
 
 
 ODD = ["a b", "a+b", "a%b", "a%2Fb", "a&b<c>", "ü/日本", "e\u0301", "a'b\"c", "~x", "a\\b", "100%"]
 
 
 @pytest.mark.parametrize("path", [*ODD, "new\nline", "tab\there", "\x01control"])
-def test_decodes_percent_encoded_keys(path: str) -> None:
-    key = quote_plus(f"dags/{path}", safe="/")
+def test_reads_odd_keys_encoded_or_not(path: str) -> None:
+    expected = {path: Entry(path, ETAG, 5)}
+    encoded = page(contents(quote_plus(f"dags/{path}", safe="/")), encoding="url")
 
-    listing = read(page(contents(key), encoding="url"))
-
-    assert listing.files == {path: Entry(path, ETAG, 5)}
-
-
-@pytest.mark.parametrize("path", ODD)
-def test_reads_keys_that_are_not_encoded(path: str) -> None:
-    listing = read(page(contents(escape(f"dags/{path}"))))
-
-    assert listing.files == {path: Entry(path, ETAG, 5)}
+    assert expected == read(encoded).files
+    if path in ODD:
+        assert expected == read(page(contents(escape(f"dags/{path}")))).files
 
 
-def test_skips_a_key_that_is_not_utf_8() -> None:
-    listing = read(page(contents("dags/caf%E9.py"), contents("dags/ok.py"), encoding="url"))
-
-    assert set(listing.files) == {"ok.py"}
-    assert listing.skipped == {"dags/caf\udce9.py": "unsafe_path"}
-
-
-@pytest.mark.parametrize(
-    "written", ["\x01", "\x1f", "\x0b", "&#x1;", "&#x1F;", "&#0;", "&#31;", "&#012;", "&#x00E;"]
-)
+@pytest.mark.parametrize("written", ["\x01", "\x1f", "&#x1;", "&#x1F;", "&#0;", "&#012;"])
 def test_a_key_that_xml_cannot_represent_hides_no_others(written: str) -> None:
     """The store does not encode keys."""
     body = page(contents("dags/aCONTROLb"), contents("dags/c&#9;&#10;&#xD;&#32;d"))
 
-    found = read(body.replace(b"CONTROL", written.encode()))
-
-    assert {"a\ufffdb", "c\t\n\r d"} == set(found.files)
+    assert {"a\ufffdb", "c\t\n\r d"} == paths(body.replace(b"CONTROL", written.encode()))
 
 
-def test_folder_markers_and_the_prefix_itself_are_not_files() -> None:
-    listing = read(
-        page(contents("dags/", size="0"), contents("dags/sub/"), contents("dags/sub/a.py"))
-    )
+def test_the_prefix_and_the_filters_select_keys() -> None:
+    body = page(contents("dags/a.py"), contents("dags/b.sql"))
 
-    assert (set(listing.files), listing.skipped) == ({"sub/a.py"}, {})
-
-
-def test_markers_without_an_etag_do_not_matter() -> None:
-    assert set(read(page(contents("dags/sub/", etag=""), contents("dags/a"))).files) == {"a"}
-
-
-def test_the_filter_receives_the_relative_path() -> None:
-    pages = page(contents("dags/a.py"), contents("dags/b.sql"))
-
-    listing = read(pages, S3_SYNC_INCLUDE="a.*")
-
-    assert (set(listing.files), listing.skipped) == ({"a.py"}, {})
+    assert {"dags/a.py", "dags/b.sql"} == paths(body, KEY_PATH="")
+    assert {"a.py"} == paths(body, S3_SYNC_INCLUDE="a.*")
 
 
 def test_skips_keys_that_cannot_become_files_with_a_reason() -> None:
-    listing = read(
-        page(
-            contents("dags/../up.py"),
-            contents("dags//x.py"),
-            contents("dags/.s3-sync/managed"),
-            contents(f"dags/{'x' * 256}"),
-            contents("dags/cold.py", storage_class="GLACIER"),
-            contents("dags/colder.py", storage_class="DEEP_ARCHIVE"),
-            contents("dags/cool.py", storage_class="GLACIER_IR"),
-            contents("dags/../cold", storage_class="GLACIER"),
-        )
-    )
-
-    assert set(listing.files) == {"cool.py"}
-    assert {
+    skipped = {
         "dags/../up.py": "unsafe_path",
         "dags//x.py": "unsafe_path",
+        "dags/caf\udce9.py": "unsafe_path",
         "dags/.s3-sync/managed": "reserved",
         f"dags/{'x' * 256}": "name_too_long",
-        "dags/cold.py": "archived",
-        "dags/colder.py": "archived",
-        "dags/../cold": "unsafe_path",
-    } == listing.skipped
+    }
+    names = [name.replace("\udce9", "%E9") for name in skipped]
+    cold = {"cold.py": "GLACIER", "colder.py": "DEEP_ARCHIVE", "../cold": "GLACIER"}
+    classes = [contents(f"dags/{name}", storage_class=kind) for name, kind in cold.items()]
+    cool = contents("dags/cool.py", storage_class="GLACIER_IR")
+
+    found = read(page(*map(contents, names), *classes, cool, encoding="url"))
+
+    assert {"cool.py"} == set(found.files)
+    archived = {"dags/cold.py": "archived", "dags/colder.py": "archived"}
+    assert skipped | archived | {"dags/../cold": "unsafe_path"} == found.skipped
+    assert {"cold.py", "colder.py"} == found.kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"etag": ""}, {"size": ""}, {"size": "-1"}, {"size": "1.5"}, {"size": "9" * 5000},
+     {"etag": "a b"}, {"etag": "a&#13;&#10;x-injected: 1"}, {"etag": "日本"},
+     {"etag": "&quot;&quot;"}, {"order": ("Key", "ETag")}, {"order": ("Key", "Size")}],
+)  # fmt: skip
+def test_an_entry_without_valid_etag_or_size_has_neither(change: Mapping[str, Any]) -> None:
+    wanted = read(page(contents("dags/a.py", **change), contents("dags/b"))).files
+
+    assert (Entry("a.py", "", 0), ETAG) == (wanted["a.py"], wanted["b"].etag)
+
+
+# --- several pages
+
+
+def test_follows_the_continuation_tokens_unescaped() -> None:
+    server = Server(page(contents("dags/1"), token="x&amp;y&#x2F;z=="))
+    server.pages["x&y/z=="] = page(token="b")  # a page without keys does not end the listing
+    server.pages["b"] = page(contents("dags/3"))
+
+    assert ["1", "3"] == list(Lister(server).read().files)
+    assert [None, "x&y/z==", "b"] == server.asked
 
 
 @pytest.mark.parametrize("is_split", [False, True])
 def test_a_folder_wins_over_a_file_of_the_same_name(is_split: bool) -> None:
-    found = [contents("dags/a"), contents("dags/a/b"), contents("dags/a/b/c"), contents("dags/ab")]
+    found = [contents(f"dags/{name}") for name in ("a", "a/b", "a/b/c", "ab")]
     pages = [page(*found[:1], token="a"), page(*found[1:])] if is_split else [page(*found)]
 
     listing = read(*pages)
 
-    assert set(listing.files) == {"a/b/c", "ab"}
-    assert listing.skipped == {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"}
+    assert {"a/b/c", "ab"} == set(listing.files)
+    assert {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"} == listing.skipped
+    assert {"a"} == paths(page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/"))))
 
 
-def test_a_folder_whose_files_are_all_skipped_does_not_win() -> None:
-    listing = read(page(contents("dags/a"), contents("dags/a/.."), contents("dags/a/x/")))
+def two_pages() -> tuple[Server, Lister, State]:
+    """Return a server with two pages, a lister, and the first listing."""
+    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
+    reader = Lister(server)
+    return server, reader, reader.read()
 
-    assert set(listing.files) == {"a"}
+
+def test_a_listing_stays_the_same_object_until_it_changes() -> None:
+    """S3's tokens differ from call to call; a failed listing does not discard the last one."""
+    server, reader, before = two_pages()
+    server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
+    assert before is reader.read()
+    good, server.pages[None] = server.pages[None], b"<html>"
+    with pytest.raises(SourceError):
+        reader.read()
+    server.pages[None] = good
+    assert before is reader.read()
+
+    server.pages["zz"] = page(contents("dags/2", size="6"))
+    after = reader.read()
+
+    assert after is not before
+    assert after.files["1"] is before.files["1"], "an unchanged page is not parsed again"
+    assert 6 == after.files["2"].size_bytes
 
 
-def test_an_empty_prefix_is_an_empty_listing() -> None:
-    assert read(page()).files == {}
+def test_keys_that_look_like_tokens_are_listed() -> None:
+    """The store does not encode keys."""
+    keys = [f"dags/{number:02}ContinuationToken>" for number in range(20)]
+    server = Server(page(*map(contents, keys), token="a", first=True))
+    server.pages["a"] = page(contents("dags/x"), echo="a")
+
+    listing = Lister(server).read()
+
+    assert {key.removeprefix("dags/") for key in [*keys, "dags/x"]} == listing.files.keys()
+
+
+# --- the revision
+
+
+@given(st.lists(st.integers(1, 999), unique=True, min_size=1, max_size=30), st.randoms())
+def test_the_revision_does_not_depend_on_page_breaks(
+    numbers: list[int], draw: random.Random
+) -> None:
+    found = [contents(f"dags/{n}", size=n) for n in sorted(map(str, numbers))]
+    cut = draw.randrange(len(found) + 1)
+
+    assert read(page(*found)) == read(page(*found[:cut], token="a"), page(*found[cut:]))
+
+
+def test_the_revision_identifies_the_wanted_files() -> None:
+    a, b = contents("dags/a"), contents("dags/b")
+    same = [page(a, b), page(contents("dags/a", storage_class="X"), b, contents("dags/c/"))]
+    others = [
+        page(),
+        page(a, contents("dags/c")),
+        page(contents("dags/a", size="6"), contents("dags/b", size="4")),
+        page(a, contents("dags/b", etag="f" * 32)),
+        page(a, contents("dags/b", storage_class="GLACIER")),
+    ]
+
+    revision = read(same[0]).revision
+
+    assert (12, revision) == (len(revision), read(same[1]).revision)
+    assert 1 + len(others) == len({revision, *(read(other).revision for other in others)})
+
+
+def test_releases_under_the_prefix_are_skipped() -> None:
+    """Airflow loads every zip file that it finds, and a bundle contains all DAGs of a release."""
+    own, bundle = contents("dags/a.py"), f"dags/{bundle_key('a' * 64)}"
+    pointers = [contents("dags/current.json", size=size) for size in ("1", "2")]
+    alone = read(page(own))
+
+    mixed = [read(page(own, contents(bundle), token="a"), page(one)) for one in pointers]
+
+    assert [alone.files] * 2 == [found.files for found in mixed]
+    assert {bundle: "release", "dags/current.json": "release"} == mixed[0].skipped
+    assert {alone.revision} == {found.revision for found in mixed}, "publishing does not change it"
+    assert {"a.py", "current.json"} == paths(page(own, pointers[0])), "there is no release"
+
+
+# --- listings that are refused
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
+REFUSED: dict[str, Sequence[bytes]] = {
+    "is not under the prefix": [page(contents("dags-old/a"))],
+    "'DAGS/a' is not under": [page(contents("DAGS/a"))],
+    "has no key": [page(contents("dags/a", order=("ETag", "Size")))],
+    "it is not XML": [b""],
+    "it is not XML: no element": [b"\xff\xfe"],
+    "it is not XML: not well-formed": [b'{"keys": []}'],
+    "it is not XML: unclosed": [page(contents("dags/a"))[:-10]],
+    "it is a html": [b"<html><body>Please log in</body></html>"],
+    "it is a Error": [b"<Error><Code>InternalError</Code></Error>"],
+    "not XML: limit on input amplification": [
+        f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY l0 "{"ha" * 100}">{LAUGHS}]>'
+        "<ListBucketResult><IsTruncated>false</IsTruncated>"
+        "<Contents><Key>&l11;</Key></Contents></ListBucketResult>".encode()
+    ],
+    "no continuation token": [page(contents("dags/a"), truncated="true")],
+    # A proxy that answers with the same page again does not make a listing endless.
+    "the same page twice": [
+        page(contents("dags/a"), token="a"),
+        page(contents("dags/a"), token="b"),
+    ],
+    "'dags/a' is listed twice": [page(contents("dags/a"), contents("dags/a"))],
+    "is listed twice": [page(contents("dags/a"), token="a"), page(contents("dags/a"))],
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_refuses_a_listing_that_contradicts_itself(said: str) -> None:
+    assert said in refused(*REFUSED[said])
+
+
+@pytest.mark.parametrize("said", [b"", b"maybe", b"True", b"1"])
+def test_refuses_a_page_without_a_valid_is_truncated(said: bytes) -> None:
+    """Taken for the last page, it would delete the files of later pages."""
+    body = page(contents("dags/a"), token="a", truncated="true")
+
+    assert "IsTruncated" in refused(body.replace(b"ated>true", b"ated>" + said))
+
+
+def test_names_a_store_that_answers_with_version_1() -> None:
+    body = page(contents("dags/a"), truncated="true")
+    body = body.replace(b"<KeyCount>1</KeyCount>", b"<Marker></Marker>")
+
+    assert "a page of version 1" in refused(body)
+
+
+# --- settling
+
+
+def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_wait() -> None:
+    """Even back to a known state: an upload is interrupted, reverted, and started again."""
+    first = settle(None, "r1", 10.0)
+    assert (Reading("r1", 10.0), first) == (first, settle(first, "r1", 40.0))
+
+    second = settle(first, "r2", 20.0)
+
+    assert (Reading("r2", 20.0), Reading("r1", 30.0)) == (second, settle(second, "r1", 30.0))

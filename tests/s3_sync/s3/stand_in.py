@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from s3_sync.s3.endpoint import read_trust
 from s3_sync.s3.pool import Patience, Pool, ReadTrust
-from s3_sync.s3.tls import read_trust
 from s3_sync.s3.wire import Answer, HttpOrigin, WireError
 from tests.s3_sync.given import config
 

@@ -1,22 +1,24 @@
-"""Requests to S3: their contents, retries, credentials, regions and endpoints."""
+"""Requests to S3: their contents, retries, credentials, regions, endpoints and certificates."""
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
 from s3_sync.s3.pool import Patience
-from s3_sync.s3.refusals import ObjectError, ObjectMoved, Operation, SourceError
-from s3_sync.s3.wire import WireError
+from s3_sync.s3.refusals import ObjectMoved, Operation, SourceError
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.aws.s3_refusals import Identity
-from tests.support.http.faults import answer_with, reset, truncate, with_headers
-from tests.support.http.loopback import Answer, Request
+from tests.support.http.certificates import self_signed
+from tests.support.http.faults import reset, truncate, with_headers
+from tests.support.http.loopback import Request
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
@@ -56,12 +58,14 @@ async def list_all(client: S3Client) -> bytes:
     return await client.list_page(None)
 
 
-def region_of(request: Request) -> str:
-    return request.headers["authorization"].split("Credential=")[1].split("/")[2]
+async def list_and_get(client: S3Client) -> None:
+    await client.list_page(None)
+    await get(client)
 
 
-def key_of(request: Request) -> str:
-    return request.headers["authorization"].split("Credential=")[1].split("/")[0]
+def scope_of(request: Request) -> list[str]:
+    """Return the access key, the day and the region of a signature."""
+    return request.headers["authorization"].split("Credential=")[1].split("/")[:3]
 
 
 def failure(
@@ -73,93 +77,65 @@ def failure(
 # --- requests
 
 
-def test_requests_one_page_of_the_prefix(s3: FakeS3) -> None:
-    counts: list[Operation] = []
-    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
-
-    page = play(s3, list_all, counts=counts)
-
-    assert b"<ListBucketResult" in page
-    (request,) = s3.requests
-    asked = {"list-type": "2", "encoding-type": "url", "max-keys": "1000", "prefix": "dags/"}
-    assert asked == request.query
-    assert ("GET", f"/{s3.bucket}") == (request.method, request.raw_path)
-    assert USER_AGENT == request.headers["user-agent"]
-    assert ["list"] == counts
-
-
-def test_sends_the_continuation_token_unchanged(s3: FakeS3) -> None:
-    token = "1/+=&? ü%20"
-    s3.inject(answer_with(Answer(200, {}, b"page")))
-
-    play(s3, lambda client: client.list_page(token))
-
-    assert token == s3.requests[0].query["continuation-token"]
-
-
-def test_gets_the_listed_version_of_an_object(s3: FakeS3) -> None:
+def test_lists_a_page_and_gets_the_listed_version_of_an_object(s3: FakeS3) -> None:
     counts: list[Operation] = []
     body = Body()
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
 
-    headers = play(s3, lambda client: get(client, body), counts=counts)
+    async def scene(client: S3Client) -> dict[str, str]:
+        assert b"<KeyCount>1<" in await client.list_page("a token/+=")
+        return await get(client, body)
 
-    assert b"hello" == body.whole
-    assert "5" == headers["content-length"]
-    (request,) = s3.requests
-    assert f"/{s3.bucket}/dags/a%20b%2B%C3%BC.py" == request.target
-    assert '"5d41402abc4b2a76b9719d911017c592"' == request.headers["if-match"]
-    assert ("ENABLED", "identity") == (
-        request.headers["x-amz-checksum-mode"],
-        request.headers["accept-encoding"],
+    headers = play(s3, scene, counts=counts)
+
+    listing, got = s3.requests
+    assert {
+        "list-type": "2",
+        "encoding-type": "url",
+        "max-keys": "1000",
+        "prefix": "dags/",
+        "continuation-token": "a token/+=",
+    } == listing.query
+    assert f"/{s3.bucket}" == listing.raw_path
+    assert f"/{s3.bucket}/dags/a%20b%2B%C3%BC.py" == got.target
+    assert (
+        got.headers.items()
+        >= {
+            "if-match": '"5d41402abc4b2a76b9719d911017c592"',
+            "x-amz-checksum-mode": "ENABLED",
+            "accept-encoding": "identity",
+            "user-agent": USER_AGENT,
+        }.items()
     )
-    assert ["get"] == counts
+    assert (b"hello", "5", ["list", "get"]) == (body.whole, headers["content-length"], counts)
 
 
-def test_sends_and_signs_the_requester_pays_header_only_if_configured(s3: FakeS3) -> None:
+def test_requester_pays_and_public_buckets(s3: FakeS3) -> None:
     s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
+    play(s3, list_and_get)
+    play(s3, list_and_get, pays=True)
+    s3.identities = {}
+    play(s3, list_and_get, Given(config_of(s3), ANONYMOUS))
 
-    async def scene(client: S3Client) -> None:
-        await client.list_page(None)
-        await get(client)
-
-    play(s3, scene)
-    assert not any("x-amz-request-payer" in request.headers for request in s3.requests)
-    s3.forget()
-    play(s3, scene, pays=True)
-
-    assert ["requester"] * 2 == [one.headers["x-amz-request-payer"] for one in s3.requests]
-    assert all("x-amz-request-payer" in one.headers["authorization"] for one in s3.requests)
-
-
-def test_anonymous_requests_are_not_signed(s3: FakeS3) -> None:
-    async def scene(client: S3Client) -> None:
-        await client.list_page(None)
-        await get(client)
-
-    play(s3, scene, Given(config_of(s3), ANONYMOUS))
-
-    assert 2 == len(s3.requests)
-    assert not any("authorization" in request.headers for request in s3.requests)
+    payers = [request.headers.get("x-amz-request-payer") for request in s3.requests]
+    signed = [request.headers.get("authorization", "") for request in s3.requests]
+    assert [None, None, "requester", "requester", None, None] == payers
+    assert [False, False, True, True, False, False] == ["request-payer" in one for one in signed]
+    assert ["", ""] == signed[-2:]
 
 
 # --- objects that change
 
 
-def test_a_changed_object_raises_object_moved(s3: FakeS3) -> None:
-    for honors in (True, False):
-        s3.honors_if_match = honors
+def test_a_changed_or_missing_object_is_left_without_a_retry(s3: FakeS3) -> None:
+    for s3.honors_if_match in (True, False):
         with pytest.raises(ObjectMoved):
             play(s3, lambda client: get(client, etag="0" * 32))
-
-
-def test_a_missing_object_raises_object_moved_without_a_retry(s3: FakeS3) -> None:
     s3.objects.clear()
-
     with pytest.raises(ObjectMoved):
         play(s3, get)
 
-    assert 1 == len(s3.requests)
+    assert 3 == len(s3.requests)
 
 
 @pytest.mark.parametrize(
@@ -194,103 +170,50 @@ def test_retries_transient_failures(s3: FakeS3, fault: Any) -> None:
     assert ATTEMPTS == len(body.attempts) == len(counts) == len(s3.requests)
 
 
-@pytest.mark.parametrize(
-    ("scene", "reason"), [(get, "access_denied_get"), (list_all, "access_denied_list")]
-)
-def test_does_not_retry_a_denied_request(s3: FakeS3, scene: Any, reason: str) -> None:
+def test_does_not_retry_a_denial_or_a_timeout(s3: FakeS3) -> None:
     s3.inject(error(403, "AccessDenied"))
-
-    assert reason == failure(s3, scene).reason
-    assert 1 == len(s3.requests)
-
-
-def test_does_not_retry_after_a_timeout(s3: FakeS3) -> None:
-    patience = AT_ONCE._replace(answer_seconds=0.05)
+    assert "access_denied_get" == failure(s3, get).reason
+    s3.heal()
     s3.inject(lambda exchange: exchange.hang())
-
     try:
+        patience = AT_ONCE._replace(answer_seconds=0.05)
         assert "request_timeout" == failure(s3, list_all, patience=patience).reason
-        wait_until(lambda: bool(s3.requests), "the server reads the request")
-        assert 1 == len(s3.requests)
+        wait_until(lambda: len(s3.requests) > 1, "the server reads the request")
+        assert 2 == len(s3.requests)
     finally:
         s3.release()
 
 
 def test_the_time_limit_grows_with_the_size_of_the_body(s3: FakeS3) -> None:
-    patience = AT_ONCE._replace(answer_seconds=0.0, slowest_bytes_per_second=0.5)
-
-    play(s3, get, patience=patience)
+    play(s3, get, patience=AT_ONCE._replace(answer_seconds=0.0, slowest_bytes_per_second=0.5))
 
 
 def test_an_exception_of_the_receiver_propagates_without_a_retry(s3: FakeS3) -> None:
     class Full(Body):
         def write(self, chunk: bytes) -> None:
-            raise OSError(28, "No space left on device")
+            raise TimeoutError(110, "the volume is slow")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TimeoutError, match="the volume is slow"):
         play(s3, lambda client: get(client, Full()))
 
     assert 1 == len(s3.requests)
 
 
-# --- a proxy that forwards plain http
-
-
-@pytest.mark.parametrize(
-    ("operation", "kind"), [(list_all, SourceError), (get, ObjectError)], ids=["list", "get"]
-)
-@pytest.mark.parametrize("user", ["", "user:hunter2@"])
-def test_a_403_that_is_not_from_s3_is_attributed_to_the_forwarding_proxy(
-    s3: FakeS3, monkeypatch: pytest.MonkeyPatch, operation: Any, kind: type[Exception], user: str
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://{user}127.0.0.1:{s3.port}")
-    monkeypatch.setenv("NO_PROXY", "")
-    chain = Given(config_of(s3, endpoint_url="http://minio:9000"))
-    s3.inject(answer_with(Answer(403, {"Via": "1.1 squid"}, b"<html>Access Denied</html>")))
-
-    found = failure(s3, operation, chain)
-    s3.heal()
-    s3.inject(error(403, "AccessDenied"))
-    of_s3 = failure(s3, operation, chain)
-
-    assert isinstance(found, kind)
-    assert "proxy_refused" == found.reason
-    assert f"the proxy http://127.0.0.1:{s3.port}" in found.message
-    assert "hunter2" not in found.message
-    assert of_s3.reason.startswith("access_denied_")
-
-
-def test_a_403_without_a_code_is_not_the_answer_of_s3(s3: FakeS3) -> None:
-    s3.inject(answer_with(Answer(403, {}, b"<html>Access Denied</html>")))
-
-    assert "answer_foreign" == failure(s3, list_all).reason
-
-
-# --- rotated credentials
+# --- credentials
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"])
-def test_fetches_rotated_credentials_and_repeats_the_request(s3: FakeS3, code: str) -> None:
-    chain = Given(config_of(s3), OLD, NEW)
-    s3.inject(error(403, code), lambda request: key_of(request) == "AKIDOLD")
-
-    play(s3, list_all, chain)
-
-    assert ["AKIDOLD", "AKIDNEW"] == [key_of(request) for request in s3.requests]
-    assert "new-token" == s3.requests[1].headers["x-amz-security-token"]
-    assert 1 == chain.forgotten
-
-
-def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3) -> None:
+def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3, code: str) -> None:
     chain = Given(config_of(s3), OLD, NEW, GIVEN)
-    s3.inject(error(400, "ExpiredToken"), lambda request: key_of(request) == "AKIDOLD")
+    s3.inject(error(403, code), lambda request: scope_of(request)[0] == "AKIDOLD")
 
     async def scene(client: S3Client) -> None:
         await asyncio.gather(*(get(client) for _ in range(8)))
 
     play(s3, scene, chain)
 
-    assert 1 == chain.forgotten
+    assert (1, "AKIDNEW") == (chain.forgotten, scope_of(s3.requests[-1])[0])
+    assert "new-token" == s3.requests[-1].headers["x-amz-security-token"]
 
 
 def test_reports_the_access_key_if_the_new_credentials_are_refused(s3: FakeS3) -> None:
@@ -308,17 +231,14 @@ def test_reports_the_access_key_if_the_new_credentials_are_refused(s3: FakeS3) -
 def test_asks_sts_for_the_denied_identity_only_if_s3_does_not_report_it(s3: FakeS3) -> None:
     chain = Given(config_of(s3))
     s3.inject(error(403, "AccessDenied", "Access Denied"), times=1)
-    assert (
-        "arn:aws:iam::123456789012:role/dags is not allowed to"
-        in failure(s3, list_all, chain).message
-    )
+    assert "123456789012:role/dags is not allowed to" in failure(s3, list_all, chain).message
+
     s3.inject(error(403, "AccessDenied", "User: arn:aws:iam::1:role/x is not authorized"))
     assert "arn:aws:iam::1:role/x is not allowed to" in failure(s3, list_all, chain).message
-
     assert 1 == chain.asked_who
 
 
-# --- buckets in other regions
+# --- from cycle to cycle
 
 
 @pytest.mark.parametrize("answer", ["moved", "redirect", "malformed"])
@@ -327,17 +247,14 @@ def test_keeps_using_the_region_that_s3_reports_for_the_bucket(s3: FakeS3, answe
     chain = Given(config_of(s3, region="us-east-1"))
 
     async def scene(client: S3Client) -> str:
-        await client.list_page(None)
-        await get(client)
+        await list_and_get(client)
         client.begin_cycle(Fence())
         await get(client)
         return client.region
 
     assert "eu-central-1" == play(s3, scene, chain)
-    assert ["us-east-1", *["eu-central-1"] * 3] == [region_of(one) for one in s3.requests]
-
-
-# --- from cycle to cycle
+    regions = [scope_of(request)[2] for request in s3.requests]
+    assert ["us-east-1", *["eu-central-1"] * 3] == regions
 
 
 def test_uses_another_endpoint_from_the_next_cycle_on(s3: FakeS3) -> None:
@@ -345,7 +262,6 @@ def test_uses_another_endpoint_from_the_next_cycle_on(s3: FakeS3) -> None:
         chain = Given(config_of(s3))
 
         async def scene(client: S3Client) -> None:
-            await client.list_page(None)
             chain.config = chain.config._replace(endpoint_url=other.endpoint)
             await client.list_page(None)
             client.begin_cycle(Fence())
@@ -353,34 +269,82 @@ def test_uses_another_endpoint_from_the_next_cycle_on(s3: FakeS3) -> None:
 
         play(s3, scene, chain)
 
-        assert (2, 1) == (len(s3.requests), len(other.requests))
+        assert (1, 1) == (len(s3.requests), len(other.requests))
 
 
-@pytest.mark.parametrize("content", [None, "not a certificate"])
-def test_an_unreadable_ca_bundle_is_reported_with_its_path(
-    s3: FakeS3, tmp_path: Any, content: str | None
+# --- a CA bundle that is rotated
+
+
+def in_place(bundle: Path, content: bytes) -> None:
+    bundle.write_bytes(content)
+
+
+def as_a_config_map(bundle: Path, content: bytes) -> None:
+    """Replace it as the kubelet does: the file links into ..data, a link to a version's folder."""
+    version = bundle.parent / f"..{len(list(bundle.parent.iterdir()))}"
+    version.mkdir()
+    (version / bundle.name).write_bytes(content)
+    (bundle.parent / "..data_tmp").symlink_to(version.name)
+    (bundle.parent / "..data_tmp").rename(bundle.parent / "..data")
+    if not bundle.is_symlink():
+        bundle.unlink(missing_ok=True)
+        bundle.symlink_to(f"..data/{bundle.name}")
+
+
+@pytest.mark.parametrize("replace", [in_place, as_a_config_map])
+@pytest.mark.parametrize(
+    ("steps", "ends"),
+    [
+        (["both", "renew", "new"], ["", "", ""]),  # in the right order, no cycle fails
+        (["renew", "new"], ["tls_failed", ""]),
+        (["nothing", "nonsense", "old"], ["tls_failed", "tls_failed", ""]),
+    ],
+)
+def test_follows_a_rotated_bundle(
+    tmp_path: Path, replace: Callable[[Path, bytes], None], steps: list[str], ends: list[str]
 ) -> None:
-    bundle = tmp_path / "ca.pem"
-    if content is not None:
-        bundle.write_text(content)
-    chain = Given(config_of(s3, endpoint_url="https://minio.example", ca_bundle=str(bundle)))
+    context, old = self_signed(tmp_path / "old", "old.example")
+    _, new = self_signed(tmp_path / "new", "new.example")
+    contents = {
+        "old": old.read_bytes(),
+        "new": new.read_bytes(),
+        "both": old.read_bytes() + new.read_bytes(),
+        "nonsense": b"not a certificate",
+    }
+    bundle = tmp_path / "mounted/ca.pem"
+    bundle.parent.mkdir()
+    replace(bundle, contents["old"])
+
+    async def scene(client: S3Client) -> list[str]:
+        await client.list_page(None)
+        ended: list[str] = []
+        for step in steps:
+            if step == "renew":  # from the next handshake on
+                context.load_cert_chain(new, tmp_path / "new/key.pem")
+            elif step == "nothing":
+                bundle.unlink()
+            else:
+                replace(bundle, contents[step])
+            try:
+                # Another configuration, so that the bundle is read at once.
+                chain.config = config_of(s3, ca_bundle=str(bundle), region=f"r-{len(ended)}")
+                client.begin_cycle(Fence())
+                await client.list_page(None)
+                ended.append("")
+            except SidecarError as error:
+                ended.append(error.reason)
+        return ended
+
+    with FakeS3(tls=context) as s3:
+        chain = Given(config_of(s3, ca_bundle=str(bundle)))
+        assert ends == play(s3, scene, chain)
+
+
+def test_an_unreadable_bundle_is_reported_with_its_path(s3: FakeS3) -> None:
+    chain = Given(config_of(s3, endpoint_url="https://minio.example", ca_bundle="/nowhere.pem"))
 
     found = failure(s3, list_all, chain)
 
-    assert isinstance(found, SourceError)
-    assert "tls_failed" == found.reason
+    assert (SourceError, "tls_failed") == (type(found), found.reason)
+    assert "/nowhere.pem" in found.message
     assert "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE." == found.advice
-    assert str(bundle) in found.message
-
-
-def test_error_classes_distinguish_source_object_and_connection(s3: FakeS3) -> None:
-    s3.inject(error(403, "AccessDenied"))
-
-    with pytest.raises(SourceError):
-        play(s3, list_all)
-    with pytest.raises(ObjectError):
-        play(s3, get)
-    s3.stop()
-    found = raised(WireError, play, s3, get)
-    s3.start()
-    assert "endpoint_unreachable" == found.reason

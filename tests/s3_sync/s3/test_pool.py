@@ -1,6 +1,7 @@
-"""Keep-alive connections to one origin."""
+"""Keep-alive connections to one origin, directly or through a proxy."""
 
 import asyncio
+import base64
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from s3_sync.s3.pool import PATIENCE, Pool
-from s3_sync.s3.wire import Answer, HttpOrigin, WireError
+from s3_sync.s3.pool import PATIENCE, PROXY_HEAD_LIMIT_BYTES, Pool
+from s3_sync.s3.wire import HttpOrigin, WireError
 from tests.s3_sync.s3.stand_in import (
     CLOSE,
-    HEADERS,
     NO_CA,
+    TLS,
     Scene,
     StandIn,
     Step,
@@ -26,36 +27,25 @@ from tests.s3_sync.s3.stand_in import (
     run,
     trusting,
 )
+from tests.support.http.certificates import self_signed
 from tests.support.program import own_port
+from tests.support.raising import raised
+
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+LOGIN = "user:p%40ss%3Aword"
+AUTHORIZATION = b"Proxy-Authorization: Basic " + base64.b64encode(b"user:p@ss:word") + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    return self_signed(tmp_path_factory.mktemp("tls"), "bucket.example")
+
 
 # --- kept connections
 
 
-def test_sends_the_request_head_and_returns_the_response() -> None:
-    server = StandIn([[ok()]])
-
-    answer: Answer = run(server, lambda pool: pool.get("/a%20b?x=1", HEADERS, None, 5.0))
-
-    assert (200, b"hello") == (answer.status, answer.body)
-    assert [
-        b"GET /a%20b?x=1 HTTP/1.1\r\nhost: bucket.example\r\nx-amz-date: now\r\n\r\n"
-    ] == server.heads
-
-
-def test_one_connection_serves_many_requests() -> None:
-    server = StandIn([[ok()], [ok(b"gone", b"404 x")], [ok()]])
-
-    async def scene(pool: Pool) -> None:
-        for _ in range(3):
-            await get(pool)
-
-    run(server, scene)
-
-    assert (1, 3) == (server.connections, len(server.heads))
-
-
 def test_concurrent_requests_open_a_connection_each_and_reuse_them() -> None:
-    server = StandIn(*[[[ok()]] * 2] * 3)
+    server = StandIn(*[[[ok()], [ok(b"gone", b"404 x")]]] * 3)
 
     async def scene(pool: Pool) -> None:
         for _ in range(2):
@@ -64,17 +54,11 @@ def test_concurrent_requests_open_a_connection_each_and_reuse_them() -> None:
     run(server, scene)
 
     assert (3, 6) == (server.connections, len(server.heads))
-
-
-def test_repeats_a_request_when_the_server_drops_a_kept_connection() -> None:
-    """The server did not see the request, so it is sent again, once per stale connection."""
-    server = StandIn([[ok(b"1")], [CLOSE]], [[ok(b"2")]])
-
-    assert [b"1", b"2"] == run(server, get_twice)
-    assert 2 == server.connections
+    assert b"GET /key HTTP/1.1\r\nhost: bucket.example\r\nx-amz-date: now\r\n\r\n" in server.heads
 
 
 def test_replaces_kept_connections_even_if_all_are_stale() -> None:
+    """The server did not see the request, so it is sent again."""
     stale: Sequence[Step] = [[ok(b"old")], [CLOSE]]
     server = StandIn(stale, stale, stale, [[ok(b"new")]])
 
@@ -98,42 +82,19 @@ def test_does_not_repeat_a_request_after_half_a_response() -> None:
     assert 1 == server.connections
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"],
-        [ok() + ok(b"nobody asked")],
-        [b"HTTP/1.1 404 x\r\n\r\nNoSuchKey", CLOSE],
-        [ok(), CLOSE],
-    ],
-    ids=["close", "two answers", "ends with the connection", "closed after it"],
-)
-def test_does_not_reuse_a_connection_that_cannot_be_kept(first: Step) -> None:
-    server = StandIn([first, [ok(b"first again")]], [[ok(b"second")]])
-
-    assert b"second" == run(server, get_twice)[1]
-    assert 2 == server.connections
-
-
-def test_does_not_reuse_a_connection_after_a_long_idle_time() -> None:
+@pytest.mark.parametrize("keep_seconds", [0.0, 50.0], ids=["idle", "closed"])
+def test_does_not_reuse_a_connection_that_a_gateway_may_have_dropped(keep_seconds: float) -> None:
     """NAT gateways drop idle connections silently."""
     assert PATIENCE.keep_seconds < 60
     server = StandIn([[ok()], [ok()]], [[ok()]])
 
-    run(server, get_twice, keep_seconds=0.0)
-
-    assert 2 == server.connections
-
-
-def test_a_closed_pool_drops_its_connections_and_opens_new_ones() -> None:
-    server = StandIn([[ok()], [ok()]], [[ok()]])
-
     async def scene(pool: Pool) -> None:
         await get(pool)
-        pool.close()
+        if keep_seconds:
+            pool.close()
         await get(pool)
 
-    run(server, scene)
+    run(server, scene, keep_seconds=keep_seconds)
 
     assert 2 == server.connections
 
@@ -153,19 +114,12 @@ def test_reports_a_refused_connection() -> None:
 def test_times_out_when_the_server_does_not_accept_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
         first.connect(full.getsockname())
-
         origin = HttpOrigin("http", *full.getsockname())
+
         error = run(StandIn(), failure, lambda _: origin, connect_seconds=0.05)
 
     assert "request_timeout" == error.reason
     assert "did not accept a connection within 0.05 s" in error.message
-
-
-@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
-def test_reports_an_invalid_host_name_as_unresolved(host: str) -> None:
-    error = run(StandIn(), failure, lambda _: HttpOrigin("http", host, 80))
-
-    assert "name_unresolved" == error.reason
 
 
 def resolving(resolve: Callable[[], Awaitable[list[Any]]], then: Scene) -> Scene:
@@ -183,14 +137,15 @@ def by_name(_: int) -> HttpOrigin:
     return HttpOrigin("http", "minio.example", 9000)
 
 
-def test_reports_an_unknown_host_name_as_unresolved() -> None:
+def test_reports_a_name_that_cannot_be_resolved() -> None:
     async def resolve() -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    error = run(StandIn(), resolving(resolve, failure), by_name)
+    unknown = run(StandIn(), resolving(resolve, failure), by_name)
+    invalid = run(StandIn(), failure, lambda _: HttpOrigin("http", "a..b", 80))
 
-    assert "name_unresolved" == error.reason
-    assert "minio.example:9000 cannot be resolved: Name or service not known" in error.message
+    assert ["name_unresolved"] * 2 == [unknown.reason, invalid.reason]
+    assert "minio.example:9000 cannot be resolved: Name or service not known" in unknown.message
 
 
 def test_tries_the_second_address_when_the_first_refuses() -> None:
@@ -204,36 +159,117 @@ def test_tries_the_second_address_when_the_first_refuses() -> None:
     assert b"hello" == run(server, resolving(resolve, get), by_name).body
 
 
-def test_connects_to_an_ip_address_without_name_resolution() -> None:
-    async def resolve() -> list[Any]:
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-
-    assert b"hello" == run(StandIn([[ok()]]), resolving(resolve, get)).body
-
-
-# --- TLS (for refused certificates, see conformance/test_handshakes.py)
-
-
-def test_reuses_one_connection_for_https_requests(certificate: tuple[ssl.SSLContext, Path]) -> None:
-    server = StandIn([[ok()], [ok()]])
-
-    found = run(server, get_twice, https, trusting(certificate[1]), certificate[0])
-
-    assert [b"hello"] * 2 == found
-    assert 1 == server.connections
-
-
-def test_repeats_the_handshake_with_the_bundle_as_it_is_now(
+def test_reads_the_bundle_again_after_a_failed_handshake(
     certificate: tuple[ssl.SSLContext, Path],
 ) -> None:
-    """A rotated bundle does not fail a cycle."""
     bundles = iter([NO_CA, trusting(certificate[1])])
-    server = StandIn([[ok()]])
+    server = StandIn([[ok()], [ok()]])
 
     def trust() -> ssl.SSLContext | None:
         return next(bundles)()
 
-    found = run(server, get, https, trust, certificate[0])
+    async def scene(pool: Pool) -> list[bytes]:
+        assert "tls_failed" == (await failure(pool)).reason
+        return await get_twice(pool)
 
-    assert b"hello" == found.body
+    assert [b"hello"] * 2 == run(server, scene, https, trust, certificate[0])
     assert 1 == server.connections, "the handshake that failed is no connection"
+
+
+# --- proxies
+
+
+def through(scheme: str, user: str = "") -> Any:
+    def origin(port: int) -> HttpOrigin:
+        login = f"{user}@" if user else ""
+        default = 443 if scheme == "https" else 80
+        return HttpOrigin(scheme, "bucket.example", default, f"http://{login}127.0.0.1:{port}/")
+
+    return origin
+
+
+def test_sends_plain_http_to_the_proxy_in_absolute_form() -> None:
+    server = StandIn([[ok()], [ok()]])
+
+    assert [b"hello"] * 2 == run(server, get_twice, through("http", LOGIN))
+    assert all(
+        head.startswith(b"GET http://bucket.example/key HTTP/1.1\r\n") for head in server.heads
+    )
+    assert all(b"host: bucket.example\r\n" in head for head in server.heads)
+    assert all(AUTHORIZATION in head for head in server.heads)
+    assert 1 == server.connections
+
+
+def test_sends_https_through_a_connect_tunnel(certificate: tuple[ssl.SSLContext, Path]) -> None:
+    """The password goes to the proxy only."""
+    server = StandIn([[CONNECTED, TLS], [ok(b"1")], [ok(b"2")]], tls=certificate[0])
+
+    found = run(server, get_twice, through("https", LOGIN), trusting(certificate[1]))
+
+    assert [b"1", b"2"] == found
+    connect, first, _ = server.heads
+    assert connect.startswith(
+        b"CONNECT bucket.example:443 HTTP/1.1\r\nHost: bucket.example:443\r\n"
+    )
+    assert AUTHORIZATION in connect
+    assert first.startswith(b"GET /key HTTP/1.1\r\nhost: bucket.example\r\n")
+    assert b"uthorization" not in first
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        *([b"HTTP/1.1 %b x\r\n\r\n" % status] for status in (b"407", b"403", b"502", b"2000")),
+        [b"SSH-2.0-OpenSSH\r\n\r\n"],
+        [b"\r\n\r\n"],
+        [b"HTTP/1.1 200", CLOSE],
+        [CLOSE],
+        [b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (PROXY_HEAD_LIMIT_BYTES // 6 + 1)],
+    ],
+    ids=range(9),
+)
+def test_a_refused_tunnel_is_reported_without_the_password(refusal: Step) -> None:
+    error = run(StandIn([refusal]), failure, through("https", LOGIN), NO_CA)
+
+    assert "proxy_refused" == error.reason
+    assert "HTTPS_PROXY" in error.advice
+    assert "p%40ss" not in error.message and "p@ss" not in error.message
+    assert ("closed the connection" in error.message) == (CLOSE in refusal)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_407_response_is_attributed_to_the_proxy(scheme: str) -> None:
+    server = StandIn([[ok(b"<html>Squid</html>", b"407 Proxy Authentication Required")]])
+
+    error = run(server, failure, through(scheme), NO_CA if scheme == "https" else lambda: None)
+
+    assert "proxy_refused" == error.reason
+    assert f"the proxy http://127.0.0.1:{server.port}/ answered " in error.message
+    assert "407 Proxy Authentication Required" in error.message
+    assert "http://USER:PASSWORD@HOST:PORT" in error.advice
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://{}127.0.0.1:1", "endpoint_unreachable"),
+        ("http://{}a..b:3128", "name_unresolved"),
+        *((kind, "proxy_refused") for kind in ("https://{}proxy.example", "socks5://{}127.0.0.1",
+          "http://{}127.0.0.1:80a", "http://{}", "//{}", "http://{}[::1")),
+    ],
+)  # fmt: skip
+def test_an_unusable_proxy_is_reported_without_its_login(proxy: str, reason: str) -> None:
+    origin = HttpOrigin("http", "b.example", 80, proxy.format(f"{LOGIN}@"))
+
+    error = raised(WireError, run, StandIn(), get, lambda _: origin)
+
+    assert reason == error.reason
+    assert "the proxy" in error.message
+    assert "p%40ss" not in error.message
+
+
+def test_times_out_when_the_proxy_is_silent() -> None:
+    error = run(StandIn([[]]), failure, through("https"), NO_CA, connect_seconds=0.05)
+
+    assert "request_timeout" == error.reason
+    assert "the proxy" in error.message

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from s3_sync.listing import FAILURE_STREAK
-from s3_sync.metrics import SyncMetrics
+from s3_sync.metrics import Status, SyncMetrics
 from s3_sync.pages import Entry
 from s3_sync.problems import EAGER_TRIES, LONGEST_REST_SECONDS, NAMED, Problems, explain
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.status import Status
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.http.endpoint import registry_of
 from tests.runtime.recording import Log

@@ -1,7 +1,5 @@
 """
-`s3-sync check` as a process, beside a daemon and with silent servers.
-
-tests/s3_sync/test_check.py tests its individual steps.
+`s3-sync check` as a process: what it reports, beside a daemon and with silent servers.
 """
 
 import signal
@@ -15,13 +13,24 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import IDENTITY_ARN, FakeSts
-from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, error, is_get
-from tests.support.http.loopback import dead_endpoint
+from tests.support.aws.fake_s3 import (
+    SECRET_KEY,
+    FakeS3,
+    access_denied,
+    error,
+    is_get,
+    is_list,
+)
+from tests.support.http.loopback import Fault, Match, dead_endpoint
+from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
+from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.s3_sync.snapshots import SNAPSHOT
 
 BUCKET_ARN = "arn:aws:s3:::dags-bucket"
+KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 
 
 class Check(Protocol):
@@ -60,6 +69,96 @@ def test_succeeds_with_working_settings_and_publishes_nothing(check: Check, targ
     for fact in (IDENTITY_ARN, "s3:ListBucket", "s3:GetObject", str(target)):
         assert fact in said
     assert published(target) == {}
+
+
+DENIED = error(403, "AccessDenied", "Access Denied")
+NO_KEY = access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN)
+MISTAKES: dict[str, tuple[Mapping[str, str], tuple[Fault, Match] | None, tuple[str, ...]]] = {
+    "bucket": ({"AWS_BUCKET": "no-such-bucket"}, None, ("bucket_not_found", "no-such-bucket")),
+    "prefix": ({"KEY_PATH": "dgas"}, None, ("source_empty", "s3://dags-bucket/dgas/", "dags/")),
+    "filter": ({"S3_SYNC_INCLUDE": "*.pyy"}, None, ("source_empty", "S3_SYNC_INCLUDE")),
+    "endpoint": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, None, ("127.0.0.1:1",)),
+    "target": ({"DEST_PATH": "/sys/s3-sync"}, None, ("/sys/s3-sync",)),
+    "release": (RELEASE, None, ("release_missing", "dags/current.json")),
+    "gate": (
+        SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": "sh -c 'exit 75'"},
+        None,
+        ("gate_undecided",),
+    ),
+    "list denied": ({}, (DENIED, is_list), ('"s3:ListBucket"', f'"{BUCKET_ARN}"', "Effect")),
+    "get denied": ({}, (DENIED, is_get()), ('"s3:GetObject"', f'"{BUCKET_ARN}/dags/*"')),
+    "key denied": ({}, (NO_KEY, is_get()), ('"kms:Decrypt"', f'"{KEY_ARN}"', IDENTITY_ARN)),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_reports_what_is_wrong(check: Check, s3: FakeS3, target: Path, name: str) -> None:
+    settings, denied, named = MISTAKES[name]
+    if denied is not None:
+        s3.inject(*denied)
+
+    said = check(3, settings)
+
+    assert [] == [fact for fact in named if fact not in said], said
+    assert not target.exists()
+
+
+def test_reads_the_smallest_object_of_each_folder(check: Check, s3: FakeS3) -> None:
+    """A policy may cover only some folders; an object that changes meanwhile is no failure."""
+    s3.put_all({"dags/zoo/big.bin": bytes(1 << 20), "dags/zoo/z.py": b"z"})
+    s3.inject(error(412, "PreconditionFailed"), is_get("dags/a.py"))
+
+    check(0)
+
+    asked = {request.path.removeprefix(f"/{s3.bucket}/dags/") for request in s3.seen(is_get())}
+    assert {"", "pkg", "zoo"} == {path.rpartition("/")[0] for path in asked}
+    assert "zoo/z.py" in asked
+
+
+def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path) -> None:
+    s3.put("dags/big.bin", bytes(3 << 20))
+    with small_volume(tmp_path / "volume", "2m") as volume:
+        said = check(3, {"DEST_PATH": str(volume / "dags")})
+
+    assert "target_full: 3.0 MiB needed, the volume has 2.0" in said
+
+
+@pytest.mark.parametrize("has_snapshots", [False, True])
+def test_reports_what_blocks_the_link_unless_the_daemon_restores_it(
+    check: Check, start: StartDaemon, target: Path, has_snapshots: bool
+) -> None:
+    if has_snapshots:
+        start(SNAPSHOT).until_synced().terminate()
+        (target / "current").unlink()
+    else:
+        target.mkdir()
+    (target / "current").touch()
+
+    said = check(0 if has_snapshots else 3, SNAPSHOT)
+
+    assert has_snapshots == ("link_blocked" not in said)
+
+
+def test_reads_a_release_as_the_daemon_does(
+    check: Check, s3: FakeS3, target: Path, tmp_path: Path
+) -> None:
+    key, other, shelf = Key(), Key(), Shelf(s3)
+    shelf.signer = key.signer
+    release = shelf.publish({"a.py": b"a = 1\n"})
+    given = RELEASE | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}
+
+    said = check(0, given)
+    write_keys(tmp_path / "keys", other)
+    refused = check(3, given)
+    s3.inject(DENIED, is_bundle)
+    denied = check(3, RELEASE)
+
+    assert f"{release.revision}, files: 1, signed by {key.key_id}" in said
+    assert "pointer, manifest and bundle" in said
+    assert f"is refused: it is signed by {key.key_id}" in refused
+    assert f'"Resource": "{BUCKET_ARN}/dags/*"' in denied
+    assert [] == s3.seen(is_list)
+    assert not target.exists()
 
 
 @pytest.fixture

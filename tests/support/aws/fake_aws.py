@@ -12,8 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tests.support.aws.s3_refusals import Identity
-from tests.support.http.faults import answer_with
-from tests.support.http.loopback import Answer, Fault, LoopbackServer, Match, Request
+from tests.support.http.loopback import Answer, LoopbackServer, Match, Request
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/airflow-dags"
 IDENTITY_ARN = "arn:aws:sts::123456789012:assumed-role/airflow-dags/s3-sync"
@@ -172,13 +171,6 @@ def is_action(action: str) -> Match:
     Match the requests for an STS action.
     """
     return lambda request: sts_action(request) == action
-
-
-def sts_error(status: int, code: str, message: str = "") -> Fault:
-    """
-    Answer with an STS error document.
-    """
-    return answer_with(sts_error_answer(status, code, message))
 
 
 def sts_error_answer(status: int, code: str, message: str) -> Answer:

@@ -2,9 +2,8 @@
 A scripted S3 server: a dict of objects, and every unusual answer of S3-compatible stores.
 
 It answers ListObjectsV2 (with a delimiter, too), GetObject, HeadObject and HeadBucket for one
-bucket, path style or virtual-hosted. Attributes of `FakeS3` set the format of answers (page size,
-order of elements, quoting); failures are injected as a `Fault` (those of any HTTP server are in
-`tests.support.http.faults`, those of S3 in this module). Every request is recorded.
+bucket, path style or virtual-hosted. Failures are injected as a `Fault` (those of any HTTP server
+are in `tests.support.http.faults`, those of S3 in this module). Every request is recorded.
 
     with FakeS3() as s3:
         s3.put("dags/a.py", b"print()")
@@ -35,19 +34,6 @@ from tests.support.http.loopback import Answer, Fault, LoopbackServer, Match, Re
 ACCESS_KEY = "AKIATESTSUITE0000001"
 SECRET_KEY = "a-secret-of-the-test-suite-0001"
 
-_CONTENTS = ("Key", "LastModified", "ETag", "Size", "StorageClass")
-_RESULT = (
-    "Name",
-    "Prefix",
-    "KeyCount",
-    "MaxKeys",
-    "EncodingType",
-    "IsTruncated",
-    "Token",
-    "Contents",
-    "CommonPrefixes",
-)
-
 
 @dataclass(frozen=True)
 class Stored:
@@ -76,15 +62,7 @@ class FakeS3(LoopbackServer):
         objects: key → object; changed by `put` and `delete`.
         identities: access key → its identity. If not empty, signatures are checked.
         clock: the time that objects and answers are dated with.
-        page_size: keys per page of a listing, if the client's `max-keys` is not smaller.
         url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and other servers ignore it.
-        quoted_etags: listings have ETags in quotes; rclone's listings do not.
-        contents_order: order of the elements of `Contents`; servers differ.
-        contents_first: `Contents` come before the listing's own elements.
-        with_owner: `Contents` have a nested `Owner`, as with Ceph.
-        key_count_error: added to `KeyCount`; None = the listing has no `KeyCount`.
-        duplicate_pages: every page appears twice, with different tokens.
-        withhold_token: a truncated page has no `NextContinuationToken`.
         honors_if_match: answer 412 if it does not match; gofakes3 and rclone ignore it.
         region_answer: answer to a request signed for another region; None = ignore the region.
         region_header: the region answer has `x-amz-bucket-region`; stores other than AWS omit it.
@@ -110,15 +88,7 @@ class FakeS3(LoopbackServer):
         """
         Set all attributes to the behavior of S3 itself.
         """
-        self.page_size = 1000
         self.url_encoded = True
-        self.quoted_etags = True
-        self.contents_order: tuple[str, ...] = _CONTENTS
-        self.contents_first = False
-        self.with_owner = False
-        self.key_count_error: int | None = 0
-        self.duplicate_pages = False
-        self.withhold_token = False
         self.honors_if_match = True
         self.region_header = True
         self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
@@ -235,17 +205,14 @@ class FakeS3(LoopbackServer):
         query = request.query
         if query.get("list-type") != "2":
             return error_answer(501, "NotImplemented", "only ListObjectsV2")
-        prefix = query.get("prefix", "")
-        after, repeats = _read_token(query.get("continuation-token", ""))
-        after = after or query.get("start-after", "")
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        after = base64.urlsafe_b64decode(query.get("continuation-token", "")).decode()
         keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
-        if delimiter := query.get("delimiter", ""):
+        if delimiter:
             keys = sorted({_cut(key, prefix, delimiter) for key in keys})
-        page = keys[: min(self.page_size, int(query.get("max-keys", 1000)))]
-        truncated = len(page) < len(keys)
-        token = _write_token(page[-1], 0) if truncated else ""
-        if self.duplicate_pages and truncated and not repeats:
-            token = _write_token(after, 1)
+        page = keys[: int(query.get("max-keys", 1000))]
+        is_cut = len(page) < len(keys)
+        token = base64.urlsafe_b64encode(page[-1].encode()).decode() if is_cut else ""
         headers = {"Content-Type": "application/xml", "Date": self._date()}
         return Answer(200, headers, self._page(query, page, token))
 
@@ -253,26 +220,22 @@ class FakeS3(LoopbackServer):
         encoded = self.url_encoded and query.get("encoding-type") == "url"
         delimiter, prefix = query.get("delimiter", ""), query.get("prefix", "")
         cut = [key for key in page if delimiter and key.endswith(delimiter) and key != prefix]
-        elements = {
-            "Name": element("Name", self.bucket),
-            "Prefix": element("Prefix", _encode(prefix, encoded)),
-            "MaxKeys": element("MaxKeys", query.get("max-keys", "1000")),
-            "EncodingType": element("EncodingType", "url") if encoded else "",
-            "IsTruncated": element("IsTruncated", "true" if token else "false"),
-            "Token": "",
-            "KeyCount": "",
-            "Contents": "".join(self._contents(key, encoded) for key in page if key not in cut),
-            "CommonPrefixes": "".join(
-                f"<CommonPrefixes>{element('Prefix', _encode(key, encoded))}</CommonPrefixes>"
-                for key in cut
-            ),
-        }
-        if token and not self.withhold_token:
-            elements["Token"] = element("NextContinuationToken", token)
-        if self.key_count_error is not None:
-            elements["KeyCount"] = element("KeyCount", str(len(page) + self.key_count_error))
-        order = sorted(_RESULT, key="Contents".__ne__) if self.contents_first else _RESULT
-        inner = "".join(elements[name] for name in order)
+        inner = "".join(
+            [
+                element("Name", self.bucket),
+                element("Prefix", _encode(prefix, encoded)),
+                element("KeyCount", str(len(page))),
+                element("MaxKeys", query.get("max-keys", "1000")),
+                element("EncodingType", "url") if encoded else "",
+                element("IsTruncated", "true" if token else "false"),
+                element("NextContinuationToken", token) if token else "",
+                *(self._contents(key, encoded) for key in page if key not in cut),
+                *(
+                    f"<CommonPrefixes>{element('Prefix', _encode(key, encoded))}</CommonPrefixes>"
+                    for key in cut
+                ),
+            ]
+        )
         namespace = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
         return (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -285,15 +248,11 @@ class FakeS3(LoopbackServer):
         values = {
             "Key": _encode(key, encoded),
             "LastModified": stored.last_modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-            "ETag": f'"{stored.etag}"' if self.quoted_etags else stored.etag,
+            "ETag": f'"{stored.etag}"',
             "Size": str(size),
             "StorageClass": stored.storage_class,
         }
-        elements = [element(name, values[name]) for name in self.contents_order]
-        if self.with_owner:
-            owner = element("ID", "owner-id") + element("DisplayName", "owner")
-            elements.insert(1, f"<Owner>{owner}</Owner>")
-        return f"<Contents>{''.join(elements)}</Contents>"
+        return f"<Contents>{''.join(element(*one) for one in values.items())}</Contents>"
 
 
 def environment_for(endpoint: str, region: str) -> dict[str, str]:
@@ -409,12 +368,3 @@ def _encode(key: str, encoded: bool) -> str:
     Encode a key as `encoding-type=url` does: a space as `+`, slashes unchanged.
     """
     return quote_plus(key, safe="/") if encoded else key
-
-
-def _write_token(after: str, repeats: int) -> str:
-    return base64.b64encode(f"{repeats}{after}".encode()).decode()
-
-
-def _read_token(token: str) -> tuple[str, int]:
-    text = base64.b64decode(token).decode() if token else "0"
-    return text[1:], int(text[0])

@@ -16,8 +16,8 @@ from s3_sync.folder.record import UNFINISHED, Published, Record, readiness_of
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
+from s3_sync.metrics import Status
 from s3_sync.settings import Settings
-from s3_sync.status import Status
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
@@ -357,8 +357,8 @@ class Target:
 
     def _measure(self, files: int, unverified: int) -> None:
         published, metrics = self.published, self._status.metrics
-        metrics.managed.set(files)
-        metrics.unverified.set(unverified)
+        metrics.files.managed.set(files)
+        metrics.files.unverified.set(unverified)
         metrics.partial.set(published is not None and published.missing > 0)
         metrics.gate.fallback.set(published is not None and bool(published.fallback))
         metrics.last_publish.set(published.published_at if published is not None else 0)

@@ -16,7 +16,7 @@ from s3_sync.folder.paths import Blocked
 from s3_sync.folder.staging import Staging
 from s3_sync.release.bundle import IncomingContent, Part, bundle_corrupt, join
 from s3_sync.release.format import File, Manifest
-from s3_sync.s3.client import S3Client
+from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.wire import WireError
 from s3_sync.work import Work
 from sidecar_runtime.volume.files import write_all
@@ -78,14 +78,9 @@ async def _read_next(
         cutter = Cutter(parts, manifest.bundle_bytes, work)
         try:
             if time.monotonic() < work.until:
+                size, headers = cutter.size_bytes, cutter.headers
                 await client.get(
-                    "bundle",
-                    key,
-                    cutter.headers,
-                    cutter.size_bytes,
-                    cutter,
-                    cutter.check,
-                    work.until,
+                    Get("bundle", key, size, headers, cutter.check, work.until), cutter
                 )
                 cutter.finish()
         except WireError:

@@ -28,7 +28,7 @@ from s3_sync.release.format import (
     parse_pointer,
     time_text,
 )
-from s3_sync.s3.client import Receiver, S3Client
+from s3_sync.s3.client import Get, Receiver, S3Client
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import Keys, Untrusted, read_keys, split_signature
@@ -145,7 +145,7 @@ class ReleaseSource:
             SidecarError: It does not exist, or cannot be read.
         """
         with self._bundle(state.detail) as key:
-            await self._client.get("bundle", key, lambda: {"range": "bytes=0-0"}, 1, receiver)
+            await self._client.get(Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}), receiver)
 
     def earlier(self) -> list[str]:
         """
@@ -263,9 +263,8 @@ class ReleaseSource:
         page = _SmallObject(limit_bytes)
         headers = {"if-none-match": etag} if etag else {}
         try:
-            answer = await self._client.get(
-                operation, whole_key, lambda: headers, limit_bytes, page
-            )
+            what = Get(operation, whole_key, limit_bytes, lambda: headers)
+            answer = await self._client.get(what, page)
         except Invalid as error:
             raise self._invalid(key, error) from None
         except ObjectError as error:

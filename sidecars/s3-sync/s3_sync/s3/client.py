@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from s3_sync.reasons import is_retried
-from s3_sync.s3.addressing import DEFAULT_REGION, Address, locate
-from s3_sync.s3.pool import PATIENCE, Patience, Pool, hide_userinfo
+from s3_sync.reasons import REASONS
+from s3_sync.s3.endpoint import DEFAULT_REGION, Address, encode_query, locate, read_trust, sign
+from s3_sync.s3.pool import PATIENCE, Patience, Pool
 from s3_sync.s3.refusals import (
-    PARTITIONS,
     STALE_CREDENTIALS,
     ObjectError,
     ObjectMoved,
@@ -30,8 +29,6 @@ from s3_sync.s3.refusals import (
     is_denied,
     read_refusal,
 )
-from s3_sync.s3.signing import encode_query, sign
-from s3_sync.s3.tls import read_trust
 from s3_sync.s3.wire import Answer, Check, WireError
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
@@ -41,11 +38,6 @@ from sidecar_runtime.fence import Fence
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
 ATTEMPTS = 3
-
-AWS_DOMAINS = (".amazonaws.com", *(f".{domain}" for _, _, domain in PARTITIONS))
-
-# Returns the headers of a request before each attempt: a range resumes where the last one ended.
-Headers = Callable[[], Mapping[str, str]]
 
 
 class Receiver(Protocol):
@@ -58,21 +50,25 @@ class Receiver(Protocol):
     def write(self, chunk: bytes) -> object: ...
 
 
-class _Want(NamedTuple):
+class Get(NamedTuple):
     """
-    How a response is received.
+    What to read.
 
     Args:
-        seconds: The time limit of each attempt.
+        key: The key of an object, or the prefix of a listing.
+        size_bytes: The expected size, which extends the time limit of each attempt.
+        headers: Returns additional headers before each attempt: a range resumes where the last one
+            ended.
+        check: Checks the headers of the response before its body arrives.
         until: When to give up (monotonic seconds).
-        receiver: Receives the body; None to return it.
-        check: Checks the headers before the body arrives.
     """
 
-    seconds: float
-    until: float = math.inf
-    receiver: Receiver | None = None
+    operation: Operation
+    key: str
+    size_bytes: int = 0
+    headers: Callable[[], Mapping[str, str]] = dict
     check: Check | None = None
+    until: float = math.inf
 
 
 class _Place(NamedTuple):
@@ -106,7 +102,7 @@ class S3Client:
         patience: Patience = PATIENCE,
     ) -> None:
         self._patience = patience
-        self._own_headers = {"user-agent": USER_AGENT}
+        self._own_headers = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
         if pays:
             self._own_headers["x-amz-request-payer"] = "requester"
         self._bucket = bucket
@@ -137,7 +133,7 @@ class S3Client:
         """
         assert self._place is not None
         config, address, _ = self._place
-        return not config.endpoint_url or address.origin.host.endswith(AWS_DOMAINS)
+        return not config.endpoint_url or ".amazonaws." in address.origin.host
 
     @property
     def region(self) -> str:
@@ -159,18 +155,14 @@ class S3Client:
         Raises:
             SourceError, WireError
         """
-        query = {
-            "list-type": "2",
-            "encoding-type": "url",
-            "max-keys": str(PAGE_KEYS),
-            "prefix": self._prefix if prefix is None else prefix,
-        }
+        prefix = self._prefix if prefix is None else prefix
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE_KEYS)}
+        query["prefix"] = prefix
         if delimiter:
             query["delimiter"] = delimiter
         if token is not None:
             query["continuation-token"] = token
-        request = self._request("list", query["prefix"])
-        answer = await self._send(request, query, dict, _Want(self._patience.answer_seconds))
+        answer = await self.get(Get("list", prefix), query=query)
         return answer.body
 
     async def get_object(
@@ -212,39 +204,49 @@ class S3Client:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
                 raise ObjectMoved  # the server ignores If-Match
 
-        answer = await self.get("get", key, lambda: headers, size_bytes, receiver, check, until)
+        what = Get("get", key, size_bytes, lambda: headers, check, until)
+        answer = await self.get(what, receiver)
         return answer.headers
 
     async def get(
-        self,
-        operation: Operation,
-        key: str,
-        headers: Headers,
-        size_bytes: int,
-        receiver: Receiver,
-        check: Check | None = None,
-        until: float = math.inf,
+        self, what: Get, receiver: Receiver | None = None, query: Mapping[str, str] | None = None
     ) -> Answer:
         """
-        Read an object, or a range of it, into the receiver; a conditional request may return 304.
+        Send a request, and again after transient failures (throttling, server errors, lost
+        connections), with rotated credentials, or to the bucket's region. A conditional request may
+        return 304.
 
         Args:
-            headers: Returns additional headers before each attempt.
-            size_bytes: The expected size, which extends the time limit.
-            until: When to give up (monotonic seconds).
+            receiver: Receives the body; None to return it.
 
         Raises:
             ObjectMoved: The object does not exist.
             ObjectError, SourceError, WireError
         """
-        request = self._request(operation, key)
-        patience = self._patience
-        seconds = patience.answer_seconds + size_bytes / patience.slowest_bytes_per_second
-
-        def all_headers() -> Mapping[str, str]:
-            return {"accept-encoding": "identity", **headers()}
-
-        return await self._send(request, {}, all_headers, _Want(seconds, until, receiver, check))
+        for attempt in range(1, ATTEMPTS + 1):
+            if receiver is not None:
+                receiver.restart()
+            used, headers = self._credentials, what.headers()
+            error: SidecarError | ObjectMoved
+            try:
+                answer = await self._try(what, headers, receiver, encode_query(query or {}))
+            except WireError as wire_error:
+                error = wire_error
+            else:
+                is_unchanged = answer.status == 304 and "if-none-match" in headers
+                if answer.status in (200, 206) or is_unchanged:
+                    return answer
+                refusal = read_refusal(answer)
+                if self._adapt(answer, refusal, used) and attempt < ATTEMPTS:
+                    continue
+                request = Request(what.operation, self._bucket, what.key, self._prefix, self.region)
+                error = explain(answer, refusal, request, self._who(answer, refusal, used))
+            if isinstance(error, ObjectMoved) or not REASONS[error.reason].is_retried:
+                break
+            if attempt < ATTEMPTS:
+                ceiling = self._patience.retry_seconds * 2 ** (attempt - 1)
+                await asyncio.sleep(random.uniform(0, ceiling))
+        raise error
 
     def close(self) -> None:
         """
@@ -253,61 +255,22 @@ class S3Client:
         if self._place is not None:
             self._place.pool.close()
 
-    def _request(self, operation: Operation, key: str) -> Request:
-        assert self._place is not None
-        origin = self._place.address.origin
-        proxy = hide_userinfo(origin.proxy) if origin.proxy and origin.scheme == "http" else ""
-        return Request(operation, self._bucket, key, self._prefix, self.region, proxy)
-
-    async def _send(
-        self, request: Request, query: dict[str, str], headers: Headers, want: _Want
-    ) -> Answer:
-        """
-        Send a request, and again after transient failures (throttling, server errors, lost
-        connections), with rotated credentials, or to the bucket's region.
-        """
-        for attempt in range(1, ATTEMPTS + 1):
-            if want.receiver is not None:
-                want.receiver.restart()
-            used, sent = self._credentials, headers()
-            error: SidecarError | ObjectMoved
-            try:
-                answer = await self._try(request, query, sent, want)
-            except WireError as wire_error:
-                error = wire_error
-            else:
-                is_unchanged = answer.status == 304 and "if-none-match" in sent
-                if answer.status in (200, 206) or is_unchanged:
-                    return answer
-                refusal = read_refusal(answer)
-                if self._adapt(answer, refusal, used) and attempt < ATTEMPTS:
-                    continue
-                error = explain(answer, refusal, request, self._who(answer, refusal, used))
-            if attempt == ATTEMPTS or not (
-                isinstance(error, SidecarError) and is_retried(error.reason)
-            ):
-                break
-            ceiling = self._patience.retry_seconds * 2 ** (attempt - 1)
-            await asyncio.sleep(random.uniform(0, ceiling))
-        raise error
-
     async def _try(
-        self, request: Request, query: dict[str, str], headers: Mapping[str, str], want: _Want
+        self, what: Get, headers: Mapping[str, str], receiver: Receiver | None, query: str
     ) -> Answer:
         assert self._place is not None and self._credentials is not None
         _, address, pool = self._place
-        path = address.path_of(request.key)
-        if request.operation == "list":
-            path = address.base_path or "/"
-        encoded = encode_query(query)
-        headers = {**self._own_headers, **headers}
-        host = address.origin.host_header
-        signed = sign(self._credentials, address.region, host, path, encoded, headers)
-        self._count(request.operation)
-        seconds = min(want.seconds, max(0.1, want.until - time.monotonic()))
-        write = want.receiver.write if want.receiver is not None else None
-        target = f"{path}?{encoded}" if encoded else path
-        return await pool.get(target, signed, write, seconds, want.check)
+        is_list = what.operation == "list"
+        path = (address.base_path or "/") if is_list else address.path_of(what.key)
+        signed = sign(self._credentials, address, path, query, {**self._own_headers, **headers})
+        self._count(what.operation)
+        patience = self._patience
+        seconds = patience.answer_seconds + what.size_bytes / patience.slowest_bytes_per_second
+        seconds = min(seconds, max(0.1, what.until - time.monotonic()))
+        target = f"{path}?{query}" if query else path
+        return await pool.get(
+            target, signed, receiver.write if receiver is not None else None, seconds, what.check
+        )
 
     def _adapt(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> bool:
         """

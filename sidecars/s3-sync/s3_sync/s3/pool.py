@@ -11,10 +11,11 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, WireError
+from sidecar_runtime.settings import without_password
 
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 # A host's next address is tried if one has not accepted a connection by then (RFC 8305).
@@ -45,6 +46,7 @@ PATIENCE = Patience()
 
 # Reads the trusted certificates; returns None for an origin without TLS.
 ReadTrust = Callable[[], ssl.SSLContext | None]
+P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class Pool:
@@ -55,7 +57,6 @@ class Pool:
 
     Raises:
         WireError: The proxy is of an unsupported kind.
-        SourceError: The trusted certificates cannot be read.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Pool:
         self.origin = origin
         self._place = _proxy_address(origin.proxy) if origin.proxy else (origin.host, origin.port)
         self._read_trust = read_trust
-        self._context = read_trust()
+        self._context: ssl.SSLContext | None = None
         self._patience = patience
         self._idle: list[Connection] = []
 
@@ -87,11 +88,14 @@ class Pool:
         Raises:
             WireError: No complete response arrived.
         """
-        head = self._head(path, headers)
+        if self.origin.proxy and self.origin.scheme == "http":
+            path = f"http://{self.origin.host_header}{path}"
+            headers = {**headers, **_login_of(self.origin.proxy)}
+        head = write_head(path, headers)
         ends_at = time.monotonic() + seconds
         while True:
             kept = self._take_idle()
-            connection = kept or await self._connect()
+            connection = kept or await self._open()
             try:
                 rest = ends_at - time.monotonic()
                 answer = await connection.request(head, sink, rest, check)
@@ -126,13 +130,6 @@ class Pool:
             connection.close()
         return None
 
-    def _head(self, path: str, headers: dict[str, str]) -> bytes:
-        target = path
-        if self.origin.proxy and self.origin.scheme == "http":
-            target = f"http://{self.origin.host_header}{path}"
-            headers = {**headers, **_proxy_authorization(self.origin.proxy)}
-        return write_head(target, headers)
-
     @property
     def _where(self) -> str:
         """
@@ -140,10 +137,10 @@ class Pool:
         """
         origin = self.origin
         if origin.proxy:
-            return f"the proxy {hide_userinfo(origin.proxy)}"
+            return f"the proxy {without_password(origin.proxy)}"
         return f"{origin.host}:{origin.port}"
 
-    async def _connect(self) -> Connection:
+    async def _open(self) -> Connection:
         """
         Open a connection, through the proxy if there is one.
 
@@ -151,30 +148,26 @@ class Pool:
             WireError: The connection failed.
             SourceError: The trusted certificates cannot be read.
         """
-        try:
-            return await self._open()
-        except WireError as error:
-            if error.reason != "tls_failed":
-                raise
-            self._context = self._read_trust()
-            return await self._open()
-
-    async def _open(self) -> Connection:
+        self._context = self._context or self._read_trust()
         origin, where, seconds = self.origin, self._where, self._patience.connect_seconds
         try:
             async with asyncio.timeout(seconds):
                 if origin.proxy and origin.scheme == "https":
                     return await self._open_tunnel(origin.proxy)
-                return await _connect_to(self._place, Connection, self._context, origin.name)
+                name = origin.name if self._context else None
+                _, connection = await self._dial(
+                    Connection, ssl=self._context, server_hostname=name
+                )
+                return connection
         except TimeoutError:
             said = f"{where} did not accept a connection within {seconds:g} s"
             raise WireError("request_timeout", said) from None
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
-            raise WireError(
-                "name_unresolved", f"the name of {where} cannot be resolved: {why}"
-            ) from None
+            said = f"the name of {where} cannot be resolved: {why}"
+            raise WireError("name_unresolved", said) from None
         except ssl.SSLError as error:
+            self._context = None
             why = getattr(error, "verify_message", "") or error.reason or str(error)
             advice = ""
             if getattr(error, "verify_code", 0) in (62, 64):  # X509_V_ERR_*_MISMATCH
@@ -192,83 +185,43 @@ class Pool:
         origin, loop = self.origin, asyncio.get_running_loop()
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         target = f"{host}:{origin.port}"
-        tunnel = await _connect_to(self._place, _Tunnel)
+        reader = asyncio.StreamReader(PROXY_HEAD_LIMIT_BYTES)
+        tunnel, _ = await self._dial(lambda: asyncio.StreamReaderProtocol(reader))
         try:
-            headers = {"Host": target, **_proxy_authorization(proxy)}
-            tunnel.transport.write(write_head(target, headers, "CONNECT"))
-            status = await tunnel.status
+            tunnel.write(write_head(target, {"Host": target, **_login_of(proxy)}, "CONNECT"))
+            try:
+                status = (
+                    (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0].decode("latin-1")
+                )
+            except asyncio.LimitOverrunError:
+                status = "a head without an end"
+            except (EOFError, ConnectionError):
+                status = "nothing: it closed the connection"
             if status.split(" ")[1:2] != ["200"]:
                 raise WireError("proxy_refused", f"{self._where} answered CONNECT with {status}")
             assert self._context is not None
-            connection = Connection(loop)
+            connection = Connection()
             transport = await loop.start_tls(
-                tunnel.transport, connection, self._context, server_hostname=origin.name
+                tunnel, connection, self._context, server_hostname=origin.name
             )
             assert transport is not None
             connection.connection_made(transport)
         except BaseException:
-            tunnel.transport.abort()
+            tunnel.abort()
             raise
         return connection
 
+    async def _dial(self, protocol: Callable[[], P], **tls: Any) -> tuple[asyncio.Transport, P]:
+        """
+        Connect to the first address of the place that accepts a connection.
 
-class _Tunnel(asyncio.Protocol):
-    """
-    A connection to a proxy until it has answered CONNECT.
-
-    Attributes:
-        status: The status line, or what came instead.
-    """
-
-    transport: asyncio.Transport
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.status: asyncio.Future[str] = loop.create_future()
-        self._head = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        is_endless = len(self._head) > PROXY_HEAD_LIMIT_BYTES
-        if (b"\r\n\r\n" in self._head or is_endless) and not self.status.done():
-            line = self._head.split(b"\r\n", 1)[0].decode("latin-1")
-            self.status.set_result("a head without an end" if is_endless else line)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.status.done():
-            self.status.set_result("nothing: it closed the connection")
-
-
-P = TypeVar("P", bound=asyncio.Protocol)
-
-
-async def _connect_to(
-    place: tuple[str, int],
-    protocol: Callable[[asyncio.AbstractEventLoop], P],
-    context: ssl.SSLContext | None = None,
-    name: str = "",
-) -> P:
-    """
-    Connect to the first address of a host that accepts a connection.
-
-    Args:
-        name: The name that its certificate must have.
-
-    Raises:
-        OSError, UnicodeError: The name has no address, or none of them accepts.
-    """
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(
-        lambda: protocol(loop),
-        *place,
-        ssl=context,
-        server_hostname=name if context else None,
-        happy_eyeballs_delay=NEXT_ADDRESS_SECONDS,
-    )
-    return connection
+        Raises:
+            OSError, UnicodeError: Its name has no address, or none of them accepts.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.create_connection(
+            protocol, *self._place, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, **tls
+        )
 
 
 def _proxy_address(url: str) -> tuple[str, int]:
@@ -284,7 +237,7 @@ def _proxy_address(url: str) -> tuple[str, int]:
             return proxy.hostname, proxy.port or 80
     except ValueError:
         pass
-    said = f"the proxy {hide_userinfo(url)} is not http://HOST:PORT, the only supported kind"
+    said = f"the proxy {without_password(url)} is not http://HOST:PORT, the only supported kind"
     raise WireError("proxy_refused", said)
 
 
@@ -296,17 +249,9 @@ def write_head(target: str, headers: Mapping[str, str], method: str = "GET") -> 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _proxy_authorization(proxy: str) -> dict[str, str]:
+def _login_of(proxy: str) -> dict[str, str]:
     parts = urlsplit(proxy)
     if parts.username is None:
         return {}
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-
-
-def hide_userinfo(url: str) -> str:
-    """
-    Return a URL without user and password.
-    """
-    start = url.find("//") + 2 if "//" in url else 0
-    return f"{url[:start]}{url[start:].rpartition('@')[2]}"

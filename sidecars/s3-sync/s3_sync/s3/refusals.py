@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from s3_sync.reasons import ADVICE, concerns
 from s3_sync.s3.wire import Answer
@@ -15,48 +15,41 @@ from sidecar_runtime.errors import SidecarError
 Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
 
 ACTIONS: dict[Operation, str] = {
+    **dict.fromkeys(get_args(Operation), "s3:GetObject"),
     "list": "s3:ListBucket",
-    "get": "s3:GetObject",
-    "pointer": "s3:GetObject",
-    "manifest": "s3:GetObject",
-    "bundle": "s3:GetObject",
     "put": "s3:PutObject",
     "delete": "s3:DeleteObject",
 }
 
-# The reason for a denied action, by the action's prefix. A different policy statement grants each,
-# and often a different team.
-DENIALS = {
-    "s3:List": "access_denied_list",
-    "s3:Get": "access_denied_get",
-    "s3:Put": "access_denied_put",
-    "s3:Delete": "access_denied_delete",
-    "kms:": "access_denied_kms",
-}
+# The kinds of denied actions. A different policy statement grants each, and often another team.
+_KIND = re.compile(r"s3:(list|get|put|delete)|(kms):", re.IGNORECASE)
 
 # Codes after which the credentials are fetched again once: they were rotated or have expired.
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
 STALE_CREDENTIALS = {
-    "ExpiredToken": "credentials_expired",
-    "ExpiredTokenException": "credentials_expired",
-    "TokenRefreshRequired": "credentials_expired",
-    "InvalidToken": "credentials_expired",
+    **dict.fromkeys(_EXPIRED, "credentials_expired"),
     "InvalidAccessKeyId": "credentials_invalid",
 }
+# Codes and statuses with a reason of their own.
+_CODES = {
+    **STALE_CREDENTIALS,
+    "RequestTimeTooSkewed": "clock_skew",
+    "SignatureDoesNotMatch": "credentials_invalid",
+    "InvalidObjectState": "object_archived",
+    "RequestTimeout": "server_error",
+}
+_STATUSES = {404: "bucket_not_found", 408: "server_error", 429: "throttled", 503: "throttled"}
 
 _NO_BUCKET = ("NoSuchBucket", "NoSuchAccessPoint")
 _DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
 # The region becomes part of a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
 _USER = re.compile(r"User: (arn:\S+)")
-# Region prefix, partition, and domain of the endpoints; all other regions are in "aws".
+# Region prefix, partition, and domain of the endpoints; all other public regions are in "aws".
 # https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 PARTITIONS = (
     ("cn-", "aws-cn", "amazonaws.com.cn"),
     ("us-gov-", "aws-us-gov", "amazonaws.com"),
-    ("us-iso-", "aws-iso", "c2s.ic.gov"),
-    ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
-    ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
-    ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
     ("eusc-", "aws-eusc", "amazonaws.eu"),
 )
 
@@ -69,8 +62,6 @@ class Request(NamedTuple):
         bucket: The bucket's name, or the ARN of an access point.
         key: The key of the object, or the prefix of the listing.
         prefix: The prefix of the synced folder.
-        proxy: The proxy that forwards the request, without its login; empty if there is none, or
-            if it only opens a tunnel.
     """
 
     operation: Operation
@@ -78,32 +69,21 @@ class Request(NamedTuple):
     key: str
     prefix: str
     region: str
-    proxy: str = ""
 
     @property
     def url(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
-    @property
-    def arn(self) -> str:
+    def arn(self, key: str) -> str:
         """
-        The requested resource.
+        Return the ARN of the requested resource: of the bucket, or of these keys in it.
         """
-        return self._arn_of(self.key)
-
-    @property
-    def folder_arn(self) -> str:
-        """
-        The resource that the IAM statement should name: the whole folder.
-        """
-        return self._arn_of(f"{self.prefix}*")
-
-    def _arn_of(self, key: str) -> str:
-        if self.bucket.startswith("arn:"):
-            return self.bucket if self.operation == "list" else f"{self.bucket}/object/{key}"
+        is_list, bucket = self.operation == "list", self.bucket
+        if bucket.startswith("arn:"):
+            return bucket if is_list else f"{bucket}/object/{key}"
         partition = next((p for start, p, _ in PARTITIONS if self.region.startswith(start)), "aws")
-        bucket = f"arn:{partition}:s3:::{self.bucket}"
-        return bucket if self.operation == "list" else f"{bucket}/{key}"
+        bucket = f"arn:{partition}:s3:::{bucket}"
+        return bucket if is_list else f"{bucket}/{key}"
 
 
 class Refusal(NamedTuple):
@@ -136,7 +116,7 @@ class S3Error(SidecarError):
     def __init__(
         self, reason: str, message: str, advice: str = "", permission: Permission | None = None
     ) -> None:
-        super().__init__(reason, message, advice)
+        super().__init__(reason, message, advice or ADVICE.get(reason, ""))
         self.permission = permission
 
 
@@ -149,12 +129,6 @@ class SourceError(S3Error):
 class ObjectError(S3Error):
     """
     One object fails; other objects are still tried.
-    """
-
-
-class SealedError(ObjectError):
-    """
-    Nobody can read the object: it is archived, or its KMS key cannot be used.
     """
 
 
@@ -175,9 +149,7 @@ def read_refusal(answer: Answer) -> Refusal:
         return unescape(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
-    if not REGION.fullmatch(region):
-        region = ""
-    return Refusal(find("Code"), find("Message"), region)
+    return Refusal(find("Code"), find("Message"), region if REGION.fullmatch(region) else "")
 
 
 def is_denied(answer: Answer, refusal: Refusal) -> bool:
@@ -189,131 +161,81 @@ def is_denied(answer: Answer, refusal: Refusal) -> bool:
 
 def explain(
     answer: Answer, refusal: Refusal, request: Request, identity: str | None
-) -> SidecarError | ObjectMoved:
+) -> S3Error | ObjectMoved:
     """
-    Return the error for a response that is not a success.
+    Return the error for a response that is not a success; it quotes S3, which knows best.
 
     Args:
         identity: The caller according to STS, or the access key that was refused.
     """
-    status, code = answer.status, refusal.code
+    status, code, operation = answer.status, refusal.code, request.operation
     said = f"{status} {code} {refusal.message}".strip()
-    if status in (403, 429, 503) and not code:  # S3 sends a code with each GET
-        return _explain_stranger(answer, request)
     if is_denied(answer, refusal):
         return _explain_denied(refusal, request, identity, said)
-    if code in STALE_CREDENTIALS:
-        return _error(request, STALE_CREDENTIALS[code], f"S3 rejected {identity} ({said})")
-    is_gone = status in (404, 412) or (status == 416 and request.operation != "bundle")
-    if is_gone and request.operation != "list" and not code.startswith(_NO_BUCKET):
+    is_gone = status in (404, 412) or (status == 416 and operation != "bundle")
+    if is_gone and operation != "list" and not code.startswith(_NO_BUCKET):
         return ObjectMoved()
-    reason, what = _meaning(answer, refusal, request)
-    return _error(request, reason, f"{what} ({said})")
+    reason = _reason_of(status, code, operation)
+    by = "S3"
+    if not code:  # S3 sends one with each list and GET
+        kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        by = f"{answer.headers.get('server') or 'a server without a name'} ({kind})"
+    if place := answer.headers.get("location"):
+        said += f", redirecting to {place!r}"
+    if identity:
+        said += f", for {identity}"
+    return _kind_of(request, reason)(reason, f"{by} answered {request.url} with {said}")
 
 
-def _meaning(answer: Answer, refusal: Refusal, request: Request) -> tuple[str, str]:
+def _reason_of(status: int, code: str, operation: Operation) -> str:
     """
-    Return the reason for a response of S3 that is not a success, and the message.
+    Return the reason for a response of S3 that is neither a success nor a denial.
     """
-    url = request.url
-    match refusal.code:
-        case "RequestTimeTooSkewed":
-            return "clock_skew", "this machine's clock differs from S3's by more than S3 allows"
-        case "SignatureDoesNotMatch":
-            return "credentials_invalid", f"S3 rejected the signature of the request for {url}"
-        case "InvalidObjectState":
-            return "object_archived", f"{url} is archived"
-        case "RequestTimeout":
-            return "server_error", f"S3 failed to serve {url}"
-        case code if code.startswith("KMS."):
-            return "kms_key_unusable", f"the KMS key of {url} cannot be used"
-        case code if "SecondLevelDomain" in code or "VirtualHost" in code:
-            return "client_error", (
-                "the store refuses addresses with the bucket in the path: set addressing_style = "
-                "virtual in the section s3 of the AWS profile (AWS_CONFIG_FILE)"
-            )
-    match answer.status:
-        case 404:
-            return "bucket_not_found", f"the endpoint does not know the bucket {request.bucket}"
-        case 416 if request.operation == "bundle":
-            return "bundle_corrupt", f"{url} is shorter than its manifest states"
-        case 429 | 503:
-            return "throttled", f"S3 throttled the request for {url}"
-        case status if status >= 500 or status == 408:
-            return "server_error", f"S3 failed to serve {url}"
-        case status if 300 <= status < 400:
-            place = answer.headers.get("location", "nowhere")
-            return "redirect_refused", (
-                f"the endpoint redirects {url} to {place!r}, region "
-                f"{refusal.region or 'unknown'}; credentials are never sent to another host"
-            )
-    return "client_error", f"S3 rejected the request for {url}"
+    if code in _CODES:
+        return _CODES[code]
+    if code.startswith("KMS."):
+        return "kms_key_unusable"
+    if not code and status == 403:  # only a code is S3's verdict
+        return "answer_foreign"
+    if status == 416 and operation == "bundle":
+        return "bundle_corrupt"
+    if status in _STATUSES and (code or status == 404):
+        return _STATUSES[status]
+    if 300 <= status < 400:
+        return "redirect_refused"
+    return "server_error" if status >= 500 or status in _STATUSES else "client_error"
 
 
-def _error(
-    request: Request,
-    reason: str,
-    message: str,
-    advice: str = "",
-    permission: Permission | None = None,
-) -> S3Error:
+def _kind_of(request: Request, reason: str) -> type[S3Error]:
     """
-    Return an error of the source if a listing failed; a failed object may be the only one.
+    A failed listing is a failure of the source; a failed object may be the only one.
     """
-    kind: type[S3Error] = ObjectError
-    if reason in ("object_archived", "kms_key_unusable"):
-        kind = SealedError
-    elif request.operation == "list" or concerns(reason) == "cycle":
-        kind = SourceError
-    return kind(reason, message, advice or ADVICE[reason], permission)
-
-
-def _explain_stranger(answer: Answer, request: Request) -> S3Error:
-    """
-    Return the error for a refusal that is not S3's: only S3's own codes are S3's verdict.
-    """
-    if request.proxy and answer.status == 403:
-        said = f"the proxy {request.proxy} refused the request for {request.url} (403)"
-        return _error(request, "proxy_refused", said)
-    kind = answer.headers.get("content-type", "no content type").partition(";")[0]
-    by = request.proxy or answer.headers.get("server", "") or "an unnamed server"
-    return _error(
-        request,
-        "answer_foreign" if answer.status == 403 else "server_error",
-        f"{request.url} was answered with {answer.status} by something other than S3: {by}, {kind}",
-        ADVICE["answer_foreign"],
-    )
+    is_source = request.operation == "list" or concerns(reason) == "cycle"
+    return SourceError if is_source else ObjectError
 
 
 def _explain_denied(refusal: Refusal, request: Request, identity: str | None, said: str) -> S3Error:
-    denied = _DENIED.search(refusal.message)
-    user = _USER.search(refusal.message)
-    action, arn, scope = ACTIONS[request.operation], request.arn, request.folder_arn
-    place = "the role's policy"
-    if denied:
-        action = denied[1]
+    denied, user = _DENIED.search(refusal.message), _USER.search(refusal.message)
+    usual = ACTIONS[request.operation]
+    action, resource = denied.groups() if denied else (usual, None)
+    arn, scope, place = request.arn(request.key), request.arn(f"{request.prefix}*"), "role's policy"
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
         place += " and the key's policy"
-        named = denied[2] if denied and ":kms:" in (denied[2] or "") else None
-        arn = scope = named or f"the KMS key of {request.url}"
-    elif denied and denied[2] and action == ACTIONS["list"]:
+        is_named = resource is not None and ":kms:" in resource
+        arn = scope = str(resource) if is_named else f"the KMS key of {request.url}"
+    elif resource and action == ACTIONS["list"]:
         # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
-        arn = scope = denied[2]
+        arn = scope = resource
     who = (user and user[1]) or identity or "an unknown identity (STS did not report it)"
-    return _error(
-        request,
-        _denial_of(action) or _denial_of(ACTIONS[request.operation]),
+    kind = _KIND.match(action) or _KIND.match(usual)
+    assert kind is not None
+    reason = f"access_denied_{(kind[1] or kind[2]).lower()}"
+    return _kind_of(request, reason)(
+        reason,
         f"{who} is not allowed to perform {action} on {arn}, for {request.url} ({said})",
-        f"Allow {action} on {scope} in {place}. Also check the bucket policy, the VPC endpoint "
+        f"Allow {action} on {scope} in the {place}. Also check the bucket policy, the VPC endpoint "
         "policy and SCPs for a Deny, and AWS_BUCKET for a typo: the bucket may belong to another "
         "account.",
         Permission(action, scope),
     )
-
-
-def _denial_of(action: str) -> str:
-    """
-    Return the reason for a denied action; empty for an action of another kind.
-    """
-    return next((reason for start, reason in DENIALS.items() if action.startswith(start)), "")

@@ -84,13 +84,13 @@ class _Exchange:
     A request on a connection, until its response has ended.
 
     Args:
-        waiter: Receives the response, or the error.
+        waiter: Ends with the response, or with the error.
         limit: Fires when the response is too late; it moves with each arrival.
         ends_at: When the response is too late in any case, in the time of the event loop.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
-    waiter: asyncio.Future[Answer]
+    waiter: asyncio.Future[None]
     limit: asyncio.Timeout
     ends_at: float
     sink: Sink | None
@@ -99,15 +99,14 @@ class _Exchange:
     held: bytearray = field(default_factory=bytearray)
     framing_bytes: int = 0
 
-    def fail(self, error: Exception) -> None:
-        self.held.clear()  # the error may be kept
-        if not self.waiter.done():
+    def end(self, error: BaseException | None = None) -> None:
+        if self.waiter.done():
+            return
+        if error is None:
+            self.waiter.set_result(None)
+        else:
+            self.held.clear()  # the error may be kept
             self.waiter.set_exception(error)
-
-    def end(self) -> None:
-        if not self.waiter.done():
-            self.answer.body = bytes(self.held)
-            self.waiter.set_result(self.answer)
 
     def pass_on(self) -> None:
         """
@@ -128,8 +127,8 @@ class Connection(asyncio.Protocol):
         has_begun: Whether something of the last response has arrived.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: _Exchange | None = None
@@ -163,13 +162,16 @@ class Connection(asyncio.Protocol):
         self.has_begun = is_complete = False
         limit = asyncio.timeout_at(self._heard_at + min(IDLE_SECONDS, seconds))
         ends_at = self._heard_at + seconds
-        self._exchange = _Exchange(self._loop.create_future(), limit, ends_at, sink, check)
+        self._exchange = exchange = _Exchange(
+            self._loop.create_future(), limit, ends_at, sink, check
+        )
         try:
             async with limit:
                 self._transport.write(head)
-                answer = await self._exchange.waiter
+                await exchange.waiter
             is_complete = True
-            return answer
+            exchange.answer.body = bytes(exchange.held)
+            return exchange.answer
         except TimeoutError:
             if not limit.expired():  # an error of the sink
                 raise
@@ -208,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
             exchange.pass_on()
             if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
-                raise WireError(
+                error = WireError(
                     "server_error",
                     f"the response has over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or "
                     "trailers without a byte of the body",
@@ -219,9 +221,9 @@ class Connection(asyncio.Protocol):
             error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
         except Exception as found:  # noqa: BLE001 - whatever the sink raises ends the request
             error = found
-        if isinstance(error, Exception):
+        if error is not None:
             self.is_usable = False
-            exchange.fail(error)
+            exchange.end(error)
         if not exchange.waiter.done():
             exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
 
@@ -231,7 +233,7 @@ class Connection(asyncio.Protocol):
             part = "during" if self.has_begun else "before"
             why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
             said = f"the server closed the connection {part} its response{why}"
-            self._exchange.fail(WireError("connection_lost", said))
+            self._exchange.end(WireError("connection_lost", said))
 
     # --- httptools, while data is received
 

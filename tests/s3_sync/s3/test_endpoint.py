@@ -1,33 +1,32 @@
-"""Endpoint rules: a bucket has the same URL as in botocore."""
+"""A bucket has the same URL, proxy and signature as in botocore, even with odd keys."""
 
 import itertools
+import random
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.exceptions
 import botocore.session
 import pytest
-from botocore.awsrequest import AWSResponse
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
+from botocore.credentials import Credentials as BotocoreCredentials
 
-from s3_sync.s3.addressing import locate
+from s3_sync.s3.endpoint import Address, encode_query, locate, read_trust, sign
 from s3_sync.s3.refusals import SourceError
 from s3_sync.s3.wire import HttpOrigin
-from sidecar_runtime.aws.credentials import AwsConfig
+from sidecar_runtime.aws.credentials import ANONYMOUS, AwsConfig, Credentials
 from tests.s3_sync.given import config
 from tests.support.raising import raised
 
 KEY = "dags/a b+ü.py"
 POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"
-
-REGIONS = [
-    "us-east-1", "us-west-2", "eu-central-1", "ap-southeast-3", "cn-north-1", "cn-northwest-1",
-    "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "us-isof-south-1", "eu-isoe-west-1",
-    "eusc-de-east-1",
-]  # fmt: skip
+REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"]
 BUCKETS = ["a-bucket", "1bucket", "my.dotted.bucket", "under_score", "Upper-Case", "abc", "a" * 63]
 
 
@@ -96,7 +95,10 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_bucket_urls_equal_botocores(session: botocore.session.Session, region: str) -> None:
+def test_urls_equal_botocores(session: botocore.session.Session, region: str) -> None:
+    """Of buckets, and of access points, whose region is the one in their ARN."""
+    partition = session.get_partition_for_region(region)
+    points = [POINT.format(partition, region, separator) for separator in "/:"]
     compared = 0
     kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
     for use_fips, use_dualstack, style in kinds:
@@ -104,68 +106,38 @@ def test_bucket_urls_equal_botocores(session: botocore.session.Session, region: 
         settings = config(region=region, **options)
         with suppress(Refused):  # the partition has no FIPS or dual-stack endpoint
             theirs = Botocore(session, settings)
-            for bucket in BUCKETS:
+            for bucket in [*BUCKETS, *([] if style == "path" else points)]:
                 assert theirs.get(bucket, KEY) == our_url(bucket, settings), settings
                 compared += 1
+
     assert compared >= 3 * len(BUCKETS)
+    assert our_url(points[0], config(region="eu-west-3"))[1] == region
 
 
+@pytest.mark.parametrize("style", [None, "path", "virtual"])
 @pytest.mark.parametrize(
-    ("partition", "region"),
-    [("aws", "us-east-1"), ("aws", "eu-central-1"), ("aws-cn", "cn-north-1"),
-     ("aws-us-gov", "us-gov-east-1")],
-)  # fmt: skip
-@pytest.mark.parametrize("separator", ["/", ":"])
-def test_access_point_urls_equal_botocores(
-    session: botocore.session.Session, partition: str, region: str, separator: str
-) -> None:
-    point = POINT.format(partition, region, separator)
-    compared = 0
-    for use_fips, use_dualstack in itertools.product([False, True], [False, True]):
-        settings = config(region=region, use_fips=use_fips, use_dualstack=use_dualstack)
-        with suppress(Refused):
-            assert Botocore(session, settings).get(point, KEY) == our_url(point, settings), settings
-            compared += 1
-    assert compared >= 2
-
-
-def test_an_access_point_uses_the_region_of_its_arn() -> None:
-    address = locate(POINT.format("aws", "eu-west-3", "/"), config(region="us-east-1"))
-
-    assert address.region == "eu-west-3"
-    assert address.origin.host == "my-point-123456789012.s3-accesspoint.eu-west-3.amazonaws.com"
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "style"),
+    "endpoint",
     [
-        (endpoint, style)
-        for endpoint in (
-            "http://127.0.0.1:9000",
-            "http://minio:9000/",
-            "https://minio.example",
-            "https://minio.example:443",
-            "http://minio.example:80",
-            "https://s3.example:8443/base/path",
-            "https://s3.example/base/",
-            "http://[::1]:9000",
-            "https://storage.googleapis.com",
-            "https://bucket.vpce-0123-abcd.s3.eu-central-1.vpce.amazonaws.com",
-        )
-        for style in (None, "path", "virtual")
-        if not (style == "virtual" and "[" in endpoint)  # an IP address has no subdomains
+        "http://127.0.0.1:9000",
+        "http://minio:9000/",
+        "https://minio.example:443",
+        "http://minio.example:80",
+        "https://s3.example:8443/base/path",
+        "https://s3.example/base/",
+        "http://[::1]:9000",
+        "https://bucket.vpce-0123-abcd.s3.eu-central-1.vpce.amazonaws.com",
     ],
 )
 def test_custom_endpoint_urls_equal_botocores(
     session: botocore.session.Session, endpoint: str, style: str | None
 ) -> None:
     settings = config(endpoint_url=endpoint, addressing_style=style, region="eu-central-1")
+    is_address = "127.0.0.1" in endpoint or "[" in endpoint
+    if style == "virtual" and is_address:  # it has no subdomains
+        return
     theirs = Botocore(session, settings)
-    for bucket in ("a-bucket", "my.dotted.bucket"):
-        if style == "virtual" and ("127.0.0.1" in endpoint or "." in bucket):
-            continue  # botocore does not obey: an address has no subdomains
-        expected, region = theirs.get(bucket, KEY)
-        ours, our_region = our_url(bucket, settings)
+    for bucket in ("a-bucket", *([] if style == "virtual" else ["my.dotted.bucket"])):
+        (expected, region), (ours, our_region) = theirs.get(bucket, KEY), our_url(bucket, settings)
 
         assert _plain(expected) == _plain(ours)
         assert region == our_region
@@ -190,16 +162,11 @@ def test_the_region_that_s3_reports_overrides_the_configured_one(
     found: str | None, configured: str | None, region: str
 ) -> None:
     address = locate("a-bucket", config(region=configured), found)
+    minio = locate("a-bucket", config(endpoint_url="http://minio:9000", region=configured), found)
 
-    assert address.region == region
+    assert [region] * 2 == [address.region, minio.region]
     assert address.origin.host == f"a-bucket.s3.{region}.amazonaws.com"
-
-
-def test_a_region_found_later_does_not_change_a_custom_endpoint() -> None:
-    settings = config(endpoint_url="http://minio:9000")
-
-    assert locate("a-bucket", settings, "eu-north-1").origin == locate("a-bucket", settings).origin
-    assert locate("a-bucket", settings, "eu-north-1").region == "eu-north-1"
+    assert ("minio:9000", "/a-bucket/") == (minio.origin.host_header, minio.path_of(""))
 
 
 @pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
@@ -211,26 +178,9 @@ def test_an_invalid_endpoint_url_of_a_profile_is_reported(url: str) -> None:
     assert "endpoint_url" in error.message
 
 
-def test_the_bucket_itself_has_a_path() -> None:
-    assert locate("a-bucket", config()).path_of("") == "/"
-    assert locate("my.dotted.bucket", config()).path_of("") == "/my.dotted.bucket/"
-
-
-# --- proxies
-
+# --- proxies (the rules of NO_PROXY: tests/runtime/test_proxies.py)
 
 PROXY = "http://proxy.example:3128"
-HOST = "a-bucket.s3.eu-central-1.amazonaws.com"
-COVERING = ["*", HOST, f"x,{HOST}:443", ".amazonaws.com", "amazonaws.com"]
-BESIDE = [f"{HOST}:80", "s3.amazonaws.com", ".eu-west-1.amazonaws.com"]
-
-
-def proxy_of(
-    monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str], **changes: Any
-) -> str | None:
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    return locate("a-bucket", config(region="eu-central-1", **changes)).origin.proxy
 
 
 @pytest.mark.parametrize(
@@ -238,48 +188,93 @@ def proxy_of(
     [
         ({}, None, None),
         ({"HTTPS_PROXY": PROXY}, None, PROXY),
-        ({"https_proxy": PROXY}, None, PROXY),
         ({"HTTPS_PROXY": "user:pass@proxy.example"}, None, "http://user:pass@proxy.example"),
-        ({"HTTPS_PROXY": "https://proxy.example"}, None, "https://proxy.example"),
         ({"HTTP_PROXY": PROXY}, None, None),
         ({"HTTP_PROXY": PROXY}, "http://minio:9000", PROXY),
         ({"HTTPS_PROXY": PROXY}, "http://minio:9000", None),
-        *(({"HTTPS_PROXY": PROXY, "NO_PROXY": names}, None, None) for names in COVERING),
-        *(({"HTTPS_PROXY": PROXY, "NO_PROXY": names}, None, PROXY) for names in BESIDE),
-        ({"HTTPS_PROXY": PROXY, "no_proxy": ".s3.eu-central-1.amazonaws.com"}, None, None),
-        ({"HTTP_PROXY": PROXY, "NO_PROXY": "minio"}, "http://minio:9000", None),
-        ({"HTTP_PROXY": PROXY, "NO_PROXY": "127.0.0.1,localhost"}, "http://127.0.0.1:9", None),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".amazonaws.com"}, None, None),
     ],
 )
 def test_selects_the_proxy_by_scheme_and_host(
     monkeypatch: pytest.MonkeyPatch,
-    environ: dict[str, str],
+    environ: Mapping[str, str],
     endpoint: str | None,
     proxy: str | None,
 ) -> None:
-    assert proxy_of(monkeypatch, environ, endpoint_url=endpoint) == proxy
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
 
+    found = locate("a-bucket", config(region="eu-central-1", endpoint_url=endpoint))
 
-def test_no_proxy_rules_equal_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
-    from botocore.utils import get_environ_proxies
-
-    lists = ["", HOST, ".amazonaws.com", "s3.amazonaws.com", "*", "eu-central-1.amazonaws.com",
-             "a-bucket", ".COM", "10.0.0.0/8"]  # fmt: skip
-    for no_proxy in lists:
-        environ = {"HTTPS_PROXY": PROXY, "NO_PROXY": no_proxy}
-        ours = proxy_of(monkeypatch, environ)
-
-        assert get_environ_proxies(f"https://{HOST}/").get("https") == ours, no_proxy
-
-
-# --- origins
+    assert proxy == found.origin.proxy
 
 
 @pytest.mark.parametrize(
     ("origin", "header"),
-    [(HttpOrigin("https", "h", 443), "h"), (HttpOrigin("http", "h", 80), "h"),
+    [(HttpOrigin("https", "h.", 443), "h"), (HttpOrigin("http", "h", 80), "h"),
      (HttpOrigin("https", "h", 80), "h:80"), (HttpOrigin("http", "h", 443), "h:443"),
      (HttpOrigin("http", "::1", 9000), "[::1]:9000"), (HttpOrigin("http", "::1", 80), "[::1]")],
 )  # fmt: skip
 def test_the_host_header_includes_only_a_nonstandard_port(origin: HttpOrigin, header: str) -> None:
     assert origin.host_header == header
+
+
+def test_an_unreadable_fallback_bundle_is_reported_with_its_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, "/nowhere")
+
+    failed = raised(SourceError, read_trust, config(ca_fallback="/cacert.pem"))
+
+    assert "the CA bundle /cacert.pem cannot be read: No such file" in failed.message
+
+
+# --- signatures
+
+ALPHABET = "abcXYZ019 +%&=?#:;,@!$'()*[]{}<>|\\^`\"~_-.//\n\t\r\x01\x7fäßéÉ́日本語😀ﬁ"
+ODD_KEYS = (
+    "", "plain.py", "a b", "a+b", "a%20b", "a%2Fb", "%", "//", "a//b", "/a", "a/", ".", "..",
+    "a/../b", "a/./b", "~user", "é", "e\u0301", "new\nline", "tab\t", "q?x=1&y=2", "#fragment",
+    "a;b", "a:b", "a=b", "x" * 1024,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("token", ["", "session/token+=="], ids=["keys", "session"])
+@pytest.mark.parametrize(
+    "origin",
+    [HttpOrigin("https", "b.s3.eu-central-1.amazonaws.com", 443), HttpOrigin("http", "::1", 9000)],
+)
+def test_signs_odd_keys_and_queries_as_botocore_does(origin: HttpOrigin, token: str) -> None:
+    address = Address(origin, "/bucket", "eu-central-1")
+    draw = random.Random(20)
+    drawn = ["".join(draw.choices(ALPHABET, k=draw.randint(1, 60))) for _ in range(300)]
+    for key in [*ODD_KEYS, *drawn]:
+        for query in ({}, {"list-type": "2", "prefix": key, "start-after": key, "empty": ""}):
+            path = address.path_of(key)
+            headers = {"x-amz-checksum-mode": "ENABLED"} if len(key) % 2 else {}
+            url = f"{origin.scheme}://{origin.host_header}{path}"
+            request = AWSRequest("GET", url, headers=dict(headers), params=query)
+            theirs_of = BotocoreCredentials("AKIAEXAMPLE", "sec/ret+", token or None)
+            S3SigV4Auth(theirs_of, "s3", "eu-central-1").add_auth(request)
+            theirs = {name.lower(): value for name, value in request.headers.items()}
+            now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            ours_of = Credentials("AKIAEXAMPLE", "sec/ret+", token)
+
+            ours = sign(ours_of, address, path, encode_query(query), headers, now)
+
+            assert theirs.items() <= ours.items(), repr(key)
+
+
+def test_only_amz_headers_are_signed_with_the_date_of_the_request() -> None:
+    address = Address(HttpOrigin("https", "s3.example", 443), "", "eu-central-1")
+    headers = {"if-match": '"etag"', "range": "bytes=0-9"}
+    days = [datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)]
+
+    signed = [sign(Credentials("K", "s"), address, "/k", "", headers, day) for day in days]
+
+    assert all(one.items() >= headers.items() for one in signed)
+    for one, day in zip(signed, ("20260102", "20260103"), strict=True):
+        assert f"/{day}/" in one["authorization"]
+        assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date," in one["authorization"]
+    assert headers | {"host": "s3.example"} == sign(ANONYMOUS, address, "/k", "", headers)
