@@ -89,8 +89,6 @@ class Loader:
         bag = self._bag_of(path, **self._options)
         errors, dags = dict(bag.import_errors), []
         for dag in bag.dags.values():
-            if getattr(dag, "parent_dag", None) is not None:
-                continue  # a SubDAG is part of its DAG
             try:
                 json.dumps(self._serialize(dag), sort_keys=True)
                 dags.append(dag.dag_id)
@@ -142,10 +140,8 @@ def plugin_errors(folder: str) -> dict[str, str]:
     from airflow import plugins_manager
 
     plugins_manager.ensure_plugins_loaded()
-    if hasattr(plugins_manager, "get_import_errors"):  # 3.2 and later
-        found = plugins_manager.get_import_errors()
-    else:
-        found = plugins_manager.import_errors
+    ask = getattr(plugins_manager, "get_import_errors", None)  # 3.2 and later
+    found = ask() if ask else plugins_manager.import_errors
     paths = {os.path.join(folder, str(path)): str(error) for path, error in found.items()}
     return {path: error for path, error in paths.items() if path.startswith(f"{folder}/")}
 

@@ -115,7 +115,11 @@ def promote(order: Order, source: Store, trust: catalog.Trust, revision: str | N
     before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("promote") as place:
         parcel = download_parcel(source, revision, place)
-        move = Move("promote", order.sign_off(parcel), promoted_from=source.url)
+        move = Move(
+            "promote",
+            order.sign_off(parcel),
+            promoted_from=source.url[: form.PLACE_LIMIT_CHARACTERS],
+        )
         report = _apply(order, before, parcel, move)
     report.facts["source"] = source.url
     return report
@@ -177,7 +181,7 @@ def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: M
             manifest = manifest._replace(checked=verdict.checked)
             parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
     changes = compare(catalog.find_manifest(store, old.revision) if old else None, manifest)
-    facts |= changes.facts()
+    facts["changes"] = changes._asdict()
     if order.is_dry:
         lines.append(f"Would {verb} {short(revision)} to {store.url}: {what}")
         facts["result"] = "planned"
@@ -190,7 +194,7 @@ def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: M
             facts["signed_by"] = signer.key_id
     if old is not None and old.revision != revision:
         back = f"`s3-sync rollback {short(old.revision)} {store.url}` goes back to it"
-        lines += [f"Changes: {changes.files}", *changes.lines(NAMED)]
+        lines += [f"Changes: {changes}", *changes.lines(NAMED)]
         lines.append(f"Previous: {short(old.revision)}; {back}")
     return Report(lines, facts)
 
@@ -211,8 +215,7 @@ def _make_current(order: Order, before: catalog.Current | None, parcel: Parcel, 
     try:
         # A write that the store must refuse, and that changes nothing if it does not: `rclone serve
         # s3` ignores conditions (2026-11).
-        etag = NO_ETAG if before else ""
-        store.put(form.manifest_key(revision), data, if_absent=not etag, if_etag=etag)
+        store.put(form.manifest_key(revision), data, NO_ETAG if before else "")
     except ConditionFailed:
         pass
     else:
@@ -226,8 +229,7 @@ def _make_current(order: Order, before: catalog.Current | None, parcel: Parcel, 
     if order.trust.signer is not None:
         data = order.trust.signer.sign(data, store.bucket, store.prefix)
     try:
-        etag = before.etag if before else ""
-        store.put(form.POINTER_KEY, data, if_absent=before is None, if_etag=etag)
+        store.put(form.POINTER_KEY, data, before.etag if before else "")
     except ConditionFailed:
         # Perhaps by our own write, whose response was lost, or one of the same release.
         now = catalog.look_at_pointer(store, order.trust)
@@ -305,11 +307,8 @@ def _next_pointer(
 
 
 def _conflict(now: catalog.Current | None, ours: str) -> ReleaseError:
-    if now is None:
-        said = "was deleted"
-    elif now.pointer is None:
-        said = f"was overwritten by something else ({now.refusal})"
-    else:
+    said = "was deleted" if now is None else f"was overwritten: {now.refusal}"
+    if now is not None and now.pointer is not None:
         by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
         said = f"was replaced: {by} made release {short(turn.revision)} current at {turn.since}"
     return ReleaseError(

@@ -136,7 +136,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 class Changes(NamedTuple):
     """
-    The differences between two sets of names: sorted, by kind of change.
+    The files that differ between two releases: sorted, by kind of change.
     """
 
     added: Sequence[str]
@@ -157,40 +157,13 @@ class Changes(NamedTuple):
         return ", ".join(f"{len(names)} {kind}" for kind, names in self._asdict().items())
 
 
-class Difference(NamedTuple):
+def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
     """
-    The differences between two releases.
-
-    Args:
-        dags: None unless the DAGs of both are known.
-    """
-
-    files: Changes
-    dags: Changes | None
-
-    def facts(self) -> dict[str, Any]:
-        dags = self.dags._asdict() if self.dags else None
-        return {"changes": self.files._asdict(), "dags": dags}
-
-    def lines(self, limit: int = 0) -> list[str]:
-        lines = self.files.lines(limit)
-        if self.dags and any(self.dags):
-            count = f"{len(self.dags.added)} added, {len(self.dags.removed)} removed"
-            lines += [f"DAGs: {count}", *self.dags.lines(limit)]
-        return lines
-
-
-def compare(before: form.Manifest | None, after: form.Manifest) -> Difference:
-    """
-    Compare two releases; every file is new if there is no release before.
+    Compare the files of two releases; every file is new if there is no release before.
     """
     old, new = before.files if before else {}, after.files
     changed = [path for path in new if path in old and old[path].etag != new[path].etag]
-    checks = [one.checked for one in (before, after) if one]
-    ids = [set(one.dag_ids) for one in checks if one and not one.files_not_loaded]
-    dags = Changes(sorted(ids[1] - ids[0]), (), sorted(ids[0] - ids[1])) if len(ids) == 2 else None
-    files = Changes(sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys()))
-    return Difference(files, dags)
+    return Changes(sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys()))
 
 
 def diff(stores: Sequence[Store], trust: catalog.Trust, texts: Sequence[str]) -> Report:
@@ -205,8 +178,8 @@ def diff(stores: Sequence[Store], trust: catalog.Trust, texts: Sequence[str]) ->
         _find(store, trust, text) for store, text in zip(stores, texts, strict=True)
     )
     changes = compare(before, after)
-    facts = {"before": name, "after": other, **changes.facts()}
-    return Report([f"{short(name)} → {short(other)}: {changes.files}", *changes.lines()], facts)
+    facts = {"before": name, "after": other, "changes": changes._asdict()}
+    return Report([f"{short(name)} → {short(other)}: {changes}", *changes.lines()], facts)
 
 
 def _find(store: Store, trust: catalog.Trust, text: str) -> tuple[str, form.Manifest]:

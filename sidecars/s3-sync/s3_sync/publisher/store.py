@@ -200,9 +200,7 @@ class Store:
         self,
         key: str,
         body: bytes | io.BufferedReader,
-        *,
-        if_absent: bool = False,
-        if_etag: str = "",
+        if_etag: str | None = None,
     ) -> None:
         """
         Write an object, completely or not at all.
@@ -212,13 +210,13 @@ class Store:
 
         Args:
             body: The content, or an open file with it.
-            if_absent: Write only if the object does not exist.
-            if_etag: Write only if the object still has this ETag.
+            if_etag: Write only if the object still has this ETag; empty: if it does not exist.
 
         Raises:
             ConditionFailed: The condition is not met.
         """
-        condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag} if if_etag else {}
+        condition = {"IfMatch": if_etag} if if_etag else {"IfNoneMatch": "*"}
+        condition = {} if if_etag is None else condition
         stream = io.BytesIO(body) if isinstance(body, bytes) else body
         md5 = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
         stream.seek(0)
@@ -242,14 +240,10 @@ class Store:
 
     def delete(self, key: str) -> None:
         """
-        Delete an object, if it exists.
+        Delete an object.
         """
         with self._explaining("delete", key):
-            try:
-                self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
-            except exceptions.ClientError as error:
-                if _answer_of(error)[1] != "NoSuchKey":  # other stores report it, S3 does not
-                    raise
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     def unsupported(self) -> SidecarError:
         """

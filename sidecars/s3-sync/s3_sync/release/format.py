@@ -188,14 +188,8 @@ class Turn(NamedTuple):
     promoted_from: str = ""
 
     def facts(self) -> dict[str, Any]:
-        place = self.promoted_from[:PLACE_LIMIT_CHARACTERS]
-        more = {"restores": self.restores, "promoted_from": place}
-        return {
-            "version": self.revision,
-            "sequence": self.sequence,
-            "since": self.since,
-            **{name: found for name, found in more.items() if found},
-        }
+        names = ("version", "sequence", "since", "restores", "promoted_from")
+        return {name: found for name, found in zip(names, self, strict=True) if found}
 
 
 class Pointer(NamedTuple):
