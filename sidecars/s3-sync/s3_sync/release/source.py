@@ -22,7 +22,7 @@ from s3_sync.release import format as form
 from s3_sync.release.bundle import IncomingContent, bundle_corrupt
 from s3_sync.release.format import File, Manifest, Pointer
 from s3_sync.s3.client import Receiver, S3Client
-from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
+from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, S3Error, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings, read_trusted_keys
 from s3_sync.work import Work
@@ -201,7 +201,7 @@ class ReleaseSource:
             )
             if keys is not None:
                 raise error
-            log.warning("release_replayed", revision=pointer.revision, **error.log_fields())
+            log.warning("release_replayed", revision=pointer.revision, problem=error.message)
         self.sequence = pointer.turn.sequence, signed_by
         return pointer
 
@@ -264,7 +264,7 @@ class ReleaseSource:
         try:
             with self._explaining(key, advice) as key:
                 yield key
-        except SidecarError:
+        except S3Error:
             self._manifest = None
             raise
 
