@@ -3,19 +3,15 @@
 import fcntl
 import json
 import os
-import re
-import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flit_core import buildapi
 
 from tests.conftest import Counts
-from tests.support.airflow.asking import STORE, asked
-from tests.support.airflow.bundles import MODULE, BundleFailed, Bundles, running_bundles
+from tests.support.airflow.asking import STORE
+from tests.support.airflow.bundles import BundleFailed, Bundles, running_bundles
 from tests.support.airflow.installed import Airflow, Version
 from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
@@ -24,7 +20,6 @@ from tests.support.raising import raised
 from tests.support.s3_sync.releases import Release
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest, release_daemon
-from tests.support.s3_sync.snapshots import overwrite
 from tests.support.waiting import wait_until
 
 SETTINGS: dict[str, str | None] = {
@@ -142,25 +137,6 @@ def test_only_a_refresh_moves_to_the_current_version(
     assert files_of(8) == published(path_in_queue)
 
 
-def test_without_storage_uses_the_version_path(
-    airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
-) -> None:
-    settings = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "/dev/null"}
-    with running_bundles(airflow, tmp_path / "airflow", settings) as bundles:
-        bundles.initialize(path=link)
-        bundles.do("refresh")
-        assert releases[3].revision == Path(bundles.do("path")).name
-    said = (tmp_path / "airflow/log").read_text()
-    assert "cannot create the link" in said
-
-
-def test_waits_for_the_first_release(
-    bundles: Bundles, start: Callable[..., Daemon], releases: list[Release], link: str
-) -> None:
-    start()  # without waiting for its first cycle
-    assert releases[3].revision == bundles.initialize(path=link).name
-
-
 def test_reports_that_nothing_is_published(bundles: Bundles, link: str) -> None:
     said = fails(bundles, path=link)
     assert "VersionUnavailable: nothing is published at" in said
@@ -261,16 +237,6 @@ def test_fetches_a_version_that_is_not_on_the_volume(
         bundles.do("refresh")
 
 
-def test_reports_its_own_version_and_path_before_it_is_initialized(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], target: Path, link: str
-) -> None:
-    version = releases[0].revision
-    bundles.do("new", path=link, version=version, subdir="dags")
-
-    assert version == bundles.do("version")
-    assert str(target / STORE / version / "dags") == bundles.do("path")
-
-
 def test_a_version_on_the_volume_needs_no_sidecar(
     bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
 ) -> None:
@@ -281,25 +247,6 @@ def test_a_version_on_the_volume_needs_no_sidecar(
         path = bundles.initialize(path=link, version=releases[number].revision)
         assert files_of(number) == published(path)
     assert files_of(3) == published(bundles.initialize(path=link))
-
-
-def test_a_version_damaged_on_a_kept_volume_is_fetched_again(
-    bundles: Bundles,
-    start: Callable[..., Daemon],
-    releases: list[Release],
-    target: Path,
-    link: str,
-) -> None:
-    """Such as an empty file after a power loss with S3_SYNC_FSYNC=false."""
-    version = releases[0].revision
-    daemon = start().until_synced()
-    bundles.initialize(path=link, version=version)
-    bundles.initialize(path=link)
-    daemon.kill()
-    overwrite(target / STORE / version / "mark.py", b"")
-    start().until_synced()
-
-    assert files_of(0) == published(bundles.initialize(path=link, version=version))
 
 
 def test_without_a_sidecar_waits_for_a_missing_version_and_reports_why(
@@ -326,17 +273,6 @@ def test_a_version_that_is_gone_from_the_source_fails_with_advice(
     assert "publish that version again" in said and "waited" not in said
 
 
-def test_reports_a_failing_source(
-    bundles: Bundles, daemon: Daemon, s3: FakeS3, releases: list[Release], target: Path
-) -> None:
-    s3.inject(error(403, "AccessDenied"), is_manifest)
-    asked(target / STORE, releases[0].revision, lambda status: status == 503)
-
-    said = fails(bundles, path=f"{target}/current", version=releases[0].revision)
-
-    assert "is not on this volume: " in said and "403" in said
-
-
 def test_reports_a_failing_source_before_the_first_publish(
     bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], releases: list[Release], link: str
 ) -> None:
@@ -356,32 +292,11 @@ def test_reports_a_failing_source_before_the_first_publish(
     assert files_of(0) == published(Path(bundles.do("path")))
 
 
-def test_waits_for_a_sidecar_that_has_no_socket_yet(
-    bundles: Bundles, target: Path, link: str
-) -> None:
-    """It creates its folder first; a socket is expected until the link exists."""
-    (target / STORE).mkdir(parents=True)
-
-    said = fails(bundles, path=link, version=VERSION)
-
-    assert "nothing is published at" in said and "accepts requests" not in said
-
-
 @pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 13, "\u00e4" * 64])
 def test_refuses_an_invalid_version_name(
     bundles: Bundles, daemon: Daemon, link: str, version: str
 ) -> None:
     assert "is not a version" in fails(bundles, path=link, version=version)
-
-
-def test_a_task_fails_if_the_current_version_is_on_pythonpath(
-    airflow: Airflow, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
-) -> None:
-    """PYTHONPATH precedes the folder of the version, so other modules would be imported."""
-    with running_bundles(airflow, tmp_path, {"PYTHONPATH": f"{MODULE}:{link}"}) as bundles:
-        said = fails(bundles, path=link, version=releases[3].revision)
-        assert f"{link} is on Python's path" in said and "Remove it from PYTHONPATH" in said
-        assert releases[3].revision == bundles.initialize(path=link).name
 
 
 @pytest.mark.parametrize(
@@ -409,16 +324,6 @@ def test_refuses_current_and_other_versions_on_pythons_path_by_any_name(
     bundles = importing(tmp_path / place)
     said = fails(bundles, path=link, version=releases[3].revision)
     assert f"{os.path.abspath(tmp_path / place)} is on Python's path" in said
-
-
-def test_refuses_a_link_to_the_current_version_before_the_first_publish(
-    importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
-) -> None:
-    """A task pod knows its version before its sidecar has published one."""
-    (target / STORE / VERSION).mkdir(parents=True)
-    (tmp_path / "alias").symlink_to(link)
-    bundles = importing(tmp_path / "alias")
-    assert "is on Python's path" in fails(bundles, path=link, version=VERSION)
 
 
 def test_allows_the_version_itself_and_other_folders_on_pythons_path(
@@ -452,28 +357,6 @@ def test_a_version_is_locked_as_long_as_its_bundle_exists(
 
     fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(opened)
-
-
-def test_reports_a_locked_version_and_continues_once_it_is_unlocked(
-    bundles: Bundles, daemon: Daemon, target: Path, link: str
-) -> None:
-    opened = os.open(target / "current", os.O_RDONLY)
-    fcntl.flock(opened, fcntl.LOCK_EX)
-
-    assert "is locked by another process (waited 0.5 s)" in fails(bundles, path=link)
-
-    os.close(opened)
-    bundles.initialize(path=link)
-
-
-def test_without_a_socket_only_versions_on_the_volume_are_available(
-    bundles: Bundles, daemon: Daemon, target: Path, link: str
-) -> None:
-    (target / STORE / "ask.sock").unlink()
-
-    assert "only the versions on the volume are available (waited" in fails(
-        bundles, path=link, version=VERSION
-    )
 
 
 def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
@@ -529,12 +412,6 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
         assert files_of(2) == published(Path(bundles.do("path")))
 
 
-def test_view_url_contains_the_version_if_a_template_is_set(bundles: Bundles, link: str) -> None:
-    template = "https://git.example.com/dags/commit/{version}"
-    bundles.do("new", path=link, view_url_template=template)
-    assert template == bundles.do("view_url_template")
-
-
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
     """The published one, one in use, and those that are retained; no other is ever shown."""
     skip_without_git_sync()
@@ -562,17 +439,3 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         assert "only the versions on the volume are available" in fails(
             bundles, path=link, version=old
         )
-
-
-def test_the_wheel_contains_one_module_and_requires_only_airflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = shutil.copytree(MODULE, tmp_path / "project", ignore=shutil.ignore_patterns("__*"))
-    monkeypatch.chdir(project)
-    with zipfile.ZipFile(tmp_path / buildapi.build_wheel(str(tmp_path))) as wheel:
-        names = [name for name in wheel.namelist() if ".dist-info/" not in name]
-        (metadata,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
-        needs = re.findall(r"^Requires-Dist: (\S+)", wheel.read(metadata).decode(), re.MULTILINE)
-
-    assert ["airflow_sidecar_bundle.py"] == names
-    assert ["apache-airflow-core"] == [re.split("[<>=]", need)[0] for need in needs]

@@ -2,12 +2,9 @@
 
 import shutil
 import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
@@ -22,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from s3_sync.settings import load_settings, read_trusted_keys
-from s3_sync.signature import Keys, Untrusted, read_keys, read_signer, split_signature
+from s3_sync.signature import read_keys, read_signer
 from sidecar_runtime.errors import SettingsError
 from tests.support.raising import raised
 from tests.support.s3_sync.signing import Key, write_keys
@@ -37,17 +34,23 @@ ENCRYPTED = Ed25519PrivateKey.generate().private_bytes(
 CURVE = ec.generate_private_key(ec.SECP256R1()).private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
 )
+ZEROS = Ed25519PublicKey.from_public_bytes(bytes(32)).public_bytes(
+    Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+)
 NO_PUBLIC_KEYS = {
     "nowhere": (None, "cannot be read"),
-    "empty": (b"", "has no PEM public key in"),
-    "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "has no PEM public key in"),
+    "empty": (b"", "something other than Ed25519 public keys"),
+    "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "something other than Ed25519"),
     "private": (KEY.private_pem, "contains a private key in"),
     "both": (KEY.public_pem + KEY.private_pem, "contains a private key in"),
-    "rsa": (RSA.encode(), "contains something other than an Ed25519 public key in"),
+    "rsa": (RSA.encode(), "something other than Ed25519"),
     "certificate": (KEY.public_pem.replace(b"PUBLIC KEY", b"CERTIFICATE"), "something other than"),
-    "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "contains something other than"),
-    "long": (KEY.public_pem + bytes(70_000), "has no PEM public key in"),
-    "many": (b"".join(Key().public_pem for _ in range(101)), "contains 101 keys; the limit is 100"),
+    "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "something other than"),
+    "zeros": (ZEROS, "a placeholder"),
+    "many": (
+        b"".join(Key().public_pem for _ in range(101)),
+        "contains 101 public keys, not 1 to 100",
+    ),
 }
 NO_PRIVATE_KEYS = {
     "nowhere": (None, "cannot be read: No such file"),
@@ -57,60 +60,6 @@ NO_PRIVATE_KEYS = {
     "other": (CURVE, "is not an Ed25519 private key in PEM"),
     "half": (KEY.private_pem[:60], "is not an Ed25519 private key in PEM"),
 }
-
-
-def refusal(message: bytes, signature: str, *keys: Key) -> str:
-    trusted = Keys({key.key_id: key.signer.keys.by_id[key.key_id] for key in keys})
-    return str(raised(Untrusted, trusted.signer_of, message, "bucket", "dags/", signature))
-
-
-def test_reports_why_a_signature_is_not_trusted() -> None:
-    _, good = split_signature(KEY.signer.sign(MESSAGE, "bucket", "dags/"))
-
-    assert "it is not signed" == refusal(MESSAGE, "", KEY)
-    assert "its signature is malformed" == refusal(MESSAGE, "garbage", KEY)
-    assert f"signed by {KEY.key_id}, which is not trusted" in refusal(MESSAGE, good, OTHER)
-    assert f"{KEY.key_id} signed other content" in refusal(b"other", good, KEY)
-    assert "with dilithium, which this s3-sync does not support" in refusal(
-        MESSAGE, good.replace("ed25519", "dilithium"), KEY
-    )
-
-
-# The points of orders 1, 2, 4 and 8, some of them in two encodings; each has two signs.
-SMALL_ORDER = [
-    "00" * 32,
-    f"01{'00' * 31}",
-    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-    f"ec{'ff' * 30}7f",
-    f"ed{'ff' * 30}7f",
-    f"ee{'ff' * 30}7f",
-]
-
-
-@pytest.mark.parametrize("sign", [0, 0x80])
-@pytest.mark.parametrize("point", SMALL_ORDER)
-def test_refuses_a_key_that_anyone_can_sign_with(tmp_path: Path, point: str, sign: int) -> None:
-    raw = bytearray.fromhex(point)
-    raw[-1] |= sign
-    key = Ed25519PublicKey.from_public_bytes(bytes(raw))
-    neutral = b"\1" + bytes(63)
-
-    def is_forged(message: bytes) -> bool:
-        with suppress(InvalidSignature):
-            key.verify(neutral, message)
-            return True
-        return False
-
-    assert any(is_forged(b"%d" % number) for number in range(1_000))
-    path = tmp_path / "key.pem"
-    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    assert "with which anyone can sign" in str(raised(ValueError, read_keys, str(path)))
-
-
-@pytest.mark.parametrize("text", ["", "AAAA", "A" * 88, "=" * 88, "A" * 7000])
-def test_refuses_invalid_signature_bytes(text: str) -> None:
-    assert refusal(MESSAGE, f"ed25519:{KEY.key_id}:{text}", KEY)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -166,7 +115,7 @@ def test_refuses_invalid_public_keys_and_shows_no_secret(tmp_path: Path, name: s
 
 
 def test_refuses_a_folder_without_keys(tmp_path: Path) -> None:
-    assert "no public key" in str(raised(ValueError, read_keys, str(tmp_path)))
+    assert "contains 0 public keys" in str(raised(ValueError, read_keys, str(tmp_path)))
 
 
 def test_settings_errors_name_the_file_and_its_problem(tmp_path: Path) -> None:
@@ -199,12 +148,3 @@ def test_refuses_invalid_private_keys(tmp_path: Path, name: str) -> None:
         path.write_bytes(content)
 
     assert said in str(raised(ValueError, read_signer, str(path)))
-
-
-def test_does_not_import_cryptography_without_keys() -> None:
-    """The import would take memory in every pod."""
-    code = "import s3_sync.command, s3_sync.serving, sys; print('cryptography' in sys.modules)"
-
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-
-    assert "False\n" == said.stdout

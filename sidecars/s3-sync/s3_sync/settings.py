@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from s3_sync.revision import is_revision
-from s3_sync.signature import Keys, read_keys
 from sidecar_runtime import proxies
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import GateSettings, check_gate
@@ -30,6 +30,9 @@ from sidecar_runtime.parsers import (
     words,
 )
 from sidecar_runtime.settings import inherited, load, setting, without_password
+
+if TYPE_CHECKING:
+    from s3_sync.signature import Keys
 
 PREFIX = "S3_SYNC_"
 
@@ -339,6 +342,8 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
     """
     if settings.trusted_keys is None:
         return None
+    from s3_sync.signature import read_keys  # noqa: PLC0415 - loads cryptography: 8 MiB
+
     try:
         return read_keys(settings.trusted_keys)
     except ValueError as error:

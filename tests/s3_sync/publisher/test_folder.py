@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.publisher.catalog import CatalogEntry
-from s3_sync.publisher.folder import FolderError, check_same, find_origin, look, make_rules
+from s3_sync.publisher.folder import FolderError, find_origin, look, make_rules
 from s3_sync.publisher.releases import Keep, choose
 from tests.support.raising import raised
 from tests.support.s3_sync.publishing import GITHUB, write_files
@@ -87,25 +87,18 @@ def test_reports_all_problems_together(tmp_path: Path) -> None:
     assert 2 == refusal(folder).exit_code
 
 
-def test_refuses_an_empty_a_missing_and_a_changing_folder(tmp_path: Path) -> None:
+def test_refuses_an_empty_and_a_missing_folder(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "dags", {"x.pyc": b""})
     assert "folder_empty" == refusal(folder).reason
     assert "folder_missing" == refusal(tmp_path / "nowhere").reason
-    rules = make_rules(str(folder), ())
-    before = look(str(write_files(folder, FILES)), rules)
-    (folder / "a.py").write_bytes(b"A")
-
-    changing = raised(FolderError, check_same, before, look(str(folder), rules))
-
-    assert ("folder_changing", True) == (changing.reason, "a.py has changed" in changing.message)
 
 
-def test_an_invalid_rule_is_reported_with_its_place(tmp_path: Path) -> None:
+def test_an_invalid_rule_is_named(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "dags", {".s3-sync-ignore": b"*.sql\n!\n"})
 
     said = str(raised(FolderError, make_rules, str(folder), ()))
 
-    assert "line 2 of .s3-sync-ignore: '!'" in said
+    assert ".s3-sync-ignore" in said and "'!'" in said
 
 
 def test_the_origin_comes_from_the_ci_where_git_knows_nothing(tmp_path: Path) -> None:

@@ -195,18 +195,6 @@ def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
 
 
 @on_releases
-def test_a_dag_without_bundle_versioning_runs_the_current_version(world: World) -> None:
-    world.publish("before", disable_bundle_versioning="True")
-    run = world.live.begin()
-    world.publish("after", disable_bundle_versioning="True")
-
-    world.end(run)
-
-    marks = zip(TASKS, ["before", "after", "after"], strict=True)
-    assert list(marks) == world.live.notes.of(run)
-
-
-@on_releases
 def test_the_documented_query_lists_the_versions_that_s3_must_keep(world: World) -> None:
     """These are the versions of runs that can be cleared, and the version parsed last."""
     old = world.publish("of a run")

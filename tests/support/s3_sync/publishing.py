@@ -22,9 +22,8 @@ from s3_sync.release.format import (
     bundle_key,
     manifest_key,
     parse_manifest,
-    parse_pointer,
+    read_pointer,
 )
-from s3_sync.signature import split_signature
 from tests.support.daemon import S3_SYNC, VENV_BIN
 from tests.support.s3_sync.forked import ForkServer
 
@@ -162,7 +161,7 @@ def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
     Raises:
         AssertionError: The release is incomplete.
     """
-    pointer = parse_pointer(split_signature(objects[PREFIX + POINTER_KEY])[0])
+    pointer, _ = read_pointer(objects[PREFIX + POINTER_KEY], None, "", "")
     data = objects[PREFIX + manifest_key(pointer.revision)]
     return _read_bundle(parse_manifest(data, pointer.revision), objects)
 
@@ -177,9 +176,8 @@ def _read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, 
         manifest.bundle_sha256,
     )
     files = {}
-    for path, offset in manifest.locate().items():
-        file = manifest.files[path]
-        data = bundle[offset : offset + file.stored_bytes]
+    for path, file in manifest.files.items():
+        data = bundle[file.offset : file.end]
         if file.stored_bytes < file.size_bytes:
             data = zlib.decompress(data, -15)
         assert hashlib.sha256(data).hexdigest() == file.sha256

@@ -21,6 +21,7 @@ from s3_sync.release.format import (
     Turn,
     bundle_key,
     manifest_key,
+    time_text,
     write_manifest,
     write_pointer,
 )
@@ -90,7 +91,7 @@ def seal(
     """
     revision = revision_of(file[:4] for file in files.values())
     sha256, size = sha256_of(bundle), len(bundle)
-    manifest = Manifest(revision, files, sha256, size, at, origin, checked)
+    manifest = Manifest(revision, files, sha256, size, time_text(at), origin, checked)
     pointer = point_to(manifest, history, at)
     data = write_manifest(manifest)
     return Release(pointer, manifest, write_pointer(pointer), data, bundle)
@@ -104,5 +105,5 @@ def point_to(manifest: Manifest, history: Sequence[str] = (), at: datetime = AT)
         history: Revisions, newest first.
     """
     count = len(history)
-    turns = tuple(Turn(name, count - n, at) for n, name in enumerate(history))
-    return Pointer(Turn(manifest.revision, count + 1, at), manifest.origin, turns)
+    turns = tuple(Turn(name, count - n, time_text(at)) for n, name in enumerate(history))
+    return Pointer(Turn(manifest.revision, count + 1, time_text(at)), manifest.origin, turns)

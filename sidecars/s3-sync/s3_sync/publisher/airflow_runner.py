@@ -14,7 +14,6 @@ affect the next one. At the end, one JSON object is written to the file ``answer
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import os
@@ -25,6 +24,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,9 @@ class Loader:
     """
 
     def __init__(self, folder: str) -> None:
-        objects = importlib.import_module("airflow.serialization.serialized_objects")
+        objects = import_module("airflow.serialization.serialized_objects")
         self._serialize = first_of(SERIALIZERS, lambda name: getattr(objects, name).to_dict)
-        self._bag_of = first_of(BAGS, lambda name: importlib.import_module(name).DagBag)
+        self._bag_of = first_of(BAGS, lambda name: import_module(name).DagBag)
         known = inspect.signature(self._bag_of).parameters
         wanted = {
             "include_examples": False,
@@ -89,8 +89,6 @@ class Loader:
         bag = self._bag_of(path, **self._options)
         errors, dags = dict(bag.import_errors), []
         for dag in bag.dags.values():
-            if getattr(dag, "parent_dag", None) is not None:
-                continue  # a SubDAG is part of its DAG
             try:
                 json.dumps(self._serialize(dag), sort_keys=True)
                 dags.append(dag.dag_id)
@@ -139,13 +137,10 @@ def plugin_errors(folder: str) -> dict[str, str]:
     """
     Load the plugins; return the errors of those in the folder: the others belong to the image.
     """
-    from airflow import plugins_manager
-
+    plugins_manager = import_module("airflow.plugins_manager")
     plugins_manager.ensure_plugins_loaded()
-    if hasattr(plugins_manager, "get_import_errors"):  # 3.2 and later
-        found = plugins_manager.get_import_errors()
-    else:
-        found = plugins_manager.import_errors
+    ask = getattr(plugins_manager, "get_import_errors", None)  # 3.2 and later
+    found = ask() if ask else plugins_manager.import_errors
     paths = {os.path.join(folder, str(path)): str(error) for path, error in found.items()}
     return {path: error for path, error in paths.items() if path.startswith(f"{folder}/")}
 
@@ -154,19 +149,17 @@ def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
     """
     Return the files that Airflow's DAG processor would load.
     """
-    from airflow.utils import file
-
+    file = import_module("airflow.utils.file")
     if hasattr(file, "list_py_file_paths"):  # before 3.4
         paths: list[str] = file.list_py_file_paths(folder, safe_mode=is_safe)
         return paths
-    from airflow.dag_processing.bundles.local import LocalDagBundle
-    from airflow.sdk.importers import DagImportError, get_importer_registry
-
-    bundle = LocalDagBundle(name=BUNDLE, path=folder)
-    listed = get_importer_registry(BUNDLE).list_dag_definitions(bundle, safe_mode=is_safe)
+    importers = import_module("airflow.sdk.importers")
+    local = import_module("airflow.dag_processing.bundles.local")
+    bundle = local.LocalDagBundle(name=BUNDLE, path=folder)
+    listed = importers.get_importer_registry(BUNDLE).list_dag_definitions(bundle, safe_mode=is_safe)
     places = (
         one.source_reference
-        if isinstance(one, DagImportError)
+        if isinstance(one, importers.DagImportError)
         else one.get_relative_loc(bundle.path)
         for _, one in listed
     )
@@ -204,32 +197,28 @@ def work(home: str, folder: str, allowed: Sequence[str]) -> dict[str, Any]:
     """
     os.environ.update(environment(home, folder))
     try:
-        import airflow
+        airflow = import_module("airflow")
     except ModuleNotFoundError as error:
         if error.name != "airflow":
             raise
         return {"missing": str(error)}
-    from airflow.configuration import conf
-    from airflow.utils.file import iter_airflow_imports
-
+    conf = import_module("airflow.configuration").conf
     section = "dag_processor"
     if airflow.__version__.startswith("2."):  # a DAG file may query the database
-        from airflow import settings
-        from airflow.utils.db import initdb
-
         section = "core"
-        initdb(load_connections=False)
-        settings.engine.dispose()  # children must not share a connection
+        import_module("airflow.utils.db").initdb(load_connections=False)
+        import_module("airflow.settings").engine.dispose()  # children must not share a connection
     else:
-        importlib.import_module("airflow.sdk.execution_time.supervisor")
+        import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
     found = [finding(path, text, folder) for path, text in plugin_errors(folder).items()]
     paths = sorted(dag_files(folder, is_safe=conf.getboolean("core", "dag_discovery_safe_mode")))
+    read_imports = import_module("airflow.utils.file").iter_airflow_imports
     # What the files import of Airflow, once for all of them, as its DAG processor does.
-    for name in {name for path in paths for name in iter_airflow_imports(path)}:
+    for name in {name for path in paths for name in read_imports(path)}:
         with suppress(Exception):  # the file that imports it will report it
-            importlib.import_module(name)
+            import_module(name)
     loader, seconds = Loader(folder), conf.getfloat(section, "dag_file_processor_timeout")
     dags: dict[str, str] = {}
     trouble = ""

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
-from s3_sync.publisher.store import Store, Stored
+from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.revision import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.signature import Keys, Signer, Untrusted, split_signature
+from s3_sync.signature import Keys, Signer
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
@@ -54,20 +55,14 @@ class Current(NamedTuple):
 
     Args:
         pointer: None if nothing in it may be used.
-        refusal: Why not; empty if it may.
+        refusal: Why not.
         signed_by: The key that signed it; empty if none had to.
     """
 
     pointer: form.Pointer | None
-    stored: Stored
-    refusal: str = ""
+    etag: str
+    refusal: ReleaseError | None = None
     signed_by: str = ""
-
-    def is_ours(self, trust: Trust) -> bool:
-        """
-        Whether it is signed as this command would sign it.
-        """
-        return self.signed_by == (trust.signer.key_id if trust.signer else "") or not trust.signer
 
 
 class CatalogEntry(NamedTuple):
@@ -93,15 +88,21 @@ def look_at_pointer(store: Store, trust: Trust) -> Current | None:
     stored = store.read(form.POINTER_KEY)
     if stored is None:
         return None
-    body, signature = split_signature(stored.data)
     try:
-        keys = trust.keys
-        signer = keys.signer_of(body, store.bucket, store.prefix, signature) if keys else ""
-        return Current(form.parse_pointer(body), stored, "", signer)
-    except Untrusted as error:
-        return Current(None, stored, str(error))
+        found = form.read_pointer(stored.data, trust.keys, store.bucket, store.prefix)
+        return Current(found[0], stored.etag, None, found[1])
+    except form.Untrusted as error:
+        reason, why = "release_untrusted", str(error)
     except form.Invalid as error:
-        return Current(None, stored, f"it is not a pointer to releases: {error}")
+        reason, why = "pointer_invalid", f"it is not a pointer to releases: {error}"
+    refusal = ReleaseError(
+        reason,
+        f"{store.url}{form.POINTER_KEY} is refused: {why}",
+        "It was not changed. Find out who writes there, use another prefix, or add the missing "
+        "public key. To replace it: publish or promote with --force, or `rollback REVISION "
+        "--force`.",
+    )
+    return Current(None, stored.etag, refusal)
 
 
 def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current | None:
@@ -116,13 +117,7 @@ def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current
     """
     current = look_at_pointer(store, trust)
     if current is not None and current.refusal and not forces:
-        raise ReleaseError(
-            "release_untrusted" if "sign" in current.refusal else "pointer_invalid",
-            f"{store.url}{form.POINTER_KEY} is refused: {current.refusal}",
-            "It was not changed. Find out who writes there, use another prefix, or add the missing "
-            "public key. To replace it: publish or promote with --force, or `rollback REVISION "
-            "--force`.",
-        )
+        raise current.refusal
     return current
 
 
@@ -165,9 +160,7 @@ def resolve(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
     revision = f"{BEGINNING}{beginning[1]}"
     if is_revision(revision):
         return revision
-    keys = [found.key for found in store.list(f"{folder}{revision}")]
-    names = [key.removeprefix(folder).removesuffix(form.MANIFEST_SUFFIX) for key in keys]
-    match [name for name in names if is_revision(name)]:
+    match [entry.revision for entry in list_releases(store, f"{folder}{revision}")]:
         case [found]:
             return found
         case []:
@@ -188,9 +181,9 @@ def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
     )
 
 
-def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, Stored]:
+def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     """
-    Return the manifest of a release.
+    Return the manifest of a release, and its bytes.
 
     Raises:
         RevisionError: It does not exist.
@@ -200,11 +193,9 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, Stored]:
     if stored is None:
         raise unknown(store, revision)
     try:
-        return form.parse_manifest(stored.data, revision), stored
+        return form.parse_manifest(stored.data, revision), stored.data
     except form.Invalid as error:
-        raise damaged(
-            store, revision, f"{form.manifest_key(revision)} is invalid: {error}"
-        ) from None
+        raise damaged(store, revision, f"{stored.key} is invalid: {error}") from None
 
 
 def damaged(store: Store, revision: str, why: str) -> ReleaseError:
@@ -215,50 +206,50 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     )
 
 
-def find_manifest(store: Store, revision: str) -> form.Manifest | None:
-    """
-    Return the manifest of a release; None if it is missing, damaged, or cannot be read.
-    """
-    return _read(store, CatalogEntry(revision, store.now())).manifest
-
-
-def list_releases(store: Store) -> list[CatalogEntry]:
+def list_releases(store: Store, beginning: str = form.MANIFEST_FOLDER) -> list[CatalogEntry]:
     """
     Return the existing releases, the most recently used first, without their manifests.
+
+    Args:
+        beginning: Of the keys of objects whose names are revisions.
     """
     found = []
-    for listed in store.list(form.MANIFEST_FOLDER):
-        name = listed.key.removeprefix(form.MANIFEST_FOLDER)
-        revision = name.removesuffix(form.MANIFEST_SUFFIX)
-        if name != revision and is_revision(revision):
+    for listed in store.list(beginning):
+        revision = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
+        if is_revision(revision):
             found.append(CatalogEntry(revision, listed.modified_at))
     return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
 
 
-def read_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
+def with_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """
     Return releases with their manifests, several read at once.
     """
     readers = ThreadPoolExecutor(READERS)
     try:
-        return list(readers.map(lambda entry: _read(store, entry), entries))
+        return list(readers.map(partial(_with_manifest, store), entries))
     finally:  # a signal must not wait for the other responses
         readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(store: Store, entry: CatalogEntry) -> CatalogEntry:
+def find_manifest(store: Store, revision: str) -> form.Manifest | None:
+    """
+    Return the manifest of a release; None if it is missing, damaged, or cannot be read.
+    """
+    return _with_manifest(store, CatalogEntry(revision, store.now())).manifest
+
+
+def _with_manifest(store: Store, entry: CatalogEntry) -> CatalogEntry:
     try:
-        manifest, _ = read_manifest(store, entry.revision)
+        return entry._replace(manifest=read_manifest(store, entry.revision)[0])
     except ObjectError as error:
         return entry._replace(problem=error.reason)
     except (ReleaseError, RevisionError):
         return entry._replace(problem="damaged")
-    return entry._replace(manifest=manifest)
 
 
 def read_pins(store: Store) -> set[str]:
     """
     Return the revisions that are pinned in the bucket.
     """
-    names = (found.key.removeprefix(form.PIN_FOLDER) for found in store.list(form.PIN_FOLDER))
-    return set(filter(is_revision, names))
+    return {entry.revision for entry in list_releases(store, form.PIN_FOLDER)}

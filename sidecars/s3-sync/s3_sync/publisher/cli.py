@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 from s3_sync.publisher import catalog, folder, gate, publish, releases
-from s3_sync.publisher.report import Progress, Report
 from s3_sync.publisher.store import Store
 from s3_sync.settings import (
     PREFIX,
@@ -58,10 +57,7 @@ COMMANDS = {
         "make a release from one prefix current in another",
         f"source target revision? --source-profile --profile {_GATE} {_WRITE}",
     ),
-    "rollback": (
-        "make an earlier release current again",
-        f"revision? url? {_WRITE}",
-    ),
+    "rollback": ("make an earlier release current again", f"revision? url? {_WRITE}"),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
         "list the files that differ between two releases, or between a folder and a release",
@@ -74,36 +70,66 @@ COMMANDS = {
     "pin": ("protect a release from pruning until it is unpinned", "revision url?"),
     "unpin": ("allow a pinned release to be pruned again", "revision url?"),
 }
-_CONTENT = "a revision, `current`, `previous`, s3://BUCKET/PREFIX, or a folder such as ./dags"
-HELP = {
-    "folder": "the DAG folder to publish",
-    "url": "s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH",
-    "source": "s3://BUCKET/PREFIX to copy the release from",
-    "target": "s3://BUCKET/PREFIX to copy it to",
-    "revision": "the revision, or its first 12 digits as shown by `s3-sync releases`; default of "
-    "rollback: the previous release, of promote: the current one of SOURCE",
-    "before": _CONTENT,
-    "after": _CONTENT,
-    "--exclude": "leave out files that match this .gitignore pattern; repeatable",
-    "--message": "description of the release; default: the subject of the git commit",
-    "--gate": "overrides S3_SYNC_GATE; airflow: load the DAGs into a real Airflow",
-    "--airflow-python": "for --gate airflow: the Python of your Airflow; default: python on PATH",
-    "--gate-allow": "for --gate airflow: accept errors that match this regular expression, such as "
-    '"No module named \'pandas"; repeatable',
-    "--sign-key": f"Ed25519 private key to sign with; overrides {SIGN_KEY}",
-    "--trusted-keys": "refuse pointers not signed with one of these; overrides "
-    "S3_SYNC_TRUSTED_KEYS",
-    "--force": "replace what is damaged or not trusted, and write everything again",
-    "--dry-run": "show what would be done, but change nothing",
-    "--source-profile": "the AWS profile for SOURCE; overrides AWS_PROFILE",
-    "--profile": "the AWS profile for TARGET; overrides AWS_PROFILE",
-    "--limit": "list at most N releases; 0: all; default 20",
-    "--keep-count": "keep the N most recently used releases; default 20",
-    "--keep-for": "keep releases that were current within this time, at least a day; default 30d",
-    "--keep": "keep this release; repeatable",
-    "--keep-from": "keep the releases listed in this file, one per line; -: standard input",
-    "--output": "output format; default text",
+
+
+def _parsed(parse: Any) -> Any:
+    """
+    Wrap a parser of settings for use with argparse.
+    """
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except (ValueError, re.error) as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+    return parse_argument
+
+
+_LIST: dict[str, Any] = {"action": "append", "default": []}
+_SWITCH: dict[str, Any] = {"action": "store_true"}
+_COUNT: dict[str, Any] = {"type": _parsed(count), "default": 20}
+# How argparse reads an argument, if it is more than a text.
+HOW: dict[str, dict[str, Any]] = {
+    "--exclude": _LIST,
+    "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
+    "--gate-allow": {**_LIST, "type": _parsed(re.compile)},
+    "--force": _SWITCH,
+    "--dry-run": _SWITCH,
+    "--source-profile": {"default": ""},
+    "--profile": {"default": ""},
+    "--limit": _COUNT,
+    "--keep-count": _COUNT,
+    "--keep-for": {"type": _parsed(duration(at_most=YEARS_SECONDS)), "default": "30d"},
+    "--keep": _LIST,
+    "--output": {"choices": ("text", "json"), "default": "text"},
 }
+_HELP = """\
+folder the DAG folder to publish
+url s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH
+source s3://BUCKET/PREFIX to copy the release from
+target s3://BUCKET/PREFIX to copy it to
+revision the revision, or its first 12 digits; default: the previous or the current release
+before a revision, `current`, `previous`, s3://BUCKET/PREFIX, or a folder such as ./dags
+after the same
+--exclude leave out files that match this .gitignore pattern; repeatable
+--message description of the release; default: the subject of the git commit
+--gate overrides S3_SYNC_GATE; airflow: load the DAGs into a real Airflow
+--airflow-python for --gate airflow: the Python of your Airflow; default: python on PATH
+--gate-allow for --gate airflow: accept errors that match this regular expression; repeatable
+--sign-key Ed25519 private key to sign with; overrides S3_SYNC_SIGN_KEY
+--trusted-keys refuse pointers not signed with one of these; overrides S3_SYNC_TRUSTED_KEYS
+--force replace what is damaged or not trusted, and write everything again
+--dry-run show what would be done, but change nothing
+--source-profile the AWS profile for SOURCE; overrides AWS_PROFILE
+--profile the AWS profile for TARGET; overrides AWS_PROFILE
+--limit list at most N releases; 0: all; default 20
+--keep-count keep the N most recently used releases; default 20
+--keep-for keep releases that were current within this time, at least a day; default 30d
+--keep keep this release; repeatable
+--keep-from keep the releases listed in this file, one per line; -: standard input
+--output output format; default text
+"""
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -120,48 +146,24 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     text = "check settings, credentials, permissions, the target and a running daemon"
     commands.add_parser("check", help=text, description=text)
-    how: dict[str, dict[str, Any]] = {
-        "--exclude": {"action": "append", "default": []},
-        "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
-        "--gate-allow": {"action": "append", "default": [], "type": _parsed(_pattern)},
-        "--force": {"action": "store_true"},
-        "--dry-run": {"action": "store_true"},
-        "--source-profile": {"default": ""},
-        "--profile": {"default": ""},
-        "--limit": {"type": _parsed(count), "default": 20},
-        "--keep-count": {"type": _parsed(count), "default": 20},
-        "--keep-for": {"type": _parsed(duration(at_most=YEARS_SECONDS)), "default": "30d"},
-        "--keep": {"action": "append", "default": []},
-        "--output": {"choices": ("text", "json"), "default": "text"},
-    }
-    for name, (text, given) in COMMANDS.items():
+    meaning = dict(line.split(maxsplit=1) for line in _HELP.splitlines())
+    for name, (text, names) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        for one in (*given.split(), "--output"):
-            word = one.rstrip("?")
-            more = how.get(word, {}) | ({"nargs": "?"} if one != word else {})
-            if not word.startswith("-"):
-                more["metavar"] = word.upper()
-            command.add_argument(word, help=HELP[word], **more)
-    arguments, rest = parser.parse_known_args(words)
-    if rest := _place_rest(arguments, rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return arguments
-
-
-def _place_rest(arguments: argparse.Namespace, rest: list[str]) -> list[str]:
-    """
-    Assign the arguments that argparse left over; return those that still have no place.
-
-    argparse treats an optional argument as absent once an option follows it (bpo-14191).
-    """
-    for name in ("revision", "url"):
-        is_open = getattr(arguments, name, "") is None
-        if is_open and rest and not rest[0].startswith("-"):
-            setattr(arguments, name, rest.pop(0))
+        for word in (*names.split(), "--output"):
+            argument = word.rstrip("?")
+            how = HOW.get(argument, {})
+            if not argument.startswith("-"):
+                how = {"metavar": argument.upper(), "nargs": "?" if word != argument else None}
+            command.add_argument(argument, help=meaning[argument], **how)
+    if words[0] not in COMMANDS:
+        return parser.parse_args(words)
+    # Else an optional argument would be absent once an option follows it (bpo-14191).
+    given = argparse.Namespace(command=words[0])
+    arguments = commands.choices[words[0]].parse_intermixed_args(words[1:], given)
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be omitted.
-    if arguments.command == "rollback" and str(arguments.revision).lower().startswith("s3://"):
+    if words[0] == "rollback" and releases.is_url(str(arguments.revision)):
         arguments.revision, arguments.url = arguments.url, arguments.revision
-    return rest
+    return arguments
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -172,11 +174,9 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # printing must not fail after success
     logs.configure("warning", "console", sys.stderr)
     is_json = arguments.output == "json"
-    progress = Progress()
     try:
-        report = _run(arguments, environ, progress)
+        report = _run(arguments, environ)
     except SidecarError as error:
-        progress.clear()
         facts: dict[str, object] = {"result": "failed", "reason": error.reason}
         facts |= {"error": error.message, "advice": error.advice}
         lines = [f"s3-sync {arguments.command}: {error.message}"]
@@ -185,37 +185,35 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             facts["problems"] = list(map(asdict, error.findings))
         lines += [f"  {error.advice}"] if error.advice else []
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
-        if is_json:
-            sys.stdout.write(f"{json_text(facts)}\n")
+        _answer(f"{json_text(facts)}\n" if is_json else "")
         return error.exit_code
-    progress.clear()
-    said = [json_text(report.facts)] if is_json else map(printable, report.lines)
-    _answer("".join(f"{line}\n" for line in said))
+    lines = [json_text(report.facts)] if is_json else list(map(printable, report.lines))
+    _answer("".join(f"{line}\n" for line in lines))
     return EXIT_DONE
 
 
-def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Progress) -> Report:
+def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.Report:
     """
-    Run a command; return its report.
+    Run a command; return its answer.
 
     Raises:
         SidecarError: The command failed; the current release has not changed.
     """
-    url: str | None = getattr(arguments, "target", None) or getattr(arguments, "url", None)
+    words = vars(arguments)
+    url: str | None = words.get("target") or words.get("url")
     if arguments.command == "diff":  # of two URLs needs no place of its own
         url = url or next(filter(releases.is_url, (arguments.before, arguments.after)), None)
-    settings = _settings(arguments, environ, url)
-    airflow = _airflow(arguments, environ)
-    trust = _trust(settings, arguments, environ)
-    store = Store(settings, getattr(arguments, "profile", ""))
+    settings = _settings(words, environ, url)
+    airflow = _airflow(words, environ)
+    trust = _trust(settings, words, environ)
+    store = Store(settings, words.get("profile", ""))
     order = publish.Order(
         store,
         trust,
         partial(gate.judge, settings, airflow),
         folder.find_publisher(environ),
-        progress,
-        is_dry=getattr(arguments, "dry_run", False),
-        forces=getattr(arguments, "force", False),
+        words.get("dry_run", False),
+        words.get("force", False),
     )
     match arguments.command:
         case "publish":
@@ -224,7 +222,7 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Pr
             origin = origin._replace(message=arguments.message or origin.message)
             return publish.publish(order, arguments.folder, rules, origin)
         case "promote":
-            there = _settings(arguments, environ, arguments.source)
+            there = _settings(words, environ, arguments.source)
             source = Store(there, arguments.source_profile)
             # Without a key to sign with, the trusted keys are those of the source alone.
             order = order._replace(trust=trust if trust.signer else catalog.Trust())
@@ -235,17 +233,17 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str], progress: Pr
         case "releases":
             return releases.releases(store, trust, arguments.limit)
         case "diff":
-            stores = [
-                Store(_settings(arguments, environ, text)) if releases.is_url(text) else store
-                for text in (arguments.before, arguments.after)
-            ]
-            return releases.diff(stores, trust, (arguments.before, arguments.after))
+            texts = (arguments.before, arguments.after)
+            urls = [text if releases.is_url(text) else url for text in texts]
+            stores = [Store(_settings(words, environ, one)) for one in urls]
+            return releases.diff(stores, trust, texts)
         case "prune-releases":
-            find = partial(catalog.resolve, store)
-            names, unmatched = releases.read_names(arguments.keep_from, find)
-            names |= {*map(find, arguments.keep), *filter(None, [settings.revision])}
-            keep = releases.Keep(frozenset(names), arguments.keep_count, arguments.keep_for)
-            return releases.prune(store, trust, keep, unmatched, is_dry=order.is_dry)
+            pinned = [settings.revision] if settings.revision else []
+            names, unmatched = releases.read_names(
+                store, arguments.keep_from, [*arguments.keep, *pinned]
+            )
+            keep = releases.Keep(names, arguments.keep_count, arguments.keep_for, unmatched)
+            return releases.prune(store, trust, keep, is_dry=order.is_dry)
         case "pin":
             return releases.pin(store, arguments.revision)
         case _:
@@ -266,9 +264,7 @@ def _answer(text: str) -> None:
             sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
 
 
-def _settings(
-    arguments: argparse.Namespace, environ: Mapping[str, str], url: str | None
-) -> Settings:
+def _settings(words: Mapping[str, Any], environ: Mapping[str, str], url: str | None) -> Settings:
     """
     Return the daemon's settings, overridden by the command line.
 
@@ -282,14 +278,14 @@ def _settings(
     if not given.get("AWS_BUCKET"):
         problem = "is missing: set it, or pass s3://BUCKET/PREFIX"
         raise SettingsError([Problem("AWS_BUCKET", "", problem)])
-    kind = getattr(arguments, "gate", None)
+    kind = words.get("gate")
     if kind is not None:
         given[f"{PREFIX}GATE"] = "off" if kind == AIRFLOW else kind
         if kind != "command":
             given.pop(f"{PREFIX}GATE_COMMAND", None)
     if kind == AIRFLOW:
         given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
-    if (path := getattr(arguments, "trusted_keys", None)) is not None:
+    if (path := words.get("trusted_keys")) is not None:
         given[f"{PREFIX}TRUSTED_KEYS"] = _named("--trusted-keys", path)
     settings, unknown = load_settings(given)
     warn_unknown(unknown)
@@ -317,7 +313,7 @@ def _named(option: str, path: str) -> str:
 
 
 def _trust(
-    settings: Settings, arguments: argparse.Namespace, environ: Mapping[str, str]
+    settings: Settings, words: Mapping[str, Any], environ: Mapping[str, str]
 ) -> catalog.Trust:
     """
     Return the keys that a command trusts and signs with; by default it trusts its own key.
@@ -325,12 +321,13 @@ def _trust(
     Raises:
         SettingsError: A key cannot be read, or the trusted keys would refuse the result.
     """
-    keys, command = read_trusted_keys(settings), arguments.command
-    path = environ.get(SIGN_KEY) if command in SIGNING else None
-    if (option := getattr(arguments, "sign_key", None)) is not None:
-        path = _named("--sign-key", option)
+    keys, command, path = read_trusted_keys(settings), words["command"], words.get("sign_key")
+    if path is not None:
+        path = _named("--sign-key", path)
+    elif command in SIGNING:
+        path = environ.get(SIGN_KEY)
     if not path:
-        if command in SIGNING and command != "promote" and keys is not None:
+        if command in ("publish", "rollback") and keys is not None:
             problem = "requires --sign-key: pods with these keys refuse an unsigned release"
             name = f"{PREFIX}TRUSTED_KEYS"
             raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
@@ -344,42 +341,19 @@ def _trust(
     return catalog.Trust(keys or signer.keys, signer)
 
 
-def _airflow(arguments: argparse.Namespace, environ: Mapping[str, str]) -> gate.Airflow | None:
+def _airflow(words: Mapping[str, Any], environ: Mapping[str, str]) -> gate.Airflow | None:
     """
     Return the Airflow for ``--gate airflow``; None without that gate.
 
     Raises:
         SettingsError: Its Python does not exist, or an option requires ``--gate airflow``.
     """
-    python: str | None = getattr(arguments, "airflow_python", None)
-    allowed: list[str] = getattr(arguments, "gate_allow", [])
-    if getattr(arguments, "gate", None) == AIRFLOW:
-        return gate.find_airflow(python, allowed, environ)
-    if python or allowed:
-        given = " ".join([python or "", *allowed])
-        raise SettingsError(
-            [Problem("--airflow-python, --gate-allow", given, f"require --gate {AIRFLOW}")]
-        )
+    python, allowed = words.get("airflow_python"), words.get("gate_allow", [])
+    patterns = [one.pattern for one in allowed]
+    if words.get("gate") == AIRFLOW:
+        return gate.find_airflow(python, patterns, environ)
+    if python or patterns:
+        given = " ".join([python or "", *patterns])
+        problem = f"require --gate {AIRFLOW}"
+        raise SettingsError([Problem("--airflow-python, --gate-allow", given, problem)])
     return None
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return text
-
-
-def _parsed(parse: Any) -> Any:
-    """
-    Wrap a parser of settings for use with argparse.
-    """
-
-    def parse_argument(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
-
-    return parse_argument

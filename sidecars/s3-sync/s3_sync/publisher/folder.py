@@ -1,41 +1,39 @@
 """
-The folder to publish: which of its files become a release, and where they come from.
+The folder to publish, and the release in hand: built from a folder, or downloaded and verified.
 """
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import platform
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
 from s3_sync.keys import DEPTH_LIMIT
+from s3_sync.publisher.catalog import damaged, read_manifest
+from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
-from s3_sync.release.bundle import FileContent
+from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
+from s3_sync.revision import revision_of
+from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 IGNORE_FILE = ".s3-sync-ignore"
 # Files that version control, Python and editors leave in a folder. The last matching rule wins, so
 # a later `!rule` includes a file again. `.airflowignore` is content: Airflow reads it.
-DEFAULT_RULES = (
-    IGNORE_FILE,
-    ".hg/",
-    ".svn/",
-    "*.py[co]",
-    ".venv/",
-    ".*_cache/",
-    ".ipynb_checkpoints/",
-    ".idea/",
-    ".vscode/",
-    ".DS_Store",
-    "*~",
-    ".*.sw[a-p]",
-)
+_DEFAULT_RULES = f"""\
+{IGNORE_FILE} *.py[co] *~ .DS_Store .*.sw[a-p]
+.hg/ .svn/ .venv/ .*_cache/ .ipynb_checkpoints/ .idea/ .vscode/
+"""
 NAMED = 10
 GIT_SECONDS = 10
 
@@ -97,26 +95,19 @@ def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     Raises:
         FolderError: A rule is invalid, or the file with rules cannot be read.
     """
-    rules = [(rule, "") for rule in DEFAULT_RULES]
-    path = os.path.join(folder, IGNORE_FILE)
+    path, lines = os.path.join(folder, IGNORE_FILE), []
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
-        rules += [(rule, f"line {at} of {IGNORE_FILE}") for at, rule in enumerate(lines, start=1)]
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:
         if os.access(folder, os.R_OK | os.X_OK):  # else it is reported later
             raise FolderError("ignore_rule_invalid", f"cannot read {path}: {error}") from error
-    spec = GitIgnoreSpec(())
-    for rule, where in [*rules, *((rule, "--exclude") for rule in exclude)]:
-        try:
-            spec += GitIgnoreSpec.from_lines([rule])
-        except ValueError as error:
-            raise FolderError(
-                "ignore_rule_invalid", f"{where}: {rule!r} is not a valid .gitignore pattern"
-            ) from error
-    return spec
+    try:
+        return GitIgnoreSpec.from_lines([*_DEFAULT_RULES.split(), *lines, *exclude])
+    except ValueError as error:
+        raise FolderError("ignore_rule_invalid", f"{IGNORE_FILE}, --exclude: {error}") from error
 
 
 def look(folder: str, rules: GitIgnoreSpec) -> Look:
@@ -136,7 +127,7 @@ def look(folder: str, rules: GitIgnoreSpec) -> Look:
         if os.path.isdir(folder):
             raise changing(f"{error.filename} is gone") from error
         raise FolderError("folder_missing", f"{folder} is not a folder") from error
-    raise_all(walk.problems)
+    _raise_all(walk.problems)
     if not walk.files:
         raise FolderError(
             "folder_empty",
@@ -144,22 +135,19 @@ def look(folder: str, rules: GitIgnoreSpec) -> Look:
             "A release without files would empty every target. Pass the right folder.",
         )
     if sum(file.size_bytes for file in walk.files) > form.TOTAL_LIMIT_BYTES:
-        raise too_large(f"{folder} has more than {form.TOTAL_LIMIT_BYTES} bytes")
+        raise _too_large(f"{folder} has more than {form.TOTAL_LIMIT_BYTES} bytes")
     return Look(tuple(sorted(walk.files)), tuple(sorted(walk.left_out)))
 
 
-def read_files(seen: Look, tell: Callable[[int], object]) -> Iterator[FileContent]:
+def _read_files(seen: Look) -> Iterator[FileContent]:
     """
     Read the files, one by one.
-
-    Args:
-        tell: Called with the number of files read.
 
     Raises:
         FolderError: Files are gone, or cannot be read; all of the latter are reported together.
     """
     problems = []
-    for number, file in enumerate(seen.files, start=1):
+    for file in seen.files:
         try:
             with open(file.real, "rb") as source:
                 data = source.read(form.FILE_LIMIT_BYTES + 1)
@@ -170,20 +158,8 @@ def read_files(seen: Look, tell: Callable[[int], object]) -> Iterator[FileConten
             continue
         if len(data) != file.size_bytes:
             raise changing(f"{file.path} has changed")
-        tell(number)
         yield FileContent(file.path, data, file.is_executable)
-    raise_all(problems)
-
-
-def check_same(before: Look, after: Look) -> None:
-    """
-    Check that a folder has not changed while it was read.
-
-    Raises:
-        FolderError: It has changed.
-    """
-    if before.files != after.files:
-        raise changing(f"{min(set(before.files) ^ set(after.files)).path} has changed")
+    _raise_all(problems)
 
 
 def changing(what: str) -> FolderError:
@@ -194,11 +170,16 @@ def changing(what: str) -> FolderError:
     )
 
 
-def too_large(what: str) -> FolderError:
+def _too_large(what: str) -> FolderError:
     return FolderError("release_too_large", f"{what:.300}", _LEAVE_OUT)
 
 
-def raise_all(problems: Sequence[FolderError]) -> None:
+def _unreadable(path: str, error: OSError) -> FolderError:
+    said = f"cannot read {path!r:.300}: {error.strerror}"
+    return FolderError("file_unreadable", said, "Run as a user who can read the whole folder.")
+
+
+def _raise_all(problems: Sequence[FolderError]) -> None:
     """
     Raise several problems as one error, with the reason and the advice of the first.
     """
@@ -230,26 +211,22 @@ class _Walk:
             prefix: Its path in the release, with a trailing slash; empty for the root.
             above: The real paths of its parent folders.
         """
+        path = prefix or self.root
         try:
-            with os.scandir(real) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except PermissionError as error:
-            self.problems.append(_unreadable(prefix or self.root, error))
-            return
-        for entry in entries:
-            try:
-                self._take(entry, prefix + entry.name, (*above, real))
-            except PermissionError as error:  # a folder that can be listed but not entered
-                self.problems.append(_unreadable(prefix + entry.name, error))
+            for name in sorted(os.listdir(real)):
+                path = prefix + name
+                self._take(os.path.join(real, name), path, (*above, real))
+        except PermissionError as error:  # also a folder that can be listed but not entered
+            self.problems.append(_unreadable(path, error))
 
-    def _take(self, entry: os.DirEntry[str], path: str, above: tuple[str, ...]) -> None:
-        is_link = entry.is_symlink()
-        real = os.path.realpath(entry.path) if is_link else entry.path
+    def _take(self, real: str, path: str, above: tuple[str, ...]) -> None:
+        is_link, real = os.path.islink(real), os.path.realpath(real)
         is_folder = os.path.isdir(real)
         name = f"{path}/" if is_folder else path
         if form.is_left_out(name) or self._rules.match_file(name):
             self.left_out.append(name)
             return
+        problem = form.problem_of(path).replace("_", " ")
         if is_link and not f"{real}/".startswith(f"{self.root}/"):
             self._error("link_outside", path, f"is a symlink to a path outside the folder: {real}")
         elif is_link and (real in above or not os.path.exists(real)):
@@ -259,33 +236,152 @@ class _Walk:
             self._error("name_refused", path, "cannot become files: too deep")
         elif is_folder:
             self.enter(real, name, above)
+        elif problem:
+            self._error("name_refused", path, f"cannot become a file: {problem}")
         else:
             self._add(path, real)
 
     def _add(self, path: str, real: str) -> None:
         found = os.stat(real)
-        size = found.st_size
-        if problem := form.problem_of(path):
-            why = problem.replace("_", " ")
-            self._error("name_refused", path, f"cannot become a file: {why}")
-        elif not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(found.st_mode):
             self._error("file_special", path, "is neither a file nor a folder")
-        elif size > form.FILE_LIMIT_BYTES:
+        elif found.st_size > form.FILE_LIMIT_BYTES:
             self._error("file_too_large", path, f"has more than {form.FILE_LIMIT_BYTES} bytes")
         elif len(self.files) == form.FILES_LIMIT:  # links can multiply them
-            raise too_large(f"the folder contains more than {form.FILES_LIMIT} files")
+            raise _too_large(f"the folder contains more than {form.FILES_LIMIT} files")
         else:
             is_executable = bool(found.st_mode & 0o111)
             state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            self.files.append(Found(path, real, size, is_executable, state))
+            self.files.append(Found(path, real, found.st_size, is_executable, state))
 
     def _error(self, reason: str, path: str, what: str) -> None:
         self.problems.append(FolderError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT))
 
 
-def _unreadable(path: str, error: OSError) -> FolderError:
-    said = f"cannot read {path!r:.300}: {error.strerror}"
-    return FolderError("file_unreadable", said, "Run as a user who can read the whole folder.")
+# --- a release in hand
+
+
+class Parcel(NamedTuple):
+    """
+    A release: its manifest, and its bundle in a file.
+
+    Args:
+        data: The manifest as it is in the bucket, or will be.
+    """
+
+    manifest: form.Manifest
+    data: bytes
+    path: str
+
+    @property
+    def revision(self) -> str:
+        return self.manifest.revision
+
+    def write(self, folder: str) -> None:
+        """
+        Write the files into a folder.
+
+        Raises:
+            ObjectError: The bundle does not match the manifest.
+            OSError: They cannot be written.
+        """
+        for content in self.contents():
+            path = os.path.join(folder, content.path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(content.data)
+                os.fchmod(file.fileno(), 0o755 if content.is_executable else 0o644)
+
+    def contents(self) -> Iterator[FileContent]:
+        """
+        Yield each file, verified in the same way as in a pod.
+
+        Raises:
+            ObjectError: The bundle does not match the manifest.
+        """
+        with open(self.path, "rb") as bundle:
+            for path, file in self.manifest.files.items():
+                data = bytearray()
+                content = IncomingContent(file, data.extend)
+                bundle.seek(file.offset)
+                content.write(bundle.read(file.stored_bytes))
+                content.finish()
+                yield FileContent(path, bytes(data), file.is_executable)
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[str]:
+    """
+    Yield a temporary folder, removed at the end.
+
+    Raises:
+        FolderError: It cannot be created, or written inside the context.
+    """
+    prefix = f"s3-sync-{purpose}-"
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as path:
+            yield path
+    except OSError as error:
+        raise FolderError(
+            "temporary_failed",
+            f"cannot read or write {error.filename or 'a temporary file'}: {error.strerror}",
+            "The temporary folder needs room for all files. Set TMPDIR to use another place.",
+        ) from error
+
+
+def build_parcel(
+    folder: str, rules: GitIgnoreSpec, place: str, origin: form.Origin, now: datetime
+) -> tuple[Parcel, Look]:
+    """
+    Build a release from a folder, which is read once and must not change meanwhile.
+
+    Args:
+        place: The folder for the bundle.
+
+    Raises:
+        FolderError: The folder cannot be released, or changes.
+        OSError: The bundle cannot be written.
+    """
+    seen = look(folder, rules)
+    path = os.path.join(place, "bundle.zip")
+    with open(path, "w+b") as bundle:
+        files = write_bundle(_read_files(seen), bundle)
+        bundle.seek(0)
+        sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
+    if changed := set(seen.files) ^ set(look(folder, rules).files):
+        raise changing(f"{min(changed).path} has changed")
+    revision, size = revision_of(file[:4] for file in files.values()), os.path.getsize(path)
+    manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
+    data = form.write_manifest(manifest)
+    try:
+        form.parse_manifest(data, revision)
+    except form.Invalid as error:
+        raise _too_large(f"readers would refuse the manifest: {error}") from error
+    return Parcel(manifest, data, path), seen
+
+
+def download_parcel(store: Store, revision: str, place: str) -> Parcel:
+    """
+    Download a release, and verify every file.
+
+    Raises:
+        RevisionError: It does not exist.
+        ReleaseError: It is damaged.
+        OSError: It cannot be stored.
+    """
+    manifest, data = read_manifest(store, revision)
+    parcel = Parcel(manifest, data, os.path.join(place, "bundle.zip"))
+    key = form.bundle_key(manifest.bundle_sha256)
+    sha256 = store.download(key, parcel.path)
+    if sha256 != manifest.bundle_sha256:
+        why = f"its SHA-256 is {sha256}" if sha256 else "it does not exist"
+        raise damaged(store, revision, f"{key}: {why}")
+    try:
+        for _ in parcel.contents():
+            pass
+    except ObjectError as error:
+        raise damaged(store, revision, error.message) from None
+    return parcel
 
 
 # --- origin
@@ -296,8 +392,7 @@ def find_origin(folder: str, environ: Mapping[str, str]) -> form.Origin:
     Return the known origin; git, if available, takes precedence over the variables of the CI.
     """
     log = _ask_git(folder, "log", "-1", "--format=%H%x00%an <%ae>%x00%s")
-    commit, _, rest = log.partition("\0")
-    author, _, message = rest.partition("\0")
+    commit, author, message = log.split("\0", 2) if log else ("", "", "")
     changes = ("status", "--porcelain", "--untracked-files=no", "--", ".")
     if commit and _ask_git(folder, *changes):
         commit += "-dirty"
@@ -334,10 +429,9 @@ def _ask_git(folder: str, *arguments: str) -> str:
     """
     Return the output of git in a folder; empty without git or a repository.
     """
+    command = ["git", "-C", folder, *arguments]
     try:
-        said = subprocess.run(
-            ["git", "-C", folder, *arguments], check=True, capture_output=True, timeout=GIT_SECONDS
-        )
+        said = subprocess.run(command, check=True, capture_output=True, timeout=GIT_SECONDS)
     except (OSError, subprocess.SubprocessError):
         return ""
     return said.stdout.decode(errors="replace").strip()

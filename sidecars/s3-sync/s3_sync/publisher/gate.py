@@ -13,17 +13,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.publisher.folder import FolderError
-from s3_sync.publisher.parcel import Parcel, scratch
-from s3_sync.publisher.report import NAMED
-from s3_sync.release.format import Checked
+from s3_sync.publisher.folder import FolderError, Parcel, scratch
+from s3_sync.release.format import Checked, time_text
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError, counted
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
+from sidecar_runtime.gate.gate import (
+    Check,
+    Finding,
+    Gate,
+    IsFile,
+    RevisionRefused,
+    Undecided,
+    make_gate,
+)
 
+NAMED = 20
 RUNNER = Path(__file__).with_name("airflow_runner.py")
 # The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the database.
 HOME_FOLDERS = ("config", "plugins")
@@ -40,15 +47,13 @@ class Refused(FolderError):
         details: The first of them, as lines of text.
     """
 
-    def __init__(self, findings: Sequence[Finding], files: int, *, may_allow: bool) -> None:
-        advice = "Fix the files and publish again."
-        advice += " --gate-allow PATTERN accepts errors that match." if may_allow else ""
-        said = f"the gate refuses {counted(files, 'file')}"
-        super().__init__("revision_refused", said, advice)
-        self.findings = findings
-        self.details = [str(one) for one in findings[:NAMED]]
-        if files > len(self.details):
-            self.details.append(f"and {files - len(self.details)} more")
+    def __init__(self, refusal: RevisionRefused, advice: str) -> None:
+        said = f"the gate refuses {counted(refusal.files_refused, 'file')}"
+        super().__init__("revision_refused", said, f"Fix the files and publish again.{advice}")
+        self.findings = refusal.findings
+        self.details = [str(one) for one in refusal.findings]
+        if more := max(refusal.files_refused - len(self.details), 0):
+            self.details.append(f"and {more} more")
 
 
 class Verdict(NamedTuple):
@@ -66,7 +71,7 @@ class Verdict(NamedTuple):
     allowed: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        found = self.checked.facts() | {"allowed": self.allowed} if self.checked else None
+        found = self.checked._asdict() | {"allowed": self.allowed} if self.checked else None
         return {"gate": self.gate, "airflow": found}
 
     def lines(self) -> list[str]:
@@ -121,16 +126,16 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
         SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish").gate
-    gate = make_gate(settings, metrics)
-    if airflow is None and gate is None:
-        return Verdict("off")
     with scratch("gate") as folder, scratch("airflow") as place:
-        paths = parcel.write(folder)
+        gate, advice = make_gate(settings, metrics), ""
         if airflow is not None:
             gate = Gate(_check(airflow, place), settings, metrics, variables=VARIABLES)
-        assert gate is not None
+            advice = " --gate-allow PATTERN accepts errors that match."
+        if gate is None:
+            return Verdict("off")
+        parcel.write(folder)
         try:
-            refusal = gate.examine(parcel.revision, folder, paths, Fence())
+            refusal = gate.examine(parcel.revision, folder, [*parcel.manifest.files], Fence())
         except Undecided as error:
             raise SidecarError(
                 "gate_undecided",
@@ -138,9 +143,8 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
                 f"Nothing was published. {error.remedy} Then publish again.",
             ) from error
         if refusal is not None:
-            is_airflow = airflow is not None
-            raise Refused(refusal.findings, refusal.files_refused, may_allow=is_airflow)
-        return _verdict(place) if airflow is not None else Verdict(settings.gate)
+            raise Refused(refusal, advice)
+        return _verdict(_answer(place)) if airflow is not None else Verdict(settings.gate)
 
 
 def _check(airflow: Airflow, place: str) -> Check:
@@ -157,7 +161,7 @@ def _check(airflow: Airflow, place: str) -> Check:
 
     def read(said: str, code: int, _: IsFile) -> list[Finding]:
         answer = _answer(place)
-        if code != 0 or answer is None:
+        if code != 0 or not answer:
             last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
             raise Undecided(
                 f"{airflow.python} could not load the folder and ended with {ending(code)}: "
@@ -174,21 +178,18 @@ def _check(airflow: Airflow, place: str) -> Check:
     return Check((airflow.python, str(RUNNER), place, *airflow.allowed), read)
 
 
-def _answer(place: str) -> dict[str, Any] | None:
+def _answer(place: str) -> dict[str, Any]:
     """
-    Return what `airflow_runner` wrote; None if it did not finish.
+    Return what `airflow_runner` wrote; empty if it did not finish.
     """
     path = Path(place, "answer")
-    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return found
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def _verdict(place: str) -> Verdict:
-    answer = _answer(place)
-    assert answer is not None
+def _verdict(answer: Mapping[str, Any]) -> Verdict:
     allowed = [Finding(*row) for row in answer["allowed"]]
-    not_loaded = len({one.path for one in allowed})
-    checked = Checked(answer["airflow"], datetime.now(UTC), tuple(answer["dags"]), not_loaded)
+    not_loaded, now = len({one.path for one in allowed}), time_text(datetime.now(UTC))
+    checked = Checked(answer["airflow"], now, answer["dags"], not_loaded)
     return Verdict("airflow", checked, tuple(map(str, allowed)))
 
 

@@ -14,37 +14,23 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from s3_sync.publisher import catalog
-from s3_sync.publisher.folder import look
-from s3_sync.publisher.gate import Verdict
-from s3_sync.publisher.parcel import Parcel, build_parcel, download_parcel, scratch
-from s3_sync.publisher.report import NAMED, Progress, Report, compare, size_text
-from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
+from s3_sync.publisher.catalog import ReleaseError
+from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, look, scratch
+from s3_sync.publisher.gate import NAMED, Verdict
+from s3_sync.publisher.releases import Report, compare, size_text
+from s3_sync.publisher.store import ConditionFailed, Store, Stored
 from s3_sync.release import format as form
 from s3_sync.revision import short
 from sidecar_runtime.errors import counted
 
 # No object has this ETag: no known content has this MD5.
 NO_ETAG = '"00000000000000000000000000000000"'
-
-
-def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | None:
-    """
-    Return the manifest of a release that is in the bucket with its bundle; None if it is not.
-
-    Args:
-        is_fresh: Whether both must be too young to be pruned.
-    """
-    stored = store.read(form.manifest_key(revision))
-    if stored is None or (is_fresh and not _is_fresh(store, stored)):
-        return None
-    try:
-        manifest = form.parse_manifest(stored.data, revision)
-    except form.Invalid:
-        return None
-    bundle = store.look(form.bundle_key(manifest.bundle_sha256))
-    if bundle is None or bundle.size_bytes != manifest.bundle_bytes:
-        return None
-    return stored.data if not is_fresh or _is_fresh(store, bundle) else None
+# Each way to make a release current: its result, and what is said.
+DONE = {
+    "publish": ("published", "Published"),
+    "promote": ("promoted", "Promoted"),
+    "restore": ("rolled_back", "Restored"),
+}
 
 
 class Order(NamedTuple):
@@ -62,7 +48,6 @@ class Order(NamedTuple):
     trust: catalog.Trust
     judge: Callable[[Parcel], Verdict]
     who: form.Origin
-    progress: Progress
     is_dry: bool = False
     forces: bool = False
 
@@ -90,146 +75,6 @@ class Move(NamedTuple):
     promoted_from: str = ""
 
 
-class Swap:
-    """
-    One change of the pointer.
-
-    Args:
-        before: The pointer when the command began, so that no other publisher is overwritten
-            unseen; None for the first release.
-    """
-
-    def __init__(self, order: Order, before: catalog.Current | None) -> None:
-        self._order = order
-        self._store = order.store
-        self._before = before
-
-    def make_current(self, parcel: Parcel, move: Move) -> None:
-        """
-        Write what is missing of a release, and make it current.
-
-        Raises:
-            ReleaseError: ``publish_conflict``: another publisher made another release current.
-            SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
-        """
-        data = self._ship(parcel, forces=self._order.forces)
-        self._require_conditions(parcel.revision, data)
-        self._date_replaced(parcel.revision)
-        self._write(self._next(parcel.revision, move))
-        if not is_whole(self._store, parcel.revision):
-            self._ship(parcel, forces=True)
-
-    def _ship(self, parcel: Parcel, *, forces: bool) -> bytes:
-        """
-        Write bundle and manifest, unless they are there and too young to be pruned; return the
-        manifest in the bucket.
-        """
-        store, manifest, revision = self._store, parcel.manifest, parcel.revision
-        if not forces and (data := is_whole(store, revision, is_fresh=True)):
-            return data
-        key = form.bundle_key(manifest.bundle_sha256)
-        bundle = None if forces else store.look(key)
-        is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
-        if bundle is None or not is_up or not _is_fresh(store, bundle):
-            tell = self._order.progress.steps("Uploading", manifest.bundle_bytes)
-            tell(0)
-            with open(parcel.path, "rb") as body:
-                store.put(key, body)
-            tell(manifest.bundle_bytes)
-        store.put(form.manifest_key(revision), parcel.data)
-        return parcel.data
-
-    def _require_conditions(self, revision: str, data: bytes) -> None:
-        """
-        Check that the store obeys the condition that the swap relies on: with a write that it must
-        refuse, and that changes nothing if it does not. `rclone serve s3` ignores conditions
-        (2026-11).
-
-        Raises:
-            SidecarError: ``store_unsupported``.
-        """
-        etag = NO_ETAG if self._before else ""
-        try:
-            self._store.put(form.manifest_key(revision), data, if_absent=not etag, if_etag=etag)
-        except ConditionFailed:
-            return
-        raise unsupported(self._store)
-
-    def _date_replaced(self, revision: str) -> None:
-        """
-        Write the manifest of the current release again, so that its date says when it was replaced.
-        """
-        old = self._before.pointer if self._before else None
-        if old is None or old.revision == revision:
-            return
-        stored = self._store.read(form.manifest_key(old.revision))
-        if stored is not None and not _is_fresh(self._store, stored):
-            self._store.put(form.manifest_key(old.revision), stored.data)
-
-    def _next(self, revision: str, move: Move) -> form.Pointer:
-        """
-        Return the next pointer; one to the release that is current already adds no turn.
-
-        Its sequence is the time in seconds, or the previous sequence plus one if that is higher:
-        more than any that pods remember, even if an old pointer was restored or it is missing.
-        """
-        old, now = self._before.pointer if self._before else None, self._store.now()
-        sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
-        if sequence > form.SEQUENCE_LIMIT:
-            raise catalog.ReleaseError(
-                "pointer_invalid",
-                f"{form.POINTER_KEY} has the highest possible sequence, {form.SEQUENCE_LIMIT}",
-                "s3-sync does not write it: find out who did, delete the object, and publish.",
-            )
-        turn = form.Turn(revision, sequence, now, move.restores, move.promoted_from)
-        if old is None or old.revision != revision:
-            return form.Pointer(turn, move.origin, old.turns() if old else ())
-        place = move.promoted_from or old.turn.promoted_from
-        turn = turn._replace(restores=old.turn.restores, promoted_from=place)
-        return form.Pointer(turn, move.origin, old.history)
-
-    def _write(self, pointer: form.Pointer) -> None:
-        store, before, trust = self._store, self._before, self._order.trust
-        data = form.write_pointer(pointer)
-        if trust.signer is not None:
-            data = trust.signer.sign(data, store.bucket, store.prefix)
-        etag = before.stored.etag if before else ""
-        try:
-            store.put(form.POINTER_KEY, data, if_absent=before is None, if_etag=etag)
-        except ConditionFailed:
-            # Perhaps by our own write, whose response was lost, or one of the same release.
-            now = catalog.look_at_pointer(store, trust)
-            if now is None or now.pointer is None or now.pointer.revision != pointer.revision:
-                raise _conflict(now, pointer.revision) from None
-
-
-def _is_fresh(store: Store, found: Stored | Listed) -> bool:
-    return store.age_of(found) < catalog.DAY / 2
-
-
-def _conflict(now: catalog.Current | None, ours: str) -> catalog.ReleaseError:
-    if now is None:
-        said = "was deleted"
-    elif now.pointer is None:
-        said = f"was overwritten by something that is refused ({now.refusal})"
-    else:
-        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
-        said = (
-            f"was replaced: {by} made release {short(turn.revision)} current at "
-            f"{turn.since:%Y-%m-%d %H:%M:%S} UTC"
-        )
-    return catalog.ReleaseError(
-        "publish_conflict",
-        f"meanwhile {form.POINTER_KEY} {said}; the release {short(ours)} is not current",
-        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
-        "CI run one publish at a time.",
-    )
-
-
-RESULTS = {"publish": "published", "promote": "promoted", "restore": "rolled_back"}
-DONE = {"publish": "Published", "promote": "Promoted", "restore": "Restored"}
-
-
 def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: form.Origin) -> Report:
     """
     Make the content of a folder the current release.
@@ -241,8 +86,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: form.Origin
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
     before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("publish") as place:
-        now = order.store.now()
-        parcel, seen = build_parcel(folder, rules, place, origin, now, order.progress)
+        parcel, seen = build_parcel(folder, rules, place, origin, order.store.now())
         report = _apply(order, before, parcel, Move("publish", origin))
     report.facts["left_out"] = seen.left_out
     if seen.left_out:
@@ -270,8 +114,12 @@ def promote(order: Order, source: Store, trust: catalog.Trust, revision: str | N
         revision = catalog.resolve(source, revision)
     before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("promote") as place:
-        parcel = download_parcel(source, revision, place, order.progress)
-        move = Move("promote", order.sign_off(parcel), promoted_from=source.url)
+        parcel = download_parcel(source, revision, place)
+        move = Move(
+            "promote",
+            order.sign_off(parcel),
+            promoted_from=source.url[: form.PLACE_LIMIT_CHARACTERS],
+        )
         report = _apply(order, before, parcel, move)
     report.facts["source"] = source.url
     return report
@@ -298,59 +146,174 @@ def roll_back(order: Order, revision: str | None) -> Report:
         restores = turn.sequence if turn else max(turns[-1].sequence - 1, 0)
         place_of = turn.promoted_from if turn else ""
     with scratch("rollback") as place:
-        parcel = download_parcel(store, target, place, order.progress)
-        move = Move("restore", order.sign_off(parcel), restores, place_of)
-        return _apply(order, before, parcel, move)
+        parcel = download_parcel(store, target, place)
+        return _apply(
+            order, before, parcel, Move("restore", order.sign_off(parcel), restores, place_of)
+        )
 
 
 def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: Move) -> Report:
     """
     Make a release current, unless it is or the gate refuses it; return what happened.
     """
-    store, old, verb = order.store, before.pointer if before else None, move.verb
-    files = counted(len(parcel.manifest.files), "file")
-    what = f"{files}, {size_text(parcel.manifest.size_bytes)}"
+    store, old, signer = order.store, before.pointer if before else None, order.trust.signer
+    manifest, revision, verb = parcel.manifest, parcel.revision, move.verb
+    what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,
-        "revision": parcel.revision,
+        "revision": revision,
         "previous": old.revision if old else None,
-        "files": len(parcel.manifest.files),
-        "size_bytes": parcel.manifest.size_bytes,
-        "bundle_bytes": parcel.manifest.bundle_bytes,
+        "files": len(manifest.files),
+        "size_bytes": manifest.size_bytes,
+        "bundle_bytes": manifest.bundle_bytes,
         "origin": move.origin._asdict(),
     }
-    if _is_done(order, before, parcel.revision):
-        said = f"Unchanged: {store.url} is already at {short(parcel.revision)} ({what})"
+    is_ours = before is not None and (signer is None or before.signed_by == signer.key_id)
+    is_current = old is not None and old.revision == revision and is_ours
+    if is_current and not order.forces and is_whole(store, revision):
+        said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
-    verdict = order.judge(parcel) if verb != "restore" else None
-    if verdict is not None and verdict.checked and verb == "publish":
-        parcel = parcel.checked(verdict.checked)
-    changes = compare(catalog.find_manifest(store, old.revision) if old else None, parcel.manifest)
-    facts |= changes.facts()
-    facts |= verdict.facts() if verdict else {}
-    lines = verdict.lines() if verdict else []
+    lines = []
+    if verb != "restore":
+        verdict = order.judge(parcel)
+        lines, facts = verdict.lines(), facts | verdict.facts()
+        if verdict.checked and verb == "publish":
+            manifest = manifest._replace(checked=verdict.checked)
+            parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
+    changes = compare(catalog.find_manifest(store, old.revision) if old else None, manifest)
+    facts["changes"] = changes._asdict()
     if order.is_dry:
-        lines.append(f"Would {verb} {short(parcel.revision)} to {store.url}: {what}")
+        lines.append(f"Would {verb} {short(revision)} to {store.url}: {what}")
         facts["result"] = "planned"
     else:
-        Swap(order, before).make_current(parcel, move)
-        lines.append(f"{DONE[verb]} {short(parcel.revision)} to {store.url}: {what}")
-        facts["result"] = RESULTS[verb]
-        if signer := order.trust.signer:
+        _make_current(order, before, parcel, move)
+        facts["result"], done = DONE[verb]
+        lines.append(f"{done} {short(revision)} to {store.url}: {what}")
+        if signer:
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
-    if old is not None and old.revision != parcel.revision:
+    if old is not None and old.revision != revision:
         back = f"`s3-sync rollback {short(old.revision)} {store.url}` goes back to it"
-        lines += [f"Changes: {changes.files}", *changes.lines(NAMED)]
+        lines += [f"Changes: {changes}", *changes.lines(NAMED)]
         lines.append(f"Previous: {short(old.revision)}; {back}")
     return Report(lines, facts)
 
 
-def _is_done(order: Order, before: catalog.Current | None, revision: str) -> bool:
+# --- objects
+
+
+def _make_current(order: Order, before: catalog.Current | None, parcel: Parcel, move: Move) -> None:
     """
-    Whether a release is current already, whole, and signed as this command would sign it.
+    Write what is missing of a release, and make it current.
+
+    Raises:
+        ReleaseError: ``publish_conflict``: another publisher made another release current.
+        SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
     """
-    if before is None or before.pointer is None or order.forces:
-        return False
-    is_current = before.pointer.revision == revision and before.is_ours(order.trust)
-    return is_current and is_whole(order.store, revision) is not None
+    store, revision, old = order.store, parcel.revision, before.pointer if before else None
+    data = _ship(store, parcel, forces=order.forces)
+    try:
+        # A write that the store must refuse, and that changes nothing if it does not: `rclone serve
+        # s3` ignores conditions (2026-11).
+        store.put(form.manifest_key(revision), data, NO_ETAG if before else "")
+    except ConditionFailed:
+        pass
+    else:
+        raise store.unsupported()
+    if old is not None and old.revision != revision:
+        # Write its manifest again, so that its date says when it was replaced.
+        stored = store.read(form.manifest_key(old.revision))
+        if stored is not None and not _is_fresh(store, stored):
+            store.put(form.manifest_key(old.revision), stored.data)
+    data = form.write_pointer(_next_pointer(store, old, revision, move))
+    if order.trust.signer is not None:
+        data = order.trust.signer.sign(data, store.bucket, store.prefix)
+    try:
+        store.put(form.POINTER_KEY, data, before.etag if before else "")
+    except ConditionFailed:
+        # Perhaps by our own write, whose response was lost, or one of the same release.
+        now = catalog.look_at_pointer(store, order.trust)
+        if now is None or now.pointer is None or now.pointer.revision != revision:
+            raise _conflict(now, revision) from None
+    if not is_whole(store, revision):
+        _ship(store, parcel, forces=True)
+
+
+def _ship(store: Store, parcel: Parcel, *, forces: bool) -> bytes:
+    """
+    Write bundle and manifest, unless they are there and too young to be pruned; return the
+    manifest in the bucket.
+    """
+    manifest, revision = parcel.manifest, parcel.revision
+    if not forces and (data := is_whole(store, revision, is_fresh=True)):
+        return data
+    key = form.bundle_key(manifest.bundle_sha256)
+    bundle = None if forces else store.look(key)
+    is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
+    if bundle is None or not is_up or not _is_fresh(store, bundle):
+        with open(parcel.path, "rb") as body:
+            store.put(key, body)
+    store.put(form.manifest_key(revision), parcel.data)
+    return parcel.data
+
+
+def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | None:
+    """
+    Return the manifest of a release that is in the bucket with its bundle; None if it is not.
+
+    Args:
+        is_fresh: Whether both must be too young to be pruned.
+    """
+    stored = store.read(form.manifest_key(revision))
+    if stored is None or (is_fresh and not _is_fresh(store, stored)):
+        return None
+    try:
+        manifest = form.parse_manifest(stored.data, revision)
+    except form.Invalid:
+        return None
+    bundle = store.look(form.bundle_key(manifest.bundle_sha256))
+    if bundle is None or bundle.size_bytes != manifest.bundle_bytes:
+        return None
+    return stored.data if not is_fresh or _is_fresh(store, bundle) else None
+
+
+def _is_fresh(store: Store, found: Stored) -> bool:
+    return store.age_of(found) < catalog.DAY / 2
+
+
+def _next_pointer(
+    store: Store, old: form.Pointer | None, revision: str, move: Move
+) -> form.Pointer:
+    """
+    Return the next pointer; one to the release that is current already adds no turn.
+
+    Its sequence is the time in seconds, or the previous sequence plus one if that is higher: more
+    than any that pods remember, even if an old pointer was restored or it is missing.
+    """
+    now = store.now()
+    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+    if sequence > form.SEQUENCE_LIMIT:
+        raise ReleaseError(
+            "pointer_invalid",
+            f"{form.POINTER_KEY} has the highest possible sequence, {form.SEQUENCE_LIMIT}",
+            "s3-sync does not write it: find out who did, delete the object, and publish.",
+        )
+    turn = form.Turn(revision, sequence, form.time_text(now), move.restores, move.promoted_from)
+    if old is None or old.revision != revision:
+        return form.Pointer(turn, move.origin, old.turns() if old else ())
+    place = move.promoted_from or old.turn.promoted_from
+    turn = turn._replace(restores=old.turn.restores, promoted_from=place)
+    return form.Pointer(turn, move.origin, old.history)
+
+
+def _conflict(now: catalog.Current | None, ours: str) -> ReleaseError:
+    said = "was deleted" if now is None else f"was overwritten: {now.refusal}"
+    if now is not None and now.pointer is not None:
+        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
+        said = f"was replaced: {by} made release {short(turn.revision)} current at {turn.since}"
+    return ReleaseError(
+        "publish_conflict",
+        f"meanwhile {form.POINTER_KEY} {said}; the release {short(ours)} is not current",
+        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
+        "CI run one publish at a time.",
+    )

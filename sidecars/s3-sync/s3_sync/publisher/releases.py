@@ -6,27 +6,41 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3_sync.publisher import catalog
-from s3_sync.publisher.folder import make_rules
-from s3_sync.publisher.parcel import build_parcel, scratch
-from s3_sync.publisher.report import (
-    Progress,
-    Report,
-    compare,
-    size_text,
-    table,
-)
-from s3_sync.publisher.store import Listed, Store
+from s3_sync.publisher.folder import build_parcel, make_rules, scratch
+from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.revision import short
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "DAGS", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 48
+MIB = 1 << 20
+
+
+class Report(NamedTuple):
+    """
+    The answer of one command: lines for people, facts for programs.
+    """
+
+    lines: list[str]
+    facts: dict[str, Any]
+
+
+def size_text(size_bytes: int) -> str:
+    """
+    Return a size in a readable unit.
+    """
+    if size_bytes < 1 << 10:
+        return f"{size_bytes} B"
+    return f"{size_bytes / 1024:.1f} KiB" if size_bytes < MIB else f"{size_bytes / MIB:.1f} MiB"
+
+
+# --- releases
 
 
 def releases(store: Store, trust: catalog.Trust, limit: int) -> Report:
@@ -41,9 +55,10 @@ def releases(store: Store, trust: catalog.Trust, limit: int) -> Report:
     pins, found = catalog.read_pins(store), catalog.list_releases(store)
     if pointer is not None:
         found.sort(key=lambda entry: entry.revision != pointer.revision)
-    entries = catalog.read_manifests(store, found[:limit] if limit else found)
+    entries = catalog.with_manifests(store, found[:limit] if limit else found)
     rows = [_facts(entry, pointer, pins) for entry in entries]
     older = len(found) - len(rows)
+    refusal = str(current.refusal or "") if current else ""
     facts = {
         "url": store.url,
         "current": pointer.revision if pointer else None,
@@ -51,17 +66,15 @@ def releases(store: Store, trust: catalog.Trust, limit: int) -> Report:
         "history": [turn.facts() for turn in pointer.history] if pointer else [],
         "releases": rows,
         "older": older,
-        "refused": current.refusal if current else "",
+        "refused": refusal,
         "signed_by": current.signed_by if current else "",
     }
-    lines = table([HEAD, *map(_row, rows)]) if rows else [f"{store.url} has no releases yet."]
+    lines = _table([HEAD, *map(_row, rows)]) if rows else [f"{store.url} has no releases yet."]
     if pointer and (place := pointer.turn.promoted_from):
         lines.append(f"{short(pointer.revision)} was promoted from {place}")
     if older:
         lines.append(f"and {older} older releases; --limit 0 lists all")
-    if current and current.refusal:
-        lines.append(f"{form.POINTER_KEY} is refused: {current.refusal}")
-    return Report(lines, facts)
+    return Report([*lines, refusal] if refusal else lines, facts)
 
 
 def _facts(
@@ -86,11 +99,11 @@ def _facts(
     if manifest is None:
         return facts
     return facts | {
-        "created_at": form.time_text(manifest.created_at),
+        "created_at": manifest.created_at,
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
         "origin": manifest.origin._asdict(),
-        "airflow": manifest.checked.facts() if manifest.checked else None,
+        "airflow": manifest.checked._asdict() if manifest.checked else None,
     }
 
 
@@ -110,6 +123,49 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """
+    Return rows as lines with aligned columns.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+# --- diff
+
+
+class Changes(NamedTuple):
+    """
+    The files that differ between two releases: sorted, by kind of change.
+    """
+
+    added: Sequence[str]
+    changed: Sequence[str]
+    removed: Sequence[str]
+
+    def lines(self, limit: int = 0) -> list[str]:
+        """
+        Return one line per name, at most `limit` of them; 0: all.
+        """
+        marks = zip("+~-", self, strict=True)
+        lines = [f"  {mark} {name}" for mark, names in marks for name in names]
+        if limit and len(lines) > limit:
+            return [*lines[:limit], f"  and {len(lines) - limit} more"]
+        return lines
+
+    def __str__(self) -> str:
+        return ", ".join(f"{len(names)} {kind}" for kind, names in self._asdict().items())
+
+
+def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
+    """
+    Compare the files of two releases; every file is new if there is no release before.
+    """
+    old, new = before.files if before else {}, after.files
+    changed = [path for path in new if path in old and old[path].etag != new[path].etag]
+    return Changes(sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys()))
+
+
 def diff(stores: Sequence[Store], trust: catalog.Trust, texts: Sequence[str]) -> Report:
     """
     List the files that differ between two releases, or between a folder and a release.
@@ -122,8 +178,8 @@ def diff(stores: Sequence[Store], trust: catalog.Trust, texts: Sequence[str]) ->
         _find(store, trust, text) for store, text in zip(stores, texts, strict=True)
     )
     changes = compare(before, after)
-    facts = {"before": name, "after": other, **changes.facts()}
-    return Report([f"{short(name)} → {short(other)}: {changes.files}", *changes.lines()], facts)
+    facts = {"before": name, "after": other, "changes": changes._asdict()}
+    return Report([f"{short(name)} → {short(other)}: {changes}", *changes.lines()], facts)
 
 
 def _find(store: Store, trust: catalog.Trust, text: str) -> tuple[str, form.Manifest]:
@@ -135,8 +191,7 @@ def _find(store: Store, trust: catalog.Trust, text: str) -> tuple[str, form.Mani
     elif "/" in text or text in (".", ".."):
         with scratch("diff") as place:
             now, rules = datetime.now(UTC), make_rules(text, ())
-            parcel, _ = build_parcel(text, rules, place, form.Origin(), now, Progress())
-        return text, parcel.manifest
+            return text, build_parcel(text, rules, place, form.Origin(), now)[0].manifest
     if text in ("current", "previous"):
         revision = catalog.turn_of(store, catalog.read_current(store, trust), text).revision
     else:
@@ -148,6 +203,9 @@ def is_url(text: str) -> bool:
     return text.lower().startswith("s3://")
 
 
+# --- prune and pin
+
+
 class Keep(NamedTuple):
     """
     Which releases a prune keeps, besides those in use, pinned ones and those of the last day.
@@ -156,11 +214,13 @@ class Keep(NamedTuple):
         names: Revisions to keep whatever their age.
         newest: How many of the most recently used.
         seconds: Those that were current within this time.
+        unmatched: How many of the given names match no release.
     """
 
-    names: frozenset[str]
+    names: Collection[str]
     newest: int
     seconds: float
+    unmatched: int = 0
 
 
 def choose(
@@ -183,22 +243,17 @@ def choose(
     ]
 
 
-def prune(
-    store: Store, trust: catalog.Trust, keep: Keep, unmatched: int, *, is_dry: bool
-) -> Report:
+def prune(store: Store, trust: catalog.Trust, keep: Keep, *, is_dry: bool) -> Report:
     """
     Remove old releases, and bundles that no release names.
 
     If it is killed, every release that has a manifest is whole; the next prune removes the rest.
 
-    Args:
-        unmatched: How many of the given names match no release.
-
     Raises:
         ReleaseError: Releases exist, but none is current; nothing is removed.
     """
-    now, bundles = store.now(), list(store.list(form.BUNDLE_FOLDER))
-    entries = catalog.list_releases(store)
+    bundles, entries = list(store.list(form.BUNDLE_FOLDER)), catalog.list_releases(store)
+    now = store.now()
     going = choose(entries, _in_use(store, trust), keep, now) if entries else []
     if not is_dry:
         going = [
@@ -209,10 +264,18 @@ def prune(
         ]
     names = {entry.revision for entry in going}
     left = [entry for entry in catalog.list_releases(store) if entry.revision not in names]
-    staying = catalog.read_manifests(store, left)
-    loose = _loose(bundles, staying, now)
-    if not is_dry:
-        loose = [bundle for bundle in loose if _remove(store, bundle.key)]
+    staying = catalog.with_manifests(store, left)
+    manifests = [entry.manifest for entry in staying if entry.manifest]
+    named = {form.bundle_key(manifest.bundle_sha256) for manifest in manifests}
+    # While a manifest is unknown, its bundle is, too.
+    loose = [
+        bundle
+        for bundle in bundles
+        if len(manifests) == len(staying)
+        and bundle.key not in named
+        and bundle.modified_at < now - catalog.DAY
+        and (is_dry or _remove(store, bundle.key))
+    ]
     freed = sum(bundle.size_bytes for bundle in loose)
     facts = {
         "result": "planned" if is_dry else "pruned",
@@ -224,8 +287,8 @@ def prune(
     }
     verb = "Would remove" if is_dry else "Removed"
     lines = [f"{verb} {short(e.revision)}, last used {form.time_text(e.used_at)}" for e in going]
-    if unmatched:
-        lines.append(f"Lines of --keep-from that match no release: {unmatched}")
+    if keep.unmatched:
+        lines.append(f"Lines of --keep-from that match no release: {keep.unmatched}")
     lines.append(
         f"{verb} from {store.url}: releases {len(going)}, bundles {len(loose)} "
         f"({size_text(freed)}); releases kept: {len(staying)}"
@@ -247,12 +310,9 @@ def _in_use(store: Store, trust: catalog.Trust) -> set[str]:
             f"{store.url}{form.POINTER_KEY} does not exist, so the release in use is unknown",
             "Nothing more was removed. Publish first.",
         )
-    previous = current.pointer.previous
-    return {
-        current.pointer.revision,
-        *([previous.revision] if previous else []),
-        *catalog.read_pins(store),
-    }
+    pointer = current.pointer
+    before = {pointer.previous.revision} if pointer.previous else set()
+    return {pointer.revision, *before, *catalog.read_pins(store)}
 
 
 def _remove(store: Store, key: str) -> bool:
@@ -266,49 +326,30 @@ def _remove(store: Store, key: str) -> bool:
     return True
 
 
-def _loose(
-    bundles: Sequence[Listed], staying: Sequence[catalog.CatalogEntry], now: datetime
-) -> list[Listed]:
+def read_names(store: Store, path: str | None, names: Iterable[str]) -> tuple[set[str], int]:
     """
-    Return the old bundles that no release names; none while a manifest is unknown.
-    """
-    if not all(entry.manifest for entry in staying):
-        return []
-    named = {form.bundle_key(entry.manifest.bundle_sha256) for entry in staying if entry.manifest}
-    return [
-        bundle
-        for bundle in bundles
-        if bundle.key not in named and bundle.modified_at < now - catalog.DAY
-    ]
-
-
-def read_names(path: str | None, find: Callable[[str], str]) -> tuple[set[str], int]:
-    """
-    Return the revisions in a file, one per line, and how many lines match no release; ``-`` is
-    standard input.
+    Return the revisions of `--keep` and those in the file of `--keep-from`, one per line, and how
+    many of its lines match no release; ``-`` is standard input.
 
     Raises:
         RevisionError: It cannot be read, or contains none: more likely, the program that wrote it
             has failed than that no release is needed.
     """
+    found, unmatched = {catalog.resolve(store, name) for name in names}, 0
     if path is None:
-        return set(), 0
+        return found, 0
     try:
         # Python has no sys.stdin if the caller has closed the descriptor.
-        text = Path("/dev/stdin" if path == "-" else path).read_text()
+        lines = Path("/dev/stdin" if path == "-" else path).read_text().split()
     except (OSError, ValueError) as error:
-        raise catalog.RevisionError(
-            "release_unknown", f"cannot read --keep-from {path!r}: {error}"
-        ) from error
-    names = [name for line in text.splitlines() if (name := line.strip())]
-    if not names:
-        raise catalog.RevisionError(
-            "release_unknown", f"--keep-from {path!r} contains no release; omit it to keep none"
-        )
-    found, unmatched = set(), 0
-    for name in names:
+        said = f"cannot read --keep-from {path!r}: {error}"
+        raise catalog.RevisionError("release_unknown", said) from error
+    if not lines:
+        said = f"--keep-from {path!r} contains no release; omit it to keep none"
+        raise catalog.RevisionError("release_unknown", said)
+    for name in lines:
         try:
-            found.add(find(name))
+            found.add(catalog.resolve(store, name))
         except catalog.RevisionError:  # such as a commit, of runs from before a move to releases
             unmatched += 1
     return found, unmatched

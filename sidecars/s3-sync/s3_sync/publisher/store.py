@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import boto3
-from botocore import UNSIGNED, exceptions
+from botocore import exceptions
 from botocore.config import Config
 
 from s3_sync.reasons import ADVICE
@@ -32,11 +31,7 @@ from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.settings import without_password
 
-# Requests for an object whose body breaks off.
-BODY_TRIES = 3
 CHUNK_BYTES = 1 << 20
-
-KINDS = {"json": "application/json", "zip": "application/zip", "gz": "application/gzip"}
 
 _CONFIG = Config(
     connect_timeout=10,
@@ -46,7 +41,15 @@ _CONFIG = Config(
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
 )
-Body = bytes | io.BufferedReader
+# The reasons that the daemon has for the same failures.
+_REASONS = {
+    exceptions.ProxyConnectionError: "proxy_refused",
+    exceptions.ConnectTimeoutError: "request_timeout",
+    exceptions.ReadTimeoutError: "request_timeout",
+    exceptions.EndpointConnectionError: "endpoint_unreachable",
+    exceptions.HTTPClientError: "connection_lost",
+    exceptions.IncompleteReadError: "connection_lost",
+}
 
 Taken = TypeVar("Taken")
 
@@ -59,22 +62,17 @@ class ConditionFailed(Exception):
 
 class Stored(NamedTuple):
     """
-    An object that was read; dated by S3's clock.
-    """
-
-    data: bytes
-    etag: str
-    modified_at: datetime
-
-
-class Listed(NamedTuple):
-    """
     An object that exists; its key is relative to the prefix. Dated by S3's clock.
+
+    Args:
+        data: Its content, if it was read.
     """
 
     key: str
     size_bytes: int
     modified_at: datetime
+    etag: str = ""
+    data: bytes = b""
 
 
 class Store:
@@ -92,20 +90,24 @@ class Store:
         self.bucket = settings.bucket
         self.prefix = settings.prefix
         self.url = f"s3://{self.bucket}/{self.prefix}"
-        # The time of S3's last response, by its clock and by our monotonic clock.
-        self._heard: tuple[datetime, float] | None = None
+        # How far S3's clock, which dates the objects, is ahead of ours.
+        self._ahead = timedelta(0)
         self._session = open_session(profile)
-        is_public = settings.bucket_access == "public"
-        config = _CONFIG.merge(Config(signature_version=UNSIGNED)) if is_public else _CONFIG
-        try:
-            self._client: Any = boto3.Session(botocore_session=self._session).client(
-                "s3", config=config
-            )
-        except (exceptions.BotoCoreError, ValueError) as error:
-            raise CredentialsError(_reason_of(error), _said(error)) from error
+        with self._explaining("list", ""):
+            session = boto3.Session(botocore_session=self._session)
+            self._client: Any = session.client("s3", config=_CONFIG)
         self._client.meta.events.register("after-call.s3", self._note_time)
         if settings.bucket_access == "requester-pays":
             self._client.meta.events.register("before-call.s3", _pay)
+
+    def now(self) -> datetime:
+        """
+        Return the time by the clock of S3.
+        """
+        return datetime.now(UTC) + self._ahead
+
+    def age_of(self, found: Stored) -> timedelta:
+        return self.now() - found.modified_at
 
     # --- reading
 
@@ -122,16 +124,13 @@ class Store:
                 found["Body"].read(1)  # raises if the connection ended before the object
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found["ETag"].removeprefix("W/")
-            return Stored(body, etag, found["LastModified"])
+            return Stored(key, len(body), found["LastModified"], etag, body)
 
         return self._unless_absent(key, take)
 
-    def download(self, key: str, path: str, tell: Callable[[int], None]) -> str | None:
+    def download(self, key: str, path: str) -> str | None:
         """
         Download an object into a file; return its SHA-256, or None if it does not exist.
-
-        Args:
-            tell: Called with the number of bytes received.
         """
 
         def take(at: dict[str, str]) -> str:
@@ -140,23 +139,22 @@ class Store:
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     digest.update(chunk)
                     file.write(chunk)
-                    tell(file.tell())
             return digest.hexdigest()
 
         return self._unless_absent(key, take)
 
-    def look(self, key: str) -> Listed | None:
+    def look(self, key: str) -> Stored | None:
         """
         Return what is known of one object without reading it; None if it does not exist.
         """
 
-        def take(at: dict[str, str]) -> Listed:
+        def take(at: dict[str, str]) -> Stored:
             answer = self._client.head_object(**at)
-            return Listed(key, int(answer["ContentLength"]), answer["LastModified"])
+            return Stored(key, answer["ContentLength"], answer["LastModified"])
 
         return self._unless_absent(key, take)
 
-    def list(self, folder: str) -> Iterator[Listed]:
+    def list(self, folder: str) -> Iterator[Stored]:
         """
         Yield the objects in a folder.
         """
@@ -167,32 +165,42 @@ class Store:
             for page in pages:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
-                    yield Listed(key, found["Size"], found["LastModified"])
+                    yield Stored(key, found["Size"], found["LastModified"])
 
-    def now(self) -> datetime:
+    def _unless_absent(self, key: str, take: Callable[[dict[str, str]], Taken]) -> Taken | None:
         """
-        Return the time by the clock of S3, which dates the objects, from its last response.
+        Return the result of `take` for an object; None if the object does not exist.
         """
-        if self._heard is None:
-            with self._explaining("list", ""):
-                self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
-        if self._heard is None:  # its responses have no date
-            return datetime.now(UTC)
-        at, then = self._heard
-        return at + timedelta(seconds=time.monotonic() - then)
+        at = {"Bucket": self.bucket, "Key": self.prefix + key}
+        part: Operation = "bundle" if key.startswith(BUNDLE_FOLDER) else "manifest"
+        with self._explaining("pointer" if key == POINTER_KEY else part, key):
+            try:
+                return take(at)
+            except exceptions.ClientError as error:
+                status, code = _answer_of(error)
+                if status == 404 and code != "NoSuchBucket":
+                    return None
+                if code.startswith("AccessDenied") and self._is_absent(self.prefix + key):
+                    return None
+                raise
 
-    def age_of(self, found: Stored | Listed) -> timedelta:
-        return self.now() - found.modified_at
+    def _is_absent(self, key: str) -> bool:
+        """
+        Whether an object whose read was denied does not exist. Without permission to list the
+        whole bucket, S3 answers 403 in both cases; listing the key tells them apart.
+        """
+        with suppress(exceptions.ClientError, exceptions.BotoCoreError):
+            found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key)
+            return all(one["Key"] != key for one in found.get("Contents", ()))
+        return False
 
     # --- writing
 
     def put(
         self,
         key: str,
-        body: Body,
-        *,
-        if_absent: bool = False,
-        if_etag: str = "",
+        body: bytes | io.BufferedReader,
+        if_etag: str | None = None,
     ) -> None:
         """
         Write an object, completely or not at all.
@@ -202,197 +210,116 @@ class Store:
 
         Args:
             body: The content, or an open file with it.
-            if_absent: Write only if the object does not exist.
-            if_etag: Write only if the object still has this ETag.
+            if_etag: Write only if the object still has this ETag; empty: if it does not exist.
 
         Raises:
             ConditionFailed: The condition is not met.
         """
-        condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag} if if_etag else {}
-        md5 = partial(hashlib.md5, usedforsecurity=False)
-        digest = md5(body) if isinstance(body, bytes) else hashlib.file_digest(body, md5)
-        given = {
-            "Bucket": self.bucket,
-            "Key": self.prefix + key,
-            "ContentType": KINDS.get(key.rpartition(".")[2], "application/octet-stream"),
-            "ContentMD5": base64.b64encode(digest.digest()).decode(),
-            **condition,
-        }
+        condition = {"IfMatch": if_etag} if if_etag else {"IfNoneMatch": "*"}
+        condition = {} if if_etag is None else condition
+        stream = io.BytesIO(body) if isinstance(body, bytes) else body
+        md5 = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
+        stream.seek(0)
         with self._explaining("put", key):
             try:
-                if not isinstance(body, bytes):
-                    body.seek(0)
-                self._client.put_object(Body=body, **given)
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=self.prefix + key,
+                    Body=stream,
+                    ContentMD5=base64.b64encode(md5.digest()).decode(),
+                    **condition,
+                )
             except exceptions.ClientError as error:
-                status = _status_of(error)
+                status, code = _answer_of(error)
                 # 409: of another conditional write at the same moment.
-                if condition and (status in (409, 412) or _code_of(error) == "NoSuchKey"):
+                if condition and (status in (409, 412) or code == "NoSuchKey"):
                     raise ConditionFailed from error
                 if condition and status == 501:
-                    raise unsupported(self) from error
+                    raise self.unsupported() from error
                 raise
 
     def delete(self, key: str) -> None:
         """
-        Delete an object, if it exists.
+        Delete an object.
         """
         with self._explaining("delete", key):
-            try:
-                self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
-            except exceptions.ClientError as error:
-                if _code_of(error) != "NoSuchKey":  # other stores report it, S3 does not
-                    raise
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    def unsupported(self) -> SidecarError:
+        """
+        Return the error for a store that does not obey conditions.
+        """
+        return SidecarError(
+            "store_unsupported",
+            f"the store of {self.url} has no conditional writes (If-Match, If-None-Match on PUT)",
+            "Without them, two publishers overwrite each other unseen, so nothing was made "
+            "current. Use Amazon S3, MinIO, Ceph, versitygw or another store that has them.",
+        )
 
     # --- answers
-
-    def _unless_absent(self, key: str, take: Callable[[dict[str, str]], Taken]) -> Taken | None:
-        """
-        Return the result of `take` for an object; None if the object does not exist.
-
-        boto3 repeats a request only until its headers arrive; `take` is repeated if the body breaks
-        off, and must then start from the beginning.
-        """
-        at = {"Bucket": self.bucket, "Key": self.prefix + key}
-        try:
-            for _ in range(BODY_TRIES - 1):
-                with suppress(exceptions.IncompleteReadError, exceptions.ResponseStreamingError):
-                    return take(at)
-            return take(at)
-        except exceptions.ClientError as error:
-            if _status_of(error) == 404 and _code_of(error) != "NoSuchBucket":
-                return None
-            explained = self._explained(error, _part_of(key), key)
-            is_denied_here = isinstance(explained, S3Error) and explained.permission is not None
-            if is_denied_here and self._is_absent(key):
-                return None
-            raise explained from error
-        except exceptions.BotoCoreError as error:
-            raise _unreachable(error) from error
-
-    def _is_absent(self, key: str) -> bool:
-        """
-        Whether an object whose read was denied does not exist. Without permission to list the
-        whole bucket, S3 answers 403 in both cases; listing the key tells them apart.
-        """
-        try:
-            answer = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + key)
-            return all(found["Key"] != self.prefix + key for found in answer.get("Contents", ()))
-        except (exceptions.ClientError, exceptions.BotoCoreError):
-            return False
 
     @contextmanager
     def _explaining(self, operation: Operation, key: str) -> Iterator[None]:
         """
-        Turn errors of boto3 into those of the daemon.
+        Turn errors of boto3 into those that the daemon raises for the same failure.
         """
         try:
             yield
         except exceptions.ClientError as error:
             raise self._explained(error, operation, key) from error
-        except exceptions.BotoCoreError as error:
+        except (exceptions.BotoCoreError, ValueError) as error:
             raise _unreachable(error) from error
 
     def _explained(
         self, error: exceptions.ClientError, operation: Operation, key: str
     ) -> SidecarError:
-        """
-        Return the error that the daemon would raise for the same response.
-        """
-        said = error.response.get("Error", {})
-        answer = Answer(_status_of(error))
-        refusal = Refusal(_code_of(error), str(said.get("Message", "")), "")
+        status, code = _answer_of(error)
+        answer, message = Answer(status), error.response.get("Error", {}).get("Message", "")
+        refusal = Refusal(code, str(message), "")
         region = self._client.meta.region_name or ""
         request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
-        identity = self._identity() if is_denied(answer, refusal) else None
+        identity = None
+        if is_denied(answer, refusal):
+            with suppress(exceptions.BotoCoreError, exceptions.ClientError):
+                identity = whoami(self._session)["arn"]
         explained = explain(answer, refusal, request, identity)
         if isinstance(explained, SidecarError):
             return explained
         text = f"S3 rejected the request for {request.url} ({error})"
         return S3Error("client_error", text, ADVICE["client_error"])
 
-    def _identity(self) -> str | None:
-        try:
-            return str(whoami(self._session)["arn"])
-        except (exceptions.BotoCoreError, exceptions.ClientError):
-            return None
-
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
         text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
         with suppress(ValueError):
-            self._heard = parsedate_to_datetime(text), time.monotonic()
-
-
-def unsupported(store: Store) -> SidecarError:
-    """
-    Return the error for a store that does not obey conditions.
-    """
-    return SidecarError(
-        "store_unsupported",
-        f"the store of {store.url} has no conditional writes (If-Match, If-None-Match on PUT)",
-        "Without them, two publishers overwrite each other unseen, so nothing was made current. "
-        "Use Amazon S3, MinIO, Ceph, versitygw or another store that has them.",
-    )
+            self._ahead = parsedate_to_datetime(text) - datetime.now(UTC)
 
 
 def _pay(params: dict[str, Any], **_: object) -> None:
     params["headers"]["x-amz-request-payer"] = "requester"
 
 
-def _part_of(key: str) -> Operation:
-    if key == POINTER_KEY:
-        return "pointer"
-    return "bundle" if key.startswith(BUNDLE_FOLDER) else "manifest"
-
-
 def _unreachable(error: Exception) -> SidecarError:
     """
     Return the error of a request that received no response.
     """
-    reason = _reason_of(error)
-    if reason.startswith("credentials_"):
-        return CredentialsError(reason, _said(error))
-    return WireError(reason, _said(error))
+    kinds = {} if shows_a_header(error) else _REASONS  # then nothing was sent
+    found = (reason for kind, reason in kinds.items() if isinstance(error, kind))
+    reason = next(found, "") or classify(error)
+    # botocore keeps the cause but does not show it.
+    if reason == "endpoint_unreachable" and "resolve" in str(getattr(error, "kwargs", "")):
+        reason = "name_unresolved"
+    kind = CredentialsError if reason.startswith("credentials_") else WireError
+    return kind(reason, without_password(shown(error)))
 
 
-def _said(error: Exception) -> str:
+def _answer_of(error: exceptions.ClientError) -> tuple[int, str]:
     """
-    Return the error text, without the secrets that botocore quotes.
-    """
-    return without_password(shown(error))
-
-
-def _reason_of(error: Exception) -> str:
-    """
-    Return the reason that the daemon has for the same failure.
-    """
-    match error:
-        case _ if shows_a_header(error):  # an HTTPClientError, although nothing was sent
-            return classify(error)
-        case exceptions.ProxyConnectionError():
-            return "proxy_refused"
-        case exceptions.ConnectTimeoutError() | exceptions.ReadTimeoutError():
-            return "request_timeout"
-        case exceptions.EndpointConnectionError():
-            # botocore keeps the cause but does not show it.
-            cause = str(error.kwargs.get("error"))
-            return "name_unresolved" if "resolve" in cause else "endpoint_unreachable"
-        case exceptions.HTTPClientError() | exceptions.IncompleteReadError():
-            return "connection_lost"
-        case _:
-            return classify(error)
-
-
-def _status_of(error: exceptions.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code_of(error: exceptions.ClientError) -> str:
-    """
-    Return the error code of S3; empty if the response does not come from S3.
+    Return status and code of S3's answer; the code is empty if the response is not S3's.
 
     Without a code, botocore takes the status; the response to a HEAD never has one.
     """
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(error.response.get("Error", {}).get("Code", ""))
-    if error.operation_name == "HeadObject":
-        return "AccessDenied" if code == "403" else code
-    return "" if code.isdigit() else code
+    if error.operation_name == "HeadObject" and status == 403:
+        return status, "AccessDenied"
+    return status, "" if code.isdigit() else code

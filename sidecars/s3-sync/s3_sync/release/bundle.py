@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from stat import S_IFREG
 from typing import BinaryIO, NamedTuple
 
-from s3_sync.release.format import RATIO_LIMIT, File
+from s3_sync.release.format import HEADER_BYTES, RATIO_LIMIT, File
 from s3_sync.s3.refusals import ObjectError
 
 LEVEL = 6
@@ -22,9 +22,6 @@ UNIX = 3  # "version made by", for the modes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
 # The most to inflate at a time.
 BLOCK_BYTES = 1 << 20
-# Gaps up to this size are downloaded and discarded rather than requested around: a request costs
-# 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1 ms.
-GAP_BYTES = 64 << 10
 
 
 class FileContent(NamedTuple):
@@ -35,19 +32,6 @@ class FileContent(NamedTuple):
     path: str
     data: bytes
     is_executable: bool = False
-
-
-class Part(NamedTuple):
-    """
-    A file, and where it is in the bundle.
-    """
-
-    file: File
-    offset: int
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.file.stored_bytes
 
 
 def write_bundle(contents: Iterable[FileContent], out: BinaryIO) -> dict[str, File]:
@@ -66,35 +50,18 @@ def write_bundle(contents: Iterable[FileContent], out: BinaryIO) -> dict[str, Fi
 
 
 def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
-    data = content.data
-    info = zipfile.ZipInfo(content.path, EPOCH)
+    path, data, is_executable = content
+    info = zipfile.ZipInfo(path, EPOCH)
     info.create_system = UNIX
-    info.external_attr = (S_IFREG | (0o755 if content.is_executable else 0o644)) << 16
-    info.compress_type = zipfile.ZIP_DEFLATED if _is_worth(data) else zipfile.ZIP_STORED
-    bundle.writestr(info, data, compresslevel=LEVEL)
-    sha256 = hashlib.sha256(data).hexdigest()
-    return File(content.path, sha256, len(data), content.is_executable, info.compress_size)
-
-
-def _is_worth(data: bytes) -> bool:
-    """
-    Whether deflating makes it smaller, but not so much that a reader would refuse it.
-    """
+    info.external_attr = (S_IFREG | (0o755 if is_executable else 0o644)) << 16
+    # Stored if deflating makes it no smaller, or so small that a reader would refuse it.
     deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
-    return len(data) <= deflated_bytes * RATIO_LIMIT and deflated_bytes < len(data)
-
-
-def join(files: Iterable[File], offsets: Mapping[str, int]) -> list[list[Part]]:
-    """
-    Group files with stored bytes into requests, in the order of the bundle.
-    """
-    groups: list[list[Part]] = []
-    parts = (Part(file, offsets[file.path]) for file in files if file.stored_bytes)
-    for part in sorted(parts, key=lambda part: part.offset):
-        if not groups or part.offset - groups[-1][-1].end > GAP_BYTES:
-            groups.append([])
-        groups[-1].append(part)
-    return groups
+    is_worth = deflated_bytes < len(data) <= deflated_bytes * RATIO_LIMIT
+    info.compress_type = zipfile.ZIP_DEFLATED if is_worth else zipfile.ZIP_STORED
+    bundle.writestr(info, data, compresslevel=LEVEL)
+    offset = info.header_offset + HEADER_BYTES + len(path.encode())
+    sha256 = hashlib.sha256(data).hexdigest()
+    return File(path, sha256, len(data), is_executable, info.compress_size, offset)
 
 
 def bundle_corrupt(message: str) -> ObjectError:
@@ -121,9 +88,8 @@ class IncomingContent:
     def __init__(self, file: File, take: Callable[[bytes], object]) -> None:
         self._file = file
         self._give = take
-        self._inflater = (
-            zlib.decompressobj(-zlib.MAX_WBITS) if file.stored_bytes < file.size_bytes else None
-        )
+        is_deflated = file.stored_bytes < file.size_bytes
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if is_deflated else None
         self._digest = hashlib.sha256()
         self._size_bytes = 0
 

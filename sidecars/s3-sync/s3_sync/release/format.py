@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3_sync.digest import EXECUTABLE
-from s3_sync.keys import NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, refusal_of
+from s3_sync.keys import PATH_LIMIT_BYTES, refusal_of
 from s3_sync.revision import is_revision, revision_of
 from sidecar_runtime.errors import counted
+
+if TYPE_CHECKING:
+    from s3_sync.signature import Keys
 
 FORMAT = 3
 POINTER_KEY = "current.json"
@@ -32,8 +36,9 @@ FILE_LIMIT_BYTES = 256 << 20
 TOTAL_LIMIT_BYTES = 2 << 30
 MANIFEST_LIMIT_BYTES = 16 << 20
 INFLATED_LIMIT_BYTES = 32 << 20
-# A file has five commas; the rest is for names.
+# A file has five commas and one brace; the rest is for names.
 COMMAS_LIMIT = 6 * FILES_LIMIT
+BRACES_LIMIT = FILES_LIMIT + FILES_LIMIT // 2
 POINTER_LIMIT_BYTES = 64 << 10
 HISTORY_LIMIT = 20
 # The largest integer that every JSON parser keeps exactly.
@@ -51,16 +56,13 @@ NEVER_PART = {".git", "__pycache__"}
 MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HEX = re.compile(r"[0-9a-f]*")
-# The names of a file's fields in JSON.
+# The fields of a file in JSON, and their types.
 _ROW = ("path", "sha256", "size", "executable", "stored")
+_KINDS = (str, str, int, bool, int)
 _CONTROL = re.compile(r"[\x00-\x1f]")
-# In all paths together: what makes the quick check ask for the thorough one.
-_ODD = re.compile(
-    r"//|/\.\.?/|/\.s3-sync/|[\x01-\x1f]|\.pyc/|/__pycache__/|/\.git/"
-    r"|/\.airflow-bundle-manifest\.json/|/bundles/|/releases/|/pins/"
-)
-_BETWEEN = "/\0/"
+# Most paths, which need no closer look: too short for a name of ours.
+_PLAIN = re.compile(r"(?!.*(?:__pycache__|\.pyc))\w[\w.-]{,59}(?:/\w[\w.-]{,59}){,9}", re.ASCII)
+_LINE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
 _GZIP = 31
 
 
@@ -70,12 +72,19 @@ class Invalid(ValueError):
     """
 
 
+class Untrusted(Exception):
+    """
+    A pointer is not signed with a trusted key; the text says why.
+    """
+
+
 class File(NamedTuple):
     """
     One file of a release.
 
     Args:
         stored_bytes: If equal to `size_bytes`, stored unchanged; if less, a raw deflate stream.
+        offset: Where its stored bytes begin in the bundle.
     """
 
     path: str
@@ -83,6 +92,7 @@ class File(NamedTuple):
     size_bytes: int
     is_executable: bool
     stored_bytes: int
+    offset: int
 
     @property
     def etag(self) -> str:
@@ -90,6 +100,10 @@ class File(NamedTuple):
         A fingerprint of its content and its executable bit.
         """
         return f"{self.sha256}{EXECUTABLE}" if self.is_executable else self.sha256
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.stored_bytes
 
 
 class Origin(NamedTuple):
@@ -108,7 +122,8 @@ class Origin(NamedTuple):
     ci_url: str = ""
 
     def facts(self) -> dict[str, str]:
-        return {name: text for name, text in self._asdict().items() if text}
+        found = self._asdict().items()
+        return {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in found if text}
 
 
 class Checked(NamedTuple):
@@ -116,28 +131,21 @@ class Checked(NamedTuple):
     What a real Airflow found in the files before they were published.
 
     Args:
+        version: Of that Airflow.
         dag_ids: The ids of all DAGs that it loaded, sorted.
         files_not_loaded: How many files were not loaded, with errors that were allowed.
     """
 
-    airflow: str
-    at: datetime
-    dag_ids: tuple[str, ...] = ()
+    version: str
+    checked_at: str
+    dag_ids: Sequence[str] = ()
     files_not_loaded: int = 0
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "version": self.airflow,
-            "checked_at": time_text(self.at),
-            "dag_ids": list(self.dag_ids),
-            "files_not_loaded": self.files_not_loaded,
-        }
 
     def __str__(self) -> str:
         dags = counted(len(self.dag_ids), "DAG")
         if self.files_not_loaded:
             dags += f", {counted(self.files_not_loaded, 'file')} not loaded"
-        return f"Airflow {self.airflow} at {time_text(self.at)}: {dags}"
+        return f"Airflow {self.version} at {self.checked_at}: {dags}"
 
 
 class Manifest(NamedTuple):
@@ -153,23 +161,13 @@ class Manifest(NamedTuple):
     files: Mapping[str, File]
     bundle_sha256: str
     bundle_bytes: int
-    created_at: datetime
+    created_at: str
     origin: Origin = Origin()
     checked: Checked | None = None
 
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files.values())
-
-    def locate(self) -> dict[str, int]:
-        """
-        Return the offset of each file in the bundle.
-        """
-        offsets, end = {}, 0
-        for path, file in self.files.items():
-            offsets[path] = end + HEADER_BYTES + len(path.encode())
-            end = offsets[path] + file.stored_bytes
-        return offsets
 
 
 class Turn(NamedTuple):
@@ -178,27 +176,20 @@ class Turn(NamedTuple):
 
     Args:
         sequence: Higher than that of the turn before.
+        since: When it began, for people only.
         restores: After a rollback, the sequence of the restored turn; 0 after a publish.
         promoted_from: The place from which it was promoted, for people only; or empty.
     """
 
     revision: str
     sequence: int
-    since: datetime
+    since: str
     restores: int = 0
     promoted_from: str = ""
 
     def facts(self) -> dict[str, Any]:
-        more = {
-            "restores": self.restores,
-            "promoted_from": self.promoted_from[:PLACE_LIMIT_CHARACTERS],
-        }
-        return {
-            "version": self.revision,
-            "sequence": self.sequence,
-            "since": time_text(self.since),
-            **{name: found for name, found in more.items() if found},
-        }
+        names = ("version", "sequence", "since", "restores", "promoted_from")
+        return {name: found for name, found in zip(names, self, strict=True) if found}
 
 
 class Pointer(NamedTuple):
@@ -271,20 +262,11 @@ def write_manifest(manifest: Manifest) -> bytes:
         "format": FORMAT,
         "schema_version": 1,
         "version": manifest.revision,
-        "created_at": time_text(manifest.created_at),
-        "origin": _cut(manifest.origin),
-        **({"airflow": manifest.checked.facts()} if manifest.checked else {}),
+        "created_at": manifest.created_at,
+        "origin": manifest.origin.facts(),
+        **({"airflow": manifest.checked._asdict()} if manifest.checked else {}),
         "bundle": {"sha256": manifest.bundle_sha256, "size": manifest.bundle_bytes},
-        "files": [
-            {
-                "executable": file.is_executable,
-                "path": file.path,
-                "sha256": file.sha256,
-                "size": file.size_bytes,
-                "stored": file.stored_bytes,
-            }
-            for file in manifest.files.values()
-        ],
+        "files": [dict(zip(_ROW, file, strict=False)) for file in manifest.files.values()],
     }
     deflater = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
     text = json.dumps(facts, separators=(",", ":")).encode()
@@ -295,7 +277,7 @@ def write_pointer(pointer: Pointer) -> bytes:
     facts = {
         "format": FORMAT,
         **pointer.turn.facts(),
-        "origin": _cut(pointer.origin),
+        "origin": pointer.origin.facts(),
         "history": [turn.facts() for turn in pointer.history[:HISTORY_LIMIT]],
     }
     return json.dumps(facts, indent=1).encode() + b"\n"
@@ -303,10 +285,6 @@ def write_pointer(pointer: Pointer) -> bytes:
 
 def time_text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _cut(origin: Origin) -> dict[str, str]:
-    return {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in origin.facts().items()}
 
 
 # --- reading
@@ -326,49 +304,75 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     facts = _load(_inflate(data))
     if facts.get("schema_version") != 1:
         raise Invalid(f"its schema_version is {facts.get('schema_version')!r:.50}, not 1")
-    rows = _get(facts, "files", list)
-    if not 0 < len(rows) <= FILES_LIMIT or set(map(type, rows)) != {File}:
-        raise Invalid(f"it does not list 1 to {FILES_LIMIT} files, or one lacks a field")
-    _check_rows(rows)
-    found = revision_of(row[:4] for row in rows)
+    files = _read_files(_get(facts, "files", list), target_bytes)
+    found = revision_of(file[:4] for file in files.values())
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
-    files = {row.path: row for row in rows}
-    check_paths(list(files), target_bytes, count=len(rows))
     bundle = _get(facts, "bundle", dict)
-    manifest = Manifest(
-        found,
-        files,
-        _sha256(bundle, "sha256"),
-        _size(bundle, "size", 2 * TOTAL_LIMIT_BYTES),
-        _time(facts, "created_at"),
-        _origin(facts),
-        _checked(facts),
-    )
+    sha256, size = _get(bundle, "sha256", str), _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
+    if not _SHA256.fullmatch(sha256) or next(reversed(files.values())).end > size:
+        raise Invalid("the bundle has no digest, or ends before its last file")
+    created_at, checked = _text(facts, "created_at"), _checked(facts)
+    manifest = Manifest(found, files, sha256, size, created_at, _origin(facts), checked)
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
         raise Invalid(f"its files have {manifest.size_bytes} bytes; limit {TOTAL_LIMIT_BYTES}")
-    last = rows[-1]
-    if manifest.locate()[last.path] + last.stored_bytes > manifest.bundle_bytes:
-        raise Invalid("its files extend beyond the bundle")
     return manifest
 
 
-def parse_pointer(data: bytes) -> Pointer:
+def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
+    if not 0 < len(rows) <= FILES_LIMIT:
+        raise Invalid(f"it does not list 1 to {FILES_LIMIT} files")
+    files, end = {}, 0
+    for row in rows:
+        if type(row) is not tuple or tuple(map(type, row)) != _KINDS:
+            raise Invalid("a file lacks a field, or one has the wrong type")
+        path, sha256, size, is_executable, stored = row
+        if not _SHA256.fullmatch(sha256):
+            raise Invalid("sha256 of a file is not 64 hexadecimal digits")
+        if not 0 <= stored <= size <= min(FILE_LIMIT_BYTES, stored * RATIO_LIMIT):
+            raise Invalid(f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes")
+        if problem := problem_of(path, target_bytes):
+            raise Invalid(f"the path {path!r:.300} cannot become a file: {problem}")
+        offset = end + HEADER_BYTES + len(path.encode())
+        end = offset + stored
+        files[path] = File(path, sha256, size, is_executable, stored, offset)
+    if len(files) < len(rows) or sorted(files) != list(files):
+        raise Invalid("files are not sorted by path, or not unique")
+    # A folder's files follow its own name, if "/" is the first of all characters.
+    for path, after in pairwise(sorted(path.replace("/", "\0") for path in files)):
+        if after.startswith(f"{path}\0"):
+            raise Invalid(f"{path!r:.300} is both a file and a folder")
+    return files
+
+
+def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tuple[Pointer, str]:
     """
-    Read the JSON of a pointer, without its signature.
+    Verify and read a pointer; return it with the id of the key that signed it.
+
+    Args:
+        keys: The trusted keys; None if no signature is required: the id is then empty.
 
     Raises:
+        Untrusted: Its signature is missing, invalid, or not from one of the keys.
         Invalid: It is not a pointer; the text says why.
     """
+    found = _LINE.search(data)
+    body = data[: found.start() + 1] if found else data
+    signature = found[1].decode() if found else ""
+    signed_by = problem = ""
+    if keys is not None:
+        signed_by, problem = keys.judge(body, bucket, prefix, signature)
+    if problem:
+        raise Untrusted(problem)
     if len(data) > POINTER_LIMIT_BYTES:
         raise Invalid(f"it has {len(data)} bytes; the limit is {POINTER_LIMIT_BYTES}")
-    facts = _load(data)
+    facts = _load(body)
     history = tuple(map(_turn, _get(facts, "history", list)))
     pointer = Pointer(_turn(facts), _origin(facts), history)
     turns = [pointer.turn.sequence, *(turn.sequence for turn in history)]
     if len(history) > HISTORY_LIMIT or turns != sorted(set(turns), reverse=True):
         raise Invalid(f"history is not a list of at most {HISTORY_LIMIT} turns, newest first")
-    return pointer
+    return pointer, signed_by
 
 
 def is_left_out(path: str) -> bool:
@@ -384,59 +388,11 @@ def problem_of(path: str, target_bytes: int = 0) -> str:
     """
     Return why a path cannot become a file of a release; empty if it can.
     """
+    if len(path) + target_bytes < PATH_LIMIT_BYTES and _PLAIN.fullmatch(path):
+        return ""
     if _CONTROL.search(path):
         return "control_character"
     return refusal_of(path, target_bytes) or ("left_out" if is_left_out(path) else "")
-
-
-def check_paths(paths: Sequence[str], target_bytes: int, count: int) -> None:
-    """
-    Check that all paths can become files below one folder.
-
-    Args:
-        paths: Without duplicates.
-        count: How many there were with duplicates.
-
-    Raises:
-        Invalid: One of them cannot, or they are not sorted or not unique.
-    """
-    if not _are_plain(paths, target_bytes):
-        for path in paths:
-            if problem := problem_of(path, target_bytes):
-                raise Invalid(f"the path {path!r:.300} cannot become a file: {problem}")
-    if len(paths) < count or sorted(paths) != paths:
-        raise Invalid("files are not sorted by path, or not unique")
-    if clashes := _folders_of(paths).intersection(paths):
-        raise Invalid(f"{min(clashes)!r:.300} is both a file and a folder")
-
-
-def _are_plain(paths: Sequence[str], target_bytes: int) -> bool:
-    """
-    Whether a quick check of all paths together accepts them; it does for most releases.
-    """
-    joined = f"/{_BETWEEN.join(paths)}/"
-    try:
-        longest = max(map(len, joined.encode().split(b"\0"))) - 2
-    except UnicodeEncodeError:
-        return False
-    return (
-        joined.count("\0") == len(paths) - 1
-        and longest <= NAME_LIMIT_BYTES
-        and longest + target_bytes < PATH_LIMIT_BYTES
-        and not _ODD.search(joined)
-    )
-
-
-def _folders_of(paths: Iterable[str]) -> set[str]:
-    """
-    Return all parent folders of files.
-    """
-    folders: set[str] = set()
-    level = {path.rpartition("/")[0] for path in paths}
-    while level := {folder for folder in level if folder} - folders:
-        folders |= level
-        level = {folder.rpartition("/")[0] for folder in level}
-    return folders
 
 
 def _inflate(data: bytes) -> bytes:
@@ -460,22 +416,11 @@ def _load(data: bytes) -> dict[str, Any]:
     """
     if not data.isascii():  # one character beyond the BMP would take four bytes for each character
         raise Invalid("it contains characters that are not ASCII")
-    if data.count(b",") + data.count(b"[") > COMMAS_LIMIT:
-        raise Invalid(f"it contains more than {COMMAS_LIMIT} commas and lists")
-    left = FILES_LIMIT + FIELDS_LIMIT
-
-    def take(pairs: list[tuple[str, Any]]) -> Any:
-        nonlocal left
-        left -= 1
-        found = dict(pairs) if len(pairs) <= FIELDS_LIMIT and left > 0 else {}
-        if len(found) < len(pairs) or left <= 0:
-            raise Invalid("an object has a duplicate name, or there are too many")
-        row = tuple(map(found.get, _ROW))
-        return found if None in row else File._make(row)
-
+    if data.count(b",") + data.count(b"[") > COMMAS_LIMIT or data.count(b"{") > BRACES_LIMIT:
+        raise Invalid(f"it contains more than {COMMAS_LIMIT} commas and lists, or too many objects")
     try:
         facts = json.loads(
-            data.decode("ascii"), object_pairs_hook=take, parse_constant=_refuse_constant
+            data.decode("ascii"), object_pairs_hook=_object, parse_constant=_refuse_constant
         )
     except Invalid:
         raise
@@ -488,25 +433,19 @@ def _load(data: bytes) -> dict[str, Any]:
     return facts
 
 
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    """
+    Return an object; that of a file as a tuple, which is half as large.
+    """
+    found = dict(pairs[:FIELDS_LIMIT])
+    if len(found) < len(pairs):
+        raise Invalid("an object has a duplicate name, or too many")
+    row = tuple(map(found.get, _ROW))
+    return found if None in row else row
+
+
 def _refuse_constant(text: str) -> None:
     raise Invalid(f"{text} is not a number")
-
-
-def _check_rows(rows: Sequence[File]) -> None:
-    """
-    Check the fields of all files together, which takes a third of the time.
-    """
-    kinds = (str, str, int, bool, int)
-    columns = list(zip(*rows, strict=True))
-    for name, kind, column in zip(File._fields, kinds, columns, strict=True):
-        if set(map(type, column)) != {kind}:
-            raise Invalid(f"{name} of a file is missing or has the wrong type")
-    _, digests, sizes, _, stored = columns
-    if set(map(len, digests)) != {64} or not _HEX.fullmatch("".join(digests)):
-        raise Invalid("sha256 of a file is not 64 hexadecimal digits")
-    for size, kept in zip(sizes, stored, strict=True):
-        if not 0 <= kept <= size <= min(FILE_LIMIT_BYTES, kept * RATIO_LIMIT):
-            raise Invalid(f"a file of {size!s:.24} bytes cannot have {kept!s:.24} stored bytes")
 
 
 def _turn(facts: Any) -> Turn:
@@ -515,36 +454,34 @@ def _turn(facts: Any) -> Turn:
     revision = _get(facts, "version", str)
     if not is_revision(revision):
         raise Invalid(f"{revision!r:.100} is not the id of a release")
-    sequence = _size(facts, "sequence", SEQUENCE_LIMIT)
-    restores = _size(facts, "restores", sequence - 1) if "restores" in facts else 0
-    return Turn(revision, sequence, _time(facts, "since"), restores, _text(facts, "promoted_from"))
+    sequence = _number(facts, "sequence", SEQUENCE_LIMIT)
+    restores = _number(facts, "restores", sequence - 1) if "restores" in facts else 0
+    return Turn(revision, sequence, _text(facts, "since"), restores, _text(facts, "promoted_from"))
+
+
+# What is only for people is ignored if it is malformed, not refused.
 
 
 def _origin(facts: Mapping[str, Any]) -> Origin:
-    """
-    Read the origin. It is only for people, so malformed fields are ignored, not refused.
-    """
     found = facts.get("origin")
     if type(found) is not dict:
         return Origin()
-    return Origin(**{name: _text(found, name) for name in Origin._fields})
+    return Origin(*(_text(found, name) for name in Origin._fields))
 
 
 def _checked(facts: Mapping[str, Any]) -> Checked | None:
-    """
-    Read what Airflow found. It is only for people: if malformed, it is ignored.
-    """
     found = facts.get("airflow")
-    try:
-        if type(found) is not dict:
-            return None
-        ids = _get(found, "dag_ids", list)
-        if any(type(one) is not str for one in ids):
-            return None
-        missing = _size(found, "files_not_loaded", FILES_LIMIT, least=0)
-        return Checked(_text(found, "version"), _time(found, "checked_at"), tuple(ids), missing)
-    except Invalid:
+    if type(found) is not dict:
         return None
+    ids, missing = found.get("dag_ids"), found.get("files_not_loaded")
+    if type(ids) is not list or type(missing) is not int or {str} != {str, *map(type, ids)}:
+        return None
+    return Checked(_text(found, "version"), _text(found, "checked_at"), ids, missing)
+
+
+def _text(facts: Mapping[str, Any], name: str) -> str:
+    found = facts.get(name)
+    return found[:TEXT_LIMIT_CHARACTERS] if type(found) is str else ""
 
 
 def _get(facts: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
@@ -554,30 +491,8 @@ def _get(facts: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     return found
 
 
-def _sha256(facts: Mapping[str, Any], name: str) -> str:
-    digest: str = _get(facts, name, str)
-    if not _SHA256.fullmatch(digest):
-        raise Invalid(f"{name} is not 64 hexadecimal digits")
-    return digest
-
-
-def _size(facts: Mapping[str, Any], name: str, limit: int, least: int = 1) -> int:
-    size: int = _get(facts, name, int)
-    if not least <= size <= limit:
-        raise Invalid(f"{name} is {size!s:.24}, not {least} to {limit}")
-    return size
-
-
-def _time(facts: Mapping[str, Any], name: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(_get(facts, name, str))
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise Invalid(f"{name} is not a time") from error
-    raise Invalid(f"{name} is a time without an offset")
-
-
-def _text(facts: Mapping[str, Any], name: str) -> str:
-    found = facts.get(name)
-    return found[:TEXT_LIMIT_CHARACTERS] if type(found) is str else ""
+def _number(facts: Mapping[str, Any], name: str, limit: int) -> int:
+    number: int = _get(facts, name, int)
+    if not 1 <= number <= limit:
+        raise Invalid(f"{name} is {number!s:.24}, not 1 to {limit}")
+    return number

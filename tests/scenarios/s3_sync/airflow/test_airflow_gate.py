@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
+from s3_sync.publisher.folder import Parcel
 from s3_sync.publisher.gate import Airflow, Refused, Verdict, judge
-from s3_sync.publisher.parcel import Parcel
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding

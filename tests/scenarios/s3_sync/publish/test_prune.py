@@ -11,7 +11,7 @@ import pytest
 
 from s3_sync.release.format import bundle_key, manifest_key
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.publish.test_publish_kill import Bucket
+from tests.scenarios.s3_sync.publish.test_publish_stop import Bucket
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import PREFIX, Publishing, read_release, write_files

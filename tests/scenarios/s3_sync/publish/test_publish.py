@@ -1,9 +1,5 @@
 """The publisher's commands on real servers, with and without conditional writes."""
 
-import contextlib
-import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -146,16 +142,6 @@ def test_prints_a_readable_summary_of_a_publish(place: Place) -> None:
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
 
-def test_publishes_when_stdout_cannot_encode_a_file_name(on_moto: Place) -> None:
-    write_files(on_moto.dags, {"a.py": b"", "\u00dcbung~": b""})
-
-    publisher = on_moto.publisher_with(PYTHONIOENCODING="ascii")
-    ran = publisher.run("publish", on_moto.dags, stdout=subprocess.PIPE)
-
-    assert (0, "") == (ran.code, ran.err)
-    assert "\\xdcbung~" in ran.out and "Published" in ran.out
-
-
 def test_reports_the_publish_on_stderr_when_stdout_is_full(on_moto: Place) -> None:
     write_files(on_moto.dags, A)
 
@@ -167,39 +153,6 @@ def test_reports_the_publish_on_stderr_when_stdout_is_full(on_moto: Place) -> No
     assert A == on_moto.current()
 
 
-def test_publishes_when_stdout_is_a_closed_pipe(on_moto: Place) -> None:
-    write_files(on_moto.dags, A)
-    read, write = os.pipe()
-    os.close(read)
-
-    with os.fdopen(write, "w") as broken:
-        ran = on_moto.publisher.run("publish", on_moto.dags, stdout=broken)
-
-    assert (0, "") == (ran.code, ran.err)
-    assert A == on_moto.current()
-
-
-def test_concurrent_publishers_leave_a_complete_release_and_losers_fail(place: Place) -> None:
-    place.publish({"before.py": b""})
-    folders = [
-        write_files(place.dags.with_name(f"dags-{number}"), {"a.py": b"%d" % number})
-        for number in range(3)
-    ]
-
-    processes = [place.publisher.start("publish", folder, "--output", "json") for folder in folders]
-    answers = [process.communicate(timeout=120) for process in processes]
-
-    codes = [process.returncode for process in processes]
-    facts = [json.loads(out) for out, _ in answers]
-    winners = [number for number, code in enumerate(codes) if code == 0]
-    assert winners, answers
-    assert place.current() in [{"a.py": b"%d" % number} for number in winners]
-    for code, told in zip(codes, facts, strict=True):
-        if code:
-            assert (3, "publish_conflict") == (code, told["reason"])
-            assert "meanwhile" in told["error"]
-
-
 def test_escapes_control_characters_in_names_and_messages(on_moto: Place) -> None:
     on_moto.publish(A, "--message", "\x1b]0;owned\x07 red \u202e")
     (on_moto.dags / "bad\x1b[31m").symlink_to("/etc/passwd")
@@ -209,20 +162,3 @@ def test_escapes_control_characters_in_names_and_messages(on_moto: Place) -> Non
 
     assert "owned" in listed and "bad" in refused
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", listed + refused)
-
-
-def test_shows_progress_on_a_terminal_and_clears_it_at_the_end(on_moto: Place) -> None:
-    write_files(on_moto.dags, {f"{number}.py": b"print()\n" * number for number in range(30)})
-    ours, theirs = pty.openpty()
-
-    ran = on_moto.publisher.run("publish", on_moto.dags, "--output", "json", stderr=theirs)
-    os.close(theirs)
-    shown = ""
-    with contextlib.suppress(OSError):  # the other end is closed: everything was read
-        while block := os.read(ours, 1 << 16):
-            shown += block.decode()
-    os.close(ours)
-
-    assert "published" == ran.facts()["result"]
-    assert "Reading files: 100 %" in shown and "Uploading: 100 %" in shown
-    assert shown.endswith("\r\x1b[K")

@@ -71,9 +71,7 @@ def airflow(on_moto: Place, tmp_path: Path) -> Publishing:
     return on_moto.publisher_with(PATH=f"{tmp_path}/bin:/usr/bin:/bin")
 
 
-def test_prints_stores_and_compares_the_dags_that_airflow_found(
-    on_moto: Place, airflow: Publishing
-) -> None:
+def test_prints_and_stores_the_dags_that_airflow_found(on_moto: Place, airflow: Publishing) -> None:
     gate = ("--gate", "airflow")
     first = airflow.succeed("publish", write_files(on_moto.dags, {"a.py": b"", "b.py": b""}), *gate)
     second = airflow.run("publish", write_files(on_moto.dags, {"b.py": b"", "c.py": b""}), *gate)
@@ -86,9 +84,6 @@ def test_prints_stores_and_compares_the_dags_that_airflow_found(
     assert second.code == 0, second
     lines = second.out.splitlines()
     assert lines[0].startswith("Checked with Airflow 3.3.2 at ") and lines[0].endswith(": 2 DAGs")
-    listed = ["DAGs: 1 added, 1 removed", "  + c", "  - a"]
-    assert listed == lines[-4:-1]
-    assert listed == airflow.run("diff", "previous", "current").out.splitlines()[-3:]
     newest, oldest = airflow.succeed("releases")["releases"]
     assert (["b", "c"], ["a", "b"]) == (newest["airflow"]["dag_ids"], oldest["airflow"]["dag_ids"])
     prd = f"s3://{on_moto.bucket}/prd"
@@ -116,17 +111,3 @@ def test_airflow_gate_refuses_a_missing_package_unless_it_is_allowed(
     assert allowed.code == 0, allowed
     assert f"  allowed: {said}" in allowed.out
     assert "1 DAG, 1 file not loaded" in allowed.out
-
-
-@pytest.mark.parametrize("link", [True, False])
-def test_rejects_an_invalid_folder_before_airflow_runs(
-    on_moto: Place, airflow: Publishing, link: bool
-) -> None:
-    write_files(on_moto.dags, {})
-    if link:
-        (on_moto.dags / "kill.py").symlink_to("/etc/hostname")
-
-    ran = airflow.run("publish", on_moto.dags, "--gate", "airflow")
-
-    assert 2 == ran.code
-    assert ("to a path outside the folder" if link else "no files to release") in ran.err

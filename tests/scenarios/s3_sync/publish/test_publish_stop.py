@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.publish.test_publish_kill import NEW, OLD, Bucket
+from tests.support.aws.writable_s3 import WritableS3
 from tests.support.http.faults import hang
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
@@ -29,6 +29,46 @@ from tests.support.s3_sync.publishing import (
 from tests.support.s3_sync.releases import AT, make_release
 from tests.support.s3_sync.shelf import is_manifest
 from tests.support.waiting import wait_until
+
+# The requests of a publish.
+REQUESTS = [
+    "GET current.json",
+    "GET releases",
+    "GET releases",
+    "HEAD bundles",
+    "PUT bundles",
+    "PUT releases",
+    "PUT releases",
+    "GET releases",
+    "PUT releases",
+    "PUT current.json",
+    "GET releases",
+    "HEAD bundles",
+]
+OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
+NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
+
+
+class Bucket(WritableS3):
+    """A bucket that checks all its releases after every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[dict[str, bytes]] = []
+        self.problems: list[Exception] = []
+        self.on_write = self._look
+
+    def bodies(self) -> dict[str, bytes]:
+        return {key: stored.body for key, stored in self.objects.items()}
+
+    def _look(self) -> None:
+        try:
+            check_every_release(self.bodies())
+            if "dags/current.json" in self.objects:
+                self.shown.append(read_release(self.bodies()))
+        except (AssertionError, KeyError, ValueError) as problem:
+            self.problems.append(problem)
+
 
 OTHER = {"other.py": b"print('other')\n"}
 OLD_REVISION = make_release(OLD).revision
@@ -120,6 +160,15 @@ def bucket() -> Iterator[Bucket]:
         yield bucket
         assert [] == bucket.problems
         assert all(files in (OLD, NEW) for files in bucket.shown)
+
+
+def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put_all(make_release(OLD).objects(), PREFIX, at=AT)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
+
+    asked = [f"{request.method} {request.path.split('/')[3]}" for request in bucket.requests]
+    assert REQUESTS == asked
 
 
 @pytest.mark.parametrize("name", DEEDS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s3_sync.release.format import POINTER_KEY, parse_pointer
+from s3_sync.release.format import POINTER_KEY, read_pointer
 from tests.conftest import Counts
 from tests.support.aws.s3_refusals import signed_by
 from tests.support.aws.writable_s3 import WritableS3
@@ -66,7 +66,7 @@ class Turnstile:
     def _look(self) -> None:
         bodies = bodies_of(self.server)
         check_every_release(bodies)
-        revision = parse_pointer(bodies[PREFIX + POINTER_KEY]).revision
+        revision = read_pointer(bodies[PREFIX + POINTER_KEY], None, "", "")[0].revision
         if [revision] != self.turns[-1:]:
             self.turns.append(revision)
 
@@ -95,7 +95,7 @@ def test_a_publisher_that_reports_success_has_published(
         before, *turns = turnstile.turns
         revisions = {one["revision"] for one in told}
         bodies = bodies_of(server)
-        pointer = parse_pointer(bodies[PREFIX + POINTER_KEY])
+        pointer = read_pointer(bodies[PREFIX + POINTER_KEY], None, "", "")[0]
         assert pointer.revision in revisions <= set(turns)
         assert pointer.revision == make_release(read_release(bodies)).revision
         history = [turn.revision for turn in (pointer.turn, *pointer.history)]
@@ -117,7 +117,10 @@ def publish_at_once(turnstile: Turnstile, folder: Path, seed: int) -> dict[str, 
         processes[name] = publishing.start("publish", files, "--output", "json")
     try:
         turnstile.run(processes)
-        return {name: json.loads(one.communicate()[0]) for name, one in processes.items()}
+        answers = {name: json.loads(one.communicate()[0]) for name, one in processes.items()}
+        for name, answer in answers.items():
+            assert processes[name].returncode == (0 if answer["result"] == "published" else 3)
+        return answers
     finally:
         for process in processes.values():
             process.kill()

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 
 from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.airflow.asking import STORE, ask, asked, kept
-from tests.support.aws.fake_s3 import FakeS3, error, is_get
+from tests.support.airflow.asking import STORE, asked, kept
+from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
 from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import ABSENT, Release
@@ -119,18 +118,6 @@ def test_reports_a_source_failure_and_provides_the_release_after_recovery(
     assert files_of(0) == published(store / releases[0].revision)
 
 
-def test_keeps_the_most_recently_used_requested_releases(
-    store: Path, begin: Begin, releases: list[Release]
-) -> None:
-    daemon = begin(S3_SYNC_KEEP_REQUESTED="2")
-    for release in releases[:4]:
-        asked(store, release.revision)
-
-    daemon.sync()
-
-    assert {release.revision for release in (*releases[2:4], releases[5])} == kept(store)
-
-
 DAMAGE: dict[str, Callable[[Shelf, Release], None]] = {
     "manifest": lambda shelf, current: shelf.remove(manifest_key(current.revision)),
     "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.bundle_sha256)),
@@ -157,35 +144,6 @@ UNREADABLE = {
     "denied": error(403, "AccessDenied"),
     "key disabled": error(400, "KMS.DisabledException"),
 }
-
-
-@pytest.mark.parametrize("refusal", UNREADABLE)
-def test_provides_an_older_release_although_the_bundle_of_the_current_one_is_unreadable(
-    s3: FakeS3, shelf: Shelf, begin: Begin, store: Path, releases: list[Release], refusal: str
-) -> None:
-    daemon = begin()
-    new = shelf.publish(files_of(6))
-    s3.inject(UNREADABLE[refusal], is_get(bundle_key(new.manifest.bundle_sha256)))
-    daemon.sighup()
-    daemon.wait_for_event("cycle_failed")
-
-    asked(store, releases[1].revision)
-
-    assert {releases[1].revision, releases[5].revision} == kept(store)
-    daemon.sighup()  # the failure of the current release is still reported
-    assert daemon.wait_for_event("cycle_failed")
-
-
-def test_a_new_pod_gets_an_older_release_although_its_gate_gives_no_verdict(
-    start: StartDaemon, store: Path, releases: list[Release]
-) -> None:
-    gate = {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": "/bin/sh -c 'exit 75'"}
-    daemon = start(SETTINGS | gate)
-    daemon.wait_for_event("cycle_failed")
-
-    asked(store, releases[1].revision)
-
-    assert {releases[1].revision} <= kept(store)
 
 
 def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
@@ -237,20 +195,6 @@ def test_keeps_a_release_in_use_and_prunes_it_afterwards(
     assert {releases[n].revision for n in (1, 5)} == kept(store)
 
 
-def test_keeps_a_previously_published_release_while_it_is_in_use(
-    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release]
-) -> None:
-    daemon = begin()
-    with in_use(target / "current"):
-        for number in (6, 7):
-            shelf.publish(files_of(number))
-            daemon.sync()
-        assert files_of(5) == published(store / releases[5].revision)
-
-    daemon.sync()
-    assert {(target / "current").readlink().name} == kept(store)
-
-
 @pytest.mark.parametrize("number", [0, 5])
 def test_publishes_a_release_that_was_requested_before(
     shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release], number: int
@@ -285,31 +229,6 @@ def test_provides_a_requested_release_after_a_kill_during_its_download(
     assert [] == [name for name in os.listdir(store) if name.startswith(".")]
 
 
-def test_keeps_requested_releases_across_a_restart(
-    store: Path, begin: Begin, releases: list[Release]
-) -> None:
-    daemon = begin()
-    asked(store, releases[2].revision)
-    daemon.kill()
-    with pytest.raises(OSError, match="refused"):
-        ask(store, f"/revisions/{releases[2].revision}")
-
-    daemon = begin()
-    daemon.sync()
-    assert {releases[2].revision, releases[5].revision} == kept(store)
-    assert 200 == ask(store, f"/revisions/{releases[2].revision}")[0]
-
-
-def test_recreates_the_socket_after_the_volume_is_wiped(
-    target: Path, store: Path, begin: Begin, releases: list[Release]
-) -> None:
-    daemon = begin()
-    subprocess.run(["rm", "-r", target], check=True)
-    daemon.sync()
-
-    assert 200 == asked(store, releases[3].revision)[0]
-
-
 def test_any_user_can_connect_but_only_owner_and_group_can_replace_the_socket(
     store: Path, begin: Begin
 ) -> None:
@@ -342,22 +261,4 @@ def test_drops_requested_releases_to_make_room_on_a_full_volume(
             asked(store, made[2].revision)
 
         assert daemon.find_events("requested_revisions_removed")
-        daemon.kill()
-
-
-def test_answers_a_request_with_an_error_while_the_volume_stays_full(
-    shelf: Shelf, start: StartDaemon, tmp_path: Path
-) -> None:
-    """A 202 would promise a release that cannot arrive until there is room."""
-    old, _ = (shelf.publish({"a.py": f"{number}\n".encode()}) for number in range(2))
-    with small_volume(tmp_path / "small", "1m") as volume:
-        daemon = start(SETTINGS, target=volume / "dags").until_synced()
-        shelf.publish({f"{n}.py": os.urandom(30_000) for n in range(60)})
-        daemon.sighup()
-        daemon.wait_for_event("cycle_failed", reason="target_full")
-
-        store = volume / "dags" / STORE
-        status, said = asked(store, old.revision, lambda status: status not in (200, 202))
-
-        assert (503, "request_in_outage") == (status, said["reason"])
         daemon.kill()

@@ -10,6 +10,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
+from tests.support.http.faults import replace_body
 from tests.support.http.loopback import Request
 from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
 from tests.support.s3_sync.snapshots import consumed
@@ -71,6 +72,24 @@ def test_an_empty_volume_costs_three_requests_and_each_poll_one(
     assert {"pointer": 10, "manifest": 0, "bundle": 0} == parts(s3.requests)
     assert all("if-none-match" in request.headers for request in s3.requests)
     assert FILES == consumed(target)
+
+
+def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
+    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
+) -> None:
+    daemon, good = begin(INTERVAL="0.2").until_synced(), shelf.current
+    assert good is not None
+    s3.inject(replace_body(lambda _: b"{}"), is_manifest)
+    shelf.publish({"a.py": b"bad\n"})
+    waits: list[float] = []
+    while len(waits) < 6:  # the backoff alone would be up to twelve seconds
+        seen = len(daemon.events)
+        waits.append(daemon.wait_for_event("cycle_failed", 60, seen)["retry_in_seconds"])
+    assert {0.2} == set(waits)
+
+    shelf.point_to(good)
+
+    assert "unchanged" == daemon.sync()["result"] and FILES == consumed(target)
 
 
 # --- pins
