@@ -20,8 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
-from bench.pages.page import Plot, Section, deliver
-from bench.pages.report import machine, seconds, table, times, version_of
+from bench.report import Section, deliver, machine, seconds, table, times, version_of
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow.databases import Database, Postgres, missing_programs
@@ -226,10 +225,8 @@ class Bench:
             for what, (ours, theirs) in best.items()
         ]
         costs = table(["", OURS, "peer", "", "relative"], rows)
-        bars = {what: {OURS: ours, "Airflow": theirs} for what, (ours, theirs) in best.items()}
-        title = "CPU beside Airflow's own command (logarithmic)"
         parts = {"machine": machine(versions), "costs": costs}
-        return Section(OURS, parts, outcomes, [Plot("hour", title, bars)])
+        return Section(OURS, parts, outcomes)
 
 
 def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[str]]]:

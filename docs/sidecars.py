@@ -19,7 +19,7 @@ class Documented:
     A sidecar: its folder and package, and the code that its generated documentation comes from.
 
     Args:
-        metrics_class: The name of the class of its metrics.
+        metrics_class: The module and the class of its metrics.
         first: The settings of the published example, with which the tables begin.
     """
 
@@ -43,7 +43,7 @@ class Documented:
 
     @property
     def metrics(self) -> Callable[[str, str], Metrics]:
-        found: Callable[[str, str], Metrics] = self._of("metrics", self.metrics_class)
+        found: Callable[[str, str], Metrics] = self._of(*self.metrics_class.split(":"))
         return found
 
     @property
@@ -55,11 +55,12 @@ class Documented:
         return getattr(import_module(f"{self.package}.{module}"), name)
 
 
+EXAMPLE = ("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL")
 SIDECARS = (
+    Documented("s3-sync", "s3_sync", "metrics:SyncMetrics", EXAMPLE),
     Documented(
-        "s3-sync", "s3_sync", "SyncMetrics", ("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL")
+        "kerberos", "kerberos_sidecar", "account:KerberosMetrics", ("INTERVAL", "KRB5_CONFIG")
     ),
-    Documented("kerberos", "kerberos_sidecar", "KerberosMetrics", ("INTERVAL", "KRB5_CONFIG")),
-    Documented("sync-perm", "sync_perm", "PermMetrics", ("INTERVAL",)),
-    Documented("git-sync-wrapper", "git_sync_wrapper", "WrapperMetrics"),
+    Documented("sync-perm", "sync_perm", "status:PermMetrics", ("INTERVAL",)),
+    Documented("git-sync-wrapper", "git_sync_wrapper", "metrics:WrapperMetrics"),
 )

@@ -14,20 +14,15 @@ from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.logins import PINNED_HOSTS
 from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.publish import LOCK
 from git_sync_wrapper.reasons import LOGIN, failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, join
-from git_sync_wrapper.snapshot import STORE, look, pointers_of
+from git_sync_wrapper.snapshot import look, pointers_of
 from sidecar_runtime import __version__, logs, proxies
-from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
+from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.checks import try_gate
-from sidecar_runtime.checks import try_folder
-from sidecar_runtime.volume.files import explained
-from sidecar_runtime.volume.files import nearest_folder
-from sidecar_runtime.volume.lock import find_holder
+from sidecar_runtime.volume.files import explained, nearest_folder
 
 # From 4.8 on, git-sync runs `git config list`.
 NEW_GIT_SYNC, NEW_GIT = (4, 8), (2, 46)
@@ -52,7 +47,6 @@ def run(
     except SidecarError as error:
         return exit_code([fail("settings", error)])
     fence = Fence()
-    holder = find_holder(LOCK, os.path.join(options.root, STORE))
     try:
         results = [
             check_programs(parts.engine, fence),
@@ -60,11 +54,9 @@ def run(
             check_remote(parts, environ, fence),
             check_root(options),
         ]
-        if holder:
-            say("ok", "", f"lock holder: pid {holder.get('pid')} on {holder.get('host')}")
         results.append(try_gate(parts.gate, settings.gate, parts.logins.folder, fence))
         bind = settings.http_bind
-        return exit_code([*results, daemon("git-sync-wrapper", options.source, bind, holder)])
+        return exit_code([*results, daemon("git-sync-wrapper", options.source, bind)])
     finally:
         parts.logins.close()
 
@@ -137,7 +129,7 @@ def _ask(parts: Parts, environ: Mapping[str, str], fence: Fence) -> str:
             raise
     above = nearest_folder(options.root)
     with (
-        explained(f"cannot write to {above}", above),
+        explained(f"cannot write to {above}"),
         tempfile.TemporaryDirectory(dir=above, prefix=".check-") as folder,
     ):
         engine = Engine(settings.git_sync, options, environ, parts.git, f"{folder}/root")

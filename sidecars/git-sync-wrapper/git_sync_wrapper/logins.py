@@ -26,10 +26,10 @@ from git_sync_wrapper.options import Options, split_url
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import PREFIX, Settings
 from sidecar_runtime import proxies
+from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.volume.files import read_file, write_file
 
 if TYPE_CHECKING:

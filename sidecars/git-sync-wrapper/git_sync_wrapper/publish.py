@@ -18,14 +18,24 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import RECORD, STORE, Published
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.errors import counted
-from sidecar_runtime.volume.files import LINK_ADVICE, explained
-from sidecar_runtime.volume.files import free_bytes, free_inodes, read_facts, write_file
-from sidecar_runtime.volume.snapshots import Snapshots, aside_name
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.files import (
+    LINK_ADVICE,
+    explained,
+    free_bytes,
+    free_inodes,
+    read_facts,
+    write_file,
+)
+from sidecar_runtime.volume.snapshots import (
+    FOLDER_FLAGS,
+    FOLDER_MODE,
+    Snapshots,
+    aside_name,
+    remove_tree,
+)
 
 LOCK = "lock"
 LIST = ".files"
@@ -168,7 +178,7 @@ class Volume:
         name = aside_name(commit)
         shown = self.snapshots.current()
         path = os.path.join(self.root, STORE, name)
-        with explained(f"cannot make a snapshot of {commit}", self.root), ExitStack() as stack:
+        with explained(f"cannot make a snapshot of {commit}"), ExitStack() as stack:
             with fence:
                 os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
             try:

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
 from git_sync_wrapper.options import Options
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.errors import json_text, printable
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import FACTS_BYTES, read_facts, read_file, stat_in, write_file
 from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, link_file
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar_runtime import child
+from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.child import PrivateFolder, parent_folder
 from sync_perm.compare import Item, Permission
 from sync_perm.config import Address, AirflowConfig, name
 from sync_perm.reasons import failure

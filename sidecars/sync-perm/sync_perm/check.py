@@ -12,9 +12,15 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
-from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, EXIT_SETTINGS, SidecarError
+from sidecar_runtime.errors import (
+    EXIT_DONE,
+    EXIT_GAVE_UP,
+    EXIT_SETTINGS,
+    SidecarError,
+    counted,
+    printable,
+)
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.errors import counted, printable
 from sync_perm.airflow import Airflow, Portion
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.config import Address, Source

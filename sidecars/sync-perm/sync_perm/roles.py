@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.errors import SidecarError, printable
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.errors import printable
 from sync_perm.compare import (
     ADMIN,
     DEFAULT_ROLES,

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar_runtime.health import Readiness
+from sidecar_runtime.health import Names, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.health import Names
 from sync_perm.compare import KINDS, Difference, Failure
 from sync_perm.reasons import OF_DAGS
 from sync_perm.roles import RoleFile

@@ -131,9 +131,7 @@ class ReleaseSource:
             SidecarError: It does not exist, or cannot be read.
         """
         with self._bundle(state.detail) as key:
-            await self._client.get(
-                Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}), receiver
-            )
+            await self._client.get(Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}), receiver)
 
     def earlier(self) -> list[str]:
         """
