@@ -137,18 +137,6 @@ def test_exactly_the_exit_codes_are_documented(sidecar: Documented) -> None:
     assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
 
 
-def test_every_claim_of_support_links_its_test_or_states_that_it_has_none() -> None:
-    text = (ROOT / "docs/reference/support.md").read_text()
-    bodies = re.findall(r"^\|[-|]+\|\n((?:\|.+\|\n)+)", text, re.MULTILINE)
-    rows = [row.strip("| ").split(" | ")[1:] for body in bodies for row in body.splitlines()]
-    none = ("not tested", "does not apply", "has no bundles")
-
-    cells = [cell for row in rows for cell in row]
-    assert [] == [
-        cell for cell in cells if "](../../tests/" not in cell and not cell.startswith(none)
-    ]
-
-
 def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -> None:
     projects = [*ROOT.glob("sidecars/*/pyproject.toml"), *ROOT.glob("[ar]*/pyproject.toml")]
     (released, *_) = re.findall(
