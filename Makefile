@@ -52,8 +52,9 @@ help: ## list the targets
 # First steps
 
 .PHONY: demo
-demo: setup ## run the sidecars against an S3 server, a KDC and a git server
-	@$(BIN)/python -m demo
+demo: ## run the sidecars against an S3 server, a KDC and a git server; as root on Debian it installs what they need
+	$(call prepare,$@)
+	@GIT_SYNC_BIN=$$(scripts/git-sync) $(BIN)/python -m demo
 
 .PHONY: demo-airflow
 demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs (AIRFLOW=3: only one)
@@ -71,7 +72,7 @@ setup: ## create or update .venv from the lock, with wheels only; quick if nothi
 	@scripts/environment
 
 .PHONY: setup-test
-setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, a browser, podman
+setup-test: ## install the packages for tests and images (Debian, root): servers, a compiler, podman
 	$(call prepare,test images)
 
 .PHONY: lock
@@ -127,10 +128,6 @@ test/chart $(SIDECARS:%=test/%): test/%: ## run the tests of the values, or of o
 test-full: ## run the tests of make test and the slow ones, with full counts
 	$(call prepare,test test-full demo-airflow)
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
-
-.PHONY: verify-aws
-verify-aws: setup ## check S3, KMS, IAM, ECR and CodeCommit in a real account, then clean up (BUCKET=… KMS_KEY=… CLUSTER=…)
-	@$(if $(BUCKET),BUCKET='$(BUCKET)') $(BIN)/python scripts/verify_aws.py
 
 .PHONY: test-cluster
 test-cluster: ## start the values on the cluster of KUBECONFIG

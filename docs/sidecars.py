@@ -6,82 +6,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-import git_sync_wrapper.metrics
-import git_sync_wrapper.reasons
-import git_sync_wrapper.settings
-import kerberos_sidecar.metrics
-import kerberos_sidecar.reasons
-import kerberos_sidecar.settings
-import s3_sync.metrics
-import s3_sync.reasons
-import s3_sync.settings
-import sync_perm.metrics
-import sync_perm.reasons
-import sync_perm.settings
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Documented:
     """
     A sidecar: its folder and package, and the code that its generated documentation comes from.
 
     Args:
-        metrics: The class of its metrics; called with a version and a revision.
-        reasons: The table of its failures.
+        metrics_class: The name of the class of its metrics.
         first: The settings of the published example, with which the tables begin.
     """
 
     name: str
     package: str
-    settings: type[CommonSettings]
-    prefix: str
-    metrics: Callable[[str, str], Metrics]
-    reasons: Collection[str]
-    first: tuple[str, ...]
+    metrics_class: str
+    first: tuple[str, ...] = ()
 
     @property
     def readme(self) -> str:
         return f"sidecars/{self.name}/README.md"
 
+    @property
+    def settings(self) -> type[CommonSettings]:
+        found: type[CommonSettings] = self._of("settings", "Settings")
+        return found
+
+    @property
+    def prefix(self) -> str:
+        return str(self._of("settings", "PREFIX"))
+
+    @property
+    def metrics(self) -> Callable[[str, str], Metrics]:
+        found: Callable[[str, str], Metrics] = self._of("metrics", self.metrics_class)
+        return found
+
+    @property
+    def reasons(self) -> Collection[str]:
+        found: Collection[str] = self._of("reasons", "REASONS")
+        return found
+
+    def _of(self, module: str, name: str) -> Any:
+        return getattr(import_module(f"{self.package}.{module}"), name)
+
 
 SIDECARS = (
     Documented(
-        name="s3-sync",
-        package="s3_sync",
-        settings=s3_sync.settings.Settings,
-        prefix=s3_sync.settings.PREFIX,
-        metrics=s3_sync.metrics.SyncMetrics,
-        reasons=s3_sync.reasons.REASONS,
-        first=("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL"),
+        "s3-sync", "s3_sync", "SyncMetrics", ("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL")
     ),
-    Documented(
-        name="kerberos",
-        package="kerberos_sidecar",
-        settings=kerberos_sidecar.settings.Settings,
-        prefix=kerberos_sidecar.settings.PREFIX,
-        metrics=kerberos_sidecar.metrics.KerberosMetrics,
-        reasons=kerberos_sidecar.reasons.REASONS,
-        first=("INTERVAL", "KRB5_CONFIG"),
-    ),
-    Documented(
-        name="sync-perm",
-        package="sync_perm",
-        settings=sync_perm.settings.Settings,
-        prefix=sync_perm.settings.PREFIX,
-        metrics=sync_perm.metrics.PermMetrics,
-        reasons=sync_perm.reasons.REASONS,
-        first=("INTERVAL",),
-    ),
-    Documented(
-        name="git-sync-wrapper",
-        package="git_sync_wrapper",
-        settings=git_sync_wrapper.settings.Settings,
-        prefix=git_sync_wrapper.settings.PREFIX,
-        metrics=git_sync_wrapper.metrics.WrapperMetrics,
-        reasons=git_sync_wrapper.reasons.REASONS,
-        first=(),
-    ),
+    Documented("kerberos", "kerberos_sidecar", "KerberosMetrics", ("INTERVAL", "KRB5_CONFIG")),
+    Documented("sync-perm", "sync_perm", "PermMetrics", ("INTERVAL",)),
+    Documented("git-sync-wrapper", "git_sync_wrapper", "WrapperMetrics"),
 )

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 
@@ -28,7 +27,6 @@ from tests.support.daemon import Daemon
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite, skip_without_git_sync
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client, skip_without_kdc
-from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import site
 from tests.support.revisions import Flaw, make_revision, read_revision
 from tests.support.s3_sync.releases import make_release
@@ -87,7 +85,7 @@ class S3Sync(Station):
     name = "s3-sync"
 
     def set_up(self) -> None:
-        place = self.volume(self.folder() / "volume", "64m")
+        place = self.folder()
         self.listed = self.stack.enter_context(SwappingS3())
         self.released = self.stack.enter_context(FakeS3())
         self.shelf = Shelf(self.released)
@@ -100,19 +98,11 @@ class S3Sync(Station):
             ("release", "snapshot"),
         ):
             target = place / f"{source}-{layout}"
-            settings = {"S3_SYNC_SOURCE": source, "S3_SYNC_LAYOUT": layout}
             server = self.listed if source == "listing" else self.released
+            settings = {"S3_SYNC_SOURCE": source, "S3_SYNC_LAYOUT": layout, **SETTINGS}
+            given = server.environment() | settings
             self.targets.append(target)
-            self.daemons.append(
-                Daemon(
-                    None,
-                    server.bucket,
-                    target,
-                    "dags",
-                    "1",
-                    server.environment() | settings | SETTINGS,
-                )
-            )
+            self.daemons.append(Daemon(None, server.bucket, target, "dags", "1", given))
             in_place = layout == "in-place"
             self.readers.append(files_below(target) if in_place else tree(target / "current"))
         self.changes = {
@@ -178,14 +168,13 @@ class GitSyncWrapper(Station):
     def set_up(self) -> None:
         skip_without_git_sync()
         home = self.folder()
-        place = self.volume(home / "volume", "128m")
         self.server = self.stack.enter_context(GitServer(home / "remote"))
         self.repository = self.server.repository()
         self.number = 0
         self.password = home / "password"
         self.rotate_password()
         self.commit()
-        self.sites = [GitSite(self.server, place / name) for name in ("spared", "killed")]
+        self.sites = [GitSite(self.server, home / name) for name in ("spared", "killed")]
         for one in self.sites:
             one.folder.mkdir()
             self.stack.callback(one.close)
@@ -257,12 +246,9 @@ class Kerberos(Station):
     def set_up(self) -> None:
         skip_without_kdc()
         self.kdc = self.stack.enter_context(Kdc(self.folder()))
-        self.proxy = self.stack.enter_context(KdcProxy(self.kdc.port))
         self.site = self.stack.enter_context(site(self.kdc, "airflow", f"{self.life_seconds}s"))
-        self.site.configure(self.proxy.address)
         self.service = self.kdc.add_principal("HTTP/consumer.example.test")
-        place = self.volume(self.site.folder / "volume", "1m")
-        self.ccaches = [place / name / "krb5cc" for name in ("spared", "killed")]
+        self.ccaches = [self.site.folder / name / "krb5cc" for name in ("spared", "killed")]
         self.since = 0.0
         for ccache in self.ccaches:
             ccache.parent.mkdir()
@@ -276,10 +262,6 @@ class Kerberos(Station):
         }
         keytab = self.site.keytab
         good = keytab.read_bytes
-        for behavior in ("silent", "reset", "garbage"):
-            self.faults[behavior] = partial(
-                between, partial(self.behave, behavior), partial(self.behave, "relay")
-            )
         self.faults |= {
             "no KDC": partial(between, self.kdc.stop, self.kdc.start),
             "a hung KDC": partial(between, self.kdc.hang, self.kdc.resume),
@@ -308,10 +290,6 @@ class Kerberos(Station):
         self.since = time.time()
         for daemon in self.daemons:
             daemon.sighup()
-
-    def behave(self, behavior: Any) -> None:
-        self.proxy.behavior = behavior
-        self.ask()
 
     def rotate_key(self) -> None:
         new = self.kdc.write_keytab(self.site.folder / "new.keytab", self.site.principal)
@@ -350,7 +328,7 @@ class SyncPermissions(Station):
         for role in self.roles[:4]:
             permissions.add_role(self.database, role)
         self.write({CANARY: {"Viewer": ["can_edit"]}})
-        self.write({f"dag_{number}": self.access_control() for number in range(20)})
+        self.write(self.some_dags())
         settings = {"INTERVAL": "1", "SYNC_PERM_LOG_LEVEL": "info", "SYNC_PERM_TIMEOUT": "60s"}
         self.daemons += [
             SyncPerm(self.airflow, self.database.url, self.home / name, settings)
@@ -359,9 +337,7 @@ class SyncPermissions(Station):
         self.readers.append(Reader(self.read_canary, 0.2))
         self.changes = {
             "grant revoked": self.revoke,
-            "DAGs changed": lambda: self.write(
-                {f"dag_{self.chance.randrange(25)}": self.access_control() for _ in range(3)}
-            ),
+            "DAGs changed": lambda: self.write(self.some_dags()),
         }
         self.faults |= {
             "no database": partial(between, self.server.stop, self.server.start),
@@ -369,10 +345,13 @@ class SyncPermissions(Station):
             "Airflow killed": partial(between, self.kill_airflow, lambda: None),
         }
 
-    def access_control(self) -> AccessControl:
-        roles = self.chance.sample(self.roles, self.chance.randint(1, 3))
+    def some_dags(self) -> dict[str, AccessControl]:
+        actions = ("can_read", "can_edit", "can_delete")
         return {
-            role: self.chance.sample(("can_read", "can_edit", "can_delete"), 2) for role in roles
+            f"dag_{self.chance.randrange(25)}": {
+                self.chance.choice(self.roles): self.chance.sample(actions, 2)
+            }
+            for _ in range(5)
         }
 
     def write(self, dags: Mapping[str, AccessControl]) -> None:

@@ -61,7 +61,9 @@ def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
     bucket = stack.enter_context(Bucket(f"airflow-{airflow.version}", ""))
     dags = home / "dags"
     given = realm.of_tasks() if realm else {}
-    components = Components(airflow, database.url, home / "airflow", dags / "current", given)
+    components = stack.enter_context(
+        Components(airflow, database.url, home / "airflow", dags / "current", given)
+    )
     person = Person(components, story.MEMBER, PASSWORD)
     return Stage(database, home, stack, components, person, realm, bucket, dags)
 

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from demo.daemon import Daemon
 from tests.support.airflow.installed import ROOT, Airflow, Version
+from tests.support.airflow.sync_perm import descendants_of, signal_all
 from tests.support.program import own_port
 
 PATIENCE_SECONDS = 300.0
@@ -38,10 +40,17 @@ class Components:
         home: HOME of all processes.
         dags: The DAG folder.
         settings: More variables, which the tasks inherit.
+        more: The command lines of additional processes.
     """
 
     def __init__(
-        self, airflow: Airflow, url: str, home: Path, dags: Path, settings: Mapping[str, str]
+        self,
+        airflow: Airflow,
+        url: str,
+        home: Path,
+        dags: Path,
+        settings: Mapping[str, str],
+        more: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.airflow = airflow
         self.home = home
@@ -49,7 +58,10 @@ class Components:
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.notes = home / "notes"
         """The file in which tasks write notes for the demo."""
-        self.processes: list[Daemon] = []
+        self.processes: dict[str, Daemon] = {}
+        """By name, for example `scheduler`."""
+        self._commands = (*more, *COMMANDS[airflow.version])
+        self._stack = ExitStack()
         section = "DAG_PROCESSOR" if airflow.is_3 else "SCHEDULER"
         self._environment = {
             **airflow.environment(url, home),
@@ -94,13 +106,33 @@ class Components:
             "AIRFLOW__API__AUTH_BACKENDS": backend,
         }
 
-    def start(self, stack: ExitStack) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def web(self) -> Daemon:
         """
-        Start all processes, and wait until the first one answers.
+        The process that answers HTTP.
+        """
+        return self.processes[COMMANDS[self.airflow.version][0][0]]
+
+    @property
+    def parser(self) -> Daemon:
+        """
+        The process that reads the DAG folder.
+        """
+        return self.processes[COMMANDS[self.airflow.version][-1][0]]
+
+    def start(self) -> None:
+        """
+        Start all processes, and return immediately.
         """
         (self.home / "airflow").mkdir(parents=True, exist_ok=True)
-        for number, command in enumerate(COMMANDS[self.airflow.version]):
-            more = () if number else ("--port", str(self.port))
+        for command in self._commands:
+            more = ("--port", str(self.port)) if command[0] in ("api-server", "webserver") else ()
             daemon = Daemon(
                 self.airflow.bin / "airflow",
                 self._environment,
@@ -108,7 +140,21 @@ class Components:
                 (*command, *more),
                 PATIENCE_SECONDS,
             )
-            self.processes.append(stack.enter_context(daemon))
+            self.processes[command[0]] = self._stack.enter_context(daemon)
+
+    def restart(self, name: str) -> None:
+        """
+        Kill a process with all its descendants, and start it again.
+        """
+        below = descendants_of(self.processes[name].pid)
+        self.processes[name].kill()
+        signal_all(below, signal.SIGKILL)
+        self.processes[name].start()
+
+    def wait_until_answers(self) -> None:
+        """
+        Wait for the first successful answer of the API.
+        """
         opener = build_opener(ProxyHandler({}))
         url = f"{self.endpoint}{API[self.airflow.version]}/version"
 
@@ -117,7 +163,7 @@ class Components:
                 return bool(answer.status == 200)
             return False
 
-        self.processes[0].wait_for(answers, "Airflow's API answers")
+        self.web.wait_for(answers, "Airflow's API answers")
 
 
 class Person:

@@ -104,7 +104,7 @@ def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
         mentioned = set(re.findall(rf"\b{sidecar.prefix}[A-Z_]+\b", text))
         assert set() == mentioned - names_of(sidecar.settings, sidecar.prefix) - NO_SETTINGS
     assert set() == {*re.findall(rf"\b((?:{prefixes})[a-z_]+(?:{ends}))\b", text)} - known
-    for name in re.findall(r"`(test_\w+)`", text):
+    for name in re.findall(r"`(test_\w+)`", text) if path.name == "what-is-defended.md" else ():
         assert f"def {name}(" in tests, name
 
 
@@ -144,7 +144,9 @@ def test_every_claim_of_support_links_its_test_or_states_that_it_has_none() -> N
     none = ("not tested", "does not apply", "has no bundles")
 
     cells = [cell for row in rows for cell in row]
-    assert [] == [cell for cell in cells if "](../../tests/" not in cell and cell[:10] not in none]
+    assert [] == [
+        cell for cell in cells if "](../../tests/" not in cell and not cell.startswith(none)
+    ]
 
 
 def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -> None:
@@ -163,7 +165,7 @@ def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -
 
 
 @pytest.mark.parametrize("path", [*ROOT.glob("sidecars/*/Dockerfile")], ids=lambda p: p.parent.name)
-def test_images_install_only_packages_pinned_by_hash(path: Path) -> None:
+def test_installs_only_packages_pinned_by_hash(path: Path) -> None:
     """
     Only this repository's own code is installed without hashes, and without dependencies.
     """
@@ -189,3 +191,13 @@ def test_the_site_finds_broken_links_and_accepts_working_ones(tmp_path: Path) ->
     (tmp_path / "index.html").write_text(f'<h1 id="Über">{links}')
 
     assert sorted(f"index.html: {link}" for link in broken) == site.broken_links(tmp_path)
+
+
+def test_labels_contain_no_names_except_principal_and_ccache() -> None:
+    tables = "".join(metrics(sidecar) for sidecar in SIDECARS)
+    cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", tables, re.MULTILINE)
+    few = {"reason", "result", "operation", "kind", "status", "name", "version", "revision"}
+
+    assert few | {"principal", "ccache"} == {
+        label for cell in cells for label in re.findall(r"\w+", cell)
+    }

@@ -195,5 +195,3 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     assert name == "jenkins" or origin["by"] == "ada"
     assert name == "codebuild" or origin["message"] == "Sales by country"
     assert "Checked with Airflow 3.3.2" in ran.stdout
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 
-from demo.airflow.warehouse import Warehouse
+from demo.airflow.ticket import Warehouse
 from tests.support.http.loopback import Answer, Request
 
 CONTENT = b"apples,1\npears,2\n"
