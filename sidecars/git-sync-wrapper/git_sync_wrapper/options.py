@@ -120,7 +120,7 @@ def flag(default: Any, parse: Callable[[str], Any] = str, **more: Any) -> Any:
 
 
 # Source: git-sync's main.go and env.go at v4.7.1 and on its main branch (2026-10).
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Options:
     """
     The settings of git-sync, with its defaults. Paths are absolute; durations are in seconds.

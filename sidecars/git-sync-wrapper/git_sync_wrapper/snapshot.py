@@ -15,7 +15,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
@@ -219,14 +219,17 @@ def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
 
 
 def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
-    with ExitStack() as stack:
-        mine = os.open(name, FILE_FLAGS, dir_fd=folder)
-        stack.callback(os.close, mine)
+    mine = os.open(name, FILE_FLAGS, dir_fd=folder)
+    try:
         theirs = os.open(path, FILE_FLAGS, dir_fd=shown)
-        stack.callback(os.close, theirs)
-        while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
-            if len(chunk) < CHUNK_BYTES:
-                return True
+        try:
+            while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
+                if len(chunk) < CHUNK_BYTES:
+                    return True
+        finally:
+            os.close(theirs)
+    finally:
+        os.close(mine)
     return False
 
 
