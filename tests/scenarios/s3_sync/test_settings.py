@@ -48,7 +48,7 @@ def test_reports_an_unsupported_kind_of_proxy(s3: FakeS3, start: StartDaemon) ->
     daemon = start(proxy)
 
     failed = daemon.wait_for_event("cycle_failed", reason="proxy_refused")
-    assert "https://proxy.example:3128 is not http://HOST:PORT" in failed["error"]
+    assert "https://***@proxy.example:3128 is not http://HOST:PORT" in failed["error"]
     assert [] == s3.requests
     assert "s3cr3t" not in daemon.log()
 
