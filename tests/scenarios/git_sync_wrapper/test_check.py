@@ -28,14 +28,13 @@ def test_check_accepts_the_flags_of_git_sync(here: GitSite) -> None:
     assert f"{here.root}/elsewhere" in said
 
 
-def test_check_reports_the_published_commit_and_the_running_lock_holder(here: GitSite) -> None:
+def test_check_reports_the_published_commit_beside_a_running_wrapper(here: GitSite) -> None:
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))
 
     said = check(here)
 
     assert f"shows {here.repository.head()}" in said
-    assert f"pid {wrapper.pid} on" in said
     assert before == sorted(os.listdir(here.root))
     assert wrapper.is_running()
 
