@@ -58,6 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         code = 130
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # nothing stops the end half-way
         for one in stations:
             one.ended.set()
         for thread in threads:
