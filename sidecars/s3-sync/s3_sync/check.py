@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 
-from s3_sync.folder.record import read_published
+from s3_sync.folder.record import Record
 from s3_sync.folder.target import LOCK
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
 from s3_sync.keys import RESERVED
@@ -150,8 +151,9 @@ class _Checks:
         Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
         """
         source = ReleaseSource(self._settings, self._client)
-        if (published := read_published(self._settings)) is not None:
-            source.sequence = published.sequence, published.signed_by
+        with suppress(OSError):
+            if published := Record(self._settings).read_outside(self._settings.dest_path):
+                source.sequence = published.sequence, published.signed_by
         self._state = state = await source.read(self._fence)
         _, signer = state.sequence
         signed = f", signed by {signer}" if signer else ""

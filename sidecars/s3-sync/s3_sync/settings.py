@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3_sync.revision import is_revision
+from s3_sync.digest import is_revision
 from s3_sync.signature import Keys, read_keys
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.settings import GateSettings, check_gate

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from s3_sync.digest import is_revision, revision_of, short
 from s3_sync.release.format import (
     COMMAS_LIMIT,
     FILES_LIMIT,
@@ -27,7 +28,6 @@ from s3_sync.release.format import (
     parse_pointer,
     write_pointer,
 )
-from s3_sync.revision import is_revision, revision_of, short
 from s3_sync.signature import Keys, Untrusted, split_signature
 from tests.s3_sync.release import independent
 from tests.support.s3_sync.releases import ABSENT, AT, make_release

@@ -24,7 +24,7 @@ from s3_sync.release.format import (
     write_manifest,
     write_pointer,
 )
-from s3_sync.revision import revision_of
+from s3_sync.digest import revision_of
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 ABSENT = f"sha256-{'0123456789abcdef' * 4}"

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from s3_sync.digest import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store, Stored
 from s3_sync.release import format as form
-from s3_sync.revision import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.signature import Keys, Signer, Untrusted, split_signature
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError

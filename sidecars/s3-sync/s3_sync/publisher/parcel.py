@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
+from s3_sync.digest import revision_of
 from s3_sync.publisher.catalog import damaged, read_manifest
 from s3_sync.publisher.folder import (
     FolderError,
@@ -27,7 +28,6 @@ from s3_sync.publisher.report import Progress
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
-from s3_sync.revision import revision_of
 from s3_sync.s3.refusals import ObjectError
 
 

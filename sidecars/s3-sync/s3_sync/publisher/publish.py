@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
+from s3_sync.digest import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import look
 from s3_sync.publisher.gate import Verdict
@@ -20,7 +21,6 @@ from s3_sync.publisher.parcel import Parcel, build_parcel, download_parcel, scra
 from s3_sync.publisher.report import NAMED, Progress, Report, compare, size_text
 from s3_sync.publisher.store import ConditionFailed, Listed, Store, Stored, unsupported
 from s3_sync.release import format as form
-from s3_sync.revision import short
 from sidecar_runtime.printable import counted
 
 # No object has this ETag: no known content has this MD5.

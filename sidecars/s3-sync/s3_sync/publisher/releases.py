@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s3_sync.digest import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import make_rules
 from s3_sync.publisher.parcel import build_parcel, scratch
@@ -23,7 +24,6 @@ from s3_sync.publisher.report import (
 )
 from s3_sync.publisher.store import Listed, Store
 from s3_sync.release import format as form
-from s3_sync.revision import short
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "DAGS", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 48

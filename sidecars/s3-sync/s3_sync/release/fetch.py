@@ -11,14 +11,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from s3_sync.digest import is_sha256
-from s3_sync.folder.paths import Blocked
-from s3_sync.folder.staging import Staging
+from s3_sync.download import Work
+from s3_sync.folder.volume import Blocked, Staging
 from s3_sync.release.bundle import IncomingContent, Part, bundle_corrupt, join
 from s3_sync.release.format import File, Manifest
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.wire import WireError
-from s3_sync.work import Work
 from sidecar_runtime.volume.files import write_all
 
 CONNECTIONS = 16
@@ -40,7 +38,7 @@ async def fetch(
         OSError: The volume fails.
         CycleAbandoned: The fence was revoked.
     """
-    missing = [file for path in paths if not _adopt(file := manifest.files[path], work)]
+    missing = [file for path in paths if not work.adopts(path, file := manifest.files[path])]
     for file in missing:
         if not file.stored_bytes:
             unpacking = _Unpacking(file, work)
@@ -56,19 +54,6 @@ async def fetch(
                 group.create_task(_read_next(client, key, manifest, queue, work))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-
-
-def _adopt(file: File, work: Work) -> bool:
-    """
-    Whether the file on disk, unknown or damaged, has the content already.
-    """
-    held = work.folder.files.get(file.path)
-    is_unsure = held is None or file.path in work.damaged or not is_sha256(held.etag)
-    if not (is_unsure and work.folder.holds(file.path, file)):
-        return False
-    work.folder.adopt(file.path, file, work.fence)
-    work.adopted.add(file.path)
-    return True
 
 
 async def _read_next(

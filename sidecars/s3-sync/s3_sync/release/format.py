@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from s3_sync.digest import EXECUTABLE
+from s3_sync.digest import EXECUTABLE, is_revision, revision_of
 from s3_sync.keys import NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, refusal_of
-from s3_sync.revision import is_revision, revision_of
 from sidecar_runtime.printable import counted
 
 FORMAT = 3

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from html import unescape
 from urllib.parse import unquote_plus
 
+from s3_sync.download import Work
 from s3_sync.plan import State
 from s3_sync.release.fetch import fetch
 from s3_sync.release.format import (
@@ -32,7 +33,6 @@ from s3_sync.s3.client import Receiver, S3Client
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, Operation, SourceError
 from s3_sync.settings import Settings
 from s3_sync.signature import Keys, Untrusted, read_keys, split_signature
-from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
