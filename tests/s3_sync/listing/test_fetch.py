@@ -1,90 +1,25 @@
 """Fetching the objects of a listing, also those that fail."""
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.folder import Folder
-from s3_sync.listing import CONNECTIONS, FAILURE_STREAK, LARGE_BYTES
+from s3_sync.listing import CONNECTIONS, FAILURE_STREAK
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import SourceError
 from s3_sync.s3.wire import WireError
-from sidecar_runtime.fence import CycleAbandoned
 from tests.s3_sync.folder.handling import staged
 from tests.s3_sync.given import play
 from tests.s3_sync.listing.fetching import Fetching, reasons, tree
 from tests.support.aws.fake_s3 import error, is_get
-from tests.support.http.faults import drip, first, flip_first_bit, hang, replace_body, reset
+from tests.support.http.faults import drip, flip_first_bit, hang, replace_body, reset
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 # --- success
-
-
-def test_fetches_objects_into_the_folder(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"a")
-    fetching.s3.put("dags/d/b.py", b"bb")
-
-    work = fetching.fetch()
-
-    assert {"a.py": b"a", "d/b.py": b"bb"} == tree(folder)
-    assert ({}, set(), 3) == (work.failed, work.adopted, work.downloaded_bytes)
-    assert {"a.py", "d/b.py"} == fetching.folder.files.keys()
-
-
-def test_no_files_send_no_request(fetching: Fetching) -> None:
-    assert {} == fetching.fetch([]).failed
-    assert [] == fetching.gets()
-
-
-def test_a_few_connections_download_in_the_given_order(fetching: Fetching, folder: Path) -> None:
-    for number in range(60):
-        fetching.s3.put(f"dags/{number:02}.py", b"x" * number)
-
-    fetching.fetch([f"{number:02}.py" for number in reversed(range(60))])
-
-    assert 60 == len(tree(folder))
-    by_connection: dict[int, list[str]] = {}
-    for request in fetching.s3.seen(is_get()):
-        by_connection.setdefault(request.connection, []).append(request.path)
-    assert len(by_connection) <= CONNECTIONS
-    for paths in by_connection.values():  # a slow connection may start late
-        assert sorted(paths, reverse=True) == paths
-
-
-@pytest.mark.parametrize("is_damaged", [True, False])
-def test_does_not_download_files_that_exist(
-    fetching: Fetching, folder: Path, is_damaged: bool
-) -> None:
-    fetching.s3.put("dags/a.py", b"same")
-    if is_damaged:
-        fetching.fetch()
-        fetching.s3.forget()
-        (folder / "a.py").unlink()
-    (folder / "a.py").write_bytes(b"same")
-    os.chmod(folder / "a.py", 0o644)
-
-    work = fetching.fetch(damaged=["a.py"] if is_damaged else [])
-
-    assert {"a.py"} == work.adopted
-    assert [] == fetching.gets()
-    assert ["a.py"] == list(fetching.folder.files)
-
-
-def test_an_etag_that_is_not_an_md5_requires_a_download(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"same", etag="0123-2")
-    (folder / "a.py").write_bytes(b"same")
-    os.chmod(folder / "a.py", 0o644)
-
-    work = fetching.fetch()
-
-    assert ["a.py"] == fetching.gets()
-    assert (set(), 4) == (work.adopted, work.downloaded_bytes)
-    assert ["a.py"] == fetching.folder.unverified
 
 
 # --- objects that fail
@@ -134,21 +69,6 @@ def test_a_path_that_the_file_system_refuses_fails_alone(fetching: Fetching, fol
     assert [] == staged(folder)
 
 
-def test_an_object_that_does_not_fit_is_not_downloaded(
-    fetching: Fetching, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Folder, "free_bytes", lambda _: LARGE_BYTES)
-    fetching.s3.put("dags/a.bin", bytes(LARGE_BYTES + 1))
-    fetching.s3.put("dags/b.bin", bytes(LARGE_BYTES))
-
-    work = fetching.fetch()
-
-    assert {"b.bin"} == tree(folder).keys()
-    assert {"a.bin": "target_full"} == reasons(work)
-    assert f"'a.bin' ({LARGE_BYTES + 1} bytes)" in work.failed["a.bin"].message
-    assert "a.bin" not in fetching.gets()
-
-
 def test_a_slow_object_fails_alone_and_those_not_begun_are_left_for_the_next_cycle(
     fetching: Fetching, folder: Path
 ) -> None:
@@ -184,7 +104,7 @@ def test_an_etag_must_match_if_the_setting_says_so(
     work = fetching.fetch()
 
     assert ({"a.py": "object_corrupt"} if is_refused else {}) == reasons(work)
-    assert is_refused or ["a.py"] == fetching.folder.unverified
+    assert is_refused or not fetching.folder.files["a.py"].is_verified
     assert [] == staged(folder)
 
 
@@ -234,19 +154,6 @@ def test_files_that_failed_before_do_not_end_the_cycle(fetching: Fetching) -> No
     assert (dict.fromkeys(names, "request_timeout"), set()) == (reasons(late), late.unreached)
 
 
-def test_fewer_failures_than_a_streak_do_not_end_the_cycle(
-    fetching: Fetching, folder: Path
-) -> None:
-    fetching.s3.put_each((f"dags/{number:02}.py" for number in range(20)), b"x")
-    for number in range(FAILURE_STREAK - 1):
-        fetching.s3.inject(error(500, "InternalError"), is_get(f"dags/{number:02}.py"))
-
-    work = fetching.fetch()
-
-    assert FAILURE_STREAK - 1 == len(work.failed)
-    assert 20 - len(work.failed) == len(tree(folder))
-
-
 def test_a_failure_of_the_source_ends_the_cycle_immediately(fetching: Fetching) -> None:
     fetching.s3.put_each((f"dags/{number:02}.py" for number in range(40)), b"x")
     fetching.s3.inject(error(404, "NoSuchBucket"), is_get())
@@ -256,17 +163,6 @@ def test_a_failure_of_the_source_ends_the_cycle_immediately(fetching: Fetching) 
     assert "bucket_not_found" == found.reason
     assert len(fetching.gets()) <= CONNECTIONS
     assert {} == fetching.work.failed
-
-
-def test_a_revoked_fence_puts_nothing_into_place(fetching: Fetching, folder: Path) -> None:
-    fetching.s3.put("dags/a.py", b"a")
-    fetching.s3.inject(first(fetching.fence.revoke), is_get())
-
-    with pytest.raises(CycleAbandoned):
-        fetching.fetch()
-
-    assert {} == tree(folder)
-    assert [] == staged(folder)
 
 
 def test_a_canceled_download_leaves_no_staging_file(fetching: Fetching, folder: Path) -> None:
