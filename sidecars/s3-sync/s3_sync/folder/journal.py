@@ -14,6 +14,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NamedTuple
 
@@ -123,11 +124,12 @@ class Journal:
         self._fd = -1
         self._lines = listed.lines
         self._is_behind = False
-        if listed.is_lost:
+        if not listed.is_lost:
+            with suppress(PermissionError):  # another user's, which can be replaced
+                self._fd = self._open()
+                os.ftruncate(self._fd, listed.size_bytes)
+        if self._fd < 0:
             self._rewrite(listed.files)
-        else:
-            self._fd = self._open()
-            os.ftruncate(self._fd, listed.size_bytes)
 
     def add(self, path: str, held: Held) -> None:
         """
