@@ -94,24 +94,26 @@ class Target:
         """
         Show readiness, metrics and status of what is published.
         """
-        self._status.readiness = self._readiness()
         files = self.shown.files if self.shown is not None else {}
         unverified = [path for path, held in files.items() if not held.is_verified]
-        self._measure(len(files), len(unverified))
-        self._status.show(
-            waiting_for=[],
-            managed_files=len(files),
-            damaged_files=_some(self.damaged),
-            unverified_files=_some(unverified),
-        )
+        self._show(self._readiness(), len(files), unverified)
 
-    def _measure(self, files: int, unverified: int) -> None:
+    def _show(
+        self, readiness: Readiness, files: int, unverified: Collection[str] = (), holder: str = ""
+    ) -> None:
         published, metrics = self.published, self._status.metrics
         metrics.managed.set(files)
-        metrics.unverified.set(unverified)
+        metrics.unverified.set(len(unverified))
         metrics.partial.set(published is not None and published.missing > 0)
         metrics.gate.fallback.set(published is not None and bool(published.fallback))
         metrics.last_publish.set(published.published_at if published is not None else 0)
+        self._status.readiness = readiness
+        self._status.show(
+            waiting_for=holder or [],
+            managed_files=files,
+            damaged_files=_some(self.damaged),
+            unverified_files=_some(unverified),
+        )
 
     # --- in a cycle
 
@@ -263,14 +265,11 @@ class Target:
         if self.record.is_of_others:
             problem = "it publishes a different source, layout or revision than is set here"
             readiness = Readiness(False, problem=f"{holder} holds the lock: {problem}")
-        self._status.readiness = readiness
         if self._status.details.get("waiting_for") != holder:
             say = log.warning if problem else log.info
             say("target_waiting", holder=holder, **({"problem": problem} if problem else {}))
-        # All other details and metrics would be those of the time when this process had the lock.
-        files = self.published.files if self.published is not None else 0
-        self._measure(files, unverified=0)
-        self._status.details = {"waiting_for": holder, "managed_files": files}
+        self._status.details = {}  # those of the time when this process had the lock
+        self._show(readiness, self.published.files if self.published else 0, holder=holder)
         return holder
 
     def _look_from_outside(self) -> Readiness:
