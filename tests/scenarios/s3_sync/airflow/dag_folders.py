@@ -88,34 +88,16 @@ def broken_files(head: str) -> dict[str, Broken]:
     of_3 = {"orm.py": Broken(ORM, 4, "Direct database access via the ORM is not allowed")}
     return (of_3 if head.startswith(OF_3) else {}) | {
         "syntax.py": Broken(b"# airflow\nwith DAG(:\n", 2, "SyntaxError: "),
-        "import_error.py": Broken(
-            b"from airflow import DAG\nfrom json import nonsense\n",
-            2,
-            "ImportError: cannot import name 'nonsense'",
-        ),
         "missing_module.py": Broken(
             b"from airflow import DAG\ndef load():\n    import sales_lib.tables\nload()\n",
             3,
             "ModuleNotFoundError: No module named 'sales_lib'",
-        ),
-        "missing_part.py": Broken(
-            b"from airflow import DAG\nimport lib.nothing\n",
-            2,
-            "ModuleNotFoundError: No module named 'lib.nothing'",
         ),
         "team/uses.py": Broken(
             b"from airflow import DAG\nimport os, sys\n"
             b"sys.path.insert(0, os.path.dirname(__file__))\nimport team_lib\n",
             4,
             "ModuleNotFoundError: No module named 'team_lib.forgotten'",
-        ),
-        "optional.py": Broken(
-            b"from airflow import DAG\n"
-            b"from airflow.exceptions import AirflowOptionalProviderFeatureException as Optional\n"
-            b"try:\n    import airflow.providers.microsoft.azure\n"
-            b"except ImportError as error:\n    raise Optional(error)\n",
-            6,
-            "AirflowOptionalProviderFeatureException: No module named",
         ),
         "fails_in_lib.py": Broken(
             b"from airflow import DAG\nfrom lib.rates import rate\nrate(0)\n",
@@ -127,12 +109,6 @@ def broken_files(head: str) -> dict[str, Broken]:
             b"Variable.get('sales_rate')\n",
             3,
             "Variable sales_rate does not exist",
-        ),
-        "missing_quoted_variable.py": Broken(
-            b"from airflow import DAG\nfrom airflow.models import Variable\n"
-            b'Variable.get("sales\'s rate")\n',
-            3,
-            "Variable sales's rate does not exist",
         ),
         "missing_connection.py": Broken(
             b"from airflow import DAG\nfrom airflow.hooks.base import BaseHook\n"
@@ -154,17 +130,6 @@ def broken_files(head: str) -> dict[str, Broken]:
         ),
         "second.py": Broken(
             one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py", False
-        ),
-        "schedule.py": Broken(
-            dag_file(
-                head,
-                """
-                with DAG("schedule", start_date=START, schedule="61 * * * *"):
-                    EmptyOperator(task_id="a")
-            """,
-            ),
-            None,
-            "AirflowTimetableInvalid: ",
         ),
         "unserializable.py": Broken(
             dag_file(
@@ -192,18 +157,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             "SystemExit: 1",
             is_shown=head.startswith(OF_3),
         ),
-        "encoding.py": Broken(b"# airflow DAG\nname = '\xe9'\n", 2, "SyntaxError: (unicode error)"),
-        "from_random.py": Broken(
-            b"from airflow import DAG\nfrom random import of_ours\n",
-            2,
-            "ImportError: cannot import name 'of_ours' from 'random'",
-        ),
         "plugins/broken.py": Broken(b"raise RuntimeError('no plugin')\n", None, "no plugin", False),
-        "jinja.py": Broken(
-            b"from airflow import DAG\nimport jinja2\njinja2.Template('{% for %}')\n",
-            3,
-            "TemplateSyntaxError: ",
-        ),
     }
 
 
@@ -212,8 +166,6 @@ def good_beside(head: str) -> dict[str, bytes]:
     of_2 = {} if head.startswith(OF_3) else {"orm.py": ORM}
     return of_2 | {
         "first.py": one_dag(head, "twice"),
-        # Named like a standard module: Airflow loads this file by its path, and nothing imports it.
-        "random.py": one_dag(head, "random") + b"of_ours = 1\n",
         "lib/rates.py": b"def rate(n):\n    return 1 / n\n",
         "team/team_lib/__init__.py": b"from .forgotten import rate\n",
         # Never loaded: the first lacks the word "airflow", the second is ignored.
@@ -226,13 +178,6 @@ def good_beside(head: str) -> dict[str, bytes]:
             """
             with DAG("template", start_date=START, schedule=None):
                 BashOperator(task_id="a", bash_command="echo {{ oops")
-        """,
-        ),
-        "template_file.py": dag_file(
-            head,
-            """
-            with DAG("template_file", start_date=START, schedule=None):
-                BashOperator(task_id="a", bash_command="not_there.sh")
         """,
         ),
         "default.py": dag_file(
