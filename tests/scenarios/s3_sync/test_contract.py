@@ -95,7 +95,7 @@ def test_a_listing_without_most_files_is_held_back_until_sighup(
     daemon = start(layout).until_synced()
     s3.delete(*(f"dags/{number:02}.py" for number in range(30)))
     held = daemon.sync()
-    assert ("held", "deletion_held") == (held["result"], held["reason"])
+    assert "held" == held["result"]
     assert 33 == len(consumed(target))
     assert "deletion_held" == daemon.get("/readyz").json()["reason"]
 
