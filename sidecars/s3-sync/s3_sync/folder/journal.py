@@ -243,7 +243,7 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
                     files[path] = held
                 lines, size_bytes, last = lines + 1, size_bytes + len(line), line
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            log.warning("managed_list_damaged", line=lines + 1, error=str(error))
+            log.warning("managed_list_damaged", line=lines + bool(size_bytes) + 1, error=str(error))
             return Listed(files, is_lost=True)
     found = stat_in(path, root_fd) if path else None
     now, inode = files.get(path), found.st_ino if found is not None else None
