@@ -1,6 +1,6 @@
 """
 Whatever happens to published files and to `.s3-sync`, the next cycles repair it; links that
-somebody plants are never followed.
+another process plants are never followed.
 """
 
 import os
@@ -151,7 +151,7 @@ def test_a_planted_link_is_never_followed(one: Running, planted: str, tmp_path: 
     with suppress(AssertionError):
         repair(one)
     one.s3.put("dags/pkg/b.py", new_content())
-    if planted == "pkg" and is_snapshot:  # in DEST_PATH itself it is somebody else's
+    if planted == "pkg" and is_snapshot:  # in DEST_PATH itself it is another owner's
         (target / "pkg").unlink()
     repair(one)
 
