@@ -331,6 +331,7 @@ class Sync:
         Return the outcome of a cycle that had nothing to do.
         """
         memory = self._memory
+        memory.has_waited = False
         self._builder.rest()
         self._status.show(refused={}, **state.facts)
         if not plan.put:
