@@ -150,14 +150,13 @@ class Builder:
         if before is None:
             target.begin_first(fence)
         else:
-            self._mark(before, state.revision, len(put) + len(gone & folder.files.keys()), fence)
+            self._mark(before, state.revision, len(put), work, gone)
         try:
             await self._fetch(put, state, work, gone)
         except SidecarError:
             left = make_plan(state, folder.files, may_delete=False).put
             if before is not None and folder.files != target.recorded:
-                changes = len(left) + len(gone & folder.files.keys())
-                self._mark(before, state.revision, changes, fence)
+                self._mark(before, state.revision, len(left), work, gone)
             elif before is not None and target.published != before:  # no file was replaced
                 target.write(before, {}, fence)
             raise
@@ -233,17 +232,19 @@ class Builder:
         _delete(gone, work)
         return True
 
-    def _mark(self, before: Published, aim: str, changes: int, fence: Fence) -> None:
+    def _mark(self, before: Published, aim: str, puts: int, work: Work, gone: set[str]) -> None:
         """
         Record a change of several files in place as unfinished: consumers see neither the old nor
         the new state. A full volume must not prevent it, because deletions may make room.
         """
+        deletions = len(gone & work.folder.files.keys())
+        changes, files = puts + deletions, len(work.folder.files) - deletions
         is_single = changes < 2 and self._target.published == before
         if is_single or (before.aim, before.missing) == (aim, changes):  # retries change nothing
             return
-        left = Published("", aim, UNFINISHED, changes, "", now(), before.files)
+        left = Published("", aim, UNFINISHED, changes, "", now(), files)
         try:
-            self._target.write(left, {}, fence)
+            self._target.write(left, {}, work.fence)
         except OSError as error:
             if error.errno not in FULL_ERRORS:
                 raise
