@@ -73,12 +73,8 @@ class Counts:
     """Reads of a ccache while sidecars replace it."""
     lockout_windows: int = _count(4, full=48)
     """Windows of a KDC's lockout policy during which a stale keytab is in use."""
-    symlink_swaps: int = _count(4, full=150)
-    """Rounds of a process that swaps folders for symlinks while cycles run."""
     faulty_cycles: int = _count(5, full=1_000)
     """Consecutive cycles that fail with each kind of fault."""
-    polls: int = _count(150, full=8_640)
-    """Cycles of a simulated day, which run as fast as the daemon can."""
     fleet: int = _count(5, full=200)
     """Daemons that read one bucket while they are killed, and as many one-shots."""
     permission_histories: int = _count(1, full=12)
@@ -98,16 +94,12 @@ class Counts:
     """Downloads that are corrupted at random, so that they contradict their digest."""
     busy_seconds: int = _count(4, full=600)
     """Seconds for which one object is rewritten constantly while others are added and deleted."""
-    many_keys: int = _count(4_000, full=100_000)
-    """Objects under one prefix, to measure the memory that they need."""
     versions: int = _count(12, full=50)
     """DAG versions that are requested at once."""
     version_calls: int = _count(200, full=2_000)
     """Simulated Airflow processes, each of which requests one of these versions."""
     stops: int = _count(1, full=4)
     """Combinations of signal and moment that stop a publisher at each of its requests."""
-    good_folders: int = _count(48, full=200)
-    """DAG folders in one release for the Airflow gate; 48 cover each shape with each content."""
     runs: int = _count(1, full=100)
     """DAG runs in a live Airflow, each with a publish, a rollback or a restart meanwhile."""
     overwrites: int = _count(12, full=150)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from s3_sync.folder.folder import Folder
+from s3_sync.folder.target import open_in_place
 from s3_sync.folder.volume import Volume
 from tests.runtime.recording import clock, fence, log, revoked
+from tests.s3_sync.folder.handling import open_volume
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3
 
@@ -44,7 +46,7 @@ def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def volume(folder: Path) -> Iterator[Volume]:
     """An open volume."""
-    volume = Volume(str(folder), file_mode=0o644, fsync=False)
+    volume = open_volume(folder)
     yield volume
     volume.close()
 
@@ -52,7 +54,7 @@ def volume(folder: Path) -> Iterator[Volume]:
 @pytest.fixture
 def target(volume: Volume) -> Iterator[Folder]:
     """The open target folder of the volume."""
-    target, _ = volume.open_in_place()
+    target = open_in_place(volume)
     yield target
     target.close()
 

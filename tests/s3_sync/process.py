@@ -13,10 +13,10 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.http.endpoint import registry_of
-from tests.s3_sync.failing import failure
 from tests.s3_sync.given import AT_ONCE, Given, config_of
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.machine.descriptors import held
+from tests.support.raising import raised
 from tests.support.s3_sync.scripted import published
 
 
@@ -66,7 +66,7 @@ class Process:
 
     def fail(self) -> SidecarError:
         """Run a cycle that must fail, and return its error."""
-        return failure(self.cycle)
+        return raised(SidecarError, self.cycle)
 
     def run(self, settings: dict[str, str]) -> Outcome:
         """Start, and run the first cycle."""

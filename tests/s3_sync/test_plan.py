@@ -1,4 +1,4 @@
-"""What should be on disk ↔ what is → plan."""
+"""What should be on disk ↔ what is → plan; the brake; names that a volume does not distinguish."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from s3_sync.folder.journal import Held
 from s3_sync.pages import Entry
-from s3_sync.plan import Plan, State, make_plan
+from s3_sync.plan import HOLD_SECONDS, Brake, Plan, State, make_plan, without_clashes
+from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
+from tests.support.machine.clocks import Clock
 
 PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "f/g/h"])
 ETAGS = st.sampled_from(["one", "two"])
@@ -141,3 +144,119 @@ def test_only_another_etag_or_size_is_a_change(held: Held, is_published: bool) -
     plan = make_plan(State("r1", {"a": ENTRY}), {"a": held}, may_delete=True)
 
     assert bool(plan.put) is is_published
+
+
+# --- the brake
+
+
+def many(count: int) -> set[str]:
+    return {f"{number:03}.py" for number in range(count)}
+
+
+def brake(clock: Clock, percent: int = 80) -> Brake:
+    return Brake(percent, clock)
+
+
+def is_held(one: Brake, wanted: set[str], managed: set[str], asked: bool = False) -> bool:
+    return one.judge(managed - wanted, len(managed), is_asked_for=asked) is not None
+
+
+@pytest.mark.parametrize(
+    ("managed", "left", "held"),
+    [(100, 20, False), (100, 19, True), (25, 5, False), (25, 4, True), (21, 1, False)],
+)
+def test_holds_over_20_deletions_above_the_share(managed: int, left: int, held: bool) -> None:
+    assert held == is_held(brake(Clock()), many(left), many(managed))
+
+
+def test_applies_the_deletion_after_the_hold_time(log: Log) -> None:
+    clock = Clock()
+    one = brake(clock)
+    for _ in range(3):
+        assert is_held(one, many(1), many(100))
+        clock.seconds += HOLD_SECONDS / 3
+
+    assert not is_held(one, many(1), many(100))
+    assert [(99, 20)] == [
+        (event["files_to_delete"], len(event["paths"])) for event in log.events("deletion_held")
+    ]
+
+
+def test_a_complete_listing_restarts_the_hold_time() -> None:
+    clock = Clock()
+    one = brake(clock)
+    assert is_held(one, many(1), many(100))
+    clock.seconds += HOLD_SECONDS - 1
+    assert not is_held(one, many(100), many(100))
+    clock.seconds += 1
+
+    assert is_held(one, many(1), many(100))
+
+
+def test_sighup_ends_an_existing_hold() -> None:
+    one = brake(Clock())
+
+    assert is_held(one, many(1), many(100), asked=True)  # SIGHUP came before the hold
+    assert not is_held(one, many(1), many(100), asked=True)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_approved_deletion_does_not_cover_the_next_one(asked: bool) -> None:
+    clock = Clock()
+    one = brake(clock)
+    assert is_held(one, many(100), many(1000))
+    clock.seconds += 0 if asked else HOLD_SECONDS
+    assert not is_held(one, many(100), many(1000), asked=asked)
+
+    assert not is_held(one, many(99), many(600))  # some of the files were deleted, then S3 failed
+    assert is_held(one, many(5), many(99))
+    clock.seconds += HOLD_SECONDS - 1
+    assert is_held(one, many(5), many(99))
+
+
+def test_the_brake_can_be_switched_off() -> None:
+    assert not is_held(brake(Clock(), 100), set(), many(100))
+
+
+# --- names
+
+
+def state_of(*paths: str, is_whole: bool = False) -> State:
+    files = {path: Entry(path, "etag", 1) for path in paths}
+    return State("revision", files, {"dags/x//y": "unsafe_path"}, is_whole=is_whole)
+
+
+@pytest.mark.parametrize(
+    ("kept", "skipped"),
+    [
+        (["a.py", "b.py"], []),
+        (["A.py", "b.py"], ["a.py"]),
+        (["A.PY"], ["A.py", "a.py"]),
+        (["Pkg/a.py", "b.py"], ["pkg/b.py"]),
+        (["Pkg/sub/a.py"], ["pkg/sub/a.py", "pkg/other/a.py"]),
+        (["A"], ["a/b.py"]),
+        (["pkg/a.py", "pkg/b.py", "pkgs/a.py"], []),
+    ],
+)
+def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
+    kept: list[str], skipped: list[str]
+) -> None:
+    found = without_clashes(state_of(*kept, *skipped), str.casefold, "dags/")
+
+    assert set(kept) == set(found.files)
+    clashes = {f"dags/{path}": "name_clash" for path in skipped}
+    assert {"dags/x//y": "unsafe_path", **clashes} == found.skipped
+    assert "revision" == found.revision
+
+
+def test_keeps_all_names_where_the_volume_distinguishes_them() -> None:
+    state = state_of("a.py", "A.py")
+
+    assert state is without_clashes(state, None, "dags/")
+
+
+def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> None:
+    with pytest.raises(SidecarError, match="does not distinguish") as caught:
+        without_clashes(state_of("a.py", "A.py", is_whole=True), str.casefold)
+
+    assert "release_invalid" == caught.value.reason

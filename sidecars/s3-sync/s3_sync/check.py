@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 
-from s3_sync.folder.record import read_published
+from s3_sync.folder.record import Record
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
 from s3_sync.keys import RESERVED
 from s3_sync.listing import ListingSource
@@ -114,8 +114,9 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
     """
     source = ReleaseSource(settings, client)
-    if (published := read_published(settings)) is not None:
-        source.sequence = published.sequence, published.signed_by
+    with suppress(OSError):
+        if published := Record(settings).read_outside(settings.dest_path):
+            source.sequence = published.sequence, published.signed_by
     state = await source.read(fence)
     signer = state.sequence[1]
     signed = f", signed by {signer}" if signer else ""

@@ -1,21 +1,77 @@
 """
-The download of one object into a staging file, verified.
+What one cycle brings into a folder; and the download of one object into a staging file, verified.
 """
 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
-from s3_sync.digest import looks_like_md5, md5_of
-from s3_sync.folder.paths import BLOCK_BYTES
-from s3_sync.folder.staging import Staging, StagingFolder
+from s3_sync.digest import Content, is_sha256, looks_like_md5, md5_of
+from s3_sync.folder.folder import Folder
+from s3_sync.folder.volume import Staging, StagingFolder, read_blocks
 from s3_sync.s3.refusals import ObjectError
-from sidecar_runtime.volume.files import write_all
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.volume.files import explain_os_error, write_all
+
+# Errors that end the cycle, because the volume fails and not a single path.
+VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+
+
+@dataclass(slots=True)
+class Work:
+    """
+    The work of one cycle in one folder.
+
+    Args:
+        until: When the cycle's time for downloads is up (monotonic seconds).
+        damaged: Files of the folder that are not as they were put into place.
+        failed: The error of each file that could not be brought, by path.
+        blocked: Paths that a file of another owner blocks.
+        adopted: Paths whose file on disk had the content already.
+        unreached: Paths for which the time was not enough.
+    """
+
+    folder: Folder
+    fence: Fence
+    until: float
+    damaged: Collection[str] = ()
+    failed: dict[str, SidecarError] = field(default_factory=dict)
+    blocked: set[str] = field(default_factory=set)
+    adopted: set[str] = field(default_factory=set)
+    unreached: set[str] = field(default_factory=set)
+    downloaded_bytes: int = 0
+
+    def adopts(self, path: str, file: Content) -> bool:
+        """
+        Whether a file on disk that is unknown or damaged, or whose name is of the other kind of
+        source, turns out to have the content, so that it is kept.
+        """
+        held = self.folder.files.get(path)
+        is_sure = held is not None and is_sha256(held.etag) == is_sha256(file.etag)
+        if (is_sure and path not in self.damaged) or not self.folder.holds(path, file):
+            return False
+        self.folder.adopt(path, file, self.fence)
+        self.adopted.add(path)
+        return True
+
+    def fail_on_disk(self, path: str, error: OSError) -> None:
+        """
+        Note a file-system error of one path.
+
+        Raises:
+            OSError: The volume fails as a whole.
+        """
+        if error.errno in VOLUME_ERRORS:
+            raise error
+        self.failed[path] = explain_os_error(error, f"cannot write {path!r}")
 
 
 class Download:
@@ -85,7 +141,7 @@ class Download:
         staging = self._opened()
         staging.is_verified = self._has_checksum(headers, staging)
         if not staging.is_verified and is_md5(etag, headers):
-            found = md5_of(_blocks(staging))
+            found = md5_of(read_blocks(staging.fd))
             staging.is_verified = found == etag
             if must_match and found != etag:
                 raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE)
@@ -108,7 +164,7 @@ class Download:
             said = headers.get(f"x-amz-checksum-{name}", "")
             if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
                 continue
-            found = base64.b64encode(checksum_of(name, _blocks(staging))).decode()
+            found = base64.b64encode(checksum_of(name, read_blocks(staging.fd))).decode()
             if found != said:
                 raise self._corrupt(f"its {name} is {found}, but S3 reports {said}")
             is_verified = True
@@ -136,13 +192,6 @@ def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
     is_plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
     has_own_key = "x-amz-server-side-encryption-customer-algorithm" in headers
     return looks_like_md5(etag) and is_plain and not has_own_key
-
-
-def _blocks(staging: Staging) -> Iterator[bytes]:
-    offset = 0
-    while block := os.pread(staging.fd, BLOCK_BYTES, offset):
-        yield block
-        offset += len(block)
 
 
 # Names of S3 → of anycrc, and their sizes in bytes; see docs/decisions/README.md.

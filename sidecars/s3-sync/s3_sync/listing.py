@@ -10,13 +10,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from s3_sync.digest import Content, is_sha256, looks_like_md5
-from s3_sync.download import Download
-from s3_sync.folder.paths import Blocked
+from s3_sync.digest import Content
+from s3_sync.download import Download, Work
+from s3_sync.folder.volume import Blocked
 from s3_sync.keys import compile_filter
 from s3_sync.pages import Page, PageReader, digest_of, join, listing_invalid, names_in, next_token
 from s3_sync.plan import State
@@ -25,11 +26,10 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings
-from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explain_os_error
+from sidecar_runtime.volume.files import explain_os_error, free_bytes
 
 CONNECTIONS = 16
 # From this size on, free space is checked before an object is downloaded.
@@ -127,8 +127,7 @@ class ListingSource:
             OSError: The volume fails as a whole.
             CycleAbandoned: The fence was revoked.
         """
-        fetching = _Fetching(self._client, self._settings, state, work, before)
-        await fetching.run(paths)
+        await _Fetching(self._client, self._settings, state.files, work, before).run(paths)
 
     def close(self) -> None:
         """
@@ -187,33 +186,29 @@ class ListingSource:
         return f"no key begins with it; beside it are {beside}"
 
 
+@dataclass(slots=True)
 class _Fetching:
     """
     Downloads the objects of one plan, several at a time.
+
+    Args:
+        late_from: Objects that begin later (monotonic seconds) go on in the next cycle if they do
+            not end.
+        streak: Endpoint-like failures in a row.
     """
 
-    def __init__(
-        self,
-        client: S3Client,
-        settings: Settings,
-        state: State,
-        work: Work,
-        before: Mapping[str, SidecarError],
-    ) -> None:
-        self._client = client
-        self._settings = settings
-        self._files = state.files
-        self._work = work
-        self._before = before
-        # Objects that begin later (monotonic seconds) go on in the next cycle if they do not end.
-        self._late_from = 0.0
-        # Endpoint-like failures in a row.
-        self._streak = 0
+    client: S3Client
+    settings: Settings
+    files: Mapping[str, Content]
+    work: Work
+    before: Mapping[str, SidecarError]
+    late_from: float = 0.0
+    streak: int = 0
 
     async def run(self, paths: Sequence[str]) -> None:
         now = time.monotonic()
-        self._late_from = now + LATE_SHARE * (self._work.until - now)
-        queue = iter(sorted(paths, key=self._before.__contains__))
+        self.late_from = now + LATE_SHARE * (self.work.until - now)
+        queue = iter(sorted(paths, key=self.before.__contains__))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(CONNECTIONS, len(paths))):
@@ -223,22 +218,19 @@ class _Fetching:
 
     async def _next(self, queue: Iterator[str]) -> None:
         for path in queue:
-            if time.monotonic() < self._work.until:
-                await self._one(path, self._files[path])
-            elif path in self._before:
-                self._work.failed[path] = self._before[path]
+            if time.monotonic() < self.work.until:
+                await self._one(path, self.files[path])
+            elif path in self.before:
+                self.work.failed[path] = self.before[path]
             else:
-                self._work.unreached.add(path)
+                self.work.unreached.add(path)
 
     async def _one(self, path: str, file: Content) -> None:
-        work, is_late = self._work, time.monotonic() > self._late_from
+        work, is_late = self.work, time.monotonic() > self.late_from
         try:
-            if self._may_hold(path, file) and work.folder.holds(path, file):
-                work.folder.adopt(path, file, work.fence)
-                work.adopted.add(path)
-            else:
+            if not work.adopts(path, file):
                 await self._download(path, file)
-            self._streak = 0
+            self.streak = 0
         except ObjectMoved:
             self._fail(path, _changing(self._key(path)))
         except Blocked:
@@ -256,11 +248,11 @@ class _Fetching:
             work.fail_on_disk(path, error)
 
     async def _download(self, path: str, file: Content) -> None:
-        work = self._work
-        if file.size_bytes >= LARGE_BYTES and file.size_bytes > work.folder.free_bytes():
+        folder, size_bytes = self.work.folder, file.size_bytes
+        if size_bytes >= LARGE_BYTES and size_bytes > free_bytes(folder.fd):
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r} ({file.size_bytes} bytes) to {work.folder.path}"
-            work.failed[path] = explain_os_error(full, what)
+            what = f"cannot write {path!r} ({size_bytes} bytes) to {folder.path}"
+            self.work.failed[path] = explain_os_error(full, what)
             return
         try:
             await self._transfer(path, file, "identity")
@@ -280,46 +272,33 @@ class _Fetching:
             Blocked: A file of another owner is in the way.
             OSError: The volume fails.
         """
-        work, key, verify = self._work, self._key(path), self._settings.verify
-        must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
+        work, key, verify = self.work, self._key(path), self.settings.verify
+        must_match = verify == "strict" or (verify == "auto" and self.client.is_aws)
         with Download(key, file.size_bytes, work.folder.staging) as download:
-            headers = await self._client.get_object(
+            headers = await self.client.get_object(
                 key, file.etag, file.size_bytes, download, until=work.until, encoding=encoding
             )
             work.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match)
-            work.folder.put(path, file, staging, work.fence, self._files.__contains__)
+            work.folder.put(path, file, staging, work.fence, self.files.__contains__)
         stored = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
-        if stored and stored != "identity":
-            log.warning(
-                "object_encoded",
-                key=key,
-                encoding=stored,
-                advice="The file has the encoded bytes, as they are stored. Upload the object "
-                "without Content-Encoding.",
-            )
-
-    def _may_hold(self, path: str, file: Content) -> bool:
-        """
-        Whether the file on disk may save a download: it is unknown, damaged or from a release, and
-        an MD5 can identify it.
-        """
-        held = self._work.folder.files.get(path)
-        is_unsure = held is None or path in self._work.damaged or is_sha256(held.etag)
-        return is_unsure and looks_like_md5(file.etag)
+        if stored not in ("", "identity"):
+            advice = "The file has the encoded bytes, as they are stored. Upload the object "
+            advice += "without Content-Encoding."
+            log.warning("object_encoded", key=key, encoding=stored, advice=advice)
 
     def _key(self, path: str) -> str:
-        return f"{self._settings.prefix}{path}"
+        return f"{self.settings.prefix}{path}"
 
     def _fail(self, path: str, error: SidecarError) -> None:
-        self._work.failed[path] = error
-        if concerns(error.reason) == "request" and path not in self._before:
-            self._streak += 1
-            if self._streak >= FAILURE_STREAK:
+        self.work.failed[path] = error
+        if concerns(error.reason) == "request" and path not in self.before:
+            self.streak += 1
+            if self.streak >= FAILURE_STREAK:
                 raise error
 
     def _slow(self, path: str) -> ObjectError:
-        limit = f"{self._settings.variable_prefix}TIMEOUT"
+        limit = f"{self.settings.variable_prefix}TIMEOUT"
         return ObjectError(
             "object_slow",
             f"{self._key(path)!r} was not complete before the cycle's time was up",

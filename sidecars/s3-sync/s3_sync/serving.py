@@ -7,12 +7,12 @@ from __future__ import annotations
 import math
 import time
 
+from s3_sync.download import Work
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.metrics import SyncMetrics
 from s3_sync.plan import is_held
 from s3_sync.release.source import ReleaseSource
 from s3_sync.settings import Settings
-from s3_sync.work import Work
 from sidecar_runtime.asking import Answers, Asked
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

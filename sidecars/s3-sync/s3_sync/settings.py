@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from s3_sync.revision import is_revision
+from s3_sync.digest import is_revision
 from sidecar_runtime import proxies
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import GateSettings, check_gate

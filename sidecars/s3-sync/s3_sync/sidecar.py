@@ -1,5 +1,5 @@
 """
-The sidecar that the loop runs: what outlives a cycle and its thread.
+The sidecar that the loop runs, and the thread that runs its cycles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome, Readiness
-from sidecar_runtime.volume.files import TargetError, TargetLock, explain_os_error
+from sidecar_runtime.volume.files import TargetError, TargetLock, explained
 
 if TYPE_CHECKING:
     from s3_sync.serving import Serving
@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 
 class S3Sync:
     """
-    The sidecar, for the whole process.
+    The sidecar: what outlives a cycle and its thread.
     """
 
     def __init__(self, settings: Settings, metrics: SyncMetrics) -> None:
         self.settings = settings
-        self.metrics = metrics
         self.lock = TargetLock()
         self.status = Status(metrics)
         pin = f"{PREFIX}REVISION" if settings.revision else ""
@@ -79,22 +78,20 @@ class Session:
     """
 
     def __init__(self, sidecar: S3Sync) -> None:
-        settings, metrics = sidecar.settings, sidecar.metrics
+        settings, status = sidecar.settings, sidecar.status
         self._sidecar = sidecar
         self._loop = asyncio.new_event_loop()
-        self._target = Target(settings, sidecar.lock, sidecar.status)
-        client = open_client(settings, metrics)
-        self._source: ListingSource | ReleaseSource = (
-            ReleaseSource(settings, client)
-            if settings.source_kind == "release"
-            else ListingSource(settings, client)
-        )
-        self._sync = Sync(settings, sidecar.status, self._target, self._source, sidecar.gate)
+        self._target = Target(settings, sidecar.lock, status)
+        client = open_client(settings, status.metrics)
+        self._source: ListingSource | ReleaseSource = ListingSource(settings, client)
         self._serving: Serving | None = None
-        if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
-            from s3_sync.serving import Serving  # noqa: PLC0415 - a one-shot answers no request
+        if settings.source_kind == "release":
+            self._source = source = ReleaseSource(settings, client)
+            if sidecar.asked is not None:
+                from s3_sync.serving import Serving  # noqa: PLC0415 - a one-shot answers no request
 
-            self._serving = Serving(settings, metrics, sidecar.asked, self._source)
+                self._serving = Serving(settings, status.metrics, sidecar.asked, source)
+        self._sync = Sync(settings, status, self._target, self._source, sidecar.gate)
         self._volume: Volume | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
@@ -105,13 +102,13 @@ class Session:
             SidecarError: The cycle failed; the published files stay.
             CycleAbandoned: The fence was revoked.
         """
-        if fence.is_asked_for and self._sidecar.gate is not None:
-            self._sidecar.gate.ask_again()
+        sidecar = self._sidecar
+        if fence.is_asked_for and sidecar.gate is not None:
+            sidecar.gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        outcome = self._loop.run_until_complete(task)
-        readiness = self._sidecar.status.readiness
-        if not self._sidecar.settings.one_shot or readiness.ready:
+        outcome, readiness = self._loop.run_until_complete(task), sidecar.status.readiness
+        if not sidecar.settings.one_shot or readiness.ready:
             return outcome
         if outcome.is_success:  # a one-shot ends only when the volume is ready
             raise TargetError(
@@ -125,39 +122,33 @@ class Session:
         """
         Close connections, files and the event loop; the lock stays with the process.
         """
-        self._source.close()
-        if self._serving is not None:
-            self._serving.close()
-        self._target.close()
-        self._loop.close()
+        for part in (self._source, self._serving, self._target, self._loop):
+            if part is not None:
+                part.close()
 
     async def _cycle(self, fence: Fence) -> Outcome:
-        target, path = self._target, self._sidecar.settings.dest_path
-        try:
-            with fence:  # a thread that resumes late must not touch its successor's target
-                target.acquire()
-        except OSError as error:
-            raise explain_os_error(error, f"cannot open {path}") from error
+        target, serving, path = self._target, self._serving, self._sidecar.settings.dest_path
+        # A thread that resumes late must not touch its successor's target.
+        with explained(f"cannot open {path}"), fence:
+            holder = target.acquire()
         if target.volume is not self._volume:
             self._volume = target.volume
             self._sync.start_over()
-            if self._serving is not None:
-                self._serving.follow(target.snapshots, fence)
+            if serving is not None:
+                serving.follow(target.snapshots, fence)
         if target.volume is None:
-            return Outcome("waiting", counts={"holder": target.holder})
+            return Outcome("waiting", counts={"holder": holder})
         failure: SidecarError | None = None
         try:
-            return await self._sync.cycle(fence)
-        except OSError as error:
-            failure = explain_os_error(error, f"cannot write to {path}")
-            raise failure from error
+            with explained(f"cannot write to {path}"):
+                return await self._sync.cycle(fence)
         except SidecarError as error:
             failure = error
             raise
         finally:
             if not fence.is_revoked:
                 target.show()
-                if self._serving is not None:
-                    await self._serving.serve(fence)
+                if serving is not None:
+                    await serving.serve(fence)
                     is_outage = failure is not None and not is_of_current_release(failure.reason)
-                    self._serving.note_outage(failure if is_outage else None)
+                    serving.note_outage(failure if is_outage else None)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from s3_sync.folder.folder import Folder
-from s3_sync.folder.staging import Staging
-from s3_sync.folder.volume import STAGING, Volume
+from s3_sync.folder.target import open_in_place
+from s3_sync.folder.volume import STAGING, Staging, Volume
 from s3_sync.keys import RESERVED
 from s3_sync.pages import Entry
 from sidecar_runtime.fence import Fence
@@ -48,11 +48,22 @@ def damaged(folder: Folder) -> set[str]:
     return folder.damaged(folder.files)
 
 
+def open_volume(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Volume:
+    """Open a target as a process with the lock does."""
+    volume = Volume(str(folder))
+    try:
+        volume.begin(file_mode, fsync=fsync)
+    except BaseException:
+        volume.close()
+        raise
+    return volume
+
+
 @contextmanager
 def opened(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Iterator[Folder]:
     """Open the target as the next process does."""
-    volume = Volume(str(folder), file_mode=file_mode, fsync=fsync)
-    target, _ = volume.open_in_place()
+    volume = open_volume(folder, file_mode=file_mode, fsync=fsync)
+    target = open_in_place(volume)
     yield target
     target.close()
     volume.close()

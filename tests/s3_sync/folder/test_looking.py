@@ -74,21 +74,6 @@ def test_any_change_to_a_published_file_is_damage(
     assert {"a/b/c.py"} == damaged(target)
 
 
-def test_reading_or_hard_linking_a_file_is_not_damage(folder: Path, target: Folder) -> None:
-    put(target, "a.py")
-    (folder / "a.py").read_bytes()
-    os.link(folder / "a.py", folder / "linked.py")
-
-    assert set() == damaged(target)
-
-
-def test_only_our_files_count_as_damaged(folder: Path, target: Folder) -> None:
-    put(target, "a.py")
-    (folder / "foreign").write_bytes(b"x")
-
-    assert set() == target.damaged(["foreign", "a.py", "missing"])
-
-
 def test_foreign_files_exclude_ours_bytecode_and_system_files(
     folder: Path, target: Folder, outside: Path
 ) -> None:

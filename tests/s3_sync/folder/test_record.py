@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.record import NAME, Published, Record, readiness_of
+from s3_sync.folder.record import NAME, Published, Record
 from s3_sync.folder.volume import Volume
 from s3_sync.settings import load_settings
-from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 
 SOURCE = "s3://bucket/dags/"
@@ -20,11 +20,11 @@ GOOD: dict[str, object] = {
     "source": SOURCE, "kind": "listing", "layout": "in-place",
 }  # fmt: skip
 
-NEEDED = ("source", "kind", "layout", "name", "missing", "published_at")
+NEEDED = ("source", "kind", "layout", "name", "revision", "published_at")
 BAD_VALUES = [
     ("source", "s3://bucket/other/"), ("source", "s3://bucket/dags"), ("revision", None),
-    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("missing", "none"),
-    ("missing", 1), ("name", ""),
+    ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("missing", 1),
+    ("name", ""), ("layout", "snapshot"), ("layout", 7),
 ]  # fmt: skip
 
 
@@ -49,26 +49,31 @@ def record(**environ: str) -> Record:
     return Record(load_settings(given)[0])
 
 
-def read(state: Path, **environ: str) -> Published | None:
+def opened(state: Path, **environ: str) -> Record:
+    """Return the record that a process with these settings reads."""
     fd = os.open(state, os.O_RDONLY)
     try:
         found = record(**environ)
         found.read(fd)
-        return found.published
+        return found
     finally:
         os.close(fd)
 
 
+def read(state: Path, **environ: str) -> Published | None:
+    return opened(state, **environ).published
+
+
 def readiness(state: Path, lost: int = 0, problem: str = "", **environ: str) -> Readiness:
-    return readiness_of(read(state, **environ), lost, problem)
+    return opened(state, **environ).readiness(lost, problem)
 
 
-def follow(name: str, before: Published | None, **environ: str) -> Published | None:
-    """Return what is published if the link shows a snapshot of this name."""
+def follow(name: str, before: Published | None, **environ: str) -> Record:
+    """Return the record of a process if the link shows a snapshot of this name."""
     found = record(**environ)
     found.published = before
     found.follow_link(name)
-    return found.published
+    return found
 
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -88,12 +93,6 @@ def test_ignores_an_unsigned_record_if_signatures_are_required(
 
     assert readiness(folder / ".s3-sync", 0, "", **SIGNED).ready
     assert readiness(folder / ".s3-sync", 0, "", **RELEASE).ready  # without keys, any record counts
-
-
-def test_is_not_ready_before_the_first_publish(state: Path) -> None:
-    said = readiness(state)
-
-    assert (False, "nothing of this source is published yet") == (said.ready, said.problem)
 
 
 def test_a_record_survives_a_restart(volume: Volume, folder: Path) -> None:
@@ -128,24 +127,18 @@ def test_the_link_counts_more_than_the_record_unless_a_pin_or_signatures_are_req
     """A process was killed between both, which may have had neither."""
     found = follow("r8", R7, **environ)
 
-    assert counts == readiness_of(found, 0).ready
-    assert found is None or ("r8", "r8", "r8") == (found.revision, found.aim, found.name)
-    assert R7 == follow("r7", R7, **environ)
-    assert None is follow("r8", None, **environ)
+    assert counts == found.readiness().ready
+    published = found.published
+    assert published is None or ("r8",) * 3 == (published.revision, published.aim, published.name)
+    assert R7 == follow("r7", R7, **environ).published
+    assert None is follow("r8", None, **environ).published
 
 
 def test_a_partial_state_behind_the_link_is_partial() -> None:
-    said = readiness_of(follow("partial-1", R7, **SNAPSHOT), 0)
+    said = follow("partial-1", R7, **SNAPSHOT).readiness()
 
     assert (True, "") == (said.ready, said.revision)
     assert "the publish was interrupted" in said.shortfall
-
-
-def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: Fence) -> None:
-    with pytest.raises(CycleAbandoned):
-        record().write(volume, revoked, R7, {})
-
-    assert not (folder / ".s3-sync" / NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +155,7 @@ def test_a_revoked_fence_records_nothing(volume: Volume, folder: Path, revoked: 
         *(json.dumps(GOOD | {name: value}).encode() for name, value in BAD_VALUES),
         *(json.dumps({k: GOOD[k] for k in GOOD if k != name}).encode() for name in NEEDED),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_ignores_a_record_that_is_damaged_or_of_another_source(state: Path, content: bytes) -> None:
     (state / NAME).write_bytes(content)
@@ -180,25 +173,6 @@ def test_a_state_published_with_other_filters_is_partial(volume: Volume, folder:
     record().write(volume, Fence(), R7, {})
     said = readiness(folder / ".s3-sync")
     assert ("r7", "") == (said.revision, said.shortfall)
-
-
-@pytest.mark.parametrize(
-    ("written", "layout", "counts"),
-    [
-        ("in-place", "in-place", True),
-        ("snapshot", "snapshot", True),
-        ("in-place", "snapshot", False),
-        ("snapshot", "in-place", False),
-        (7, "snapshot", False),
-    ],
-)
-def test_ignores_a_record_of_another_layout(
-    state: Path, written: object, layout: str, counts: bool
-) -> None:
-    """Its files are not where the consumers of this layout look."""
-    (state / NAME).write_text(json.dumps(GOOD | {"layout": written}))
-
-    assert counts is readiness(state, S3_SYNC_LAYOUT=layout).ready
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])

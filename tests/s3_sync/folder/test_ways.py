@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from s3_sync.folder.journal import Held
-from s3_sync.folder.paths import Blocked, is_real_folder, walk
-from s3_sync.folder.volume import Volume
+from s3_sync.folder.target import open_in_place
+from s3_sync.folder.volume import Blocked, is_real_folder, walk
 from tests.runtime.recording import Log
-from tests.s3_sync.folder.handling import put
+from tests.s3_sync.folder.handling import open_volume, put
 from tests.support.machine.descriptors import held
 
 
@@ -24,9 +24,9 @@ class Ground:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._volume = Volume(str(folder), file_mode=0o644, fsync=False)
+        self._volume = open_volume(folder)
         self.root = self._volume.root
-        self.ours, _ = self._volume.open_in_place()
+        self.ours = open_in_place(self._volume)
 
     def close(self) -> None:
         self.ours.close()
@@ -67,44 +67,6 @@ def ground(folder: Path) -> Iterator[Ground]:
 
 
 # --- walking
-
-
-@pytest.mark.parametrize("above", ["a/b/", ""])
-def test_yields_the_open_folder_and_the_last_name(ground: Ground, above: str) -> None:
-    ground.make(f"{above}c")
-
-    with walk(ground.root, f"{above}c") as (fd, name):
-        assert os.path.samestat(os.fstat(fd), (ground.folder / above).stat())
-    assert "c" == name
-    os.fstat(ground.root)
-
-
-@pytest.mark.parametrize(("made", "error"), [("", FileNotFoundError), ("a/b", NotADirectoryError)])
-def test_a_read_only_walk_fails_at_a_missing_folder_or_a_file(
-    ground: Ground, made: str, error: type[OSError]
-) -> None:
-    if made:
-        ground.make(made, ours=True)
-    before = ground.tree()
-
-    with pytest.raises(error), walk(ground.root, "a/b/c"):
-        pass
-
-    assert before == ground.tree()
-
-
-def test_a_read_only_walk_fails_at_a_symlink(ground: Ground) -> None:
-    ground.make("real/b/c")
-    (ground.folder / "a").symlink_to("real")
-
-    with pytest.raises(NotADirectoryError), walk(ground.root, "a/b/c"):
-        pass
-
-
-def test_creates_missing_folders(ground: Ground) -> None:
-    ground.publish("a/b/c")
-
-    assert {"a": b"/", "a/b": b"/", "a/b/c": b"new"} == ground.tree()
 
 
 def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
@@ -155,15 +117,6 @@ def test_a_folder_is_real_unless_it_or_a_parent_is_a_symlink(ground: Ground) -> 
 
     os.close(root)
     assert ["", "a", "a/b/c"] == [folder for folder, is_real in found.items() if is_real]
-
-
-def test_does_not_check_a_known_folder_again(ground: Ground) -> None:
-    root, known = os.open(ground.folder, os.O_PATH), {"": True, "gone": True}
-
-    assert is_real_folder("gone", root, known)
-    with pytest.raises(FileNotFoundError):
-        is_real_folder("missing", root, known)
-    os.close(root)
 
 
 # --- replacing existing entries
@@ -232,18 +185,6 @@ def test_a_folder_replaces_a_file_only_if_it_is_managed_and_not_wanted(
         with pytest.raises(Blocked):
             ground.publish("d/a/b", *wanted)
         assert {"d": b"d"} == ground.tree()
-
-
-@pytest.mark.parametrize("kind", ["fifo", "folder of nobody"])
-def test_a_file_replaces_a_fifo_or_an_empty_folder(ground: Ground, kind: str) -> None:
-    if kind == "fifo":
-        os.mkfifo(ground.folder / "d")
-    else:
-        (ground.folder / "d/e").mkdir(parents=True)
-
-    ground.publish("d")
-
-    assert {"d": b"new"} == ground.tree()
 
 
 def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from s3_sync.download import Work
 from s3_sync.folder.folder import Folder
 from s3_sync.listing import ListingSource
 from s3_sync.pages import Entry
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import load_settings
-from s3_sync.work import Work
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import play

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from s3_sync.digest import is_revision, short
 from s3_sync.release.format import (
     COMMAS_LIMIT,
     FILES_LIMIT,
@@ -28,7 +29,6 @@ from s3_sync.release.format import (
     read_pointer,
     write_pointer,
 )
-from s3_sync.revision import is_revision, short
 from s3_sync.signature import Keys
 from tests.s3_sync.release import independent
 from tests.support.s3_sync.releases import ABSENT, make_release

@@ -89,32 +89,6 @@ def test_a_new_pod_gets_all_files_of_a_listing_except_the_refused_ones(
     wait_until(lambda: daemon.get("/readyz").json()["shortfall"] is None, "no file is missing")
 
 
-@pytest.mark.parametrize("source", ["release", "listing"])
-def test_a_one_shot_succeeds_with_a_fallback_after_earlier_ones_were_killed(
-    s3: FakeS3,
-    start: StartDaemon,
-    target: Path,
-    counts: Counts,
-    source: str,
-) -> None:
-    """Each task pod is a new pod, which needs its init container to succeed."""
-    accepted = revision(1)
-    if source == "release":
-        shelf = Shelf(s3)
-        shelf.publish(accepted)
-        shelf.publish(revision(2, broken=True))
-    else:
-        s3.objects.clear()
-        s3.put_all(revision(1, broken=True), "dags/")
-        del accepted["pkg0/m0.py"]
-    one_shot = start({**GATE, "S3_SYNC_SOURCE": source, "S3_SYNC_ONE_SHOT": "true"})
-
-    kill_at_random(one_shot, target, counts, accepted)
-
-    assert 0 == one_shot.wait_for_exit().code
-    assert accepted == consumed(target)
-
-
 @pytest.mark.timeout(3_600)
 def test_readers_see_only_complete_accepted_releases(
     s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, counts: Counts

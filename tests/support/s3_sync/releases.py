@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from s3_sync.digest import sha256_of
+from s3_sync.digest import revision_of, sha256_of
 from s3_sync.release.bundle import FileContent, write_bundle
 from s3_sync.release.format import (
     POINTER_KEY,
@@ -25,7 +25,6 @@ from s3_sync.release.format import (
     write_manifest,
     write_pointer,
 )
-from s3_sync.revision import revision_of
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 ABSENT = f"sha256-{'0123456789abcdef' * 4}"

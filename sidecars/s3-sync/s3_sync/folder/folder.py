@@ -6,36 +6,35 @@ Every change of files is made here, inside the folder, and under a fence.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 
 from s3_sync.digest import Content, has_digest, is_executable
-from s3_sync.folder.journal import Held, Journal
-from s3_sync.folder.paths import (
+from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
+from s3_sync.folder.volume import (
     BYTECODE,
     OLD_FILE,
-    PATH_FLAGS,
     Blocked,
+    Staging,
+    StagingFolder,
     foreign_files,
-    is_link,
     is_real_folder,
     read_blocks,
-    split,
-    sync_folder,
     walk,
 )
-from s3_sync.folder.staging import Staging, StagingFolder
-from s3_sync.keys import DEPTH_LIMIT
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import free_bytes, stat_in
-from sidecar_runtime.volume.snapshots import FOLDER_MODE
+from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
 
 SECOND_NS = 1_000_000_000
 NAMED_FILES = 50
+# A file is already gone, or was replaced by something else.
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 log = get_logger("target")
 
@@ -49,33 +48,39 @@ class Folder:
 
     Args:
         fd: The open folder; closed with this object.
-        files: What is in it, by path.
-        journal: None while nobody reads the folder: it is listed when it becomes a snapshot.
 
     Attributes:
         files: The files, by path. They may have been altered since: see :meth:`damaged`.
+        journal: None while nobody reads the folder: it is listed when it becomes a snapshot.
+        is_lost: Whether the list was missing or damaged, so that only the source can tell what
+            should be there.
+        before: The files that consumers see instead, until this folder is shown: a successor gets
+            a later time.
 
     Raises:
         OSError: From every method, if the file system fails; the files stay.
     """
 
-    def __init__(
-        self,
-        path: str,
-        fd: int,
-        files: dict[str, Held],
-        journal: Journal | None,
-        staging: StagingFolder,
-    ) -> None:
+    def __init__(self, path: str, fd: int, staging: StagingFolder) -> None:
         self.path = path
         self.fd = fd
-        self.files = files
-        self.journal = journal
         self.staging = staging
-        # Modification times of deleted and replaced files, which a successor must not reuse.
-        self._gone: dict[str, int] = {}
+        self.files: dict[str, Held] = {}
+        self.journal: Journal | None = None
+        self.is_lost = False
+        self.before: Mapping[str, Held] = {}
         # Files of other owners that could not be removed.
         self._left: set[str] = set()
+        self._turn = 0
+
+    def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
+        """
+        Read the list of the files from an open folder of lists, and keep it up to date.
+        """
+        listed = read_journal(name, lists, self.fd, is_shared=is_shared)
+        self.files, self.is_lost = listed.files, listed.is_lost
+        self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
+        return self
 
     def close(self) -> None:
         """
@@ -88,22 +93,14 @@ class Folder:
 
     # --- looking
 
-    @property
-    def unverified(self) -> list[str]:
-        """
-        The files whose content no checksum has verified.
-        """
-        return [path for path, held in self.files.items() if not held.is_verified]
-
     def damaged(self, paths: Iterable[str]) -> set[str]:
         """
         Return those of our files among the paths that are no longer as they were put into place.
         """
         is_real = {"": True}
         found = set()
-        for path in list(paths):
-            held = self.files.get(path)
-            if held is None:
+        for path in paths:
+            if (held := self.files.get(path)) is None:
                 continue
             try:
                 is_ours = is_real_folder(path.rpartition("/")[0], self.fd, is_real)
@@ -113,34 +110,33 @@ class Folder:
                 found.add(path)
         return found
 
+    def next_part(self, most: int, parts: int) -> list[str]:
+        """
+        Return another part of the files at each call.
+
+        Args:
+            most: How many files need no parts.
+            parts: Into how many parts at most the files are divided.
+        """
+        parts = min(parts, -(-len(self.files) // most)) or 1
+        self._turn = (self._turn + 1) % parts
+        return list(itertools.islice(self.files, self._turn, None, parts))
+
     def foreign(self) -> list[str]:
         """
         Return all files and links that are not ours, except bytecode and lost+found.
         """
         return foreign_files(self.fd, self.files)
 
-    def free_bytes(self) -> float:
-        """
-        Return the free space of the volume for this process, in bytes.
-        """
-        return free_bytes(self.fd)
-
     def holds(self, path: str, content: Content) -> bool:
         """
         Whether the file on disk has the content already, according to its MD5 or SHA-256.
         """
-        found = stat_in(path, self.fd)
-        if found is None or found.st_size != content.size_bytes:
-            return False
-        if Held("", found.st_size, found.st_mtime_ns, found.st_ino, self._mode_of(content)).matches(
-            found
-        ):
-            with suppress(OSError), walk(self.fd, path) as (folder, name):
-                fd = os.open(name, OLD_FILE, dir_fd=folder)
-                try:
+        with suppress(OSError), walk(self.fd, path) as (folder, name):
+            found = os.lstat(name, dir_fd=folder)
+            if found.st_size == content.size_bytes and has_mode(found, self._mode_of(content)):
+                with opened(name, folder, OLD_FILE) as fd:
                     return has_digest(content.etag, read_blocks(fd))
-                finally:
-                    os.close(fd)
         return False
 
     # --- changing
@@ -150,16 +146,10 @@ class Folder:
         List a file that has the content already, and keep its times.
         """
         with fence, walk(self.fd, path) as (folder, name):
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            self._list(path, _held(content, found, is_verified=True))
+            self._list(path, Held.at(content, os.lstat(name, dir_fd=folder), is_verified=True))
 
     def put(
-        self,
-        path: str,
-        content: Content,
-        staging: Staging,
-        fence: Fence,
-        is_wanted: IsWanted,
+        self, path: str, content: Content, staging: Staging, fence: Fence, is_wanted: IsWanted
     ) -> None:
         """
         Rename a complete, verified staging file into place.
@@ -172,7 +162,7 @@ class Folder:
             CycleAbandoned: The fence was revoked.
         """
         found = self.staging.finish(staging, self._next_time(path), self._mode_of(content))
-        held = _held(content, found, is_verified=staging.is_verified)
+        held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
             self._place(path, held, staging.name, self.staging.fd, is_wanted)
             staging.is_placed = True
@@ -188,22 +178,20 @@ class Folder:
         with fence, walk(other.fd, path) as (folder, name):
             self._place(path, other.files[path], name, folder, other.files.__contains__)
 
-    def delete(self, path: str, fence: Fence) -> bool:
+    def delete(self, path: str, fence: Fence) -> None:
         """
-        Remove a file, ours or not, and the folders that it leaves empty; False if there was none.
+        Remove a file, ours or not, and the folders that it leaves empty.
         """
         with fence:
-            if held := self.files.get(path):
-                self._gone[path] = held.mtime_ns
             try:
                 with walk(self.fd, path) as (folder, name):
                     self._remove(path, name, folder)
-                is_removed = True
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                is_removed = False  # already gone, or replaced by something else
+            except NOT_THERE:
                 self.forget(path)
-            self._remove_empty_folders(path)
-        return is_removed
+            with suppress(OSError):  # not empty, or gone
+                while path := path.rpartition("/")[0]:
+                    with walk(self.fd, path) as (folder, name):
+                        os.rmdir(name, dir_fd=folder)
 
     def clear(self, paths: Iterable[str], fence: Fence) -> None:
         """
@@ -218,29 +206,33 @@ class Folder:
                     self._left.add(path)
                     log.warning("leftover_kept", name=path, error=error.strerror)
 
+    def purge(self) -> None:
+        """
+        Remove everything that is not ours, from a folder that belongs to s3-sync alone: a gate's
+        command may leave files.
+        """
+        for path in self.foreign():
+            self.delete(path, Fence())
+        for here, folders, _, inner in os.fwalk(dir_fd=self.fd):
+            at = os.path.normpath(os.path.join(here, BYTECODE))
+            if BYTECODE in folders and not any(path.startswith(f"{at}/") for path in self.files):
+                folders.remove(BYTECODE)
+                remove_tree(BYTECODE, inner)
+
     def forget(self, path: str) -> None:
         """
         Remove a file from the list; the file on disk belongs to another process from now on.
         """
-        if self.files.pop(path, None) is not None and self.journal is not None:
-            self.journal.remove(path)
+        if path in self.files:
+            self._note(path, None)
 
     def end_cycle(self, fence: Fence) -> None:
         """
-        Compact the journal, and forget deletions whose time a new file can no longer get.
+        Compact the journal.
         """
         if self.journal is not None:
             with fence:
                 self.journal.compact(self.files)
-        now = time.time_ns()
-        self._gone = {path: ns for path, ns in self._gone.items() if ns > now - SECOND_NS}
-
-    def follow(self, before: Folder) -> None:
-        """
-        Give no file a time that a file of the folder before it has, or had until a moment ago.
-        """
-        self._gone |= before._gone
-        self._gone |= {path: held.mtime_ns for path, held in before.files.items()}
 
     def take_back_modes(self) -> None:
         """
@@ -249,14 +241,10 @@ class Folder:
         """
         for path, held in self.files.items():
             with suppress(OSError):
-                if os.lstat(path, dir_fd=self.fd).st_mode == held.mode:
-                    continue
-                fd = os.open(path, OLD_FILE, dir_fd=self.fd)
-                try:
-                    if held.matches(os.fstat(fd)):
-                        os.fchmod(fd, stat.S_IMODE(held.mode))
-                finally:
-                    os.close(fd)
+                if os.lstat(path, dir_fd=self.fd).st_mode != held.mode:
+                    with opened(path, self.fd, OLD_FILE) as fd:
+                        if held.matches(os.fstat(fd)):
+                            os.fchmod(fd, stat.S_IMODE(held.mode))
 
     # --- inside
 
@@ -274,65 +262,40 @@ class Folder:
 
         Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
         """
-        before, held = stat_in(path, self.fd), self.files.get(path)
-        predecessors = [self._gone.get(path, 0)]
-        predecessors += [held.mtime_ns] if held is not None else []
-        predecessors += [before.st_mtime_ns] if before is not None else []
-        earliest = (max(predecessors) // SECOND_NS + 1) * SECOND_NS
-        return max(time.time_ns(), earliest)
+        held = [one for one in (self.files.get(path), self.before.get(path)) if one is not None]
+        times = [one.mtime_ns for one in held]
+        if (found := stat_in(path, self.fd)) is not None:
+            times.append(found.st_mtime_ns)
+        return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
     def _place(self, path: str, held: Held, name: str, source: int, is_wanted: IsWanted) -> None:
-        folder, last = self._open_parent(path, is_wanted)
-        try:
+        def make(above: str, folder_name: str, fd: int) -> None:
+            self._make_folder(above, folder_name, fd, is_wanted)
+
+        with walk(self.fd, path, make) as (folder, last):
             self._make_way(path, folder, last, is_wanted)
             before = self.files.get(path)
             self._list(path, held)
             try:
                 os.rename(name, last, src_dir_fd=source, dst_dir_fd=folder)
             except OSError:
-                self._unlist(path, before)
+                self._note(path, before)
                 raise
-            if self.staging.fsync:
-                sync_folder(folder)
-        finally:
-            if folder != self.fd:
-                os.close(folder)
+            if self.staging.fsync:  # an O_PATH descriptor cannot be flushed
+                with opened(".", folder) as fd:
+                    os.fsync(fd)
 
     def _list(self, path: str, held: Held) -> None:
         if self.journal is not None:
             self.journal.add(path, held)
         self.files[path] = held
 
-    def _unlist(self, path: str, before: Held | None) -> None:
+    def _note(self, path: str, held: Held | None) -> None:
         if self.journal is not None:
-            self.journal.undo(path, before)
-        if before is None:
-            self.files.pop(path, None)
-        else:
-            self.files[path] = before
-
-    def _open_parent(self, path: str, is_wanted: IsWanted) -> tuple[int, str]:
-        """
-        Return the open parent folder of a path, which the caller closes unless it is the folder
-        itself, and the last name; create missing folders.
-
-        Raises:
-            Blocked: A file of another owner is in place of a folder.
-        """
-        *folders, name = split(path)
-        fd = self.fd
-        for depth, folder in enumerate(folders, 1):
-            try:
-                try:
-                    inner = os.open(folder, PATH_FLAGS, dir_fd=fd)
-                except (FileNotFoundError, NotADirectoryError):
-                    self._make_folder("/".join(folders[:depth]), folder, fd, is_wanted)
-                    inner = os.open(folder, PATH_FLAGS, dir_fd=fd)
-            finally:
-                if fd != self.fd:
-                    os.close(fd)
-            fd = inner
-        return fd, name
+            self.journal.note(path, held)
+        self.files.pop(path, None)
+        if held is not None:
+            self.files[path] = held
 
     def _make_folder(self, path: str, name: str, fd: int, is_wanted: IsWanted) -> None:
         """
@@ -360,35 +323,21 @@ class Folder:
             log.warning("symlink_replaced", path=path)
         if not stat.S_ISDIR(found.st_mode):
             return
-        for inside in self._removable(path, folder, name, is_wanted):
-            with walk(self.fd, inside) as (inner, last):
-                self._remove(inside, last, inner)
-        for _, folders, _, inner in os.fwalk(name, topdown=False, dir_fd=folder):
-            for empty in folders:
-                os.rmdir(empty, dir_fd=inner)
-        os.rmdir(name, dir_fd=folder)
-
-    def _removable(self, path: str, folder: int, name: str, is_wanted: IsWanted) -> list[str]:
-        """
-        Return the files to remove from a folder that is in the way.
-
-        Raises:
-            Blocked: One of them is foreign, or the folder is deeper than our files can be.
-        """
-        files = []
-        for inner, folders, names, inner_fd in os.fwalk(name, dir_fd=folder):
-            here = os.path.normpath(os.path.join(os.path.dirname(path), inner))
-            is_bytecode = BYTECODE in here.split("/")
-            for file in names:
-                inside = f"{here}/{file}"
-                is_ours = inside in self.files and not is_wanted(inside)
-                if not (is_ours or is_bytecode):
-                    raise Blocked
-                files.append(inside)
-            is_deep = here.count("/") >= DEPTH_LIMIT
-            if is_deep or any(is_link(inner_name, inner_fd) for inner_name in folders):
+        above = f"{path}/"
+        ours = [one for one in self.files if one.startswith(above) and not is_wanted(one)]
+        with opened(name, folder, FOLDER_FLAGS) as fd:
+            if foreign_files(fd, {one.removeprefix(above) for one in ours}, has_deep=True):
                 raise Blocked
-        return files
+            for one in ours:
+                with suppress(*NOT_THERE), walk(self.fd, one) as (inner, last):
+                    self._remove(one, last, inner)
+            for _, folders, _, inner in os.fwalk(topdown=False, dir_fd=fd):
+                for empty in folders:
+                    if empty == BYTECODE:
+                        remove_tree(empty, inner)
+                    else:
+                        os.rmdir(empty, dir_fd=inner)
+        os.rmdir(name, dir_fd=folder)
 
     def _remove(self, path: str, name: str, folder: int) -> None:
         held = self.files.get(path)
@@ -397,26 +346,5 @@ class Folder:
             os.unlink(name, dir_fd=folder)
         except OSError:
             if held is not None:
-                self._unlist(path, held)
+                self._note(path, held)
             raise
-
-    def _remove_empty_folders(self, path: str) -> None:
-        while "/" in path:
-            path = path.rpartition("/")[0]
-            try:
-                with walk(self.fd, path) as (folder, name):
-                    os.rmdir(name, dir_fd=folder)
-            except OSError:
-                return  # not empty, or gone
-
-
-def _held(content: Content, found: os.stat_result, *, is_verified: bool) -> Held:
-    same_size = content.size_bytes == found.st_size
-    return Held(
-        content.etag,
-        content.size_bytes if same_size else found.st_size,
-        found.st_mtime_ns,
-        found.st_ino,
-        found.st_mode,
-        is_verified,
-    )

@@ -4,8 +4,8 @@ The list of files that s3-sync put into a folder, and therefore may replace and 
 A journal with one JSON array a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file, with
 a trailing ``0`` if its content was not verified; ``[path]`` for a removed file. A line is written
 *before* its action: the rename that puts the line's inode into place, or the removal. So after a
-crash the disk shows whether the last line is true. All earlier lines are, because actions happen
-one at a time.
+crash the inode at the last line's path shows whether that line is true. All earlier lines are,
+because actions happen one at a time.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NamedTuple
 
+from s3_sync.digest import Content
 from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ERRORS, is_at, open_file, stat_in, write_file
 
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
-_HEADER_LINE = json.dumps(HEADER, separators=(",", ":")).encode() + b"\n"
 LIST_MODE = 0o664
 # A key has at most 1,024 bytes, each of which takes at most six in JSON.
 LINE_BYTES = 16 << 10
@@ -51,6 +52,14 @@ class Held(NamedTuple):
     mode: int
     is_verified: bool = True
 
+    @classmethod
+    def at(cls, content: Content, found: os.stat_result, *, is_verified: bool) -> Held:
+        """
+        Return the facts of a file that has the content.
+        """
+        facts = (found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
+        return cls(content.etag, *facts, is_verified)
+
     def of(self, found: os.stat_result) -> Held | None:
         """
         Return the facts for a hard link to this file or for a copy of it; None for another file.
@@ -69,37 +78,57 @@ class Held(NamedTuple):
             and found.st_size == self.size_bytes
             # SMB stores units of 100 ns, and reports the rounded time only later.
             and found.st_mtime_ns // 1000 == self.mtime_ns // 1000
-            and found.st_mode in (self.mode, self.mode | _OF_FS_GROUP)
+            and has_mode(found, self.mode)
         )
+
+
+def has_mode(found: os.stat_result, mode: int) -> bool:
+    """
+    Whether a file has a kind and mode, apart from what an fsGroup adds.
+    """
+    return found.st_mode in (mode, mode | _OF_FS_GROUP)
+
+
+class Listed(NamedTuple):
+    """
+    What a journal says.
+
+    Args:
+        is_lost: Whether it is missing or damaged, so that files may be missing in it.
+        lines: How many lines are true.
+        size_bytes: The size of these lines, with the header.
+    """
+
+    files: dict[str, Held]
+    is_lost: bool
+    lines: int = 0
+    size_bytes: int = 0
 
 
 class Journal:
     """
-    The journal in the open folder `dir_fd`, open for appending; it replaces an older one.
+    The journal in the open folder `dir_fd`, open for appending.
 
     Args:
-        files: The files to list.
-        may_keep: Whether an older journal of these files may be continued, because a full volume
-            takes no new one.
+        listed: What it says; a journal that is lost, or new, is written.
 
     Raises:
         OSError: The volume fails.
     """
 
-    def __init__(
-        self, name: str, dir_fd: int, files: Mapping[str, Held], *, fsync: bool, may_keep: bool
-    ) -> None:
+    def __init__(self, name: str, dir_fd: int, listed: Listed, *, fsync: bool) -> None:
         self._name = name
         self._dir_fd = dir_fd
         self._fsync = fsync
         self._fd = -1
-        self._lines = 0
+        self._lines = listed.lines
         self._is_behind = False
-        try:
-            self._rewrite(files)
-        except OSError as error:
-            if error.errno not in FULL_ERRORS or not (may_keep and self._reopen(files)):
-                raise
+        if not listed.is_lost:
+            with suppress(PermissionError):  # another user's, which can be replaced
+                self._fd = self._open()
+                os.ftruncate(self._fd, listed.size_bytes)
+        if self._fd < 0:
+            self._rewrite(listed.files)
 
     def add(self, path: str, held: Held) -> None:
         """
@@ -110,23 +139,14 @@ class Journal:
         """
         self._append(_line(path, held))
 
-    def remove(self, path: str) -> None:
+    def note(self, path: str, held: Held | None) -> None:
         """
-        Remove a file from the list; called immediately before the removal. On a full disk, which a
-        removal may fix, the journal catches up once there is room.
+        List what a path is, or that it is about to be removed. On a full disk, which a removal may
+        fix, the journal catches up once there is room.
         """
         try:
-            self._append(_removal(path))
+            self._append(_line(path, held))
         except OSError:
-            self._is_behind = True
-
-    def undo(self, path: str, before: Held | None) -> None:
-        """
-        List what a path was before, because the action of the last line failed.
-        """
-        try:
-            self._append(_removal(path) if before is None else _line(path, before))
-        except OSError:  # a failing volume refuses both
             self._is_behind = True
 
     def compact(self, files: Mapping[str, Held]) -> None:
@@ -160,35 +180,18 @@ class Journal:
             os.fsync(self._fd)
         self._lines += 1
 
-    def _reopen(self, files: Mapping[str, Held]) -> bool:
-        """
-        Continue the journal that exists; return whether there is one. Its last line is removed if
-        it was cut off or never carried out.
-        """
-        if stat_in(self._name, self._dir_fd) is None:
-            return False
-        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(self._name, flags, dir_fd=self._dir_fd)
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        header, *lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
-        if lines:
-            path = json.loads(lines[-1])[0]
-            held = files.get(path)
-            if lines[-1] != (_removal(path) if held is None else _line(path, held)):
-                del lines[-1]
-        os.ftruncate(self._fd, len(header) + sum(map(len, lines)))
-        self._lines = 1 + len(lines)
-        self._is_behind = True
-        return True
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._name, flags, dir_fd=self._dir_fd)
 
     def _rewrite(self, files: Mapping[str, Held]) -> None:
         """
         Replace the journal with one line for each file, and keep it open for appending.
         """
-        lines = [_HEADER_LINE, *(_line(path, held) for path, held in files.items())]
+        lines = [json.dumps(HEADER, separators=(",", ":")).encode() + b"\n"]
+        lines += [_line(path, held) for path, held in files.items()]
         write_file(self._name, b"".join(lines), LIST_MODE, fsync=self._fsync, dir_fd=self._dir_fd)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._name, flags, dir_fd=self._dir_fd)
+        fd = self._open()
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
@@ -196,82 +199,61 @@ class Journal:
         self._is_behind = False
 
 
-def _removal(path: str) -> bytes:
-    return f"[{_quoted(path)}]\n".encode()
-
-
-def _line(path: str, held: Held) -> bytes:
+def _line(path: str, held: Held | None) -> bytes:
     """
-    Return the line of a file; json.dumps takes five times as long.
+    Return the line of a file, or of a removal; json.dumps takes five times as long.
     """
+    if held is None:
+        return f"[{_quoted(path)}]\n".encode()
     numbers = f"{held.size_bytes},{held.mtime_ns},{held.inode},{held.mode}"
     mark = "" if held.is_verified else ",0"
     return f"[{_quoted(path)},{_quoted(held.etag)},{numbers}{mark}]\n".encode()
 
 
-def read_journal(
-    name: str, dir_fd: int, root_fd: int, *, is_shared: bool
-) -> tuple[dict[str, Held], bool]:
+def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Listed:
     """
-    Return the listed files, and whether the journal is missing or damaged, so that files may be
-    missing in the list.
+    Return what a journal says, without the last line if a process was killed before its action.
 
     Args:
         root_fd: The folder whose files are listed.
         is_shared: Whether the folder may contain files of other owners: such a file must not be
-            mistaken for one about to be put into place. If False, a last file that never arrived
-            stays listed, and counts as damaged.
+            mistaken for one that was about to be put into place. If False, a last file that is not
+            there stays listed, and counts as damaged.
     """
     files: dict[str, Held] = {}
     try:
         journal = open_file(name, dir_fd=dir_fd)
     except OSError:  # missing or not a regular file
-        return files, True
-    before: Held | None = None
-    last, number = "", 0
+        return Listed(files, is_lost=True)
+    lines, size_bytes, last = 0, 0, b""
+    path, before = "", None
     with journal:
         try:
-            if json.loads(journal.readline(LINE_BYTES)) != HEADER:
+            header = journal.readline(LINE_BYTES)
+            if json.loads(header) != HEADER:
                 raise ValueError("not a list of managed files")
+            size_bytes = len(header)
             while line := journal.readline(LINE_BYTES):
                 if len(line) < LINE_BYTES and not line.endswith(b"\n"):
                     break  # a partial line: its writer was killed
-                number += 1
-                last, held = _read_line(line)
-                before = files.pop(last, None)
+                path, held = _read_line(line)
+                before = files.pop(path, None)
                 if held is not None:
-                    files[last] = held
+                    files[path] = held
+                lines, size_bytes, last = lines + 1, size_bytes + len(line), line
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            log.warning("managed_list_damaged", line=number + 1, error=str(error))
-            return files, True
-    if last:
-        _settle_last(files, last, before, stat_in(last, root_fd), is_shared=is_shared)
-    return files, False
-
-
-def _settle_last(
-    files: dict[str, Held],
-    last: str,
-    before: Held | None,
-    there: os.stat_result | None,
-    *,
-    is_shared: bool,
-) -> None:
-    """
-    Correct the list if a process was killed between the last line and its action. The file may have
-    been copied since; a different file would not match.
-    """
-    if last in files:
-        held = files[last]
-        is_there = there is not None and there.st_ino == held.inode
-        if there is not None and (before is None or there.st_ino != before.inode):
-            is_there = is_there or held.of(there) is not None
-        if is_shared and not is_there:
-            del files[last]  # killed before the rename
-            if before is not None:
-                files[last] = before
-    elif before is not None and there is not None and before.of(there) is not None:
-        files[last] = before  # killed before the removal
+            log.warning("managed_list_damaged", line=lines + bool(size_bytes) + 1, error=str(error))
+            return Listed(files, is_lost=True)
+    found = stat_in(path, root_fd) if path else None
+    now, inode = files.get(path), found.st_ino if found is not None else None
+    # A line is true if its inode is in place, or if the removed one is not.
+    is_true = now.inode == inode if now is not None else before is None or before.inode != inode
+    if not is_true and (is_shared or now is None):
+        lines, size_bytes = lines - 1, size_bytes - len(last)
+        files.pop(path, None)
+        if before is not None:
+            files[path] = before
+    return Listed(files, False, lines, size_bytes)
 
 
 def _read_line(line: bytes) -> tuple[str, Held | None]:
@@ -289,13 +271,10 @@ def _read_line(line: bytes) -> tuple[str, Held | None]:
         raise ValueError(f"not a managed path: {path!r:.100}")
     if not facts:
         return path, None
-    etag, *numbers = facts
+    etag, size_bytes, mtime_ns, inode, mode, *mark = facts
+    numbers = (size_bytes, mtime_ns, inode, mode)
     # GlusterFS uses inode numbers up to 2**64; times before 1970 are negative.
-    if not isinstance(etag, str) or not all(
-        type(number) is int and -(1 << 63) <= number < 1 << 64 for number in numbers
-    ):
+    is_valid = all(type(one) is int and -(1 << 63) <= one < 1 << 64 for one in numbers)
+    if not (is_valid and isinstance(etag, str) and mark in ([], [0])):
         raise ValueError(f"invalid facts of a file: {path!r}")
-    size_bytes, mtime_ns, inode, mode, *mark = numbers
-    if mark not in ([], [0]):
-        raise ValueError(f"invalid facts of a file: {path!r}")
-    return path, Held(etag, size_bytes, mtime_ns, inode, mode, not mark)
+    return path, Held(etag, *numbers, not mark)

@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
-from s3_sync.folder.paths import opened
 from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
 from s3_sync.settings import Settings
-from sidecar_runtime.errors import json_text
+from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.volume.files import read_facts
+from sidecar_runtime.volume.snapshots import opened
 
 NAME = "published.json"
 # Unix time of the year 2286; later times are invalid.
@@ -53,55 +53,31 @@ class Published(NamedTuple):
         fallback: The refused revision if a fallback is published; else empty.
         published_at: Unix time of the publish.
         files: The number of files after the publish.
-        is_filtered: Whether it was published with other filters; then it is partial.
         sequence: Of a release: the highest sequence seen; else 0.
         signed_by: The key that signed it; empty if none had to.
     """
 
-    revision: str
-    aim: str
-    name: str
-    missing: int
-    fallback: str
-    published_at: float
-    files: int
-    is_filtered: bool = False
+    revision: str = ""
+    aim: str = ""
+    name: str = ""
+    missing: int = 0
+    fallback: str = ""
+    published_at: float = 0.0
+    files: int = 0
     sequence: int = 0
     signed_by: str = ""
 
-    @property
-    def shortfall(self) -> str:
-        """
-        What the state lacks, in words; empty if it is the complete newest revision.
-        """
-        said = []
-        if self.is_filtered:
-            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
-        if self.missing and not self.aim:
-            said.append("the publish was interrupted, so its revision is unknown")
-        elif self.missing:
-            files = "file is" if self.missing == 1 else "files are"
-            said.append(f"{self.missing} {files} missing or out of date")
-        if self.fallback:
-            said.append(f"the gate refused {self.fallback}, so this is a fallback")
-        return "; ".join(said)
 
-
-def readiness_of(published: Published | None, lost: int, problem: str = "") -> Readiness:
+def parse(facts: Mapping[str, Any]) -> Published | None:
     """
-    Return whether what is published is there and intact.
-
-    Args:
-        lost: How many files are known to be missing or altered on disk.
-        problem: Why consumers do not see what is published.
+    Return what a record says; None if it is malformed. Pure.
     """
-    if published is None:
-        return Readiness(False, problem="nothing of this source is published yet")
-    if lost and not problem:
-        files = "file is" if lost == 1 else "files are"
-        problem = f"{lost} published {files} missing or altered on disk"
-    revision = "" if published.is_filtered else published.revision
-    return Readiness(not problem, revision, published.published_at, problem, published.shortfall)
+    said = Published()
+    for name, default in Published._field_defaults.items():
+        if isinstance(facts.get(name), type(default)):
+            said = said._replace(**{name: facts[name]})
+    is_consistent = bool(said.name) and (said.missing == 0) == bool(said.revision)
+    return said if is_consistent and 0 < said.published_at < LATEST else None
 
 
 class Record:
@@ -114,11 +90,11 @@ class Record:
         is_written: Whether the record on disk is the one that this process knows.
         is_of_others: Whether the record that was read does not match the settings here, so that it
             does not count: its files are not those that consumers need, or not where they look.
-        is_of_layout: Whether the record that was read is of the layout here.
+        is_filtered: Whether it was published with other filters; then it is partial.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._where: dict[str, Any] = {
+        self._where: dict[str, object] = {
             "source": settings.source,
             "kind": settings.source_kind,
             "layout": settings.layout,
@@ -126,19 +102,40 @@ class Record:
         if settings.trusted_keys is not None:
             self._where["signed"] = True
         filters = [list(globs) for globs in (settings.include, settings.exclude)]
-        self._filters = filters if any(filters) else []
+        self._filters = {"filters": filters} if any(filters) else {}
         self._pin = settings.revision
         self._changes: Mapping[str, int] = {}
         self.published: Published | None = None
         self.is_written = True
-        self.is_of_others = self.is_of_layout = False
+        self.is_of_others = self.is_filtered = False
 
     def read(self, state: int) -> None:
         """
         Read the record from the open `.s3-sync`; one that is missing, malformed or of others says
         nothing.
         """
-        self.published, self.is_written = self._read(state), True
+        facts = read_facts(NAME, state)
+        self._changes = {name: facts[name] for name in CHANGES if isinstance(facts.get(name), int)}
+        self.is_filtered = facts.get("filters") != self._filters.get("filters")
+        self.is_of_others = bool(facts) and (
+            any(facts.get(name) != value for name, value in self._where.items())
+            or bool(self._pin and facts.get("revision") != self._pin)
+        )
+        self.published = None if self.is_of_others else parse(facts)
+        self.is_written = True
+
+    def read_outside(self, path: str) -> Published | None:
+        """
+        Read the record of a target without the lock.
+
+        Raises:
+            OSError: There is no target, or it cannot be read.
+        """
+        self.published = None
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with opened(path, flags=flags) as root, opened(RESERVED, root) as state:
+            self.read(state)
+        return self.published
 
     def void(self, state: int) -> None:
         """
@@ -148,30 +145,6 @@ class Record:
         with suppress(FileNotFoundError):
             os.unlink(NAME, dir_fd=state)
 
-    def _read(self, state: int) -> Published | None:
-        facts = read_facts(NAME, state)
-        revision = facts.get("revision")
-        self._changes = {name: facts[name] for name in CHANGES if isinstance(facts.get(name), int)}
-        self.is_of_layout = facts.get("layout") == self._where["layout"]
-        self.is_of_others = bool(facts) and (
-            any(facts.get(name) != value for name, value in self._where.items())
-            or bool(self._pin and revision != self._pin)
-        )
-        if self.is_of_others or not isinstance(revision, str):
-            return None
-        texts = [facts.get(name) for name in ("aim", "name", "fallback", "signed_by")]
-        aim, name, fallback, signer = (text if isinstance(text, str) else "" for text in texts)
-        missing, at, files = (facts.get(one) for one in ("missing", "published_at", "files"))
-        if not name or not isinstance(missing, int) or (missing == 0) != bool(revision):
-            return None
-        if not isinstance(at, int | float) or not 0 < at < LATEST:
-            return None
-        count = files if isinstance(files, int) else 0
-        is_filtered = facts.get("filters", []) != self._filters
-        seen = facts.get("sequence")
-        said = Published(revision, aim, name, missing, fallback, float(at), count, is_filtered)
-        return said._replace(sequence=seen, signed_by=signer) if isinstance(seen, int) else said
-
     def follow_link(self, name: str) -> None:
         """
         Correct what is published if a process was killed between swapping the link and recording
@@ -180,12 +153,10 @@ class Record:
         before = self.published
         if before is None or before.name == name:
             return
-        if self._pin or "signed" in self._where:
-            self.published = None
-            return
         revision = "" if name.startswith(PARTIAL) else name
-        missing = 0 if revision else 1
-        self.published = Published(revision, revision, name, missing, "", before.published_at, 0)
+        missing, is_sure = int(not revision), not (self._pin or "signed" in self._where)
+        said = Published(revision, revision, name, missing, published_at=before.published_at)
+        self.published = said if is_sure else None
 
     def write(
         self, volume: Volume, fence: Fence, published: Published, changes: Mapping[str, int]
@@ -200,30 +171,50 @@ class Record:
         Raises:
             OSError: It was not written. This process knows it all the same.
         """
-        self.published, self.is_written = published, False
+        self.published, self.is_written, self.is_filtered = published, False, False
         facts = published._asdict()
-        del facts["is_filtered"]
         if not published.sequence:
             del facts["sequence"], facts["signed_by"]
         self._changes = changes or self._changes
-        facts |= {**self._changes, **self._where}
-        if self._filters:
-            facts["filters"] = self._filters
+        facts |= {**self._changes, **self._where, **self._filters}
         volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
         self.is_written = True
 
+    def readiness(self, lost: int = 0, problem: str = "") -> Readiness:
+        """
+        Return whether what is published is there and intact.
 
-def read_published(settings: Settings) -> Published | None:
-    """
-    Return what is published, without the lock; None if that is nothing, or cannot be read.
-    """
-    record = Record(settings)
-    try:
-        with opened(settings.dest_path) as root, opened(RESERVED, root) as state:
-            record.read(state)
-    except OSError:
-        return None
-    return record.published
+        Args:
+            lost: How many files are known to be missing or altered on disk.
+            problem: Why consumers do not see what is published.
+        """
+        published = self.published
+        if published is None:
+            return Readiness(False, problem="nothing of this source is published yet")
+        if lost and not problem:
+            problem = f"{_are(lost, 'published file')} missing or altered on disk"
+        revision = "" if self.is_filtered else published.revision
+        return Readiness(not problem, revision, published.published_at, problem, self._shortfall)
+
+    @property
+    def _shortfall(self) -> str:
+        """
+        What the published state lacks, in words; empty if it is the complete newest revision.
+        """
+        published, said = self.published or Published(), []
+        if self.is_filtered:
+            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
+        if published.missing and not published.aim:
+            said.append("the publish was interrupted, so its revision is unknown")
+        elif published.missing:
+            said.append(f"{_are(published.missing, 'file')} missing or out of date")
+        if published.fallback:
+            said.append(f"the gate refused {published.fallback}, so this is a fallback")
+        return "; ".join(said)
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def now() -> float:

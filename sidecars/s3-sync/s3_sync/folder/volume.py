@@ -1,20 +1,24 @@
 """
-The open target folder, `.s3-sync` in it, and the staging folder.
+The volume: the open target, `.s3-sync` in it, and its staging folder; and walks below the target
+that follow no link.
+
+A path is walked from an open folder, name by name. Changes at its end are made relative to the
+folder that was opened. So a process that can write to the volume can never redirect s3-sync out of
+the target.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import stat
 import unicodedata
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
-from s3_sync.folder.folder import Folder
-from s3_sync.folder.journal import NAME as MANAGED
-from s3_sync.folder.journal import Held, Journal, read_journal
-from s3_sync.folder.paths import open_own_folder, open_target
-from s3_sync.folder.staging import StagingFolder
-from s3_sync.keys import RESERVED
+from s3_sync.keys import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import (
@@ -22,10 +26,11 @@ from sidecar_runtime.volume.files import (
     FULL_ERRORS,
     is_at,
     read_file,
+    set_mode,
     stat_in,
     write_file,
 )
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, remove_tree
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
 STAGING = "staging"
 SNAPSHOTS = "snapshots"
@@ -36,7 +41,25 @@ AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = f"{STAGING}\n{SNAPSHOTS}\n".encode()
 
+OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+BYTECODE = "__pycache__"
+# Never deleted under S3_SYNC_DELETE=all: bytecode, and the folder that mkfs creates.
+SPARED = {BYTECODE, "lost+found"}
+# A larger buffer would be a separate memory mapping for each of many small files.
+BLOCK_BYTES = 64 << 10
+
+# One counter for the process: an abandoned cycle must not share names with its successor.
+_NUMBERS = itertools.count()
+
 log = get_logger("target")
+
+
+class Blocked(Exception):
+    """
+    A file or folder of another owner is in the way.
+    """
 
 
 class Volume:
@@ -44,48 +67,58 @@ class Volume:
     The target folder and its `.s3-sync`, open; belongs to one thread.
 
     Attributes:
-        root: The target folder.
+        root: The target folder; its own path may be a symlink, which the user chose.
         state: `.s3-sync` in it.
-        staging: Files in it are renamed into place or removed.
+        staging: Files in it are renamed into place or removed; see :meth:`begin`.
         fold: What the file system takes names for; None if it distinguishes all of them.
 
     Raises:
         OSError: From every method, if the file system fails.
     """
 
-    def __init__(self, path: str, *, file_mode: int, fsync: bool) -> None:
+    staging: StagingFolder
+    fold: Callable[[str], str] | None
+
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.fsync = fsync
+        os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
         with ExitStack() as stack:
-            self.root = open_target(path)
+            self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, self.root)
             self.state = open_own_folder(RESERVED, self.root)
             stack.callback(os.close, self.state)
-            staging = open_own_folder(STAGING, self.state)
-            stack.callback(os.close, staging)
-            self.staging = StagingFolder(staging, file_mode, fsync)
-            _sweep(staging)
-            for name in OF_0_2:
-                remove_tree(name, self.state)
-            self._hide()
-            self.fold = find_folding(staging)
             self._open = stack.pop_all()
+
+    def begin(self, file_mode: int, *, fsync: bool) -> None:
+        """
+        Begin to write, now that this process has the lock: open staging, and remove what killed
+        processes and earlier versions left.
+        """
+        staging = open_own_folder(STAGING, self.state)
+        self._open.callback(os.close, staging)
+        self.staging = StagingFolder(staging, file_mode, fsync)
+        for name in os.listdir(staging):
+            try:
+                remove_tree(name, staging)
+            except OSError as error:
+                log.warning("leftover_kept", name=name, error=error.strerror)
+        for name in OF_0_2:
+            remove_tree(name, self.state)
+        self._hide()
+        self.fold = find_folding(staging)
 
     def is_current(self) -> bool:
         """
-        Whether the open folders are still at their paths.
-
-        They are not if the target, or `.s3-sync`, was removed and created again.
+        Whether the open folders are still at their paths: the target, or `.s3-sync`, may have been
+        removed and created again.
         """
-        try:
-            is_there = os.path.samestat(os.stat(self.path), os.fstat(self.root))
-        except OSError:
-            return False
-        return (
-            is_there
-            and is_at(RESERVED, self.root, self.state)
-            and is_at(STAGING, self.state, self.staging.fd)
-        )
+        with suppress(OSError):
+            return (
+                os.path.samestat(os.stat(self.path), os.fstat(self.root))
+                and is_at(RESERVED, self.root, self.state)
+                and is_at(STAGING, self.state, self.staging.fd)
+            )
+        return False
 
     def close(self) -> None:
         """
@@ -98,64 +131,7 @@ class Volume:
         Replace a file in `.s3-sync`.
         """
         with fence:
-            write_file(name, content, 0o664, fsync=self.fsync, dir_fd=self.state)
-
-    def open_in_place(self) -> tuple[Folder, bool]:
-        """
-        Open the target itself as a folder of files; return it, and whether its list is lost.
-        """
-        files, is_lost = read_journal(MANAGED, self.state, self.root, is_shared=True)
-        journal = Journal(MANAGED, self.state, files, fsync=self.fsync, may_keep=not is_lost)
-        return Folder(self.path, os.dup(self.root), files, journal, self.staging), is_lost
-
-    def open_listed(self, name: str, store: int, path: str) -> tuple[Folder, bool]:
-        """
-        Open a snapshot with the list beside it; return it, and whether the list is lost.
-        """
-        fd = os.open(name, FOLDER_FLAGS, dir_fd=store)
-        try:
-            files, is_lost = read_journal(list_name(name), store, fd, is_shared=False)
-            return Folder(path, fd, files, self.list(name, store, files, is_lost), self.staging), (
-                is_lost
-            )
-        except BaseException:
-            os.close(fd)
-            raise
-
-    def list(self, name: str, store: int, files: dict[str, Held], is_lost: bool) -> Journal:
-        """
-        Write the list of a snapshot beside it.
-        """
-        return Journal(list_name(name), store, files, fsync=self.fsync, may_keep=not is_lost)
-
-    def remove_snapshots(self, fence: Fence) -> None:
-        """
-        Remove what the snapshot layout left, now that the files in place are published.
-        """
-        with fence:
-            is_link = _leads_to_snapshots(self.root)
-            if not is_link and stat_in(SNAPSHOTS, self.state) is None:
-                return
-            if is_link:
-                os.unlink(LINK, dir_fd=self.root)
-            remove_tree(SNAPSHOTS, self.state)
-
-    def remove_in_place(self, fence: Fence) -> None:
-        """
-        Remove the files that were published in place, now that a snapshot is; those that were
-        altered belong to others.
-        """
-        if stat_in(MANAGED, self.state) is None:
-            return
-        folder, _ = self.open_in_place()
-        try:
-            altered = folder.damaged(folder.files)
-            for path in folder.files.keys() - altered:
-                folder.delete(path, fence)
-        finally:
-            folder.close()
-        with fence:
-            os.unlink(MANAGED, dir_fd=self.state)
+            write_file(name, content, 0o664, fsync=self.staging.fsync, dir_fd=self.state)
 
     def _hide(self) -> None:
         """
@@ -167,21 +143,7 @@ class Volume:
             if read_file(AIRFLOWIGNORE, FACTS_BYTES, dir_fd=self.state) == _HIDDEN:
                 return
         with suppress(OSError):
-            write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=self.fsync, dir_fd=self.state)
-
-
-def _leads_to_snapshots(root: int) -> bool:
-    try:
-        return os.readlink(LINK, dir_fd=root).startswith(f"{RESERVED}/{SNAPSHOTS}/")
-    except OSError:
-        return False
-
-
-def list_name(name: str) -> str:
-    """
-    Return the name of the list of a snapshot.
-    """
-    return f"{name}.{MANAGED}"
+            write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=False, dir_fd=self.state)
 
 
 def find_folding(folder: int) -> Callable[[str], str] | None:
@@ -193,7 +155,7 @@ def find_folding(folder: int) -> Callable[[str], str] | None:
     """
     name = f"folding-{os.getpid()}-\u00c9"  # É in one character
     try:
-        os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder))
+        os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
     except OSError as error:
         if error.errno in FULL_ERRORS:
             return None
@@ -211,12 +173,204 @@ def find_folding(folder: int) -> Callable[[str], str] | None:
     return fold
 
 
-def _sweep(staging: int) -> None:
+# --- walks
+
+
+def open_own_folder(name: str, parent: int) -> int:
     """
-    Remove files that a killed process left in staging.
+    Open or create a folder of s3-sync's own; a symlink or a file in its place is removed.
+
+    Only a file in place of `.s3-sync` itself stays, because it may belong to another owner.
+
+    Raises:
+        OSError: It cannot be created or opened.
     """
-    for name in os.listdir(staging):
+    try:
+        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        is_foreign = name == RESERVED and not is_link(name, parent)
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or is_foreign:
+            raise
+        log.warning("own_folder_replaced", path=name)
+        os.unlink(name, dir_fd=parent)
+    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+
+
+MakeFolder = Callable[[str, str, int], None]
+"""Creates a folder: its path, its name, and the open folder above it."""
+
+
+@contextmanager
+def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple[int, str]]:
+    """
+    Walk to the parent folder of a path and yield it, open, with the last name.
+
+    Args:
+        make: Called where a folder is missing, or something else is there.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: A folder is missing, or something else is there.
+        ValueError: The path leads elsewhere; a last safeguard, because such keys are refused
+            earlier.
+    """
+    *folders, name = path.split("/")
+    if not {"", ".", ".."}.isdisjoint((*folders, name)):
+        raise ValueError(f"not a path below the target: {path!r}")
+    fd = root
+    try:
+        for depth, folder in enumerate(folders, 1):
+            try:
+                inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
+            except (FileNotFoundError, NotADirectoryError):
+                if make is None:
+                    raise
+                make("/".join(folders[:depth]), folder, fd)
+                inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
+            if fd != root:
+                os.close(fd)
+            fd = inner
+        yield fd, name
+    finally:
+        if fd != root:
+            os.close(fd)
+
+
+def is_link(name: str, folder: int) -> bool:
+    """
+    Whether a name in an open folder is a symlink.
+    """
+    found = stat_in(name, folder)
+    return found is not None and stat.S_ISLNK(found.st_mode)
+
+
+def is_real_folder(folder: str, root: int, known: dict[str, bool]) -> bool:
+    """
+    Whether neither a folder nor any folder above it is a symlink.
+
+    Args:
+        known: Results by folder; extended by this call.
+
+    Raises:
+        OSError: A folder is missing.
+    """
+    if folder not in known:
+        known[folder] = is_real_folder(folder.rpartition("/")[0], root, known) and stat.S_ISDIR(
+            os.stat(folder, dir_fd=root, follow_symlinks=False).st_mode
+        )
+    return known[folder]
+
+
+def foreign_files(root: int, ours: Collection[str], *, has_deep: bool = False) -> list[str]:
+    """
+    Return all files and links below an open folder that are not ours, except bytecode and
+    lost+found.
+
+    Args:
+        has_deep: Whether folders that are too deep for our files are returned as well.
+    """
+    found: list[str] = []
+    for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
+        here = os.path.normpath(folder)
+        spared = SPARED | {RESERVED} if here == "." else SPARED
+        folders[:] = [name for name in folders if name not in spared]
+        links = [name for name in folders if is_link(name, folder_fd)]
+        if here.count("/") >= DEPTH_LIMIT:
+            links = folders[:] if has_deep else links
+            folders.clear()
+        for name in [*files, *links]:
+            path = os.path.normpath(os.path.join(here, name))
+            # NFS renames a file to .nfs* if it is removed but still open.
+            if path not in ours and not name.startswith(".nfs"):
+                found.append(path)
+    return found
+
+
+def read_blocks(fd: int) -> Iterator[bytes]:
+    """
+    Yield the content of an open file.
+    """
+    offset = 0
+    while block := os.pread(fd, BLOCK_BYTES, offset):
+        yield block
+        offset += len(block)
+
+
+# --- staging: each file is completed here before it is renamed into place
+
+
+@dataclass(slots=True)
+class Staging:
+    """
+    A file in the staging folder.
+
+    Args:
+        fd: Its descriptor; -1 once closed.
+        is_verified: Whether a checksum or a digest has verified its content.
+        is_placed: Whether it was renamed into place.
+    """
+
+    fd: int
+    name: str
+    is_verified: bool = False
+    is_placed: bool = False
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS reports quotas then)
+        if fd >= 0:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class StagingFolder:
+    """
+    Creates and completes the staging files of one target.
+
+    Args:
+        fd: The open folder; belongs to the caller.
+        file_mode: The mode of new files.
+
+    Raises:
+        OSError: From every method, if the file system fails.
+    """
+
+    fd: int
+    file_mode: int
+    fsync: bool
+
+    def open(self) -> Staging:
+        """
+        Open a new file, which must be renamed into place or discarded.
+        """
+        name = f"{os.getpid()}-{next(_NUMBERS)}.part"
+        return Staging(os.open(name, _NEW_FILE, self.file_mode, dir_fd=self.fd), name)
+
+    def finish(self, staging: Staging, mtime_ns: int, mode: int) -> os.stat_result:
+        """
+        Set the mode and time of a complete file, close it, and return its stat result.
+
+        The time is set even if it is the current one: on NFS the server otherwise sets it after
+        the close, so that it differs from the recorded time.
+        """
+        os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
+        found = os.fstat(staging.fd)
+        if found.st_mode != mode:
+            set_mode(staging.fd, stat.S_IMODE(mode))
+            found = os.fstat(staging.fd)
+        if self.fsync:
+            os.fsync(staging.fd)
+        staging.close()
+        return found
+
+    def discard(self, staging: Staging) -> None:
+        """
+        Close a file, and remove it if it was not renamed into place.
+        """
         try:
-            remove_tree(name, staging)
-        except OSError as error:
-            log.warning("leftover_kept", name=name, error=error.strerror)
+            staging.close()
+        finally:
+            if not staging.is_placed:
+                with suppress(FileNotFoundError):
+                    os.unlink(staging.name, dir_fd=self.fd)

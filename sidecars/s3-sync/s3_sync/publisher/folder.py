@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
+from s3_sync.digest import revision_of
 from s3_sync.keys import DEPTH_LIMIT
 from s3_sync.publisher.catalog import damaged, read_manifest
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
-from s3_sync.revision import revision_of
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
+from s3_sync.digest import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, look, scratch
@@ -20,7 +21,6 @@ from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import ConditionFailed, Store, Stored
 from s3_sync.release import format as form
-from s3_sync.revision import short
 from sidecar_runtime.errors import counted
 
 # No object has this ETag: no known content has this MD5.

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s3_sync.digest import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import build_parcel, make_rules, scratch
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
-from s3_sync.revision import short
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "DAGS", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 48

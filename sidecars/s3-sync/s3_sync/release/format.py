@@ -15,9 +15,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3_sync.digest import EXECUTABLE
+from s3_sync.digest import EXECUTABLE, is_revision, revision_of
 from s3_sync.keys import PATH_LIMIT_BYTES, refusal_of
-from s3_sync.revision import is_revision, revision_of
 from sidecar_runtime.errors import counted
 
 if TYPE_CHECKING:

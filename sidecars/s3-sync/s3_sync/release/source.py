@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from s3_sync.folder.paths import Blocked
-from s3_sync.folder.staging import Staging
+from s3_sync.download import Work
+from s3_sync.folder.volume import Blocked, Staging
 from s3_sync.plan import State
 from s3_sync.release import format as form
 from s3_sync.release.bundle import IncomingContent, bundle_corrupt
@@ -25,7 +25,6 @@ from s3_sync.s3.client import Get, Receiver, S3Client
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, S3Error, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings, read_trusted_keys
-from s3_sync.work import Work
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import ANY
@@ -88,34 +88,16 @@ def broken_files(head: str) -> dict[str, Broken]:
     of_3 = {"orm.py": Broken(ORM, 4, "Direct database access via the ORM is not allowed")}
     return (of_3 if head.startswith(OF_3) else {}) | {
         "syntax.py": Broken(b"# airflow\nwith DAG(:\n", 2, "SyntaxError: "),
-        "import_error.py": Broken(
-            b"from airflow import DAG\nfrom json import nonsense\n",
-            2,
-            "ImportError: cannot import name 'nonsense'",
-        ),
         "missing_module.py": Broken(
             b"from airflow import DAG\ndef load():\n    import sales_lib.tables\nload()\n",
             3,
             "ModuleNotFoundError: No module named 'sales_lib'",
-        ),
-        "missing_part.py": Broken(
-            b"from airflow import DAG\nimport lib.nothing\n",
-            2,
-            "ModuleNotFoundError: No module named 'lib.nothing'",
         ),
         "team/uses.py": Broken(
             b"from airflow import DAG\nimport os, sys\n"
             b"sys.path.insert(0, os.path.dirname(__file__))\nimport team_lib\n",
             4,
             "ModuleNotFoundError: No module named 'team_lib.forgotten'",
-        ),
-        "optional.py": Broken(
-            b"from airflow import DAG\n"
-            b"from airflow.exceptions import AirflowOptionalProviderFeatureException as Optional\n"
-            b"try:\n    import airflow.providers.microsoft.azure\n"
-            b"except ImportError as error:\n    raise Optional(error)\n",
-            6,
-            "AirflowOptionalProviderFeatureException: No module named",
         ),
         "fails_in_lib.py": Broken(
             b"from airflow import DAG\nfrom lib.rates import rate\nrate(0)\n",
@@ -127,12 +109,6 @@ def broken_files(head: str) -> dict[str, Broken]:
             b"Variable.get('sales_rate')\n",
             3,
             "Variable sales_rate does not exist",
-        ),
-        "missing_quoted_variable.py": Broken(
-            b"from airflow import DAG\nfrom airflow.models import Variable\n"
-            b'Variable.get("sales\'s rate")\n',
-            3,
-            "Variable sales's rate does not exist",
         ),
         "missing_connection.py": Broken(
             b"from airflow import DAG\nfrom airflow.hooks.base import BaseHook\n"
@@ -154,17 +130,6 @@ def broken_files(head: str) -> dict[str, Broken]:
         ),
         "second.py": Broken(
             one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py", False
-        ),
-        "schedule.py": Broken(
-            dag_file(
-                head,
-                """
-                with DAG("schedule", start_date=START, schedule="61 * * * *"):
-                    EmptyOperator(task_id="a")
-            """,
-            ),
-            None,
-            "AirflowTimetableInvalid: ",
         ),
         "unserializable.py": Broken(
             dag_file(
@@ -192,18 +157,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             "SystemExit: 1",
             is_shown=head.startswith(OF_3),
         ),
-        "encoding.py": Broken(b"# airflow DAG\nname = '\xe9'\n", 2, "SyntaxError: (unicode error)"),
-        "from_random.py": Broken(
-            b"from airflow import DAG\nfrom random import of_ours\n",
-            2,
-            "ImportError: cannot import name 'of_ours' from 'random'",
-        ),
         "plugins/broken.py": Broken(b"raise RuntimeError('no plugin')\n", None, "no plugin", False),
-        "jinja.py": Broken(
-            b"from airflow import DAG\nimport jinja2\njinja2.Template('{% for %}')\n",
-            3,
-            "TemplateSyntaxError: ",
-        ),
     }
 
 
@@ -212,8 +166,6 @@ def good_beside(head: str) -> dict[str, bytes]:
     of_2 = {} if head.startswith(OF_3) else {"orm.py": ORM}
     return of_2 | {
         "first.py": one_dag(head, "twice"),
-        # Named like a standard module: Airflow loads this file by its path, and nothing imports it.
-        "random.py": one_dag(head, "random") + b"of_ours = 1\n",
         "lib/rates.py": b"def rate(n):\n    return 1 / n\n",
         "team/team_lib/__init__.py": b"from .forgotten import rate\n",
         # Never loaded: the first lacks the word "airflow", the second is ignored.
@@ -226,13 +178,6 @@ def good_beside(head: str) -> dict[str, bytes]:
             """
             with DAG("template", start_date=START, schedule=None):
                 BashOperator(task_id="a", bash_command="echo {{ oops")
-        """,
-        ),
-        "template_file.py": dag_file(
-            head,
-            """
-            with DAG("template_file", start_date=START, schedule=None):
-                BashOperator(task_id="a", bash_command="not_there.sh")
         """,
         ),
         "default.py": dag_file(
@@ -251,127 +196,3 @@ LOCAL_SETTINGS = b"""
 def get_dagbag_import_timeout(dag_file_path):
     return 0.5 if dag_file_path.endswith("/slow.py") else 600.0
 """
-
-SCHEDULES = (
-    "None",
-    '"@daily"',
-    '"@once"',
-    '"*/5 2-4 * * 1-5"',
-    "timedelta(hours=6)",
-    'CronTriggerTimetable("0 4 * * *", timezone="Europe/Berlin")',
-    '"@continuous", max_active_runs=1',
-)
-BODIES = (
-    'EmptyOperator(task_id="a") >> [EmptyOperator(task_id="b"), EmptyOperator(task_id="c")]',
-    'BashOperator(task_id="a", bash_command="echo {{ ds }} {{ params.n }}", retries=3)',
-    'PythonOperator(task_id="a", python_callable=print, op_args=["\\u00dc"], retries=1)',
-    """
-    with TaskGroup("outer"):
-        with TaskGroup("inner", tooltip="two deep"):
-            EmptyOperator(task_id="a")
-    """,
-    """
-    @task
-    def numbers():
-        return [1, 2, 3]
-    @task(trigger_rule="all_done")
-    def double(n):
-        return 2 * n
-    double.expand(n=numbers())
-    """,
-    """
-    @task.branch
-    def choose():
-        return "left"
-    choose() >> [EmptyOperator(task_id="left"), EmptyOperator(task_id="right")]
-    """,
-    """
-    for n in range(20):
-        EmptyOperator(task_id=f"task_{n}", execution_timeout=timedelta(minutes=n + 1))
-    """,
-    """
-    first = EmptyOperator(task_id="first", on_failure_callback=lambda context: None)
-    last = EmptyOperator(task_id="last", depends_on_past=True, pool="of_others", priority_weight=7)
-    first.set_downstream(last)
-    """,
-)
-OPTIONS = (
-    "",
-    'catchup=False, tags=["sales", "\\u00fc"], doc_md="# Sales"',
-    'default_args={"owner": "ada", "retries": 2, "retry_delay": timedelta(minutes=1)}',
-    'params={"n": 1, "names": ["a", "b"], "deep": {"x": None}}',
-    'dagrun_timeout=timedelta(hours=1), render_template_as_native_obj=True, description="d"',
-)
-
-
-def _plain(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    text = f"with DAG({dag_id!r}, {options}):\n{textwrap.indent(body, '    ')}\n"
-    return {"dag.py": head.encode() + text.encode()}
-
-
-def _decorated(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    indented = textwrap.indent(body, "    ")
-    text = f"@dag(dag_id={dag_id!r}, {options})\ndef made():\n{indented}\nmade()\n"
-    return {"flow.py": head.encode() + text.encode()}
-
-
-def _from_a_list(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    """Return a DAG factory that reads a JSON file beside it, a common pattern."""
-    text = f"""
-import json
-from pathlib import Path
-for number in json.loads(Path(__file__).with_name("which.json").read_text()):
-    with DAG(f"{dag_id}_{{number}}", {options}) as made:
-{textwrap.indent(body, "        ")}
-    globals()[f"dag_{{number}}"] = made
-"""
-    return {"factory.py": head.encode() + text.encode(), "which.json": b"[1, 2, 3]"}
-
-
-def _with_a_library(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    """Return a DAG with a library beside it, whose name other folders use too."""
-    text = "import sys, os\nsys.path.insert(0, os.path.dirname(__file__))\nimport helpers\n"
-    text += f"with DAG(helpers.DAG_ID, {options}):\n{textwrap.indent(body, '    ')}\n"
-    return {
-        "uses.py": head.encode() + text.encode(),
-        "helpers.py": f"DAG_ID = {dag_id!r}  # for airflow\n".encode(),
-    }
-
-
-def _in_latin_1(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    text = f"# coding: latin-1\n{head}\nNAME = 'caf\u00e9'\n"
-    text += f"with DAG({dag_id!r}, {options}):\n{textwrap.indent(body, '    ')}\n"
-    return {"cafe.py": text.encode("latin-1").replace(b"\n", b"\r\n")}
-
-
-def _zipped(head: str, dag_id: str, options: str, body: str) -> dict[str, bytes]:
-    """Return a packaged DAG; its module has a unique name, because one process may load all."""
-    name = f"packed_{dag_id}"
-    modules = {
-        f"{name}_{path}": f"import {name}_lib\n".encode() + content
-        for path, content in _plain(head, dag_id, options, body).items()
-    }
-    return {"packed.zip": packed({**modules, f"{name}_lib.py": b"VALUE = 1\n"})}
-
-
-SHAPES: tuple[Callable[[str, str, str, str], dict[str, bytes]], ...] = (
-    _plain,
-    _decorated,
-    _from_a_list,
-    _with_a_library,
-    _in_latin_1,
-    _zipped,
-)
-
-
-def good_folder(head: str, number: int) -> Mapping[str, bytes]:
-    """Return a folder that Airflow can load; each number below 1,680 gives a different one."""
-    rest, shape = divmod(number, len(SHAPES))
-    schedule = SCHEDULES[rest % len(SCHEDULES)]
-    body = textwrap.dedent(BODIES[rest % len(BODIES)])
-    options = ", ".join(
-        part
-        for part in ("start_date=START", f"schedule={schedule}", OPTIONS[rest % len(OPTIONS)])
-        if part
-    )
-    return SHAPES[shape](head, f"good_{number}", options, body)

@@ -13,12 +13,10 @@ from s3_sync.publisher.gate import Airflow, Refused, Verdict, judge
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding
-from tests.conftest import Counts
 from tests.scenarios.s3_sync.airflow.dag_folders import (
     LOCAL_SETTINGS,
     broken_files,
     good_beside,
-    good_folder,
     head_for,
     one_dag,
     packed,
@@ -179,25 +177,6 @@ def test_airflows_dag_processor_reports_the_same_files(
     rows = database.query("SELECT filename FROM import_error")
     shown = {os.path.relpath(os.path.join(folder, name), folder) for (name,) in rows}
     assert {path for path, broken in expected.items() if broken.is_shown} == shown
-
-
-def test_accepts_good_folders(gate: Gate, counts: Counts) -> None:
-    """Many folders in one release do not conflict: each file loads in its own process."""
-    numbers = range(counts.good_folders)
-    folders = {f"folder_{number}": good_folder(gate.head, number) for number in numbers}
-    files = {f"{name}/{path}": body for name in folders for path, body in folders[name].items()}
-
-    passed = gate.load(files).checked
-
-    factories = sum("factory.py" in folder for folder in folders.values())
-    assert passed is not None
-    assert (len(folders) + 2 * factories, 0) == (len(passed.dag_ids), passed.files_not_loaded)
-
-
-def test_accepts_each_good_folder_alone(gate: Gate, counts: Counts, only_in_full: None) -> None:
-    for number in range(0, counts.good_folders, 23):
-        checked = gate.load(good_folder(gate.head, number)).checked
-        assert checked is not None and len(checked.dag_ids) in (1, 3)
 
 
 def test_accepts_airflows_own_example_dags(gate: Gate) -> None:

@@ -1,20 +1,195 @@
-"""An edit of a published file is repaired, even among a thousand files."""
+"""
+Whatever happens to published files and to `.s3-sync`, the next cycles repair it; links that
+another process plants are never followed.
+"""
 
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3, is_get
+from tests.support.s3_sync.scripted import Running, new_content, running, staged
+from tests.support.s3_sync.snapshots import (
+    SNAPSHOT,
+    A,
+    B,
+    SwappingS3,
+    bucket_of_a,
+    consumed,
+    current,
+    overwrite,
+    shown,
+    snapshots,
+    wait_until_shown,
+)
+
+__all__ = ["bucket_of_a"]
+
+LAYOUTS = {"in-place": {}, "snapshot": SNAPSHOT}
+CYCLES = 3
 
 
-def test_repairs_an_edit_among_a_thousand_files(
+@pytest.fixture(scope="module", params=LAYOUTS)
+def one(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A daemon in each layout, for all damages."""
+    with running(tmp_path_factory.mktemp("damaged") / "dags", LAYOUTS[request.param]) as one:
+        yield one
+
+
+def top(target: Path) -> Path:
+    """Return the folder that consumers read."""
+    return target / "current" if (target / "current").is_symlink() else target
+
+
+def instead(path: Path, make: Callable[[Path], object]) -> None:
+    """Replace a file or folder, if it is there, with something else."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    make(path)
+
+
+def moved_away(path: Path) -> None:
+    path.rename(path.with_name("moved away"))
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "removed": lambda path: path.unlink(),
+    "folder removed": lambda path: shutil.rmtree(path.parent),
+    "edited": lambda path: overwrite(path, b"print('B')\n"),
+    "emptied": lambda path: overwrite(path, b""),
+    "replaced": lambda path: instead(path, lambda one: one.write_bytes(b"print('b')\n")),
+    "a link": lambda path: instead(path, lambda one: one.symlink_to("/etc/passwd")),
+    "a folder": lambda path: instead(path, lambda one: one.mkdir()),
+    "in a linked folder": lambda path: instead(path.parent, lambda one: one.symlink_to("/etc")),
+    "another mode": lambda path: path.chmod(0o777),
+}
+"""What happens to a published file."""
+
+OWN: dict[str, Callable[[Path], object]] = {
+    "record removed": lambda own: (own / "published.json").unlink(),
+    "record damaged": lambda own: (own / "published.json").write_bytes(b"nonsense"),
+    "lists removed": lambda own: [path.unlink() for path in own.rglob("*managed")],
+    "lists damaged": lambda own: [path.write_bytes(b"nonsense") for path in own.rglob("*managed")],
+    "staging moved": lambda own: moved_away(own / "staging"),
+    "snapshots removed": lambda own: shutil.rmtree(own / "snapshots", ignore_errors=True),
+    "all removed": shutil.rmtree,
+    "target removed": lambda own: shutil.rmtree(own.parent),
+    "target moved": lambda own: moved_away(own.parent),
+    "link removed": lambda own: (own.parent / "current").unlink(missing_ok=True),
+    "link elsewhere": lambda own: (
+        (own / "snapshots").exists()
+        and instead(own.parent / "current", lambda link: link.symlink_to("/etc"))
+    ),
+}
+"""What happens to what belongs to s3-sync."""
+
+
+def repair(one: Running) -> None:
+    """Run some cycles; the bucket's content is there, and ready."""
+    for _ in range(CYCLES):  # the first one may be the one that notices
+        one.daemon.sync()
+    assert one.expect() == consumed(one.daemon.target), one.daemon.log()
+    ready = one.daemon.get("/readyz")
+    assert (200, None) == (ready.status, ready.json()["shortfall"])
+
+
+@pytest.mark.parametrize("damage", FILES)
+def test_a_damaged_file_is_downloaded_again(one: Running, damage: str) -> None:
+    one.s3.forget()
+    FILES[damage](top(one.daemon.target) / "pkg/b.py")
+    repair(one)
+
+    lost = 2 if damage in ("folder removed", "in a linked folder") else 1
+    assert len(one.s3.seen(is_get())) <= lost
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize("damage", OWN)
+def test_what_belongs_to_s3_sync_is_repaired(one: Running, damage: str, is_running: bool) -> None:
+    own = one.daemon.target / ".s3-sync"
+    if not is_running:
+        one.daemon.kill()
+    OWN[damage](own)
+    if not is_running:
+        one.daemon.start().wait_until_synced()
+    repair(one)
+    one.s3.put("dags/a.py", new_content())
+    repair(one)
+
+    assert [] == staged(one.daemon.target)
+    for moved in (own / "moved away", one.daemon.target.with_name("moved away")):
+        shutil.rmtree(moved, ignore_errors=True)
+
+
+PLANTED = (
+    "pkg", ".s3-sync", ".s3-sync/staging", ".s3-sync/staging/1-0.part", ".s3-sync/managed",
+    ".s3-sync/.airflowignore", ".s3-sync/published.json", ".s3-sync/snapshots",
+    ".s3-sync/snapshots/{current}", ".s3-sync/snapshots/{current}.managed",
+    ".s3-sync/snapshots/{current}/pkg", "current",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_link_is_never_followed(one: Running, planted: str, tmp_path: Path) -> None:
+    target = one.daemon.target
+    is_snapshot = (target / "current").is_symlink()
+    if ("current" in planted or "snapshots" in planted) and not is_snapshot:
+        pytest.skip("only snapshots have it")
+    (tmp_path / "b.py").write_bytes(b"victim")
+    name = current(target) if is_snapshot else ""
+    instead(target / planted.format(current=name), lambda path: path.symlink_to(tmp_path))
+    for path in ("a.py", "pkg/b.py"):
+        one.s3.put(f"dags/{path}", new_content())
+    with suppress(AssertionError):
+        repair(one)
+    one.s3.put("dags/pkg/b.py", new_content())
+    if planted == "pkg" and is_snapshot:  # in DEST_PATH itself it is another owner's
+        (target / "pkg").unlink()
+    repair(one)
+
+    assert ["b.py"] == os.listdir(tmp_path)
+    assert b"victim" == (tmp_path / "b.py").read_bytes()
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+def test_an_older_snapshot_that_shares_a_damaged_file_is_removed(
+    s3: SwappingS3, start: StartDaemon, is_running: bool
+) -> None:
+    daemon = start(SNAPSHOT).until_synced()
+    old = current(daemon.target)
+    s3.swap(B)
+    wait_until_shown(daemon, B)
+    if not is_running:
+        daemon.kill()
+    overwrite(daemon.target / "current/b.py", b"b of evil")
+    if not is_running:
+        daemon.start().wait_for_event("cycle_finished")
+    daemon.sync()
+
+    assert [old] == [event["revision"] for event in daemon.find_events("snapshot_damaged")]
+    assert {current(daemon.target)} == snapshots(daemon.target)
+    assert B == shown(daemon.target)
+    s3.swap(A)
+    wait_until_shown(daemon, A)
+
+
+def test_repairs_an_edit_among_a_thousand_files_within_ten_cycles(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
-    for number in range(1000):
-        s3.put(f"dags/team_{number % 90}/dag_{number}.py", f"print({number})\n".encode() * 20)
-    daemon = start()
-    assert daemon.wait_until_synced()["files_published"] >= 1000
+    files = {f"team_{n % 90}/dag_{n}.py": b"print(%d)\n" % n for n in range(1000)}
+    s3.put_all(files, "dags/")
+    daemon = start().until_synced()
 
     (target / "team_7" / "dag_97.py").write_text("edited")
     healed = [daemon.sync().get("files_healed", 0) for _ in range(10)]
 
     assert sum(healed) == 1
+    assert files["team_7/dag_97.py"] == (target / "team_7/dag_97.py").read_bytes()

@@ -6,37 +6,15 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.machine.volumes import fill_up, small_volume
 from tests.support.s3_sync.snapshots import (
     SNAPSHOT,
-    A,
     B,
     SwappingS3,
     bucket_of_a,
-    current,
     shown,
     snapshot_leftovers,
     wait_until_shown,
 )
-from tests.support.waiting import wait_until
 
 __all__ = ["bucket_of_a"]
-
-
-def test_ready_standby_takes_over_from_a_killed_daemon(s3: SwappingS3, start: StartDaemon) -> None:
-    first = start(SNAPSHOT).until_synced()
-    second = start(SNAPSHOT, interval="0.2")
-    second.wait_for_event("target_waiting")
-    second.wait_until_ready()
-    s3.swap(B)
-    first.sync()
-    revision = current(first.target)
-    wait_until(
-        lambda: second.get("/readyz").json()["revision"] == revision, "the stand-by sees it too"
-    )
-    first.kill()
-    second.wait_for_event("target_acquired")
-    s3.swap(A)
-    wait_until_shown(second, A)
-
-    assert [] == snapshot_leftovers(first.target)
 
 
 def test_keeps_the_complete_revision_on_a_full_volume_and_recovers(

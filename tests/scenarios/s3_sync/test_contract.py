@@ -1,0 +1,180 @@
+"""Promises of the README that no other scenario shows, each by a daemon of its own."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.http.faults import replace_body
+from tests.support.s3_sync.scripted import FILES, published
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
+from tests.support.scripts import script
+from tests.support.waiting import wait_until
+
+LAYOUTS = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+
+
+@LAYOUTS
+def test_a_changed_file_gets_a_later_second_and_others_keep_their_time(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
+    daemon = start(layout).until_synced()
+    folder = target / "current" if layout else target
+    seconds, others = [], set()
+    for number in range(5):
+        s3.put("dags/a.py", b"print(%d)\n" % (number % 3))
+        daemon.sync()
+        assert b"print(%d)\n" % (number % 3) == (folder / "a.py").read_bytes()
+        seconds.append((folder / "a.py").stat().st_mtime_ns // 1_000_000_000)
+        others.add((folder / "pkg/b.py").stat().st_mtime_ns)
+
+    assert seconds == sorted(set(seconds))
+    assert 1 == len(others)
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [("managed", {"foreign.py"}), ("none", {"foreign.py", "pkg/b.py"}), ("all", set())],
+)
+def test_each_deletion_policy_deletes_its_files(
+    s3: FakeS3, target: Path, start: StartDaemon, policy: str, left: set[str]
+) -> None:
+    daemon = start({"S3_SYNC_DELETE": policy}).until_synced()
+    (target / "foreign.py").write_text("someone else's")
+    (target / "pkg/__pycache__").mkdir()
+    (target / "pkg/__pycache__/b.cpython-313.pyc").write_bytes(b"bytecode")
+    s3.delete("dags/pkg/b.py")
+    daemon.sync()
+
+    always = {"a.py", "pkg/__pycache__/b.cpython-313.pyc", "pkg/empty.py"}
+    assert always | left == published(target).keys()
+    assert "unchanged" == daemon.sync()["result"]
+
+
+@LAYOUTS
+def test_an_empty_listing_never_empties_the_folder_unless_it_may(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    daemon = start(layout).until_synced()
+    s3.objects.clear()
+    assert "source_empty" == daemon.sync()["reason"]
+    assert FILES == consumed(target)
+    assert 200 == daemon.get("/readyz").status
+    daemon.terminate()
+
+    start({**layout, "S3_SYNC_ALLOW_EMPTY": "true"}).until_synced()
+    assert {} == consumed(target)
+
+
+@LAYOUTS
+def test_a_key_that_is_missing_from_one_listing_stays(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    daemon = start(layout).until_synced()
+
+    def lose(body: bytes) -> bytes:
+        return re.sub(rb"<Contents><Key>dags.{1,3}pkg.{1,3}b\.py<.*?</Contents>", b"", body)
+
+    s3.inject(replace_body(lose), is_list, times=1)
+    ended = daemon.sync()
+    assert ended["result"] in ("partial", "settling"), ended
+    assert FILES == consumed(target)
+    assert "unchanged" in [daemon.sync()["result"] for _ in range(2)]
+    assert daemon.get("/readyz").json()["revision"]
+
+
+@LAYOUTS
+def test_a_listing_without_most_files_is_held_back_until_sighup(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    s3.put_all({f"{number:02}.py": b"" for number in range(30)}, "dags/")
+    daemon = start(layout).until_synced()
+    s3.delete(*(f"dags/{number:02}.py" for number in range(30)))
+    held = daemon.sync()
+    assert "held" == held["result"]
+    assert 33 == len(consumed(target))
+    assert "deletion_held" == daemon.get("/readyz").json()["reason"]
+
+    assert 30 == daemon.sync()["files_deleted"]
+    assert FILES == consumed(target)
+
+
+def test_a_standby_is_not_ready_if_something_else_is_published(start: StartDaemon) -> None:
+    start().until_synced()
+    second = start(SNAPSHOT, interval="0.2")
+
+    assert "different source, layout" in str(second.wait_for_event("target_waiting")["problem"])
+    ready = second.get("/readyz")
+    assert 503 == ready.status and "holds the lock" in ready.body
+
+
+@LAYOUTS
+def test_files_of_another_prefix_stand_in_for_no_object(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    start(layout).until_synced().terminate()
+    s3.put_all({"a.py": b"other\n", "b.py": b"other\n", "c.py": b"other\n"}, "other/")
+    s3.inject(error(403, "AccessDenied"), is_get("other/a.py"))
+    other = start({**layout, "KEY_PATH": "other"}, interval="0.2")
+    other.wait_until_ready()
+
+    wait_until(lambda: consumed(target).keys() == {"b.py", "c.py"}, "only the new files are there")
+    assert "1 file is missing" in other.get("/readyz").json()["shortfall"]
+
+
+def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(interval="0.2").until_synced()
+    s3.inject(error(403, "AccessDenied"), is_get("dags/a.py"))
+    s3.put_all({"a.py": b"denied\n", "new.py": b"new\n"}, "dags/")
+    wait_until((target / "new.py").exists, "others are published")
+    assert FILES["a.py"] == (target / "a.py").read_bytes()
+    assert "access_denied_get" == daemon.get("/readyz").json()["reason"]
+
+    s3.heal()
+    wait_until(lambda: (target / "a.py").read_bytes() == b"denied\n", "it is read again")
+
+
+DEEDS = ["touch left.py", "rm -f a.py", "echo x >> a.py"]
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_gate_that_edits_the_tree_changes_nothing_that_is_published(
+    s3: FakeS3, target: Path, tmp_path: Path, start: StartDaemon, deed: str
+) -> None:
+    gate = script(tmp_path / "gate", f"chmod -R u+w .; {deed}\nexit 0")
+    settings = SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate}
+    daemon = start(settings, interval="0.2")
+    daemon.wait_until_ready()
+
+    assert FILES == consumed(target)
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a folder of others": lambda path: (path.mkdir(), (path / "theirs").touch()),
+    "an empty folder": lambda path: path.mkdir(),
+    "a link": lambda path: path.symlink_to("/etc"),
+    "a file of others": lambda path: path.write_bytes(b"theirs"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_others_blocks_only_its_own_path(
+    s3: FakeS3, target: Path, start: StartDaemon, kind: str
+) -> None:
+    target.mkdir()
+    KINDS[kind](target / "x")
+    s3.put("dags/x", b"ours")
+    daemon = start().until_synced()
+
+    is_blocked = kind == "a folder of others"
+    assert (target / "x").is_dir() == is_blocked
+    assert FILES.items() <= published(target).items()
+    assert daemon.get("/readyz").json()["revision"]
+    blocked = {"dags/x": "blocked"} if is_blocked else None
+    assert blocked == daemon.status()["details"].get("keys_skipped")
