@@ -298,9 +298,12 @@ class ReleaseSource:
                 "Find out what else writes there besides s3-sync, then publish again or roll back.",
             ) from None
         except (ObjectMoved, ObjectError) as error:
-            # S3 does not tell an identity that may not list whether an object exists.
+            # S3 does not tell an identity that may not list whether an object exists. A bundle
+            # whose manifest exists does.
             permission = getattr(error, "permission", None)
-            if isinstance(error, ObjectMoved) or (permission and permission[0] == ACTIONS["list"]):
+            is_denied = permission is not None and permission.action == ACTIONS["list"]
+            is_bundle = key.startswith(form.BUNDLE_FOLDER)
+            if isinstance(error, ObjectMoved) or (is_denied and not is_bundle):
                 missing = f"{where} does not exist"
                 raise self._error("release_missing", missing, advice) from None
             raise
