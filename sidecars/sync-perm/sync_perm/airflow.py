@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -277,7 +278,7 @@ class Airflow:
             SidecarError: It failed as a whole.
             CycleAbandoned: The fence was revoked.
         """
-        report = Report(address.redact)
+        report = Report(partial(address.redact, others=self.config.secrets()))
         hears = child.Lines(report.hear), child.Lines(report.overhear)
         file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(RUNNER), "work", str(file)]

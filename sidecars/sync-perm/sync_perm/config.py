@@ -11,7 +11,7 @@ import configparser
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,10 @@ DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 _DIALECTS = {"postgres": "postgresql", "mariadb": "mysql"}
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
+# Names of variables and options whose values Airflow's own output may quote.
+_SECRET_NAME = re.compile(r"(passw(or)?d|secret|token|key|conn)$|^airflow_conn_", re.IGNORECASE)
+# Shorter ones are hidden in URLs only, because "airflow" is the password of many databases.
+SHORTEST_SECRET = 8
 
 
 class AirflowConfig:
@@ -55,6 +59,16 @@ class AirflowConfig:
             # The parser's own message quotes the line, which may contain a password.
             why = f"cannot be read ({type(error).__name__})"
             raise SettingsError([Problem("AIRFLOW_CONFIG", self.path, why)]) from None
+
+    def secrets(self) -> set[str]:
+        """
+        Return the values in the environment and in airflow.cfg whose names are those of secrets.
+        """
+        given = [*self.environ.items()]
+        for section in self._file.sections():
+            given += self._file.items(section, raw=True)
+        found = {text.strip() for name, text in given if _SECRET_NAME.search(name)}
+        return {text for text in found if len(text) >= SHORTEST_SECRET}
 
     def variable(self, section: str, key: str) -> str:
         """
@@ -112,9 +126,9 @@ class Address:
     def dialect(self) -> str:
         return self.url.get_backend_name()
 
-    def redact(self, text: str) -> str:
+    def redact(self, text: str, others: Iterable[str] = ()) -> str:
         """
-        Return a text without passwords in URLs, and without this one anywhere.
+        Return a text without passwords in URLs, and without this one and others anywhere.
 
         A password that equals the name of the user, host or database is replaced only inside URLs,
         because as a plain word it reveals nothing.
@@ -126,7 +140,9 @@ class Address:
             str(self.url.password),
             *(match[2] for match in _URL_PASSWORD.finditer(self.text)),
         }
-        for secret in secrets - {"", "None", self.url.username, self.url.host, self.url.database}:
+        secrets -= {"", "None", self.url.username, self.url.host, self.url.database}
+        # The longest first, because it may contain another one.
+        for secret in sorted(secrets | {*others} - {self.text}, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 

@@ -43,26 +43,28 @@ def test_masks_secrets_in_the_errors_of_a_pass(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     """The database's password is masked in the last line and in the many before it."""
-    broker = "r3dis-p4ss"
+    broker, key = "r3dis-p4ss", "f3rnet-k3y"
     body = f"""
 import os, sys
 print("connecting to", "{unsynced.url}")
 for line in range(500):
     print("Traceback line", line, "{PASSWORD}", file=sys.stderr)
-url = os.environ["AIRFLOW__CELERY__BROKER_URL"]
-sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not know {unsynced.url}")
+url, key = os.environ["AIRFLOW__CELERY__BROKER_URL"], os.environ["AIRFLOW__CORE__FERNET_KEY"]
+sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {unsynced.url}")
 """
     standin.site.write(body)
 
-    daemon = begin(unsynced, {"AIRFLOW__CELERY__BROKER_URL": f"redis://:{broker}@redis:6379/0"})
+    url = f"redis://:{broker}@redis:6379/0"
+    secrets = {"AIRFLOW__CELERY__BROKER_URL": url, "AIRFLOW__CORE__FERNET_KEY": key}
+    daemon = begin(unsynced, secrets)
 
     assert_one_line_each(daemon, "pass_failed")
     error = daemon.status()["last_error"]["error"]
     hidden = unsynced.url.replace(PASSWORD, "***")
-    assert f"redis://:***@redis:6379/0 does not know {hidden}" in error
+    assert f"redis://:***@redis:6379/0 does not take *** of {hidden}" in error
     shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
     shown += [daemon.log(), str(daemon.events)]
-    assert not any(secret in text for secret in (broker, PASSWORD) for text in shown)
+    assert not any(secret in text for secret in (broker, key, PASSWORD) for text in shown)
 
 
 def test_a_hanging_cli_is_killed_with_all_its_children(
