@@ -85,7 +85,8 @@ def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     if not any(name.lower().endswith("_proxy") for name in environ):
         return {}
     entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ) if e != "*"]
-    text = ",".join([*entries, METADATA])
+    endpoint = urlsplit(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).hostname or ""
+    text = ",".join([*entries, METADATA, endpoint])
     if "*" in _entries(environ):
         text = "*"  # others read it only if it is the only entry
     return {"no_proxy": text, "NO_PROXY": text}
@@ -96,6 +97,14 @@ def variable(name: str, environ: Mapping[str, str]) -> str:
     Return the spelling of a variable that counts: in lower case if it is set so.
     """
     return name if environ.get(name) else name.upper()
+
+
+def configured(environ: Mapping[str, str]) -> str:
+    """
+    Return the proxies that are set, as ``NAME=URL`` without passwords; empty if there are none.
+    """
+    names = [variable(name, environ) for name in ("https_proxy", "http_proxy")]
+    return ", ".join(f"{n}={environ[n].rpartition('@')[2]}" for n in names if environ.get(n))
 
 
 def _entries(environ: Mapping[str, str]) -> list[str]:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidecar_runtime import child
+from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -82,13 +82,25 @@ class AwsConfig(NamedTuple):
     use_dualstack: bool
 
 
+# The environment variables that botocore reads.
+_VARIABLES = {
+    "access_key": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "token": "AWS_SESSION_TOKEN",
+}
+
+
 class CredentialsError(SidecarError):
     """
     No usable credentials are available; the reason is the cause.
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message, ADVICE.get(reason, ""))
+        advice = ADVICE.get(reason, "")
+        through = proxies.configured(os.environ)
+        if through and reason in ("credentials_missing", "credentials_unavailable"):
+            advice += f" STS is asked through the proxy ({through}), metadata services directly."
+        super().__init__(reason, message, advice)
 
 
 class Chain:
@@ -166,11 +178,11 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
     if found is None:
         text = "botocore found no AWS credentials in any of its sources"
         raise CredentialsError("credentials_missing", text)
-    for name in ("access_key", "secret_key", "token"):
+    for name, variable in _VARIABLES.items():
         if not re.fullmatch(r"[!-~]*", found[name] or ""):
             flaw = "contains whitespace, a control character or a non-ASCII character"
-            text = f"the {name} from {found['method']} {flaw}"
-            raise CredentialsError("credentials_invalid", text)
+            what = variable if found["method"] == "env" else f"the {name} from {found['method']}"
+            raise CredentialsError("credentials_invalid", f"{what} {flaw}")
     return Credentials(**found)
 
 

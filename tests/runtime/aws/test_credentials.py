@@ -126,13 +126,20 @@ def test_expired_credentials_are_not_kept(
 # --- failures of the child
 
 
-@pytest.mark.parametrize("name", ["access_key", "secret_key", "token"])
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("access_key", "AWS_ACCESS_KEY_ID"),
+        ("secret_key", "AWS_SECRET_ACCESS_KEY"),
+        ("token", "AWS_SESSION_TOKEN"),
+    ],
+)
 @pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"])
 def test_credentials_invalid_in_a_header_are_named_but_not_shown(
-    child: FakeChain, name: str, value: str
+    child: FakeChain, name: str, variable: str, value: str
 ) -> None:
     child.finds(**{name: value})
     error = error_of(Chain())
 
     assert "credentials_invalid" == error.reason and "echo -n" in error.advice
-    assert error.message.startswith(f"the {name} from env contains whitespace, ")
+    assert error.message.startswith(f"{variable} contains whitespace, ")

@@ -134,7 +134,9 @@ def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
     s3.put_all({"a.py": b"denied\n", "new.py": b"new\n"}, "dags/")
     wait_until((target / "new.py").exists, "others are published")
     assert FILES["a.py"] == (target / "a.py").read_bytes()
-    assert "access_denied_get" == daemon.get("/readyz").json()["reason"]
+    wait_until(
+        lambda: daemon.get("/readyz").json()["reason"] == "access_denied_get", "it is reported"
+    )
 
     s3.heal()
     wait_until(lambda: (target / "a.py").read_bytes() == b"denied\n", "it is read again")

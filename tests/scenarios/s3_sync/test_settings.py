@@ -47,8 +47,10 @@ def test_reports_an_unsupported_kind_of_proxy(s3: FakeS3, start: StartDaemon) ->
 
     daemon = start(proxy)
 
-    failed = daemon.wait_for_event("cycle_failed", reason="proxy_refused")
-    assert "https://***@proxy.example:3128 is not http://HOST:PORT" in failed["error"]
+    assert 2 == daemon.wait_for_exit().code
+    rejected = daemon.wait_for_event("setting_rejected", setting="HTTP_PROXY")
+    assert "https://***@proxy.example:3128" == rejected["value"]
+    assert rejected["problem"].startswith("is not http://HOST:PORT")
     assert [] == s3.requests
     assert "s3cr3t" not in daemon.log()
 
