@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,20 +130,3 @@ def unknown_keys(values: Values, known: Values | None = None, path: str = "$") -
 @pytest.mark.parametrize("name", EVERY)
 def test_values_have_only_keys_that_the_chart_reads(name: str) -> None:
     assert [] == unknown_keys(yaml.safe_load(files.text(name)))
-
-
-def published() -> list[Values]:
-    text = (files.SNIPPETS / "published-examples.md").read_text()
-    return [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-
-
-@needs_chart
-def test_the_published_example_has_unknown_keys_and_its_correction_has_none() -> None:
-    before, after = published()
-
-    assert {"$.worker", "$.extraVolumes", "$.extraVolumeMounts"} == {*unknown_keys(before)}
-    assert [] == unknown_keys(after)
-    (container,) = after["workers"]["celery"]["extraContainers"]
-    assert {one["name"]: one["value"] for one in container["env"]} == {
-        one["name"]: one["value"] for one in before["worker"]["extraContainers"][0]["env"]
-    }

@@ -14,13 +14,12 @@ from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.status import About
-from sidecar_runtime.settings import load
 from sync_perm import check
 from sync_perm.airflow import Airflow, Installation, find_installation, own_folder
 from sync_perm.config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
 from sync_perm.roles import RoleFile
-from sync_perm.settings import PREFIX, Settings
+from sync_perm.settings import PREFIX, Settings, load_settings
 from sync_perm.status import PermMetrics, Status
 from sync_perm.tables import Reader
 
@@ -101,7 +100,7 @@ def read_all(environ: Mapping[str, str]) -> Given:
             problems.extend(error.problems)
             return None
 
-    loaded = attempt(lambda: load(Settings, PREFIX, environ))
+    loaded = attempt(lambda: load_settings(environ))
     config = attempt(lambda: AirflowConfig(environ))
     source = attempt(lambda: find_source(config)) if config else None
     shown = attempt(source.shown) if source else None

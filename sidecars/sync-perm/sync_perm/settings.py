@@ -7,10 +7,11 @@ and :mod:`sync_perm.airflow`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar_runtime.parsers import absolute_path, choice
-from sidecar_runtime.settings import CommonSettings, inherited, setting
+from sidecar_runtime.settings import CommonSettings, inherited, load, setting
 
 PREFIX = "SYNC_PERM_"
 
@@ -37,3 +38,13 @@ class Settings(CommonSettings):
         text="A YAML file of roles with their permissions and DAGs, read each cycle. The sidecar "
         "creates and grants what it lists, and removes nothing. Unset: only Airflow's own rules.",
     )
+
+
+def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """
+    Return the settings and the unknown variables, as :func:`load` does.
+
+    Raises:
+        SettingsError: Settings are wrong; it lists all of them.
+    """
+    return load(Settings, PREFIX, environ)
