@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def shared_settings() -> str:
 
 def metrics(sidecar: Documented) -> str:
     """
-    Return the table of the metrics that not every sidecar has.
+    Return the table of the metrics that only this sidecar has.
     """
     shared = _shared_metrics()
     return "".join([METRICS_HEAD, *(row for row in _metrics(sidecar) if row not in shared)])
@@ -65,7 +66,7 @@ def metrics(sidecar: Documented) -> str:
 
 def shared_metrics() -> str:
     """
-    Return the table of the metrics that every sidecar has.
+    Return the table of the metrics that several sidecars have.
     """
     rows = [METRICS_HEAD]
     for found in ProcessCollector(registry=None).collect():
@@ -131,8 +132,11 @@ def _metrics(sidecar: Documented) -> list[str]:
 
 
 def _shared_metrics() -> list[str]:
-    first, *others = (_metrics(sidecar) for sidecar in SIDECARS)
-    return [row for row in first if all(row in other for other in others)]
+    """
+    Return the rows that at least two sidecars have.
+    """
+    rows = Counter(row for sidecar in SIDECARS for row in _metrics(sidecar))
+    return [row for row, sidecars in rows.items() if sidecars > 1]
 
 
 def main() -> int:
