@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs.__main__ import ROOT, metrics
+from docs.__main__ import ROOT, metrics, shared_metrics
 from docs.sidecars import SIDECARS as DOCUMENTED
 from tests.chart.files import SNIPPETS
 from tests.chart.sidecars import Values
@@ -43,7 +43,7 @@ def known_metrics() -> set[str]:
     """
     Return the sidecars' metrics, with the names that queries use, and the foreign metrics.
     """
-    tables = "".join(metrics(sidecar) for sidecar in DOCUMENTED)
+    tables = "".join([shared_metrics(), *(metrics(sidecar) for sidecar in DOCUMENTED)])
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", tables, re.MULTILINE)
     parts = {"histogram": ("_bucket",), "summary": ("_sum", "_count")}
     return FOREIGN_METRICS | {

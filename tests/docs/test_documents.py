@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs import site
-from docs.__main__ import FILES, generated, metrics
+from docs.__main__ import FILES, generated, metrics, shared_metrics
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime import __version__, errors
 from sidecar_runtime.settings import names_of
@@ -39,6 +39,10 @@ def text_of(*folders: Path) -> str:
     return "\n".join(
         path.read_text() for folder in folders for path in sorted(folder.rglob("*.py"))
     )
+
+
+def metric_tables() -> list[str]:
+    return [shared_metrics(), *(metrics(sidecar) for sidecar in SIDECARS)]
 
 
 def code_of(sidecar: Documented) -> str:
@@ -96,7 +100,7 @@ def test_readme_has_the_common_sections_and_all_settings(sidecar: Documented) ->
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
     text, tests = path.read_text(), text_of(ROOT / "tests")
-    known = {name for sidecar in SIDECARS for name in first_column(metrics(sidecar))}
+    known = {name for table in metric_tables() for name in first_column(table)}
     prefixes = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in SIDECARS)])
     ends = "_total|_seconds|_files|_keys|_failures"
 
@@ -183,7 +187,7 @@ def test_the_site_finds_broken_links_and_accepts_working_ones(tmp_path: Path) ->
 
 
 def test_labels_contain_no_names_except_principal_and_ccache() -> None:
-    tables = "".join(metrics(sidecar) for sidecar in SIDECARS)
+    tables = "".join(metric_tables())
     cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", tables, re.MULTILINE)
     few = {"reason", "result", "operation", "kind", "status", "name", "version", "revision"}
 
