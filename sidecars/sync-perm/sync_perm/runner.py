@@ -109,6 +109,9 @@ def applies_access_control(release: tuple[int, ...], setting: str, manager: Any)
 
 
 def imported(path: str) -> Any:
+    """
+    Return a part of Airflow, which takes seconds to import and is needed late.
+    """
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
@@ -199,16 +202,14 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     """
     Sync one DAG, unless it was deleted since the plan was made.
     """
-    from airflow.models.serialized_dag import SerializedDagModel
-    from airflow.serialization.serialized_objects import BaseSerialization
-
-    row = SerializedDagModel.get(dag_id, session=session)
+    row = imported("airflow.models.serialized_dag.SerializedDagModel").get(dag_id, session=session)
     if row is None:
         return
     dag = row.data["dag"]
     access = dag.get("_access_control", dag.get("access_control"))
     if access is not None:
-        access = BaseSerialization.deserialize(access)
+        serialization = imported("airflow.serialization.serialized_objects.BaseSerialization")
+        access = serialization.deserialize(access)
     manager.sync_perm_for_dag(dag_id, access)
 
 
@@ -217,15 +218,12 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     Carry out the task.
     """
     until = time.monotonic() + task["seconds"]
-    from airflow.utils.providers_configuration_loader import providers_configuration_loaded
-
-    providers_configuration_loaded(lambda: None)()
+    loader = "airflow.utils.providers_configuration_loader"
+    imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
     with errors() as logged:
         if task["roles"] or task["load"]:
             sync_roles(answer, is_written=task["roles"])
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
+    with imported("airflow.utils.session.create_session")() as session:
         manager = security_manager(session)
         for name, pairs in task["given"].items():
             logged += attempt(session, partial(give, name, pairs, manager))
