@@ -149,6 +149,8 @@ class Engine:
             "error-file": os.path.join(folder, REPORT),
             "one-time": "true",
         }
+        if options.sync_timeout > 0:  # git-sync does not get the variables of git-sync 3
+            flags["sync-timeout"] = f"{options.sync_timeout * 1000:.0f}ms"
         arguments = [f"--{name}={value}" for name, value in {**flags, **instead}.items()]
         argv = [self._program, *options.arguments, *arguments]
         try:

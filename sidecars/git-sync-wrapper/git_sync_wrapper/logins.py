@@ -96,9 +96,11 @@ class Access:
         if error.reason != "credentials_refused" or url is None:
             return error
         server = _server(url[0])
-        sent = next((one for one in self.sent if _server(one.url) == server), None)
-        if sent is None:
+        there = [one for one in self.sent if _server(one.url) == server]
+        if not there:
             return failure("login_missing", f"{error.message} (no login is set for {server})")
+        # In the order of their helpers, of which git takes the last that fits.
+        sent = ([one for one in there if url[0].startswith(one.url)] or there)[-1]
         refused = failure(sent.reason, f"{error.message} ({sent.who})")
         refused.advice = f"{sent.doubt}{refused.advice}"
         return refused
@@ -327,18 +329,24 @@ class Logins:
 
 def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
     """
-    Add a helper for each login: for its path, and for all others of its server, as in git-sync.
+    Add a helper for each login: for all paths of its server, as in git-sync, then for its own.
+
+    A login belongs to a server of HTTP; git would give one without a host to every server.
     """
+    narrow: list[tuple[str, str]] = []
     ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))  # the best match last
     for number, (url, user, password, origin) in ordered:
+        if split_url(url).scheme not in ("http", "https"):
+            continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
         access.sent.append(Sent(url, f"{who}, from {origin}", doubt=doubt))
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
-        for place in dict.fromkeys((_server(url), url)):
-            access.configs.extend((f"credential.{place}.helper", text) for text in ("", helper))
+        for place, kept in ((_server(url), access.configs), (url, narrow)):
+            kept.extend((f"credential.{place}.helper", text) for text in ("", helper))
+    access.configs.extend(narrow)
 
 
 def is_encoded(password: str) -> bool:
@@ -422,6 +430,9 @@ def send_request(
     except error.HTTPError as refused:
         with refused:
             return refused.code, refused.read(ANSWER_BYTES)
+    except request.http.client.HTTPException as broken:  # type: ignore[attr-defined]
+        # Its text may quote the URL, and a token in it.
+        raise OSError(f"the answer is not HTTP ({type(broken).__name__})") from None
 
 
 @contextmanager

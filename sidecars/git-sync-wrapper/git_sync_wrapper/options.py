@@ -50,9 +50,12 @@ def logins(text: str) -> list[dict[str, str]]:
     try:
         found = json.loads(f"[{text}]")
         items = [item for one in found for item in (one if isinstance(one, list) else [one])]
-        return [{"url": one["url"], "username": one["username"], **one} for one in items]
+        if all(re.match("https?://[^/]", one["url"]) for one in items):
+            return [{"url": one["url"], "username": one["username"], **one} for one in items]
     except (ValueError, TypeError, KeyError):
-        raise ValueError("is not JSON with url, username, and password or password-file") from None
+        pass
+    text = "is not JSON with an http(s) url, username, and password or password-file"
+    raise ValueError(text) from None
 
 
 def configs(text: str) -> tuple[tuple[str, str], ...]:

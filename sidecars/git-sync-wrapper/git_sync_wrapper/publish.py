@@ -134,7 +134,8 @@ class Volume:
             with explained(f"cannot clear {self.root}/{STORE}"), fence:
                 self.snapshots.sweep()
                 # Airflow's folder walk follows links: if it begins at the root, it must skip this.
-                write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
+                with suppress(OSError):  # on a full volume, what is published comes first
+                    write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
         published = self.published()
         last = "" if published.commit else str(read_facts(RECORD, self.store).get("revision", ""))
         if last and self.snapshots.has(last):
