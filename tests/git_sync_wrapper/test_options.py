@@ -142,7 +142,7 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
         ({"GITSYNC_GIT_CONFIG": "x"}, ("GITSYNC_GIT_CONFIG", "***", "is not KEY:VALUE")),
         (
             {"GITSYNC_CREDENTIAL": "{}"},
-            ("GITSYNC_CREDENTIAL", "***", "is not JSON with an http(s) url"),
+            ("GITSYNC_CREDENTIAL", "***", "is not JSON with an http"),
         ),
         *(
             ({"GITSYNC_REPO": repo}, ("GITSYNC_REPO", "***", "%2F"))
