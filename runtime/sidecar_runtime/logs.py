@@ -8,6 +8,7 @@ that every line of the container is valid JSON.
 import logging
 import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -56,6 +57,7 @@ class UnblockedHandler(logging.Handler):
             line = self._lines.get()
             with suppress(OSError):  # a full disk, a closed pipe
                 while line:
+                    select.select([], [descriptor], [])  # who shares the pipe may not want to block
                     line = line[os.write(descriptor, line) :]
             self._lines.task_done()
             if self._dropped and self._lines.empty():

@@ -150,7 +150,7 @@ class Snapshots:
                     os.utime(before, dir_fd=self.store, follow_symlinks=False)
             with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
                 os.unlink(revision + ASKED, dir_fd=self.store)
-            self._make_way(is_first=is_first)
+            self.make_way(is_first=is_first)
             make_symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
             try:
                 os.rename(temporary, self.link, src_dir_fd=self.store, dst_dir_fd=self.root)
@@ -268,7 +268,7 @@ class Snapshots:
         except OSError:  # missing, or not a link
             return ""
 
-    def _make_way(self, *, is_first: bool) -> None:
+    def make_way(self, *, is_first: bool) -> None:
         """
         Remove an empty folder in the link's place, as a mount or a subPath leaves behind.
         """

@@ -40,7 +40,7 @@ _TWICE = (
     "It was encoded twice: put the file itself into the Secret (kubectl create secret generic "
     "--from-file), or its base64 under data:, not under stringData:."
 )
-_BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/\s]+=*\s*")
+_BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/=\s]+")
 
 
 @dataclass(frozen=True, slots=True)

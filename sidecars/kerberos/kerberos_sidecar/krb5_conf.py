@@ -129,7 +129,11 @@ def _relations(paths: Sequence[str], above: tuple[str, ...] = ()) -> Iterator[Re
     """
     for path in paths:
         if os.path.isdir(path):
-            names = filter(_INCLUDED.fullmatch, sorted(os.listdir(path)))
+            try:
+                names = filter(_INCLUDED.fullmatch, sorted(os.listdir(path)))
+            except OSError as error:
+                text = f"the folder {path} cannot be listed: {error.strerror}"
+                raise failure("config_invalid", text) from None
             yield from _relations([os.path.join(path, name) for name in names], above)
             continue
         if path in above:

@@ -87,6 +87,7 @@ class Builder:
         self._gate = gate
         # The revision that was refused last, and the name under which.
         self._refused = "", ""
+        self.blocked: frozenset[str] = frozenset()
 
     async def build(self, state: State, plan: Plan, until: float, fence: Fence) -> Build:
         """
@@ -101,6 +102,8 @@ class Builder:
         """
         snapshots, is_known = self._target.snapshots, self._target.published is not None
         gone = await self._source.confirm(plan.delete, fence) if plan.delete else set()
+        key = self._settings.prefix
+        gone |= {p for p in plan.delete if state.skipped.get(key + p) == "name_clash"}
         if not is_known:  # files of another source stand in for no object
             gone |= set(plan.delete).intersection(state.kept)
         if snapshots is None:
@@ -149,17 +152,24 @@ class Builder:
         if before is None:
             target.begin_first(fence)
         else:
-            self._mark(before, state.revision, len(put), work, gone)
+            self._mark(before, state.revision, len(set(put) - self.blocked), work, gone)
         try:
             await self._fetch(put, state, work, gone)
-        except SidecarError:
+        except (SidecarError, OSError):
             left = make_plan(state, folder.files, may_delete=False).put
             if before is not None and folder.files != target.recorded:
                 self._mark(before, state.revision, len(left), work, gone)
             elif before is not None and target.published != before:  # no file was replaced
                 target.write(before, {}, fence)
             raise
-        _delete(gone, work)
+        same: set[str] = set()
+        assert target.volume is not None
+        if (fold := target.volume.fold) is not None:  # another spelling's file is there now
+            taken = set(map(fold, state.files))
+            same = {path for path in gone if fold(path) in taken}
+        for path in same:
+            folder.forget(path)
+        _delete(gone - same, work)
         return work
 
     async def _beside(
@@ -174,7 +184,14 @@ class Builder:
             if path not in state.files or not is_held(held, state.files[path]):
                 folder.delete(path, fence)
         same = [path for path, file in state.files.items() if is_held(shown.get(path), file)]
-        snapshots.link(same, folder, fence)
+        while True:
+            try:
+                snapshots.link([p for p in same if p not in folder.files], folder, fence)
+                break
+            except OSError as error:
+                if error.errno not in FULL_ERRORS or not snapshots.make_room(fence):
+                    raise
+                folder.purge()  # a copy that was cut short
         work = Work(folder, fence, until)
         await self._fetch([path for path in state.files if path not in folder.files], state, work)
         return work
@@ -271,6 +288,7 @@ class Builder:
             SidecarError: The folder must not be published as the state.
         """
         prefix = self._settings.prefix
+        self.blocked = frozenset(work.blocked)
         self.problems.show(state.skipped, [f"{prefix}{path}" for path in sorted(work.blocked)])
         if work.unreached:
             limit = f"{self._settings.variable_prefix}TIMEOUT"

@@ -149,6 +149,7 @@ class Session:
             if not fence.is_revoked:
                 target.show()
                 if serving is not None:
-                    await serving.serve(fence)
                     is_outage = failure is not None and not is_of_current_release(failure.reason)
                     serving.note_outage(failure if is_outage else None)
+                    with explained(f"cannot write to {path}"):
+                        await serving.serve(fence)

@@ -96,7 +96,8 @@ class Sync:
         read = await self._source.read(fence)
         state = without_clashes(read, volume.fold, self._settings.prefix)
         self._problems.meet(state.files, is_asked_for=fence.is_asked_for)
-        self._problems.show(state.skipped, ())
+        blocked = [self._settings.prefix + p for p in sorted(builder.blocked & state.files.keys())]
+        self._problems.show(state.skipped, blocked)
 
         waiting = (
             self._settling(state, asked_at) or self._braked(state, fence) or self._recalled(state)

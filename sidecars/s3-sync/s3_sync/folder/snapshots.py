@@ -145,10 +145,15 @@ class SnapshotLayout:
         if shown is None:
             return
         lost = shown.damaged(paths)
+        above = set(folders_of(folder.files))
         mine = [
             path
             for path in paths
-            if path in shown.files and path not in lost and path not in folder.files
+            if path in shown.files
+            and path not in lost
+            and path not in folder.files
+            and path not in above
+            and folder.files.keys().isdisjoint(folders_of([path]))
         ]
         for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
             if (held := shown.files[path].of(there)) is None:
@@ -169,6 +174,8 @@ class SnapshotLayout:
         """
         folder.purge()  # the gate's command may have changed files
         is_first = not self.snapshots.revisions() and self.shown is None
+        with fence:  # before the folder gets its name: it is what the next try goes on with
+            self.snapshots.make_way(is_first=is_first)
         if name != self.name and not self.is_whole(name):
             self._list(folder, name, fence)
             aside = os.path.basename(folder.path)
@@ -316,8 +323,14 @@ class SnapshotLayout:
         for path in folder.damaged(folder.files):
             raise changed_by_others(path)
         with fence:
+            if self.snapshots.has(name):  # what cannot be removed must not keep its name
+                gone = aside_name(name)
+                os.rename(name, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
+                remove_tree(gone, self.store)
             remove_tree(name, self.store)
             self._damaged.discard(name)
+            if folder.journal is not None:  # of a try that was abandoned
+                folder.journal.close()
             listed = Listed(folder.files, is_lost=True)
             fsync = self._volume.staging.fsync
             folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
@@ -338,6 +351,15 @@ def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
             folder.take(path, build, fence)
         except Blocked:
             raise changed_by_others(path) from None
+
+
+def folders_of(paths: Collection[str]) -> Iterator[str]:
+    """
+    Yield the folders above files.
+    """
+    for path in paths:
+        while path := path.rpartition("/")[0]:
+            yield path
 
 
 def list_name(name: str) -> str:
