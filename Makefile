@@ -130,9 +130,9 @@ test-full: ## run the tests of make test and the slow ones, with full counts
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
 .PHONY: test-cluster
-test-cluster: ## start the values on the cluster of KUBECONFIG
+test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: with Airflow)
 	$(call prepare,$@ images)
-	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 tests/cluster
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)
