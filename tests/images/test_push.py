@@ -375,7 +375,10 @@ def test_ecr_push_logs_in_creates_the_repository_and_never_shows_the_password(
     assert 0 == said.code, said.err
     assert PASSWORD not in said.out + said.err
     (made,) = repositories.describe_repositories(repositoryNames=[name])["repositories"]
-    assert "IMMUTABLE" == made["imageTagMutability"]
+    assert "IMMUTABLE_WITH_EXCLUSION" == made["imageTagMutability"]
+    assert [{"filterType": "WILDCARD", "filter": "sha256-*"}] == (
+        made["imageTagMutabilityExclusionFilters"]
+    )
     assert made["imageScanningConfiguration"]["scanOnPush"] is True
     assert ["0.1.0"] == protected.tags(name)
 
