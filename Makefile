@@ -129,10 +129,14 @@ test-full: ## run the tests of make test and the slow ones, with full counts
 	$(call prepare,test test-full demo-airflow)
 	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
+.PHONY: verify-aws
+verify-aws: setup ## try S3, IAM and ECR in a real AWS account, then clean up (BUCKET=…)
+	@BUCKET='$(BUCKET)' $(BIN)/python scripts/verify_aws.py
+
 .PHONY: test-cluster
-test-cluster: ## start the values on the cluster of KUBECONFIG
+test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: with Airflow)
 	$(call prepare,$@ images)
-	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 tests/cluster
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)

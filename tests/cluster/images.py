@@ -16,6 +16,7 @@ from tests.cluster.kubectl import kubectl
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BASE_IMAGE = "python:3.13-slim-trixie"
+OFFICIAL = "apache/airflow:3.3.2"
 S3_SERVER = "VERSITYGW_BIN"
 
 
@@ -67,6 +68,20 @@ def provide(folder: Path, names: Sequence[str]) -> Images:
             _build(tool, name, tag)
         _load(tool, image, folder)
     return Images("localhost", tag)
+
+
+def provide_airflow(folder: Path) -> str:
+    """
+    Build a real Airflow 3 if it is missing, load it with LOAD_IMAGE, and return its name.
+
+    With REGISTRY, the cluster pulls the official image.
+    """
+    if os.environ.get("REGISTRY"):  # make exports an empty variable
+        return OFFICIAL
+    image = _run("tests/images/airflow-base", "3", _base())
+    if image not in _in_the_cluster():
+        _load(_run("scripts/container-tool", "build"), image, folder)
+    return image
 
 
 def provide_s3_server(folder: Path) -> str | None:

@@ -1,5 +1,6 @@
 """
-All changes to the rendered objects before they are created, with a reader instead of Airflow.
+All changes to the rendered objects before they are created, with a reader instead of Airflow or
+with a real one.
 
 Nothing else changes. The sidecars keep their probes, resources and security contexts; variables
 and mounts are only added, except for the addresses of the bucket and of the git repository.
@@ -18,6 +19,8 @@ ROLE = "eks.amazonaws.com/role-arn"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 # The key of the chart's ConfigMap with the template of task pods.
 TASK_POD = "pod_template_file.yaml"
+# The certificate of every API server contains this name.
+KUBERNETES = "kubernetes.default.svc"
 # The bucket of files to paste.
 BUCKET = "my-airflow-bucket"
 
@@ -32,6 +35,7 @@ class Site:
         our_image: Returns the image of a sidecar, by its name.
         bucket: Replaces `my-airflow-bucket`; None keeps that name.
         repository: The URL of a git repository with the DAGs, if there is one.
+        kubernetes: Where pods of a real Airflow reach the API server of Kubernetes.
     """
 
     s3_endpoint: str
@@ -39,6 +43,7 @@ class Site:
     our_image: Callable[[str], str]
     bucket: str | None = None
     repository: str | None = None
+    kubernetes: tuple[str, int] = ("", 0)
 
 
 def specs(objects: list[Values]) -> Iterator[Values]:
@@ -174,28 +179,55 @@ def bring_the_claims(objects: list[Values], _: Site) -> None:
                 volume["emptyDir"] = {}
 
 
+def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
+    """
+    Remove liveness and startup probes: on a busy machine Airflow needs longer than they allow.
+    """
+    for spec in specs(objects):
+        for container in spec["containers"]:
+            for key in ("livenessProbe", "startupProbe"):
+                container.pop(key, None)
+
+
+def lead_to_kubernetes(objects: list[Values], site: Site) -> None:
+    """
+    Set the address of the API server: the cluster may have neither Services nor DNS.
+    """
+    host, port = site.kubernetes
+    for spec in specs(objects):
+        spec["hostAliases"] = [{"ip": host, "hostnames": [KUBERNETES]}]
+        for container in spec["containers"]:
+            _add_variables(
+                container, KUBERNETES_SERVICE_HOST=KUBERNETES, KUBERNETES_SERVICE_PORT=str(port)
+            )
+
+
 def _add_variables(container: Values, **variables: str) -> None:
     added = [{"name": name, "value": value} for name, value in variables.items()]
     container["env"] = [*(container.get("env") or []), *added]
 
 
-CHANGES = (
+_IN_BOTH = (take_our_images, give_the_role, lead_to_the_server)
+WITH_READER = (
     leave_out_airflow_alone,
     fill_in_the_task_pod,
     read_instead_of_airflow,
     lead_to_the_dags,
     bring_the_claims,
-    take_our_images,
-    give_the_role,
-    lead_to_the_server,
+    *_IN_BOTH,
 )
 """The changes, in order; each function says what it changes and why."""
+WITH_AIRFLOW = (ask_only_whether_it_is_ready, lead_to_kubernetes, *_IN_BOTH)
 
 
-def substitute(objects: list[Values], site: Site) -> list[Values]:
+def substitute(
+    objects: list[Values],
+    site: Site,
+    changes: tuple[Callable[[list[Values], Site], None], ...] = WITH_READER,
+) -> list[Values]:
     """
-    Apply all changes to the objects in place, and return them.
+    Apply changes to the objects in place, and return them.
     """
-    for change in CHANGES:
+    for change in changes:
         change(objects, site)
     return objects

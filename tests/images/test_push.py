@@ -6,7 +6,10 @@ The content of the image does not matter: it is a sidecar with one file in a cop
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -269,6 +272,41 @@ def test_signs_every_pushed_manifest(
         assert 0 == done.code, done.err
 
 
+@pytest.mark.parametrize("platforms", ["", PLATFORMS], ids=["one", "both"])
+def test_attests_the_pushed_digest(
+    project: Project, registry: Registry, keys: Path, platforms: str
+) -> None:
+    """
+    The image has no Python to list its packages, so a stand-in writes the SBOM.
+    """
+    bill = '{"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1}'
+    (project.folder / "scripts/sbom").write_text(
+        f"mkdir -p dist; echo '{bill}' >dist/$1.cdx.json; echo dist/$1.cdx.json\n"
+    )
+    commit = project.commit()
+    repository = f"attested/{project.tool}/{len(platforms)}"
+    settings = {
+        "REGISTRY": f"{registry.address}/{repository}",
+        "TAG": "1",
+        "SIGN_KEY": f"{keys}/cosign.key",
+        "PLATFORMS": platforms,
+        "SOURCE": "https://git.example.com/sidecars",
+    }
+    project.succeed("make", "push/tiny", **settings)
+
+    image = project.succeed("scripts/attest", "tiny", **settings).splitlines()[-1]
+
+    digest, _ = registry.manifest(f"{repository}/tiny", "1")
+    for kind in ("cyclonedx", "slsaprovenance1"):
+        key = ("--insecure-ignore-tlog", f"--key={keys}/cosign.pub", f"--type={kind}")
+        said = project.succeed("cosign", "verify-attestation", *key, image)
+        statement = json.loads(base64.b64decode(json.loads(said)["payload"]))
+        assert digest == f"sha256:{statement['subject'][0]['digest']['sha256']}"
+    built = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert commit == built[0]["digest"]["gitCommit"]
+    assert re.fullmatch("[0-9a-f]{64}", built[1]["digest"]["sha256"])
+
+
 def test_refuses_to_push_uncommitted_changes(project: Project, registry: Registry) -> None:
     project.commit()
     (project.folder / "sidecars/tiny/content").write_text("changed\n")
@@ -337,7 +375,10 @@ def test_ecr_push_logs_in_creates_the_repository_and_never_shows_the_password(
     assert 0 == said.code, said.err
     assert PASSWORD not in said.out + said.err
     (made,) = repositories.describe_repositories(repositoryNames=[name])["repositories"]
-    assert "IMMUTABLE" == made["imageTagMutability"]
+    assert "IMMUTABLE_WITH_EXCLUSION" == made["imageTagMutability"]
+    assert [{"filterType": "WILDCARD", "filter": "sha256-*"}] == (
+        made["imageTagMutabilityExclusionFilters"]
+    )
     assert made["imageScanningConfiguration"]["scanOnPush"] is True
     assert ["0.1.0"] == protected.tags(name)
 

@@ -204,6 +204,13 @@ def test_survives_malformed_requests(server: Server, data: bytes) -> None:
     assert server.status() == 200
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
+def test_refuses_other_methods(server: Server, method: str) -> None:
+    with server.connect() as client:
+        client.sendall(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert read_all(client).startswith(b"HTTP/1.1 405 ")
+
+
 def test_silent_clients_neither_block_probes_nor_exceed_the_connection_limit(
     server: Server,
 ) -> None:

@@ -2,6 +2,8 @@
 The status page: its content, and its safety with hostile facts.
 """
 
+import base64
+import hashlib
 import re
 import time
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ import pytest
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Health, Names, Outcome, Readiness
-from sidecar_runtime.http.status import About, page, status
+from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY, About, page, status
 from tests.runtime.sidecars import ABOUT, READY, Sidecar
 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
@@ -98,6 +100,16 @@ def test_all_facts_are_html_escaped(health: Health) -> None:
     assert not [name for name in tags.attributes if name.startswith("on")]
     assert html.count("<script") == html.count("<img") == 0
     assert tags.text.count("<script>alert('x')</script>") >= 16
+
+
+def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) -> None:
+    html = page(status(ABOUT, health, READY)).decode()
+
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" == CONTENT_SECURITY_POLICY
+    assert " style=" not in html
+    assert "<script" not in html
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
+from tests.support.s3_sync.scripted import FILES, published
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,15 @@ def test_counts_what_is_there(
 
     assert ("source_empty", True) == (failed["reason"], said in failed["error"]), failed
     assert ("release" in said) == ("S3_SYNC_SOURCE=release" in failed["advice"])
+
+
+def test_an_empty_listing_deletes_nothing(s3: FakeS3, start: StartDaemon, target: Path) -> None:
+    daemon = start().until_synced()
+    s3.objects.clear()
+
+    assert "source_empty" == daemon.sync()["reason"]
+    assert FILES == published(target)
+    assert 200 == daemon.get("/readyz").status
 
 
 def test_names_what_is_beside_the_prefix(server: S3Server, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""
+`make verify-aws` on a server that enforces IAM and verifies signatures: the policy of s3-sync is
+sufficient, and allows nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+from tests.support.aws.servers import ProgramServer
+
+ROOT = Path(__file__).parents[2]
+ANYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+STEPS = {"identity": "ok", "conditional_writes": "ok", "release": "ok", "role": "ok"}
+
+
+class MotoWithIam(ProgramServer):
+    """
+    `moto_server` as a process, because its IAM switch applies to a whole process.
+
+    It allows the first three requests; conditions other than StringEquals count as met.
+    """
+
+    name = "moto with IAM"
+
+    def command(self) -> list[str]:
+        program = Path(sys.executable).with_name("moto_server")
+        return ["env", "INITIAL_NO_AUTH_ACTION_COUNT=3", str(program), f"--port={self.port}"]
+
+
+def test_verify_aws_proves_the_policy_of_s3_sync_and_removes_everything(tmp_path: Path) -> None:
+    """
+    The last step fails, here because there is no container tool.
+    """
+    with MotoWithIam(tmp_path) as moto:
+        session = boto3.Session("any", "any", region_name=moto.region)
+        iam = session.client("iam", endpoint_url=moto.endpoint, config=Config(proxies={}))
+        user = {"UserName": "admin", "PolicyName": "all"}
+        iam.create_user(UserName="admin")
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [ANYTHING]})
+        iam.put_user_policy(**user, PolicyDocument=policy)
+        key = iam.create_access_key(UserName="admin")["AccessKey"]
+        moto.access_key, moto.secret_key = key["AccessKeyId"], key["SecretAccessKey"]
+        moto.client().create_bucket(Bucket="my-airflow-bucket")
+        variables = {
+            **moto.environment(),
+            "AWS_ACCESS_KEY_ID": moto.access_key,
+            "AWS_SECRET_ACCESS_KEY": moto.secret_key,
+            "BUCKET": "my-airflow-bucket",
+            "BUILDER": "none",
+        }
+
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts" / "verify_aws.py"],
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **variables},
+            capture_output=True,
+            text=True,
+        )
+
+        left = moto.client().list_object_versions(Bucket="my-airflow-bucket")
+    results = dict(re.findall(r"^\| (\w+) \| (ok|FAILED)", done.stdout, re.MULTILINE))
+    assert STEPS | {"ecr": "FAILED"} == results, done.stdout + done.stderr
+    assert "123456789012" not in done.stdout
+    assert done.stdout.endswith("\nEverything was removed.\n")
+    assert 1 == done.returncode
+    assert "Versions" not in left

@@ -1,0 +1,52 @@
+"""
+What a release has besides its images.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+from tests.docs.documents import ROOT
+
+REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/data"
+
+
+def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) -> None:
+    """
+    `make wheels` needs .venv, so a stand-in for make writes a wheel.
+    """
+    copy, programs = tmp_path / "copy", tmp_path / "bin"
+    subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, copy], check=True)
+    programs.mkdir()
+    make = programs / "make"
+    make.write_text("#!/bin/sh\nmkdir -p dist/wheels && touch dist/wheels/one.whl\n")
+    make.chmod(0o755)
+    project = (ROOT / "sidecars/s3-sync/pyproject.toml").read_text()
+    (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "REGISTRY": f"{REGISTRY}/"}
+    command = [copy / "scripts/release-assets"]
+
+    subprocess.run([*command, version], env=environment, check=True, capture_output=True)
+    refused = subprocess.run([*command, "9.9"], env=environment, capture_output=True, text=True)
+
+    assert f"This commit is version {version}, not 9.9" in refused.stderr
+    release = copy / "dist/release"
+    archive = f"values-{version}.tar.gz"
+    assert {"one.whl", archive, "notes.txt"} == {path.name for path in release.iterdir()}
+    with tarfile.open(release / archive) as values:
+        values.extractall(tmp_path, filter="data")
+    files = [path.read_text() for path in (tmp_path / "charts-snippets").rglob("*.yaml")]
+    named = {name for text in files for name in re.findall(r"(\S+)/(?:your-task|dbt):", text)}
+    assert {"registry.example.com"} == named
+    ours = r"(?:registry: |(\S+)/(?:s3-sync|kerberos|git-sync-wrapper|sync-perm)(?::|$))"
+    assert any(f"registry: {REGISTRY}\n" in text for text in files)
+    assert [] == [
+        line
+        for text in files
+        for line in text.splitlines()
+        if re.search(ours, line) and "registry.example.com" in line
+    ]
