@@ -15,6 +15,10 @@ __version__ = "0.3.0"
 # The documentation; every copy of it has the same file names.
 DOCS = "https://github.com/airflow-sidecars/airflow-sidecars/blob/main/docs"
 
+# The signals that came before the loop: Python drops what a handler raises in a weak reference's
+# callback, so the loop looks here.
+HEEDED: list[int] = []
+
 
 def heed_signals(end: Callable[[int], object] = os._exit) -> None:
     """
@@ -28,8 +32,13 @@ def heed_signals(end: Callable[[int], object] = os._exit) -> None:
         end: With ``sys.exit``, they raise ``SystemExit`` in the main thread, so that temporary
             folders are removed and children are killed.
     """
+
+    def heed(number: int, code: int) -> None:
+        HEEDED.append(number)
+        end(code)
+
     is_command = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     for number in (signal.SIGTERM, signal.SIGINT):
         code = 128 + number if is_command else 0
-        signal.signal(number, lambda *_, code=code: end(code))
+        signal.signal(number, lambda n, _, code=code: heed(n, code))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

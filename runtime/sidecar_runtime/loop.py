@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
 
+from sidecar_runtime import HEEDED
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Session, Sidecar
@@ -218,6 +219,8 @@ class Loop:
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
+        for early in HEEDED:
+            self._events.put(signal.Signals(early))
         try:
             self._rest(0.0)
             while self._state is not None:
