@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 
 __version__ = "0.3.0"
 # The documentation; every copy of it has the same file names.
@@ -33,12 +34,12 @@ def heed_signals(end: Callable[[int], object] = os._exit) -> None:
             folders are removed and children are killed.
     """
 
-    def heed(number: int, code: int) -> None:
+    def heed(code: int, number: int, _: object) -> None:
         HEEDED.append(number)
         end(code)
 
     is_command = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     for number in (signal.SIGTERM, signal.SIGINT):
         code = 128 + number if is_command else 0
-        signal.signal(number, lambda n, _, code=code: heed(n, code))
+        signal.signal(number, partial(heed, code))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
