@@ -96,7 +96,6 @@ lint: setup ## run all static checks: code, types, imports, YAML, shell, Dockerf
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/python scripts/lint_ci.py
 	$(BIN)/python scripts/lint_figures.py
-	$(BIN)/python scripts/lint_words.py
 	$(VALUES) check
 
 .PHONY: docs snippets

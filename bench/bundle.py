@@ -8,7 +8,6 @@ has already imported Airflow. In a new pod, our bundle pays for the init contain
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -20,16 +19,9 @@ from typing import Any
 
 from bench.budgets import at_most_part
 from bench.measure import Cost, least, run
-from bench.report import Section, deliver, machine, seconds, table, version_of
-from bench.s3_store import (
-    BUCKET,
-    PREFIX,
-    RELEASES,
-    Store,
-    airflow_with_bundle,
-    files_of,
-    open_store,
-)
+from bench.report import deliver, parser, seconds, table, version_of
+from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
+from tests.support.airflow.installed import Airflow, AirflowIsMissing
 from tests.support.dialogue import Dialogue, dialogue
 from tests.support.git.git_server import GitServer
 
@@ -56,17 +48,16 @@ Costs = dict[tuple[int, str, str], list[Cost]]
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put the budgets into the documentation.
+    Measure, print the tables, and with `--write` also into the documentation.
     """
-    parser = argparse.ArgumentParser("python -m bench bundle", description=__doc__)
-    add = parser.add_argument
+    add = (known := parser("bundle", __doc__)).add_argument
     add("--files", type=int, nargs="+", default=[PART_FILES, 1_000], help="default: 400 1000")
     add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks.md")
-    options = parser.parse_args(arguments)
-    airflow, missing = airflow_with_bundle()
-    if airflow is None:
-        raise SystemExit(f"bundle: nothing is measured: {missing}")
+    options = known.parse_args(arguments)
+    try:
+        airflow = Airflow.install("3").bin
+    except AirflowIsMissing as missing:
+        raise SystemExit(f"bundle: nothing is measured: {missing}") from None
     costs: Costs = defaultdict(list)
     for files in options.files:
         print(f"{files:,} files", flush=True)
@@ -101,9 +92,9 @@ def main(arguments: Sequence[str]) -> None:
         for peer, most in PARTS.items()
         if PART_FILES in options.files
     ]
-    versions = {"Airflow": version_of(airflow / "bin" / "airflow", "version")}
-    parts = {"machine": machine(versions), "CPU (wall)": table(["", *CLASSES], rows)}
-    deliver(Section("bundle", parts, outcomes), is_written=options.write)
+    versions = {"Airflow": version_of(airflow / "airflow", "version")}
+    parts = {"CPU (wall)": table(["", *CLASSES], rows)}
+    deliver("bundle", parts, outcomes, versions, page=options.page)
 
 
 def measure(
@@ -178,7 +169,7 @@ def pod(airflow: Path, store: Store, server: GitServer, folder: Path) -> Iterato
         "PYTHONPATH": str(MODULE),
         **{f"AIRFLOW_CONN_{key}": json.dumps(one) for key, one in connections.items()},
     }
-    program: list[str | Path] = [airflow / "bin" / "python", "-P", CHILD]
+    program: list[str | Path] = [airflow / "python", "-P", CHILD]
     with dialogue(program, environment, folder.with_suffix(".log")) as child:
         yield child
 

@@ -7,7 +7,6 @@ tool and all its children, but not the server. Both count their polls under git-
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
 from bench.measure import Cost, during, least, median, run
-from bench.report import Section, deliver, machine, seconds, table, times, version_of
+from bench.report import deliver, parser, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess, ask
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
 from tests.support.git.ssh_server import SSHD, SshServer
@@ -50,20 +49,17 @@ Costs = dict[tuple[str, str], list[Cost]]
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put the budgets into the documentation.
+    Measure, print the tables, and with `--write` also into the documentation.
     """
-    parser = argparse.ArgumentParser("python -m bench git-sync-wrapper", description=__doc__)
-    add = parser.add_argument
+    add = (known := parser("git-sync-wrapper", __doc__)).add_argument
     add("--files", type=int, default=1_000, help="files in the repository (default: 1,000)")
     add("--seconds", type=float, default=8, help="seconds of polls per tool and turn (default: 8)")
     add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks.md")
-    options = parser.parse_args(arguments)
+    options = known.parse_args(arguments)
     if reason := skip_reason():
         print(f"git-sync-wrapper: {reason}")
         return
     costs: Costs = defaultdict(list)
-    missing: dict[str, str] = {}
     with site(options.files) as here:
         for _ in range(options.turns):
             for name in TOOLS:
@@ -77,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
                 for name in TOOLS * options.turns:
                     costs[SSH, name].append(poll(here, name, options.seconds, **given))
         else:
-            missing[SSH] = "sshd is not installed"
+            print(f"git-sync-wrapper: without {SSH}: sshd is not installed")
     with tempfile.TemporaryDirectory() as folder:
         context, authority = self_signed(Path(folder), "localhost")
         with site(options.files, context) as here:
@@ -89,9 +85,8 @@ def main(arguments: Sequence[str]) -> None:
         "git": version_of("git", "--version"),
         OURS: version_of(WRAPPER, "--version"),
     }
-    parts = {"machine": machine(versions), "costs": table_of(costs)}
-    section = Section(OURS, parts, budgets(costs, options.files), missing)
-    deliver(section, is_written=options.write)
+    outcomes = budgets(costs, options.files)
+    deliver(OURS, {"costs": table_of(costs)}, outcomes, versions, page=options.page)
 
 
 @contextmanager

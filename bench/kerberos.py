@@ -8,7 +8,6 @@ sidecar's time past silent KDCs excludes the start of the process: a daemon star
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from bench.budgets import Outcome, at_most, at_most_seconds, none_of
 from bench.images import size_over_base
 from bench.measure import cpu_seconds, least, rss_mib, run
-from bench.report import Section, deliver, machine, seconds, table, version_of
+from bench.report import deliver, parser, seconds, table, version_of
 from tests.support.kerberos.kdc import MISSING, PATH, Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.readers import Kind, readers
@@ -43,14 +42,12 @@ Times = Mapping[str, Mapping[str, float | None]]
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put them into the documentation.
+    Measure, print the tables, and with `--write` also into the documentation.
     """
-    parser = argparse.ArgumentParser("python -m bench kerberos", description=__doc__)
-    add = parser.add_argument
+    add = (known := parser("kerberos", __doc__)).add_argument
     add("--refreshes", type=int, default=30, help="refreshes per turn and tool (default: 30)")
     add("--reads", type=int, default=PROMISED_READS, help="reads of our ccache (default: 100,000)")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
-    options = parser.parse_args(arguments)
+    options = known.parse_args(arguments)
     if MISSING:
         print(f"kerberos: a KDC needs {', '.join(MISSING)}: run make setup-test as root")
         return
@@ -81,8 +78,7 @@ def main(arguments: Sequence[str]) -> None:
         "MIT krb5": version_of("krb5-config", "--version"),
         OURS: version_of(KERBEROS_SIDECAR, "--version"),
     }
-    parts = {"machine": machine(versions), "peers": peers_table(times)}
-    deliver(Section(OURS, parts, outcomes), is_written=options.write)
+    deliver(OURS, {"peers": peers_table(times)}, outcomes, versions, page=options.page)
 
 
 def reads(here: Site, writers: int, at_least: int) -> Outcome:

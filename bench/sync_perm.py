@@ -9,7 +9,6 @@ polls of an hour at the default INTERVAL, plus its cost without any poll.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import statistics
 import tempfile
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
-from bench.report import Section, deliver, machine, seconds, table, times, version_of
+from bench.report import deliver, parser, seconds, table, times, version_of
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow.databases import Database, Postgres, missing_programs
@@ -44,15 +43,13 @@ PARTS = {HOUR: 1 / 500, START: 1 / 10, ONE_SHOT: 1 / 10, CHANGE: 1 / 8, MISSING:
 
 def main(arguments: Sequence[str]) -> None:
     """
-    Measure, print the tables, and with `--write` put them into the documentation.
+    Measure, print the tables, and with `--write` also into the documentation.
     """
-    parser = argparse.ArgumentParser("python -m bench sync-perm", description=__doc__)
-    add = parser.add_argument
+    add = (known := parser("sync-perm", __doc__)).add_argument
     add("--dags", type=int, default=1_000, help="DAGs (default: 1,000)")
     add("--missing", type=int, default=5_000, help="DAGs without permissions (default: 5,000)")
     add("--turns", type=int, default=2, help="measurements of each figure but the last")
-    add("--write", action="store_true", help="rewrite docs/reference/benchmarks*")
-    options = parser.parse_args(arguments)
+    options = known.parse_args(arguments)
     try:
         if missing := missing_programs("postgres", "psql", "pg_dump"):
             raise AirflowIsMissing(missing)
@@ -70,7 +67,8 @@ def main(arguments: Sequence[str]) -> None:
         "PostgreSQL": version_of("psql", "--version"),
         OURS: version_of(SYNC_PERM, "--version"),
     }
-    deliver(bench.section(versions), is_written=options.write)
+    costs, outcomes = bench.results()
+    deliver(OURS, {"costs": costs}, outcomes, versions, page=options.page)
 
 
 class Bench:
@@ -203,9 +201,9 @@ class Bench:
             rest = (cpu_seconds(daemon.pid) - before) / (time.monotonic() - began)
         return poll * polls_of_an_hour + rest * HOUR_SECONDS
 
-    def section(self, versions: dict[str, str]) -> Section:
+    def results(self) -> tuple[str, list[Outcome]]:
         """
-        Return the section of the page.
+        Return the table of the costs, and the outcomes of all budgets.
         """
         best = {what: (min(ours), min(theirs)) for what, (ours, theirs) in self.found.items()}
         outcomes: list[Outcome] = [
@@ -225,8 +223,7 @@ class Bench:
             for what, (ours, theirs) in best.items()
         ]
         costs = table(["", OURS, "peer", "", "relative"], rows)
-        parts = {"machine": machine(versions), "costs": costs}
-        return Section(OURS, parts, outcomes)
+        return costs, outcomes
 
 
 def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[str]]]:

@@ -9,35 +9,26 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import console, git_sync_wrapper, kerberos, releases, script
-from demo.bucket import Bucket
-from demo.daemon import Daemon
-from demo.s3_sync import EXAMPLE, STEPS, Stage
-
-KEY_PATH = "data-team/dags"
+from demo import git_sync_wrapper, kerberos, releases, script
+from demo.s3_sync import EXAMPLE, KEY_PATH, STEPS, Stage
+from tests.support.aws.writable_s3 import WritableS3
 
 
 def play(home: Path) -> int:
     """
     Play the steps of s3-sync in a separate folder and return the exit code.
     """
-    dags = home / "dags"
-    with Bucket("airflow", KEY_PATH) as source, ExitStack() as stack:
-        source.put_folder(EXAMPLE)
-        console.heading("s3-sync: the real daemon, against an S3 server inside this process")
-        console.say(
-            f"the bucket contains {len(source.files)} files under {KEY_PATH}/\n"
-            f"AWS_BUCKET={source.name} KEY_PATH={KEY_PATH} DEST_PATH={dags} INTERVAL=1"
+    with WritableS3("airflow") as s3, ExitStack() as stack:
+        stage = Stage(s3, home / "dags", stack)
+        for file in sorted(EXAMPLE.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                stage.put(file.relative_to(EXAMPLE).as_posix(), file.read_bytes())
+        script.heading("s3-sync: the real daemon, against an S3 server inside this process")
+        script.say(
+            f"the bucket contains {len(s3.objects)} files under {KEY_PATH}/\n"
+            f"AWS_BUCKET={s3.bucket} KEY_PATH={KEY_PATH} DEST_PATH={stage.dags} INTERVAL=1"
         )
-
-        def start_daemon(key_path: str, **settings: str) -> Daemon:
-            environment = source.daemon_environment(key_path, dags) | settings
-            daemon = Daemon("s3-sync", environment, home)
-            stack.callback(daemon.kill)
-            daemon.start()
-            return daemon
-
-        stage = Stage(source, dags, start_daemon(KEY_PATH), start_daemon)
+        stage.start()
         return script.play((*STEPS, *releases.STEPS), stage)
 
 

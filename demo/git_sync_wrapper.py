@@ -10,9 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo import console, script
-from demo.console import say
-from demo.script import Result, Step, check
+from demo import script
+from demo.script import Result, Step, check, say
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite, git_site, skip_reason
 from tests.support.http.loopback import Request
@@ -141,9 +140,9 @@ def play(home: Path) -> int:
     Play all steps and return the exit code; if something is missing, print it and skip them.
     """
     if reason := skip_reason():
-        console.heading(f"git-sync-wrapper: skipped: {reason}")
+        script.heading(f"git-sync-wrapper: skipped: {reason}")
         return 0
-    console.heading("git-sync-wrapper: the real daemon, against a git server in this process")
+    script.heading("git-sync-wrapper: the real daemon, against a git server in this process")
     home = home / "git"
     home.mkdir()
     password = home / "password"

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from demo import console, script
-from demo.console import say
-from demo.daemon import wait_for
-from demo.script import Result, Step, check
+from demo import script
+from demo.script import Result, Step, check, say
 from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import MISSING, Kdc
 from tests.support.kerberos.readers import Reader, readers
@@ -92,8 +90,7 @@ def keytab_is_damaged(stage: Stage) -> Result:
     say(f"error: {event['error']}\nadvice: {event['advice']}")
     check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200: the ticket is valid")
     stage.here.keytab.write_bytes(good)
-    over = "the failure is over"
-    wait_for(stage.daemon, lambda: not stage.daemon.get("/readyz").json()["reason"], over)
+    stage.daemon.wait_for(lambda: not stage.daemon.reason(), "the failure is over")
     return Result("keytab_garbage, the ticket stayed; time: to the error", seconds)
 
 
@@ -131,9 +128,9 @@ def play(home: Path) -> int:
     Play all steps and return the exit code; if something is missing, print it and skip them.
     """
     if names := missing():
-        console.heading(f"kerberos: skipped: missing {', '.join(names)} (run make setup-test)")
+        script.heading(f"kerberos: skipped: missing {', '.join(names)} (run make setup-test)")
         return 0
-    console.heading("kerberos: the real daemon, against a real KDC on this machine")
+    script.heading("kerberos: the real daemon, against a real KDC on this machine")
     with Kdc(home / "kdc") as kdc, site(kdc, "airflow", f"{LIFE_SECONDS}s") as here:
         daemon = here.publish()
         place = (here.folder, here.ccache, here.config)

@@ -10,22 +10,12 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
-
-from demo.bucket import Bucket
-from demo.console import say
-from demo.daemon import Daemon
-from demo.s3_sync import EXAMPLE, Stage, files_in
-from demo.script import Result, Step, check
+from demo.s3_sync import EXAMPLE, Stage
+from demo.script import Result, Step, check, say
 from tests.support.daemon import S3_SYNC
+from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.signing import Key
 
 KEY_PATH = "data-team/releases"
 CHANGED = "config/alerts.yaml"
@@ -38,23 +28,8 @@ SETTINGS = {
 }
 
 
-class Publishing(Protocol):
-    """
-    The objects for publishing: a bucket, a volume beside a checkout, and a daemon that fills it.
-    """
-
-    @property
-    def bucket(self) -> Bucket: ...
-
-    @property
-    def dags(self) -> Path: ...
-
-    @property
-    def daemon(self) -> Daemon: ...
-
-
 def run_s3_sync(
-    stage: Publishing, *arguments: str, fails: int = 0, settings: Mapping[str, str] | None = None
+    stage: Stage, *arguments: str, fails: int = 0, settings: Mapping[str, str] | None = None
 ) -> str:
     """
     Run an `s3-sync` command as CI does; print and return its output.
@@ -68,9 +43,9 @@ def run_s3_sync(
         env={
             "PATH": os.defpath,
             "HOME": str(stage.dags.parent),
-            "AWS_BUCKET": stage.bucket.name,
+            "AWS_BUCKET": stage.s3.bucket,
             "KEY_PATH": KEY_PATH,
-            **stage.bucket.server.environment(),
+            **stage.s3.environment(),
             **(settings or {}),
         },
         cwd=stage.dags.parent,
@@ -85,27 +60,27 @@ def run_s3_sync(
     return said
 
 
-def checkout_of(stage: Publishing) -> Path:
+def checkout_of(stage: Stage) -> Path:
     """
     Return the folder with the checkout of CI.
     """
     return stage.dags.with_name("checkout")
 
 
-def edit(stage: Publishing, content: bytes) -> None:
+def edit(stage: Stage, content: bytes) -> None:
     """
     Change a file of the checkout.
     """
     (checkout_of(stage) / CHANGED).write_bytes(content)
 
 
-def wait_for_release(stage: Publishing) -> float:
+def wait_for_release(stage: Stage) -> float:
     """
     Wait until consumers see exactly the checkout; return the seconds it took.
     """
     began = time.monotonic()
-    wanted, current = files_in(checkout_of(stage)), stage.dags / "current"
-    stage.daemon.wait_for(lambda: files_in(current) == wanted, "current shows the release")
+    wanted, current = published(checkout_of(stage)), stage.dags / "current"
+    stage.daemon.wait_for(lambda: published(current) == wanted, "current shows the release")
     return time.monotonic() - began
 
 
@@ -127,7 +102,7 @@ def release_is_published(stage: Stage) -> Result:
     stage.dags = stage.dags.with_name("released")
     shutil.copytree(EXAMPLE, checkout_of(stage), ignore=shutil.ignore_patterns("__pycache__"))
     run_s3_sync(stage, "publish", "checkout", *GATE)
-    stage.daemon = stage.start_daemon(KEY_PATH, DEST_PATH=str(stage.dags), **SETTINGS)
+    stage.start(KEY_PATH, **SETTINGS)
     stage.daemon.wait_until_ready()
     wait_for_release(stage)
     asked = requests_of(stage)
@@ -146,7 +121,7 @@ def bad_release_is_refused(stage: Stage) -> Result:
     A DAG that does not compile: refused in CI, and by the daemon and a new pod if CI has no gate.
     """
     current, path = stage.dags / "current", checkout_of(stage) / BROKEN
-    good, content = files_in(current), path.read_bytes()
+    good, content = published(current), path.read_bytes()
     path.write_bytes(content + b"\nwith DAG('sales_daily'\n    pass\n")
     run_s3_sync(stage, "publish", "checkout", *GATE, fails=2)
     run_s3_sync(stage, "publish", "checkout")
@@ -154,13 +129,13 @@ def bad_release_is_refused(stage: Stage) -> Result:
     event = stage.daemon.wait_for_event("revision_refused", path=BROKEN)
     seconds = time.monotonic() - began
     say(f"the daemon: refused {BROKEN}:{event['line']}: {event['problem']}")
-    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
-    check(files_in(current) == good, "nothing of the refused release is visible")
+    check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200")
+    check(published(current) == good, "nothing of the refused release is visible")
     new = stage.dags.with_name("new-pod")
     once = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_HTTP_BIND": "127.0.0.1:0"}
     said = run_s3_sync(stage, settings={**SETTINGS, **once, "DEST_PATH": str(new)})
     check("gate_fallback" in said, "the log of a new pod reports the fallback")
-    check(files_in(new / "current") == good, "a new pod has the last release that passed")
+    check(published(new / "current") == good, "a new pod has the last release that passed")
     path.write_bytes(content)
     return Result(f"refused line {event['line']}; a new pod starts with the last good one", seconds)
 
@@ -170,12 +145,12 @@ def release_is_rolled_back(stage: Stage) -> Result:
     A rollback from the bad release, and a second rollback; then a promotion to another prefix.
     """
     run_s3_sync(stage, "rollback")
-    stage.daemon.wait_for(lambda: not stage.daemon.readiness()["reason"], "no failure is reported")
+    stage.daemon.wait_for(lambda: not stage.daemon.reason(), "no failure is reported")
     wait_for_release(stage)
     run_s3_sync(stage, "rollback")
     edit(stage, EXAMPLE.joinpath(CHANGED).read_bytes())
     seconds = wait_for_release(stage)
-    dev = f"s3://{stage.bucket.name}/{KEY_PATH}"
+    dev = f"s3://{stage.s3.bucket}/{KEY_PATH}"
     run_s3_sync(stage, "promote", dev, f"{dev}-prd", *GATE)
     said = run_s3_sync(stage, "diff", "current", "checkout/")
     check("0 added, 0 changed, 0 removed" in said, "the release equals the checkout")
@@ -187,34 +162,31 @@ def forgery_is_refused(stage: Stage) -> Result:
     """
     Signed releases: another writer's unsigned release and an old signed pointer are refused.
     """
-    home, key = stage.dags.parent, Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    (home / "ci.pem").write_bytes(public)
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (home / "release-key.pem").write_bytes(private)
+    home, key = stage.dags.parent, Key()
+    (home / "ci.pem").write_bytes(key.public_pem)
+    key.write_private(home / "release-key.pem")
     signed = ("publish", "checkout", *GATE, "--sign-key", "release-key.pem")
     # The pointer here is unsigned so far, and replaced on purpose.
     run_s3_sync(stage, *signed, "--force")
     stage.dags = stage.dags.with_name("signed")
-    trusted = {"DEST_PATH": str(stage.dags), "S3_SYNC_TRUSTED_KEYS": str(home / "ci.pem")}
-    stage.daemon = stage.start_daemon(KEY_PATH, **SETTINGS, **trusted)
+    stage.start(KEY_PATH, **SETTINGS, S3_SYNC_TRUSTED_KEYS=str(home / "ci.pem"))
     wait_for_release(stage)
     pointer = f"{KEY_PATH}/current.json"
-    old = stage.bucket.read(pointer)
+    old = stage.s3.objects[pointer].body
     edit(stage, b"signed: true\n")
     run_s3_sync(stage, *signed)
     wait_for_release(stage)
-    good = files_in(stage.dags / "current")
+    good = published(stage.dags / "current")
     edit(stage, b"forged: true\n")
     run_s3_sync(stage, "publish", "checkout")
     began = time.monotonic()
     stage.daemon.wait_for_event("cycle_failed", reason="release_untrusted")
     seconds = time.monotonic() - began
-    stage.bucket.overwrite(pointer, old)
+    stage.s3.put(pointer, old)
     event = stage.daemon.wait_for_event("cycle_failed", reason="release_replayed")
     say(f"the daemon: release_replayed: {event['error']}")
-    check(files_in(stage.dags / "current") == good, "the last good release stayed")
-    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
+    check(published(stage.dags / "current") == good, "the last good release stayed")
+    check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200")
     stage.daemon.terminate()
     return Result("refused an unsigned release and a replayed signed one", seconds)
 

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from demo.bucket import Bucket
-from demo.console import say
-from demo.daemon import Daemon
-from demo.script import Result, Step, check
+from demo.script import Result, Step, check, say
+from tests.support.aws.writable_s3 import WritableS3
+from tests.support.daemon import Daemon
+from tests.support.s3_sync.scripted import published
 
 EXAMPLE = Path(__file__).with_name("dag_folder")
+KEY_PATH = "data-team/dags"
 
 
 @dataclass
@@ -25,24 +25,42 @@ class Stage:
     The objects that the steps act on.
     """
 
-    bucket: Bucket
+    s3: WritableS3
     dags: Path
-    daemon: Daemon
-    start_daemon: Callable[..., Daemon]
-    """Starts another daemon: `start_daemon(KEY_PATH, SETTING=value, ...)`."""
+    stack: ExitStack
+    """Ends everything after the last step."""
+    daemon: Daemon = field(init=False)
 
+    def start(self, key_path: str = KEY_PATH, **settings: str) -> None:
+        """
+        Start a daemon that fills the folder, with the four settings of the published example.
+        """
+        daemon = Daemon(self.s3, self.s3.bucket, self.dags, key_path, "1", settings)
+        self.daemon = self.stack.enter_context(daemon)
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    """
-    Return the files of a folder by relative path, without s3-sync's own.
-    """
-    files = {}
-    for here, _, names in os.walk(folder):  # tolerates that the daemon removes files meanwhile
-        for path in (Path(here, name).relative_to(folder) for name in names):
-            if path.parts[0] != ".s3-sync":
-                with suppress(FileNotFoundError):
-                    files[path.as_posix()] = (folder / path).read_bytes()
-    return files
+    def put(self, path: str, content: bytes) -> None:
+        """
+        Upload one file.
+        """
+        self.s3.put(f"{KEY_PATH}/{path}", content)
+
+    def delete(self, path: str) -> None:
+        """
+        Delete one file.
+        """
+        self.s3.delete(f"{KEY_PATH}/{path}")
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """
+        The files of the bucket, by relative path.
+        """
+        prefix = f"{KEY_PATH}/"
+        return {
+            key.removeprefix(prefix): stored.body
+            for key, stored in self.s3.objects.items()
+            if key.startswith(prefix)
+        }
 
 
 def wait_until_equal(stage: Stage, foreign: dict[str, bytes] | None = None) -> float:
@@ -50,8 +68,8 @@ def wait_until_equal(stage: Stage, foreign: dict[str, bytes] | None = None) -> f
     Wait until the folder contains exactly the files of the bucket; return the seconds it took.
     """
     began = time.monotonic()
-    wanted = stage.bucket.files | (foreign or {})
-    stage.daemon.wait_for(lambda: files_in(stage.dags) == wanted, "the folder equals the bucket")
+    wanted = stage.files | (foreign or {})
+    stage.daemon.wait_for(lambda: published(stage.dags) == wanted, "the folder equals the bucket")
     return time.monotonic() - began
 
 
@@ -62,9 +80,9 @@ def folder_appears(stage: Stage) -> Result:
     began = time.monotonic()
     stage.daemon.wait_until_ready()
     seconds = time.monotonic() - began
-    check(files_in(stage.dags) == stage.bucket.files, "all files exist when /readyz returns 200")
-    say(f"status page while this runs: {stage.daemon.url()}/")
-    return Result(f"{len(stage.bucket.files)} files when /readyz returned 200", seconds)
+    check(published(stage.dags) == stage.files, "all files exist when /readyz returns 200")
+    say(f"status page while this runs: {'http://{}:{}/'.format(*stage.daemon.address())}")
+    return Result(f"{len(stage.files)} files when /readyz returned 200", seconds)
 
 
 def file_changes(stage: Stage) -> Result:
@@ -72,8 +90,8 @@ def file_changes(stage: Stage) -> Result:
     A change that keeps the file's size, which `aws s3 sync` can miss.
     """
     path = "config/alerts.yaml"
-    before = {p: (stage.dags / p).stat().st_ino for p in stage.bucket.files}
-    stage.bucket.put(path, stage.bucket.files[path].replace(b"30", b"15"))
+    before = {p: (stage.dags / p).stat().st_ino for p in stage.files}
+    stage.put(path, stage.files[path].replace(b"30", b"15"))
     say(f"uploaded {path}: page_after_minutes 30 -> 15, same size")
     seconds = wait_until_equal(stage)
     touched = [p for p, inode in before.items() if (stage.dags / p).stat().st_ino != inode]
@@ -90,7 +108,7 @@ def file_goes(stage: Stage) -> Result:
         (stage.dags / path).parent.mkdir(exist_ok=True)
         (stage.dags / path).write_bytes(content)
     for path in ("currency_rates.py", "maintenance/db_cleanup.py"):
-        stage.bucket.delete(path)
+        stage.delete(path)
         say(f"deleted {path} from the bucket")
     seconds = wait_until_equal(stage, foreign)
     for path in foreign:
@@ -102,20 +120,20 @@ def source_fails(stage: Stage) -> Result:
     """
     S3 is down for a while: the files stay, the cause is reported, recovery is automatic.
     """
-    stage.bucket.server.stop()
+    stage.s3.stop()
     say("stopped the S3 server")
     stage.daemon.wait_for_event("cycle_failed", consecutive_failures=2)
-    readiness, reason = stage.daemon.readiness(), "endpoint_unreachable"
-    check(readiness["code"] == 200, "/readyz stays 200")
-    check(readiness["reason"] == reason, f"/readyz reports the reason {reason}")
+    readiness, reason = stage.daemon.get("/readyz"), "endpoint_unreachable"
+    check(readiness.status == 200, "/readyz stays 200")
+    check(readiness.json()["reason"] == reason, f"/readyz reports the reason {reason}")
     check(reason in stage.daemon.get("/").body, "the status page shows it")
     check(stage.daemon.get("/healthz").status == 200, "/healthz stays 200")
-    check(files_in(stage.dags) == stage.bucket.files, "the last good files stay")
-    say(f"/readyz  200  reason={reason}\nerror: {readiness['error']}")
-    stage.bucket.server.start()
-    stage.bucket.put("config/alerts.yaml", b"page_after_minutes: 5\n")
+    check(published(stage.dags) == stage.files, "the last good files stay")
+    say(f"/readyz  200  reason={reason}\nerror: {readiness.json()['error']}")
+    stage.s3.start()
+    stage.put("config/alerts.yaml", b"page_after_minutes: 5\n")
     seconds = wait_until_equal(stage)
-    stage.daemon.wait_for(lambda: not stage.daemon.readiness()["reason"], "no failure is reported")
+    stage.daemon.wait_for(lambda: not stage.daemon.reason(), "no failure is reported")
     check(stage.daemon.terminate().code == 0, "SIGTERM ends it with 0")
     return Result("all files stayed; time: from S3's restart to a new change", seconds)
 
@@ -124,15 +142,15 @@ def prefix_is_mistyped(stage: Stage) -> Result:
     """
     Another daemon on the same folder, with a KEY_PATH that contains no files.
     """
-    wrong = stage.bucket.prefix.replace("dags", "dgas")
+    wrong = KEY_PATH.replace("dags", "dgas")
     began = time.monotonic()
-    stage.daemon = stage.start_daemon(wrong)
+    stage.start(wrong)
     say(f"started s3-sync again with KEY_PATH={wrong}")
     event = stage.daemon.wait_for_event("cycle_failed", reason="source_empty")
     seconds = time.monotonic() - began
     say(f"error: {event['error']}\nadvice: {event['advice']}")
-    check(stage.daemon.readiness()["code"] == 503, "/readyz is 503: it was never published")
-    check(files_in(stage.dags) == stage.bucket.files, "nothing was deleted")
+    check(stage.daemon.get("/readyz").status == 503, "/readyz is 503: it was never published")
+    check(published(stage.dags) == stage.files, "nothing was deleted")
     stage.daemon.terminate()
     return Result("not ready, source_empty; deleted nothing; time: to the error", seconds)
 
@@ -143,23 +161,18 @@ def snapshot_is_swapped(stage: Stage) -> Result:
     """
     stage.dags = stage.dags.with_name("snapshots")
     current = stage.dags / "current"
-    stage.daemon = stage.start_daemon(
-        stage.bucket.prefix,
-        DEST_PATH=str(stage.dags),
-        S3_SYNC_LAYOUT="snapshot",
-        S3_SYNC_GATE="syntax",
-    )
+    stage.start(S3_SYNC_LAYOUT="snapshot", S3_SYNC_GATE="syntax")
     stage.daemon.wait_until_ready()
-    before, files_before = current.resolve(), files_in(current)
+    before, files_before = current.resolve(), published(current)
     changed = ("sales_daily.py", "shop/settings.py", "sql/marts/sales_by_day.sql")
     for path in changed:
-        stage.bucket.put(path, stage.bucket.files[path] + b"\n")
+        stage.put(path, stage.files[path] + b"\n")
     say(f"uploaded {', '.join(changed)}")
     began = time.monotonic()
-    stage.daemon.wait_for(lambda: files_in(current) == stage.bucket.files, "current is up to date")
+    stage.daemon.wait_for(lambda: published(current) == stage.files, "current is up to date")
     seconds = time.monotonic() - began
     say(f"{current.name} -> {current.readlink()}")
-    check(files_in(before) == files_before, "readers of the old snapshot still see its revision")
+    check(published(before) == files_before, "readers of the old snapshot still see its revision")
     same = [p for p in files_before if os.path.samefile(before / p, current / p)]
     check(set(same) == files_before.keys() - set(changed), "unchanged files are hard links")
     return Result("published 3 changes with one rename; all other files are hard links", seconds)
@@ -170,18 +183,18 @@ def broken_dag_is_refused(stage: Stage) -> Result:
     The gate: a DAG that does not compile, together with a deletion.
     """
     current, path = stage.dags / "current", "sales_daily.py"
-    good, content = files_in(current), stage.bucket.files[path]
+    good, content = published(current), stage.files[path]
     began = time.monotonic()
-    stage.bucket.put(path, content + b"\nwith DAG('sales_daily'\n    pass\n")
-    stage.bucket.delete("maintenance/log_retention.py")
+    stage.put(path, content + b"\nwith DAG('sales_daily'\n    pass\n")
+    stage.delete("maintenance/log_retention.py")
     say(f"uploaded {path} with a missing parenthesis, and deleted another DAG")
     event = stage.daemon.wait_for_event("revision_refused", path=path)
     seconds = time.monotonic() - began
     say(f"refused: {event['path']}:{event['line']}: {event['problem']}")
-    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
-    check(files_in(current) == good, "nothing of the refused revision is visible")
-    stage.bucket.put(path, content)
-    stage.daemon.wait_for(lambda: files_in(current) == stage.bucket.files, "current is up to date")
+    check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200")
+    check(published(current) == good, "nothing of the refused revision is visible")
+    stage.put(path, content)
+    stage.daemon.wait_for(lambda: published(current) == stage.files, "current is up to date")
     stage.daemon.terminate()
     return Result(f"refused at line {event['line']}, published none of it; the fix was", seconds)
 

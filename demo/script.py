@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from demo.console import heading, say
-
 S = TypeVar("S")
 
 
@@ -30,6 +28,21 @@ class Result:
 
 Step = tuple[str, Callable[[S], Result]]
 """A title, and the function that plays the step."""
+
+
+def heading(text: str) -> None:
+    """
+    Print the title of a part or of a step; colored only on a terminal.
+    """
+    is_painted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(f"\n\x1b[1m{text}\x1b[0m" if is_painted else f"\n{text}", flush=True)
+
+
+def say(text: str) -> None:
+    """
+    Print a detail of a step.
+    """
+    print(textwrap.indent(text, "   "), flush=True)
 
 
 def check(holds: bool, promise: str) -> None:

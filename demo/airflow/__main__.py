@@ -17,15 +17,15 @@ from pathlib import Path
 
 from werkzeug.security import generate_password_hash
 
-from demo import console, script
+from demo import script
 from demo.airflow import story, ticket
 from demo.airflow.components import PARSE_SECONDS, Components, Person
 from demo.airflow.story import Stage
-from demo.bucket import Bucket
 from tests.support.airflow.databases import Postgres, missing_programs
 from tests.support.airflow.installed import Airflow, AirflowIsMissing, Version
 from tests.support.airflow.permissions import add_user
 from tests.support.airflow.sync_perm import descendants_of, signal_all
+from tests.support.aws.writable_s3 import WritableS3
 
 VERSIONS: tuple[Version, ...] = ("3", "2.11")
 PASSWORD = "only this demo knows it"
@@ -36,14 +36,14 @@ def play(version: Version, home: Path) -> int:
     """
     Play the steps beside one Airflow, in a separate folder, and return the exit code.
     """
-    console.heading(f"All four sidecars beside a real Airflow {version}")
-    console.say(f"installing Airflow into .airflow/{version}, unless it is already installed ...")
+    script.heading(f"All four sidecars beside a real Airflow {version}")
+    script.say(f"installing Airflow into .airflow/{version}, unless it is already installed ...")
     try:
         airflow = Airflow.install(version)
     except AirflowIsMissing as missing:
-        console.say(f"skipped: {missing}")
+        script.say(f"skipped: {missing}")
         return 1
-    console.say(
+    script.say(
         f"Airflow searches for new files every second, and parses each every {PARSE_SECONDS} s"
     )
     with ExitStack() as stack:
@@ -58,14 +58,14 @@ def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
     database = airflow.new_postgres(server, home)
     add_user(database, story.MEMBER, generate_password_hash(PASSWORD, "pbkdf2:sha256"))
     realm = None if ticket.missing() else ticket.open_realm(home / "kerberos", stack)
-    bucket = stack.enter_context(Bucket(f"airflow-{airflow.version}", ""))
+    s3 = stack.enter_context(WritableS3(f"airflow-{airflow.version}"))
     dags = home / "dags"
     given = realm.of_tasks() if realm else {}
     components = stack.enter_context(
         Components(airflow, database.url, home / "airflow", dags / "current", given)
     )
     person = Person(components, story.MEMBER, PASSWORD)
-    return Stage(database, home, stack, components, person, realm, bucket, dags)
+    return Stage(s3, dags, stack, database, home, components, person, realm)
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"unknown Airflow version: {sorted(unknown)}; use 3 or 2.11", file=sys.stderr)
         return 2
     if lacking := missing_programs("postgres", "initdb", "psql", "pg_dump"):
-        console.heading(f"Skipped: Airflow's metadata {lacking}")
+        script.heading(f"Skipped: Airflow's metadata {lacking}")
         return 1
     script.prepare_process()
     codes = []

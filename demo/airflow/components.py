@@ -14,9 +14,9 @@ from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from demo.daemon import Daemon
 from tests.support.airflow.installed import ROOT, Airflow, Version
 from tests.support.airflow.sync_perm import descendants_of, signal_all
+from tests.support.daemon import SidecarProcess
 from tests.support.program import own_port
 
 PATIENCE_SECONDS = 300.0
@@ -58,7 +58,7 @@ class Components:
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.notes = home / "notes"
         """The file in which tasks write notes for the demo."""
-        self.processes: dict[str, Daemon] = {}
+        self.processes: dict[str, SidecarProcess] = {}
         """By name, for example `scheduler`."""
         self._commands = (*more, *COMMANDS[airflow.version])
         self._stack = ExitStack()
@@ -113,14 +113,14 @@ class Components:
         self._stack.close()
 
     @property
-    def web(self) -> Daemon:
+    def web(self) -> SidecarProcess:
         """
         The process that answers HTTP.
         """
         return self.processes[COMMANDS[self.airflow.version][0][0]]
 
     @property
-    def parser(self) -> Daemon:
+    def parser(self) -> SidecarProcess:
         """
         The process that reads the DAG folder.
         """
@@ -133,14 +133,10 @@ class Components:
         (self.home / "airflow").mkdir(parents=True, exist_ok=True)
         for command in self._commands:
             more = ("--port", str(self.port)) if command[0] in ("api-server", "webserver") else ()
-            daemon = Daemon(
-                self.airflow.bin / "airflow",
-                self._environment,
-                self.home,
-                (*command, *more),
-                PATIENCE_SECONDS,
-            )
-            self.processes[command[0]] = self._stack.enter_context(daemon)
+            program = self.airflow.bin / "airflow"
+            process = SidecarProcess(program, self._environment, self.home, (*command, *more))
+            process.patience_seconds = PATIENCE_SECONDS
+            self.processes[command[0]] = self._stack.enter_context(process)
 
     def restart(self, name: str) -> None:
         """

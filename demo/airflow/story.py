@@ -5,27 +5,26 @@ The steps beside a real Airflow: releases, tickets, permissions, DAG versions, g
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from demo import releases
+from demo import releases, s3_sync
 from demo.airflow import ticket
 from demo.airflow.components import Components, Person
-from demo.bucket import Bucket
-from demo.console import say
-from demo.daemon import Daemon
-from demo.releases import run_s3_sync, wait_for_release
-from demo.s3_sync import files_in
-from demo.script import Result, Step, check
+from demo.releases import SETTINGS, run_s3_sync, wait_for_release
+from demo.script import Result, Step, check, say
 from tests.support.airflow.databases import Database
 from tests.support.airflow.permissions import add_member, add_role, grants_on
+from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GIT_SYNC, skip_reason
+from tests.support.s3_sync.scripted import published
 
 T = TypeVar("T")
 
@@ -34,7 +33,6 @@ MEMBER = "ada"
 FIRST, SECOND, THIRD = "orders of yesterday", "orders of two days", "orders from git"
 BROKEN, SYNTAX_ERROR = "sales_daily.py", "\nwith DAG('sales_daily'\n    pass\n"
 EDITIONS = ("first edition", "second edition")
-SETTINGS = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
 ROLES = """\
 roles:
   returns-team:
@@ -47,32 +45,20 @@ SIDECAR_SECONDS = 300.0
 
 
 @dataclass
-class Stage:
+class Stage(s3_sync.Stage):
     """
-    The objects that the steps act on.
+    The objects that the steps act on; Airflow reads `current` in the volume as its DAG folder.
     """
 
     database: Database
     home: Path
-    stack: ExitStack
-    """Ends everything after the last step."""
     components: Components
     person: Person
     """A member of the role in the access_control of `sales_daily`."""
     realm: ticket.Realm | None
     """`None` if a requirement is missing."""
-    bucket: Bucket
-    dags: Path
-    """The volume that Airflow reads as its DAG folder: `current` in it."""
-    daemons: dict[str, Daemon] = field(default_factory=dict)
-    """The running sidecars, by program."""
-
-    @property
-    def daemon(self) -> Daemon:
-        """
-        The s3-sync that fills the volume.
-        """
-        return self.daemons["s3-sync"]
+    others: dict[str, SidecarProcess] = field(default_factory=dict)
+    """The running sidecars other than s3-sync, by program."""
 
     @property
     def folder(self) -> Path:
@@ -85,12 +71,13 @@ class Stage:
         """
         return releases.checkout_of(self)
 
-    def start(self, program: str, environment: Mapping[str, str | None]) -> Daemon:
+    def run(self, program: str, environment: Mapping[str, str | None]) -> SidecarProcess:
         """
-        Start a sidecar.
+        Start another sidecar.
         """
-        daemon = Daemon(program, environment, self.home, patience_seconds=SIDECAR_SECONDS)
-        self.daemons[program] = self.stack.enter_context(daemon)
+        daemon = SidecarProcess(VENV_BIN / program, environment, self.home)
+        daemon.patience_seconds = SIDECAR_SECONDS
+        self.others[program] = self.stack.enter_context(daemon)
         return daemon
 
     def publish(self, *, fails: int = 0) -> None:
@@ -161,8 +148,8 @@ def release_is_published(stage: Stage) -> Result:
     shutil.copytree(DAGS, stage.checkout, ignore=shutil.ignore_patterns("__pycache__"))
     stage.publish()
     began = time.monotonic()
-    given = stage.bucket.daemon_environment(releases.KEY_PATH, stage.dags)
-    stage.start("s3-sync", given | SETTINGS).wait_until_ready(SIDECAR_SECONDS)
+    stage.start(releases.KEY_PATH, **SETTINGS)
+    stage.daemon.wait_until_ready(SIDECAR_SECONDS)
     seconds = time.monotonic() - began
     wait_for_release(stage)
     return Result("the DAGs of one release; includes the start of the process", seconds)
@@ -179,7 +166,7 @@ def ticket_appears(stage: Stage) -> Result:
     answer = subprocess.run(command, capture_output=True, text=True).stdout
     check(answer == "who are you? ", f"the service requires a ticket: {answer}")
     began = time.monotonic()
-    stage.start("kerberos-sidecar", stage.realm.here.settings()).wait_until_ready()
+    stage.run("kerberos-sidecar", stage.realm.here.settings()).wait_until_ready()
     return Result("a valid ticket; includes the start of the process", time.monotonic() - began)
 
 
@@ -204,8 +191,11 @@ def parser_held(stage: Stage) -> Iterator[None]:
     if stage.components.airflow.is_3:
         stage.until_parsed_again()
         say("stopped the dag-processor (SIGSTOP): its next parse would fix the permissions itself")
-        with stage.components.parser.held():
+        stage.components.parser.send_signal(signal.SIGSTOP)
+        try:
             yield
+        finally:
+            stage.components.parser.send_signal(signal.SIGCONT)
     else:
         yield
 
@@ -225,7 +215,7 @@ def role_comes_late(stage: Stage) -> Result:
         "TMPDIR": str(tmp),
     }
     given = stage.components.airflow.environment(stage.database.url, home)
-    daemon = stage.start("sync-perm", given | settings)
+    daemon = stage.run("sync-perm", given | settings)
     failed = daemon.wait_for_event("dag_failed", SIDECAR_SECONDS, dag="sales_daily")
     say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
     with parser_held(stage):
@@ -272,16 +262,16 @@ def release_follows(stage: Stage) -> Result:
     """
     A bad release is refused in CI and by the daemon; then a release that changes a DAG.
     """
-    path, good = stage.checkout / BROKEN, files_in(stage.folder)
+    path, good = stage.checkout / BROKEN, published(stage.folder)
     content = path.read_text()
     path.write_text(content + SYNTAX_ERROR)
     stage.publish(fails=2)
     run_s3_sync(stage, "publish", "checkout")
     event = stage.daemon.wait_for_event("revision_refused", path=BROKEN)
     say(f"the daemon: refused {BROKEN}:{event['line']}: {event['problem']}")
-    check(stage.daemon.readiness()["code"] == 200, "/readyz stays 200")
+    check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200")
     stage.until_parsed_again()
-    check(files_in(stage.folder) == good, "nothing of it is visible")
+    check(published(stage.folder) == good, "nothing of it is visible")
     check(not stage.has_import_error(), "Airflow has no import error")
     path.write_text(content)
     stage.describe(SECOND)
@@ -325,7 +315,7 @@ def folder_becomes_a_grant(stage: Stage) -> Result:
     """
     A new DAG in the folder that the roles file grants to a team.
     """
-    daemon, dag_id = stage.daemons["sync-perm"], "returns_weekly"
+    daemon, dag_id = stage.others["sync-perm"], "returns_weekly"
     say("the roles file of sync-perm:\n" + ROLES)
     path = stage.checkout / "team-returns" / "weekly.py"
     path.parent.mkdir()
@@ -351,10 +341,10 @@ def folder_comes_from_git(stage: Stage) -> Result:
     server = stage.stack.enter_context(GitServer(stage.home / "remote"))
     repository = server.repository()
     stage.describe(THIRD)
-    good = repository.commit(files_in(stage.checkout), whole=True)
-    check(stage.daemons.pop("s3-sync").terminate().code == 0, "SIGTERM ends s3-sync with 0")
+    good = repository.commit(published(stage.checkout), whole=True)
+    check(stage.daemon.terminate().code == 0, "SIGTERM ends s3-sync with 0")
     began = time.monotonic()
-    daemon = stage.start(
+    daemon = stage.run(
         "git-sync-wrapper",
         {
             "GITSYNC_REPO": server.url(),
@@ -385,7 +375,8 @@ def sidecars_end(stage: Stage) -> Result:
     """
     SIGTERM to all running sidecars.
     """
-    ended = {name: daemon.terminate() for name, daemon in stage.daemons.items()}
+    sidecars = {"s3-sync": stage.daemon, **stage.others}
+    ended = {name: daemon.terminate() for name, daemon in sidecars.items() if daemon.is_running()}
     check(not any(end.code for end in ended.values()), f"all end with 0: {ended}")
     said = ", ".join(f"{name} {end.seconds * 1000:.0f} ms" for name, end in ended.items())
     return Result(said, max(end.seconds for end in ended.values()))

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pendulum
 from airflow.sdk import dag, task
-from shop.extract.orders import fetch_orders
-from shop.load.warehouse import copy_into
+from shop.orders import copy_orders, fetch_orders
 from shop.settings import load_settings
 
 
@@ -23,7 +22,7 @@ def sales_daily():
 
     @task
     def load(path: str) -> int:
-        return copy_into("staging.orders", path)
+        return copy_orders(path)
 
     load(extract())
 

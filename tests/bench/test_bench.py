@@ -11,7 +11,7 @@ import pytest
 
 from bench.budgets import at_most_part, none_of
 from bench.measure import run
-from bench.report import Section, deliver
+from bench.report import deliver
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 TWICE = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\n{BURN}"
@@ -33,9 +33,9 @@ def test_write_replaces_the_part_of_one_benchmark(
     page.write_text("before\n<!-- bench:a -->\nold\n<!-- end -->\nafter\n")
     outcomes = [at_most_part("poll", "vs. b", 1 / 4, 1 / 2), none_of("reads", "all", 0, 9, 9)]
 
-    deliver(Section("a", {"machine": "1 core"}, outcomes), is_written=True, page=page)
+    deliver("a", {}, outcomes, {"b": "1.2"}, page=page)
 
     printed, written = capsys.readouterr().out, page.read_text()
     for row in ("| ≤ 1/4 | 0.5 | 200% | **missed** |", "| 0 of 9 | 0 of 9 |  | met |"):
         assert row in printed and row in written
-    assert page.read_text().endswith("1 core\n<!-- end -->\nafter\n")
+    assert page.read_text().endswith("; b 1.2.\n<!-- end -->\nafter\n")

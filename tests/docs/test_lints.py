@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts import lint_figures, lint_words
+from scripts import lint_figures
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,3 @@ from scripts import lint_figures, lint_words
 )
 def test_finds_asserted_figures_of_a_machine(text: str, found: bool) -> None:
     assert found == bool([*lint_figures.finds(f"def test_it():\n    {text}\n")])
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("def test_damage_is_mended_at_the_start(", ["mended"]),
-        ("it would wait for it for\n    # ever.", ["for # ever"]),
-        ("two hashes that can be told apart", []),
-        ("return None if ticket is None else ticket", []),
-    ],
-)
-def test_finds_phrases_that_read_as_if_translated(text: str, found: list[str]) -> None:
-    assert found == [words for _, words, _ in lint_words.finds(text)]

@@ -10,22 +10,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from tests.support.aws.servers import S3Server
 from tests.support.machine.clocks import forget_clock
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 VENV_BIN = Path(sys.executable).parent
 S3_SYNC = VENV_BIN / "s3-sync"
 
+T = TypeVar("T")
 Event = dict[str, Any]
 Settings = dict[str, str | None]
 """Variables; None removes a variable that would be set."""
+
+
+class Server(Protocol):
+    """
+    Any of the S3 servers of the suite.
+    """
+
+    def environment(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ class SidecarProcess:
     Leaving the `with` statement kills it if it still runs. After the process has ended, `start`
     can be called again: the log starts over.
     """
+
+    patience_seconds = PATIENCE_SECONDS
+    """The longest wait of `wait_for`."""
 
     def __init__(
         self,
@@ -326,7 +337,36 @@ class SidecarProcess:
                 return int(line.split()[1]) / 1024
         raise AssertionError("no VmRSS")
 
-    def wait_until_ready(self, timeout_seconds: float = PATIENCE_SECONDS) -> Answer:
+    def wait_for(
+        self, condition: Callable[[], T | None], what: str, timeout_seconds: float | None = None
+    ) -> T:
+        """
+        Return the first true value of a condition that the process should fulfill.
+
+        Raises:
+            AssertionError: It was not met in time, or the process ended; with the end of its log.
+        """
+
+        def met() -> T | None:
+            value = condition()
+            assert value or self.is_running(), f"the process has ended: {what}"
+            return value
+
+        try:
+            value = wait_until(met, what, timeout_seconds or self.patience_seconds)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{self.log()}") from None
+        assert value is not None
+        return value
+
+    def reason(self) -> str | None:
+        """
+        Return the reason of the last failure in `/readyz`, whatever its status.
+        """
+        found: str | None = self.get("/readyz").json()["reason"]
+        return found
+
+    def wait_until_ready(self, timeout_seconds: float | None = None) -> Answer:
         """
         Poll `/readyz` until it answers 200; return that answer.
         """
@@ -335,13 +375,7 @@ class SidecarProcess:
             answer = self.get("/readyz")
             return answer if answer.status == 200 else None
 
-        try:
-            answer = wait_until(ready, "/readyz answers 200", timeout_seconds)
-        except AssertionError as failure:
-            failure.add_note(f"its log:\n{self.log()}")
-            raise
-        assert answer is not None
-        return answer
+        return self.wait_for(ready, "/readyz answers 200", timeout_seconds)
 
 
 class Daemon(SidecarProcess):
@@ -351,7 +385,7 @@ class Daemon(SidecarProcess):
 
     def __init__(
         self,
-        server: S3Server | None,
+        server: Server | None,
         bucket: str,
         target: Path,
         key_path: str = "",

@@ -43,7 +43,6 @@ class Stored:
     Args:
         etag: without quotes.
         headers: more headers of its GET answers: checksums, server-side encryption.
-        listed_size: its size in listings; None = the real size.
     """
 
     body: bytes
@@ -51,7 +50,6 @@ class Stored:
     last_modified: datetime
     headers: Mapping[str, str] = field(default_factory=dict)
     storage_class: str = "STANDARD"
-    listed_size: int | None = None
 
 
 class FakeS3(LoopbackServer):
@@ -62,10 +60,8 @@ class FakeS3(LoopbackServer):
         objects: key → object; changed by `put` and `delete`.
         identities: access key → its identity. If not empty, signatures are checked.
         clock: the time that objects and answers are dated with.
-        url_encoded: obey `encoding-type=url`, as S3 does; gofakes3 and other servers ignore it.
         honors_if_match: answer 412 if it does not match; gofakes3 and rclone ignore it.
         region_answer: answer to a request signed for another region; None = ignore the region.
-        region_header: the region answer has `x-amz-bucket-region`; stores other than AWS omit it.
     """
 
     def __init__(
@@ -88,9 +84,7 @@ class FakeS3(LoopbackServer):
         """
         Set all attributes to the behavior of S3 itself.
         """
-        self.url_encoded = True
         self.honors_if_match = True
-        self.region_header = True
         self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
 
     def environment(self) -> dict[str, str]:
@@ -107,7 +101,6 @@ class FakeS3(LoopbackServer):
         etag: str | None = None,
         headers: Mapping[str, str] | None = None,
         storage_class: str = "STANDARD",
-        listed_size: int | None = None,
         at: datetime | None = None,
     ) -> None:
         """
@@ -118,9 +111,7 @@ class FakeS3(LoopbackServer):
             at: when it was written; None = now.
         """
         etag = hashlib.md5(body).hexdigest() if etag is None else etag
-        self.objects[key] = Stored(
-            body, etag, at or self.clock(), headers or {}, storage_class, listed_size
-        )
+        self.objects[key] = Stored(body, etag, at or self.clock(), headers or {}, storage_class)
 
     def put_each(self, keys: Iterable[str], body: bytes, **stored: Any) -> None:
         """
@@ -173,7 +164,7 @@ class FakeS3(LoopbackServer):
     def _other_region(self, request: Request) -> Answer | None:
         if self.region_answer is None or signed_region(request) == self.region:
             return None
-        headers = {"x-amz-bucket-region": self.region} if self.region_header else {}
+        headers = {"x-amz-bucket-region": self.region}
         if self.region_answer == "moved":
             return error_answer(301, "PermanentRedirect", headers=headers, Endpoint="s3.example")
         if self.region_answer == "redirect":
@@ -207,19 +198,13 @@ class FakeS3(LoopbackServer):
             return error_answer(501, "NotImplemented", "only ListObjectsV2")
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         after = base64.urlsafe_b64decode(query.get("continuation-token", "")).decode()
-        keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        objects = dict(self.objects)  # a test may change them meanwhile
+        keys = sorted(key for key in objects if key.startswith(prefix) and key > after)
         if delimiter:
             keys = sorted({_cut(key, prefix, delimiter) for key in keys})
         page = keys[: int(query.get("max-keys", 1000))]
-        is_cut = len(page) < len(keys)
-        token = base64.urlsafe_b64encode(page[-1].encode()).decode() if is_cut else ""
-        headers = {"Content-Type": "application/xml", "Date": self._date()}
-        return Answer(200, headers, self._page(query, page, token))
-
-    def _page(self, query: Mapping[str, str], page: list[str], token: str) -> bytes:
-        encoded = self.url_encoded and query.get("encoding-type") == "url"
-        delimiter, prefix = query.get("delimiter", ""), query.get("prefix", "")
-        cut = [key for key in page if delimiter and key.endswith(delimiter) and key != prefix]
+        token = base64.urlsafe_b64encode(page[-1].encode()).decode() if page != keys else ""
+        encoded = query.get("encoding-type") == "url"
         inner = "".join(
             [
                 element("Name", self.bucket),
@@ -229,30 +214,32 @@ class FakeS3(LoopbackServer):
                 element("EncodingType", "url") if encoded else "",
                 element("IsTruncated", "true" if token else "false"),
                 element("NextContinuationToken", token) if token else "",
-                *(self._contents(key, encoded) for key in page if key not in cut),
-                *(
-                    f"<CommonPrefixes>{element('Prefix', _encode(key, encoded))}</CommonPrefixes>"
-                    for key in cut
-                ),
+                *(_listed(_encode(key, encoded), objects.get(key)) for key in page),
             ]
         )
         namespace = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
-        return (
+        document = (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<ListBucketResult {namespace}>{inner}</ListBucketResult>"
-        ).encode()
+        )
+        headers = {"Content-Type": "application/xml", "Date": self._date()}
+        return Answer(200, headers, document.encode())
 
-    def _contents(self, key: str, encoded: bool) -> str:
-        stored = self.objects[key]
-        size = len(stored.body) if stored.listed_size is None else stored.listed_size
-        values = {
-            "Key": _encode(key, encoded),
-            "LastModified": stored.last_modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
-            "ETag": f'"{stored.etag}"',
-            "Size": str(size),
-            "StorageClass": stored.storage_class,
-        }
-        return f"<Contents>{''.join(element(*one) for one in values.items())}</Contents>"
+
+def _listed(key: str, stored: Stored | None) -> str:
+    """
+    Return the element of an object in a listing, or of a common prefix of keys.
+    """
+    if stored is None:
+        return f"<CommonPrefixes>{element('Prefix', key)}</CommonPrefixes>"
+    values = {
+        "Key": key,
+        "LastModified": stored.last_modified.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        "ETag": f'"{stored.etag}"',
+        "Size": str(len(stored.body)),
+        "StorageClass": stored.storage_class,
+    }
+    return f"<Contents>{''.join(element(*one) for one in values.items())}</Contents>"
 
 
 def environment_for(endpoint: str, region: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from s3_sync.release.format import (
     MANIFEST_FOLDER,
@@ -24,7 +24,7 @@ from s3_sync.release.format import (
     parse_manifest,
     read_pointer,
 )
-from tests.support.daemon import S3_SYNC, VENV_BIN
+from tests.support.daemon import S3_SYNC, VENV_BIN, Server
 from tests.support.s3_sync.forked import ForkServer
 
 PREFIX = "dags/"
@@ -39,14 +39,6 @@ GITHUB = {
     "GITHUB_RUN_ID": "7",
 }
 """The environment of a GitHub job."""
-
-
-class Server(Protocol):
-    """
-    Any of the S3 servers of the suite.
-    """
-
-    def environment(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)

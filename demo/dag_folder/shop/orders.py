@@ -12,3 +12,9 @@ def fetch_orders(day: str, settings: dict[str, str]) -> str:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(orders, file)
     return path
+
+
+def copy_orders(path: str) -> int:
+    """Copy the orders of a file into the warehouse and return their number."""
+    with open(path, encoding="utf-8") as file:
+        return len(json.load(file))

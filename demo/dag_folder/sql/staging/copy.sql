@@ -1,1 +1,0 @@
-copy into {table} from '{path}' file_format = (type = json);
