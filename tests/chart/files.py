@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import pickle
 import re
 from typing import Any
 
@@ -18,7 +17,7 @@ from tests.chart import printed
 
 Values = dict[str, Any]
 
-__all__ = ["OBJECTS", "PASTED", "SNIPPETS", "Values", "load", "load_objects", "named", "text"]
+__all__ = ["OBJECTS", "PASTED", "SNIPPETS", "Values", "load", "load_objects", "text"]
 
 # Values files that need no other one.
 PASTED = (
@@ -53,49 +52,32 @@ def load(name: str) -> Values:
     """
     Return the values of a file or a command, with each reference to `sidecars` replaced.
     """
-    values: Values = pickle.loads(_parsed(name))
-    return values
+    return copy.deepcopy(_parsed(name))
 
 
 @functools.cache
-def _parsed(name: str) -> bytes:
-    # Callers may change their copies; unpickling one takes a twentieth of the time of parsing.
-    values = yaml.load(text(name), yaml.CSafeLoader)
-    return pickle.dumps(filled(values))
+def _parsed(name: str) -> Values:
+    return filled(yaml.load(text(name), yaml.CSafeLoader))
 
 
 def filled(values: Values) -> Values:
     """
     Return values with each reference to `sidecars` replaced.
     """
-    found: Values = _filled(copy.deepcopy(values), values)
+
+    def value(match: re.Match[str]) -> str:
+        return str(functools.reduce(lambda found, key: found[key], match[1].split("."), values))
+
+    def inner(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: inner(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [inner(value) for value in node]
+        return _REFERENCE.sub(value, node) if isinstance(node, str) else node
+
+    found: Values = inner(values)
     return found
-
-
-def _filled(node: Any, values: Values) -> Any:
-    if isinstance(node, dict):
-        return {key: _filled(value, values) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_filled(value, values) for value in node]
-    return (
-        _REFERENCE.sub(lambda match: _value(values, match[1]), node)
-        if isinstance(node, str)
-        else node
-    )
-
-
-def _value(values: Any, path: str) -> str:
-    for part in path.split("."):
-        values = values[part]
-    return str(values)
 
 
 def load_objects(name: str) -> list[Values]:
     return [one for one in yaml.load_all((SNIPPETS / name).read_text(), yaml.CSafeLoader) if one]
-
-
-def named(holder: list[Values], name: str) -> Values:
-    """
-    Return the item with this name.
-    """
-    return next(one for one in holder if one["name"] == name)

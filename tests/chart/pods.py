@@ -10,14 +10,8 @@ from tests.chart.sidecars import SIDECARS, Values, environment
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
 _VOLUMES = {
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "persistentVolumeClaim",
-    "projected",
-    "secret",
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"),
+    *("persistentVolumeClaim", "projected", "secret"),
 }
 
 # The volumes that a sidecar writes.
@@ -42,25 +36,6 @@ def kinds(pod: Values) -> dict[str, str]:
     return found
 
 
-def restricted_rules(container: Values, outer: Values) -> dict[str, bool]:
-    """
-    Return whether a container meets each rule of the PodSecurity level `restricted`.
-
-    Args:
-        outer: The security context of its pod.
-    """
-    inner = container.get("securityContext") or {}
-    both = {**outer, **inner}
-    return {
-        "runAsNonRoot": both.get("runAsNonRoot") is True,
-        "runAsUser": both.get("runAsUser") != 0,
-        "seccompProfile": (both.get("seccompProfile") or {}).get("type") == "RuntimeDefault",
-        "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
-        "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
-        "privileged": not inner.get("privileged"),
-    }
-
-
 def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator[str]:
     """
     Check a pod against the PodSecurity level `restricted`; `only` limits the containers.
@@ -69,38 +44,44 @@ def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator
     for container in containers(pod):
         if only is not None and container["name"] not in only:
             continue
-        rules = restricted_rules(container, outer)
+        inner = container.get("securityContext") or {}
+        both = {**outer, **inner}
+        rules = {
+            "runAsNonRoot": both.get("runAsNonRoot") is True,
+            "runAsUser": both.get("runAsUser") != 0,
+            "seccompProfile": (both.get("seccompProfile") or {}).get("type") == "RuntimeDefault",
+            "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
+            "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
+            "privileged": not inner.get("privileged"),
+        }
         yield from (f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds)
-    for key in ("hostNetwork", "hostPID", "hostIPC"):
-        if pod.get(key):
-            yield key
+    yield from (key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key))
     for volume in pod.get("volumes") or []:
         if not volume.keys() <= {"name", *_VOLUMES}:
             yield f"volume {volume['name']}"
+
+
+def _twice(kind: str, names: list[str]) -> Iterator[str]:
+    yield from (f"{kind}: {name} twice" for name in {one for one in names if names.count(one) > 1})
 
 
 def volume_complaints(pod: Values) -> Iterator[str]:
     """
     Check for duplicate names, duplicate mount paths, and mounts without a volume.
     """
-    names = [volume["name"] for volume in pod.get("volumes") or []]
-    for volume in pod.get("volumes") or []:
+    volumes = pod.get("volumes") or []
+    names = [volume["name"] for volume in volumes]
+    yield from _twice("volumes", names)
+    for volume in volumes:
         if volume["name"] in OURS and not volume.get("emptyDir", {"sizeLimit": 1}).get("sizeLimit"):
             yield f"volume {volume['name']} has no sizeLimit"
-    yield from (f"volume {name} twice" for name in {one for one in names if names.count(one) > 1})
     for container in containers(pod):
-        mounts = container.get("volumeMounts") or []
-        paths = [mount["mountPath"] for mount in mounts]
-        variables = [variable["name"] for variable in container.get("env") or []]
-        for path in {one for one in paths if paths.count(one) > 1}:
-            yield f"{container['name']}: two mounts on {path}"
-        for name in {mount["name"] for mount in mounts} - set(names):
-            yield f"{container['name']}: no volume {name}"
-        for name in {one for one in variables if variables.count(one) > 1}:
-            yield f"{container['name']}: {name} twice"
-    everybody = [container["name"] for container in containers(pod)]
-    if len(everybody) > len(set(everybody)):
-        yield f"duplicate container names: {everybody}"
+        mounts, name = container.get("volumeMounts") or [], container["name"]
+        yield from _twice(name, [mount["mountPath"] for mount in mounts])
+        yield from _twice(name, [variable["name"] for variable in container.get("env") or []])
+        without = {mount["name"] for mount in mounts} - set(names)
+        yield from (f"{name}: no volume {one}" for one in without)
+    yield from _twice("containers", [container["name"] for container in containers(pod)])
 
 
 def keytab_complaints(pod: Values) -> Iterator[str]:

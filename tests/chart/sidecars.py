@@ -4,7 +4,6 @@ What the checks know about each sidecar.
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 from collections.abc import Mapping
@@ -48,16 +47,8 @@ class Charted:
 
     package: str
     port: int
-    foreign: frozenset[str]
+    foreign: tuple[str, ...] = ()
     image: Mapping[str, str] = field(default_factory=dict)
-
-    @functools.cached_property
-    def variables(self) -> frozenset[str]:
-        """
-        All variables that a container may set.
-        """
-        module = self._settings
-        return names_of(module.Settings, module.PREFIX) | self.foreign | {"NODE_NAME"}
 
     @property
     def one_shot(self) -> str:
@@ -70,9 +61,11 @@ class Charted:
         """
         Report variables that the sidecar does not know, or whose values it refuses.
         """
-        found = [f"{name} is unknown" for name in sorted(environ.keys() - self.variables)]
+        module = self._settings
+        known = {*names_of(module.Settings, module.PREFIX), *self.foreign, "NODE_NAME"}
+        found = [f"{name} is unknown" for name in sorted(environ.keys() - known)]
         try:
-            self._settings.load_settings({**self.image, **environ})
+            module.load_settings({**self.image, **environ})
         except SettingsError as error:
             found += [f"{one.setting}={one.value} {one.problem}" for one in error.problems]
         return found
@@ -84,16 +77,13 @@ class Charted:
 
 _AWS = ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY")
 _GIT = ("PASSWORD_FILE", "PERIOD", "REF", "REPO", "ROOT", "LINK", "USERNAME", "PASSWORD")
+_GITSYNC = tuple(f"GITSYNC_{name}" for name in _GIT)
+_PROGRAM = {"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable}
 SIDECARS: Mapping[str, Charted] = {
-    "s3-sync": Charted("s3_sync", 9811, frozenset(_AWS)),
-    "sync-perm": Charted("sync_perm", 9812, frozenset({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"})),
-    "kerberos": Charted("kerberos_sidecar", 9813, frozenset()),
-    "git-sync-wrapper": Charted(
-        "git_sync_wrapper",
-        9814,
-        frozenset(f"GITSYNC_{name}" for name in _GIT),
-        {"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable},
-    ),
+    "s3-sync": Charted("s3_sync", 9811, _AWS),
+    "sync-perm": Charted("sync_perm", 9812, ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",)),
+    "kerberos": Charted("kerberos_sidecar", 9813),
+    "git-sync-wrapper": Charted("git_sync_wrapper", 9814, _GITSYNC, _PROGRAM),
 }
 
 

@@ -4,12 +4,10 @@ The files of charts-snippets/monitoring, checked with promtool.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +22,10 @@ ALERTS = Path(__file__).with_name("monitoring") / "alerts.yaml"
 SHARES = Path(__file__).with_name("monitoring") / "slo.yaml"
 MONITORING = SNIPPETS / "monitoring"
 DASHBOARD = MONITORING / "grafana-dashboard.json"
-FOREIGN_METRICS = {
-    "up",
-    "kube_pod_container_status_restarts_total",
-    "kube_pod_init_container_status_restarts_total",
-    "kube_pod_container_status_waiting_reason",
-    "kube_pod_deletion_timestamp",
-    "kube_pod_init_container_status_waiting_reason",
+FOREIGN_METRICS = {"up", "kube_pod_deletion_timestamp"} | {
+    f"kube_pod_{kind}_status_{what}"
+    for kind in ("container", "init_container")
+    for what in ("restarts_total", "waiting_reason")
 }
 
 
@@ -63,15 +58,6 @@ def named_metrics(expression: str) -> set[str]:
     } - {"group_left"}
 
 
-def queries(dashboard: Values) -> Iterator[tuple[str, str]]:
-    """
-    Yield the title of every panel with each of its expressions.
-    """
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", []):
-            yield panel["title"], target["expr"]
-
-
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is missing: make setup-test as root"
 )
@@ -87,34 +73,25 @@ def promtool(*arguments: str, folder: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def dashboard() -> Values:
-    found: Values = json.loads(DASHBOARD.read_text())
-    return found
-
-
 def rules() -> list[Values]:
     (group,) = load("prometheus-rule.yaml")["spec"]["groups"]
     found: list[Values] = group["rules"]
     return found
 
 
-def broken_promises(alerts: list[Values], folder: Path) -> str:
+@needs_promtool
+def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
     """
-    Run the alerts' promtool tests, which omit the runbook; return promtool's errors.
+    The tests omit the runbook.
     """
-    alerts = copy.deepcopy(alerts)
+    alerts = rules()
     for rule in alerts:
         rule["annotations"].pop("runbook_url")
     group = {"name": "airflow-sidecars", "rules": alerts}
-    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
-    shutil.copy(ALERTS, folder)
-    return promtool("test", "rules", "alerts.yaml", folder=folder)
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    shutil.copy(ALERTS, tmp_path)
 
-
-@needs_promtool
-def test_alerts_pass_their_promtool_tests(tmp_path: Path) -> None:
-    assert "" == broken_promises(rules(), tmp_path)
+    assert "" == promtool("test", "rules", ALERTS.name, folder=tmp_path)
 
 
 def test_every_alert_has_a_firing_and_a_silent_promtool_test() -> None:
@@ -132,10 +109,15 @@ def test_readme_lists_every_alert_in_order() -> None:
     assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
 
-def test_every_expression_uses_only_existing_metrics(dashboard: Values) -> None:
+def test_every_expression_uses_only_existing_metrics() -> None:
     shares = load("slo-rule.yaml")["spec"]["groups"][0]["rules"]
     told = [(rule.get("alert"), rule["expr"]) for rule in (*rules(), *shares)]
-    named = [(title, named_metrics(expr)) for title, expr in (*told, *queries(dashboard))]
+    told += [
+        (panel["title"], target["expr"])
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", [])
+    ]
+    named = [(title, named_metrics(expr)) for title, expr in told]
 
     assert all(found for _, found in named)
     assert [] == [one for one in named if one[1] - known_metrics()]

@@ -111,12 +111,3 @@ def prd(world: World, run: str) -> Iterator[Stack]:
     publish(world, BUCKETS["prd"], 1)
     with stack(world, f"prd-{run}", PRD) as found:
         yield found
-
-
-@pytest.fixture(scope="session", params=["dev", "prd"])
-def environment(request: pytest.FixtureRequest) -> Stack:
-    """
-    The dev deployment, then the prd deployment.
-    """
-    found: Stack = request.getfixturevalue(request.param)
-    return found

@@ -7,14 +7,13 @@ from __future__ import annotations
 import base64
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from tests.chart import pods as shapes
 from tests.chart.rendering import component, render
 from tests.chart.sidecars import WANTED_KEYS, Values
 from tests.cluster.images import Images
@@ -56,13 +55,13 @@ class World:
 @dataclass(frozen=True)
 class Stack:
     """
+    One deployment.
+
     Args:
-        rendered: The objects as the chart renders them.
-        objects: The objects after the substitutions.
+        objects: The objects that were created, after the substitutions.
     """
 
     namespace: Namespace
-    rendered: list[Values]
     objects: list[Values]
 
     @property
@@ -198,34 +197,20 @@ def stack(
     images = world.images
     endpoint = world.endpoint or world.s3.endpoint
     site = Site(endpoint, images.name("reader"), images.name, world.bucket, world.repository)
-    objects = substitute(copy.deepcopy(rendered), site)
+    objects = substitute(rendered, site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]
     brought = {one["metadata"]["name"] for one in objects}
     given = [one for one in of_the_user(world) if one["metadata"]["name"] not in brought]
     with namespace(name, level) as place:
         place.create([*given, *objects])
-        yield Stack(place, rendered, objects)
+        yield Stack(place, objects)
 
 
 def _component_of(one: Values) -> str | None:
     if one["kind"] == "Pod":
         return component(one)
     return component(one["spec"]["template"]) if _replicas(one) else None
-
-
-def ours(objects: list[Values]) -> Mapping[tuple[str, str], Values]:
-    """
-    Return the sidecar containers, by component and name.
-    """
-    return {
-        (str(_component_of(one)), container["name"]): container
-        for one in objects
-        if _replicas(one)
-        for spec in [one["spec"] if one["kind"] == "Pod" else one["spec"]["template"]["spec"]]
-        for container in shapes.containers(spec)
-        if container["name"] in shapes.kinds(spec)
-    }
 
 
 def seen_by(pod: Pod, container: str) -> str:

@@ -57,6 +57,13 @@ def specs(objects: list[Values]) -> Iterator[Values]:
             yield one["spec"]["template"]["spec"]
 
 
+def containers(objects: list[Values]) -> list[Values]:
+    """
+    Return the containers of every pod.
+    """
+    return [container for spec in specs(objects) for container in pods.containers(spec)]
+
+
 def leave_out_airflow_alone(objects: list[Values], _: Site) -> None:
     """
     Remove jobs, and workloads without a sidecar: they would only run Airflow.
@@ -76,8 +83,7 @@ def fill_in_the_task_pod(objects: list[Values], site: Site) -> None:
     for one in objects:
         if one["kind"] == "Pod":
             one["metadata"]["name"] = "task"
-            (base,) = one["spec"]["containers"]
-            base["image"] = site.airflow_image
+            one["spec"]["containers"][0]["image"] = site.airflow_image
 
 
 def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
@@ -92,10 +98,9 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
             reads = "/opt/airflow/airflow.cfg" in paths and bool({DAGS_FOLDER, "/git"} & paths)
             for key in ("livenessProbe", "readinessProbe", "startupProbe", "args"):
                 container.pop(key, None)
-            container["command"] = ["python3", "/reader.py", "watch" if reads else "idle"]
-        for container in spec.get("initContainers") or []:
-            if not sidecar_of(container):
-                container["command"] = ["true"]
+            is_init = container in (spec.get("initContainers") or [])
+            program = ["python3", "/reader.py", "watch" if reads else "idle"]
+            container["command"] = ["true"] if is_init else program
 
 
 def give_the_role(objects: list[Values], _: Site) -> None:
@@ -129,37 +134,21 @@ def give_the_role(objects: list[Values], _: Site) -> None:
             container.setdefault("volumeMounts", []).append(mount)
 
 
-def lead_to_the_server(objects: list[Values], site: Site) -> None:
+def lead_to_this_machine(objects: list[Values], site: Site) -> None:
     """
-    Set AWS_ENDPOINT_URL of s3-sync to the tests' server, because AWS is not available.
+    Set the sidecars' images to those of this commit, the endpoint of s3-sync to the tests' server,
+    because AWS is not available, and replace the bucket and the git repository of files to paste.
     """
-    for spec in specs(objects):
-        for container in pods.containers(spec):
-            if container["name"] == "s3-sync":
-                _add_variables(container, AWS_ENDPOINT_URL=site.s3_endpoint)
-
-
-def take_our_images(objects: list[Values], site: Site) -> None:
-    """
-    Set the images of the sidecars to those of this commit.
-    """
-    for spec in specs(objects):
-        for container in pods.containers(spec):
-            if name := sidecar_of(container):
-                container["image"] = site.our_image(name)
-
-
-def lead_to_the_dags(objects: list[Values], site: Site) -> None:
-    """
-    Replace the bucket and the git repository of files to paste.
-    """
-    for spec in specs(objects):
-        for container in pods.containers(spec):
-            for one in container.get("env") or []:
-                if site.repository and one["name"] in ("GITSYNC_REPO", "GIT_SYNC_REPO"):
-                    one["value"] = site.repository
-                if site.bucket and (one["name"], one.get("value")) == ("AWS_BUCKET", BUCKET):
-                    one["value"] = site.bucket
+    for container in containers(objects):
+        if name := sidecar_of(container):
+            container["image"] = site.our_image(name)
+        if container["name"] == "s3-sync":
+            _add_variables(container, AWS_ENDPOINT_URL=site.s3_endpoint)
+        for one in container.get("env") or []:
+            if site.repository and one["name"] in ("GITSYNC_REPO", "GIT_SYNC_REPO"):
+                one["value"] = site.repository
+            if site.bucket and (one["name"], one.get("value")) == ("AWS_BUCKET", BUCKET):
+                one["value"] = site.bucket
 
 
 def bring_the_claims(objects: list[Values], _: Site) -> None:
@@ -207,12 +196,11 @@ def _add_variables(container: Values, **variables: str) -> None:
     container["env"] = [*(container.get("env") or []), *added]
 
 
-_IN_BOTH = (take_our_images, give_the_role, lead_to_the_server)
+_IN_BOTH = (give_the_role, lead_to_this_machine)
 WITH_READER = (
     leave_out_airflow_alone,
     fill_in_the_task_pod,
     read_instead_of_airflow,
-    lead_to_the_dags,
     bring_the_claims,
     *_IN_BOTH,
 )

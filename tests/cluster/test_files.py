@@ -17,7 +17,7 @@ from tests.cluster.kubectl import Pod
 from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, seen_by, stack
 
 YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
-# The stacks that are started, of all that are rendered. `test_pods.py` starts DEV and PRD.
+# The stacks that are started, of all that are rendered.
 STARTED: tuple[Names, ...] = (
     ("s3-sync.native.yaml",),
     (AS_PODS, "s3-sync-and-kerberos.yaml", "sync-perm.extra.yaml"),
@@ -25,7 +25,7 @@ STARTED: tuple[Names, ...] = (
     ("sync-perm.extra.yaml",),
     ("git-sync-wrapper.chart.yaml",),
     (AS_PODS, "git-sync-wrapper.native.yaml"),
-    *WHOLE[2:],
+    *WHOLE,
     *((name,) for name in FEW),
 )
 

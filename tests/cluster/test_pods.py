@@ -1,34 +1,119 @@
 """
-Every pod becomes ready with the right sidecars.
+The pods of the two complete deployments: they see DAGs, wait for S3, and end promptly.
 """
 
 from __future__ import annotations
 
-from tests.chart import pods
-from tests.cluster.stack import Stack, ours
+import dataclasses
+import json
+import os
+from collections.abc import Callable
 
-DAGS, TICKETS = {"s3-sync": "native"}, {"kerberos": "native"}
-SIDECARS = {
-    "dag-processor": DAGS,
-    "scheduler": {"s3-sync": "extra"},
-    "triggerer": DAGS | TICKETS,
-    "api-server": {"sync-perm": "extra"},
-    "task pod": {"s3-sync": "init", "kerberos": "native"},
-}
+import pytest
+
+from tests.chart.stacks import DEV
+from tests.cluster.conftest import BUCKETS
+from tests.cluster.kubectl import Pod
+from tests.cluster.stack import Stack, World, publish, seen_by, stack, upload
+from tests.support.aws.servers import MotoServer
+
+READERS = ["base", "dag-processor", "scheduler", "triggerer"]
+GRACE_SECONDS = 10
+"""Shorter than the chart's grace periods: 60 for a dag-processor, 600 for a task pod."""
+HOLD = "tests.example.com/hold"
 
 
-def test_every_pod_becomes_ready_with_its_sidecars_without_a_restart(environment: Stack) -> None:
-    found = environment.pods()
+@pytest.mark.parametrize(("name", "write"), [("dev", upload), ("prd", publish)])
+def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods(
+    name: str,
+    write: Callable[[World, str, int], None],
+    world: World,
+    request: pytest.FixtureRequest,
+) -> None:
+    place: Stack = request.getfixturevalue(name)
+    consumers = place.consumers()
+    following = [one for one in consumers if one[1] != "base"]
 
-    assert SIDECARS == {name: pods.kinds(some[0].spec) for name, some in found.items()}
+    assert READERS == sorted({name for _, name in consumers})
+    (late,) = (one for one in consumers if one[1] == "scheduler")  # starts without DAGs
+    for pod, container in consumers:
+        if pod is not late[0]:
+            assert '{"revision": 1}' == seen_by(pod, container), pod.story()
+    assert place.namespace.wait_until(
+        lambda: '{"revision": 1}' == seen_by(*late), "the scheduler sees revision 1"
+    )
+
+    write(world, BUCKETS[name], 2)
+
+    def all_see(number: int) -> bool:
+        return {f'{{"revision": {number}}}'} == {seen_by(*one) for one in following}
+
+    assert place.namespace.wait_until(lambda: all_see(2), "every pod sees revision 2")
+    (task,) = (one for one in consumers if one[1] == "base")
+    assert '{"revision": 1}' == seen_by(*task)
 
 
-def test_sidecar_containers_are_applied_as_the_chart_renders_them(environment: Stack) -> None:
-    rendered, applied = ours(environment.rendered), ours(environment.objects)
+def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, run: str) -> None:
+    upload(world, BUCKETS["dev"], 3)
+    later = MotoServer(os.environ["CLUSTER_HOST"])
+    later.start()
+    later.stop()
+    outside = dataclasses.replace(world, s3=later)
+    with stack(outside, f"outage-{run}", DEV, frozenset({"dag-processor"})) as place:
 
-    assert rendered.keys() == applied.keys()
-    for name, before in rendered.items():
-        after = dict(applied[name])
-        for key in ("env", "volumeMounts"):
-            assert before[key] == after.pop(key)[: len(before[key])]
-        assert {key: before[key] for key in before.keys() - {"env", "volumeMounts"}} == after
+        def failed() -> bool:
+            return any(
+                line["event"] == "cycle_failed"
+                for pod in place.namespace.pods()
+                if pod.containers and "running" == pod.containers["s3-sync"].state
+                for line in pod.log("s3-sync")
+            )
+
+        place.namespace.wait_until(failed, "s3-sync has met the outage")
+        (pod,) = place.namespace.pods()
+        assert "waiting" == pod.containers["dag-processor"].state
+        with later:
+            (pod,) = place.namespace.wait_for_ready(1)
+            assert '{"revision": 3}' == seen_by(pod, "dag-processor")
+
+
+def hold(pod: Pod, *finalizers: str) -> None:
+    """
+    Set the finalizers of a pod, which keep its object after its containers have ended.
+    """
+    patch = json.dumps({"metadata": {"finalizers": [*finalizers]}})
+    pod.namespace.run("patch", "pod", pod.name, "--type=merge", f"--patch={patch}")
+
+
+@pytest.mark.parametrize("component", ["dag-processor", "triggerer", "api-server", "task pod"])
+def test_a_deleted_pod_ends_within_seconds(dev: Stack, component: str) -> None:
+    """
+    Every container exits on SIGTERM: none is killed, although the grace period is short.
+    """
+    pod = dev.start_task("deleted") if component == "task pod" else dev.pods()[component][0]
+    hold(pod, HOLD)
+    try:
+        grace = f"--grace-period={GRACE_SECONDS}"
+        pod.namespace.run("delete", "pod", pod.name, "--wait=false", grace)
+
+        def ended() -> Pod | None:
+            now = pod.again()
+            states = {one.state for one in now.containers.values()}
+            return now if states == {"terminated"} else None
+
+        last = pod.namespace.wait_until(ended, f"{pod.name} has ended")
+        assert last is not None
+        assert {0} == {one.exit_code for one in last.containers.values()}, last.story()
+    finally:
+        hold(pod)
+
+
+def test_a_task_pod_ends_with_its_task(dev: Stack) -> None:
+    pod = dev.start_task("finished")
+
+    pod.execute("base", "sh", "-c", "kill -TERM 1")
+
+    pod.namespace.wait_until(
+        lambda: pod.again().manifest["status"]["phase"] == "Succeeded", f"{pod.name} succeeds"
+    )
+    pod.namespace.run("delete", "pod", pod.name)

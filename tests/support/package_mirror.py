@@ -6,45 +6,41 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pip._internal.models.index import PyPI
 
-from tests.support.http.serving import Serving
+from tests.support.http.loopback import Answer, LoopbackServer, Request
 
 USER = "builder"
 
 
-class PackageMirror(Serving):
+class PackageMirror(LoopbackServer):
     """
     Redirects clients with the password to the real index, and refuses all others.
-
-    Attributes:
-        asked: Projects that were requested with the password.
     """
 
     def __init__(self, password: str) -> None:
-        self.asked: set[str] = set()
+        super().__init__()
+        self._password = password
+
+    @property
+    def url(self) -> str:
+        return f"http://{USER}:{self._password}@127.0.0.1:{self.port}/simple"
+
+    @property
+    def asked(self) -> set[str]:
+        """
+        The projects that were requested with the password.
+        """
+        return {request.path.strip("/").rpartition("/")[2] for request in self.seen(self._knows)}
+
+    def good_answer(self, request: Request) -> Answer:
+        if not self._knows(request):
+            return Answer(401, {"WWW-Authenticate": 'Basic realm="mirror"'})
         index = (os.environ.get("PIP_INDEX_URL") or PyPI.simple_url).rstrip("/")
-        wanted = "Basic " + b64encode(f"{USER}:{password}".encode()).decode()
-        asked = self.asked
+        project = request.path.strip("/").rpartition("/")[2]
+        return Answer(302, {"Location": f"{index}/{project}/"})
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.headers.get("Authorization") != wanted:
-                    self.send_response(401)
-                    self.send_header("WWW-Authenticate", 'Basic realm="mirror"')
-                else:
-                    project = self.path.strip("/").rpartition("/")[2]
-                    asked.add(project)
-                    self.send_response(302)
-                    self.send_header("Location", f"{index}/{project}/")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        port = self._server.server_address[1]
-        self.url = f"http://{USER}:{password}@127.0.0.1:{port}/simple"
+    def _knows(self, request: Request) -> bool:
+        pair = b64encode(f"{USER}:{self._password}".encode()).decode()
+        return request.headers.get("authorization") == f"Basic {pair}"

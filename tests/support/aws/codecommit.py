@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tests.support.aws.fake_aws import SessionCredentials
+from tests.support.aws.s3_refusals import signed
 
 
 def judge(
@@ -41,8 +42,4 @@ def _signature(secret_key: str, stamp: str, region: str, host: str, path: str) -
     request = f"GIT\n{path}\n\nhost:{host}\n\nhost\n"
     scope = f"{stamp[:8]}/{region}/codecommit/aws4_request"
     digest = hashlib.sha256(request.encode()).hexdigest()
-    key = f"AWS4{secret_key}".encode()
-    for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"
-    return hmac.digest(key, text.encode(), "sha256").hex()
+    return signed(secret_key, scope, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}")

@@ -9,9 +9,8 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from xml.sax.saxutils import escape
 
-from tests.support.aws.s3_refusals import Identity
+from tests.support.aws.s3_refusals import Identity, element, error_answer
 from tests.support.http.loopback import Answer, LoopbackServer, Match, Request
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/airflow-dags"
@@ -80,11 +79,13 @@ class FakeSts(CredentialSource):
     def good_answer(self, request: Request) -> Answer:
         action = sts_action(request)
         if action in ("AssumeRole", "AssumeRoleWithWebIdentity"):
-            return _sts_answer(action, _assumed_role(self.credentials))
+            keys = self._as_json()
+            keys["SessionToken"] = keys.pop("Token")
+            return _sts_answer(action, f"<Credentials>{_elements(keys)}</Credentials>")
         if action == "GetCallerIdentity":
             elements = {"UserId": "AROATEST:s3-sync", "Account": "123456789012"}
             return _sts_answer(action, _elements({"Arn": IDENTITY_ARN, **elements}))
-        return sts_error_answer(400, "InvalidAction", f"no action {action}")
+        return error_answer(400, "InvalidAction", f"no action {action}")
 
     def environment(self, token_file: Path) -> dict[str, str]:
         """
@@ -173,30 +174,8 @@ def is_action(action: str) -> Match:
     return lambda request: sts_action(request) == action
 
 
-def sts_error_answer(status: int, code: str, message: str) -> Answer:
-    """
-    Return an STS error document as an answer.
-    """
-    inner = _elements({"Type": "Sender", "Code": code, "Message": message or code})
-    document = f"<ErrorResponse><Error>{inner}</Error><RequestId>sts-1</RequestId></ErrorResponse>"
-    return Answer(status, {"Content-Type": "text/xml"}, document.encode())
-
-
 def _json_answer(document: dict[str, str]) -> Answer:
     return Answer(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
-
-
-def _assumed_role(credentials: SessionCredentials) -> str:
-    inner = _elements(
-        {
-            "AccessKeyId": credentials.access_key,
-            "SecretAccessKey": credentials.secret_key,
-            "SessionToken": credentials.token,
-            "Expiration": f"{credentials.expires_at:%Y-%m-%dT%H:%M:%SZ}",
-        }
-    )
-    user = _elements({"Arn": IDENTITY_ARN, "AssumedRoleId": "AROATEST:s3-sync"})
-    return f"<Credentials>{inner}</Credentials><AssumedRoleUser>{user}</AssumedRoleUser>"
 
 
 def _sts_answer(action: str, inner: str) -> Answer:
@@ -210,4 +189,4 @@ def _sts_answer(action: str, inner: str) -> Answer:
 
 
 def _elements(texts: dict[str, str]) -> str:
-    return "".join(f"<{name}>{escape(text)}</{name}>" for name, text in texts.items())
+    return "".join(element(name, text) for name, text in texts.items())

@@ -1,27 +1,18 @@
 """
 A proxy between s3-sync and a real S3 server, which corrupts answers on demand.
 
-It forwards requests and answers unchanged, except for `page_size`. Faults are injected as into
+It forwards requests and answers unchanged. Faults are injected as into
 any `LoopbackServer`: those of `tests.support.http.faults` and `tests.support.aws.fake_s3`.
 `is_skewed` matches requests whose date S3 would refuse.
 
     with FaultProxy(moto) as proxy:
-        proxy.page_size = 7
         proxy.inject(truncate(after=3), is_get("dags/a.py"))
 """
 
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
-from urllib.parse import urlencode
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-
-from tests.support.aws.fake_s3 import is_list
 from tests.support.aws.servers import S3Server
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 
@@ -40,15 +31,10 @@ class FaultProxy(LoopbackServer):
     Args:
         upstream: the server that answers; must be started.
         host: the address to listen on.
-
-    Attributes:
-        page_size: maximum keys per page of a listing: `max-keys` is changed, and the request is
-            signed again; None = unchanged.
     """
 
     def __init__(self, upstream: S3Server, host: str = "127.0.0.1") -> None:
         super().__init__(host=host)
-        self.page_size: int | None = None
         self.upstream = upstream
 
     def environment(self) -> dict[str, str]:
@@ -58,8 +44,6 @@ class FaultProxy(LoopbackServer):
         return {**self.upstream.environment(), "AWS_ENDPOINT_URL": self.endpoint}
 
     def good_answer(self, request: Request) -> Answer:
-        if self.page_size is not None and is_list(request):
-            request = self._sign(request, {**request.query, "max-keys": str(self.page_size)})
         with closing(HTTPConnection("127.0.0.1", self.upstream.port, timeout=30)) as upstream:
             upstream.putrequest(request.method, request.target, True, True)
             for name, value in request.headers.items():
@@ -67,24 +51,9 @@ class FaultProxy(LoopbackServer):
                     upstream.putheader(name, value)
             upstream.endheaders(request.body)
             answer = upstream.getresponse()
-            headers = {
-                name: value
-                for name, value in answer.getheaders()
-                if name.lower() not in OF_THE_CONNECTION
-            }
+            pairs = answer.getheaders()
+            headers = {name: text for name, text in pairs if name.lower() not in OF_THE_CONNECTION}
             return Answer(answer.status, headers, answer.read())
-
-    def _sign(self, request: Request, query: Mapping[str, str]) -> Request:
-        """
-        Return the request with another query, signed again.
-        """
-        target = f"{request.raw_path}?{urlencode(query)}"
-        url = f"http://{request.headers['host']}{target}"
-        signed = AWSRequest(request.method, url, {"host": request.headers["host"]})
-        credentials = Credentials(self.upstream.access_key, self.upstream.secret_key)
-        S3SigV4Auth(credentials, "s3", self.upstream.region).add_auth(signed)
-        headers = {name.lower(): value for name, value in signed.headers.items()}
-        return replace(request, target=target, headers=headers)
 
 
 def is_skewed(request: Request) -> bool:

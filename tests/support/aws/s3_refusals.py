@@ -122,8 +122,15 @@ def _signature(request: Request, secret_key: str) -> str:
             hashlib.sha256(canonical.encode()).hexdigest(),
         ]
     )
+    return signed(secret_key, scope, to_sign)
+
+
+def signed(secret_key: str, scope: str, text: str) -> str:
+    """
+    Return the signature of a text with the key of a scope.
+    """
     key = b"AWS4" + secret_key.encode()
-    for part in [*scope.split("/"), to_sign]:
+    for part in [*scope.split("/"), text]:
         key = hmac.digest(key, part.encode(), "sha256")
     return key.hex()
 

@@ -212,15 +212,10 @@ class RcloneServer(ProgramServer):
     honors_conditions = False
 
     def command(self) -> list[str]:
-        return [
-            str(Path(sys.executable).parent / "rclone"),
-            "serve",
-            "s3",
-            f"--addr={self.host}:{self.port}",
-            f"--auth-key={self.access_key},{self.secret_key}",
-            "--config=",
-            ":memory:",
-        ]
+        program = str(Path(sys.executable).parent / "rclone")
+        keys = f"--auth-key={self.access_key},{self.secret_key}"
+        address = f"--addr={self.host}:{self.port}"
+        return [program, "serve", "s3", address, keys, "--config=", ":memory:"]
 
 
 class BuiltServer(ProgramServer):
@@ -286,17 +281,9 @@ class MinioServer(BuiltServer):
         objects = self.folder / "objects"
         objects.mkdir(exist_ok=True)
         key = base64.b64encode(bytes(32)).decode()
-        return [
-            "env",
-            f"MINIO_ROOT_USER={self.access_key}",
-            f"MINIO_ROOT_PASSWORD={self.secret_key}",
-            f"MINIO_KMS_SECRET_KEY=tests:{key}",
-            "MINIO_UPDATE=off",
-            f"HOME={self.folder}",
-            self.program,
-            "server",
-            "--quiet",
-            f"--address={self.host}:{self.port}",
-            "--console-address=127.0.0.1:0",
-            str(objects),
+        variables = [
+            *(f"MINIO_ROOT_USER={self.access_key}", f"MINIO_ROOT_PASSWORD={self.secret_key}"),
+            *(f"MINIO_KMS_SECRET_KEY=tests:{key}", "MINIO_UPDATE=off", f"HOME={self.folder}"),
         ]
+        addresses = [f"--address={self.host}:{self.port}", "--console-address=127.0.0.1:0"]
+        return ["env", *variables, self.program, "server", "--quiet", *addresses, str(objects)]

@@ -5,58 +5,40 @@ A fake HTTPS proxy, with which tests use AWS's real host names on loopback.
 import contextlib
 import select
 import socket
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 
-from tests.support.http.serving import Serving
+from tests.support.http.loopback import Answer, Exchange, LoopbackServer, Request
 
 
-class FakeProxy(Serving):
+class FakeProxy(LoopbackServer):
     """
     An HTTPS proxy that connects every CONNECT to the same local server, whatever its host.
 
     For AWS's host names, that server is a `FakeS3` with a certificate for `*.amazonaws.com`.
 
-    Attributes:
-        asked: `host:port` of every CONNECT.
+    Args:
+        port: The port of that server.
     """
 
     def __init__(self, port: int) -> None:
-        self.asked: list[str] = []
-        self._server = _Proxy(self, port)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__()
+        self._upstream = ("127.0.0.1", port)
+        self.inject(self._connect, lambda request: request.method == "CONNECT")
 
+    @property
+    def asked(self) -> list[str]:
+        """
+        `host:port` of every CONNECT, and the URL of every other request.
+        """
+        return [request.target for request in self.requests]
 
-class _Proxy(ThreadingTCPServer):
-    daemon_threads = True
-    block_on_close = False
+    def good_answer(self, request: Request) -> Answer:
+        return Answer(405)
 
-    def __init__(self, proxy: FakeProxy, port: int) -> None:
-        self.proxy = proxy
-        self.port = port
-        super().__init__(("127.0.0.1", 0), _Tunnel)
-
-
-class _Tunnel(BaseRequestHandler):
-    server: _Proxy
-
-    def handle(self) -> None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            received = self.request.recv(1)
-            if not received:
-                return
-            head += received
-        method, host, _ = head.decode().split(" ", 2)
-        self.server.proxy.asked.append(host)
-        if method != "CONNECT":
-            self.request.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
-            return
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.server.port)) as upstream,
-        ):
-            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            pump(self.request, upstream)
+    def _connect(self, exchange: Exchange) -> None:
+        with contextlib.suppress(OSError), socket.create_connection(self._upstream) as upstream:
+            exchange.send_bytes(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            pump(exchange.connection, upstream)
+        exchange.close()
 
 
 def pump(left: socket.socket, right: socket.socket) -> None:

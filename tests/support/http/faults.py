@@ -37,13 +37,12 @@ def hang(after: int | None = None) -> Fault:
     def fault(exchange: Exchange) -> None:
         if after is None:
             exchange.hang()
-            exchange.send(exchange.good())
-            return
+            return exchange.send(exchange.good())
         answer = exchange.good()
         exchange.send_head(answer.status, framed(answer))
         exchange.send_bytes(answer.body[:after])
         exchange.hang()
-        exchange.send_bytes(answer.body[after:])
+        return exchange.send_bytes(answer.body[after:])
 
     return fault
 
@@ -73,23 +72,6 @@ def _break_off(after: int | None, end: Callable[[Exchange], None]) -> Fault:
     return fault
 
 
-def wrong_length(difference: int) -> Fault:
-    """
-    Announce a length that differs from the body's, and close.
-
-    A positive difference announces more bytes than are sent, a negative one fewer.
-    """
-
-    def fault(exchange: Exchange) -> None:
-        answer = exchange.good()
-        length = {"Content-Length": str(len(answer.body) + difference)}
-        exchange.send_head(answer.status, {**answer.headers, **length})
-        exchange.send_bytes(answer.body)
-        exchange.close()
-
-    return fault
-
-
 def altered(change: Callable[[Answer], Answer], *, close: bool = False) -> Fault:
     """
     Send the good answer after a change; then optionally close the connection.
@@ -103,6 +85,22 @@ def altered(change: Callable[[Answer], Answer], *, close: bool = False) -> Fault
     return fault
 
 
+def _with(answer: Answer, **headers: str) -> Answer:
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return replace(answer, headers={**answer.headers, **more})
+
+
+def wrong_length(difference: int) -> Fault:
+    """
+    Announce a length that differs from the body's, and close.
+
+    A positive difference announces more bytes than are sent, a negative one fewer.
+    """
+    return altered(
+        lambda answer: _with(answer, Content_Length=str(len(answer.body) + difference)), close=True
+    )
+
+
 def replace_body(change: Callable[[bytes], bytes]) -> Fault:
     """
     Send different content with the same status and headers, and the right length.
@@ -114,8 +112,7 @@ def with_headers(**headers: str) -> Fault:
     """
     Answer normally with more headers; `_` in a name stands for `-`.
     """
-    more = {name.replace("_", "-"): value for name, value in headers.items()}
-    return altered(lambda answer: replace(answer, headers={**answer.headers, **more}))
+    return altered(lambda answer: _with(answer, **headers))
 
 
 def flip_first_bit(body: bytes) -> bytes:
@@ -177,10 +174,7 @@ def close_after() -> Fault:
     """
     Answer normally with `Connection: close`, and close.
     """
-    closing = {"Connection": "close"}
-    return altered(
-        lambda answer: replace(answer, headers={**answer.headers, **closing}), close=True
-    )
+    return altered(lambda answer: _with(answer, Connection="close"), close=True)
 
 
 def close_silently() -> Fault:

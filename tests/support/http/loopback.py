@@ -255,6 +255,10 @@ class Exchange:
         self._server = server
         self._handler = handler
 
+    @property
+    def connection(self) -> socket.socket:
+        return cast(socket.socket, self._handler.connection)
+
     def good(self) -> Answer:
         """
         Return the answer of a healthy service.

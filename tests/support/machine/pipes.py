@@ -4,7 +4,7 @@ A log pipe that is not read, as when a log driver hangs.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 PAGE_BYTES = 4096
@@ -27,11 +27,9 @@ class UnreadPipe:
         writer = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         try:
             for size in (PAGE_BYTES, 1):
-                try:
+                with suppress(BlockingIOError):
                     while True:
                         os.write(writer, b"\n" * size)
-                except BlockingIOError:
-                    pass
         finally:
             os.close(writer)
 
@@ -40,16 +38,10 @@ class UnreadPipe:
         Read and return the current content.
         """
         read = b""
-        try:
+        with suppress(BlockingIOError):
             while more := os.read(self.reader, 1 << 20):
                 read += more
-        except BlockingIOError:
-            pass
         return read.decode()
-
-    def close_reader(self) -> None:
-        os.close(self.reader)
-        self.reader = -1
 
 
 @contextmanager
@@ -62,6 +54,5 @@ def unread_pipe() -> Iterator[UnreadPipe]:
     try:
         yield pipe
     finally:
-        for descriptor in (pipe.reader, pipe.writer):
-            if descriptor >= 0:
-                os.close(descriptor)
+        os.close(pipe.reader)
+        os.close(pipe.writer)

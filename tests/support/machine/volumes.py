@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -91,30 +91,22 @@ def without_hard_links(path: Path) -> Iterator[Path]:
     Mount a file system without hard links, like some network file systems: FUSE over a child
     process of the SFTP server. Skip if that is not allowed.
     """
+    what = "a volume without hard links"
     there = path.with_name(f"{path.name}-there")
     there.mkdir()
-    path.mkdir()
-    if not (os.getuid() == 0 and shutil.which("sshfs") and SFTP_SERVER.exists()):
-        pytest.skip("a volume without hard links needs root, sshfs and openssh's sftp-server")
+    if not (shutil.which("sshfs") and SFTP_SERVER.exists()):
+        pytest.skip(f"{what} needs sshfs and openssh's sftp-server")
     ours, its = socket.socketpair()
     with ours, its:
         server = subprocess.Popen([SFTP_SERVER], stdin=its.fileno(), stdout=its.fileno())
-        options = "passive,disable_hardlink"
-        mounted = subprocess.Popen(
-            ["sshfs", f"x:{there}", str(path), "-f", "-o", options],
-            stdin=ours.fileno(),
-            stdout=ours.fileno(),
-        )
-    try:
-        wait_until(lambda: path.is_mount() or mounted.poll() is not None, "it is mounted")
-        if mounted.poll() is not None:
-            pytest.skip("a volume without hard links needs /dev/fuse")
-        yield path
-    finally:
-        for process in (mounted, server):  # killing it unmounts the volume
-            process.terminate()
-            process.wait()
-        subprocess.run(["umount", "--lazy", str(path)], capture_output=True)
+        command = ["sshfs", f"x:{there}", path, "-f", "-o", "passive,disable_hardlink"]
+        mounted = _fuse(what, path, command, stdin=ours.fileno(), stdout=ours.fileno())
+        try:
+            with mounted:
+                yield path
+        finally:
+            server.terminate()
+            server.wait()
 
 
 @contextlib.contextmanager
@@ -125,19 +117,28 @@ def ignoring_case(path: Path) -> Iterator[Path]:
     """
     there, rclone = path.with_name(f"{path.name}-there"), Path(sys.executable).parent / "rclone"
     there.mkdir()
-    path.mkdir()
-    if os.getuid() != 0 or not rclone.exists():
-        pytest.skip("a volume that ignores case needs root and rclone")
     options = ["--vfs-case-insensitive", "--vfs-cache-mode=writes", "--config=/dev/null"]
-    options.append(f"--cache-dir={path}-cache")
-    mounted = subprocess.Popen([rclone, "mount", there, path, *options], stderr=subprocess.DEVNULL)
+    command = [rclone, "mount", there, path, *options, f"--cache-dir={path}-cache"]
+    with _fuse("a volume that ignores case", path, command, stderr=subprocess.DEVNULL):
+        yield path
+
+
+@contextlib.contextmanager
+def _fuse(what: str, path: Path, command: Sequence[object], **streams: int) -> Iterator[None]:
+    """
+    Run a program that mounts a file system at a new folder, and unmounts it when it is terminated.
+    """
+    path.mkdir()
+    if os.getuid() != 0:
+        pytest.skip(f"{what} needs root")
+    mounted = subprocess.Popen([*map(str, command)], **streams)  # type: ignore[call-overload]
     try:
         wait_until(lambda: path.is_mount() or mounted.poll() is not None, "it is mounted")
         if not path.is_mount():
-            pytest.skip("a volume that ignores case needs /dev/fuse")
-        yield path
+            pytest.skip(f"{what} needs /dev/fuse")
+        yield
     finally:
-        mounted.terminate()  # unmounts it
+        mounted.terminate()
         mounted.wait()
         subprocess.run(["umount", "--lazy", str(path)], capture_output=True)
 

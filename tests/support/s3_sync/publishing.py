@@ -4,26 +4,16 @@ Publishers for tests: the real command as a process, and checks of a bucket's co
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from s3_sync.release.format import (
-    MANIFEST_FOLDER,
-    MANIFEST_SUFFIX,
-    POINTER_KEY,
-    Manifest,
-    bundle_key,
-    manifest_key,
-    parse_manifest,
-    read_pointer,
-)
+from s3_sync.release.format import MANIFEST_FOLDER, MANIFEST_SUFFIX, POINTER_KEY
+from tests.s3_sync.release import independent
 from tests.support.daemon import S3_SYNC, VENV_BIN, Server
 from tests.support.s3_sync.forked import ForkServer
 
@@ -151,39 +141,19 @@ def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
         objects: The objects of the bucket, by full key.
 
     Raises:
-        AssertionError: The release is incomplete.
+        AssertionError, KeyError: The release is incomplete.
     """
-    pointer, _ = read_pointer(objects[PREFIX + POINTER_KEY], None, "", "")
-    data = objects[PREFIX + manifest_key(pointer.revision)]
-    return _read_bundle(parse_manifest(data, pointer.revision), objects)
-
-
-def _read_bundle(manifest: Manifest, objects: Mapping[str, bytes]) -> dict[str, bytes]:
-    """
-    Return the files of a release; assert that sizes and digests are correct.
-    """
-    bundle = objects[PREFIX + bundle_key(manifest.bundle_sha256)]
-    assert (len(bundle), hashlib.sha256(bundle).hexdigest()) == (
-        manifest.bundle_bytes,
-        manifest.bundle_sha256,
-    )
-    files = {}
-    for path, file in manifest.files.items():
-        data = bundle[file.offset : file.end]
-        if file.stored_bytes < file.size_bytes:
-            data = zlib.decompress(data, -15)
-        assert hashlib.sha256(data).hexdigest() == file.sha256
-        files[path] = data
-    return files
+    found = {key.removeprefix(PREFIX): body for key, body in objects.items()}
+    return {path: body for path, (body, _) in independent.read(found)[1].items()}
 
 
 def check_every_release(objects: Mapping[str, bytes]) -> None:
     """
     Assert that the current release and every release with a manifest are complete.
     """
-    for key, data in objects.items():
+    for key in objects:
         if key.startswith(PREFIX + MANIFEST_FOLDER):
             name = key.removeprefix(PREFIX + MANIFEST_FOLDER).removesuffix(MANIFEST_SUFFIX)
-            _read_bundle(parse_manifest(data, name), objects)
+            read_release({**objects, PREFIX + POINTER_KEY: json.dumps({"version": name}).encode()})
     if PREFIX + POINTER_KEY in objects:
         read_release(objects)

@@ -4,22 +4,17 @@ Support for tests of the snapshot layout: a bucket that changes in one step, and
 
 import hashlib
 import os
-import stat
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.support.aws.fake_s3 import FakeS3, Stored
 from tests.support.daemon import Daemon
-from tests.support.http.loopback import Answer, Request
 from tests.support.s3_sync.scripted import published
+from tests.support.s3_sync.target_model import read_tree
 from tests.support.waiting import wait_until
 
 # Two revisions that share files.
@@ -39,40 +34,24 @@ OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging"}
 
 
 class SwappingS3(FakeS3):
-    """
-    A bucket whose objects all change in one step, between two answers, which are dated.
-
-    Attributes:
-        ahead_seconds: how far its clock is ahead of the machine's.
-    """
+    """A bucket whose objects all change in one step, between two answers."""
 
     def __init__(self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0) -> None:
         super().__init__()
-        self.ahead_seconds = 0.0
-        self._swap = threading.Lock()
         self.swap(files or {}, age_seconds)
-
-    def good_answer(self, request: Request) -> Answer:
-        """Return the answer of S3, computed from a single state."""
-        with self._swap:
-            answer = super().good_answer(request)
-        date = formatdate(time.time() + self.ahead_seconds, usegmt=True)
-        return replace(answer, headers={**answer.headers, "Date": date})
 
     def swap(self, files: Mapping[str, bytes], age_seconds: float = 0.0) -> None:
         """
         Replace the content under `dags/` with these files.
 
         Args:
-            age_seconds: time since they were written, on the server's clock.
+            age_seconds: time since they were written.
         """
-        written = datetime.now(UTC) + timedelta(seconds=self.ahead_seconds - age_seconds)
-        objects = {
+        written = self.clock() - timedelta(seconds=age_seconds)
+        self.objects = {
             f"dags/{path}": Stored(body, hashlib.md5(body).hexdigest(), written)
             for path, body in files.items()
         }
-        with self._swap:
-            self.objects = objects
 
     def files(self) -> dict[str, bytes]:
         """Return the current content under `dags/`."""
@@ -107,16 +86,7 @@ def current(target: Path) -> str:
 
 def shown(target: Path) -> dict[str, bytes]:
     """Return the files that a consumer finds through `current`; all must be regular files."""
-    root = os.path.realpath(target / "current", strict=True)
-    files = {}
-    for here, folders, names in os.walk(root):
-        for name in [*folders, *names]:
-            mode = os.lstat(os.path.join(here, name)).st_mode
-            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), f"neither file nor folder: {name!r}"
-        for name in names:
-            path = os.path.join(here, name)
-            files[os.path.relpath(path, root)] = Path(path).read_bytes()
-    return files
+    return read_tree(Path(os.path.realpath(target / "current", strict=True)))
 
 
 def consumed(target: Path) -> dict[str, bytes]:
