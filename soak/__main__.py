@@ -10,7 +10,6 @@ Readers read all the time; whatever is incomplete, mixed or unusable is a flaw.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import signal
 import sys
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from demo.script import prepare_process
 from soak.station import Station
 from soak.stations import STATIONS
 
@@ -37,9 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--only", nargs="+", choices=names, default=names, help="run only these (default: all)")
     add("-v", "--verbose", action="store_true", help="print a line for each round")
     options = parser.parse_args(arguments)
-    for name in list(os.environ):  # no setting of this machine reaches a sidecar
-        if name.startswith(("AWS_", "KRB5")) or name.lower().endswith("_proxy"):
-            del os.environ[name]
+    prepare_process()
     seed = options.seed or str(random.randrange(10**6))
     print(f"SEED={seed}: {', '.join(options.only)} for {options.minutes:g} minutes", flush=True)
     stations = [

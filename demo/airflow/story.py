@@ -55,7 +55,7 @@ class Stage(s3_sync.Stage):
     components: Components
     person: Person
     """A member of the role in the access_control of `sales_daily`."""
-    realm: ticket.Realm | None
+    realm: ticket.Warehouse | None
     """`None` if a requirement is missing."""
     others: dict[str, SidecarProcess] = field(default_factory=dict)
     """The running sidecars other than s3-sync, by program."""
@@ -239,7 +239,7 @@ def task_uses_ticket(stage: Stage) -> Result:
     stage.until_airflow(lambda: not stage.has_import_error(), "no import error remains")
     began = time.monotonic()
     until_success(stage, "sales_daily", stage.person.trigger("sales_daily"))
-    guests = stage.realm.warehouse.guests
+    guests = stage.realm.guests
     check(guests == [stage.realm.here.principal], f"the service saw the principal: {guests}")
     return Result(f"the service accepted {guests[0]}", time.monotonic() - began)
 

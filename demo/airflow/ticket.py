@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from demo.kerberos import missing as missing_for_kdc
@@ -33,11 +32,22 @@ class Warehouse(LoopbackServer):
     The service, with its own keytab.
     """
 
-    def __init__(self, keytab: Path) -> None:
+    def __init__(self, here: Site, keytab: Path) -> None:
         super().__init__()
+        self.here = here
         self.keytab = keytab
         self.guests: list[str] = []
         """The accepted principals, in order."""
+
+    def of_tasks(self) -> dict[str, str]:
+        """
+        Return the variables of a consumer of the ticket.
+        """
+        return {
+            "KRB5_CONFIG": str(self.here.config),
+            "KRB5CCNAME": str(self.here.ccache),
+            "WAREHOUSE_URL": f"http://localhost:{self.port}/",
+        }
 
     def good_answer(self, request: Request) -> Answer:
         """
@@ -56,27 +66,7 @@ class Warehouse(LoopbackServer):
         return Answer(401, {"WWW-Authenticate": "Negotiate"}, b"who are you? ")
 
 
-@dataclass
-class Realm:
-    """
-    A KDC, and a service that requires its tickets.
-    """
-
-    here: Site
-    warehouse: Warehouse
-
-    def of_tasks(self) -> dict[str, str]:
-        """
-        Return the variables of a consumer of the ticket.
-        """
-        return {
-            "KRB5_CONFIG": str(self.here.config),
-            "KRB5CCNAME": str(self.here.ccache),
-            "WAREHOUSE_URL": f"http://localhost:{self.warehouse.port}/",
-        }
-
-
-def open_realm(home: Path, stack: ExitStack) -> Realm:
+def open_realm(home: Path, stack: ExitStack) -> Warehouse:
     """
     Start the KDC and the service.
     """
@@ -86,4 +76,4 @@ def open_realm(home: Path, stack: ExitStack) -> Realm:
     # The service runs in this process, and its replay cache is removed with the folder.
     os.environ["KRB5_CONFIG"] = str(here.config)
     os.environ["KRB5RCACHENAME"] = f"file2:{home}/replay"
-    return Realm(here, stack.enter_context(Warehouse(keytab)))
+    return stack.enter_context(Warehouse(here, keytab))
