@@ -7,11 +7,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
+from typing import Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -27,7 +29,6 @@ from tests.support.airflow.runs import Notes, Runs
 from tests.support.aws.fault_proxy import FaultProxy
 from tests.support.aws.servers import MotoServer
 from tests.support.http.fake_proxy import pump
-from tests.support.http.serving import Serving
 from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, Publishing, write_files
 
 PRINTED = "make values AIRFLOW=3 EXECUTOR=KubernetesExecutor SOURCE=release VERSIONS=1"
@@ -35,7 +36,7 @@ VALUES = (PRINTED, str(Path(__file__).with_name("airflow.yaml")))
 API_PORT = 8080
 
 
-class Forwarder(Serving):
+class Forwarder:
     """
     Forwards connections from CLUSTER_HOST, for pods of a cluster without Services.
 
@@ -64,6 +65,14 @@ class Forwarder(Serving):
         host, port = self._server.server_address[:2]
         self.address = str(host), int(port)
         self.endpoint = "http://{}:{}".format(*self.address)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @dataclass

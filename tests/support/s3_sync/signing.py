@@ -22,7 +22,6 @@ class Key:
     A key pair.
 
     Attributes:
-        private: For code that signs without s3-sync.
         raw: The 32 bytes of the public half.
         signer: Signs with this key.
         private_pem: The output of `openssl genpkey -algorithm ed25519`.
@@ -30,7 +29,7 @@ class Key:
     """
 
     def __init__(self) -> None:
-        key = self.private = Ed25519PrivateKey.generate()
+        key = Ed25519PrivateKey.generate()
         self.raw = key.public_key().public_bytes_raw()
         self.signer = Signer(key)
         self.private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
