@@ -8,6 +8,7 @@ import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from s3_sync.digest import revision_of, sha256_of
 from s3_sync.release.bundle import FileContent, write_bundle
@@ -59,21 +60,17 @@ class Release:
 
 
 def make_release(
-    files: Mapping[str, bytes],
-    *,
-    executable: Collection[str] = (),
-    history: Sequence[str] = (),
-    at: datetime = AT,
-    origin: Origin = ORIGIN,
-    checked: Checked | None = None,
+    files: Mapping[str, bytes], *, executable: Collection[str] = (), **more: Any
 ) -> Release:
     """
     Create a release of these files.
+
+    Args:
+        more: Options of `seal`.
     """
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
-    rows = write_bundle(contents, out)
-    return seal(rows, out.getvalue(), history=history, at=at, origin=origin, checked=checked)
+    return seal(write_bundle(contents, out), out.getvalue(), **more)
 
 
 def seal(
