@@ -149,7 +149,8 @@ def release_is_published(stage: Stage) -> Result:
     stage.publish()
     began = time.monotonic()
     stage.start(releases.KEY_PATH, **SETTINGS)
-    stage.daemon.wait_until_ready(SIDECAR_SECONDS)
+    stage.daemon.patience_seconds = SIDECAR_SECONDS
+    stage.daemon.wait_until_ready()
     seconds = time.monotonic() - began
     wait_for_release(stage)
     return Result("the DAGs of one release; includes the start of the process", seconds)
