@@ -81,7 +81,9 @@ class FakeSts(CredentialSource):
         if action in ("AssumeRole", "AssumeRoleWithWebIdentity"):
             keys = self._as_json()
             keys["SessionToken"] = keys.pop("Token")
-            return _sts_answer(action, f"<Credentials>{_elements(keys)}</Credentials>")
+            user = _elements({"Arn": IDENTITY_ARN, "AssumedRoleId": "AROATEST:s3-sync"})
+            inner = f"<Credentials>{_elements(keys)}</Credentials>"
+            return _sts_answer(action, f"{inner}<AssumedRoleUser>{user}</AssumedRoleUser>")
         if action == "GetCallerIdentity":
             elements = {"UserId": "AROATEST:s3-sync", "Account": "123456789012"}
             return _sts_answer(action, _elements({"Arn": IDENTITY_ARN, **elements}))
