@@ -81,8 +81,6 @@ class Counts:
     """Random histories of DAGs, roles and grants, each compared with Airflow's own sync-perm."""
     permission_steps: int = _count(2, full=3)
     """Changes of the DAGs in each of these histories, each followed by a comparison."""
-    keys: int = _count(11, full=1)
-    """Misspell every n-th key of a values file, which must be reported."""
     commits: int = _count(8, full=200)
     """Consecutive commits on a small volume."""
     tree_reads: int = _count(1_000, full=20_000)
@@ -91,7 +89,6 @@ class Counts:
     """New AWS sessions, each of which ends the previous one."""
     worlds: int = _count(6, full=300)
     """Random buckets of good and bad objects."""
-    """Downloads that are corrupted at random, so that they contradict their digest."""
     busy_seconds: int = _count(4, full=600)
     """Seconds for which one object is rewritten constantly while others are added and deleted."""
     versions: int = _count(12, full=50)
@@ -149,7 +146,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not hasattr(config, "workerinput"):
         return
     here = Path(__file__).parent
-    slow = {"bench", "demo", "scenarios", "soak"}
+    slow = {"demo", "scenarios", "soak"}
     ranks: dict[Path, int] = {}
     files = Counter[Path]()
     for path in dict.fromkeys(item.path for item in items):

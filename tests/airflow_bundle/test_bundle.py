@@ -1,9 +1,10 @@
 """The bundle in a process of a real Airflow 3, with versions from a real s3-sync."""
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,10 @@ from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
 from tests.support.git.git_sync import git_site, skip_without_git_sync
 from tests.support.raising import raised
-from tests.support.s3_sync.releases import Release
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import Shelf, is_bundle, is_manifest, release_daemon
 from tests.support.waiting import wait_until
 
-SETTINGS: dict[str, str | None] = {
-    "S3_SYNC_LAYOUT": "snapshot",
-    "S3_SYNC_RETAIN_COUNT": "0",
-    "S3_SYNC_RETAIN_FOR": "0",
-}
 # How long a bundle waits here before it reports that no sidecar answers.
 SHORT_SECONDS = 0.5
 VERSION = f"sha256-{'a' * 64}"
@@ -35,6 +30,37 @@ VERSION = f"sha256-{'a' * 64}"
 def files_of(number: int) -> dict[str, bytes]:
     mark = f"MARK = {number}\n".encode()
     return {"mark.py": mark, "pkg/mark_2.py": mark, "same.py": b"pass\n", "dags/mark_3.py": mark}
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The volume of a pod with its sidecar, and a process of Airflow that reads it."""
+
+    bundles: Bundles
+    s3: FakeS3
+    target: Path
+    ends: ExitStack
+
+    @property
+    def link(self) -> str:
+        return str(self.target / "current")
+
+    def start(self, **settings: str | None) -> Daemon:
+        """Start a sidecar that keeps only the current version, and those in use."""
+        keeps = {"S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "0"}
+        told = {"S3_SYNC_LAYOUT": "snapshot", **keeps, **settings}
+        return self.ends.enter_context(release_daemon(self.s3, self.target, told))
+
+    def initialize(self, version: str | None = None, **given: Any) -> Path:
+        return self.bundles.initialize(**{"path": self.link, "version": version, **given})
+
+    def fails(self, version: str | None = None, **given: Any) -> str:
+        """Return how a bundle of this version fails."""
+        wait = {"wait_seconds": SHORT_SECONDS}
+        return str(raised(BundleFailed, self.initialize, version, **wait | given))
+
+    def shows(self, number: int, path: Path) -> bool:
+        return files_of(number) == published(path)
 
 
 @pytest.fixture(scope="module")
@@ -49,367 +75,246 @@ def bundles(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def importing(bundles: Bundles) -> Iterator[Callable[..., Bundles]]:
-    """A function that puts folders on the Python path of the bundles' process."""
-
-    def begin(*folders: Path) -> Bundles:
-        bundles.do("python_path", folders=[str(folder) for folder in folders])
-        return bundles
-
-    yield begin
-    begin()
+def pod(bundles: Bundles, tmp_path: Path) -> Iterator[Pod]:
+    with ExitStack() as ends:
+        yield Pod(bundles, ends.enter_context(FakeS3()), tmp_path / "dags", ends)
+    bundles.do("python_path", folders=[])
 
 
 @pytest.fixture
-def s3() -> Iterator[FakeS3]:
-    with FakeS3() as server:
-        yield server
+def shelf(pod: Pod) -> Shelf:
+    return Shelf(pod.s3)
 
 
 @pytest.fixture
-def shelf(s3: FakeS3) -> Shelf:
-    return Shelf(s3)
+def versions(shelf: Shelf) -> list[str]:
+    """The names of four releases; the last one is current."""
+    return [shelf.publish(files_of(number)).revision for number in range(4)]
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "dags"
-
-
-@pytest.fixture
-def releases(shelf: Shelf) -> list[Release]:
-    """Four releases; the last one is current."""
-    return [shelf.publish(files_of(number)) for number in range(4)]
-
-
-@pytest.fixture
-def start(s3: FakeS3, target: Path) -> Iterator[Callable[..., Daemon]]:
-    daemons: list[Daemon] = []
-
-    def begin(**more: str | None) -> Daemon:
-        daemons.append(release_daemon(s3, target, SETTINGS | more).start())
-        return daemons[-1]
-
-    yield begin
-    for daemon in daemons:
-        daemon.kill()
-
-
-@pytest.fixture
-def daemon(start: Callable[..., Daemon], releases: list[Release]) -> Daemon:
-    return start().until_synced()
-
-
-@pytest.fixture
-def link(target: Path) -> str:
-    return str(target / "current")
-
-
-def fails(bundles: Bundles, **given: Any) -> str:
-    return str(raised(BundleFailed, bundles.initialize, wait_seconds=SHORT_SECONDS, **given))
+def daemon(pod: Pod, versions: list[str]) -> Daemon:
+    return pod.start().until_synced()
 
 
 # --- the current version
 
 
 def test_only_a_refresh_moves_to_the_current_version(
-    bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
+    pod: Pod, daemon: Daemon, shelf: Shelf, versions: list[str]
 ) -> None:
-    path = bundles.initialize(path=link)
-    assert releases[3].revision == bundles.do("version") == path.name
-    assert files_of(3) == published(path)
+    path = pod.initialize()
+    assert versions[3] == pod.bundles.do("version") == path.name
+    assert pod.shows(3, path)
 
     new = shelf.publish(files_of(7))
     daemon.sync()
-    assert str(path) == bundles.do("path") and releases[3].revision == bundles.do("version")
-    assert files_of(3) == published(path)  # in use, so kept although RETAIN_FOR is 0
+    assert str(path) == pod.bundles.do("path") and versions[3] == pod.bundles.do("version")
+    assert pod.shows(3, path)  # in use, so kept although RETAIN_FOR is 0
 
-    bundles.do("refresh")
-    assert new.revision == bundles.do("version")
-    path_in_queue = Path(bundles.do("path"))
-    assert files_of(7) == published(path_in_queue)
+    pod.bundles.do("refresh")
+    assert new.revision == pod.bundles.do("version")
+    path_in_queue = Path(pod.bundles.do("path"))
 
     newest = shelf.publish(files_of(8))
     daemon.sync()
-    assert not path.exists() and files_of(7) == published(path_in_queue)
-    bundles.do("refresh")
-    assert newest.revision == bundles.do("version")
-    assert files_of(8) == published(path_in_queue)
-
-
-def test_reports_that_nothing_is_published(bundles: Bundles, link: str) -> None:
-    said = fails(bundles, path=link)
-    assert "VersionUnavailable: nothing is published at" in said
-    assert link in said and "waited 0.5 s" in said
+    assert not path.exists() and pod.shows(7, path_in_queue)
+    pod.bundles.do("refresh")
+    assert newest.revision == pod.bundles.do("version")
+    assert pod.shows(8, path_in_queue)
 
 
 def test_waits_only_once_so_that_the_dag_processor_can_serve_other_bundles(
-    bundles: Bundles, start: Callable[..., Daemon], releases: list[Release], link: str
+    pod: Pod, versions: list[str]
 ) -> None:
     """It initializes the same bundle repeatedly, and parses nothing meanwhile."""
-    fails(bundles, path=link)
-    assert "(waited 0 s)" in str(raised(BundleFailed, bundles.do, "initialize"))
+    said = pod.fails()
+    assert f"VersionUnavailable: nothing is published at {pod.link}" in said
+    assert "waited 0.5 s" in said
+    assert "(waited 0 s)" in str(raised(BundleFailed, pod.bundles.do, "initialize"))
 
-    start().until_synced()
-    bundles.do("initialize")
-    assert releases[3].revision == bundles.do("version")
+    pod.start().until_synced()
+    pod.bundles.do("initialize")
+    assert versions[3] == pod.bundles.do("version")
 
 
 @pytest.mark.usefixtures("daemon")
-def test_a_path_to_the_folder_of_the_link_fails_without_waiting(
-    bundles: Bundles, target: Path
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"path": "dags"}, "write its path, such as dags/current"),
+        ({"path": f"dags/{STORE}"}, f"VersionUnavailable: dags/{STORE} is not the symlink to"),
+        ({"path": f"dags/{STORE}", "version": VERSION}, f"dags/{STORE} is not the symlink to"),
+        ({"subdir": "mark.py"}, "of bundle 'dags' has no folder 'mark.py'"),
+        ({"subdir": "mark.py", "number": 1}, "of bundle 'dags' has no folder 'mark.py'"),
+        ({"version": "../../etc"}, "is not a version"),
+        ({"version": "current"}, "is not a version"),
+        ({"version": "A" * 64}, "is not a version"),
+        ({"version": "\u00e4" * 64}, "is not a version"),
+        # The default wait is a minute.
+        ({"version": VERSION, "wait_seconds": 60}, f"{VERSION} of bundle 'dags' is gone: s3://"),
+        ({"version": VERSION, "wait_seconds": 60}, "publish that version again"),
+    ],
+)  # fmt: skip
+def test_what_cannot_come_fails_without_waiting(
+    pod: Pod, versions: list[str], given: Mapping[str, Any], said: str
 ) -> None:
-    said = fails(bundles, path=str(target))
+    given = {**given}
+    if "number" in given:
+        given["version"] = versions[given.pop("number")]
+    if "path" in given:
+        given["path"] = str(pod.target.parent / given["path"])
 
-    assert f"write its path, such as {target}/current" in said
-    assert "waited" not in said
+    failed = pod.fails(**given).replace(f"{pod.target.parent}/", "")
 
-
-@pytest.mark.parametrize("version", [None, VERSION])
-def test_a_path_that_is_not_a_symlink_fails_without_waiting(
-    bundles: Bundles, target: Path, version: str | None
-) -> None:
-    folder = target / STORE / VERSION
-    folder.mkdir(parents=True)
-
-    said = fails(bundles, path=str(folder), version=version)
-
-    assert f"VersionUnavailable: {folder} is not the symlink to the current version" in said
-    assert "waited" not in said
+    assert said in failed and "waited" not in failed
 
 
-def test_a_listing_has_the_versions_that_are_on_the_volume(
-    bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], link: str
-) -> None:
-    s3.put("dags/a.py", b"pass\n")
-    daemon = start(S3_SYNC_SOURCE="listing", S3_SYNC_RETAIN_FOR="1h").until_synced()
-    first = bundles.initialize(path=link).name
-    s3.put("dags/a.py", b"changed\n")
+def test_a_listing_has_the_versions_that_are_on_the_volume(pod: Pod) -> None:
+    pod.s3.put("dags/a.py", b"pass\n")
+    daemon = pod.start(S3_SYNC_SOURCE="listing", S3_SYNC_RETAIN_FOR="1h").until_synced()
+    first = pod.initialize().name
+    pod.s3.put("dags/a.py", b"changed\n")
     daemon.sync()
 
-    assert {"a.py": b"pass\n"} == published(bundles.initialize(path=link, version=first))
-    assert "only the versions on the volume" in fails(bundles, path=link, version="0" * 12)
+    assert {"a.py": b"pass\n"} == published(pod.initialize(first))
+    assert "only the versions on the volume" in pod.fails("0" * 12)
 
 
-def test_a_subfolder_of_a_version_can_be_the_dag_folder(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+def test_a_subfolder_can_be_the_dag_folder_of_every_version_that_has_it(
+    pod: Pod, daemon: Daemon, shelf: Shelf, versions: list[str]
 ) -> None:
-    path = bundles.initialize(path=link, subdir="dags")
-
+    path = pod.initialize(subdir="dags")
     assert {"mark_3.py": b"MARK = 3\n"} == published(path)
-    assert releases[3].revision == bundles.do("version") == path.parent.name
+    assert versions[3] == pod.bundles.do("version") == path.parent.name
 
-
-@pytest.mark.parametrize("number", [None, 1])
-def test_a_version_without_the_dag_folder_fails_without_waiting(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str, number: int | None
-) -> None:
-    version = releases[number].revision if number is not None else None
-    with pytest.raises(BundleFailed, match=r"has no folder 'mark\.py'") as failed:
-        bundles.initialize(path=link, version=version, subdir="mark.py")
-    assert f"version {version or releases[3].revision} of bundle 'dags'" in str(failed.value)
-    assert "waited" not in str(failed.value)
-
-
-def test_refresh_keeps_the_old_version_if_the_new_one_lacks_the_dag_folder(
-    bundles: Bundles, daemon: Daemon, shelf: Shelf, releases: list[Release], link: str
-) -> None:
-    path = bundles.initialize(path=link, subdir="dags")
     shelf.publish({"a.py": b"pass\n"})
     daemon.sync()
-
     with pytest.raises(BundleFailed, match="has no folder 'dags'"):
-        bundles.do("refresh")
-    assert str(path) == bundles.do("path") and releases[3].revision == bundles.do("version")
+        pod.bundles.do("refresh")
+    assert str(path) == pod.bundles.do("path") and versions[3] == pod.bundles.do("version")
 
 
 # --- one version
 
 
 def test_fetches_a_version_that_is_not_on_the_volume(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+    pod: Pod, daemon: Daemon, versions: list[str]
 ) -> None:
-    path = bundles.initialize(path=link, version=releases[0].revision)
+    path = pod.initialize(versions[0])
 
-    assert releases[0].revision == path.name == bundles.do("version")
-    assert files_of(0) == published(path)
+    assert versions[0] == path.name == pod.bundles.do("version")
+    assert pod.shows(0, path)
     with pytest.raises(BundleFailed, match="cannot be refreshed"):
-        bundles.do("refresh")
+        pod.bundles.do("refresh")
 
 
-def test_a_version_on_the_volume_needs_no_sidecar(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
+def test_without_a_sidecar_shows_what_is_there_and_waits_for_what_is_not(
+    pod: Pod, daemon: Daemon, versions: list[str]
 ) -> None:
-    bundles.initialize(path=link, version=releases[1].revision)
+    pod.initialize(versions[1])
     daemon.kill()
 
     for number in (1, 3):
-        path = bundles.initialize(path=link, version=releases[number].revision)
-        assert files_of(number) == published(path)
-    assert files_of(3) == published(bundles.initialize(path=link))
-
-
-def test_without_a_sidecar_waits_for_a_missing_version_and_reports_why(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
-) -> None:
-    daemon.kill()
-
-    said = fails(bundles, path=link, version=releases[0].revision)
-
-    assert f"version {releases[0].revision} of bundle 'dags' is not on this volume" in said
+        assert pod.shows(number, pod.initialize(versions[number]))
+    assert pod.shows(3, pod.initialize())
+    said = pod.fails(versions[0])
+    assert f"version {versions[0]} of bundle 'dags' is not on this volume" in said
     assert "no sidecar answers at" in said and "waited 0.5 s" in said
     # A volume that another node writes looks the same: it contains a socket file.
     assert "sidecar of this pod is running. If another node writes this volume" in said
 
 
-def test_a_version_that_is_gone_from_the_source_fails_with_advice(
-    bundles: Bundles, daemon: Daemon, link: str
-) -> None:
-    with pytest.raises(BundleFailed) as failed:  # the default wait is a minute
-        bundles.initialize(path=link, version=VERSION)
-
-    said = str(failed.value)
-    assert f"version {VERSION} of bundle 'dags' is gone: s3://" in said
-    assert "publish that version again" in said and "waited" not in said
-
-
-def test_reports_a_failing_source_before_the_first_publish(
-    bundles: Bundles, s3: FakeS3, start: Callable[..., Daemon], releases: list[Release], link: str
-) -> None:
+def test_reports_a_failing_source_before_the_first_publish(pod: Pod, versions: list[str]) -> None:
     """As in a task pod, where task and sidecar start together."""
-    s3.inject(error(403, "AccessDenied"))
-    daemon = start()
-    daemon.wait_for_event("cycle_failed")
+    pod.s3.inject(error(403, "AccessDenied"))
+    pod.start().wait_for_event("cycle_failed")
 
-    said = fails(bundles, path=link, version=releases[0].revision)
-
-    assert f"version {releases[0].revision} of bundle 'dags' is not on this volume: " in said
+    said = pod.fails(versions[0])
+    assert f"version {versions[0]} of bundle 'dags' is not on this volume: " in said
     assert "403" in said
 
-    s3.heal()
-    bundles.do("new", path=link, version=releases[0].revision)
-    bundles.do("initialize")
-    assert files_of(0) == published(Path(bundles.do("path")))
+    pod.s3.heal()
+    assert pod.shows(0, pod.initialize(versions[0]))
 
 
-@pytest.mark.parametrize("version", ["../../etc", "current", "A" * 64, "a" * 13, "\u00e4" * 64])
-def test_refuses_an_invalid_version_name(
-    bundles: Bundles, daemon: Daemon, link: str, version: str
-) -> None:
-    assert "is not a version" in fails(bundles, path=link, version=version)
-
-
+@pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize(
     "place",
-    [
-        "dags/current/dags",
-        "dags/.s3-sync/../current/",
-        "alias",
-        "alias/dags",
-        "dags",
-        f"dags/{STORE}",
-        f"dags/{STORE}/{VERSION}",
-    ],
+    ["dags/current/dags", "dags/.s3-sync/../current/", "alias", "dags", f"dags/{STORE}/{VERSION}"],
 )
 def test_refuses_current_and_other_versions_on_pythons_path_by_any_name(
-    importing: Callable[..., Bundles],
-    daemon: Daemon,
-    releases: list[Release],
-    link: str,
-    tmp_path: Path,
-    place: str,
+    pod: Pod, versions: list[str], tmp_path: Path, place: str
 ) -> None:
     """Even for the current version, because another one may become current during the task."""
-    (tmp_path / "alias").symlink_to(link)
-    bundles = importing(tmp_path / place)
-    said = fails(bundles, path=link, version=releases[3].revision)
+    (tmp_path / "alias").symlink_to(pod.link)
+    pod.bundles.do("python_path", folders=[str(tmp_path / place)])
+
+    said = pod.fails(versions[3])
+
     assert f"{os.path.abspath(tmp_path / place)} is on Python's path" in said
 
 
-def test_allows_the_version_itself_and_other_folders_on_pythons_path(
-    importing: Callable[..., Bundles], target: Path, link: str, tmp_path: Path
-) -> None:
-    folder = target / STORE / VERSION
+def test_allows_the_version_itself_and_other_folders_on_pythons_path(pod: Pod) -> None:
+    folder = pod.target / STORE / VERSION
     folder.mkdir(parents=True)
-    bundles = importing(tmp_path, target / "lib", folder, folder / "dags")
-    assert folder == bundles.initialize(path=link, version=VERSION)
+    allowed = (pod.target.parent, pod.target / "lib", folder, folder / "dags")
+    pod.bundles.do("python_path", folders=list(map(str, allowed)))
+
+    assert folder == pod.initialize(VERSION)
 
 
+@pytest.mark.usefixtures("daemon")
 def test_a_task_fails_if_the_plugins_folder_is_in_the_current_version(
-    airflow: Airflow, daemon: Daemon, releases: list[Release], target: Path, tmp_path: Path
+    airflow: Airflow, pod: Pod, versions: list[str], tmp_path: Path
 ) -> None:
     """Airflow adds the plugins folder to the path when it starts, without PYTHONPATH."""
-    plugins, link = f"{target}/current/plugins", str(target / "current")
-    with running_bundles(airflow, tmp_path, {"AIRFLOW__CORE__PLUGINS_FOLDER": plugins}) as bundles:
-        said = fails(bundles, path=link, version=releases[3].revision)
-        assert f"{plugins} is on Python's path" in said and "plugins_folder" in said
-
-
-def test_a_version_is_locked_as_long_as_its_bundle_exists(
-    bundles: Bundles, daemon: Daemon, releases: list[Release], link: str
-) -> None:
-    path = bundles.initialize(path=link, version=releases[0].revision)
-    opened = os.open(path, os.O_RDONLY)
-    with pytest.raises(BlockingIOError):
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    bundles.do("drop")
-
-    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(opened)
+    setting = {"AIRFLOW__CORE__PLUGINS_FOLDER": f"{pod.link}/plugins"}
+    with running_bundles(airflow, tmp_path, setting) as bundles:
+        said = str(raised(BundleFailed, bundles.initialize, path=pod.link, version=versions[3]))
+    assert f"{pod.link}/plugins is on Python's path" in said and "plugins_folder" in said
 
 
 def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
-    bundles: Bundles,
-    s3: FakeS3,
-    shelf: Shelf,
-    start: Callable[..., Daemon],
-    link: str,
-    target: Path,
-    counts: Counts,
+    pod: Pod, shelf: Shelf, counts: Counts
 ) -> None:
     """With `--full`, two thousand requests for fifty versions, with the default retention."""
-    made = [shelf.publish(files_of(number)) for number in range(counts.versions)]
-    versions = [release.revision for release in made]
-    start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
-    s3.forget()
+    made = [shelf.publish(files_of(number)).revision for number in range(counts.versions)]
+    pod.start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
+    pod.s3.forget()
 
-    wrong = bundles.do("storm", path=link, versions=versions, calls=counts.version_calls)
+    wrong = pod.bundles.do("storm", path=pod.link, versions=made, calls=counts.version_calls)
 
     assert [] == wrong
-    assert len(versions) - 1 == sum(map(is_manifest, s3.requests))
-    assert len(versions) - 1 == sum(map(is_bundle, s3.requests))
-    for number, version in enumerate(versions):
-        assert files_of(number) == published(target / STORE / version)
+    assert len(made) - 1 == sum(map(is_manifest, pod.s3.requests))
+    assert len(made) - 1 == sum(map(is_bundle, pod.s3.requests))
+    for number, version in enumerate(made):
+        assert pod.shows(number, pod.target / STORE / version)
 
 
 # --- in Airflow
 
 
+@pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize("version", ["3", "next"])
 def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
-    version: Version, daemon: Daemon, releases: list[Release], link: str, tmp_path: Path
+    version: Version, pod: Pod, versions: list[str], tmp_path: Path
 ) -> None:
     """Airflow's clean-up fails if a version has no folder in the expected place."""
     airflow = Airflow.install_or_skip(version)
-    configured = [
-        {
-            "name": "dags",
-            "classpath": "airflow_sidecar_bundle.SidecarDagBundle",
-            "kwargs": {"path": link, "refresh_interval": 5},
-        }
-    ]
+    ours, told = "airflow_sidecar_bundle.SidecarDagBundle", {"path": pod.link}
+    configured = [{"name": "dags", "classpath": ours, "kwargs": {**told, "refresh_interval": 5}}]
     setting = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(configured)}
     with running_bundles(airflow, tmp_path / "airflow", setting) as bundles:
         bundles.do("configured")
         bundles.do("initialize")
-        assert releases[3].revision == bundles.do("version")
-        bundles.do("configured", version=releases[2].revision)
+        assert versions[3] == bundles.do("version")
+        bundles.do("configured", version=versions[2])
         bundles.do("initialize")
-        assert files_of(2) == published(Path(bundles.do("path")))
+        assert pod.shows(2, Path(bundles.do("path")))
 
-        assert bundles.do("clean_up", version=releases[2].revision)
-        assert files_of(2) == published(Path(bundles.do("path")))
+        assert bundles.do("clean_up", version=versions[2])
+        assert pod.shows(2, Path(bundles.do("path")))
 
 
 def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
@@ -433,9 +338,7 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         assert files_of(0).items() <= published(path).items()
 
         bundles.do("drop", "run")
-        newest = site.repository.commit(files_of(2), whole=True)
-        site.wait_until_shown(newest)
+        site.wait_until_shown(site.repository.commit(files_of(2), whole=True))
         wait_until(lambda: not path.exists(), "nobody uses it any more", 30)
-        assert "only the versions on the volume are available" in fails(
-            bundles, path=link, version=old
-        )
+        failed = raised(BundleFailed, bundles.initialize, path=link, version=old, wait_seconds=0.5)
+        assert "only the versions on the volume are available" in str(failed)

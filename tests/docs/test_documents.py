@@ -15,24 +15,44 @@ from docs.__main__ import FILES, generated, metrics, shared_metrics
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime import __version__, errors
 from sidecar_runtime.settings import names_of
-from tests.docs.documents import DOCUMENTS, ROOT, first_column, section, without_code
 
-SECTIONS = [
-    "Contract",
-    "Values",
-    "Settings",
-    "Commands",
-    "Probes, metrics, status",
-    "Permissions",
-    "Failures",
-    "Limits",
-    "Behavior",
-]
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")]
+    if not {".venv", "dag_folder", "dist"} & {*path.parts}
+)
+SECTIONS = ["Contract", "Values", "Settings", "Commands", "Probes, metrics, status"]
+SECTIONS += ["Permissions", "Failures", "Limits", "Behavior"]
 # Names that the documents mention as wrong, foreign, or of commands only.
 NO_SETTINGS = {"S3_SYNC_BUCKET", "S3_SYNC_LAYUOT", "S3_SYNC_PORT", "S3_SYNC_SERVICE_HOST"}
 NO_SETTINGS |= {"S3_SYNC_SIGN_KEY"}
 
 each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
+
+
+def without_code(text: str) -> str:
+    """
+    Return a document without its code blocks.
+    """
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def section(path: Path, title: str) -> str:
+    """
+    Return the text below a level-2 heading.
+    """
+    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE)
+    assert match, f"{path} has no section {title}"
+    return match[1]
+
+
+def first_column(text: str) -> list[str]:
+    """
+    Return the names in backticks, one or several, in the first column of tables.
+    """
+    cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
 
 def text_of(*folders: Path) -> str:
@@ -173,17 +193,6 @@ def test_installs_only_packages_pinned_by_hash(path: Path) -> None:
         )
         assert pins
         assert [] == [pin for pin in pins if "--hash=sha256:" not in pin]
-
-
-def test_the_site_finds_broken_links_and_accepts_working_ones(tmp_path: Path) -> None:
-    working = ["page/", "page/#%ED%95%9C%EA%B5%AD", "page", ".", "#Über", "https://example.com/x"]
-    broken = ["nowhere/", "../nowhere.svg", "page/#nowhere", "#nowhere"]
-    (tmp_path / "page").mkdir()
-    (tmp_path / "page/index.html").write_text('<h1 id="한국">')
-    links = "".join(f'<a href="{link}">' for link in working + broken)
-    (tmp_path / "index.html").write_text(f'<h1 id="Über">{links}')
-
-    assert sorted(f"index.html: {link}" for link in broken) == site.broken_links(tmp_path)
 
 
 def test_labels_contain_no_names_except_principal_and_ccache() -> None:

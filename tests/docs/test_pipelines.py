@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docs.documents import ROOT
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
 from tests.support.s3_sync.publishing import (
@@ -28,15 +27,16 @@ from tests.support.s3_sync.publishing import (
     read_release,
     write_files,
 )
+from tests.support.scripts import script
 
-PAGE = (ROOT / "docs/how-to/publish-releases-from-ci.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/how-to/publish-releases-from-ci.md").read_text()
 # The Python of the image: its Airflow finds one DAG in any folder.
-PYTHON = b"""#!/bin/sh
+PYTHON = """
 echo '{"airflow": "3.3.2", "dags": ["sales"], "trouble": "",
 "findings": [], "allowed": []}' >"$2/answer"
 """
 FILES = {"a.py": b"print()\n", "sql/a.sql": b"select 1;\n"}
-DOCKER = f"""#!{sys.executable}
+DOCKER = f"""
 import json, os, sys
 
 arguments, environment, options = sys.argv[1:], dict(json.load(open(os.environ["CONTAINER"]))), []
@@ -99,29 +99,26 @@ def codebuild() -> tuple[str, dict[str, str]]:
     return "\n".join(commands), spec["env"]["variables"]
 
 
+COMMIT = "1" * 40
 # The pipeline, the variables of its CI, and the CI URL that the release should record.
 PIPELINES: dict[str, Any] = {
-    "github": (
-        github,
-        GITHUB,
-        "https://github.example.com/team/dags/actions/runs/7",
-    ),
+    "github": (github, GITHUB, "https://github.example.com/team/dags/actions/runs/7"),
     "gitlab": (
         gitlab,
         {
-            "CI_COMMIT_SHA": "1" * 40,
+            "CI_COMMIT_SHA": COMMIT,
             "CI_COMMIT_REF_NAME": "main",
             "GITLAB_USER_LOGIN": "ada",
             "CI_JOB_URL": "https://gitlab.example.com/7",
-            "CI_COMMIT_TITLE": "Sales by country",
             "AWS_TOKEN": "token",
+            "CI_COMMIT_TITLE": "Sales by country",
         },
         "https://gitlab.example.com/7",
     ),
     "jenkins": (
         jenkins,
         {
-            "GIT_COMMIT": "1" * 40,
+            "GIT_COMMIT": COMMIT,
             "GIT_BRANCH": "main",
             "BUILD_URL": "https://jenkins.example.com/7/",
         },
@@ -130,7 +127,7 @@ PIPELINES: dict[str, Any] = {
     "codebuild": (
         codebuild,
         {
-            "CODEBUILD_RESOLVED_SOURCE_VERSION": "1" * 40,
+            "CODEBUILD_RESOLVED_SOURCE_VERSION": COMMIT,
             "CODEBUILD_WEBHOOK_HEAD_REF": "main",
             "CODEBUILD_INITIATOR": "ada",
             "CODEBUILD_BUILD_URL": "https://codebuild.example.com/7",
@@ -151,19 +148,15 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     bucket: WritableS3, tmp_path: Path, name: str
 ) -> None:
     pipeline, given, url = PIPELINES[name]
-    script, variables = pipeline()
+    commands, variables = pipeline()
     write_files(tmp_path / "dags", FILES)
-    programs = write_files(
-        tmp_path / "bin",
-        {
-            "docker": DOCKER.encode(),
-            "aws": b"#!/bin/sh\nprintf token\n",
-            "git": b"#!/bin/sh\necho 'Sales by country'\n",
-        },
-    )
-    airflow = write_files(tmp_path / "image", {"python": PYTHON})
-    for program in (*programs.iterdir(), *airflow.iterdir()):
-        program.chmod(0o755)
+    programs, airflow = tmp_path / "bin", tmp_path / "image"
+    programs.mkdir()
+    airflow.mkdir()
+    script(programs / "docker", DOCKER, sys.executable)
+    script(programs / "aws", "printf token")
+    script(programs / "git", "echo 'Sales by country'")
+    script(airflow / "python", PYTHON)
     container = tmp_path / "container.json"
     inside = {"PATH": f"{airflow}:/usr/bin:/bin", "HOME": str(tmp_path), **bucket.environment()}
     container.write_text(json.dumps(inside))
@@ -173,7 +166,7 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     environment |= {"AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), **bucket.environment()}
 
     ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        ["bash", "-euo", "pipefail", "-c", commands],
         cwd=tmp_path,
         env=environment | {"PATH": f"{path}:/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
@@ -187,11 +180,7 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     }
     assert FILES == read_release(objects)
     origin = json.loads(objects[f"{PREFIX}current.json"])["origin"]
-    assert ("1" * 40, "main", url) == (
-        origin["commit"],
-        origin["branch"],
-        origin["ci_url"],
-    )
+    assert (COMMIT, "main", url) == (origin["commit"], origin["branch"], origin["ci_url"])
     assert name == "jenkins" or origin["by"] == "ada"
     assert name == "codebuild" or origin["message"] == "Sales by country"
     assert "Checked with Airflow 3.3.2" in ran.stdout

@@ -18,11 +18,11 @@ import yaml
 from botocore.config import Config
 
 from tests.chart import files
-from tests.docs.documents import ROOT
 from tests.support.aws.servers import MotoServer
 from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs/tutorial/from-an-empty-registry.md").read_text()
 BUCKET = "my-airflow-dags"
 CLUSTER = "my-cluster"

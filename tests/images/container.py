@@ -14,8 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support.aws.servers import S3Server
-from tests.support.daemon import Daemon, SidecarProcess
+from tests.support.daemon import SidecarProcess
 
 # The number of UIDs for each user in Debian's default /etc/subuid.
 ROOTLESS_UIDS = 65_536
@@ -176,32 +175,3 @@ class Container(SidecarProcess):
         calm = ("debug", "info")
         loud = [json.dumps(event) for event in self.events if event.get("level") not in calm]
         return loud + self.stray_lines
-
-
-class S3Container(Container):
-    """
-    A container of s3-sync with its target.
-    """
-
-    def __init__(
-        self,
-        image: Image,
-        server: S3Server,
-        bucket: str,
-        target: Path,
-        user: str = "50000:0",
-        settings: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """
-        Describe a container; nothing is started yet.
-
-        Args:
-            image: What to run.
-            server: Where AWS_ENDPOINT_URL points and whose credentials are used.
-            bucket: AWS_BUCKET.
-            target: DEST_PATH.
-            user: The UID and GID.
-            settings: Additional variables.
-        """
-        daemon = Daemon(server, bucket, target, settings=settings)
-        super().__init__(image, {**daemon.environment}, daemon.home, [target], user=user)

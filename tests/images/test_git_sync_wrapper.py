@@ -32,15 +32,6 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def contents(image: Image) -> dict[str, Any]:
-    """
-    The programs and files that a process finds in the image.
-    """
-    found: dict[str, Any] = json.loads(image.run("-c", LIST_CONTENTS, entrypoint="python"))
-    return found
-
-
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[GitSite]:
     """
@@ -72,23 +63,18 @@ def container(
     return started
 
 
-def test_git_is_new_enough_for_the_next_git_sync(contents: dict[str, Any]) -> None:
+def test_contains_a_git_for_the_next_git_sync_and_no_perl(image: Image) -> None:
     """
     The next git-sync runs `git config list`, which git 2.46 introduced.
     """
+    contents = json.loads(image.run("-c", LIST_CONTENTS, entrypoint="python"))
     version = re.search(r"(\d+)\.(\d+)", contents["git"])
 
     assert version is not None
     assert (int(version[1]), int(version[2])) >= (2, 46)
-
-
-def test_contains_git_sync_ssh_and_their_user(contents: dict[str, Any]) -> None:
     assert contents["git-sync"].startswith("v4.")
     assert contents["ssh"].startswith("OpenSSH")
     assert "git-sync:x:65533:0:" in contents["passwd"]
-
-
-def test_perl_is_removed_without_unmet_dependencies(contents: dict[str, Any]) -> None:
     assert [] == contents["perl"]
     assert "" == contents["unmet"]
 
@@ -137,15 +123,9 @@ def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, use
         os.chown(key, int(user.split(":")[0]), 0)
         known_hosts.write_text(ssh.known_hosts)
         url = ssh.url(here.repository.folder)
-        running = container(
-            image,
-            here,
-            user,
-            GITSYNC_REPO=url,
-            GIT_SYNC_REPO=url,
-            GITSYNC_SSH_KEY_FILE=str(key),
-            GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known_hosts),
-        )
+        files = {"SSH_KEY_FILE": str(key), "SSH_KNOWN_HOSTS_FILE": str(known_hosts)}
+        login: dict[str, Any] = {f"GITSYNC_{name}": path for name, path in files.items()}
+        running = container(image, here, user, GITSYNC_REPO=url, GIT_SYNC_REPO=url, **login)
         running._options += [f"--volume={path}:{path}:ro" for path in (key, known_hosts)]
         with running:
             here.wait_until_shown(here.repository.head(), running, 60)

@@ -4,14 +4,14 @@ The image of s3-sync: its botocore, and that it works hardened with a real S3 se
 
 import contextlib
 import json
-import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from tests.images.container import Image, S3Container
+from tests.images.container import Container, Image
 from tests.support.aws.servers import RcloneServer
+from tests.support.daemon import Daemon
 from tests.support.waiting import wait_until
 
 LIST_SERVICES = r"""
@@ -37,18 +37,13 @@ def bucket(rclone: RcloneServer) -> str:
 
 def tree(folder: Path) -> dict[str, str]:
     """
-    Return the published files: relative path → content.
-
-    Files that the daemon removes meanwhile are omitted.
+    Return the published files: relative path → content; those that are removed meanwhile, empty.
     """
+    paths = [path for path in folder.rglob("*") if ".s3-sync" not in path.parts]
     found = {}
-    for here, _, names in os.walk(folder):
-        for name in names:
-            path = Path(here, name)
-            inside = path.relative_to(folder)
-            if inside.parts[0] != ".s3-sync":
-                with contextlib.suppress(FileNotFoundError):
-                    found[str(inside)] = path.read_text()
+    for path in filter(Path.is_file, paths):
+        with contextlib.suppress(FileNotFoundError):
+            found[str(path.relative_to(folder))] = path.read_text()
     return found
 
 
@@ -68,7 +63,8 @@ def test_follows_the_bucket_in_a_hardened_container(
     settings = {"KEY_PATH": "team/dags", "INTERVAL": "0.5"}
     first = {"sales.py": "# team/dags/sales.py\n", "lib/rates.py": "# team/dags/lib/rates.py\n"}
 
-    with S3Container(image, rclone, bucket, target, user, settings) as container:
+    daemon = Daemon(rclone, bucket, target, settings=settings)
+    with Container(image, {**daemon.environment}, daemon.home, [target], user=user) as container:
         container.wait_until_ready()
         assert first == tree(target)
         published = (target / "lib/rates.py").stat()

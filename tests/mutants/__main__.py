@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from itertools import accumulate
 from queue import SimpleQueue
 
 from tests.mutants.copies import Copy
@@ -24,20 +23,6 @@ from tests.mutants.trace import Notes
 SIDE_BY_SIDE = 4
 BASELINE = ROOT / "bench/mutants-0.2.txt"
 ALLOWED_POINTS = 3.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """
-    The result of a fault.
-    """
-
-    fault: Fault
-    killed_by: str
-    """The test that failed, or pytest's exit code; empty for a survivor."""
-    seconds: float
-    left_out: int
-    """How many test files enter the function and did not run, because the time was used up."""
 
 
 class Trial:
@@ -54,30 +39,27 @@ class Trial:
         self.broken: set[str] = set()
         """Tests that also fail without a fault, and are therefore ignored."""
 
-    def try_one(self, fault: Fault) -> Outcome:
+    def try_one(self, fault: Fault) -> str:
         """
         Try a fault in the next free copy, and print a line for the result.
+
+        Returns:
+            The test that failed, or pytest's exit code; empty for a survivor.
         """
-        copy = self._copies.get()
-        began = time.monotonic()
         found = self._notes.tests_of(fault.file, fault.function)
-        spent = 0.0
-        chosen: list[str] = []
-        for test in found:
-            spent += self._notes.seconds[test]
-            if chosen and spent > self._limit_seconds:
-                break
-            chosen.append(test)
+        spent = accumulate(self._notes.seconds[test] for test in found)
+        in_time = sum(seconds <= self._limit_seconds for seconds in spent)
+        chosen = found[: max(1, in_time)]
+        copy = self._copies.get()
         try:
             killed_by = self._meet(fault, copy, chosen) if chosen else ""
         finally:
             self._copies.put(copy)
-        seconds = time.monotonic() - began
-        outcome = Outcome(fault, killed_by, seconds, len(found) - len(chosen))
-        left_out = f" ({outcome.left_out} test files left out)" if outcome.left_out else ""
-        verdict = f"killed by {killed_by}" if killed_by else f"SURVIVED{left_out}"
+        left_out = len(found) - len(chosen)
+        survived = f"SURVIVED ({left_out} test files left out)" if left_out else "SURVIVED"
+        verdict = f"killed by {killed_by}" if killed_by else survived
         print(f"{fault.file}:{fault.number}  {fault.operator}  {verdict}", flush=True)
-        return outcome
+        return killed_by
 
     def _meet(self, fault: Fault, copy: Copy, tests: list[str]) -> str:
         """
@@ -88,9 +70,8 @@ class Trial:
         """
         while True:
             left_out = set(self.broken)
-            copy.plant(fault)
-            failed = copy.run([*tests, *(f"--deselect={name}" for name in left_out)])
-            copy.restore(fault)
+            with copy.planted(fault):
+                failed = copy.run([*tests, *(f"--deselect={name}" for name in left_out)])
             if not failed or not copy.run([failed] if "::" in failed else tests):
                 return failed
             if "::" not in failed or failed in left_out:
@@ -98,32 +79,26 @@ class Trial:
             self.broken.add(failed)
 
 
-def describe(outcomes: list[Outcome]) -> str:
+def describe(faults: list[Fault], killers: list[str]) -> str:
     """
     Return the report: the survivors, and last the share that was killed.
     """
-    survivors = [one.fault for one in outcomes if not one.killed_by]
-    lines = [
+    survivors = [
         f"\n{fault.file}:{fault.number} in {fault.function or 'the module'}\n"
         f"  {fault.operator}: {fault.line}\n  -> {fault.new}"
-        for fault in survivors
+        for fault, killer in zip(faults, killers, strict=True)
+        if not killer
     ]
-    killed = len(outcomes) - len(survivors)
-    share = 100 * killed / len(outcomes)
-    return "\n".join([*lines, f"\n{killed} of {len(outcomes)} killed: {share:.1f} %"])
+    killed = len(faults) - len(survivors)
+    share = 100 * killed / len(faults)
+    return "\n".join([*survivors, f"\n{killed} of {len(faults)} killed: {share:.1f} %"])
 
 
 def share_of(report: str) -> float:
     """
     Return the share at the end of a report, in percent.
-
-    Raises:
-        ValueError: There is none.
     """
-    found = re.findall(r"killed: ([\d.]+) %", report)
-    if not found:
-        raise ValueError("the report names no share")
-    return float(found[-1])
+    return float(re.findall(r"killed: ([\d.]+) %", report)[-1])
 
 
 def main() -> int:
@@ -158,7 +133,7 @@ def main() -> int:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)
         trial = Trial(copies, copies[0].trace(), 60 * options.minutes)
-        report = describe(list(pool.map(trial.try_one, faults)))
+        report = describe(faults, list(pool.map(trial.try_one, faults)))
     for name in sorted(trial.broken):
         print(f"\nalso fails without a fault: {name}")
     print(report)

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +30,7 @@ RUN_TIMEOUT_SECONDS = 3600
 MEMORY_LIMIT_BYTES = 4 << 30
 TRACED = "import tests.mutants.trace; tests.mutants.trace.start()"
 # Not tests of the code that faults are planted in, or they need more than this machine.
-IGNORED = ("tests/images", "tests/cluster", "tests/bench", "tests/demo", "tests/soak")
+IGNORED = ("tests/images", "tests/cluster", "tests/demo", "tests/soak")
 
 
 class Copy:
@@ -80,17 +81,15 @@ class Copy:
             elif not here.exists():
                 here.symlink_to(script)
 
-    def plant(self, fault: Fault) -> None:
+    @contextmanager
+    def planted(self, fault: Fault) -> Iterator[None]:
         """
-        Write the fault into this copy.
+        A context in which this copy has the fault.
         """
-        self._write(fault.file, fault.apply((ROOT / fault.file).read_bytes()))
-
-    def restore(self, fault: Fault) -> None:
-        """
-        Restore the original file.
-        """
-        self._write(fault.file, (ROOT / fault.file).read_bytes())
+        original = (ROOT / fault.file).read_bytes()
+        self._write(fault.file, fault.apply(original))
+        yield
+        self._write(fault.file, original)
 
     def _write(self, file: str, content: bytes) -> None:
         path = self.root / file

@@ -11,7 +11,9 @@ import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,6 @@ class Fault:
     end: int
     new: str
 
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        """
-        A key that does not change while the text of the line stays the same, even if it moves.
-        """
-        return self.file, self.function, self.operator, self.line
-
     def apply(self, source: bytes) -> bytes:
         """
         Return the source with the fault.
@@ -89,10 +84,16 @@ def find_faults(file: str) -> list[Fault]:
     """
     Return every fault that the operators find in a file.
     """
-    source = (ROOT / file).read_bytes()
-    finder = _Finder(file, source)
-    finder.visit(ast.parse(source))
-    return finder.faults
+    source = _Source((ROOT / file).read_bytes())
+    lines = source.content.splitlines()
+    return [
+        Fault(
+            *(file, function, operator, lines[node.lineno - 1].decode().strip()),
+            *(node.lineno, source.start(node), source.end(node), new),
+        )
+        for function, operator, node, new in _walk(source, ast.parse(source.content))
+        if new != source.text(node)
+    ]
 
 
 def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
@@ -106,6 +107,9 @@ def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
     def rank(*parts: object) -> str:
         return hashlib.sha256(repr((seed, *parts)).encode()).hexdigest()
 
+    def rank_of(fault: Fault) -> str:
+        return rank((fault.file, fault.function, fault.operator, fault.line), fault.new)
+
     by_line: dict[tuple[str, int], list[Fault]] = {}
     for fault in faults:
         by_line.setdefault((fault.file, fault.number), []).append(fault)
@@ -115,7 +119,7 @@ def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
     )
     chosen = []
     for same in lines:
-        ranked = sorted(same, key=lambda fault: rank(fault.key, fault.new))
+        ranked = sorted(same, key=rank_of)
         chosen += [fault for fault in ranked if is_python(fault)][:1]
         if len(chosen) >= count:
             break
@@ -133,144 +137,102 @@ def is_python(fault: Fault) -> bool:
     return True
 
 
-class _Finder(ast.NodeVisitor):
+class _Source:
     """
-    Collects the faults of one file.
+    The source of a file, by the positions of its syntax.
     """
 
-    def __init__(self, file: str, source: bytes) -> None:
-        self.faults: list[Fault] = []
-        self._file = file
-        self._source = source
-        self._lines = source.splitlines(keepends=True)
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line))
-        self._names: list[str] = []
-        self._returns: list[ast.expr | None] = []
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._starts = [0, *accumulate(map(len, content.splitlines(keepends=True)))]
 
-    def _span(self, node: Any) -> tuple[int, int]:
-        start = self._starts[node.lineno - 1] + node.col_offset
-        return start, self._starts[node.end_lineno - 1] + node.end_col_offset
+    def start(self, node: Any) -> int:
+        return int(self._starts[node.lineno - 1] + node.col_offset)
 
-    def _text(self, node: Any) -> str:
-        start, end = self._span(node)
-        return self._source[start:end].decode()
+    def end(self, node: Any) -> int:
+        return int(self._starts[node.end_lineno - 1] + node.end_col_offset)
 
-    def _add(self, operator: str, node: Any, new: str) -> None:
-        line = self._lines[node.lineno - 1].decode().strip()
-        function = ".".join(self._names)
-        self.faults.append(
-            Fault(self._file, function, operator, line, node.lineno, *self._span(node), new)
-        )
+    def text(self, node: ast.AST) -> str:
+        return self.content[self.start(node) : self.end(node)].decode()
 
-    def _add_between(self, name: str, node: Any, left: Any, right: Any, old: str, new: str) -> None:
+    def swapped(self, node: ast.AST, operands: list[ast.expr], old: str, new: str) -> str:
         """
-        Add a fault that replaces an operator between two operands.
+        Return the text of a node with another operator between its first two operands.
         """
-        start, end = self._span(node)
-        gap_start, gap_end = self._span(left)[1], self._span(right)[0]
-        gap = self._source[gap_start:gap_end].decode()
+        start, end = self.end(operands[0]), self.start(operands[1])
         word = r"\b{}\b" if old[0].isalpha() else "{}"
-        changed = re.sub(word.format(r"\s+".join(old.split())), new, gap, count=1)
-        if changed == gap:
+        between = self.content[start:end].decode()
+        between = re.sub(word.format(r"\s+".join(old.split())), new, between, count=1)
+        before, after = self.content[self.start(node) : start], self.content[end : self.end(node)]
+        return before.decode() + between + after.decode()
+
+
+def _walk(
+    source: _Source, node: ast.AST, function: str = "", returns: ast.expr | None = None
+) -> Iterator[tuple[str, str, Any, str]]:
+    """
+    Yield for each fault in a node and below: function, operator, replaced node, its new text.
+    """
+    for operator, replaced, new in _faults_at(source, node, returns):
+        yield function, operator, replaced, new
+    children: Iterable[ast.AST | None] = ast.iter_child_nodes(node)
+    match node:
+        case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
+            for default in filter(None, [*args.defaults, *args.kw_defaults]):
+                yield from _walk(source, default, function, returns)
+            children, function = node.body, f"{function}.{node.name}".lstrip(".")
+            returns = node.returns
+        case ast.ClassDef():
+            children, function = node.body, f"{function}.{node.name}".lstrip(".")
+        case ast.Assert() | ast.JoinedStr():
             return
-        before = self._source[start:gap_start].decode()
-        self._add(name, node, before + changed + self._source[gap_end:end].decode())
-
-    def _visit_all(self, *nodes: ast.AST | list[Any] | None) -> None:
-        for node in nodes:
-            for each in node if isinstance(node, list) else [node]:
-                if each is not None:
-                    self.visit(each)
-
-    def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._visit_all(node.args.defaults, node.args.kw_defaults)
-        self._names.append(node.name)
-        self._returns.append(node.returns)
-        self._visit_all(node.body)
-        self._returns.pop()
-        self._names.pop()
-
-    visit_FunctionDef = visit_AsyncFunctionDef = _visit_function
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._names.append(node.name)
-        self._visit_all(node.body)
-        self._names.pop()
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        if not self._text(node.targets[0]).startswith("__"):
-            self._visit_all(node.value)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self._visit_all(node.value)
-
-    def visit_Assert(self, node: ast.Assert) -> None:
-        pass
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        pass
-
-    def visit_Call(self, node: ast.Call) -> None:
-        if not _LOGS.match(self._text(node.func)):
-            self.generic_visit(node)
-
-    def visit_Expr(self, node: ast.Expr) -> None:
-        call = node.value.value if isinstance(node.value, ast.Await) else node.value
-        if isinstance(call, ast.Call) and not self._text(call).startswith(("log.d", "_log.d")):
-            self._add("drop call", node, "pass")
-        self.visit(node.value)
-
-    def visit_Raise(self, node: ast.Raise) -> None:
-        self._add("drop raise", node, "pass")
-        self.generic_visit(node)
-
-    def visit_Return(self, node: ast.Return) -> None:
-        if node.value is None:
+        case ast.Assign() if source.text(node.targets[0]).startswith("__"):
             return
-        of = self._returns[-1]
-        kind = self._text(of).partition("[")[0] if of is not None else ""
-        old = self._text(node.value)
-        new = f"not ({old})" if kind == "bool" else _EMPTY.get(kind, "None")
-        if new != old:
-            self._add("empty return", node, f"return {new}")
-        self.visit(node.value)
-
-    def _visit_test(self, node: ast.If | ast.While | ast.IfExp) -> None:
-        if self._text(node.test) == "TYPE_CHECKING":
+        case ast.Call() if _LOGS.match(source.text(node.func)):
             return
-        self._negate(node.test)
-        self.generic_visit(node)
+        case ast.Assign() | ast.AnnAssign():
+            children = [node.value]
+    for child in filter(None, children):
+        yield from _walk(source, child, function, returns)
 
-    visit_If = visit_While = visit_IfExp = _visit_test
 
-    def visit_comprehension(self, node: ast.comprehension) -> None:
-        for test in node.ifs:
-            self._negate(test)
-        self.generic_visit(node)
-
-    def _negate(self, test: ast.expr) -> None:
+def _faults_at(
+    source: _Source, node: ast.AST, returns: ast.expr | None
+) -> Iterator[tuple[str, ast.AST, str]]:
+    """
+    Yield operator, replaced node and new text of the faults of one node.
+    """
+    tests: list[ast.expr] = []
+    match node:
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
+            tests = [test] if source.text(test) != "TYPE_CHECKING" else []
+        case ast.comprehension(ifs=ifs):
+            tests = ifs
+        case ast.Compare(left=left, comparators=[right, *_]):
+            operator = _SWAPPED[type(node.ops[0])]
+            yield "compare", node, source.swapped(node, [left, right], *operator)
+        case ast.BoolOp(op=op, values=values):
+            words = ("and", "or") if isinstance(op, ast.And) else ("or", "and")
+            yield "and/or", node, source.swapped(node, values, *words)
+        case ast.Constant(value=bool() as value):
+            yield "constant", node, str(not value)
+        case ast.Constant(value=(int() | float()) as value):
+            # Adding 1 to a large number rarely makes a relevant difference.
+            yield "constant", node, repr(value + 1 if value < 10 else value * 2)
+        case (
+            ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call))
+        ):
+            if not source.text(call).startswith(("log.d", "_log.d")):
+                yield "drop call", node, "pass"
+        case ast.Raise():
+            yield "drop raise", node, "pass"
+        case ast.Return(value=ast.expr() as value):
+            kind = source.text(returns).partition("[")[0] if returns else ""
+            empty = f"not ({source.text(value)})" if kind == "bool" else _EMPTY.get(kind, "None")
+            yield "empty return", node, f"return {empty}"
+    for test in tests:
         # Remove an inner `not`; leave constants to their own operator.
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            self._add("negate", test, self._text(test.operand))
+            yield "negate", test, source.text(test.operand)
         elif not isinstance(test, ast.Constant):
-            self._add("negate", test, f"(not ({self._text(test)}))")
-
-    def visit_Compare(self, node: ast.Compare) -> None:
-        old, new = _SWAPPED[type(node.ops[0])]
-        self._add_between("compare", node, node.left, node.comparators[0], old, new)
-        self.generic_visit(node)
-
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        old, new = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
-        self._add_between("and/or", node, node.values[0], node.values[1], old, new)
-        self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        value = node.value
-        if isinstance(value, bool):
-            self._add("constant", node, str(not value))
-        elif isinstance(value, int | float):
-            # Adding 1 to a large number rarely makes a relevant difference.
-            self._add("constant", node, repr(value + 1 if value < 10 else value * 2))
+            yield "negate", test, f"(not ({source.text(test)}))"

@@ -2,8 +2,6 @@
 Fixtures for the tests of the runtime.
 """
 
-from tests.runtime.gate.door import knock
-from tests.runtime.recording import clock, fence, log, revoked
-from tests.runtime.volume.snapshot_store import shelf
+from tests.runtime.recording import clock, fence, log
 
-__all__ = ["clock", "fence", "knock", "log", "revoked", "shelf"]
+__all__ = ["clock", "fence", "log"]

@@ -10,13 +10,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.http.status import About
 from sidecar_runtime.settings import CommonSettings, load
 from tests.support.machine.clocks import Clock
 
@@ -26,6 +27,14 @@ Step = Outcome | BaseException | Callable[[Fence], Outcome]
 CHANGED = Outcome("changed", "r1", {"files_published": 1})
 UNCHANGED = Outcome("unchanged", "r1")
 WAITING = Outcome("waiting")
+ABOUT = About(
+    "box-sync",
+    "1.2.3",
+    "box://source",
+    "/target",
+    pod={"name": "box-0", "namespace": "airflow", "node": ""},
+    settings={"INTERVAL": "5s"},
+)
 
 
 class Log:
@@ -95,18 +104,24 @@ class Script:
         rests: Whether a cycle after the last step only waits for its revocation.
     """
 
-    def __init__(self, *steps: Step) -> None:
+    def __init__(
+        self,
+        *steps: Step,
+        ready: Readiness = Readiness(True, "r1", 1_700_000_000.0),  # noqa: B008 - immutable
+        details: dict[str, object] | None = None,
+    ) -> None:
         self._steps = list(steps)
-        self.cycles = 0
+        self._ready = ready
+        self._details = details or {}
+        self.cycles = self.sessions = 0
         self.rests = False
-        self.sessions: list[ScriptSession] = []
 
-    def begin(self) -> "ScriptSession":
-        """Return another session; all sessions follow the same script."""
-        self.sessions.append(ScriptSession(self))
-        return self.sessions[-1]
+    def begin(self) -> Self:
+        """Begin a session; all sessions follow the same script."""
+        self.sessions += 1
+        return self
 
-    def step(self, fence: Fence) -> Outcome:
+    def cycle(self, fence: Fence) -> Outcome:
         """Run the next step."""
         if not self._steps:
             revoked = threading.Event()
@@ -123,29 +138,13 @@ class Script:
         return step(fence) if callable(step) else step
 
     def readiness(self) -> Readiness:
-        """Return that it is ready, published one second after the epoch."""
-        return Readiness(True, "r1", 1.0)
+        return self._ready
 
     def details(self) -> dict[str, object]:
-        """Return no facts."""
-        return {}
+        return self._details
 
 
-class ScriptSession:
-    """The session of a script."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self.is_closed = False
-
-    def cycle(self, fence: Fence) -> Outcome:
-        """Run the next step of the script."""
-        assert not self.is_closed
-        return self._script.step(fence)
-
-    def close(self) -> None:
-        """Record that it was closed."""
-        self.is_closed = True
+READY = Script()
 
 
 def settings_of(**environment: str) -> CommonSettings:

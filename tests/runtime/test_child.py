@@ -1,5 +1,5 @@
 """
-Child processes.
+Child processes, and the fence that ends them and guards every publish.
 """
 
 import os
@@ -16,75 +16,49 @@ from sidecar_runtime.child import Command, DeadlinePassed, Kept, Lines
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.waiting import wait_until
 
-FOREVER = "import time; print('started', flush=True); time.sleep(600)"
-FAMILY = (
-    "import os, time\n"
-    "if os.fork():\n    print(os.getpid(), flush=True)\n"
-    "else:\n    print(os.getpid(), flush=True)\n"
-    "time.sleep(600)\n"
-)
+# It forks; both processes print their ids, and sleep.
+FAMILY = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(600)"
 
 
-class Listener:
-    """Collects the output of a program, and can end it through `watch`."""
-
-    def __init__(self) -> None:
-        self.fence = Fence()
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self.stop: Exception | None = None
-
-    def run(self, program: str, deadline_seconds: float = 60.0) -> int:
-        command = Command([sys.executable, "-c", program], {}, "/")
-        # Lines are appended to the lists of now: a test may replace them.
-        out, err = Lines(self.out.append), Lines(self.err.append)
-        return child.run(command, self.fence, deadline_seconds, out, err, self.watch)
-
-    def watch(self) -> None:
-        if self.stop and self.out:
-            raise self.stop
-
-    def end_all_as_it_is(self) -> None:
-        wait_until(lambda: all(not Path(f"/proc/{pid}").exists() for pid in self.out), "gone")
+def run(program: str, fence: Fence, seconds: float = 60.0) -> tuple[int, list[str], list[str]]:
+    """Run a Python program; return its exit code, and the lines of both outputs."""
+    out: list[str] = []
+    err: list[str] = []
+    command = Command([sys.executable, "-c", program], {}, "/")
+    try:
+        code = child.run(command, fence, seconds, Lines(out.append), Lines(err.append))
+    finally:
+        pids = [Path(f"/proc/{line}") for line in out if line.isdigit()]
+        wait_until(lambda: not any(pid.exists() for pid in pids), "they are gone")
+    return code, out, err
 
 
-@pytest.fixture
-def one() -> Listener:
-    return Listener()
+def test_run_passes_on_output_lines_and_the_exit_code(fence: Fence) -> None:
+    program = "import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)"
+
+    assert (7, ["a", "b"], ["c"]) == run(program, fence)
 
 
-def test_run_passes_on_output_lines_and_the_exit_code(one: Listener) -> None:
-    code = one.run("import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)")
-
-    assert (7, ["a", "b"], ["c"]) == (code, one.out, one.err)
-
-
-def test_the_deadline_kills_the_whole_process_group(one: Listener) -> None:
+def test_the_deadline_kills_the_whole_process_group(fence: Fence) -> None:
     with pytest.raises(DeadlinePassed):
-        one.run(FAMILY, deadline_seconds=1.5)
-
-    assert 2 == len(one.out)
-    one.end_all_as_it_is()
+        run(FAMILY, fence, 1.5)
 
 
-def test_revoking_the_fence_kills_the_process(one: Listener) -> None:
-    thread = threading.Thread(
-        target=lambda: (wait_until(lambda: one.out, "it started"), one.fence.revoke())
+def test_revoking_the_fence_kills_the_process_and_allows_no_other(
+    fence: Fence, tmp_path: Path
+) -> None:
+    program = f"open({str(tmp_path / 'made')!r}, 'w'); {FAMILY}"
+    revoking = threading.Thread(
+        target=lambda: (wait_until(lambda: os.listdir(tmp_path), "it started"), fence.revoke())
     )
-    thread.start()
+    revoking.start()
 
     with pytest.raises(CycleAbandoned):
-        one.run(FOREVER)
-    thread.join()
-
-    assert ["started"] == one.out
-
-
-def test_starts_no_process_under_a_revoked_fence(one: Listener, tmp_path: Path) -> None:
-    one.fence.revoke()
-
+        run(program, fence)
+    revoking.join()
+    os.unlink(tmp_path / "made")
     with pytest.raises(CycleAbandoned):
-        one.run(f"open({str(tmp_path / 'made')!r}, 'w')")
+        run(program, fence)
 
     assert [] == os.listdir(tmp_path)
 
@@ -108,15 +82,6 @@ def ask(script: str, given: bytes = b"", *, is_head: bool = False) -> tuple[byte
         ("exec <&- >&- 2>&-; sleep 0.3; exit 4", (b"", 4)),
         ("sleep 600 & exit 5", (b"", 5)),
     ],
-    ids=[
-        "reads it all",
-        "says it twice",
-        "reads nothing",
-        "reads some",
-        "writes as it reads",
-        "hears and says nothing",
-        "leaves one",
-    ],
 )
 def test_returns_output_and_exit_code_when_the_program_ends(
     script: str, answer: tuple[bytes, int]
@@ -131,50 +96,31 @@ def test_keeps_the_chosen_end_of_a_long_output(is_head: bool, kept: bytes) -> No
     assert (kept * child.KEPT_BYTES, 0) == ask("cat", given, is_head=is_head)
 
 
-# --- process 1, as in a container without an init: it inherits the orphans of its children
-
-# Each child runs in its own session, so its orphan is killed with its process group.
+# Process 1, as in a container without an init, inherits the orphans of its children.
 PROGRAM = """
 import os, sys
 from contextlib import suppress
 from sidecar_runtime import child
 from sidecar_runtime.fence import Fence
 
-ORPHAN = ["/bin/sh", "-c", "sleep 600 & exec true"]
-SLOW = ["/bin/sh", "-c", "sleep 600 & exec sleep 600"]
-
-def ask(argv, seconds):
-    child.run(child.Command(argv, os.environ, "/"), Fence(), seconds, lambda _: None)
-
-def run():
-    ask(ORPHAN, 60)
-
-def run_in_vain():
-    with suppress(child.DeadlinePassed):
-        ask(SLOW, 0.3)
-
 assert 1 == os.getpid()
-for _ in range(3):
-    {run}()
-left = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
-sys.exit(f"left: {{[open(f'/proc/{{name}}/stat').read() for name in left]}}" if left else 0)
+for script in ["sleep 600 & exec true", "sleep 600 & exec sleep 600"] * 2:
+    command = child.Command(["/bin/sh", "-c", script], os.environ, "/")
+    with suppress(child.DeadlinePassed):
+        child.run(command, Fence(), 0.5, lambda _: None)
+sys.exit(str([name for name in os.listdir("/proc") if name.isdigit() and name != "1"]))
 """
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
-def _can_be_one() -> bool:
-    if os.getuid() != 0 or shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
-
-
-@pytest.mark.parametrize("run", ["run", "run_in_vain"])
-def test_an_orphan_of_a_child_is_killed_and_reaped(run: str) -> None:
-    if not _can_be_one():
+def test_an_orphan_of_a_child_is_killed_and_reaped() -> None:
+    """Each child runs in its own session, so its orphan is killed with its process group."""
+    can = shutil.which("unshare") and os.getuid() == 0
+    if not can or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
         pytest.skip("a process namespace needs root, and a kernel or container that lets it")
 
     done = subprocess.run(
-        [*NAMESPACE, sys.executable, "-c", PROGRAM.format(run=run)],
+        [*NAMESPACE, sys.executable, "-c", PROGRAM],
         cwd=Path(__file__).parents[2],
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -182,4 +128,33 @@ def test_an_orphan_of_a_child_is_killed_and_reaped(run: str) -> None:
         timeout=60,
     )
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert "[]\n" == done.stderr
+
+
+# --- the fence
+
+
+def test_revoke_waits_for_a_publish_in_progress_and_allows_no_other() -> None:
+    patient = Fence(in_flight_seconds=30.0)
+    revoking = threading.Thread(target=patient.revoke)
+    with patient:
+        revoking.start()
+        wait_until(lambda: patient.is_revoked, "the fence is revoked")
+        assert revoking.is_alive()
+    revoking.join(10)
+
+    assert not revoking.is_alive()
+    with pytest.raises(CycleAbandoned), patient:
+        pytest.fail("published after the end")
+
+
+def test_revoke_does_not_wait_indefinitely_for_a_stuck_publish(fence: Fence) -> None:
+    with fence:
+        fence.revoke()
+
+
+def test_revoke_ends_a_wait(fence: Fence) -> None:
+    threading.Timer(0.1, fence.revoke).start()
+
+    with pytest.raises(CycleAbandoned):
+        fence.wait(3_600)

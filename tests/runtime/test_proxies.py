@@ -30,72 +30,51 @@ def test_the_proxy_depends_on_the_scheme_and_on_exceptions(
     assert proxy == proxies.proxy_for(scheme, "s3.example", 443, environ)
 
 
-COVERED = [
-    ("*", "a.example", 443),
-    ("example.com", "example.com", 443),
-    ("example.com", "git.example.com", 443),
-    (".example.com", "git.example.com", 443),
-    (".example.com", "example.com", 443),
-    ("*.example.com", "git.example.com", 443),
-    ("*.svc", "minio.team.svc", 9000),
-    ("minio", "minio", 9000),
-    ("MINIO.Svc", "minio.svc.", 9000),
-    ("minio.svc.", "minio.svc", 9000),
-    ("my_store", "my_store", 80),
-    ("other , minio.svc", "minio.svc", 9000),
-    ("other minio.svc", "minio.svc", 9000),
-    ("minio:9000", "minio", 9000),
-    (".svc:9000", "minio.svc", 9000),
-    ("10.1.2.3", "10.1.2.3", 80),
-    ("10.1.2.3:80", "10.1.2.3", 80),
-    ("10.0.0.0/8", "10.1.2.3", 80),
-    ("10.1.2.3/8", "10.9.9.9", 80),
-    ("::1", "::1", 80),
-    ("[::1]", "::1", 80),
-    ("[::1]:80", "::1", 80),
-    ("0:0:0:0:0:0:0:1", "::1", 80),
-    ("fd00::/8", "fd00:ec2::254", 80),
-]
-BESIDE = [
-    ("", "a.example", 443),
-    ("ample.com", "example.com", 443),
-    ("git.example.com", "example.com", 443),
-    ("minio:9001", "minio", 9000),
-    ("10.1.2.3:81", "10.1.2.3", 80),
-    ("10.0.0.0/8", "11.1.2.3", 80),
-    ("10.0.0.0/8", "a10.example", 80),
-    ("10.0.0.0/8", "::1", 80),
-    ("example", "10.1.2.3", 80),
-    ("other,,", "a.example", 443),
+# The entry, the hosts that it covers, and those that it does not.
+EXCEPTIONS = [
+    ("*", "a.example:443", ""),
+    ("", "", "a.example:443"),
+    ("example.com", "example.com:443 git.example.com:443", ""),
+    (".example.com", "git.example.com:443 example.com:443", ""),
+    ("*.example.com", "git.example.com:443", ""),
+    ("*.svc", "minio.team.svc:9000", ""),
+    ("minio", "minio:9000", ""),
+    ("MINIO.Svc", "minio.svc.:9000", ""),
+    ("minio.svc.", "minio.svc:9000", ""),
+    ("my_store", "my_store:80", ""),
+    ("other , minio.svc", "minio.svc:9000", ""),
+    ("other minio.svc", "minio.svc:9000", ""),
+    ("minio:9000", "minio:9000", "minio:9001"),
+    (".svc:9000", "minio.svc:9000", ""),
+    ("10.1.2.3", "10.1.2.3:80", ""),
+    ("10.1.2.3:80", "10.1.2.3:80", "10.1.2.3:81"),
+    ("10.0.0.0/8", "10.1.2.3:80", "11.1.2.3:80 a10.example:80 ::1:80"),
+    ("10.1.2.3/8", "10.9.9.9:80", ""),
+    ("::1", "::1:80", ""),
+    ("[::1]", "::1:80", ""),
+    ("[::1]:80", "::1:80", ""),
+    ("0:0:0:0:0:0:0:1", "::1:80", ""),
+    ("fd00::/8", "fd00:ec2::254:80", ""),
+    ("ample.com", "", "example.com:443"),
+    ("git.example.com", "", "example.com:443"),
+    ("example", "", "10.1.2.3:80"),
+    ("other,,", "", "a.example:443"),
 ]
 # Not one client reads these in the same way, and few of them say so.
 WRONG = [
-    "http://minio:9000",
-    "https://minio.svc/",
-    "minio/",
-    "10.0.0.0/33",
-    "10.0.0.0/",
-    "10.*",
-    "10.0.0.300",
-    "10.1",
-    "s3.*.example",
-    "*svc",
-    "minio:http",
-    "minio:",
-    "user@minio",
-    "**",
-    ".",
+    *("http://minio:9000", "https://minio.svc/", "minio/", "minio:http", "minio:", "user@minio"),
+    *("10.0.0.0/33", "10.0.0.0/", "10.*", "10.0.0.300", "10.1", "s3.*.example", "*svc", "**", "."),
 ]
 
 
-@pytest.mark.parametrize(
-    ("excepted", "host", "port", "is_covered"),
-    [(*case, True) for case in COVERED] + [(*case, False) for case in BESIDE],
-)
-def test_the_meaning_of_an_exception(excepted: str, host: str, port: int, is_covered: bool) -> None:
+@pytest.mark.parametrize(("excepted", "covered", "beside"), EXCEPTIONS)
+def test_the_meaning_of_an_exception(excepted: str, covered: str, beside: str) -> None:
     environ = {"NO_PROXY": excepted}
 
-    assert is_covered == proxies.is_excepted(host, port, environ)
+    for hosts, is_covered in ((covered, True), (beside, False)):
+        for address in hosts.split():
+            host, _, port = address.rpartition(":")
+            assert is_covered == proxies.is_excepted(host, int(port), environ), address
     assert {} == proxies.ignored(environ)
 
 

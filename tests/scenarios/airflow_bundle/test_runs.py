@@ -9,18 +9,35 @@ from random import Random
 
 import pytest
 
+from demo.airflow.components import Components
 from tests.conftest import Counts
-from tests.scenarios.airflow_bundle.live import Live, open_live
 from tests.support.airflow.asking import STORE
-from tests.support.airflow.databases import Postgres, skip_without_postgres
+from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.airflow.installed import ROOT, Airflow
-from tests.support.airflow.runs import TASKS, Notes
+from tests.support.airflow.runs import TASKS, Notes, Runs
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.git.git_sync import git_site, skip_without_git_sync
 from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(7_200)
+CELERY = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")
+# Admin rights, fast detection of dead workers, Celery on the database.
+SETTINGS = """
+CORE__AUTH_MANAGER airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager
+CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS True
+CORE__PARALLELISM 8
+CORE__DEFAULT_TASK_RETRY_DELAY 0
+SCHEDULER__SCHEDULER_HEARTBEAT_SEC 1
+SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD 15
+SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL 5
+SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC 1
+SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT 15
+SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL 2
+CELERY__WORKER_CONCURRENCY 2
+CELERY__WORKER_ENABLE_REMOTE_CONTROL False
+CELERY__OPERATION_TIMEOUT 60
+"""
 # For tasks whose worker is killed.
 RETRIES = {"default_args": "{'retries': 3}"}
 
@@ -94,6 +111,35 @@ class Commits:
         self.follow()
 
 
+class Live(Runs):
+    """A live Airflow 3 that reads the volume of a real sidecar; `start` starts its processes."""
+
+    def __init__(self, components: Components, database: Database, notes: Notes) -> None:
+        super().__init__(components.endpoint, database, notes)
+        self.components = components
+
+    @classmethod
+    def make(
+        cls, database: Database, home: Path, link: Path, notes: Notes, executor: str
+    ) -> "Live":
+        settings = dict(line.split() for line in SETTINGS.strip().splitlines()) | {
+            "CORE__EXECUTOR": executor,
+            "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
+            "CELERY__BROKER_URL": f"sqla+{database.url}",
+            "CELERY__RESULT_BACKEND": f"db+{database.url}",
+        }
+        told = {f"AIRFLOW__{name}": value for name, value in settings.items()}
+        more = [CELERY] if executor == "CeleryExecutor" else []
+        airflow = Airflow.install_or_skip("3")
+        components = Components(airflow, database.url, home / "airflow", link, told, more)
+        return cls(components, database, notes)
+
+    @property
+    def worker(self) -> str:
+        """The process that runs the tasks."""
+        return CELERY[0] if CELERY[0] in self.components.processes else "scheduler"
+
+
 @dataclass
 class World:
     """A source of versions with its sidecar, and an Airflow."""
@@ -150,12 +196,13 @@ def world(
         notes = stack.enter_context(Notes())
         versions = source(home, stack)
         database = airflow.new_postgres(server, home)
-        live = open_live(airflow, database, home, versions.link, notes, executor)
+        live = Live.make(database, home, versions.link, notes, executor)
         stack.enter_context(live.components)
         world = World(versions, live, home, most_runs)
         first = versions.publish(notes.files_of("start"))
         versions.follow()
-        live.start()
+        live.components.start()
+        live.components.wait_until_answers()
         live.wait_for_version(first)
         live.unpause()
         yield world

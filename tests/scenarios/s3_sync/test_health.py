@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.runtime.test_metrics import COMMON as SHARED_METRICS
+from tests.runtime.test_status import COMMON as SHARED_METRICS
 from tests.support.s3_sync.scripted import FILES, Running, running
 
 HOSTILE = "<script>alert(1)</script>&\"'"

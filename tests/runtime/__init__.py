@@ -1,1 +1,0 @@
-"""The shared runtime: one or more test files for each module."""

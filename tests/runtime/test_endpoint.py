@@ -1,0 +1,265 @@
+"""
+The HTTP server of a sidecar: its answers, clients that behave badly, requests for revisions.
+"""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.asking import FAILED_SECONDS, MOST, NAME, Answers, Asked, AskMetrics
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.health import Health, Outcome
+from sidecar_runtime.http import listener as http_listener
+from sidecar_runtime.http.endpoint import Endpoint
+from sidecar_runtime.http.listener import CONNECTIONS, Answer, Listener, listen
+from sidecar_runtime.metrics import Metrics
+from tests.runtime.recording import ABOUT, READY, Log
+from tests.support.airflow.asking import ask as ask_socket
+from tests.support.daemon import ask
+from tests.support.machine.clocks import Clock
+
+LOOPBACK = "127.0.0.1"
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health(Clock())
+
+
+@pytest.fixture
+def endpoint(health: Health) -> Endpoint:
+    return Endpoint(ABOUT, health, READY, Metrics("box-sync", "1.2.3", "abc"))
+
+
+# --- answers
+
+
+def test_text_that_is_not_unicode_is_escaped_in_every_answer(endpoint: Endpoint) -> None:
+    """File names that are not UTF-8 have lone surrogates, which strict readers of JSON refuse."""
+    name = "caf\udce9"
+    endpoint.health.record(Outcome("error", "", {name: 1}, SidecarError("no", name, name)), 0)
+    endpoint.metrics.failures(name).inc()
+
+    for path in ("/readyz", "/status", "/", "/metrics"):
+        text = endpoint.answer(path).body.decode()
+        if path in ("/readyz", "/status"):
+            text = json.dumps(json.loads(text), ensure_ascii=False).replace("\\\\", "\\")
+        assert text.encode()
+        assert r"caf\udce9" in text.replace("\\\\", "\\"), path
+
+
+# --- the server
+
+
+BIG = os.urandom(1 << 20) * 20
+"""More than the kernel buffers for a client that does not read."""
+
+
+class Server:
+    """A listener with a small and a big answer."""
+
+    def __init__(self) -> None:
+        listening = listen((LOOPBACK, 0), "HTTP_BIND")
+        self.listener = Listener(
+            listening, lambda path: Answer(HTTPStatus.OK, BIG if path == "/big" else b"{}")
+        )
+        self.address: tuple[str, int] = listening.getsockname()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=10)
+
+    def status(self, path: str = "/") -> int:
+        return ask(self.address, path).status
+
+
+@pytest.fixture
+def server(log: Log) -> Iterator[Server]:
+    server = Server()
+    server.listener.start()
+    yield server
+    server.listener.close()
+
+
+def read_all(client: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while received := client.recv(65536):
+            data += received
+    return data
+
+
+def get(path: str = "/") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+# --- binding
+
+
+def test_an_empty_host_listens_on_ipv4_and_ipv6() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("needs a kernel with IPv6")
+    with listen(("", 0), "BIND") as listening:
+        assert socket.AF_INET6 == listening.family
+        assert 0 == listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+# --- clients that behave badly
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nHo"])
+def test_disconnects_a_client_that_sends_no_complete_request(
+    server: Server, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(http_listener, "CLIENT_SECONDS", 0.05)
+    with server.connect() as client:
+        client.sendall(said)
+        assert read_all(client) == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"GET\r\n\r\n",
+        b"GET /healthz\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=range(7),
+)
+def test_survives_malformed_requests(server: Server, data: bytes) -> None:
+    with server.connect() as client:
+        with contextlib.suppress(OSError):  # the server may have closed the connection
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+        assert b" 200 " not in read_all(client)
+
+    assert server.status() == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS", "get"])
+def test_refuses_other_methods(server: Server, method: str) -> None:
+    with server.connect() as client:
+        client.sendall(get().replace(b"GET", method.encode()))
+        assert read_all(client).startswith(b"HTTP/1.1 405 ")
+
+
+def test_silent_clients_neither_block_probes_nor_exceed_the_connection_limit(
+    server: Server,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS * 2)]
+        for _ in range(5):
+            assert server.status() == 200
+        # The oldest connection was closed.
+        assert read_all(clients[0]) == b""
+        clients[-1].sendall(get())
+        assert read_all(clients[-1]).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_of_any_size_arrives_and_delays_no_other_client(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_listener, "CLIENT_SECONDS", 60)  # on a busy machine
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(server.connect()) for _ in range(2)]
+        for client in slow:
+            client.sendall(get("/big"))
+        assert server.status() == 200
+
+        for client in slow:
+            assert read_all(client).endswith(BIG)
+
+
+THERE, AWAY = (f"sha256-{letter * 64}" for letter in "ab")
+HOSTILE = [
+    "/revisions/../../../etc/passwd",
+    "/revisions/current",
+    f"/revisions/sha256-{'A' * 64}",
+    f"/revisions/sha256-{'a' * 63}",
+    f"/revisions/sha256-{'a' * 64}/..",
+    f"/revisions/sha256-{'a' * 64}?x=1",
+    f"/revisions/{'a' * 5000}",
+    "/revisions/\N{LATIN SMALL LETTER A WITH DIAERESIS}",
+    f"/other/sha256-{'a' * 64}",
+]
+FAILURE = SidecarError("release_missing", "there is none")
+
+
+@pytest.fixture
+def asked(clock: Clock) -> Asked:
+    return Asked(clock)
+
+
+def test_a_failure_is_returned_until_it_expires(asked: Asked, clock: Clock) -> None:
+    asked.ask("a")
+    asked.settle("a", FAILURE)
+    clock.seconds += FAILED_SECONDS - 0.1
+
+    assert FAILURE is asked.ask("a") and [] == list(asked.waiting)
+
+    clock.seconds += 0.2
+    assert asked.ask("a") is None and ["a"] == list(asked.waiting)
+
+
+def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:
+    """Otherwise memory and requests to the source would grow with the requests of consumers."""
+    for number in range(MOST):
+        assert asked.ask(str(number)) is None
+
+    refused = asked.ask("one more")
+    assert refused is not None and "request_limit" == refused.reason
+    assert "one more" not in list(asked.waiting)
+
+    asked.settle("0")
+    assert asked.ask("one more") is None
+
+
+# --- the socket
+
+
+def answers_of(asked: Asked) -> Answers:
+    return Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), asked)
+
+
+@pytest.fixture
+def store(tmp_path: Path, asked: Asked) -> Iterator[int]:
+    """A folder whose socket is served; it contains the revision THERE."""
+    store = os.open(tmp_path, os.O_RDONLY)
+    answers = answers_of(asked)
+    answers.follow(store, lambda name: name == THERE, Fence())
+    yield store
+    answers.close()
+    os.close(store)
+
+
+def test_refuses_invalid_paths_and_requests_no_revision(
+    asked: Asked, store: int, tmp_path: Path
+) -> None:
+    assert dict.fromkeys(HOSTILE, 404) == {path: ask_socket(tmp_path, path)[0] for path in HOSTILE}
+    assert 405 == ask_socket(tmp_path, f"/revisions/{THERE}", "DELETE")[0]
+    assert [] == list(asked.waiting) and [NAME] == os.listdir(tmp_path)
+
+
+def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(asked: Asked) -> None:
+    """The consumer gets the reason, and the next cycle fetches the other revisions."""
+    answers = answers_of(asked)
+    for revision in (THERE, AWAY):
+        asked.ask(revision)
+    (first, *_) = answers.due(Fence())
+
+    with pytest.raises(CycleAbandoned), answers.answering(first):
+        raise CycleAbandoned
+
+    assert [AWAY] == list(asked.waiting)
+    failure = asked.ask(first)
+    assert failure is not None and "cycle_timeout" == failure.reason

@@ -1,0 +1,295 @@
+"""
+The gate: its settings, the findings that it reads, and its verdicts with real programs.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar_runtime.errors import SettingsError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import (
+    FIRST_REST_SECONDS,
+    LONGEST_REST_SECONDS,
+    PROBLEM_CHARACTERS,
+    Check,
+    Gate,
+    GateMetrics,
+    GateSettings,
+    RevisionRefused,
+    Undecided,
+    check_gate,
+    command_check,
+    syntax_check,
+)
+from sidecar_runtime.gate.syntax import GRAMMARS
+from sidecar_runtime.http.endpoint import registry_of
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import load
+from tests.runtime.recording import Log
+from tests.support.machine.clocks import Clock
+from tests.support.raising import raised
+
+# --- settings
+
+
+def settings_of(**environment: str) -> GateSettings:
+    environ = {"X_HTTP_BIND": ":0"} | {f"X_{name}": value for name, value in environment.items()}
+    return load(GateSettings, "X_", environ, check=lambda it: check_gate(it, "X_"))[0]
+
+
+BOTH = "requires X_GATE=command: set both or neither"
+PROGRAM = "executable program of this image"
+NAMES = "variable names"
+
+
+@pytest.mark.parametrize(
+    ("gate", "name", "text", "shown", "said"),
+    [
+        ("syntax", "GRAMMAR", "2.7", "2.7", f"is not one of {', '.join(GRAMMARS)}"),
+        ("syntax", "GRAMMAR", "3.6", "3.6", "is not one of"),
+        ("syntax", "GRAMMAR", "3.99", "3.99", "is not one of"),
+        ("syntax", "GRAMMAR", "3.11.4", "3.11.4", "is not one of"),
+        ("syntax", "TIMEOUT", "10m", "600", "must be less than X_TIMEOUT, which is 600 s"),
+        ("syntax", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", BOTH),
+        ("off", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", BOTH),
+        ("command", "COMMAND", "", "", BOTH),
+        ("command", "COMMAND", "nowhere-to-be-found --check", "nowhere-to-be-found …", PROGRAM),
+        ("command", "COMMAND", __file__, __file__, PROGRAM),
+        ("command", "COMMAND", "/etc", "/etc", PROGRAM),
+        ("command", "COMMAND", "''", "''", PROGRAM),
+        ("command", "COMMAND", "# a comment", "# …", PROGRAM),
+        ("command", "COMMAND", "sh -c 'unbalanced", "sh …", "closing quotation"),
+        ("command", "COMMAND", "sh \\", "sh …", "escaped character"),
+        ("command", "ENV", "B,A=s3 cr,3t", "B,A …", NAMES),
+        ("command", "ENV", "AWS_*", "AWS_*", NAMES),
+        ("command", "ENV", "1A", "1A", NAMES),
+    ],
+)
+def test_rejects_settings_and_says_what_is_allowed_without_showing_values(
+    gate: str, name: str, text: str, shown: str, said: str
+) -> None:
+    command = {"GATE_COMMAND": "true"} if gate == "command" else {}
+
+    error = raised(SettingsError, settings_of, GATE=gate, **command | {f"GATE_{name}": text})
+
+    (problem,) = error.problems
+    assert (f"X_GATE_{name}", shown) == (problem.setting, problem.value)
+    assert said in problem.problem
+
+
+# --- findings
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/usr/bin/check", line 3, in <module>
+    main()
+  File "d/a.py", line 7, in <module>
+    import b
+  File "b.py", line 2, in <module>
+    lookup("x")
+  File "/usr/lib/python3/site-packages/airflow/x.py", line 99, in lookup
+    raise KeyError(name)
+KeyError: 'x'
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("checking\nd/a.py:12: what\ndone\n", [("d/a.py", 12, "what")]),
+        ("./d/a.py:12: what\n", [("d/a.py", 12, "what")]),
+        ("d/a.py:12:3: what\n", [("d/a.py", 12, "what")]),
+        ("d/a.py:12:  what  \n", [("d/a.py", 12, "what")]),
+        ("d/a.py:12 what\r\n", [("d/a.py", 12, "what")]),
+        ("a b.py:1: what: ever\n", [("a b.py", 1, "what: ever")]),
+        ("b.py:9: one\nnoise\nd/a.py:1: two\n", [("b.py", 9, "one"), ("d/a.py", 1, "two")]),
+        # If a library raises, the calling line in the revision is the one to fix.
+        (TRACEBACK, [("b.py", 2, "KeyError: 'x'")]),
+        (TRACEBACK.replace("d/a", "n").replace("b.py", "n.py"), [("", None, "KeyError: 'x'")]),
+        (TRACEBACK + "b.py:1: what\n", [("b.py", 1, "what")]),
+        (f"b.py:1: {'x' * 5_000}\n", [("b.py", 1, "x" * PROBLEM_CHARACTERS)]),
+        ("y" * 5_000, [("", None, "y" * PROBLEM_CHARACTERS)]),
+        ("\n\n  \n", [("", None, "the command ended with exit code 1")]),
+    ],
+    ids=range(13),
+)
+def test_finds_path_line_and_problem_in_the_text_of_a_command(
+    text: str, expected: list[tuple[str, int | None, str]]
+) -> None:
+    files = {"d/a.py", "b.py", "a b.py"}
+
+    found = command_check(["check"]).read(text, 1, lambda path: os.path.normpath(path) in files)
+
+    assert expected == [(one.path, one.line, one.problem) for one in found]
+
+
+# --- verdicts
+
+
+class Door:
+    """A gate for a folder, with its clock and metrics."""
+
+    def __init__(self, folder: Path, check: Check, variables: Sequence[str]) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.metrics = Metrics("box", "1", "r")
+        settings = replace(settings_of(), gate_timeout_seconds=30.0, gate_env=tuple(variables))
+        self.gate = Gate(check, settings, GateMetrics(self.metrics), clock=self.clock)
+
+    def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:
+        return self.gate.judge(revision, str(self.folder), changed, Fence())
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        values = registry_of(self.metrics.families)
+        return values.get_sample_value(f"sidecar_gate_{name}", {"sidecar": "box", **labels})
+
+    def checks(self, result: str) -> float:
+        return self.metric("checks_total", result=result) or 0
+
+
+Knock = Callable[..., Door]
+
+
+@pytest.fixture
+def knock(tmp_path: Path) -> Knock:
+    """A factory of gates: with a shell script, or with another check."""
+    folder = tmp_path / "candidate"
+    folder.mkdir()
+
+    def make(script: str = "", check: Check | None = None, variables: Sequence[str] = ()) -> Door:
+        return Door(folder, check or command_check(("sh", "-c", script)), variables)
+
+    return make
+
+
+def test_a_command_inherits_only_known_and_named_variables(
+    knock: Knock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AIRFLOW_HOME", "GITSYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "TZ"):
+        monkeypatch.setenv(name, f"of {name}")
+    for name in ("HOME", "LANG", "UNSET"):
+        monkeypatch.delenv(name, raising=False)
+    copy = command_check(("cp", "/proc/self/environ", f"{tmp_path}/environ"))
+    door = knock(check=copy, variables=["AIRFLOW_HOME", "UNSET"])
+
+    assert door.judge() is None
+
+    given = (tmp_path / "environ").read_text().rstrip("\0").split("\0")
+    assert {
+        "PATH": os.environ["PATH"],
+        "TZ": "of TZ",
+        "AIRFLOW_HOME": "of AIRFLOW_HOME",
+        "GATE_FOLDER": str(door.folder),
+        "GATE_REVISION": "r1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    } == dict(variable.split("=", 1) for variable in given)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_verdict_is_remembered_and_reported(
+    knock: Knock, tmp_path: Path, log: Log, code: int
+) -> None:
+    (tmp_path / "candidate/a.py").write_text("x")
+    says = "echo a.py:12: it is broken; echo a.py:13:7: this too"
+    door = knock(f"echo x >> {tmp_path}/ran; {says}; exit {code}")
+
+    verdicts = [door.judge() for _ in range(3)]
+
+    assert 1 == len((tmp_path / "ran").read_text().split())
+    refused = verdicts[0]
+    assert refused is verdicts[1] is verdicts[2]
+    assert 1 == door.checks("refused" if code else "accepted") and code == door.metric("refused")
+    assert code == len(log.events("revision_refused"))
+    assert (refused is None) == (code == 0)
+    if refused:
+        assert ("revision_refused", 3) == (refused.reason, refused.exit_code)
+        assert "the gate refuses revision r1: a.py:12: it is broken; 1 more" == refused.message
+        problems = ["a.py:12: it is broken", "a.py:13: this too"]
+        assert {"revision": "r1", "files_refused": 1, "problems": problems} == refused.facts()
+        first = {"path": "a.py", "line": 12, "problem": "it is broken", "files_refused": 1}
+        assert first.items() <= log.events("revision_refused")[0].items()
+
+
+@pytest.mark.parametrize("said", ["Segfault in my linter", "a.py:1: MemoryError"])
+def test_a_commands_refusal_is_checked_again_with_backoff(
+    knock: Knock, tmp_path: Path, log: Log, said: str
+) -> None:
+    """The command itself may have failed: its exit code is that of a refusal."""
+    door = knock(f"test -e {tmp_path}/fixed || {{ echo {said}; exit 1; }}")
+    (door.folder / "a.py").write_text("x")
+    asked = []
+    for seconds in range(0, 6 * 3_600, 10):
+        before = door.checks("refused")
+        door.judge()
+        asked += [seconds] * int(door.checks("refused") - before)
+        door.clock.seconds += 10
+
+    rests = [after - before for before, after in itertools.pairwise(asked)]
+    assert [FIRST_REST_SECONDS * 2.0**n for n in range(5)] == rests[:5]
+    assert {LONGEST_REST_SECONDS} == set(rests[5:])
+    assert 1 == len(log.events("revision_refused"))
+    (tmp_path / "fixed").touch()
+    door.clock.seconds += LONGEST_REST_SECONDS
+    assert door.gate.is_due("r1")
+    assert door.judge() is None and 0 == door.metric("refused")
+    assert not door.gate.is_due("r1")
+
+
+def test_a_syntax_refusal_is_final_until_a_check_is_requested(knock: Knock, log: Log) -> None:
+    door = knock(check=syntax_check(GRAMMARS[-1]))
+    source = door.folder / "a.py"
+    source.write_text("def 1")
+    door.judge("r1", ["a.py"])
+    door.clock.seconds += 100 * LONGEST_REST_SECONDS
+    door.judge("r1", ["a.py"])
+    assert 1 == door.checks("refused")
+
+    door.gate.ask_again()
+    door.judge("r1", ["a.py"])
+    assert (2, 1) == (door.checks("refused"), len(log.events("revision_refused")))
+    source.write_text("(")
+    door.gate.ask_again()
+    door.judge("r1", ["a.py"])
+
+    assert 2 == len(log.events("revision_refused"))  # the problem has changed
+
+
+def test_three_checks_without_a_verdict_count_as_a_refusal(knock: Knock) -> None:
+    door = knock("kill -9 $$")
+
+    silences = []
+    for _ in range(3):
+        last = raised(Undecided, door.judge)
+        silences.append(door.gate.silence("r1", last))
+
+    assert [None, None] == silences[:2] and door.gate.silence("r2", last) is None
+    assert silences[2] is not None and "signal 9" in silences[2].message
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("kill -KILL $$", "signal 9"),  # as the kernel does when memory runs out
+        ("exit 137", "exit code 137"),  # a shell whose program was killed
+        ("exit 127", "exit code 127"),
+        ("exit 126", "exit code 126"),
+        ("exit 75", "exit code 75"),
+    ],
+)
+def test_a_check_that_ends_without_a_verdict_is_repeated(
+    knock: Knock, tmp_path: Path, end: str, said: str
+) -> None:
+    again = tmp_path / "again"
+    door = knock(f"test -e {again} && exit 0; touch {again}; echo a.py:1:x; {end}")
+    (door.folder / "a.py").touch()
+
+    undecided = raised(Undecided, door.judge)
+
+    assert f"the gate's command ended with {said}: a.py:1:x" == undecided.message
+    assert "SIGHUP" in undecided.advice
+    assert door.judge() is None
+    assert (1, 1, 0) == tuple(map(door.checks, ("undecided", "accepted", "refused")))

@@ -1,0 +1,378 @@
+"""
+The real loop in this process's main thread, with a scripted sidecar and short waits.
+
+Tests send signals only after the first cycle has started: the loop's handlers are installed then.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+from unittest.mock import Mock
+
+import pytest
+
+from sidecar_runtime import loop
+from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Health, Outcome, Result
+from sidecar_runtime.http.endpoint import registry_of
+from sidecar_runtime.loop import Idle, Loop, Pace, backoff_seconds
+from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.settings import CommonSettings
+from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log, Script, settings_of
+from tests.support.raising import raised
+from tests.support.waiting import wait_until
+
+DENIED = SidecarError("access_denied", "may not list", "allow it")
+REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "fix it")
+REFUSED = Outcome("refused", "r1", problem=REFUSAL)
+SETTLING = Outcome("settling", "r1")
+HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
+ADVICE = "Find out what the cycle waits on, or raise X_ONE_SHOT_DEADLINE."
+# The waits of `Pace`, a fraction of a second long.
+QUICK = Pace(backoff=lambda *_: 0.02, waiting_retry_seconds=0.05, tidy_seconds=0.05)
+# A failure is not repeated by itself.
+RESTING = QUICK._replace(backoff=lambda *_: 600.0)
+
+
+@dataclass
+class Run:
+    """A loop with its scripted sidecar, settings, health and metrics."""
+
+    sidecar: Script
+    settings: CommonSettings
+    pace: Pace
+    health: Health = field(default_factory=Health)
+    metrics: Metrics = field(default_factory=lambda: Metrics("box", "1", "r"))
+    loop: Loop = field(init=False)
+
+    def __call__(self) -> int:
+        """Run the loop and return its exit code."""
+        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics)
+        self.loop.pace = self.pace
+        return self.loop.run()
+
+    def until_stopped(self) -> None:
+        """Run until the script is over."""
+        assert self() == EXIT_DONE
+
+    def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
+        """Run until `act`, called from another thread after that many cycles, ends the loop."""
+        self.sidecar.rests = True  # the other thread may be late
+        thread = self.when_idle(results, act)
+        self.until_stopped()
+        thread.join()
+
+    def when_idle(self, results: int, act: Callable[[], object]) -> threading.Thread:
+        """Run `act` in another thread once that many cycles are recorded."""
+
+        def wait() -> None:
+            wait_until(lambda: self.count() >= results, "the cycles")
+            act()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    def count(self, *results: str) -> float:
+        """Return how often the metric counted these results, by default all."""
+        value = registry_of(self.metrics.families).get_sample_value
+        labels = [{"sidecar": "box", "result": one} for one in results or get_args(Result)]
+        return sum(value("sidecar_cycles_total", each) or 0 for each in labels)
+
+    def results(self) -> list[str]:
+        return [cycle.outcome.result for cycle in reversed(self.health.past_cycles())]
+
+
+def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
+    """Return an unstarted loop; `changes` are settings, and the interval defaults to an hour."""
+    return Run(Script(*steps), replace(settings_of(), **changes), pace)
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def hear(log: Log, number: signal.Signals) -> None:
+    """Send a signal and wait until the loop has received it."""
+    count = len(log.events("signal_received"))
+    send(number)
+    wait_until(
+        lambda: len(log.events("signal_received")) > count, "the signal is heard", step_seconds=0
+    )
+
+
+@pytest.fixture(autouse=True)
+def handlers_restored() -> Iterator[None]:
+    """The loop of a process ends with it, and leaves its signal handlers."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+# --- when cycles run
+
+
+def test_cycles_run_at_the_interval_and_only_changes_are_news(log: Log) -> None:
+    one = run(CHANGED, UNCHANGED, UNCHANGED, CHANGED, interval_seconds=0.1)
+    began = time.monotonic()
+
+    one.until_stopped()
+
+    assert time.monotonic() - began >= 2 * one.settings.interval_seconds
+    assert (2, 2, 1) == (one.count("changed"), one.count("unchanged"), one.sidecar.sessions)
+    changed, unchanged, *_ = log.events("cycle_finished")
+    expected = {"level": "info", "result": "changed", "revision": "r1", "files_published": 1}
+    assert expected.items() <= changed.items() and changed["duration_seconds"] >= 0
+    assert ("debug", "unchanged") == (unchanged["level"], unchanged["result"])
+
+
+def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    one = run(one_shot=True, interval_seconds=900.0)
+    waits = Loop(one.sidecar, one.settings, one.health, one.metrics)._wait_seconds
+
+    assert [900, 800, 800] == [waits(CHANGED, seconds) for seconds in (0.0, 100.0, 1000.0)]
+
+
+def test_cycles_continue_if_the_scheduler_is_silent(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It uses the wall clock: if that is set back by a day, it is silent for a day."""
+    monkeypatch.setattr(loop, "start_scheduler", lambda _: Mock())
+    pace = QUICK._replace(clock_grace_seconds=0.05)
+
+    run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()
+
+    assert 2 == len(log.events("cycle_finished"))
+
+
+# --- failures
+
+
+def test_a_failure_is_logged_in_one_line_with_reason_and_advice(log: Log) -> None:
+    run(DENIED).until_stopped()
+
+    (failed,) = log.events("cycle_failed")
+    said = {"level": "warning", "reason": "access_denied", "error": "may not list"}
+    assert (said | {"advice": "allow it"}).items() <= failed.items()
+    assert (1, 0.02) == (failed["consecutive_failures"], failed["retry_in_seconds"])
+    assert "exception" not in failed
+
+
+@pytest.mark.parametrize(
+    "end", [ZeroDivisionError("by zero"), SystemExit(), KeyboardInterrupt()], ids=repr
+)
+def test_whatever_a_cycle_raises_is_a_failure_with_a_traceback(
+    log: Log, end: BaseException
+) -> None:
+    one = run(end, CHANGED, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    failed = log.events("cycle_failed")[0]
+    assert ("error", "bug") == (failed["level"], failed["reason"])
+    assert failed["error"] == f"{type(end).__name__}: {end}"
+    assert "Traceback" in failed["exception"] and "recording.py" in failed["exception"]
+    assert ["error", "changed"] == one.results()
+
+
+def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know(log: Log) -> None:
+    """It would ask for the next cycle again and again: nothing has noted that this one failed."""
+
+    def cycle(_: Fence) -> Outcome:
+        one.loop.wake()
+        raise ZeroDivisionError
+
+    one = run(cycle, CHANGED, pace=RESTING)
+
+    def ask() -> None:
+        for _turn in range(50):
+            one.loop.wake()
+        send(signal.SIGTERM)
+
+    one.until(1, ask)
+
+    assert 1 == one.sidecar.cycles
+
+
+def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(log: Log) -> None:
+    """It would also overwrite the time of the next cycle, which then seems overdue."""
+    one = run(DENIED, CHANGED, pace=RESTING)
+    record = one.health.record
+
+    def trigger(outcome: Outcome, seconds: float) -> None:
+        one.loop._events.put(Idle(0.0))
+        record(outcome, seconds)
+
+    one.health.record = trigger  # type: ignore[method-assign]
+
+    one.until(1)
+
+    assert 1 == one.sidecar.cycles
+
+
+def test_a_failure_can_shorten_the_backoff(log: Log) -> None:
+    urgent = SidecarError("kdc_unreachable", "refused")
+    urgent.retry_within_seconds = 0.05
+
+    run(urgent, CHANGED, pace=RESTING).until(2)
+
+    assert 0.05 == log.events("cycle_failed")[0]["retry_in_seconds"]
+
+
+def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def backoff(failures: int, interval_seconds: float) -> float:
+        asked.append((failures, interval_seconds))
+        return 0.01
+
+    pace = QUICK._replace(backoff=backoff)
+
+    run(DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1).until_stopped()
+
+    assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (1, 0.1)]
+
+
+def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda _, high: high)
+
+    assert [2, 4, 8, 16, 32, 60, 60] == [backoff_seconds(n, 10) for n in range(1, 8)]
+    assert [0.4, 0.8, 1.6] == [backoff_seconds(n, 0.2) for n in range(1, 4)]
+    assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
+
+
+def test_gives_up_after_the_limit_of_consecutive_failures(log: Log) -> None:
+    one = run(DENIED, DENIED, CHANGED, *[DENIED] * 9, max_failures=3, interval_seconds=0.1)
+
+    error = raised(GaveUp, one)
+
+    assert one.sidecar.cycles == 6
+    assert ("failure_limit", 3) == (error.reason, error.exit_code)
+    assert error.message == "access_denied: may not list"
+
+
+@pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
+def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: Outcome) -> None:
+    waiting = outcome._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
+
+    run(outcome, waiting, waiting).until(3)
+
+    (said,) = log.events("cycle_finished")
+    assert ("warning", outcome.result) == (said["level"], said["result"])
+    assert ("unsettled", "leave it") == (said["reason"], said["advice"])
+
+
+# --- one-shots
+
+
+@pytest.mark.parametrize(
+    "steps", [[DENIED, WAITING, DENIED, CHANGED], [SETTLING, REFUSED, REFUSED, UNCHANGED]]
+)
+def test_a_one_shot_retries_until_it_succeeds(log: Log, steps: list[Any]) -> None:
+    one = run(*steps, one_shot=True, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert one.sidecar.cycles == 4
+
+
+@pytest.mark.parametrize(
+    ("end", "message", "advice"),
+    [
+        (DENIED, "access_denied: may not list", "allow it"),
+        (REFUSED, f"revision_refused: {REFUSAL.message}", "fix it"),
+        (SETTLING, "no cycle succeeded in time: settling", ADVICE),
+        (HELD, "no cycle succeeded in time: waiting pid 7 on other-pod", ADVICE),
+        (HELD._replace(problem=DENIED), "access_denied: may not list", "allow it"),
+    ],
+)
+def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
+    log: Log, end: Any, message: str, advice: str
+) -> None:
+    one = run(*[end] * 999, one_shot=True, one_shot_deadline_seconds=1.5, interval_seconds=0.1)
+
+    error = raised(GaveUp, one)
+
+    assert ("one_shot_deadline", message) == (error.reason, error.message)
+    assert (3, advice) == (error.exit_code, error.advice)
+
+
+# --- signals
+
+
+@pytest.mark.parametrize("step", [CHANGED, DENIED], ids=["idle", "after a failure"])
+@pytest.mark.parametrize("is_asked_for", [True, False], ids=["SIGHUP", "wake"])
+def test_sighup_and_wake_trigger_a_cycle_while_idle_or_in_backoff(
+    log: Log, step: Any, *, is_asked_for: bool
+) -> None:
+    asked: list[bool] = []
+
+    def cycle(fence: Fence) -> Outcome:
+        asked.append(fence.is_asked_for)
+        return CHANGED
+
+    one = run(step, cycle, pace=RESTING)
+    thread = one.when_idle(1, lambda: send(signal.SIGHUP) if is_asked_for else Loop.wake(one.loop))
+
+    one.until(2)
+    thread.join()
+
+    assert [is_asked_for] == asked
+
+
+def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:
+    """Otherwise a change after the listing of the running cycle would wait for an interval."""
+
+    def cycle(_: Fence) -> Outcome:
+        for _turn in range(150):  # a signal right before the main thread sleeps must wake it
+            hear(log, signal.SIGHUP)
+        return CHANGED
+
+    one = run(cycle, UNCHANGED)
+
+    one.until(2)
+
+    assert ["changed", "unchanged"] == one.results()
+    assert 150 == len(log.events("signal_received")) - 1  # the last one is SIGTERM
+
+
+# --- the end of a cycle that takes too long
+
+
+def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(log: Log) -> None:
+    released = threading.Event()
+    pace = QUICK._replace(liveness_grace_seconds=1.0)
+
+    def hangs(_: Fence) -> Outcome:
+        assert released.wait(60)
+        return CHANGED
+
+    one = run(hangs, *[CHANGED] * 600, pace=pace, timeout_seconds=0.2, interval_seconds=0.1)
+
+    def look() -> None:
+        wait_until(lambda: not one.health.is_alive, "it is not alive")
+        assert 1 == one.sidecar.cycles
+        released.set()
+        wait_until(lambda: one.health.is_alive, "it is alive again")
+        send(signal.SIGTERM)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    one.until_stopped()
+    thread.join()
+
+    failed = log.events("cycle_failed")[0]
+    assert "cycle_timeout" == failed["reason"] and failed["advice"].endswith("or raise X_TIMEOUT.")
+    assert "the cycle took longer than X_TIMEOUT (0.2 s) and was abandoned" == failed["error"]

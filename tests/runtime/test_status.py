@@ -1,0 +1,286 @@
+"""
+The health of a process, the metrics of all sidecars, the status as JSON and as a page.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import time
+from datetime import UTC, datetime
+from html import unescape
+from typing import Any, get_args
+
+import pytest
+from prometheus_client import generate_latest
+
+from sidecar_runtime import DOCS
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import QUIET, Health, Names, Outcome, Readiness, Result
+from sidecar_runtime.http.endpoint import registry_of
+from sidecar_runtime.http.status import (
+    CONTENT_SECURITY_POLICY,
+    About,
+    page,
+    readiness_facts,
+    status,
+)
+from sidecar_runtime.metrics import Metrics
+from tests.runtime.recording import ABOUT, READY, Script
+from tests.support.machine.clocks import Clock
+
+COMMON = {
+    "sidecar_cycles": "counter",
+    "sidecar_failures": "counter",
+    "sidecar_cycle_duration_seconds": "histogram",
+    "sidecar_last_success_timestamp_seconds": "gauge",
+    "sidecar_last_publish_timestamp_seconds": "gauge",
+    "sidecar_consecutive_failures": "gauge",
+    "sidecar_ready": "gauge",
+    "sidecar_build_info": "gauge",
+}
+FAILED = Outcome("error", problem=SidecarError("access_denied", "may not", "allow it"))
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health(clock)
+
+
+def results(health: Health) -> list[Result]:
+    return [cycle.outcome.result for cycle in health.past_cycles()]
+
+
+def test_is_alive_while_the_heartbeat_is_younger_than_the_limit(
+    health: Health, clock: Clock
+) -> None:
+    assert health.is_alive, "no cycle has ended yet"
+    health.beat()
+    health.expect_cycle(0, 30)
+
+    clock.seconds += 29.5
+    assert health.is_alive
+    clock.seconds += 0.5
+    assert not health.is_alive
+    assert health.beat_age_seconds == 30
+
+
+def test_a_success_resets_the_failures(health: Health) -> None:
+    health.record(FAILED, 0.1)
+    health.record(FAILED, 0.1)
+    last = health.last_error
+    assert last is not None
+    assert (2, "may not") == (health.consecutive_failures, last.message)
+
+    health.record(Outcome("unchanged"), 0.1)
+    assert (0, None) == (health.consecutive_failures, health.last_error)
+
+
+def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
+    try:
+        raise SidecarError("access_denied", "may not") from ValueError("why")
+    except SidecarError as error:
+        health.record(Outcome("error", problem=error), 0.1)
+
+    assert health.last_error is not None
+    assert (None, None) == (health.last_error.__traceback__, health.last_error.__cause__)
+    assert health.past_cycles()[0].outcome.problem is health.last_error
+
+
+@pytest.mark.parametrize("result", get_args(Result))
+def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
+    for each in ("changed", result, result, "error", result):
+        health.record(Outcome(each), 0.1)
+
+    repeated = [result] if result in QUIET else [result, result]
+    assert [result, "error", *repeated, "changed"] == results(health)
+
+
+def test_a_problem_lasts_from_its_first_cycle_to_its_last(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([5.0, 7.0, 9.0])
+    monkeypatch.setattr("time.time", lambda: next(moments))
+    health.record(FAILED, 0.1)
+    health.record(Outcome("partial", problem=FAILED.problem), 0.1)
+    assert (5.0, 7.0) == (health.failing_since, health.last_error_at)
+    health.record(Outcome("changed"), 0.1)
+    assert health.failing_since is None
+
+
+@pytest.mark.parametrize("revision", ["0123456789abcdef", "0123456789ab"])
+def test_the_published_revision_is_one_series_with_twelve_characters(revision: str) -> None:
+    metrics = Metrics("box-sync", "1.2.3", "abc")
+    metrics.publishes_revisions()
+    for name in ("", "f" * 64, revision, revision):
+        metrics.show_readiness(is_ready=True, revision=name)
+    shown = generate_latest(registry_of(metrics.families)).decode()
+    assert 1 == shown.count("sidecar_published_info{")
+    assert 'revision="0123456789ab"' in shown
+
+    metrics.show_readiness(is_ready=False, revision="")
+    assert b"sidecar_published_info{" not in generate_latest(registry_of(metrics.families))
+
+
+HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
+
+
+def text_of(health: Health, sidecar: Script = READY) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", page(status(ABOUT, health, sidecar)).decode()))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (1.0, "now"),
+        (-91.0, r"9\d seconds ago"),
+        (-121.0, "2 minutes ago"),
+        (-7_300.0, "2 hours ago"),
+        (-172_900.0, "2 days ago"),
+        (7_300.0, "in 2 hours"),
+    ],
+)
+def test_times_are_shown_with_their_distance_from_now(
+    health: Health, seconds: float, shown: str
+) -> None:
+    ends_at = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+    sidecar = Script(
+        ready=Readiness(True), details={"ends_at": ends_at, "kdc": f"answered ({ends_at})"}
+    )
+
+    assert 2 == len(re.findall(f"UTC, {shown}", text_of(health, sidecar)))
+
+
+def hostile_facts(health: Health) -> dict[str, Any]:
+    problem = SidecarError(HOSTILE, HOSTILE, HOSTILE)
+    health.record(Outcome("changed", "", {HOSTILE: HOSTILE}), 0.5)
+    health.record(Outcome("error", "", {HOSTILE: HOSTILE}, problem), 0.5)
+    details: dict[str, object] = {HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE]}
+    details["names"] = Names({HOSTILE: HOSTILE})
+    sidecar = Script(ready=Readiness(False, HOSTILE, 0.0, HOSTILE), details=details)
+    pod = dict.fromkeys(("name", "namespace", "node"), HOSTILE)
+    settings = {HOSTILE: HOSTILE}
+    return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings), health, sidecar)
+
+
+def test_all_facts_are_html_escaped(health: Health) -> None:
+    html = page(hostile_facts(health)).decode()
+
+    assert html.count("<script") == html.count("<img") == 0
+    assert not re.search(r"<[^>]* on\w+=", html)
+    assert html.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;") >= 16
+
+
+def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) -> None:
+    html = page(status(ABOUT, health, READY)).decode()
+
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" == CONTENT_SECURITY_POLICY
+    assert " style=" not in html
+    assert "<script" not in html
+
+
+@pytest.mark.parametrize(
+    ("details", "shown"),
+    [
+        ({"/ccache": {"next_ticket_in_seconds": 3321.8}}, "next ticket: in 55 minutes"),
+        ({"/var/krb_ccache": "until noon"}, "/var/krb_ccache"),
+        (
+            {"failing_dags": Names(sales_daily="no_role: team_sales")},
+            "sales_daily: no_role: team_s",
+        ),
+    ],
+)
+def test_keys_of_details_become_words_except_paths_and_foreign_names(
+    health: Health, details: dict[str, object], shown: str
+) -> None:
+    assert shown in text_of(health, Script(details=details))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_link"),
+    [
+        ("https://ci.example.com/job/dags/12/?a=b&c=d", True),
+        ('https://example.com/"><script>', False),
+        ("javascript:alert(1)", False),
+        ("https://example.com/\u202egro", False),
+        ("https://\u0435xample.com/", False),
+    ],
+)
+def test_only_a_value_that_is_a_whole_url_becomes_a_link(
+    health: Health, text: str, is_link: bool
+) -> None:
+    html = page(status(ABOUT, health, Script(details={"ci_url": text}))).decode()
+
+    links = re.findall(r"<td><a href='([^']*)' rel=noreferrer>([^<]*)</a>", html)
+    shown = text.replace("&", "&amp;")
+    assert ([(shown, shown)] if is_link else []) == links
+
+
+# --- JSON
+
+
+def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = SidecarError("access_denied", "may not", "allow it")
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.125)
+    health.record(Outcome("changed", "r1", {"files": 3}), 0.125)
+    monkeypatch.setattr("time.time", lambda: 1_700_000_010.5)
+    health.record(Outcome("error", problem=problem), 0.5)
+    health.expect_cycle(12.34, 0)
+
+    facts = json.loads(json.dumps(status(ABOUT, health, READY)))
+
+    failed, changed = facts.pop("cycles")
+    assert {"reason": "access_denied", "result": "error", "duration_seconds": 0.5} == {
+        name: failed[name] for name in failed if name != "started_at"
+    }
+    assert {
+        "started_at": "2023-11-14T22:13:20.000+00:00",
+        "duration_seconds": 0.125,
+        "result": "changed",
+        "reason": None,
+        "files": 3,
+    } == changed
+    at = "2023-11-14T22:13:30.500+00:00"
+    docs = f"{DOCS}/../sidecars/box-sync/README.md#failures"
+    told = {"reason": "access_denied", "error": "may not", "advice": "allow it", "docs": docs}
+    assert {
+        "sidecar": "box-sync",
+        "version": "1.2.3",
+        "pod": ABOUT.pod,
+        "settings": ABOUT.settings,
+        "alive": True,
+        "ready": True,
+        "problem": None,
+        "shortfall": None,
+        "revision": "r1",
+        "published_at": "2023-11-14T22:13:20.000+00:00",
+        "details": {},
+        "source": "box://source",
+        "target": "/target",
+        "consecutive_failures": 1,
+        "next_cycle_in_seconds": 12.3,
+        "last_error": {**told, "since": at, "at": at},
+    } == facts
+
+
+@pytest.mark.parametrize("problem", ["damaged", ""])
+def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: str) -> None:
+    error = SidecarError("throttled", "slow down", "Ask less.")
+    health.record(Outcome("error", problem=error), 0)
+
+    sidecar = Script(ready=Readiness(not problem, "r1", problem=problem))
+
+    facts = readiness_facts(ABOUT, health, sidecar)
+
+    assert (not problem, problem or None) == (facts["ready"], facts["problem"])
+    said = tuple(facts[name] for name in ("reason", "error", "advice"))
+    assert ("throttled", "slow down", "Ask less.") == said
+
+
+def test_an_invalid_time_is_not_shown(health: Health) -> None:
+    """It is the time of a file, which another process may have set."""
+    sidecar = Script(ready=Readiness(True, "r1", 1e15))
+
+    assert status(ABOUT, health, sidecar)["published_at"] is None
