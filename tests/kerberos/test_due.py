@@ -11,9 +11,10 @@ import pytest
 
 from kerberos_sidecar import due
 from kerberos_sidecar.account import Account, State
-from kerberos_sidecar.due import Acquired, Cause, Failed, Found, window_wait
+from kerberos_sidecar.due import Acquired, Cause, Failed, Found
 from kerberos_sidecar.formats import Principal, Ticket, parse_principal
 from kerberos_sidecar.keytab import Key, Keytab
+from kerberos_sidecar.lockout import window_wait
 from kerberos_sidecar.reasons import CODES, REASONS, failure, meaning_of
 from kerberos_sidecar.settings import load_settings
 
@@ -159,12 +160,14 @@ def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -
     one.keytab, one.found = Keytab("/k", AIRFLOW, (Key(AIRFLOW, 3, 18),)), THERE
 
     one.state = State(last, tried_at=at - due.FLOOR_SECONDS)
-    assert ("keytab_changed", False) == (one.cause(), one.is_waiting())
-    for failed in (None, Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)):
+    assert ("keytab_changed", at) == (one.cause(), one.next_at)
+    refused = Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)
+    same = replace(refused, situation=one.situation)
+    for failed, seconds in ((None, due.FLOOR_SECONDS), (refused, due.FLOOR_SECONDS), (same, 60)):
         one.state = State(last, failed, tried_at=at)
-        assert one.is_waiting()
+        assert at + seconds == one.next_at
         one.ask()
-        assert not one.is_waiting()
+        assert one.next_at <= at
 
 
 @pytest.mark.parametrize(

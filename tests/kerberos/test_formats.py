@@ -119,6 +119,6 @@ def test_reduces_a_ccache_to_its_ticket(offset_seconds: int) -> None:
     """Without `refresh_time`, readers add nothing to it."""
     entries = (config("fast_avail", b"yes"), tgt(END), config("refresh_time", b"1700018000"))
 
-    found = reduce(ccache(*entries, offset_seconds=offset_seconds))
+    found, _ = reduce(ccache(*entries, offset_seconds=offset_seconds))
 
     assert ccache(tgt(END), offset_seconds=offset_seconds) == found

@@ -31,7 +31,6 @@ a comment before the first section
   OTHER = {
     kdc = three
   }
-includedir /nonexistent
 """
 
 
@@ -91,7 +90,25 @@ def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: P
     one.write_text(f"include {tmp_path}/krb5.conf\n")
     error = raised(SidecarError, check_enctypes, settings, keys(18))
     assert "config_invalid" == error.reason
-    assert f"{one} includes {tmp_path}/krb5.conf" in error.message
+    assert f"{one}, line 1 includes {tmp_path}/krb5.conf, which includes it" == error.message
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"), [("include", True), ("includedir", True), (" include", False)]
+)
+def test_names_the_line_of_a_file_or_folder_that_cannot_be_included(
+    tmp_path: Path, line: str, is_read: bool
+) -> None:
+    settings = site(tmp_path, f"[realms]\n{line} {tmp_path}/none\n")
+
+    if is_read:
+        error = raised(SidecarError, check_enctypes, settings, keys(18))
+        expected = (
+            f"{tmp_path}/krb5.conf, line 2 includes {tmp_path}/none: No such file or directory"
+        )
+        assert ("config_invalid", expected) == (error.reason, error.message)
+    else:
+        check_enctypes(settings, keys(18))
 
 
 @pytest.mark.parametrize(
