@@ -191,25 +191,6 @@ def test_recognizes_a_keytab_that_was_encoded_twice(tmp_path: Path) -> None:
     assert "encoded twice" in error.advice
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("missing", "keytab_missing"),
-        ("airflow.keytab/below", "keytab_missing"),
-        ("loop", "keytab_missing"),
-        ("folder", "keytab_unreadable"),
-        ("pipe", "keytab_unreadable"),
-    ],
-)
-def test_reports_a_path_that_is_no_file(tmp_path: Path, name: str, reason: str) -> None:
-    write(tmp_path, keytab(entry()))
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-
-    assert reason == refused(tmp_path / name).reason
-
-
 def test_selects_the_first_principal_or_the_requested_one() -> None:
     content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
     keys = parse_keytab(content)

@@ -204,8 +204,8 @@ class KerberosMetrics(Metrics):
         """
         known = {(str(one.principal), one.entry.ccache): one for one in accounts if one.realm}
         for family in (self._acquired, *self._gauges):
-            for gone in family.series.keys() - known.keys():
-                del family.series[gone]
+            for gone in set(family.series) - known.keys():
+                family.series.pop(gone, None)  # two threads show
         for labels, account in known.items():
             facts, found = [0.0, 0.0, 0.0], account.found.ticket
             if found is not None:

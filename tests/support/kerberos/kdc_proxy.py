@@ -10,6 +10,8 @@ import threading
 from contextlib import suppress
 from typing import Literal, Self
 
+from tests.support.program import own_port
+
 Behavior = Literal["relay", "silent", "garbage"]
 GARBAGE = b"\x7e\x5a" * 100
 TIMEOUT_SECONDS = 10
@@ -35,16 +37,10 @@ class KdcProxy:
         self._kdc = ("127.0.0.1", kdc_port)
         self._silent: list[socket.socket] = []
         self._ends = threading.Event()
-        while True:
-            self._tcp = socket.create_server(("127.0.0.1", 0))
-            self._udp = socket.socket(type=socket.SOCK_DGRAM)
-            self.port: int = self._tcp.getsockname()[1]
-            try:
-                self._udp.bind(("127.0.0.1", self.port))
-                break
-            except OSError:
-                self._tcp.close()
-                self._udp.close()
+        self.port = own_port(udp=True)
+        self._tcp = socket.create_server(("127.0.0.1", self.port))
+        self._udp = socket.socket(type=socket.SOCK_DGRAM)
+        self._udp.bind(("127.0.0.1", self.port))
 
     @property
     def address(self) -> str:
