@@ -223,8 +223,7 @@ class KerberosSidecar:
         is_valid = not any(account.problem() for account in self._accounts)
         if not self._settings.one_shot or not is_valid or not all(map(is_outage, errors)):
             return False
-        why = errors[0]
-        log.warning("ticket_kept", reason=why.reason, error=why.message, advice=why.advice)
+        log.warning("ticket_kept", **errors[0].log_fields())
         return True
 
     def _look(self, wake: Callable[[], None]) -> None:

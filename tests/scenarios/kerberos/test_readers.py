@@ -51,7 +51,7 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
     """
     site = make_site("16s")
     site.ccache.parent.chmod(0o2770)
-    users = [site.as_user(50_000 + number) for number in range(writers)]
+    users = [site.as_user(50_000 + 10_000 * number) for number in range(writers)]
     daemons = [site.publish(program=user, INTERVAL="1s") for user in users]
     sizes, inodes, owners, reads = set[int](), set[int](), set[int](), Counter[Kind]()
 
