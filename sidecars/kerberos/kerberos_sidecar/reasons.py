@@ -88,7 +88,7 @@ def failure(
 def together(errors: Iterable[SidecarError]) -> SidecarError:
     """
     Return the first of several failures, which also tells the others. An outage ends on its own: it
-    comes last, and is told once for all principals of a realm.
+    comes last, and is reported once for all principals of a realm.
     """
     first, *others = sorted(dict.fromkeys(errors), key=is_outage)
     more = "".join(f"; {error.reason}: {error.message}" for error in others)
