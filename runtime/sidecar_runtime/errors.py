@@ -31,9 +31,11 @@ class SidecarError(Exception):
     Attributes:
         retry_within_seconds: Upper limit for the wait before the next try, for failures during
             which something expires; ``None`` leaves the wait to the backoff.
+        retry_after_seconds: Lower limit, for failures before whose end no try is made.
     """
 
     exit_code = EXIT_GAVE_UP
+    retry_after_seconds = 0.0
 
     def __init__(self, reason: str, message: str, advice: str = "") -> None:
         super().__init__(message)
@@ -103,12 +105,10 @@ def explain(error: BaseException) -> SidecarError:
         return SidecarError(
             "process_limit",
             f"no thread or process can be started ({said})",
-            "A limit of processes is reached: of this pod (podPidsLimit of the kubelet), of its "
-            "user (ulimit -u) or of the node (kernel.pid_max). Find out what runs there, or raise "
-            "it.",
+            "A limit of processes is reached: the kubelet's for pods (podPidsLimit), the user's "
+            "(ulimit -u) or the node's (kernel.pid_max). Find out what runs there, or raise it.",
         )
-    advice = "This is a bug. Please report it with the traceback from the log."
-    return SidecarError("bug", said, advice)
+    return SidecarError("bug", said, "Please report this bug with the traceback from the log.")
 
 
 # --- the text of strangers

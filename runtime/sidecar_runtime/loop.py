@@ -410,6 +410,7 @@ class Loop:
         wait_seconds = self.pace.backoff(failures, self._settings.interval_seconds)
         if cause.retry_within_seconds is not None:
             wait_seconds = min(wait_seconds, cause.retry_within_seconds)
+        wait_seconds = max(wait_seconds, cause.retry_after_seconds)
         is_bug = cause.reason == "bug"
         (log.error if is_bug else log.warning)(
             "cycle_failed",

@@ -11,9 +11,10 @@ import pytest
 
 from kerberos_sidecar import due
 from kerberos_sidecar.account import Account, State
-from kerberos_sidecar.due import Acquired, Cause, Failed, Found, window_wait
+from kerberos_sidecar.due import Acquired, Cause, Failed, Found
 from kerberos_sidecar.formats import Principal, Ticket, parse_principal
 from kerberos_sidecar.keytab import Key, Keytab
+from kerberos_sidecar.lockout import window_wait
 from kerberos_sidecar.reasons import CODES, REASONS, failure, meaning_of
 from kerberos_sidecar.settings import load_settings
 
@@ -115,31 +116,6 @@ def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     assert problem == found.problem_at(now, wanted)
 
 
-class Counted:
-    """An account under a policy of five failures in half an hour, counted as MIT's KDC does."""
-
-    def __init__(self) -> None:
-        self.failures, self.last_at, self.most = 0, float("-inf"), 0
-
-    def refuse(self, now: float) -> None:
-        is_counted = now - self.last_at <= 1800 + 30  # its clock may be slow by 1 s per minute
-        self.failures = self.failures + 1 if is_counted else 1
-        self.last_at, self.most = now, max(self.most, self.failures)
-
-
-@pytest.mark.parametrize("look", [1, 7, 60, 601])
-def test_retries_wrong_keys_all_day_without_adding_up_to_a_lockout(look: int) -> None:
-    account, refused_at = Counted(), -math.inf
-    tries = 0
-    for now in range(int(NOW), int(NOW) + 86_400, look):
-        if window_wait(refused_at, now, 1_800) == 0:
-            account.refuse(now)
-            refused_at, tries = now, tries + 1
-
-    assert 1 == account.most
-    assert tries >= 86_400 // (1_860 + look)
-
-
 def test_refused_keys_wait_for_a_window_and_retries_for_a_quarter_of_a_life_at_most() -> None:
     assert 0 == window_wait(-math.inf, NOW, 1_800)
     assert 1_850 == window_wait(NOW - 10, NOW, 1_800)
@@ -159,12 +135,14 @@ def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -
     one.keytab, one.found = Keytab("/k", AIRFLOW, (Key(AIRFLOW, 3, 18),)), THERE
 
     one.state = State(last, tried_at=at - due.FLOOR_SECONDS)
-    assert ("keytab_changed", False) == (one.cause(), one.is_waiting())
-    for failed in (None, Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)):
+    assert ("keytab_changed", at) == (one.cause(), one.next_at)
+    refused = Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)
+    same = replace(refused, situation=one.situation)
+    for failed, seconds in ((None, due.FLOOR_SECONDS), (refused, due.FLOOR_SECONDS), (same, 60)):
         one.state = State(last, failed, tried_at=at)
-        assert one.is_waiting()
+        assert at + seconds == one.next_at
         one.ask()
-        assert not one.is_waiting()
+        assert one.next_at <= at
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,25 @@
-"""
-Names of principals, as MIT Kerberos writes them; reading a ccache, and reducing it to its ticket.
-"""
+"""Names of principals; the files of MIT Kerberos: ccaches, keytabs, and krb5.conf."""
 
+import base64
+import os
 import socket
+import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kerberos_sidecar import krb5_conf
 from kerberos_sidecar.formats import Principal, parse_principal, read_ticket, reduce
-from kerberos_sidecar.keytab import parse_keytab
-from kerberos_sidecar.settings import principal
-from tests.support.kerberos.formats import KEY, ccache, config, entry, keytab, tgt
+from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, Key, Keytab, parse_keytab, read_keytab, select
+from kerberos_sidecar.krb5_conf import check_enctypes, lines_about, overlay
+from kerberos_sidecar.settings import Settings, load_settings, principal
+from sidecar_runtime.errors import SidecarError
+from tests.support.kerberos.formats import KEY, ccache, config, entry, hole, keytab, tgt
+from tests.support.raising import raised
 
-NAMES = st.text(st.characters(blacklist_categories=["Z", "C"]), min_size=1)
 START, END = 1_700_000_000, 1_700_036_000
 
 
@@ -36,13 +41,6 @@ def test_parses_and_formats_a_principal(text: str, expected: Principal) -> None:
 def test_refuses_text_that_is_not_a_principal(text: str) -> None:
     with pytest.raises(ValueError, match="is not a principal such as"):
         parse_principal(text)
-
-
-@given(st.lists(NAMES, min_size=1, max_size=3), NAMES)
-def test_every_name_round_trips(components: list[str], realm: str) -> None:
-    name = Principal(tuple(components), realm)
-
-    assert name == parse_principal(str(name))
 
 
 def test_names_match_without_a_realm_or_in_another_case_and_expand_the_host() -> None:
@@ -119,6 +117,258 @@ def test_reduces_a_ccache_to_its_ticket(offset_seconds: int) -> None:
     """Without `refresh_time`, readers add nothing to it."""
     entries = (config("fast_avail", b"yes"), tgt(END), config("refresh_time", b"1700018000"))
 
-    found = reduce(ccache(*entries, offset_seconds=offset_seconds))
+    found, _ = reduce(ccache(*entries, offset_seconds=offset_seconds))
 
     assert ccache(tgt(END), offset_seconds=offset_seconds) == found
+
+
+def refused(path: Path) -> SidecarError:
+    return raised(SidecarError, read_keytab, str(path))
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "airflow.keytab"
+    path.write_bytes(content)
+    return path
+
+
+def test_reads_principals_kvnos_and_enctypes(tmp_path: Path) -> None:
+    content = keytab(
+        *(entry(), hole(40), entry("HTTP/web", kvno=300, enctype=17)),
+        *(entry(kvno=3, long_kvno=False), bytes(64)),
+    )
+    path = str(write(tmp_path, content))
+
+    keys = read_keytab(path)
+
+    assert [
+        ("airflow@EXAMPLE.COM", 2, 18),
+        ("HTTP/web@EXAMPLE.COM", 300, 17),
+        ("airflow@EXAMPLE.COM", 3, 18),
+    ] == [(str(key.principal), key.kvno, key.enctype) for key in keys]
+    found = select(path, keys, None)
+    assert (3, {18: "aes256-cts-hmac-sha1-96"}) == (found.kvno, found.enctypes)
+    assert repr(KEY)[2:20] not in repr(found) + str(found)
+
+
+def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
+    def text(*entries: bytes) -> str:
+        return str(select("/k", parse_keytab(keytab(*entries)), parse_principal("airflow")))
+
+    assert text(entry(), entry("b")) == text(entry("c"), entry(), hole(9), entry())
+    assert text(entry()) != text(entry(kvno=3))
+    assert text(entry()) != text(entry(key=KEY[::-1]))
+    assert text(entry()) != text(entry(), entry(enctype=17))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "keytab_empty"),
+        (b"\5\2", "keytab_empty"),
+        (keytab(hole(30)), "keytab_empty"),
+        (b"\5", "keytab_garbage"),
+        (keytab(entry())[:-1], "keytab_truncated"),
+        (keytab(entry(), entry())[:-40], "keytab_truncated"),
+        (b"not a keytab", "keytab_garbage"),
+        (b"\5\3" + entry(), "keytab_garbage"),
+        (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
+        (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
+        # Neither truncated nor empty: copying it again would not help.
+        (b"\5\2" + b"\x5c\xa1\x90\x11" * 40, "keytab_garbage"),
+        (b"\5\2" + b"\xb7\xa1\x90\x11" * 40, "keytab_garbage"),
+        (keytab(entry()) + b"\x5c\xa1\x90\x11", "keytab_garbage"),
+    ],
+)
+def test_reports_the_reason_of_invalid_content(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert reason == refused(write(tmp_path, content)).reason
+
+
+def test_recognizes_a_keytab_that_was_encoded_twice(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, base64.b64encode(keytab(entry())) + b"\n"))
+
+    assert "base64" in error.message
+    assert "encoded twice" in error.advice
+
+
+def test_selects_the_first_principal_or_the_requested_one() -> None:
+    content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
+    keys = parse_keytab(content)
+
+    for wanted, expected in ((None, "b@EXAMPLE.COM"), ("a", "a@EXAMPLE.COM"), ("a@OTHER.COM",) * 2):
+        name = parse_principal(wanted) if wanted else None
+        assert expected == str(select("/k", keys, name).principal)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ("c", "principal_absent"),
+        ("c@EXAMPLE.COM", "principal_absent"),
+        ("A@EXAMPLE.COM", "principal_absent"),
+        ("a@example.com", "realm_absent"),
+        ("a@OTHER.COM", "realm_absent"),
+    ],
+)
+def test_reports_which_principals_exist_instead(wanted: str, reason: str) -> None:
+    keys = parse_keytab(keytab(entry("a"), entry("b")))
+
+    with pytest.raises(SidecarError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
+        select("/k", keys, parse_principal(wanted))
+
+    assert reason == caught.value.reason
+    many = parse_keytab(keytab(*(entry(f"service{number}") for number in range(3000))))
+    error = raised(SidecarError, select, "/k", many, parse_principal(wanted))
+    assert len(error.message) < 500
+
+
+def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(tmp_path: Path) -> None:
+    """The length of the second component covers the key."""
+    key = b"legible!" * 4
+    content = bytearray(keytab(entry("airflow/x", key=key)))
+    content[content.index(b"x") - 1] = len(key) + 14
+    content += bytes(64)
+    content[2:6] = struct.pack(">i", len(content) - 6)
+
+    found = refused(write(tmp_path, bytes(content)))
+
+    assert "keytab_garbage" == found.reason
+    assert "legible!" not in found.message + found.advice
+
+
+AIRFLOW = parse_principal("airflow@R")
+SITE = """\
+a comment before the first section
+[libdefaults]
+  ticket_lifetime = 10 hours
+  R = {
+    renew_lifetime = "7d"
+  }
+[realms]
+  R = {
+    # the first
+    kdc = one  # of two
+    kdc = two:88
+  }
+  OTHER = {
+    kdc = three
+  }
+"""
+
+
+def site(folder: Path, text: str) -> Settings:
+    path = folder / "krb5.conf"
+    path.write_text(text)
+    return load_settings({"KRB5_CONFIG": f"{folder}/missing:{path}"})[0]
+
+
+def keys(*enctypes: int) -> Keytab:
+    return Keytab("/k", AIRFLOW, tuple(Key(AIRFLOW, 1, enctype) for enctype in enctypes))
+
+
+def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
+    environ = {"KERBEROS_RENEW_LIFETIME": "0", "KERBEROS_TICKET_LIFETIME": "7h"}
+    relations = [
+        "request_timeout = 54s",
+        "ticket_lifetime = 25200s",
+        "renew_lifetime = 0s",
+        "forwardable = true",
+        "kdc_default_options = 0",
+    ]
+
+    lines = [line.strip() for line in overlay(load_settings(environ)[0], "R").splitlines()]
+
+    assert ["[libdefaults]", *relations, "R = {", *relations, "}"] == lines
+    assert "lifetime" not in overlay(load_settings({})[0], "R")
+
+
+def test_quotes_what_a_file_says_of_a_realm_with_its_line(tmp_path: Path) -> None:
+    settings, path = site(tmp_path, SITE), tmp_path / "krb5.conf"
+
+    assert [f"{path}, line 10: kdc = one  # of two", f"{path}, line 11: kdc = two:88"] == (
+        lines_about(settings, "R", "kdc")
+    )
+    lives = lines_about(settings, "R", "ticket_lifetime", "renew_lifetime")
+    expected = ["line 3: ticket_lifetime = 10 hours", "line 5: renew_lifetime = 7d"]
+    assert expected == [line.partition(", ")[2] for line in lives]
+    assert [] == lines_about(settings, "R")
+
+
+@pytest.mark.parametrize("line", ["[libdefaults", "rdns", "= true", "kdc { x"])
+def test_quotes_a_line_that_cannot_be_parsed(tmp_path: Path, line: str) -> None:
+    settings = site(tmp_path, f"[libdefaults]\n  rdns = false\n  {line}\n")
+
+    assert [f"{tmp_path}/krb5.conf, line 3: cannot parse {line}"] == lines_about(settings, "R")
+
+
+def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    one = tmp_path / "more" / "one.conf"
+    one.write_text("[realms]\nR = {\nkdc = here\n}\n")
+    (tmp_path / "more" / "one.rpmsave").write_text("[realms]\nR = {\nkdc = old\n}\n")
+    settings = site(tmp_path, f"includedir {tmp_path}/more\n" * 2)
+
+    assert [f"{one}, line 3: kdc = here"] * 2 == lines_about(settings, "R", "kdc")
+    one.write_text(f"include {tmp_path}/krb5.conf\n")
+    error = raised(SidecarError, check_enctypes, settings, keys(18))
+    assert "config_invalid" == error.reason
+    assert f"{one}, line 1 includes {tmp_path}/krb5.conf, which includes it" == error.message
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"), [("include", True), ("includedir", True), (" include", False)]
+)
+def test_names_the_line_of_a_file_or_folder_that_cannot_be_included(
+    tmp_path: Path, line: str, is_read: bool
+) -> None:
+    settings = site(tmp_path, f"[realms]\n{line} {tmp_path}/none\n")
+
+    if is_read:
+        error = raised(SidecarError, check_enctypes, settings, keys(18))
+        expected = (
+            f"{tmp_path}/krb5.conf, line 2 includes {tmp_path}/none: No such file or directory"
+        )
+        assert ("config_invalid", expected) == (error.reason, error.message)
+    else:
+        check_enctypes(settings, keys(18))
+
+
+@pytest.mark.parametrize(
+    ("permitted", "enctypes", "is_usable"),
+    [
+        ("aes256-cts", [23], False),
+        ("aes256-cts-hmac-sha1-96 aes256-cts-hmac-sha384-192", [17], False),
+        ("DEFAULT -rc4", [23], False),
+        ("aes256-cts", [18], True),
+        ("aes", [23, 17], True),
+        ("arcfour-hmac-md5", [23], True),
+        ("rc4, aes", [23], True),
+        ("aes256-sha2", [20], True),
+        ("DEFAULT", [23], True),
+        ("camellia", [26], True),
+        ("what-a-later-version-knows", [23], True),
+    ],
+)
+def test_names_a_keytab_of_which_krb5_conf_permits_no_key(
+    tmp_path: Path, permitted: str, enctypes: list[int], is_usable: bool
+) -> None:
+    others = "[appdefaults]\n permitted_enctypes = des\n[libdefaults]\n"
+    settings = site(tmp_path, f"{others}permitted_enctypes = {permitted}")
+
+    if is_usable:
+        check_enctypes(settings, keys(*enctypes))
+    else:
+        error = raised(SidecarError, check_enctypes, settings, keys(*enctypes))
+        assert f"line 4: permitted_enctypes = {permitted}" in error.message
+        assert "keytab_enctypes_unusable" == error.reason
+
+
+def test_krb5_config_is_missing_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
+    relative = load_settings({"KRB5_CONFIG": "krb5.conf"})[0]
+    assert [os.path.join(os.getcwd(), "krb5.conf")] == krb5_conf.site_paths(relative)
+    assert krb5_conf.missing(site(tmp_path, "")) is None
+    assert krb5_conf.missing(load_settings({})[0]) is None
+    assert krb5_conf.missing(load_settings({"KRB5_CONFIG": str(tmp_path)})[0]) is None
+    error = krb5_conf.missing(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
+
+    assert error and "config_missing" == error.reason

@@ -145,13 +145,6 @@ def test_two_paths_that_lead_to_one_file_are_the_same_but_a_replaced_ccache_is_a
     read(KERBEROS_CCACHE=paths[0], KERBEROS_KEYTAB=f"{tmp_path}/k")
 
 
-def test_a_misspelled_setting_is_an_error_but_a_service_variable_is_not() -> None:
-    (found,) = problems_of(KERBEROS_CACHE="/c")
-
-    assert "did you mean KERBEROS_CCACHE?" in found.problem
-    read(KERBEROS_PORT="tcp://10.0.0.1:88", KERBEROS_SERVICE_HOST="10.0.0.1")
-
-
 def test_listed_principals_inherit_omitted_values_but_no_settings_for_one_are_beside_them() -> None:
     second = {"principal": "b@R", "ccache": "FILE:/cc/b", "keytab": "/k/b", "mode": "0600"}
     settings = read(

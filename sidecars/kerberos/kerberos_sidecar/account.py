@@ -122,24 +122,34 @@ class Account:
             last, self.found, str(self.keytab), is_asked_for=is_asked_for, at=at, now=now
         )
 
-    def is_waiting(self) -> bool:
+    def taken_by(self) -> str:
         """
-        Whether the last try holds back the next.
+        Return who took the ccache from us, by the last look; empty if nobody did.
         """
-        state, now = self.state, time.monotonic()
-        if state.failed and state.failed.keytab == str(self.keytab):
-            return now < state.failed.retry_at
-        is_from_outside = state.failed or self.cause() in due.FROM_OUTSIDE
-        return bool(is_from_outside) and now < state.tried_at + due.FLOOR_SECONDS
+        return self.found.taken_by(self.principal, self.cause(), time.time())
+
+    @property
+    def situation(self) -> str:
+        """
+        What the success of a try depends on, as far as it is seen: the keytab, and who took the
+        ccache.
+        """
+        return f"{self.keytab} {self.taken_by()}"
 
     @property
     def next_at(self) -> float:
         """
-        When it is due or will be retried, at the latest; monotonic seconds.
+        When a cycle has something to do, by the last look; monotonic seconds.
         """
-        if failed := self.state.failed:
-            return failed.retry_at
-        return self.state.last.at + self.state.last.wait_seconds if self.state.last else 0.0
+        state, cause = self.state, self.cause()
+        if cause is None and state.last and not state.failed:
+            return state.last.at + state.last.wait_seconds
+        if cause is None:  # another process has published a good one
+            return 0.0
+        if state.failed and state.failed.situation == self.situation:
+            return state.failed.retry_at
+        is_from_outside = state.failed or cause in due.FROM_OUTSIDE
+        return state.tried_at + due.FLOOR_SECONDS if is_from_outside else 0.0
 
     def problem(self) -> str:
         """
@@ -154,16 +164,14 @@ class Account:
         """
         Return the facts for the status page.
         """
-        ticket, last, error = self.found.ticket, self.state.last, self.error
+        ticket, error = self.found.ticket, self.error
         who = str(self.principal or f"the first principal in {self.source}")
         facts: dict[str, object] = {"principal": who, "keytab": self.source, "kvno": self.kvno}
+        facts["next_ticket_in_seconds"] = round(max(0.0, self.next_at - time.monotonic()), 1)
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
             facts["renew_until"] = iso(ticket.renew_until) if ticket.renew_until else None
             facts["clock_offset_seconds"] = ticket.clock_offset_seconds
-        if last is not None:
-            left_seconds = max(0.0, last.at + last.wait_seconds - time.monotonic())
-            facts["next_ticket_in_seconds"] = round(left_seconds, 1)
         if error is not None:
             facts["last_error"] = f"{error.reason}: {error.message}"
             facts["advice"] = error.advice
@@ -191,13 +199,15 @@ class KerberosMetrics(Metrics):
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
-        Update the gauges of each ccache whose full principal is known.
+        Update the gauges of each ccache whose full principal is known; remove what is about the
+        former first principal of a keytab.
         """
-        for account in accounts:
-            if not account.realm:
-                continue
-            found, labels = account.found.ticket, (str(account.principal), account.entry.ccache)
-            facts = [0.0, 0.0, 0.0]
+        known = {(str(one.principal), one.entry.ccache): one for one in accounts if one.realm}
+        for family in (self._acquired, *self._gauges):
+            for gone in set(family.series) - known.keys():
+                family.series.pop(gone, None)  # two threads show
+        for labels, account in known.items():
+            facts, found = [0.0, 0.0, 0.0], account.found.ticket
             if found is not None:
                 facts = [found.ends_at, found.lifetime_seconds, found.clock_offset_seconds]
             for family, value in zip(self._gauges, [*facts, account.kvno], strict=False):

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from kerberos_sidecar.account import Account, KerberosMetrics
 from kerberos_sidecar.cycle import KerberosSidecar
 from kerberos_sidecar.due import iso
+from kerberos_sidecar.lockout import check_refused
 from kerberos_sidecar.publish import Staging
-from kerberos_sidecar.request import acquire, check_refused, prepare
-from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Entry, Settings, changed, load_settings
+from kerberos_sidecar.request import acquire, prepare
+from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -81,7 +82,8 @@ def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -
     unknown(names)
     results = []
     for entry in settings.entries:
-        results += [_check(settings, Account(entry, settings)), _is_readable(entry, who)]
+        account = Account(entry, settings)
+        results += [_check(settings, account), _is_readable(account, who)]
     results.append(daemon("kerberos", settings.source, settings.http_bind))
     return exit_code(results)
 
@@ -101,12 +103,12 @@ def _check(settings: Settings, account: Account) -> bool:
                 problem = found.problem_at(time.time(), account.entry.principal)
                 until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
                 say("??" if problem else "ok", "", f"it {problem or until}")
-            request = prepare(account, settings, staging)
-            keytab, types = request.keytab, ", ".join(request.keytab.enctypes.values())
+            keytab = prepare(account, settings, staging)
+            types = ", ".join(keytab.enctypes.values())
             text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})"
             say("ok", "keytab", text)
-            check_refused(request)
-            _, ticket = acquire(request, Fence())
+            check_refused(keytab, settings)
+            _, ticket = acquire(keytab, settings, staging)
     except (SidecarError, OSError) as error:
         known = explain(error)
         return fail(known.reason.partition("_")[0], known)
@@ -115,22 +117,22 @@ def _check(settings: Settings, account: Account) -> bool:
     return True
 
 
-def _is_readable(entry: Entry, who: tuple[int, int]) -> bool:
+def _is_readable(account: Account, who: tuple[int, int]) -> bool:
     """
     Check whether a consumer may enter the ccache's folder and read the ccache, by their modes.
     """
+    entry = account.entry
     folder = os.path.dirname(entry.ccache)
-    try:
-        found = os.stat(folder)
-    except OSError:
+    if account.group is None:
         return False  # reported above
-    (uid, gid), name = who, f"uid {who[0]} with group {who[1]}"
-    there = (folder, stat.S_IMODE(found.st_mode), found.st_uid, stat.S_IXOTH)
-    file = (entry.ccache, entry.mode, os.getuid(), stat.S_IROTH)
-    for path, mode, owner, bit in (there, file):
-        shift = 6 if uid == owner else 3 if gid == found.st_gid else 0
+    found, (uid, gid), name = os.stat(folder), who, f"uid {who[0]} with group {who[1]}"
+    there = (folder, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, stat.S_IXOTH)
+    # The system may refuse the folder's group.
+    file = (entry.ccache, entry.mode, os.getuid(), account.group, stat.S_IROTH)
+    for path, mode, owner, group, bit in (there, file):
+        shift = 6 if uid == owner else 3 if gid == group else 0
         if uid and not mode >> shift & bit:
-            text = f"{path} has mode {mode:04o}, uid {owner}, group {found.st_gid}"
+            text = f"{path} has mode {mode:04o}, uid {owner}, group {group}"
             say("FAIL", "consumer", f"{name} cannot read it: {text}")
             say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
             return False

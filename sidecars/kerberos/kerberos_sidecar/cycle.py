@@ -16,10 +16,10 @@ from dataclasses import replace
 from kerberos_sidecar import due
 from kerberos_sidecar.account import Account, KerberosMetrics, State
 from kerberos_sidecar.due import Acquired, Cause, Failed, iso
-from kerberos_sidecar.formats import Principal
+from kerberos_sidecar.lockout import check_refused
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import failure, is_outage, together
-from kerberos_sidecar.request import acquire, check_refused, prepare
+from kerberos_sidecar.request import acquire, prepare
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -47,9 +47,10 @@ class KerberosSidecar:
         self._settings = settings
         self._metrics = metrics
         self._accounts = [Account(entry, settings) for entry in settings.entries]
-        self._wake: Callable[[], None] = lambda: None
         self._is_busy = False
         self._settled = threading.Event()
+        # The realms of which no KDC answered in this cycle.
+        self._silent: dict[str, SidecarError] = {}
 
     def begin(self) -> KerberosSidecar:
         return self
@@ -59,33 +60,29 @@ class KerberosSidecar:
         Try each principal that is due, once.
 
         Raises:
-            SidecarError: All failures of principals, an outage last. Every published ccache stays.
+            SidecarError: All failures of principals, an outage last, if one of them was tried in
+                this cycle. Every published ccache stays.
             CycleAbandoned: The fence was revoked.
         """
         self._is_busy = True
+        self._silent = {}
         try:
             return self._run(fence)
         finally:
             self._is_busy = False
             self._settled.set()
 
-    def close(self) -> None:
-        """
-        Do nothing: a cycle holds no resources.
-        """
-
     def watch(self, wake: Callable[[], None]) -> None:
         """
         Start to look, with a function that requests a cycle; warn if readers of a ccache can also
         read its keytab.
         """
-        self._wake = wake
         for account in self._accounts:
             keytab, ccache = account.entry.keytab, account.entry.ccache
             folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
             if os.path.realpath(os.path.dirname(ccache)) == os.path.realpath(folder):
                 log.warning("keytab_exposed", folder=folder, ccache=ccache)
-        threading.Thread(target=self._look, name="look", daemon=True).start()
+        threading.Thread(target=self._look, args=[wake], name="look", daemon=True).start()
 
     def readiness(self) -> Readiness:
         """
@@ -115,13 +112,15 @@ class KerberosSidecar:
         with fence:
             self._metrics.show(self._accounts)
         errors = [one.error for one in self._accounts if one.error]
-        if errors and not self._is_kept(errors):
-            told = together(errors)
-            soonest = min(account.next_at for account in self._accounts) - time.monotonic()
-            told.retry_within_seconds = max(PAUSE_SECONDS, soonest)
-            raise told from min(errors, key=is_outage)
-        counts = {"tickets_acquired": acquired}
-        return Outcome("changed" if acquired else "unchanged", revision(self._accounts), counts)
+        counts, name = {"tickets_acquired": acquired}, revision(self._accounts)
+        if not errors or self._is_kept(errors):
+            return Outcome("changed" if acquired else "unchanged", name, counts)
+        told = together(errors)
+        if not any(one.error for one in tried):  # they wait, which is no further failure
+            return Outcome("partial", name, counts if acquired else {}, told)
+        soonest = min(account.next_at for account in self._accounts) - time.monotonic()
+        told.retry_within_seconds = told.retry_after_seconds = max(PAUSE_SECONDS, soonest)
+        raise told from min(errors, key=is_outage)
 
     def _next(self, tried: Sequence[Account], fence: Fence) -> Account | None:
         """
@@ -134,7 +133,7 @@ class KerberosSidecar:
             if account.cause() is None:  # another process has published a good one
                 with fence:
                     account.state = replace(account.state, failed=None)
-            elif account not in tried and not account.is_waiting():
+            elif account not in tried and account.next_at <= time.monotonic():
                 ready.append(account)
         silent = {one.realm for one in self._accounts if one.error and is_outage(one.error)}
         return min(ready, key=lambda one: one.realm in silent, default=None)
@@ -143,7 +142,7 @@ class KerberosSidecar:
         """
         Acquire and publish a ticket, or note why that failed; return whether it succeeded.
         """
-        cause, stamp = account.cause() or "start", str(account.keytab)
+        cause, situation = account.cause() or "start", account.situation
         with fence:
             account.state = replace(account.state, tried_at=time.monotonic())
         try:
@@ -153,8 +152,10 @@ class KerberosSidecar:
         except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
             known = explain(error)
             known.__cause__ = known.__cause__ if known is error else error  # for the log
+            if is_outage(known):
+                self._silent[account.realm] = known
             with fence:
-                self._note(account, known, stamp)
+                self._note(account, known, situation)
             return False
         finally:
             account.look()
@@ -169,12 +170,13 @@ class KerberosSidecar:
         entry, settings = account.entry, self._settings
         # First the volume: if it is full or read-only, no KDC is asked.
         with Staging(entry, fence) as staging:
-            request = prepare(account, settings, staging)
-            keytab = request.keytab
-            check_refused(request, counts_since)
-            owner = _check_contested(account, keytab.principal, cause)
+            keytab = prepare(account, settings, staging)
+            check_refused(keytab, settings, counts_since)
+            owner = _check_contested(account)
             began, now = time.monotonic(), time.time()
-            content, ticket = acquire(request, fence)
+            if silent := self._silent.get(account.realm):
+                raise silent
+            content, ticket = acquire(keytab, settings, staging)
             seconds = time.monotonic() - began
             staging.publish(content)
         wait_seconds, next_cause = due.wait_after(
@@ -201,7 +203,7 @@ class KerberosSidecar:
             **facts,
         )
 
-    def _note(self, account: Account, error: SidecarError, stamp: str) -> None:
+    def _note(self, account: Account, error: SidecarError, situation: str) -> None:
         """
         Note why a principal failed, and when it is tried again.
         """
@@ -212,7 +214,7 @@ class KerberosSidecar:
             wait_seconds = backoff_seconds(count, due.RETRY_FLOOR_SECONDS)
             wait_seconds = min(wait_seconds, due.retry_within(account.found.ticket, time.time()))
         retry_at = time.monotonic() + wait_seconds
-        account.state = replace(account.state, failed=Failed(error, count, stamp, retry_at))
+        account.state = replace(account.state, failed=Failed(error, count, situation, retry_at))
 
     def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
         """
@@ -221,49 +223,38 @@ class KerberosSidecar:
         is_valid = not any(account.problem() for account in self._accounts)
         if not self._settings.one_shot or not is_valid or not all(map(is_outage, errors)):
             return False
-        why = errors[0]
-        log.warning("ticket_kept", reason=why.reason, error=why.message, advice=why.advice)
+        log.warning("ticket_kept", **errors[0].log_fields())
         return True
 
-    def _look(self) -> None:
+    def _look(self, wake: Callable[[], None]) -> None:
         while True:
             for account in self._accounts:
                 account.look()
+            self._metrics.show(self._accounts)
             wait_seconds = min(one.next_at for one in self._accounts) - time.monotonic()
-            if not self._is_busy and any(map(_has_news, self._accounts)):
+            if not self._is_busy and wait_seconds <= 0:
                 self._settled.clear()
-                self._wake()
+                wake()
                 wait_seconds = LOOK_SECONDS
             self._settled.wait(min(LOOK_SECONDS, max(PAUSE_SECONDS, wait_seconds)))
             self._settled.clear()
 
 
-def _has_news(account: Account) -> bool:
-    """
-    Whether a cycle would try a principal, or find that it needs no longer.
-    """
-    if account.cause() is None:
-        return account.state.failed is not None
-    return not account.is_waiting()
-
-
-def _check_contested(account: Account, principal: Principal, cause: Cause) -> str:
+def _check_contested(account: Account) -> str:
     """
     Return who took the ccache; empty if nobody did.
 
     Raises:
         SidecarError: Another process keeps taking it.
     """
-    owner = account.found.taken_by(principal, cause, time.time())
+    owner = account.taken_by()
     wait_seconds = account.state.retaken_at + due.CONTEST_SECONDS - time.monotonic()
     if owner and wait_seconds > 0:
-        error = failure(
-            "ccache_contested",
+        text = (
             f"{account.entry.ccache} belongs to {owner} again, after it was restored for "
-            f"{principal}: another process publishes there",
+            f"{account.principal}: another process publishes there"
         )
-        error.retry_within_seconds = wait_seconds
-        raise error
+        raise failure("ccache_contested", text, wait_seconds=wait_seconds)
     return owner
 
 

@@ -37,10 +37,6 @@ RETRY_FLOOR_SECONDS = 1.0
 # A ccache that another process keeps taking is taken back at most this often.
 CONTEST_SECONDS = 60.0
 
-# The margin beyond the lockout window: a KDC uses its own clock, in whole seconds, and MIT's still
-# counts a failure that is exactly as old as its window.
-WINDOW_MORE_SHARE, WINDOW_MORE_SECONDS = 1 / 30, 2.0
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -75,18 +71,18 @@ class Found:
             return f"contains a ticket that expired {now - self.ticket.ends_at:.0f} s ago"
         return ""
 
-    def taken_by(self, principal: Principal, cause: Cause, now: float) -> str:
+    def taken_by(self, principal: Principal | None, cause: Cause | None, now: float) -> str:
         """
         Return who else publishes there: another principal, or a uid whose file consumers cannot
         read; empty if it is nobody, or if our new keytab explains another principal.
 
         Args:
-            principal: The principal whose ticket is due.
+            principal: The principal whose ticket is due; ``None`` if it is not known yet.
             cause: Why it is due.
             now: Unix time.
         """
         ticket = self.ticket
-        if ticket and not ticket.principal.resembles(principal):
+        if ticket and principal and not ticket.principal.resembles(principal):
             return "" if cause == "keytab_changed" else str(ticket.principal)
         is_in_use = cause == "damaged" and (ticket is None or ticket.ends_at > now)
         return self.holder if is_in_use else ""
@@ -173,30 +169,14 @@ class Failed:
 
     Args:
         count: How many in a row.
-        keytab: The stamp of the keytab then.
+        situation: What it was tried with; once that changes, the next try need not wait.
         retry_at: Seconds of the monotonic clock.
     """
 
     error: SidecarError
     count: int
-    keytab: str
+    situation: str
     retry_at: float
-
-
-def window_wait(refused_at: float, now: float, window_seconds: float) -> float:
-    """
-    Return the seconds until keys that the KDC has refused may be tried again.
-
-    A policy forgets failures only after a whole window without one, so tries that are closer
-    together add up, however few they are.
-
-    Args:
-        refused_at, now: Unix times; one that is ahead (the clock was set back) does not count.
-    """
-    if not window_seconds or refused_at > now:
-        return 0.0
-    more_seconds = max(WINDOW_MORE_SECONDS, window_seconds * WINDOW_MORE_SHARE)
-    return max(0.0, refused_at + window_seconds + more_seconds - now)
 
 
 def retry_within(ticket: Ticket | None, now: float) -> float:

@@ -157,9 +157,9 @@ def read_ticket(content: bytes) -> Ticket:
     return _read(content)[0]
 
 
-def reduce(content: bytes) -> bytes:
+def reduce(content: bytes) -> tuple[bytes, Ticket]:
     """
-    Return a ccache with nothing but the TGT.
+    Return a ccache with nothing but the TGT, and the TGT.
 
     It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
     at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
@@ -167,8 +167,8 @@ def reduce(content: bytes) -> bytes:
     Raises:
         ValueError: As in :func:`read_ticket`.
     """
-    _, head, tgt = _read(content)
-    return head + tgt
+    ticket, head, tgt = _read(content)
+    return head + tgt, ticket
 
 
 def _read(content: bytes) -> tuple[Ticket, bytes, bytes]:

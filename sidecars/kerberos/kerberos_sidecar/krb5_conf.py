@@ -45,7 +45,10 @@ class Relation(NamedTuple):
 
 
 def site_paths(settings: Settings) -> list[str]:
-    return (settings.krb5_config or SITE_CONFIG).split(":")
+    """
+    Return absolute paths, because the child works in another folder.
+    """
+    return [os.path.abspath(path) for path in (settings.krb5_config or SITE_CONFIG).split(":")]
 
 
 def overlay(settings: Settings, realm: str) -> str:
@@ -81,8 +84,8 @@ def missing(settings: Settings) -> SidecarError | None:
 def check_enctypes(settings: Settings, keytab: Keytab) -> None:
     """
     Raises:
-        SidecarError: The keytab has no key that krb5.conf permits, or krb5.conf includes itself:
-            no KDC needs to be asked, and libkrb5 would read it forever.
+        SidecarError: The keytab has no key that krb5.conf permits, or krb5.conf includes what
+            cannot be read: no KDC needs to be asked.
     """
     for one in _relations(site_paths(settings)):
         if one.section == ("libdefaults",) and one.name in ENCTYPE_LIMITS:
@@ -120,28 +123,35 @@ def _enctypes(text: str) -> set[int]:
     return found
 
 
-def _relations(paths: Sequence[str], above: tuple[str, ...] = ()) -> Iterator[Relation]:
+def _relations(
+    paths: Sequence[str], above: tuple[str, ...] = (), where: str = ""
+) -> Iterator[Relation]:
     """
     Yield the relations of files, folders and what they include, in libkrb5's order.
 
     Args:
         above: The files that include these.
+        where: The line that includes them.
+
+    Raises:
+        SidecarError: libkrb5 cannot read what is included, or would read it forever. It skips
+            files that KRB5_CONFIG names, and that do not exist.
     """
     for path in paths:
-        if os.path.isdir(path):
-            try:
-                names = filter(_INCLUDED.fullmatch, sorted(os.listdir(path)))
-            except OSError as error:
-                text = f"the folder {path} cannot be listed: {error.strerror}"
-                raise failure("config_invalid", text) from None
-            yield from _relations([os.path.join(path, name) for name in names], above)
-            continue
         if path in above:
-            raise failure("config_invalid", f"{above[-1]} includes {path}, which includes it")
+            raise failure("config_invalid", f"{where} includes {path}, which includes it")
         try:
+            if os.path.isdir(path):
+                names = filter(_INCLUDED.fullmatch, sorted(os.listdir(path)))
+                files = [os.path.join(path, name) for name in names]
+                yield from _relations(files, above, where or f"the folder {path}")
+                continue
             with open(path, errors="replace") as file:
                 lines = file.read(1 << 20).splitlines()
-        except OSError:
+        except OSError as error:
+            if where or os.path.isdir(path):
+                text = f"{where or 'KRB5_CONFIG'} includes {path}: {error.strerror}"
+                raise failure("config_invalid", text) from None
             continue
         yield from _parse((*above, path), lines)
 
@@ -150,8 +160,8 @@ def _parse(files: tuple[str, ...], lines: Sequence[str]) -> Iterator[Relation]:
     path, section = files[-1], list[str]()
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if found := re.fullmatch(r"include(?:dir)?\s+(/.*)", text):
-            yield from _relations([found[1]], files)
+        if found := re.fullmatch(r"include(?:dir)?\s+(/.*)", line.rstrip()):
+            yield from _relations([found[1]], files, f"{path}, line {number}")
         elif found := re.fullmatch(r"\[([^\]]+)\]\*?", text):
             section = [found[1]]
         elif not text or text[0] in "#;" or (not section and text[0] != "["):

@@ -88,6 +88,7 @@ class Staging:
         fence: Entered for the rename.
 
     Attributes:
+        ccache: The path to publish at.
         group: The group of the file; the system may refuse the folder's group.
 
     Raises:
@@ -96,8 +97,8 @@ class Staging:
     """
 
     def __init__(self, entry: Entry, fence: Fence) -> None:
-        self._path, self._mode = entry.ccache, entry.mode
-        self._fence = fence
+        self.ccache, self._mode = entry.ccache, entry.mode
+        self.fence = fence
         self._fd = -1
         self._stem = ""
         self.group = -1
@@ -111,8 +112,8 @@ class Staging:
 
     def __enter__(self) -> Self:
         try:
-            with explained(self._path):
-                _sweep(self._path)
+            with explained(self.ccache):
+                _sweep(self.ccache)
                 self._open()
         except SidecarError:
             self._discard()
@@ -132,12 +133,12 @@ class Staging:
             SidecarError: The volume is full or fails; the old ccache is untouched.
             CycleAbandoned: The fence was revoked; the old ccache is untouched.
         """
-        with explained(self._path):
-            os.ftruncate(self._fd, 0)
+        with explained(self.ccache):
             os.lseek(self._fd, 0, os.SEEK_SET)
             write_all(self._fd, content)
+            os.ftruncate(self._fd, len(content))  # at last: until then, its room is reserved
             os.fsync(self._fd)
-            with self._fence:
+            with self.fence:
                 self._replace()
 
     def _replace(self) -> None:
@@ -147,22 +148,22 @@ class Staging:
         Its content may exist nowhere else, so it is kept.
         """
         kept = self._stem + ASIDE
-        if os.path.isdir(self._path) and not os.path.islink(self._path):
-            os.rename(self._path, kept)
+        if os.path.isdir(self.ccache) and not os.path.islink(self.ccache):
+            os.rename(self.ccache, kept)
             with suppress(OSError):  # not an empty folder
                 os.rmdir(kept)
-            log.warning("moved_aside", ccache=self._path, kept=kept)
-        os.rename(self._stem + NEW, self._path)
+            log.warning("moved_aside", ccache=self.ccache, kept=kept)
+        os.rename(self._stem + NEW, self.ccache)
 
     def _open(self) -> None:
-        folder, name = os.path.split(self._path)
+        folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
         with suppress(FileNotFoundError):
-            owners = {0, above.st_uid, os.lstat(self._path).st_uid}
+            owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}
             if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
                 raise PermissionError(errno.EPERM, "the folder is sticky, and another uid's file")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        while not os.path.exists(self._stem + NEW):  # or another process swept it just before
+        while not self._stem or not os.path.exists(self._stem + NEW):  # swept before it was locked
             self._discard()
             self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
             self._fd = os.open(self._stem + NEW, flags, 0o600)

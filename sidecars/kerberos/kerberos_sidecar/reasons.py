@@ -70,22 +70,27 @@ REASONS = {
 }
 
 
-def failure(reason: str, message: str, advice: str = "") -> SidecarError:
+def failure(
+    reason: str, message: str, advice: str = "", *, wait_seconds: float | None = None
+) -> SidecarError:
     """
     Return the error for a reason of the table.
 
     Args:
         advice: For this case, instead of the table's.
+        wait_seconds: When to retry; ``None``: with backoff.
     """
-    return SidecarError(reason, message, advice or REASONS[reason].advice)
+    error = SidecarError(reason, message, advice or REASONS[reason].advice)
+    error.retry_within_seconds = wait_seconds
+    return error
 
 
 def together(errors: Iterable[SidecarError]) -> SidecarError:
     """
     Return the first of several failures, which also tells the others. An outage ends on its own: it
-    comes last.
+    comes last, and is reported once for all principals of a realm.
     """
-    first, *others = sorted(errors, key=is_outage)
+    first, *others = sorted(dict.fromkeys(errors), key=is_outage)
     more = "".join(f"; {error.reason}: {error.message}" for error in others)
     return SidecarError(first.reason, first.message + more, first.advice)
 

@@ -6,37 +6,33 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 import re
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from kerberos_sidecar import krb5_conf, reasons
+from kerberos_sidecar import krb5_conf, lockout, reasons
 from kerberos_sidecar.account import Account
-from kerberos_sidecar.due import iso, window_wait
-from kerberos_sidecar.formats import Principal, Ticket, read_ticket, reduce
+from kerberos_sidecar.formats import Principal, Ticket, reduce
 from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import HUNG, NO_CONTACT, failure, meaning_of, together
-from kerberos_sidecar.settings import Entry, Settings
+from kerberos_sidecar.settings import Settings
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import read_file, write_file
 
 # libkrb5 also says "cannot contact any KDC" of a name that DNS does not know and of a silent KDC.
 # Refusals and unknown names fail within 0.3 s; silence takes 18 to 27 s (MIT 1.20.1, 2026-11).
 SILENCE_SECONDS = 3.0
 
 ANSWER_BYTES = 4 << 20
+LIMITS_ADVICE = "Raise the limits: memory, open files, or processes (podPidsLimit, ulimit -u)."
 
 # Lines of libkrb5's trace.
 _OFFERED = re.compile(r"Processing preauth types: (.*)")
-_REFUSED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
+_RECEIVED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
 
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant for
 # consumers, such as KRB5CCNAME.
@@ -44,32 +40,7 @@ _INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|(L[CD]_|FAKE
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """
-    What to ask for.
-
-    Args:
-        scratch: A path that does not exist, on the ccache's volume: whoever can read it there can
-            read the published ticket, too.
-    """
-
-    keytab: Keytab
-    settings: Settings
-    entry: Entry
-    scratch: str
-
-    @property
-    def memory(self) -> str:
-        """
-        The file that remembers which keys the KDC refused last, and when: a restart, and the
-        command ``check``, count as much as the daemon. Consumers may be able to write it.
-        """
-        folder, name = os.path.split(self.entry.ccache)
-        return os.path.join(folder, f".{name}.refused")
-
-
-def prepare(account: Account, settings: Settings, staging: Staging) -> Request:
+def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
     """
     Look again, now that it is known which group our files have, and check what needs no KDC.
 
@@ -82,10 +53,10 @@ def prepare(account: Account, settings: Settings, staging: Staging) -> Request:
     if missing or isinstance(keytab, SidecarError):
         raise together(one for one in (keytab, missing) if isinstance(one, SidecarError))
     krb5_conf.check_enctypes(settings, keytab)
-    return Request(keytab, settings, account.entry, staging.scratch)
+    return keytab
 
 
-def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
+def acquire(keytab: Keytab, settings: Settings, staging: Staging) -> tuple[bytes, Ticket]:
     """
     Return a new ccache and the ticket in it; note whether the KDC refuses the key.
 
@@ -94,101 +65,92 @@ def acquire(request: Request, fence: Fence) -> tuple[bytes, Ticket]:
     Raises:
         SidecarError: The ticket could not be acquired, or consumers could not use it.
         CycleAbandoned: The fence was revoked.
-        OSError: No process can be started.
     """
-    settings, principal = request.settings, request.keytab.principal
     asked = {
-        "principal": str(principal),
-        "client_keytab": request.keytab.path,
-        "ccache": request.scratch,
-        "overlay": krb5_conf.overlay(settings, principal.realm),
+        "principal": str(keytab.principal),
+        "client_keytab": keytab.path,
+        "ccache": staging.scratch,
+        "overlay": krb5_conf.overlay(settings, keytab.principal.realm),
         "site": ":".join(krb5_conf.site_paths(settings)),
         "parent": os.getpid(),
     }
     environ = {name: text for name, text in os.environ.items() if _INHERITED.fullmatch(name)}
     command = child.Command(_PROGRAM, environ, "/", json.dumps(asked).encode())
-    out, err = child.Kept(ANSWER_BYTES), child.Kept()
+    out, trace = child.Kept(ANSWER_BYTES), Trace(lambda: lockout.note(staging.ccache, keytab))
     began = time.monotonic()
     try:
-        code = child.run(command, fence, settings.timeout_seconds, out, err)
+        code = child.run(command, staging.fence, settings.timeout_seconds, out, trace)
         answer: dict[str, Any] = json.loads(out.data)
     except child.DeadlinePassed:
-        answer = _refusal(str(err))
+        answer = trace.answer()
+    except OSError as error:
+        text = f"no process can be started ({error.strerror})"
+        raise SidecarError("process_limit", text, LIMITS_ADVICE) from error
     except ValueError:
-        said = "; ".join(line for line in str(err).splitlines() if not line.startswith("["))
-        text = f"the process that asks for {principal} ended with {child.ending(code)}: {said}"
-        raise failure("krb5_failed", text) from None
+        said = "; ".join(line for line in str(trace).splitlines() if not line.startswith("["))
+        text = f"the process that asks for {keytab.principal} ended with {child.ending(code)}: "
+        raise failure("krb5_failed", text + said) from None
     if "code" in answer:
-        offered = _OFFERED.findall(str(err))
-        error = _explain(request, answer, offered, time.monotonic() - began)
-        if reasons.REASONS[error.reason].is_counted:
-            now, window_seconds = time.time(), settings.lockout_window_seconds
-            error.retry_within_seconds = window_wait(now, now, window_seconds) or None
-            with suppress(OSError):  # the volume turned full or read-only meanwhile
-                content = f"{now} {request.keytab}".encode()
-                write_file(request.memory, content, 0o600, fsync=False)
-        raise error
-    with suppress(OSError):
-        os.unlink(request.memory)  # the KDC counts from 0
-    return _verify(base64.b64decode(answer["ccache"]), principal)
+        answer["offered"] = _OFFERED.findall(str(trace))
+        failed = _explain(keytab, settings, answer, time.monotonic() - began)
+        if reasons.REASONS[failed.reason].is_counted:
+            window_seconds = settings.lockout_window_seconds
+            lockout.note(staging.ccache, keytab)
+            failed.retry_within_seconds = lockout.window_wait(0, 0, window_seconds) or None
+        raise failed
+    lockout.forget(staging.ccache)
+    return _verify(base64.b64decode(answer["ccache"]), keytab.principal)
 
 
-def _refusal(trace: str) -> dict[str, Any]:
+class Trace(child.Kept):
     """
-    Return what a KDC said last, as the child would, if libkrb5 did not end in time: after a
-    refusal, it also asks the primary KDC, which may be silent.
-    """
-    said = [one for one in _REFUSED.findall(trace) if int(one[0]) not in reasons.ROUTINE]
-    code, text = said[-1] if said else (HUNG, "the deadline has passed")
-    return {"code": int(code), "said": text}
+    Keeps what libkrb5 traces while it asks.
 
-
-def check_refused(request: Request, since: float = -math.inf) -> None:
-    """
     Args:
-        since: Refusals before this Unix time do not count.
-
-    Raises:
-        SidecarError: The KDC has refused these keys, and more tries could lock the account.
+        note: Called as soon as a KDC has refused the key: libkrb5 also asks the primary KDC before
+            it answers, which may be silent, and this process may end meanwhile.
     """
-    keytab, now, refused_at = request.keytab, time.time(), -math.inf
-    with suppress(OSError, ValueError):
-        at, _, refused = read_file(request.memory, 1 << 16).decode().partition(" ")
-        refused_at = float(at) if refused == str(keytab) else refused_at
-    wait_seconds = window_wait(refused_at, now, request.settings.lockout_window_seconds)
-    if refused_at >= since and wait_seconds:
-        error = failure(
-            "keytab_stale",
-            f"the KDC has refused the key of {keytab.principal} (kvno {keytab.kvno}) in "
-            f"{keytab.path}; it is not tried again before {iso(now + wait_seconds)}",
-        )
-        error.retry_within_seconds = wait_seconds
-        raise error
+
+    def __init__(self, note: Callable[[], object]) -> None:
+        super().__init__()
+        self._note = note
+
+    def __call__(self, chunk: bytes) -> None:
+        super().__call__(chunk)
+        if any(reasons.REASONS[meaning_of(code)[0]].is_counted for code, _ in self._received()):
+            self._note()
+
+    def answer(self) -> dict[str, Any]:
+        """
+        Return what a KDC said last, as the child would if libkrb5 had ended.
+        """
+        said = [one for one in self._received() if one[0] not in reasons.ROUTINE]
+        code, text = said[-1] if said else (HUNG, "the deadline has passed")
+        return {"code": code, "said": text}
+
+    def _received(self) -> list[tuple[int, str]]:
+        return [(int(code), said) for code, said in _RECEIVED.findall(str(self))]
 
 
 def _explain(
-    request: Request, answer: dict[str, Any], offered: list[str], after_seconds: float
+    keytab: Keytab, settings: Settings, answer: dict[str, Any], after_seconds: float
 ) -> SidecarError:
     """
     Return the error for libkrb5's code.
 
     Args:
-        offered: The kinds of preauthentication that KDCs offered.
+        answer: ``code``, ``said``, and the kinds of preauthentication that KDCs ``offered``.
         after_seconds: How long the acquisition took to fail.
     """
-    principal, code, said = request.keytab.principal, answer["code"], str(answer["said"])
+    principal, code, said = keytab.principal, answer["code"], str(answer["said"])
     if code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
         code = HUNG
     reason, text = meaning_of(code)
-    if reason == "preauth_unsupported" and offered:
-        said += f"; it offers {offered[-1]}"
-    text = text.format(
-        principal=principal,
-        realm=principal.realm,
-        keytab=request.keytab.path,
-        kvno=request.keytab.kvno,
-    )
-    lines = krb5_conf.lines_about(request.settings, principal.realm, *reasons.LINES.get(code, ()))
+    if reason == "preauth_unsupported" and answer["offered"]:
+        said += f"; it offers {answer['offered'][-1]}"
+    names = {"principal": principal, "realm": principal.realm}
+    text = text.format(**names, keytab=keytab.path, kvno=keytab.kvno)
+    lines = krb5_conf.lines_about(settings, principal.realm, *reasons.LINES.get(code, ()))
     return failure(reason, "; ".join([f"{text} ({said})", *lines]))
 
 
@@ -200,8 +162,7 @@ def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
         SidecarError: It is not the one that was requested, or consumers cannot use it.
     """
     try:
-        content = reduce(content)
-        ticket = read_ticket(content)
+        content, ticket = reduce(content)
     except ValueError as error:
         raise failure("ticket_unusable", f"the KDC's reply for {principal} {error}") from None
     left_seconds = ticket.ends_at - time.time()

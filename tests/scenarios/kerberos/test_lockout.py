@@ -14,7 +14,8 @@ from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.kdc import Kdc, run_client
 from tests.support.kerberos.kdc_proxy import KdcProxy
-from tests.support.kerberos.site import Site, failure
+from tests.support.kerberos.site import Site, failure, several
+from tests.support.waiting import wait_until
 
 MOST_FAILURES = 5
 # Seconds instead of half an hour: the policy can be shortened, the KDC's clock not sped up.
@@ -98,30 +99,37 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
         assert is_locked(running_kdc, site)
 
 
+def add_silent_primary(site: Site, proxy: KdcProxy) -> None:
+    """libkrb5 asks it after each refusal, before it reports one."""
+    proxy.behavior = "silent"
+    text, line = site.config.read_text(), f"    primary_kdc = {proxy.address}\n    kdc"
+    site.config.write_text(text.replace("    kdc", line))
+
+
 @pytest.mark.parametrize("noted", ["on the volume", "in the process", "behind a silent primary"])
 def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
     here: Site, running_kdc: Kdc, proxy: KdcProxy, noted: str
 ) -> None:
     """
-    SIGHUP tries a refused key once more; `check` and a restart do not. The note may belong to
-    another uid in a sticky folder; libkrb5 may be killed while it asks the primary KDC again.
+    SIGHUP tries a refused key once more; `check` and a restart do not. A wait is no failure. The
+    note may belong to another uid in a sticky folder; libkrb5 may be killed at its deadline.
     """
-    settings = {"KERBEROS_TIMEOUT": "3s"}
+    settings = {"KERBEROS_TIMEOUT": "3s", "KERBEROS_LOCKOUT_WINDOW": "1800"}
+    settings["KERBEROS_MAX_FAILURES"] = "3"
     if noted == "in the process":
         (here.ccache.parent / f".{here.ccache.name}.refused").mkdir()
     elif noted == "behind a silent primary":
-        proxy.behavior = "silent"
-        text = here.config.read_text()
-        here.config.write_text(
-            text.replace("    kdc", f"    primary_kdc = {proxy.address}\n    kdc")
-        )
+        add_silent_primary(here, proxy)
     with policy(running_kdc, here):
         make_stale(here)
         with here.sidecar(**settings) as daemon:
             assert "keytab_stale" == failure(daemon)["reason"]
-            assert "keytab_stale" == here.refresh(daemon)["reason"], "SIGHUP tries it once more"
+            failed = here.refresh(daemon)
+            assert "keytab_stale" == failed["reason"], "SIGHUP tries it once more"
+            assert failed["retry_in_seconds"] > int(settings["KERBEROS_LOCKOUT_WINDOW"])
             time.sleep(4)  # four tries, were it retried with backoff
-            assert 2 == refusals(running_kdc, here)
+            assert 2 == refusals(running_kdc, here) == len(daemon.find_events("cycle_failed"))
+            assert daemon.is_running()
         if noted == "in the process":
             return
         with here.sidecar(**settings) as daemon:
@@ -131,3 +139,23 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
         assert 3 == checked.wait_for_exit(60).code
         assert "keytab_stale" in checked.log()
         assert 2 == refusals(running_kdc, here)
+
+
+def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
+    here: Site, running_kdc: Kdc, proxy: KdcProxy
+) -> None:
+    """The process ends after the KDC has answered, but before libkrb5 has."""
+    add_silent_primary(here, proxy)
+    second, note = (
+        here.ccache.parent / "second",
+        here.ccache.parent / f".{here.ccache.name}.refused",
+    )
+    entries = [{"principal": here.principal, "ccache": path} for path in (here.ccache, second)]
+    with policy(running_kdc, here):
+        make_stale(here)
+        with here.sidecar(**several(*entries)):
+            wait_until(note.exists, "the refusal is noted")
+        with here.sidecar(**several(*entries)) as daemon:
+            assert 2 == failure(daemon)["error"].count("is not tried again before")
+
+        assert 1 == refusals(running_kdc, here)

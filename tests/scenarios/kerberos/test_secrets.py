@@ -102,12 +102,3 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
     assert here.principal.encode() not in (child / "cmdline").read_bytes()
     daemon.kill()
     wait_until(lambda: not child.exists(), "it ends with its parent")
-
-
-def test_ignores_the_environment_variables_of_libkrb5(here: Site) -> None:
-    """A pod may set these variables for its consumers."""
-    names = ("KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "KRB5_TRACE")
-    daemon = here.publish(**dict.fromkeys(names, "/nonexistent/file"))
-
-    assert here.is_valid()
-    assert daemon.get("/readyz").status == 200

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.formats import SABOTAGE
 from tests.support.kerberos.site import Site, assert_tells, failure
 from tests.support.waiting import wait_until
@@ -104,33 +103,6 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
         # klist would wait for the other end of a pipe.
         wait_until(lambda: is_plain(here.ccache) and here.is_valid(), "it is restored")
         wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
-
-
-def test_two_sidecars_with_different_uids_write_one_ccache(make_site: MakeSite) -> None:
-    """In a folder of their group, as `fsGroup` sets it, each renames over the other's file."""
-    site = make_site("1d")
-    site.ccache.parent.chmod(0o2770)
-    daemons = [site.start(program=site.as_user(uid), INTERVAL="1s") for uid in (50000, 60000)]
-    owners, invalid = set(), 0
-
-    def both_wrote() -> bool:
-        nonlocal invalid
-        owners.add(site.ccache.stat().st_uid)
-        invalid += not site.is_valid()
-        return owners >= {50000, 60000} and all(
-            len(daemon.find_events("cycle_finished", result="changed")) >= 4 for daemon in daemons
-        )
-
-    for daemon in daemons:
-        daemon.wait_until_synced()
-    wait_until(both_wrote, "both wrote")
-
-    assert 0 == invalid
-    assert [[], []] == [daemon.find_events("cycle_failed") for daemon in daemons]
-    assert [200, 200] == [daemon.get("/readyz").status for daemon in daemons]
-    for daemon in daemons:
-        daemon.terminate()
-    assert [] == site.leftovers()
 
 
 @pytest.mark.parametrize(

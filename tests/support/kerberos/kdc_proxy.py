@@ -1,5 +1,5 @@
 """
-A relay in front of a KDC that goes silent, resets, or sends garbage on demand.
+A relay in front of a KDC that goes silent or sends garbage on demand.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import threading
 from contextlib import suppress
 from typing import Literal, Self
 
-Behavior = Literal["relay", "silent", "reset", "garbage"]
+from tests.support.program import own_port
+
+Behavior = Literal["relay", "silent", "garbage"]
 GARBAGE = b"\x7e\x5a" * 100
 TIMEOUT_SECONDS = 10
 
@@ -19,8 +21,8 @@ class KdcProxy:
     """
     One port on 127.0.0.1, UDP and TCP; `behavior` can change at any time.
 
-    `silent` accepts requests and keeps connections open, `reset` resets them (and drops datagrams),
-    `garbage` answers with bytes that are not Kerberos.
+    `silent` accepts requests and keeps connections open, `garbage` answers with bytes that are not
+    Kerberos.
     """
 
     def __init__(self, kdc_port: int) -> None:
@@ -30,19 +32,15 @@ class KdcProxy:
         self.behavior: Behavior = "relay"
         self.requests = 0
         """The number of requests so far, answered or not."""
+        self.datagrams = b""
+        """Their content over UDP, in which the names of principals are legible."""
         self._kdc = ("127.0.0.1", kdc_port)
         self._silent: list[socket.socket] = []
         self._ends = threading.Event()
-        while True:
-            self._tcp = socket.create_server(("127.0.0.1", 0))
-            self._udp = socket.socket(type=socket.SOCK_DGRAM)
-            self.port: int = self._tcp.getsockname()[1]
-            try:
-                self._udp.bind(("127.0.0.1", self.port))
-                break
-            except OSError:
-                self._tcp.close()
-                self._udp.close()
+        self.port = own_port(udp=True)
+        self._tcp = socket.create_server(("127.0.0.1", self.port))
+        self._udp = socket.socket(type=socket.SOCK_DGRAM)
+        self._udp.bind(("127.0.0.1", self.port))
 
     @property
     def address(self) -> str:
@@ -69,7 +67,7 @@ class KdcProxy:
                 data, client = self._udp.recvfrom(65536)
                 if not data:
                     continue  # the socket was shut down
-                self.requests += 1
+                self.requests, self.datagrams = self.requests + 1, self.datagrams + data
                 if self.behavior == "garbage":
                     self._udp.sendto(GARBAGE, client)
                 elif self.behavior == "relay":
@@ -96,9 +94,7 @@ class KdcProxy:
         with client, suppress(OSError):
             client.settimeout(TIMEOUT_SECONDS)
             request = _read_message(client)
-            if self.behavior == "reset":
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif self.behavior == "garbage":
+            if self.behavior == "garbage":
                 client.sendall(struct.pack(">I", len(GARBAGE)) + GARBAGE)
             else:
                 with socket.create_connection(self._kdc, TIMEOUT_SECONDS) as kdc:

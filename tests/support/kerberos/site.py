@@ -4,6 +4,7 @@ A realm with a principal, its keytab, a ccache folder, and `kerberos-sidecar` as
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -160,6 +161,14 @@ def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.
     Wait for the next failed cycle and return its line.
     """
     return daemon.wait_for_event("cycle_failed", timeout_seconds, after=after)
+
+
+def several(*entries: dict[str, object]) -> dict[str, str | None]:
+    """
+    Return the settings of one sidecar for several principals.
+    """
+    none = dict.fromkeys(("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE"))
+    return {"KERBEROS_PRINCIPALS": json.dumps(entries, default=str), **none}
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""
+Remembers which keys the KDC refused, and when, so that retries never lock an account.
+
+The memory is a file beside each ccache, ``.NAME.refused``: restarts and the command ``check`` count
+as much as the daemon, and so does another ccache with the same keys. Consumers may be able to write
+it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from contextlib import suppress
+
+from kerberos_sidecar.due import iso
+from kerberos_sidecar.keytab import Keytab
+from kerberos_sidecar.reasons import failure
+from kerberos_sidecar.settings import Settings
+from sidecar_runtime.volume.files import read_file, write_file
+
+# The margin beyond the lockout window: a KDC uses its own clock, in whole seconds, and MIT's still
+# counts a failure that is exactly as old as its window.
+WINDOW_MORE_SHARE, WINDOW_MORE_SECONDS = 1 / 30, 2.0
+
+
+def window_wait(refused_at: float, now: float, window_seconds: float) -> float:
+    """
+    Return the seconds until keys that the KDC has refused may be tried again.
+
+    A policy forgets failures only after a whole window without one, so tries that are closer
+    together add up, however few they are.
+
+    Args:
+        refused_at, now: Unix times; one that is ahead (the clock was set back) does not count.
+    """
+    if not window_seconds or refused_at > now:
+        return 0.0
+    more_seconds = max(WINDOW_MORE_SECONDS, window_seconds * WINDOW_MORE_SHARE)
+    return max(0.0, refused_at + window_seconds + more_seconds - now)
+
+
+def check_refused(keytab: Keytab, settings: Settings, since: float = -math.inf) -> None:
+    """
+    Args:
+        since: Refusals before this Unix time do not count.
+
+    Raises:
+        SidecarError: The KDC has refused these keys, and more tries could lock the account.
+    """
+    now, window_seconds = time.time(), settings.lockout_window_seconds
+    times = [_refused_at(entry.ccache, keytab) for entry in settings.entries]
+    waits = [window_wait(at, now, window_seconds) for at in times if at >= since]
+    wait_seconds = max(waits, default=0.0)
+    if wait_seconds:
+        text = (
+            f"the KDC has refused the key of {keytab.principal} (kvno {keytab.kvno}) in "
+            f"{keytab.path}; it is not tried again before {iso(now + wait_seconds)}"
+        )
+        raise failure("keytab_stale", text, wait_seconds=wait_seconds)
+
+
+def note(ccache: str, keytab: Keytab) -> None:
+    """
+    Remember that the KDC has refused these keys now.
+    """
+    with suppress(OSError):  # the volume turned full or read-only meanwhile
+        write_file(_memory(ccache), f"{time.time()} {keytab}".encode(), 0o600, fsync=False)
+
+
+def forget(ccache: str) -> None:
+    """
+    Forget refusals: the KDC has accepted the keys, and counts from 0.
+    """
+    with suppress(OSError):
+        os.unlink(_memory(ccache))
+
+
+def _memory(ccache: str) -> str:
+    folder, name = os.path.split(ccache)
+    return os.path.join(folder, f".{name}.refused")
+
+
+def _refused_at(ccache: str, keytab: Keytab) -> float:
+    """
+    Return when the keys were refused, as Unix time; minus infinity if that is not known.
+    """
+    with suppress(OSError, ValueError):
+        at, _, keys = read_file(_memory(ccache), 1 << 16).decode().partition(" ")
+        if keys == str(keytab):
+            return float(at)
+    return -math.inf

@@ -1,0 +1,205 @@
+"""Principals of all kinds; when a new ticket is acquired, and when a one-shot exits."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.kerberos.kdc import Kdc, run_client
+from tests.support.kerberos.site import SERVICE, Site, several
+from tests.support.machine.clocks import libfaketime
+from tests.support.waiting import wait_until
+
+AES = "aes256-cts-hmac-sha1-96"
+
+
+def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None:
+    second = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "8s")
+    keytab = here.kdc.write_keytab(here.folder / "keytab" / "second.keytab", second)
+    other = here.ccache.parent / "second"
+    first = {"principal": here.principal, "ccache": here.ccache}
+    more = {"principal": second, "keytab": keytab, "ccache": other, "mode": "0600"}
+    daemon = here.publish(**several(first, more))
+
+    assert here.is_valid() and here.is_valid(other)
+    assert second in run_client(["klist"], here.config, other).stdout
+    assert ("0640", 0o600) == (here.mode(), stat.S_IMODE(other.stat().st_mode))
+    first_inode, inode = here.ccache.stat().st_ino, other.stat().st_ino
+    wait_until(lambda: other.stat().st_ino != inode, "the shorter ticket is replaced")
+    assert first_inode == here.ccache.stat().st_ino
+    page = daemon.get("/").body
+    assert here.principal in page and second in page
+    name = "kerberos_ticket_expiry_timestamp_seconds"
+    assert here.sample(daemon, name) > here.sample(daemon, name, other, second)
+    daemon.wait_for_event("ticket_acquired", principal=second, cause="half_life")
+    assert ["second"] == here.leftovers()
+
+
+@pytest.mark.parametrize(
+    ("name", "enctypes", "kvno"),
+    [
+        ("host/web.example.test", ["aes256-cts-hmac-sha384-192"], 300),
+        ("sha2", ["aes128-cts-hmac-sha256-128"], 256),
+        (r"airflow\@corp.example", ["arcfour-hmac"], 0),
+        ("mixed", ["arcfour-hmac", AES], 255),
+    ],
+)
+def test_acquires_tickets_of_other_names_types_and_versions(
+    here: Site, name: str, enctypes: list[str], kvno: int
+) -> None:
+    """A host; AES-SHA2; an enterprise name; versions that need more than one byte, and none."""
+    principal, keytab = here.kdc.add_principal(name), here.folder / "keytab" / "odd.keytab"
+    types = " ".join(f"{one}:normal" for one in enctypes)
+    here.kdc.kadmin(f'ktadd -k {keytab} -e "{types}" "{principal}"')
+    here.kdc.kadmin(f'modprinc -kvno {kvno} "{principal}"')
+    keytab.unlink()
+    here.kdc.kadmin(f'ktadd -norandkey -k {keytab} "{principal}"')
+
+    daemon = here.publish(KERBEROS_PRINCIPAL=principal, KERBEROS_KEYTAB=str(keytab))
+    label = principal.replace("\\", "\\\\")
+
+    assert kvno == here.sample(daemon, "kerberos_keytab_kvno", principal=label)
+    assert principal in run_client(["klist"], here.config, here.ccache).stdout
+    assert len(enctypes) == run_client(["klist", "-k", str(keytab)], here.config).stdout.count("@E")
+
+
+def test_principals_of_two_realms_and_a_ticket_for_a_service_of_the_other(
+    here: Site, tmp_path: Path
+) -> None:
+    """One keytab for both realms, which trust each other."""
+    with Kdc(tmp_path / "kdc", "OTHER.TEST") as other:
+        for kdc in (here.kdc, other):
+            kdc.kadmin(f"addprinc -pw trust krbtgt/{other.realm}@{here.kdc.realm}")
+        service, away = other.add_principal("HTTP/there"), other.add_principal("airflow")
+        other.copy_keys(here.keytab, away)
+        realms = f"[realms]\n  {other.realm} = {{\n    kdc = {other.address}\n  }}\n"
+        here.config.write_text(here.config.read_text() + realms)
+        there = here.ccache.parent / "away"
+        first = {"principal": here.principal, "ccache": here.ccache}
+
+        here.publish(**several(first, {"principal": away, "ccache": there}))
+
+        for ccache, owner in ((here.ccache, here.principal), (there, away)):
+            assert f"principal: {owner}" in run_client(["klist"], here.config, ccache).stdout
+            done = run_client(["kvno", service], here.config, ccache)
+            assert 0 == done.returncode, done.stderr
+
+
+def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(here: Site) -> None:
+    other = here.kdc.add_principal(f"other-{here.principal.partition('@')[0]}")
+    keytab = here.kdc.write_keytab(here.folder / "other" / "other.keytab", other)
+    first = here.publish()
+    second = here.start(KERBEROS_KEYTAB=str(keytab), KERBEROS_PRINCIPAL=other)
+
+    contested = second.wait_for_event("cycle_failed", reason="ccache_contested")
+    taken = first.wait_for_event("ccache_taken")
+    first.wait_for_event("ticket_acquired", cause="taken")
+
+    assert here.principal in contested["error"] and other in contested["error"]
+    assert (other, here.principal) == (taken["owner"], taken["principal"])
+    tickets = [len(daemon.find_events("ticket_acquired")) for daemon in (first, second)]
+    assert [2, 1] == tickets
+    assert [200, 503] == [daemon.get("/readyz").status for daemon in (first, second)]
+    first.kill()
+    here.ccache.unlink()
+    second.wait_for_event("ticket_acquired", 30, cause="missing")  # within its minute
+
+
+def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
+    """Some agents write a Secret's files again and again; the kubelet swaps a link, `..data`."""
+    versions = [here.keytab.parent / f"..{number}" for number in range(2)]
+    for folder in versions:
+        folder.mkdir()
+        (folder / "airflow.keytab").write_bytes(here.keytab.read_bytes())
+    swapped, link = 0, here.keytab.parent / "..data"
+    link.symlink_to(versions[0])
+    here.keytab.unlink()
+    here.keytab.symlink_to("..data/airflow.keytab")
+    daemon = here.publish(KERBEROS_PRINCIPAL=None)
+
+    def swap() -> bool:
+        nonlocal swapped
+        swapped += 1
+        link.with_name("..new").symlink_to(versions[swapped % 2])
+        os.replace(link.with_name("..new"), link)
+        return swapped > 200
+
+    wait_until(swap, "it was swapped often", 60, step_seconds=0.05)
+    assert 1 == len(daemon.find_events("ticket_acquired"))
+    keytab = versions[1 - swapped % 2] / "airflow.keytab"
+    keytab.unlink()
+    here.kdc.write_keytab(keytab, other := here.kdc.add_principal("rotated"))
+    swap()
+
+    daemon.wait_for_event("ticket_acquired", 60, cause="keytab_changed", principal=other)
+    wait_until(lambda: here.principal not in daemon.get("/metrics").body, "only the new one counts")
+    assert here.sample(daemon, "kerberos_acquired_tickets_total", principal=other)
+
+
+@pytest.mark.parametrize("step", ["+5h", "-5h"])
+def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(here: Site, step: str) -> None:
+    """Consumers add the KDC's offset in the ccache to the node's clock."""
+    file = here.folder / "clock"
+    file.write_text("+0s")
+    clock = {
+        "LD_PRELOAD": str(libfaketime()),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    daemon = here.publish(**clock)
+
+    file.write_text(step)
+    acquired = daemon.wait_for_event("ticket_acquired", 60, cause="clock_set")
+
+    assert 200 == daemon.get("/readyz").status, acquired
+    assert 0 == run_client(["klist", "-s"], here.config, here.ccache, **clock).returncode
+
+
+def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site) -> None:
+    service = here.kdc.add_principal(f"{SERVICE}{here.principal.partition('@')[0]}")
+    keytab = here.kdc.write_keytab(here.folder / "service.keytab", service)
+    here.publish().terminate()
+    before, issued = here.ccache.read_bytes(), here.kdc.requests()
+    daemon = here.publish(INTERVAL=None, AIRFLOW__KERBEROS__REINIT_FREQUENCY="600")
+    assert "asked" == here.refresh(daemon)["cause"]
+    assert issued + 2 == here.kdc.requests()
+
+    assert before != here.ccache.read_bytes()
+    listing = run_client(["klist", "-C", "-f"], here.config, here.ccache).stdout
+    assert "0640" == here.mode()
+    assert f"Default principal: {here.principal}" in listing
+    assert "refresh_time" not in listing
+    assert [] == here.leftovers()
+    done = run_client(["kvno", "-k", str(keytab), service], here.config, here.ccache)
+    assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), done.stderr
+    shown = daemon.status()["settings"]
+    assert "600" == shown["AIRFLOW__KERBEROS__REINIT_FREQUENCY"]
+    assert "INTERVAL" not in shown
+
+
+def test_a_one_shot_exits_after_its_first_ticket_and_binds_no_port(here: Site) -> None:
+    daemon = here.start(KERBEROS_ONE_SHOT="true")
+
+    assert 0 == daemon.wait_for_exit().code, daemon.log()
+    assert here.is_valid()
+    assert [] == daemon.find_events("http_listening")
+    assert [] == here.leftovers()
+
+
+@pytest.mark.parametrize("trouble", [Kdc.stop, Kdc.hang])
+def test_a_one_shot_gives_up_at_its_deadline(
+    here: Site, running_kdc: Kdc, trouble: Callable[[Kdc], None]
+) -> None:
+    trouble(running_kdc)
+
+    daemon = here.start(KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="10s")
+
+    assert 3 == daemon.wait_for_exit().code
+    gave_up = daemon.find_events("sidecar_gave_up")[0]
+    assert "one_shot_deadline" == gave_up["reason"]
+    assert trouble == Kdc.hang or "kdc_unreachable" in gave_up["error"]
+    assert [] == here.leftovers()
+    assert not here.ccache.exists()
