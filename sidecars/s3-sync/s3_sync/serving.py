@@ -9,8 +9,9 @@ import time
 
 from s3_sync.download import Work
 from s3_sync.folder.snapshots import SnapshotLayout
+from s3_sync.folder.target import Target
 from s3_sync.metrics import SyncMetrics
-from s3_sync.plan import is_held
+from s3_sync.plan import not_held
 from s3_sync.release.source import ReleaseSource
 from s3_sync.settings import Settings
 from sidecar_runtime.asking import Answers, Asked
@@ -28,47 +29,45 @@ class Serving:
     """
 
     def __init__(
-        self, settings: Settings, metrics: SyncMetrics, asked: Asked, source: ReleaseSource
+        self,
+        settings: Settings,
+        metrics: SyncMetrics,
+        asked: Asked,
+        source: ReleaseSource,
+        target: Target,
     ) -> None:
         self._path = settings.dest_path
         self._metrics = metrics
         self._source = source
+        self._target = target
         self._answers = Answers(settings.dest_path, metrics.asked, asked)
         self._layout: SnapshotLayout | None = None
         # Releases inspected by this process: inspecting all files takes longer than an answer.
         self._whole: set[str] = set()
-
-    def follow(self, layout: SnapshotLayout | None, fence: Fence) -> None:
-        """
-        Answer requests for the snapshots of this layout from now on; None: for no layout.
-
-        Raises:
-            CycleAbandoned: The fence was revoked; another thread answers now.
-        """
-        self.close()
-        if layout is not None:
-            self._layout = layout
-            self._answers.follow(layout.store, self._has, fence)
 
     def close(self) -> None:
         """
         Stop answering; downloaded releases stay.
         """
         self._answers.close()
-        self._layout = None
-        self._whole = set()
 
-    async def serve(self, fence: Fence) -> None:
+    async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
         """
         Download requested releases, as many as fit into a cycle; a failure is reported to the
         consumers that wait.
 
+        Args:
+            outage: The error that the cycle ended with; None if older releases can be read.
+
         Raises:
-            CycleAbandoned: The fence was revoked.
+            CycleAbandoned: The fence was revoked; another thread answers now.
         """
-        layout = self._layout
+        self._answers.note_outage(outage)
+        layout = self._target.snapshots
         if layout is None:
             return
+        if layout is not self._layout:
+            self._layout, self._whole = layout, set()
         self._answers.follow(layout.store, self._has, fence)
         for revision in self._answers.due(fence):
             with self._answers.answering(revision):
@@ -80,22 +79,16 @@ class Serving:
                     raise explain_os_error(error, what) from error
         self._metrics.asked.kept.set(len(layout.snapshots.asked()))
 
-    def note_outage(self, error: SidecarError | None) -> None:
-        """
-        Note the error that the cycle ended with; None if older releases can be read.
-        """
-        self._answers.note_outage(error)
-
     def _has(self, revision: str) -> bool:
         """
         Whether a release is complete on disk and was inspected, so that consumers may read it now.
         """
         layout = self._layout
-        if layout is None:
+        if layout is None or not layout.has(revision):
             return False
         if revision not in self._whole and layout.is_whole(revision):
             self._whole.add(revision)
-        return revision in self._whole and layout.has(revision)
+        return revision in self._whole
 
     async def _fetch(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
         """
@@ -106,12 +99,9 @@ class Serving:
         started = time.monotonic()
         state = await self._source.find(revision, fence)
         with layout.aside(revision) as folder:
-            shown = layout.shown.files if layout.shown is not None else {}
-            files = state.files
-            same = [path for path, file in files.items() if is_held(shown.get(path), file)]
-            layout.link(same, folder, fence)
+            layout.reuse(state.files, folder, fence)
             work = Work(folder, fence, math.inf)
-            rest = [path for path in files if path not in folder.files]
+            rest = not_held(state.files, state.files, folder.files)
             await self._source.fetch(rest, state, work, {})
             for error in work.failed.values():
                 raise error
@@ -120,7 +110,7 @@ class Serving:
         log.info(
             "requested_revision_ready",
             revision=revision,
-            files=len(files),
+            files=len(state.files),
             downloaded_bytes=work.downloaded_bytes,
             seconds=round(time.monotonic() - started, 3),
         )

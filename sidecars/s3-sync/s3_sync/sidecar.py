@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from s3_sync.build import Parts
 from s3_sync.folder.target import Target
 from s3_sync.folder.volume import Volume
 from s3_sync.listing import ListingSource
@@ -90,8 +91,9 @@ class Session:
             if sidecar.asked is not None:
                 from s3_sync.serving import Serving  # noqa: PLC0415 - a one-shot answers no request
 
-                self._serving = Serving(settings, status.metrics, sidecar.asked, source)
-        self._sync = Sync(settings, status, self._target, self._source, sidecar.gate)
+                given = (settings, status.metrics, sidecar.asked, source, self._target)
+                self._serving = Serving(*given)
+        self._sync = Sync(Parts(settings, status, self._target, self._source, sidecar.gate))
         self._volume: Volume | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
@@ -114,7 +116,7 @@ class Session:
             raise TargetError(
                 "target_failed",
                 readiness.problem,
-                "Find out what changes files in DEST_PATH, or blocks their paths.",
+                "Find out what changes files in DEST_PATH.",
             )
         return outcome._replace(is_enough=False)
 
@@ -135,7 +137,7 @@ class Session:
             self._volume = target.volume
             self._sync.start_over()
             if serving is not None:
-                serving.follow(target.snapshots, fence)
+                serving.close()
         if target.volume is None:
             return Outcome("waiting", counts={"holder": holder})
         failure: SidecarError | None = None
@@ -147,9 +149,8 @@ class Session:
             raise
         finally:
             if not fence.is_revoked:
-                target.show()
+                target.show(fence)
                 if serving is not None:
                     is_outage = failure is not None and not is_of_current_release(failure.reason)
-                    serving.note_outage(failure if is_outage else None)
                     with explained(f"cannot write to {path}"):
-                        await serving.serve(fence)
+                        await serving.serve(fence, failure if is_outage else None)

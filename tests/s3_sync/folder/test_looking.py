@@ -90,11 +90,3 @@ def test_foreign_files_exclude_ours_bytecode_and_system_files(
     assert ["__pycache__.py", "a/link", "a/x", "d/.s3-sync/s", "dangling", "y"] == sorted(
         target.foreign()
     )
-
-
-def test_foreign_files_exclude_what_is_too_deep(deep: Path, folder: Path, target: Folder) -> None:
-    (folder / "z").mkdir()
-    for path in (deep, folder / "z"):
-        (path / "y.py").touch()
-
-    assert ["deep/y.py", "z/y.py"] == sorted(target.foreign())

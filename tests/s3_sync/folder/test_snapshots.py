@@ -1,8 +1,7 @@
 """Snapshots that are built beside the current one: requested, abandoned and renewed ones."""
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,27 +38,11 @@ def publish(layout: SnapshotLayout, name: str, content: bytes = b"1 = 1\n") -> N
     for path in FILES:
         put(build, path, content)
     layout.publish(name, build, Fence())
+    layout.show(Fence())
 
 
 def hidden(store: Path) -> list[str]:
     return [name for name in os.listdir(store) if name[0] == "."]
-
-
-# --- requested snapshots
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "replaced": lambda folder: (
-        (folder / "one.py").unlink(),
-        (folder / "one.py").write_bytes(b"2 = 2\n"),
-    ),
-    "removed": lambda folder: (folder / "pkg/three.py").unlink(),
-    "its list removed": lambda folder: Path(f"{folder}.managed").unlink(),
-    "a folder that someone has made": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
-}
-
-
-# --- builds
 
 
 def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, store: Path) -> None:

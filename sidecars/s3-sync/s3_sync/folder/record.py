@@ -18,7 +18,7 @@ from s3_sync.settings import Settings
 from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
-from sidecar_runtime.volume.files import read_facts
+from sidecar_runtime.volume.files import read_facts, write_file
 from sidecar_runtime.volume.snapshots import opened
 
 NAME = "published.json"
@@ -53,6 +53,7 @@ class Published(NamedTuple):
         fallback: The refused revision if a fallback is published; else empty.
         published_at: Unix time of the publish.
         files: The number of files after the publish.
+        damaged: How many of them are known to be missing or altered on disk.
         sequence: Of a release: the highest sequence seen; else 0.
         signed_by: The key that signed it; empty if none had to.
     """
@@ -64,8 +65,21 @@ class Published(NamedTuple):
     fallback: str = ""
     published_at: float = 0.0
     files: int = 0
+    damaged: int = 0
     sequence: int = 0
     signed_by: str = ""
+
+    @property
+    def shortfall(self) -> str:
+        """
+        What the state lacks, in words; empty if it is the complete newest revision.
+        """
+        said = []
+        if self.missing:
+            said.append(f"{_are(self.missing, 'file')} missing or out of date")
+        if self.fallback:
+            said.append(f"the gate refused {self.fallback}, so this is a fallback")
+        return "; ".join(said)
 
 
 def parse(facts: Mapping[str, Any]) -> Published | None:
@@ -82,15 +96,13 @@ def parse(facts: Mapping[str, Any]) -> Published | None:
 
 class Record:
     """
-    The record of one source and one layout on a volume.
+    The record of one source, one layout and one choice of files on a volume.
 
     Attributes:
-        published: What the record says, or would say if the volume took it; None if nothing of
-            this source is published.
+        published: What the record says, or would say if the volume took it; None if nothing is
+            published that fits the settings: its files are not those that consumers need, or not
+            where they look.
         is_written: Whether the record on disk is the one that this process knows.
-        is_of_others: Whether the record that was read does not match the settings here, so that it
-            does not count: its files are not those that consumers need, or not where they look.
-        is_filtered: Whether it was published with other filters; then it is partial.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -102,26 +114,24 @@ class Record:
         if settings.trusted_keys is not None:
             self._where["signed"] = True
         filters = [list(globs) for globs in (settings.include, settings.exclude)]
-        self._filters = {"filters": filters} if any(filters) else {}
+        if any(filters):
+            self._where["filters"] = filters
         self._pin = settings.revision
         self._changes: Mapping[str, int] = {}
         self.published: Published | None = None
         self.is_written = True
-        self.is_of_others = self.is_filtered = False
 
     def read(self, state: int) -> None:
         """
-        Read the record from the open `.s3-sync`; one that is missing, malformed or of others says
-        nothing.
+        Read the record from the open `.s3-sync`; one that is missing, malformed, or of other
+        settings says nothing.
         """
         facts = read_facts(NAME, state)
         self._changes = {name: facts[name] for name in CHANGES if isinstance(facts.get(name), int)}
-        self.is_filtered = facts.get("filters") != self._filters.get("filters")
-        self.is_of_others = bool(facts) and (
-            any(facts.get(name) != value for name, value in self._where.items())
-            or bool(self._pin and facts.get("revision") != self._pin)
-        )
-        self.published = None if self.is_of_others else parse(facts)
+        where = {"filters": None, **self._where}
+        is_ours = all(facts.get(name) == value for name, value in where.items())
+        is_pinned = not self._pin or facts.get("revision") == self._pin
+        self.published = parse(facts) if is_ours and is_pinned else None
         self.is_written = True
 
     def read_outside(self, path: str) -> Published | None:
@@ -137,29 +147,20 @@ class Record:
             self.read(state)
         return self.published
 
-    def void(self, state: int) -> None:
+    def void(self, volume: Volume, fence: Fence) -> None:
         """
         Discard the record: it is unknown which files on disk belong to it.
         """
         self.published = None
-        with suppress(FileNotFoundError):
-            os.unlink(NAME, dir_fd=state)
-
-    def follow_link(self, name: str) -> None:
-        """
-        Correct what is published if a process was killed between swapping the link and recording
-        it. With a pin or required signatures nothing counts: that process may have had neither.
-        """
-        before = self.published
-        if before is None or before.name == name:
-            return
-        revision = "" if name.startswith(PARTIAL) else name
-        missing, is_sure = int(not revision), not (self._pin or "signed" in self._where)
-        said = Published(revision, revision, name, missing, published_at=before.published_at)
-        self.published = said if is_sure else None
+        with fence, suppress(FileNotFoundError):
+            os.unlink(NAME, dir_fd=volume.state)
 
     def write(
-        self, volume: Volume, fence: Fence, published: Published, changes: Mapping[str, int]
+        self,
+        volume: Volume,
+        fence: Fence,
+        published: Published,
+        changes: Mapping[str, int] | None = None,
     ) -> None:
         """
         Replace the record.
@@ -171,46 +172,31 @@ class Record:
         Raises:
             OSError: It was not written. This process knows it all the same.
         """
-        self.published, self.is_written, self.is_filtered = published, False, False
+        self.published, self.is_written = published, False
         facts = published._asdict()
         if not published.sequence:
             del facts["sequence"], facts["signed_by"]
         self._changes = changes or self._changes
-        facts |= {**self._changes, **self._where, **self._filters}
-        volume.write_state(NAME, json_text(facts).encode() + b"\n", fence)
+        content = json_text({**facts, **self._changes, **self._where}).encode() + b"\n"
+        with fence:
+            fsync = volume.staging.fsync
+            write_file(NAME, content, 0o664, fsync=fsync, dir_fd=volume.state)
         self.is_written = True
 
-    def readiness(self, lost: int = 0, problem: str = "") -> Readiness:
+    def readiness(self, problem: str = "") -> Readiness:
         """
         Return whether what is published is there and intact.
 
         Args:
-            lost: How many files are known to be missing or altered on disk.
             problem: Why consumers do not see what is published.
         """
         published = self.published
         if published is None:
-            return Readiness(False, problem="nothing of this source is published yet")
-        if lost and not problem:
-            problem = f"{_are(lost, 'published file')} missing or altered on disk"
-        revision = "" if self.is_filtered else published.revision
-        return Readiness(not problem, revision, published.published_at, problem, self._shortfall)
-
-    @property
-    def _shortfall(self) -> str:
-        """
-        What the published state lacks, in words; empty if it is the complete newest revision.
-        """
-        published, said = self.published or Published(), []
-        if self.is_filtered:
-            said.append("S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE has changed since this was published")
-        if published.missing and not published.aim:
-            said.append("the publish was interrupted, so its revision is unknown")
-        elif published.missing:
-            said.append(f"{_are(published.missing, 'file')} missing or out of date")
-        if published.fallback:
-            said.append(f"the gate refused {published.fallback}, so this is a fallback")
-        return "; ".join(said)
+            return Readiness(False, problem="nothing is published yet that fits the settings here")
+        if published.damaged:
+            problem = f"{_are(published.damaged, 'published file')} missing or altered on disk"
+        facts = (published.revision, published.published_at, problem, published.shortfall)
+        return Readiness(not problem, *facts)
 
 
 def _are(number: int, noun: str) -> str:

@@ -1,17 +1,17 @@
 """
-The target of one thread: its lock, what it shows, what is damaged there, and the record of it.
+The target of one thread: its lock, what it shows, and the record of it.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 
 from s3_sync.digest import Content
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
-from s3_sync.folder.record import NAME, UNFINISHED, Published, Record
+from s3_sync.folder.record import UNFINISHED, Published, Record
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, is_link
 from s3_sync.keys import RESERVED
@@ -20,14 +20,13 @@ from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import TargetLock, read_facts, read_holder, stat_in
+from sidecar_runtime.volume.files import FULL_ERRORS, TargetLock, read_holder, stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
 LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: up to
 # how many files are inspected in one cycle, and over how many cycles at most all of them.
 SCANS = {"listing": (500, 10), "release": (100, 6)}
-NAMED_FILES = 50
 
 log = get_logger("target")
 
@@ -39,8 +38,6 @@ class Target:
     Attributes:
         volume: The open target; None while another process holds the lock.
         snapshots: The snapshot layout; None in place.
-        holder: The process that holds the lock instead, in words.
-        damaged: Files of what is shown that are known not to be as they were published.
         recorded: What was shown at the last record of this process.
     """
 
@@ -52,7 +49,6 @@ class Target:
         self.volume: Volume | None = None
         self.snapshots: SnapshotLayout | None = None
         self._in_place: Folder | None = None
-        self.damaged: set[str] = set()
         self.recorded: Mapping[str, Content] = {}
 
     # --- what is there
@@ -67,86 +63,64 @@ class Target:
     @property
     def published(self) -> Published | None:
         """
-        What the record says; None if nothing of this source is published.
+        What the record says; None if nothing is published that fits the settings.
         """
         return self.record.published
 
-    @property
-    def is_good(self) -> bool:
+    def is_good(self, fence: Fence) -> bool:
         """
         Whether what is published may stay: damage that is left now needs another state.
         """
-        return self._readiness().ready
+        self.show(fence)
+        return self._status.readiness.ready
 
-    def _readiness(self) -> Readiness:
+    def show(self, fence: Fence) -> None:
         """
-        Return whether what is published is there; a lost list may have dropped some of its files.
+        Show readiness, metrics and status of what is published; note damage in the record, which a
+        standby reads.
         """
-        shown, published = self.shown, self.published
-        if shown is None or published is None:
-            return Readiness(False, problem="nothing of this source is published yet")
-        lost = len(self.damaged) + max(0, published.files - len(shown.files))
+        shown, published, volume = self.shown, self.published, self.volume
+        files = shown.files if shown is not None else {}
+        unverified = [held for held in files.values() if not held.is_verified]
+        damaged = sum(not held.etag for held in unverified)
+        if shown is not None and published is not None and volume is not None:
+            # A list that was lost may have dropped some of the files.
+            damaged += max(0, published.files - len(files))
+            if damaged != published.damaged:
+                with suppress(OSError):
+                    self.record.write(volume, fence, published._replace(damaged=damaged))
         problem = self.snapshots.problem if self.snapshots is not None else ""
-        return self.record.readiness(lost, problem)
-
-    def show(self) -> None:
-        """
-        Show readiness, metrics and status of what is published.
-        """
-        files = self.shown.files if self.shown is not None else {}
-        unverified = [path for path, held in files.items() if not held.is_verified]
-        self._show(self._readiness(), len(files), unverified)
+        self._show(self.record.readiness(problem), len(files), len(unverified) - damaged)
 
     def _show(
-        self, readiness: Readiness, files: int, unverified: Collection[str] = (), holder: str = ""
+        self, readiness: Readiness, files: int, unverified: int = 0, holder: str = ""
     ) -> None:
-        published, metrics = self.published, self._status.metrics
+        published, metrics = self.published or Published(), self._status.metrics
         metrics.files.managed.set(files)
-        metrics.files.unverified.set(len(unverified))
-        metrics.partial.set(published is not None and published.missing > 0)
-        metrics.gate.fallback.set(published is not None and bool(published.fallback))
-        metrics.last_publish.set(published.published_at if published is not None else 0)
+        metrics.files.unverified.set(unverified)
+        metrics.partial.set(published.missing > 0)
+        metrics.gate.fallback.set(bool(published.fallback))
+        metrics.last_publish.set(published.published_at)
         self._status.readiness = readiness
-        self._status.show(
-            waiting_for=holder or [],
-            managed_files=files,
-            damaged_files=_some(self.damaged),
-            unverified_files=_some(unverified),
-        )
+        self._status.show(waiting_for=holder or [], managed_files=files)
 
     # --- in a cycle
 
     def inspect(self, fence: Fence) -> None:
         """
-        Inspect a part of what is shown, all of it if that finds new damage, which rarely hits a
-        single file; and undo what needs no source.
+        Inspect a part of what is shown; and undo what needs no source.
         """
-        shown, (most, cycles) = self.shown, SCANS[self._settings.source_kind]
-        if shown is None:
+        if self.shown is None:
             return
-        found = shown.damaged(shown.next_part(most, cycles))
-        is_new = not found <= self.damaged
-        self.damaged |= shown.damaged(shown.files) if is_new else found
+        is_new = self.shown.inspect(*SCANS[self._settings.source_kind])
         if self.snapshots is not None:
-            if is_new:
-                self.snapshots.drop_damaged(fence)
-            self.snapshots.tidy(fence)
+            self.snapshots.tidy(fence, is_damaged=is_new)
         if is_new:  # a cycle may take minutes
-            self.show()
+            self.show(fence)
 
-    def count_healed(self, changed: Collection[str] = ()) -> int:
-        """
-        Forget damaged files that are as they should be again; count those that did not change.
-        """
-        shown = self.shown
-        assert shown is not None
-        before = self.damaged & shown.files.keys()
-        self.damaged = shown.damaged(before)
-        healed = len((before - self.damaged).difference(changed))
-        self._status.metrics.files.healed.inc(healed)
-        return healed
-
-    def write(self, published: Published, changes: Mapping[str, int], fence: Fence) -> None:
+    def write(
+        self, published: Published, fence: Fence, changes: Mapping[str, int] | None = None
+    ) -> None:
         """
         Record what is published.
 
@@ -158,14 +132,24 @@ class Target:
         if published.name != UNFINISHED:
             self.recorded = dict(self.shown.files)
 
-    def begin_first(self, fence: Fence) -> None:
+    def begin_change(self, begun: Published | None, fence: Fence) -> None:
         """
-        Discard the record of another source whose files are replaced one by one from now on.
+        Record that files in place are being replaced one by one: consumers see neither the old nor
+        the new state. A full volume must not prevent it, because deletions may make room.
+
+        Args:
+            begun: What to record; None: nothing that fits the settings was published before.
         """
         assert self.volume is not None
-        if read_facts(NAME, self.volume.state).get("layout") == self._settings.layout:
-            with fence:
-                self.record.void(self.volume.state)
+        if begun is None:
+            self.record.void(self.volume, fence)
+        else:
+            try:
+                self.record.write(self.volume, fence, begun)
+            except OSError as error:
+                if error.errno not in FULL_ERRORS:
+                    raise
+        self.show(fence)
 
     def finish(self, fence: Fence) -> None:
         """
@@ -189,11 +173,27 @@ class Target:
         Raises:
             OSError: The target cannot be opened or written; what is published still counts.
         """
+        if self.volume is not None and not (
+            self.volume.is_current() and (self.snapshots is None or self.snapshots.is_current())
+        ):
+            self.close()
         try:
-            return self._acquire()
+            volume = self.volume or Volume(self._settings.dest_path)
+            try:
+                is_ours = self._lock.try_acquire(LOCK, volume.state)
+                holder = {} if is_ours else read_holder(LOCK, volume.state)
+                if is_ours and self.volume is None:
+                    self._take_over(volume)
+            finally:
+                if self.volume is None:
+                    volume.close()
         except OSError:
             self._status.readiness = self._look_from_outside()
             raise
+        if is_ours:
+            return ""
+        self.close()
+        return self._stand_by(f"pid {holder.get('pid')} on {holder.get('host')}")
 
     def close(self) -> None:
         """
@@ -203,26 +203,6 @@ class Target:
             if part is not None:
                 part.close()
         self._in_place = self.snapshots = self.volume = None
-        self.damaged = set()
-
-    def _acquire(self) -> str:
-        if self.volume is not None and not (
-            self.volume.is_current() and (self.snapshots is None or self.snapshots.is_current())
-        ):
-            self.close()
-        volume = self.volume or Volume(self._settings.dest_path)
-        try:
-            is_ours = self._lock.try_acquire(LOCK, volume.state)
-            holder = {} if is_ours else read_holder(LOCK, volume.state)
-            if is_ours and self.volume is None:
-                self._take_over(volume)
-        finally:
-            if self.volume is None:
-                volume.close()
-        if is_ours:
-            return ""
-        self.close()
-        return self._stand_by(f"pid {holder.get('pid')} on {holder.get('host')}")
 
     def _take_over(self, volume: Volume) -> None:
         """
@@ -242,31 +222,28 @@ class Target:
             self._in_place = open_in_place(volume)
         self.volume = volume
         shown = self.shown
-        if shown is not None:
-            if shown.is_lost and name:
-                log.warning("published_unknown", name=name)
-                record.void(volume.state)
-            elif self.snapshots is not None:
-                record.follow_link(self.snapshots.name)
-            shown.take_back_modes()
-            self.damaged = shown.damaged(shown.files)
+        if name and (shown is None or shown.is_lost or self._is_elsewhere(name)):
+            log.warning("published_unknown", name=name)
+            record.void(volume, Fence())
         self.recorded = dict(shown.files) if shown is not None else {}
+        if shown is not None:
+            shown.inspect(len(shown.files) or 1, 1)
         if self.snapshots is not None:
             self.snapshots.drop_damaged(Fence())
         log.info("target_acquired", managed_files=len(self.recorded))
-        self.show()
+        self.show(Fence())
+
+    def _is_elsewhere(self, name: str) -> bool:
+        return self.snapshots is not None and self.snapshots.name != name
 
     def _stand_by(self, holder: str) -> str:
         """
         Wait for the lock holder; ready while what it has published fits the settings here.
         """
-        readiness, problem = self._look_from_outside(), ""
-        if self.record.is_of_others:
-            problem = "it publishes a different source, layout or revision than is set here"
-            readiness = Readiness(False, problem=f"{holder} holds the lock: {problem}")
+        readiness = self._look_from_outside()
         if self._status.details.get("waiting_for") != holder:
-            say = log.warning if problem else log.info
-            say("target_waiting", holder=holder, **({"problem": problem} if problem else {}))
+            say = log.info if readiness.ready else log.warning
+            say("target_waiting", holder=holder, problem=readiness.problem or None)
         self._status.details = {}  # those of the time when this process had the lock
         self._show(readiness, self.published.files if self.published else 0, holder=holder)
         return holder
@@ -288,11 +265,7 @@ def open_in_place(volume: Volume) -> Folder:
     Open the target itself as a folder of files.
     """
     folder = Folder(volume.path, os.dup(volume.root), volume.staging)
-    try:
-        return folder.read(MANAGED, volume.state, is_shared=True)
-    except BaseException:
-        folder.close()
-        raise
+    return folder.read(MANAGED, volume.state, is_shared=True)
 
 
 def _remove_in_place(volume: Volume, fence: Fence) -> None:
@@ -322,10 +295,3 @@ def _remove_snapshots(volume: Volume, fence: Fence) -> None:
         ):
             os.unlink(LINK, dir_fd=volume.root)
         remove_tree(SNAPSHOTS, volume.state)
-
-
-def _some(paths: Iterable[str]) -> list[str]:
-    """
-    Return up to NAMED_FILES paths, sorted; sorting all would cost more than the poll.
-    """
-    return sorted(itertools.islice(paths, NAMED_FILES))
