@@ -231,9 +231,7 @@ def state_of(*paths: str, is_whole: bool = False) -> State:
         (["a.py", "b.py"], []),
         (["A.py", "b.py"], ["a.py"]),
         (["A.PY"], ["A.py", "a.py"]),
-        (["Pkg/a.py", "b.py"], ["pkg/b.py"]),
-        (["Pkg/sub/a.py"], ["pkg/sub/a.py", "pkg/other/a.py"]),
-        (["A"], ["a/b.py"]),
+        (["Pkg/a.py", "pkg/b.py"], ["pkg/A.py"]),
         (["pkg/a.py", "pkg/b.py", "pkgs/a.py"], []),
     ],
 )

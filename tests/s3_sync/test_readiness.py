@@ -136,8 +136,7 @@ def filtered(world: World) -> None:
 def partly_published(world: World) -> None:
     world.put(1)
     world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=2)
-    world.sync()  # a snapshot waits for one cycle
-    world.sync()
+    world.sync(2)  # a snapshot waits for one cycle
 
 
 def all_published(world: World) -> None:
@@ -260,6 +259,13 @@ def test_every_row_of_the_table_holds(
     assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
 
 
+def folder_in_the_way(world: World, place: Path) -> None:
+    """Replace a file by a folder with a foreign file."""
+    place.unlink()
+    place.mkdir()
+    (place / "theirs").touch()
+
+
 def lost_and_denied(world: World, place: Path) -> None:
     """Remove a file that cannot be read again, while most others are gone from the source."""
     place.unlink()
@@ -268,11 +274,14 @@ def lost_and_denied(world: World, place: Path) -> None:
     lost_most(world)
 
 
-def test_a_one_shot_does_not_succeed_while_it_is_not_ready(s3: FakeS3, process: Process) -> None:
+@pytest.mark.parametrize("change", [folder_in_the_way, lost_and_denied])
+def test_a_one_shot_does_not_succeed_while_it_is_not_ready(
+    change: Callable[[World, Path], None], s3: FakeS3, process: Process
+) -> None:
     world = World(s3, process, {})
     s3.put_each([f"dags/{number:02}.py" for number in range(30)], b"v = 1\n")
     process.run(world.settings | {"S3_SYNC_ONE_SHOT": "true"})
-    lost_and_denied(world, process.folder / "29.py")
+    change(world, process.folder / "29.py")
 
     for _ in range(4):
         end: Outcome | None = None

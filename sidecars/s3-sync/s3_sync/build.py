@@ -87,6 +87,8 @@ class Builder:
         self.problems = Problems(status, self._settings.interval_seconds)
         # The revision that was refused last, and the name under which.
         self._refused = "", ""
+        # Paths in place that files of other owners block.
+        self._blocked: set[str] = set()
 
     async def repair(self, state: State, until: float, fence: Fence) -> int:
         """
@@ -150,13 +152,19 @@ class Builder:
         target, before, volume = self._target, self._target.published, self._target.volume
         folder = target.shown
         assert folder is not None and volume is not None
-        changes = len(not_held(state.files, state.files, folder.files)) + len(gone)
-        if before is None:
-            target.begin_change(None, fence)
-        elif changes > 1 and (before.aim, before.missing) != (state.revision, changes):
+        put = not_held(state.files, state.files, folder.files)
+        changes = len(gone) + len(set(put) - self._blocked)
+        if before is not None and changes > 1 and changes != before.missing:
+            # Consumers will see neither the old nor the new state. A full volume must not prevent
+            # it, because deletions may make room.
             files = len(folder.files) - len(gone)
             begun = Published("", state.revision, UNFINISHED, changes, "", now(), files)
-            target.begin_change(begun, fence)
+            try:
+                target.write(begun, fence)
+            except OSError as error:
+                if error.errno not in FULL_ERRORS:
+                    raise
+            target.show(fence)
         work = await self._fill(state, gone, until, fence)
         if volume.fold is not None:
             taken = set(map(volume.fold, state.files))
@@ -187,8 +195,9 @@ class Builder:
             try:
                 if snapshots is not None:
                     snapshots.reuse(files, folder, fence)
-                resting = self.problems.resting
-                put = [p for p in not_held(files, files, folder.files) if p not in resting]
+                self._blocked = {path for path in self._blocked if folder.is_blocked(path)}
+                later = self.problems.resting | self._blocked
+                put = [p for p in not_held(files, files, folder.files) if p not in later]
                 await self._source.fetch(put, state, work, self.problems.errors)
             except OSError as error:
                 if error.errno not in FULL_ERRORS:
@@ -217,16 +226,23 @@ class Builder:
 
     # --- what could not be read
 
+    def show(self, state: State) -> None:
+        """
+        Show what could not be read, and which keys cannot become files.
+        """
+        self._blocked &= state.files.keys()
+        blocked = {f"{self._settings.prefix}{path}": "blocked" for path in sorted(self._blocked)}
+        self.problems.show({**state.skipped, **blocked})
+
     def _note(self, state: State, work: Work) -> None:
         """
         Note what was read and what was not; the files of a release fail together.
         """
         self._metrics.downloaded.inc(work.downloaded_bytes)
-        for path in work.blocked:
-            work.failed[path] = _blocked(path)
+        self._blocked |= work.blocked
         if not state.is_whole:
             self.problems.note(state.files, work.folder.files, work.failed)
-            self.problems.show(state.skipped)
+        self.show(state)
 
     def _require(self, state: State, missing: Mapping[str, SidecarError], work: Work) -> None:
         """
@@ -401,12 +417,4 @@ def _unsure(path: str) -> ObjectError:
         "object_changing",
         f"{path!r} is missing from one listing but not from the next",
         "This resolves itself once the writer has finished.",
-    )
-
-
-def _blocked(path: str) -> SidecarError:
-    return SidecarError(
-        "path_blocked",
-        f"something else is at the path of {path!r}, or at that of a folder of it",
-        "Move it away, or exclude the key with S3_SYNC_EXCLUDE.",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -109,9 +109,8 @@ def is_held(held: Content | None, file: Content) -> bool:
 
 def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str = "") -> State:
     """
-    Return a state without files that the file system does not distinguish from another one, or
-    whose folder it does not distinguish from another name: the first one in the order of names
-    stays, the others are skipped.
+    Return a state without files that the file system does not distinguish from another one: the
+    first one in the order of names stays, the others are skipped.
 
     Args:
         fold: What the file system takes names for; None if it distinguishes all of them.
@@ -122,20 +121,15 @@ def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str
     """
     if fold is None:
         return state
-    first: dict[str, str] = {}
-    clashing: dict[str, str] = {}
-    for path in sorted(state.files):
-        for name in accumulate(path.split("/"), "{}/{}".format):
-            if (other := first.setdefault(fold(name), name)) != name:
-                clashing[path] = other
-                break
+    first = {fold(path): path for path in sorted(state.files, reverse=True)}
+    clashing = [path for path in sorted(state.files) if first[fold(path)] != path]
     if not clashing:
         return state
     if state.is_whole:
-        path, other = next(iter(clashing.items()))
+        path = clashing[0]
         raise SidecarError(
             "release_invalid",
-            f"this volume does not distinguish {path!r} from {other!r}",
+            f"this volume does not distinguish {path!r} from {first[fold(path)]!r}",
             "Rename one of them, or use a volume that distinguishes upper and lower case.",
         )
     files = {path: file for path, file in state.files.items() if path not in clashing}

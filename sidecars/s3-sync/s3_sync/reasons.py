@@ -35,7 +35,6 @@ target_failed target_full too_many_keys trusted_keys_invalid
 """
 _OF_OBJECT = """
 access_denied_delete access_denied_put etag_missing file_refused object_changing object_corrupt
-path_blocked
 """
 # An object that is missing is denied for s3:ListBucket to an identity that may not list.
 _REFUSED = "access_denied_get access_denied_kms access_denied_list"

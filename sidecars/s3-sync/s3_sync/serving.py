@@ -84,7 +84,7 @@ class Serving:
         Whether a release is complete on disk and was inspected, so that consumers may read it now.
         """
         layout = self._layout
-        if layout is None or not layout.has(revision):
+        if layout is None or not layout.snapshots.has(revision):
             return False
         if revision not in self._whole and layout.is_whole(revision):
             self._whole.add(revision)

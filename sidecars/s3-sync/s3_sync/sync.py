@@ -59,12 +59,12 @@ class Sync:
         state = without_clashes(read, target.volume.fold, self._settings.prefix)
         held = target.shown.files if target.shown is not None else {}
         problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
-        problems.show(state.skipped)
+        builder.show(state)
         healed = await builder.repair(state, until, fence)
 
-        waiting = (
-            self._settling(state, asked_at) or self._braked(state, fence) or self._recalled(state)
-        )
+        refusal = builder.recall(state)
+        waiting = self._settling(state, asked_at) or self._braked(state, fence)
+        waiting = waiting or (self._refused(refusal) if refusal is not None else None)
         if waiting is not None and (waiting.result != "refused" or target.is_good(fence)):
             return waiting
 
@@ -72,7 +72,8 @@ class Sync:
         if self._is_done(state, plan, fence):
             target.finish(fence)
             builder.rest()
-            missing = {path: problems.errors[path] for path in plan.put}
+            errors = problems.errors
+            missing = {path: errors[path] for path in plan.put}
             self._shortage.is_new(missing)
             return self._outcome(state, missing, {"files_healed": healed})
 
@@ -104,7 +105,7 @@ class Sync:
             before = self._source.sequence
             self._source.sequence = max(before, (published.sequence, published.signed_by))
         self._builder.problems.meet({}, {})
-        self._builder.problems.show({})
+        self._builder.show(State("", {}))
         self._status.metrics.held.set(0)
 
     # --- before
@@ -143,13 +144,6 @@ class Sync:
         if held is None:
             return None
         return Outcome("held", self._revision, problem=held, is_enough=True)
-
-    def _recalled(self, state: State) -> Outcome | None:
-        """
-        Return the outcome while a refusal of this state is remembered.
-        """
-        refusal = self._builder.recall(state)
-        return self._refused(refusal) if refusal is not None else None
 
     def _refused(self, refusal: RevisionRefused) -> Outcome:
         self._status.show(refused=refusal.facts())
@@ -197,20 +191,23 @@ class Sync:
                 raise error
         changes = compare(target.recorded, folder.files, build.work.adopted)
         name, missing, aim = build.name, len(build.missing), build.fallback or build.state.revision
-        said = Published(
-            "" if missing else name, aim, name, missing, build.fallback, now(), len(folder.files)
-        )._replace(sequence=build.state.sequence[0], signed_by=build.state.sequence[1])
         numbers = {kind: len(paths) for kind, paths in changes.items()}
+        is_changed = any(numbers.values())
+        # Without changes, the numbers of the last publish stay.
+        told = numbers.values() if is_changed or before is None else before[-len(numbers) :]
+        revision, files = "" if missing else name, len(folder.files)
+        facts = (revision, aim, name, missing, build.fallback, now(), files, 0)
+        said = Published(*facts, *build.state.sequence, *told)
         is_same = before is not None and said == before._replace(published_at=said.published_at)
-        if any(numbers.values()):
+        if is_changed:
             log.info(
                 "files_changed",
                 name=name,
                 **{f"files_{kind}": number for kind, number in numbers.items()},
                 **{kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths},
             )
-        if any(numbers.values()) or not is_same or not target.record.is_written:
-            target.write(said, fence, numbers if any(numbers.values()) else None)
+        if is_changed or not is_same or not target.record.is_written:
+            target.write(said, fence)
         published = numbers["added"] + numbers["changed"]
         self._status.metrics.files.published.inc(published)
         self._status.metrics.files.deleted.inc(numbers["deleted"])
@@ -266,6 +263,6 @@ def _counts(build: Build) -> dict[str, int]:
     return {
         "files_adopted": len(work.adopted),
         "files_missing": len(build.missing),
-        "keys_skipped": len(build.state.skipped),
+        "keys_skipped": len(build.state.skipped) + len(work.blocked),
         "downloaded_bytes": work.downloaded_bytes,
     }

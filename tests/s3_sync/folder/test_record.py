@@ -78,30 +78,30 @@ def test_ignores_an_unsigned_record_if_signatures_are_required(
     volume: Volume, folder: Path
 ) -> None:
     """Without keys, anyone who can write to the bucket could have published its files."""
-    record(**RELEASE).write(volume, Fence(), R7, {})
+    record(**RELEASE).write(volume, Fence(), R7)
     assert not readiness(folder / ".s3-sync", **SIGNED).ready
 
-    record(**SIGNED).write(volume, Fence(), R7, {})
+    record(**SIGNED).write(volume, Fence(), R7)
 
     assert readiness(folder / ".s3-sync", **SIGNED).ready
     assert readiness(folder / ".s3-sync", **RELEASE).ready  # without keys, any record counts
 
 
 def test_a_record_survives_a_restart(volume: Volume, folder: Path) -> None:
-    changes = {"added": 1, "changed": 0, "deleted": 2}
-    record().write(volume, Fence(), R7, changes)
+    said = R7._replace(added=1, deleted=2)
+    record().write(volume, Fence(), said)
 
-    assert R7 == read(folder / ".s3-sync")
+    assert said == read(folder / ".s3-sync")
     assert readiness(folder / ".s3-sync").ready
-    named = {"revision": "r7", "aim": "r7", "name": "r7"}
-    assert GOOD | named | changes == json.loads((folder / ".s3-sync" / NAME).read_bytes())
+    named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
+    assert GOOD | named == json.loads((folder / ".s3-sync" / NAME).read_bytes())
 
 
 def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
     volume: Volume, folder: Path
 ) -> None:
     partial = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
-    record().write(volume, Fence(), partial, {})
+    record().write(volume, Fence(), partial)
 
     assert partial == read(folder / ".s3-sync")
     said = readiness(folder / ".s3-sync")

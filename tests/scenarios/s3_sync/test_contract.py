@@ -172,12 +172,11 @@ def test_a_file_of_others_blocks_only_its_own_path(
     target.mkdir()
     KINDS[kind](target / "x")
     s3.put("dags/x", b"ours")
-    daemon = start(interval="0.2")
-    daemon.wait_until_ready()
+    daemon = start().until_synced()
 
     is_blocked = kind == "a folder of others"
     assert (target / "x").is_dir() == is_blocked
     assert FILES.items() <= published(target).items()
-    assert is_blocked != bool(daemon.get("/readyz").json()["revision"])
-    blocked = {"x": "path_blocked"} if is_blocked else None
-    assert blocked == daemon.status()["details"].get("unread")
+    assert daemon.get("/readyz").json()["revision"]
+    blocked = {"dags/x": "blocked"} if is_blocked else None
+    assert blocked == daemon.status()["details"].get("keys_skipped")

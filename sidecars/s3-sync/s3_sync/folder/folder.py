@@ -69,6 +69,7 @@ class Folder:
         self.is_lost = False
         self.before: Mapping[str, Held] = {}
         self._turn = 0
+        self._may_be_damaged = True
 
     def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
         """
@@ -127,13 +128,17 @@ class Folder:
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
             self.files[path] = self.files[path].without_content()
+        self._may_be_damaged = self._may_be_damaged or is_new
         return is_new
 
     def lost(self) -> list[str]:
         """
         Return the files that are known to be damaged.
         """
-        return [path for path, held in self.files.items() if not held.etag]
+        files = self.files.items() if self._may_be_damaged else ()
+        found = [path for path, held in files if not held.etag]
+        self._may_be_damaged = bool(found)
+        return found
 
     def foreign(self) -> list[str]:
         """
@@ -151,6 +156,20 @@ class Folder:
                 with opened(name, folder, OLD_FILE) as fd:
                     return has_digest(content.etag, read_blocks(fd))
         return False
+
+    def is_blocked(self, path: str) -> bool:
+        """
+        Whether a folder with files is at a path, or a file at that of a folder above it.
+        """
+        try:
+            with walk(self.fd, path) as (above, name):
+                found = stat_in(name, above)
+                if found is None or not stat.S_ISDIR(found.st_mode):
+                    return False
+                with opened(name, above) as folder:
+                    return bool(foreign_files(folder, ()))
+        except OSError as error:
+            return isinstance(error, NotADirectoryError)
 
     # --- changing
 

@@ -65,7 +65,7 @@ class Held(NamedTuple):
         Return the facts of a file that is damaged: s3-sync put it there, but it is not what should
         be there.
         """
-        return self._replace(etag="", is_verified=False)
+        return self._replace(etag="")
 
     def of(self, found: os.stat_result) -> Held | None:
         """

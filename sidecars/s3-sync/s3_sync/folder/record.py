@@ -8,7 +8,6 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -28,7 +27,6 @@ LATEST = 10_000_000_000
 PARTIAL = "partial-"
 UNFINISHED = f"{PARTIAL}unfinished"
 """The name of a change that is partially in place; never the name of a snapshot."""
-CHANGES = ("added", "changed", "deleted")
 
 
 def partial_name(files: Mapping[str, Content]) -> str:
@@ -56,6 +54,7 @@ class Published(NamedTuple):
         damaged: How many of them are known to be missing or altered on disk.
         sequence: Of a release: the highest sequence seen; else 0.
         signed_by: The key that signed it; empty if none had to.
+        added, changed, deleted: How many files differ from the previous publish.
     """
 
     revision: str = ""
@@ -68,6 +67,9 @@ class Published(NamedTuple):
     damaged: int = 0
     sequence: int = 0
     signed_by: str = ""
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
 
     @property
     def shortfall(self) -> str:
@@ -117,7 +119,6 @@ class Record:
         if any(filters):
             self._where["filters"] = filters
         self._pin = settings.revision
-        self._changes: Mapping[str, int] = {}
         self.published: Published | None = None
         self.is_written = True
 
@@ -127,7 +128,6 @@ class Record:
         settings says nothing.
         """
         facts = read_facts(NAME, state)
-        self._changes = {name: facts[name] for name in CHANGES if isinstance(facts.get(name), int)}
         where = {"filters": None, **self._where}
         is_ours = all(facts.get(name) == value for name, value in where.items())
         is_pinned = not self._pin or facts.get("revision") == self._pin
@@ -147,27 +147,9 @@ class Record:
             self.read(state)
         return self.published
 
-    def void(self, volume: Volume, fence: Fence) -> None:
-        """
-        Discard the record: it is unknown which files on disk belong to it.
-        """
-        self.published = None
-        with fence, suppress(FileNotFoundError):
-            os.unlink(NAME, dir_fd=volume.state)
-
-    def write(
-        self,
-        volume: Volume,
-        fence: Fence,
-        published: Published,
-        changes: Mapping[str, int] | None = None,
-    ) -> None:
+    def write(self, volume: Volume, fence: Fence, published: Published) -> None:
         """
         Replace the record.
-
-        Args:
-            changes: The numbers of added, changed and deleted files since the previous publish;
-                without any, those of the last record stay.
 
         Raises:
             OSError: It was not written. This process knows it all the same.
@@ -176,8 +158,7 @@ class Record:
         facts = published._asdict()
         if not published.sequence:
             del facts["sequence"], facts["signed_by"]
-        self._changes = changes or self._changes
-        content = json_text({**facts, **self._changes, **self._where}).encode() + b"\n"
+        content = json_text(facts | self._where).encode() + b"\n"
         with fence:
             fsync = volume.staging.fsync
             write_file(NAME, content, 0o664, fsync=fsync, dir_fd=volume.state)

@@ -57,8 +57,6 @@ class SnapshotLayout:
         self._volume = volume
         self.shown: Folder | None = None
         self._build: Folder | None = None
-        # Damaged snapshots that a process still uses.
-        self._damaged: set[str] = set()
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
             volume.root,
@@ -107,22 +105,19 @@ class SnapshotLayout:
         Args:
             is_damaged: Whether files of what is shown were altered since the last call.
         """
-        if is_damaged or self._damaged:
+        if is_damaged:
             self.drop_damaged(fence)
         self.show(fence)
 
     def drop_damaged(self, fence: Fence) -> None:
         """
-        Remove older snapshots that were altered, if necessary once no process uses them: consumers
-        request them again, or fail instead of running other code.
+        Remove older snapshots that were altered, unless a process uses them: consumers request them
+        again, or fail instead of running other code.
         """
         for name in self.snapshots.revisions():
             if name != self.name and not self.is_whole(name):
                 is_removed = self.snapshots.remove(name, fence)
-                if name not in self._damaged:
-                    log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
-                self._damaged.add(name)
-        self._damaged = {name for name in self._damaged if self.snapshots.has(name)}
+                log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
 
     # --- building
 
@@ -243,12 +238,6 @@ class SnapshotLayout:
 
     # --- what is kept
 
-    def has(self, name: str) -> bool:
-        """
-        Whether a snapshot exists, and is not known to be damaged.
-        """
-        return name not in self._damaged and self.snapshots.has(name)
-
     def is_whole(self, name: str) -> bool:
         """
         Whether a snapshot exists, and all of its files are as they were published.
@@ -268,13 +257,10 @@ class SnapshotLayout:
         """
         Remove the oldest state that is kept for readers; False if there is none.
         """
-        if requested := len(self.snapshots.asked()):
-            self.snapshots.drop_asked(fence)
-            kept = len(self.snapshots.asked())
-            log.warning("requested_revisions_removed", kept=kept)
-            if kept < requested:
-                return True
-        return bool(self.snapshots.drop_oldest(fence))
+        requested = len(self.snapshots.asked())
+        self.snapshots.drop_asked(fence)
+        is_less = len(self.snapshots.asked()) < requested
+        return is_less or bool(self.snapshots.drop_oldest(fence))
 
     def prune(self, fence: Fence) -> None:
         """
@@ -334,7 +320,6 @@ class SnapshotLayout:
                 if there is not self.shown:
                     there.close()
                 raise
-            self._damaged.discard(name)
             return there
         with fence:
             remove_tree(name, self.store)  # whatever is not a folder is not a snapshot

@@ -20,7 +20,7 @@ from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import FULL_ERRORS, TargetLock, read_holder, stat_in
+from sidecar_runtime.volume.files import TargetLock, read_holder, stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
 LOCK = "lock"
@@ -81,28 +81,20 @@ class Target:
         """
         shown, published, volume = self.shown, self.published, self.volume
         files = shown.files if shown is not None else {}
-        unverified = [held for held in files.values() if not held.is_verified]
-        damaged = sum(not held.etag for held in unverified)
         if shown is not None and published is not None and volume is not None:
             # A list that was lost may have dropped some of the files.
-            damaged += max(0, published.files - len(files))
+            damaged = len(shown.lost()) + max(0, published.files - len(files))
             if damaged != published.damaged:
                 with suppress(OSError):
                     self.record.write(volume, fence, published._replace(damaged=damaged))
         problem = self.snapshots.problem if self.snapshots is not None else ""
-        self._show(self.record.readiness(problem), len(files), len(unverified) - damaged)
-
-    def _show(
-        self, readiness: Readiness, files: int, unverified: int = 0, holder: str = ""
-    ) -> None:
+        self._status.readiness = self.record.readiness(problem)
+        self._status.show(waiting_for=[], managed_files=len(files))
         published, metrics = self.published or Published(), self._status.metrics
-        metrics.files.managed.set(files)
-        metrics.files.unverified.set(unverified)
+        metrics.files.managed.set(len(files))
         metrics.partial.set(published.missing > 0)
         metrics.gate.fallback.set(bool(published.fallback))
         metrics.last_publish.set(published.published_at)
-        self._status.readiness = readiness
-        self._status.show(waiting_for=holder or [], managed_files=files)
 
     # --- in a cycle
 
@@ -118,9 +110,7 @@ class Target:
         if is_new:  # a cycle may take minutes
             self.show(fence)
 
-    def write(
-        self, published: Published, fence: Fence, changes: Mapping[str, int] | None = None
-    ) -> None:
+    def write(self, published: Published, fence: Fence) -> None:
         """
         Record what is published.
 
@@ -128,28 +118,9 @@ class Target:
             OSError: It was not written. This process knows it all the same.
         """
         assert self.volume is not None and self.shown is not None
-        self.record.write(self.volume, fence, published, changes)
+        self.record.write(self.volume, fence, published)
         if published.name != UNFINISHED:
-            self.recorded = dict(self.shown.files)
-
-    def begin_change(self, begun: Published | None, fence: Fence) -> None:
-        """
-        Record that files in place are being replaced one by one: consumers see neither the old nor
-        the new state. A full volume must not prevent it, because deletions may make room.
-
-        Args:
-            begun: What to record; None: nothing that fits the settings was published before.
-        """
-        assert self.volume is not None
-        if begun is None:
-            self.record.void(self.volume, fence)
-        else:
-            try:
-                self.record.write(self.volume, fence, begun)
-            except OSError as error:
-                if error.errno not in FULL_ERRORS:
-                    raise
-        self.show(fence)
+            self._remember(self.shown)
 
     def finish(self, fence: Fence) -> None:
         """
@@ -222,30 +193,33 @@ class Target:
             self._in_place = open_in_place(volume)
         self.volume = volume
         shown = self.shown
-        if name and (shown is None or shown.is_lost or self._is_elsewhere(name)):
+        is_there = self.snapshots is None or self.snapshots.name == name
+        if name and (shown is None or shown.is_lost or not is_there):
             log.warning("published_unknown", name=name)
-            record.void(volume, Fence())
-        self.recorded = dict(shown.files) if shown is not None else {}
+            record.published = None  # it is unknown which files on disk belong to it
+        self.recorded = {}
         if shown is not None:
+            self._remember(shown)
             shown.inspect(len(shown.files) or 1, 1)
         if self.snapshots is not None:
             self.snapshots.drop_damaged(Fence())
         log.info("target_acquired", managed_files=len(self.recorded))
         self.show(Fence())
 
-    def _is_elsewhere(self, name: str) -> bool:
-        return self.snapshots is not None and self.snapshots.name != name
+    def _remember(self, shown: Folder) -> None:
+        self.recorded = dict(shown.files)
+        unverified = sum(not held.is_verified for held in shown.files.values())
+        self._status.metrics.files.unverified.set(unverified)
 
     def _stand_by(self, holder: str) -> str:
         """
         Wait for the lock holder; ready while what it has published fits the settings here.
         """
-        readiness = self._look_from_outside()
+        self._status.readiness = readiness = self._look_from_outside()
         if self._status.details.get("waiting_for") != holder:
             say = log.info if readiness.ready else log.warning
             say("target_waiting", holder=holder, problem=readiness.problem or None)
-        self._status.details = {}  # those of the time when this process had the lock
-        self._show(readiness, self.published.files if self.published else 0, holder=holder)
+        self._status.details = {"waiting_for": holder}
         return holder
 
     def _look_from_outside(self) -> Readiness:
