@@ -182,13 +182,8 @@ class Shortage:
 
 def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:
     """
-    Return one error for all missing files: the most frequent one, with the number of files.
-
-    The text is the same for the same files, in whatever order they failed.
+    Return one error for all missing files: that of the first one, with the number of files.
     """
-    in_order = [errors[path] for path in sorted(errors)]
-    reason, _ = Counter(error.reason for error in in_order).most_common(1)[0]
-    first = next(error for error in in_order if error.reason == reason)
-    what = "do not fit" if reason == "target_full" else "cannot be read"
-    message = f"{len(errors)} of {len(files)} files {what}: {first.message}"
+    first = errors[min(errors)]
+    message = f"{len(errors)} of {len(files)} files are missing: {first.message}"
     return SidecarError(first.reason, message, first.advice)

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from s3_sync.digest import Content, has_digest, is_executable
 from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
@@ -89,10 +89,9 @@ class Folder:
         """
         Close the folder and its journal.
         """
-        with ExitStack() as stack:
-            stack.callback(os.close, self.fd)
-            if self.journal is not None:
-                self.journal.close()
+        os.close(self.fd)
+        if self.journal is not None:
+            self.journal.close()
 
     # --- looking
 

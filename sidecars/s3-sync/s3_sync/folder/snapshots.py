@@ -259,8 +259,10 @@ class SnapshotLayout:
         """
         requested = len(self.snapshots.asked())
         self.snapshots.drop_asked(fence)
-        is_less = len(self.snapshots.asked()) < requested
-        return is_less or bool(self.snapshots.drop_oldest(fence))
+        if (kept := len(self.snapshots.asked())) < requested:
+            log.warning("requested_revisions_removed", kept=kept)
+            return True
+        return bool(self.snapshots.drop_oldest(fence))
 
     def prune(self, fence: Fence) -> None:
         """

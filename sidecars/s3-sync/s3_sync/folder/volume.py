@@ -83,14 +83,10 @@ class Volume:
         Begin to write, now that this process has the lock: open staging, and remove what killed
         processes left.
         """
+        remove_tree(STAGING, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)
-        for name in os.listdir(staging):
-            try:
-                remove_tree(name, staging)
-            except OSError as error:
-                log.warning("leftover_kept", name=name, error=error.strerror)
         # Airflow's folder walk includes hidden folders. A full disk must not prevent the start.
         with suppress(OSError):
             write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=False, dir_fd=self.state)

@@ -85,10 +85,6 @@ def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
         assert LATE == without_foreign(consumed(target)), step
 
 
-def test_the_tour_covers_every_layout_change() -> None:
-    assert 6 == len({(id(before), id(after)) for before, after in itertools.pairwise(TOUR)})
-
-
 @pytest.mark.parametrize(("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)])
 def test_keeps_the_old_layout_until_most_new_files_are_readable(
     before: dict[str, str],
