@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from s3_sync.download import Work
 from s3_sync.folder.folder import Folder
-from s3_sync.folder.record import UNFINISHED, Published, now, partial_name
-from s3_sync.folder.target import Target
+from s3_sync.folder.target import UNFINISHED, Published, Target, now, partial_name
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status
 from s3_sync.plan import Plan, State, is_held, not_held
@@ -314,18 +313,10 @@ class Builder:
         )
         if rest is None:
             raise refusal
-        self._gate.rest(is_refused=True)
         missing = len(rest.missing)
         log.warning("gate_fallback", name=rest.name, refused=refused, files_missing=missing)
         rest.fallback, rest.refusal = refused, refusal
         return rest
-
-    def rest(self) -> None:
-        """
-        Note that the newest revision is the published one.
-        """
-        if self._gate is not None:
-            self._gate.rest()
 
     def _ask(self, build: Build, fence: Fence) -> RevisionRefused | None:
         """
@@ -339,7 +330,6 @@ class Builder:
             return None
         before = snapshots.shown if target.published is not None else None
         if before is not None and build.name == snapshots.name:
-            gate.rest()
             return None
         files = before.files if before is not None else {}
         changed = [path for path, held in build.folder.files.items() if files.get(path) != held]
@@ -382,14 +372,13 @@ class Builder:
             try:
                 state = await self._source.find(revision, fence)
                 build = await self.build(state, Plan((), ()), until, fence)
-                if self._ask(build, fence) is None:
-                    return build
-            except Undecided:
-                raise
             except SidecarError as error:
                 if not is_of_current_release(error.reason):
                     raise
                 log.warning("fallback_unusable", revision=revision, reason=error.reason)
+                continue
+            if self._ask(build, fence) is None:
+                return build
         return None
 
 

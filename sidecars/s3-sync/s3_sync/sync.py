@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from s3_sync.build import Build, Builder, Parts
 from s3_sync.digest import Content
-from s3_sync.folder.record import Published, now
+from s3_sync.folder.target import Published, now
 from s3_sync.listing import Reading, settle
 from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
 from s3_sync.problems import Shortage, explain
@@ -71,7 +71,6 @@ class Sync:
         plan = self._plan(state)
         if self._is_done(state, plan, fence):
             target.finish(fence)
-            builder.rest()
             errors = problems.errors
             missing = {path: errors[path] for path in plan.put}
             self._shortage.is_new(missing)
@@ -147,6 +146,7 @@ class Sync:
 
     def _refused(self, refusal: RevisionRefused) -> Outcome:
         self._status.show(refused=refusal.facts())
+        self._status.metrics.gate.refused.set(1)
         is_enough = self._target.published is not None
         return Outcome("refused", self._revision, problem=refusal, is_enough=is_enough)
 
@@ -228,6 +228,7 @@ class Sync:
         Return the outcome of a cycle that has published, or had nothing to do.
         """
         self._status.show(refused={}, **state.facts)
+        self._status.metrics.gate.refused.set(0)
         names = ("files_published", "files_deleted", "files_healed", "files_adopted")
         counts = counts if any(counts.get(name) for name in names) else {}
         if refusal is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.record import NAME, Published, Record
+from s3_sync.folder.target import NAME, Published, Record
 from s3_sync.folder.volume import Volume
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
