@@ -7,25 +7,27 @@ from pathlib import Path
 import pytest
 
 from s3_sync.folder.snapshots import SnapshotLayout
+from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.folder.handling import damaged, open_volume, put
+from tests.s3_sync.folder.handling import damaged, put
 
 SHOWN, REVISION = "b" * 64, "a" * 64
 FILES = ("one.py", "two.py", "pkg/three.py")
 
 
+GIVEN = {"AWS_BUCKET": "a-bucket", "DEST_PATH": "/nowhere", "S3_SYNC_LAYOUT": "snapshot"}
+SETTINGS = load_settings(GIVEN)[0]
+
+
 @pytest.fixture
-def layout(folder: Path) -> Iterator[SnapshotLayout]:
+def layout(volume: Volume) -> Iterator[SnapshotLayout]:
     """A layout that shows a snapshot with three files."""
-    given = {"AWS_BUCKET": "a-bucket", "DEST_PATH": str(folder), "S3_SYNC_LAYOUT": "snapshot"}
-    volume = open_volume(folder, file_mode=0o444)
-    layout = SnapshotLayout(load_settings(given)[0], volume, "")
+    layout = SnapshotLayout(SETTINGS, volume, "")
     publish(layout, SHOWN)
     yield layout
     layout.close()
-    volume.close()
 
 
 @pytest.fixture
@@ -54,6 +56,22 @@ def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, stor
 
     assert {} == layout.begin().files
     assert 1 == len(hidden(store))
+
+
+def test_after_a_kill_between_record_and_link_the_record_decides(
+    layout: SnapshotLayout, volume: Volume, folder: Path
+) -> None:
+    build = layout.begin()
+    put(build, "one.py", b"2 = 2\n")
+    layout.publish(REVISION, build, Fence())
+    assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
+
+    after = SnapshotLayout(SETTINGS, volume, REVISION)
+    assert "" != after.problem
+    after.tidy(Fence(), is_damaged=False)
+
+    assert REVISION == after.name == os.readlink(folder / "current").rpartition("/")[2]
+    after.close()
 
 
 def test_a_return_to_a_retained_snapshot_leaves_no_hole_for_its_readers(

@@ -180,3 +180,6 @@ def test_a_file_of_others_blocks_only_its_own_path(
     assert daemon.get("/readyz").json()["revision"]
     blocked = {"dags/x": "blocked"} if is_blocked else None
     assert blocked == daemon.status()["details"].get("keys_skipped")
+    s3.forget()
+    daemon.sync()
+    assert [] == s3.seen(is_get())
