@@ -330,10 +330,11 @@ class SnapshotLayout:
             listed = Listed(folder.files, is_lost=True)
             fsync = self._volume.staging.fsync
             folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
-            aside = os.path.basename(folder.path)
-            if is_asked:
-                self.snapshots.keep_asked(aside, name, fence)
-            else:
+        aside = os.path.basename(folder.path)
+        if is_asked:
+            self.snapshots.keep_asked(aside, name, fence)
+        else:
+            with fence:
                 os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)
         folder.path = self._path(name)
         return folder
