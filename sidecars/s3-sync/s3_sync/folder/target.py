@@ -395,7 +395,11 @@ class Target:
         """
         Wait for the lock holder; ready while what it has published fits the settings here.
         """
-        self._status.readiness = readiness = self._look_from_outside()
+        readiness = self._look_from_outside()
+        if not readiness.ready:
+            problem = f"{holder} holds the lock: {readiness.problem}"
+            readiness = readiness._replace(problem=problem)
+        self._status.readiness = readiness
         if self._status.details.get("waiting_for") != holder:
             say = log.info if readiness.ready else log.warning
             say("target_waiting", holder=holder, problem=readiness.problem or None)
