@@ -89,8 +89,6 @@ class Counts:
     """New AWS sessions, each of which ends the previous one."""
     worlds: int = _count(6, full=300)
     """Random buckets of good and bad objects."""
-    busy_seconds: int = _count(4, full=600)
-    """Seconds for which one object is rewritten constantly while others are added and deleted."""
     versions: int = _count(12, full=50)
     """DAG versions that are requested at once."""
     version_calls: int = _count(200, full=2_000)

@@ -1,7 +1,5 @@
 """Fixtures of the sidecar's tests."""
 
-import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,16 +29,6 @@ def outside(tmp_path: Path) -> Path:
     outside.mkdir()
     (outside / "a.py").write_bytes(b"victim")
     return outside
-
-
-@pytest.fixture
-def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without hard links."""
-
-    def link(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
 
 
 @pytest.fixture

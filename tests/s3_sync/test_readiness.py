@@ -135,8 +135,8 @@ def filtered(world: World) -> None:
 
 def partly_published(world: World) -> None:
     world.put(1)
-    world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=1)
-    world.sync()
+    world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=2)
+    world.sync(2)  # a snapshot waits for one cycle
 
 
 def all_published(world: World) -> None:

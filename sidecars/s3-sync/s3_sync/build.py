@@ -9,19 +9,18 @@ instead, until it accepts a newer one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3_sync.download import Work
 from s3_sync.folder.folder import Folder
-from s3_sync.folder.record import UNFINISHED, Published, now, partial_name
-from s3_sync.folder.snapshots import SnapshotLayout
-from s3_sync.folder.target import Target
+from s3_sync.folder.target import UNFINISHED, Published, Target, now, partial_name
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status
-from s3_sync.plan import Plan, State, is_held, make_plan
+from s3_sync.plan import Plan, State, is_held, not_held
 from s3_sync.problems import Problems, explain
-from s3_sync.reasons import is_of_current_release, is_refusal
+from s3_sync.reasons import is_of_current_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
@@ -36,6 +35,18 @@ log = get_logger("cycle")
 Source = ListingSource | ReleaseSource
 
 
+class Parts(NamedTuple):
+    """
+    What a cycle works with.
+    """
+
+    settings: Settings
+    status: Status
+    target: Target
+    source: Source
+    gate: Gate | None
+
+
 @dataclass(slots=True)
 class Build:
     """
@@ -46,7 +57,6 @@ class Build:
         missing: Files of the state that are missing or out of date, with the error.
         fallback: The refused revision that it replaces; empty if this is the newest.
         refusal: Why that was refused.
-        undecided: Why the gate must be asked again about the newest revision.
     """
 
     state: State
@@ -55,7 +65,6 @@ class Build:
     missing: dict[str, SidecarError]
     fallback: str = ""
     refusal: RevisionRefused | None = None
-    undecided: Undecided | None = None
 
     @property
     def folder(self) -> Folder:
@@ -71,23 +80,37 @@ class Builder:
         problems: What could not be read.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        status: Status,
-        target: Target,
-        source: Source,
-        gate: Gate | None,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, parts: Parts) -> None:
+        self._settings, status, self._target, self._source, self._gate = parts
         self._metrics = status.metrics
-        self._target = target
-        self._source = source
-        self.problems = Problems(status, settings.interval_seconds)
-        self._gate = gate
+        self.problems = Problems(status, self._settings.interval_seconds)
         # The revision that was refused last, and the name under which.
         self._refused = "", ""
-        self.blocked: frozenset[str] = frozenset()
+        # Paths in place that files of other owners block.
+        self._blocked: set[str] = set()
+
+    async def repair(self, state: State, until: float, fence: Fence) -> int:
+        """
+        Fetch damaged files again that the source still has, into what consumers see; return how
+        many were restored. On a full volume, a build does it, which can make room.
+        """
+        target = self._target
+        shown = target.shown
+        lost = shown.lost() if shown is not None else []
+        if shown is None or not lost:
+            return 0
+        files, recorded = state.files, target.recorded
+        same = [path for path in lost if path in files and is_held(recorded.get(path), files[path])]
+        work = Work(shown, fence, until)
+        try:
+            await self._source.fetch(same, state, work, self.problems.errors)
+        except OSError as error:
+            if error.errno not in FULL_ERRORS:
+                raise
+        self._metrics.downloaded.inc(work.downloaded_bytes)
+        restored = len(lost) - len(shown.lost())
+        self._metrics.files.healed.inc(restored)
+        return restored
 
     async def build(self, state: State, plan: Plan, until: float, fence: Fence) -> Build:
         """
@@ -100,141 +123,93 @@ class Builder:
             SidecarError: The source fails, or too little of the state can be read.
             OSError: The volume fails.
         """
-        snapshots, is_known = self._target.snapshots, self._target.published is not None
+        snapshots, prefix = self._target.snapshots, self._settings.prefix
         gone = await self._source.confirm(plan.delete, fence) if plan.delete else set()
-        key = self._settings.prefix
-        gone |= {p for p in plan.delete if state.skipped.get(key + p) == "name_clash"}
-        if not is_known:  # files of another source stand in for no object
-            gone |= set(plan.delete).intersection(state.kept)
+        gone |= {path for path in plan.delete if prefix + path in state.skipped}
         if snapshots is None:
             work = await self._in_place(state, gone, until, fence)
         else:
-            work = await self._beside(snapshots, state, until, fence)
-        unsure = {p: _unsure(p) for p in plan.delete if p not in gone and p not in state.kept}
-        damaged = work.folder.damaged(work.damaged)
-        left = make_plan(state, work.folder.files, damaged=damaged, may_delete=False).put
+            work = await self._fill(state, (), until, fence)
+        left = not_held(state.files, state.files, work.folder.files)
         errors = {**self.problems.errors, **work.failed}
-        missing = {path: errors[path] for path in left if path in errors} | unsure
+        missing = {path: errors[path] for path in left if path in errors}
+        missing |= {path: _unsure(path) for path in plan.delete if path not in gone}
         self._require(state, missing, work)
         if snapshots is None:
             self._give_up(missing, work)
-        elif is_known:
-            shown = snapshots.shown.files if snapshots.shown is not None else {}
+        elif self._target.published is not None and snapshots.shown is not None:
+            shown = snapshots.shown.files
             stay = shown.keys() - state.files.keys() if self._settings.delete == "none" else ()
             snapshots.link([*missing, *state.kept, *stay], work.folder, fence)
         name = partial_name(work.folder.files) if missing else state.revision
         return Build(state, name, work, missing)
 
-    async def heal(self, state: State, until: float, fence: Fence) -> None:
-        """
-        Restore damaged files that a waiting change does not replace.
-        """
-        shown, damaged = self._target.shown, self._target.damaged
-        if shown is None or not damaged:
-            return
-        held, files = shown.files, state.files
-        same = [p for p in damaged if p in files and is_held(held.get(p), files[p])]
-        work = Work(shown, fence, until, damaged)
-        await self._source.fetch(same, state, work, self.problems.errors)
-        self._target.count_healed()
-
-    # --- the two layouts
-
     async def _in_place(self, state: State, gone: set[str], until: float, fence: Fence) -> Work:
         """
         Replace the files of the target one by one; deletions come last.
         """
-        target, before = self._target, self._target.published
-        folder, damaged = target.shown, target.damaged
-        assert folder is not None
-        work = Work(folder, fence, until, damaged)
-        put = make_plan(state, folder.files, damaged=damaged, may_delete=False).put
-        if before is None:
-            target.begin_first(fence)
-        else:
-            self._mark(before, state.revision, len(set(put) - self.blocked), work, gone)
-        try:
-            await self._fetch(put, state, work, gone)
-        except (SidecarError, OSError):
-            left = make_plan(state, folder.files, may_delete=False).put
-            if before is not None and folder.files != target.recorded:
-                self._mark(before, state.revision, len(left), work, gone)
-            elif before is not None and target.published != before:  # no file was replaced
-                target.write(before, {}, fence)
-            raise
-        same: set[str] = set()
-        assert target.volume is not None
-        if (fold := target.volume.fold) is not None:  # another spelling's file is there now
-            taken = set(map(fold, state.files))
-            same = {path for path in gone if fold(path) in taken}
-        for path in same:
-            folder.forget(path)
-        _delete(gone - same, work)
-        return work
-
-    async def _beside(
-        self, snapshots: SnapshotLayout, state: State, until: float, fence: Fence
-    ) -> Work:
-        """
-        Fill a new folder beside what is shown, with links to it and downloads.
-        """
-        shown = snapshots.shown.files if snapshots.shown is not None else {}
-        folder = snapshots.begin()
-        for path, held in list(folder.files.items()):  # of an earlier state
-            if path not in state.files or not is_held(held, state.files[path]):
-                folder.delete(path, fence)
-        same = [path for path, file in state.files.items() if is_held(shown.get(path), file)]
-        while True:
+        target, before, volume = self._target, self._target.published, self._target.volume
+        folder = target.shown
+        assert folder is not None and volume is not None
+        put = not_held(state.files, state.files, folder.files)
+        changes = len(gone) + len(set(put) - self._blocked)
+        if before is not None and changes > 1 and changes != before.missing:
+            # Consumers will see neither the old nor the new state. A full volume must not prevent
+            # it, because deletions may make room.
+            files = len(folder.files) - len(gone)
+            begun = Published("", state.revision, UNFINISHED, changes, "", now(), files)
             try:
-                snapshots.link([p for p in same if p not in folder.files], folder, fence)
-                break
+                target.write(begun, fence)
             except OSError as error:
-                if error.errno not in FULL_ERRORS or not snapshots.make_room(fence):
+                if error.errno not in FULL_ERRORS:
                     raise
-                folder.purge()  # a copy that was cut short
-        work = Work(folder, fence, until)
-        await self._fetch([path for path in state.files if path not in folder.files], state, work)
+            target.show(fence)
+        work = await self._fill(state, gone, until, fence)
+        if volume.fold is not None:
+            taken = set(map(volume.fold, state.files))
+            for path in [path for path in gone if volume.fold(path) in taken]:
+                gone.remove(path)  # another spelling's file is there now
+                folder.forget(path)
+        _delete(gone, work)
         return work
 
-    async def _fetch(
-        self, put: Sequence[str], state: State, work: Work, gone: Collection[str] = ()
-    ) -> None:
+    async def _fill(self, state: State, gone: Collection[str], until: float, fence: Fence) -> Work:
         """
-        Fetch files; if the volume is full, make room as long as there is something to remove.
+        Bring the target, or a new folder beside what is shown, up to date with a state by links and
+        downloads; if the volume is full, make room as long as there is something to remove.
+
+        Args:
+            gone: Files in place that may be deleted to make room.
 
         Raises:
             SidecarError: The source fails as a whole.
             OSError: The volume fails, or is too small.
         """
-        resting = self.problems.resting
-        paths = [path for path in put if path not in resting]
-        try:
-            while True:
-                full: OSError | None = None
-                try:
-                    await self._source.fetch(paths, state, work, self.problems.errors)
-                except OSError as error:
-                    if error.errno not in FULL_ERRORS:
-                        raise
-                    full = error
-                too_large = [p for p, e in work.failed.items() if e.reason == "target_full"]
-                if full is None and not too_large:
-                    return
-                if not self._make_room(gone, work):
-                    if full is not None:
-                        raise full
-                    return
-                for path in too_large:
-                    del work.failed[path]
-                held, files = work.folder.files, state.files
-                paths = [
-                    path
-                    for path in paths
-                    if path not in work.failed
-                    and (path in too_large or not is_held(held.get(path), files[path]))
-                ]
-        finally:
-            self._note(state, put, work)
+        snapshots, files = self._target.snapshots, state.files
+        while True:
+            full: OSError | None = None
+            folder = self._target.shown if snapshots is None else snapshots.begin()
+            assert folder is not None
+            work = Work(folder, fence, until)
+            try:
+                if snapshots is not None:
+                    snapshots.reuse(files, folder, fence)
+                self._blocked = {path for path in self._blocked if folder.is_blocked(path)}
+                later = self.problems.resting | self._blocked
+                put = [p for p in not_held(files, files, folder.files) if p not in later]
+                await self._source.fetch(put, state, work, self.problems.errors)
+            except OSError as error:
+                if error.errno not in FULL_ERRORS:
+                    raise
+                full = error
+            finally:
+                self._note(state, work)
+            is_full = full or any(e.reason == "target_full" for e in work.failed.values())
+            if not (is_full and self._make_room(gone, work)):
+                break
+        if full is not None:
+            raise full
+        return work
 
     def _make_room(self, gone: Collection[str], work: Work) -> bool:
         """
@@ -248,48 +223,31 @@ class Builder:
         _delete(gone, work)
         return True
 
-    def _mark(self, before: Published, aim: str, puts: int, work: Work, gone: set[str]) -> None:
-        """
-        Record a change of several files in place as unfinished: consumers see neither the old nor
-        the new state. A full volume must not prevent it, because deletions may make room.
-        """
-        deletions = len(gone & work.folder.files.keys())
-        changes, files = puts + deletions, len(work.folder.files) - deletions
-        is_single = changes < 2 and self._target.published == before
-        if is_single or (before.aim, before.missing) == (aim, changes):  # retries change nothing
-            return
-        left = Published("", aim, UNFINISHED, changes, "", now(), files)
-        try:
-            self._target.write(left, {}, work.fence)
-        except OSError as error:
-            if error.errno not in FULL_ERRORS:
-                raise
-        self._target.show()
-
     # --- what could not be read
 
-    def _note(self, state: State, put: Sequence[str], work: Work) -> None:
+    def show(self, state: State) -> None:
+        """
+        Show what could not be read, and which keys cannot become files.
+        """
+        self._blocked &= state.files.keys()
+        blocked = {f"{self._settings.prefix}{path}": "blocked" for path in sorted(self._blocked)}
+        self.problems.show({**state.skipped, **blocked})
+
+    def _note(self, state: State, work: Work) -> None:
         """
         Note what was read and what was not; the files of a release fail together.
         """
         self._metrics.downloaded.inc(work.downloaded_bytes)
-        if state.is_whole:
-            return
-        known = self.problems.errors
-        news = work.failed.keys() | known.keys()
-        tried = {p: state.files[p] for p in put if p in news and p not in work.unreached}
-        resting = self.problems.resting - work.failed.keys()
-        self.problems.note({p: f for p, f in tried.items() if p not in resting}, work.failed)
-        self.problems.keep(put)
+        self._blocked |= work.blocked
+        if not state.is_whole:
+            self.problems.note(state.files, work.folder.files, work.failed)
+        self.show(state)
 
     def _require(self, state: State, missing: Mapping[str, SidecarError], work: Work) -> None:
         """
         Raises:
             SidecarError: The folder must not be published as the state.
         """
-        prefix = self._settings.prefix
-        self.blocked = frozenset(work.blocked)
-        self.problems.show(state.skipped, [f"{prefix}{path}" for path in sorted(work.blocked)])
         if work.unreached:
             limit = f"{self._settings.variable_prefix}TIMEOUT"
             raise SidecarError(
@@ -300,8 +258,9 @@ class Builder:
         if state.is_whole:
             for error in work.failed.values():
                 raise error
-        published, damaged = self._target.published, self._target.damaged
-        is_bare = published is None or bool(damaged & missing.keys())
+        shown = self._target.shown
+        lost = shown.lost() if shown is not None else []
+        is_bare = self._target.published is None or not missing.keys().isdisjoint(lost)
         if is_bare and len(missing) * 2 > len(state.files):
             raise explain(missing, state.files)
 
@@ -310,11 +269,9 @@ class Builder:
         Remove files in place that cannot be restored now, and those of another source that would
         stand in for files that could not be read.
         """
-        folder = work.folder
-        lost = folder.files.keys() & set(missing)
-        if self._target.published is not None:
-            lost &= folder.damaged(lost)
-        for path in lost:
+        folder, is_known = work.folder, self._target.published is not None
+        lost = set(folder.lost() if is_known else folder.files)
+        for path in lost.intersection(missing):
             if self._settings.delete == "none":
                 folder.forget(path)
             else:
@@ -340,36 +297,26 @@ class Builder:
             RevisionRefused: What is published stays, or there is nothing that the gate accepts;
                 then what was built stays for the next cycle.
             Undecided: There is no verdict, and the gate should be asked again first.
-            SidecarError: S3 refuses to read an earlier release.
         """
         refusal = self._ask(build, fence)
         if refusal is None or self._gate is None:
             return build
-        await self.heal(build.state, until, fence)
-        if self._target.is_good:
+        if self._target.is_good(fence):
             if self._target.snapshots is not None:
                 self._target.snapshots.drop()
             raise refusal
-        refused, undecided = build.state.revision, build.undecided
+        refused = build.state.revision
         rest = (
             await self._earlier(self._gate, until, fence)
             if build.state.is_whole
             else self._without_refused(build, refusal, fence)
         )
         if rest is None:
-            raise undecided or refusal
-        self._gate.rest(is_refused=True)
+            raise refusal
         missing = len(rest.missing)
         log.warning("gate_fallback", name=rest.name, refused=refused, files_missing=missing)
-        rest.fallback, rest.refusal, rest.undecided = refused, refusal, undecided
+        rest.fallback, rest.refusal = refused, refusal
         return rest
-
-    def rest(self) -> None:
-        """
-        Note that the newest revision is the published one.
-        """
-        if self._gate is not None:
-            self._gate.rest()
 
     def _ask(self, build: Build, fence: Fence) -> RevisionRefused | None:
         """
@@ -383,7 +330,6 @@ class Builder:
             return None
         before = snapshots.shown if target.published is not None else None
         if before is not None and build.name == snapshots.name:
-            gate.rest()
             return None
         files = before.files if before is not None else {}
         changed = [path for path, held in build.folder.files.items() if files.get(path) != held]
@@ -394,9 +340,8 @@ class Builder:
             return refusal
         except Undecided as error:
             silence = gate.silence(build.name, error)
-            if silence is None or (target.is_good and not self._settings.one_shot):
+            if silence is None or (target.is_good(fence) and not self._settings.one_shot):
                 raise
-            build.undecided = error
             return silence
 
     def _without_refused(
@@ -419,46 +364,41 @@ class Builder:
     async def _earlier(self, gate: Gate, until: float, fence: Fence) -> Build | None:
         """
         Build the newest earlier release that the gate accepts; None if there is none.
-
-        Raises:
-            SidecarError: There is none, and S3 refuses to read one of them.
         """
         assert isinstance(self._source, ReleaseSource)
-        unread = None
         for revision in self._source.earlier():
             if gate.recall(revision) is not None:
                 continue
             try:
                 state = await self._source.find(revision, fence)
                 build = await self.build(state, Plan((), ()), until, fence)
-                if self._ask(build, fence) is None:
-                    return build
-            except Undecided:
-                raise
             except SidecarError as error:
                 if not is_of_current_release(error.reason):
                     raise
-                unread = unread or (error if is_refusal(error.reason) else None)
                 log.warning("fallback_unusable", revision=revision, reason=error.reason)
-        if unread is not None:
-            raise unread
+                continue
+            if self._ask(build, fence) is None:
+                return build
         return None
 
 
 def _delete(paths: Collection[str], work: Work) -> None:
     """
-    Delete files of a folder.
+    Delete files of a folder. One of another owner that stays is only logged: no consumer needs its
+    absence.
 
     Raises:
         OSError: The volume fails as a whole.
     """
-    ours = [path for path in paths if path in work.folder.files]
-    for path in ours:
+    for path in paths:
+        is_ours = path in work.folder.files
         try:
             work.folder.delete(path, work.fence)
         except OSError as error:
-            work.fail_on_disk(path, error)
-    work.folder.clear(set(paths).difference(ours), work.fence)
+            if is_ours:
+                work.fail_on_disk(path, error)
+            else:
+                log.debug("leftover_kept", name=path, error=error.strerror)
 
 
 def _unsure(path: str) -> ObjectError:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 
-from s3_sync.folder.record import Record
+from s3_sync.folder.target import Record
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
 from s3_sync.keys import RESERVED
 from s3_sync.listing import ListingSource

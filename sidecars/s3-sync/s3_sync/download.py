@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -32,7 +32,6 @@ class Work:
 
     Args:
         until: When the cycle's time for downloads is up (monotonic seconds).
-        damaged: Files of the folder that are not as they were put into place.
         failed: The error of each file that could not be brought, by path.
         blocked: Paths that a file of another owner blocks.
         adopted: Paths whose file on disk had the content already.
@@ -42,7 +41,6 @@ class Work:
     folder: Folder
     fence: Fence
     until: float
-    damaged: Collection[str] = ()
     failed: dict[str, SidecarError] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     adopted: set[str] = field(default_factory=set)
@@ -55,8 +53,9 @@ class Work:
         source, turns out to have the content, so that it is kept.
         """
         held = self.folder.files.get(path)
-        is_sure = held is not None and is_sha256(held.etag) == is_sha256(file.etag)
-        if (is_sure and path not in self.damaged) or not self.folder.holds(path, file):
+        etag = held.etag if held is not None else ""
+        is_sure = etag and is_sha256(etag) == is_sha256(file.etag)
+        if is_sure or not self.folder.holds(path, file):
             return False
         self.folder.adopt(path, file, self.fence)
         self.adopted.add(path)
@@ -90,24 +89,22 @@ class Download:
         self._key = key
         self._listed_bytes = size_bytes
         self._folder = folder
-        self._staging: Staging | None = None
+        self._staging = folder.open()
         self.size_bytes = 0
 
     def __enter__(self) -> Download:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._staging is not None:
-            self._folder.discard(self._staging)
+        self._folder.discard(self._staging)
 
     def restart(self) -> None:
         """
         Discard the received bytes for a new attempt.
         """
         self.size_bytes = 0
-        if self._staging is not None:
-            os.ftruncate(self._staging.fd, 0)
-            os.lseek(self._staging.fd, 0, os.SEEK_SET)
+        os.ftruncate(self._staging.fd, 0)
+        os.lseek(self._staging.fd, 0, os.SEEK_SET)
 
     def write(self, chunk: bytes) -> None:
         """
@@ -120,7 +117,7 @@ class Download:
         self.size_bytes += len(chunk)
         if self.size_bytes > self._listed_bytes:
             raise self._corrupt(f"it has more than the {self._listed_bytes} bytes listed")
-        write_all(self._opened().fd, chunk)
+        write_all(self._staging.fd, chunk)
 
     def finish(self, headers: Mapping[str, str], etag: str, *, must_match: bool) -> Staging:
         """
@@ -138,7 +135,7 @@ class Download:
             raise self._corrupt(
                 f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
             )
-        staging = self._opened()
+        staging = self._staging
         staging.is_verified = self._has_checksum(headers, staging)
         if not staging.is_verified and is_md5(etag, headers):
             found = md5_of(read_blocks(staging.fd))
@@ -146,11 +143,6 @@ class Download:
             if must_match and found != etag:
                 raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE)
         return staging
-
-    def _opened(self) -> Staging:
-        if self._staging is None:
-            self._staging = self._folder.open()
-        return self._staging
 
     def _has_checksum(self, headers: Mapping[str, str], staging: Staging) -> bool:
         """

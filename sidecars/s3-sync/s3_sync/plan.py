@@ -7,9 +7,10 @@ notice.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -66,25 +67,20 @@ def make_plan(
     state: State,
     held: Mapping[str, Content],
     *,
-    damaged: Collection[str] = (),
     foreign: Iterable[str] = (),
     may_delete: bool,
 ) -> Plan:
     """
     Compare the files of a state with those that are held.
 
-    A change is a different ETag or size; times are never compared.
+    A change is a different ETag or size; times are never compared. What was altered on disk is held
+    without an ETag.
 
     Args:
-        damaged: Held paths that were changed or removed on disk: they are not held.
         foreign: Files that s3-sync does not own, to be deleted (``S3_SYNC_DELETE=all``).
         may_delete: False under ``S3_SYNC_DELETE=none``.
     """
-    put = tuple(
-        path
-        for path, file in state.files.items()
-        if path in damaged or not is_held(held.get(path), file)
-    )
+    put = tuple(not_held(state.files, state.files, held))
     if not may_delete:
         return Plan(put, ())
     # Usually no key was deleted, and one comparison shows that.
@@ -93,6 +89,15 @@ def make_plan(
         path for path in chain(ours, foreign) if path not in state.files and path not in state.kept
     )
     return Plan(put, tuple(gone))
+
+
+def not_held(
+    paths: Iterable[str], files: Mapping[str, Content], held: Mapping[str, Content]
+) -> list[str]:
+    """
+    Return the paths whose file is not held.
+    """
+    return [path for path in paths if not is_held(held.get(path), files[path])]
 
 
 def is_held(held: Content | None, file: Content) -> bool:
@@ -104,9 +109,8 @@ def is_held(held: Content | None, file: Content) -> bool:
 
 def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str = "") -> State:
     """
-    Return a state without files that the file system does not distinguish from another one, or
-    whose folder it does not distinguish from another name: the first one in the order of names
-    stays, the others are skipped.
+    Return a state without files that the file system does not distinguish from another one: the
+    first one in the order of names stays, the others are skipped.
 
     Args:
         fold: What the file system takes names for; None if it distinguishes all of them.
@@ -117,41 +121,20 @@ def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str
     """
     if fold is None:
         return state
-    first: dict[str, str] = {}
-    clashing: dict[str, str] = {}
-    for path in sorted(state.files):
-        for name in accumulate(path.split("/"), "{}/{}".format):
-            if (other := first.setdefault(fold(name), name)) != name:
-                clashing[path] = other
-                break
+    first = {fold(path): path for path in sorted(state.files, reverse=True)}
+    clashing = [path for path in sorted(state.files) if first[fold(path)] != path]
     if not clashing:
         return state
     if state.is_whole:
-        path, other = next(iter(clashing.items()))
+        path = clashing[0]
         raise SidecarError(
             "release_invalid",
-            f"this volume does not distinguish {path!r} from {other!r}",
+            f"this volume does not distinguish {path!r} from {first[fold(path)]!r}",
             "Rename one of them, or use a volume that distinguishes upper and lower case.",
         )
     files = {path: file for path, file in state.files.items() if path not in clashing}
     skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
     return state._replace(files=files, skipped=skipped)
-
-
-class DeletionHeld(SidecarError):
-    """
-    A listing is held back because it would delete too many files.
-    """
-
-    def __init__(self, files: int, held: int) -> None:
-        super().__init__(
-            "deletion_held",
-            f"{files} of {held} files are missing from the source; this listing is held back for "
-            f"{HOLD_SECONDS / 60:g} minutes",
-            "If this is a mistake, undo it at the source before a pod is replaced: a new volume "
-            "holds nothing back. If it is intended, wait, or send SIGHUP.",
-        )
-        self.files = files
 
 
 class Brake:
@@ -166,7 +149,7 @@ class Brake:
         # Files that may be deleted now that they were held long enough; further ones are held.
         self._released: set[str] = set()
 
-    def judge(self, gone: Collection[str], held: int, *, is_asked_for: bool) -> DeletionHeld | None:
+    def judge(self, gone: Collection[str], held: int, *, is_asked_for: bool) -> SidecarError | None:
         """
         Return why a listing is held back; None if it may be applied.
 
@@ -180,7 +163,6 @@ class Brake:
         if rest <= HARMLESS_FILES or rest * 100 <= held * self._percent:
             self._since = None
             return None
-        is_new = self._since is None
         if self._since is None:
             self._since = self._clock()
             log.warning(
@@ -190,7 +172,15 @@ class Brake:
                 hold_seconds=HOLD_SECONDS,
                 paths=sorted(gone)[:NAMED_FILES],
             )
-        if (is_asked_for and not is_new) or self._clock() - self._since >= HOLD_SECONDS:
-            self._since, self._released = None, set(gone)
+        elif is_asked_for:
+            self._since = -math.inf
+        if self._clock() - self._since >= HOLD_SECONDS:
+            self._released = set(gone)
             return None
-        return DeletionHeld(len(gone), held)
+        return SidecarError(
+            "deletion_held",
+            f"{len(gone)} of {held} files are missing from the source; this listing is held back "
+            f"for {HOLD_SECONDS / 60:g} minutes",
+            "If this is a mistake, undo it at the source before a pod is replaced: a new volume "
+            "holds nothing back. If it is intended, wait, or send SIGHUP.",
+        )

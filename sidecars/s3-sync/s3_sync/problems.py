@@ -9,11 +9,12 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from s3_sync.digest import Content
 from s3_sync.metrics import SKIP_REASONS, Status
+from s3_sync.plan import not_held
 from s3_sync.reasons import REASONS, Reason
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
@@ -22,6 +23,7 @@ from sidecar_runtime.logs import get_logger
 # A transient failure is over after this many tries; later tries become rarer and rarer.
 EAGER_TRIES = 3
 LONGEST_REST_SECONDS = 300.0
+LASTING_CYCLES = 3
 NAMED = 50
 
 log = get_logger("cycle")
@@ -48,19 +50,12 @@ class Problems:
         interval_seconds: The time between cycles; the first retries wait about as long.
     """
 
-    def __init__(
-        self,
-        status: Status,
-        interval_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, status: Status, interval_seconds: float) -> None:
         self._status = status
         self._interval_seconds = interval_seconds
-        self._clock = clock
         self._unread: dict[str, Unread] = {}
         # What the log has named already.
         self._named: set[str] = set()
-        self._named_keys: set[str] = set()
         self._reasons: set[str] = set()
 
     @property
@@ -75,74 +70,70 @@ class Problems:
         """
         The unread files that are not due for a retry.
         """
-        now = self._clock()
+        now = time.monotonic()
         return {path for path, unread in self._unread.items() if unread.due_at > now}
 
-    def meet(self, files: Mapping[str, Content], *, is_asked_for: bool) -> None:
+    def meet(
+        self,
+        files: Mapping[str, Content],
+        held: Mapping[str, Content],
+        *,
+        is_asked_for: bool = False,
+    ) -> None:
         """
-        Forget files that the source no longer has. Those with a new version are due at once, and
-        all of them if an operator triggered the cycle.
+        Forget files that the source no longer has, or that are held. Those with a new version are
+        due at once, and all of them if an operator triggered the cycle.
         """
-        for path, unread in list(self._unread.items()):
-            file = files.get(path)
-            if file is None:
-                del self._unread[path]
-            elif is_asked_for or file.etag != unread.etag:
-                self._unread[path] = Unread(unread.etag, unread.error, unread.tries)
-        self._named &= self._unread.keys()
-
-    def note(self, tried: Mapping[str, Content], failed: Mapping[str, SidecarError]) -> None:
-        """
-        Record which of the tried files failed.
-
-        A file that became readable makes all others due: their problem may be over as well.
-        """
-        read = [path for path in tried if path in self._unread and path not in failed]
-        for path in read:
+        for path in self._unread.keys() - set(not_held(self._unread.keys() & files, files, held)):
             del self._unread[path]
-            self._named.discard(path)
-        for path in sorted(failed.keys() & tried.keys()):
-            self._fail(path, tried[path].etag, failed[path])
-        if read:
-            self.retry_all()
-
-    def keep(self, paths: Collection[str]) -> None:
-        """
-        Forget all other files: they are on the volume.
-        """
-        self._unread = {path: one for path, one in self._unread.items() if path in paths}
-
-    def retry_all(self) -> None:
-        """
-        Make all files due: a file that could not be written may fit on another volume.
-        """
         for path, unread in self._unread.items():
-            self._unread[path] = Unread(unread.etag, unread.error, unread.tries)
+            if is_asked_for or files[path].etag != unread.etag:
+                self._unread[path] = replace(unread, due_at=0.0)
 
-    def show(self, skipped: Mapping[str, str], blocked: Iterable[str]) -> None:
+    def note(
+        self,
+        files: Mapping[str, Content],
+        held: Mapping[str, Content],
+        failed: Mapping[str, SidecarError],
+    ) -> None:
+        """
+        Note what was tried: files that failed, and those that are held now. One of these makes all
+        others due: their problem may be over as well.
+        """
+        before = self._unread
+        self._unread = {path: before[path] for path in not_held(before, files, held)}
+        if len(self._unread) < len(before):
+            for path, unread in self._unread.items():
+                self._unread[path] = replace(unread, due_at=0.0)
+        for path, error in failed.items():
+            # Where the time was up before its turn, its last error is repeated.
+            if path not in before or error is not before[path].error:
+                self._fail(path, files[path].etag, error)
+
+    def show(self, skipped: Mapping[str, str]) -> None:
         """
         Count unread files and skipped keys by reason, name new ones, and show the first of them.
 
         Args:
             skipped: The reason by key, from the source.
-            blocked: Paths that a file of another owner blocks.
         """
         counts = Counter(unread.error.reason for unread in self._unread.values())
         for reason in self._reasons | counts.keys():
             self._status.metrics.unread(reason).set(counts[reason])
         self._reasons |= counts.keys()
-        every = {**skipped, **dict.fromkeys(blocked, "blocked")}
-        by_reason = Counter(every.values())
+        by_reason = Counter(skipped.values())
         for reason in SKIP_REASONS:
             self._status.metrics.skipped(reason).set(by_reason[reason])
-        first = dict(itertools.islice(every.items(), NAMED))
-        self._named_keys &= every.keys()
-        for key in first.keys() - self._named_keys:
+        first = dict(itertools.islice(skipped.items(), NAMED))
+        unread = dict(itertools.islice(self._unread.items(), NAMED))
+        for key in first.keys() - self._named:
             log.warning("key_skipped", key=key, reason=first[key])
-        self._named_keys |= first.keys()
-        unread = itertools.islice(self._unread.items(), NAMED)
+        for path in sorted(unread.keys() - self._named):
+            error = unread[path].error
+            log.warning("object_unread", path=path, reason=error.reason, error=error.message)
+        self._named = first.keys() | unread.keys()
         self._status.show(
-            unread=Names({path: one.error.reason for path, one in unread}),
+            unread=Names({path: one.error.reason for path, one in unread.items()}),
             keys_skipped=Names(first),
         )
 
@@ -154,21 +145,45 @@ class Problems:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
             rest = max(rest, longest * random.uniform(0.5, 1.0))
-        self._unread[path] = Unread(etag, error, tries, self._clock() + rest)
-        if path not in self._named and len(self._named) < NAMED:
-            self._named.add(path)
-            log.warning("object_unread", path=path, reason=error.reason, error=error.message)
+        self._unread[path] = Unread(etag, error, tries, time.monotonic() + rest)
+
+
+class Shortage:
+    """
+    What the last cycles lacked.
+
+    Attributes:
+        is_lasting: Whether some cycles in a row lacked the same files, so that a one-shot accepts a
+            partial state.
+    """
+
+    def __init__(self) -> None:
+        self._missing: set[str] = set()
+        self._lasting: set[str] = set()
+        self._cycles = 0
+        self._is_new = False
+
+    @property
+    def is_lasting(self) -> bool:
+        return self._cycles >= LASTING_CYCLES
+
+    def is_new(self, missing: Mapping[str, SidecarError]) -> bool:
+        """
+        Note what a cycle lacks; return whether that is new, but never twice in a row.
+        """
+        # Of those that just keep changing, each cycle lacks others.
+        lasting = {p for p, error in missing.items() if error.reason != "object_changing"}
+        is_same = bool(missing) and lasting == self._lasting
+        self._cycles = self._cycles + 1 if is_same else int(bool(missing))
+        self._is_new = bool(missing.keys() - self._missing) and not self._is_new
+        self._missing, self._lasting = set(missing), lasting
+        return self._is_new
 
 
 def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:
     """
-    Return one error for all missing files: the most frequent one, with the number of files.
-
-    The text is the same for the same files, in whatever order they failed.
+    Return one error for all missing files: that of the first one, with the number of files.
     """
-    in_order = [errors[path] for path in sorted(errors)]
-    reason, _ = Counter(error.reason for error in in_order).most_common(1)[0]
-    first = next(error for error in in_order if error.reason == reason)
-    what = "do not fit" if reason == "target_full" else "cannot be read"
-    message = f"{len(errors)} of {len(files)} files {what}: {first.message}"
+    first = errors[min(errors)]
+    message = f"{len(errors)} of {len(files)} files are missing: {first.message}"
     return SidecarError(first.reason, message, first.advice)

@@ -67,28 +67,3 @@ def opened(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Iter
     yield target
     target.close()
     volume.close()
-
-
-def edit_file(place: Path) -> None:
-    place.write_bytes(b"Print('hello')\n")
-    os.utime(place, ns=(1, 1))
-
-
-def link_file(place: Path) -> None:
-    place.rename(place.with_suffix(".moved"))
-    place.symlink_to(place.with_suffix(".moved").name)
-
-
-def link_folder(place: Path) -> None:
-    """Replace the folder with a link to it; the file keeps its inode and its times."""
-    place.parent.rename(place.parent.with_name("moved"))
-    place.parent.symlink_to("moved")
-
-
-def replace_file(place: Path) -> None:
-    found = place.stat()
-    copy = place.with_suffix(".copy")
-    copy.write_bytes(BODY)
-    os.chmod(copy, 0o644)
-    os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
-    copy.rename(place)

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.folder.handling import (
     BODY,
-    damaged,
     entry_of,
     nothing,
     opened,
@@ -64,26 +62,6 @@ def test_files_have_the_configured_mode_under_any_umask(folder: Path, mode: int,
         os.umask(before)
 
     assert mode == stat.S_IMODE((folder / "a.py").stat().st_mode)
-
-
-@pytest.mark.parametrize("kind", ["file", "link", "fifo"])
-def test_replaces_a_foreign_file_at_the_path_of_a_key(
-    folder: Path, target: Folder, outside: Path, kind: str
-) -> None:
-    place = folder / "a.py"
-    if kind == "link":
-        place.symlink_to(outside / "a.py")
-    elif kind == "fifo":
-        os.mkfifo(place, 0o644)
-    else:
-        place.write_bytes(b"foreign")
-
-    put(target, "a.py")
-
-    assert BODY == place.read_bytes()
-    assert not place.is_symlink()
-    assert b"victim" == (outside / "a.py").read_bytes()
-    assert set() == damaged(target)
 
 
 def test_a_revoked_fence_changes_nothing(folder: Path, target: Folder, revoked: Fence) -> None:
@@ -136,49 +114,7 @@ def test_a_changed_file_gets_a_later_second(folder: Path, target: Folder) -> Non
     assert seconds == sorted(set(seconds))
 
 
-def test_replacing_a_file_from_the_future_uses_a_later_second(folder: Path, target: Folder) -> None:
-    (folder / "a.py").write_bytes(b"x")
-    future = int(time.time()) + 5000
-    os.utime(folder / "a.py", (future, future))
-
-    put(target, "a.py")
-
-    assert future + 1 == (folder / "a.py").stat().st_mtime
-
-
 # --- deleting
-
-
-def test_does_not_remove_empty_folders_behind_a_link(
-    folder: Path, target: Folder, outside: Path
-) -> None:
-    (outside / "b").mkdir()
-    (folder / "a").symlink_to(outside)
-
-    target.delete("a/b/gone", Fence())
-
-    assert ["a.py", "b"] == sorted(os.listdir(outside))
-    assert (folder / "a").is_symlink()
-
-
-@pytest.mark.parametrize("instead", ["nothing", "folder", "no parent", "parent is a file"])
-def test_deleting_a_missing_file_removes_it_from_the_list(
-    folder: Path, target: Folder, instead: str
-) -> None:
-    put(target, "a/b.py")
-    (folder / "a/b.py").unlink()
-    if instead == "folder":
-        (folder / "a/b.py/foreign").mkdir(parents=True)
-    elif instead != "nothing":
-        (folder / "a").rmdir()
-        if instead == "parent is a file":
-            (folder / "a").write_bytes(b"foreign")
-
-    target.delete("a/b.py", Fence())
-
-    assert {} == target.files
-    assert (folder / "a/b.py/foreign").exists() == (instead == "folder")
-    assert (folder / "a").is_file() == (instead == "parent is a file")
 
 
 def test_a_failed_removal_keeps_a_file_listed(

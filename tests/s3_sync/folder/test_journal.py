@@ -129,18 +129,6 @@ def test_compacts_the_list_only_after_many_changes(box: Box) -> None:
     assert set(box.load()) == {"a.py", "b.py"}
 
 
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_rewrites_a_list_that_was_removed_or_replaced(box: Box, is_replaced: bool) -> None:
-    files = box.has("a.py")
-    box.journal.unlink()
-    if is_replaced:
-        box.journal.write_text("[]\n")
-
-    files.compact()
-
-    assert set(box.load()) == {"a.py"}
-
-
 # --- kills
 
 
@@ -166,47 +154,19 @@ def test_the_next_process_continues_after_half_a_line(box: Box) -> None:
     assert set(box.load()) == {"a.py", "c.py"}
 
 
-def test_does_not_list_a_new_file_if_killed_before_its_rename(box: Box) -> None:
-    box.has("a.py").add("new.py", gone(1))
+@pytest.mark.parametrize("deed", ["add", "change", "remove"])
+@pytest.mark.parametrize("is_done", [True, False])
+def test_the_last_line_counts_if_its_action_was_done(box: Box, deed: str, is_done: bool) -> None:
+    files = box.has("a.py", "b.py")
+    before, path = dict(files.files), "new.py" if deed == "add" else "a.py"
+    if deed == "remove":
+        files.remove(path)
+        (box.folder / path).rename(box.folder / "busy") if is_done else None
+    else:
+        files.add(path, box.put(f"{path}.new")._replace(etag="second"))
+        (box.folder / f"{path}.new").rename(box.folder / path) if is_done else None
 
-    assert set(box.load()) == {"a.py"}
-
-
-def test_keeps_the_old_record_if_killed_before_the_rename_of_a_change(box: Box) -> None:
-    files = box.has("a.py")
-    first = files.files["a.py"]
-    files.add("a.py", first._replace(etag="second", inode=first.inode + 1_000_000))
-
-    assert box.load() == {"a.py": first}
-
-
-def test_lists_the_new_record_if_killed_after_the_rename(box: Box) -> None:
-    files = box.begin()
-    files.add("a.py", gone(1))
-    second = box.put("a.py")
-    files.add("a.py", second)
-
-    assert box.load() == {"a.py": second}
-
-
-def test_keeps_a_file_listed_if_killed_before_its_removal(box: Box) -> None:
-    files = box.has("a.py")
-    held = files.files["a.py"]
-    files.remove("a.py")
-
-    assert box.load() == {"a.py": held}
-
-
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_does_not_list_a_file_or_its_replacement_if_killed_after_removal(
-    box: Box, is_replaced: bool
-) -> None:
-    box.has("a.py").remove("a.py")
-    (box.folder / "a.py").rename(box.folder / "keeps-the-inode-busy")
-    if is_replaced:
-        (box.folder / "a.py").write_text("someone else's")
-
-    assert box.load() == {}
+    assert (files.files if is_done else before) == box.load()
 
 
 def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -> None:
@@ -217,15 +177,6 @@ def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -
 
     files.add("new.py", gone(1))
     assert {"new.py"} == set(box.load(is_shared=False))
-
-
-def test_keeps_a_missing_file_listed_unless_its_line_is_the_last(box: Box) -> None:
-    """Another process removed it, so it must be restored."""
-    files = box.begin()
-    files.add("lost.py", gone(1))
-    files.add("a.py", box.put("a.py"))
-
-    assert set(box.load()) == {"lost.py", "a.py"}
 
 
 # --- the disk is full
@@ -257,20 +208,6 @@ def test_writes_a_removal_on_a_full_disk_once_space_is_available(box: Box) -> No
 
     assert box.lines()[1:] == [box.lines()[1]]
     assert set(box.load()) == {"b.py"}
-
-
-def test_a_failed_removal_keeps_a_file_listed_even_on_a_full_disk(box: Box) -> None:
-    """A failing volume refuses both the removal and the line."""
-    files = box.has("a.py", "b.py")
-    held = files.files["b.py"]
-    with full_disk(box.journal.stat().st_size):
-        files.remove("b.py")
-        files.journal.note("b.py", held)
-    files.files["b.py"] = held
-
-    files.compact()
-
-    assert {"a.py", "b.py"} == set(box.load())
 
 
 # --- damaged and hostile lists

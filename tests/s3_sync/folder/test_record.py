@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.record import NAME, Published, Record
+from s3_sync.folder.target import NAME, Published, Record
 from s3_sync.folder.volume import Volume
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
@@ -16,7 +16,7 @@ SOURCE = "s3://bucket/dags/"
 R7 = Published("r7", "r7", "r7", 0, "", 1700000000.5, 3)
 GOOD: dict[str, object] = {
     "revision": "r1", "aim": "r1", "name": "r1", "missing": 0, "fallback": "",
-    "published_at": 1700000000.5, "files": 3, "added": 1, "changed": 0, "deleted": 0,
+    "published_at": 1700000000.5, "files": 3, "damaged": 0, "added": 1, "changed": 0, "deleted": 0,
     "source": SOURCE, "kind": "listing", "layout": "in-place",
 }  # fmt: skip
 
@@ -64,16 +64,8 @@ def read(state: Path, **environ: str) -> Published | None:
     return opened(state, **environ).published
 
 
-def readiness(state: Path, lost: int = 0, problem: str = "", **environ: str) -> Readiness:
-    return opened(state, **environ).readiness(lost, problem)
-
-
-def follow(name: str, before: Published | None, **environ: str) -> Record:
-    """Return the record of a process if the link shows a snapshot of this name."""
-    found = record(**environ)
-    found.published = before
-    found.follow_link(name)
-    return found
+def readiness(state: Path, problem: str = "", **environ: str) -> Readiness:
+    return opened(state, **environ).readiness(problem)
 
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -86,59 +78,36 @@ def test_ignores_an_unsigned_record_if_signatures_are_required(
     volume: Volume, folder: Path
 ) -> None:
     """Without keys, anyone who can write to the bucket could have published its files."""
-    record(**RELEASE).write(volume, Fence(), R7, {})
-    assert not readiness(folder / ".s3-sync", 0, "", **SIGNED).ready
+    record(**RELEASE).write(volume, Fence(), R7)
+    assert not readiness(folder / ".s3-sync", **SIGNED).ready
 
-    record(**SIGNED).write(volume, Fence(), R7, {})
+    record(**SIGNED).write(volume, Fence(), R7)
 
-    assert readiness(folder / ".s3-sync", 0, "", **SIGNED).ready
-    assert readiness(folder / ".s3-sync", 0, "", **RELEASE).ready  # without keys, any record counts
+    assert readiness(folder / ".s3-sync", **SIGNED).ready
+    assert readiness(folder / ".s3-sync", **RELEASE).ready  # without keys, any record counts
 
 
 def test_a_record_survives_a_restart(volume: Volume, folder: Path) -> None:
-    changes = {"added": 1, "changed": 0, "deleted": 2}
-    record().write(volume, Fence(), R7, changes)
+    said = R7._replace(added=1, deleted=2)
+    record().write(volume, Fence(), said)
 
-    assert R7 == read(folder / ".s3-sync")
+    assert said == read(folder / ".s3-sync")
     assert readiness(folder / ".s3-sync").ready
-    named = {"revision": "r7", "aim": "r7", "name": "r7"}
-    assert GOOD | named | changes == json.loads((folder / ".s3-sync" / NAME).read_bytes())
+    named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
+    assert GOOD | named == json.loads((folder / ".s3-sync" / NAME).read_bytes())
 
 
 def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
     volume: Volume, folder: Path
 ) -> None:
     partial = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
-    record().write(volume, Fence(), partial, {})
+    record().write(volume, Fence(), partial)
 
     assert partial == read(folder / ".s3-sync")
     said = readiness(folder / ".s3-sync")
     assert (True, "") == (said.ready, said.revision)
     assert "2 files are missing or out of date" in said.shortfall
     assert "the gate refused r7" in said.shortfall
-
-
-@pytest.mark.parametrize(
-    ("environ", "counts"), [(RELEASE, True), (PINNED, False), (SIGNED, False)], ids=str
-)
-def test_the_link_counts_more_than_the_record_unless_a_pin_or_signatures_are_required(
-    environ: dict[str, str], counts: bool
-) -> None:
-    """A process was killed between both, which may have had neither."""
-    found = follow("r8", R7, **environ)
-
-    assert counts == found.readiness().ready
-    published = found.published
-    assert published is None or ("r8",) * 3 == (published.revision, published.aim, published.name)
-    assert R7 == follow("r7", R7, **environ).published
-    assert None is follow("r8", None, **environ).published
-
-
-def test_a_partial_state_behind_the_link_is_partial() -> None:
-    said = follow("partial-1", R7, **SNAPSHOT).readiness()
-
-    assert (True, "") == (said.ready, said.revision)
-    assert "the publish was interrupted" in said.shortfall
 
 
 @pytest.mark.parametrize(
@@ -163,16 +132,11 @@ def test_ignores_a_record_that_is_damaged_or_of_another_source(state: Path, cont
     assert None is read(state)
 
 
-def test_a_state_published_with_other_filters_is_partial(volume: Volume, folder: Path) -> None:
-    record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7, {})
+def test_a_state_published_with_other_filters_does_not_count(volume: Volume, folder: Path) -> None:
+    record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
 
-    said = readiness(folder / ".s3-sync")
-    assert (True, "") == (said.ready, said.revision)
-    assert "S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE" in said.shortfall
-
-    record().write(volume, Fence(), R7, {})
-    said = readiness(folder / ".s3-sync")
-    assert ("r7", "") == (said.revision, said.shortfall)
+    assert not readiness(folder / ".s3-sync").ready
+    assert R7 == read(folder / ".s3-sync", S3_SYNC_INCLUDE="*.py")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
@@ -198,17 +162,12 @@ def test_ignores_a_record_that_is_missing_or_not_a_regular_file(state: Path, kin
     assert not readiness(state).ready
 
 
-def test_is_not_ready_while_files_are_damaged(good: Path) -> None:
-    said = readiness(good, 2)
+@pytest.mark.parametrize("damaged", [0, 2])
+def test_is_not_ready_while_files_are_damaged_or_invisible(good: Path, damaged: int) -> None:
+    (good / NAME).write_text(json.dumps(GOOD | {"damaged": damaged}))
 
-    assert not said.ready
-    assert "2 published files are missing or altered on disk" == said.problem
+    said = readiness(good, problem="the link is gone")
+
+    problem = "2 published files are missing or altered on disk" if damaged else "the link is gone"
+    assert (False, problem) == (said.ready, said.problem)
     assert ("r1", 1700000000.5) == (said.revision, said.published_at)
-
-
-@pytest.mark.parametrize("damaged", [0, 1])
-def test_is_not_ready_while_files_are_invisible_to_consumers(good: Path, damaged: int) -> None:
-    said = readiness(good, damaged, "the link is gone")
-
-    assert not said.ready
-    assert ("r1", "the link is gone") == (said.revision, said.problem)

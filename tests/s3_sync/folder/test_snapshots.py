@@ -1,32 +1,33 @@
 """Snapshots that are built beside the current one: requested, abandoned and renewed ones."""
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from s3_sync.folder.snapshots import SnapshotLayout
+from s3_sync.folder.volume import Volume
 from s3_sync.keys import RESERVED
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.folder.handling import damaged, open_volume, put
+from tests.s3_sync.folder.handling import damaged, put
 
 SHOWN, REVISION = "b" * 64, "a" * 64
 FILES = ("one.py", "two.py", "pkg/three.py")
 
 
+GIVEN = {"AWS_BUCKET": "a-bucket", "DEST_PATH": "/nowhere", "S3_SYNC_LAYOUT": "snapshot"}
+SETTINGS = load_settings(GIVEN)[0]
+
+
 @pytest.fixture
-def layout(folder: Path) -> Iterator[SnapshotLayout]:
+def layout(volume: Volume) -> Iterator[SnapshotLayout]:
     """A layout that shows a snapshot with three files."""
-    given = {"AWS_BUCKET": "a-bucket", "DEST_PATH": str(folder), "S3_SYNC_LAYOUT": "snapshot"}
-    volume = open_volume(folder, file_mode=0o444)
-    layout = SnapshotLayout(load_settings(given)[0], volume, "")
+    layout = SnapshotLayout(SETTINGS, volume, "")
     publish(layout, SHOWN)
     yield layout
     layout.close()
-    volume.close()
 
 
 @pytest.fixture
@@ -39,27 +40,11 @@ def publish(layout: SnapshotLayout, name: str, content: bytes = b"1 = 1\n") -> N
     for path in FILES:
         put(build, path, content)
     layout.publish(name, build, Fence())
+    layout.show(Fence())
 
 
 def hidden(store: Path) -> list[str]:
     return [name for name in os.listdir(store) if name[0] == "."]
-
-
-# --- requested snapshots
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "replaced": lambda folder: (
-        (folder / "one.py").unlink(),
-        (folder / "one.py").write_bytes(b"2 = 2\n"),
-    ),
-    "removed": lambda folder: (folder / "pkg/three.py").unlink(),
-    "its list removed": lambda folder: Path(f"{folder}.managed").unlink(),
-    "a folder that someone has made": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
-}
-
-
-# --- builds
 
 
 def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, store: Path) -> None:
@@ -71,6 +56,22 @@ def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, stor
 
     assert {} == layout.begin().files
     assert 1 == len(hidden(store))
+
+
+def test_after_a_kill_between_record_and_link_the_record_decides(
+    layout: SnapshotLayout, volume: Volume, folder: Path
+) -> None:
+    build = layout.begin()
+    put(build, "one.py", b"2 = 2\n")
+    layout.publish(REVISION, build, Fence())
+    assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
+
+    after = SnapshotLayout(SETTINGS, volume, REVISION)
+    assert "" != after.problem
+    after.tidy(Fence(), is_damaged=False)
+
+    assert REVISION == after.name == os.readlink(folder / "current").rpartition("/")[2]
+    after.close()
 
 
 def test_a_return_to_a_retained_snapshot_leaves_no_hole_for_its_readers(

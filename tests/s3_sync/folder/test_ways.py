@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from s3_sync.folder.journal import Held
 from s3_sync.folder.target import open_in_place
-from s3_sync.folder.volume import Blocked, is_real_folder, walk
+from s3_sync.folder.volume import Blocked, walk
 from tests.runtime.recording import Log
 from tests.s3_sync.folder.handling import open_volume, put
 from tests.support.machine.descriptors import held
@@ -104,87 +104,12 @@ def test_a_walk_leaves_no_descriptor_open(ground: Ground) -> None:
 # --- real folders
 
 
-def test_a_folder_is_real_unless_it_or_a_parent_is_a_symlink(ground: Ground) -> None:
-    ground.make("a/b/c/d")
-    (ground.folder / "link").symlink_to("a")
-    (ground.folder / "a/b/link").symlink_to("c")
-    root, known = os.open(ground.folder, os.O_PATH), {"": True}
-
-    found = {
-        folder: is_real_folder(folder, root, known)
-        for folder in ("", "a", "a/b/c", "link", "link/b", "link/b/c", "a/b/link", "a/b/c/d")
-    }
-
-    os.close(root)
-    assert ["", "a", "a/b/c"] == [folder for folder, is_real in found.items() if is_real]
-
-
 # --- replacing existing entries
-
-
-def test_replaces_a_managed_folder_with_its_bytecode_and_empty_folders(ground: Ground) -> None:
-    ground.make("d/a.py", ours=True)
-    ground.make("d/e/f/b.py", ours=True)
-    ground.make("d/e/__pycache__/b.pyc")
-    (ground.folder / "d/empty/emptier").mkdir(parents=True)
-
-    ground.publish("d")
-
-    assert {"d": b"new"} == ground.tree()
-    assert ["d"] == list(ground.ours.files)
-
-
-@pytest.mark.parametrize(
-    "foreign", ["d/x", "d/e/x", "d/__pycache__.py", "d/e/link", "d/e/linked folder"]
-)
-def test_one_foreign_entry_keeps_the_whole_folder(ground: Ground, foreign: str) -> None:
-    ground.make("d/a.py", ours=True)
-    ground.make("d/e/b.py", ours=True)
-    if "link" in foreign:
-        (ground.folder / foreign).symlink_to("b.py" if foreign.endswith("link") else "..")
-    else:
-        ground.make(foreign)
-    before, managed = ground.tree(), dict(ground.ours.files)
-
-    with pytest.raises(Blocked):
-        ground.publish("d")
-
-    assert before == ground.tree()
-    assert managed == ground.ours.files
 
 
 def test_a_foreign_folder_of_any_depth_blocks_a_path(deep: Path, ground: Ground) -> None:
     with pytest.raises(Blocked):
         ground.publish("deep")
-
-
-def test_a_wanted_file_keeps_its_folder(ground: Ground) -> None:
-    """If a listing contains `d` and `d/b.py`, the folder wins, and nothing is published at `d`."""
-    ground.make("d/a.py", ours=True)
-    ground.make("d/b.py", ours=True)
-
-    with pytest.raises(Blocked):
-        ground.publish("d", "d/b.py")
-
-    assert ["d/a.py", "d/b.py"] == list(ground.ours.files)
-
-
-@pytest.mark.parametrize("is_wanted", [True, False])
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_a_folder_replaces_a_file_only_if_it_is_managed_and_not_wanted(
-    ground: Ground, is_ours: bool, is_wanted: bool
-) -> None:
-    ground.make("d", ours=is_ours)
-    wanted = ["d"] if is_wanted else []
-
-    if is_ours and not is_wanted:
-        ground.publish("d/a/b", *wanted)
-        assert {"d": b"/", "d/a": b"/", "d/a/b": b"new"} == ground.tree()
-        assert ["d/a/b"] == list(ground.ours.files)
-    else:
-        with pytest.raises(Blocked):
-            ground.publish("d/a/b", *wanted)
-        assert {"d": b"d"} == ground.tree()
 
 
 def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:

@@ -1,7 +1,7 @@
 """Fetches the objects of a scripted bucket into a folder."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from s3_sync.download import Work
@@ -45,12 +45,11 @@ class Fetching:
         *,
         listed: dict[str, Entry] | None = None,
         before: Mapping[str, SidecarError] | None = None,
-        damaged: Collection[str] = (),
         until: float = math.inf,
     ) -> Work:
         """Fetch these files, by default all; see `work` if that raises an error."""
         files = self.listed() if listed is None else listed
-        self.work = Work(self.folder, self.fence, until, damaged)
+        self.work = Work(self.folder, self.fence, until)
 
         async def scene(client: S3Client) -> None:
             wanted = tuple(files if paths is None else paths)

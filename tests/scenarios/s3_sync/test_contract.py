@@ -107,7 +107,7 @@ def test_a_standby_is_not_ready_if_something_else_is_published(start: StartDaemo
     start().until_synced()
     second = start(SNAPSHOT, interval="0.2")
 
-    assert "different source, layout" in str(second.wait_for_event("target_waiting")["problem"])
+    assert "fits the settings" in str(second.wait_for_event("target_waiting")["problem"])
     ready = second.get("/readyz")
     assert 503 == ready.status and "holds the lock" in ready.body
 
@@ -180,3 +180,6 @@ def test_a_file_of_others_blocks_only_its_own_path(
     assert daemon.get("/readyz").json()["revision"]
     blocked = {"dags/x": "blocked"} if is_blocked else None
     assert blocked == daemon.status()["details"].get("keys_skipped")
+    s3.forget()
+    daemon.sync()
+    assert [] == s3.seen(is_get())

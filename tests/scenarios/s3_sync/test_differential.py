@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.histories import FOREIGN_TIME, Bucket, History
-from tests.support.aws.servers import MotoServer, S3Server
+from tests.support.aws.servers import S3Server
 from tests.support.daemon import VENV_BIN, Daemon
 from tests.support.s3_sync.target_model import (
     difference,
@@ -91,40 +91,6 @@ def _skipped_by_reason(daemon: Daemon) -> dict[str, int]:
         for sample, value in daemon.metrics().items()
         if sample.startswith("s3_sync_skipped_keys{") and value
     }
-
-
-def test_notices_a_same_size_edit_that_aws_s3_sync_misses(moto: MotoServer, tmp_path: Path) -> None:
-    bucket = Bucket(moto)
-    bucket.put("dag.py", b"x = 1\n")
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    _aws_s3_sync(moto, bucket.name, theirs)
-    with Daemon(moto, bucket.name, ours) as daemon:
-        daemon.wait_until_synced()
-        bucket.put("dag.py", b"x = 2\n")
-        _aws_s3_sync(moto, bucket.name, theirs)
-        daemon.sync()
-
-    assert b"x = 1\n" == (theirs / "dag.py").read_bytes(), "aws s3 sync now detects this change"
-    assert b"x = 2\n" == (ours / "dag.py").read_bytes()
-
-
-def test_keeps_the_files_for_a_mistyped_prefix_where_aws_s3_sync_deletes_them(
-    moto: MotoServer, tmp_path: Path
-) -> None:
-    bucket = Bucket(moto)
-    bucket.put("dags/dag.py", b"x = 1\n")
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    _aws_s3_sync(moto, f"{bucket.name}/dags", theirs)
-    with Daemon(moto, bucket.name, ours, "dags") as daemon:
-        daemon.wait_until_synced()
-        daemon.terminate()
-
-    _aws_s3_sync(moto, f"{bucket.name}/dgas", theirs, "--delete")
-    with Daemon(moto, bucket.name, ours, "dgas") as daemon:
-        daemon.wait_for_event("cycle_failed", reason="source_empty")
-
-    assert {} == read_tree(theirs)
-    assert {"dag.py": b"x = 1\n"} == read_tree(ours)
 
 
 def test_adopts_a_folder_filled_by_aws_s3_sync_without_downloading(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.aws.fake_s3 import FakeS3, is_get, is_list
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import hang
 from tests.support.s3_sync.scripted import FILES, daemon_for, published, staged
 from tests.support.waiting import wait_until
@@ -147,6 +147,13 @@ def test_a_standby_waits_and_takes_over(s3: FakeS3, target: Path, start: StartDa
     assert str(first.pid) in str(waiting["holder"])
     assert second.wait_until_ready().json()["reason"] is None
     assert waiting["holder"] == second.status()["details"]["waiting_for"]
+    s3.inject(error(500, "InternalError"))
+    (target / "a.py").unlink()  # the holder cannot restore it
+    first.sync()
+    wait_until(lambda: second.get("/readyz").status == 503, "both say so")
+    s3.heal()
+    first.sync()
+    second.wait_until_ready()
     assert second.get("/healthz").status == 200
     first.kill()
     second.wait_for_event("target_acquired")

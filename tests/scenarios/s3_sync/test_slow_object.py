@@ -63,16 +63,6 @@ def test_a_slow_object_holds_back_only_itself(
     assert b"slow" * 1_000 == consumed(target)[SLOW]
 
 
-@LAYOUTS
-def test_a_one_shot_ends_without_a_slow_object(
-    slow_s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
-) -> None:
-    one_shot = start({**LIMIT, **layout, "S3_SYNC_ONE_SHOT": "true"}, interval="0.2")
-
-    assert 0 == one_shot.wait_for_exit(90).code, one_shot.log()
-    assert FILES == consumed(target)
-
-
 def reports(daemon: Daemon) -> dict[str, Any]:
     """Return what the endpoint says; assert that record and metric say the same."""
     ready = daemon.get("/readyz").json()

@@ -11,12 +11,11 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from s3_sync.digest import Content, has_digest, is_executable
 from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
 from s3_sync.folder.volume import (
-    BYTECODE,
     OLD_FILE,
     Blocked,
     Staging,
@@ -32,7 +31,6 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
 
 SECOND_NS = 1_000_000_000
-NAMED_FILES = 50
 # A file is already gone, or was replaced by something else.
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -50,7 +48,8 @@ class Folder:
         fd: The open folder; closed with this object.
 
     Attributes:
-        files: The files, by path. They may have been altered since: see :meth:`damaged`.
+        files: The files, by path. One that is known to be damaged is held without content, so that
+            it counts as changed; see :meth:`inspect`.
         journal: None while nobody reads the folder: it is listed when it becomes a snapshot.
         is_lost: Whether the list was missing or damaged, so that only the source can tell what
             should be there.
@@ -69,27 +68,30 @@ class Folder:
         self.journal: Journal | None = None
         self.is_lost = False
         self.before: Mapping[str, Held] = {}
-        # Files of other owners that could not be removed.
-        self._left: set[str] = set()
         self._turn = 0
+        self._may_be_damaged = True
 
     def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
         """
-        Read the list of the files from an open folder of lists, and keep it up to date.
+        Read the list of the files from an open folder of lists, and keep it up to date; close the
+        folder if that fails.
         """
-        listed = read_journal(name, lists, self.fd, is_shared=is_shared)
-        self.files, self.is_lost = listed.files, listed.is_lost
-        self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
+        try:
+            listed = read_journal(name, lists, self.fd, is_shared=is_shared)
+            self.files, self.is_lost = listed.files, listed.is_lost
+            self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:
         """
         Close the folder and its journal.
         """
-        with ExitStack() as stack:
-            stack.callback(os.close, self.fd)
-            if self.journal is not None:
-                self.journal.close()
+        os.close(self.fd)
+        if self.journal is not None:
+            self.journal.close()
 
     # --- looking
 
@@ -110,9 +112,10 @@ class Folder:
                 found.add(path)
         return found
 
-    def next_part(self, most: int, parts: int) -> list[str]:
+    def inspect(self, most: int, parts: int) -> bool:
         """
-        Return another part of the files at each call.
+        Inspect another part of the files at each call, all of them if that finds damage, which
+        rarely hits a single file; return whether there is new damage.
 
         Args:
             most: How many files need no parts.
@@ -120,7 +123,21 @@ class Folder:
         """
         parts = min(parts, -(-len(self.files) // most)) or 1
         self._turn = (self._turn + 1) % parts
-        return list(itertools.islice(self.files, self._turn, None, parts))
+        found = self.damaged(list(itertools.islice(self.files, self._turn, None, parts)))
+        is_new = any(self.files[path].etag for path in found)
+        for path in self.damaged(self.files) if is_new else ():
+            self.files[path] = self.files[path].without_content()
+        self._may_be_damaged = self._may_be_damaged or is_new
+        return is_new
+
+    def lost(self) -> list[str]:
+        """
+        Return the files that are known to be damaged.
+        """
+        files = self.files.items() if self._may_be_damaged else ()
+        found = [path for path, held in files if not held.etag]
+        self._may_be_damaged = bool(found)
+        return found
 
     def foreign(self) -> list[str]:
         """
@@ -138,6 +155,20 @@ class Folder:
                 with opened(name, folder, OLD_FILE) as fd:
                     return has_digest(content.etag, read_blocks(fd))
         return False
+
+    def is_blocked(self, path: str) -> bool:
+        """
+        Whether a folder with files is at a path, or a file at that of a folder above it.
+        """
+        try:
+            with walk(self.fd, path) as (above, name):
+                found = stat_in(name, above)
+                if found is None or not stat.S_ISDIR(found.st_mode):
+                    return False
+                with opened(name, above) as folder:
+                    return bool(foreign_files(folder, ()))
+        except OSError as error:
+            return isinstance(error, NotADirectoryError)
 
     # --- changing
 
@@ -183,41 +214,20 @@ class Folder:
         Remove a file, ours or not, and the folders that it leaves empty.
         """
         with fence:
-            try:
-                with walk(self.fd, path) as (folder, name):
-                    self._remove(path, name, folder)
-            except NOT_THERE:
-                self.forget(path)
+            self._remove(path)
             with suppress(OSError):  # not empty, or gone
                 while path := path.rpartition("/")[0]:
                     with walk(self.fd, path) as (folder, name):
                         os.rmdir(name, dir_fd=folder)
 
-    def clear(self, paths: Iterable[str], fence: Fence) -> None:
-        """
-        Remove files of other owners. One that stays is only logged, once: no consumer needs its
-        absence.
-        """
-        for path in paths:
-            try:
-                self.delete(path, fence)
-            except OSError as error:
-                if path not in self._left and len(self._left) < NAMED_FILES:
-                    self._left.add(path)
-                    log.warning("leftover_kept", name=path, error=error.strerror)
-
     def purge(self) -> None:
         """
-        Remove everything that is not ours, from a folder that belongs to s3-sync alone: a gate's
-        command may leave files.
+        Remove everything that is not ours, as far as possible, from a folder that belongs to
+        s3-sync alone: a gate's command, and readers, may leave files and bytecode.
         """
-        for path in self.foreign():
-            self.delete(path, Fence())
-        for here, folders, _, inner in os.fwalk(dir_fd=self.fd):
-            at = os.path.normpath(os.path.join(here, BYTECODE))
-            if BYTECODE in folders and not any(path.startswith(f"{at}/") for path in self.files):
-                folders.remove(BYTECODE)
-                remove_tree(BYTECODE, inner)
+        for path in foreign_files(self.fd, self.files, spared=()):
+            with suppress(OSError):
+                self.delete(path, Fence())
 
     def forget(self, path: str) -> None:
         """
@@ -233,18 +243,6 @@ class Folder:
         if self.journal is not None:
             with fence:
                 self.journal.compact(self.files)
-
-    def take_back_modes(self) -> None:
-        """
-        Take back what a mount with an ``fsGroup`` has added to the modes, as far as the files are
-        this user's.
-        """
-        for path, held in self.files.items():
-            with suppress(OSError):
-                if os.lstat(path, dir_fd=self.fd).st_mode != held.mode:
-                    with opened(path, self.fd, OLD_FILE) as fd:
-                        if held.matches(os.fstat(fd)):
-                            os.fchmod(fd, stat.S_IMODE(held.mode))
 
     # --- inside
 
@@ -262,8 +260,8 @@ class Folder:
 
         Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
         """
-        held = [one for one in (self.files.get(path), self.before.get(path)) if one is not None]
-        times = [one.mtime_ns for one in held]
+        held = (self.files.get(path), self.before.get(path))
+        times = [one.mtime_ns for one in held if one is not None]
         if (found := stat_in(path, self.fd)) is not None:
             times.append(found.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
@@ -307,7 +305,7 @@ class Folder:
                 log.warning("symlink_replaced", path=path)
             elif path not in self.files or is_wanted(path):
                 raise Blocked
-            self._remove(path, name, fd)
+            self._remove(path)
         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
 
     def _make_way(self, path: str, folder: int, name: str, is_wanted: IsWanted) -> None:
@@ -317,33 +315,27 @@ class Folder:
         Bytecode is removed with it, because its sources are gone from the bucket.
         """
         found = stat_in(name, folder)
-        if found is None:
-            return
-        if stat.S_ISLNK(found.st_mode):
+        if found is not None and stat.S_ISLNK(found.st_mode):
             log.warning("symlink_replaced", path=path)
-        if not stat.S_ISDIR(found.st_mode):
+        if found is None or not stat.S_ISDIR(found.st_mode):
             return
         above = f"{path}/"
         ours = [one for one in self.files if one.startswith(above) and not is_wanted(one)]
         with opened(name, folder, FOLDER_FLAGS) as fd:
-            if foreign_files(fd, {one.removeprefix(above) for one in ours}, has_deep=True):
+            if foreign_files(fd, {one.removeprefix(above) for one in ours}):
                 raise Blocked
-            for one in ours:
-                with suppress(*NOT_THERE), walk(self.fd, one) as (inner, last):
-                    self._remove(one, last, inner)
-            for _, folders, _, inner in os.fwalk(topdown=False, dir_fd=fd):
-                for empty in folders:
-                    if empty == BYTECODE:
-                        remove_tree(empty, inner)
-                    else:
-                        os.rmdir(empty, dir_fd=inner)
-        os.rmdir(name, dir_fd=folder)
+        for one in ours:
+            self._remove(one)
+        remove_tree(name, folder)
 
-    def _remove(self, path: str, name: str, folder: int) -> None:
+    def _remove(self, path: str) -> None:
         held = self.files.get(path)
         self.forget(path)
         try:
-            os.unlink(name, dir_fd=folder)
+            with walk(self.fd, path) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+        except NOT_THERE:
+            pass
         except OSError:
             if held is not None:
                 self._note(path, held)

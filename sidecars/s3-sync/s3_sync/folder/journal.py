@@ -60,6 +60,13 @@ class Held(NamedTuple):
         facts = (found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
         return cls(content.etag, *facts, is_verified)
 
+    def without_content(self) -> Held:
+        """
+        Return the facts of a file that is damaged: s3-sync put it there, but it is not what should
+        be there.
+        """
+        return self._replace(etag="")
+
     def of(self, found: os.stat_result) -> Held | None:
         """
         Return the facts for a hard link to this file or for a copy of it; None for another file.
@@ -163,7 +170,6 @@ class Journal:
             except OSError as error:
                 if error.errno not in FULL_ERRORS or not is_there:
                     raise
-                self._is_behind = True
 
     def close(self) -> None:
         """

@@ -1,22 +1,25 @@
 """
 The snapshot layout: ``DEST_PATH/current`` is a link to one complete state.
 
-A new state is built in a folder beside the current one, from links to it and downloads, and shown
-by swapping the link. A folder that was begun is thrown away at the next start; in the same process,
-the next cycle goes on with its verified files.
+A new state is built in a folder beside the current one, from links to it and downloads. It gets its
+name, is recorded, and is shown by swapping the link: after a crash in between, the record decides.
+A folder that was begun is thrown away at the next start; in the same process, the next cycle goes
+on with its verified files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from s3_sync.digest import Content
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import Journal, Listed, read_journal
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Blocked, Volume, open_own_folder
 from s3_sync.keys import RESERVED
+from s3_sync.plan import is_held
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -49,14 +52,11 @@ class SnapshotLayout:
     def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
         """
         Args:
-            published: The name that is recorded as published; used if the link is gone.
+            published: The name that is recorded as published; without it, the link decides.
         """
         self._volume = volume
-        self._is_cleared = settings.delete == "all"  # only s3-sync writes to a snapshot
         self.shown: Folder | None = None
         self._build: Folder | None = None
-        # Damaged snapshots that a process still uses.
-        self._damaged: set[str] = set()
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
             volume.root,
@@ -71,8 +71,8 @@ class SnapshotLayout:
         with ExitStack() as stack:
             stack.callback(os.close, self.store)
             self.snapshots.sweep()
-            name = self.snapshots.current() or published
-            if self.snapshots.has(name):
+            name = published if self.snapshots.has(published) else self.snapshots.current()
+            if name:
                 self.shown = self._open(name)
             stack.pop_all()
 
@@ -98,27 +98,25 @@ class SnapshotLayout:
         is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
         return is_there and (self.shown is None or is_at(self.name, self.store, self.shown.fd))
 
-    def tidy(self, fence: Fence) -> None:
+    def tidy(self, fence: Fence, *, is_damaged: bool) -> None:
         """
         Undo what other processes did, as far as that needs no source.
+
+        Args:
+            is_damaged: Whether files of what is shown were altered since the last call.
         """
-        for name in self._damaged:
-            self.snapshots.remove(name, fence)
-        self._damaged = {name for name in self._damaged if self.snapshots.has(name)}
-        if self.shown is not None and self._is_cleared:
-            self.shown.clear(self.shown.foreign(), fence)
-        if self.problem:
-            self.snapshots.show(self.name, fence)
+        if is_damaged:
+            self.drop_damaged(fence)
+        self.show(fence)
 
     def drop_damaged(self, fence: Fence) -> None:
         """
-        Remove older snapshots that were altered, if necessary once no process uses them: consumers
-        request them again, or fail instead of running other code.
+        Remove older snapshots that were altered, unless a process uses them: consumers request them
+        again, or fail instead of running other code.
         """
         for name in self.snapshots.revisions():
-            if name != self.name and self.has(name) and not self.is_whole(name):
+            if name != self.name and not self.is_whole(name):
                 is_removed = self.snapshots.remove(name, fence)
-                self._damaged |= set() if is_removed else {name}
                 log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
 
     # --- building
@@ -161,12 +159,20 @@ class SnapshotLayout:
             with fence:  # an abandoned cycle ends here, even if it copies files
                 folder.files[path] = held
 
+    def reuse(self, files: Mapping[str, Content], folder: Folder, fence: Fence) -> None:
+        """
+        Give a new folder the files that are shown already, and remove those of an earlier state.
+        """
+        for path, held in list(folder.files.items()):
+            if path not in files or not is_held(held, files[path]):
+                folder.delete(path, fence)
+        shown = self.shown.files if self.shown is not None else {}
+        same = [path for path, file in files.items() if is_held(shown.get(path), file)]
+        self.link(same, folder, fence)
+
     def publish(self, name: str, folder: Folder, fence: Fence) -> None:
         """
-        Show a complete folder under a name.
-
-        A snapshot of that name has the same files, and readers: what differs, because it is damaged
-        or must get a later time, is renamed into it.
+        Give a complete folder its name; :meth:`show` shows it to consumers, once that is recorded.
 
         Raises:
             SidecarError: ``link_blocked``; or a file of it was changed by others.
@@ -176,30 +182,24 @@ class SnapshotLayout:
         is_first = not self.snapshots.revisions() and self.shown is None
         with fence:  # before the folder gets its name: it is what the next try goes on with
             self.snapshots.make_way(is_first=is_first)
-        if name != self.name and not self.is_whole(name):
-            self._list(folder, name, fence)
-            aside = os.path.basename(folder.path)
-            with fence:
-                os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)
-            folder.path, self._build = self._path(name), None
-        else:
-            if self.shown is None or name != self.name:
-                there = self._open(name)
-                there.purge()
-            else:
-                there = self.shown
-            _bring_up_to_date(there, folder, fence)
-            self.drop()
-            folder = there
-        try:
-            self.snapshots.show(name, fence, is_first=is_first)
-        except BaseException:
-            if folder is not self.shown:
-                folder.close()
-            raise
-        if self.shown is not None and self.shown is not folder:
+        there = self._settle(name, folder, fence)
+        if there is folder:
+            self._build = None
+        self.drop()
+        if self.shown is not None and self.shown is not there:
             self.shown.close()
-        self.shown = folder
+        self.shown = there
+
+    def show(self, fence: Fence) -> None:
+        """
+        Let consumers see what is published.
+
+        Raises:
+            SidecarError: ``link_blocked``.
+            CycleAbandoned: The fence was revoked; consumers see what they saw before.
+        """
+        if self.problem:
+            self.snapshots.show(self.name, fence)
 
     def drop(self) -> None:
         """
@@ -232,17 +232,11 @@ class SnapshotLayout:
         Raises:
             TargetError: A file of the folder is damaged.
         """
-        aside = os.path.basename(folder.path)
-        self._list(folder, name, fence)
-        self.snapshots.keep_asked(aside, name, fence)
+        there = self._settle(name, folder, fence, is_asked=True)
+        if there not in (folder, self.shown):
+            there.close()
 
     # --- what is kept
-
-    def has(self, name: str) -> bool:
-        """
-        Whether a snapshot exists, and is not known to be damaged.
-        """
-        return name not in self._damaged and self.snapshots.has(name)
 
     def is_whole(self, name: str) -> bool:
         """
@@ -263,12 +257,11 @@ class SnapshotLayout:
         """
         Remove the oldest state that is kept for readers; False if there is none.
         """
-        if requested := len(self.snapshots.asked()):
-            self.snapshots.drop_asked(fence)
-            kept = len(self.snapshots.asked())
+        requested = len(self.snapshots.asked())
+        self.snapshots.drop_asked(fence)
+        if (kept := len(self.snapshots.asked())) < requested:
             log.warning("requested_revisions_removed", kept=kept)
-            if kept < requested:
-                return True
+            return True
         return bool(self.snapshots.drop_oldest(fence))
 
     def prune(self, fence: Fence) -> None:
@@ -307,41 +300,47 @@ class SnapshotLayout:
     def _open(self, name: str) -> Folder:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
         folder = Folder(self._path(name), fd, self._volume.staging)
-        try:
-            return folder.read(list_name(name), self.store, is_shared=False)
-        except BaseException:
-            folder.close()
-            raise
+        return folder.read(list_name(name), self.store, is_shared=False)
 
-    def _list(self, folder: Folder, name: str, fence: Fence) -> None:
+    def _settle(self, name: str, folder: Folder, fence: Fence, *, is_asked: bool = False) -> Folder:
         """
-        Write the list of a complete folder, and remove a damaged snapshot of its name.
+        Give a complete folder its name; return the snapshot of that name. One that exists has the
+        same files, and readers: what differs, because it is damaged or must get a later time, is
+        renamed into it.
 
         Raises:
-            TargetError: A file of the folder is damaged.
+            TargetError: Another process changed the folder.
         """
         for path in folder.damaged(folder.files):
             raise changed_by_others(path)
+        if self.snapshots.has(name):
+            there = self.shown if self.shown is not None and name == self.name else None
+            there = there or self._open(name)
+            try:
+                _bring_up_to_date(there, folder, fence)
+            except BaseException:
+                if there is not self.shown:
+                    there.close()
+                raise
+            return there
         with fence:
-            if self.snapshots.has(name):  # what cannot be removed must not keep its name
-                gone = aside_name(name)
-                os.rename(name, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
-                remove_tree(gone, self.store)
-            remove_tree(name, self.store)
-            self._damaged.discard(name)
+            remove_tree(name, self.store)  # whatever is not a folder is not a snapshot
             if folder.journal is not None:  # of a try that was abandoned
                 folder.journal.close()
             listed = Listed(folder.files, is_lost=True)
             fsync = self._volume.staging.fsync
             folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
+        aside = os.path.basename(folder.path)
+        if is_asked:
+            self.snapshots.keep_asked(aside, name, fence)
+        else:
+            with fence:
+                os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)
+        folder.path = self._path(name)
+        return folder
 
 
 def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
-    """
-    Rename what differs from a build into a snapshot.
-    """
-    for path in build.damaged(build.files):
-        raise changed_by_others(path)
     differs = folder.damaged(folder.files)
     differs |= {path for path, held in build.files.items() if folder.files.get(path) != held}
     for path in folder.files.keys() - build.files.keys():
@@ -351,6 +350,7 @@ def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
             folder.take(path, build, fence)
         except Blocked:
             raise changed_by_others(path) from None
+    folder.purge()
 
 
 def folders_of(paths: Collection[str]) -> Iterator[str]:

@@ -1,35 +1,214 @@
 """
-The target of one thread: its lock, what it shows, what is damaged there, and the record of it.
+The target of one thread: its lock, what it shows, and `published.json`, the record of that.
 """
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
-from s3_sync.folder.record import NAME, UNFINISHED, Published, Record
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, is_link
 from s3_sync.keys import RESERVED
 from s3_sync.metrics import Status
 from s3_sync.settings import Settings
+from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import TargetLock, read_facts, read_holder, stat_in
-from sidecar_runtime.volume.snapshots import remove_tree
+from sidecar_runtime.volume.files import (
+    TargetLock,
+    read_facts,
+    read_holder,
+    stat_in,
+    write_file,
+)
+from sidecar_runtime.volume.snapshots import opened, remove_tree
+
+log = get_logger("target")
+
+NAME = "published.json"
+# Unix time of the year 2286; later times are invalid.
+LATEST = 10_000_000_000
+# The prefix of the names of partial states.
+PARTIAL = "partial-"
+UNFINISHED = f"{PARTIAL}unfinished"
+"""The name of a change that is partially in place; never the name of a snapshot."""
+
+
+def partial_name(files: Mapping[str, Content]) -> str:
+    """
+    Return the name of a partial state; equal files have equal names.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path, content in sorted(files.items()):
+        digest.update(f"{path}\0{content.etag}\0{content.size_bytes}\0".encode())
+    return f"{PARTIAL}{digest.hexdigest()}"
+
+
+class Published(NamedTuple):
+    """
+    What is published.
+
+    Args:
+        revision: The source's revision if it is completely published; else empty.
+        aim: The revision that should be published; differs from `revision` while partial.
+        name: The name of the state, and of its snapshot.
+        missing: The number of files missing or out of date; 0 if the state is complete.
+        fallback: The refused revision if a fallback is published; else empty.
+        published_at: Unix time of the publish.
+        files: The number of files after the publish.
+        damaged: How many of them are known to be missing or altered on disk.
+        sequence: Of a release: the highest sequence seen; else 0.
+        signed_by: The key that signed it; empty if none had to.
+        added, changed, deleted: How many files differ from the previous publish.
+    """
+
+    revision: str = ""
+    aim: str = ""
+    name: str = ""
+    missing: int = 0
+    fallback: str = ""
+    published_at: float = 0.0
+    files: int = 0
+    damaged: int = 0
+    sequence: int = 0
+    signed_by: str = ""
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    @property
+    def shortfall(self) -> str:
+        """
+        What the state lacks, in words; empty if it is the complete newest revision.
+        """
+        said = []
+        if self.missing:
+            said.append(f"{_are(self.missing, 'file')} missing or out of date")
+        if self.fallback:
+            said.append(f"the gate refused {self.fallback}, so this is a fallback")
+        return "; ".join(said)
+
+
+def parse(facts: Mapping[str, Any]) -> Published | None:
+    """
+    Return what a record says; None if it is malformed. Pure.
+    """
+    said = Published()
+    for name, default in Published._field_defaults.items():
+        if isinstance(facts.get(name), type(default)):
+            said = said._replace(**{name: facts[name]})
+    is_consistent = bool(said.name) and (said.missing == 0) == bool(said.revision)
+    return said if is_consistent and 0 < said.published_at < LATEST else None
+
+
+class Record:
+    """
+    The record of one source, one layout and one choice of files on a volume.
+
+    Attributes:
+        published: What the record says, or would say if the volume took it; None if nothing is
+            published that fits the settings: its files are not those that consumers need, or not
+            where they look.
+        is_written: Whether the record on disk is the one that this process knows.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._where: dict[str, object] = {
+            "source": settings.source,
+            "kind": settings.source_kind,
+            "layout": settings.layout,
+        }
+        if settings.trusted_keys is not None:
+            self._where["signed"] = True
+        filters = [list(globs) for globs in (settings.include, settings.exclude)]
+        if any(filters):
+            self._where["filters"] = filters
+        self._pin = settings.revision
+        self.published: Published | None = None
+        self.is_written = True
+
+    def read(self, state: int) -> None:
+        """
+        Read the record from the open `.s3-sync`; one that is missing, malformed, or of other
+        settings says nothing.
+        """
+        facts = read_facts(NAME, state)
+        where = {"filters": None, **self._where}
+        is_ours = all(facts.get(name) == value for name, value in where.items())
+        is_pinned = not self._pin or facts.get("revision") == self._pin
+        self.published = parse(facts) if is_ours and is_pinned else None
+        self.is_written = True
+
+    def read_outside(self, path: str) -> Published | None:
+        """
+        Read the record of a target without the lock.
+
+        Raises:
+            OSError: There is no target, or it cannot be read.
+        """
+        self.published = None
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        with opened(path, flags=flags) as root, opened(RESERVED, root) as state:
+            self.read(state)
+        return self.published
+
+    def write(self, volume: Volume, fence: Fence, published: Published) -> None:
+        """
+        Replace the record.
+
+        Raises:
+            OSError: It was not written. This process knows it all the same.
+        """
+        self.published, self.is_written = published, False
+        facts = published._asdict()
+        if not published.sequence:
+            del facts["sequence"], facts["signed_by"]
+        content = json_text(facts | self._where).encode() + b"\n"
+        with fence:
+            fsync = volume.staging.fsync
+            write_file(NAME, content, 0o664, fsync=fsync, dir_fd=volume.state)
+        self.is_written = True
+
+    def readiness(self, problem: str = "") -> Readiness:
+        """
+        Return whether what is published is there and intact.
+
+        Args:
+            problem: Why consumers do not see what is published.
+        """
+        published = self.published
+        if published is None:
+            return Readiness(False, problem="nothing is published yet that fits the settings here")
+        if published.damaged:
+            problem = f"{_are(published.damaged, 'published file')} missing or altered on disk"
+        facts = (published.revision, published.published_at, problem, published.shortfall)
+        return Readiness(not problem, *facts)
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def now() -> float:
+    """
+    Return the Unix time of a publish, in milliseconds.
+    """
+    return round(time.time(), 3)
+
 
 LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: up to
 # how many files are inspected in one cycle, and over how many cycles at most all of them.
 SCANS = {"listing": (500, 10), "release": (100, 6)}
-NAMED_FILES = 50
-
-log = get_logger("target")
 
 
 class Target:
@@ -39,8 +218,6 @@ class Target:
     Attributes:
         volume: The open target; None while another process holds the lock.
         snapshots: The snapshot layout; None in place.
-        holder: The process that holds the lock instead, in words.
-        damaged: Files of what is shown that are known not to be as they were published.
         recorded: What was shown at the last record of this process.
     """
 
@@ -52,7 +229,6 @@ class Target:
         self.volume: Volume | None = None
         self.snapshots: SnapshotLayout | None = None
         self._in_place: Folder | None = None
-        self.damaged: set[str] = set()
         self.recorded: Mapping[str, Content] = {}
 
     # --- what is there
@@ -67,86 +243,54 @@ class Target:
     @property
     def published(self) -> Published | None:
         """
-        What the record says; None if nothing of this source is published.
+        What the record says; None if nothing is published that fits the settings.
         """
         return self.record.published
 
-    @property
-    def is_good(self) -> bool:
+    def is_good(self, fence: Fence) -> bool:
         """
         Whether what is published may stay: damage that is left now needs another state.
         """
-        return self._readiness().ready
+        self.show(fence)
+        return self._status.readiness.ready
 
-    def _readiness(self) -> Readiness:
+    def show(self, fence: Fence) -> None:
         """
-        Return whether what is published is there; a lost list may have dropped some of its files.
+        Show readiness, metrics and status of what is published; note damage in the record, which a
+        standby reads.
         """
-        shown, published = self.shown, self.published
-        if shown is None or published is None:
-            return Readiness(False, problem="nothing of this source is published yet")
-        lost = len(self.damaged) + max(0, published.files - len(shown.files))
+        shown, published, volume = self.shown, self.published, self.volume
+        files = shown.files if shown is not None else {}
+        if shown is not None and published is not None and volume is not None:
+            # A list that was lost may have dropped some of the files.
+            damaged = len(shown.lost()) + max(0, published.files - len(files))
+            if damaged != published.damaged:
+                with suppress(OSError):
+                    self.record.write(volume, fence, published._replace(damaged=damaged))
         problem = self.snapshots.problem if self.snapshots is not None else ""
-        return self.record.readiness(lost, problem)
-
-    def show(self) -> None:
-        """
-        Show readiness, metrics and status of what is published.
-        """
-        files = self.shown.files if self.shown is not None else {}
-        unverified = [path for path, held in files.items() if not held.is_verified]
-        self._show(self._readiness(), len(files), unverified)
-
-    def _show(
-        self, readiness: Readiness, files: int, unverified: Collection[str] = (), holder: str = ""
-    ) -> None:
-        published, metrics = self.published, self._status.metrics
-        metrics.files.managed.set(files)
-        metrics.files.unverified.set(len(unverified))
-        metrics.partial.set(published is not None and published.missing > 0)
-        metrics.gate.fallback.set(published is not None and bool(published.fallback))
-        metrics.last_publish.set(published.published_at if published is not None else 0)
-        self._status.readiness = readiness
-        self._status.show(
-            waiting_for=holder or [],
-            managed_files=files,
-            damaged_files=_some(self.damaged),
-            unverified_files=_some(unverified),
-        )
+        self._status.readiness = self.record.readiness(problem)
+        self._status.show(waiting_for=[], managed_files=len(files))
+        published, metrics = self.published or Published(), self._status.metrics
+        metrics.files.managed.set(len(files))
+        metrics.partial.set(published.missing > 0)
+        metrics.gate.fallback.set(bool(published.fallback))
+        metrics.last_publish.set(published.published_at)
 
     # --- in a cycle
 
     def inspect(self, fence: Fence) -> None:
         """
-        Inspect a part of what is shown, all of it if that finds new damage, which rarely hits a
-        single file; and undo what needs no source.
+        Inspect a part of what is shown; and undo what needs no source.
         """
-        shown, (most, cycles) = self.shown, SCANS[self._settings.source_kind]
-        if shown is None:
+        if self.shown is None:
             return
-        found = shown.damaged(shown.next_part(most, cycles))
-        is_new = not found <= self.damaged
-        self.damaged |= shown.damaged(shown.files) if is_new else found
+        is_new = self.shown.inspect(*SCANS[self._settings.source_kind])
         if self.snapshots is not None:
-            if is_new:
-                self.snapshots.drop_damaged(fence)
-            self.snapshots.tidy(fence)
+            self.snapshots.tidy(fence, is_damaged=is_new)
         if is_new:  # a cycle may take minutes
-            self.show()
+            self.show(fence)
 
-    def count_healed(self, changed: Collection[str] = ()) -> int:
-        """
-        Forget damaged files that are as they should be again; count those that did not change.
-        """
-        shown = self.shown
-        assert shown is not None
-        before = self.damaged & shown.files.keys()
-        self.damaged = shown.damaged(before)
-        healed = len((before - self.damaged).difference(changed))
-        self._status.metrics.files.healed.inc(healed)
-        return healed
-
-    def write(self, published: Published, changes: Mapping[str, int], fence: Fence) -> None:
+    def write(self, published: Published, fence: Fence) -> None:
         """
         Record what is published.
 
@@ -154,18 +298,9 @@ class Target:
             OSError: It was not written. This process knows it all the same.
         """
         assert self.volume is not None and self.shown is not None
-        self.record.write(self.volume, fence, published, changes)
+        self.record.write(self.volume, fence, published)
         if published.name != UNFINISHED:
-            self.recorded = dict(self.shown.files)
-
-    def begin_first(self, fence: Fence) -> None:
-        """
-        Discard the record of another source whose files are replaced one by one from now on.
-        """
-        assert self.volume is not None
-        if read_facts(NAME, self.volume.state).get("layout") == self._settings.layout:
-            with fence:
-                self.record.void(self.volume.state)
+            self._remember(self.shown)
 
     def finish(self, fence: Fence) -> None:
         """
@@ -189,11 +324,27 @@ class Target:
         Raises:
             OSError: The target cannot be opened or written; what is published still counts.
         """
+        if self.volume is not None and not (
+            self.volume.is_current() and (self.snapshots is None or self.snapshots.is_current())
+        ):
+            self.close()
         try:
-            return self._acquire()
+            volume = self.volume or Volume(self._settings.dest_path)
+            try:
+                is_ours = self._lock.try_acquire(LOCK, volume.state)
+                holder = {} if is_ours else read_holder(LOCK, volume.state)
+                if is_ours and self.volume is None:
+                    self._take_over(volume)
+            finally:
+                if self.volume is None:
+                    volume.close()
         except OSError:
             self._status.readiness = self._look_from_outside()
             raise
+        if is_ours:
+            return ""
+        self.close()
+        return self._stand_by(f"pid {holder.get('pid')} on {holder.get('host')}")
 
     def close(self) -> None:
         """
@@ -203,26 +354,6 @@ class Target:
             if part is not None:
                 part.close()
         self._in_place = self.snapshots = self.volume = None
-        self.damaged = set()
-
-    def _acquire(self) -> str:
-        if self.volume is not None and not (
-            self.volume.is_current() and (self.snapshots is None or self.snapshots.is_current())
-        ):
-            self.close()
-        volume = self.volume or Volume(self._settings.dest_path)
-        try:
-            is_ours = self._lock.try_acquire(LOCK, volume.state)
-            holder = {} if is_ours else read_holder(LOCK, volume.state)
-            if is_ours and self.volume is None:
-                self._take_over(volume)
-        finally:
-            if self.volume is None:
-                volume.close()
-        if is_ours:
-            return ""
-        self.close()
-        return self._stand_by(f"pid {holder.get('pid')} on {holder.get('host')}")
 
     def _take_over(self, volume: Volume) -> None:
         """
@@ -242,33 +373,37 @@ class Target:
             self._in_place = open_in_place(volume)
         self.volume = volume
         shown = self.shown
+        is_there = self.snapshots is None or self.snapshots.name == name
+        if name and (shown is None or shown.is_lost or not is_there):
+            log.warning("published_unknown", name=name)
+            record.published = None  # it is unknown which files on disk belong to it
+        self.recorded = {}
         if shown is not None:
-            if shown.is_lost and name:
-                log.warning("published_unknown", name=name)
-                record.void(volume.state)
-            elif self.snapshots is not None:
-                record.follow_link(self.snapshots.name)
-            shown.take_back_modes()
-            self.damaged = shown.damaged(shown.files)
-        self.recorded = dict(shown.files) if shown is not None else {}
+            self._remember(shown)
+            shown.inspect(len(shown.files) or 1, 1)
         if self.snapshots is not None:
             self.snapshots.drop_damaged(Fence())
         log.info("target_acquired", managed_files=len(self.recorded))
-        self.show()
+        self.show(Fence())
+
+    def _remember(self, shown: Folder) -> None:
+        self.recorded = dict(shown.files)
+        unverified = sum(not held.is_verified for held in shown.files.values())
+        self._status.metrics.files.unverified.set(unverified)
 
     def _stand_by(self, holder: str) -> str:
         """
         Wait for the lock holder; ready while what it has published fits the settings here.
         """
-        readiness, problem = self._look_from_outside(), ""
-        if self.record.is_of_others:
-            problem = "it publishes a different source, layout or revision than is set here"
-            readiness = Readiness(False, problem=f"{holder} holds the lock: {problem}")
+        readiness = self._look_from_outside()
+        if not readiness.ready:
+            problem = f"{holder} holds the lock: {readiness.problem}"
+            readiness = readiness._replace(problem=problem)
+        self._status.readiness = readiness
         if self._status.details.get("waiting_for") != holder:
-            say = log.warning if problem else log.info
-            say("target_waiting", holder=holder, **({"problem": problem} if problem else {}))
-        self._status.details = {}  # those of the time when this process had the lock
-        self._show(readiness, self.published.files if self.published else 0, holder=holder)
+            say = log.info if readiness.ready else log.warning
+            say("target_waiting", holder=holder, problem=readiness.problem or None)
+        self._status.details = {"waiting_for": holder}
         return holder
 
     def _look_from_outside(self) -> Readiness:
@@ -288,11 +423,7 @@ def open_in_place(volume: Volume) -> Folder:
     Open the target itself as a folder of files.
     """
     folder = Folder(volume.path, os.dup(volume.root), volume.staging)
-    try:
-        return folder.read(MANAGED, volume.state, is_shared=True)
-    except BaseException:
-        folder.close()
-        raise
+    return folder.read(MANAGED, volume.state, is_shared=True)
 
 
 def _remove_in_place(volume: Volume, fence: Fence) -> None:
@@ -322,10 +453,3 @@ def _remove_snapshots(volume: Volume, fence: Fence) -> None:
         ):
             os.unlink(LINK, dir_fd=volume.root)
         remove_tree(SNAPSHOTS, volume.state)
-
-
-def _some(paths: Iterable[str]) -> list[str]:
-    """
-    Return up to NAMED_FILES paths, sorted; sorting all would cost more than the poll.
-    """
-    return sorted(itertools.islice(paths, NAMED_FILES))

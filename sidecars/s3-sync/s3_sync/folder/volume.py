@@ -19,24 +19,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from s3_sync.keys import DEPTH_LIMIT, RESERVED
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import (
-    FACTS_BYTES,
-    FULL_ERRORS,
-    is_at,
-    read_file,
-    set_mode,
-    stat_in,
-    write_file,
-)
+from sidecar_runtime.volume.files import FULL_ERRORS, is_at, set_mode, stat_in, write_file
 from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
 STAGING = "staging"
 SNAPSHOTS = "snapshots"
 LINK = "current"
-# Internal parts of 0.2 that nothing reads any more.
-OF_0_2 = ("tree", "tree.managed", "staged", "staged.managed", "publishing")
 AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = f"{STAGING}\n{SNAPSHOTS}\n".encode()
@@ -92,20 +81,16 @@ class Volume:
     def begin(self, file_mode: int, *, fsync: bool) -> None:
         """
         Begin to write, now that this process has the lock: open staging, and remove what killed
-        processes and earlier versions left.
+        processes left.
         """
+        remove_tree(STAGING, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)
-        for name in os.listdir(staging):
-            try:
-                remove_tree(name, staging)
-            except OSError as error:
-                log.warning("leftover_kept", name=name, error=error.strerror)
-        for name in OF_0_2:
-            remove_tree(name, self.state)
-        self._hide()
-        self.fold = find_folding(staging)
+        # Airflow's folder walk includes hidden folders. A full disk must not prevent the start.
+        with suppress(OSError):
+            write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=False, dir_fd=self.state)
+        self.fold = fold if is_folding(staging) else None
 
     def is_current(self) -> bool:
         """
@@ -126,29 +111,17 @@ class Volume:
         """
         self._open.close()
 
-    def write_state(self, name: str, content: bytes, fence: Fence) -> None:
-        """
-        Replace a file in `.s3-sync`.
-        """
-        with fence:
-            write_file(name, content, 0o664, fsync=self.staging.fsync, dir_fd=self.state)
 
-    def _hide(self) -> None:
-        """
-        Keep Airflow's folder walk, which includes hidden folders, out of `.s3-sync`.
-
-        A full disk must not prevent the start.
-        """
-        with suppress(OSError):
-            if read_file(AIRFLOWIGNORE, FACTS_BYTES, dir_fd=self.state) == _HIDDEN:
-                return
-        with suppress(OSError):
-            write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=False, dir_fd=self.state)
-
-
-def find_folding(folder: int) -> Callable[[str], str] | None:
+def fold(path: str) -> str:
     """
-    Return what a file system takes names for, if it ignores case or Unicode's normal forms.
+    Return what a file system takes a name for that ignores case or Unicode's normal forms.
+    """
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def is_folding(folder: int) -> bool:
+    """
+    Whether a file system ignores case or Unicode's normal forms.
 
     Raises:
         OSError: A file cannot be created.
@@ -158,19 +131,12 @@ def find_folding(folder: int) -> Callable[[str], str] | None:
         os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
     except OSError as error:
         if error.errno in FULL_ERRORS:
-            return None
+            return False
         raise
-    ignores_case = stat_in(name.upper().lower(), folder) is not None
-    ignores_form = stat_in(unicodedata.normalize("NFD", name), folder) is not None
+    others = (name.upper().lower(), unicodedata.normalize("NFD", name))
+    is_found = any(stat_in(other, folder) is not None for other in others)
     os.unlink(name, dir_fd=folder)
-    if not (ignores_case or ignores_form):
-        return None
-
-    def fold(path: str) -> str:
-        path = unicodedata.normalize("NFC", path) if ignores_form else path
-        return path.casefold() if ignores_case else path
-
-    return fold
+    return is_found
 
 
 # --- walks
@@ -263,22 +229,22 @@ def is_real_folder(folder: str, root: int, known: dict[str, bool]) -> bool:
     return known[folder]
 
 
-def foreign_files(root: int, ours: Collection[str], *, has_deep: bool = False) -> list[str]:
+def foreign_files(root: int, ours: Collection[str], spared: Collection[str] = SPARED) -> list[str]:
     """
-    Return all files and links below an open folder that are not ours, except bytecode and
-    lost+found.
+    Return all files, links and folders that are too deep for our files, below an open folder, that
+    are not ours.
 
     Args:
-        has_deep: Whether folders that are too deep for our files are returned as well.
+        spared: Folders of these names are left out.
     """
     found: list[str] = []
     for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
         here = os.path.normpath(folder)
-        spared = SPARED | {RESERVED} if here == "." else SPARED
-        folders[:] = [name for name in folders if name not in spared]
+        hidden = {*spared, RESERVED} if here == "." else spared
+        folders[:] = [name for name in folders if name not in hidden]
         links = [name for name in folders if is_link(name, folder_fd)]
         if here.count("/") >= DEPTH_LIMIT:
-            links = folders[:] if has_deep else links
+            links = folders[:]
             folders.clear()
         for name in [*files, *links]:
             path = os.path.normpath(os.path.join(here, name))

@@ -1,0 +1,54 @@
+"""What could not be read: when it is tried again, and for how long a state lacks it."""
+
+from s3_sync.metrics import Status, SyncMetrics
+from s3_sync.pages import Entry
+from s3_sync.problems import EAGER_TRIES, LASTING_CYCLES, Problems, Shortage
+from s3_sync.s3.refusals import ObjectError
+
+FILES = {path: Entry(path, "etag", 1) for path in "abc"}
+DENIED = {path: ObjectError("access_denied_get", path) for path in FILES}
+CHANGING = {path: ObjectError("object_changing", path) for path in FILES}
+
+
+def some(*paths: str) -> dict[str, ObjectError]:
+    return {path: ObjectError("access_denied_get", path) for path in paths}
+
+
+def problems() -> Problems:
+    return Problems(Status(SyncMetrics("0", "r")), 10.0)
+
+
+def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -> None:
+    one = problems()
+    for _ in range(EAGER_TRIES):
+        one.note(FILES, {}, some("a", "b"))
+        assert set() == one.resting
+    one.note(FILES, {}, some("a", "b"))
+    assert {"a", "b"} == one.resting
+
+    one.meet(FILES | {"a": Entry("a", "new", 1)}, {})
+    assert {"b"} == one.resting
+    one.note(FILES, {"a": FILES["a"]}, {})
+    assert ({"b"}, set()) == (set(one.errors), one.resting)
+
+
+def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
+    one = problems()
+    for _ in range(EAGER_TRIES + 1):
+        one.note(FILES, {}, some("a", "b"))
+
+    one.note(FILES, {}, some("c"))
+    one.note(FILES, {}, {"a": one.errors["a"]})  # repeated, because the time was up
+
+    assert {"a", "b"} == one.resting
+    assert {"a", "b", "c"} == set(one.errors)
+
+
+def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
+    shortage = Shortage()
+    assert [True, False] == [shortage.is_new(some("a")), shortage.is_new(some("b"))]
+    for number in range(1, LASTING_CYCLES):
+        assert not shortage.is_lasting
+        shortage.is_new({**some("b"), "ac"[number % 2]: CHANGING["a"]})
+    assert shortage.is_lasting
+    assert not shortage.is_new({}) and not shortage.is_lasting
