@@ -13,21 +13,20 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow import Airflow, Portion, Report, cpu_seconds
+from sync_perm.airflow import PASS_SHARE, Airflow, Portion, Report, cpu_seconds
 from sync_perm.compare import Failure, Item, Row
 from sync_perm.config import Source
 from sync_perm.database import Database
 from sync_perm.reasons import failure
 from sync_perm.roles import Defined
 from sync_perm.status import Status
-from sync_perm.tables import Look, Reader
+from sync_perm.tables import Look, Reader, try_write
 
-# Airflow is stopped a little before the cycle would be abandoned, so that it can report the cause.
-PASS_SHARE = 0.9
 # Of the roles file, at most this many rows at a time: about a minute, as for DAGs.
 PORTION_ROWS = 2_000
-# How long a DAG or role that a pass did not fix is left alone.
-HELD_SECONDS = 600.0
+# How long a DAG that a pass did not fix is left alone: at first, because another process may have
+# written the same rows at the same moment, and if a second pass does not fix it either.
+HELD_FIRST_SECONDS, HELD_SECONDS = 10.0, 600.0
 # A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, … seconds.
 PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
@@ -89,8 +88,9 @@ class Memory:
             if item.dag_id in report.tried and not item.is_of_file
         }
         if kept:
+            is_known = kept.keys() <= self.held.keys()
             self.held = {**self.held, **kept}
-            self.held_until = time.monotonic() + HELD_SECONDS
+            self.held_until = time.monotonic() + (HELD_SECONDS if is_known else HELD_FIRST_SECONDS)
             log.warning("difference_kept", rows=_rows(kept))
 
     def judge(self, rows: frozenset[object]) -> None:
@@ -196,7 +196,7 @@ class Session:
         if memory.plan(look) and time.monotonic() >= memory.next_at:
             # Read again, because a command's URL may have been rotated since we connected.
             with closing(Database(self._of.source.read(fence))) as lock:
-                lock.try_write()
+                try_write(lock)
                 if not lock.try_lock():
                     log.info("lock_waiting")
                     self._seen = ""
