@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, is_synced
+from tests.scenarios.sync_perm.standin import is_synced
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents
@@ -24,19 +24,6 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
     assert [] == daemon.find_events("http_listening")
     assert ["start"] * 2 == [event["reason"] for event in daemon.find_events("pass_finished")]
     assert is_synced(unsynced)
-
-
-def test_a_one_shot_gives_up_at_its_deadline_while_airflow_fails(
-    unsynced: Database, standin: StandIn, begin: StartSyncPerm
-) -> None:
-    standin.site.write("import sys; sys.exit('no such thing')")
-    daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "15s"})
-
-    ended = daemon.wait_for_exit(PASS_SECONDS)
-
-    assert 3 == ended.code
-    (gave_up,) = daemon.find_events("sidecar_gave_up")
-    assert gave_up["error"].startswith("pass_failed: Airflow ended with code 1: no such thing")
 
 
 @pytest.mark.usefixtures("only_in_full")
@@ -78,21 +65,3 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     assert {"2.11": "2.11.2", "3": "3.3.2"}[airflow.version] in done.stdout
     assert "needed?        for roles only: " in done.stdout
     assert before == contents(database)
-
-
-@pytest.mark.parametrize(
-    ("url", "code", "word"),
-    [
-        (None, 2, "SQL_ALCHEMY_CONN"),
-        (f"postgresql://airflow:{PASSWORD}@127.0.0.1:1/airflow", 3, "refused"),
-    ],
-    ids=["no connection", "refused"],
-)
-def test_check_fails_and_reports_the_reason(
-    airflow: Airflow, tmp_path: Path, url: str | None, code: int, word: str
-) -> None:
-    done = run_command("check", airflow, url, tmp_path)
-
-    assert code == done.returncode, done.stdout + done.stderr
-    assert word in done.stdout + done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
