@@ -1,54 +1,23 @@
 """The sources and forms of the connection that Airflow accepts, and the rights it needs."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.support.airflow.databases import Database, PgBouncer, Postgres
+from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
     add_role,
     grants_on,
 )
-from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 SECRET = "Hidden-Pa55"
 RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
-
-
-def assert_works(daemon: SyncPerm, database: Database) -> None:
-    """Check that the supervisor, and the pass that it starts, use the connection."""
-    add_role(database, "team")
-
-    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
-    daemon.wait_until_good()
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_connection_command_works_with_pgbouncer_and_the_old_scheme(
-    airflow: Airflow,
-    database: Database,
-    pgbouncer: PgBouncer,
-    tmp_path: Path,
-    start: StartSyncPerm,
-) -> None:
-    url = Database(pgbouncer, database.name).url
-    secret = tmp_path / "connection"
-    secret.write_text(url.replace("postgresql", "postgres", 1) + "\n")
-
-    daemon = start(None, {f"{CONN}_CMD": f"cat {secret}"})
-
-    assert_works(daemon, database)
-    wait_until(lambda: not _advisory_locks(database), "the lock is free after the pass")
-
-
-def _advisory_locks(database: Database) -> list[Any]:
-    return database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -1,16 +1,13 @@
 """The supervisor as a process: one-shots and read-only homes; and `sync-perm check`."""
 
-import os
 from pathlib import Path
-
-import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import is_synced
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents
-from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm, run_command
+from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 
 
 def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
@@ -24,31 +21,6 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
     assert [] == daemon.find_events("http_listening")
     assert ["start"] * 2 == [event["reason"] for event in daemon.find_events("pass_finished")]
     assert is_synced(unsynced)
-
-
-@pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3")
-def test_runs_with_read_only_home_and_airflow_home(
-    airflow: Airflow, database: Database, tmp_path: Path
-) -> None:
-    home = tmp_path / "home"
-    daemon = SyncPerm(airflow, database.url, home)
-    airflow_home = home / "airflow"
-    airflow_home.mkdir()
-    if os.getuid() == 0:  # root without its capabilities is an ordinary user
-        daemon.program = Path("/usr/bin/setpriv")
-        daemon.arguments = ("--bounding-set=-all", "--inh-caps=-all", str(SYNC_PERM))
-    add_role(database, "team")
-    for folder in (airflow_home, home):
-        folder.chmod(0o555)
-
-    with daemon:
-        daemon.wait_until_good()
-        daemon.terminate()
-
-    assert is_synced(database)
-    assert [] == list(airflow_home.iterdir())
-    assert [] == list(daemon.scratch.iterdir())
 
 
 @on_airflow("2.11", "3")
