@@ -45,6 +45,7 @@ class Memory:
 
     Args:
         synced: The general rows when Airflow's own sync last left them as they were.
+        is_asked: Whether SIGHUP asked for that sync, also if it has to wait for the lock.
         defined: What Airflow defines for its roles.
         held: The rows that passes did not fix, and why.
         held_until: The monotonic time of the next try for them.
@@ -55,6 +56,7 @@ class Memory:
     """
 
     synced: frozenset[Row] | None = None
+    is_asked: bool = False
     defined: Defined | None = None
     held: Mapping[Item, str] = field(default_factory=dict)
     held_until: float = 0.0
@@ -168,8 +170,8 @@ class Session:
         """
         memory, file = self._memory, self._of.reader.file
         if fence.is_asked_for:
-            memory.synced, memory.held_until, memory.next_at = None, 0.0, 0.0
-            self._due_at = 0.0
+            memory.synced, memory.is_asked = None, True
+            memory.held_until = memory.next_at = self._due_at = 0.0
         if file:
             file.refresh()
         try:
@@ -277,7 +279,7 @@ class Session:
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
         if work.roles and memory.synced is None:
-            reason = "asked" if fence.is_asked_for else "start"
+            reason = "asked" if memory.is_asked else "start"
         log.info("pass_started", reason=reason, roles=work.roles, dags=len(work.dags))
         if work.given:
             log.info("roles_file_differs", differences=len(work.given), rows=_rows(work.given))
