@@ -19,13 +19,14 @@ from functools import partial
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
+from bench.measure import cpu_seconds
 from bench.report import deliver, parser, seconds, table, times, version_of
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
 from tests.support.airflow.databases import Database, Postgres, missing_programs
 from tests.support.airflow.installed import Airflow, AirflowIsMissing, copy_postgres
 from tests.support.airflow.permissions import grants_on
-from tests.support.airflow.sync_perm import SYNC_PERM, SyncPerm, cpu_seconds
+from tests.support.airflow.sync_perm import SYNC_PERM, SyncPerm
 from tests.support.waiting import wait_until
 
 OURS, PEER = "sync-perm", "airflow sync-perm --include-dags"

@@ -26,7 +26,17 @@ FILES = (
     "docs/reference/settings.md",
 )
 SETTINGS_HEAD = "| variable | default | what it is | allowed |\n|---|---|---|---|\n"
+REASONS_HEAD = "| reason | what to do |\n|---|---|\n"
 METRICS_HEAD = "| metric | type | labels besides `sidecar` | what it is |\n|---|---|---|---|\n"
+# Of the runtime, whose messages say more.
+SHARED_REASONS = {
+    "cycle_timeout": "Look for a server or volume that does not answer, or raise the timeout.",
+    "process_limit": "Raise `podPidsLimit`, `ulimit -u` or `kernel.pid_max`.",
+    "memory_limit": "Raise the memory limit.",
+    "bug": "Please report it, with the traceback in the log.",
+    "failure_limit": "See the failures before it: `…_MAX_FAILURES` was reached (exit code 3).",
+    "one_shot_deadline": "See the failures before it: no success in time (exit code 3).",
+}
 # The page of the settings explains these formats, for all of them at once.
 _EXAMPLES = re.compile(r" such as 10, 10s, 5m or 1h30m,|, such as :9811, .*|, in any case")
 _PART = re.compile(
@@ -64,6 +74,14 @@ def metrics(sidecar: Documented) -> str:
     return "".join([METRICS_HEAD, *(row for row in _metrics(sidecar) if row not in shared)])
 
 
+def reasons(sidecar: Documented) -> str:
+    """
+    Return the table of a sidecar's failures, and of those that all have.
+    """
+    rows = {**sidecar.reasons, **SHARED_REASONS}
+    return "".join([REASONS_HEAD, *(f"| `{name}` | {text} |\n" for name, text in rows.items())])
+
+
 def shared_metrics() -> str:
     """
     Return the table of the metrics that several sidecars have.
@@ -75,7 +93,11 @@ def shared_metrics() -> str:
     return "".join([*rows, *_shared_metrics()])
 
 
-PARTS: dict[str, Callable[[Documented], str]] = {"settings": settings, "metrics": metrics}
+PARTS: dict[str, Callable[[Documented], str]] = {
+    "settings": settings,
+    "metrics": metrics,
+    "reasons": reasons,
+}
 SHARED: dict[str, Callable[[], str]] = {"settings": shared_settings, "metrics": shared_metrics}
 
 

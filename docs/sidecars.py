@@ -4,7 +4,7 @@ The sidecars in the documentation, and the code that their generated parts come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -47,8 +47,8 @@ class Documented:
         return found
 
     @property
-    def reasons(self) -> Collection[str]:
-        found: Collection[str] = self._of("reasons", "REASONS")
+    def reasons(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._of("reasons", "REASONS")
         return found
 
     def _of(self, module: str, name: str) -> Any:

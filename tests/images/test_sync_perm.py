@@ -12,7 +12,7 @@ from tests.images.container import Container, Image
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.waiting import wait_until
 
-PASS_SECONDS = 90.0
+PASS_SECONDS = 240.0
 
 LIST_AIRFLOWS = """
 import importlib.metadata, json, sys

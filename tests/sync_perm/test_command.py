@@ -24,19 +24,6 @@ def test_problems_of_all_parts_are_reported_together(tmp_path: Path) -> None:
     assert wrong == {problem.setting for problem in caught.value.problems}
 
 
-def test_reads_settings_airflow_and_database_from_the_environment(tmp_path: Path) -> None:
-    url = "postgresql://u:p@h/d"
-    strange = {"SYNC_PERM_WHATEVER_ELSE": "1"}
-
-    found = read_all(
-        Site(tmp_path).environment(AIRFLOW__CORE__SQL_ALCHEMY_CONN=url, INTERVAL="7", **strange)
-    )
-
-    assert 7 == found.settings.interval_seconds
-    assert list(strange) == found.unknown
-    assert ("postgresql://h/d", "2.11.2") == (found.source.shown(), found.airflow.version)
-
-
 def test_diff_exits_with_the_code_of_its_failure(tmp_path: Path) -> None:
     """A refused connection is the quickest failure to provoke."""
     url = "postgresql://u:p@127.0.0.1:1/d"

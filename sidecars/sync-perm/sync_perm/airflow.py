@@ -30,6 +30,8 @@ from sync_perm.reasons import failure
 
 # The time limit in interactive commands; the daemon has a setting for it.
 COMMAND_SECONDS = 120.0
+# Airflow is stopped a little before the cycle would be abandoned, so that it can report the cause.
+PASS_SHARE = 0.9
 # How long a portion works on DAGs: long beside the start of Airflow, short beside a person's wait.
 PORTION_SECONDS = 60.0
 LAST_LINES = 40

@@ -21,12 +21,12 @@ from sidecar_runtime.errors import (
     printable,
 )
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow import Airflow, Portion
+from sync_perm.airflow import COMMAND_SECONDS, PASS_SHARE, Airflow, Portion
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.config import Address, Source
 from sync_perm.database import Database
 from sync_perm.settings import Settings
-from sync_perm.tables import Look, Reader
+from sync_perm.tables import Look, Reader, try_write
 
 EXIT_DIFFERS = 4
 
@@ -50,12 +50,13 @@ def run(
             say("ok", name, f"{address} from {source.setting}")
             name = "tables"
             reader.poll(database)
-            database.try_write()
+            try_write(database)
             is_free = database.try_lock()
         say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
         name = "roles"
         loads = airflow.installation.is_known
-        look = _look_once(reader, address, airflow if loads else None)
+        seconds = min(COMMAND_SECONDS, settings.timeout_seconds * PASS_SHARE)
+        look = _look_once(reader, address, airflow if loads else None, seconds)
         if loads:
             say("ok", name, "Airflow tells what it defines")
     except SidecarError as error:
@@ -66,17 +67,22 @@ def run(
     return exit_code(results)
 
 
-def _look_once(reader: Reader, address: Address, airflow: Airflow | None) -> Look:
+def _look_once(
+    reader: Reader, address: Address, airflow: Airflow | None, seconds: float = COMMAND_SECONDS
+) -> Look:
     """
     Compare the tables as the daemon does.
 
     Args:
         airflow: Tells what it defines; None if that is not needed.
+        seconds: How long it may take.
 
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    defined = airflow.run(Portion(load=True), address, Fence()).defined if airflow else None
+    defined = None
+    if airflow:
+        defined = airflow.run(Portion(load=True), address, Fence(), seconds).defined
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:

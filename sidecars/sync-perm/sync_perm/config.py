@@ -31,7 +31,9 @@ _DIALECTS = {"postgres": "postgresql", "mariadb": "mysql"}
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
 # Names of variables and options whose values Airflow's own output may quote.
-_SECRET_NAME = re.compile(r"(passw(or)?d|secret|token|key|conn)$|^airflow_conn_", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(pass(w(or)?d|phrase)?|pwd|secret|token|key|conn|credentials?)$|^airflow_conn_", re.IGNORECASE
+)
 # Shorter ones are hidden in URLs only, because "airflow" is the password of many databases.
 SHORTEST_SECRET = 8
 

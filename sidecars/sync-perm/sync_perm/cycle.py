@@ -13,21 +13,20 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow import Airflow, Portion, Report, cpu_seconds
+from sync_perm.airflow import PASS_SHARE, Airflow, Portion, Report, cpu_seconds
 from sync_perm.compare import Failure, Item, Row
 from sync_perm.config import Source
 from sync_perm.database import Database
 from sync_perm.reasons import failure
 from sync_perm.roles import Defined
 from sync_perm.status import Status
-from sync_perm.tables import Look, Reader
+from sync_perm.tables import Look, Reader, try_write
 
-# Airflow is stopped a little before the cycle would be abandoned, so that it can report the cause.
-PASS_SHARE = 0.9
 # Of the roles file, at most this many rows at a time: about a minute, as for DAGs.
 PORTION_ROWS = 2_000
-# How long a DAG or role that a pass did not fix is left alone.
-HELD_SECONDS = 600.0
+# How long a DAG that a pass did not fix is left alone: at first, because another process may have
+# written the same rows at the same moment, and if a second pass does not fix it either.
+HELD_FIRST_SECONDS, HELD_SECONDS = 10.0, 600.0
 # A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, … seconds.
 PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
@@ -46,6 +45,7 @@ class Memory:
 
     Args:
         synced: The general rows when Airflow's own sync last left them as they were.
+        is_asked: Whether SIGHUP asked for that sync, also if it has to wait for the lock.
         defined: What Airflow defines for its roles.
         held: The rows that passes did not fix, and why.
         held_until: The monotonic time of the next try for them.
@@ -56,6 +56,7 @@ class Memory:
     """
 
     synced: frozenset[Row] | None = None
+    is_asked: bool = False
     defined: Defined | None = None
     held: Mapping[Item, str] = field(default_factory=dict)
     held_until: float = 0.0
@@ -89,8 +90,9 @@ class Memory:
             if item.dag_id in report.tried and not item.is_of_file
         }
         if kept:
+            is_known = kept.keys() <= self.held.keys()
             self.held = {**self.held, **kept}
-            self.held_until = time.monotonic() + HELD_SECONDS
+            self.held_until = time.monotonic() + (HELD_SECONDS if is_known else HELD_FIRST_SECONDS)
             log.warning("difference_kept", rows=_rows(kept))
 
     def judge(self, rows: frozenset[object]) -> None:
@@ -168,8 +170,8 @@ class Session:
         """
         memory, file = self._memory, self._of.reader.file
         if fence.is_asked_for:
-            memory.synced, memory.held_until, memory.next_at = None, 0.0, 0.0
-            self._due_at = 0.0
+            memory.synced, memory.is_asked = None, True
+            memory.held_until = memory.next_at = self._due_at = 0.0
         if file:
             file.refresh()
         try:
@@ -196,7 +198,7 @@ class Session:
         if memory.plan(look) and time.monotonic() >= memory.next_at:
             # Read again, because a command's URL may have been rotated since we connected.
             with closing(Database(self._of.source.read(fence))) as lock:
-                lock.try_write()
+                try_write(lock)
                 if not lock.try_lock():
                     log.info("lock_waiting")
                     self._seen = ""
@@ -277,7 +279,7 @@ class Session:
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
         if work.roles and memory.synced is None:
-            reason = "asked" if fence.is_asked_for else "start"
+            reason = "asked" if memory.is_asked else "start"
         log.info("pass_started", reason=reason, roles=work.roles, dags=len(work.dags))
         if work.given:
             log.info("roles_file_differs", differences=len(work.given), rows=_rows(work.given))

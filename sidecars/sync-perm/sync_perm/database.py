@@ -104,22 +104,6 @@ class Database:
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
-    def try_write(self) -> None:
-        """
-        Check that the account can write; otherwise Airflow would log an error per row and succeed.
-
-        The server's settings do not show it: some accounts can write although it is ``read_only``.
-
-        Raises:
-            SidecarError: The query or the connection failed, or the account cannot write.
-        """
-        try:
-            self.rows("UPDATE {in}ab_role SET id = id WHERE 1 = 0")
-        except SidecarError as error:
-            if error.reason != "database_read_denied":  # reading has worked until now
-                raise
-            raise failure("database_read_only", error.message) from None
-
     def try_lock(self, idle_seconds: int = IDLE_SECONDS) -> bool:
         """
         Try to take the lock, and hold it until :meth:`close`.

@@ -10,11 +10,14 @@ from __future__ import annotations
 from sidecar_runtime.errors import SidecarError
 
 OF_DAGS = ("access_control_invalid", "id_too_long", "not_fixed", "role_missing")
-"""The reasons why a DAG cannot be synced; the text of each says what to do."""
+"""The reasons why a DAG cannot be synced."""
 
-# What to do about each; empty if the message says it.
+# What to do about each.
 REASONS: dict[str, str] = {
-    **dict.fromkeys(OF_DAGS, ""),
+    "access_control_invalid": "Correct the DAG.",
+    "role_missing": "Create the role, or correct the DAG.",
+    "id_too_long": "Shorten the DAG's id: its permission does not fit into ab_view_menu.name.",
+    "not_fixed": "Correct what is quoted. Retried after 10 s, every 10 minutes, and at SIGHUP.",
     "config_failed": "Correct the file, or give this container the variables and files that it "
     "reads, as the web server's container has them.",
     "connection_command_failed": "Run it in this container; its output is not shown, because it "

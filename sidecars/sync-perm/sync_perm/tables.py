@@ -25,6 +25,7 @@ from sync_perm.compare import (
     general,
 )
 from sync_perm.database import Database
+from sync_perm.reasons import failure
 from sync_perm.roles import Defined, RoleFile
 
 _ACCESS_KEYS = ("_access_control", "access_control")  # Airflow 2, Airflow 3
@@ -52,6 +53,27 @@ COLUMNS = {
 }
 # last_updated changes exactly when a DAG is serialized again.
 DAG_COLUMNS = {"serialized_dag": "dag_id, last_updated"}
+
+
+def try_write(database: Database) -> None:
+    """
+    Check that the account can write each table; otherwise Airflow would log an error per row and
+    succeed.
+
+    The server's settings do not show it: some accounts can write although it is ``read_only``.
+
+    Raises:
+        SidecarError: A query or the connection failed, or the account cannot write.
+    """
+    try:
+        for table in COLUMNS:
+            database.rows(f"UPDATE {{in}}{table} SET id = id WHERE 1 = 0")
+            database.rows(f"INSERT INTO {{in}}{table} SELECT * FROM {{in}}{table} WHERE 1 = 0")
+            database.rows(f"DELETE FROM {{in}}{table} WHERE 1 = 0")
+    except SidecarError as error:
+        if error.reason != "database_read_denied":  # reading has worked until now
+            raise
+        raise failure("database_read_only", error.message) from None
 
 
 class Look(NamedTuple):

@@ -11,10 +11,8 @@ from tests.support.airflow.databases import (
     PASSWORD,
     Database,
     MariaDb,
-    MySql,
     PgBouncer,
     Postgres,
-    find_mysql,
     run_server,
     skip_without,
     skip_without_postgres,
@@ -78,14 +76,6 @@ def mariadb() -> Iterator[MariaDb]:
     """One MariaDB for the whole run."""
     skip_without("mariadbd", "mariadb-install-db", "my_print_defaults")
     yield from run_server(MariaDb())
-
-
-@pytest.fixture(scope="session")
-def mysql() -> Iterator[MySql]:
-    """One MySQL for the whole run."""
-    if find_mysql() is None:
-        pytest.skip("needs MySQL's own mysqld, on PATH or as MYSQLD_BIN")
-    yield from run_server(MySql())
 
 
 @pytest.fixture

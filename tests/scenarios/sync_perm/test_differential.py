@@ -77,7 +77,7 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
     history: int,
 ) -> None:
     world = World(airflow.version, random.Random(history))
-    if kind in ("mariadb", "mysql"):
+    if kind == "mariadb":
         world = World(airflow.version, random.Random(history), MIXED_ROLES, MIXED_DAG_IDS)
     add_all_roles(metadata, world)
     story: list[str] = []

@@ -32,15 +32,6 @@ DAGS: Mapping[str, AccessControl] = {
 }
 
 
-@pytest.fixture
-def whole(airflow: Airflow, database: Database, home: Path) -> Database:
-    """A database that a full sync by Airflow would not change."""
-    add_role(database, "team")
-    airflow.write_dags(database, home, DAGS)
-    airflow.full_sync(database, home)
-    return database
-
-
 def every_damage(database: Database) -> Iterator[str]:
     """Yield SQL that deletes a row, or sets a column to another row or another name."""
     for table, columns in TABLES.items():
@@ -56,18 +47,22 @@ def every_damage(database: Database) -> Iterator[str]:
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
 def test_each_damage_changes_the_fingerprint_and_is_seen_by_the_comparison(
-    airflow: Airflow, whole: Database
+    airflow: Airflow, database: Database, home: Path
 ) -> None:
+    """The database is one that a full sync by Airflow would not change."""
+    add_role(database, "team")
+    airflow.write_dags(database, home, DAGS)
+    airflow.full_sync(database, home)
     reader = Reader(include_dags=True, file=None, has_versions=airflow.is_3)
-    for table, name in whole.query(
+    for table, name in database.query(
         "SELECT CAST(conrelid::regclass AS TEXT), conname FROM pg_constraint WHERE contype = 'u'"
     ):  # it refuses some of the damage
         if table in TABLES:
-            whole.query(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"')
+            database.query(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"')
     unseen, missed = [], []
-    with closing(Connection(parse_url("TEST", whole.url))) as connection:
+    with closing(Connection(parse_url("TEST", database.url))) as connection:
         good, before = reader.poll(connection), reader.look(connection, None)
-        for damage in every_damage(whole):
+        for damage in every_damage(database):
             connection.rows("BEGIN")
             connection.rows("SET LOCAL session_replication_role = replica")
             connection.rows(damage)

@@ -3,21 +3,15 @@
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
-from tests.support.airflow.installed import AccessControl, Airflow
+from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
-    add_null_row,
     add_role,
     contents,
-    delete_permission,
     grant,
     grants_on,
     log_rows,
-    null_rows,
-    revoke,
 )
 from tests.support.airflow.sync_perm import PASS_SECONDS, signal_all
 from tests.support.waiting import wait_until
@@ -59,39 +53,6 @@ def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
     assert len(passes) <= 2, "a pass that grants, and one that finds nothing to do"
     assert rows == log_rows(database), "the script leaves none"
     wait_until(lambda: "late" not in daemon.status()["details"]["failing_dags"], "it fails no more")
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_repairs_lost_grants_race_leftovers_and_manual_grants(
-    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
-) -> None:
-    """Manual grants stay only on DAGs without access control. No pass writes to the audit log."""
-    dags: dict[str, AccessControl] = {f"kept_{n}": {"Viewer": ["can_edit"]} for n in range(30)}
-    dags |= {"free": None, "ruled": {"Op": ["can_read"]}}
-    airflow.write_dags(database, home, dags, parsed=True)
-    add_role(database, "friends")
-    for dag_id in ("free", "ruled"):
-        grant(database, "friends", "can_edit", f"DAG:{dag_id}")
-    daemon = start(database).until_good()
-    rows = log_rows(database)
-
-    revoke(database, "Viewer", "can_edit", "DAG:kept_1")
-    wait_until(lambda: grants_on(database, "DAG:kept_1"), "the grant is back", PASS_SECONDS)
-    delete_permission(database, "can_edit", "DAG:kept_2")
-    for _ in range(3):
-        add_null_row(database)
-    wait_until(lambda: grants_on(database, "DAG:kept_2"), "the permission is back", PASS_SECONDS)
-    wait_until(lambda: null_rows(database) == 0, "no such row", PASS_SECONDS)
-    seen = len(daemon.events)
-    daemon.sighup()
-    daemon.wait_for_pass(seen)
-    daemon.wait_until_good()
-
-    for dag in ("kept_1", "kept_2"):
-        assert {("Viewer", "can_edit")} == grants_on(database, f"DAG:{dag}")
-    assert {("Op", "can_read")} == grants_on(database, "DAG:ruled")
-    assert {("friends", "can_edit")} == grants_on(database, "DAG:free")
-    assert rows == log_rows(database)
 
 
 def test_a_killed_portion_loses_nothing_and_the_next_goes_on(

@@ -68,7 +68,7 @@ def test_each_schema_of_each_database_has_its_own_lock(
         assert [False] * 4 == [takes(*one) for one in schemas]
 
 
-@pytest.fixture(params=["postgres", "pgbouncer", "mariadb", "mysql"])
+@pytest.fixture(params=["postgres", "pgbouncer", "mariadb"])
 def address(request: pytest.FixtureRequest) -> Address:
     """The address of an empty database, for each kind of server."""
     running: Postgres | PgBouncer | MariaDb = request.getfixturevalue(request.param)
@@ -93,21 +93,6 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(address: Addr
 
 def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:
     assert module.ANSWER_SECONDS + TICK_SECONDS < module.IDLE_SECONDS < 60
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_twenty_supervisors_started_together_match_the_result_of_one_run(
-    fresh: Database, wanted: Contents, start: StartSyncPerm
-) -> None:
-    supervisors = [start(fresh) for _ in range(2 * PAIRS)]
-
-    for supervisor in supervisors:
-        supervisor.wait_until_good(4 * PASS_SECONDS)
-
-    assert [] == difference(contents(fresh), wanted)
-    assert 0 == null_rows(fresh)
-    assert [] == overlapping(supervisors)
-    assert [] == [line for supervisor in supervisors for line in supervisor.stray_lines]
 
 
 @pytest.mark.usefixtures("only_in_full")

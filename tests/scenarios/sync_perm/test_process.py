@@ -1,16 +1,13 @@
 """The supervisor as a process: one-shots and read-only homes; and `sync-perm check`."""
 
-import os
 from pathlib import Path
 
-import pytest
-
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, is_synced
+from tests.scenarios.sync_perm.standin import is_synced
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents
-from tests.support.airflow.sync_perm import PASS_SECONDS, SYNC_PERM, SyncPerm, run_command
+from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 
 
 def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
@@ -24,44 +21,6 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
     assert [] == daemon.find_events("http_listening")
     assert ["start"] * 2 == [event["reason"] for event in daemon.find_events("pass_finished")]
     assert is_synced(unsynced)
-
-
-def test_a_one_shot_gives_up_at_its_deadline_while_airflow_fails(
-    unsynced: Database, standin: StandIn, begin: StartSyncPerm
-) -> None:
-    standin.site.write("import sys; sys.exit('no such thing')")
-    daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "15s"})
-
-    ended = daemon.wait_for_exit(PASS_SECONDS)
-
-    assert 3 == ended.code
-    (gave_up,) = daemon.find_events("sidecar_gave_up")
-    assert gave_up["error"].startswith("pass_failed: Airflow ended with code 1: no such thing")
-
-
-@pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3")
-def test_runs_with_read_only_home_and_airflow_home(
-    airflow: Airflow, database: Database, tmp_path: Path
-) -> None:
-    home = tmp_path / "home"
-    daemon = SyncPerm(airflow, database.url, home)
-    airflow_home = home / "airflow"
-    airflow_home.mkdir()
-    if os.getuid() == 0:  # root without its capabilities is an ordinary user
-        daemon.program = Path("/usr/bin/setpriv")
-        daemon.arguments = ("--bounding-set=-all", "--inh-caps=-all", str(SYNC_PERM))
-    add_role(database, "team")
-    for folder in (airflow_home, home):
-        folder.chmod(0o555)
-
-    with daemon:
-        daemon.wait_until_good()
-        daemon.terminate()
-
-    assert is_synced(database)
-    assert [] == list(airflow_home.iterdir())
-    assert [] == list(daemon.scratch.iterdir())
 
 
 @on_airflow("2.11", "3")
@@ -78,21 +37,3 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     assert {"2.11": "2.11.2", "3": "3.3.2"}[airflow.version] in done.stdout
     assert "needed?        for roles only: " in done.stdout
     assert before == contents(database)
-
-
-@pytest.mark.parametrize(
-    ("url", "code", "word"),
-    [
-        (None, 2, "SQL_ALCHEMY_CONN"),
-        (f"postgresql://airflow:{PASSWORD}@127.0.0.1:1/airflow", 3, "refused"),
-    ],
-    ids=["no connection", "refused"],
-)
-def test_check_fails_and_reports_the_reason(
-    airflow: Airflow, tmp_path: Path, url: str | None, code: int, word: str
-) -> None:
-    done = run_command("check", airflow, url, tmp_path)
-
-    assert code == done.returncode, done.stdout + done.stderr
-    assert word in done.stdout + done.stderr
-    assert PASSWORD not in done.stdout + done.stderr

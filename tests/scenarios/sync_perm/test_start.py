@@ -1,9 +1,6 @@
 """Before sync-perm is ready, it has read the permissions that default roles must have."""
 
-import json
 from pathlib import Path
-
-import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
@@ -12,7 +9,6 @@ from tests.support.airflow.permissions import (
     contents,
     delete_permission,
     difference,
-    grants_on,
     revoke,
 )
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
@@ -45,21 +41,6 @@ def test_restores_permissions_lost_before_the_start_before_it_is_ready(
     start(database).until_good()
 
     assert [] == difference(contents(database), whole)
-
-
-@pytest.mark.usefixtures("only_in_full")
-@on_airflow("3")
-def test_creates_the_roles_in_the_airflow_configuration(
-    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
-) -> None:
-    airflow.write_dags(database, home, {"sales": None}, parsed=True)
-    resources = ("Audit Logs", "DAG:sales")
-    roles = {"auditor": [{"action": "can_read", "resource": name} for name in resources]}
-
-    start(database, {"AIRFLOW__FAB__CUSTOM_ROLES": json.dumps(roles)}).until_good()
-
-    for resource in (*resources, "Website"):
-        assert ("auditor", "can_read") in grants_on(database, resource)
 
 
 @on_airflow("2.11", "3")
@@ -117,20 +98,10 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
     daemon = start(database, settings).until_good()
 
     assert [] == daemon.find_events("cycle_failed")
-
-
-def test_a_server_that_airflow_would_not_trust_is_refused(
-    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
-) -> None:
+    # A server that Airflow would not trust.
     (tmp_path / "ours.py").write_text("ARGS = {'sslmode': 'verify-ca', 'sslrootcert': '/none'}\n")
-    settings = {
-        "PYTHONPATH": str(tmp_path),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "ours.ARGS",
-    }
-
-    failed = start(database, settings).wait_for_event("cycle_failed", PASS_SECONDS)
-
-    assert "database_tls_failed" == failed["reason"]
+    refused = start(database, settings)
+    refused.wait_for_event("cycle_failed", PASS_SECONDS, reason="database_tls_failed")
 
 
 def test_an_error_that_airflow_swallows_is_quoted(

@@ -45,17 +45,6 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=path)
 
 
-def find_mysql() -> str | None:
-    """
-    Return the path of MySQL's `mysqld`, or MYSQLD_BIN; None if it is MariaDB's.
-    """
-    path = os.environ.get("MYSQLD_BIN") or find_program("mysqld")
-    if path is None:
-        return None
-    said = subprocess.run([path, "--no-defaults", "--version"], capture_output=True, text=True)
-    return None if "MariaDB" in said.stdout else path
-
-
 def missing_programs(*names: str) -> str:
     """
     Return the reason to skip, which lists the missing programs; empty if none is missing.
@@ -303,13 +292,15 @@ class MariaDb(Server):
 
     scheme = "mysql+pymysql"
     first_database = "mysql"
-    login = ""
-    """The authentication of users: the text after IDENTIFIED."""
 
     def __init__(self) -> None:
         super().__init__()
         subprocess.run(
-            self.install_command(),
+            [
+                *(str(find_program("mariadb-install-db")), "--no-defaults", "--skip-test-db"),
+                *(f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"),
+                "--skip-name-resolve",
+            ],
             check=True,
             capture_output=True,
             cwd="/",
@@ -317,31 +308,13 @@ class MariaDb(Server):
             **_as_other_user(),
         )
         (self.folder / "init.sql").write_text(
-            f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED {self.login} BY '{PASSWORD}';\n"
+            f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n"
         )
-
-    def install_command(self) -> list[str]:
-        """
-        Return the command that creates the data folder.
-        """
-        return [
-            *(str(find_program("mariadb-install-db")), "--no-defaults", "--skip-name-resolve"),
-            *(f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"),
-            "--skip-test-db",
-        ]
 
     def command(self) -> list[str]:
         return [
             *(str(find_program("mariadbd")), "--no-defaults", f"--datadir={self.folder}/data"),
-            *self.options(),
-        ]
-
-    def options(self) -> list[str]:
-        """
-        Return the options that MariaDB and MySQL share.
-        """
-        return [
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
             *(f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"),
@@ -383,33 +356,6 @@ class MariaDb(Server):
                 cursor.execute(f"CREATE TABLE {name}.`{table}` LIKE `{table}`")
                 cursor.execute(f"INSERT INTO {name}.`{table}` SELECT * FROM `{table}`")
         return Database(self, name)
-
-
-class MySql(MariaDb):
-    """
-    MySQL itself, version 8 or later, with its default authentication and certificates.
-    """
-
-    login = "WITH caching_sha2_password"
-
-    def install_command(self) -> list[str]:
-        return [
-            *(str(find_mysql()), "--no-defaults", "--initialize-insecure"),
-            f"--datadir={self.folder}/data",
-        ]
-
-    def command(self) -> list[str]:
-        return [
-            *(str(find_mysql()), "--no-defaults", f"--datadir={self.folder}/data"),
-            *(*self.options(), "--mysqlx=OFF", "--skip-log-bin", "--secure-file-priv=NULL"),
-        ]
-
-    @property
-    def certificate(self) -> Path:
-        """
-        The server's CA certificate.
-        """
-        return self.folder / "data/ca.pem"
 
 
 def run_server(server: Server) -> Iterator[Any]:

@@ -21,10 +21,10 @@ CLI_SECONDS = 1_800.0
 Version = Literal["2.11", "3", "next"]
 """A dependency group of pyproject.toml; `next` is newer than the supported versions."""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
-Kind = Literal["postgres", "mariadb", "mysql"]
+Kind = Literal["postgres", "mariadb"]
 """A kind of database; for a server also the name of its fixture."""
 DATABASES: Mapping[Version, tuple[Kind, ...]] = {
-    "2.11": ("postgres", "mariadb", "mysql"),
+    "2.11": ("postgres", "mariadb"),
     "3": ("postgres",),
     "next": ("postgres",),
 }
@@ -177,7 +177,7 @@ class Airflow:
 
     def new_mysql(self, server: MariaDb, home: Path) -> Database:
         """
-        Create a MySQL or MariaDB metadata database, as a copy of one that Airflow created.
+        Create a MariaDB metadata database, as a copy of one that Airflow created.
         """
         template = f"template_{self.version.replace('.', '_')}"
         made = Database(server, template)

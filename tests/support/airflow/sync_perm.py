@@ -5,7 +5,6 @@ The real `sync-perm` beside a real Airflow.
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -140,18 +139,6 @@ def is_alive(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def cpu_seconds(pid: int) -> float:
-    """
-    Return the user and system seconds of a process and its ended children.
-
-    The resolution is a nanosecond for the process, and a tick (10 ms) for the children.
-    """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    of_children = sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
-    # Linux numbers the CPU clocks of processes this way: clock_getcpuclockid(3).
-    return time.clock_gettime((~pid << 3) | 2) + of_children
 
 
 def signal_all(pids: Sequence[int], number: signal.Signals) -> None:

@@ -1,0 +1,115 @@
+"""Other writers of the same rows: Airflow itself, and a sidecar of another Airflow version."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, starting
+from tests.scenarios.sync_perm.test_pairs import overlapping
+from tests.support.airflow.databases import Database
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import (
+    add_role,
+    contents,
+    difference,
+    grant,
+    grants_on,
+    null_rows,
+    permission_id,
+    revoke,
+)
+from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.waiting import wait_until
+
+RESOURCES = ("Jobs", "Pools", "Variables")
+
+
+@pytest.fixture
+def other(database: Database) -> Iterator[Any]:
+    """The transaction of a web server, as a cursor; the sidecar's Airflow detects deadlocks."""
+    database.query(f"ALTER DATABASE {database.name} SET deadlock_timeout = '5s'")
+    with closing(database.server.connect(database.name)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SET deadlock_timeout = '60s'")
+        yield cursor
+
+
+def wait_until_blocked(database: Database) -> None:
+    """Wait until another process waits for the transaction."""
+    sql = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    wait_until(lambda: database.query(sql, (database.name,)), "blocked", PASS_SECONDS, 0.05)
+
+
+def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
+    airflow: Airflow, database: Database, other: Any, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    home, file = tmp_path / "home", tmp_path / "roles.yaml"
+    airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
+    add_role(database, "team")
+    grant(database, "team", "can_read", "Website")
+    other.execute("BEGIN")
+    other.execute("INSERT INTO ab_view_menu (id, name) VALUES (99999, 'DAG:a')")
+
+    daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
+    wait_until_blocked(database)
+    other.execute("COMMIT")  # Airflow 2 leaves a row without a resource, and a permission less
+    daemon.wait_until_good()
+
+    assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
+    first, middle, last = (
+        "INSERT INTO ab_permission_view_role (id, permission_view_id, role_id)"
+        f" SELECT {99_999 + n}, {permission_id(database, 'can_read', name)}, id"
+        " FROM ab_role WHERE name = 'team'"
+        for n, name in enumerate(RESOURCES)
+    )
+    other.execute("BEGIN")
+    other.execute(middle)
+    wanted = ", ".join(f"can_read on {name}" for name in RESOURCES)
+    file.write_text(f"roles:\n  team: {{permissions: [{wanted}]}}\n")
+    wait_until_blocked(database)
+    with suppress(psycopg2.errors.DeadlockDetected):  # a busy machine: it is our process otherwise
+        other.execute(first)
+        other.execute(last)
+        failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
+        assert "deadlock detected" in failed["error"]
+    other.execute("ROLLBACK")
+    daemon.wait_until_good()
+
+    ours = contents(database)
+    assert all(("team", "can_read") in grants_on(database, name) for name in RESOURCES)
+    assert ([], 0) == (daemon.find_events("rows_undone"), null_rows(database))
+    airflow.full_sync(database, home)
+    assert [] == difference(ours, contents(database))
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_sidecars_of_two_airflow_versions_on_one_database_do_not_fight(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    """As in an upgrade: the database is migrated under the old sidecar, which goes on."""
+    new, home, settings = Airflow.install_or_skip("3"), tmp_path, {"SYNC_PERM_INCLUDE_DAGS": "true"}
+    add_role(database, "team")
+    old = start(database, settings).until_good()
+    url = database.url.replace("postgresql", "postgresql+psycopg2")  # psycopg 3 cannot migrate
+    migrate, variables = f"{new.bin}/airflow db migrate", new.environment(url, home)
+    subprocess.run(migrate.split(), env=variables, cwd=home, check=True, capture_output=True)
+    new.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
+    both = starting(new, tmp_path / "new")
+    other = next(both)(database, settings).until_good()
+    old.wait_until_good()
+
+    assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
+    assert ([], []) == (overlapping([old, other]), other.find_events("rows_undone"))
+    ours = contents(database)
+    new.full_sync(database, home)
+    assert [] == difference(ours, contents(database))
+    other.terminate()
+    revoke(database, "Viewer", "can_edit", "DAG:a")
+    failed = old.wait_for_event("dag_failed", PASS_SECONDS, dag="a", reason="not_fixed")
+    assert "column serialized_dag.fileloc does not exist" in failed["error"]
+    next(both, None)
