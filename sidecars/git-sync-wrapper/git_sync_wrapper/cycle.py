@@ -166,17 +166,13 @@ class Session:
         Publish the commit that is checked out and accepted.
         """
         parts, engine = self._parts, self._parts.engine
-        is_hooked = bool(parts.options.pre_publish_exechook_command)
-        if is_hooked:  # it may remove files
+        if parts.options.pre_publish_exechook_command:  # it may remove files
             engine.check_whole(fence)
             parts.hooks.prepublish(commit, engine.worktree, fence)
+            build = volume.build(commit, engine.worktree, fence)
+        else:
+            build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
-
-        def check() -> None:
-            if not is_hooked:
-                engine.check_whole(fence)
-
-        build = volume.build(commit, engine.worktree, fence, check)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
         if build.pointers:
             facts["lfs"] = build.pointers[: snapshot.NAMED_PATHS]

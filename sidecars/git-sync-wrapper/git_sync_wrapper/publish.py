@@ -177,55 +177,44 @@ class Volume:
             yield folder, stack.enter_context(opened(shown, self.store)) if shown else None
 
     def build(
-        self, commit: str, checkout: str, fence: Fence, check: Callable[[], None] = lambda: None
+        self,
+        commit: str,
+        checkout: str,
+        fence: Fence,
+        check: Callable[[Fence], None] = lambda _: None,
     ) -> Build:
         """
-        Return a snapshot that is equal to a checkout: one that is kept, or else a new one. Nobody
-        sees it yet, and a later call returns the same.
+        Return a snapshot that is equal to a checkout: one that is kept and undamaged, or a new one.
+        Nobody sees it yet, and a later call returns the same.
 
         Args:
             check: Raises if the checkout was not complete while it was linked.
         """
-        with explained(f"cannot make a snapshot of {commit}"):
-            with self.compared(checkout) as (folder, shown):
-                name = self._copy_of(commit, folder)
-                changed = snapshot.changes(folder, shown) if name else []
-            rows = self._listed(name) if name else None
-            if rows is None:
-                name = self._free_name(commit)
-                changed, rows = self._add(name, checkout, fence, check)
-            with opened(name, self.store) as new:
-                return Build(name, changed, snapshot.lfs_pointers(new, rows))
-
-    def _copy_of(self, commit: str, checkout: int) -> str:
-        for name in self.snapshots.revisions():
-            if snapshot.commit_of(name) == commit and (rows := self._listed(name)):
+        builds: list[Build] = []
+        copies = [n for n in self.snapshots.revisions() if snapshot.commit_of(n) == commit]
+        with explained(f"cannot make a snapshot of {commit}"), self.compared(checkout) as both:
+            folder, shown = both
+            for name in copies:
+                rows = self._listed(name) or {}
                 with opened(name, self.store) as kept:
-                    if snapshot.is_copy(checkout, kept, rows):
-                        return name
-        return ""
+                    if snapshot.is_copy(folder, kept, rows):
+                        pointers = snapshot.lfs_pointers(kept, rows)
+                        return Build(name, snapshot.changes(folder, shown), pointers)
+            names = chain([commit], (f"{commit}.{number}" for number in count(2)))
+            name = next(name for name in names if name not in copies)
 
-    def _free_name(self, commit: str) -> str:
-        names = chain([commit], (f"{commit}.{number}" for number in count(2)))
-        return next(name for name in names if not self.snapshots.has(name))
+            def fill(new: int) -> None:
+                changed = snapshot.build(folder, new, shown, engine.ROOT)
+                check(fence)
+                rows = snapshot.rows_of(new)
+                if self._fsync:
+                    snapshot.flush(new)
+                snapshot.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
+                self._rows = name, rows
+                builds.append(Build(name, changed, snapshot.lfs_pointers(new, rows)))
 
-    def _add(
-        self, name: str, checkout: str, fence: Fence, check: Callable[[], None]
-    ) -> tuple[list[str], snapshot.Rows]:
-        changed, rows = list[str](), snapshot.Rows()
-
-        def fill(new: int) -> None:
-            with self.compared(checkout) as (folder, shown):
-                changed.extend(snapshot.build(folder, new, shown, engine.ROOT))
-            check()
-            rows.update(snapshot.rows_of(new))
-            if self._fsync:
-                snapshot.flush(new)
-            snapshot.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
-
-        self.snapshots.add(name, fill, fence)
-        self._rows = name, rows
-        return changed, rows
+            self.snapshots.add(name, fill, fence)
+        return builds[0]
 
     def show(
         self, build: Build, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""

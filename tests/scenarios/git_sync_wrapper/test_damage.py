@@ -99,7 +99,10 @@ def test_a_start_repairs_damage_and_leaves_intact_files_alone(
 
     here.wrapper().wait_until_ready()
 
-    assert (before, time) == (contents(here.link.resolve()), (here.link / "a.py").stat().st_mtime_ns)
+    assert (before, time) == (
+        contents(here.link.resolve()),
+        (here.link / "a.py").stat().st_mtime_ns,
+    )
 
 
 def forget_published(here: GitSite) -> None:

@@ -1,5 +1,6 @@
 """Servers and refs as they are: the wrapper follows what git follows, and keeps what it has."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,6 +79,40 @@ def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
     here.server.heal()
 
     here.wait_until_shown(commit, wrapper)
+
+
+@pytest.mark.parametrize("name", ["dns", "proxy"])
+def test_recovers_from_an_outage_of_dns_or_the_proxy(here: GitSite, name: str) -> None:
+    url, hosts = here.server.url(), here.folder / "hosts"
+    hosts.write_text("127.0.0.1 git.invalid\n")
+    given = {"GITSYNC_REPO": url.replace("127.0.0.1", "git.invalid")}
+    wrapper = here.describe(
+        **given, **({"http_proxy": here.server.endpoint} if name == "proxy" else {})
+    )
+    if name == "dns":
+        if os.getuid() != 0:
+            pytest.skip("mounting another /etc/hosts needs root")
+        mount = f'mount --bind {hosts} /etc/hosts && exec "$0" "$@"'
+        wrapper.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mount)
+    wrapper.start()
+    here.wait_until_shown(here.repository.head(), wrapper)
+    before = here.shown()
+    if name == "dns":
+        hosts.write_text("")
+    else:
+        here.server.stop()
+    commit = here.commit_revision(2)
+    failed = wrapper.wait_for_event("cycle_failed", 60)
+
+    assert {"dns": "name_unresolved", "proxy": "remote_unreachable"}[name] == failed["reason"], (
+        failed
+    )
+    assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+    if name == "dns":
+        hosts.write_text("127.0.0.1 git.invalid\n")
+    else:
+        here.server.start()
+    here.wait_until_shown(commit, wrapper, 90)
 
 
 def force_push(here: GitSite) -> str:
