@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.publish import Volume
@@ -43,6 +42,8 @@ class Judge:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._judged: list[str] = []
+        self._parents: dict[str, str] = {}
+        """Of refused commits, which git-sync has removed meanwhile."""
         self.refusal: RevisionRefused | None = None
         self.why_nothing = ""
         self.undecided: Undecided | None = None
@@ -141,14 +142,14 @@ class Judge:
             return "", ", which GITSYNC_REF pins"
         commit, is_deep = refused, False
         for _ in range(COMMITS_BACK):
-            commit = engine.parent(commit, fence)
+            if commit not in self._parents:
+                self._parents[commit] = engine.parent(commit, fence)
+            commit = self._parents[commit]
             if not commit:
                 return "", " and all commits before it"
-            if gate is not None and gate.recall(commit):
-                with suppress(SidecarError):  # the commit is not here any more
-                    engine.parent(commit, fence)
-                    self._judged.append(commit)
-                    continue
+            if gate is not None and gate.recall(commit) and commit in self._parents:
+                self._judged.append(commit)
+                continue
             try:
                 is_deep = check_out(self._parts, commit, fence, is_deep=is_deep)
             except SidecarError as error:
