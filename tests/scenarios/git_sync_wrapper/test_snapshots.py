@@ -125,3 +125,27 @@ def test_a_change_of_gits_configuration_makes_another_snapshot(here: GitSite) ->
     assert b"a = 1\r\n" == (here.link / "a.py").read_bytes()
     assert "a = 1\n" == Path(folder / "a.py").read_text()
     assert here.repository.head() == here.shown() == wrapper.wait_until_ready().json()["revision"]
+
+
+@pytest.mark.parametrize("kind", ["pin", "branch"])
+def test_becomes_ready_only_with_the_commit_of_a_new_ref(here: GitSite, kind: str) -> None:
+    """No answer reports the old commit as good, and readiness is not lost again."""
+    first = here.repository.head()
+    here.repository.git("branch", "release", first)
+    old = here.commit_revision(2)
+    here.publish().terminate()
+    wrapper = here.wrapper(GITSYNC_REF=first if kind == "pin" else "release")
+    wrapper.wait_for_event("http_listening")
+    answers: list[tuple[int, str, bool]] = []
+
+    def is_done() -> bool:
+        answer = wrapper.get("/readyz")
+        said = answer.json()
+        answers.append((answer.status, said["revision"], said["shortfall"] is None))
+        return (200, first, True) == answers[-1]
+
+    wait_until(is_done, "the new setting is applied", step_seconds=0.01)
+
+    assert (200, old, True) not in answers
+    statuses = [status for status, _, _ in answers]
+    assert statuses == sorted(statuses, reverse=True), answers
