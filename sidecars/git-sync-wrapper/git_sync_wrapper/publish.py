@@ -268,10 +268,11 @@ class Volume:
 
     def prune(self, fence: Fence) -> None:
         """
-        Remove commits that need not be kept any longer.
+        Remove commits that need not be kept any longer; none if the link shows nothing.
         """
         try:
-            self.snapshots.prune(self.snapshots.current(), fence)
+            if shown := self.snapshots.current():
+                self.snapshots.prune(shown, fence)
             while (
                 self._retain_bytes is not None
                 and self.older_bytes() > self._retain_bytes
