@@ -170,11 +170,13 @@ class Volume:
     @contextmanager
     def compared(self, checkout: str) -> Iterator[tuple[int, int | None]]:
         """
-        Open a checkout, and the published snapshot, if any.
+        Open a checkout, and the published snapshot, if there is one that can be opened.
         """
-        shown = self.snapshots.current()
+        shown: int | None = None
         with opened(checkout) as folder, ExitStack() as stack:
-            yield folder, stack.enter_context(opened(shown, self.store)) if shown else None
+            with suppress(OSError):
+                shown = stack.enter_context(opened(self.snapshots.current(), self.store))
+            yield folder, shown
 
     def build(
         self,
@@ -196,7 +198,7 @@ class Volume:
             folder, shown = both
             for name in copies:
                 rows = self._listed(name) or {}
-                with opened(name, self.store) as kept:
+                with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
                         pointers = snapshot.lfs_pointers(kept, rows)
                         return Build(name, snapshot.changes(folder, shown), pointers)
