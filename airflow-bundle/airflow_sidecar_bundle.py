@@ -99,7 +99,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Raises:
             VersionUnavailable: The published folder is not a version.
         """
-        return BundleVersion(self.version or (self._folder or self._shown()).name)
+        return BundleVersion(self.version or (self._folder or self._shown()).name.partition(".")[0])
 
     def initialize(self) -> None:
         """
@@ -156,7 +156,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             folder = os.path.realpath(entry)
             is_other = folder == parent or f"{folder}/".startswith(others)
             # Named by its own path, it is this version; through a link, only until the next swap.
-            if is_other and self.version not in entry.split("/"):
+            if is_other and str(self._folder and self._folder.name) not in entry.split("/"):
                 raise VersionUnavailable(
                     f"{entry} is on Python's path: modules would be imported from there instead "
                     f"of from version {self.version}. Remove it from PYTHONPATH; if it is "
@@ -185,7 +185,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Return the folder of the current version.
         """
         folder = self._current()
-        if not VERSION.fullmatch(folder.name):
+        if not VERSION.fullmatch(folder.name.partition(".")[0]):
             raise VersionUnavailable(
                 f"{self._link} points to {folder.name!r}, which is not a version: a listing is "
                 "incomplete. Publish releases (S3_SYNC_SOURCE=release), or use a LocalDagBundle"
@@ -210,8 +210,11 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         if not VERSION.fullmatch(version):
             raise VersionUnavailable(f"{version!r} is not a version")
-        folder = self._versions() / version
-        if not folder.is_dir():
+        versions = self._versions()
+        # A newer copy of a commit, such as one after damage, has a number: HASH.2.
+        copies = [path for path in versions.glob(f"{version}*") if path.is_dir()]
+        folder = max(copies, key=lambda p: (len(p.name), p.name), default=versions / version)
+        if not copies:
             self._request(version, self._ask or folder.with_name(SOCKET))
         return folder
 
@@ -318,12 +321,10 @@ def _mark_in_use(opened: int, folder: Path) -> None:
         raise _NotYet(f"{folder} is locked by another process") from None
     except OSError as error:
         log.debug("%s cannot be locked (%s): only time protects it", folder, error.strerror)  # NFS
-    try:
-        is_there = os.path.samestat(os.fstat(opened), os.stat(folder))
-    except OSError:
-        is_there = False
-    if not is_there:
-        raise _NotYet(f"{folder} was just removed")
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(opened), os.stat(folder)):
+            return
+    raise _NotYet(f"{folder} was just removed")
 
 
 def _ask(place: Path, version: str) -> tuple[int, dict[str, Any]]:

@@ -62,5 +62,5 @@ SIDECARS = (
         "kerberos", "kerberos_sidecar", "account:KerberosMetrics", ("INTERVAL", "KRB5_CONFIG")
     ),
     Documented("sync-perm", "sync_perm", "status:PermMetrics", ("INTERVAL",)),
-    Documented("git-sync-wrapper", "git_sync_wrapper", "metrics:WrapperMetrics"),
+    Documented("git-sync-wrapper", "git_sync_wrapper", "sidecar:WrapperMetrics"),
 )

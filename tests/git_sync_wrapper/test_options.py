@@ -45,6 +45,20 @@ def test_passes_on_what_it_does_not_know() -> None:
     assert environ == for_git_sync(environ | ours)
 
 
+def test_of_two_names_for_a_flag_that_is_passed_git_sync_gets_the_new_one() -> None:
+    """git-sync 4 would take the old one; an unknown flag of a newer git-sync has two names, too."""
+    new = {"GITSYNC_DEPTH": "2", "GITSYNC_FROB": "new", "GITSYNC_COOKIE_FILE": "true"}
+    old = {"GIT_SYNC_DEPTH": "3", "GIT_SYNC_FROB": "old", "GIT_COOKIE_FILE": "false"}
+    unset = {"GITSYNC_GIT": "", "GIT_SYNC_GIT": "/git"}
+
+    assert new | unset == for_git_sync(new | old | unset)
+
+
+def test_a_configuration_of_git_that_may_change_files_makes_another_snapshot() -> None:
+    assert read().made_by() != read(GITSYNC_GIT_CONFIG="core.eol:crlf").made_by()
+    assert read().made_by() == read(GITSYNC_GIT_CONFIG="http.extraHeader:A: b").made_by()
+
+
 @pytest.mark.parametrize(
     ("ref", "branch", "rev", "expected"),
     [

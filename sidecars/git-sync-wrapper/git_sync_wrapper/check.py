@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping
 
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.logins import PINNED_HOSTS
-from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import LOGIN, failure
 from git_sync_wrapper.settings import Settings
-from git_sync_wrapper.sidecar import Parts, join
+from git_sync_wrapper.sidecar import Parts, WrapperMetrics, join
 from git_sync_wrapper.snapshot import look, pointers_of
 from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from git_sync_wrapper import engine
 from git_sync_wrapper.cycle import Session
 from git_sync_wrapper.engine import GRACE_SECONDS
-from git_sync_wrapper.metrics import WrapperMetrics
 from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
-from git_sync_wrapper.sidecar import GitSyncWrapper, join
+from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
 from git_sync_wrapper.snapshot import STORE
 from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon

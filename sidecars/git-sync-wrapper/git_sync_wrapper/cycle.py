@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 from git_sync_wrapper import publish, snapshot
 from git_sync_wrapper.judge import LFS, Judge
-from git_sync_wrapper.publish import LOCK, Build, Inspection, Volume
+from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
@@ -102,7 +102,7 @@ class Session:
             fence,
         )
         if outcome.result == "changed":
-            volume.prune(outcome.revision, fence)
+            volume.prune(fence)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
         parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)
         return outcome
@@ -113,7 +113,7 @@ class Session:
         """
         parts, started = self._parts, time.monotonic()
         try:
-            commit = parts.engine.run(parts.logins, fence, answers=bool(wanted))
+            commit = parts.engine.run(parts.logins, fence)
         except SidecarError:
             parts.metrics.runs("error").inc()
             parts.metrics.git_sync.count("error", time.monotonic() - started)
@@ -137,52 +137,48 @@ class Session:
         if is_same and not self._inspection.problem:
             if published.refused or published.shortfall(options):
                 # Record that nothing newer is refused any more, and that this ref has it.
-                volume.note(commit, published.facts, fence)
+                volume.note(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
-        build, refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
+        good, refusal = commit, self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
         if refusal is not None:
-            volume.drop(build)
             if published.commit:
                 # A tag may move: then the commit that it named before is the last good one.
                 self._judge.note(refusal)
                 volume.refuse(commit, fence)
                 return self._refused(published)
-            fallback = self._judge.fall_back(refusal, volume, fence)
-            if fallback is None:
+            good = self._judge.fall_back(refusal, volume, fence)
+            if not good:
                 return self._refused(published)
-            build = fallback
-        self._turn(build, volume, published, fence, fallback=commit if refusal else "")
+        self._turn(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
         self._show(volume.published())
-        self._announce(build.commit, fence)
+        self._announce(good, fence)
         if self._judge.undecided is not None and not is_one_shot:
             raise self._judge.undecided
         if refusal is None:
             return Outcome("changed", commit)
         return self._refused(volume.published())._replace(counts={"commits_published": 1})
 
-    def _turn(
-        self, build: Build, volume: Volume, published: Published, fence: Fence, *, fallback: str
-    ) -> None:
+    def _turn(self, commit: str, volume: Volume, fence: Fence, *, fallback: str) -> None:
         """
-        Show a snapshot that is accepted.
+        Publish the commit that is checked out and accepted.
         """
-        parts, commit = self._parts, build.commit
-        try:
-            parts.engine.check_whole(fence)  # after the links were made, so they are whole as well
-            parts.hooks.prepublish(commit, build.path, fence)
-            facts = snapshot.describe(parts.git, parts.engine.worktree, commit, fence)
-            facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-            if build.pointers:
-                facts["lfs"] = build.pointers[: snapshot.NAMED_PATHS]
-                log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
-            parts.engine.keep(commit)
-            volume.show(build, facts, fence, fallback=fallback)
-        except SidecarError:
-            volume.drop(build)
-            raise
+        parts, engine = self._parts, self._parts.engine
+        if parts.options.pre_publish_exechook_command:  # it may remove files
+            engine.check_whole(fence)
+            parts.hooks.prepublish(commit, engine.worktree, fence)
+            build = volume.build(commit, engine.worktree, fence)
+        else:
+            build = volume.build(commit, engine.worktree, fence, engine.check_whole)
+        facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
+        facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
+        if build.pointers:
+            facts["lfs"] = build.pointers[: snapshot.NAMED_PATHS]
+            log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
+        engine.keep(commit, build.name)
+        volume.show(build, facts, fence, fallback=fallback)
         log.info("commit_published", revision=commit, files_changed=len(build.changed), **facts)
 
     # --- the volume
@@ -195,7 +191,7 @@ class Session:
             return self._parts.past.lock.try_acquire(LOCK, volume.store)
         except OSError as error:
             published = volume.published()
-            self._inspection.look(volume, published.commit, is_holder=False)
+            self._inspection.look(volume, published, is_holder=False)
             self._show(published, is_holder=False)
             raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
@@ -210,9 +206,11 @@ class Session:
         if not self._arrived:
             self._arrived = commit
         if commit:
-            volume.prune(commit, fence)
-            self._inspection.look(volume, commit, is_asked_for=fence.is_asked_for)
-            self._inspection.repair(volume, published, fence)
+            volume.prune(fence)
+            self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
+            if self._inspection.problem:
+                self._inspection.repair(volume, published, fence)
+                published = volume.published()
         self._show(published)
         return published
 
@@ -223,8 +221,8 @@ class Session:
         """
         self._arrived, options = "", self._parts.options
         published, problem = volume.published(), None
-        commit, is_asked_for = published.commit, fence.is_asked_for
-        self._inspection.look(volume, commit, is_holder=False, is_asked_for=is_asked_for)
+        is_asked_for = fence.is_asked_for
+        self._inspection.look(volume, published, is_holder=False, is_asked_for=is_asked_for)
         self._show(published, is_holder=False)
         if self._parts.settings.one_shot and published.commit and not self._inspection.problem:
             good = [published.commit, published.ref, published.fallback]

@@ -78,13 +78,12 @@ class Engine:
 
     # --- a run
 
-    def run(self, logins: Logins, fence: Fence, *, answers: bool = False, **instead: str) -> str:
+    def run(self, logins: Logins, fence: Fence, **instead: str) -> str:
         """
-        Sync once; return the commit that is checked out now.
+        Sync once; return the commit that is checked out now. If a failure repeats while the remote
+        answers, it may come from the repository here: one run starts over from an empty one.
 
         Args:
-            answers: Whether the remote answered just now: then a failure that repeats may come from
-                the repository here, and one run starts over from an empty one.
             instead: Flags of git-sync that override the settings.
 
         Raises:
@@ -95,7 +94,8 @@ class Engine:
             commit = self._run(logins, fence, instead)
         except SidecarError as error:
             before = _read(self._failed)
-            if before == error.reason and error.reason not in KEPT and answers:
+            is_ours = before == error.reason and error.reason not in KEPT and not instead
+            if is_ours and self._git.answers(logins.prepare(fence), fence):
                 self.throw_away()
                 self._note(f"{STARTED_OVER}{error.reason}")
                 return self._run(logins, fence, instead)
@@ -210,18 +210,12 @@ class Engine:
     def clear(self) -> None:
         """
         Empty all checkouts, when they are published or refused. Their folders stay: git-sync
-        removes them in its next run, and only then collects garbage. git finds the files of their
-        submodules in the snapshot from then on.
+        removes them in its next run, and only then collects garbage.
         """
         if os.path.islink(self.root) or not os.path.isdir(self.root):
             _remove(self.root)
             return
         folder = os.path.join(self.root, WORKTREES)
-        git = os.path.join(self.root, GIT)
-        for name in glob.glob("worktrees/*/modules/**/config", root_dir=git, recursive=True):
-            before = _read(os.path.join(git, name))
-            if (text := before.replace(f"/{WORKTREES}/", f"/../{STORE}/")) != before:
-                write_file(os.path.join(git, name), text.encode(), 0o644, fsync=False)
         paths = [os.path.join(self.root, name) for name in (CANDIDATE, "tmp-link")]
         if os.path.isdir(folder):
             paths += [os.path.join(folder, name) for name in os.listdir(folder)]
@@ -312,14 +306,20 @@ class Engine:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
 
-    def keep(self, commit: str) -> None:
+    def keep(self, commit: str, name: str) -> None:
         """
-        Keep the objects of the published commit. git-sync forgets them once it has fetched newer
-        commits, although the gate may refuse these; a repair would then need the remote.
+        Keep the objects of the commit that will be published. git-sync forgets them once it has
+        fetched newer commits, although the gate may refuse these; a repair would then need the
+        remote. git finds the files of its submodules in the snapshot of this name from now on.
         """
+        git = os.path.join(self.root, GIT)
         with suppress(OSError):
-            path = os.path.join(self.root, GIT, PUBLISHED)
-            write_file(path, f"{commit}\n".encode(), 0o644, fsync=False)
+            write_file(os.path.join(git, PUBLISHED), f"{commit}\n".encode(), 0o644, fsync=False)
+            configs = f"worktrees/{commit}/modules/**/config"
+            for path in glob.glob(configs, root_dir=git, recursive=True):
+                text = _read(os.path.join(git, path))
+                text = text.replace(f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/")
+                write_file(os.path.join(git, path), text.encode(), 0o644, fsync=False)
 
     def restore(self, commit: str, logins: Logins, fence: Fence) -> str:
         """

@@ -11,6 +11,7 @@ from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import OURS, Options
 from git_sync_wrapper.reasons import explain, failure
 from sidecar_runtime import child, proxies
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
 ANSWER_SECONDS = 30.0
@@ -107,6 +108,19 @@ class Git:
             if commit := found.get(place.format(options.ref)):
                 return commit
         raise failure("ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}")
+
+    def answers(self, access: Access, fence: Fence) -> bool:
+        """
+        Whether the remote answers; one that does not have the ref does.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            self.poll(access, fence)
+        except SidecarError as error:
+            return error.reason == "ref_not_found"
+        return True
 
     def _run(
         self,

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from git_sync_wrapper.logins import send_request
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
-from git_sync_wrapper.snapshot import STORE
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -168,18 +167,16 @@ class Hooks:
             CycleAbandoned: The fence was revoked.
         """
         self._touch()
-        folder = self._folder(commit)
+        folder = os.path.realpath(self._options.link)
         return "; ".join(filter(None, [self._run(h, commit, folder, fence) for h in self._after]))
 
     def _work(self, hook: Hook, commit: str) -> None:
         with self._locks[hook.name], suppress(CycleAbandoned):
             while commit == self._newest:
-                if not self._run(hook, commit, self._folder(commit), self._fence):
+                folder = os.path.realpath(self._options.link)
+                if not self._run(hook, commit, folder, self._fence):
                     return
                 self._fence.wait(hook.backoff_seconds)
-
-    def _folder(self, commit: str) -> str:
-        return os.path.join(self._options.root, STORE, commit)
 
     def _run(self, hook: Hook, commit: str, folder: str, fence: Fence) -> str:
         problem = ""

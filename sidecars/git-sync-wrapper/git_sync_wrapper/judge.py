@@ -1,7 +1,7 @@
 """
-The gate between a snapshot and the link: its verdict on the newest commit, and what an empty volume
-gets instead of a refused one: the newest commit before it that the gate accepts, along first
-parents.
+The gate between a checkout and its snapshot: its verdict on the newest commit, and what an empty
+volume gets instead of a refused one: the newest commit before it that the gate accepts, along first
+parents. The gate's command may write to the checkout, which shares no file with a snapshot.
 
 git-sync fetches each candidate by its hash, like a pinned commit. If the server does not allow
 that, git-sync fetches all of them once, with the history of the ref.
@@ -9,12 +9,17 @@ that, git-sync fetches all of them once, with the history of the ref.
 
 from __future__ import annotations
 
-from git_sync_wrapper.publish import Build, Volume
+import os
+import stat
+
+from git_sync_wrapper import snapshot
+from git_sync_wrapper.publish import Volume
 from git_sync_wrapper.sidecar import Parts
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Finding, RevisionRefused, Undecided
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import explained
 
 COMMITS_BACK = 20
 # How long to wait before the gate judges again while nothing is published yet.
@@ -37,6 +42,8 @@ class Judge:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._judged: list[str] = []
+        self._parents: dict[str, str] = {}
+        """Of refused commits, which git-sync has removed meanwhile."""
         self.refusal: RevisionRefused | None = None
         self.why_nothing = ""
         self.undecided: Undecided | None = None
@@ -60,9 +67,9 @@ class Judge:
 
     def judge(
         self, commit: str, volume: Volume, fence: Fence, *, is_urgent: bool
-    ) -> tuple[Build, RevisionRefused | None]:
+    ) -> RevisionRefused | None:
         """
-        Make a snapshot of the newest commit, which is checked out, and let the gate judge it.
+        Let the gate judge the newest commit, which is checked out; None if it is accepted.
 
         Args:
             is_urgent: Whether nothing is published, or a one-shot must end: then repeatedly missing
@@ -78,79 +85,81 @@ class Judge:
 
     def _judge(
         self, commit: str, volume: Volume, fence: Fence, *, is_urgent: bool = True
-    ) -> tuple[Build, RevisionRefused | None]:
-        build = volume.build(commit, self._parts.engine.worktree, fence)
-        gate = self._parts.gate
+    ) -> RevisionRefused | None:
+        gate, folder = self._parts.gate, self._parts.engine.worktree
         if gate is None:
-            return build, None
+            return None
         self._judged.append(commit)
         refusal: RevisionRefused | None = None
-        paths = sorted({*build.changed, *build.links})
-        try:
-            while True:
-                try:
-                    refusal = gate.judge(commit, build.path, paths, fence)
+        with explained(f"cannot read {folder}"), volume.compared(folder) as (checkout, shown):
+            rows = snapshot.rows_of(checkout).items()
+            links = {path for path, row in rows if stat.S_ISLNK(row.mode)}  # to changed files
+            paths = sorted({*snapshot.changes(checkout, shown), *links})
+        while True:
+            try:
+                refusal = gate.judge(commit, folder, paths, fence)
+                break
+            except Undecided as error:
+                with fence:
+                    fence.blame = error
+                if not is_urgent:
+                    raise
+                if refusal := gate.silence(commit, error):
+                    self.undecided = error
                     break
-                except Undecided as error:
-                    with fence:
-                        fence.blame = error
-                    if not is_urgent:
-                        raise
-                    if refusal := gate.silence(commit, error):
-                        self.undecided = error
-                        break
-                # Within this cycle: like git-sync, the process may exit at its first failure.
-                fence.wait(ONCE_MORE_SECONDS)
-        except BaseException:
-            volume.drop(build)
-            raise
+            # Within this cycle: like git-sync, the process may exit at its first failure.
+            fence.wait(ONCE_MORE_SECONDS)
         with fence:
             fence.blame = None
-        return build, refusal and _with_pointers(refusal, build)
+        return refusal and _with_pointers(refusal, folder)
 
-    def fall_back(self, refusal: RevisionRefused, volume: Volume, fence: Fence) -> Build | None:
+    def fall_back(self, refusal: RevisionRefused, volume: Volume, fence: Fence) -> str:
         """
-        Return the newest earlier commit that the gate accepts; None if there is none.
+        Check out the newest earlier commit that the gate accepts, and return it; empty if there is
+        none.
 
         Raises:
             Undecided: There is none, and some commit got no verdict.
             SidecarError: A candidate cannot be fetched now; the caller should try again.
             CycleAbandoned: The fence was revoked.
         """
-        found = self._search(refusal.revision, volume, fence)
-        if isinstance(found, Build):
-            log.warning("gate_fallback", name=found.commit, refused=refusal.revision)
+        found, why_none = self._search(refusal.revision, volume, fence)
+        if found:
+            log.warning("gate_fallback", name=found, refused=refusal.revision)
             return found
-        self.note(refusal, found)
+        self.note(refusal, why_none)
         if self.undecided is not None:
             raise self.undecided
-        return None
+        return ""
 
-    def _search(self, refused: str, volume: Volume, fence: Fence) -> Build | str:
+    def _search(self, refused: str, volume: Volume, fence: Fence) -> tuple[str, str]:
         """
-        Return the fallback, or why there is none, after the refused commit's hash.
+        Return the fallback, and why there is none, to be read after the refused commit's hash.
         """
-        engine = self._parts.engine
+        engine, gate = self._parts.engine, self._parts.gate
         if engine.is_pinned:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
-            return ", which GITSYNC_REF pins"
+            return "", ", which GITSYNC_REF pins"
         commit, is_deep = refused, False
         for _ in range(COMMITS_BACK):
-            commit = engine.parent(commit, fence)
+            if commit not in self._parents:
+                self._parents[commit] = engine.parent(commit, fence)
+            commit = self._parents[commit]
             if not commit:
-                return " and all commits before it"
+                return "", " and all commits before it"
+            if gate is not None and gate.recall(commit) and commit in self._parents:
+                self._judged.append(commit)
+                continue
             try:
                 is_deep = check_out(self._parts, commit, fence, is_deep=is_deep)
             except SidecarError as error:
                 if error.reason not in ("ref_not_found", "submodule_missing"):
                     raise
                 log.warning("fallback_unusable", revision=commit, reason=error.reason)
-                return f", and {commit} cannot be checked out: {error.message}"
-            build, refusal = self._judge(commit, volume, fence)
-            if refusal is None:
-                return build
-            volume.drop(build)
-        return f" and the {COMMITS_BACK} commits before it"
+                return "", f", and {commit} cannot be checked out: {error.message}"
+            if self._judge(commit, volume, fence) is None:
+                return commit, ""
+        return "", f" and the {COMMITS_BACK} commits before it"
 
 
 def check_out(parts: Parts, commit: str, fence: Fence, *, is_deep: bool = False) -> bool:
@@ -178,11 +187,11 @@ def check_out(parts: Parts, commit: str, fence: Fence, *, is_deep: bool = False)
     return True
 
 
-def _with_pointers(refusal: RevisionRefused, build: Build) -> RevisionRefused:
+def _with_pointers(refusal: RevisionRefused, folder: str) -> RevisionRefused:
     """
     Return a refusal that names LFS pointers as what they are.
     """
-    named = refusal.paths.intersection(build.pointers)
+    named = {path for path in refusal.paths if snapshot.is_pointer(os.path.join(folder, path))}
     findings = [
         Finding(found.path, None, LFS) if found.path in named else found
         for found in refusal.findings

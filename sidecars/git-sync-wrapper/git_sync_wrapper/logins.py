@@ -29,7 +29,6 @@ from sidecar_runtime import proxies
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import read_file, write_file
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ _HELPER = (
     'printf "username=%s\\npassword=%s\\n" "$GSW_USERNAME_{0}" "$GSW_PASSWORD_{0}"; }; f'
 )
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
-
-log = get_logger("secrets")
 
 
 class Sent(NamedTuple):
@@ -120,7 +117,6 @@ class Logins:
             raise SettingsError(problems)
         self._settings = settings
         self._options = options
-        self._found: set[tuple[str, str]] = set()
         self._chain: Chain | None = None
         self._said: tuple[str, str] | None = None
         with _explained("cannot create a private folder"):
@@ -295,16 +291,9 @@ class Logins:
         text = raw.replace(b"\r\n", b"\n").strip() + b"\n"
         if b"PRIVATE KEY-----" in _decoded(b"".join(text.split())):
             raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
-        self._tell(setting, "CR LF line ends were replaced", b"\r\n" in raw)
-        self._tell(setting, "the missing final newline was added", not raw.endswith(b"\n"))
         copy = os.path.join(self.folder, name)
         write_file(copy, text, 0o600, fsync=False)
         return copy
-
-    def _tell(self, setting: str, finding: str, is_so: bool) -> None:
-        if is_so and (setting, finding) not in self._found:
-            self._found.add((setting, finding))
-            log.warning("secret_repaired", setting=setting, finding=finding)
 
     def _user_entry(self) -> dict[str, str]:
         """

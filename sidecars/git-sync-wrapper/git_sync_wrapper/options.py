@@ -37,6 +37,7 @@ _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 _NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
 _TEXT = r'"((?:\\.|[^"\\])*)"'
 _CONFIG = re.compile(rf'(?:{_TEXT}|([^":][^:]*)):(?:{_TEXT}|((?:\\.|[^,\\])+))(?:,|$)')
+_TRANSPORT = re.compile(r"(http|credential|url|remote|protocol)\.", re.IGNORECASE)
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
 
 
@@ -233,9 +234,11 @@ class Options:
 
     def made_by(self) -> str:
         """
-        Return a digest of the settings that affect the files and the history of a commit.
+        Return a digest of the settings that affect the files and the history of a commit. git's
+        configurations of the transport do not, and may hold secrets.
         """
-        facts = [self.repo, self.depth, self.filter, self.submodules, self.group_write]
+        configs = [pair for pair in self.configs if not _TRANSPORT.match(pair[0])]
+        facts = [self.repo, self.depth, self.filter, self.submodules, self.group_write, configs]
         digest = hashlib.sha256(json.dumps(facts).encode())
         if self.sparse_checkout_file:
             with suppress(OSError), open(self.sparse_checkout_file, "rb") as file:
@@ -282,9 +285,16 @@ TAKEN |= {variable for _, variable, _, _ in OLD}
 
 def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the environment that git-sync gets.
+    Return the environment that git-sync gets, of two names for one setting only the new one.
     """
-    return {k: v for k, v in environ.items() if k not in TAKEN and not k.startswith(OURS)}
+    new = {name: name.replace("GIT_SYNC_", "GITSYNC_", 1) for name in environ}
+    new |= {v: variables(name)[0] for name in FLAGS for v in variables(name)}
+    return {
+        name: value
+        for name, value in environ.items()
+        if not (name in TAKEN or name.startswith(OURS))
+        and (new[name] == name or not environ.get(new[name]))
+    }
 
 
 def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:

@@ -7,10 +7,10 @@ The link is swapped in :meth:`Volume.show`.
 from __future__ import annotations
 
 import os
-import stat
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, count
 from typing import Any, NamedTuple, TypeVar
 
 from git_sync_wrapper import engine, snapshot
@@ -33,7 +33,7 @@ from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
     FOLDER_MODE,
     Snapshots,
-    aside_name,
+    opened,
     remove_tree,
 )
 
@@ -53,20 +53,17 @@ log = get_logger("volume")
 
 class Build(NamedTuple):
     """
-    A snapshot of a commit that is not shown yet, in a folder that a crash leaves to the next start.
+    A snapshot of a commit that is not shown yet.
 
     Args:
-        path: The folder, for those who judge it.
+        name: The commit's hash, or with a number if that name is taken: names of snapshots are not
+            used again while somebody may read them.
         changed: Its files that are not those of the published commit.
-        links: All its symlinks, which may lead to changed files; empty if there are none.
         pointers: Its files that are pointers of Git LFS.
     """
 
-    commit: str
     name: str
-    path: str
     changed: list[str]
-    links: list[str]
     pointers: list[str]
 
 
@@ -119,13 +116,13 @@ class Volume:
         """
         Return the published commit, from disk.
         """
-        commit = self.snapshots.current()
-        return snapshot.read_record(commit, self.store) if commit else Published()
+        name = self.snapshots.current()
+        return snapshot.read_record(name, self.store) if name else Published()
 
     def restore(self, fence: Fence, *, is_first: bool) -> Published:
         """
-        Return the published commit; if the link is gone, show the recorded one again. The caller
-        holds the lock.
+        Return the published commit, after showing the recorded one if the link is gone, or if a
+        crash came between the record and the link. The caller holds the lock.
 
         Args:
             is_first: Whether a crash may have left something in the store.
@@ -137,14 +134,15 @@ class Volume:
                 with suppress(OSError):  # on a full volume, what is published comes first
                     write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
         published = self.published()
-        last = "" if published.commit else str(read_facts(RECORD, self.store).get("revision", ""))
-        if last and self.snapshots.has(last):
+        last = str(read_facts(RECORD, self.store).get("snapshot", ""))
+        is_other = last != published.name and (is_first or not published.name)
+        if is_other and self.snapshots.has(last):
             self._swap(last, fence)
-            log.warning("link_restored", revision=last)
+            log.warning("link_restored", revision=snapshot.commit_of(last))
             published = self.published()
         return published
 
-    def damage(self, commit: str, *, is_fresh: bool = False) -> list[str] | None:
+    def damage(self, name: str, *, is_fresh: bool = False) -> list[str] | None:
         """
         Return the damaged or missing files of a snapshot; None if it has no list of them.
 
@@ -153,108 +151,96 @@ class Volume:
         """
         if is_fresh:
             self._rows = "", None
-        rows = self._listed(commit)
+        rows = self._listed(name)
         if not rows:
             return None
         try:
-            folder = os.open(commit, FOLDER_FLAGS, dir_fd=self.store)
+            with opened(name, self.store) as folder:
+                return snapshot.damaged(rows, folder)
         except OSError:
             return sorted(path or "." for path in rows)
-        try:
-            return snapshot.damaged(rows, folder)
-        finally:
-            os.close(folder)
 
-    def _listed(self, commit: str) -> snapshot.Rows | None:
-        if self._rows[0] != commit:
-            self._rows = commit, snapshot.read_rows(commit + LIST, self.store)
+    def _listed(self, name: str) -> snapshot.Rows | None:
+        if self._rows[0] != name:
+            self._rows = name, snapshot.read_rows(name + LIST, self.store)
         return self._rows[1]
 
     # --- a new snapshot
 
-    def build(self, commit: str, checkout: str, fence: Fence) -> Build:
+    @contextmanager
+    def compared(self, checkout: str) -> Iterator[tuple[int, int | None]]:
         """
-        Make a snapshot of a checkout, which nobody sees yet.
+        Open a checkout, and the published snapshot, if there is one that can be opened.
         """
-        name = aside_name(commit)
-        shown = self.snapshots.current()
-        path = os.path.join(self.root, STORE, name)
-        with explained(f"cannot make a snapshot of {commit}"), ExitStack() as stack:
-            with fence:
-                os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
-            try:
-                new = _opened(name, self.store, stack)
-                before = _opened(shown, self.store, stack) if shown else None
-                changed = snapshot.build(_opened(checkout, None, stack), new, before, engine.ROOT)
+        shown: int | None = None
+        with opened(checkout) as folder, ExitStack() as stack:
+            with suppress(OSError):
+                shown = stack.enter_context(opened(self.snapshots.current(), self.store))
+            yield folder, shown
+
+    def build(
+        self,
+        commit: str,
+        checkout: str,
+        fence: Fence,
+        check: Callable[[Fence], None] = lambda _: None,
+    ) -> Build:
+        """
+        Return a snapshot that is equal to a checkout: one that is kept and undamaged, or a new one.
+        Nobody sees it yet, and a later call returns the same.
+
+        Args:
+            check: Raises if the checkout was not complete while it was linked.
+        """
+        builds: list[Build] = []
+        copies = [n for n in self.snapshots.revisions() if snapshot.commit_of(n) == commit]
+        with explained(f"cannot make a snapshot of {commit}"), self.compared(checkout) as both:
+            folder, shown = both
+            for name in copies:
+                rows = self._listed(name) or {}
+                with suppress(OSError), opened(name, self.store) as kept:
+                    if snapshot.is_copy(folder, kept, rows):
+                        pointers = snapshot.lfs_pointers(kept, rows)
+                        return Build(name, snapshot.changes(folder, shown), pointers)
+            names = chain([commit], (f"{commit}.{number}" for number in count(2)))
+            name = next(name for name in names if name not in copies)
+
+            def fill(new: int) -> None:
+                changed = snapshot.build(folder, new, shown, engine.ROOT)
+                check(fence)
                 rows = snapshot.rows_of(new)
                 if self._fsync:
                     snapshot.flush(new)
-                links = sorted(path for path, row in rows.items() if stat.S_ISLNK(row.mode))
-                pointers = snapshot.lfs_pointers(new, rows)
                 snapshot.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
-            except BaseException:
-                self._drop(name)
-                raise
-        return Build(commit, name, path, changed, links, pointers)
+                self._rows = name, rows
+                builds.append(Build(name, changed, snapshot.lfs_pointers(new, rows)))
 
-    def drop(self, build: Build) -> None:
-        """
-        Remove a snapshot that is not shown.
-        """
-        with explained(f"cannot clear {self.root}/{STORE}"):
-            self._drop(build.name)
-
-    def _drop(self, name: str) -> None:
-        for one in (name, name + LIST):
-            remove_tree(one, self.store)
+            self.snapshots.add(name, fill, fence)
+        return builds[0]
 
     def show(
         self, build: Build, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
     ) -> None:
         """
-        Publish a snapshot: rename it to its commit, write the record, and swap the link.
+        Publish a snapshot: write the record, and swap the link.
 
-        A failure half-way leaves the old link, possibly with the record of the new commit, whose
-        snapshot then counts as published; or the new link, if only the flush to disk failed: a
-        crash of the node may undo that swap.
+        A crash half-way leaves the old link with the new record; the next start swaps the link. A
+        failure leaves the same, or the new link, if only the flush to disk failed: a crash of the
+        node may undo that swap.
         """
-        commit = build.commit
-        with explained(f"cannot swap the link {self._options.link}"):
-            self._rows = "", None
-            with fence:
-                self._take_place(build.name, commit)
-                os.rename(
-                    build.name + LIST, commit + LIST, src_dir_fd=self.store, dst_dir_fd=self.store
-                )
-            self.note(commit, facts, fence, fallback=fallback)
-            # Last: after a kill in between, a new volume gets the link to the recorded commit.
-            self._swap(commit, fence)
-            self._drop(build.name)
-
-    def _take_place(self, name: str, commit: str) -> None:
-        """
-        Rename a snapshot to its commit; one that is there already is replaced in one step, or on a
-        file system that cannot do so (NFS), in two.
-        """
-        places = {"src_dir_fd": self.store, "dst_dir_fd": self.store}
-        if self.snapshots.has(commit):
-            if snapshot.exchange(name, commit, self.store):
-                return
-            os.rename(commit, f".{name}.old", **places)
-        else:
-            remove_tree(commit, self.store)
-        os.rename(name, commit, **places)
-        remove_tree(f".{name}.old", self.store)
+        self.note(build.name, facts, fence, fallback=fallback)
+        self._swap(build.name, fence)
 
     def note(
-        self, commit: str, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
+        self, name: str, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
     ) -> None:
         """
-        Record a commit as published, for the settings of now.
+        Record a snapshot as published, for the settings of now.
         """
         options = self._options
         record = {
-            "revision": commit,
+            "revision": snapshot.commit_of(name),
+            "snapshot": name,
             "published_at": round(time.time(), 3),
             "repo": options.hide(options.repo),
             "ref": options.ref,
@@ -275,19 +261,20 @@ class Volume:
                 record = {**record, "refused": commit}
                 snapshot.write_record(record, self.store, fsync=self._fsync)
 
-    def _swap(self, commit: str, fence: Fence) -> None:
+    def _swap(self, name: str, fence: Fence) -> None:
         with explained(f"cannot swap the link {self._options.link}"):
             _move_aside(self._options.link)
-            self.snapshots.show(commit, fence)
+            self.snapshots.show(name, fence)
 
     # --- older ones
 
-    def prune(self, commit: str, fence: Fence) -> None:
+    def prune(self, fence: Fence) -> None:
         """
-        Remove commits that need not be kept any longer.
+        Remove commits that need not be kept any longer; none if the link shows nothing.
         """
         try:
-            self.snapshots.prune(commit, fence)
+            if shown := self.snapshots.current():
+                self.snapshots.prune(shown, fence)
             while (
                 self._retain_bytes is not None
                 and self.older_bytes() > self._retain_bytes
@@ -303,8 +290,8 @@ class Volume:
         Return the size of older commits, without files that the published commit shares.
         """
         sizes: dict[int, int] = {}
-        for commit in self.snapshots.revisions():
-            sizes |= snapshot.sizes_of(snapshot.read_rows(commit + LIST, self.store) or {})
+        for name in self.snapshots.revisions():
+            sizes |= snapshot.sizes_of(snapshot.read_rows(name + LIST, self.store) or {})
         shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
         return sum(size for inode, size in sizes.items() if inode not in shown)
 
@@ -335,8 +322,8 @@ class Volume:
 
     def _remove_lists(self) -> None:
         for name in os.listdir(self.store):
-            commit = name.removesuffix(LIST)
-            if commit != name and not commit.startswith(".") and not self.snapshots.has(commit):
+            folder = name.removesuffix(LIST)
+            if folder != name and not folder.startswith(".") and not self.snapshots.has(folder):
                 remove_tree(name, self.store)
 
 
@@ -359,7 +346,12 @@ class Inspection:
         self.problem = ""
 
     def look(
-        self, volume: Volume, commit: str, *, is_holder: bool = True, is_asked_for: bool = False
+        self,
+        volume: Volume,
+        shown: Published,
+        *,
+        is_holder: bool = True,
+        is_asked_for: bool = False,
     ) -> None:
         """
         Inspect the published commit, if that is due.
@@ -370,11 +362,12 @@ class Inspection:
             is_asked_for: Whether it is due in any case.
         """
         is_early = time.monotonic() < self._due_at and is_holder == self._was_holder
+        commit = shown.commit
         if not commit or (is_early and not is_asked_for and not self.problem):
             return
         seconds = min(INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds)
         self._due_at, self._was_holder = time.monotonic() + seconds, is_holder
-        damaged = volume.damage(commit, is_fresh=not is_holder)
+        damaged = volume.damage(shown.name, is_fresh=not is_holder)
         before, self.problem = self.problem, ""
         if damaged:
             files = counted(len(damaged), "file")
@@ -388,23 +381,23 @@ class Inspection:
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
         Replace the published commit's damaged snapshot by one from git-sync's repository here,
-        without the remote.
+        without the remote. A commit that a hook may have changed goes the way of a new one.
         """
         options, commit, engine = self._parts.options, published.commit, self._parts.engine
         is_other = published.shortfall(options) and not published.fallback
-        if not self.problem or is_other or published.problem(options):
+        if is_other or options.pre_publish_exechook_command or published.problem(options):
             return
         if not (checkout := engine.restore(commit, self._parts.logins, fence)):
             return
         try:
             build = volume.build(commit, checkout, fence)
-            volume.show(build, published.facts, fence, fallback=published.fallback)
+            engine.keep(commit, build.name)
+            facts = {**published.facts, "refused": published.refused}
+            volume.show(build, facts, fence, fallback=published.fallback)
             engine.clear()
         except (SidecarError, OSError) as error:  # the cycle goes on: a newer commit may be whole
             log.warning("restore_failed", revision=commit, error=str(error))
             return
-        if published.refused:
-            volume.refuse(published.refused, fence)
         paths = build.changed[: snapshot.NAMED_PATHS]
         log.warning("damage_repaired", revision=commit, files=len(build.changed), paths=paths)
         self.problem = ""
@@ -463,9 +456,3 @@ def _move_aside(link: str) -> None:
         said = f"{link} is not a link and cannot be moved aside: {error.strerror}"
         raise SidecarError("link_blocked", said, LINK_ADVICE) from error
     log.warning("folder_moved_aside", folder=link, to=aside)
-
-
-def _opened(name: str, above: int | None, stack: ExitStack) -> int:
-    fd = os.open(name, FOLDER_FLAGS, dir_fd=above)
-    stack.callback(os.close, fd)
-    return fd

@@ -24,7 +24,7 @@ from git_sync_wrapper.options import Options
 from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import FACTS_BYTES, read_facts, read_file, stat_in, write_file
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, link_file
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, link_file, opened
 
 STORE = ".snapshots"
 RECORD = "published.json"
@@ -166,6 +166,48 @@ def sizes_of(rows: Rows) -> dict[int, int]:
 # --- the files
 
 
+def commit_of(name: str) -> str:
+    """
+    Return the commit of a snapshot's name: a hash, or for another copy of it ``HASH.2``.
+    """
+    return name.partition(".")[0]
+
+
+Found: TypeAlias = tuple[str, int, "os.DirEntry[str]", bool]
+
+
+def compare(checkout: int, shown: int | None) -> Iterator[Found]:
+    """
+    Yield the path of each entry of a checkout, its open folder, the entry, and whether it is a file
+    that is equal to the one at the same path of what is shown.
+    """
+    for path, folder, entries in walk(checkout):
+        for entry in entries:
+            name, is_equal = path + entry.name, False
+            if shown is not None and entry.name != GIT and not entry.is_dir(follow_symlinks=False):
+                is_equal = _is_equal(entry.name, folder, name, shown)
+            yield name, folder, entry, is_equal
+
+
+def changes(checkout: int, shown: int | None) -> list[str]:
+    """
+    Return the files of a checkout that are not equal to the shown ones.
+    """
+    return sorted(
+        path
+        for path, _, entry, is_equal in compare(checkout, shown)
+        if not (is_equal or entry.name == GIT or entry.is_dir(follow_symlinks=False))
+    )
+
+
+def is_copy(checkout: int, kept: int, rows: Rows) -> bool:
+    """
+    Whether a kept snapshot is undamaged and equal to a checkout.
+    """
+    is_complete = not damaged(rows, kept) and rows.keys() == rows_of(checkout).keys()
+    return is_complete and not changes(checkout, kept)
+
+
 def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
     """
     Fill an open, empty folder with links: to the file that is shown if it is equal, so that it
@@ -182,20 +224,18 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
         OSError: Something cannot be read, or the disk is full.
     """
     changed = []
-    for path, folder, entries in walk(checkout):
-        for entry in entries:
-            name = path + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                os.mkdir(name, FOLDER_MODE, dir_fd=new)
-            elif entry.name == GIT:
-                pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
-                pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
-                write_file(name, pointer, 0o644, fsync=False, dir_fd=new)
-            elif shown is not None and _is_equal(entry.name, folder, name, shown):
-                link_file(name, shown, name, new)
-            else:
-                link_file(entry.name, folder, name, new)
-                changed.append(name)
+    for path, folder, entry, is_equal in compare(checkout, shown):
+        if entry.is_dir(follow_symlinks=False):
+            os.mkdir(path, FOLDER_MODE, dir_fd=new)
+        elif entry.name == GIT:
+            pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
+            pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
+            write_file(path, pointer, 0o644, fsync=False, dir_fd=new)
+        elif is_equal and shown is not None:
+            link_file(path, shown, path, new)
+        else:
+            link_file(entry.name, folder, path, new)
+            changed.append(path)
     return sorted(changed)
 
 
@@ -219,17 +259,10 @@ def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
 
 
 def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
-    mine = os.open(name, FILE_FLAGS, dir_fd=folder)
-    try:
-        theirs = os.open(path, FILE_FLAGS, dir_fd=shown)
-        try:
-            while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
-                if len(chunk) < CHUNK_BYTES:
-                    return True
-        finally:
-            os.close(theirs)
-    finally:
-        os.close(mine)
+    with opened(name, folder, FILE_FLAGS) as mine, opened(path, shown, FILE_FLAGS) as theirs:
+        while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
+            if len(chunk) < CHUNK_BYTES:
+                return True
     return False
 
 
@@ -239,17 +272,17 @@ def lfs_pointers(top: int, rows: Rows) -> list[str]:
 
     Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
     """
-    found = []
-    for path, row in rows.items():
-        if stat.S_ISREG(row.mode) and 100 < row.size_bytes < 200:
-            with suppress(OSError):
-                fd = os.open(path, FILE_FLAGS, dir_fd=top)
-                try:
-                    if os.read(fd, len(LFS)) == LFS:
-                        found.append(path)
-                finally:
-                    os.close(fd)
-    return sorted(found)
+    small = [path for path, row in rows.items() if 100 < row.size_bytes < 200]
+    return sorted(path for path in small if is_pointer(path, top))
+
+
+def is_pointer(path: str, top: int | None = None) -> bool:
+    """
+    Whether a file, relative to an open folder, is a pointer of Git LFS.
+    """
+    with suppress(OSError), opened(path, top, FILE_FLAGS) as file:
+        return os.read(file, len(LFS)) == LFS
+    return False
 
 
 def flush(top: int) -> None:
@@ -264,14 +297,6 @@ def flush(top: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def exchange(one: str, other: str, folder: int) -> bool:
-    """
-    Exchange two folders in one step, by renameat2(2); return False if the file system cannot.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.renameat2(folder, os.fsencode(one), folder, os.fsencode(other), 2) == 0)
-
-
 # --- the record
 
 
@@ -281,6 +306,7 @@ class Published(NamedTuple):
 
     Args:
         commit: Its hash; empty if nothing is published.
+        name: The snapshot that the link shows.
         made_by: A digest of the settings that affect its files; empty if not recorded.
         published_at: Unix time.
         fallback: The refused commit that this one replaces; empty if this is no fallback.
@@ -291,6 +317,7 @@ class Published(NamedTuple):
     """
 
     commit: str = ""
+    name: str = ""
     made_by: str = ""
     published_at: float | None = None
     fallback: str = ""
@@ -343,34 +370,30 @@ def look(options: Options) -> Published:
     """
     Return the published commit, without creating, locking or keeping anything open.
     """
-    store, commit = os.path.split(os.path.realpath(options.link))
+    store, name = os.path.split(os.path.realpath(options.link))
     if store == os.path.join(options.root, STORE):
-        with suppress(OSError):
-            folder = os.open(store, FOLDER_FLAGS)
-            try:
-                return read_record(commit, folder)
-            finally:
-                os.close(folder)
+        with suppress(OSError), opened(store) as folder:
+            return read_record(name, folder)
     return Published()
 
 
-def read_record(commit: str, store: int) -> Published:
+def read_record(name: str, store: int) -> Published:
     """
-    Return a snapshot with its record in the open store. The record is untrusted: whoever can write
-    to the volume can write it.
+    Return the snapshot that the link shows, with its record in the open store. The record is
+    untrusted: whoever can write to the volume can write it.
     """
-    found = stat_in(commit, store)
+    found, commit = stat_in(name, store), commit_of(name)
     if found is None:  # the link leads to a commit that was removed
         return Published()
     record = read_facts(RECORD, store)
-    if record.get("revision") != commit:  # killed between the record and the link
-        return Published(commit, published_at=found.st_mtime)
+    if record.get("snapshot") != name:  # killed between the record and the link
+        return Published(commit, name, published_at=found.st_mtime)
     names = ("made_by", "fallback", "repo", "ref", "refused")
-    said = {name: str(record.get(name, "")) for name in names}
+    said = {key: str(record.get(key, "")) for key in names}
     at = record.get("published_at")
     is_time = isinstance(at, int | float) and math.isfinite(at)
-    facts = {name: record[name] for name in FACTS if name in record}
-    return Published(commit, published_at=at if is_time else None, facts=facts, **said)
+    facts = {key: record[key] for key in FACTS if key in record}
+    return Published(commit, name, published_at=at if is_time else None, facts=facts, **said)
 
 
 def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -59,3 +60,25 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite, 
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
     check(here, code=0, **settings)
+
+
+def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSite) -> None:
+    """Also after a restart and beside a lock holder, without git and remote."""
+    here.repository.commit({"old.py": "1", "a.py": "1"}, whole=True)
+    wrapper = here.publish()
+    commit = here.repository.commit(
+        {"a.py": "2", "new.py": "1", "old.py": None}, author="김민지", message="보고서 추가"
+    )
+    told = {"author": "김민지", "subject": "보고서 추가", "changed": ["a.py", "new.py"]}
+    said = wrapper.wait_for_event("commit_published", revision=commit)
+    assert {"files_changed": 2, **told}.items() <= said.items()
+    found = json.loads((here.store / "published.json").read_bytes())
+    assert told.items() <= found.items()
+    assert found["committed_at"].startswith("2023-11-14T22:13:")
+    here.server.stop()
+    wrapper.kill()
+    for process in (wrapper.start(), here.wrapper()):
+        process.wait_until_ready()
+        details = process.status()["details"]
+        assert "a.py, new.py" == details["last_change"]
+        assert "김민지" == details["commit"]["author"]

@@ -99,7 +99,10 @@ def test_a_start_repairs_damage_and_leaves_intact_files_alone(
 
     here.wrapper().wait_until_ready()
 
-    assert (before, time) == (contents(tree), (tree / "a.py").stat().st_mtime_ns)
+    assert (before, time) == (
+        contents(here.link.resolve()),
+        (here.link / "a.py").stat().st_mtime_ns,
+    )
 
 
 def forget_published(here: GitSite) -> None:
@@ -131,8 +134,8 @@ def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> N
 
     wrapper.sync()
 
-    assert before == contents(tree), wrapper.log()
-    assert pointer == (tree / ".git").read_text()
+    assert before == contents(here.link.resolve()), wrapper.log()
+    assert pointer == (here.link / ".git").read_text()
     assert 200 == wrapper.get("/readyz").status
 
 

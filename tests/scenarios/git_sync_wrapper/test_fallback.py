@@ -102,6 +102,21 @@ def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here.wait_until_shown(good(here, 2), wrapper)
 
 
+def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(here: GitSite) -> None:
+    here.repository.commit({"dag.py": "def (\n"}, whole=True, onto="")
+    for number in range(3):
+        bad(here, number)
+    wrapper = here.wrapper(**GATE)
+    wrapper.wait_for_event("cycle_finished", result="refused")
+    before = len(wrapper.find_events("git_sync_said", message="starting up"))
+    newest = bad(here, 4)
+
+    wrapper.wait_for_event("revision_refused", revision=newest)
+    wait_until(lambda: newest in str(wrapper.status()["problem"]), "all are refused")
+
+    assert before + 1 == len(wrapper.find_events("git_sync_said", message="starting up")) > 2
+
+
 def test_fetches_the_history_if_the_server_refuses_commits_by_hash(here: GitSite) -> None:
     accepted = good(here)
     for number in range(3):

@@ -108,6 +108,7 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(here
 
         wrapper.sync()
 
+        tree = here.link.resolve()
         assert ("a = 1\n", "a.py") == ((tree / "a.py").read_text(), os.readlink(tree / "link.py"))
         wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
         wrapper.terminate()

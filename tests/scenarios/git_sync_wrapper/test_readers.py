@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,6 @@ import pytest
 from tests.conftest import Counts
 from tests.scenarios.git_sync_wrapper.git_sync.situations import (
     corrupt,
-    head_lock,
-    shallow_lock,
-    tmp_link,
 )
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
@@ -90,12 +86,6 @@ class Trouble:
         self.wrapper.kill()
         self.wrapper.start()
 
-    def stale_locks(self) -> None:
-        for leave in (head_lock, shallow_lock, tmp_link):
-            with suppress(OSError):
-                leave(self.private)
-        self.commit()
-
     def wiped_root(self) -> None:
         """Delete or damage everything that git-sync has."""
         if self.chance.random() < 0.5:
@@ -145,7 +135,6 @@ def test_readers_always_see_a_whole_tree_during_random_failures(
         trouble.branch_deletion,
         trouble.kill_of_git_sync,
         trouble.kill_of_the_wrapper,
-        trouble.stale_locks,
         trouble.wiped_root,
         trouble.unreachable_remote,
         trouble.hanging_remote,

@@ -1,13 +1,14 @@
 """Servers and refs as they are: the wrapper follows what git follows, and keeps what it has."""
 
+import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
+from tests.support.http.fake_proxy import FakeProxy
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, Exchange, Fault
 
@@ -80,34 +81,43 @@ def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
     here.wait_until_shown(commit, wrapper)
 
 
-def force_push(here: GitSite) -> str:
-    return here.commit_revision(2, onto="")
-
-
-def go_back(here: GitSite) -> str:
-    first = here.repository.head()
-    here.commit_revision(2)
-    here.repository.set_branch("main", first)
-    return first
-
-
-@pytest.mark.parametrize("move", [force_push, go_back])
-def test_follows_a_branch_that_was_rewritten(here: GitSite, move: Callable[[GitSite], str]) -> None:
-    wrapper = here.publish()
-
-    here.wait_until_shown(move(here), wrapper)
-
-    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-
-
-def test_a_deleted_branch_keeps_its_commit_until_it_is_there_again(here: GitSite) -> None:
-    wrapper = here.publish()
+@pytest.mark.parametrize("name", ["dns", "proxy"])
+def test_recovers_from_an_outage_of_dns_or_the_proxy(here: GitSite, name: str) -> None:
+    hosts, entry = here.folder / "hosts", "127.0.0.1 git.invalid\n"
+    hosts.write_text(entry)
+    wrapper = here.describe(GITSYNC_REPO=here.server.url().replace("127.0.0.1", "git.invalid"))
+    if name == "proxy":
+        wrapper.environment["http_proxy"] = here.server.endpoint
+    elif os.getuid() == 0:
+        mount = f'mount --bind {hosts} /etc/hosts && exec "$0" "$@"'
+        wrapper.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mount)
+    else:
+        pytest.skip("mounting another /etc/hosts needs root")
+    wrapper.start()
+    here.wait_until_shown(here.repository.head(), wrapper)
     before = here.shown()
-    here.repository.delete_branch("main")
-    assert "ref_not_found" == wrapper.wait_for_event("cycle_failed")["reason"]
-    assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+    hosts.write_text("") if name == "dns" else here.server.stop()
+    commit = here.commit_revision(2)
 
-    here.wait_until_shown(here.commit_revision(2), wrapper)
+    failed = wrapper.wait_for_event("cycle_failed", 60)
+
+    assert failed["reason"] == ("name_unresolved" if name == "dns" else "remote_unreachable")
+    assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+    hosts.write_text(entry) if name == "dns" else here.server.start()
+    here.wait_until_shown(commit, wrapper, 90)
+
+
+@pytest.mark.parametrize("excepted", ["*.localhost", "other .localhost", "10.0.0.0/8,*"])
+def test_git_reads_exceptions_as_the_wrapper_does(here: GitSite, excepted: str) -> None:
+    """curl knows no `*.localhost`, and no `*` among other entries."""
+    repository = here.server.url().replace("127.0.0.1", "localhost")
+    with FakeProxy(here.server.port) as proxy:
+        through = {"http_proxy": proxy.endpoint, "NO_PROXY": excepted}
+        wrapper = here.wrapper(GITSYNC_REPO=repository, **through)
+        wrapper.wait_for_event("cycle_finished")
+
+    assert [] == proxy.asked
+    assert [] == wrapper.find_events("setting_unused")
 
 
 @pytest.mark.parametrize("message", ["", "annotated"])

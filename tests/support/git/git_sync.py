@@ -148,10 +148,12 @@ class GitSite:
 
     def shown(self) -> str:
         """
-        Return the hash of the commit that consumers see, from the folder's name; empty if none.
+        Return the hash of the commit that consumers see, from the folder's name, which may end with
+        a number; empty if none.
         """
         with suppress(OSError):
-            return Path(os.readlink(self.link)).name if self.link.is_dir() else ""
+            name = Path(os.readlink(self.link)).name if self.link.is_dir() else ""
+            return name.partition(".")[0]
         return ""
 
     def files(self) -> dict[str, bytes]:

@@ -25,11 +25,6 @@ def tmp_link(root: Path) -> None:
     os.symlink("nowhere", root / "tmp-link")
 
 
-def head_lock(root: Path) -> None:
-    """Create the lock that a killed `git reset` leaves."""
-    (root / ".git/HEAD.lock").touch()
-
-
 def shallow_lock(root: Path) -> None:
     """Create the lock that a killed `git fetch` leaves."""
     (root / ".git/shallow.lock").touch()

@@ -200,18 +200,6 @@ def test_sigterm_during_a_fetch_leaves_no_git_process(here: GitSite) -> None:
     wait_until(lambda: not here.gits_alive(), "no process is left", 60)
 
 
-def test_recovers_from_sigkill_during_a_fetch(here: GitSite) -> None:
-    here.repository.commit({"big.bin": os.urandom(300_000)})
-    here.server.inject(hang(after=200_000), is_pack, times=1)
-    wrapper = here.wrapper()
-    wait_until((private_root(here) / ".git/shallow.lock").exists, "it is in the midst")
-    wrapper.kill()
-    here.server.release()
-    wrapper.start()
-
-    here.wait_until_shown(here.repository.head(), wrapper)
-
-
 def test_publishes_a_hash_as_ref_and_still_reacts_to_sighup(here: GitSite) -> None:
     commit = here.repository.head()
     here.commit_revision(2)

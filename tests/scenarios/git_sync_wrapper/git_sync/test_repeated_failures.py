@@ -55,6 +55,20 @@ def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
     assert 1 == len(wrapper.find_events("repository_removed"))
 
 
+def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> None:
+    first = here.repository.head()
+    here.publish(GITSYNC_REF=first).kill()
+    second = here.commit_revision(2)
+    here.server.stop()
+    wrapper = here.wrapper(GITSYNC_REF=second)
+    for _ in range(3):
+        wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
+
+    assert [] == wrapper.find_events("repository_removed")
+    here.server.start()
+    here.wait_until_shown(second, wrapper, 60)
+
+
 def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> None:
     wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", USAGE))
 

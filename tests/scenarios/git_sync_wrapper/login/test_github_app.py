@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.git.git_sync import GitSite
-from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 
 
@@ -70,13 +69,3 @@ def test_check_tries_a_sync_without_creating_the_root(here: GitSite, app: GitHub
     assert f"is {here.repository.head()}" in checked.log()
     assert app.token not in checked.log()
     assert not here.root.exists()
-
-
-def test_quotes_the_api_if_it_refuses_the_app(here: GitSite, app: GitHubApi) -> None:
-    app.inject(answer_with(Answer(401, {}, b'{"message": "A JSON web token is invalid"}')))
-    wrapper = here.wrapper(GITSYNC_MAX_FAILURES="-1", **settings(here, app))
-
-    failed = wrapper.wait_for_event("cycle_failed")
-
-    assert "status 401" in failed["error"]
-    assert "login_missing" != failed["reason"]

@@ -1,0 +1,151 @@
+"""A snapshot is never changed under its readers: its name and its files stay its own."""
+
+import fcntl
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.scenarios.git_sync_wrapper.test_damage import commit_files, contents, edit
+from tests.support.git.git_sync import GitSite
+from tests.support.scripts import script
+from tests.support.waiting import wait_until
+
+KEEP = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "10"}
+
+
+def record(here: GitSite) -> str:
+    return (here.store / "published.json").read_text()
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_commit_that_is_published_again_leaves_its_folder_to_a_task(
+    here: GitSite, *, is_damaged: bool
+) -> None:
+    wrapper = here.publish()
+    first, folder = here.repository.head(), here.link.resolve()
+    task = os.open(folder, os.O_RDONLY)
+    fcntl.flock(task, fcntl.LOCK_SH)
+    before = sorted(os.listdir(task))
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+    if is_damaged:
+        (folder / "odd1.py").write_text("damaged")
+    here.repository.set_branch("main", first)
+
+    here.wait_until_shown(first, wrapper)
+
+    assert is_damaged != here.link.samefile(folder)
+    assert before == sorted(os.listdir(task))
+    assert os.fstat(task).st_ino == folder.stat().st_ino
+    assert "damaged" not in (here.link / "odd1.py").read_text()
+    os.close(task)
+
+
+@pytest.mark.parametrize("kind", ["hook", "gate"])
+def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new_commit(
+    here: GitSite, kind: str
+) -> None:
+    program = script(here.folder / "edit", "echo '# edited' >> a.py")
+    hook = {"GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND": program}
+    gate = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": program}
+    commit_files(here)
+    wrapper = here.publish(**(hook if kind == "hook" else gate))
+    folder = here.link.resolve()
+    before = contents(folder)
+    here.wait_until_shown(commit_files(here, **{"new.py": "newer\n"}), wrapper)
+
+    wrapper.sync()
+
+    assert before == contents(folder)
+    assert "a = 1\n# edited\n" == (here.link / "a.py").read_text()
+    assert here.link.joinpath("pkg/deep/b.py").samefile(folder / "pkg/deep/b.py")
+    assert [] == wrapper.find_events("damage_found"), wrapper.log()
+
+
+def test_a_kill_during_a_repair_leaves_the_link_and_a_repair_for_the_next_start(
+    here: GitSite, counts: Counts
+) -> None:
+    chance = random.Random(4)
+    commit_files(here)
+    here.publish().kill()
+    before = contents(here.link.resolve())
+    here.server.stop()
+    for _ in range(counts.kills // 2):
+        edit(here.link.resolve())
+        wrapper = here.wrapper()
+        wrapper.wait_for_event("damage_found")
+        time.sleep(chance.uniform(0, 0.06))  # the moment of the kill is what is tested
+        wrapper.kill()
+        assert here.link.is_dir()
+    here.wrapper().wait_until_ready()
+
+    assert before == contents(here.link.resolve())
+    assert here.link.resolve().name in record(here)
+
+
+def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(here: GitSite) -> None:
+    wrapper = here.publish()
+    old = os.readlink(here.link)
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+    wait_until(lambda: here.shown() in record(here), "it is recorded")
+    wrapper.kill()
+    here.link.unlink()
+    here.link.symlink_to(old)
+    here.server.stop()
+
+    here.wrapper().wait_until_ready()
+
+    wait_until(lambda: here.repository.head() == here.shown(), "the link shows what is recorded")
+    assert f'"revision": "{here.shown()}"' in record(here)
+
+
+def test_older_commits_take_no_more_space_than_they_may(here: GitSite) -> None:
+    settings = {**KEEP, "GIT_SYNC_WRAPPER_RETAIN_BYTES": "1MiB"}
+    wrapper = here.publish(**settings)
+    for _ in range(4):
+        commit = here.repository.commit({"big.bin": os.urandom(600_000)})
+        wrapper.wait_for_event("cycle_finished", revision=commit)
+
+    kept = [path for path in here.store.iterdir() if (path / "big.bin").exists()]
+    assert 2 == len(kept)
+    assert wrapper.find_events("snapshot_dropped")
+
+
+def test_a_change_of_gits_configuration_makes_another_snapshot(here: GitSite) -> None:
+    commit_files(here)
+    here.publish(**KEEP).kill()
+    folder = here.link.resolve()
+
+    wrapper = here.wrapper(GITSYNC_GIT_CONFIG="core.autocrlf:true", **KEEP)
+
+    wait_until(lambda: here.link.resolve() != folder, f"another snapshot:\n{wrapper.log()}")
+    assert b"a = 1\r\n" == (here.link / "a.py").read_bytes()
+    assert "a = 1\n" == Path(folder / "a.py").read_text()
+    assert here.repository.head() == here.shown() == wrapper.wait_until_ready().json()["revision"]
+
+
+@pytest.mark.parametrize("kind", ["pin", "branch"])
+def test_becomes_ready_only_with_the_commit_of_a_new_ref(here: GitSite, kind: str) -> None:
+    """No answer reports the old commit as good, and readiness is not lost again."""
+    first = here.repository.head()
+    here.repository.git("branch", "release", first)
+    old = here.commit_revision(2)
+    here.publish().terminate()
+    wrapper = here.wrapper(GITSYNC_REF=first if kind == "pin" else "release")
+    wrapper.wait_for_event("http_listening")
+    answers: list[tuple[int, str, bool]] = []
+
+    def is_done() -> bool:
+        answer = wrapper.get("/readyz")
+        said = answer.json()
+        answers.append((answer.status, said["revision"], said["shortfall"] is None))
+        return (200, first, True) == answers[-1]
+
+    wait_until(is_done, "the new setting is applied", step_seconds=0.01)
+
+    assert (200, old, True) not in answers
+    statuses = [status for status, _, _ in answers]
+    assert statuses == sorted(statuses, reverse=True), answers
