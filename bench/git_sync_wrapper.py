@@ -33,9 +33,7 @@ PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
 POLL, TLS, SSH = "poll, http", "poll, https", "poll, ssh"
 COLD, CHANGE, ALONE = "cold one-shot", "one file", "one file, without polls"
 MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
-BECAUSE = {
-    COLD: "It is git-sync's and the start of Python, half of which is structlog's imports."
-}
+BECAUSE = {COLD: "It is git-sync's and the start of Python, half of which is structlog's imports."}
 IDLE_MIB = 44
 OFTEN = {"GITSYNC_PERIOD": "100ms"}
 ON_SIGNAL = {"GITSYNC_PERIOD": "1h", "GITSYNC_SYNC_ON_SIGNAL": "SIGUSR1"}
