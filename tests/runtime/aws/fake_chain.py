@@ -17,7 +17,6 @@ CONFIG = {
     "region": "eu-central-1",
     "endpoint_url": None,
     "ca_bundle": None,
-    "ca_fallback": "/ca.pem",
     "addressing_style": None,
     "use_fips": False,
     "use_dualstack": False,

@@ -48,7 +48,7 @@ class Report:
 
 
 class Body:
-    """The body of the last attempt, kept in pieces as receivers do."""
+    """The size and digest of the body of the last attempt."""
 
     def __init__(self) -> None:
         self.restart()
@@ -56,12 +56,10 @@ class Body:
     def restart(self) -> None:
         self.size_bytes = 0
         self.md5 = hashlib.md5()
-        self.pieces: list[bytes] = []
 
     def write(self, chunk: bytes) -> None:
         self.size_bytes += len(chunk)
         self.md5.update(chunk)
-        self.pieces.append(chunk)
 
 
 class Reader:

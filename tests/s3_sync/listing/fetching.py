@@ -6,8 +6,7 @@ from pathlib import Path
 
 from s3_sync.download import Work
 from s3_sync.folder.folder import Folder
-from s3_sync.listing import ListingSource
-from s3_sync.pages import Entry
+from s3_sync.listing import Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import load_settings

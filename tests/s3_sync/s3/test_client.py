@@ -8,19 +8,17 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
-from s3_sync.s3.pool import Patience
 from s3_sync.s3.refusals import ObjectMoved, Operation, SourceError
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.given import AT_ONCE, GIVEN, Given, config_of, play
+from tests.s3_sync.given import GIVEN, Given, config_of, play
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.aws.s3_refusals import Identity
 from tests.support.http.certificates import self_signed
 from tests.support.http.faults import reset, truncate, with_headers
 from tests.support.http.loopback import Request
 from tests.support.raising import raised
-from tests.support.waiting import wait_until
 
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
 NEW = Credentials("AKIDNEW", "new-secret", "new-token")
@@ -68,10 +66,8 @@ def scope_of(request: Request) -> list[str]:
     return request.headers["authorization"].split("Credential=")[1].split("/")[:3]
 
 
-def failure(
-    s3: FakeS3, scene: Any, chain: Given | None = None, patience: Patience = AT_ONCE
-) -> SidecarError:
-    return raised(SidecarError, play, s3, scene, chain, patience=patience)
+def failure(s3: FakeS3, scene: Any, chain: Given | None = None) -> SidecarError:
+    return raised(SidecarError, play, s3, scene, chain)
 
 
 # --- requests
@@ -170,24 +166,6 @@ def test_retries_transient_failures(s3: FakeS3, fault: Any) -> None:
     assert ATTEMPTS == len(body.attempts) == len(counts) == len(s3.requests)
 
 
-def test_does_not_retry_a_denial_or_a_timeout(s3: FakeS3) -> None:
-    s3.inject(error(403, "AccessDenied"))
-    assert "access_denied_get" == failure(s3, get).reason
-    s3.heal()
-    s3.inject(lambda exchange: exchange.hang())
-    try:
-        patience = AT_ONCE._replace(answer_seconds=0.05)
-        assert "request_timeout" == failure(s3, list_all, patience=patience).reason
-        wait_until(lambda: len(s3.requests) > 1, "the server reads the request")
-        assert 2 == len(s3.requests)
-    finally:
-        s3.release()
-
-
-def test_the_time_limit_grows_with_the_size_of_the_body(s3: FakeS3) -> None:
-    play(s3, get, patience=AT_ONCE._replace(answer_seconds=0.0, slowest_bytes_per_second=0.5))
-
-
 def test_an_exception_of_the_receiver_propagates_without_a_retry(s3: FakeS3) -> None:
     class Full(Body):
         def write(self, chunk: bytes) -> None:
@@ -216,26 +194,15 @@ def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3, code: st
     assert "new-token" == s3.requests[-1].headers["x-amz-security-token"]
 
 
-def test_reports_the_access_key_if_the_new_credentials_are_refused(s3: FakeS3) -> None:
+def test_a_refusal_of_the_new_credentials_too_hides_them(s3: FakeS3) -> None:
     chain = Given(config_of(s3), OLD, NEW)
     s3.inject(error(400, "ExpiredToken", "The provided token has expired."))
 
     found = failure(s3, list_all, chain)
 
     assert "credentials_expired" == found.reason
-    assert "the access key AKIDNEW" in found.message
     assert "new-secret" not in found.message and "new-token" not in found.message
-    assert (2, 0) == (len(s3.requests), chain.asked_who)
-
-
-def test_asks_sts_for_the_denied_identity_only_if_s3_does_not_report_it(s3: FakeS3) -> None:
-    chain = Given(config_of(s3))
-    s3.inject(error(403, "AccessDenied", "Access Denied"), times=1)
-    assert "123456789012:role/dags is not allowed to" in failure(s3, list_all, chain).message
-
-    s3.inject(error(403, "AccessDenied", "User: arn:aws:iam::1:role/x is not authorized"))
-    assert "arn:aws:iam::1:role/x is not allowed to" in failure(s3, list_all, chain).message
-    assert 1 == chain.asked_who
+    assert 2 == len(s3.requests)
 
 
 # --- from cycle to cycle
@@ -246,13 +213,12 @@ def test_keeps_using_the_region_that_s3_reports_for_the_bucket(s3: FakeS3, answe
     s3.region, s3.region_answer = "eu-central-1", answer  # type: ignore[assignment]
     chain = Given(config_of(s3, region="us-east-1"))
 
-    async def scene(client: S3Client) -> str:
+    async def scene(client: S3Client) -> None:
         await list_and_get(client)
         client.begin_cycle(Fence())
         await get(client)
-        return client.region
 
-    assert "eu-central-1" == play(s3, scene, chain)
+    play(s3, scene, chain)
     regions = [scope_of(request)[2] for request in s3.requests]
     assert ["us-east-1", *["eu-central-1"] * 3] == regions
 

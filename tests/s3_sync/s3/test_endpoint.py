@@ -17,9 +17,9 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.credentials import Credentials as BotocoreCredentials
 
-from s3_sync.s3.endpoint import Address, encode_query, locate, read_trust, sign
+from s3_sync.s3.endpoint import encode_query, locate, sign
+from s3_sync.s3.pool import Address
 from s3_sync.s3.refusals import SourceError
-from s3_sync.s3.wire import HttpOrigin
 from sidecar_runtime.aws.credentials import ANONYMOUS, AwsConfig, Credentials
 from tests.s3_sync.given import config
 from tests.support.raising import raised
@@ -83,8 +83,7 @@ class Botocore:
 
 def our_url(bucket: str, settings: AwsConfig) -> tuple[str, str]:
     address = locate(bucket, settings)
-    origin = address.origin
-    return f"{origin.scheme}://{origin.host_header}{address.path_of(KEY)}", address.region
+    return f"{address.scheme}://{address.host_header}{address.path_of(KEY)}", address.region
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +135,9 @@ def test_custom_endpoint_urls_equal_botocores(
     if style == "virtual" and is_address:  # it has no subdomains
         return
     theirs = Botocore(session, settings)
-    for bucket in ("a-bucket", *([] if style == "virtual" else ["my.dotted.bucket"])):
+    dotted = [] if style == "virtual" else ["my.dotted.bucket"]
+    points = [] if is_address or style == "path" else [POINT.format("aws", "eu-central-1", "/")]
+    for bucket in ("a-bucket", *dotted, *points):
         (expected, region), (ours, our_region) = theirs.get(bucket, KEY), our_url(bucket, settings)
 
         assert _plain(expected) == _plain(ours)
@@ -165,8 +166,8 @@ def test_the_region_that_s3_reports_overrides_the_configured_one(
     minio = locate("a-bucket", config(endpoint_url="http://minio:9000", region=configured), found)
 
     assert [region] * 2 == [address.region, minio.region]
-    assert address.origin.host == f"a-bucket.s3.{region}.amazonaws.com"
-    assert ("minio:9000", "/a-bucket/") == (minio.origin.host_header, minio.path_of(""))
+    assert address.host == f"a-bucket.s3.{region}.amazonaws.com"
+    assert ("minio:9000", "/a-bucket/") == (minio.host_header, minio.path_of(""))
 
 
 @pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",
@@ -206,28 +207,17 @@ def test_selects_the_proxy_by_scheme_and_host(
 
     found = locate("a-bucket", config(region="eu-central-1", endpoint_url=endpoint))
 
-    assert proxy == found.origin.proxy
+    assert proxy == found.proxy
 
 
 @pytest.mark.parametrize(
     ("origin", "header"),
-    [(HttpOrigin("https", "h.", 443), "h"), (HttpOrigin("http", "h", 80), "h"),
-     (HttpOrigin("https", "h", 80), "h:80"), (HttpOrigin("http", "h", 443), "h:443"),
-     (HttpOrigin("http", "::1", 9000), "[::1]:9000"), (HttpOrigin("http", "::1", 80), "[::1]")],
+    [(Address("https", "h.", 443), "h"), (Address("http", "h", 80), "h"),
+     (Address("https", "h", 80), "h:80"), (Address("http", "h", 443), "h:443"),
+     (Address("http", "::1", 9000), "[::1]:9000"), (Address("http", "::1", 80), "[::1]")],
 )  # fmt: skip
-def test_the_host_header_includes_only_a_nonstandard_port(origin: HttpOrigin, header: str) -> None:
+def test_the_host_header_includes_only_a_nonstandard_port(origin: Address, header: str) -> None:
     assert origin.host_header == header
-
-
-def test_an_unreadable_fallback_bundle_is_reported_with_its_path(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.setenv(name, "/nowhere")
-
-    failed = raised(SourceError, read_trust, config(ca_fallback="/cacert.pem"))
-
-    assert "the CA bundle /cacert.pem cannot be read: No such file" in failed.message
 
 
 # --- signatures
@@ -243,10 +233,10 @@ ODD_KEYS = (
 @pytest.mark.parametrize("token", ["", "session/token+=="], ids=["keys", "session"])
 @pytest.mark.parametrize(
     "origin",
-    [HttpOrigin("https", "b.s3.eu-central-1.amazonaws.com", 443), HttpOrigin("http", "::1", 9000)],
+    [Address("https", "b.s3.eu-central-1.amazonaws.com", 443), Address("http", "::1", 9000)],
 )
-def test_signs_odd_keys_and_queries_as_botocore_does(origin: HttpOrigin, token: str) -> None:
-    address = Address(origin, "/bucket", "eu-central-1")
+def test_signs_odd_keys_and_queries_as_botocore_does(origin: Address, token: str) -> None:
+    address = origin._replace(base_path="/bucket", region="eu-central-1")
     draw = random.Random(20)
     drawn = ["".join(draw.choices(ALPHABET, k=draw.randint(1, 60))) for _ in range(300)]
     for key in [*ODD_KEYS, *drawn]:
@@ -267,7 +257,7 @@ def test_signs_odd_keys_and_queries_as_botocore_does(origin: HttpOrigin, token: 
 
 
 def test_only_amz_headers_are_signed_with_the_date_of_the_request() -> None:
-    address = Address(HttpOrigin("https", "s3.example", 443), "", "eu-central-1")
+    address = Address("https", "s3.example", 443, region="eu-central-1")
     headers = {"if-match": '"etag"', "range": "bytes=0-9"}
     days = [datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)]
 
