@@ -22,7 +22,6 @@ from tests.s3_sync.s3.stand_in import (
     failure,
     get,
     get_twice,
-    https,
     ok,
     run,
     trusting,
@@ -118,34 +117,6 @@ def test_reports_a_name_that_cannot_be_resolved() -> None:
 
     assert ["name_unresolved"] * 2 == [unknown.reason, invalid.reason]
     assert "minio.example:9000 cannot be resolved: [Errno -2] Name or service" in unknown.message
-
-
-def test_tries_the_second_address_when_the_first_refuses() -> None:
-    """`localhost` often resolves to ::1 first."""
-    server = StandIn([[ok()]])
-
-    async def resolve() -> list[Any]:
-        ports = (own_port(), server.port)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
-
-    assert b"hello" == run(server, resolving(resolve, get), by_name).body
-
-
-def test_reads_the_bundle_again_after_a_failed_handshake(
-    certificate: tuple[ssl.SSLContext, Path],
-) -> None:
-    bundles = iter([NO_CA, trusting(certificate[1])])
-    server = StandIn([[ok()], [ok()]])
-
-    def trust() -> ssl.SSLContext:
-        return next(bundles)()
-
-    async def scene(pool: Pool) -> list[bytes]:
-        assert "tls_failed" == (await failure(pool)).reason
-        return await get_twice(pool)
-
-    assert [b"hello"] * 2 == run(server, scene, https, trust, certificate[0])
-    assert 1 == server.connections, "the handshake that failed is no connection"
 
 
 # --- proxies
