@@ -189,8 +189,8 @@ class Settings(GateSettings):
         "DELETE",
         choice("managed", "none", "all"),
         default="managed",
-        text="What to delete when keys disappear: files that s3-sync published, nothing, or every "
-        "file that is not in the bucket, except `__pycache__`.",
+        text="What to delete when keys disappear: what s3-sync published (`managed`), nothing, or "
+        "every file that is not in the bucket, except `__pycache__`.",
     )
     max_delete_percent: int = setting(
         "MAX_DELETE",
@@ -203,7 +203,7 @@ class Settings(GateSettings):
         "VERIFY",
         choice("auto", "strict", "lenient"),
         default="auto",
-        text="Whether an ETag that looks like an MD5 must match: on AWS, always, or never.",
+        text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), always or never.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY", boolean, default="false", text="Accept a prefix without files."

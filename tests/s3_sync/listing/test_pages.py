@@ -82,13 +82,6 @@ def test_reads_odd_keys_encoded_or_not(path: str) -> None:
         assert expected == read(page(contents(escape(f"dags/{path}")))).files
 
 
-def test_the_prefix_and_the_filters_select_keys() -> None:
-    body = page(contents("dags/a.py"), contents("dags/b.sql"))
-
-    assert {"dags/a.py", "dags/b.sql"} == paths(body, KEY_PATH="")
-    assert {"a.py"} == paths(body, S3_SYNC_INCLUDE="a.*")
-
-
 def test_skips_keys_that_cannot_become_files_with_a_reason() -> None:
     skipped = {
         "dags/../up.py": "unsafe_path",
@@ -170,17 +163,6 @@ def test_a_listing_stays_the_same_object_until_it_changes() -> None:
     assert after is not before
     assert after.files["1"] is before.files["1"], "an unchanged page is not parsed again"
     assert 6 == after.files["2"].size_bytes
-
-
-def test_keys_that_look_like_tokens_are_listed() -> None:
-    """The store does not encode keys."""
-    keys = [f"dags/{number:02}ContinuationToken>" for number in range(20)]
-    server = Server(page(*map(contents, keys), token="a", first=True))
-    server.pages["a"] = page(contents("dags/x"), echo="a")
-
-    listing = Lister(server).read()
-
-    assert {key.removeprefix("dags/") for key in [*keys, "dags/x"]} == listing.files.keys()
 
 
 # --- the revision

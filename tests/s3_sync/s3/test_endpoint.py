@@ -19,7 +19,7 @@ from botocore.credentials import Credentials as BotocoreCredentials
 from s3_sync.s3.endpoint import encode_query, locate, sign
 from s3_sync.s3.pool import Address
 from s3_sync.s3.refusals import SourceError
-from sidecar_runtime.aws.credentials import ANONYMOUS, AwsConfig, Credentials
+from sidecar_runtime.aws.credentials import AwsConfig, Credentials
 from tests.s3_sync.given import config
 from tests.support.raising import raised
 
@@ -228,17 +228,3 @@ def test_signs_odd_keys_and_queries_as_botocore_does(origin: Address, token: str
             ours = sign(ours_of, address, path, encode_query(query), headers, now)
 
             assert theirs.items() <= ours.items(), repr(key)
-
-
-def test_only_amz_headers_are_signed_with_the_date_of_the_request() -> None:
-    address = Address("https", "s3.example", 443, region="eu-central-1")
-    headers = {"if-match": '"etag"', "range": "bytes=0-9"}
-    days = [datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)]
-
-    signed = [sign(Credentials("K", "s"), address, "/k", "", headers, day) for day in days]
-
-    assert all(one.items() >= headers.items() for one in signed)
-    for one, day in zip(signed, ("20260102", "20260103"), strict=True):
-        assert f"/{day}/" in one["authorization"]
-        assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date," in one["authorization"]
-    assert headers | {"host": "s3.example"} == sign(ANONYMOUS, address, "/k", "", headers)
