@@ -136,7 +136,6 @@ def _check_target(settings: Settings, state: State, status: Status) -> bool:
         made = os.path.dirname(made)
     is_new, holder = not os.path.lexists(made), None
     try:
-        try_folder("target", path, needs_symlinks=is_snapshot)
         needed = sum(file.size_bytes for file in state.files.values())
         with explained(f"cannot open {path}"):
             holder = target.acquire()
@@ -146,6 +145,7 @@ def _check_target(settings: Settings, state: State, status: Status) -> bool:
         if needed > total:
             lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
             raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
+        try_folder("target", path, needs_symlinks=is_snapshot)
     except SidecarError as error:
         return fail("target", error)
     finally:
