@@ -39,15 +39,6 @@ def test_the_published_example_is_complete_and_the_defaults_match_the_contract()
     }.items() <= vars(settings).items()  # fmt: skip
 
 
-def test_reads_values() -> None:
-    given = {"LAYOUT": "Snapshot", "SETTLE": "1m30s", "MAX_DELETE": "100", "INCLUDE": "*.py, sql/*"}
-
-    settings = read(**{f"S3_SYNC_{name}": text for name, text in given.items()})
-
-    assert ("snapshot", 90.0) == (settings.layout, settings.settle_seconds)
-    assert (100, ("*.py", "sql/*")) == (settings.max_delete_percent, settings.include)
-
-
 def test_reads_a_gate_and_a_pinned_release() -> None:
     command = "python3 -m compileall 'with blank'"
     gate = read(**SNAPSHOT, S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=command)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
-from s3_sync.s3.refusals import ObjectMoved, Operation
+from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -117,20 +117,6 @@ def test_requester_pays_and_public_buckets(s3: FakeS3) -> None:
     assert [None, None, "requester", "requester", None, None] == payers
     assert [False, False, True, True, False, False] == ["request-payer" in one for one in signed]
     assert ["", ""] == signed[-2:]
-
-
-# --- objects that change
-
-
-def test_a_changed_or_missing_object_is_left_without_a_retry(s3: FakeS3) -> None:
-    for s3.honors_if_match in (True, False):
-        with pytest.raises(ObjectMoved):
-            play(s3, lambda client: get(client, etag="0" * 32))
-    s3.objects.clear()
-    with pytest.raises(ObjectMoved):
-        play(s3, get)
-
-    assert 3 == len(s3.requests)
 
 
 # --- retries

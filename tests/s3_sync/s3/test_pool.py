@@ -43,19 +43,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
 # --- kept connections
 
 
-def test_concurrent_requests_open_a_connection_each_and_reuse_them() -> None:
-    server = StandIn(*[[[ok()], [ok(b"gone", b"404 x")]]] * 3)
-
-    async def scene(pool: Pool) -> None:
-        for _ in range(2):
-            await asyncio.gather(*(get(pool) for _ in range(3)))
-
-    run(server, scene)
-
-    assert (3, 6) == (server.connections, len(server.heads))
-    assert b"GET /key HTTP/1.1\r\nhost: bucket.example\r\nx-amz-date: now\r\n\r\n" in server.heads
-
-
 def test_replaces_kept_connections_even_if_all_are_stale() -> None:
     """The server did not see the request, so it is sent again."""
     stale: Sequence[Step] = [[ok(b"old")], [CLOSE]]
