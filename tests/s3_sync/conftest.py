@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3
 
 __all__ = ["clock", "fence", "log", "revoked"]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of random length, as between retries, take their minimum."""
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
 
 
 @pytest.fixture
