@@ -7,9 +7,7 @@ A parser's attribute ``allowed`` describes the allowed values for the reference.
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -162,19 +160,6 @@ def absolute_path(text: str) -> str:
     if path == "/":
         raise ValueError("is the root of the file system; set a folder below it")
     return path
-
-
-@allows("a URL such as http://minio:9000")
-def http_url(text: str) -> str:
-    """
-    Parse an http or https URL without a query.
-    """
-    with suppress(ValueError):
-        url = urlsplit(text.strip())
-        is_plain = re.fullmatch(r"https?://[!-~]+", text.strip()) is not None
-        if is_plain and url.hostname and url.port != 0 and not (url.query or url.fragment):
-            return text.strip()
-    raise ValueError("is not http(s)://HOST[:PORT]")
 
 
 @allows("HOST:PORT or :PORT, such as :9811, 127.0.0.1:9811 or [::1]:9811")

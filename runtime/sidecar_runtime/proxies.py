@@ -18,8 +18,6 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from sidecar_runtime.errors import Problem
-
 METADATA = (
     "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::23,fd00:ec2::254,"
     "[fd00:ec2::23],[fd00:ec2::254]"  # as urllib reads them
@@ -42,19 +40,6 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
     if not proxy or is_excepted(host, port, environ):
         return None
     return proxy if "//" in proxy else f"http://{proxy}"  # http:// is often omitted
-
-
-def unsupported(url: str, environ: Mapping[str, str]) -> list[Problem]:
-    """
-    Return the proxy for requests to a URL as a problem, unless it is ``http://HOST[:PORT]``.
-    """
-    there = urlsplit(url)
-    port = there.port or (443 if there.scheme == "https" else 80)
-    proxy = proxy_for(there.scheme, there.hostname or "", port, environ)
-    if proxy is None or re.fullmatch(r"http://[^/]+/?", proxy):
-        return []
-    name, shown = variable(f"{there.scheme}_proxy", environ), re.sub("//.*@", "//***@", proxy)
-    return [Problem(name, shown, "is not http://HOST:PORT, the only supported kind of proxy")]
 
 
 def is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:

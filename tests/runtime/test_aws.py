@@ -30,7 +30,7 @@ FOUND = {
     "method": "env",
 }
 CONFIG: dict[str, Any] = {
-    **dict.fromkeys(("region", "endpoint_url", "ca_bundle", "ca_fallback", "addressing_style")),
+    **dict.fromkeys(("region", "endpoint_url", "ca_bundle", "addressing_style")),
     **dict.fromkeys(("use_fips", "use_dualstack"), False),
 }
 

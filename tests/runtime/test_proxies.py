@@ -103,26 +103,3 @@ def test_other_programs_read_the_same_names() -> None:
             assert proxies.is_excepted(host, 80, given) and proxies.is_excepted(
                 host, 80, {"NO_PROXY": text}
             )
-
-
-@pytest.mark.parametrize(
-    ("proxy", "is_supported"),
-    [
-        ("http://user:secret@proxy:3128", True),
-        ("proxy:3128", True),
-        ("https://proxy", False),
-        ("socks5://user:secret@proxy:1080", False),
-        ("http://", False),
-    ],
-)
-def test_a_proxy_of_another_kind_is_a_problem_where_it_would_be_used(
-    proxy: str, is_supported: bool
-) -> None:
-    environ = {"https_proxy": proxy, "NO_PROXY": "minio"}
-
-    problems = proxies.unsupported("https://s3.amazonaws.com", environ)
-
-    assert is_supported == (problems == [])
-    assert "secret" not in str(problems)
-    assert [] == proxies.unsupported("https://minio:9000", environ)
-    assert [] == proxies.unsupported("http://s3.amazonaws.com", environ)

@@ -1,5 +1,6 @@
 """Fixtures of the sidecar's tests."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3
 
 __all__ = ["clock", "fence", "log", "revoked"]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of random length, as between retries, take their minimum."""
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
 
 
 @pytest.fixture

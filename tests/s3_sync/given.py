@@ -5,14 +5,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.pool import PATIENCE, Patience
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
 from sidecar_runtime.fence import Fence
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3
 
 GIVEN = Credentials(ACCESS_KEY, SECRET_KEY)
-AT_ONCE = PATIENCE._replace(retry_seconds=0.0)
 
 
 class Given(Chain):
@@ -42,7 +40,7 @@ class Given(Chain):
 
 def config(**changes: Any) -> AwsConfig:
     """Return botocore's configuration if only the region is configured, with changes."""
-    unset = dict.fromkeys(("endpoint_url", "ca_bundle", "ca_fallback", "addressing_style"))
+    unset = dict.fromkeys(("endpoint_url", "ca_bundle", "addressing_style"))
     facts: dict[str, Any] = {"region": "us-east-1", "use_fips": False, "use_dualstack": False}
     return AwsConfig(**facts | unset | changes)
 
@@ -59,14 +57,13 @@ def play(
     counts: list[Operation] | None = None,
     *,
     pays: bool = False,
-    patience: Patience = AT_ONCE,
 ) -> Any:
     """Run a scene with a client in its first cycle."""
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append
         given = chain or Given(config_of(server))
-        client = S3Client(server.bucket, "dags/", given, count, pays=pays, patience=patience)
+        client = S3Client(server.bucket, "dags/", given, count, pays=pays)
         try:
             async with asyncio.timeout(20):
                 client.begin_cycle(Fence())

@@ -13,7 +13,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.http.endpoint import registry_of
-from tests.s3_sync.given import AT_ONCE, Given, config_of
+from tests.s3_sync.given import Given, config_of
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.machine.descriptors import held
 from tests.support.raising import raised
@@ -43,7 +43,6 @@ class Process:
             settings.prefix,
             Given(config_of(self.s3)),
             lambda operation: metrics.requests[operation].inc(),
-            patience=AT_ONCE,
         )
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.folder.journal import Held
-from s3_sync.pages import Entry
+from s3_sync.listing import Entry
 from s3_sync.plan import HOLD_SECONDS, Brake, Plan, State, make_plan, without_clashes
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log

@@ -1,7 +1,7 @@
 """What could not be read: when it is tried again, and for how long a state lacks it."""
 
+from s3_sync.listing import Entry
 from s3_sync.metrics import Status, SyncMetrics
-from s3_sync.pages import Entry
 from s3_sync.problems import EAGER_TRIES, LASTING_CYCLES, Problems, Shortage
 from s3_sync.s3.refusals import ObjectError
 

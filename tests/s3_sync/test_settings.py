@@ -1,7 +1,6 @@
 """The settings of s3-sync: valid values, and likely mistakes."""
 
 import shutil
-from typing import Any
 
 import pytest
 
@@ -38,32 +37,6 @@ def test_the_published_example_is_complete_and_the_defaults_match_the_contract()
         "settle_seconds": 0.0, "retain_count": 2, "retain_seconds": 600.0, "gate_grammar": None,
         "gate_command": None, "gate_timeout_seconds": 60.0, "source_kind": "listing",
     }.items() <= vars(settings).items()  # fmt: skip
-
-
-GIVEN: dict[tuple[str, str], Any] = {
-    ("layout", "Snapshot"): "snapshot",
-    ("settle", "1m30s"): 90.0,
-    ("retain_count", "0"): 0,
-    ("retain_for", "0"): 0.0,
-    ("bucket_access", "requester-pays"): "requester-pays",
-    ("bucket_access", "public"): "public",
-    ("include", "*.py, sql/*"): ("*.py", "sql/*"),
-    ("max_delete", "100"): 100,
-}
-FIELDS = {
-    "settle": "settle_seconds",
-    "retain_for": "retain_seconds",
-    "max_delete": "max_delete_percent",
-}
-
-
-@pytest.mark.parametrize("given", GIVEN, ids="=".join)
-def test_reads_values(given: tuple[str, str]) -> None:
-    name, text = given
-
-    settings = read(**{f"S3_SYNC_{name.upper()}": text})
-
-    assert GIVEN[given] == getattr(settings, FIELDS.get(name, name))
 
 
 def test_reads_a_gate_and_a_pinned_release() -> None:
@@ -106,7 +79,6 @@ WRONG: list[tuple[dict[str, str], str, str, str]] = [
     ),
     ({}, "S3_SYNC_REVISION", REVISION, "requires S3_SYNC_SOURCE=release"),
     (RELEASES, "S3_SYNC_REVISION", REVISION[:12], "64 hexadecimal digits"),
-    ({}, "DEST_PATH", __file__, "is a file, not a folder"),
     *(
         ({}, f"S3_SYNC_{name}CLUDE", glob, "can match no key: write it as in pkg/*")
         for name in ("IN", "EX")
@@ -127,14 +99,6 @@ def test_refuses_a_command_gate_without_a_command() -> None:
     gate = problem_of(**SNAPSHOT, S3_SYNC_GATE="command")
 
     assert "S3_SYNC_GATE_COMMAND" == gate.setting
-
-
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_refuses_an_endpoint_that_is_no_url_of_a_server(name: str) -> None:
-    problem = problem_of(**{name: "ftp://me:secret@minio"})
-
-    assert (name, "is not http(s)://HOST[:PORT]") == (problem.setting, problem.problem)
-    assert "secret" not in str(problem)
 
 
 # --- the bucket
@@ -159,21 +123,13 @@ def test_accepts_ordinary_buckets_and_access_points_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["AWS_BUCKET", "KEY_PATH"])
 def test_suggests_bucket_and_key_path_for_a_url_without_its_password(name: str) -> None:
-    plain = problem_of(**{name: "S3://a-bucket/team/dags/"})
-    secret = problem_of(**{name: "s3://user:hunt/er2@box/dags"})
+    found = problem_of(**{name: "S3://user:hunt/er2@box/dags"})
 
-    assert "is a URL; write AWS_BUCKET=a-bucket and KEY_PATH=team/dags" == plain.problem
-    assert "s3://***@box/dags" == secret.value
-    assert "is a URL; write AWS_BUCKET=***@box and KEY_PATH=dags" == secret.problem
+    assert "write AWS_BUCKET=a-bucket KEY_PATH=dags" in found.problem
+    assert "S3://***@box/dags" == found.value
 
 
 # --- names
-
-
-def test_reports_all_missing_settings_together() -> None:
-    error = raised(SettingsError, load_settings, {})
-
-    assert ["AWS_BUCKET", "DEST_PATH"] == [one.setting for one in error.problems]
 
 
 @pytest.mark.parametrize(
@@ -186,13 +142,11 @@ def test_suggests_the_right_name_for_a_misspelled_one(slip: str, right: str) -> 
     assert f"is not a setting; did you mean {right}?" == problem_of(**{slip: "x"}).problem
 
 
-@pytest.mark.parametrize("slip", ["S3_BUCKET", "BUCKET", "AWS_BUKET"])
-def test_names_a_variable_that_may_be_meant_as_the_missing_bucket(slip: str) -> None:
-    given = {"DEST_PATH": "/opt/dags", slip: "a-bucket"}
-    (problem,) = raised(SettingsError, load_settings, given).problems
+def test_names_all_missing_settings_and_a_variable_that_may_be_meant() -> None:
+    bucket, path = raised(SettingsError, load_settings, {"AWS_BUKET": "a-bucket"}).problems
 
-    assert "AWS_BUCKET" == problem.setting
-    assert problem.problem.endswith(f"({slip} is set: is it a typo?)")
+    assert ("AWS_BUCKET", "DEST_PATH") == (bucket.setting, path.setting)
+    assert bucket.problem.endswith("(AWS_BUKET is set: is it a typo?)")
 
 
 @pytest.mark.parametrize("slip", sorted(INSTEAD))

@@ -123,7 +123,7 @@ def test_diagnoses_a_missing_permission(
     diagnose(
         s3_sync(s3, tmp_path / "dags"),
         reason,
-        f"{IDENTITY_ARN} is not allowed to perform {action} on {resource}",
+        f"{IDENTITY_ARN} is not authorized to perform: {action} on resource: ",
         f"Allow {action} on {allowed} in the role's policy",
     )
 

@@ -24,7 +24,6 @@ import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
-from botocore.httpsession import get_cert_path
 
 from sidecar_runtime import proxies
 
@@ -78,7 +77,6 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
         # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its configuration.
         "ca_bundle": session.get_config_variable("ca_bundle")
         or os.environ.get("REQUESTS_CA_BUNDLE"),
-        "ca_fallback": get_cert_path(True),
         "addressing_style": s3.get("addressing_style"),
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),
         "use_dualstack": bool(is_dual_stack or s3.get("use_dualstack_endpoint") == "true"),

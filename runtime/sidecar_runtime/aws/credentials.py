@@ -68,15 +68,11 @@ ANONYMOUS = Credentials("", "", method="nobody")
 class AwsConfig(NamedTuple):
     """
     The S3 client configuration, as botocore reads it from environment and profile.
-
-    Args:
-        ca_fallback: The CA bundle to use if the system has none.
     """
 
     region: str | None
     endpoint_url: str | None
     ca_bundle: str | None
-    ca_fallback: str | None
     addressing_style: str | None
     use_fips: bool
     use_dualstack: bool

@@ -1,7 +1,8 @@
 """
 ``s3-sync check``: try everything that the daemon needs; report what is wrong and how to fix it.
 
-Name clashes on a volume that ignores case are the daemon's alone: it finds them as it writes.
+The target is opened by the daemon's own code. Name clashes on a volume that ignores case are the
+daemon's alone: it finds them as it writes.
 """
 
 from __future__ import annotations
@@ -10,27 +11,27 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
-from s3_sync.folder.target import Record
-from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING
+from s3_sync.folder.target import Record, Target
 from s3_sync.keys import RESERVED
 from s3_sync.listing import ListingSource
-from s3_sync.metrics import SyncMetrics
+from s3_sync.metrics import Status, SyncMetrics
 from s3_sync.plan import State
+from s3_sync.reasons import S3Error
 from s3_sync.release.source import ReleaseSource
-from s3_sync.s3.client import S3Client
-from s3_sync.s3.refusals import ObjectMoved, S3Error
+from s3_sync.s3.client import Get, S3Client
+from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
-from sidecar_runtime import __version__, proxies
+from sidecar_runtime import __version__, logs, proxies
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
-from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, nearest_folder
-from sidecar_runtime.volume.snapshots import is_name
+from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, TargetLock, explained
 
 # Objects that are read: the smallest one of each folder, up to this many.
 OBJECTS = 20
@@ -44,17 +45,15 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     Args:
         names: Variables with our prefix that are not settings.
     """
+    logs.configure("error", stream=sys.stderr)
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
     for name, why in proxies.ignored(os.environ).items():
         say("??", "settings", f"{name}: {why}")
-    hidden = f"{settings.dest_path}/{RESERVED}"
+    metrics = SyncMetrics(__version__, "check")
     state = _check_source(settings)
-    is_target_good = _check_target(settings, state or State("", {}))
-    # The gate's trial is hidden from an Airflow that reads the target.
-    folder = f"{hidden}/{STAGING}"
-    gate = make_gate(settings, SyncMetrics(__version__, "check").gate)
-    is_gate_good = try_gate(gate, settings.gate, folder if os.path.isdir(folder) else None, Fence())
+    is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
+    is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, None, Fence())
     is_daemon_good = daemon("s3-sync", settings.source, settings.http_bind)
     return exit_code([state is not None, is_target_good, is_gate_good, is_daemon_good])
 
@@ -76,8 +75,8 @@ def _check_source(settings: Settings) -> State | None:
         say("ok", part, f"{used}; {endpoint}, region {config.region or 'not set'}")
         identity = chain.identity(fence)
         say("ok" if identity else "??", "identity", identity or "not reported by STS; not fatal")
-        client.begin_cycle(fence)
         part = "source"
+        client.begin_cycle(fence)
         read = _read_release if settings.source_kind == "release" else _read_listing
         return asyncio.run(read(settings, client, fence))
     except SidecarError as error:
@@ -92,19 +91,17 @@ def _check_source(settings: Settings) -> State | None:
 
 async def _read_listing(settings: Settings, client: S3Client, fence: Fence) -> State:
     """
-    List the prefix, and read some objects: only a real read proves the permission.
+    List the prefix, and read the first byte of some objects: only a real read proves the
+    permission.
     """
     state = await ListingSource(settings, client).read(fence)
-    found = f"files: {len(state.files)}, keys skipped: {len(state.skipped)}"
-    say("ok", "s3:ListBucket", found)
-    in_order = sorted(state.files.items(), key=lambda one: -one[1].size_bytes)
-    smallest = {path.rpartition("/")[0]: path for path, _ in in_order}
-    chosen = list(smallest.values())[:OBJECTS]
+    say("ok", "s3:ListBucket", f"files: {len(state.files)}, keys skipped: {len(state.skipped)}")
+    in_order = sorted(state.files, key=lambda path: -state.files[path].size_bytes)
+    chosen = list({path.rpartition("/")[0]: path for path in in_order}.values())[:OBJECTS]
     for path in chosen:
-        file = state.files[path]
-        with suppress(ObjectMoved):  # it was changed or deleted meanwhile
+        with suppress(ObjectMoved):  # it was changed or deleted meanwhile, or it is empty
             key = f"{settings.prefix}{path}"
-            await client.get_object(key, file.etag, file.size_bytes, _Nowhere())
+            await client.get(Get("get", key, headers=lambda: {"range": "bytes=0-0"}))
     say("ok", "s3:GetObject", f"{len(chosen)} of {len(state.files)} objects read")
     return state
 
@@ -121,47 +118,39 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     signer = state.sequence[1]
     signed = f", signed by {signer}" if signer else ""
     say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
-    await source.try_bundle(state, _Nowhere())
+    await source.try_bundle(state)
     say("ok", "s3:GetObject", "pointer, manifest and bundle")
     return state
 
 
-class _Nowhere:
+def _check_target(settings: Settings, state: State, status: Status) -> bool:
     """
-    A receiver that keeps nothing.
-    """
-
-    def restart(self) -> None:
-        pass
-
-    def write(self, chunk: bytes) -> None:
-        pass
-
-
-def _check_target(settings: Settings, state: State) -> bool:
-    """
-    Check that the folder is writable and has room for the source, and its link, if the layout has
-    one, is not blocked; leave nothing behind.
+    Check that the source fits into the folder and that the daemon could open it, unless one has;
+    leave nothing behind.
     """
     path, is_snapshot = settings.dest_path, settings.layout == "snapshot"
+    target = Target(settings, TargetLock(), status)
+    made = f"{path}/{RESERVED}"
+    while not os.path.lexists(os.path.dirname(made)):
+        made = os.path.dirname(made)
+    is_new, holder = not os.path.lexists(made), None
     try:
-        has_links = try_folder("target", path, needs_symlinks=is_snapshot)
         needed = sum(file.size_bytes for file in state.files.values())
-        total = shutil.disk_usage(nearest_folder(path)).total
+        with explained(f"cannot open {path}"):
+            holder = target.acquire()
+            total = shutil.disk_usage(path).total
+            if target.snapshots is not None:
+                target.snapshots.snapshots.make_way(is_first=target.shown is None)
         if needed > total:
             lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
             raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
-    except TargetError as error:
+        try_folder("target", path, needs_symlinks=is_snapshot)
+    except SidecarError as error:
         return fail("target", error)
-    if not is_snapshot:
-        return True
-    link, store = f"{path}/{LINK}", f"{path}/{RESERVED}/{SNAPSHOTS}"
-    has_snapshots = os.path.isdir(store) and any(map(is_name, os.listdir(store)))
-    is_file = os.path.isfile(link) and not has_snapshots  # otherwise the daemon replaces it
-    if not os.path.islink(link) and (is_file or (os.path.isdir(link) and os.listdir(link))):
-        say("FAIL", "layout", f"link_blocked: {link} is not a link; move it")
-        return False
-    say("ok", "layout", f"snapshot: Airflow's dags_folder must be {link}")
-    if not has_links:
-        say("??", "", "no hard links on this volume: each snapshot will be a full copy")
+    finally:
+        target.close()
+        if is_new and holder == "":  # while this process has the lock
+            shutil.rmtree(made, ignore_errors=True)
+    if is_snapshot:
+        say("ok", "layout", f"snapshot: Airflow's dags_folder must be {path}/current")
     return True

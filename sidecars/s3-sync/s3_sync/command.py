@@ -17,9 +17,6 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import unused_by_gate
 from sidecar_runtime.http.status import About
 
-# Compiled packages that publishing releases does not need: the extra `daemon`.
-OF_DAEMON = ("anycrc", "httptools")
-
 
 def run() -> int:
     """
@@ -36,12 +33,8 @@ def run() -> int:
         if arguments.command in cli.COMMANDS:
             return cli.run(arguments, os.environ)
         is_check = arguments.command == "check"
-    if missing := [name for name in OF_DAEMON if find_spec(name) is None]:
-        raise SidecarError(
-            "package_missing",
-            f"this s3-sync can only publish: it has no {' and no '.join(missing)}",
-            "Install s3-sync[daemon].",
-        )
+    if find_spec("httptools") is None:  # of the extra `daemon`, which publishing does not need
+        raise SidecarError("package_missing", "it can only publish", "Install s3-sync[daemon].")
     os.umask(0o002)  # another uid of the same group must be able to continue on this volume
     settings, unknown = load_settings(os.environ)
     read_trusted_keys(settings)  # a bad key fails the start; later it only fails a cycle
@@ -51,8 +44,7 @@ def run() -> int:
         return check.run(settings, unknown)
     unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
     begin_logs(settings, unknown, unused)
-    revision = os.environ.get("SIDECAR_REVISION", "unknown")
-    metrics = SyncMetrics(__version__, revision)
+    metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)
     return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)

@@ -1,30 +1,33 @@
 """
 The source ``listing``: every object under the prefix becomes a file.
+
+Pages of ListObjectsV2 become the files of a state; a state is confirmed, and its objects are
+downloaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
+import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from html import unescape
 from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree
 
 from s3_sync.digest import Content
 from s3_sync.download import Download, Work
 from s3_sync.folder.volume import Blocked
-from s3_sync.keys import compile_filter
-from s3_sync.pages import Page, PageReader, digest_of, join, listing_invalid, names_in, next_token
+from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, refusal_of
 from s3_sync.plan import State
-from s3_sync.reasons import concerns
+from s3_sync.reasons import S3Error, concerns
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
-from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -38,9 +41,12 @@ LARGE_BYTES = 64 << 10
 KEYS_LIMIT = 200_000
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
-NEIGHBORS = 5
-# An object that began in this part of a cycle had enough time: it is slow.
-LATE_SHARE = 0.1
+# An object that is not complete after this part of a cycle's time is slow.
+SLOW_SHARE = 0.8
+
+_TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
+# The ETag becomes part of a request header.
+_VERSION = re.compile(r"[!#-~]+ [0-9]{1,18}")
 
 log = get_logger("listing")
 
@@ -55,15 +61,12 @@ class ListingSource:
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
         self._client = client
-        self._filter = compile_filter(settings.include, settings.exclude)
-        # The patterns that no key has matched, by setting, until they are logged.
-        self._unused = [("S3_SYNC_INCLUDE", glob) for glob in settings.include]
-        self._unused += [("S3_SYNC_EXCLUDE", glob) for glob in settings.exclude]
-        target_bytes = len(settings.dest_path.encode())
-        self._reader = PageReader(settings.prefix, self._is_wanted, target_bytes)
+        self._is_wanted = compile_filter(settings.include, settings.exclude)
         # The pages of the last listing, in order, by their digests.
         self._pages: dict[bytes, Page] = {}
         self._state = State("", {})
+        # Endpoint-like failures in a row.
+        self._streak = 0
 
     async def read(self, fence: Fence) -> State:
         """
@@ -75,33 +78,29 @@ class ListingSource:
             CycleAbandoned: The fence was revoked.
         """
         self._client.begin_cycle(fence)
-        pages: dict[bytes, Page] = {}
+        settings, pages = self._settings, dict[bytes, Page]()
+        target_bytes = len(settings.dest_path.encode())
         token: str | None = None
         keys = 0
-        while True:
+        while token is not None or not pages:
             body = await self._client.list_page(token)
             digest = digest_of(body)
-            page = self._pages.get(digest) or self._reader.read(body)
-            if page.keys and digest in pages:
+            page = self._pages.get(digest) or read_page(
+                body, settings.prefix, self._is_wanted, target_bytes
+            )
+            count = len(page.files) + len(page.skipped) + page.filtered
+            if count and digest in pages:
                 raise listing_invalid("S3 returned the same page twice")
             pages[digest] = page
-            keys += page.keys
+            keys += count
             if keys > KEYS_LIMIT:
-                raise SourceError(
-                    "too_many_keys",
-                    f"the prefix contains more than {KEYS_LIMIT} keys",
-                    "Set KEY_PATH to the DAG folder only. Filters do not help, because S3 lists "
-                    "every key.",
-                )
+                said = f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not"
+                raise SourceError("too_many_keys", said, "Set KEY_PATH to the DAG folder only.")
             token = next_token(body, page)
-            if token is None:
-                break
         if not self._state.revision or list(pages) != list(self._pages):
-            self._state = join(pages.values(), self._settings.prefix)
-            self._pages = pages
-            self._tell_unused()
-        if not self._state.files and not self._settings.allow_empty:
-            raise await self._empty()
+            self._state, self._pages = join(pages.values(), settings.prefix), pages
+        if not self._state.files and not settings.allow_empty:
+            raise self._empty()
         return self._state
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
@@ -127,7 +126,24 @@ class ListingSource:
             OSError: The volume fails as a whole.
             CycleAbandoned: The fence was revoked.
         """
-        await _Fetching(self._client, self._settings, state.files, work, before).run(paths)
+        self._streak = 0
+        queue = iter(sorted(paths, key=before.__contains__))
+
+        async def bring() -> None:
+            for path in queue:
+                if time.monotonic() < work.until:
+                    await self._fetch(path, state.files, work, before)
+                elif path in before:
+                    work.failed[path] = before[path]
+                else:
+                    work.unreached.add(path)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(CONNECTIONS, len(paths))):
+                    group.create_task(bring())
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     def close(self) -> None:
         """
@@ -135,188 +151,84 @@ class ListingSource:
         """
         self._client.close()
 
-    def _is_wanted(self, path: str) -> bool:
-        if self._unused:
-            self._unused = [one for one in self._unused if not fnmatchcase(path, one[1])]
-        return self._filter(path)
-
-    def _tell_unused(self) -> None:
+    async def _fetch(
+        self, path: str, files: Mapping[str, Content], work: Work, before: Collection[str]
+    ) -> None:
         """
-        Log the patterns that match no key of a listing, once; one without keys says nothing.
+        Bring one file, or note why that failed; what began late goes on in the next cycle.
         """
-        if any(page.files or page.filtered for page in self._pages.values()):
-            for setting, glob in self._unused:
-                log.warning("pattern_unused", setting=setting, value=glob)
-            self._unused = []
-
-    async def _empty(self) -> SourceError:
-        """
-        Return the error for a prefix without a file to sync, which counts what is there, and names
-        what is beside it.
-        """
-        skipped = Counter(self._state.skipped.values())
-        filtered = sum(page.filtered for page in self._pages.values())
-        said = [f"{count} skipped ({reason})" for reason, count in sorted(skipped.items())]
-        if filtered:
-            said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
-        advice = "Check KEY_PATH for a typo."
-        if "release" in skipped:
-            advice = "Set S3_SYNC_SOURCE=release to sync the releases, or check KEY_PATH."
-        return SourceError(
-            "source_empty",
-            f"{self._settings.source} contains no files to sync: "
-            + (", ".join(said) or await self._neighbors()),
-            f"{advice} Nothing was deleted. If the folder is meant to be empty, set "
-            "S3_SYNC_ALLOW_EMPTY=true.",
-        )
-
-    async def _neighbors(self) -> str:
-        """
-        Describe the keys and folders beside an empty prefix, those with similar names first.
-        """
-        above = self._settings.key_path.rpartition("/")[0]
-        above = f"{above}/" if above else ""
+        key, began = f"{self._settings.prefix}{path}", time.monotonic()
         try:
-            body = await self._client.list_page(None, above, delimiter="/")
-        except SidecarError:
-            return "no key begins with it"
-        names = [name for name in names_in(body) if name != above]
-        first = get_close_matches(self._settings.prefix, names, NEIGHBORS, cutoff=0.0)
-        beside = ", ".join(first) or "no others"
-        return f"no key begins with it; beside it are {beside}"
-
-
-@dataclass(slots=True)
-class _Fetching:
-    """
-    Downloads the objects of one plan, several at a time.
-
-    Args:
-        late_from: Objects that begin later (monotonic seconds) go on in the next cycle if they do
-            not end.
-        streak: Endpoint-like failures in a row.
-    """
-
-    client: S3Client
-    settings: Settings
-    files: Mapping[str, Content]
-    work: Work
-    before: Mapping[str, SidecarError]
-    late_from: float = 0.0
-    streak: int = 0
-
-    async def run(self, paths: Sequence[str]) -> None:
-        now = time.monotonic()
-        self.late_from = now + LATE_SHARE * (self.work.until - now)
-        queue = iter(sorted(paths, key=self.before.__contains__))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(CONNECTIONS, len(paths))):
-                    group.create_task(self._next(queue))
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-
-    async def _next(self, queue: Iterator[str]) -> None:
-        for path in queue:
-            if time.monotonic() < self.work.until:
-                await self._one(path, self.files[path])
-            elif path in self.before:
-                self.work.failed[path] = self.before[path]
-            else:
-                self.work.unreached.add(path)
-
-    async def _one(self, path: str, file: Content) -> None:
-        work, is_late = self.work, time.monotonic() > self.late_from
-        try:
-            if not work.adopts(path, file):
-                await self._download(path, file)
-            self.streak = 0
+            if not work.adopts(path, files[path]):
+                await self._download(path, key, files, work)
+            self._streak = 0
         except ObjectMoved:
-            self._fail(path, _changing(self._key(path)))
+            said = f"{key!r} changed or was deleted after it was listed, before it was read"
+            work.failed[path] = ObjectError("object_changing", said)
         except Blocked:
             work.blocked.add(path)
-        except (ObjectError, WireError) as error:
-            if concerns(error.reason) == "cycle":
+        except S3Error as error:
+            kind, now = concerns(error.reason), time.monotonic()
+            if kind == "cycle":
                 raise
-            if time.monotonic() < work.until:
-                self._fail(path, error)
-            elif is_late:
+            if now >= work.until and now - began < SLOW_SHARE * self._settings.timeout_seconds:
                 work.unreached.add(path)
+            elif now >= work.until:
+                said = f"{key!r} was not complete before the cycle's time was up"
+                work.failed[path] = ObjectError("object_slow", said)
             else:
-                self._fail(path, self._slow(path))
+                work.failed[path] = error
+                self._streak += kind == "request" and path not in before
+                if self._streak >= FAILURE_STREAK:
+                    raise
         except OSError as error:
             work.fail_on_disk(path, error)
 
-    async def _download(self, path: str, file: Content) -> None:
-        folder, size_bytes = self.work.folder, file.size_bytes
-        if size_bytes >= LARGE_BYTES and size_bytes > free_bytes(folder.fd):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r} ({size_bytes} bytes) to {folder.path}"
-            self.work.failed[path] = explain_os_error(full, what)
-            return
-        try:
-            await self._transfer(path, file, "identity")
-        except ObjectError as error:
-            if error.reason != "object_corrupt":
-                raise
-            # Some stores decompress what is stored with Content-Encoding: gzip, unless the client
-            # accepts it; then neither the length nor the digest fits.
-            await self._transfer(path, file, "gzip")
-
-    async def _transfer(self, path: str, file: Content, encoding: str) -> None:
+    async def _download(
+        self, path: str, key: str, files: Mapping[str, Content], work: Work
+    ) -> None:
         """
-        Download the stored bytes of an object, verify them, and put them into place.
+        Download an object, verify it, and put it into place.
 
         Raises:
-            ObjectMoved, ObjectError, WireError: The object cannot be read.
+            ObjectMoved, S3Error: The object cannot be read.
             Blocked: A file of another owner is in the way.
             OSError: The volume fails.
         """
-        work, key, verify = self.work, self._key(path), self.settings.verify
-        must_match = verify == "strict" or (verify == "auto" and self.client.is_aws)
-        with Download(key, file.size_bytes, work.folder.staging) as download:
-            headers = await self.client.get_object(
-                key, file.etag, file.size_bytes, download, until=work.until, encoding=encoding
+        file, folder, verify = files[path], work.folder, self._settings.verify
+        if file.size_bytes >= LARGE_BYTES and file.size_bytes > free_bytes(folder.fd):
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            what = f"cannot write {path!r} ({file.size_bytes} bytes) to {folder.path}"
+            work.failed[path] = explain_os_error(full, what)
+            return
+        must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
+        with Download(key, file.size_bytes, folder.staging) as download:
+            headers = await self._client.get_object(
+                key, file.etag, file.size_bytes, download, until=work.until
             )
             work.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match)
-            work.folder.put(path, file, staging, work.fence, self.files.__contains__)
-        stored = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
-        if stored not in ("", "identity"):
-            advice = "The file has the encoded bytes, as they are stored. Upload the object "
-            advice += "without Content-Encoding."
-            log.warning("object_encoded", key=key, encoding=stored, advice=advice)
+            folder.put(path, file, staging, work.fence, files.__contains__)
+        encoding = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
+        if encoding not in ("", "identity"):
+            log.warning("object_encoded", key=key, encoding=encoding)
 
-    def _key(self, path: str) -> str:
-        return f"{self.settings.prefix}{path}"
-
-    def _fail(self, path: str, error: SidecarError) -> None:
-        self.work.failed[path] = error
-        if concerns(error.reason) == "request" and path not in self.before:
-            self.streak += 1
-            if self.streak >= FAILURE_STREAK:
-                raise error
-
-    def _slow(self, path: str) -> ObjectError:
-        limit = f"{self.settings.variable_prefix}TIMEOUT"
-        return ObjectError(
-            "object_slow",
-            f"{self._key(path)!r} was not complete before the cycle's time was up",
-            f"Raise {limit} to more than its download takes, or exclude it with S3_SYNC_EXCLUDE. "
-            "All other files are published.",
+    def _empty(self) -> SourceError:
+        """
+        Return the error for a prefix without a file to sync, which counts what is there.
+        """
+        counts = Counter(self._state.skipped.values())
+        said = [f"{count} skipped ({reason})" for reason, count in sorted(counts.items())]
+        if filtered := sum(page.filtered for page in self._pages.values()):
+            said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
+        return SourceError(
+            "source_empty",
+            f"{self._settings.source} contains no files to sync: "
+            + (", ".join(said) or "no key begins with it"),
+            "Check KEY_PATH for a typo and its case; keys that begin with a slash are no files. For"
+            " releases, set S3_SYNC_SOURCE=release. Nothing was deleted: to accept an empty "
+            "folder, set S3_SYNC_ALLOW_EMPTY=true.",
         )
-
-
-def _changing(key: str) -> ObjectError:
-    """
-    Return the error for an object that no longer matches the listing.
-    """
-    return ObjectError(
-        "object_changing",
-        f"{key!r} changed or was deleted after it was listed, before it was read",
-        "This resolves itself once the writer has finished. If it persists, the store's listing "
-        "and the object have different ETags, or the key contains a control character.",
-    )
 
 
 class Reading(NamedTuple):
@@ -339,3 +251,165 @@ def settle(before: Reading | None, revision: str, now: float) -> Reading:
         now: When the listing arrived (monotonic seconds).
     """
     return before if before is not None and before.revision == revision else Reading(revision, now)
+
+
+# --- pages of ListObjectsV2: their bytes → the files of the source; pure
+
+
+class Entry(NamedTuple):
+    """
+    One object that should become a file; there may be very many.
+
+    Args:
+        path: Relative to the target.
+        etag: Without quotes; empty if the listing has no usable ETag or no size.
+    """
+
+    path: str
+    etag: str
+    size_bytes: int
+
+
+class Page(NamedTuple):
+    """
+    One parsed page.
+
+    Args:
+        filtered: The number of keys that the filters leave out.
+        skipped: The reason why a key cannot become a file, by key.
+        is_last: Whether no other page follows.
+    """
+
+    files: dict[str, Entry]
+    filtered: int
+    skipped: dict[str, str]
+    is_last: bool
+
+
+def read_page(
+    body: bytes, prefix: str, is_wanted: Callable[[str], bool], target_bytes: int
+) -> Page:
+    """
+    Parse a page.
+
+    Args:
+        is_wanted: The include and exclude filter.
+        target_bytes: Length of the target's own path.
+
+    Raises:
+        SourceError: The page contradicts itself.
+    """
+    root = _root(body)
+    is_encoded = root.findtext("EncodingType", "").strip() == "url"
+    truncated = root.findtext("IsTruncated", "").strip()
+    if truncated not in ("true", "false"):
+        raise listing_invalid("it has no valid IsTruncated element")
+    files: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    filtered = 0
+    for contents in root.iter("Contents"):
+        facts = {child.tag: child.text or "" for child in contents}
+        key = facts.get("Key", "")
+        if is_encoded:  # bytes that are not UTF-8 become lone surrogates, which no path may contain
+            key = unquote_plus(key, errors="surrogateescape")
+        if not key or not key.startswith(prefix):
+            raise listing_invalid(f"the key {key!r} is not under the prefix")
+        path = key[len(prefix) :]
+        if not path or path.endswith("/"):
+            continue
+        if not is_wanted(path):
+            filtered += 1
+        elif reason := refusal_of(path, target_bytes):
+            skipped[key] = reason
+        elif facts.get("StorageClass") in ARCHIVED_CLASSES:
+            skipped[key] = "archived"
+        elif path in files:
+            raise listing_invalid(f"the key {key!r} is listed twice")
+        else:
+            etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
+            is_usable = _VERSION.fullmatch(f"{etag} {size}")
+            files[path] = Entry(path, etag, int(size)) if is_usable else Entry(path, "", 0)
+    return Page(files, filtered, skipped, truncated == "false")
+
+
+def join(pages: Iterable[Page], prefix: str) -> State:
+    """
+    Merge pages; if a key is both a file and a folder, the file is skipped.
+
+    Raises:
+        SourceError: A key is listed twice.
+    """
+    files: dict[str, Entry] = {}
+    skipped: dict[str, str] = {}
+    for page in pages:
+        if not files.keys().isdisjoint(page.files):
+            twice = min(files.keys() & page.files.keys())
+            raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
+        files |= page.files
+        skipped |= page.skipped
+    folders = {path.rpartition("/")[0] for path in files}
+    while more := {folder.rpartition("/")[0] for folder in folders} - folders:
+        folders |= more
+    for path in files.keys() & folders:
+        del files[path]
+        skipped[prefix + path] = "file_and_folder"
+    if "release" in skipped.values() and POINTER in files:
+        del files[POINTER]
+        skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
+    kept = {key.removeprefix(prefix) for key, why in skipped.items() if why == "archived"}
+    # What has, or may have, a file on disk; however the store orders and cuts it.
+    named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
+    text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")
+    revision = hashlib.blake2b(text, digest_size=6).hexdigest()
+    return State(revision, files, skipped, frozenset(kept))
+
+
+def listing_invalid(message: str) -> SourceError:
+    """
+    Return the error for an invalid listing, which never changes anything.
+    """
+    return SourceError(
+        "listing_invalid",
+        f"the listing cannot be trusted: {message}",
+        "Nothing was changed. If it persists, find out what alters S3's responses (a proxy?), or "
+        "whether the store knows ListObjectsV2.",
+    )
+
+
+def digest_of(body: bytes) -> bytes:
+    """
+    Return a digest of a page without its tokens, which differ from call to call even if no object
+    changes.
+    """
+    return hashlib.blake2b(_TOKEN.sub(b"", body), digest_size=16).digest()
+
+
+def next_token(body: bytes, page: Page) -> str | None:
+    """
+    Return the continuation token of a page; None on the last page.
+
+    Raises:
+        SourceError: There should be one.
+    """
+    if page.is_last:
+        return None
+    for name, text in _TOKEN.findall(body):
+        if name.startswith(b"Next") and (token := unescape(text.decode(errors="replace")).strip()):
+            return token
+    raise listing_invalid("it is truncated but has no continuation token")
+
+
+def _root(body: bytes) -> ElementTree.Element:
+    """
+    Parse the document and remove the namespaces, which differ between servers.
+    """
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
+    except ElementTree.ParseError as error:
+        raise listing_invalid(f"it is not XML: {error}") from None
+    if root.tag.startswith("{"):
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "ListBucketResult":
+        raise listing_invalid(f"it is a {root.tag}, not a ListBucketResult")
+    return root

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sidecar_runtime.errors import SidecarError
+
 
 class Reason(NamedTuple):
     """
     Args:
         concerns: ``request``: one request, so a single object until several fail in a row.
+            ``refusal``: one object, which S3 refuses to read, while it may serve others.
         advice: What to do, where the same holds for each failure with this reason.
         is_retried: Whether the client sends the request again at once.
-        is_refusal: Whether S3 refuses to read the object, and may serve others.
         rest_seconds: The shortest pause before the object is tried again.
     """
 
-    concerns: Literal["cycle", "request", "object", "release"] = "cycle"
+    concerns: Literal["cycle", "request", "object", "refusal", "release"] = "cycle"
     advice: str = ""
     is_retried: bool = False
-    is_refusal: bool = False
     rest_seconds: float = 0.0
 
 
@@ -33,25 +34,22 @@ credentials_denied credentials_missing credentials_unavailable cycle_timeout del
 endpoint_invalid link_blocked listing_invalid region_invalid source_empty target_denied
 target_failed target_full too_many_keys trusted_keys_invalid
 """
-_OF_OBJECT = """
-access_denied_delete access_denied_put etag_missing file_refused object_changing object_corrupt
-"""
+_OF_OBJECT = "access_denied_delete access_denied_put etag_missing file_refused object_corrupt"
 # An object that is missing is denied for s3:ListBucket to an identity that may not list.
 _REFUSED = "access_denied_get access_denied_kms access_denied_list"
 _OF_RELEASE = """
 gate_undecided release_invalid release_missing release_replayed release_untrusted request_in_outage
 request_limit revision_refused
 """
+_IN_RELEASE = "If it belongs to a release, publish the content again with --force."
 
 REASONS = {
     **dict.fromkeys(_OF_CYCLE.split(), Reason("cycle")),
     **dict.fromkeys(_OF_OBJECT.split(), Reason("object")),
-    **dict.fromkeys(_REFUSED.split(), Reason("object", is_refusal=True)),
+    **dict.fromkeys(_REFUSED.split(), Reason("refusal")),
     **dict.fromkeys(_OF_RELEASE.split(), Reason("release")),
     "answer_foreign": Reason(
-        "request",
-        "Check what is in front of the endpoint: a firewall, an ingress, a proxy or a captive "
-        "portal.",
+        "request", "Check the firewall, ingress, proxy or captive portal before the endpoint."
     ),
     "bucket_not_found": Reason(
         "cycle",
@@ -60,9 +58,7 @@ REASONS = {
     ),
     "bundle_corrupt": Reason("release", "Publish the release again. The published files stay."),
     "client_error": Reason(
-        "object",
-        "Follow the quoted error. If it gives no cause, check the endpoint and any proxy in front "
-        "of it.",
+        "object", "Follow the quoted error; check the endpoint and any proxy in front of it."
     ),
     "clock_skew": Reason("cycle", "Check the time synchronization of the node."),
     "connection_lost": Reason(
@@ -80,34 +76,36 @@ REASONS = {
         "HTTPS_PROXY and NO_PROXY.",
     ),
     "kms_key_unusable": Reason(
-        "object",
-        "Enable the key, or encrypt the object with another key. If it belongs to a release, "
-        "publish the content again with --force.",
-        is_refusal=True,
+        "refusal", f"Enable the key, or encrypt the object with another key. {_IN_RELEASE}"
     ),
     "name_unresolved": Reason(
         "cycle", "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster."
     ),
     "object_archived": Reason(
+        "refusal", f"Restore it, or exclude it with S3_SYNC_EXCLUDE. {_IN_RELEASE}"
+    ),
+    "object_changing": Reason(
         "object",
-        "Restore it, or exclude it with S3_SYNC_EXCLUDE. If it belongs to a release, publish the "
-        "content again with --force.",
-        is_refusal=True,
+        "This resolves itself once the writer has finished. If it persists, the store's listing "
+        "and the object have different ETags, or the key contains a control character.",
     ),
     # Each try takes most of a cycle, for which snapshots and deletions wait.
-    "object_slow": Reason("object", rest_seconds=3600.0),
+    "object_slow": Reason(
+        "object",
+        "Raise S3_SYNC_TIMEOUT to more than its download takes, or exclude it with "
+        "S3_SYNC_EXCLUDE. All other files are published.",
+        rest_seconds=3600.0,
+    ),
     "proxy_refused": Reason(
         "request",
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the proxy's URL, "
         "percent-encoded: http://USER:PASSWORD@HOST:PORT.",
     ),
     "redirect_refused": Reason(
-        "request",
-        "Check the endpoint and AWS_REGION, and check for a proxy or captive portal.",
+        "request", "Check the endpoint and AWS_REGION; look for a proxy or captive portal."
     ),
     "request_timeout": Reason(
-        "request",
-        "Check the route to S3 (VPC endpoint, security group, proxy) for dropped packets.",
+        "request", "Check the route to S3 (VPC endpoint, security group, proxy) for lost packets."
     ),
     "server_error": Reason(
         "request", "If it persists, check the server and any proxy in front of it.", True
@@ -124,7 +122,29 @@ REASONS = {
     ),
 }
 
-ADVICE = {name: reason.advice for name, reason in REASONS.items()}
+
+class Permission(NamedTuple):
+    """
+    A required IAM action, and its resource.
+    """
+
+    action: str
+    arn: str
+
+
+class S3Error(SidecarError):
+    """
+    S3 refused or failed a request; by default with the advice of its reason.
+
+    Args:
+        permission: The missing permission, if that is the cause.
+    """
+
+    def __init__(
+        self, reason: str, message: str, advice: str = "", permission: Permission | None = None
+    ) -> None:
+        super().__init__(reason, message, advice or REASONS.get(reason, Reason()).advice)
+        self.permission = permission
 
 
 def concerns(reason: str) -> str:
@@ -138,11 +158,11 @@ def is_refusal(reason: str) -> bool:
     """
     Whether S3 refuses to read one object, and may serve others.
     """
-    return REASONS.get(reason, Reason()).is_refusal
+    return concerns(reason) == "refusal"
 
 
 def is_of_current_release(reason: str) -> bool:
     """
     Whether only the current release cannot be shown, so that older ones can still be read.
     """
-    return concerns(reason) == "release" or is_refusal(reason)
+    return concerns(reason) in ("release", "refusal")

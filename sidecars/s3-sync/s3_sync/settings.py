@@ -7,14 +7,13 @@ botocore: see :mod:`sidecar_runtime.aws.chain`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s3_sync.digest import is_revision
-from sidecar_runtime import proxies
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import GateSettings, check_gate
 from sidecar_runtime.parsers import (
@@ -25,11 +24,10 @@ from sidecar_runtime.parsers import (
     choice,
     count,
     duration,
-    http_url,
     mode,
     words,
 )
-from sidecar_runtime.settings import inherited, load, setting, without_password
+from sidecar_runtime.settings import inherited, load, setting
 
 if TYPE_CHECKING:
     from s3_sync.signature import Keys
@@ -40,11 +38,13 @@ PREFIX = "S3_SYNC_"
 _WRONG = "AWS_KEY_PATH AWS_PREFIX KEYPATH KEY_PREFIX S3_KEY_PATH S3_PREFIX S3_SYNC_PREFIX key_path"
 INSTEAD = dict.fromkeys(_WRONG.split(), "KEY_PATH")
 
-_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_BUCKET = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]"
+    r"|arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint[:/][a-z0-9-]+"
+)
 # Aliases of what s3-sync does not support: multi-region access points, S3 Express, Object Lambda,
 # Outposts. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _UNSUPPORTED = re.compile(r"\.mrap$|--(ol|op|x|xa)-s3$")
-_ACCESS_POINT = re.compile(r"arn:(aws[a-z-]*):s3:([a-z0-9-]+):(\d{12}):accesspoint[:/]([a-z0-9-]+)")
 
 
 @allows("a bucket's name, or the ARN of an access point")
@@ -52,11 +52,8 @@ def bucket(text: str) -> str:
     """
     Read a bucket's name, or the ARN of an access point.
     """
-    name = text.strip()
-    if name.lower().startswith("s3://"):
-        raise ValueError(f"is a URL; write {_settings_of(without_password(name))}")
-    known = _ACCESS_POINT if name.startswith("arn:") else _BUCKET_NAME
-    if not known.fullmatch(name) or _UNSUPPORTED.search(name):
+    name = _no_url(text)
+    if not _BUCKET.fullmatch(name) or _UNSUPPORTED.search(name):
         raise ValueError("is neither the name of an ordinary bucket nor the ARN of an access point")
     return name
 
@@ -66,27 +63,27 @@ def key_path(text: str) -> str:
     """
     Read a prefix; slashes at either end are trimmed, and it always names a whole folder.
     """
-    path = text.strip()
-    if path.lower().startswith("s3://"):
-        raise ValueError(f"is a URL; write {_settings_of(without_password(path))}")
-    return path.strip("/")
+    return _no_url(text).strip("/")
 
 
-def _settings_of(url: str) -> str:
-    bucket, _, key = url[len("s3://") :].partition("/")
-    path = key.strip("/")
-    return f"AWS_BUCKET={bucket}{path and f' and KEY_PATH={path}'}"
+def _no_url(text: str) -> str:
+    if text.strip().lower().startswith("s3://"):
+        raise ValueError(
+            "is a URL; for s3://a-bucket/dags, write AWS_BUCKET=a-bucket KEY_PATH=dags"
+        )
+    return text.strip()
 
 
-@allows("an absolute path")
-def target(text: str) -> str:
+@allows("comma-separated globs, whose `*` also matches `/`")
+def globs(text: str) -> tuple[str, ...]:
     """
-    Read the path of the target; refuse a file.
+    Read patterns of keys; refuse those that can match none.
     """
-    path = absolute_path(text)
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ValueError("is a file, not a folder")
-    return path
+    for glob in words(text):
+        if glob.endswith("/") or glob[0] in "/'\"":
+            why = "can match no key: write it as in pkg/*, relative to KEY_PATH, without quotes"
+            raise ValueError(f"contains {glob}, which {why}")
+    return words(text)
 
 
 @allows("sha256- and 64 hexadecimal digits, as shown by `s3-sync releases --output json`")
@@ -103,20 +100,16 @@ def key_file(text: str) -> str:
     """
     Read the path of a key file; refuse the key itself, a likely mistake.
     """
-    if is_key(text):
+    if without_key(text) != text:
         raise ValueError("is a key; write the path of the file that contains it")
     return text
-
-
-def is_key(text: str) -> bool:
-    return "-----BEGIN" in text or "\n" in text
 
 
 def without_key(text: str) -> str:
     """
     Return a key setting as it may be shown: ``***`` in place of a key.
     """
-    return "***" if is_key(text) else text
+    return "***" if "-----BEGIN" in text or "\n" in text else text
 
 
 @allows("a percentage from 0% to 100%")
@@ -124,8 +117,8 @@ def percent(text: str) -> int:
     """
     Read a percentage, with or without the percent sign.
     """
-    match = re.fullmatch(r"(\d{1,3})\s*%?", text.strip())
-    if not match or int(match[1]) > 100:
+    match = re.fullmatch(r"(100|\d{1,2})\s*%?", text.strip())
+    if match is None:
         raise ValueError("is not a percentage from 0% to 100%")
     return int(match[1])
 
@@ -144,12 +137,11 @@ class Settings(GateSettings):
         key_path,
         default="",
         prefixed=False,
-        text="The folder in the bucket; `dags` does not match `dags-old/`. Empty or `/`: the "
-        "whole bucket.",
+        text="The folder in the bucket; `dags` does not match `dags-old/`. Empty: all of it.",
     )
     dest_path: str = setting(
         "DEST_PATH",
-        target,
+        absolute_path,
         prefixed=False,
         required=True,
         text="The local folder to keep equal to the source; created if missing.",
@@ -166,8 +158,7 @@ class Settings(GateSettings):
         "SOURCE",
         choice("listing", "release"),
         default="listing",
-        text="`listing`: all objects under the prefix. `release`: the current release there, "
-        "published with `s3-sync publish`.",
+        text="`listing`: all objects under the prefix. `release`: what `s3-sync publish` made.",
     )
     revision: str | None = setting(
         "REVISION",
@@ -180,71 +171,51 @@ class Settings(GateSettings):
         show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
         text="Refuse a current release whose pointer is not signed with one of these keys, or "
-        "is older than the newest that this volume has shown. Changed keys are reloaded. "
-        "Unset: no signatures.",
+        "is older than the newest that this volume has shown. Changed keys are reloaded.",
     )
     bucket_access: str = setting(
         "BUCKET_ACCESS",
         choice("private", "requester-pays", "public"),
         default="private",
-        text="`requester-pays`: agree to pay for requests. `public`: do not sign requests, nor "
-        "look for credentials.",
+        text="`requester-pays`: pay for requests. `public`: no signatures, no credentials.",
     )
     include: tuple[str, ...] = setting(
-        "INCLUDE",
-        words,
-        default="",
-        allowed="comma-separated globs",
-        text="Sync only keys that match one of these, relative to KEY_PATH. `*` also matches `/`.",
+        "INCLUDE", globs, default="", text="Sync only keys that match; relative to KEY_PATH."
     )
     exclude: tuple[str, ...] = setting(
-        "EXCLUDE",
-        words,
-        default="",
-        allowed="comma-separated globs",
-        text="Skip keys that match one of these; overrides S3_SYNC_INCLUDE.",
+        "EXCLUDE", globs, default="", text="Skip keys that match one of these, also included ones."
     )
     delete: str = setting(
         "DELETE",
         choice("managed", "none", "all"),
         default="managed",
-        text="What to delete when keys disappear. `managed`: files that s3-sync published. "
-        "`none`: nothing. `all`: every file that is not in the bucket, except "
-        "`__pycache__`.",
+        text="What to delete when keys disappear: what s3-sync published (`managed`), nothing, or "
+        "every file that is not in the bucket, except `__pycache__`.",
     )
     max_delete_percent: int = setting(
         "MAX_DELETE",
         percent,
         default="80%",
         text="Hold back, for 15 minutes or until SIGHUP, a listing in which more than this "
-        "share of the published files, and more than 20, have disappeared at once. 100%: "
-        "never.",
+        "share of the published files, and more than 20, have disappeared. 100%: never.",
     )
     verify: str = setting(
         "VERIFY",
         choice("auto", "strict", "lenient"),
         default="auto",
-        text="Whether an ETag that looks like an MD5 must match the content. `auto`: on AWS. "
-        "`strict`: always. `lenient`: never. Checksums are always verified.",
+        text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), always or never.",
     )
     allow_empty: bool = setting(
-        "ALLOW_EMPTY",
-        boolean,
-        default="false",
-        text="Accept a prefix without files instead of failing with `source_empty`.",
+        "ALLOW_EMPTY", boolean, default="false", text="Accept a prefix without files."
     )
     settle_seconds: float = setting(
         "SETTLE",
         duration(),
         default="0",
-        text="Apply a changed listing only after it has stayed the same for this long, so that "
-        "half an upload is not published. A new pod waits as well.",
+        text="Apply a listing only once it has stayed the same for this long, also in a new pod.",
     )
     retain_count: int = setting(
-        "RETAIN_COUNT",
-        count,
-        default="2",
-        text="How many older snapshots to keep for readers that still have them open.",
+        "RETAIN_COUNT", count, default="2", text="How many older snapshots to keep for readers."
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
@@ -256,21 +227,13 @@ class Settings(GateSettings):
         "KEEP_REQUESTED",
         count,
         default="20",
-        text="How many older releases that pods have requested (DAG versions of Airflow 3) to "
-        "keep in addition. 0: serve no requests.",
+        text="How many requested older releases (DAG versions of Airflow 3) to keep. 0: none.",
     )
     file_mode: int = setting(
-        "FILE_MODE",
-        mode,
-        default="0644",
-        text="The mode of new files of a listing; snapshots remove the write bits. A file of a "
-        "release is 0755 if it is executable, otherwise 0644.",
+        "FILE_MODE", mode, default="0644", text="The mode of a listing's files, when they are new."
     )
     fsync: bool = setting(
-        "FSYNC",
-        boolean,
-        default="false",
-        text="Flush each file to disk before it is published: for persistent volumes.",
+        "FSYNC", boolean, default="false", text="Flush each file to disk: for persistent volumes."
     )
 
     @property
@@ -285,8 +248,8 @@ class Settings(GateSettings):
         """
         Whether consumers may request older releases.
         """
-        is_possible = self.source_kind == "release" and self.layout == "snapshot"
-        return is_possible and bool(self.keep_requested) and not self.one_shot
+        is_release = self.source_kind == "release"
+        return is_release and self.keep_requested > 0 and not self.one_shot
 
     @property
     def source(self) -> str:
@@ -303,34 +266,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
-
-    def check(settings: Settings) -> list[Problem]:
-        return [
-            *_check_layout(settings),
-            *_check_source(settings),
-            *_check_globs(settings),
-            *check_gate(settings, PREFIX),
-            *_check_endpoints(environ),
-        ]
-
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=check)
-
-
-def _check_endpoints(environ: Mapping[str, str]) -> list[Problem]:
-    """
-    Return the endpoints in the environment that are no URLs of a server, or a proxy of another kind
-    than the supported one.
-    """
-    problems = []
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        if url := environ.get(name):
-            try:
-                http_url(url)
-            except ValueError as error:
-                problems.append(Problem(name, without_password(url), str(error)))
-    given = (environ.get("AWS_ENDPOINT_URL_S3"), environ.get("AWS_ENDPOINT_URL"))
-    url = next(filter(None, given), "https://s3.amazonaws.com")
-    return problems or proxies.unsupported(url, environ)
+    return load(Settings, PREFIX, environ, instead=INSTEAD, check=partial(_check, environ))
 
 
 def read_trusted_keys(settings: Settings) -> Keys | None:
@@ -351,47 +287,29 @@ def read_trusted_keys(settings: Settings) -> Keys | None:
         raise SettingsError([problem]) from None
 
 
-def _check_layout(settings: Settings) -> list[Problem]:
+def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
     """
-    Return the settings that need the snapshot layout: what belongs together is shown at once.
+    Return the settings that do not fit others.
     """
-    if settings.layout == "snapshot":
-        return []
-    needs = (
-        "needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
-        f"{settings.dest_path}/current"
+    in_place, is_release = settings.layout == "in-place", settings.source_kind == "release"
+    # What belongs together is shown at once.
+    layout = "needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
+    whole = "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
+    rules = (
+        ("SOURCE", in_place and is_release, f"{layout}{settings.dest_path}/current"),
+        ("GATE", in_place and settings.gate != "off", f"{layout}{settings.dest_path}/current"),
+        ("REVISION", not is_release and settings.revision, "requires S3_SYNC_SOURCE=release"),
+        (
+            "TRUSTED_KEYS",
+            not is_release and settings.trusted_keys,
+            "requires S3_SYNC_SOURCE=release",
+        ),
+        ("INCLUDE", is_release and settings.include, whole),
+        ("EXCLUDE", is_release and settings.exclude, whole),
+        ("SETTLE", is_release and settings.settle_seconds, whole),
+        ("ALLOW_EMPTY", is_release and settings.allow_empty, whole),
+        ("DELETE", is_release and settings.delete == "none", whole),
     )
-    found = (("SOURCE", settings.source_kind, "listing"), ("GATE", settings.gate, "off"))
-    return [Problem(f"{PREFIX}{n}", value, needs) for n, value, usual in found if value != usual]
-
-
-def _check_globs(settings: Settings) -> list[Problem]:
-    """
-    Return the patterns that can match no key.
-    """
-    why = "can match no key: write it as in pkg/*, relative to KEY_PATH, without quotes"
-    return [
-        Problem(f"{PREFIX}{name}", glob, why)
-        for name, globs in (("INCLUDE", settings.include), ("EXCLUDE", settings.exclude))
-        for glob in globs
-        if glob.endswith("/") or glob[0] in "/'\""
-    ]
-
-
-def _check_source(settings: Settings) -> list[Problem]:
-    """
-    Return the settings that cannot be used with the source.
-    """
-    if settings.source_kind == "listing":
-        needs = "requires S3_SYNC_SOURCE=release"
-        found = {"REVISION": settings.revision, "TRUSTED_KEYS": settings.trusted_keys}
-    else:
-        needs = "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
-        found = {
-            "INCLUDE": ",".join(settings.include),
-            "EXCLUDE": ",".join(settings.exclude),
-            "SETTLE": f"{settings.settle_seconds:g}s" if settings.settle_seconds else "",
-            "ALLOW_EMPTY": "true" if settings.allow_empty else "",
-            "DELETE": "none" if settings.delete == "none" else "",
-        }
-    return [Problem(f"{PREFIX}{name}", value, needs) for name, value in found.items() if value]
+    found = [(f"{PREFIX}{name}", why) for name, is_wrong, why in rules if is_wrong]
+    problems = [Problem(name, environ.get(name, "").strip(), why) for name, why in found]
+    return problems + check_gate(settings, PREFIX)

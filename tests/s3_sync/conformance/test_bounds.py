@@ -42,20 +42,12 @@ def numbered(start: bytes) -> Fault:
 
 WITHOUT_END = {
     "blank lines": endless(b"", b"\r\n"),
-    "answers 100": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "answers 103 with headers": endless(b"", b"HTTP/1.1 103 x\r\nLink: </a>; rel=x\r\n\r\n"),
-    "headers of one answer 103": numbered(b"HTTP/1.1 103 x\r\n"),
     "the status line": endless(b"HTTP/1.1 200 ", b"x"),
     "headers": numbered(b"HTTP/1.1 200 OK\r\n"),
-    "the name of a header": endless(b"HTTP/1.1 200 OK\r\n", b"x"),
-    "the value of a header": endless(b"HTTP/1.1 200 OK\r\nx: ", b"x"),
     "headers of an error": numbered(b"HTTP/1.1 403 x\r\n"),
     "the size of a chunk": endless(CHUNKED, b"0"),
-    "an extension of a chunk": endless(CHUNKED + b"f;", b"x"),
-    "a quoted extension of a chunk": endless(CHUNKED + b'f;a="', b"x"),
     "trailers": numbered(CHUNKED + b"f\r\nprint('hello')\n\r\n0\r\n"),
-    "the name of a trailer": endless(CHUNKED + b"f\r\nprint('hello')\n\r\n0\r\n", b"x"),
-    "the value of a trailer": endless(CHUNKED + b"f\r\nprint('hello')\n\r\n0\r\nx: ", b"x"),
 }
 
 

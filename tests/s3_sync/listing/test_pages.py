@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing import Reading, settle
-from s3_sync.pages import Entry
+from s3_sync.listing import Entry, Reading, settle
 from s3_sync.plan import State
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
@@ -81,21 +80,6 @@ def test_reads_odd_keys_encoded_or_not(path: str) -> None:
     assert expected == read(encoded).files
     if path in ODD:
         assert expected == read(page(contents(escape(f"dags/{path}")))).files
-
-
-@pytest.mark.parametrize("written", ["\x01", "\x1f", "&#x1;", "&#x1F;", "&#0;", "&#012;"])
-def test_a_key_that_xml_cannot_represent_hides_no_others(written: str) -> None:
-    """The store does not encode keys."""
-    body = page(contents("dags/aCONTROLb"), contents("dags/c&#9;&#10;&#xD;&#32;d"))
-
-    assert {"a\ufffdb", "c\t\n\r d"} == paths(body.replace(b"CONTROL", written.encode()))
-
-
-def test_the_prefix_and_the_filters_select_keys() -> None:
-    body = page(contents("dags/a.py"), contents("dags/b.sql"))
-
-    assert {"dags/a.py", "dags/b.sql"} == paths(body, KEY_PATH="")
-    assert {"a.py"} == paths(body, S3_SYNC_INCLUDE="a.*")
 
 
 def test_skips_keys_that_cannot_become_files_with_a_reason() -> None:
@@ -181,17 +165,6 @@ def test_a_listing_stays_the_same_object_until_it_changes() -> None:
     assert 6 == after.files["2"].size_bytes
 
 
-def test_keys_that_look_like_tokens_are_listed() -> None:
-    """The store does not encode keys."""
-    keys = [f"dags/{number:02}ContinuationToken>" for number in range(20)]
-    server = Server(page(*map(contents, keys), token="a", first=True))
-    server.pages["a"] = page(contents("dags/x"), echo="a")
-
-    listing = Lister(server).read()
-
-    assert {key.removeprefix("dags/") for key in [*keys, "dags/x"]} == listing.files.keys()
-
-
 # --- the revision
 
 
@@ -242,7 +215,7 @@ LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
 REFUSED: dict[str, Sequence[bytes]] = {
     "is not under the prefix": [page(contents("dags-old/a"))],
     "'DAGS/a' is not under": [page(contents("DAGS/a"))],
-    "has no key": [page(contents("dags/a", order=("ETag", "Size")))],
+    "the key '' is not under": [page(contents("dags/a", order=("ETag", "Size")))],
     "it is not XML": [b""],
     "it is not XML: no element": [b"\xff\xfe"],
     "it is not XML: not well-formed": [b'{"keys": []}'],
@@ -254,6 +227,7 @@ REFUSED: dict[str, Sequence[bytes]] = {
         "<ListBucketResult><IsTruncated>false</IsTruncated>"
         "<Contents><Key>&l11;</Key></Contents></ListBucketResult>".encode()
     ],
+    "no valid IsTruncated": [page(contents("dags/a"), token="a", truncated="maybe")],
     "no continuation token": [page(contents("dags/a"), truncated="true")],
     # A proxy that answers with the same page again does not make a listing endless.
     "the same page twice": [
@@ -268,21 +242,6 @@ REFUSED: dict[str, Sequence[bytes]] = {
 @pytest.mark.parametrize("said", REFUSED)
 def test_refuses_a_listing_that_contradicts_itself(said: str) -> None:
     assert said in refused(*REFUSED[said])
-
-
-@pytest.mark.parametrize("said", [b"", b"maybe", b"True", b"1"])
-def test_refuses_a_page_without_a_valid_is_truncated(said: bytes) -> None:
-    """Taken for the last page, it would delete the files of later pages."""
-    body = page(contents("dags/a"), token="a", truncated="true")
-
-    assert "IsTruncated" in refused(body.replace(b"ated>true", b"ated>" + said))
-
-
-def test_names_a_store_that_answers_with_version_1() -> None:
-    body = page(contents("dags/a"), truncated="true")
-    body = body.replace(b"<KeyCount>1</KeyCount>", b"<Marker></Marker>")
-
-    assert "a page of version 1" in refused(body)
 
 
 # --- settling

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.endpoint import read_trust
-from s3_sync.s3.pool import Patience, Pool, ReadTrust
-from s3_sync.s3.wire import Answer, HttpOrigin, WireError
+from s3_sync.s3.pool import Address, Pool
+from s3_sync.s3.wire import Answer, WireError
 from tests.s3_sync.given import config
 
 HEADERS = {"host": "bucket.example", "x-amz-date": "now"}
@@ -51,8 +51,8 @@ class StandIn:
         self.port = 0
 
     @property
-    def origin(self) -> HttpOrigin:
-        return HttpOrigin("http", "127.0.0.1", self.port)
+    def origin(self) -> Address:
+        return Address("http", "127.0.0.1", self.port)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -95,22 +95,22 @@ async def listening(server: StandIn, *, tls: ssl.SSLContext | None = None) -> As
 
 
 Scene = Callable[[Pool], Awaitable[Any]]
+ReadTrust = Callable[[], ssl.SSLContext]
 
 
 def run(
     server: StandIn,
     scene: Scene,
-    origin: Callable[[int], HttpOrigin] | None = None,
-    trust: ReadTrust = lambda: None,
+    origin: Callable[[int], Address] | None = None,
+    trust: ReadTrust = NO_CA,
     tls: ssl.SSLContext | None = None,
-    **patience: float,
 ) -> Any:
     """Play a scene with a pool that connects to the server."""
 
     async def play() -> Any:
         async with asyncio.timeout(10), listening(server, tls=tls):
             place = origin(server.port) if origin else server.origin
-            pool = Pool(place, trust, Patience(**patience))
+            pool = Pool(place, trust)
             try:
                 return await scene(pool)
             finally:
@@ -138,5 +138,5 @@ def trusting(file: Path) -> ReadTrust:
     return partial(read_trust, config(ca_bundle=str(file)))
 
 
-def https(port: int) -> HttpOrigin:
-    return HttpOrigin("https", "127.0.0.1", port)
+def https(port: int) -> Address:
+    return Address("https", "127.0.0.1", port)

@@ -4,7 +4,7 @@
 
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -75,7 +75,7 @@ DENIED = error(403, "AccessDenied", "Access Denied")
 NO_KEY = access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN)
 MISTAKES: dict[str, tuple[Mapping[str, str], tuple[Fault, Match] | None, tuple[str, ...]]] = {
     "bucket": ({"AWS_BUCKET": "no-such-bucket"}, None, ("bucket_not_found", "no-such-bucket")),
-    "prefix": ({"KEY_PATH": "dgas"}, None, ("source_empty", "s3://dags-bucket/dgas/", "dags/")),
+    "prefix": ({"KEY_PATH": "dgas"}, None, ("source_empty", "s3://dags-bucket/dgas/")),
     "filter": ({"S3_SYNC_INCLUDE": "*.pyy"}, None, ("source_empty", "S3_SYNC_INCLUDE")),
     "endpoint": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, None, ("127.0.0.1:1",)),
     "target": ({"DEST_PATH": "/sys/s3-sync"}, None, ("/sys/s3-sync",)),
@@ -123,20 +123,40 @@ def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path)
     assert "target_full: 3.0 MiB needed, the volume has 2.0" in said
 
 
-@pytest.mark.parametrize("has_snapshots", [False, True])
-def test_reports_what_blocks_the_link_unless_the_daemon_restores_it(
-    check: Check, start: StartDaemon, target: Path, has_snapshots: bool
+IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a file": ("target_failed: cannot open", Path.touch),
+    "a file for the state": ("target_failed", lambda path: make(path / ".s3-sync").touch()),
+    "a folder for the lock": ("target_failed", lambda path: make(path / ".s3-sync/lock").mkdir()),
+    "a file for the link": ("link_blocked", lambda path: make(path / "current").touch()),
+    "a foreign link": ("link_blocked", lambda path: make(path / "current").symlink_to("/etc")),
+    "a full folder for the link": ("link_blocked", lambda path: make(path / "current/x").touch()),
+}
+
+
+def make(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_reports_a_target_that_the_daemon_cannot_use(check: Check, target: Path, what: str) -> None:
+    said, block = IN_THE_WAY[what]
+    block(target)
+    before = sorted(target.rglob("*"))
+
+    assert said in check(3, SNAPSHOT)
+
+    assert before == sorted(target.rglob("*"))
+
+
+def test_a_link_that_the_daemon_restores_is_no_failure(
+    check: Check, start: StartDaemon, target: Path
 ) -> None:
-    if has_snapshots:
-        start(SNAPSHOT).until_synced().terminate()
-        (target / "current").unlink()
-    else:
-        target.mkdir()
+    start(SNAPSHOT).until_synced().terminate()
+    (target / "current").unlink()
     (target / "current").touch()
 
-    said = check(0 if has_snapshots else 3, SNAPSHOT)
-
-    assert has_snapshots == ("link_blocked" not in said)
+    assert "link_blocked" not in check(0, SNAPSHOT)
 
 
 def test_reads_a_release_as_the_daemon_does(

@@ -6,18 +6,7 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_list
-from tests.support.daemon import Daemon, Event
 from tests.support.s3_sync.scripted import FILES, daemon_for, published
-
-
-def rejected(daemon: Daemon) -> dict[str, Event]:
-    """Wait for a daemon to reject its settings; return the rejected ones by name."""
-    end = daemon.wait_for_exit()
-    assert end.code == 2, daemon.log()
-    assert daemon.stray_lines == []
-    lines = daemon.find_events("setting_rejected")
-    assert all(line["problem"] for line in lines)
-    return {line["setting"]: line for line in lines}
 
 
 def test_the_published_example_works_without_other_settings(s3: FakeS3, target: Path) -> None:
@@ -40,42 +29,6 @@ def test_the_published_example_works_without_other_settings(s3: FakeS3, target: 
         assert len(daemon.find_events("cycle_finished")) == 1
         assert {event["level"] for event in daemon.events} == {"info"}
         assert daemon.stray_lines == []
-
-
-def test_reports_an_unsupported_kind_of_proxy(s3: FakeS3, start: StartDaemon) -> None:
-    proxy = {"HTTP_PROXY": "https://user:s3cr3t@proxy.example:3128", "NO_PROXY": ""}
-
-    daemon = start(proxy)
-
-    assert 2 == daemon.wait_for_exit().code
-    rejected = daemon.wait_for_event("setting_rejected", setting="HTTP_PROXY")
-    assert "https://***@proxy.example:3128" == rejected["value"]
-    assert rejected["problem"].startswith("is not http://HOST:PORT")
-    assert [] == s3.requests
-    assert "s3cr3t" not in daemon.log()
-
-
-@pytest.mark.parametrize("glob", ["pkg/", "/pkg/*", "'pkg/*'", '"pkg/*"'])
-@pytest.mark.parametrize("name", ["S3_SYNC_INCLUDE", "S3_SYNC_EXCLUDE"])
-def test_rejects_a_pattern_that_can_match_no_key(start: StartDaemon, name: str, glob: str) -> None:
-    lines = rejected(start({name: f"*.py, {glob}"}))
-
-    assert {name: glob} == {line["setting"]: line["value"] for line in lines.values()}
-    assert "can match no key: write it as in pkg/*" in lines[name]["problem"]
-
-
-def test_warns_once_of_a_pattern_that_matches_nothing(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    s3.put("dags/notes.txt", b"notes")
-    patterns = {"S3_SYNC_INCLUDE": "*.py, *.sql", "S3_SYNC_EXCLUDE": "pkg, *.txt, pkg/e*"}
-    daemon = start(patterns).until_synced()
-    s3.put("dags/more.py", b"more")
-    daemon.sync()
-
-    unused = [(event["setting"], event["value"]) for event in daemon.find_events("pattern_unused")]
-    assert [("S3_SYNC_INCLUDE", "*.sql"), ("S3_SYNC_EXCLUDE", "pkg")] == unused
-    assert {"a.py", "more.py", "pkg/b.py"} == published(target).keys()
 
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",)])

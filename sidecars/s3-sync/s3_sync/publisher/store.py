@@ -21,12 +21,12 @@ import boto3
 from botocore import exceptions
 from botocore.config import Config
 
-from s3_sync.reasons import ADVICE
+from s3_sync.reasons import S3Error
 from s3_sync.release.format import BUNDLE_FOLDER, MANIFEST_LIMIT_BYTES, POINTER_KEY
-from s3_sync.s3.refusals import Operation, Refusal, Request, S3Error, explain, is_denied
+from s3_sync.s3.refusals import Operation, Refusal, Request, explain
 from s3_sync.s3.wire import Answer, WireError
 from s3_sync.settings import Settings
-from sidecar_runtime.aws.chain import classify, open_session, shown, shows_a_header, whoami
+from sidecar_runtime.aws.chain import classify, open_session, shown, shows_a_header
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.settings import without_password
@@ -278,15 +278,11 @@ class Store:
         refusal = Refusal(code, str(message), "")
         region = self._client.meta.region_name or ""
         request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
-        identity = None
-        if is_denied(answer, refusal):
-            with suppress(exceptions.BotoCoreError, exceptions.ClientError):
-                identity = whoami(self._session)["arn"]
-        explained = explain(answer, refusal, request, identity)
+        explained = explain(answer, refusal, request)
         if isinstance(explained, SidecarError):
             return explained
         text = f"S3 rejected the request for {request.url} ({error})"
-        return S3Error("client_error", text, ADVICE["client_error"])
+        return S3Error("client_error", text)
 
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
         text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")

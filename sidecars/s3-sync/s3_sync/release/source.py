@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from s3_sync.download import Work
 from s3_sync.folder.volume import Blocked, Staging
 from s3_sync.plan import State
+from s3_sync.reasons import S3Error
 from s3_sync.release import format as form
 from s3_sync.release.bundle import IncomingContent, bundle_corrupt
 from s3_sync.release.format import File, Manifest, Pointer
-from s3_sync.s3.client import Get, Receiver, S3Client
-from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, S3Error, SourceError
+from s3_sync.s3.client import Get, S3Client
+from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings, read_trusted_keys
 from sidecar_runtime.errors import SettingsError, SidecarError
@@ -122,7 +123,7 @@ class ReleaseSource:
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
 
-    async def try_bundle(self, state: State, receiver: Receiver) -> None:
+    async def try_bundle(self, state: State) -> None:
         """
         Read the first byte of the bundle.
 
@@ -130,7 +131,7 @@ class ReleaseSource:
             SidecarError: It does not exist, or cannot be read.
         """
         with self._bundle(state.detail) as key:
-            await self._client.get(Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}), receiver)
+            await self._client.get(Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}))
 
     def earlier(self) -> list[str]:
         """

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from s3_sync.reasons import REASONS
-from s3_sync.s3.endpoint import DEFAULT_REGION, Address, encode_query, locate, read_trust, sign
-from s3_sync.s3.pool import PATIENCE, Patience, Pool
+from s3_sync.reasons import REASONS, S3Error
+from s3_sync.s3.endpoint import encode_query, locate, read_trust, sign
+from s3_sync.s3.pool import Pool
 from s3_sync.s3.refusals import (
     STALE_CREDENTIALS,
     ObjectError,
@@ -26,18 +26,21 @@ from s3_sync.s3.refusals import (
     Refusal,
     Request,
     explain,
-    is_denied,
     read_refusal,
 )
-from s3_sync.s3.wire import Answer, Check, WireError
+from s3_sync.s3.wire import Answer, Check
 from sidecar_runtime import __version__
 from sidecar_runtime.aws.credentials import AwsConfig, Chain, Credentials
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
 USER_AGENT = f"s3-sync/{__version__}"
 PAGE_KEYS = 1000
 ATTEMPTS = 3
+# The longest pause before the first retry; it doubles with each retry.
+RETRY_SECONDS = 0.8
+# For a response; a larger body extends it.
+ANSWER_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 50_000.0
 
 
 class Receiver(Protocol):
@@ -61,6 +64,7 @@ class Get(NamedTuple):
             ended.
         check: Checks the headers of the response before its body arrives.
         until: When to give up (monotonic seconds).
+        query: The query of a listing.
     """
 
     operation: Operation
@@ -69,16 +73,7 @@ class Get(NamedTuple):
     headers: Callable[[], Mapping[str, str]] = dict
     check: Check | None = None
     until: float = math.inf
-
-
-class _Place(NamedTuple):
-    """
-    Where requests go: the configuration, and what follows from it and the bucket's region.
-    """
-
-    config: AwsConfig
-    address: Address
-    pool: Pool
+    query: Mapping[str, str] = {}
 
 
 class S3Client:
@@ -88,7 +83,6 @@ class S3Client:
     Args:
         count: Called with the operation of each request that is sent.
         pays: Whether to pay for requests to a requester-pays bucket.
-        patience: The timeouts.
     """
 
     def __init__(
@@ -99,9 +93,7 @@ class S3Client:
         count: Callable[[Operation], None],
         *,
         pays: bool = False,
-        patience: Patience = PATIENCE,
     ) -> None:
-        self._patience = patience
         self._own_headers = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
         if pays:
             self._own_headers["x-amz-request-payer"] = "requester"
@@ -109,8 +101,8 @@ class S3Client:
         self._prefix = prefix
         self._chain = chain
         self._count = count
-        self._credentials: Credentials | None = None
-        self._place: _Place | None = None
+        self._access: tuple[Credentials, AwsConfig] | None = None
+        self._pool: Pool | None = None
         self._fence = Fence()
 
     def begin_cycle(self, fence: Fence) -> None:
@@ -121,59 +113,33 @@ class S3Client:
             SidecarError: There are no credentials, or the configuration is not usable.
             CycleAbandoned: The fence was revoked.
         """
-        self._fence = fence
-        self._credentials, config = self._chain.current(fence)
-        if self._place is None or config != self._place.config:
-            self._move(config, None)
+        before, self._fence = self._access, fence
+        self._access = self._chain.current(fence)
+        if self._pool is None or before is None or before[1] != self._access[1]:
+            self._move(None)
 
     @property
     def is_aws(self) -> bool:
         """
         Whether the endpoint is AWS, not another store that AWS_ENDPOINT_URL sets.
         """
-        assert self._place is not None
-        config, address, _ = self._place
-        return not config.endpoint_url or ".amazonaws." in address.origin.host
+        return self._pool is not None and ".amazonaws." in self._pool.address.host
 
-    @property
-    def region(self) -> str:
-        """
-        The region for signing: the bucket's region as far as it is known.
-        """
-        return self._place.address.region if self._place else DEFAULT_REGION
-
-    async def list_page(
-        self, token: str | None, prefix: str | None = None, delimiter: str = ""
-    ) -> bytes:
+    async def list_page(self, token: str | None) -> bytes:
         """
         Return the raw body of one page of ListObjectsV2.
-
-        Args:
-            prefix: The prefix of the keys; None: the prefix of the synced folder.
-            delimiter: Where to cut keys off; empty for whole keys.
 
         Raises:
             SourceError, WireError
         """
-        prefix = self._prefix if prefix is None else prefix
         query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE_KEYS)}
-        query["prefix"] = prefix
-        if delimiter:
-            query["delimiter"] = delimiter
+        query["prefix"] = self._prefix
         if token is not None:
             query["continuation-token"] = token
-        answer = await self.get(Get("list", prefix), query=query)
-        return answer.body
+        return (await self.get(Get("list", self._prefix, query=query))).body
 
     async def get_object(
-        self,
-        key: str,
-        etag: str,
-        size_bytes: int,
-        receiver: Receiver,
-        *,
-        until: float = math.inf,
-        encoding: str = "identity",
+        self, key: str, etag: str, size_bytes: int, receiver: Receiver, *, until: float = math.inf
     ) -> dict[str, str]:
         """
         Read one object into the receiver and return the headers of the response.
@@ -181,7 +147,6 @@ class S3Client:
         Args:
             etag: The ETag that the object must still have, without quotes; empty is an error.
             until: When to give up (monotonic seconds).
-            encoding: The content encoding to accept.
 
         Raises:
             ObjectMoved: The object was changed or deleted since it was listed.
@@ -194,23 +159,16 @@ class S3Client:
                 "Write it again through the S3 API, not directly into the store's files, or "
                 "exclude it with S3_SYNC_EXCLUDE.",
             )
-        headers = {
-            "if-match": f'"{etag}"',
-            "x-amz-checksum-mode": "ENABLED",
-            "accept-encoding": encoding,
-        }
+        headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
         def check(found: dict[str, str]) -> None:
             if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
                 raise ObjectMoved  # the server ignores If-Match
 
         what = Get("get", key, size_bytes, lambda: headers, check, until)
-        answer = await self.get(what, receiver)
-        return answer.headers
+        return (await self.get(what, receiver)).headers
 
-    async def get(
-        self, what: Get, receiver: Receiver | None = None, query: Mapping[str, str] | None = None
-    ) -> Answer:
+    async def get(self, what: Get, receiver: Receiver | None = None) -> Answer:
         """
         Send a request, and again after transient failures (throttling, server errors, lost
         connections), with rotated credentials, or to the bucket's region. A conditional request may
@@ -223,87 +181,77 @@ class S3Client:
             ObjectMoved: The object does not exist.
             ObjectError, SourceError, WireError
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            if receiver is not None:
-                receiver.restart()
-            used, headers = self._credentials, what.headers()
-            error: SidecarError | ObjectMoved
+        for attempt in range(ATTEMPTS - 1):
             try:
-                answer = await self._try(what, headers, receiver, encode_query(query or {}))
-            except WireError as wire_error:
-                error = wire_error
-            else:
-                is_unchanged = answer.status == 304 and "if-none-match" in headers
-                if answer.status in (200, 206) or is_unchanged:
-                    return answer
-                refusal = read_refusal(answer)
-                if self._adapt(answer, refusal, used) and attempt < ATTEMPTS:
-                    continue
-                request = Request(what.operation, self._bucket, what.key, self._prefix, self.region)
-                error = explain(answer, refusal, request, self._who(answer, refusal, used))
-            if isinstance(error, ObjectMoved) or not REASONS[error.reason].is_retried:
-                break
-            if attempt < ATTEMPTS:
-                ceiling = self._patience.retry_seconds * 2 ** (attempt - 1)
-                await asyncio.sleep(random.uniform(0, ceiling))
-        raise error
+                return await self._try(what, receiver, is_last=False)
+            except _Again:
+                pass
+            except S3Error as error:
+                if not REASONS[error.reason].is_retried:
+                    raise
+                await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
+        return await self._try(what, receiver, is_last=True)
 
     def close(self) -> None:
         """
         Close the connections.
         """
-        if self._place is not None:
-            self._place.pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
-    async def _try(
-        self, what: Get, headers: Mapping[str, str], receiver: Receiver | None, query: str
-    ) -> Answer:
-        assert self._place is not None and self._credentials is not None
-        _, address, pool = self._place
+    async def _try(self, what: Get, receiver: Receiver | None, *, is_last: bool) -> Answer:
+        assert self._pool is not None and self._access is not None
+        address, credentials = self._pool.address, self._access[0]
+        if receiver is not None:
+            receiver.restart()
+        headers, query = what.headers(), encode_query(what.query)
         is_list = what.operation == "list"
         path = (address.base_path or "/") if is_list else address.path_of(what.key)
-        signed = sign(self._credentials, address, path, query, {**self._own_headers, **headers})
+        signed = sign(credentials, address, path, query, {**self._own_headers, **headers})
         self._count(what.operation)
-        patience = self._patience
-        seconds = patience.answer_seconds + what.size_bytes / patience.slowest_bytes_per_second
+        seconds = ANSWER_SECONDS + what.size_bytes / SLOWEST_BYTES_PER_SECOND
         seconds = min(seconds, max(0.1, what.until - time.monotonic()))
         target = f"{path}?{query}" if query else path
-        return await pool.get(
-            target, signed, receiver.write if receiver is not None else None, seconds, what.check
-        )
+        sink = receiver.write if receiver is not None else None
+        answer = await self._pool.get(target, signed, sink, seconds, what.check)
+        is_unchanged = answer.status == 304 and "if-none-match" in headers
+        if answer.status in (200, 206) or is_unchanged:
+            return answer
+        refusal = read_refusal(answer)
+        if not is_last and self._adapt(answer, refusal, credentials):
+            raise _Again
+        request = Request(what.operation, self._bucket, what.key, self._prefix, address.region)
+        raise explain(answer, refusal, request)
 
-    def _adapt(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> bool:
+    def _adapt(self, answer: Answer, refusal: Refusal, used: Credentials) -> bool:
         """
         Whether the request should be sent again, to the region that S3 reports for the bucket, or
         with rotated credentials.
         """
-        assert self._place is not None
-        if answer.status in (301, 307, 400) and refusal.region not in ("", self.region):
-            self._move(self._place.config, refusal.region)
+        assert self._access is not None and self._pool is not None
+        is_elsewhere = refusal.region not in ("", self._pool.address.region)
+        if answer.status in (301, 307, 400) and is_elsewhere:
+            self._move(refusal.region)
             return True
-        if refusal.code in STALE_CREDENTIALS and self._credentials is used:
+        if refusal.code in STALE_CREDENTIALS and self._access[0] is used:
             self._chain.forget()
-            self._credentials, _ = self._chain.current(self._fence)
-        return refusal.code in STALE_CREDENTIALS and self._credentials != used
+            self._access = self._chain.current(self._fence)[0], self._access[1]
+        return refusal.code in STALE_CREDENTIALS and self._access[0] != used
 
-    def _who(self, answer: Answer, refusal: Refusal, used: Credentials | None) -> str | None:
-        """
-        Return who was refused, for the error; ask STS only if S3 does not report it.
-        """
-        if refusal.code in STALE_CREDENTIALS and used is not None:
-            return f"the access key {used.access_key}"
-        if is_denied(answer, refusal) and "User: " not in refusal.message:
-            return self._chain.identity(self._fence)
-        return None
-
-    def _move(self, config: AwsConfig, bucket_region: str | None) -> None:
+    def _move(self, bucket_region: str | None) -> None:
         """
         Switch to another configuration, or to the bucket's region; the host is always derived here,
         never taken from S3.
         """
-        address = locate(self._bucket, config, bucket_region)
-        is_tls = address.origin.scheme == "https"
-        trust = partial(read_trust, config) if is_tls else lambda: None
-        pool = Pool(address.origin, trust, self._patience)
+        assert self._access is not None
+        config = self._access[1]
         self.close()
-        self._place = _Place(config, address, pool)
+        self._pool = None
+        address = locate(self._bucket, config, bucket_region)
+        self._pool = Pool(address, partial(read_trust, config))
+
+
+class _Again(Exception):
+    """
+    The same request may succeed now.
+    """

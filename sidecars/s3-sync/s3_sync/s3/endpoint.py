@@ -16,49 +16,18 @@ import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from s3_sync.s3.refusals import PARTITIONS, REGION, SourceError
-from s3_sync.s3.wire import HttpOrigin
+from s3_sync.s3.pool import Address, split_url
+from s3_sync.s3.refusals import REGION, SourceError, partition_of
 from sidecar_runtime import proxies
 from sidecar_runtime.aws.credentials import ANONYMOUS, AwsConfig, Credentials
 
 DEFAULT_REGION = "us-east-1"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
+# The wildcard certificate of virtual hosts does not match a bucket name with a dot.
 _VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
-
-
-class Address(NamedTuple):
-    """
-    The address of a bucket: the origin, the path before its keys, the region for signing.
-    """
-
-    origin: HttpOrigin
-    base_path: str
-    region: str
-
-    def path_of(self, key: str) -> str:
-        """
-        Return the encoded path of a key; for an empty key, the path of the bucket.
-        """
-        return f"{self.base_path}/{encode_key(key)}"
-
-
-def encode_key(key: str) -> str:
-    """
-    Percent-encode a key for the path; S3 expects it encoded once and never normalized.
-    """
-    return quote(key, safe="/-_.~")
-
-
-def encode_query(query: Mapping[str, str]) -> str:
-    """
-    Return the canonical query string, sorted as the signature requires.
-    """
-    pairs = (f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items())
-    return "&".join(sorted(pairs))
 
 
 def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> Address:
@@ -71,86 +40,51 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     Raises:
         SourceError: ``region_invalid``, ``endpoint_invalid``.
     """
-    region = bucket_region or config.region or DEFAULT_REGION
+    region, service, name = bucket_region or config.region or DEFAULT_REGION, "s3", bucket
+    is_virtual = _VIRTUAL_HOST.fullmatch(bucket) is not None and config.addressing_style != "path"
+    if bucket.startswith("arn:"):
+        _, _, _, region, account, resource = bucket.split(":", 5)
+        name = f"{re.split('[:/]', resource, maxsplit=1)[1]}-{account}"
+        service, is_virtual = "s3-accesspoint", True
+    elif config.endpoint_url:  # in the path by default, as in botocore
+        is_virtual = config.addressing_style == "virtual"
     if not REGION.fullmatch(region):
         raise SourceError("region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION.")
-    fips, is_path_style = "-fips" if config.use_fips else "", config.addressing_style == "path"
-    if bucket.startswith("arn:"):
-        if config.endpoint_url:
-            said = "AWS_BUCKET is the ARN of an access point, which only AWS has"
-            raise SourceError("endpoint_invalid", said, "Write the bucket's name, or unset it.")
-        _, _, _, region, account, resource = bucket.split(":", 5)
-        name = re.split("[:/]", resource, maxsplit=1)[1]
-        host = f"{name}-{account}.{_host(f's3-accesspoint{fips}', region, config)}"
-        return Address(_origin("https", host, None), "", region)
-    if config.endpoint_url:
-        scheme, host, port, base_path = _split_endpoint(config.endpoint_url)
-        is_path_style = config.addressing_style != "virtual"  # the default, as in botocore
-    else:
-        scheme, host, port, base_path = "https", _host(f"s3{fips}", region, config), None, ""
-        # The wildcard certificate of virtual hosts does not match a bucket name with a dot.
-        is_path_style = is_path_style or not _VIRTUAL_HOST.fullmatch(bucket)
-    if is_path_style:
-        base_path = f"{base_path}/{encode_key(bucket)}"
-    else:
-        host = f"{bucket}.{host}"
-    return Address(_origin(scheme, host, port), base_path, region)
-
-
-def _split_endpoint(text: str) -> tuple[str, str, int | None, str]:
-    """
-    Return scheme, host, port and path of the endpoint that a setting or profile names.
-    """
-    try:
-        url = urlsplit(text)
-        # It becomes part of each request.
-        if re.fullmatch(r"[!-~]+", text) and url.scheme in ("http", "https") and url.hostname:
-            return url.scheme, url.hostname, url.port, url.path.rstrip("/")
-    except ValueError:
-        pass
-    raise SourceError(
-        "endpoint_invalid",
-        "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not an ASCII URL like "
-        "http(s)://HOST[:PORT]",
-        "Fix it there.",
-    )
-
-
-def _host(service: str, region: str, config: AwsConfig) -> str:
-    suffix = next((s for start, _, s in PARTITIONS if region.startswith(start)), "amazonaws.com")
-    dual = "dualstack." if config.use_dualstack else ""
-    return f"{service}.{dual}{region}.{suffix}"
-
-
-def _origin(scheme: str, host: str, port: int | None) -> HttpOrigin:
-    number = port or (443 if scheme == "https" else 80)
-    proxy = proxies.proxy_for(scheme, host, number, os.environ)
-    return HttpOrigin(scheme, host, number, proxy)
+    fips, dual = "-fips" * config.use_fips, "dualstack." * config.use_dualstack
+    regional = f"https://{service}{fips}.{dual}{region}.{partition_of(region)[1]}"
+    url = split_url(config.endpoint_url or regional, "http", "https")
+    if url is None or url.hostname is None:
+        said = "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not http(s)://HOST[:PORT]"
+        raise SourceError("endpoint_invalid", said, "Fix it there, in ASCII.")
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = f"{name}.{url.hostname}" if is_virtual else url.hostname
+    path = url.path.rstrip("/") + ("" if is_virtual else f"/{bucket}")
+    proxy = proxies.proxy_for(url.scheme, host, port, os.environ)
+    return Address(url.scheme, host, port, proxy, path, region)
 
 
 def read_trust(config: AwsConfig) -> ssl.SSLContext:
     """
-    Trust the CA bundle of the settings, else the system's store, else botocore's bundle.
+    Trust the CA bundle of the settings, else the system's store.
 
     Raises:
         SourceError: The bundle cannot be read.
     """
+    bundle = config.ca_bundle
     try:
-        if config.ca_bundle:
-            return ssl.create_default_context(cafile=config.ca_bundle)
-        context = ssl.create_default_context()
-        paths = ssl.get_default_verify_paths()
-        has_store = paths.cafile or (paths.capath and os.listdir(paths.capath))
-        if not has_store and config.ca_fallback:
-            context.load_verify_locations(cafile=config.ca_fallback)
-    except (OSError, ssl.SSLError) as error:
-        bundle = config.ca_bundle or error.filename or config.ca_fallback
-        raise SourceError(
-            "tls_failed",
-            f"the CA bundle {bundle} cannot be read: {error.strerror or error}",
-            "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE.",
-        ) from None
-    return context
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        said = f"the CA bundle {bundle} cannot be read: {error.strerror or error}"
+        advice = "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE."
+        raise SourceError("tls_failed", said, advice) from None
+
+
+def encode_query(query: Mapping[str, str]) -> str:
+    """
+    Return the canonical query string, sorted as the signature requires.
+    """
+    pairs = (f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items())
+    return "&".join(sorted(pairs))
 
 
 @lru_cache(maxsize=4)
@@ -181,7 +115,7 @@ def sign(
         headers: Additional headers; those that begin with ``x-amz-`` are signed.
         now: The time of the request; default: the current time.
     """
-    host = {"host": address.origin.host_header}
+    host = {"host": address.host_header}
     if credentials is ANONYMOUS:
         return {**headers, **host}
     moment = f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"

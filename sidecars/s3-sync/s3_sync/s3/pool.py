@@ -1,5 +1,5 @@
 """
-Keep-alive connections to one origin, for lists and downloads, directly or through a proxy.
+Keep-alive connections to one address, for lists and downloads, directly or through a proxy.
 """
 
 from __future__ import annotations
@@ -7,72 +7,98 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from s3_sync.s3.wire import Answer, Check, Connection, HttpOrigin, Sink, WireError
+from s3_sync.s3.wire import Answer, Check, Connection, Sink, WireError
 from sidecar_runtime.settings import without_password
 
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
+# For a connection, including its name, TLS and a proxy's tunnel.
+CONNECT_SECONDS = 10.0
+# For reusing an idle connection: NAT gateways and firewalls forget it, some after a minute.
+KEEP_SECONDS = 50.0
 # A host's next address is tried if one has not accepted a connection by then (RFC 8305).
 NEXT_ADDRESS_SECONDS = 0.25
 
 
-class Patience(NamedTuple):
+class Address(NamedTuple):
     """
-    The time limits, in seconds.
+    Where the requests for a bucket go.
 
     Args:
-        connect_seconds: For a connection, including its name, TLS and a proxy's tunnel.
-        keep_seconds: For reusing an idle connection: NAT gateways and firewalls forget it, some
-            after a minute.
-        answer_seconds: For a response; a larger body extends it by its size divided by
-            ``slowest_bytes_per_second``.
-        retry_seconds: The longest pause before the first retry; it doubles with each retry.
+        proxy: The URL of the proxy, or None.
+        base_path: The path before the keys.
+        region: The region for signing.
     """
 
-    connect_seconds: float = 10.0
-    keep_seconds: float = 50.0
-    answer_seconds: float = 60.0
-    slowest_bytes_per_second: float = 50_000.0
-    retry_seconds: float = 0.8
+    scheme: str
+    host: str
+    port: int
+    proxy: str | None = None
+    base_path: str = ""
+    region: str = ""
 
+    @property
+    def name(self) -> str:
+        """
+        The host without the dot that makes a name absolute: certificates and servers know none.
+        """
+        return self.host.rstrip(".")
 
-PATIENCE = Patience()
+    @property
+    def host_header(self) -> str:
+        """
+        The ``Host`` header; without the port if it is the scheme's default.
+        """
+        shown = f"[{self.name}]" if ":" in self.name else self.name
+        is_default = self.port == (443 if self.scheme == "https" else 80)
+        return shown if is_default else f"{shown}:{self.port}"
 
-# Reads the trusted certificates; returns None for an origin without TLS.
-ReadTrust = Callable[[], ssl.SSLContext | None]
-P = TypeVar("P", bound=asyncio.Protocol)
+    def path_of(self, key: str) -> str:
+        """
+        Return the path of a key; S3 expects it percent-encoded once and never normalized.
+        """
+        return f"{self.base_path}/{quote(key, safe='/-_.~')}"
 
 
 class Pool:
     """
-    Keep-alive connections to one origin; :meth:`get` may run concurrently.
+    Keep-alive connections to one address; :meth:`get` may run concurrently.
 
-    The trusted certificates are read again after a failed handshake: they may have been rotated.
+    Args:
+        read_trust: Reads the trusted certificates; called again after a failed handshake, because
+            they may have been rotated.
 
     Raises:
         WireError: The proxy is of an unsupported kind.
     """
 
-    def __init__(
-        self, origin: HttpOrigin, read_trust: ReadTrust, patience: Patience = PATIENCE
-    ) -> None:
-        self.origin = origin
-        self._place = _proxy_address(origin.proxy) if origin.proxy else (origin.host, origin.port)
+    def __init__(self, address: Address, read_trust: Callable[[], ssl.SSLContext]) -> None:
+        self.address = address
+        self._place = address.host, address.port
         self._read_trust = read_trust
         self._context: ssl.SSLContext | None = None
-        self._patience = patience
         self._idle: list[Connection] = []
+        self._where = f"{address.host}:{address.port}"
+        if address.proxy:
+            self._where = f"the proxy {without_password(address.proxy)}"
+            proxy = split_url(address.proxy, "http")
+            if proxy is None:
+                said = f"{self._where} is not http://HOST:PORT, the only supported kind"
+                raise WireError("proxy_refused", said)
+            self._place = proxy.hostname or "", proxy.port or 80
 
     async def get(
         self,
         path: str,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         sink: Sink | None,
         seconds: float,
         check: Check | None = None,
@@ -88,31 +114,28 @@ class Pool:
         Raises:
             WireError: No complete response arrived.
         """
-        if self.origin.proxy and self.origin.scheme == "http":
-            path = f"http://{self.origin.host_header}{path}"
-            headers = {**headers, **_login_of(self.origin.proxy)}
-        head = write_head(path, headers)
+        address = self.address
+        if address.proxy and address.scheme == "http":
+            path = f"http://{address.host_header}{path}"
+            headers = {**headers, **_login_of(address.proxy)}
+        head = _head("GET", path, headers)
         ends_at = time.monotonic() + seconds
         while True:
-            kept = self._take_idle()
+            kept = self._idle.pop() if self._idle else None
+            if kept and not (kept.is_usable and kept.idle_seconds < KEEP_SECONDS):
+                kept.close()
+                continue
             connection = kept or await self._open()
             try:
-                rest = ends_at - time.monotonic()
-                answer = await connection.request(head, sink, rest, check)
+                answer = await connection.request(head, sink, ends_at - time.monotonic(), check)
             except WireError:
                 if kept is None or kept.has_begun or time.monotonic() >= ends_at:
                     raise
                 # The server closed it, or a firewall forgot it, and probably the others as well.
                 self.close()
                 continue
-            if answer.status == 407:  # S3 never sends this status
-                connection.close()
-                said = f"{self._where} answered with 407 Proxy Authentication Required"
-                raise WireError("proxy_refused", said)
             if connection.is_usable:
                 self._idle.append(connection)
-            else:
-                connection.close()
             return answer
 
     def close(self) -> None:
@@ -122,24 +145,6 @@ class Pool:
         while self._idle:
             self._idle.pop().close()
 
-    def _take_idle(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable and connection.idle_seconds < self._patience.keep_seconds:
-                return connection
-            connection.close()
-        return None
-
-    @property
-    def _where(self) -> str:
-        """
-        Where connections are opened, as errors call it.
-        """
-        origin = self.origin
-        if origin.proxy:
-            return f"the proxy {without_password(origin.proxy)}"
-        return f"{origin.host}:{origin.port}"
-
     async def _open(self) -> Connection:
         """
         Open a connection, through the proxy if there is one.
@@ -148,32 +153,30 @@ class Pool:
             WireError: The connection failed.
             SourceError: The trusted certificates cannot be read.
         """
-        self._context = self._context or self._read_trust()
-        origin, where, seconds = self.origin, self._where, self._patience.connect_seconds
+        address, where = self.address, self._where
+        tls: dict[str, Any] = {}
+        if address.scheme == "https":
+            self._context = self._context or self._read_trust()
+            tls = {"ssl": self._context, "server_hostname": address.name}
         try:
-            async with asyncio.timeout(seconds):
-                if origin.proxy and origin.scheme == "https":
-                    return await self._open_tunnel(origin.proxy)
-                name = origin.name if self._context else None
-                _, connection = await self._dial(
-                    Connection, ssl=self._context, server_hostname=name
-                )
+            async with asyncio.timeout(CONNECT_SECONDS):
+                if tls and address.proxy:
+                    return await self._open_tunnel(address.proxy)
+                connection: Connection = (await self._dial(Connection, **tls))[1]
                 return connection
         except TimeoutError:
-            said = f"{where} did not accept a connection within {seconds:g} s"
+            said = f"{where} did not accept a connection within {CONNECT_SECONDS:g} s"
             raise WireError("request_timeout", said) from None
         except (socket.gaierror, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not a valid host name"
-            said = f"the name of {where} cannot be resolved: {why}"
+            said = f"the name of {where} cannot be resolved: {error}"
             raise WireError("name_unresolved", said) from None
         except ssl.SSLError as error:
             self._context = None
             why = getattr(error, "verify_message", "") or error.reason or str(error)
-            advice = ""
-            if getattr(error, "verify_code", 0) in (62, 64):  # X509_V_ERR_*_MISMATCH
-                advice = "Use a name of the endpoint that its certificate contains."
+            is_other_name = getattr(error, "verify_code", 0) in (62, 64)  # X509_V_ERR_*_MISMATCH
+            advice = "Use a name of the endpoint that its certificate contains."
             said = f"the TLS handshake with {where} failed: {why}"
-            raise WireError("tls_failed", said, advice) from None
+            raise WireError("tls_failed", said, advice if is_other_name else "") from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
@@ -182,27 +185,24 @@ class Pool:
         """
         Request a tunnel from the proxy, and begin TLS in it.
         """
-        origin, loop = self.origin, asyncio.get_running_loop()
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        target = f"{host}:{origin.port}"
+        address, loop = self.address, asyncio.get_running_loop()
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        target = f"{host}:{address.port}"
         reader = asyncio.StreamReader(PROXY_HEAD_LIMIT_BYTES)
         tunnel, _ = await self._dial(lambda: asyncio.StreamReaderProtocol(reader))
         try:
-            tunnel.write(write_head(target, {"Host": target, **_login_of(proxy)}, "CONNECT"))
+            tunnel.write(_head("CONNECT", target, {"Host": target, **_login_of(proxy)}))
             try:
-                status = (
-                    (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0].decode("latin-1")
-                )
-            except asyncio.LimitOverrunError:
-                status = "a head without an end"
-            except (EOFError, ConnectionError):
-                status = "nothing: it closed the connection"
-            if status.split(" ")[1:2] != ["200"]:
-                raise WireError("proxy_refused", f"{self._where} answered CONNECT with {status}")
+                status = await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.LimitOverrunError, EOFError, ConnectionError):
+                status = b"no complete response"
+            if status.split(b" ")[1:2] != [b"200"]:
+                said = status.partition(b"\r\n")[0].decode("latin-1")
+                raise WireError("proxy_refused", f"{self._where} answered CONNECT with {said}")
             assert self._context is not None
             connection = Connection()
             transport = await loop.start_tls(
-                tunnel, connection, self._context, server_hostname=origin.name
+                tunnel, connection, self._context, server_hostname=address.name
             )
             assert transport is not None
             connection.connection_made(transport)
@@ -211,9 +211,10 @@ class Pool:
             raise
         return connection
 
-    async def _dial(self, protocol: Callable[[], P], **tls: Any) -> tuple[asyncio.Transport, P]:
+    async def _dial(self, protocol: Callable[[], Any], **tls: Any) -> tuple[Any, Any]:
         """
-        Connect to the first address of the place that accepts a connection.
+        Connect to the first address of the place that accepts a connection; return transport and
+        protocol.
 
         Raises:
             OSError, UnicodeError: Its name has no address, or none of them accepts.
@@ -224,24 +225,18 @@ class Pool:
         )
 
 
-def _proxy_address(url: str) -> tuple[str, int]:
+def split_url(text: str, *schemes: str) -> SplitResult | None:
     """
-    Return host and port of a proxy.
-
-    Raises:
-        WireError: It is of an unsupported kind, such as https.
+    Return the parts of an ASCII URL of a server; None for anything else.
     """
-    try:
-        proxy = urlsplit(url)
-        if proxy.hostname and proxy.scheme == "http":
-            return proxy.hostname, proxy.port or 80
-    except ValueError:
-        pass
-    said = f"the proxy {without_password(url)} is not http://HOST:PORT, the only supported kind"
-    raise WireError("proxy_refused", said)
+    with suppress(ValueError):
+        url = urlsplit(text)
+        if re.fullmatch(r"[!-~]+", text) and url.scheme in schemes and url.hostname:
+            return url if url.port != 0 else None
+    return None
 
 
-def write_head(target: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
+def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """
     Return the bytes of a request.
     """

@@ -11,10 +11,8 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from s3_sync.reasons import ADVICE
-from sidecar_runtime.errors import SidecarError
+from s3_sync.reasons import S3Error
 
 with suppress(ModuleNotFoundError):  # of the extra `daemon`: where only releases are published
     import httptools
@@ -31,40 +29,10 @@ Sink = Callable[[bytes], object]
 Check = Callable[[dict[str, str]], object]
 
 
-class WireError(SidecarError):
+class WireError(S3Error):
     """
     No complete response arrived; the state of the object is unknown.
     """
-
-    def __init__(self, reason: str, message: str, advice: str = "") -> None:
-        super().__init__(reason, message, advice or ADVICE[reason])
-
-
-class HttpOrigin(NamedTuple):
-    """
-    The target of requests: scheme, host and port, and the proxy to use (URL, or None).
-    """
-
-    scheme: str
-    host: str
-    port: int
-    proxy: str | None = None
-
-    @property
-    def name(self) -> str:
-        """
-        The host without the dot that makes a name absolute: certificates and servers know none.
-        """
-        return self.host.rstrip(".")
-
-    @property
-    def host_header(self) -> str:
-        """
-        The ``Host`` header; without the port if it is the scheme's default.
-        """
-        shown = f"[{self.name}]" if ":" in self.name else self.name
-        is_default = self.port == (443 if self.scheme == "https" else 80)
-        return shown if is_default else f"{shown}:{self.port}"
 
 
 @dataclass(slots=True)
@@ -87,6 +55,7 @@ class _Exchange:
         waiter: Ends with the response, or with the error.
         limit: Fires when the response is too late; it moves with each arrival.
         ends_at: When the response is too late in any case, in the time of the event loop.
+        held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
@@ -108,15 +77,6 @@ class _Exchange:
             self.held.clear()  # the error may be kept
             self.waiter.set_exception(error)
 
-    def pass_on(self) -> None:
-        """
-        Pass the received bytes to the sink.
-        """
-        if self.sink is not None and self.held:
-            piece = bytes(self.held)
-            self.held.clear()
-            self.sink(piece)
-
 
 class Connection(asyncio.Protocol):
     """
@@ -133,8 +93,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: _Exchange | None = None
         self._heard_at = 0.0
-        self.is_usable = True
-        self.has_begun = False
+        self.is_usable = self.has_begun = False
 
     @property
     def idle_seconds(self) -> float:
@@ -158,31 +117,27 @@ class Connection(asyncio.Protocol):
             WireError: Timeout, reset, truncated or malformed response.
         """
         assert self._transport is not None
-        self._heard_at = self._loop.time()
-        self.has_begun = is_complete = False
-        limit = asyncio.timeout_at(self._heard_at + min(IDLE_SECONDS, seconds))
-        ends_at = self._heard_at + seconds
+        self.is_usable = self.has_begun = False
+        self._heard_at = now = self._loop.time()
+        limit = asyncio.timeout_at(now + min(IDLE_SECONDS, seconds))
         self._exchange = exchange = _Exchange(
-            self._loop.create_future(), limit, ends_at, sink, check
+            self._loop.create_future(), limit, now + seconds, sink, check
         )
         try:
             async with limit:
                 self._transport.write(head)
                 await exchange.waiter
-            is_complete = True
-            exchange.answer.body = bytes(exchange.held)
-            return exchange.answer
         except TimeoutError:
             if not limit.expired():  # an error of the sink
                 raise
-            is_silent = self.idle_seconds >= 1
-            why = f"no data for {self.idle_seconds:.0f} s" if is_silent else "it arrives too slowly"
-            said = f"the response was not complete in time ({why})"
+            said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
             raise WireError("request_timeout", said) from None
         finally:
             self._exchange = None
-            if not is_complete:
+            if not self.is_usable:
                 self.close()
+        exchange.answer.body = bytes(exchange.held)
+        return exchange.answer
 
     def close(self) -> None:
         """
@@ -205,23 +160,17 @@ class Connection(asyncio.Protocol):
             return
         self._heard_at = self._loop.time()
         exchange.framing_bytes += len(data)
-        error: BaseException | None = None
         try:
             self._parser.feed_data(data)
-            exchange.pass_on()
             if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
-                error = WireError(
-                    "server_error",
-                    f"the response has over {FRAMING_LIMIT_BYTES} bytes of headers, chunk lines or "
-                    "trailers without a byte of the body",
-                )
-        except httptools.HttpParserCallbackError as found:
-            error = found.__context__ or found
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as found:
-            error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
+                said = f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body"
+                raise WireError("server_error", said)
         except Exception as found:  # noqa: BLE001 - whatever the sink raises ends the request
-            error = found
-        if error is not None:
+            error: BaseException = found
+            if isinstance(found, httptools.HttpParserCallbackError):
+                error = found.__context__ or found
+            elif isinstance(found, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
+                error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
             self.is_usable = False
             exchange.end(error)
         if not exchange.waiter.done():
@@ -231,8 +180,7 @@ class Connection(asyncio.Protocol):
         self.is_usable = False
         if self._exchange is not None:
             part = "during" if self.has_begun else "before"
-            why = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
-            said = f"the server closed the connection {part} its response{why}"
+            said = f"the server closed the connection {part} its response"
             self._exchange.end(WireError("connection_lost", said))
 
     # --- httptools, while data is received
@@ -264,7 +212,6 @@ class Connection(asyncio.Protocol):
         if not has_end and is_success:
             raise WireError("server_error", "the response does not declare its length")
         if not has_end and status not in (204, 304):  # its text may never end
-            self.is_usable = False
             exchange.end()
         if not is_success:
             exchange.sink = None
@@ -274,13 +221,15 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         exchange = self._current
         exchange.framing_bytes = 0
-        # Pieces are joined first: in a list, a piece of two bytes takes fifty.
+        if exchange.sink is not None:
+            exchange.sink(body)
+            return
         exchange.held += body
-        if exchange.sink is None and len(exchange.held) > BODY_LIMIT_BYTES:
+        if len(exchange.held) > BODY_LIMIT_BYTES:
             raise WireError("server_error", f"the response has over {BODY_LIMIT_BYTES} bytes")
 
     def on_message_complete(self) -> None:
-        if self._current.answer.status >= 200:
-            self.is_usable = self.is_usable and self._parser.should_keep_alive()
-            self._current.pass_on()
-            self._current.end()
+        exchange = self._current
+        if exchange.answer.status >= 200 and not exchange.waiter.done():
+            self.is_usable = self._parser.should_keep_alive()
+            exchange.end()

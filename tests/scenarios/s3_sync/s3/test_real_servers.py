@@ -32,7 +32,6 @@ NAMES = (
 # Some servers reject these names, others rename them.
 ODD_NAMES = ("a//b.py", "./dot.py", "x/../up.py", "new\nline.py", "tab\t.py", "back\\slash.py")
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
-MANY = 1_100
 
 
 class Filled:
@@ -132,16 +131,3 @@ def test_syncs_or_skips_unusual_names_as_they_are_listed(server: S3Server, tmp_p
         skipped = {f"dags/{path}": reason for path, reason in expected.skipped.items()}
         assert skipped == daemon.status()["details"].get("keys_skipped", {})
         assert daemon.status()["revision"]
-
-
-def test_syncs_listings_in_the_order_of_each_server(
-    only_in_full: None, server: S3Server, tmp_path: Path
-) -> None:
-    """Servers sort folders and files differently: `a-b`, `a/`, `a0`."""
-    bucket = Filled(server)
-    for number in range(MANY // 3):
-        for path in (f"a{number}/b.py", f"a{number}-b.py", f"a{number}0.py"):
-            bucket.put(path, path.encode())
-    with Daemon(server, bucket.name, tmp_path / "dags", "dags") as daemon:
-        daemon.wait_until_synced(120)
-        assert [] == difference(bucket.files, read_tree(daemon.target))

@@ -1,5 +1,5 @@
 """
-Broken answers, silent servers, redirects and bad certificates: nothing wrong is published.
+Broken answers, silent servers and bad certificates: nothing wrong is published.
 
 One case of each kind with a whole daemon; tests/s3_sync/conformance has all cases of the client.
 """
@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.aws.fake_s3 import FakeS3, is_get, is_list, redirect
+from tests.support.aws.fake_s3 import FakeS3, is_get, is_list
 from tests.support.http.certificates import self_signed
 from tests.support.http.faults import (
     hang,
     truncate,
 )
-from tests.support.http.loopback import Answer, LoopbackServer, Match, Request
+from tests.support.http.loopback import Match
 from tests.support.s3_sync.scripted import Running, running
-
-HTML = b"<!doctype html><html><body>Please log in to the hotel network.</body></html>"
 
 
 @pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
@@ -51,29 +49,6 @@ def test_a_silent_server_holds_nothing_back_beyond_the_timeout(
     impatient: Running, match: Match, after: int | None, reason: str
 ) -> None:
     assert impatient.withstand(hang(after), match)["reason"] == reason
-
-
-class Elsewhere(LoopbackServer):
-    """Another host, which must not receive the credentials."""
-
-    def good_answer(self, request: Request) -> Answer:
-        """Return a page for every request."""
-        return Answer(200, {}, HTML)
-
-
-@pytest.mark.parametrize("status", [301, 307])
-@pytest.mark.parametrize("match", [is_list, is_get()], ids=["list", "get"])
-def test_does_not_follow_a_redirect_to_another_host(
-    synced: Running, status: int, match: Match
-) -> None:
-    with Elsewhere() as elsewhere:
-        there = redirect(f"{elsewhere.endpoint}/dags-bucket/dags/a.py", status)
-
-        failed = synced.withstand(there, match)
-
-        assert failed["reason"] == "redirect_refused"
-        assert elsewhere.endpoint.removeprefix("http://") in failed["error"]
-        assert elsewhere.requests == []
 
 
 @pytest.mark.parametrize(
