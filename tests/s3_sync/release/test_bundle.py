@@ -9,8 +9,8 @@ import zlib
 
 import pytest
 
-from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
-from s3_sync.release.format import RATIO_LIMIT, File
+from s3_sync.publisher.folder import FileContent, write_bundle
+from s3_sync.release.format import RATIO_LIMIT, File, IncomingContent
 from s3_sync.release.source import GAP_BYTES, join
 from s3_sync.s3.refusals import ObjectError
 from tests.support.s3_sync.releases import make_release
@@ -133,6 +133,7 @@ HOSTILE = ("blanks", "empty rows", "short rows", "empty lists", "numbers", "fiel
            "wide", "bomb")  # fmt: skip
 
 
+@pytest.mark.timeout(600)
 def test_a_hostile_manifest_takes_no_more_memory_than_the_largest_release() -> None:
     def peak(kind: str) -> int:
         command = [sys.executable, "-c", PEAK, kind]

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from s3_sync.digest import revision_of, sha256_of
-from s3_sync.release.bundle import FileContent, write_bundle
+from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import (
     POINTER_KEY,
-    Checked,
     File,
     Manifest,
-    Origin,
     Pointer,
     Turn,
     bundle_key,
@@ -28,7 +26,7 @@ from s3_sync.release.format import (
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 ABSENT = f"sha256-{'0123456789abcdef' * 4}"
-ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
+ORIGIN = {"by": "tests", "commit": "0" * 40, "message": "A release for tests"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,7 @@ def make_release(
     executable: Collection[str] = (),
     history: Sequence[str] = (),
     at: datetime = AT,
-    origin: Origin = ORIGIN,
-    checked: Checked | None = None,
+    origin: Mapping[str, str] = ORIGIN,
 ) -> Release:
     """
     Create a release of these files.
@@ -73,7 +70,7 @@ def make_release(
     contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
     out = io.BytesIO()
     rows = write_bundle(contents, out)
-    return seal(rows, out.getvalue(), history=history, at=at, origin=origin, checked=checked)
+    return seal(rows, out.getvalue(), history=history, at=at, origin=origin)
 
 
 def seal(
@@ -82,15 +79,14 @@ def seal(
     *,
     history: Sequence[str] = (),
     at: datetime = AT,
-    origin: Origin = ORIGIN,
-    checked: Checked | None = None,
+    origin: Mapping[str, str] = ORIGIN,
 ) -> Release:
     """
     Create a release from files and a bundle, even if they contradict each other.
     """
     revision = revision_of(file[:4] for file in files.values())
     sha256, size = sha256_of(bundle), len(bundle)
-    manifest = Manifest(revision, files, sha256, size, time_text(at), origin, checked)
+    manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
     pointer = point_to(manifest, history, at)
     data = write_manifest(manifest)
     return Release(pointer, manifest, write_pointer(pointer), data, bundle)

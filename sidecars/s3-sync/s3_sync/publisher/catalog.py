@@ -23,6 +23,8 @@ READERS = 8
 # again before it is used. So a prune and a publish at the same time do not meet.
 DAY = timedelta(days=1)
 
+# The names of the newest turns.
+TURNS = ("current", "previous")
 _BEGINNING = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
 
@@ -91,18 +93,15 @@ def look_at_pointer(store: Store, trust: Trust) -> Current | None:
     try:
         found = form.read_pointer(stored.data, trust.keys, store.bucket, store.prefix)
         return Current(found[0], stored.etag, None, found[1])
-    except form.Untrusted as error:
-        reason, why = "release_untrusted", str(error)
     except form.Invalid as error:
-        reason, why = "pointer_invalid", f"it is not a pointer to releases: {error}"
-    refusal = ReleaseError(
-        reason,
-        f"{store.url}{form.POINTER_KEY} is refused: {why}",
-        "It was not changed. Find out who writes there, use another prefix, or add the missing "
-        "public key. To replace it: publish or promote with --force, or `rollback REVISION "
-        "--force`.",
-    )
-    return Current(None, stored.etag, refusal)
+        refusal = ReleaseError(
+            error.reason,
+            f"{store.url}{form.POINTER_KEY} is refused: {error}",
+            "It was not changed. Find out who writes there, use another prefix, or add the missing "
+            "public key. To replace it: publish or promote with --force, or `rollback REVISION "
+            "--force`.",
+        )
+        return Current(None, stored.etag, refusal)
 
 
 def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current | None:
@@ -121,34 +120,28 @@ def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current
     return current
 
 
-def turn_of(store: Store, current: Current | None, what: str) -> form.Turn:
+def resolve(store: Store, trust: Trust, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
     """
-    Return the ``current`` or the ``previous`` turn.
-
-    Raises:
-        ReleaseError: There is none.
-    """
-    pointer = current.pointer if current else None
-    turn = pointer and (pointer.turn if what == "current" else pointer.previous)
-    if turn:
-        return turn
-    raise ReleaseError(
-        "history_empty",
-        f"{store.url} has no {what} release",
-        "Pass a revision; `s3-sync releases` lists the existing ones.",
-    )
-
-
-def resolve(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
-    """
-    Return the revision for a full id, with or without `sha256-`, or its first digits.
+    Return the revision for ``current``, ``previous``, a full id, with or without `sha256-`, or its
+    first digits.
 
     Args:
         folder: The folder of the objects whose names are revisions.
 
     Raises:
         RevisionError: None matches, or more than one.
+        ReleaseError: There is no such turn, or the pointer is refused.
     """
+    if text in TURNS:
+        current = read_current(store, trust)
+        turns = current.pointer.turns() if current and current.pointer else ()
+        if len(turns) <= TURNS.index(text):
+            raise ReleaseError(
+                "history_empty",
+                f"{store.url} has no {text} release",
+                "Pass a revision; `s3-sync releases` lists the existing ones.",
+            )
+        return turns[TURNS.index(text)].revision
     beginning = _BEGINNING.fullmatch(text)
     if beginning is None:
         raise RevisionError(
@@ -160,23 +153,22 @@ def resolve(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
     revision = f"{BEGINNING}{beginning[1]}"
     if is_revision(revision):
         return revision
-    match [entry.revision for entry in list_releases(store, f"{folder}{revision}")]:
-        case [found]:
-            return found
-        case []:
-            raise unknown(store, text, "pinned release" if folder == form.PIN_FOLDER else "release")
-        case found:
-            raise RevisionError(
-                "release_unknown",
-                f"{len(found)} releases in {store.url} begin with {text}",
-                "Pass more digits: `s3-sync releases --output json` shows full revisions.",
-            )
+    found = [entry.revision for entry in list_releases(store, f"{folder}{revision}")]
+    if not found:
+        raise unknown(store, text, folder)
+    if len(found) > 1:
+        raise RevisionError(
+            "release_unknown",
+            f"{len(found)} releases in {store.url} begin with {text}",
+            "Pass more digits: `s3-sync releases --output json` shows full revisions.",
+        )
+    return found[0]
 
 
-def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
+def unknown(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> RevisionError:
     return RevisionError(
         "release_unknown",
-        f"{store.url} has no {what} {short(text)}",
+        f"{store.url}{folder} has no {short(text)}",
         "`s3-sync releases` lists the existing releases; old ones may have been pruned.",
     )
 
