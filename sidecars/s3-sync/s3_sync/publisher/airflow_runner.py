@@ -6,7 +6,6 @@ in the environment is the folder to load. It imports nothing from s3-sync. Each 
 process of its own, so that it cannot affect the next one. At the end, one JSON object is written to
 the file ``answer`` in HOME:
 
-- ``missing``: why Airflow cannot be imported; then nothing else counts;
 - ``airflow``: its version; ``dags``: the ids of all DAGs;
 - ``findings``: rows of path, line or null, and problem;
 - ``trouble``: why a file has no verdict: a signal, or a failure of Airflow or of this program.
@@ -196,12 +195,7 @@ def work(home: str, folder: str) -> dict[str, Any]:
     Load all plugins and files of the folder; return the answer.
     """
     os.environ.update(environment(home, folder))
-    try:
-        airflow = import_module("airflow")
-    except ModuleNotFoundError as error:
-        if error.name != "airflow":
-            raise
-        return {"missing": str(error)}
+    airflow = import_module("airflow")
     conf = import_module("airflow.configuration").conf
     section = "dag_processor"
     if airflow.__version__.startswith("2."):  # a DAG file may query the database
@@ -240,15 +234,7 @@ def work(home: str, folder: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """
-    Load the folder and write the answer.
-    """
-    home = sys.argv[1]
-    answer = work(home, os.environ["GATE_FOLDER"])
-    Path(home, "answer").write_text(json.dumps(answer))
-
-
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this program: its modules must not be imported
-    main()
+    answer = json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"]))
+    Path(sys.argv[1], "answer").write_text(answer)

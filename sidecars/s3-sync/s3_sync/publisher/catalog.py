@@ -72,7 +72,7 @@ class CatalogEntry(NamedTuple):
     A release in the bucket.
 
     Args:
-        used_at: When it was last published or replaced, to within half a day, by S3's clock.
+        used_at: When it was last published or replaced, by S3's clock.
         manifest: None if it is missing or cannot be used.
         problem: The reason why; empty if it can.
     """
@@ -154,23 +154,13 @@ def resolve(store: Store, trust: Trust, text: str, folder: str = form.MANIFEST_F
     if is_revision(revision):
         return revision
     found = [entry.revision for entry in list_releases(store, f"{folder}{revision}")]
-    if not found:
-        raise unknown(store, text, folder)
-    if len(found) > 1:
+    if len(found) != 1:
         raise RevisionError(
             "release_unknown",
-            f"{len(found)} releases in {store.url} begin with {text}",
-            "Pass more digits: `s3-sync releases --output json` shows full revisions.",
+            f"{len(found) or 'no'} releases in {store.url}{folder} begin with {text}",
+            "`s3-sync releases --output json` shows all revisions; old ones may have been pruned.",
         )
     return found[0]
-
-
-def unknown(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> RevisionError:
-    return RevisionError(
-        "release_unknown",
-        f"{store.url}{folder} has no {short(text)}",
-        "`s3-sync releases` lists the existing releases; old ones may have been pruned.",
-    )
 
 
 def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
@@ -183,7 +173,8 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     """
     stored = store.read(form.manifest_key(revision))
     if stored is None:
-        raise unknown(store, revision)
+        said = f"{store.url}{form.MANIFEST_FOLDER} has no {revision}"
+        raise RevisionError("release_unknown", said, "It may have been pruned: publish it again.")
     try:
         return form.parse_manifest(stored.data, revision), stored.data
     except form.Invalid as error:

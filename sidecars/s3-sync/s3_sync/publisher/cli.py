@@ -38,8 +38,6 @@ from sidecar_runtime.parsers import count, duration
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
 AIRFLOW_TIMEOUT = "10m"
-# Commands that update the pointer, and can therefore sign it.
-SIGNING = ("publish", "promote", "rollback")
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
 YEARS_SECONDS = 10 * 366 * 86400.0
 
@@ -214,8 +212,7 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     store = Store(settings, words.get("profile") or "")
     airflow = None
     if words.get("gate") == AIRFLOW:
-        patterns = [one.pattern for one in arguments.gate_allow]
-        airflow = gate.find_airflow(arguments.airflow_python, patterns, environ)
+        airflow = gate.find_airflow(arguments.airflow_python, arguments.gate_allow, environ)
     judge, who = partial(gate.judge, settings, airflow), folder.find_publisher(environ)
     is_dry = words.get("dry_run", False)
     order = publish.Order(store, trust, judge, who, is_dry, words.get("force", False))
@@ -300,11 +297,11 @@ def _trust(
     Raises:
         SettingsError: A key cannot be read, or the trusted keys would refuse the result.
     """
-    keys, command, path = read_trusted_keys(settings), words["command"], words.get("sign_key")
-    if command in SIGNING:
-        path = path or environ.get(SIGN_KEY)
+    keys, path = read_trusted_keys(settings), ""
+    if "sign_key" in words:  # the command updates the pointer
+        path = words["sign_key"] or environ.get(SIGN_KEY, "")
     if not path:
-        if command in ("publish", "rollback") and keys is not None:
+        if words["command"] in ("publish", "rollback") and keys is not None:
             problem = "requires --sign-key: pods with these keys refuse an unsigned release"
             name = f"{PREFIX}TRUSTED_KEYS"
             raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])

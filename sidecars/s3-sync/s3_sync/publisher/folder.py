@@ -161,21 +161,18 @@ def _walk(prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec) -> Iterator
         shown = f"{path}/" if is_folder else path
         if form.is_left_out(path) or rules.match_file(shown):
             yield shown
-        elif not f"{real}/".startswith(f"{above[0]}/"):
-            raise _refused("link_outside", path, f"is a symlink to a path outside: {real}")
-        elif real in above:
-            raise _refused("link_outside", path, "is a symlink to a folder that contains it")
+        elif real in above or not real.startswith(f"{above[0]}/"):
+            what = f"is a symlink out of the folder, or to one that contains it: {real}"
+            raise _refused("link_outside", path, what)
         elif problem := form.problem_of(path).replace("_", " "):
             raise _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
             yield from _walk(shown, (*above, real), rules)
         else:
             found = os.stat(real)
-            if not stat.S_ISREG(found.st_mode):
-                raise _refused("file_special", path, "is neither a file nor a folder")
-            if found.st_size > form.FILE_LIMIT_BYTES:
-                limit = f"has more than {form.FILE_LIMIT_BYTES} bytes"
-                raise _refused("file_too_large", path, limit)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
+                what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
+                raise _refused("file_too_large", path, what)
             state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
             yield Found(path, real, bool(found.st_mode & 0o111), state)
 

@@ -88,10 +88,12 @@ class Airflow(NamedTuple):
 
     python: str
     home: str
-    allowed: tuple[str, ...] = ()
+    allowed: Sequence[re.Pattern[str]] = ()
 
 
-def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str, str]) -> Airflow:
+def find_airflow(
+    given: str | None, allowed: Sequence[re.Pattern[str]], environ: Mapping[str, str]
+) -> Airflow:
     """
     Return the Airflow for the options of a command.
 
@@ -103,10 +105,11 @@ def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str
     """
     python = shutil.which(given or "python", path=environ.get("PATH"))
     if python is None:
-        raise _no_airflow(given or "python", "is not an executable program")
+        problem = "is not an executable program; pass the Python of your Airflow"
+        raise SettingsError([Problem("--airflow-python", given or "python", problem)])
     home = os.path.expanduser(os.path.expandvars(environ.get("AIRFLOW_HOME", "")))
     # It runs in another folder, where a relative path would name another file.
-    return Airflow(os.path.abspath(python), home, tuple(allowed))
+    return Airflow(os.path.abspath(python), home, allowed)
 
 
 def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:
@@ -157,16 +160,15 @@ def _check(airflow: Airflow, home: str) -> Check:
             last = said.strip().rpartition("\n")[2].strip() or "no output"
             raise Undecided(
                 f"{airflow.python} ended with {ending(code)}: {last}",
-                "Check that this Airflow starts without any settings, as it does here.",
+                "Check that this Python has Airflow (--airflow-python), and that it starts without "
+                "any settings, as it does here.",
             )
-        if "missing" in answer:
-            raise _no_airflow(airflow.python, f"has no Airflow: {answer['missing']}")
         if answer["trouble"]:
             remedy = "Check the memory limit, and whether this s3-sync supports your Airflow."
             raise Undecided(answer["trouble"], remedy)
         findings = [Finding(*row) for row in answer["findings"]]
-        allowed = re.compile("|".join(f"(?:{one})" for one in airflow.allowed) or "(?!)")
-        return [one for one in findings if not allowed.search(one.problem)]
+        patterns = airflow.allowed
+        return [one for one in findings if not any(it.search(one.problem) for it in patterns)]
 
     return Check((airflow.python, str(RUNNER), home), read)
 
@@ -186,8 +188,3 @@ def _verdict(answer: Mapping[str, Any]) -> Verdict:
         found += f", {counted(len(missing), 'file')} not loaded"
     checked_by = f"Airflow {answer['airflow']} at {time_text(datetime.now(UTC))}: {found}"
     return Verdict("airflow", checked_by, answer["dags"], [str(one) for one in allowed])
-
-
-def _no_airflow(python: str, problem: str) -> SettingsError:
-    said = f"{problem}; pass the Python of your Airflow"
-    return SettingsError([Problem("--airflow-python", python, said)])

@@ -132,7 +132,6 @@ def _apply(
         "previous": old.revision if old else None,
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
-        "bundle_bytes": manifest.bundle_bytes,
         "origin": origin,
     }
     is_ours = before is not None and (signer is None or before.signed_by == signer.key_id)
@@ -250,13 +249,13 @@ def _is_whole(store: Store, revision: str) -> bool:
 
 
 def _conflict(now: catalog.Current | None, ours: str) -> ReleaseError:
-    said = "was deleted" if now is None else f"was overwritten: {now.refusal}"
+    said = f"meanwhile {form.POINTER_KEY} was changed or deleted"
     if now is not None and now.pointer is not None:
         by, turn = now.pointer.origin.get("by", "someone else"), now.pointer.turn
-        said = f"was replaced: {by} made release {short(turn.revision)} current at {turn.since}"
+        said = f"meanwhile {by} made release {short(turn.revision)} current, at {turn.since}"
     return ReleaseError(
         "publish_conflict",
-        f"meanwhile {form.POINTER_KEY} {said}; the release {short(ours)} is not current",
+        f"{said}; the release {short(ours)} is not current",
         "Check `s3-sync releases`; if your release should be current, run the command again. Let "
         "CI run one publish at a time.",
     )

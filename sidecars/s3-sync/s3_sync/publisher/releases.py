@@ -20,7 +20,6 @@ from s3_sync.release import format as form
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 48
-MIB = 1 << 20
 
 
 class Report(NamedTuple):
@@ -36,9 +35,7 @@ def size_text(size_bytes: int) -> str:
     """
     Return a size in a readable unit.
     """
-    if size_bytes < 1 << 10:
-        return f"{size_bytes} B"
-    return f"{size_bytes / 1024:.1f} KiB" if size_bytes < MIB else f"{size_bytes / MIB:.1f} MiB"
+    return f"{size_bytes / 1024:,.1f} KiB"
 
 
 # --- releases

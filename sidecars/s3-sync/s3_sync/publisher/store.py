@@ -111,15 +111,13 @@ class Store:
         """
         Return a pointer or a manifest; None if it does not exist.
         """
-
         with self._explaining("get", key):
             found = self._ask(self._client.get_object, key)
             if found is None:
                 return None
-            # One byte more, so that the caller can refuse an object that is too long.
-            body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
-            if len(body) <= MANIFEST_LIMIT_BYTES:
-                found["Body"].read(1)  # raises if the connection ended before the object
+            # Nothing of an object that is too long: the caller refuses it.
+            is_short = found["ContentLength"] <= MANIFEST_LIMIT_BYTES
+            body = found["Body"].read() if is_short else b""
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found["ETag"].removeprefix("W/")
             return Stored(key, len(body), found["LastModified"], etag, body)

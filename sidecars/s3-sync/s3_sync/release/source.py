@@ -212,8 +212,6 @@ class ReleaseSource:
 
     def _state_of(self, manifest: Manifest) -> State:
         facts = {"created_at": manifest.created_at, **manifest.origin}
-        if self.sequence[1] and not self._settings.revision:
-            facts["signed_by"] = self.sequence[1]
         return State(
             manifest.revision,
             manifest.files,

@@ -30,21 +30,6 @@ from tests.support.s3_sync.releases import AT, make_release
 from tests.support.s3_sync.shelf import is_manifest
 from tests.support.waiting import wait_until
 
-# The requests of a publish.
-REQUESTS = [
-    "GET current.json",
-    "GET releases",
-    "GET releases",
-    "HEAD bundles",
-    "PUT bundles",
-    "PUT releases",
-    "PUT releases",
-    "GET releases",
-    "PUT releases",
-    "PUT current.json",
-    "GET releases",
-    "HEAD bundles",
-]
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
 
@@ -160,15 +145,6 @@ def bucket() -> Iterator[Bucket]:
         yield bucket
         assert [] == bucket.problems
         assert all(files in (OLD, NEW) for files in bucket.shown)
-
-
-def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Path) -> None:
-    bucket.put_all(make_release(OLD).objects(), PREFIX, at=AT)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
-    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
-
-    asked = [f"{request.method} {request.path.split('/')[3]}" for request in bucket.requests]
-    assert REQUESTS == asked
 
 
 @pytest.mark.parametrize("name", DEEDS)
