@@ -14,9 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from s3_sync.settings import load_settings, read_trusted_keys
 from s3_sync.signature import read_keys, read_signer
-from sidecar_runtime.errors import SettingsError
 from tests.support.raising import raised
 from tests.support.s3_sync.signing import Key, write_keys
 
@@ -34,15 +32,12 @@ NO_PUBLIC_KEYS = {
     "nowhere": (None, "cannot be read"),
     "empty": (b"", "something other than Ed25519 public keys"),
     "ssh": (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "something other than Ed25519"),
-    "private": (KEY.private_pem, "contains a private key in"),
     "both": (KEY.public_pem + KEY.private_pem, "contains a private key in"),
     "rsa": (RSA.encode(), "something other than Ed25519"),
-    "certificate": (KEY.public_pem.replace(b"PUBLIC KEY", b"CERTIFICATE"), "something other than"),
     "typo": (KEY.public_pem.replace(b"MCow", b"MC!w", 1), "something other than"),
 }
 NO_PRIVATE_KEYS = {
     "nowhere": (None, "cannot be read: No such file"),
-    "empty": (b"", "is not an Ed25519 private key in PEM"),
     "public": (KEY.public_pem, "is not an Ed25519 private key in PEM"),
     "encrypted": (ENCRYPTED, "is not an Ed25519 private key in PEM without a password"),
     "other": (CURVE, "is not an Ed25519 private key in PEM"),
@@ -104,25 +99,6 @@ def test_refuses_invalid_public_keys_and_shows_no_secret(tmp_path: Path, name: s
 
 def test_refuses_a_folder_without_keys(tmp_path: Path) -> None:
     assert "contains no public keys" in str(raised(ValueError, read_keys, str(tmp_path)))
-
-
-def test_settings_errors_name_the_file_and_its_problem(tmp_path: Path) -> None:
-    KEY.write_private(tmp_path / "oops.pem")
-    given = {
-        "AWS_BUCKET": "a-bucket",
-        "DEST_PATH": "/opt/dags",
-        "S3_SYNC_SOURCE": "release",
-        "S3_SYNC_LAYOUT": "snapshot",
-        "S3_SYNC_TRUSTED_KEYS": str(tmp_path),
-    }
-
-    error = raised(SettingsError, read_trusted_keys, load_settings(given)[0])
-    listing = raised(SettingsError, load_settings, given | {"S3_SYNC_SOURCE": "listing"})
-
-    (problem,) = error.problems
-    assert ("S3_SYNC_TRUSTED_KEYS", str(tmp_path)) == (problem.setting, problem.value)
-    assert f"contains a private key in {tmp_path}/oops.pem" in problem.problem
-    assert "requires S3_SYNC_SOURCE=release" in listing.message
 
 
 # --- private keys

@@ -23,7 +23,6 @@ from s3_sync.release.format import (
     Pointer,
     Turn,
     Untrusted,
-    is_left_out,
     parse_manifest,
     read_pointer,
     write_pointer,
@@ -212,16 +211,6 @@ def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
     found = parse_manifest(data, RELEASE.revision)
 
     assert (RELEASE.manifest.files, {"message": "m" * 500}) == (found.files, found.origin)
-
-
-@pytest.mark.parametrize(
-    ("path", "is_out"),
-    [(".git", True), ("a/.git", True), (".git/x", True), ("a.pyc", True), ("a.pyc/b", False),
-     ("__pycache__/x", True), ("a/.airflow-bundle-manifest.json", True), (".gitignore", False),
-     ("a.py", False), ("pycache/a", False)],
-)  # fmt: skip
-def test_leaves_out_what_airflow_leaves_out(path: str, is_out: bool) -> None:
-    assert is_out == is_left_out(path)
 
 
 # --- pointers
