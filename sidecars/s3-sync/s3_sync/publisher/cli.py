@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         findings = error.findings if isinstance(error, gate.Refused) else ()
         said = [f"s3-sync {arguments.command}: {error.message}"]
         said += [*(f"    {finding}" for finding in findings), f"  {error.advice}"]
-        sys.stderr.write("".join(f"{printable(line.rstrip())}\n" for line in said))
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in said if line.strip()))
         if is_json:
             problems = {"result": "failed", "problems": list(map(asdict, findings))}
             sys.stdout.write(f"{json_text(problems | error.log_fields())}\n")
