@@ -116,7 +116,7 @@ class Store:
             if found is None:
                 return None
             # Nothing of an object that is too long: the caller refuses it.
-            is_short = found["ContentLength"] <= MANIFEST_LIMIT_BYTES
+            is_short = found.get("ContentLength", 0) <= MANIFEST_LIMIT_BYTES
             body = found["Body"].read() if is_short else b""
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found["ETag"].removeprefix("W/")
