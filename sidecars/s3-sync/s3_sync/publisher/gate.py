@@ -72,7 +72,7 @@ class Verdict(NamedTuple):
     def lines(self) -> list[str]:
         if self.gate == "off":
             return ["Not checked: the gate is off (--gate airflow checks with your Airflow)"]
-        checked = [f"Checked by {self.checked_by}"] if self.checked_by else []
+        checked = [f"Checked with {self.checked_by}"] if self.checked_by else []
         return [*checked, *(f"  allowed: {one}" for one in self.allowed[:NAMED])]
 
 

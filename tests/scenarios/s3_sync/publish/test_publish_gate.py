@@ -75,7 +75,7 @@ def test_prints_and_stores_the_dags_that_airflow_found(on_moto: Place, airflow: 
 
     assert ("airflow", ["a", "b"]) == (first["gate"], first["dag_ids"])
     assert second.code == 0, second
-    said = second.out.splitlines()[0].removeprefix("Checked by ")
+    said = second.out.splitlines()[0].removeprefix("Checked with ")
     assert said.startswith("Airflow 3.3.2 at ") and said.endswith(": 2 DAGs")
     newest, _ = airflow.succeed("releases")["releases"]
     assert said == newest["origin"]["checked_by"]
