@@ -98,7 +98,7 @@ def test_s3_sync_page_escapes_hostile_release_data(tmp_path: Path) -> None:
     author = f"\u202e{MARKUP}"
     names = dict.fromkeys(("by", "commit", "branch"), MARKUP)
     link = f"javascript:{MARKUP}"
-    origin = ORIGIN._replace(**names, author=author, message="\x1b[2J", ci_url=link)
+    origin = {**ORIGIN, **names, "author": author, "message": "\x1b[2J", "ci_url": link}
     with FakeS3() as s3:
         shelf = Shelf(s3)
         shelf.publish(GOOD, origin=origin)

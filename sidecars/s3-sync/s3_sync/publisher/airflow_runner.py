@@ -1,14 +1,13 @@
 """
 Loads a folder of DAGs as Airflow's DAG processor does, with the Python of an Airflow 2.7 to 3.
 
-``python airflow_runner.py HOME [PATTERN…]``: HOME is an empty folder, which becomes AIRFLOW_HOME;
-an error that matches a pattern is allowed; GATE_FOLDER in the environment is the folder to load.
-It imports nothing from s3-sync. Each file is loaded in a process of its own, so that it cannot
-affect the next one. At the end, one JSON object is written to the file ``answer`` in HOME:
+``python airflow_runner.py HOME``: HOME is an empty folder, which becomes AIRFLOW_HOME; GATE_FOLDER
+in the environment is the folder to load. It imports nothing from s3-sync. Each file is loaded in a
+process of its own, so that it cannot affect the next one. At the end, one JSON object is written to
+the file ``answer`` in HOME:
 
-- ``missing``: why Airflow cannot be imported; then nothing else counts;
 - ``airflow``: its version; ``dags``: the ids of all DAGs;
-- ``findings``, ``allowed``: rows of path, line or null, and problem;
+- ``findings``: rows of path, line or null, and problem;
 - ``trouble``: why a file has no verdict: a signal, or a failure of Airflow or of this program.
 """
 
@@ -191,17 +190,12 @@ def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
     return path, line, problem
 
 
-def work(home: str, folder: str, allowed: Sequence[str]) -> dict[str, Any]:
+def work(home: str, folder: str) -> dict[str, Any]:
     """
     Load all plugins and files of the folder; return the answer.
     """
     os.environ.update(environment(home, folder))
-    try:
-        airflow = import_module("airflow")
-    except ModuleNotFoundError as error:
-        if error.name != "airflow":
-            raise
-        return {"missing": str(error)}
+    airflow = import_module("airflow")
     conf = import_module("airflow.configuration").conf
     section = "dag_processor"
     if airflow.__version__.startswith("2."):  # a DAG file may query the database
@@ -232,25 +226,15 @@ def work(home: str, folder: str, allowed: Sequence[str]) -> dict[str, Any]:
             for dag in said.get("dags", ())
             if dags.setdefault(dag, name) != name
         ]
-    is_allowed = [any(re.search(one, problem) for one in allowed) for _, _, problem in found]
     return {
         "airflow": airflow.__version__,
         "dags": sorted(dags),
-        "findings": [one for one, is_so in zip(found, is_allowed, strict=True) if not is_so],
-        "allowed": [one for one, is_so in zip(found, is_allowed, strict=True) if is_so],
+        "findings": found,
         "trouble": trouble,
     }
 
 
-def main() -> None:
-    """
-    Load the folder and write the answer.
-    """
-    home, *allowed = sys.argv[1:]
-    answer = work(home, os.environ["GATE_FOLDER"], allowed)
-    Path(home, "answer").write_text(json.dumps(answer))
-
-
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this program: its modules must not be imported
-    main()
+    answer = json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"]))
+    Path(sys.argv[1], "answer").write_text(answer)

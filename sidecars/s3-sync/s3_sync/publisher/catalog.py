@@ -23,6 +23,8 @@ READERS = 8
 # again before it is used. So a prune and a publish at the same time do not meet.
 DAY = timedelta(days=1)
 
+# The names of the newest turns.
+TURNS = ("current", "previous")
 _BEGINNING = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
 
@@ -70,7 +72,7 @@ class CatalogEntry(NamedTuple):
     A release in the bucket.
 
     Args:
-        used_at: When it was last published or replaced, to within half a day, by S3's clock.
+        used_at: When it was last published or replaced, by S3's clock.
         manifest: None if it is missing or cannot be used.
         problem: The reason why; empty if it can.
     """
@@ -91,18 +93,15 @@ def look_at_pointer(store: Store, trust: Trust) -> Current | None:
     try:
         found = form.read_pointer(stored.data, trust.keys, store.bucket, store.prefix)
         return Current(found[0], stored.etag, None, found[1])
-    except form.Untrusted as error:
-        reason, why = "release_untrusted", str(error)
     except form.Invalid as error:
-        reason, why = "pointer_invalid", f"it is not a pointer to releases: {error}"
-    refusal = ReleaseError(
-        reason,
-        f"{store.url}{form.POINTER_KEY} is refused: {why}",
-        "It was not changed. Find out who writes there, use another prefix, or add the missing "
-        "public key. To replace it: publish or promote with --force, or `rollback REVISION "
-        "--force`.",
-    )
-    return Current(None, stored.etag, refusal)
+        refusal = ReleaseError(
+            error.reason,
+            f"{store.url}{form.POINTER_KEY} is refused: {error}",
+            "It was not changed. Find out who writes there, use another prefix, or add the missing "
+            "public key. To replace it: publish or promote with --force, or `rollback REVISION "
+            "--force`.",
+        )
+        return Current(None, stored.etag, refusal)
 
 
 def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current | None:
@@ -121,34 +120,28 @@ def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current
     return current
 
 
-def turn_of(store: Store, current: Current | None, what: str) -> form.Turn:
+def resolve(store: Store, trust: Trust, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
     """
-    Return the ``current`` or the ``previous`` turn.
-
-    Raises:
-        ReleaseError: There is none.
-    """
-    pointer = current.pointer if current else None
-    turn = pointer and (pointer.turn if what == "current" else pointer.previous)
-    if turn:
-        return turn
-    raise ReleaseError(
-        "history_empty",
-        f"{store.url} has no {what} release",
-        "Pass a revision; `s3-sync releases` lists the existing ones.",
-    )
-
-
-def resolve(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
-    """
-    Return the revision for a full id, with or without `sha256-`, or its first digits.
+    Return the revision for ``current``, ``previous``, a full id, with or without `sha256-`, or its
+    first digits.
 
     Args:
         folder: The folder of the objects whose names are revisions.
 
     Raises:
         RevisionError: None matches, or more than one.
+        ReleaseError: There is no such turn, or the pointer is refused.
     """
+    if text in TURNS:
+        current = read_current(store, trust)
+        turns = current.pointer.turns() if current and current.pointer else ()
+        if len(turns) <= TURNS.index(text):
+            raise ReleaseError(
+                "history_empty",
+                f"{store.url} has no {text} release",
+                "Pass a revision; `s3-sync releases` lists the existing ones.",
+            )
+        return turns[TURNS.index(text)].revision
     beginning = _BEGINNING.fullmatch(text)
     if beginning is None:
         raise RevisionError(
@@ -160,25 +153,14 @@ def resolve(store: Store, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
     revision = f"{BEGINNING}{beginning[1]}"
     if is_revision(revision):
         return revision
-    match [entry.revision for entry in list_releases(store, f"{folder}{revision}")]:
-        case [found]:
-            return found
-        case []:
-            raise unknown(store, text, "pinned release" if folder == form.PIN_FOLDER else "release")
-        case found:
-            raise RevisionError(
-                "release_unknown",
-                f"{len(found)} releases in {store.url} begin with {text}",
-                "Pass more digits: `s3-sync releases --output json` shows full revisions.",
-            )
-
-
-def unknown(store: Store, text: str, what: str = "release") -> RevisionError:
-    return RevisionError(
-        "release_unknown",
-        f"{store.url} has no {what} {short(text)}",
-        "`s3-sync releases` lists the existing releases; old ones may have been pruned.",
-    )
+    found = [entry.revision for entry in list_releases(store, f"{folder}{revision}")]
+    if len(found) != 1:
+        raise RevisionError(
+            "release_unknown",
+            f"{len(found) or 'no'} releases in {store.url}{folder} begin with {text}",
+            "`s3-sync releases --output json` shows all revisions; old ones may have been pruned.",
+        )
+    return found[0]
 
 
 def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
@@ -191,7 +173,8 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     """
     stored = store.read(form.manifest_key(revision))
     if stored is None:
-        raise unknown(store, revision)
+        said = f"{store.url}{form.MANIFEST_FOLDER} has no {revision}"
+        raise RevisionError("release_unknown", said, "It may have been pruned: publish it again.")
     try:
         return form.parse_manifest(stored.data, revision), stored.data
     except form.Invalid as error:

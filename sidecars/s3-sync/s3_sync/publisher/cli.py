@@ -5,8 +5,6 @@ The commands of ``s3-sync``: reads arguments, settings and keys, and prints the 
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,14 +38,12 @@ from sidecar_runtime.parsers import count, duration
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
 AIRFLOW_TIMEOUT = "10m"
-# Commands that update the pointer, and can therefore sign it.
-SIGNING = ("publish", "promote", "rollback")
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
 YEARS_SECONDS = 10 * 366 * 86400.0
 
 _GATE = "--gate --airflow-python --gate-allow"
 _WRITE = "--sign-key --trusted-keys --force --dry-run"
-# Each command: what it does, and its arguments; `?` marks one that may be omitted.
+# Each command: what it does, and its arguments; `?` marks one that may be omitted, and its default.
 COMMANDS = {
     "publish": (
         "make the content of a folder the current release",
@@ -55,9 +51,9 @@ COMMANDS = {
     ),
     "promote": (
         "make a release from one prefix current in another",
-        f"source target revision? --source-profile --profile {_GATE} {_WRITE}",
+        f"source target revision?current --source-profile --profile {_GATE} {_WRITE}",
     ),
-    "rollback": ("make an earlier release current again", f"revision? url? {_WRITE}"),
+    "rollback": ("make an earlier release current again", f"revision?previous url? {_WRITE}"),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
         "list the files that differ between two releases, or between a folder and a release",
@@ -70,6 +66,12 @@ COMMANDS = {
     "pin": ("protect a release from pruning until it is unpinned", "revision url?"),
     "unpin": ("allow a pinned release to be pruned again", "revision url?"),
 }
+
+
+def _file(path: str) -> str:
+    if not path:  # a protected CI variable is empty in an unprotected job
+        raise ValueError("is empty: name a file, or omit it")
+    return path
 
 
 def _parsed(parse: Any) -> Any:
@@ -94,10 +96,10 @@ HOW: dict[str, dict[str, Any]] = {
     "--exclude": _LIST,
     "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
     "--gate-allow": {**_LIST, "type": _parsed(re.compile)},
+    "--sign-key": {"type": _parsed(_file)},
+    "--trusted-keys": {"type": _parsed(_file)},
     "--force": _SWITCH,
     "--dry-run": _SWITCH,
-    "--source-profile": {"default": ""},
-    "--profile": {"default": ""},
     "--limit": _COUNT,
     "--keep-count": _COUNT,
     "--keep-for": {"type": _parsed(duration(at_most=YEARS_SECONDS)), "default": "30d"},
@@ -109,8 +111,8 @@ folder the DAG folder to publish
 url s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH
 source s3://BUCKET/PREFIX to copy the release from
 target s3://BUCKET/PREFIX to copy it to
-revision the revision, or its first 12 digits; default: the previous or the current release
-before a revision, `current`, `previous`, s3://BUCKET/PREFIX, or a folder such as ./dags
+revision a revision, its first 12 digits, `current` or `previous`
+before a revision, s3://BUCKET/PREFIX, or a folder such as ./dags
 after the same
 --exclude leave out files that match this .gitignore pattern; repeatable
 --message description of the release; default: the subject of the git commit
@@ -150,19 +152,24 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     for name, (text, names) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         for word in (*names.split(), "--output"):
-            argument = word.rstrip("?")
+            argument, is_optional, default = word.partition("?")
             how = HOW.get(argument, {})
             if not argument.startswith("-"):
-                how = {"metavar": argument.upper(), "nargs": "?" if word != argument else None}
+                how = {"metavar": argument.upper(), "default": default or None}
+                how["nargs"] = is_optional or None
             command.add_argument(argument, help=meaning[argument], **how)
     if words[0] not in COMMANDS:
         return parser.parse_args(words)
     # Else an optional argument would be absent once an option follows it (bpo-14191).
-    given = argparse.Namespace(command=words[0])
-    arguments = commands.choices[words[0]].parse_intermixed_args(words[1:], given)
+    given, command = argparse.Namespace(command=words[0]), commands.choices[words[0]]
+    arguments = command.parse_intermixed_args(words[1:], given)
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be omitted.
-    if words[0] == "rollback" and releases.is_url(str(arguments.revision)):
-        arguments.revision, arguments.url = arguments.url, arguments.revision
+    if words[0] == "rollback" and releases.is_url(arguments.revision):
+        revision = "previous" if arguments.url is None else arguments.url
+        arguments.revision, arguments.url = revision, arguments.revision
+    found = vars(arguments)
+    if found.get("gate") != AIRFLOW and (found.get("airflow_python") or found.get("gate_allow")):
+        command.error(f"--airflow-python and --gate-allow require --gate {AIRFLOW}")
     return arguments
 
 
@@ -170,25 +177,22 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     Run a command; return its exit code.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # printing must not fail after success
     logs.configure("warning", "console", sys.stderr)
     is_json = arguments.output == "json"
     try:
         report = _run(arguments, environ)
     except SidecarError as error:
-        facts: dict[str, object] = {"result": "failed", "reason": error.reason}
-        facts |= {"error": error.message, "advice": error.advice}
-        lines = [f"s3-sync {arguments.command}: {error.message}"]
-        if isinstance(error, gate.Refused):
-            lines += [f"    {line}" for line in error.details]
-            facts["problems"] = list(map(asdict, error.findings))
-        lines += [f"  {error.advice}"] if error.advice else []
-        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
-        _answer(f"{json_text(facts)}\n" if is_json else "")
+        findings = error.findings if isinstance(error, gate.Refused) else ()
+        said = [f"s3-sync {arguments.command}: {error.message}"]
+        said += [*(f"    {finding}" for finding in findings), f"  {error.advice}"]
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in said if line.strip()))
+        if is_json:
+            problems = {"result": "failed", "problems": list(map(asdict, findings))}
+            sys.stdout.write(f"{json_text(problems | error.log_fields())}\n")
         return error.exit_code
-    lines = [json_text(report.facts)] if is_json else list(map(printable, report.lines))
-    _answer("".join(f"{line}\n" for line in lines))
+    lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
     return EXIT_DONE
 
 
@@ -204,26 +208,23 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     if arguments.command == "diff":  # of two URLs needs no place of its own
         url = url or next(filter(releases.is_url, (arguments.before, arguments.after)), None)
     settings = _settings(words, environ, url)
-    airflow = _airflow(words, environ)
     trust = _trust(settings, words, environ)
-    store = Store(settings, words.get("profile", ""))
-    order = publish.Order(
-        store,
-        trust,
-        partial(gate.judge, settings, airflow),
-        folder.find_publisher(environ),
-        words.get("dry_run", False),
-        words.get("force", False),
-    )
+    store = Store(settings, words.get("profile") or "")
+    airflow = None
+    if words.get("gate") == AIRFLOW:
+        airflow = gate.find_airflow(arguments.airflow_python, arguments.gate_allow, environ)
+    judge, who = partial(gate.judge, settings, airflow), folder.find_publisher(environ)
+    is_dry = words.get("dry_run", False)
+    order = publish.Order(store, trust, judge, who, is_dry, words.get("force", False))
     match arguments.command:
         case "publish":
             rules = folder.make_rules(arguments.folder, arguments.exclude)
             origin = folder.find_origin(arguments.folder, environ)
-            origin = origin._replace(message=arguments.message or origin.message)
+            origin["message"] = arguments.message or origin["message"]
             return publish.publish(order, arguments.folder, rules, origin)
         case "promote":
             there = _settings(words, environ, arguments.source)
-            source = Store(there, arguments.source_profile)
+            source = Store(there, arguments.source_profile or "")
             # Without a key to sign with, the trusted keys are those of the source alone.
             order = order._replace(trust=trust if trust.signer else catalog.Trust())
             given = catalog.Trust(read_trusted_keys(settings))
@@ -238,30 +239,14 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             stores = [Store(_settings(words, environ, one)) for one in urls]
             return releases.diff(stores, trust, texts)
         case "prune-releases":
-            pinned = [settings.revision] if settings.revision else []
-            names, unmatched = releases.read_names(
-                store, arguments.keep_from, [*arguments.keep, *pinned]
-            )
-            keep = releases.Keep(names, arguments.keep_count, arguments.keep_for, unmatched)
-            return releases.prune(store, trust, keep, is_dry=order.is_dry)
+            keep = [*arguments.keep, *filter(None, [settings.revision])]
+            spared = releases.read_names(store, trust, arguments.keep_from, keep)
+            newest, seconds = arguments.keep_count, arguments.keep_for
+            return releases.prune(store, trust, spared, newest, seconds, is_dry=is_dry)
         case "pin":
-            return releases.pin(store, arguments.revision)
+            return releases.pin(store, trust, arguments.revision)
         case _:
-            return releases.unpin(store, arguments.revision)
-
-
-def _answer(text: str) -> None:
-    """
-    Write the answer, or to standard error if standard output fails: the command has succeeded.
-    """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # discards what is still in its buffer
-        if not isinstance(error, BrokenPipeError):  # its reader chose to stop
-            sys.stderr.write(f"s3-sync: standard output: {error.strerror}; this was done:\n{text}")
+            return releases.unpin(store, trust, arguments.revision)
 
 
 def _settings(words: Mapping[str, Any], environ: Mapping[str, str], url: str | None) -> Settings:
@@ -275,9 +260,6 @@ def _settings(words: Mapping[str, Any], environ: Mapping[str, str], url: str | N
     given = {**environ, **of_release, **_place(url)}
     given.pop(SIGN_KEY, None)
     given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
-    if not given.get("AWS_BUCKET"):
-        problem = "is missing: set it, or pass s3://BUCKET/PREFIX"
-        raise SettingsError([Problem("AWS_BUCKET", "", problem)])
     kind = words.get("gate")
     if kind is not None:
         given[f"{PREFIX}GATE"] = "off" if kind == AIRFLOW else kind
@@ -286,7 +268,7 @@ def _settings(words: Mapping[str, Any], environ: Mapping[str, str], url: str | N
     if kind == AIRFLOW:
         given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
     if (path := words.get("trusted_keys")) is not None:
-        given[f"{PREFIX}TRUSTED_KEYS"] = _named("--trusted-keys", path)
+        given[f"{PREFIX}TRUSTED_KEYS"] = path
     settings, unknown = load_settings(given)
     warn_unknown(unknown)
     return settings
@@ -306,12 +288,6 @@ def _place(url: str | None) -> dict[str, str]:
     return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
 
 
-def _named(option: str, path: str) -> str:
-    if not path:  # a protected CI variable is empty in an unprotected job
-        raise SettingsError([Problem(option, "", "is empty: name a file, or omit it")])
-    return path
-
-
 def _trust(
     settings: Settings, words: Mapping[str, Any], environ: Mapping[str, str]
 ) -> catalog.Trust:
@@ -321,13 +297,11 @@ def _trust(
     Raises:
         SettingsError: A key cannot be read, or the trusted keys would refuse the result.
     """
-    keys, command, path = read_trusted_keys(settings), words["command"], words.get("sign_key")
-    if path is not None:
-        path = _named("--sign-key", path)
-    elif command in SIGNING:
-        path = environ.get(SIGN_KEY)
+    keys, path = read_trusted_keys(settings), ""
+    if "sign_key" in words:  # the command updates the pointer
+        path = words["sign_key"] or environ.get(SIGN_KEY, "")
     if not path:
-        if command in ("publish", "rollback") and keys is not None:
+        if words["command"] in ("publish", "rollback") and keys is not None:
             problem = "requires --sign-key: pods with these keys refuse an unsigned release"
             name = f"{PREFIX}TRUSTED_KEYS"
             raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
@@ -339,21 +313,3 @@ def _trust(
     except ValueError as error:
         raise SettingsError([Problem(SIGN_KEY, without_key(path), str(error))]) from None
     return catalog.Trust(keys or signer.keys, signer)
-
-
-def _airflow(words: Mapping[str, Any], environ: Mapping[str, str]) -> gate.Airflow | None:
-    """
-    Return the Airflow for ``--gate airflow``; None without that gate.
-
-    Raises:
-        SettingsError: Its Python does not exist, or an option requires ``--gate airflow``.
-    """
-    python, allowed = words.get("airflow_python"), words.get("gate_allow", [])
-    patterns = [one.pattern for one in allowed]
-    if words.get("gate") == AIRFLOW:
-        return gate.find_airflow(python, patterns, environ)
-    if python or patterns:
-        given = " ".join([python or "", *patterns])
-        problem = f"require --gate {AIRFLOW}"
-        raise SettingsError([Problem("--airflow-python, --gate-allow", given, problem)])
-    return None

@@ -11,19 +11,21 @@ import platform
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import NamedTuple
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from pathspec import GitIgnoreSpec
 
-from s3_sync.digest import revision_of
-from s3_sync.keys import DEPTH_LIMIT
+from s3_sync.digest import revision_of, sha256_of
 from s3_sync.publisher.catalog import damaged, read_manifest
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
-from s3_sync.release.bundle import FileContent, IncomingContent, write_bundle
+from s3_sync.release.format import File, IncomingContent
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
@@ -34,18 +36,26 @@ _DEFAULT_RULES = f"""\
 {IGNORE_FILE} *.py[co] *~ .DS_Store .*.sw[a-p]
 .hg/ .svn/ .venv/ .*_cache/ .ipynb_checkpoints/ .idea/ .vscode/
 """
-NAMED = 10
+_LEAVE_OUT = f"Fix it, or exclude it: --exclude, or a line in {IGNORE_FILE}."
 GIT_SECONDS = 10
 
-_LEAVE_OUT = "Fix it, or exclude it: --exclude, or a line in .s3-sync-ignore."
+LEVEL = 6
+UNIX = 3  # "version made by", for the modes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
+
+# The variables of each CI for what an origin tells.
 # https://docs.github.com/en/actions/reference/workflows-and-actions/variables
 # https://docs.gitlab.com/ci/variables/predefined_variables/
 # https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables
 # https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-env-vars.html
-_COMMIT = ("GITHUB_SHA", "CI_COMMIT_SHA", "GIT_COMMIT", "CODEBUILD_RESOLVED_SOURCE_VERSION")
-_BRANCH = ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "GIT_BRANCH", "CODEBUILD_WEBHOOK_HEAD_REF")
-_URL = ("CI_JOB_URL", "BUILD_URL", "CODEBUILD_BUILD_URL")
-_BY = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "CODEBUILD_INITIATOR")
+_OF_CI = {
+    "by": "GITHUB_ACTOR GITLAB_USER_LOGIN BUILD_USER_ID CODEBUILD_INITIATOR",
+    "commit": "GITHUB_SHA CI_COMMIT_SHA GIT_COMMIT CODEBUILD_RESOLVED_SOURCE_VERSION",
+    "branch": "GITHUB_REF_NAME CI_COMMIT_REF_NAME GIT_BRANCH CODEBUILD_WEBHOOK_HEAD_REF",
+    "author": "CI_COMMIT_AUTHOR",
+    "message": "CI_COMMIT_TITLE",
+    "ci_url": "CI_JOB_URL BUILD_URL CODEBUILD_BUILD_URL",
+}
 
 
 class FolderError(SidecarError):
@@ -54,6 +64,9 @@ class FolderError(SidecarError):
     """
 
     exit_code = EXIT_SETTINGS
+
+
+# --- the files of a folder
 
 
 class Found(NamedTuple):
@@ -67,22 +80,8 @@ class Found(NamedTuple):
 
     path: str
     real: str
-    size_bytes: int
     is_executable: bool
     state: tuple[int, ...]
-
-
-class Look(NamedTuple):
-    """
-    The content of a folder at one moment.
-
-    Args:
-        files: The files to release, sorted by path.
-        left_out: The paths that rules exclude; folders end in a slash.
-    """
-
-    files: tuple[Found, ...]
-    left_out: tuple[str, ...]
 
 
 def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
@@ -95,167 +94,140 @@ def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     Raises:
         FolderError: A rule is invalid, or the file with rules cannot be read.
     """
-    path, lines = os.path.join(folder, IGNORE_FILE), []
+    lines: list[str] = []
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except (OSError, ValueError) as error:
-        if os.access(folder, os.R_OK | os.X_OK):  # else it is reported later
-            raise FolderError("ignore_rule_invalid", f"cannot read {path}: {error}") from error
-    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            lines = Path(folder, IGNORE_FILE).read_text("utf-8").splitlines()
         return GitIgnoreSpec.from_lines([*_DEFAULT_RULES.split(), *lines, *exclude])
-    except ValueError as error:
-        raise FolderError("ignore_rule_invalid", f"{IGNORE_FILE}, --exclude: {error}") from error
+    except (OSError, ValueError) as error:
+        said = f"{os.path.join(folder, IGNORE_FILE)}, --exclude: {error}"
+        raise FolderError("ignore_rule_invalid", said) from error
 
 
-def look(folder: str, rules: GitIgnoreSpec) -> Look:
+@contextmanager
+def _reading() -> Iterator[None]:
     """
-    Find the files of a release; symlinks are followed.
+    Raises:
+        FolderError: Something in the folder cannot be read, or a link leads nowhere.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(
+            "file_unreadable",
+            f"cannot read {error.filename!r:.300}: {error.strerror}",
+            f"Run as a user who can read all of it, after the checkout or build. {_LEAVE_OUT}",
+        ) from error
+
+
+@_reading()
+def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
+    """
+    Return the files of a release, sorted by path, and the paths that rules leave out, of which
+    folders end in a slash. Symlinks are followed.
 
     Raises:
-        FolderError: It is not a folder, is empty, or contains something that cannot be released;
-            all problems are reported together.
+        FolderError: It is not a folder, is empty, or contains something that cannot be released.
     """
-    if not folder:  # an unset CI variable; realpath would take it for the working directory
-        raise FolderError("folder_missing", "the name of the folder is empty")
-    walk = _Walk(os.path.realpath(folder), rules)
-    try:
-        walk.enter(walk.root, "", ())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if os.path.isdir(folder):
-            raise changing(f"{error.filename} is gone") from error
-        raise FolderError("folder_missing", f"{folder} is not a folder") from error
-    _raise_all(walk.problems)
-    if not walk.files:
+    if not os.path.isdir(folder):  # also the empty name of an unset CI variable
+        raise FolderError("folder_missing", f"{folder!r} is not a folder")
+    root = os.path.realpath(folder)
+    files, left_out = [], []
+    for found in _walk("", (root,), rules):
+        if isinstance(found, Found):
+            files.append(found)
+        else:
+            left_out.append(found)
+    if not files:
         raise FolderError(
             "folder_empty",
-            f"{folder} contains no files to release ({len(walk.left_out)} left out)",
+            f"{folder} contains no files to release ({len(left_out)} left out)",
             "A release without files would empty every target. Pass the right folder.",
         )
-    if sum(file.size_bytes for file in walk.files) > form.TOTAL_LIMIT_BYTES:
-        raise _too_large(f"{folder} has more than {form.TOTAL_LIMIT_BYTES} bytes")
-    return Look(tuple(sorted(walk.files)), tuple(sorted(walk.left_out)))
+    return sorted(files), sorted(left_out)
 
 
-def _read_files(seen: Look) -> Iterator[FileContent]:
+def _walk(prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec) -> Iterator[Found | str]:
     """
-    Read the files, one by one.
+    Yield the files of one folder, and the paths that are left out.
+
+    Args:
+        prefix: Its path in the release, with a trailing slash; empty for the root.
+        above: The real paths of its parent folders, and its own.
+    """
+    for name in os.listdir(above[-1]):
+        path, real = prefix + name, os.path.realpath(os.path.join(above[-1], name))
+        is_folder = os.path.isdir(real)
+        shown = f"{path}/" if is_folder else path
+        if form.is_left_out(path) or rules.match_file(shown):
+            yield shown
+        elif real in above or not real.startswith(f"{above[0]}/"):
+            what = f"is a symlink out of the folder, or to one that contains it: {real}"
+            raise _refused("link_outside", path, what)
+        elif problem := form.problem_of(path).replace("_", " "):
+            raise _refused("name_refused", path, f"cannot become a file: {problem}")
+        elif is_folder:
+            yield from _walk(shown, (*above, real), rules)
+        else:
+            found = os.stat(real)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
+                what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
+                raise _refused("file_too_large", path, what)
+            state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            yield Found(path, real, bool(found.st_mode & 0o111), state)
+
+
+def _refused(reason: str, path: str, what: str) -> FolderError:
+    return FolderError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT)
+
+
+# --- the bundle
+
+
+class FileContent(NamedTuple):
+    """
+    One file, in memory.
+    """
+
+    path: str
+    data: bytes
+    is_executable: bool = False
+
+
+@_reading()
+def _read(file: Found) -> FileContent:
+    return FileContent(file.path, Path(file.real).read_bytes(), file.is_executable)
+
+
+def write_bundle(contents: Iterable[FileContent], out: BinaryIO) -> dict[str, File]:
+    """
+    Write an ordinary zip of independently compressed files; return its files by path.
+
+    Its bytes depend only on the content and the version of zlib: one date, one level.
+
+    Args:
+        contents: The files, sorted by path.
+        out: An empty, seekable file.
 
     Raises:
-        FolderError: Files are gone, or cannot be read; all of the latter are reported together.
+        OSError: It cannot be written; the file is then unusable.
     """
-    problems = []
-    for file in seen.files:
-        try:
-            with open(file.real, "rb") as source:
-                data = source.read(form.FILE_LIMIT_BYTES + 1)
-        except FileNotFoundError as error:
-            raise changing(f"{file.path} is gone") from error
-        except OSError as error:
-            problems.append(_unreadable(file.path, error))
-            continue
-        if len(data) != file.size_bytes:
-            raise changing(f"{file.path} has changed")
-        yield FileContent(file.path, data, file.is_executable)
-    _raise_all(problems)
+    with zipfile.ZipFile(out, "w") as bundle:
+        return {content.path: _add(content, bundle) for content in contents}
 
 
-def changing(what: str) -> FolderError:
-    return FolderError(
-        "folder_changing",
-        f"the folder changes while it is being published: {what!r:.300}",
-        "Publish after the checkout or build has finished.",
-    )
-
-
-def _too_large(what: str) -> FolderError:
-    return FolderError("release_too_large", f"{what:.300}", _LEAVE_OUT)
-
-
-def _unreadable(path: str, error: OSError) -> FolderError:
-    said = f"cannot read {path!r:.300}: {error.strerror}"
-    return FolderError("file_unreadable", said, "Run as a user who can read the whole folder.")
-
-
-def _raise_all(problems: Sequence[FolderError]) -> None:
-    """
-    Raise several problems as one error, with the reason and the advice of the first.
-    """
-    if not problems:
-        return
-    texts = [problem.message for problem in problems[:NAMED]]
-    if len(problems) > NAMED:
-        texts.append(f"{len(problems) - NAMED} more")
-    raise FolderError(problems[0].reason, "; ".join(texts), problems[0].advice)
-
-
-class _Walk:
-    """
-    One walk through the folder; collects problems in order to report all of them at once.
-    """
-
-    def __init__(self, root: str, rules: GitIgnoreSpec) -> None:
-        self.root = root
-        self.files: list[Found] = []
-        self.left_out: list[str] = []
-        self.problems: list[FolderError] = []
-        self._rules = rules
-
-    def enter(self, real: str, prefix: str, above: tuple[str, ...]) -> None:
-        """
-        Add the content of one folder.
-
-        Args:
-            prefix: Its path in the release, with a trailing slash; empty for the root.
-            above: The real paths of its parent folders.
-        """
-        path = prefix or self.root
-        try:
-            for name in sorted(os.listdir(real)):
-                path = prefix + name
-                self._take(os.path.join(real, name), path, (*above, real))
-        except PermissionError as error:  # also a folder that can be listed but not entered
-            self.problems.append(_unreadable(path, error))
-
-    def _take(self, real: str, path: str, above: tuple[str, ...]) -> None:
-        is_link, real = os.path.islink(real), os.path.realpath(real)
-        is_folder = os.path.isdir(real)
-        name = f"{path}/" if is_folder else path
-        if form.is_left_out(name) or self._rules.match_file(name):
-            self.left_out.append(name)
-            return
-        problem = form.problem_of(path).replace("_", " ")
-        if is_link and not f"{real}/".startswith(f"{self.root}/"):
-            self._error("link_outside", path, f"is a symlink to a path outside the folder: {real}")
-        elif is_link and (real in above or not os.path.exists(real)):
-            why = "to a folder that contains it" if real in above else "to a path that is missing"
-            self._error("link_dangling", path, f"is a symlink {why}: {real}")
-        elif is_folder and len(above) > DEPTH_LIMIT:
-            self._error("name_refused", path, "cannot become files: too deep")
-        elif is_folder:
-            self.enter(real, name, above)
-        elif problem:
-            self._error("name_refused", path, f"cannot become a file: {problem}")
-        else:
-            self._add(path, real)
-
-    def _add(self, path: str, real: str) -> None:
-        found = os.stat(real)
-        if not stat.S_ISREG(found.st_mode):
-            self._error("file_special", path, "is neither a file nor a folder")
-        elif found.st_size > form.FILE_LIMIT_BYTES:
-            self._error("file_too_large", path, f"has more than {form.FILE_LIMIT_BYTES} bytes")
-        elif len(self.files) == form.FILES_LIMIT:  # links can multiply them
-            raise _too_large(f"the folder contains more than {form.FILES_LIMIT} files")
-        else:
-            is_executable = bool(found.st_mode & 0o111)
-            state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            self.files.append(Found(path, real, found.st_size, is_executable, state))
-
-    def _error(self, reason: str, path: str, what: str) -> None:
-        self.problems.append(FolderError(reason, f"{path!r:.300} {what:.300}", _LEAVE_OUT))
+def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
+    path, data, is_executable = content
+    info = zipfile.ZipInfo(path, EPOCH)
+    info.create_system = UNIX
+    info.external_attr = (stat.S_IFREG | (0o755 if is_executable else 0o644)) << 16
+    # Stored if deflating makes it no smaller, or so small that a reader would refuse it.
+    deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
+    is_worth = deflated_bytes < len(data) <= deflated_bytes * form.RATIO_LIMIT
+    info.compress_type = zipfile.ZIP_DEFLATED if is_worth else zipfile.ZIP_STORED
+    bundle.writestr(info, data, compresslevel=LEVEL)
+    offset = info.header_offset + form.HEADER_BYTES + len(path.encode())
+    return File(path, sha256_of(data), len(data), is_executable, info.compress_size, offset)
 
 
 # --- a release in hand
@@ -286,11 +258,10 @@ class Parcel(NamedTuple):
             OSError: They cannot be written.
         """
         for content in self.contents():
-            path = os.path.join(folder, content.path)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(content.data)
-                os.fchmod(file.fileno(), 0o755 if content.is_executable else 0o644)
+            path = Path(folder, content.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.data)
+            path.chmod(0o755 if content.is_executable else 0o644)
 
     def contents(self) -> Iterator[FileContent]:
         """
@@ -330,10 +301,11 @@ def scratch(purpose: str) -> Iterator[str]:
 
 
 def build_parcel(
-    folder: str, rules: GitIgnoreSpec, place: str, origin: form.Origin, now: datetime
-) -> tuple[Parcel, Look]:
+    folder: str, rules: GitIgnoreSpec, place: str, origin: Mapping[str, str], now: datetime
+) -> tuple[Parcel, list[str]]:
     """
-    Build a release from a folder, which is read once and must not change meanwhile.
+    Build a release from a folder, which is read once and must not change meanwhile; return it, and
+    the paths that were left out.
 
     Args:
         place: The folder for the bundle.
@@ -342,22 +314,26 @@ def build_parcel(
         FolderError: The folder cannot be released, or changes.
         OSError: The bundle cannot be written.
     """
-    seen = look(folder, rules)
+    found, left_out = look(folder, rules)
     path = os.path.join(place, "bundle.zip")
     with open(path, "w+b") as bundle:
-        files = write_bundle(_read_files(seen), bundle)
+        files = write_bundle(map(_read, found), bundle)
         bundle.seek(0)
         sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
-    if changed := set(seen.files) ^ set(look(folder, rules).files):
-        raise changing(f"{min(changed).path} has changed")
+    if changed := {*found} ^ {*look(folder, rules)[0]}:
+        raise FolderError(
+            "folder_changing",
+            f"{min(changed).path!r:.300} has changed while the folder was being published",
+            "Publish after the checkout or build has finished.",
+        )
     revision, size = revision_of(file[:4] for file in files.values()), os.path.getsize(path)
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)
     try:
-        form.parse_manifest(data, revision)
+        return Parcel(form.parse_manifest(data, revision), data, path), left_out
     except form.Invalid as error:
-        raise _too_large(f"readers would refuse the manifest: {error}") from error
-    return Parcel(manifest, data, path), seen
+        said = f"readers would refuse the manifest: {error}"
+        raise FolderError("release_too_large", said, _LEAVE_OUT) from error
 
 
 def download_parcel(store: Store, revision: str, place: str) -> Parcel:
@@ -387,42 +363,44 @@ def download_parcel(store: Store, revision: str, place: str) -> Parcel:
 # --- origin
 
 
-def find_origin(folder: str, environ: Mapping[str, str]) -> form.Origin:
+def find_origin(folder: str, environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return the known origin; git, if available, takes precedence over the variables of the CI.
     """
-    log = _ask_git(folder, "log", "-1", "--format=%H%x00%an <%ae>%x00%s")
-    commit, author, message = log.split("\0", 2) if log else ("", "", "")
-    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".")
-    if commit and _ask_git(folder, *changes):
-        commit += "-dirty"
-    return find_publisher(environ)._replace(
-        commit=commit or _first(environ, _COMMIT),
-        branch=_first(environ, _BRANCH),
-        author=author or environ.get("CI_COMMIT_AUTHOR", ""),
-        message=message or environ.get("CI_COMMIT_TITLE", ""),
-    )
+    origin = _of_ci(environ)
+    if log := _ask_git(folder, "log", "-1", "--format=%H%x00%an <%ae>%x00%s"):
+        names = ("commit", "author", "message")
+        origin |= dict(zip(names, log.split("\0", 2), strict=True))
+        if _ask_git(folder, "status", "--porcelain", "--untracked-files=no", "--", "."):
+            origin["commit"] += "-dirty"
+    return origin
 
 
-def find_publisher(environ: Mapping[str, str]) -> form.Origin:
+def find_publisher(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return who publishes, and the CI run: from the variables of the CI, or else user and machine.
+    Return who publishes, and the CI run.
     """
-    by = _first(environ, _BY)
-    if not by:
-        try:
-            by = f"{getpass.getuser()}@{platform.node()}"
-        except (KeyError, OSError):  # a uid without a name
-            by = platform.node()
+    origin = _of_ci(environ)
+    return {"by": origin["by"], "ci_url": origin["ci_url"]}
+
+
+def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the origin according to the variables of the CI; without one, who is user and machine.
+    """
+    origin = {
+        fact: next((environ[name] for name in names.split() if environ.get(name)), "")
+        for fact, names in _OF_CI.items()
+    }
     server, repository = environ.get("GITHUB_SERVER_URL"), environ.get("GITHUB_REPOSITORY")
-    url = _first(environ, _URL)
     if server and repository:
-        url = f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
-    return form.Origin(by=by, ci_url=url)
-
-
-def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
-    return next((environ[name] for name in names if environ.get(name)), "")
+        run = environ.get("GITHUB_RUN_ID", "")
+        origin["ci_url"] = f"{server}/{repository}/actions/runs/{run}"
+    if not origin["by"]:
+        origin["by"] = platform.node()
+        with suppress(KeyError, OSError):  # a uid without a name
+            origin["by"] = f"{getpass.getuser()}@{platform.node()}"
+    return origin
 
 
 def _ask_git(folder: str, *arguments: str) -> str:

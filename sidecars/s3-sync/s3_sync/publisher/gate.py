@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.folder import FolderError, Parcel, scratch
-from s3_sync.release.format import Checked, time_text
+from s3_sync.release.format import time_text
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
@@ -43,17 +44,13 @@ class Refused(FolderError):
     The gate refuses the files.
 
     Attributes:
-        findings: The problems that are known.
-        details: The first of them, as lines of text.
+        findings: The first problems.
     """
 
     def __init__(self, refusal: RevisionRefused, advice: str) -> None:
         said = f"the gate refuses {counted(refusal.files_refused, 'file')}"
         super().__init__("revision_refused", said, f"Fix the files and publish again.{advice}")
         self.findings = refusal.findings
-        self.details = [str(one) for one in refusal.findings]
-        if more := max(refusal.files_refused - len(self.details), 0):
-            self.details.append(f"and {more} more")
 
 
 class Verdict(NamedTuple):
@@ -62,22 +59,20 @@ class Verdict(NamedTuple):
 
     Args:
         gate: Its name.
-        checked: What Airflow found; None for any other gate.
+        checked_by: Which Airflow accepted them, when, and what it found; empty for any other gate.
+        dag_ids: The ids of all DAGs that it loaded, sorted.
         allowed: Problems that were allowed.
     """
 
     gate: str
-    checked: Checked | None = None
-    allowed: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        found = self.checked._asdict() | {"allowed": self.allowed} if self.checked else None
-        return {"gate": self.gate, "airflow": found}
+    checked_by: str = ""
+    dag_ids: Sequence[str] = ()
+    allowed: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         if self.gate == "off":
             return ["Not checked: the gate is off (--gate airflow checks with your Airflow)"]
-        checked = [f"Checked with {self.checked}"] if self.checked else []
+        checked = [f"Checked with {self.checked_by}"] if self.checked_by else []
         return [*checked, *(f"  allowed: {one}" for one in self.allowed[:NAMED])]
 
 
@@ -93,10 +88,12 @@ class Airflow(NamedTuple):
 
     python: str
     home: str
-    allowed: tuple[str, ...] = ()
+    allowed: Sequence[re.Pattern[str]] = ()
 
 
-def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str, str]) -> Airflow:
+def find_airflow(
+    given: str | None, allowed: Sequence[re.Pattern[str]], environ: Mapping[str, str]
+) -> Airflow:
     """
     Return the Airflow for the options of a command.
 
@@ -108,10 +105,11 @@ def find_airflow(given: str | None, allowed: Sequence[str], environ: Mapping[str
     """
     python = shutil.which(given or "python", path=environ.get("PATH"))
     if python is None:
-        raise _no_airflow(given or "python", "is not an executable program")
+        problem = "is not an executable program; pass the Python of your Airflow"
+        raise SettingsError([Problem("--airflow-python", given or "python", problem)])
     home = os.path.expanduser(os.path.expandvars(environ.get("AIRFLOW_HOME", "")))
     # It runs in another folder, where a relative path would name another file.
-    return Airflow(os.path.abspath(python), home, tuple(allowed))
+    return Airflow(os.path.abspath(python), home, allowed)
 
 
 def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:
@@ -126,10 +124,10 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
         SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish").gate
-    with scratch("gate") as folder, scratch("airflow") as place:
+    with scratch("gate") as folder, scratch("airflow") as home:
         gate, advice = make_gate(settings, metrics), ""
         if airflow is not None:
-            gate = Gate(_check(airflow, place), settings, metrics, variables=VARIABLES)
+            gate = Gate(_check(airflow, home), settings, metrics, variables=VARIABLES)
             advice = " --gate-allow PATTERN accepts errors that match."
         if gate is None:
             return Verdict("off")
@@ -137,62 +135,56 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
         try:
             refusal = gate.examine(parcel.revision, folder, [*parcel.manifest.files], Fence())
         except Undecided as error:
-            raise SidecarError(
-                "gate_undecided",
-                f"the gate came to no verdict: {error.message}",
-                f"Nothing was published. {error.remedy} Then publish again.",
-            ) from error
+            said = f"the gate came to no verdict: {error.message}"
+            raise SidecarError("gate_undecided", said, f"{error.remedy} Publish again.") from error
         if refusal is not None:
             raise Refused(refusal, advice)
-        return _verdict(_answer(place)) if airflow is not None else Verdict(settings.gate)
+        return Verdict(settings.gate) if airflow is None else _verdict(_answer(home))
 
 
-def _check(airflow: Airflow, place: str) -> Check:
+def _check(airflow: Airflow, home: str) -> Check:
     """
     Return the check that lets an Airflow load the folder.
 
     Args:
-        place: An empty folder, which becomes AIRFLOW_HOME.
+        home: An empty folder, which becomes AIRFLOW_HOME.
     """
     for name in HOME_FOLDERS:
         given = os.path.join(airflow.home, name)
         if airflow.home and os.path.isdir(given):
-            os.symlink(os.path.abspath(given), os.path.join(place, name))
+            os.symlink(os.path.abspath(given), os.path.join(home, name))
 
     def read(said: str, code: int, _: IsFile) -> list[Finding]:
-        answer = _answer(place)
+        answer = _answer(home)
         if code != 0 or not answer:
-            last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+            last = said.strip().rpartition("\n")[2].strip() or "no output"
             raise Undecided(
-                f"{airflow.python} could not load the folder and ended with {ending(code)}: "
-                f"{last.strip()}",
-                "Check that this Airflow starts without any settings, as it does here.",
+                f"{airflow.python} ended with {ending(code)}: {last}",
+                "Check that this Python has Airflow (--airflow-python), and that it starts without "
+                "any settings, as it does here.",
             )
-        if "missing" in answer:
-            raise _no_airflow(airflow.python, f"has no Airflow: {answer['missing']}")
         if answer["trouble"]:
             remedy = "Check the memory limit, and whether this s3-sync supports your Airflow."
             raise Undecided(answer["trouble"], remedy)
-        return [Finding(*row) for row in answer["findings"]]
+        findings = [Finding(*row) for row in answer["findings"]]
+        patterns = airflow.allowed
+        return [one for one in findings if not any(it.search(one.problem) for it in patterns)]
 
-    return Check((airflow.python, str(RUNNER), place, *airflow.allowed), read)
+    return Check((airflow.python, str(RUNNER), home), read)
 
 
-def _answer(place: str) -> dict[str, Any]:
+def _answer(home: str) -> dict[str, Any]:
     """
     Return what `airflow_runner` wrote; empty if it did not finish.
     """
-    path = Path(place, "answer")
+    path = Path(home, "answer")
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _verdict(answer: Mapping[str, Any]) -> Verdict:
-    allowed = [Finding(*row) for row in answer["allowed"]]
-    not_loaded, now = len({one.path for one in allowed}), time_text(datetime.now(UTC))
-    checked = Checked(answer["airflow"], now, answer["dags"], not_loaded)
-    return Verdict("airflow", checked, tuple(map(str, allowed)))
-
-
-def _no_airflow(python: str, problem: str) -> SettingsError:
-    said = f"{problem}; pass the Python of your Airflow"
-    return SettingsError([Problem("--airflow-python", python, said)])
+    allowed = [Finding(*row) for row in answer["findings"]]
+    found = counted(len(answer["dags"]), "DAG")
+    if missing := {one.path for one in allowed}:
+        found += f", {counted(len(missing), 'file')} not loaded"
+    checked_by = f"Airflow {answer['airflow']} at {time_text(datetime.now(UTC))}: {found}"
+    return Verdict("airflow", checked_by, answer["dags"], [str(one) for one in allowed])

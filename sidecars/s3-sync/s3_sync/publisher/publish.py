@@ -8,7 +8,7 @@ are left: the next publish of the same content completes them, `prune-releases` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
@@ -16,21 +16,18 @@ from pathspec import GitIgnoreSpec
 from s3_sync.digest import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.catalog import ReleaseError
-from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, look, scratch
+from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, scratch
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
-from s3_sync.publisher.store import ConditionFailed, Store, Stored
+from s3_sync.publisher.store import ConditionFailed, Store
 from s3_sync.release import format as form
 from sidecar_runtime.errors import counted
 
 # No object has this ETag: no known content has this MD5.
 NO_ETAG = '"00000000000000000000000000000000"'
-# Each way to make a release current: its result, and what is said.
-DONE = {
-    "publish": ("published", "Published"),
-    "promote": ("promoted", "Promoted"),
-    "restore": ("rolled_back", "Restored"),
-}
+ROLL_BACK = "roll back"
+# What each command has done.
+DONE = {"publish": "published", "promote": "promoted", ROLL_BACK: "rolled back"}
 
 
 class Order(NamedTuple):
@@ -39,7 +36,7 @@ class Order(NamedTuple):
 
     Args:
         judge: Runs the gate on a release, and raises if it refuses.
-        who: Who runs the command.
+        who: Who runs the command, as a part of an origin.
         forces: Whether to write everything again, and replace a pointer that is damaged or not
             trusted.
     """
@@ -47,117 +44,87 @@ class Order(NamedTuple):
     store: Store
     trust: catalog.Trust
     judge: Callable[[Parcel], Verdict]
-    who: form.Origin
+    who: Mapping[str, str]
     is_dry: bool = False
     forces: bool = False
 
-    def sign_off(self, parcel: Parcel) -> form.Origin:
-        """
-        Return the origin of a release, with who makes it current.
-        """
-        return parcel.manifest.origin._replace(by=self.who.by, ci_url=self.who.ci_url)
 
-
-class Move(NamedTuple):
-    """
-    How a release becomes current.
-
-    Args:
-        verb: ``publish``, ``promote`` or ``restore``.
-        origin: For the pointer.
-        restores: The sequence of the turn that a rollback restores; else 0.
-        promoted_from: The place that it comes from; else empty.
-    """
-
-    verb: str
-    origin: form.Origin
-    restores: int = 0
-    promoted_from: str = ""
-
-
-def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: form.Origin) -> Report:
+def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str, str]) -> Report:
     """
     Make the content of a folder the current release.
 
     Raises:
         SidecarError: The publish failed; the current release has not changed.
     """
-    look(folder, rules)  # report its problems even if S3 cannot be reached
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
     before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("publish") as place:
-        parcel, seen = build_parcel(folder, rules, place, origin, order.store.now())
-        report = _apply(order, before, parcel, Move("publish", origin))
-    report.facts["left_out"] = seen.left_out
-    if seen.left_out:
-        more = ", …" if len(seen.left_out) > NAMED else ""
-        names = ", ".join(seen.left_out[:NAMED])
-        report.lines.insert(0, f"Left out: {len(seen.left_out)} ({names}{more})")
+        parcel, left_out = build_parcel(folder, rules, place, origin, order.store.now())
+        report = _apply(order, before, parcel, "publish", origin)
+    report.facts["left_out"] = left_out
+    if left_out:
+        more = ", …" if len(left_out) > NAMED else ""
+        names = ", ".join(left_out[:NAMED])
+        report.lines.insert(0, f"Left out: {len(left_out)} ({names}{more})")
     return report
 
 
-def promote(order: Order, source: Store, trust: catalog.Trust, revision: str | None) -> Report:
+def promote(order: Order, source: Store, trust: catalog.Trust, name: str) -> Report:
     """
     Make a release of one place current in another, byte for byte.
 
     Args:
         trust: The keys that the source's pointer must be signed with.
-        revision: The revision or its first digits; None: the current one of the source.
+        name: Names the release, as in :func:`catalog.resolve`.
 
     Raises:
         SidecarError: The release is missing or damaged, the gate refuses it, or another publisher
             was faster.
     """
-    if revision is None:
-        revision = catalog.turn_of(source, catalog.read_current(source, trust), "current").revision
-    else:
-        revision = catalog.resolve(source, revision)
+    revision = catalog.resolve(source, trust, name)
     before = catalog.read_current(order.store, order.trust, forces=order.forces)
     with scratch("promote") as place:
         parcel = download_parcel(source, revision, place)
-        move = Move(
-            "promote",
-            order.sign_off(parcel),
-            promoted_from=source.url[: form.PLACE_LIMIT_CHARACTERS],
-        )
-        report = _apply(order, before, parcel, move)
+        origin = {**parcel.manifest.origin, **order.who}
+        report = _apply(order, before, parcel, "promote", origin)
     report.facts["source"] = source.url
     return report
 
 
-def roll_back(order: Order, revision: str | None) -> Report:
+def roll_back(order: Order, name: str) -> Report:
     """
     Make an earlier release current again.
 
     Args:
-        revision: The revision or its first digits; None: the one before the current one.
+        name: Names the release, as in :func:`catalog.resolve`.
 
     Raises:
         SidecarError: It does not exist, or is damaged; nothing is changed.
     """
-    store, restores, place_of = order.store, 0, ""
-    before = catalog.read_current(store, order.trust, forces=order.forces and revision is not None)
-    turn = catalog.turn_of(store, before, "previous") if revision is None else None
-    target = turn.revision if turn else catalog.resolve(store, str(revision))
-    if before is not None and before.pointer is not None and before.pointer.revision != target:
-        turns = before.pointer.turns()
-        turn = turn or next((one for one in turns if one.revision == target), None)
-        # A release that is not in the history is older than all of it: all of it was left.
-        restores = turn.sequence if turn else max(turns[-1].sequence - 1, 0)
-        place_of = turn.promoted_from if turn else ""
+    before = catalog.read_current(order.store, order.trust, forces=order.forces)
+    revision = catalog.resolve(order.store, order.trust, name)
     with scratch("rollback") as place:
-        parcel = download_parcel(store, target, place)
-        return _apply(
-            order, before, parcel, Move("restore", order.sign_off(parcel), restores, place_of)
-        )
+        parcel = download_parcel(order.store, revision, place)
+        origin = {**parcel.manifest.origin, **order.who}
+        return _apply(order, before, parcel, ROLL_BACK, origin)
 
 
-def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: Move) -> Report:
+def _apply(
+    order: Order,
+    before: catalog.Current | None,
+    parcel: Parcel,
+    verb: str,
+    origin: Mapping[str, str],
+) -> Report:
     """
     Make a release current, unless it is or the gate refuses it; return what happened.
+
+    Args:
+        verb: A key of :data:`DONE`.
+        origin: For the pointer.
     """
     store, old, signer = order.store, before.pointer if before else None, order.trust.signer
-    manifest, revision, verb = parcel.manifest, parcel.revision, move.verb
+    manifest, revision = parcel.manifest, parcel.revision
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,
@@ -165,20 +132,20 @@ def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: M
         "previous": old.revision if old else None,
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
-        "bundle_bytes": manifest.bundle_bytes,
-        "origin": move.origin._asdict(),
+        "origin": origin,
     }
     is_ours = before is not None and (signer is None or before.signed_by == signer.key_id)
     is_current = old is not None and old.revision == revision and is_ours
-    if is_current and not order.forces and is_whole(store, revision):
+    if is_current and not order.forces and _is_whole(store, revision):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines = []
-    if verb != "restore":
+    if verb != ROLL_BACK:
         verdict = order.judge(parcel)
-        lines, facts = verdict.lines(), facts | verdict.facts()
-        if verdict.checked and verb == "publish":
-            manifest = manifest._replace(checked=verdict.checked)
+        lines, facts = verdict.lines(), facts | verdict._asdict()
+        if verdict.checked_by and verb == "publish":
+            origin = {**origin, "checked_by": verdict.checked_by}
+            manifest = manifest._replace(origin=origin)
             parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
     changes = compare(catalog.find_manifest(store, old.revision) if old else None, manifest)
     facts["changes"] = changes._asdict()
@@ -186,9 +153,9 @@ def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: M
         lines.append(f"Would {verb} {short(revision)} to {store.url}: {what}")
         facts["result"] = "planned"
     else:
-        _make_current(order, before, parcel, move)
-        facts["result"], done = DONE[verb]
-        lines.append(f"{done} {short(revision)} to {store.url}: {what}")
+        _make_current(order, before, parcel, _next_pointer(order, old, revision, verb, origin))
+        lines.append(f"{DONE[verb].capitalize()} {short(revision)} to {store.url}: {what}")
+        facts["result"] = DONE[verb].replace(" ", "_")
         if signer:
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
@@ -199,10 +166,33 @@ def _apply(order: Order, before: catalog.Current | None, parcel: Parcel, move: M
     return Report(lines, facts)
 
 
+def _next_pointer(
+    order: Order, old: form.Pointer | None, revision: str, verb: str, origin: Mapping[str, str]
+) -> bytes:
+    """
+    Return the next pointer, signed if there is a key.
+
+    Its sequence is the time in seconds, or the previous sequence plus one if that is higher: more
+    than any that pods remember, even if an old pointer was restored or it is missing.
+    """
+    store, signer, now = order.store, order.trust.signer, order.store.now()
+    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
+    turns = old.turns() if old else ()
+    # The release that is current already adds no turn; a rollback takes back the turns since.
+    ended = [turn.revision for turn in (turns if verb == ROLL_BACK else turns[:1])]
+    if revision in ended:
+        turns = turns[ended.index(revision) + 1 :]
+    turn = form.Turn(revision, sequence, form.time_text(now))
+    data = form.write_pointer(form.Pointer(turn, origin, turns))
+    return signer.sign(data, store.bucket, store.prefix) if signer else data
+
+
 # --- objects
 
 
-def _make_current(order: Order, before: catalog.Current | None, parcel: Parcel, move: Move) -> None:
+def _make_current(
+    order: Order, before: catalog.Current | None, parcel: Parcel, pointer: bytes
+) -> None:
     """
     Write what is missing of a release, and make it current.
 
@@ -211,11 +201,11 @@ def _make_current(order: Order, before: catalog.Current | None, parcel: Parcel, 
         SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
     """
     store, revision, old = order.store, parcel.revision, before.pointer if before else None
-    data = _ship(store, parcel, forces=order.forces)
+    _upload(store, parcel, forces=order.forces)
     try:
         # A write that the store must refuse, and that changes nothing if it does not: `rclone serve
         # s3` ignores conditions (2026-11).
-        store.put(form.manifest_key(revision), data, NO_ETAG if before else "")
+        store.put(form.manifest_key(revision), parcel.data, NO_ETAG if before else "")
     except ConditionFailed:
         pass
     else:
@@ -223,97 +213,49 @@ def _make_current(order: Order, before: catalog.Current | None, parcel: Parcel, 
     if old is not None and old.revision != revision:
         # Write its manifest again, so that its date says when it was replaced.
         stored = store.read(form.manifest_key(old.revision))
-        if stored is not None and not _is_fresh(store, stored):
+        if stored is not None:
             store.put(form.manifest_key(old.revision), stored.data)
-    data = form.write_pointer(_next_pointer(store, old, revision, move))
-    if order.trust.signer is not None:
-        data = order.trust.signer.sign(data, store.bucket, store.prefix)
     try:
-        store.put(form.POINTER_KEY, data, before.etag if before else "")
+        store.put(form.POINTER_KEY, pointer, before.etag if before else "")
     except ConditionFailed:
         # Perhaps by our own write, whose response was lost, or one of the same release.
         now = catalog.look_at_pointer(store, order.trust)
         if now is None or now.pointer is None or now.pointer.revision != revision:
             raise _conflict(now, revision) from None
-    if not is_whole(store, revision):
-        _ship(store, parcel, forces=True)
+    if not _is_whole(store, revision):  # a prune had decided before the upload
+        _upload(store, parcel, forces=True)
 
 
-def _ship(store: Store, parcel: Parcel, *, forces: bool) -> bytes:
+def _upload(store: Store, parcel: Parcel, *, forces: bool) -> None:
     """
-    Write bundle and manifest, unless they are there and too young to be pruned; return the
-    manifest in the bucket.
+    Write the manifest, and before it the bundle unless that is there and too young to be pruned.
     """
-    manifest, revision = parcel.manifest, parcel.revision
-    if not forces and (data := is_whole(store, revision, is_fresh=True)):
-        return data
-    key = form.bundle_key(manifest.bundle_sha256)
-    bundle = None if forces else store.look(key)
-    is_up = bundle is not None and bundle.size_bytes == manifest.bundle_bytes
-    if bundle is None or not is_up or not _is_fresh(store, bundle):
+    key = form.bundle_key(parcel.manifest.bundle_sha256)
+    there = None if forces else store.look(key)
+    is_whole = there is not None and there.size_bytes == parcel.manifest.bundle_bytes
+    if there is None or not is_whole or store.age_of(there) > catalog.DAY / 2:
         with open(parcel.path, "rb") as body:
             store.put(key, body)
-    store.put(form.manifest_key(revision), parcel.data)
-    return parcel.data
+    store.put(form.manifest_key(parcel.revision), parcel.data)
 
 
-def is_whole(store: Store, revision: str, *, is_fresh: bool = False) -> bytes | None:
+def _is_whole(store: Store, revision: str) -> bool:
     """
-    Return the manifest of a release that is in the bucket with its bundle; None if it is not.
-
-    Args:
-        is_fresh: Whether both must be too young to be pruned.
+    Whether a release is in the bucket with its bundle.
     """
-    stored = store.read(form.manifest_key(revision))
-    if stored is None or (is_fresh and not _is_fresh(store, stored)):
-        return None
-    try:
-        manifest = form.parse_manifest(stored.data, revision)
-    except form.Invalid:
-        return None
-    bundle = store.look(form.bundle_key(manifest.bundle_sha256))
-    if bundle is None or bundle.size_bytes != manifest.bundle_bytes:
-        return None
-    return stored.data if not is_fresh or _is_fresh(store, bundle) else None
-
-
-def _is_fresh(store: Store, found: Stored) -> bool:
-    return store.age_of(found) < catalog.DAY / 2
-
-
-def _next_pointer(
-    store: Store, old: form.Pointer | None, revision: str, move: Move
-) -> form.Pointer:
-    """
-    Return the next pointer; one to the release that is current already adds no turn.
-
-    Its sequence is the time in seconds, or the previous sequence plus one if that is higher: more
-    than any that pods remember, even if an old pointer was restored or it is missing.
-    """
-    now = store.now()
-    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
-    if sequence > form.SEQUENCE_LIMIT:
-        raise ReleaseError(
-            "pointer_invalid",
-            f"{form.POINTER_KEY} has the highest possible sequence, {form.SEQUENCE_LIMIT}",
-            "s3-sync does not write it: find out who did, delete the object, and publish.",
-        )
-    turn = form.Turn(revision, sequence, form.time_text(now), move.restores, move.promoted_from)
-    if old is None or old.revision != revision:
-        return form.Pointer(turn, move.origin, old.turns() if old else ())
-    place = move.promoted_from or old.turn.promoted_from
-    turn = turn._replace(restores=old.turn.restores, promoted_from=place)
-    return form.Pointer(turn, move.origin, old.history)
+    manifest = catalog.find_manifest(store, revision)
+    there = manifest and store.look(form.bundle_key(manifest.bundle_sha256))
+    return bool(manifest and there and there.size_bytes == manifest.bundle_bytes)
 
 
 def _conflict(now: catalog.Current | None, ours: str) -> ReleaseError:
-    said = "was deleted" if now is None else f"was overwritten: {now.refusal}"
+    said = f"meanwhile {form.POINTER_KEY} was changed or deleted"
     if now is not None and now.pointer is not None:
-        by, turn = now.pointer.origin.by or "someone else", now.pointer.turn
-        said = f"was replaced: {by} made release {short(turn.revision)} current at {turn.since}"
+        by, turn = now.pointer.origin.get("by", "someone else"), now.pointer.turn
+        said = f"meanwhile {by} made release {short(turn.revision)} current, at {turn.since}"
     return ReleaseError(
         "publish_conflict",
-        f"meanwhile {form.POINTER_KEY} {said}; the release {short(ours)} is not current",
+        f"{said}; the release {short(ours)} is not current",
         "Check `s3-sync releases`; if your release should be current, run the command again. Let "
         "CI run one publish at a time.",
     )

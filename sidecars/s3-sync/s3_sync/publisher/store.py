@@ -10,19 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import boto3
 from botocore import exceptions
 from botocore.config import Config
 
 from s3_sync.reasons import S3Error
-from s3_sync.release.format import BUNDLE_FOLDER, MANIFEST_LIMIT_BYTES, POINTER_KEY
+from s3_sync.release.format import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, explain
 from s3_sync.s3.wire import Answer, WireError
 from s3_sync.settings import Settings
@@ -50,8 +50,6 @@ _REASONS = {
     exceptions.HTTPClientError: "connection_lost",
     exceptions.IncompleteReadError: "connection_lost",
 }
-
-Taken = TypeVar("Taken")
 
 
 class ConditionFailed(Exception):
@@ -97,8 +95,6 @@ class Store:
             session = boto3.Session(botocore_session=self._session)
             self._client: Any = session.client("s3", config=_CONFIG)
         self._client.meta.events.register("after-call.s3", self._note_time)
-        if settings.bucket_access == "requester-pays":
-            self._client.meta.events.register("before-call.s3", _pay)
 
     def now(self) -> datetime:
         """
@@ -115,44 +111,39 @@ class Store:
         """
         Return a pointer or a manifest; None if it does not exist.
         """
-
-        def take(at: dict[str, str]) -> Stored:
-            found = self._client.get_object(**at)
-            # One byte more, so that the caller can refuse an object that is too long.
-            body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
-            if len(body) <= MANIFEST_LIMIT_BYTES:
-                found["Body"].read(1)  # raises if the connection ended before the object
+        with self._explaining("get", key):
+            found = self._ask(self._client.get_object, key)
+            if found is None:
+                return None
+            # Nothing of an object that is too long: the caller refuses it.
+            is_short = found.get("ContentLength", 0) <= MANIFEST_LIMIT_BYTES
+            body = found["Body"].read() if is_short else b""
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found["ETag"].removeprefix("W/")
             return Stored(key, len(body), found["LastModified"], etag, body)
-
-        return self._unless_absent(key, take)
 
     def download(self, key: str, path: str) -> str | None:
         """
         Download an object into a file; return its SHA-256, or None if it does not exist.
         """
-
-        def take(at: dict[str, str]) -> str:
-            digest, body = hashlib.sha256(), self._client.get_object(**at)["Body"]
+        digest = hashlib.sha256()
+        with self._explaining("get", key):
+            found = self._ask(self._client.get_object, key)
+            if found is None:
+                return None
             with open(path, "wb") as file:
-                for chunk in body.iter_chunks(CHUNK_BYTES):
+                for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
                     digest.update(chunk)
                     file.write(chunk)
-            return digest.hexdigest()
-
-        return self._unless_absent(key, take)
+        return digest.hexdigest()
 
     def look(self, key: str) -> Stored | None:
         """
         Return what is known of one object without reading it; None if it does not exist.
         """
-
-        def take(at: dict[str, str]) -> Stored:
-            answer = self._client.head_object(**at)
-            return Stored(key, answer["ContentLength"], answer["LastModified"])
-
-        return self._unless_absent(key, take)
+        with self._explaining("get", key):
+            found = self._ask(self._client.head_object, key)
+            return found and Stored(key, found["ContentLength"], found["LastModified"])
 
     def list(self, folder: str) -> Iterator[Stored]:
         """
@@ -167,22 +158,18 @@ class Store:
                     key = found["Key"].removeprefix(self.prefix)
                     yield Stored(key, found["Size"], found["LastModified"])
 
-    def _unless_absent(self, key: str, take: Callable[[dict[str, str]], Taken]) -> Taken | None:
+    def _ask(self, method: Any, key: str) -> Any:
         """
-        Return the result of `take` for an object; None if the object does not exist.
+        Return the answer of a method of the client for an object; None if it does not exist.
         """
-        at = {"Bucket": self.bucket, "Key": self.prefix + key}
-        part: Operation = "bundle" if key.startswith(BUNDLE_FOLDER) else "manifest"
-        with self._explaining("pointer" if key == POINTER_KEY else part, key):
-            try:
-                return take(at)
-            except exceptions.ClientError as error:
-                status, code = _answer_of(error)
-                if status == 404 and code != "NoSuchBucket":
-                    return None
-                if code.startswith("AccessDenied") and self._is_absent(self.prefix + key):
-                    return None
-                raise
+        try:
+            return method(Bucket=self.bucket, Key=self.prefix + key)
+        except exceptions.ClientError as error:
+            status, code = _answer_of(error)
+            is_missing = status == 404 and code != "NoSuchBucket"
+            if is_missing or (code.startswith("AccessDenied") and self._is_absent(key)):
+                return None
+            raise
 
     def _is_absent(self, key: str) -> bool:
         """
@@ -190,6 +177,7 @@ class Store:
         whole bucket, S3 answers 403 in both cases; listing the key tells them apart.
         """
         with suppress(exceptions.ClientError, exceptions.BotoCoreError):
+            key = self.prefix + key
             found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key)
             return all(one["Key"] != key for one in found.get("Contents", ()))
         return False
@@ -288,10 +276,6 @@ class Store:
         text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
         with suppress(ValueError):
             self._ahead = parsedate_to_datetime(text) - datetime.now(UTC)
-
-
-def _pay(params: dict[str, Any], **_: object) -> None:
-    params["headers"]["x-amz-request-payer"] = "requester"
 
 
 def _unreachable(error: Exception) -> SidecarError:

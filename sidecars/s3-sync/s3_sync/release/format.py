@@ -1,5 +1,5 @@
 """
-The format of a release: parses and writes manifest and pointer. Pure.
+The format of a release: reads and writes manifest and pointer, and reads the bundle. Pure.
 
 See docs/reference/release-format.md. What is parsed may be hostile: the memory that it takes is
 bounded by what a legal release of the largest size takes.
@@ -7,17 +7,19 @@ bounded by what a legal release of the largest size takes.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3_sync.digest import EXECUTABLE, is_revision, revision_of
 from s3_sync.keys import PATH_LIMIT_BYTES, refusal_of
-from sidecar_runtime.errors import counted
+from s3_sync.s3.refusals import ObjectError
 
 if TYPE_CHECKING:
     from s3_sync.signature import Keys
@@ -43,14 +45,18 @@ HISTORY_LIMIT = 20
 # The largest integer that every JSON parser keeps exactly.
 SEQUENCE_LIMIT = (1 << 53) - 1
 TEXT_LIMIT_CHARACTERS = 500
-PLACE_LIMIT_CHARACTERS = 90
 # No object of ours has more fields.
 FIELDS_LIMIT = 100
 # A file that would inflate to more than this many times its size is stored, not deflated.
 RATIO_LIMIT = 100
+# The most to inflate at a time.
+BLOCK_BYTES = 1 << 20
 # The size of a local file header in the bundle, without the file name (APPNOTE.TXT 4.3.7).
 HEADER_BYTES = 30
 
+# What an origin may tell people: who published (a person or a CI job), the commit and its branch,
+# author and message, the CI run, and what a real Airflow found in the files.
+ORIGIN = ("by", "commit", "branch", "author", "message", "ci_url", "checked_by")
 NEVER_PART = {".git", "__pycache__"}
 MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 
@@ -65,16 +71,20 @@ _LINE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
 _GZIP = 31
 
 
-class Invalid(ValueError):
+class Invalid(Exception):
     """
     A pointer or a manifest violates the format.
     """
 
+    reason = "release_invalid"
 
-class Untrusted(Exception):
+
+class Untrusted(Invalid):
     """
     A pointer is not signed with a trusted key; the text says why.
     """
+
+    reason = "release_untrusted"
 
 
 class File(NamedTuple):
@@ -105,48 +115,6 @@ class File(NamedTuple):
         return self.offset + self.stored_bytes
 
 
-class Origin(NamedTuple):
-    """
-    Where a release comes from; fields that its publisher did not know are empty.
-
-    Args:
-        by: Who published: a person or a CI job.
-    """
-
-    by: str = ""
-    commit: str = ""
-    branch: str = ""
-    author: str = ""
-    message: str = ""
-    ci_url: str = ""
-
-    def facts(self) -> dict[str, str]:
-        found = self._asdict().items()
-        return {name: text[:TEXT_LIMIT_CHARACTERS] for name, text in found if text}
-
-
-class Checked(NamedTuple):
-    """
-    What a real Airflow found in the files before they were published.
-
-    Args:
-        version: Of that Airflow.
-        dag_ids: The ids of all DAGs that it loaded, sorted.
-        files_not_loaded: How many files were not loaded, with errors that were allowed.
-    """
-
-    version: str
-    checked_at: str
-    dag_ids: Sequence[str] = ()
-    files_not_loaded: int = 0
-
-    def __str__(self) -> str:
-        dags = counted(len(self.dag_ids), "DAG")
-        if self.files_not_loaded:
-            dags += f", {counted(self.files_not_loaded, 'file')} not loaded"
-        return f"Airflow {self.version} at {self.checked_at}: {dags}"
-
-
 class Manifest(NamedTuple):
     """
     The content of a release.
@@ -154,6 +122,7 @@ class Manifest(NamedTuple):
     Args:
         files: By path, sorted; also the order of the bundle.
         bundle_sha256: Of the whole bundle, and its name.
+        origin: Where it comes from: the texts of :data:`ORIGIN` that its publisher knew.
     """
 
     revision: str
@@ -161,8 +130,7 @@ class Manifest(NamedTuple):
     bundle_sha256: str
     bundle_bytes: int
     created_at: str
-    origin: Origin = Origin()
-    checked: Checked | None = None
+    origin: Mapping[str, str]
 
     @property
     def size_bytes(self) -> int:
@@ -176,19 +144,14 @@ class Turn(NamedTuple):
     Args:
         sequence: Higher than that of the turn before.
         since: When it began, for people only.
-        restores: After a rollback, the sequence of the restored turn; 0 after a publish.
-        promoted_from: The place from which it was promoted, for people only; or empty.
     """
 
     revision: str
     sequence: int
     since: str
-    restores: int = 0
-    promoted_from: str = ""
 
     def facts(self) -> dict[str, Any]:
-        names = ("version", "sequence", "since", "restores", "promoted_from")
-        return {name: found for name, found in zip(names, self, strict=True) if found}
+        return {"version": self.revision, "sequence": self.sequence, "since": self.since}
 
 
 class Pointer(NamedTuple):
@@ -196,37 +159,18 @@ class Pointer(NamedTuple):
     Which release is current.
 
     Args:
-        origin: The origin of this publish, promotion or rollback.
-        history: Earlier turns, newest first.
+        origin: As in the manifest, of this publish, promotion or rollback.
+        history: The turns before, newest first. A rollback drops those that it goes back over: a
+            release that was left is not restored.
     """
 
     turn: Turn
-    origin: Origin = Origin()
+    origin: Mapping[str, str]
     history: tuple[Turn, ...] = ()
 
     @property
     def revision(self) -> str:
         return self.turn.revision
-
-    def earlier(self) -> list[Turn]:
-        """
-        Return the turns before the current release was published, newest first. After a rollback,
-        they continue from the restored turn: a release that was just left is not restored.
-        """
-        by_sequence = {one.sequence: one for one in self.history}
-        turn: Turn | None = self.turn
-        sequence = self.turn.sequence
-        while turn is not None:
-            sequence = turn.restores or turn.sequence
-            turn = by_sequence.get(turn.restores)
-        return [one for one in self.history if one.sequence < sequence]
-
-    @property
-    def previous(self) -> Turn | None:
-        """
-        The turn to which a rollback returns, if any.
-        """
-        return next(iter(self.earlier()), None)
 
     def turns(self) -> tuple[Turn, ...]:
         """
@@ -262,21 +206,18 @@ def write_manifest(manifest: Manifest) -> bytes:
         "schema_version": 1,
         "version": manifest.revision,
         "created_at": manifest.created_at,
-        "origin": manifest.origin.facts(),
-        **({"airflow": manifest.checked._asdict()} if manifest.checked else {}),
+        "origin": _texts(manifest.origin),
         "bundle": {"sha256": manifest.bundle_sha256, "size": manifest.bundle_bytes},
         "files": [dict(zip(_ROW, file, strict=False)) for file in manifest.files.values()],
     }
-    deflater = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
-    text = json.dumps(facts, separators=(",", ":")).encode()
-    return deflater.compress(text) + deflater.flush()
+    return gzip.compress(json.dumps(facts, separators=(",", ":")).encode(), 6, mtime=0)
 
 
 def write_pointer(pointer: Pointer) -> bytes:
     facts = {
         "format": FORMAT,
         **pointer.turn.facts(),
-        "origin": pointer.origin.facts(),
+        "origin": _texts(pointer.origin),
         "history": [turn.facts() for turn in pointer.history[:HISTORY_LIMIT]],
     }
     return json.dumps(facts, indent=1).encode() + b"\n"
@@ -311,8 +252,8 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     sha256, size = _get(bundle, "sha256", str), _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
     if not _SHA256.fullmatch(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
-    created_at, checked = _text(facts, "created_at"), _checked(facts)
-    manifest = Manifest(found, files, sha256, size, created_at, _origin(facts), checked)
+    created_at, origin = _text(facts, "created_at"), _texts(facts.get("origin"))
+    manifest = Manifest(found, files, sha256, size, created_at, origin)
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
         raise Invalid(f"its files have {manifest.size_bytes} bytes; limit {TOTAL_LIMIT_BYTES}")
     return manifest
@@ -358,16 +299,15 @@ def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tu
     found = _LINE.search(data)
     body = data[: found.start() + 1] if found else data
     signature = found[1].decode() if found else ""
-    signed_by = problem = ""
-    if keys is not None:
-        signed_by, problem = keys.judge(body, bucket, prefix, signature)
-    if problem:
-        raise Untrusted(problem)
+    try:
+        signed_by = keys.judge(body, bucket, prefix, signature) if keys is not None else ""
+    except ValueError as error:
+        raise Untrusted(str(error)) from None
     if len(data) > POINTER_LIMIT_BYTES:
         raise Invalid(f"it has {len(data)} bytes; the limit is {POINTER_LIMIT_BYTES}")
     facts = _load(body)
     history = tuple(map(_turn, _get(facts, "history", list)))
-    pointer = Pointer(_turn(facts), _origin(facts), history)
+    pointer = Pointer(_turn(facts), _texts(facts.get("origin")), history)
     turns = [pointer.turn.sequence, *(turn.sequence for turn in history)]
     if len(history) > HISTORY_LIMIT or turns != sorted(set(turns), reverse=True):
         raise Invalid(f"history is not a list of at most {HISTORY_LIMIT} turns, newest first")
@@ -421,8 +361,6 @@ def _load(data: bytes) -> dict[str, Any]:
         facts = json.loads(
             data.decode("ascii"), object_pairs_hook=_object, parse_constant=_refuse_constant
         )
-    except Invalid:
-        raise
     except (ValueError, RecursionError) as error:
         raise Invalid(f"it is not JSON: {error}") from error
     if type(facts) is not dict:
@@ -453,29 +391,15 @@ def _turn(facts: Any) -> Turn:
     revision = _get(facts, "version", str)
     if not is_revision(revision):
         raise Invalid(f"{revision!r:.100} is not the id of a release")
-    sequence = _number(facts, "sequence", SEQUENCE_LIMIT)
-    restores = _number(facts, "restores", sequence - 1) if "restores" in facts else 0
-    return Turn(revision, sequence, _text(facts, "since"), restores, _text(facts, "promoted_from"))
+    return Turn(revision, _number(facts, "sequence", SEQUENCE_LIMIT), _text(facts, "since"))
 
 
 # What is only for people is ignored if it is malformed, not refused.
 
 
-def _origin(facts: Mapping[str, Any]) -> Origin:
-    found = facts.get("origin")
-    if type(found) is not dict:
-        return Origin()
-    return Origin(*(_text(found, name) for name in Origin._fields))
-
-
-def _checked(facts: Mapping[str, Any]) -> Checked | None:
-    found = facts.get("airflow")
-    if type(found) is not dict:
-        return None
-    ids, missing = found.get("dag_ids"), found.get("files_not_loaded")
-    if type(ids) is not list or type(missing) is not int or {str} != {str, *map(type, ids)}:
-        return None
-    return Checked(_text(found, "version"), _text(found, "checked_at"), ids, missing)
+def _texts(origin: Any) -> dict[str, str]:
+    names = ORIGIN if type(origin) is dict else ()
+    return {name: text for name in names if (text := _text(origin, name))}
 
 
 def _text(facts: Mapping[str, Any], name: str) -> str:
@@ -495,3 +419,67 @@ def _number(facts: Mapping[str, Any], name: str, limit: int) -> int:
     if not 1 <= number <= limit:
         raise Invalid(f"{name} is {number!s:.24}, not 1 to {limit}")
     return number
+
+
+# --- the bundle
+
+
+class IncomingContent:
+    """
+    Inflates and verifies one file of a bundle while its stored bytes arrive.
+
+    Args:
+        take: Receives the content, block by block; verified only when :meth:`finish` returns.
+    """
+
+    def __init__(self, file: File, take: Callable[[bytes], object]) -> None:
+        self._file = file
+        self._give = take
+        is_deflated = file.stored_bytes < file.size_bytes
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if is_deflated else None
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """
+        Process the next stored bytes.
+
+        Raises:
+            ObjectError: The file does not match the manifest.
+        """
+        if self._inflater is None:
+            self._take(piece)
+            return
+        try:
+            while piece:
+                self._take(self._inflater.decompress(piece, BLOCK_BYTES))
+                piece = self._inflater.unconsumed_tail
+        except zlib.error as error:
+            raise self._corrupt(f"it cannot be inflated: {error}") from None
+
+    def finish(self) -> None:
+        """
+        Verify that the file is complete, and nothing follows it.
+
+        Raises:
+            ObjectError: The file does not match the manifest.
+        """
+        if self._inflater is not None:
+            self._take(self._inflater.flush())
+            if not self._inflater.eof or self._inflater.unused_data:
+                raise self._corrupt("its data does not end where it should")
+        if self._size_bytes != self._file.size_bytes:
+            raise self._corrupt(f"it has {self._size_bytes} bytes, not {self._file.size_bytes}")
+        if (found := self._digest.hexdigest()) != self._file.sha256:
+            raise self._corrupt(f"its SHA-256 is {found}, not {self._file.sha256}")
+
+    def _take(self, block: bytes) -> None:
+        self._size_bytes += len(block)
+        if self._size_bytes > self._file.size_bytes:
+            raise self._corrupt(f"it has more than {self._file.size_bytes} bytes")
+        self._digest.update(block)
+        self._give(block)
+
+    def _corrupt(self, message: str) -> ObjectError:
+        said = f"{self._file.path!r} in the bundle is corrupt: {message}"
+        return ObjectError("bundle_corrupt", said)

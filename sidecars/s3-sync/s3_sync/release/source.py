@@ -8,7 +8,6 @@ that the target does not have. Each file is inflated, verified and put into plac
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,17 +17,14 @@ from typing import TYPE_CHECKING
 from s3_sync.download import Work
 from s3_sync.folder.volume import Blocked, Staging
 from s3_sync.plan import State
-from s3_sync.reasons import S3Error
 from s3_sync.release import format as form
-from s3_sync.release.bundle import IncomingContent, bundle_corrupt
-from s3_sync.release.format import File, Manifest, Pointer
+from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
 from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings, read_trusted_keys
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import write_all
 
 if TYPE_CHECKING:
@@ -38,9 +34,12 @@ CONNECTIONS = 16
 # Gaps up to this size are downloaded and discarded rather than requested around: a request costs
 # 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1 ms.
 GAP_BYTES = 64 << 10
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-log = get_logger("release")
+_LIST = ACTIONS["list"]
+_ADVICE = (
+    "Find out what else writes there besides s3-sync. Then publish again or roll back, with "
+    "--sign-key and a trusted key where S3_SYNC_TRUSTED_KEYS is set."
+)
+_PUBLISH_AGAIN = "Publish it again, or roll back."
 
 
 class ReleaseSource:
@@ -109,13 +108,13 @@ class ReleaseSource:
         """
         manifest: Manifest = state.detail
         self._client.begin_cycle(work.fence)
-        missing = [file for path in paths if not _adopt(file := manifest.files[path], work)]
+        missing = [file for path in paths if not work.adopts(path, file := manifest.files[path])]
         for file in missing:
             if not file.stored_bytes:
-                Cutter([file], 0, work).take(file, b"", is_last=True)
+                Cutter([file], 0, work).take(file, b"")
         groups = join(missing)
         queue = iter(groups)
-        with self._bundle(manifest) as key:
+        with self._reading(form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN) as key:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     for _ in range(min(CONNECTIONS, len(groups))):
@@ -130,7 +129,7 @@ class ReleaseSource:
         Raises:
             SidecarError: It does not exist, or cannot be read.
         """
-        with self._bundle(state.detail) as key:
+        with self._reading(form.bundle_key(state.detail.bundle_sha256), _PUBLISH_AGAIN) as key:
             await self._client.get(Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}))
 
     def earlier(self) -> list[str]:
@@ -138,10 +137,10 @@ class ReleaseSource:
         Return the releases before the current one, newest first, except those that a rollback has
         left; none if a release is pinned, because a pin must not be replaced.
         """
-        if self._settings.revision or self._pointer is None:
+        pointer = self._pointer
+        if self._settings.revision or pointer is None:
             return []
-        current = self._pointer.revision
-        return [turn.revision for turn in self._pointer.earlier() if turn.revision != current]
+        return [one.revision for one in pointer.history if one.revision != pointer.revision]
 
     def close(self) -> None:
         self._client.close()
@@ -169,17 +168,14 @@ class ReleaseSource:
         """
         etag, self._etag = self._etag, ""
         headers = {"if-none-match": etag} if etag else {}
-        with self._explaining(
-            form.POINTER_KEY,
-            "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH.",
-        ) as key:
-            found = _SmallObject(form.POINTER_LIMIT_BYTES)
+        what = "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH."
+        with self._reading(form.POINTER_KEY, what) as key:
             answer = await self._client.get(
-                Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers), found
+                Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers)
             )
             if answer.status != 304 or self._pointer is None:
                 etag = answer.headers.get("etag", "")
-                self._pointer = self._trusted(bytes(found.data))
+                self._pointer = self._trusted(answer.body)
         self._etag = etag
         return self._pointer
 
@@ -189,19 +185,15 @@ class ReleaseSource:
         """
         settings, keys, (seen, seen_by) = self._settings, self._keys, self.sequence
         pointer, signed_by = form.read_pointer(data, keys, settings.bucket, settings.prefix)
-        if keys is not None and seen_by not in keys.by_id:
-            seen = 0  # replacing a stolen key also discards the sequences that the thief signed
-        if pointer.turn.sequence < seen:
-            error = self._error(
+        # Replacing a stolen key also discards the sequences that the thief signed.
+        if keys is not None and seen_by in keys.by_id and pointer.turn.sequence < seen:
+            raise self._error(
                 "release_replayed",
                 f"{settings.source}{form.POINTER_KEY} is an old pointer: its sequence is "
                 f"{pointer.turn.sequence}, but {seen} was already seen here",
                 "It could bring back a release with a known flaw. Find out who writes there. The "
                 "next `s3-sync publish` or `rollback` replaces it.",
             )
-            if keys is not None:
-                raise error
-            log.warning("release_replayed", revision=pointer.revision, problem=error.message)
         self.sequence = pointer.turn.sequence, signed_by
         return pointer
 
@@ -209,22 +201,17 @@ class ReleaseSource:
 
     async def _read_manifest(self, revision: str, fence: Fence) -> Manifest:
         self._client.begin_cycle(fence)
-        with self._explaining(
+        with self._reading(
             form.manifest_key(revision),
             "It was pruned, or never published: publish its content again, or use another "
             "release. `prune-releases --keep-from` keeps what runs need.",
         ) as key:
-            found = _SmallObject(form.MANIFEST_LIMIT_BYTES)
-            await self._client.get(Get("manifest", key, form.MANIFEST_LIMIT_BYTES), found)
+            answer = await self._client.get(Get("manifest", key, form.MANIFEST_LIMIT_BYTES))
             target_bytes = len(self._settings.dest_path.encode())
-            return form.parse_manifest(bytes(found.data), revision, target_bytes)
+            return form.parse_manifest(answer.body, revision, target_bytes)
 
     def _state_of(self, manifest: Manifest) -> State:
-        facts = {"created_at": manifest.created_at, **manifest.origin.facts()}
-        if manifest.checked:
-            facts["checked_by"] = str(manifest.checked)
-        if self.sequence[1] and not self._settings.revision:
-            facts["signed_by"] = self.sequence[1]
+        facts = {"created_at": manifest.created_at, **manifest.origin}
         return State(
             manifest.revision,
             manifest.files,
@@ -246,7 +233,9 @@ class ReleaseSource:
                         "bundle", key, size_bytes, cutter.headers, cutter.check, work.until
                     )
                     await self._client.get(ranges, cutter)
-                    cutter.finish()
+                    if cutter.left:
+                        said = f"the bundle ends before {cutter.left[-1].path!r}"
+                        raise ObjectError("bundle_corrupt", said)
             except WireError:
                 if time.monotonic() < work.until:
                     raise
@@ -255,24 +244,10 @@ class ReleaseSource:
                 work.downloaded_bytes += cutter.received_bytes
             work.unreached.update(file.path for file in cutter.left)  # the time is up
 
-    @contextmanager
-    def _bundle(self, manifest: Manifest) -> Iterator[str]:
-        """
-        Yield the key of the bundle. If it cannot be read, the manifest is read again, because a
-        publish may have written both again.
-        """
-        key, advice = form.bundle_key(manifest.bundle_sha256), "Publish it again, or roll back."
-        try:
-            with self._explaining(key, advice) as key:
-                yield key
-        except S3Error:
-            self._manifest = None
-            raise
-
     # --- errors
 
     @contextmanager
-    def _explaining(self, key: str, advice: str) -> Iterator[str]:
+    def _reading(self, key: str, advice: str) -> Iterator[str]:
         """
         Yield the whole key of an object; explain why it cannot be used.
 
@@ -285,26 +260,13 @@ class ReleaseSource:
         where = f"{self._settings.source}{key}"
         try:
             yield f"{self._settings.prefix}{key}"
-        except form.Untrusted as error:
-            raise self._error(
-                "release_untrusted",
-                f"{where} is refused: {error}",
-                "Publish with --sign-key and a trusted key, or add the missing public key to "
-                "S3_SYNC_TRUSTED_KEYS. If the keys are correct, find out who else writes there.",
-            ) from None
         except form.Invalid as error:
-            raise self._error(
-                "release_invalid",
-                f"{where} is refused: {error}",
-                "Find out what else writes there besides s3-sync, then publish again or roll back.",
-            ) from None
+            raise self._error(error.reason, f"{where} is refused: {error}", _ADVICE) from None
         except (ObjectMoved, ObjectError) as error:
-            # S3 does not tell an identity that may not list whether an object exists. A bundle
-            # whose manifest exists does.
-            permission = getattr(error, "permission", None)
-            is_denied = permission is not None and permission.action == ACTIONS["list"]
-            is_bundle = key.startswith(form.BUNDLE_FOLDER)
-            if isinstance(error, ObjectMoved) or (is_denied and not is_bundle):
+            self._manifest = None  # a publish may have written it and its bundle again
+            # S3 does not tell an identity that may not list whether an object exists.
+            permission = None if isinstance(error, ObjectMoved) else error.permission
+            if isinstance(error, ObjectMoved) or (permission and permission.action == _LIST):
                 missing = f"{where} does not exist"
                 raise self._error("release_missing", missing, advice) from None
             raise
@@ -314,24 +276,6 @@ class ReleaseSource:
         # The next release, or a rollback, must not wait for a backoff.
         error.retry_within_seconds = self._settings.interval_seconds
         return error
-
-
-class _SmallObject:
-    """
-    Receives a small object into memory.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self.data = bytearray()
-
-    def restart(self) -> None:
-        self.data.clear()
-
-    def write(self, chunk: bytes) -> None:
-        self.data += chunk
-        if len(self.data) > self._limit_bytes:
-            raise form.Invalid(f"it has more than {self._limit_bytes} bytes")
 
 
 def join(files: Iterable[File]) -> list[list[File]]:
@@ -345,17 +289,6 @@ def join(files: Iterable[File]) -> list[list[File]]:
             groups.append([])
         groups[-1].append(file)
     return groups
-
-
-def _adopt(file: File, work: Work) -> bool:
-    """
-    Whether the file on disk has the content already, such as that of a cycle that was killed.
-    """
-    if not work.folder.holds(file.path, file):
-        return False
-    work.folder.adopt(file.path, file, work.fence)
-    work.adopted.add(file.path)
-    return True
 
 
 class Cutter:
@@ -379,41 +312,33 @@ class Cutter:
         self._incoming: tuple[Staging, IncomingContent] | None = None
         self.received_bytes = 0
 
-    @property
-    def _first(self) -> int:
-        # The last file again, if only the data after it was lost.
-        return (self.left[-1] if self.left else self._last).offset
+    def restart(self) -> None:
+        """
+        Discard the incomplete file, if any, and go back to its beginning.
+        """
+        if self._incoming is not None:
+            self._work.folder.staging.discard(self._incoming[0])
+            self._incoming = None
+        # The last file again, if only the end of the response was lost.
+        self._at = (self.left[-1] if self.left else self._last).offset
 
     def headers(self) -> Mapping[str, str]:
         """
         Return the headers that request the missing rest.
         """
-        return {"range": f"bytes={self._first}-{self._last.end - 1}"}
+        return {"range": f"bytes={self._at}-{self._last.end - 1}"}
 
     def check(self, headers: Mapping[str, str]) -> None:
         """
-        Determine where the response begins; a server without ranges sends the whole bundle.
+        Check that the response contains what was requested, of a bundle of the right size.
 
         Raises:
-            ObjectError: The size of the bundle does not match the manifest.
+            ObjectError: It does not.
         """
-        found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
-        total = found[2] if found else headers.get("content-length", "*")
-        if total not in ("*", str(self._bundle_bytes)):
-            raise bundle_corrupt(
-                f"the bundle has {total} bytes, its manifest expects {self._bundle_bytes}"
-            )
-        self._at = int(found[1]) if found else 0
-        if self._at > self._first:
-            raise bundle_corrupt("the server sent another part of the bundle than requested")
-
-    def restart(self) -> None:
-        """
-        Discard the incomplete file, if any.
-        """
-        if self._incoming is not None:
-            self._work.folder.staging.discard(self._incoming[0])
-            self._incoming = None
+        asked = f"bytes {self._at}-{self._last.end - 1}/{self._bundle_bytes}"
+        if (found := headers.get("content-range", "a response without a range")) != asked:
+            said = f"the server sent {found!r:.80} of the bundle instead of {asked}"
+            raise ObjectError("bundle_corrupt", said)
 
     def write(self, chunk: bytes) -> None:
         """
@@ -426,40 +351,29 @@ class Cutter:
         self.received_bytes += len(chunk)
         start, self._at = self._at, self._at + len(chunk)
         while self.left and (file := self.left[-1]).offset < self._at:
-            piece = chunk[max(file.offset - start, 0) : file.end - start]
-            self.take(file, piece, is_last=file.end <= self._at)
+            self.take(file, chunk[max(file.offset - start, 0) : file.end - start])
             if file.end > self._at:
                 return
             self.left.pop()
 
-    def take(self, file: File, piece: bytes, *, is_last: bool) -> None:
+    def take(self, file: File, piece: bytes) -> None:
         """
         Unpack the next bytes of a file; after the last ones, verify it and rename it into place.
         """
-        work = self._work
+        work, is_last = self._work, file.end <= self._at or not file.stored_bytes
         if self._incoming is None:
             staging = work.folder.staging.open()
             self._incoming = staging, IncomingContent(file, partial(write_all, staging.fd))
         staging, content = self._incoming
         try:
             content.write(piece)
-            if not is_last:
-                return
-            content.finish()
-            staging.is_verified = True
-            work.folder.put(file.path, file, staging, work.fence, lambda _: True)
+            if is_last:
+                content.finish()
+                staging.is_verified = True
+                work.folder.put(file.path, file, staging, work.fence, lambda _: True)
         except Blocked:
             work.blocked.add(file.path)
         finally:
             if is_last:
-                self.restart()
-
-    def finish(self) -> None:
-        """
-        Check that all files were received.
-
-        Raises:
-            ObjectError: The response ended too early.
-        """
-        if self.left:
-            raise bundle_corrupt(f"the bundle ends before {self.left[-1].path!r}")
+                work.folder.staging.discard(staging)
+                self._incoming = None

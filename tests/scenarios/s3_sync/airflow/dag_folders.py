@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import ANY
@@ -59,14 +56,6 @@ def one_dag(head: str, dag_id: str) -> bytes:
     )
 
 
-def packed(files: Mapping[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
-    return out.getvalue()
-
-
 @dataclass(frozen=True)
 class Broken:
     """
@@ -99,22 +88,11 @@ def broken_files(head: str) -> dict[str, Broken]:
             4,
             "ModuleNotFoundError: No module named 'team_lib.forgotten'",
         ),
-        "fails_in_lib.py": Broken(
-            b"from airflow import DAG\nfrom lib.rates import rate\nrate(0)\n",
-            3,
-            "ZeroDivisionError: division by zero (in lib/rates.py:2)",
-        ),
         "missing_variable.py": Broken(
             b"from airflow import DAG\nfrom airflow.models import Variable\n"
             b"Variable.get('sales_rate')\n",
             3,
             "Variable sales_rate does not exist",
-        ),
-        "missing_connection.py": Broken(
-            b"from airflow import DAG\nfrom airflow.hooks.base import BaseHook\n"
-            b"BaseHook.get_connection('prd_db')\n",
-            3,
-            "The conn_id `prd_db` isn't defined",
         ),
         "cycle.py": Broken(
             dag_file(
@@ -166,20 +144,11 @@ def good_beside(head: str) -> dict[str, bytes]:
     of_2 = {} if head.startswith(OF_3) else {"orm.py": ORM}
     return of_2 | {
         "first.py": one_dag(head, "twice"),
-        "lib/rates.py": b"def rate(n):\n    return 1 / n\n",
         "team/team_lib/__init__.py": b"from .forgotten import rate\n",
         # Never loaded: the first lacks the word "airflow", the second is ignored.
         "notes.py": b"this is not Python (\n",
         "ignored.py": b"raise RuntimeError('a DAG for Airflow')\n",
         ".airflowignore": b"ignored*\n",  # valid in both syntaxes
-        # A template is only rendered when its task runs.
-        "template.py": dag_file(
-            head,
-            """
-            with DAG("template", start_date=START, schedule=None):
-                BashOperator(task_id="a", bash_command="echo {{ oops")
-        """,
-        ),
         "default.py": dag_file(
             head,
             """

@@ -1,6 +1,7 @@
 """The gate `airflow`: a real Airflow loads the files before they are released."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from tests.scenarios.s3_sync.airflow.dag_folders import (
     good_beside,
     head_for,
     one_dag,
-    packed,
 )
 from tests.support.airflow.databases import Postgres, run_server, skip_without_postgres
 from tests.support.airflow.installed import Airflow as InstalledAirflow
@@ -79,7 +79,8 @@ class Gate:
         self.home.mkdir(exist_ok=True)
         path = self.home.with_name("bundle.zip")
         path.write_bytes(release.bundle_bytes)
-        meant = Airflow(str(self.airflow.bin / "python"), str(self.home), allowed)
+        patterns = [re.compile(one) for one in allowed]
+        meant = Airflow(str(self.airflow.bin / "python"), str(self.home), patterns)
         parcel = Parcel(release.manifest, release.manifest_bytes, str(path))
         return judge(self._settings, meant, parcel)
 
@@ -139,18 +140,9 @@ def test_accepts_errors_that_match_a_pattern(gate: Gate) -> None:
 
     assert ["load.py"] == [one.path for one in gate.refusals(files)]
     verdict = gate.load(files, r"No module named '(pandas|snowflake)\b")
-    [allowed], checked = verdict.allowed, verdict.checked
-    assert "load.py:2: ModuleNotFoundError: No module named 'snowflake'" == allowed
-    assert checked is not None and (["sales"], 1) == (checked.dag_ids, checked.files_not_loaded)
-
-
-def test_an_archive_lacks_the_modules_of_its_own_packages(gate: Gate) -> None:
-    modules = {"packed.py": b"from airflow import DAG\nimport a.b\n", "a/__init__.py": b""}
-
-    [refusal] = gate.refusals({"packed.zip": packed(modules)})
-
-    assert "packed.zip/packed.py" == refusal.path
-    assert "ModuleNotFoundError: No module named 'a.b'" == refusal.problem
+    assert ["load.py:2: ModuleNotFoundError: No module named 'snowflake'"] == verdict.allowed
+    assert ["sales"] == verdict.dag_ids
+    assert verdict.checked_by.endswith(": 1 DAG, 1 file not loaded")
 
 
 def test_airflows_dag_processor_reports_the_same_files(
@@ -177,23 +169,6 @@ def test_airflows_dag_processor_reports_the_same_files(
     rows = database.query("SELECT filename FROM import_error")
     shown = {os.path.relpath(os.path.join(folder, name), folder) for (name,) in rows}
     assert {path for path, broken in expected.items() if broken.is_shown} == shown
-
-
-def test_accepts_airflows_own_example_dags(gate: Gate) -> None:
-    """Their packages may be missing; the user's AIRFLOW_HOME has the plugins that they need."""
-    [examples] = gate.airflow.folder.glob("lib/python*/site-packages/airflow/example_dags")
-    plugins = [p.stem for p in (examples / "plugins").glob("*.py") if "listener" not in p.stem]
-    text = "".join(f"from airflow.example_dags.plugins.{name} import *\n" for name in plugins)
-    write_files(gate.home / "plugins", {"examples.py": text.encode()})
-    files = {
-        str(path.relative_to(examples)): path.read_bytes()
-        for path in examples.rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and path.parent.name != "plugins"
-    }
-
-    checked = gate.load(files, "No module named").checked
-
-    assert checked is not None and len(checked.dag_ids) > 40
 
 
 def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
@@ -231,5 +206,5 @@ def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
     assert not {"AIRFLOW_VAR_SECRET", "AIRFLOW_VAR_OTHER"} & names
     assert [] == [name for name in names if name.startswith(("AWS_", "S3_SYNC_"))]
     assert ["airflow.cfg"] == os.listdir(home)
-    assert ["sales"] == facts["airflow"]["dag_ids"]
+    assert ["sales"] == facts["dag_ids"]
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))

@@ -15,6 +15,7 @@ from tests.support.s3_sync.publishing import (
 
 A = {"a.py": b"print('a')\n", "sql/Q3 report (final).sql": b"select 1;\n" * 40, "empty": b""}
 B = {"a.py": b"print('b')\n", "docs/\u00dcberblick.md": b"# \xc3\x9c\n"}
+C = {"c.py": b""}
 BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 
 

@@ -33,31 +33,26 @@ def refused(on_moto: Place) -> Iterator[Place]:
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
-        (["publish", "{folder}/nowhere"], ["/nowhere is not a folder"]),
+        (["publish", "{folder}/nowhere"], ["/nowhere' is not a folder"]),
         (["publish", "{dags}", "bucket/prefix"], ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
-        (["publish", "{dags}", "s3://"], ["AWS_BUCKET", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "s3://"], ["AWS_BUCKET"]),
         (["publish", "{dags}", "--exclude", "!"], ["--exclude", "'!'"]),
         (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
         (
             ["publish", "{dags}", "--gate", "airflow", "--airflow-python", "/nowhere"],
             ["--airflow-python='/nowhere'", "is not an executable program"],
         ),
-        (
-            ["publish", "{dags}", "--airflow-python", "/bin/sh", "--gate-allow", "pandas"],
-            ["--airflow-python, --gate-allow", "/bin/sh pandas", "require --gate airflow"],
-        ),
-        (
-            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
-            ["'(' missing )"],
-        ),
+        (["publish", "{dags}", "--airflow-python", "/bin/sh"], ["require --gate airflow"]),
+        (["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("], ["'(' missing )"]),
+        (["publish", "{dags}", "--sign-key", ""], ["'' is empty: name a file, or omit it"]),
         (["publish"], ["FOLDER"]),
-        (["publish", ""], ["the name of the folder is empty"]),
+        (["publish", ""], ["'' is not a folder"]),
         (["rollback", ""], ["'' is not a revision"]),
         (["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""], ["'' is not a revision"]),
-        (["rollback", "0123456789ab"], ["0123456789ab", "s3-sync releases"]),
+        (["rollback", "s3://{bucket}/dags", ""], ["'' is not a revision"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
-        (["pin", "0123456789ab"], ["no release 0123456789ab"]),
-        (["unpin", "0123456789ab"], ["no pinned release 0123456789ab"]),
+        (["pin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
+        (["unpin", "0123456789ab"], ["no releases", "/pins/ begin with 0123456789ab"]),
         (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
         (["prune-releases", "--keep", "x"], ["'x'"]),
@@ -91,28 +86,20 @@ def test_dry_runs_of_writing_commands_write_nothing(refused: Place) -> None:
     assert ["planned"] * 4 == results
 
 
-@pytest.mark.parametrize(
-    ("modes", "said"),
-    [
-        ({"a.py": 0, "empty": 0}, ["cannot read 'a.py': Permission denied", "'empty'"]),
-        ({"sub": 0o644}, ["cannot read 'sub/b.py': Permission denied"]),
-        ({"": 0}, ["dags': Permission denied"]),
-    ],
-    ids=["files", "a folder that can be listed and not entered", "the folder itself"],
-)
-def test_reports_every_unreadable_file_or_folder(
-    refused: Place, open_folder: Path, modes: dict[str, int], said: list[str]
+@pytest.mark.parametrize("name", ["a.py", "sub", ""])
+def test_names_the_file_or_folder_that_it_cannot_read(
+    refused: Place, open_folder: Path, name: str
 ) -> None:
+    """Also a folder that can be listed and not entered, and the folder itself."""
     write_files(open_folder / "dags", A | {"sub/b.py": b""})
-    for name, mode in modes.items():
-        (open_folder / "dags" / name).chmod(mode)
+    (open_folder / "dags" / name).chmod(0o644 if name == "sub" else 0)
     program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
     publisher = refused.publisher_with(HOME="/", TMPDIR="/tmp")
 
     ran = publisher.run("publish", open_folder / "dags", program=program)
 
     assert (2, "") == (ran.code, ran.out), ran
-    assert all(part in ran.err for part in said), ran.err
+    assert f"dags/{name}".strip("/") in ran.err and "Permission denied" in ran.err, ran.err
     assert "Traceback" not in ran.err
 
 

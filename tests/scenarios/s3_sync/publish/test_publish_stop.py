@@ -16,7 +16,6 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.http.faults import hang
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import (
@@ -27,24 +26,7 @@ from tests.support.s3_sync.publishing import (
     write_files,
 )
 from tests.support.s3_sync.releases import AT, make_release
-from tests.support.s3_sync.shelf import is_manifest
-from tests.support.waiting import wait_until
 
-# The requests of a publish.
-REQUESTS = [
-    "GET current.json",
-    "GET releases",
-    "GET releases",
-    "HEAD bundles",
-    "PUT bundles",
-    "PUT releases",
-    "PUT releases",
-    "GET releases",
-    "PUT releases",
-    "PUT current.json",
-    "GET releases",
-    "HEAD bundles",
-]
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
 
@@ -162,15 +144,6 @@ def bucket() -> Iterator[Bucket]:
         assert all(files in (OLD, NEW) for files in bucket.shown)
 
 
-def test_a_publish_makes_a_fixed_number_of_requests(bucket: Bucket, tmp_path: Path) -> None:
-    bucket.put_all(make_release(OLD).objects(), PREFIX, at=AT)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
-    publisher.succeed("publish", write_files(tmp_path / "dags", NEW))
-
-    asked = [f"{request.method} {request.path.split('/')[3]}" for request in bucket.requests]
-    assert REQUESTS == asked
-
-
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
     bucket: Bucket, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
@@ -196,22 +169,3 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
             assert deed.after == read_release(bucket.bodies()), at
             check_every_release(bucket.bodies())
             assert keys == scene.keys(), at
-
-
-@pytest.mark.parametrize("stopping", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(
-    "words", [["releases"], ["prune-releases", "--keep-count", "0", "--keep-for", "0s"]]
-)
-def test_a_command_that_waits_for_manifests_stops_at_once(
-    bucket: Bucket, forks: ForkServer, tmp_path: Path, words: list[str], stopping: signal.Signals
-) -> None:
-    scene = Scene(bucket, forks, Deed(lambda _bucket, _dags: words, OLD, OLD), tmp_path)
-    scene.restore()
-    bucket.inject(hang(), lambda request: request.method == "GET" and is_manifest(request))
-    command = scene.start()
-    wait_until(lambda: any(map(is_manifest, bucket.requests)), "it waits for a manifest")
-
-    os.kill(command.pid, stopping)
-
-    assert 128 + stopping == command.wait(), command.err  # else it would wait for minutes
-    bucket.heal()
