@@ -230,4 +230,5 @@ def _short(said: str) -> str:
     """
     # git quotes a proxy URL that it cannot read, which may begin with a password.
     without = without_password(_UNREADABLE_PROXY.sub("Unsupported proxy syntax", said))
+    without = re.sub(r" after \d+ ms", "", without)  # curl's: each failure would look new
     return " ".join(without.split())[-SAID_CHARACTERS:]

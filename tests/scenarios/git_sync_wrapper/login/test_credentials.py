@@ -103,8 +103,8 @@ def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite) -> N
     wrapper = here.publish()
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
+    wrapper.wait_for(lambda: len(wrapper.find_events("commit_published")) == 2, "two publishes")
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-    assert 2 == len(wrapper.find_events("commit_published"))
 
 
 def test_the_login_of_the_repository_is_not_blamed_for_a_private_submodule(
