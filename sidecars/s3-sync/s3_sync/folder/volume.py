@@ -137,11 +137,13 @@ def is_folding(folder: int) -> bool:
 
 def open_own_folder(name: str, parent: int) -> int:
     """
-    Open or create a folder of s3-sync's own.
+    Open or create a folder of s3-sync's own; a symlink in its place is removed.
 
     Raises:
-        OSError: It cannot be created, or something else is at its place.
+        OSError: It cannot be created, or a file is in its place.
     """
+    if is_link(name, parent):
+        os.unlink(name, dir_fd=parent)
     with suppress(FileExistsError):
         os.mkdir(name, FOLDER_MODE, dir_fd=parent)
     return os.open(name, FOLDER_FLAGS, dir_fd=parent)
