@@ -48,7 +48,7 @@ def worlds(draw: st.DrawFn) -> World:
     disk: dict[str, object] = dict(held)
     damaged = {path for path in held if draw(st.booleans())}
     for path in damaged:
-        held[path] = held[path].without_content()
+        held[path] = held[path]._replace(etag="")
         disk[path] = "damaged"
         if draw(st.booleans()):
             del disk[path]

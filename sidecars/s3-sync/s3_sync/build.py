@@ -86,8 +86,6 @@ class Builder:
         self.problems = Problems(status, self._settings.interval_seconds)
         # The revision that was refused last, and the name under which.
         self._refused = "", ""
-        # Paths in place that files of other owners block.
-        self._blocked: set[str] = set()
 
     async def repair(self, state: State, until: float, fence: Fence) -> int:
         """
@@ -151,8 +149,7 @@ class Builder:
         target, before, volume = self._target, self._target.published, self._target.volume
         folder = target.shown
         assert folder is not None and volume is not None
-        put = not_held(state.files, state.files, folder.files)
-        changes = len(gone) + len(set(put) - self._blocked)
+        changes = len(gone) + len(not_held(state.files, state.files, folder.files))
         if before is not None and changes > 1 and changes != before.missing:
             # Consumers will see neither the old nor the new state. A full volume must not prevent
             # it, because deletions may make room.
@@ -194,16 +191,18 @@ class Builder:
             try:
                 if snapshots is not None:
                     snapshots.reuse(files, folder, fence)
-                self._blocked = {path for path in self._blocked if folder.is_blocked(path)}
-                later = self.problems.resting | self._blocked
-                put = [p for p in not_held(files, files, folder.files) if p not in later]
+                later, left = self.problems.resting, not_held(files, files, folder.files)
+                put = [path for path in left if path not in later]
                 await self._source.fetch(put, state, work, self.problems.errors)
             except OSError as error:
                 if error.errno not in FULL_ERRORS:
                     raise
                 full = error
             finally:
-                self._note(state, work)
+                self._metrics.downloaded.inc(work.downloaded_bytes)
+                if not state.is_whole:  # the files of a release fail together
+                    self.problems.note(files, folder.files, work.failed)
+                self.problems.show(state.skipped)
             is_full = full or any(e.reason == "target_full" for e in work.failed.values())
             if not (is_full and self._make_room(gone, work)):
                 break
@@ -224,24 +223,6 @@ class Builder:
         return True
 
     # --- what could not be read
-
-    def show(self, state: State) -> None:
-        """
-        Show what could not be read, and which keys cannot become files.
-        """
-        self._blocked &= state.files.keys()
-        blocked = {f"{self._settings.prefix}{path}": "blocked" for path in sorted(self._blocked)}
-        self.problems.show({**state.skipped, **blocked})
-
-    def _note(self, state: State, work: Work) -> None:
-        """
-        Note what was read and what was not; the files of a release fail together.
-        """
-        self._metrics.downloaded.inc(work.downloaded_bytes)
-        self._blocked |= work.blocked
-        if not state.is_whole:
-            self.problems.note(state.files, work.folder.files, work.failed)
-        self.show(state)
 
     def _require(self, state: State, missing: Mapping[str, SidecarError], work: Work) -> None:
         """

@@ -4,16 +4,17 @@ What one cycle brings into a folder; and the download of one object into a stagi
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
-import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
-from s3_sync.digest import Content, is_sha256, looks_like_md5, md5_of
+from s3_sync.digest import Content, hash_of, looks_like_md5
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.volume import Staging, StagingFolder, read_blocks
 from s3_sync.s3.refusals import ObjectError
@@ -21,6 +22,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import explain_os_error, write_all
 
+CONNECTIONS = 16
 # Errors that end the cycle, because the volume fails and not a single path.
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
@@ -33,7 +35,6 @@ class Work:
     Args:
         until: When the cycle's time for downloads is up (monotonic seconds).
         failed: The error of each file that could not be brought, by path.
-        blocked: Paths that a file of another owner blocks.
         adopted: Paths whose file on disk had the content already.
         unreached: Paths for which the time was not enough.
     """
@@ -42,20 +43,16 @@ class Work:
     fence: Fence
     until: float
     failed: dict[str, SidecarError] = field(default_factory=dict)
-    blocked: set[str] = field(default_factory=set)
     adopted: set[str] = field(default_factory=set)
     unreached: set[str] = field(default_factory=set)
     downloaded_bytes: int = 0
 
     def adopts(self, path: str, file: Content) -> bool:
         """
-        Whether a file on disk that is unknown or damaged, or whose name is of the other kind of
-        source, turns out to have the content, so that it is kept.
+        Whether a file on disk turns out to have the content, so that it is kept: it is unknown or
+        damaged, or its name is of the other kind of source.
         """
-        held = self.folder.files.get(path)
-        etag = held.etag if held is not None else ""
-        is_sure = etag and is_sha256(etag) == is_sha256(file.etag)
-        if is_sure or not self.folder.holds(path, file):
+        if not self.folder.holds(path, file):
             return False
         self.folder.adopt(path, file, self.fence)
         self.adopted.add(path)
@@ -71,6 +68,19 @@ class Work:
         if error.errno in VOLUME_ERRORS:
             raise error
         self.failed[path] = explain_os_error(error, f"cannot write {path!r}")
+
+
+async def at_once(bring: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+    """
+    Run a task as often as there is something to bring, up to a number of connections; the first
+    error ends all of them, and is raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(CONNECTIONS, count)):
+                group.create_task(bring())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 class Download:
@@ -138,7 +148,7 @@ class Download:
         staging = self._staging
         staging.is_verified = self._has_checksum(headers, staging)
         if not staging.is_verified and is_md5(etag, headers):
-            found = md5_of(read_blocks(staging.fd))
+            found = hash_of("md5", read_blocks(staging.fd)).hex()
             staging.is_verified = found == etag
             if must_match and found != etag:
                 raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE)
@@ -196,10 +206,7 @@ def checksum_of(name: str, blocks: Iterable[bytes]) -> bytes:
     Return a checksum, by its name in S3's headers.
     """
     if name not in _CRCS:
-        digest = hashlib.new(name, usedforsecurity=False)
-        for block in blocks:
-            digest.update(block)
-        return digest.digest()
+        return hash_of(name, blocks)
     model, size_bytes = _CRCS[name]
     calculate = zlib.crc32 if name == "crc32" else _crc_of(model)
     value = 0

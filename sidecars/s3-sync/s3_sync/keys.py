@@ -33,10 +33,8 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
         path: The key without its prefix.
         target_bytes: Length of the target's own path.
     """
-    if "\0" in path:
-        return "unsafe_path"
     parts = path.split("/")
-    if any(part in ("", ".", "..") for part in parts):
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
         return "unsafe_path"
     if parts[0] == RESERVED:
         return "reserved"
@@ -48,9 +46,8 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
         lengths = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:
         return "unsafe_path"
-    if max(lengths) > NAME_LIMIT_BYTES:
-        return "name_too_long"
-    if target_bytes + sum(lengths) + len(parts) > PATH_LIMIT_BYTES:
+    path_bytes = target_bytes + sum(lengths) + len(parts)
+    if path_bytes > PATH_LIMIT_BYTES or max(lengths) > NAME_LIMIT_BYTES:
         return "name_too_long"
     return None
 

@@ -7,7 +7,6 @@ downloaded.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
@@ -15,13 +14,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from s3_sync.digest import Content
-from s3_sync.download import Download, Work
+from s3_sync.download import Download, Work, at_once
 from s3_sync.folder.volume import Blocked
 from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, refusal_of
 from s3_sync.plan import State
@@ -34,17 +35,20 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explain_os_error, free_bytes
 
-CONNECTIONS = 16
 # From this size on, free space is checked before an object is downloaded.
 LARGE_BYTES = 64 << 10
 # A bound of the code: each 1,000 keys take about 1 MiB.
 KEYS_LIMIT = 200_000
+# How many names beside an empty prefix an error tells.
+NAMED = 5
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
 FAILURE_STREAK = 8
 # An object that is not complete after this part of a cycle's time is slow.
 SLOW_SHARE = 0.8
 
 _TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
+# What a listing with a delimiter names: objects, and common prefixes.
+_NAMES = ("Key", "Prefix")
 # The ETag becomes part of a request header.
 _VERSION = re.compile(r"[!#-~]+ [0-9]{1,18}")
 
@@ -100,7 +104,7 @@ class ListingSource:
         if not self._state.revision or list(pages) != list(self._pages):
             self._state, self._pages = join(pages.values(), settings.prefix), pages
         if not self._state.files and not settings.allow_empty:
-            raise self._empty()
+            raise await self._empty()
         return self._state
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
@@ -138,12 +142,7 @@ class ListingSource:
                 else:
                     work.unreached.add(path)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(CONNECTIONS, len(paths))):
-                    group.create_task(bring())
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        await at_once(bring, len(paths))
 
     def close(self) -> None:
         """
@@ -165,8 +164,8 @@ class ListingSource:
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
             work.failed[path] = ObjectError("object_changing", said)
-        except Blocked:
-            work.blocked.add(path)
+        except Blocked as error:
+            work.failed[path] = error
         except S3Error as error:
             kind, now = concerns(error.reason), time.monotonic()
             if kind == "cycle":
@@ -213,9 +212,10 @@ class ListingSource:
         if encoding not in ("", "identity"):
             log.warning("object_encoded", key=key, encoding=encoding)
 
-    def _empty(self) -> SourceError:
+    async def _empty(self) -> SourceError:
         """
-        Return the error for a prefix without a file to sync, which counts what is there.
+        Return the error for a prefix without a file to sync, which counts what is there, or names
+        what is beside it.
         """
         counts = Counter(self._state.skipped.values())
         said = [f"{count} skipped ({reason})" for reason, count in sorted(counts.items())]
@@ -224,11 +224,25 @@ class ListingSource:
         return SourceError(
             "source_empty",
             f"{self._settings.source} contains no files to sync: "
-            + (", ".join(said) or "no key begins with it"),
+            + (", ".join(said) or await self._beside()),
             "Check KEY_PATH for a typo and its case; keys that begin with a slash are no files. For"
             " releases, set S3_SYNC_SOURCE=release. Nothing was deleted: to accept an empty "
             "folder, set S3_SYNC_ALLOW_EMPTY=true.",
         )
+
+    async def _beside(self) -> str:
+        """
+        Name the keys and folders beside an empty prefix, the most similar ones first.
+        """
+        prefix = self._settings.prefix
+        above = prefix[: prefix.rfind("/", 0, -1) + 1]
+        said = "no key begins with it"
+        with suppress(SidecarError):  # not everybody may list the folder above
+            root = _root(await self._client.list_page(None, prefix=above, delimiter="/"))
+            found = {unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES}
+            near = get_close_matches(prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0)
+            said += f"; beside it are {', '.join(near) or 'no others'}"
+        return said
 
 
 class Reading(NamedTuple):

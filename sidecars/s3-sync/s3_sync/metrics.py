@@ -11,9 +11,7 @@ from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.metrics import Metrics
 
-_SKIPPED = """
-unsafe_path name_too_long too_deep file_and_folder reserved release archived blocked name_clash
-"""
+_SKIPPED = "unsafe_path name_too_long too_deep file_and_folder reserved release archived name_clash"
 SKIP_REASONS = tuple(_SKIPPED.split())
 # Operations that the daemon sends to S3.
 OPERATIONS: tuple[Operation, ...] = ("list", "get", "pointer", "manifest", "bundle")

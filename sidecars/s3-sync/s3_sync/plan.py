@@ -83,12 +83,8 @@ def make_plan(
     put = tuple(not_held(state.files, state.files, held))
     if not may_delete:
         return Plan(put, ())
-    # Usually no key was deleted, and one comparison shows that.
-    ours = () if held.keys() <= state.files.keys() else held
-    gone = (
-        path for path in chain(ours, foreign) if path not in state.files and path not in state.kept
-    )
-    return Plan(put, tuple(gone))
+    gone = [path for path in chain(held, foreign) if path not in state.files]
+    return Plan(put, tuple(path for path in gone if path not in state.kept))
 
 
 def not_held(

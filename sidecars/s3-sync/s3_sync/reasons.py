@@ -34,7 +34,7 @@ credentials_denied credentials_missing credentials_unavailable cycle_timeout del
 endpoint_invalid link_blocked listing_invalid region_invalid source_empty target_denied
 target_failed target_full too_many_keys trusted_keys_invalid
 """
-_OF_OBJECT = "access_denied_delete access_denied_put etag_missing file_refused object_corrupt"
+_OF_ONE = "access_denied_delete access_denied_put blocked etag_missing file_refused object_corrupt"
 # An object that is missing is denied for s3:ListBucket to an identity that may not list.
 _REFUSED = "access_denied_get access_denied_kms access_denied_list"
 _OF_RELEASE = """
@@ -45,7 +45,7 @@ _IN_RELEASE = "If it belongs to a release, publish the content again with --forc
 
 REASONS = {
     **dict.fromkeys(_OF_CYCLE.split(), Reason("cycle")),
-    **dict.fromkeys(_OF_OBJECT.split(), Reason("object")),
+    **dict.fromkeys(_OF_ONE.split(), Reason("object")),
     **dict.fromkeys(_REFUSED.split(), Reason("refusal")),
     **dict.fromkeys(_OF_RELEASE.split(), Reason("release")),
     "answer_foreign": Reason(

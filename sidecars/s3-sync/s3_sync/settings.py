@@ -7,6 +7,7 @@ botocore: see :mod:`sidecar_runtime.aws.chain`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from s3_sync.digest import is_revision
+from s3_sync.s3.pool import split_url
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import GateSettings, check_gate
 from sidecar_runtime.parsers import (
@@ -27,7 +29,7 @@ from sidecar_runtime.parsers import (
     mode,
     words,
 )
-from sidecar_runtime.settings import inherited, load, setting
+from sidecar_runtime.settings import inherited, load, setting, without_password
 
 if TYPE_CHECKING:
     from s3_sync.signature import Keys
@@ -293,23 +295,25 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
     """
     in_place, is_release = settings.layout == "in-place", settings.source_kind == "release"
     # What belongs together is shown at once.
-    layout = "needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
+    current = f"{settings.dest_path}/current"
+    layout = f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to {current}"
     whole = "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
-    rules = (
-        ("SOURCE", in_place and is_release, f"{layout}{settings.dest_path}/current"),
-        ("GATE", in_place and settings.gate != "off", f"{layout}{settings.dest_path}/current"),
-        ("REVISION", not is_release and settings.revision, "requires S3_SYNC_SOURCE=release"),
-        (
-            "TRUSTED_KEYS",
-            not is_release and settings.trusted_keys,
-            "requires S3_SYNC_SOURCE=release",
-        ),
-        ("INCLUDE", is_release and settings.include, whole),
-        ("EXCLUDE", is_release and settings.exclude, whole),
-        ("SETTLE", is_release and settings.settle_seconds, whole),
-        ("ALLOW_EMPTY", is_release and settings.allow_empty, whole),
-        ("DELETE", is_release and settings.delete == "none", whole),
-    )
-    found = [(f"{PREFIX}{name}", why) for name, is_wrong, why in rules if is_wrong]
-    problems = [Problem(name, environ.get(name, "").strip(), why) for name, why in found]
+    release = "requires S3_SYNC_SOURCE=release"
+    rules = [
+        ("DEST_PATH", os.path.isfile(settings.dest_path), "is a file, not a folder"),
+        ("S3_SYNC_SOURCE", in_place and is_release, layout),
+        ("S3_SYNC_GATE", in_place and settings.gate != "off", layout),
+        ("S3_SYNC_REVISION", not is_release and settings.revision, release),
+        ("S3_SYNC_TRUSTED_KEYS", not is_release and settings.trusted_keys, release),
+        ("S3_SYNC_INCLUDE", is_release and settings.include, whole),
+        ("S3_SYNC_EXCLUDE", is_release and settings.exclude, whole),
+        ("S3_SYNC_SETTLE", is_release and settings.settle_seconds, whole),
+        ("S3_SYNC_ALLOW_EMPTY", is_release and settings.allow_empty, whole),
+        ("S3_SYNC_DELETE", is_release and settings.delete == "none", whole),
+    ]
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        is_wrong = environ.get(name) and split_url(environ[name], "http", "https") is None
+        rules.append((name, is_wrong, "is not http(s)://HOST[:PORT]"))
+    given = {name: without_password(environ.get(name, "").strip()) for name, _, _ in rules}
+    problems = [Problem(name, given[name], why) for name, is_wrong, why in rules if is_wrong]
     return problems + check_gate(settings, PREFIX)

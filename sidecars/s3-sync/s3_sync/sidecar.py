@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable
 
 from s3_sync.build import Parts
@@ -116,11 +115,7 @@ class Session:
         if not sidecar.settings.one_shot or readiness.ready:
             return outcome
         if outcome.is_success:  # a one-shot ends only when the volume is ready
-            raise TargetError(
-                "target_failed",
-                readiness.problem,
-                "Find out what changes files in DEST_PATH.",
-            )
+            raise TargetError("target_failed", readiness.problem, "Find out what changes files.")
         return outcome._replace(is_enough=False)
 
     def close(self) -> None:
@@ -232,7 +227,6 @@ class Serving:
         """
         if self._has(revision):
             return
-        started = time.monotonic()
         state = await self._source.find(revision, fence)
         with layout.aside(revision) as folder:
             layout.reuse(state.files, folder, fence)
@@ -243,10 +237,5 @@ class Serving:
                 raise error
             layout.keep(revision, folder, fence)
         self._metrics.downloaded.inc(work.downloaded_bytes)
-        log.info(
-            "requested_revision_ready",
-            revision=revision,
-            files=len(state.files),
-            downloaded_bytes=work.downloaded_bytes,
-            seconds=round(time.monotonic() - started, 3),
-        )
+        numbers = {"files": len(state.files), "downloaded_bytes": work.downloaded_bytes}
+        log.info("requested_revision_ready", revision=revision, **numbers)

@@ -59,7 +59,7 @@ class Sync:
         state = without_clashes(read, target.volume.fold, self._settings.prefix)
         held = target.shown.files if target.shown is not None else {}
         problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
-        builder.show(state)
+        problems.show(state.skipped)
         healed = await builder.repair(state, until, fence)
 
         refusal = builder.recall(state)
@@ -104,7 +104,7 @@ class Sync:
             before = self._source.sequence
             self._source.sequence = max(before, (published.sequence, published.signed_by))
         self._builder.problems.meet({}, {})
-        self._builder.show(State("", {}))
+        self._builder.problems.show({})
         self._status.metrics.held.set(0)
 
     # --- before
@@ -208,14 +208,10 @@ class Sync:
             )
         if is_changed or not is_same or not target.record.is_written:
             target.write(said, fence)
-        published = numbers["added"] + numbers["changed"]
+        published, deleted = numbers["added"] + numbers["changed"], numbers["deleted"]
         self._status.metrics.files.published.inc(published)
-        self._status.metrics.files.deleted.inc(numbers["deleted"])
-        return {
-            "files_published": published,
-            "files_deleted": numbers["deleted"],
-            **_counts(build),
-        }
+        self._status.metrics.files.deleted.inc(deleted)
+        return {"files_published": published, "files_deleted": deleted, **_counts(build)}
 
     def _outcome(
         self,
@@ -249,9 +245,7 @@ def compare(
     Args:
         adopted: Paths whose file was there before, with the same content.
     """
-    new = [
-        path for path, file in after.items() if path not in adopted and before.get(path) is not file
-    ]
+    new = [path for path in after if path not in adopted]
     return {
         "added": [path for path in new if path not in before],
         "changed": [p for p in new if p in before and not is_held(before[p], after[p])],
@@ -264,6 +258,6 @@ def _counts(build: Build) -> dict[str, int]:
     return {
         "files_adopted": len(work.adopted),
         "files_missing": len(build.missing),
-        "keys_skipped": len(build.state.skipped) + len(work.blocked),
+        "keys_skipped": len(build.state.skipped),
         "downloaded_bytes": work.downloaded_bytes,
     }

@@ -68,7 +68,7 @@ def test_after_a_kill_between_record_and_link_the_record_decides(
 
     after = SnapshotLayout(SETTINGS, volume, REVISION)
     assert "" != after.problem
-    after.tidy(Fence(), is_damaged=False)
+    after.show(Fence())
 
     assert REVISION == after.name == os.readlink(folder / "current").rpartition("/")[2]
     after.close()

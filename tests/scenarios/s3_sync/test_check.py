@@ -124,7 +124,6 @@ def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path)
 
 
 IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "a file": ("target_failed: cannot open", Path.touch),
     "a file for the state": ("target_failed", lambda path: make(path / ".s3-sync").touch()),
     "a folder for the lock": ("target_failed", lambda path: make(path / ".s3-sync/lock").mkdir()),
     "a file for the link": ("link_blocked", lambda path: make(path / "current").touch()),

@@ -89,7 +89,7 @@ def _skipped_by_reason(daemon: Daemon) -> dict[str, int]:
     return {
         sample.partition('reason="')[2].partition('"')[0]: int(value)
         for sample, value in daemon.metrics().items()
-        if sample.startswith("s3_sync_skipped_keys{") and value
+        if sample.startswith(("s3_sync_skipped_keys{", "s3_sync_unread_objects{")) and value
     }
 
 

@@ -44,6 +44,24 @@ def test_wrong_arguments_exit_with_code_2(start: StartDaemon, arguments: tuple[s
     assert start(arguments=arguments).wait_for_exit().code == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEST_PATH", "/etc/passwd"),
+        ("AWS_ENDPOINT_URL", "minio:9000"),
+        ("AWS_ENDPOINT_URL_S3", "http://user:hunter2@[::1"),
+    ],
+)
+def test_bad_input_exits_with_code_2_and_names_the_setting(
+    start: StartDaemon, name: str, value: str
+) -> None:
+    daemon = start({name: value})
+
+    assert 2 == daemon.wait_for_exit().code
+    assert name in daemon.log()
+    assert "hunter2" not in daemon.log()
+
+
 def test_a_signing_key_is_no_setting_of_the_daemon(start: StartDaemon) -> None:
     daemon = start({"S3_SYNC_SIGN_KEY": "/nowhere/key.pem"}).until_synced()
 

@@ -69,7 +69,6 @@ class Folder:
         self.is_lost = False
         self.before: Mapping[str, Held] = {}
         self._turn = 0
-        self._may_be_damaged = True
 
     def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
         """
@@ -126,18 +125,14 @@ class Folder:
         found = self.damaged(list(itertools.islice(self.files, self._turn, None, parts)))
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
-            self.files[path] = self.files[path].without_content()
-        self._may_be_damaged = self._may_be_damaged or is_new
+            self.files[path] = self.files[path]._replace(etag="")
         return is_new
 
     def lost(self) -> list[str]:
         """
         Return the files that are known to be damaged.
         """
-        files = self.files.items() if self._may_be_damaged else ()
-        found = [path for path, held in files if not held.etag]
-        self._may_be_damaged = bool(found)
-        return found
+        return [path for path, held in self.files.items() if not held.etag]
 
     def foreign(self) -> list[str]:
         """
@@ -155,20 +150,6 @@ class Folder:
                 with opened(name, folder, OLD_FILE) as fd:
                     return has_digest(content.etag, read_blocks(fd))
         return False
-
-    def is_blocked(self, path: str) -> bool:
-        """
-        Whether a folder with files is at a path, or a file at that of a folder above it.
-        """
-        try:
-            with walk(self.fd, path) as (above, name):
-                found = stat_in(name, above)
-                if found is None or not stat.S_ISDIR(found.st_mode):
-                    return False
-                with opened(name, above) as folder:
-                    return bool(foreign_files(folder, ()))
-        except OSError as error:
-            return isinstance(error, NotADirectoryError)
 
     # --- changing
 
@@ -196,7 +177,6 @@ class Folder:
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
             self._place(path, held, staging.name, self.staging.fd, is_wanted)
-            staging.is_placed = True
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:
         """
@@ -304,7 +284,7 @@ class Folder:
             if stat.S_ISLNK(found.st_mode):
                 log.warning("symlink_replaced", path=path)
             elif path not in self.files or is_wanted(path):
-                raise Blocked
+                raise Blocked(path)
             self._remove(path)
         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
 
@@ -323,7 +303,7 @@ class Folder:
         ours = [one for one in self.files if one.startswith(above) and not is_wanted(one)]
         with opened(name, folder, FOLDER_FLAGS) as fd:
             if foreign_files(fd, {one.removeprefix(above) for one in ours}):
-                raise Blocked
+                raise Blocked(path)
         for one in ours:
             self._remove(one)
         remove_tree(name, folder)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from s3_sync.digest import Content
 from s3_sync.keys import refusal_of
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import FULL_ERRORS, is_at, open_file, stat_in, write_file
+from sidecar_runtime.volume.files import is_at, open_file, stat_in, write_file
 
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
@@ -39,7 +39,8 @@ log = get_logger("managed")
 
 class Held(NamedTuple):
     """
-    One file that s3-sync put into place: the ETag of its object, and its stat values.
+    One file that s3-sync put into place: the ETag of its object, which is empty once it is known to
+    be damaged, and its stat values.
 
     Args:
         is_verified: Whether a checksum, or an MD5 in the ETag, matched the content.
@@ -59,13 +60,6 @@ class Held(NamedTuple):
         """
         facts = (found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
         return cls(content.etag, *facts, is_verified)
-
-    def without_content(self) -> Held:
-        """
-        Return the facts of a file that is damaged: s3-sync put it there, but it is not what should
-        be there.
-        """
-        return self._replace(etag="")
 
     def of(self, found: os.stat_result) -> Held | None:
         """
@@ -158,18 +152,13 @@ class Journal:
 
     def compact(self, files: Mapping[str, Held]) -> None:
         """
-        Rewrite the journal when it has too many dead lines, or when it was removed.
-
-        On a full volume, a long journal stays: it is valid.
+        Rewrite the journal when it has too many dead lines, or lacks some, or when it was removed;
+        again after the next cycle if that fails.
         """
         is_long = self._lines > 2 * len(files) + SLACK_LINES
-        is_there = is_at(self._name, self._dir_fd, self._fd)
-        if is_long or self._is_behind or not is_there:
-            try:
+        if is_long or self._is_behind or not is_at(self._name, self._dir_fd, self._fd):
+            with suppress(OSError):
                 self._rewrite(files)
-            except OSError as error:
-                if error.errno not in FULL_ERRORS or not is_there:
-                    raise
 
     def close(self) -> None:
         """

@@ -17,7 +17,7 @@ from s3_sync.digest import Content
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import Journal, Listed, read_journal
-from s3_sync.folder.volume import LINK, SNAPSHOTS, Blocked, Volume, open_own_folder
+from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, open_own_folder
 from s3_sync.keys import RESERVED
 from s3_sync.plan import is_held
 from s3_sync.settings import Settings
@@ -26,7 +26,6 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import TargetError, is_at
 from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
-    FOLDER_MODE,
     Snapshots,
     aside_name,
     link_tree,
@@ -97,17 +96,6 @@ class SnapshotLayout:
         """
         is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
         return is_there and (self.shown is None or is_at(self.name, self.store, self.shown.fd))
-
-    def tidy(self, fence: Fence, *, is_damaged: bool) -> None:
-        """
-        Undo what other processes did, as far as that needs no source.
-
-        Args:
-            is_damaged: Whether files of what is shown were altered since the last call.
-        """
-        if is_damaged:
-            self.drop_damaged(fence)
-        self.show(fence)
 
     def drop_damaged(self, fence: Fence) -> None:
         """
@@ -293,8 +281,7 @@ class SnapshotLayout:
 
     def _new_folder(self, name: str) -> Folder:
         aside = aside_name(name)
-        os.mkdir(aside, FOLDER_MODE, dir_fd=self.store)
-        fd = os.open(aside, FOLDER_FLAGS, dir_fd=self.store)
+        fd = open_own_folder(aside, self.store)
         return Folder(self._path(aside), fd, self._volume.staging)
 
     def _open(self, name: str) -> Folder:
@@ -346,10 +333,7 @@ def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
     for path in folder.files.keys() - build.files.keys():
         folder.delete(path, fence)
     for path in differs & build.files.keys():
-        try:
-            folder.take(path, build, fence)
-        except Blocked:
-            raise changed_by_others(path) from None
+        folder.take(path, build, fence)
     folder.purge()
 
 

@@ -286,7 +286,9 @@ class Target:
             return
         is_new = self.shown.inspect(*SCANS[self._settings.source_kind])
         if self.snapshots is not None:
-            self.snapshots.tidy(fence, is_damaged=is_new)
+            if is_new:
+                self.snapshots.drop_damaged(fence)
+            self.snapshots.show(fence)
         if is_new:  # a cycle may take minutes
             self.show(fence)
 

@@ -9,7 +9,6 @@ the target.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import stat
@@ -19,8 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from s3_sync.keys import DEPTH_LIMIT, RESERVED
-from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import FULL_ERRORS, is_at, set_mode, stat_in, write_file
+from sidecar_runtime.volume.files import TargetError, is_at, set_mode, stat_in, write_file
 from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
 
 STAGING = "staging"
@@ -42,13 +40,15 @@ BLOCK_BYTES = 64 << 10
 # One counter for the process: an abandoned cycle must not share names with its successor.
 _NUMBERS = itertools.count()
 
-log = get_logger("target")
 
+class Blocked(TargetError):
+    """
+    A file or folder of another owner is in the way of a path.
+    """
 
-class Blocked(Exception):
-    """
-    A file or folder of another owner is in the way.
-    """
+    def __init__(self, path: str) -> None:
+        said = f"what is in the way of {path!r} is not a file of s3-sync"
+        super().__init__("blocked", said, "Move it out of DEST_PATH, or rename the key.")
 
 
 class Volume:
@@ -121,21 +121,14 @@ def fold(path: str) -> str:
 
 def is_folding(folder: int) -> bool:
     """
-    Whether a file system ignores case or Unicode's normal forms.
-
-    Raises:
-        OSError: A file cannot be created.
+    Whether a file system ignores case or Unicode's normal forms; False if it is full.
     """
-    name = f"folding-{os.getpid()}-\u00c9"  # É in one character
-    try:
+    name, is_found = f"folding-{os.getpid()}-\u00c9", False  # É in one character
+    with suppress(OSError):
         os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
-    except OSError as error:
-        if error.errno in FULL_ERRORS:
-            return False
-        raise
-    others = (name.upper().lower(), unicodedata.normalize("NFD", name))
-    is_found = any(stat_in(other, folder) is not None for other in others)
-    os.unlink(name, dir_fd=folder)
+        others = (name.upper().lower(), unicodedata.normalize("NFD", name))
+        is_found = any(stat_in(other, folder) is not None for other in others)
+        os.unlink(name, dir_fd=folder)
     return is_found
 
 
@@ -144,24 +137,15 @@ def is_folding(folder: int) -> bool:
 
 def open_own_folder(name: str, parent: int) -> int:
     """
-    Open or create a folder of s3-sync's own; a symlink or a file in its place is removed.
-
-    Only a file in place of `.s3-sync` itself stays, because it may belong to another owner.
+    Open or create a folder of s3-sync's own; a symlink in its place is removed.
 
     Raises:
-        OSError: It cannot be created or opened.
+        OSError: It cannot be created, or a file is in its place.
     """
-    try:
-        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        is_foreign = name == RESERVED and not is_link(name, parent)
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR) or is_foreign:
-            raise
-        log.warning("own_folder_replaced", path=name)
+    if is_link(name, parent):
         os.unlink(name, dir_fd=parent)
-    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+    with suppress(FileExistsError):
+        os.mkdir(name, FOLDER_MODE, dir_fd=parent)
     return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
 
@@ -275,13 +259,11 @@ class Staging:
     Args:
         fd: Its descriptor; -1 once closed.
         is_verified: Whether a checksum or a digest has verified its content.
-        is_placed: Whether it was renamed into place.
     """
 
     fd: int
     name: str
     is_verified: bool = False
-    is_placed: bool = False
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS reports quotas then)
@@ -332,11 +314,10 @@ class StagingFolder:
 
     def discard(self, staging: Staging) -> None:
         """
-        Close a file, and remove it if it was not renamed into place.
+        Close a file, and remove it unless it was renamed into place.
         """
         try:
             staging.close()
         finally:
-            if not staging.is_placed:
-                with suppress(FileNotFoundError):
-                    os.unlink(staging.name, dir_fd=self.fd)
+            with suppress(FileNotFoundError):
+                os.unlink(staging.name, dir_fd=self.fd)

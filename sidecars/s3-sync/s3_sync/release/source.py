@@ -7,15 +7,14 @@ that the target does not have. Each file is inflated, verified and put into plac
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from s3_sync.download import Work
-from s3_sync.folder.volume import Blocked, Staging
+from s3_sync.download import Work, at_once
+from s3_sync.folder.volume import Staging
 from s3_sync.plan import State
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
@@ -30,7 +29,6 @@ from sidecar_runtime.volume.files import write_all
 if TYPE_CHECKING:
     from s3_sync.signature import Keys
 
-CONNECTIONS = 16
 # Gaps up to this size are downloaded and discarded rather than requested around: a request costs
 # 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1 ms.
 GAP_BYTES = 64 << 10
@@ -115,12 +113,7 @@ class ReleaseSource:
         groups = join(missing)
         queue = iter(groups)
         with self._reading(form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN) as key:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for _ in range(min(CONNECTIONS, len(groups))):
-                        tasks.create_task(self._read_next(key, manifest, queue, work))
-            except BaseExceptionGroup as failures:
-                raise failures.exceptions[0] from None
+            await at_once(lambda: self._read_next(key, manifest, queue, work), len(groups))
 
     async def try_bundle(self, state: State) -> None:
         """
@@ -371,8 +364,6 @@ class Cutter:
                 content.finish()
                 staging.is_verified = True
                 work.folder.put(file.path, file, staging, work.fence, lambda _: True)
-        except Blocked:
-            work.blocked.add(file.path)
         finally:
             if is_last:
                 work.folder.staging.discard(staging)

@@ -1,4 +1,4 @@
-"""A prefix without a file to sync: what is there is counted."""
+"""A prefix without a file to sync: what is there is counted, or what is beside it is named."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3, error, is_list
 from tests.support.s3_sync.scripted import FILES, published
 
 
@@ -16,7 +16,9 @@ from tests.support.s3_sync.scripted import FILES, published
         (["dags/a//b.py", "dags/../c.py"], {}, "2 skipped (unsafe_path)"),
         (["dags/a.txt"], {"S3_SYNC_INCLUDE": "*.py"}, "1 left out by S3_SYNC_INCLUDE"),
         (["dags/a.py", "dags/.s3-sync/x"], {"S3_SYNC_EXCLUDE": "a*"}, "1 skipped (reserved), 1 le"),
-        (["dags/", "/dags/a.py", "Dags/a.py"], {}, "no key begins with it"),
+        (["dags/", "/dags/a.py", "zoo", "Dags/a.py"], {}, "with it; beside it are Dags/, /, zoo"),
+        (["x/dag+s/a.py", "dags/a.py"], {"KEY_PATH": "x/dags"}, "with it; beside it are x/dag+s/"),
+        (["zoo"], {"KEY_PATH": "x/dags"}, "no key begins with it; beside it are no others"),
         ([f"dags/bundles/{'0' * 64}.zip"], {}, "1 skipped (release)"),
     ],
 )
@@ -30,6 +32,14 @@ def test_counts_what_is_there(
 
     assert ("source_empty", True) == (failed["reason"], said in failed["error"]), failed
     assert "S3_SYNC_SOURCE=release" in failed["advice"]
+
+
+def test_what_is_beside_it_may_be_forbidden(s3: FakeS3, start: StartDaemon) -> None:
+    s3.inject(error(403, "AccessDenied"), lambda one: is_list(one) and "delimiter" in one.query)
+
+    failed = start({"KEY_PATH": "dgas"}).wait_for_event("cycle_failed")
+
+    assert ("source_empty", True) == (failed["reason"], failed["error"].endswith("begins with it"))
 
 
 def test_an_empty_listing_deletes_nothing(s3: FakeS3, start: StartDaemon, target: Path) -> None:
