@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync import listing
 from s3_sync.listing import Entry, Reading, settle
 from s3_sync.plan import State
 from s3_sync.release.format import bundle_key
@@ -130,7 +129,7 @@ def test_follows_the_continuation_tokens_unescaped() -> None:
 
 
 def test_reports_too_many_keys_without_listing_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "KEYS_LIMIT", 3)
+    monkeypatch.setattr("s3_sync.listing.KEYS_LIMIT", 3)
     pages = [page(contents(f"dags/{n}"), contents(f"dags/{n}.x"), token="ab"[n]) for n in (0, 1)]
     server = Server(*pages, page())
 
@@ -145,10 +144,10 @@ def test_a_folder_wins_over_a_file_of_the_same_name(is_split: bool) -> None:
     found = [contents(f"dags/{name}") for name in ("a", "a/b", "a/b/c", "ab")]
     pages = [page(*found[:1], token="a"), page(*found[1:])] if is_split else [page(*found)]
 
-    found_all = read(*pages)
+    listing = read(*pages)
 
-    assert {"a/b/c", "ab"} == set(found_all.files)
-    assert {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"} == found_all.skipped
+    assert {"a/b/c", "ab"} == set(listing.files)
+    assert {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"} == listing.skipped
     assert {"a"} == paths(page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/"))))
 
 

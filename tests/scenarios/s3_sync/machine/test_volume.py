@@ -48,7 +48,7 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     s3.put("dags/a.py", b"changed, but there is no room for all")
     s3.put("dags/big.bin", os.urandom(size))
 
-    failed = daemon.sync()
+    failed = [daemon.sync() for _ in range(3 if layout else 1)][-1]  # a snapshot waits for more
 
     assert failed["reason"] == "target_full", failed
     assert str(volume) in failed["error"]

@@ -1,13 +1,11 @@
 """A prefix without a file to sync: what is there is counted."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
-from tests.support.s3_sync.scripted import FILES, published
 
 
 @pytest.mark.parametrize(
@@ -30,12 +28,3 @@ def test_counts_what_is_there(
 
     assert ("source_empty", True) == (failed["reason"], said in failed["error"]), failed
     assert "S3_SYNC_SOURCE=release" in failed["advice"]
-
-
-def test_an_empty_listing_deletes_nothing(s3: FakeS3, start: StartDaemon, target: Path) -> None:
-    daemon = start().until_synced()
-    s3.objects.clear()
-
-    assert "source_empty" == daemon.sync()["reason"]
-    assert FILES == published(target)
-    assert 200 == daemon.get("/readyz").status
