@@ -73,10 +73,6 @@ class Counts:
     """Reads of a ccache while sidecars replace it."""
     lockout_windows: int = _count(4, full=48)
     """Windows of a KDC's lockout policy during which a stale keytab is in use."""
-    faulty_cycles: int = _count(5, full=1_000)
-    """Consecutive cycles that fail with each kind of fault."""
-    fleet: int = _count(5, full=200)
-    """Daemons that read one bucket while they are killed, and as many one-shots."""
     permission_histories: int = _count(1, full=12)
     """Random histories of DAGs, roles and grants, each compared with Airflow's own sync-perm."""
     permission_steps: int = _count(2, full=3)
@@ -87,8 +83,6 @@ class Counts:
     """Complete reads of the published tree while git-sync suffers random faults."""
     credential_rotations: int = _count(2, full=20)
     """New AWS sessions, each of which ends the previous one."""
-    worlds: int = _count(6, full=300)
-    """Random buckets of good and bad objects."""
     versions: int = _count(12, full=50)
     """DAG versions that are requested at once."""
     version_calls: int = _count(200, full=2_000)

@@ -65,7 +65,7 @@ def play(
         given = chain or Given(config_of(server))
         client = S3Client(server.bucket, "dags/", given, count, pays=pays)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 client.begin_cycle(Fence())
                 return await scene(client)
         finally:

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,9 @@ from s3_sync.s3.wire import WireError
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.folder.handling import staged
 from tests.s3_sync.given import play
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
-from tests.support.http.faults import drip, flip_first_bit, replace_body, reset
+from tests.support.http.faults import flip_first_bit, replace_body, reset
 from tests.support.raising import raised
 
 
@@ -68,35 +66,6 @@ def fetching(s3: FakeS3, target: Folder) -> Fetching:
 
 def reasons(work: Work) -> dict[str, str]:
     return {path: error.reason for path, error in work.failed.items()}
-
-
-def test_a_path_that_the_file_system_refuses_and_one_that_is_blocked_fail_alone(
-    fetching: Fetching, folder: Path
-) -> None:
-    long, *_ = fetching.put("x" * 256, "b.py", "d/a.py")
-    (folder / "d").write_bytes(b"foreign")
-
-    work = fetching.fetch()
-
-    assert {"b.py"} == work.folder.files.keys()
-    assert {long: "target_failed", "d/a.py": "blocked"} == reasons(work)
-    assert [] == staged(folder)
-
-
-def test_a_slow_object_fails_alone_and_what_began_late_is_left_for_the_next_cycle(
-    fetching: Fetching, folder: Path
-) -> None:
-    slow, late, *_ = fetching.put("slow.py", "late.py")
-    fetching.s3.inject(drip(1, 0.5), is_get())
-    until = time.monotonic() + 1.5
-
-    cut = fetching.fetch([slow], until=until, S3_SYNC_TIMEOUT="1s")
-    unreached = fetching.fetch([late], until=time.monotonic() + 0.2)
-
-    assert {slow: "object_slow"} == reasons(cut)
-    assert ({late}, {}) == (unreached.unreached, unreached.failed)
-    assert {late} == fetching.fetch([late], until=time.monotonic()).unreached
-    assert [] == staged(folder)
 
 
 @pytest.mark.parametrize(

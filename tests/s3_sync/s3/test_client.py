@@ -1,22 +1,26 @@
-"""Requests to S3: their contents, retries, credentials, regions, endpoints and certificates."""
+"""Requests to S3: their contents, retries, credentials, regions, proxies and certificates."""
 
 import asyncio
+import base64
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
+from s3_sync.s3.pool import PROXY_HEAD_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.given import GIVEN, Given, config_of, play
+from tests.s3_sync.given import GIVEN, Given, config, config_of, play
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.aws.s3_refusals import Identity
 from tests.support.http.certificates import self_signed
-from tests.support.http.faults import reset, truncate
-from tests.support.http.loopback import Request
+from tests.support.http.fake_proxy import FakeProxy
+from tests.support.http.faults import answer_with, raw, reset, truncate
+from tests.support.http.loopback import Answer, Request
 from tests.support.raising import raised
 
 OLD = Credentials("AKIDOLD", "old-secret", "old-token")
@@ -148,6 +152,120 @@ def test_an_exception_of_the_receiver_propagates_without_a_retry(s3: FakeS3) -> 
         play(s3, lambda client: get(client, Full()))
 
     assert 1 == len(s3.requests)
+
+
+def test_a_kept_connection_that_breaks_in_a_response_is_not_used_again(s3: FakeS3) -> None:
+    """Only a request that the server has not begun to answer is sent again unnoticed."""
+    counts: list[Operation] = []
+
+    async def scene(client: S3Client) -> None:
+        await list_all(client)
+        s3.inject(truncate(3), times=1)
+        await get(client)
+
+    play(s3, scene, counts=counts)
+
+    assert ["list", "get", "get"] == counts
+
+
+# --- proxies
+
+LOGIN = "user:p%40ss%3Aword"
+AUTHORIZATION = f"Basic {base64.b64encode(b'user:p@ss:word').decode()}"
+
+
+@pytest.fixture
+def use_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that selects a proxy; its URL contains `{}` for the login."""
+
+    def use(url: str) -> None:
+        monkeypatch.setenv("NO_PROXY", "")
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, url.format(f"{LOGIN}@"))
+
+    return use
+
+
+def test_sends_plain_http_to_the_proxy_in_absolute_form(
+    s3: FakeS3, use_proxy: Callable[[str], None]
+) -> None:
+    use_proxy(f"http://{{}}127.0.0.1:{s3.port}")
+    s3.inject(answer_with(Answer(200, {}, b"hello")))
+
+    async def scene(client: S3Client) -> list[bytes]:
+        return [await list_all(client), await list_all(client)]
+
+    assert [b"hello"] * 2 == play(s3, scene, Given(config(endpoint_url="http://store.example")))
+    for request in s3.requests:
+        assert request.target.startswith(f"http://store.example/{s3.bucket}?")
+        assert ("store.example", AUTHORIZATION) == (
+            request.headers["host"],
+            request.headers["proxy-authorization"],
+        )
+
+
+def test_sends_https_through_a_connect_tunnel(
+    tmp_path: Path, use_proxy: Callable[[str], None]
+) -> None:
+    """The password goes to the proxy only."""
+    tls, bundle = self_signed(tmp_path, "store.example")
+    settings = config(endpoint_url="https://store.example", ca_bundle=str(bundle))
+    with FakeS3(tls=tls) as s3, FakeProxy(s3.port) as proxy:
+        use_proxy(f"http://{{}}127.0.0.1:{proxy.port}")
+        s3.put("dags/a b+ü.py", b"hello")
+        play(s3, list_and_get, Given(settings))
+
+    (connect,) = proxy.requests
+    assert ("store.example:443", AUTHORIZATION) == (
+        connect.target,
+        connect.headers["proxy-authorization"],
+    )
+    assert [None] * 2 == [one.headers.get("proxy-authorization") for one in s3.requests]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b"HTTP/1.1 %b x\r\n\r\n" % status for status in (b"407", b"502", b"2000")),
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"\r\n\r\n",
+        b"HTTP/1.1 200",
+        b"",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (PROXY_HEAD_LIMIT_BYTES // 6 + 1),
+    ],
+    ids=range(8),
+)
+def test_a_refused_tunnel_is_reported_without_the_password(
+    s3: FakeS3, use_proxy: Callable[[str], None], answer: bytes
+) -> None:
+    use_proxy(f"http://{{}}127.0.0.1:{s3.port}")
+    s3.inject(raw(answer))
+
+    found = failure(s3, list_all, Given(config(endpoint_url="https://store.example")))
+
+    assert ("proxy_refused", True) == (found.reason, "HTTPS_PROXY" in found.advice)
+    assert "p%40ss" not in found.message and "p@ss" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://{}127.0.0.1:1", "endpoint_unreachable"),
+        ("http://{}a..b:3128", "name_unresolved"),
+        ("http://{}no-such-host.invalid:3128", "name_unresolved"),
+        *((kind, "proxy_refused") for kind in ("https://{}proxy.example", "socks5://{}127.0.0.1",
+          "http://{}127.0.0.1:80a", "http://{}", "//{}", "http://{}[::1")),
+    ],
+)  # fmt: skip
+def test_an_unusable_proxy_is_reported_without_its_login(
+    s3: FakeS3, use_proxy: Callable[[str], None], proxy: str, reason: str
+) -> None:
+    use_proxy(proxy)
+
+    found = failure(s3, list_all)
+
+    assert (reason, True) == (found.reason, "the proxy" in found.message)
+    assert "p%40ss" not in found.message
 
 
 # --- credentials

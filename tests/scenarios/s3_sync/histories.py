@@ -17,42 +17,13 @@ FOREIGN_TIME = 1_500_000_000
 """Modification time of the files that other processes own in the target, in Unix seconds."""
 
 NAMES = (
-    "a.py",
-    "b.py",
-    "dag.py",
-    "__init__.py",
-    "pkg",
-    "pkg2",
-    "sub",
-    "README",
-    "Readme",
-    "readme",
-    ".airflowignore",
-    ".hidden",
-    "with space.py",
-    " leading",
-    "trailing ",
-    "a+b.py",
-    "100%.py",
-    "pct%2Fslash",
-    "caf\u00e9.py",  # NFC
-    "cafe\u0301.py",  # NFD
-    "\u65e5\u672c\u8a9e.txt",
-    "\U0001f680.py",
-    'it\'s "quoted"',
-    "tab\there",
-    "ctrl\x01\x1f",
-    "cr\rhere",
-    "line\nbreak",
-    "back\\slash",
-    "&amp;<b>",
-    "a?b#c=d;e",
-    "$HOME ${x} `id` *",
-    "-rf",
-    "\u202eyp.live",
-    ".s3-sync",
-    "x" * 255,
-)
+    "a.py", "b.py", "dag.py", "__init__.py", "pkg", "pkg2", "sub", "README", "Readme", "readme",
+    ".airflowignore", ".hidden", "with space.py", " leading", "trailing ", "a+b.py", "100%.py",
+    "pct%2Fslash", "caf\u00e9.py", "cafe\u0301.py",  # NFC and NFD
+    "\u65e5\u672c\u8a9e.txt", "\U0001f680.py", 'it\'s "quoted"', "tab\there", "ctrl\x01\x1f",
+    "cr\rhere", "line\nbreak", "back\\slash", "&amp;<b>", "a?b#c=d;e", "$HOME ${x} `id` *", "-rf",
+    "\u202eyp.live", ".s3-sync", "x" * 255,
+)  # fmt: skip
 """Names that are valid as files."""
 
 NAMES_OF_NO_FILE = ("", ".", "..", "y" * 256, "\u00e9" * 128)

@@ -250,14 +250,6 @@ def test_sigterm_stops_a_waiting_check_with_exit_code_143(start: StartDaemon) ->
             assert not asked.recv(1), "the connection is still open"
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_fails_when_the_endpoint_does_not_answer(check: Check) -> None:
-    with dead_endpoint() as endpoint:
-        said = check(3, {"AWS_ENDPOINT_URL": endpoint}, 60)
-
-    assert endpoint.removeprefix("http://") in said
-
-
 def test_does_not_hang_when_the_metadata_service_is_silent(check: Check) -> None:
     """A hop limit of 1 makes IMDS silent in a pod."""
     with dead_endpoint() as endpoint:

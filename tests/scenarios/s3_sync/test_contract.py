@@ -57,7 +57,7 @@ def test_each_deletion_policy_deletes_its_files(
 
 
 @LAYOUTS
-def test_an_empty_listing_never_empties_the_folder_unless_it_may(
+def test_an_empty_listing_deletes_nothing(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
     daemon = start(layout).until_synced()

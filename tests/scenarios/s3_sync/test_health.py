@@ -51,6 +51,7 @@ def test_metrics_count_published_healed_deleted_and_skipped_files(synced: Runnin
     before = synced.daemon.metrics()
     synced.s3.put("dags/new.py", b"12345")
     synced.s3.put("dags//double", b"x")
+    synced.s3.put("dags/pkg/empty.py", b"", etag=f"{'0' * 32}-2")
     synced.daemon.sync()
     skipped = 's3_sync_skipped_keys{reason="unsafe_path",sidecar="s3-sync"}'
     assert 2 == synced.daemon.metrics()[skipped]
@@ -73,5 +74,6 @@ def test_metrics_count_published_healed_deleted_and_skipped_files(synced: Runnin
     assert grown("s3_sync_downloaded_bytes_total") == 10
     assert after['s3_sync_managed_files{sidecar="s3-sync"}'] == len(FILES)
     assert after[skipped] == 1
+    assert grown("s3_sync_unverified_files") == 1
     assert after['s3_sync_requests_total{operation="list",sidecar="s3-sync"}'] >= 5
     assert after['sidecar_ready{sidecar="s3-sync"}'] == 1

@@ -1,5 +1,6 @@
 """The life of the process: signals, one-shots, deadlines, restarts, locks and permissions."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ from tests.support.http.faults import hang
 from tests.support.s3_sync.scripted import FILES, daemon_for, published, staged
 from tests.support.waiting import wait_until
 
+SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_an_idle_daemon_cleanly(start: StartDaemon, number: signal.Signals) -> None:
@@ -26,6 +29,23 @@ def test_a_signal_stops_an_idle_daemon_cleanly(start: StartDaemon, number: signa
     assert daemon.find_events("signal_received", signal=number.name)
     assert daemon.find_events("sidecar_stopped", exit_code=0)
     assert daemon.stray_lines == []
+
+
+def test_heeds_signals_that_are_delivered_to_another_thread(start: StartDaemon) -> None:
+    """The kernel delivers them so when the main thread is busy."""
+    daemon = start().until_synced()
+
+    def signal_another_thread(number: signal.Signals) -> None:
+        threads = [int(name) for name in os.listdir(f"/proc/{daemon.pid}/task")]
+        other = next(thread for thread in threads if thread != daemon.pid)
+        assert 0 == ctypes.CDLL(None).syscall(SYS_TGKILL, daemon.pid, other, int(number))
+
+    seen = len(daemon.events)
+    signal_another_thread(signal.SIGHUP)
+    daemon.wait_for_event("cycle_finished", after=seen)
+    signal_another_thread(signal.SIGTERM)
+
+    assert 0 == daemon.wait_for_exit().code
 
 
 @pytest.mark.parametrize("after", [None, 0, 5])

@@ -110,10 +110,8 @@ class FakePodIdentity(CredentialSource):
         authorization: The token that the client must send; None = any.
     """
 
-    def __init__(
-        self, credentials: SessionCredentials | None = None, authorization: str | None = None
-    ) -> None:
-        super().__init__(credentials)
+    def __init__(self, authorization: str | None = None) -> None:
+        super().__init__()
         self.authorization = authorization
 
     def good_answer(self, request: Request) -> Answer:

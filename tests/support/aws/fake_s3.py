@@ -60,7 +60,6 @@ class FakeS3(LoopbackServer):
         objects: key → object; changed by `put` and `delete`.
         identities: access key → its identity. If not empty, signatures are checked.
         clock: the time that objects and answers are dated with.
-        honors_if_match: answer 412 if it does not match; gofakes3 and rclone ignore it.
         region_answer: answer to a request signed for another region; None = ignore the region.
     """
 
@@ -68,23 +67,15 @@ class FakeS3(LoopbackServer):
         self,
         bucket: str = "dags-bucket",
         *,
-        region: str = "us-east-1",
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         super().__init__(tls=tls, host=host)
         self.bucket = bucket
-        self.region = region
+        self.region = "us-east-1"
         self.objects: dict[str, Stored] = {}
         self.identities: dict[str, Identity] = {}
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-        self.speak_as_s3()
-
-    def speak_as_s3(self) -> None:
-        """
-        Set all attributes to the behavior of S3 itself.
-        """
-        self.honors_if_match = True
         self.region_answer: Literal["moved", "redirect", "malformed"] | None = None
 
     def environment(self) -> dict[str, str]:
@@ -180,7 +171,7 @@ class FakeS3(LoopbackServer):
         if stored is None:
             return error_answer(404, "NoSuchKey", "The specified key does not exist.", Key=key)
         wanted = request.headers.get("if-match", "").strip('"')
-        if self.honors_if_match and wanted and wanted != stored.etag:
+        if wanted and wanted != stored.etag:
             return error_answer(412, "PreconditionFailed", Condition="If-Match")
         headers = {**_object_headers(stored, request), "Date": self._date()}
         if request.headers.get("if-none-match", "").strip('"') == stored.etag:

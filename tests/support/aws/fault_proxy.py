@@ -3,25 +3,18 @@ A proxy between s3-sync and a real S3 server, which corrupts answers on demand.
 
 It forwards requests and answers unchanged. Faults are injected as into
 any `LoopbackServer`: those of `tests.support.http.faults` and `tests.support.aws.fake_s3`.
-`is_skewed` matches requests whose date S3 would refuse.
 
     with FaultProxy(moto) as proxy:
         proxy.inject(truncate(after=3), is_get("dags/a.py"))
 """
 
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 
 from tests.support.aws.servers import S3Server
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 
 OF_THE_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
-ALLOWED_SKEW = timedelta(minutes=15)
-"""
-How far a request's date may differ from S3's clock:
-https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (RequestTimeTooSkewed)
-"""
 
 
 class FaultProxy(LoopbackServer):
@@ -54,13 +47,3 @@ class FaultProxy(LoopbackServer):
             pairs = answer.getheaders()
             headers = {name: text for name, text in pairs if name.lower() not in OF_THE_CONNECTION}
             return Answer(answer.status, headers, answer.read())
-
-
-def is_skewed(request: Request) -> bool:
-    """
-    Match requests whose date S3 would refuse.
-    """
-    asked_at = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
-    now = datetime.now(UTC)
-    earliest, latest = now - ALLOWED_SKEW, now + ALLOWED_SKEW
-    return not earliest <= asked_at <= latest

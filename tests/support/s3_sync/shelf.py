@@ -11,7 +11,7 @@ from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key, write_
 from s3_sync.signature import Signer
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
-from tests.support.http.loopback import Match, Request
+from tests.support.http.loopback import Request
 from tests.support.s3_sync.releases import Release, make_release
 from tests.support.s3_sync.scripted import daemon_for
 
@@ -81,26 +81,14 @@ class Shelf:
         self.current = replace(release, pointer=pointer, pointer_bytes=data)
         self.put(POINTER_KEY, self.current.pointer_bytes)
 
-    def restore(self) -> None:
-        """
-        Restore all objects of the current release.
-        """
-        assert self.current is not None
-        for name, body in self.current.objects().items():
-            self.put(name, body)
-
 
 def release_daemon(
-    s3: FakeS3,
-    target: Path,
-    settings: Mapping[str, str | None] | None = None,
-    *,
-    interval: str = "1h",
+    s3: FakeS3, target: Path, settings: Mapping[str, str | None] | None = None
 ) -> Daemon:
     """
     Describe a daemon that reads releases from a scripted server, without starting it.
     """
-    return daemon_for(s3, target, interval=interval, settings={**RELEASE, **(settings or {})})
+    return daemon_for(s3, target, settings={**RELEASE, **(settings or {})})
 
 
 def is_pointer(request: Request) -> bool:
@@ -122,6 +110,3 @@ def is_bundle(request: Request) -> bool:
     Match requests for any bundle, complete or ranged.
     """
     return f"/{PREFIX}{bundle_key('')}".removesuffix(".zip") in request.path
-
-
-PARTS: Mapping[str, Match] = {"pointer": is_pointer, "manifest": is_manifest, "bundle": is_bundle}

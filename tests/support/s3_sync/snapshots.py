@@ -94,13 +94,6 @@ def consumed(target: Path) -> dict[str, bytes]:
     return shown(target) if os.path.lexists(target / "current") else published(target)
 
 
-def facts(target: Path) -> dict[str, tuple[int, int]]:
-    """Return inode and modification time in ns of each file that `current` shows."""
-    root = Path(os.path.realpath(target / "current", strict=True))
-    found = {path: (root / path).stat() for path in shown(target)}
-    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
-
-
 def snapshot_leftovers(target: Path) -> list[str]:
     """Return unexpected entries of the target after a complete cycle, without foreign files."""
     hidden = target / ".s3-sync"

@@ -63,13 +63,11 @@ class Broken:
 
     Args:
         says: A part of the reported problem.
-        is_shown: Whether Airflow, which loads each file alone, stores an import error for it.
     """
 
     body: bytes
     line: Any
     says: str
-    is_shown: bool = True
 
 
 def broken_files(head: str) -> dict[str, Broken]:
@@ -107,7 +105,9 @@ def broken_files(head: str) -> dict[str, Broken]:
             "AirflowDagCycleException: Cycle detected in",
         ),
         "second.py": Broken(
-            one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py", False
+            one_dag(head, "twice"),
+            None,
+            "the DAG 'twice' is also in first.py",
         ),
         "unserializable.py": Broken(
             dag_file(
@@ -128,14 +128,12 @@ def broken_files(head: str) -> dict[str, Broken]:
             ANY,  # the line at which the timeout interrupts it
             "DagBag import timeout for slow.py after 0.5s",
         ),
-        # Airflow 2 loses the process, and stores neither DAGs nor an import error.
         "exits.py": Broken(
             b"from airflow import DAG\nraise SystemExit(1)\n",
             2,
             "SystemExit: 1",
-            is_shown=head.startswith(OF_3),
         ),
-        "plugins/broken.py": Broken(b"raise RuntimeError('no plugin')\n", None, "no plugin", False),
+        "plugins/broken.py": Broken(b"raise RuntimeError('no plugin')\n", None, "no plugin"),
     }
 
 

@@ -2,8 +2,7 @@
 
 import os
 import re
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +20,6 @@ from tests.scenarios.s3_sync.airflow.dag_folders import (
     head_for,
     one_dag,
 )
-from tests.support.airflow.databases import Postgres, run_server, skip_without_postgres
 from tests.support.airflow.installed import Airflow as InstalledAirflow
 from tests.support.airflow.installed import Version
 from tests.support.aws.servers import MotoServer
@@ -48,13 +46,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def airflow(request: pytest.FixtureRequest) -> InstalledAirflow:
     """A real Airflow."""
     return InstalledAirflow.install_or_skip(request.param)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A database for Airflow's own DAG processor."""
-    skip_without_postgres()
-    yield from run_server(Postgres())
 
 
 class Gate:
@@ -143,32 +134,6 @@ def test_accepts_errors_that_match_a_pattern(gate: Gate) -> None:
     assert ["load.py:2: ModuleNotFoundError: No module named 'snowflake'"] == verdict.allowed
     assert ["sales"] == verdict.dag_ids
     assert verdict.checked_by.endswith(": 1 DAG, 1 file not loaded")
-
-
-def test_airflows_dag_processor_reports_the_same_files(
-    gate: Gate, postgres: Postgres, tmp_path: Path, only_in_full: None
-) -> None:
-    expected = broken_files(gate.head)
-    files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
-    folder = write_files(tmp_path / "dags", files)
-    home = tmp_path / "home"
-    write_files(home / "airflow/config", {"airflow_local_settings.py": LOCAL_SETTINGS})
-    database = gate.airflow.new_postgres(postgres, home, "migrated")
-
-    subprocess.run(
-        [gate.airflow.bin / "airflow", "dag-processor", "--num-runs", "1"],
-        env=gate.airflow.environment(database.url, home)
-        | {
-            "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
-            "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
-        },
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
-
-    rows = database.query("SELECT filename FROM import_error")
-    shown = {os.path.relpath(os.path.join(folder, name), folder) for (name,) in rows}
-    assert {path for path, broken in expected.items() if broken.is_shown} == shown
 
 
 def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(

@@ -7,14 +7,15 @@ Mounting a small volume requires root; otherwise these tests are skipped.
 
 import errno
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.machine.weather import as_user
-from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
 from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
 from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
@@ -34,21 +35,25 @@ def volume(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-@pytest.mark.parametrize("size", [800_000, 5 * MIB], ids=["held in memory", "staged on disk"])
+@pytest.mark.parametrize(
+    ("size", "layout"),
+    [(800_000, {}), (5 * MIB, {}), (800_000, SNAPSHOT)],
+    ids=["held in memory", "staged on disk", "snapshot"],
+)
 def test_keeps_published_files_on_a_full_volume_and_recovers(
-    s3: FakeS3, volume: Path, start: StartDaemon, size: int
+    s3: FakeS3, volume: Path, start: StartDaemon, size: int, layout: dict[str, str]
 ) -> None:
-    daemon = start(target=volume / "dags").until_synced()
+    daemon = start(layout, target=volume / "dags").until_synced()
     (volume / "foreign.bin").write_bytes(bytes(MIB // 2))
     s3.put("dags/a.py", b"changed, but there is no room for all")
     s3.put("dags/big.bin", os.urandom(size))
 
-    failed = daemon.sync()
+    failed = [daemon.sync() for _ in range(3 if layout else 1)][-1]  # a snapshot waits for more
 
     assert failed["reason"] == "target_full", failed
     assert str(volume) in failed["error"]
     assert "the node's disk" in failed["advice"]
-    files = published(volume / "dags")
+    files = consumed(volume / "dags")
     assert "big.bin" not in files
     assert files["pkg/b.py"] == FILES["pkg/b.py"]
     assert files["a.py"] in (FILES["a.py"], s3.objects["dags/a.py"].body)
@@ -57,7 +62,7 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert daemon.get("/readyz").json()["reason"] == "target_full"
     s3.delete("dags/big.bin")
     assert daemon.sync()["event"] == "cycle_finished"
-    assert published(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
+    assert consumed(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
 
 
 def test_survives_a_volume_without_a_free_byte(
@@ -181,6 +186,45 @@ def test_reports_a_read_only_volume_and_recovers(
     assert mount("-o", "remount,rw", str(volume))
     assert daemon.sync()["event"] == "cycle_finished"
     assert published(volume / "dags")["a.py"] == b"changed"
+
+
+def as_user(uid: int, gid: int) -> tuple[str, ...]:
+    """Return a prefix that runs a command as this user, who can read Python in root's home."""
+    setpriv = shutil.which("setpriv")
+    if os.getuid() != 0 or setpriv is None:
+        pytest.skip("another user needs root")
+    kept = "-all,+dac_read_search"
+    capabilities = [f"--{kind}={kept}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    return (setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *capabilities)
+
+
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+def test_each_new_user_of_the_group_continues_without_downloading_again(
+    s3: FakeS3, open_folder: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    """
+    OpenShift assigns each namespace other users. When a pod mounts the volume, Kubernetes sets the
+    group, `g+rw` for files and `g+s` for folders (`SetVolumeOwnership` in volume_linux.go).
+    """
+    target = open_folder / "dags"
+    target.mkdir()
+    target.chmod(0o777)
+    for number, uid in enumerate([50000, 50001, 0, 50002, 50000]):
+        s3.forget()
+        daemon = start(layout, target=target, wrapper=as_user(uid, 2000))
+        began = daemon.until_synced().find_events("cycle_finished")[0]
+        if number:
+            assert ("unchanged", []) == (began["result"], s3.seen(is_get()))
+        s3.put_all({"a.py": b"a = %d\n" % number, f"by/{number}.py": b"b = 1\n"}, "dags/")
+        daemon.sync()
+        (target / ("current" if layout else "") / "pkg/b.py").unlink()
+        daemon.sync()
+        wanted = {key.removeprefix("dags/"): stored.body for key, stored in s3.objects.items()}
+        assert wanted == consumed(target)
+        assert 0 == daemon.terminate().code
+        subprocess.run(["chgrp", "--recursive", "--no-dereference", "2000", target], check=True)
+        subprocess.run(["chmod", "--recursive", "ug+rwX", target], check=True)
+        subprocess.run(["find", target, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"])
 
 
 @pytest.fixture

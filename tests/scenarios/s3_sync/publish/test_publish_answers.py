@@ -2,14 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import WritableS3, forbid_missing, is_write, lose_answer
-from tests.support.http.loopback import Exchange
-from tests.support.s3_sync.publishing import Publishing, Ran, read_release, write_files
+from tests.support.http.faults import first
+from tests.support.http.loopback import Exchange, Match
+from tests.support.s3_sync.forked import ForkServer
+from tests.support.s3_sync.publishing import (
+    PREFIX,
+    Publishing,
+    Ran,
+    check_every_release,
+    read_release,
+    write_files,
+)
+from tests.support.s3_sync.releases import make_release
 
 A, B = {"a.py": b"a"}, {"a.py": b"b"}
 
@@ -17,10 +29,10 @@ A, B = {"a.py": b"a"}, {"a.py": b"b"}
 class Site:
     """A bucket, and a publisher."""
 
-    def __init__(self, s3: WritableS3, folder: Path) -> None:
+    def __init__(self, s3: WritableS3, folder: Path, forks: ForkServer) -> None:
         self.s3 = s3
         self._folder = folder
-        self.publisher = Publishing(s3, s3.bucket, folder / "home")
+        self.publisher = Publishing(s3, s3.bucket, folder / "home", forks=forks)
 
     def publish(self, files: dict[str, bytes]) -> Ran:
         folder = write_files(self._folder / "dags", files)
@@ -31,9 +43,62 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path, forks: ForkServer) -> Iterator[Site]:
     with WritableS3() as s3:
-        yield Site(s3, tmp_path)
+        yield Site(s3, tmp_path, forks)
+
+
+PRUNE = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
+DENIED: dict[str, tuple[tuple[str, ...], Match, str]] = {
+    "put": (("publish", "{dags}"), is_write(), "s3:PutObject"),
+    "get": (("publish", "{dags}"), is_get(f"{PREFIX}current.json"), "s3:GetObject"),
+    "list": (("releases",), is_list, "s3:ListBucket"),
+    "delete": (PRUNE, lambda request: request.method == "DELETE", "s3:DeleteObject"),
+}
+
+
+@pytest.mark.parametrize("name", DENIED)
+def test_names_the_missing_permission_and_its_resource(
+    site: Site, tmp_path: Path, name: str
+) -> None:
+    words, match, action = DENIED[name]
+    at = datetime.now(UTC) - timedelta(days=40)
+    for files in ({"a.py": b"older"}, A):
+        site.s3.put_all(make_release(files).objects(), PREFIX, at=at)
+    before = dict(site.s3.objects)
+    site.s3.inject(error(403, "AccessDenied"), match)
+    dags = write_files(tmp_path / "dags", B)
+
+    ran = site.publisher.run(*(word.format(dags=dags) for word in words), "--output", "json")
+
+    assert (3, f"access_denied_{name}") == (ran.code, ran.facts()["reason"]), ran
+    assert action in ran.err and f"arn:aws:s3:::{site.s3.bucket}" in ran.err
+    assert before.keys() == site.s3.objects.keys()
+
+
+@pytest.mark.parametrize(
+    ("part", "is_same", "is_first"),
+    [
+        *((part, False, False) for part in ("current.json", ".json.gz", ".zip")),
+        ("current.json", True, False),
+        ("current.json", False, True),
+    ],
+)
+def test_a_publisher_that_reports_success_has_published(
+    site: Site, tmp_path: Path, part: str, is_same: bool, is_first: bool
+) -> None:
+    """Another one publishes just before one of its writes: only what was read is replaced."""
+    assert is_first or 0 == site.publish(A).code
+    other = Publishing(site.s3, site.s3.bucket, tmp_path / "other")
+    theirs = write_files(tmp_path / "theirs", B if is_same else {"a.py": b"c"})
+    site.s3.inject(first(lambda: other.succeed("publish", theirs)), is_write(part), times=1)
+
+    ran = site.publish(B)
+
+    assert (0 if is_same else 3) == ran.code, ran
+    assert is_same or "publish_conflict" == ran.facts()["reason"]
+    assert (B if is_same else {"a.py": b"c"}) == site.current()
+    check_every_release({key: stored.body for key, stored in site.s3.objects.items()})
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "refused"])

@@ -1,13 +1,11 @@
 """A prefix without a file to sync: what is there is counted, or what is beside it is named."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_list
-from tests.support.s3_sync.scripted import FILES, published
 
 
 @pytest.mark.parametrize(
@@ -40,12 +38,3 @@ def test_what_is_beside_it_may_be_forbidden(s3: FakeS3, start: StartDaemon) -> N
     failed = start({"KEY_PATH": "dgas"}).wait_for_event("cycle_failed")
 
     assert ("source_empty", True) == (failed["reason"], failed["error"].endswith("begins with it"))
-
-
-def test_an_empty_listing_deletes_nothing(s3: FakeS3, start: StartDaemon, target: Path) -> None:
-    daemon = start().until_synced()
-    s3.objects.clear()
-
-    assert "source_empty" == daemon.sync()["reason"]
-    assert FILES == published(target)
-    assert 200 == daemon.get("/readyz").status

@@ -1,7 +1,7 @@
 """
 Broken answers, silent servers and bad certificates: nothing wrong is published.
 
-One case of each kind with a whole daemon; tests/s3_sync/conformance has all cases of the client.
+One case of each kind with a whole daemon; tests/s3_sync/s3/test_answers.py has all cases.
 """
 
 from collections.abc import Iterator
