@@ -60,12 +60,3 @@ def test_no_sync_fails_when_a_token_becomes_invalid(here: GitSite, app: GitHubAp
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
     assert app.token not in wrapper.log()
-
-
-def test_check_tries_a_sync_without_creating_the_root(here: GitSite, app: GitHubApi) -> None:
-    checked = here.wrapper("check", **settings(here, app))
-
-    assert 0 == checked.wait_for_exit(120).code, checked.log()
-    assert f"is {here.repository.head()}" in checked.log()
-    assert app.token not in checked.log()
-    assert not here.root.exists()
