@@ -194,21 +194,12 @@ def test_a_subfolder_can_be_the_dag_folder_of_every_version_that_has_it(
 # --- one version
 
 
-def test_fetches_a_version_that_is_not_on_the_volume(
-    pod: Pod, daemon: Daemon, versions: list[str]
-) -> None:
-    path = pod.initialize(versions[0])
-
-    assert versions[0] == path.name == pod.bundles.do("version")
-    assert pod.shows(0, path)
-    with pytest.raises(BundleFailed, match="cannot be refreshed"):
-        pod.bundles.do("refresh")
-
-
 def test_without_a_sidecar_shows_what_is_there_and_waits_for_what_is_not(
     pod: Pod, daemon: Daemon, versions: list[str]
 ) -> None:
-    pod.initialize(versions[1])
+    assert pod.initialize(versions[1]).name == pod.bundles.do("version") == versions[1]
+    with pytest.raises(BundleFailed, match="cannot be refreshed"):
+        pod.bundles.do("refresh")
     daemon.kill()
 
     for number in (1, 3):

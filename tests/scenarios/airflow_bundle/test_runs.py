@@ -12,7 +12,7 @@ import pytest
 from demo.airflow.components import Components
 from tests.conftest import Counts
 from tests.support.airflow.asking import STORE
-from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
+from tests.support.airflow.databases import Postgres, skip_without_postgres
 from tests.support.airflow.installed import ROOT, Airflow
 from tests.support.airflow.runs import TASKS, Notes, Runs
 from tests.support.aws.fake_s3 import FakeS3
@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.timeout(7_200)
 # Admin rights, fast detection of dead workers.
 SETTINGS = """
+CORE__EXECUTOR LocalExecutor
 CORE__AUTH_MANAGER airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager
 CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS True
 CORE__PARALLELISM 8
@@ -56,10 +57,9 @@ class Releases:
         """Publish a version; return its name."""
         return self.shelf.publish(files).revision
 
-    def show(self, version: str) -> str:
-        """Publish an older version again; return the name that it has now."""
+    def show(self, version: str) -> None:
+        """Publish an older version again."""
         self.shelf.point_to(self.shelf.releases[version])
-        return version
 
     def follow(self) -> None:
         """Wait until the volume has the current version."""
@@ -71,31 +71,13 @@ class Releases:
         self.daemon.start().until_synced()
 
 
-class Live(Runs):
-    """A live Airflow 3 that reads the volume of a real sidecar; `start` starts its processes."""
-
-    def __init__(self, components: Components, database: Database, notes: Notes) -> None:
-        super().__init__(components.endpoint, database, notes)
-        self.components = components
-
-    @classmethod
-    def make(cls, database: Database, home: Path, link: Path, notes: Notes) -> "Live":
-        settings = dict(line.split() for line in SETTINGS.strip().splitlines()) | {
-            "CORE__EXECUTOR": "LocalExecutor",
-            "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
-        }
-        told = {f"AIRFLOW__{name}": value for name, value in settings.items()}
-        airflow = Airflow.install_or_skip("3")
-        components = Components(airflow, database.url, home / "airflow", link, told)
-        return cls(components, database, notes)
-
-
 @dataclass
 class World:
-    """A source of versions with its sidecar, and an Airflow."""
+    """A source of versions with its sidecar, and an Airflow 3 that reads its volume."""
 
     source: Releases
-    live: Live
+    live: Runs
+    components: Components
     home: Path
 
     def publish(self, mark: str, **options: str) -> str:
@@ -128,16 +110,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         notes = stack.enter_context(Notes())
         versions = Releases(home, stack)
         database = airflow.new_postgres(server, home)
-        live = Live.make(database, home, versions.link, notes)
-        stack.enter_context(live.components)
-        world = World(versions, live, home)
+        told = {
+            **dict(f"AIRFLOW__{line}".split() for line in SETTINGS.strip().splitlines()),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
+        }
+        components = Components(airflow, database.url, home / "airflow", versions.link, told)
+        stack.enter_context(components)
+        live = Runs(components.endpoint, database, notes)
         first = versions.publish(notes.files_of("start"))
         versions.follow()
-        live.components.start()
-        live.components.wait_until_answers()
+        components.start()
+        components.wait_until_answers()
         live.wait_for_version(first)
         live.unpause()
-        yield world
+        yield World(versions, live, components, home)
 
 
 def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
@@ -161,9 +147,9 @@ def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
     assert ("third", "A") == live.notes.of(run)[-1]
     assert "success" == live.wait_for(run, "success", "failed")
 
-    shown = world.source.show(old)
+    world.source.show(old)
     world.source.follow()
-    live.wait_for_version(shown)
+    live.wait_for_version(old)
     back = live.begin()
     world.end(back)
     assert [(task, "A") for task in TASKS] == live.notes.of(back)
@@ -215,18 +201,16 @@ def test_each_task_runs_its_version_despite_publishes_and_kills(
         mark = known[live.version_of(run)]
         match number % 5:
             case 1:
-                live.components.restart("scheduler")
+                world.components.restart("scheduler")
             case 2:
                 current = source.publish(live.notes.files_of(str(number), **RETRIES))
                 known[current] = str(number)
             case 3:
                 source.restart()
             case 4:
-                live.components.restart("dag-processor")
+                world.components.restart("dag-processor")
             case _:
-                older = random.choice(list(known)[-5:])
-                current = source.show(older)
-                known[current] = known[older]
+                source.show(current := random.choice(list(known)[-5:]))
         source.follow()
         world.end(run)
         assert {(task, mark) for task in TASKS} == set(live.notes.of(run))
