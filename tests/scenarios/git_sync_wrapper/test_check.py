@@ -73,6 +73,7 @@ def test_log_page_and_check_explain_a_failure_of_the_daemon(
     here: GitSite, reason: str, words: tuple[str, ...]
 ) -> None:
     """`check` fails while the daemon fails, even if its own tests succeed."""
+    here.repository.commit({"a.py": "a = 1\n"}, whole=True)
     here.server.accept(("deploy", "canary-4711"))
     settings = {
         "GITSYNC_USERNAME": "deploy",

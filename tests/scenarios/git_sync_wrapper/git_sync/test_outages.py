@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Counts
-from tests.support.git.git_sync import GitSite
+from tests.support.git.git_sync import GitSite, corrupt
 from tests.support.machine.volumes import small_volume
 
 
@@ -33,14 +32,6 @@ def damage_link(root: Path) -> None:
         if path.is_symlink():
             path.unlink()
             (path / "something").mkdir(parents=True)
-
-
-def corrupt(root: Path) -> None:
-    for folder, _, names in os.walk(root / ".git/objects"):  # git may remove files here
-        for path in (Path(folder, name) for name in names):
-            with suppress(FileNotFoundError):
-                path.chmod(0o644)
-                path.write_bytes(b"damaged")
 
 
 def private_root(here: GitSite) -> Path:

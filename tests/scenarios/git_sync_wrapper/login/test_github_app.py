@@ -43,17 +43,13 @@ def app(here: GitSite) -> Iterator[GitHubApi]:
         yield api
 
 
-def settings(here: GitSite, api: GitHubApi) -> dict[str, str | None]:
-    return {
-        "GITSYNC_GITHUB_BASE_URL": f"{api.endpoint}/",
-        "GITSYNC_GITHUB_APP_CLIENT_ID": "Iv1.0123456789abcdef",
-        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "7",
-        "GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE": str(here.folder / "key.pem"),
-    }
-
-
 def test_no_sync_fails_when_a_token_becomes_invalid(here: GitSite, app: GitHubApi) -> None:
-    wrapper = here.publish(**settings(here, app))
+    wrapper = here.publish(
+        GITSYNC_GITHUB_BASE_URL=f"{app.endpoint}/",
+        GITSYNC_GITHUB_APP_CLIENT_ID="Iv1.0123456789abcdef",
+        GITSYNC_GITHUB_APP_INSTALLATION_ID="7",
+        GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE=str(here.folder / "key.pem"),
+    )
     for number in range(2, 5):
         app.tokens += 1  # git-sync's token becomes invalid
         here.wait_until_shown(here.commit_revision(number), wrapper)
