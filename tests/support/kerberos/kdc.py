@@ -157,23 +157,22 @@ class Kdc:
         self.kadmin(f'addprinc -randkey -maxlife {life} -maxrenewlife "0" {_quoted(name)}')
         return f"{name}@{self.realm}"
 
-    def write_keytab(self, path: Path, *principals: str) -> Path:
+    def write_keytab(self, path: Path, principal: str) -> Path:
         """
-        Write new keys of principals to a keytab, each with the next kvno.
+        Write new keys of a principal to a keytab, with the next kvno.
 
         An existing keytab is extended, as `ktadd` does; earlier keys stop working.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        for principal in principals:
-            self.kadmin(f"ktadd -k {path} {_quoted(principal)}")
+        self.kadmin(f"ktadd -k {path} {_quoted(principal)}")
         return path
 
-    def copy_keys(self, path: Path, *principals: str) -> Path:
+    def copy_keys(self, path: Path, principal: str) -> Path:
         """
-        Write the current keys of principals to a keytab, without changing them.
+        Write the current keys of a principal to a keytab, without changing them.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.kadmin(f"ktadd -norandkey -k {path} {' '.join(principals)}")
+        self.kadmin(f"ktadd -norandkey -k {path} {_quoted(principal)}")
         return path
 
     def client_config(

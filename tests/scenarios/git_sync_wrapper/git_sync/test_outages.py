@@ -177,15 +177,3 @@ def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(here: GitSit
 
     assert "linked.py" == wrapper.wait_for_event("revision_refused")["path"]
     assert before == here.shown()
-
-
-def test_publishes_a_hash_as_ref_and_still_reacts_to_sighup(here: GitSite) -> None:
-    commit = here.repository.head()
-    here.commit_revision(2)
-    wrapper = here.wrapper(GITSYNC_REF=commit)
-    here.wait_until_shown(commit, wrapper)
-
-    event = wrapper.sync()
-
-    assert "cycle_finished" == event["event"]
-    assert 0 == wrapper.terminate().code

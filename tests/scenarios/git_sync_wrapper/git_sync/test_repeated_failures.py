@@ -71,6 +71,7 @@ def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> 
     assert [] == wrapper.find_events("repository_removed")
     here.server.start()
     here.wait_until_shown(second, wrapper, 60)
+    assert "cycle_finished" == wrapper.sync()["event"], "without polls, SIGHUP still counts"
 
 
 def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> None:

@@ -10,18 +10,27 @@ import pytest
 from tests.conftest import Counts
 from tests.support.aws.codecommit import judge
 from tests.support.aws.fake_aws import FakeSts, session_credentials
-from tests.support.git.askpass import AskpassServer
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
-from tests.support.http.loopback import Exchange
+from tests.support.http.loopback import Answer, Exchange, LoopbackServer, Request
 
 REGION = "us-east-1"
+
+
+class AskpassServer(LoopbackServer):
+    """Answers with the current username and password, in the format of git's credentials."""
+
+    username = password = ""
+
+    def good_answer(self, request: Request) -> Answer:
+        body = f"username={self.username}\npassword={self.password}\n"
+        return Answer(200, {"Content-Type": "text/plain"}, body.encode())
 
 
 def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> None:
     """git-sync itself waits one second for an answer."""
     here.server.refusal = 403
-    with AskpassServer("", "") as askpass:
+    with AskpassServer() as askpass:
 
         def rotate(number: int) -> None:
             askpass.username, askpass.password = f"user-{number}", f"password-{number}"
