@@ -66,7 +66,7 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite, 
     ("reason", "words"),
     [
         ("credentials_refused", ("GITSYNC_PASSWORD", "that the token has not expired")),
-        ("revision_refused", ("a.py:1",)),
+        ("revision_refused", ("a.py",)),
     ],
 )
 def test_log_page_and_check_explain_a_failure_of_the_daemon(
