@@ -90,11 +90,11 @@ def test_recovers_from_leftovers_without_a_fresh_clone(
 
 def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
     """A migration: the same volume, another image; link and foreign files stay meanwhile."""
-    (here.root / "lost+found").mkdir(parents=True)
-    (here.root / "notes.txt").write_text("mine")
     plain = here.plain()
     here.wait_until_shown(here.repository.head(), plain)
     plain.kill()
+    (here.root / "lost+found").mkdir()
+    (here.root / "notes.txt").write_text("mine")
     here.server.stop()
     wrapper = here.wrapper()
     wrapper.wait_for_event("cycle_failed")
