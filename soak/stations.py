@@ -17,7 +17,6 @@ from pathlib import Path
 import psycopg2
 
 from soak.station import Reader, Station, between
-from tests.scenarios.git_sync_wrapper.git_sync.situations import corrupt
 from tests.support.airflow import permissions
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.airflow.installed import AccessControl, Airflow, copy_postgres
@@ -25,7 +24,7 @@ from tests.support.airflow.sync_perm import SyncPerm, descendants_of, signal_all
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.git.git_server import GitServer
-from tests.support.git.git_sync import GitSite, skip_without_git_sync
+from tests.support.git.git_sync import GitSite, corrupt, skip_without_git_sync
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client, skip_without_kdc
 from tests.support.kerberos.site import site
 from tests.support.revisions import Flaw, make_revision, read_revision

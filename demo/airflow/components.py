@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -40,7 +40,6 @@ class Components:
         home: HOME of all processes.
         dags: The DAG folder.
         settings: More variables, which the tasks inherit.
-        more: The command lines of additional processes.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class Components:
         home: Path,
         dags: Path,
         settings: Mapping[str, str],
-        more: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.airflow = airflow
         self.home = home
@@ -60,7 +58,7 @@ class Components:
         """The file in which tasks write notes for the demo."""
         self.processes: dict[str, SidecarProcess] = {}
         """By name, for example `scheduler`."""
-        self._commands = (*more, *COMMANDS[airflow.version])
+        self._commands = COMMANDS[airflow.version]
         self._stack = ExitStack()
         section = "DAG_PROCESSOR" if airflow.is_3 else "SCHEDULER"
         self._environment = {

@@ -19,76 +19,60 @@ from tests.support.git.git_sync import WRAPPER
 from tests.support.kerberos.site import KERBEROS_SIDECAR
 from tests.support.machine.users import as_user
 
-NOWHERE = "127.0.0.1:1"
 UID = 50_000
 # Root may lack the capability to limit the processes of others.
 NOBODY = ["setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups"]
-Environment = dict[str, str | None]
+# Settings with which every cycle fails.
+S3_SETTINGS = """
+AWS_BUCKET=box KEY_PATH=dags DEST_PATH=FOLDER/dags AWS_ENDPOINT_URL=http://127.0.0.1:1
+AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b AWS_REGION=us-east-1
+"""
+GIT_SETTINGS = """
+GITSYNC_REPO=http://127.0.0.1:1/dags.git GITSYNC_ROOT=FOLDER/root GITSYNC_MAX_FAILURES=-1
+GIT_SYNC_WRAPPER_GIT_SYNC=/bin/false
+"""
+KERBEROS_SETTINGS = """
+KERBEROS_KEYTAB=FOLDER/airflow.keytab KERBEROS_PRINCIPAL=airflow@EXAMPLE.COM
+KERBEROS_CCACHE=FOLDER/ccache
+"""
+SIDECARS = [
+    (S3_SYNC, "S3_SYNC", S3_SETTINGS),
+    (WRAPPER, "GIT_SYNC_WRAPPER", GIT_SETTINGS),
+    (KERBEROS_SIDECAR, "KERBEROS", KERBEROS_SETTINGS),
+    (SYNC_PERM, "SYNC_PERM", ""),
+]
+Sidecar = tuple[Path, str, str]
+Make = Callable[[Path, str, str], SidecarProcess]
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that every user can enter and write to."""
+def make() -> Iterator[Make]:
+    """A function that describes a sidecar of another user, with a folder that it can write to."""
     folder = Path(tempfile.mkdtemp(prefix="limit-"))
     folder.chmod(0o777)
-    yield folder
+    (folder / "home").mkdir()
+    (folder / "home").chmod(0o777)
+
+    def made(program: Path, prefix: str, settings: str) -> SidecarProcess:
+        words = settings.replace("FOLDER", str(folder)).split()
+        given = dict(word.split("=", 1) for word in words)
+        if program == SYNC_PERM:
+            url = "postgresql://airflow:a@127.0.0.1:1/airflow"
+            given = StandIn.make(folder / "airflow").environment(url, folder)
+        own = {"INTERVAL": "1h", f"{prefix}_HTTP_BIND": "127.0.0.1:0", "TMPDIR": str(folder)}
+        run = as_user(folder / "bin", program, UID, 0)
+        return SidecarProcess(run, {**given, **own}, folder / "home")
+
+    yield made
     shutil.rmtree(folder)
 
 
-def s3_sync(folder: Path) -> Environment:
-    return {
-        "AWS_BUCKET": "box",
-        "AWS_ENDPOINT_URL": f"http://{NOWHERE}",
-        "KEY_PATH": "dags",
-        "DEST_PATH": str(folder / "dags"),
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-    }
-
-
-def git_sync_wrapper(folder: Path) -> Environment:
-    return {
-        "GITSYNC_REPO": f"http://{NOWHERE}/dags.git",
-        "GITSYNC_ROOT": str(folder / "root"),
-        "GITSYNC_MAX_FAILURES": "-1",
-        "GIT_SYNC_WRAPPER_GIT_SYNC": "/bin/false",
-    }
-
-
-def kerberos(folder: Path) -> Environment:
-    return {
-        "KERBEROS_KEYTAB": str(folder / "airflow.keytab"),
-        "KERBEROS_PRINCIPAL": "airflow@EXAMPLE.COM",
-        "KERBEROS_CCACHE": str(folder / "ccache"),
-    }
-
-
-def sync_perm(folder: Path) -> Environment:
-    url = f"postgresql://airflow:a@{NOWHERE}/airflow"
-    found: Environment = {**StandIn.make(folder / "airflow").environment(url, folder)}
-    return found
-
-
-ARGUMENTS = ("program", "prefix", "settings")
-SIDECARS = [
-    (S3_SYNC, "S3_SYNC_", s3_sync),
-    (WRAPPER, "GIT_SYNC_WRAPPER_", git_sync_wrapper),
-    (KERBEROS_SIDECAR, "KERBEROS_", kerberos),
-    (SYNC_PERM, "SYNC_PERM_", sync_perm),
-]
-
-
-@pytest.mark.parametrize(ARGUMENTS, SIDECARS)
+@pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar[1])
 def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
-    folder: Path, program: Path, prefix: str, settings: Callable[[Path], Environment]
+    make: Make, sidecar: Sidecar
 ) -> None:
     """The kernel limits the processes of each user, and no process of root."""
-    environment = settings(folder) | {"INTERVAL": "1h", f"{prefix}HTTP_BIND": "127.0.0.1:0"}
-    home = folder / "home"
-    home.mkdir(mode=0o777)
-    run = as_user(folder / "bin", program, UID, 0)
-    with SidecarProcess(run, environment | {"TMPDIR": str(folder)}, home) as daemon:
+    with make(*sidecar) as daemon:
         daemon.wait_for_event("cycle_failed")
         before = [daemon.get(path).status for path in ("/healthz", "/readyz")]
         limit = ["prlimit", f"--pid={daemon.pid}", "--nproc=1"]
@@ -105,15 +89,10 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
         assert 200 == daemon.get("/").status
 
 
-@pytest.mark.parametrize(ARGUMENTS, SIDECARS[:3])  # sync-perm runs Airflow before
-def test_a_start_without_any_thread_ends_with_one_clear_error(
-    folder: Path, program: Path, prefix: str, settings: Callable[[Path], Environment]
-) -> None:
-    environment = settings(folder) | {f"{prefix}HTTP_BIND": "127.0.0.1:0", "TMPDIR": str(folder)}
-    home = folder / "home"
-    home.mkdir(mode=0o777)
-    run = as_user(folder / "bin", program, UID, 0)
-    daemon = SidecarProcess(run, environment, home)
+@pytest.mark.parametrize("sidecar", SIDECARS[:3], ids=lambda sidecar: sidecar[1])
+def test_a_start_without_any_thread_ends_with_one_clear_error(make: Make, sidecar: Sidecar) -> None:
+    """sync-perm runs Airflow before it starts a thread."""
+    daemon = make(*sidecar)
     daemon.wrapper = ("prlimit", "--nproc=1")  # it holds for another user than root
     with daemon:
         end = daemon.wait_for_exit(60)

@@ -12,18 +12,17 @@ import pytest
 from demo.airflow.components import Components
 from tests.conftest import Counts
 from tests.support.airflow.asking import STORE
-from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
+from tests.support.airflow.databases import Postgres, skip_without_postgres
 from tests.support.airflow.installed import ROOT, Airflow
 from tests.support.airflow.runs import TASKS, Notes, Runs
 from tests.support.aws.fake_s3 import FakeS3
-from tests.support.git.git_sync import git_site, skip_without_git_sync
 from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(7_200)
-CELERY = ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")
-# Admin rights, fast detection of dead workers, Celery on the database.
+# Admin rights, fast detection of dead workers.
 SETTINGS = """
+CORE__EXECUTOR LocalExecutor
 CORE__AUTH_MANAGER airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager
 CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS True
 CORE__PARALLELISM 8
@@ -34,27 +33,20 @@ SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL 5
 SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC 1
 SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT 15
 SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL 2
-CELERY__WORKER_CONCURRENCY 2
-CELERY__WORKER_ENABLE_REMOTE_CONTROL False
-CELERY__OPERATION_TIMEOUT 60
 """
 # For tasks whose worker is killed.
 RETRIES = {"default_args": "{'retries': 3}"}
-
-
-def settings(prefix: str) -> dict[str, str | None]:
-    """Return settings that keep only the current version, those in use, and one requested."""
-    told = {"RETAIN_COUNT": "0", "RETAIN_FOR": "0", "KEEP_REQUESTED": "1"}
-    return {f"{prefix}_{name}": value for name, value in told.items()}
+# Only the current version, those in use, and one requested.
+KEPT = {"S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "0", "S3_SYNC_KEEP_REQUESTED": "1"}
 
 
 class Releases:
-    """A source whose versions are releases, from s3-sync."""
+    """A source of versions, which are releases, with a s3-sync."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         s3 = stack.enter_context(FakeS3())
         self.shelf = Shelf(s3)
-        target, told = home / "dags", settings("S3_SYNC") | {"S3_SYNC_LAYOUT": "snapshot"}
+        target, told = home / "dags", {**KEPT, "S3_SYNC_LAYOUT": "snapshot"}
         self.store, self.link = target / STORE, target / "current"
         self.shelf.publish({"none.py": b""})
         # Only `follow` triggers later cycles. Without a release, the first cycle would fail; its
@@ -65,10 +57,9 @@ class Releases:
         """Publish a version; return its name."""
         return self.shelf.publish(files).revision
 
-    def show(self, version: str) -> str:
-        """Publish an older version again; return the name that it has now."""
+    def show(self, version: str) -> None:
+        """Publish an older version again."""
         self.shelf.point_to(self.shelf.releases[version])
-        return version
 
     def follow(self) -> None:
         """Wait until the volume has the current version."""
@@ -80,80 +71,14 @@ class Releases:
         self.daemon.start().until_synced()
 
 
-class Commits:
-    """A source whose versions are commits, from git-sync-wrapper."""
-
-    def __init__(self, home: Path, stack: ExitStack) -> None:
-        self.site = stack.enter_context(git_site(home))
-        self.store, self.link = self.site.root / ".snapshots", self.site.link
-        self.wrapper = self.site.describe(**settings("GIT_SYNC_WRAPPER"))
-
-    def publish(self, files: Mapping[str, bytes]) -> str:
-        """Commit a version; return its hash."""
-        return self.site.repository.commit(files, whole=True)
-
-    def show(self, version: str) -> str:
-        """Commit the files of an older version again; return the hash of that revert."""
-        repository = self.site.repository
-        words = ("commit-tree", f"{version}^{{tree}}", "-p", repository.head(), "-m", "revert")
-        repository.set_branch("main", commit := repository.git(*words))
-        return commit
-
-    def follow(self) -> None:
-        """Wait until the wrapper publishes the head."""
-        if not self.wrapper.is_running():
-            self.wrapper.start()
-        self.site.wait_until_shown(self.site.repository.head(), self.wrapper, 120)
-        self.wrapper.until_synced().sync()
-
-    def restart(self) -> None:
-        self.wrapper.kill()
-        self.follow()
-
-
-class Live(Runs):
-    """A live Airflow 3 that reads the volume of a real sidecar; `start` starts its processes."""
-
-    def __init__(self, components: Components, database: Database, notes: Notes) -> None:
-        super().__init__(components.endpoint, database, notes)
-        self.components = components
-
-    @classmethod
-    def make(
-        cls, database: Database, home: Path, link: Path, notes: Notes, executor: str
-    ) -> "Live":
-        settings = dict(line.split() for line in SETTINGS.strip().splitlines()) | {
-            "CORE__EXECUTOR": executor,
-            "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
-            "CELERY__BROKER_URL": f"sqla+{database.url}",
-            "CELERY__RESULT_BACKEND": f"db+{database.url}",
-        }
-        told = {f"AIRFLOW__{name}": value for name, value in settings.items()}
-        more = [CELERY] if executor == "CeleryExecutor" else []
-        airflow = Airflow.install_or_skip("3")
-        components = Components(airflow, database.url, home / "airflow", link, told, more)
-        return cls(components, database, notes)
-
-    @property
-    def worker(self) -> str:
-        """The process that runs the tasks."""
-        return CELERY[0] if CELERY[0] in self.components.processes else "scheduler"
-
-
 @dataclass
 class World:
-    """A source of versions with its sidecar, and an Airflow."""
+    """A source of versions with its sidecar, and an Airflow 3 that reads its volume."""
 
-    source: Releases | Commits
-    live: Live
+    source: Releases
+    live: Runs
+    components: Components
     home: Path
-    most_runs: int
-
-    @property
-    def releases(self) -> Releases:
-        """The source, which must be S3."""
-        assert isinstance(self.source, Releases)
-        return self.source
 
     def publish(self, mark: str, **options: str) -> str:
         """Publish a version of a DAG with these options, and wait until Airflow has parsed it."""
@@ -175,43 +100,32 @@ class World:
         return not (self.source.store / version).exists()
 
 
-RELEASES = (Releases, "LocalExecutor", 100)
-COMMITS = (Commits, "LocalExecutor", 10)
-
-
 @pytest.fixture(scope="module")
-def world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    source, executor, most_runs = request.param
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     skip_without_postgres()
-    if source is Commits:
-        skip_without_git_sync()
-    if request.param != RELEASES and not request.config.getoption("--full"):
-        pytest.skip("waits long: runs with make test-full")
     airflow = Airflow.install_or_skip("3")
     home = tmp_path_factory.mktemp("runs")
     with ExitStack() as stack:
         server = stack.enter_context(Postgres())
         notes = stack.enter_context(Notes())
-        versions = source(home, stack)
+        versions = Releases(home, stack)
         database = airflow.new_postgres(server, home)
-        live = Live.make(database, home, versions.link, notes, executor)
-        stack.enter_context(live.components)
-        world = World(versions, live, home, most_runs)
+        told = {
+            **dict(f"AIRFLOW__{line}".split() for line in SETTINGS.strip().splitlines()),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
+        }
+        components = Components(airflow, database.url, home / "airflow", versions.link, told)
+        stack.enter_context(components)
+        live = Runs(components.endpoint, database, notes)
         first = versions.publish(notes.files_of("start"))
         versions.follow()
-        live.components.start()
-        live.components.wait_until_answers()
+        components.start()
+        components.wait_until_answers()
         live.wait_for_version(first)
         live.unpause()
-        yield world
+        yield World(versions, live, components, home)
 
 
-on_releases = pytest.mark.parametrize("world", [RELEASES], indirect=True, ids=["releases"])
-
-
-@pytest.mark.parametrize("world", [RELEASES, COMMITS], indirect=True, ids=["releases", "commits"])
 def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
     """Publish during a run, clear a task of the old run, and roll back."""
     live = world.live
@@ -233,15 +147,14 @@ def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
     assert ("third", "A") == live.notes.of(run)[-1]
     assert "success" == live.wait_for(run, "success", "failed")
 
-    shown = world.source.show(old)
+    world.source.show(old)
     world.source.follow()
-    live.wait_for_version(shown)
+    live.wait_for_version(old)
     back = live.begin()
     world.end(back)
     assert [(task, "A") for task in TASKS] == live.notes.of(back)
 
 
-@on_releases
 def test_the_documented_query_lists_the_versions_that_s3_must_keep(world: World) -> None:
     """These are the versions of runs that can be cleared, and the version parsed last."""
     old = world.publish("of a run")
@@ -253,12 +166,11 @@ def test_the_documented_query_lists_the_versions_that_s3_must_keep(world: World)
 
     named = {version for (version,) in world.live.database.query(query)}
 
-    assert {old, new} <= named <= world.releases.shelf.releases.keys()
+    assert {old, new} <= named <= world.source.shelf.releases.keys()
 
 
-@on_releases
 def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -> None:
-    live, shelf = world.live, world.releases.shelf
+    live, shelf = world.live, world.source.shelf
     old = world.publish("pruned")
     run = live.begin()
     world.end(run)
@@ -277,12 +189,6 @@ def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -
     assert f"version {old} of bundle 'dags' is gone" in logs
 
 
-@pytest.mark.parametrize(
-    "world",
-    [RELEASES, COMMITS, (Releases, "CeleryExecutor", 10)],
-    indirect=True,
-    ids=["releases", "commits", "celery"],
-)
 def test_each_task_runs_its_version_despite_publishes_and_kills(
     world: World, counts: Counts
 ) -> None:
@@ -290,30 +196,27 @@ def test_each_task_runs_its_version_despite_publishes_and_kills(
     live, source, random = world.live, world.source, Random(20)
     current = world.publish("0", **RETRIES)
     known = {current: "0"}
-    for number in range(1, min(world.most_runs, counts.runs) + 1):
+    for number in range(1, counts.runs + 1):
         run = live.begin()
         mark = known[live.version_of(run)]
         match number % 5:
             case 1:
-                live.components.restart(live.worker)
+                world.components.restart("scheduler")
             case 2:
                 current = source.publish(live.notes.files_of(str(number), **RETRIES))
                 known[current] = str(number)
             case 3:
                 source.restart()
             case 4:
-                live.components.restart("dag-processor")
+                world.components.restart("dag-processor")
             case _:
-                older = random.choice(list(known)[-5:])
-                current = source.show(older)
-                known[current] = known[older]
+                source.show(current := random.choice(list(known)[-5:]))
         source.follow()
         world.end(run)
         assert {(task, mark) for task in TASKS} == set(live.notes.of(run))
         live.wait_for_version(current)
 
 
-@on_releases
 def test_a_dag_processor_callback_runs_the_version_of_its_run(world: World) -> None:
     """Must be the last test: after it, Airflow 3.3 parses the file continuously."""
     world.publish("calling", on_success_callback="called")

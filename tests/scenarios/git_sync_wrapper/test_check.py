@@ -62,6 +62,41 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite, 
     check(here, code=0, **settings)
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("credentials_refused", ("GITSYNC_PASSWORD", "that the token has not expired")),
+        ("revision_refused", ("a.py",)),
+    ],
+)
+def test_log_page_and_check_explain_a_failure_of_the_daemon(
+    here: GitSite, reason: str, words: tuple[str, ...]
+) -> None:
+    """`check` fails while the daemon fails, even if its own tests succeed."""
+    here.repository.commit({"a.py": "a = 1\n"}, whole=True)
+    here.server.accept(("deploy", "canary-4711"))
+    settings = {
+        "GITSYNC_USERNAME": "deploy",
+        "GITSYNC_PASSWORD": "canary-4711",
+        "GIT_SYNC_WRAPPER_GATE": "syntax",
+        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
+    }
+    wrapper = here.publish(**settings)
+    if reason == "credentials_refused":
+        here.server.accept(("deploy", "the next one"))
+    here.repository.commit({"a.py": "def broken(:\n"})
+    wait_until(lambda: (wrapper.status()["last_error"] or {}).get("reason") == reason, reason)
+
+    told = {
+        "page": wrapper.get("/").body.replace("<wbr>", ""),
+        "check": check(here, code=3, **settings),
+        "log": wrapper.log(),
+    }
+    for place, text in told.items():
+        assert [] == [word for word in (reason, *words) if word not in text], place
+        assert "canary-4711" not in text
+
+
 def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSite) -> None:
     """Also after a restart and beside a lock holder, without git and remote."""
     here.repository.commit({"old.py": "1", "a.py": "1"}, whole=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
 
 Spoil = Callable[[Path], None]
@@ -115,19 +114,14 @@ def forget_published(here: GitSite) -> None:
         subprocess.run(["git", "-c", "safe.directory=*", *words.split()], cwd=engine, check=True)
 
 
-def refuse_two(here: GitSite, wrapper: SidecarProcess) -> None:
-    for number in range(2):
-        refused = commit_files(here, **{"bad.py": f"x = = {number}\n"})
-        wrapper.sync()
-        wrapper.wait_for_event("revision_refused", revision=refused)
-
-
 def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> None:
     commit_files(here)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
     tree = here.link.resolve()
     before, pointer = contents(tree), (tree / ".git").read_text()
-    refuse_two(here, wrapper)
+    for number in range(2):
+        refused = commit_files(here, **{"bad.py": f"x = = {number}\n"})
+        wrapper.wait_for_event("revision_refused", revision=refused)
     forget_published(here)
     here.server.stop()
     empty_tree(tree)

@@ -67,8 +67,11 @@ def test_sends_no_password_to_the_server_of_a_foreign_submodule(
         wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="password")
         good = here.shown()
         here.repository.commit_submodule("library", foreign.url("library.git"), "1" * 40)
-        wrapper.wait_for_event("cycle_failed")
+        failed = wrapper.wait_for_event("cycle_failed")
 
         assert good == here.shown()
+        assert "login_missing" == failed["reason"], failed
+        assert foreign.endpoint.removeprefix("http://") in failed["error"]
+        assert "deploy" not in failed["error"], "the login that was never sent is not blamed"
         assert foreign.requests
         assert {None} == {request.headers.get("authorization") for request in foreign.requests}

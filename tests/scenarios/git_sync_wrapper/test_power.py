@@ -38,12 +38,12 @@ def commit_journal(volume: Path) -> None:
 
 @contextmanager
 def after_power_cut(
-    here: GitSite, folder: Path, wrapper: SidecarProcess, **settings: str
+    here: GitSite, folder: Path, wrapper: SidecarProcess
 ) -> Iterator[tuple[Path, SidecarProcess]]:
     """Yield the root as the disk has it, and a wrapper for it; stop that wrapper at the end."""
     with power_cut(wrapper, folder) as left:
         root = left / "root"
-        after = here.describe(GITSYNC_ROOT=str(root), **settings)
+        after = here.describe(GITSYNC_ROOT=str(root))
         try:
             yield root, after
         except AssertionError:

@@ -12,11 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.git_sync_wrapper.git_sync.situations import (
-    corrupt,
-)
 from tests.support.daemon import SidecarProcess
-from tests.support.git.git_sync import GitSite
+from tests.support.git.git_sync import GitSite, corrupt
 from tests.support.http.faults import answer_with, hang, truncate
 from tests.support.http.loopback import Answer, Exchange
 from tests.support.reading import Readers

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kerberos.kdc import Kdc, run_client
+from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, failure, several
 from tests.support.waiting import wait_until
@@ -58,7 +58,7 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
     """
     The same key is tried once in a window, however often the container restarts; a KDC that counts
     over two windows would lock the account. A new keytab is tried immediately, and an old one is
-    used again once the KDC accepts it again. Without the sidecar, the policy locks the account.
+    used again once the KDC accepts it again.
     """
     site, chance = make_site("1d"), random.Random(5)
     with policy(running_kdc, site):
@@ -90,13 +90,6 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
         site.kdc.kadmin(f"cpw -pw first {site.principal}")
         daemon.wait_for_event("ticket_acquired", 120, after=after)
         daemon.kill()
-
-        kinit = ["kinit", "-kt", str(site.keytab), "-c", "/dev/null", site.principal]
-        site.kdc.kadmin(f"cpw -pw third {site.principal}")
-        for _ in range(MOST_FAILURES + 1):
-            assert not is_locked(running_kdc, site)
-            run_client(kinit, site.config)
-        assert is_locked(running_kdc, site)
 
 
 def add_silent_primary(site: Site, proxy: KdcProxy) -> None:

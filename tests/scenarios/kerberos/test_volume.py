@@ -1,9 +1,8 @@
 """A full or closed volume, damage by consumers, two sidecars on one ccache, and kills."""
 
 import random
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,53 +11,36 @@ import pytest
 from tests.conftest import Counts
 from tests.support.kerberos.formats import SABOTAGE
 from tests.support.kerberos.site import Site, assert_tells, failure
+from tests.support.machine.volumes import fill_up, mount, small_volume
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture
-def small(here: Site) -> Iterator[Path]:
-    """The folder of the ccache, mounted as a volume of 64 KiB."""
-    folder = here.ccache.parent
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("a small volume needs root and a kernel that lets it mount")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while file.write(b"x" * 512):
-            pass
-    return filler
-
-
 def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(
-    here: Site, small: Path
+    here: Site,
 ) -> None:
-    daemon = here.publish()
-    before = here.ccache.read_bytes()
-    filler = fill(small)
+    folder = here.ccache.parent
+    folder.rmdir()
+    with small_volume(folder, "64k"):
+        daemon = here.publish()
+        before = here.ccache.read_bytes()
+        fill_up(folder / "filler")
 
-    failed = here.refresh(daemon)
+        failed = here.refresh(daemon)
 
-    assert "ccache_full" == failed["reason"]
-    assert str(small) in failed["error"]
-    assert before == here.ccache.read_bytes()
-    assert here.is_valid()
-    assert_tells(daemon, "ccache_full", ready=True)
-    assert [] == here.leftovers("filler")
-    filler.unlink()
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "the reason is cleared", 20)
-    assert before != (before := here.ccache.read_bytes())
+        assert "ccache_full" == failed["reason"]
+        assert str(folder) in failed["error"]
+        assert before == here.ccache.read_bytes()
+        assert here.is_valid()
+        assert_tells(daemon, "ccache_full", ready=True)
+        assert [] == here.leftovers("filler")
+        (folder / "filler").unlink()
+        wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it is cleared", 20)
+        assert before != (before := here.ccache.read_bytes())
 
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    assert "ccache_denied" == here.refresh(daemon)["reason"]
-    assert before == here.ccache.read_bytes()
-    assert_tells(daemon, "ccache_denied", ready=True)
+        assert mount("-o", "remount,ro", str(folder))
+        assert "ccache_denied" == here.refresh(daemon)["reason"]
+        assert before == here.ccache.read_bytes()
+        assert_tells(daemon, "ccache_denied", ready=True)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o1777], ids=["closed", "sticky"])

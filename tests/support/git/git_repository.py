@@ -30,22 +30,21 @@ class Repository:
     A bare repository in a folder; created if missing.
     """
 
-    def __init__(self, folder: Path, branch: str = "main", object_format: str = "sha1") -> None:
+    def __init__(self, folder: Path, object_format: str = "sha1") -> None:
         """
         Create the repository, without a commit.
 
         Args:
             folder: Its folder; servers use the folder's name (`dags.git`).
-            branch: The branch that its HEAD points to.
             object_format: `sha1` or `sha256`.
         """
         self.folder = folder
-        self.branch = branch
+        self.branch = "main"
         self._clock = itertools.count(1_700_000_000)
         if not (folder / "HEAD").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             form = f"--object-format={object_format}"
-            head = f"--initial-branch={branch}"
+            head = f"--initial-branch={self.branch}"
             _run(["git", "init", "--quiet", "--bare", form, head, str(folder)])
             # As on large forges: commits can be fetched by hash, and partial clones are allowed.
             for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):

@@ -255,6 +255,17 @@ def commands() -> dict[int, str]:
     return found
 
 
+def corrupt(root: Path) -> None:
+    """
+    Damage every object of git-sync's repository in this root.
+    """
+    for folder, _, names in os.walk(root / ".git/objects"):  # git may remove files here
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):
+                path.chmod(0o644)
+                path.write_bytes(b"damaged")
+
+
 def _cwd_of(pid: int) -> str:
     with suppress(OSError):
         return os.readlink(f"/proc/{pid}/cwd")

@@ -44,11 +44,9 @@ def hole(size_bytes: int) -> bytes:
     return struct.pack(">i", -size_bytes) + bytes(size_bytes)
 
 
-def ccache(
-    *credentials: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM", offset_seconds: int = 0
-) -> bytes:
+def ccache(*credentials: bytes, name: str = "airflow", offset_seconds: int = 0) -> bytes:
     header = struct.pack(">HHii", 1, 8, offset_seconds, 0)
-    content = b"\5\4" + struct.pack(">H", len(header)) + header + _principal(realm, [name])
+    content = b"\5\4" + struct.pack(">H", len(header)) + header + _principal("EXAMPLE.COM", [name])
     return content + b"".join(credentials)
 
 
@@ -58,12 +56,10 @@ def tgt(
     name: str = "airflow",
     realm: str = "EXAMPLE.COM",
     renew_until: int = 0,
-    flags: int = 0x40C00000,
 ) -> bytes:
     times = (STARTS_AT, STARTS_AT, ends_at, renew_until)
-    return _credential(
-        _principal(realm, [name]), _principal(realm, ["krbtgt", realm]), times, flags, b"ticket"
-    )
+    server = _principal(realm, ["krbtgt", realm])
+    return _credential(_principal(realm, [name]), server, times, 0x40C00000, b"ticket")
 
 
 def config(key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM") -> bytes:

@@ -127,14 +127,14 @@ class Site:
         names = os.listdir(self.ccache.parent)
         return sorted(set(names) - {self.ccache.name, *expected})
 
-    def refresh(self, daemon: SidecarProcess, timeout_seconds: float = 30.0) -> Event:
+    def refresh(self, daemon: SidecarProcess) -> Event:
         """
         Request a ticket with SIGHUP; return the `ticket_acquired` or `cycle_failed` line.
         """
         after = len(daemon.events)
         daemon.sighup()
         ends = ("ticket_acquired", "cycle_failed")
-        return daemon.wait_for_event(ends, timeout_seconds, after=after)
+        return daemon.wait_for_event(ends, 30, after=after)
 
     def sample(
         self,
@@ -172,13 +172,13 @@ def several(*entries: dict[str, object]) -> dict[str, str | None]:
 
 
 @contextmanager
-def site(kdc: Kdc, principal: str, life: str = "1d", renew_life: str = "0") -> Iterator[Site]:
+def site(kdc: Kdc, principal: str, life: str = "1d") -> Iterator[Site]:
     """
     Create a site in a folder that every user can reach; kill its processes at the end.
     """
     folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
     folder.chmod(0o755)
-    one = Site(kdc, folder, kdc.add_principal(principal, life, renew_life))
+    one = Site(kdc, folder, kdc.add_principal(principal, life))
     try:
         kdc.write_keytab(one.keytab, one.principal)
         one.ccache.parent.mkdir()

@@ -7,18 +7,31 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.git_sync_wrapper.git_sync.situations import (
-    corrupt,
-    damage_link,
-    index_lock,
-    is_pack,
-    shallow_lock,
-    tmp_link,
-)
-from tests.support.git.git_sync import GitSite
-from tests.support.http.faults import hang
+from tests.support.git.git_sync import GitSite, corrupt
 from tests.support.machine.volumes import small_volume
-from tests.support.waiting import wait_until
+
+
+def tmp_link(root: Path) -> None:
+    """Create the temporary link that a kill between two system calls leaves beside the link."""
+    os.symlink("nowhere", root / "tmp-link")
+
+
+def shallow_lock(root: Path) -> None:
+    """Create the lock that a killed `git fetch` leaves."""
+    (root / ".git/shallow.lock").touch()
+
+
+def index_lock(root: Path) -> None:
+    """Create the lock that a killed checkout leaves, in every worktree."""
+    for worktree in (root / ".git/worktrees").iterdir():
+        (worktree / "index.lock").touch()
+
+
+def damage_link(root: Path) -> None:
+    for path in root.iterdir():
+        if path.is_symlink():
+            path.unlink()
+            (path / "something").mkdir(parents=True)
 
 
 def private_root(here: GitSite) -> Path:
@@ -52,19 +65,6 @@ def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
 
-def test_keeps_foreign_files_in_the_root(here: GitSite) -> None:
-    (here.root / "lost+found").mkdir(parents=True)
-    (here.root / "notes.txt").write_text("mine")
-    (here.root / "tmp-link").symlink_to("nowhere")  # from an earlier writer
-
-    wrapper = here.publish()
-    here.wait_until_shown(here.commit_revision(2), wrapper)
-
-    assert (here.root / "lost+found").is_dir()
-    assert "mine" == (here.root / "notes.txt").read_text()
-    assert Path("nowhere") == (here.root / "tmp-link").readlink()
-
-
 @pytest.mark.parametrize(
     ("when", "spoil"),
     [("before a start", tmp_link), ("while it runs", index_lock), ("while it runs", damage_link)],
@@ -89,10 +89,12 @@ def test_recovers_from_leftovers_without_a_fresh_clone(
 
 
 def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
-    """A migration: the same volume, another image; the link stays valid meanwhile."""
+    """A migration: the same volume, another image; link and foreign files stay meanwhile."""
     plain = here.plain()
     here.wait_until_shown(here.repository.head(), plain)
     plain.kill()
+    (here.root / "lost+found").mkdir()
+    (here.root / "notes.txt").write_text("mine")
     here.server.stop()
     wrapper = here.wrapper()
     wrapper.wait_for_event("cycle_failed")
@@ -102,6 +104,8 @@ def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
     here.server.start()
     commit = here.commit_revision(2)
     here.wait_until_shown(commit, wrapper)
+    assert (here.root / "lost+found").is_dir()
+    assert "mine" == (here.root / "notes.txt").read_text()
 
 
 def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) -> None:
@@ -140,20 +144,6 @@ def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
     assert wrapper.find_events("snapshot_dropped")
 
 
-def test_publishes_every_commit_on_a_volume_with_inodes_for_only_a_few(here: GitSite) -> None:
-    """Commits share no files, and a volume in memory counts each link as an inode."""
-    with small_volume(here.root, "60m,nr_inodes=900"):
-        wrapper = here.publish()
-        for number in range(8):
-            files = {f"d{number}/f{index}.py": f"f = {number}\n" for index in range(100)}
-            here.wait_until_shown(here.repository.commit(files, whole=True), wrapper, 60)
-        wrapper.kill()
-
-    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-    assert [] == wrapper.find_events("repository_removed"), wrapper.log()
-    assert wrapper.find_events("snapshot_dropped")
-
-
 def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
     here: GitSite, a_megabyte: int
 ) -> None:
@@ -187,26 +177,3 @@ def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(here: GitSit
 
     assert "linked.py" == wrapper.wait_for_event("revision_refused")["path"]
     assert before == here.shown()
-
-
-def test_sigterm_during_a_fetch_leaves_no_git_process(here: GitSite) -> None:
-    here.server.inject(hang(), is_pack)
-    wrapper = here.wrapper()
-    here.server.wait_for(is_pack)
-
-    end = wrapper.terminate()
-
-    assert 0 == end.code
-    wait_until(lambda: not here.gits_alive(), "no process is left", 60)
-
-
-def test_publishes_a_hash_as_ref_and_still_reacts_to_sighup(here: GitSite) -> None:
-    commit = here.repository.head()
-    here.commit_revision(2)
-    wrapper = here.wrapper(GITSYNC_REF=commit)
-    here.wait_until_shown(commit, wrapper)
-
-    event = wrapper.sync()
-
-    assert "cycle_finished" == event["event"]
-    assert 0 == wrapper.terminate().code

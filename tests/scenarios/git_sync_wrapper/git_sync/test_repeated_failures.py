@@ -48,11 +48,15 @@ def test_follows_a_submodule_to_another_url(here: GitSite) -> None:
 
 def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
     wrapper = here.publish()
+    before = here.shown()
     here.repository.commit_submodule("lib", here.server.url("missing.git"), "1" * 40)
     for _ in range(4):
-        wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
+        failed = wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
 
+    assert "repository_not_found" == failed["reason"], failed
+    assert "missing.git" in failed["error"]
     assert 1 == len(wrapper.find_events("repository_removed"))
+    assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
 
 
 def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> None:
@@ -67,6 +71,7 @@ def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> 
     assert [] == wrapper.find_events("repository_removed")
     here.server.start()
     here.wait_until_shown(second, wrapper, 60)
+    assert "cycle_finished" == wrapper.sync()["event"], "without polls, SIGHUP still counts"
 
 
 def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> None:

@@ -43,29 +43,16 @@ def app(here: GitSite) -> Iterator[GitHubApi]:
         yield api
 
 
-def settings(here: GitSite, api: GitHubApi) -> dict[str, str | None]:
-    return {
-        "GITSYNC_GITHUB_BASE_URL": f"{api.endpoint}/",
-        "GITSYNC_GITHUB_APP_CLIENT_ID": "Iv1.0123456789abcdef",
-        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "7",
-        "GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE": str(here.folder / "key.pem"),
-    }
-
-
 def test_no_sync_fails_when_a_token_becomes_invalid(here: GitSite, app: GitHubApi) -> None:
-    wrapper = here.publish(**settings(here, app))
+    wrapper = here.publish(
+        GITSYNC_GITHUB_BASE_URL=f"{app.endpoint}/",
+        GITSYNC_GITHUB_APP_CLIENT_ID="Iv1.0123456789abcdef",
+        GITSYNC_GITHUB_APP_INSTALLATION_ID="7",
+        GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE=str(here.folder / "key.pem"),
+    )
     for number in range(2, 5):
         app.tokens += 1  # git-sync's token becomes invalid
         here.wait_until_shown(here.commit_revision(number), wrapper)
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
     assert app.token not in wrapper.log()
-
-
-def test_check_tries_a_sync_without_creating_the_root(here: GitSite, app: GitHubApi) -> None:
-    checked = here.wrapper("check", **settings(here, app))
-
-    assert 0 == checked.wait_for_exit(120).code, checked.log()
-    assert f"is {here.repository.head()}" in checked.log()
-    assert app.token not in checked.log()
-    assert not here.root.exists()

@@ -104,6 +104,3 @@ def test_hides_a_token_in_the_query_of_the_repository_url(here: GitSite) -> None
     assert "?…" in str(wrapper.find_events("sidecar_started"))
     assert [] == leaks(said(wrapper))
     assert [] == leaks((here.root / "error.json").read_text())
-    checked = here.describe("check", GITSYNC_REPO=wrapper.environment["GITSYNC_REPO"])
-    checked.start().wait_for_exit()
-    assert checked.stray_lines and [] == leaks(checked.log())
