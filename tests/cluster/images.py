@@ -14,7 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.13-slim-trixie"
-OFFICIAL = "apache/airflow:3.3.2"
 S3_SERVER = "VERSITYGW_BIN"
 
 
@@ -64,19 +63,6 @@ def provide(folder: Path, names: Sequence[str]) -> Images:
             _run(tool, "tag", built, image)  # docker adds no `localhost/`
         _load(tool, image, folder)
     return Images("localhost", tag)
-
-
-def provide_airflow(folder: Path) -> str:
-    """
-    Build a real Airflow 3 if this machine lacks it, load it with LOAD_IMAGE, and return its name.
-
-    With REGISTRY, the cluster pulls the official image.
-    """
-    if os.environ.get("REGISTRY"):  # make exports an empty variable
-        return OFFICIAL
-    image = _run("tests/images/airflow-base", "3", BASE_IMAGE)
-    _load(_run("scripts/container-tool", "build"), image, folder)
-    return image
 
 
 def provide_s3_server(folder: Path) -> str | None:

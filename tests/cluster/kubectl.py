@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from tests.chart.sidecars import Values
 from tests.support.waiting import wait_until
@@ -115,12 +115,6 @@ class Pod:
         text = self.namespace.run("logs", self.name, f"--container={container}")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
-    def text(self, container: str) -> str:
-        """
-        Return the whole log of a container, or the reason why it has none.
-        """
-        return self.namespace.attempt("logs", self.name, f"--container={container}")
-
     def story(self) -> str:
         """
         Describe the containers that restarted or are not ready, with the ends of their logs.
@@ -222,28 +216,3 @@ def namespace(name: str, level: str = "restricted") -> Iterator[Namespace]:
         yield Namespace(name)
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
-
-
-class Followed:
-    """
-    Follows the log of a container during a `with` statement.
-    """
-
-    def __init__(self, pod: Pod, container: str) -> None:
-        options = [f"--namespace={pod.namespace.name}", f"--container={container}", "--follow"]
-        self._command = ["kubectl", "logs", *options, pod.name]
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def to_the_end(self) -> list[Any]:
-        """
-        Wait until the container ends; return the JSON lines of its log.
-        """
-        output, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
-        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

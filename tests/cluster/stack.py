@@ -89,7 +89,7 @@ class Stack:
             for pods in self.pods().values()
             for pod in pods
             for container in pod.spec["containers"]
-            if "watch" in container.get("command", ())
+            if "follow" in container.get("command", ())
         ]
 
     def start_task(self, name: str) -> Pod:
