@@ -1,6 +1,6 @@
 """
-The IAM policies; `make verify-aws` on a server that enforces IAM and verifies signatures: the policy
-of s3-sync is sufficient, and allows nothing else.
+The IAM policies. `make verify-aws` on a server that enforces IAM and verifies signatures: the
+policy of s3-sync is sufficient, and allows nothing else.
 """
 
 from __future__ import annotations
