@@ -108,13 +108,6 @@ def replace_body(change: Callable[[bytes], bytes]) -> Fault:
     return altered(lambda answer: replace(answer, body=change(answer.body)))
 
 
-def with_headers(**headers: str) -> Fault:
-    """
-    Answer normally with more headers; `_` in a name stands for `-`.
-    """
-    return altered(lambda answer: _with(answer, **headers))
-
-
 def flip_first_bit(body: bytes) -> bytes:
     """
     Return different content of the same length; for `replace_body`.
