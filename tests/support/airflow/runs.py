@@ -70,8 +70,8 @@ class Notes(LoopbackServer):
     Receives notes from tasks; blocks the first task of each run until the run is released.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        super().__init__(host=host)
+    def __init__(self) -> None:
+        super().__init__()
         self._may_go: dict[str, threading.Event] = {}
 
     def good_answer(self, request: Request) -> Answer:
@@ -154,19 +154,12 @@ class Runs:
     def unpause(self) -> None:
         self.ask("PATCH", f"/dags/{DAG_ID}", {"is_paused": False})
 
-    def trigger(self) -> str:
-        """
-        Trigger a run and return its id.
-        """
-        return str(
-            self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})["dag_run_id"]
-        )
-
     def begin(self) -> str:
         """
         Trigger a run, wait until its first task runs, and return its id.
         """
-        run = self.trigger()
+        begun = self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})
+        run = str(begun["dag_run_id"])
         self.wait_for_note(run, TASKS[0])
         return run
 
