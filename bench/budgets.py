@@ -2,8 +2,6 @@
 Figures beside their budgets. A budget is a ratio to another tool wherever there is one.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -2,8 +2,6 @@
 Measure how much larger an image is than its base, with docker or podman.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -7,8 +7,6 @@ their own. The first process of a sidecar is never killed: it must stay ready, a
 Readers read all the time; whatever is incomplete, mixed or unusable is a flaw.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import signal

@@ -2,8 +2,6 @@
 One sidecar with its source: rounds of a change, a fault and a blow, and the checks after each.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

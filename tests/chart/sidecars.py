@@ -2,8 +2,6 @@
 What the checks know about each sidecar.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@ The IAM policies. `make verify-aws` on a server that enforces IAM and verifies s
 policy of s3-sync is sufficient, and allows nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -2,8 +2,6 @@
 The files of charts-snippets/monitoring, checked with promtool.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

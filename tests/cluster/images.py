@@ -2,8 +2,6 @@
 Builds the images of the pods from this commit, and loads them into the cluster.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

@@ -10,8 +10,6 @@ detects truncated files and files of two revisions. A result is a line of JSON: 
 `revision`, or the `flaw`. Like Airflow, the two that wait exit with code 0 on SIGTERM.
 """
 
-from __future__ import annotations
-
 import configparser
 import json
 import os

@@ -2,8 +2,6 @@
 One deployment of the chart in a namespace, with the objects that users add to it.
 """
 
-from __future__ import annotations
-
 import base64
 import copy
 import tempfile

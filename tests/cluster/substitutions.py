@@ -5,8 +5,6 @@ Nothing else changes. The sidecars keep their probes, resources and security con
 and mounts are only added, except for the addresses of the bucket and of the git repository.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

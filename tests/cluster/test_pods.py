@@ -2,8 +2,6 @@
 The pods of the two complete deployments: they see DAGs, wait for S3, and end promptly.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -2,8 +2,6 @@
 The tutorial for kind: its S3 server, its first release and a change.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -2,8 +2,6 @@
 The demos and a short soak pass all their checks, and leave no files or processes behind.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

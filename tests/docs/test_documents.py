@@ -2,8 +2,6 @@
 The documents link what exists, and name what the code has: settings, metrics, events, reasons.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

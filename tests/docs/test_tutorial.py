@@ -2,8 +2,6 @@
 The tutorial from an empty registry: every step that needs no cluster.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -2,8 +2,6 @@
 Checks for the image of every sidecar: start, contents, labels, layers, digest, bill of materials.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

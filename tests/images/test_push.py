@@ -4,8 +4,6 @@
 The content of the image does not matter: it is a sidecar with one file in a copy of the repository.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

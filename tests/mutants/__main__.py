@@ -5,8 +5,6 @@ the function until one fails.
 A fault that no test detects has survived. The share that is killed may not fall below the baseline.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -6,8 +6,6 @@ children with `-I`. So each copy has its own environment, in which every process
 code; third-party packages come from `.venv`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -2,8 +2,6 @@
 Runs of a DAG on a live Airflow 3, and which version of the code each task executed.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Mapping
