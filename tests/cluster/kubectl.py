@@ -53,14 +53,6 @@ class Container:
         """
         return next(iter(self.status["state"]), "waiting")
 
-    @property
-    def exit_code(self) -> int | None:
-        """
-        The code with which it exited; None while it runs.
-        """
-        code: int | None = self.status["state"].get("terminated", {}).get("exitCode")
-        return code
-
 
 @dataclass(frozen=True)
 class Pod:
@@ -94,14 +86,6 @@ class Pod:
         keys = ("initContainerStatuses", "containerStatuses")
         return {one["name"]: Container(one) for key in keys for one in status.get(key, [])}
 
-    def again(self) -> Pod:
-        """
-        Return the same pod in its current state.
-        """
-        return Pod(
-            self.namespace, json.loads(self.namespace.run("get", "pod", self.name, "-ojson"))
-        )
-
     def execute(self, container: str, *command: str) -> str:
         """
         Run a command in a container and return its output.
@@ -114,19 +98,6 @@ class Pod:
         """
         text = self.namespace.run("logs", self.name, f"--container={container}")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-    def story(self) -> str:
-        """
-        Describe the containers that restarted or are not ready, with the ends of their logs.
-        """
-        told = [f"{self.name}:"]
-        for name, one in self.containers.items():
-            if one.restarts or not (one.status["ready"] or one.exit_code == 0):
-                told.append(f"  {name}: {json.dumps(one.status['state'])}, {one.restarts} restarts")
-            if one.restarts or (one.state == "running" and not one.status["ready"]):
-                log = ["logs", self.name, f"--container={name}", "--tail=3"]
-                told += [f"    {line}" for line in self.namespace.attempt(*log).splitlines()]
-        return "\n".join(told)
 
 
 @dataclass(frozen=True)
@@ -194,25 +165,20 @@ class Namespace:
         try:
             return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
         except AssertionError as error:
-            stories = [one.story() for one in self.pods() if not one.is_ready]
             columns = "--output=custom-columns=:.involvedObject.name,:.message"
             warnings = self.attempt("get", "events", "--field-selector=type=Warning", columns)
-            told = {line for line in warnings.splitlines() if "ClusterDNS" not in line}
-            raise AssertionError("\n".join([str(error), *stories, *sorted(told)])) from None
+            pods = self.attempt("get", "pods")
+            raise AssertionError(f"{error}\n{pods}\n{warnings}") from None
 
 
 @contextmanager
-def namespace(name: str, level: str = "restricted") -> Iterator[Namespace]:
+def namespace(name: str) -> Iterator[Namespace]:
     """
-    Create a namespace, and finally delete it with its contents.
-
-    Args:
-        level: The PodSecurity level that it enforces.
+    Create a namespace that enforces `restricted`, and finally delete it with its contents.
     """
-    label = "pod-security.kubernetes.io/enforce"
     kubectl("create", "namespace", name)
     try:
-        kubectl("label", "namespace", name, f"{label}={level}")
+        kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
         yield Namespace(name)
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
