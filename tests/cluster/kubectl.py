@@ -130,16 +130,16 @@ class Namespace:
         together = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.run("create", "--filename=-", given=json.dumps(together))
 
-    def pods(self, selector: str = "tier=airflow") -> list[Pod]:
+    def pods(self) -> list[Pod]:
         """
         Return the pods that are not being deleted.
         """
-        found = json.loads(self.run("get", "pods", f"--selector={selector}", "--output=json"))
+        found = json.loads(self.run("get", "pods", "--selector=tier=airflow", "--output=json"))
         return [
             Pod(self, one) for one in found["items"] if "deletionTimestamp" not in one["metadata"]
         ]
 
-    def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
+    def wait_for_ready(self, number: int) -> list[Pod]:
         """
         Wait until there are exactly this many pods and all are ready; return them.
 
@@ -148,7 +148,7 @@ class Namespace:
         """
 
         def ready() -> list[Pod]:
-            found = self.pods(selector)
+            found = self.pods()
             for pod in found:
                 assert not any(one.restarts for one in pod.containers.values()), "it restarts"
             return found if len(found) == number and all(one.is_ready for one in found) else []

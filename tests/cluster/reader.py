@@ -35,20 +35,17 @@ def look() -> dict[str, int | str]:
     try:
         # Resolved once per pass, as in the DAG processor, which keeps the paths of a listing.
         folder = os.path.realpath(config["core"]["dags_folder"], strict=True)
-        found = [read(os.path.join(here, name), folder) for here, name in walk(folder)]
+        found = [
+            read(os.path.join(here, name), folder)
+            for here, _, names in os.walk(folder)
+            for name in names
+            if name.endswith(".py")
+        ]
     except (OSError, ValueError) as error:
         return {"flaw": repr(error)}
     if len(set(found)) != 1 or found[0][1] != len(found):
         return {"flaw": f"{len(found)} files of {sorted(set(found))}"}
     return {"revision": found[0][0]}
-
-
-def walk(folder: str) -> list[tuple[str, str]]:
-    """
-    Return the folder and name of each file below a folder that Airflow would read.
-    """
-    found = [(here, name) for here, _, names in os.walk(folder) for name in names]
-    return [(here, name) for here, name in found if name.endswith(".py")]
 
 
 def read(path: str, folder: str) -> tuple[int, int]:
