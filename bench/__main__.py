@@ -2,8 +2,6 @@
 ``python -m bench NAME [arguments]``: measure one sidecar or the bundle; see its module here.
 """
 
-from __future__ import annotations
-
 import importlib
 import signal
 import sys

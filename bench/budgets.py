@@ -2,8 +2,6 @@
 Figures beside their budgets. A budget is a ratio to another tool wherever there is one.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -44,14 +42,11 @@ def at_most_part(
     return Outcome(promise, what, f"≤ {_part(most)}", _part(measured), measured / most, because)
 
 
-def at_most_seconds(
-    promise: str, what: str, most: float, measured: float, because: str = ""
-) -> Outcome:
+def at_most_seconds(promise: str, what: str, most: float, measured: float) -> Outcome:
     """
     Return the outcome of a duration.
     """
-    budget = f"≤ {seconds(most)}"
-    return Outcome(promise, what, budget, seconds(measured), measured / most, because)
+    return Outcome(promise, what, f"≤ {seconds(most)}", seconds(measured), measured / most)
 
 
 def at_most(
@@ -70,9 +65,7 @@ def at_most(
     return Outcome(promise, what, f"≤ {most:g} {unit}", shown, measured / most, because)
 
 
-def none_of(
-    promise: str, what: str, failed: int, of: int, least: int, because: str = ""
-) -> Outcome:
+def none_of(promise: str, what: str, failed: int, of: int, least: int) -> Outcome:
     """
     Return the outcome of a failure that must never occur.
 
@@ -84,7 +77,7 @@ def none_of(
     used = math.inf if failed else 0.0 if of >= least else None
     too_few = "" if of >= least else f"Only {of:,} of {least:,} were tried."
     shown = f"{failed:,} of {of:,}"
-    return Outcome(promise, what, f"0 of {least:,}", shown, used, because or too_few)
+    return Outcome(promise, what, f"0 of {least:,}", shown, used, too_few)
 
 
 def seconds(value: float) -> str:

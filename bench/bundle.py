@@ -6,8 +6,6 @@ same files in the same bucket) and GitDagBundle (from a git server). A call runs
 has already imported Airflow. In a new pod, our bundle pays for the init container as well.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

@@ -5,8 +5,6 @@ Both follow a real git server on this machine, in turns; the volume is in memory
 tool and all its children, but not the server. Both count their polls under git-sync's own name.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import signal

@@ -2,8 +2,6 @@
 Measure how much larger an image is than its base, with docker or podman.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 
@@ -22,9 +20,7 @@ def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     measured, because = None, ""
     try:
         tool = _script("container-tool", "run")
-        described = Image(tool, _script("build-image", sidecar)).inspect()
-        base = described["Config"]["Labels"]["org.opencontainers.image.base.name"]
-        measured = float(described["Size"] - Image(tool, base).inspect()["Size"]) / 1e6
+        measured = Image(tool, _script("build-image", sidecar)).over_base_bytes / 1e6
     except (subprocess.SubprocessError, AssertionError, KeyError) as error:
         said = getattr(error, "stderr", None) or str(error) or type(error).__name__
         because = f"The image is not available here: {said.strip().splitlines()[-1]}"

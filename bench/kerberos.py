@@ -6,8 +6,6 @@ without readers, the only KDC is black-holed over TCP, and others are silent bef
 sidecar's time past silent KDCs excludes the start of the process: a daemon starts only once.
 """
 
-from __future__ import annotations
-
 import subprocess
 import tempfile
 import time

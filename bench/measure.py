@@ -5,8 +5,6 @@ On a busy machine, wall times double and CPU grows by 10 to 20 %, for every tool
 take turns in one run, and ratios compare the lowest values of several runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -2,8 +2,6 @@
 Print the tables of a benchmark; `--write` puts the one with the budgets into the documentation.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os

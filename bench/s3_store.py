@@ -2,8 +2,6 @@
 The S3 server of the benchmarks, and the content of its bucket.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import tempfile

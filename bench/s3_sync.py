@@ -6,8 +6,6 @@ objects in memory, in a process of its own that is not measured. The tools take 
 compare the lowest values, and rclone by the best of its three modes.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import time

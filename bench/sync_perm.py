@@ -7,8 +7,6 @@ every 60 seconds plus its own duration; the sidecar's is the mean of a hundred p
 polls of an hour at the default INTERVAL, plus its cost without any poll.
 """
 
-from __future__ import annotations
-
 import resource
 import statistics
 import tempfile

@@ -2,8 +2,6 @@
 Plays the steps in order; exits with 0 if every check passed, else with 1.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from contextlib import ExitStack

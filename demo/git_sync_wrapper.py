@@ -2,8 +2,6 @@
 The steps of git-sync-wrapper: a git server with a password, a DAG folder, and failures.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -2,8 +2,6 @@
 The steps of kerberos: a real KDC, a keytab, and a consumer that uses the ticket all the time.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import time

@@ -2,8 +2,6 @@
 The steps of s3-sync with releases: the command publishes a checkout, the daemon brings it.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -2,8 +2,6 @@
 The steps of s3-sync that follow a bucket: each changes one thing and checks the folder.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from contextlib import ExitStack

@@ -2,8 +2,6 @@
 One part of the demo: plays its steps in order, and prints a line for each at the end.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -2,8 +2,6 @@
 The sidecars in the documentation, and the code that their generated parts come from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module

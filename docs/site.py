@@ -10,8 +10,6 @@ TAG: the name of this version, such as 0.3.0 (default: dev).
 SOURCE: the web address of the repository, for a link to it.
 """
 
-from __future__ import annotations
-
 import html.parser
 import json
 import os

@@ -8,8 +8,6 @@ that does not exist, an action that is not pinned. check-jsonschema validates th
 GitHub's own schema; for Jenkins no checker works without Jenkins.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -11,8 +11,6 @@ An expression is measured if a name in it says so (`rss_mib`, `took`) or if it a
 with 1 and prints a line for each assertion that orders it and a constant.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

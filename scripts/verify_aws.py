@@ -10,8 +10,6 @@ Ctrl-C; the report lists what could not be removed. It reads no other key of the
 Exit codes: 0 if nothing failed and everything was removed; 1 otherwise; 2 for a wrong setting.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -7,8 +7,6 @@ their own. The first process of a sidecar is never killed: it must stay ready, a
 Readers read all the time; whatever is incomplete, mixed or unusable is a flaw.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import signal
@@ -35,14 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     add("--minutes", type=float, default=10.0, help="duration in minutes (default: 10)")
     add("--seed", default="", help="repeat the events of a run, not their times; default: random")
     add("--only", nargs="+", choices=names, default=names, help="run only these (default: all)")
-    add("-v", "--verbose", action="store_true", help="print a line for each round")
     options = parser.parse_args(arguments)
     prepare_process()
     seed = options.seed or str(random.randrange(10**6))
     print(f"SEED={seed}: {', '.join(options.only)} for {options.minutes:g} minutes", flush=True)
-    stations = [
-        kind(seed, is_verbose=options.verbose) for kind in STATIONS if kind.name in options.only
-    ]
+    stations = [kind(seed) for kind in STATIONS if kind.name in options.only]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     until = time.monotonic() + options.minutes * 60

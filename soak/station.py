@@ -2,8 +2,6 @@
 One sidecar with its source: rounds of a change, a fault and a blow, and the checks after each.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -74,16 +72,14 @@ class Station:
 
     Args:
         seed: The seed of the events; their times depend on the machine.
-        is_verbose: Whether each round is printed.
     """
 
     name = ""
     stays_ready = True
     """Whether /readyz of the first process must stay 200 in spite of all faults."""
 
-    def __init__(self, seed: str, *, is_verbose: bool = False) -> None:
+    def __init__(self, seed: str) -> None:
         self.chance = random.Random(f"{seed} {self.name}")
-        self.is_verbose = is_verbose
         self.stack = ExitStack()
         self.ended = threading.Event()
         self.daemons: list[SidecarProcess] = []
@@ -138,8 +134,6 @@ class Station:
         change, fault = (self.chance.choice(sorted(x)) for x in (self.changes, self.faults))
         blow = self.chance.choice(("SIGKILL", "SIGTERM", "SIGSTOP", "SIGHUP", "no signal"))
         what = f"{change}, {fault}, {blow}"
-        if self.is_verbose:
-            print(f"{time.strftime('%H:%M:%S')} {self.name}: {what}", flush=True)
         self.changes[change]()
         with self.faults[fault]():
             self.hold(3)

@@ -2,8 +2,6 @@
 The four sidecars, each with its own source, changes and faults.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

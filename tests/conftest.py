@@ -91,8 +91,6 @@ class Counts:
     """Combinations of signal and moment that stop a publisher at each of its requests."""
     runs: int = _count(1, full=100)
     """DAG runs in a live Airflow, each with a publish, a rollback or a restart meanwhile."""
-    overwrites: int = _count(12, full=150)
-    """Releases that are published while pods read the files."""
 
 
 MODERATE = Counts()
@@ -138,7 +136,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not hasattr(config, "workerinput"):
         return
     here = Path(__file__).parent
-    slow = {"demo", "scenarios", "soak"}
+    slow = {"demo", "scenarios"}
     ranks: dict[Path, int] = {}
     files = Counter[Path]()
     for path in dict.fromkeys(item.path for item in items):

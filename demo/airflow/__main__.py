@@ -4,8 +4,6 @@ Plays the steps beside a real Airflow 3 and a real Airflow 2.11; exits with 0 if
 `python -m demo.airflow [3] [2.11]`: without arguments, it plays both versions in turn.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -2,8 +2,6 @@
 The processes of a real Airflow with its settings in this demo, and a user of its API.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import signal

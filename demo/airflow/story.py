@@ -2,8 +2,6 @@
 The steps beside a real Airflow: releases, tickets, permissions, DAG versions, git.
 """
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess

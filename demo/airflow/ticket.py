@@ -2,8 +2,6 @@
 A Kerberos realm with a web service that answers only clients with a ticket (RFC 4559).
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import shutil

@@ -2,8 +2,6 @@
 Values: the files of charts-snippets, and the output of `make values`.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import re

@@ -2,8 +2,6 @@
 Strict validation of objects against the schemas of Kubernetes.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 

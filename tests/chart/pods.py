@@ -2,8 +2,6 @@
 Checks for complete pods, from the rendered chart or from an object.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from tests.chart.sidecars import SIDECARS, Values, environment

@@ -2,8 +2,6 @@
 Every combination of words for `make values`, and a few that cover every pair of words.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 

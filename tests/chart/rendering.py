@@ -2,8 +2,6 @@
 Renders the official chart with `helm template`; needs `helm` and the whole chart.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

@@ -2,14 +2,10 @@
 What the checks know about each sidecar.
 """
 
-from __future__ import annotations
-
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from sidecar_runtime.errors import SettingsError
@@ -100,13 +96,3 @@ def sidecar_of(container: Values) -> str | None:
     """
     name = str(container["image"]).rpartition("/")[2].partition(":")[0]
     return name if name in SIDECARS else None
-
-
-def _image_python() -> tuple[int, int]:
-    dockerfile = Path(__file__).parents[2] / "sidecars" / "s3-sync" / "Dockerfile"
-    match = re.search(r"^ARG BASE_IMAGE=\S+/python:3\.(\d+)-", dockerfile.read_text(), re.MULTILINE)
-    assert match, dockerfile
-    return (3, int(match[1]))
-
-
-IMAGE_PYTHON = _image_python()

@@ -2,8 +2,6 @@
 The stacks of values files that are rendered and started, and the sidecars of their pods.
 """
 
-from __future__ import annotations
-
 from tests.chart import printed
 
 Kinds = dict[str, dict[str, str]]

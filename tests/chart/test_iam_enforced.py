@@ -1,9 +1,7 @@
 """
-`make verify-aws` on a server that enforces IAM and verifies signatures: the policy of s3-sync is
-sufficient, and allows nothing else.
+The IAM policies. `make verify-aws` on a server that enforces IAM and verifies signatures: the
+policy of s3-sync is sufficient, and allows nothing else.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -13,13 +11,33 @@ import sys
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.config import Config
 
+from tests.chart import files
 from tests.support.aws.servers import ProgramServer
 
 ROOT = Path(__file__).parents[2]
 ANYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 STEPS = {"identity": "ok", "conditional_writes": "ok", "release": "ok", "role": "ok"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(files.SNIPPETS.glob("iam/*.json")), ids=lambda one: one.stem
+)
+def test_a_policy_allows_named_actions_on_named_resources_of_the_values(path: Path) -> None:
+    bucket = files.load("s3-sync.native.yaml")["sidecars"]["bucket"]
+    for statement in json.loads(path.read_text())["Statement"]:
+        actions, places = (
+            [found] if isinstance(found := statement.get(key, []), str) else found
+            for key in ("Action", "Resource")
+        )
+        assert "Allow" == statement["Effect"]
+        assert [] == [one for one in actions if "*" in one]
+        if actions != ["ecr:GetAuthorizationToken"]:
+            assert statement["Condition"] if path.stem.startswith("trust") else places
+            assert "*" not in places
+        assert all(re.match(f"arn:aws:s3:::{bucket}(/|$)", one) for one in places if ":s3:" in one)
 
 
 class MotoWithIam(ProgramServer):

@@ -2,8 +2,6 @@
 The Kubernetes objects outside the chart, and the names that they share with the values.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from tests.chart import files, pods

@@ -2,8 +2,6 @@
 The values, rendered by the official chart; needs `helm` and the whole chart.
 """
 
-from __future__ import annotations
-
 import configparser
 from collections.abc import Iterator
 

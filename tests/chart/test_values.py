@@ -2,8 +2,6 @@
 The files of charts-snippets, and what `make values` prints; `test_render.py` renders both.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import subprocess

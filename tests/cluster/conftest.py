@@ -2,8 +2,6 @@
 Fixtures: the servers outside the cluster, and one deployment for each environment.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

@@ -2,8 +2,6 @@
 Builds the images of the pods from this commit, and loads them into the cluster.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess
@@ -14,8 +12,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.13-slim-trixie"
-OFFICIAL = "apache/airflow:3.3.2"
-S3_SERVER = "VERSITYGW_BIN"
 
 
 @dataclass(frozen=True)
@@ -59,45 +55,13 @@ def provide(folder: Path, names: Sequence[str]) -> Images:
     for name in names:
         image = f"localhost/{name}:{tag}"
         if name == "reader":
-            _build_here(tool, image, "reader.Dockerfile", HERE)
+            base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
+            file = f"--file={HERE}/reader.Dockerfile"
+            _run(tool, "build", "--tag", image, file, base, str(HERE))
         elif (built := _run("scripts/build-image", name, TAG=tag)) != image:
             _run(tool, "tag", built, image)  # docker adds no `localhost/`
         _load(tool, image, folder)
     return Images("localhost", tag)
-
-
-def provide_airflow(folder: Path) -> str:
-    """
-    Build a real Airflow 3 if this machine lacks it, load it with LOAD_IMAGE, and return its name.
-
-    With REGISTRY, the cluster pulls the official image.
-    """
-    if os.environ.get("REGISTRY"):  # make exports an empty variable
-        return OFFICIAL
-    image = _run("tests/images/airflow-base", "3", BASE_IMAGE)
-    _load(_run("scripts/container-tool", "build"), image, folder)
-    return image
-
-
-def provide_s3_server(folder: Path) -> str | None:
-    """
-    Build an image of the S3 server in VERSITYGW_BIN, load it with LOAD_IMAGE, and return its name.
-
-    Return None if the cluster pulls the official image.
-    """
-    program = os.environ.get(S3_SERVER)
-    if program is None or os.environ.get("REGISTRY"):
-        return None
-    tool = _run("scripts/container-tool", "build")
-    image = "localhost/versitygw:tests"
-    _build_here(tool, image, "s3.Dockerfile", Path(program).parent)
-    _load(tool, image, folder)
-    return image
-
-
-def _build_here(tool: str, image: str, file: str, context: Path) -> None:
-    base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
-    _run(tool, "build", "--tag", image, "--file", str(HERE / file), base, str(context))
 
 
 def _load(tool: str, image: str, folder: Path) -> None:

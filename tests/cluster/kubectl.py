@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from tests.chart.sidecars import Values
 from tests.support.waiting import wait_until
@@ -53,14 +53,6 @@ class Container:
         """
         return next(iter(self.status["state"]), "waiting")
 
-    @property
-    def exit_code(self) -> int | None:
-        """
-        The code with which it exited; None while it runs.
-        """
-        code: int | None = self.status["state"].get("terminated", {}).get("exitCode")
-        return code
-
 
 @dataclass(frozen=True)
 class Pod:
@@ -94,14 +86,6 @@ class Pod:
         keys = ("initContainerStatuses", "containerStatuses")
         return {one["name"]: Container(one) for key in keys for one in status.get(key, [])}
 
-    def again(self) -> Pod:
-        """
-        Return the same pod in its current state.
-        """
-        return Pod(
-            self.namespace, json.loads(self.namespace.run("get", "pod", self.name, "-ojson"))
-        )
-
     def execute(self, container: str, *command: str) -> str:
         """
         Run a command in a container and return its output.
@@ -114,25 +98,6 @@ class Pod:
         """
         text = self.namespace.run("logs", self.name, f"--container={container}")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-    def text(self, container: str) -> str:
-        """
-        Return the whole log of a container, or the reason why it has none.
-        """
-        return self.namespace.attempt("logs", self.name, f"--container={container}")
-
-    def story(self) -> str:
-        """
-        Describe the containers that restarted or are not ready, with the ends of their logs.
-        """
-        told = [f"{self.name}:"]
-        for name, one in self.containers.items():
-            if one.restarts or not (one.status["ready"] or one.exit_code == 0):
-                told.append(f"  {name}: {json.dumps(one.status['state'])}, {one.restarts} restarts")
-            if one.restarts or (one.state == "running" and not one.status["ready"]):
-                log = ["logs", self.name, f"--container={name}", "--tail=3"]
-                told += [f"    {line}" for line in self.namespace.attempt(*log).splitlines()]
-        return "\n".join(told)
 
 
 @dataclass(frozen=True)
@@ -165,16 +130,16 @@ class Namespace:
         together = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.run("create", "--filename=-", given=json.dumps(together))
 
-    def pods(self, selector: str = "tier=airflow") -> list[Pod]:
+    def pods(self) -> list[Pod]:
         """
         Return the pods that are not being deleted.
         """
-        found = json.loads(self.run("get", "pods", f"--selector={selector}", "--output=json"))
+        found = json.loads(self.run("get", "pods", "--selector=tier=airflow", "--output=json"))
         return [
             Pod(self, one) for one in found["items"] if "deletionTimestamp" not in one["metadata"]
         ]
 
-    def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
+    def wait_for_ready(self, number: int) -> list[Pod]:
         """
         Wait until there are exactly this many pods and all are ready; return them.
 
@@ -183,7 +148,7 @@ class Namespace:
         """
 
         def ready() -> list[Pod]:
-            found = self.pods(selector)
+            found = self.pods()
             for pod in found:
                 assert not any(one.restarts for one in pod.containers.values()), "it restarts"
             return found if len(found) == number and all(one.is_ready for one in found) else []
@@ -200,50 +165,20 @@ class Namespace:
         try:
             return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
         except AssertionError as error:
-            stories = [one.story() for one in self.pods() if not one.is_ready]
             columns = "--output=custom-columns=:.involvedObject.name,:.message"
             warnings = self.attempt("get", "events", "--field-selector=type=Warning", columns)
-            told = {line for line in warnings.splitlines() if "ClusterDNS" not in line}
-            raise AssertionError("\n".join([str(error), *stories, *sorted(told)])) from None
+            pods = self.attempt("get", "pods")
+            raise AssertionError(f"{error}\n{pods}\n{warnings}") from None
 
 
 @contextmanager
-def namespace(name: str, level: str = "restricted") -> Iterator[Namespace]:
+def namespace(name: str) -> Iterator[Namespace]:
     """
-    Create a namespace, and finally delete it with its contents.
-
-    Args:
-        level: The PodSecurity level that it enforces.
+    Create a namespace that enforces `restricted`, and finally delete it with its contents.
     """
-    label = "pod-security.kubernetes.io/enforce"
     kubectl("create", "namespace", name)
     try:
-        kubectl("label", "namespace", name, f"{label}={level}")
+        kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
         yield Namespace(name)
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
-
-
-class Followed:
-    """
-    Follows the log of a container during a `with` statement.
-    """
-
-    def __init__(self, pod: Pod, container: str) -> None:
-        options = [f"--namespace={pod.namespace.name}", f"--container={container}", "--follow"]
-        self._command = ["kubectl", "logs", *options, pod.name]
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def to_the_end(self) -> list[Any]:
-        """
-        Wait until the container ends; return the JSON lines of its log.
-        """
-        output, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
-        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

@@ -1,16 +1,14 @@
 """
 Runs in the pods instead of Airflow: reads the DAG files in the `dags_folder` of airflow.cfg.
 
-    reader.py idle     does nothing
-    reader.py watch    reads the whole folder repeatedly, and prints each change of the result
     reader.py read     reads the whole folder once, and prints the result
+    reader.py follow   waits in a container that `read` is to be run in
+    reader.py idle     waits in another container
 
 Each file begins with the line `# <revision> <number of its files> <path>`, so that the reader
 detects truncated files and files of two revisions. A result is a line of JSON: the number of the
-`revision`, or the `flaw`. Like Airflow, `idle` and `watch` exit with code 0 on SIGTERM.
+`revision`, or the `flaw`. Like Airflow, the two that wait exit with code 0 on SIGTERM.
 """
-
-from __future__ import annotations
 
 import configparser
 import json
@@ -18,8 +16,6 @@ import os
 import signal
 import sys
 
-PAUSE_SECONDS = 0.05
-"""The pause between two passes, which leaves CPU time for other processes."""
 END = {signal.SIGTERM}
 
 
@@ -39,20 +35,17 @@ def look() -> dict[str, int | str]:
     try:
         # Resolved once per pass, as in the DAG processor, which keeps the paths of a listing.
         folder = os.path.realpath(config["core"]["dags_folder"], strict=True)
-        found = [read(os.path.join(here, name), folder) for here, name in walk(folder)]
+        found = [
+            read(os.path.join(here, name), folder)
+            for here, _, names in os.walk(folder)
+            for name in names
+            if name.endswith(".py")
+        ]
     except (OSError, ValueError) as error:
         return {"flaw": repr(error)}
     if len(set(found)) != 1 or found[0][1] != len(found):
         return {"flaw": f"{len(found)} files of {sorted(set(found))}"}
     return {"revision": found[0][0]}
-
-
-def walk(folder: str) -> list[tuple[str, str]]:
-    """
-    Return the folder and name of each file below a folder that Airflow would read.
-    """
-    found = [(here, name) for here, _, names in os.walk(folder) for name in names]
-    return [(here, name) for here, name in found if name.endswith(".py")]
 
 
 def read(path: str, folder: str) -> tuple[int, int]:
@@ -70,27 +63,10 @@ def read(path: str, folder: str) -> tuple[int, int]:
     return number, files
 
 
-def watch() -> None:
-    """
-    Print each result that differs from the previous one, until SIGTERM.
-    """
-    last: dict[str, int | str] = {}
-    while not signal.sigtimedwait(END, PAUSE_SECONDS):
-        seen = look()
-        if seen != last:
-            print(json.dumps(seen), flush=True)
-        last = seen
-
-
 if __name__ == "__main__":
-    # SIGTERM is blocked and waited for: this also works as process 1, and never cuts a line.
-    signal.pthread_sigmask(signal.SIG_BLOCK, END)
-    match sys.argv[1]:
-        case "read":
-            print(json.dumps(look()))
-            sys.exit()
-        case "watch":
-            watch()
-        case _:
-            signal.sigwait(END)
-    print(json.dumps({"stopped": True}))
+    if sys.argv[1] == "read":
+        print(json.dumps(look()))
+    else:
+        # SIGTERM is blocked and waited for, which also works as process 1.
+        signal.pthread_sigmask(signal.SIG_BLOCK, END)
+        signal.sigwait(END)

@@ -2,10 +2,7 @@
 One deployment of the chart in a namespace, with the objects that users add to it.
 """
 
-from __future__ import annotations
-
 import base64
-import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +36,6 @@ class World:
         key: Signs releases.
         bucket: Replaces the bucket `my-airflow-bucket` of values files.
         repository: The URL of a git repository with DAGs, if there is one.
-        endpoint: The S3 endpoint of the pods, if it is not that of `s3`.
     """
 
     images: Images
@@ -49,7 +45,6 @@ class World:
     key: Key
     bucket: str | None = None
     repository: str | None = None
-    endpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,19 +84,8 @@ class Stack:
             for pods in self.pods().values()
             for pod in pods
             for container in pod.spec["containers"]
-            if "watch" in container.get("command", ())
+            if "follow" in container.get("command", ())
         ]
-
-    def start_task(self, name: str) -> Pod:
-        """
-        Start another task pod and wait until it is ready.
-        """
-        (task,) = copy.deepcopy([one for one in self.objects if one["kind"] == "Pod"])
-        task["metadata"]["name"] = name
-        task["metadata"]["labels"]["tier"] = "another-task"
-        self.namespace.create([task])
-        (pod,) = self.namespace.wait_for_ready(1, "tier=another-task")
-        return pod
 
 
 def _replicas(one: Values) -> int:
@@ -179,7 +163,6 @@ def stack(
     name: str,
     values: tuple[str, ...],
     only: frozenset[str] | None = None,
-    level: str = "restricted",
 ) -> Iterator[Stack]:
     """
     Install the chart with values files, without waiting until the pods are ready.
@@ -188,21 +171,21 @@ def stack(
         name: The namespace.
         values: The values files and settings, in Helm's order.
         only: The components to install; None for all.
-        level: The PodSecurity level of the namespace.
     """
     rendered = render(world.folder, (*world.images.settings(), *values), name)
     for one in list(rendered):
         if TASK_POD in (one.get("data") or {}):
             rendered.append(yaml.safe_load(one["data"][TASK_POD]))
     images = world.images
-    endpoint = world.endpoint or world.s3.endpoint
-    site = Site(endpoint, images.name("reader"), images.name, world.bucket, world.repository)
+    site = Site(
+        world.s3.endpoint, images.name("reader"), images.name, world.bucket, world.repository
+    )
     objects = substitute(rendered, site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]
     brought = {one["metadata"]["name"] for one in objects}
     given = [one for one in of_the_user(world) if one["metadata"]["name"] not in brought]
-    with namespace(name, level) as place:
+    with namespace(name) as place:
         place.create([*given, *objects])
         yield Stack(place, objects)
 

@@ -1,12 +1,9 @@
 """
-All changes to the rendered objects before they are created, with a reader instead of Airflow or
-with a real one.
+All changes to the rendered objects before they are created, with a reader instead of Airflow.
 
 Nothing else changes. The sidecars keep their probes, resources and security contexts; variables
 and mounts are only added, except for the addresses of the bucket and of the git repository.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +16,6 @@ ROLE = "eks.amazonaws.com/role-arn"
 TOKEN = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 # The key of the chart's ConfigMap with the template of task pods.
 TASK_POD = "pod_template_file.yaml"
-# The certificate of every API server contains this name.
-KUBERNETES = "kubernetes.default.svc"
 # The bucket of files to paste.
 BUCKET = "my-airflow-bucket"
 
@@ -31,11 +26,10 @@ class Site:
     The images and addresses that the substitutions use.
 
     Args:
-        airflow_image: The image that runs as Airflow, or instead of it.
+        airflow_image: The image that runs instead of Airflow.
         our_image: Returns the image of a sidecar, by its name.
         bucket: Replaces `my-airflow-bucket`; None keeps that name.
         repository: The URL of a git repository with the DAGs, if there is one.
-        kubernetes: Where pods of a real Airflow reach the API server of Kubernetes.
     """
 
     s3_endpoint: str
@@ -43,7 +37,6 @@ class Site:
     our_image: Callable[[str], str]
     bucket: str | None = None
     repository: str | None = None
-    kubernetes: tuple[str, int] = ("", 0)
 
 
 def specs(objects: list[Values]) -> Iterator[Values]:
@@ -99,7 +92,7 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
             for key in ("livenessProbe", "readinessProbe", "startupProbe", "args"):
                 container.pop(key, None)
             is_init = container in (spec.get("initContainers") or [])
-            program = ["python3", "/reader.py", "watch" if reads else "idle"]
+            program = ["python3", "/reader.py", "follow" if reads else "idle"]
             container["command"] = ["true"] if is_init else program
 
 
@@ -168,54 +161,26 @@ def bring_the_claims(objects: list[Values], _: Site) -> None:
                 volume["emptyDir"] = {}
 
 
-def ask_only_whether_it_is_ready(objects: list[Values], _: Site) -> None:
-    """
-    Remove liveness and startup probes: on a busy machine Airflow needs longer than they allow.
-    """
-    for spec in specs(objects):
-        for container in spec["containers"]:
-            for key in ("livenessProbe", "startupProbe"):
-                container.pop(key, None)
-
-
-def lead_to_kubernetes(objects: list[Values], site: Site) -> None:
-    """
-    Set the address of the API server: the cluster may have neither Services nor DNS.
-    """
-    host, port = site.kubernetes
-    for spec in specs(objects):
-        spec["hostAliases"] = [{"ip": host, "hostnames": [KUBERNETES]}]
-        for container in spec["containers"]:
-            _add_variables(
-                container, KUBERNETES_SERVICE_HOST=KUBERNETES, KUBERNETES_SERVICE_PORT=str(port)
-            )
-
-
 def _add_variables(container: Values, **variables: str) -> None:
     added = [{"name": name, "value": value} for name, value in variables.items()]
     container["env"] = [*(container.get("env") or []), *added]
 
 
-_IN_BOTH = (give_the_role, lead_to_this_machine)
-WITH_READER = (
+_CHANGES: tuple[Callable[[list[Values], Site], None], ...] = (
     leave_out_airflow_alone,
     fill_in_the_task_pod,
     read_instead_of_airflow,
     bring_the_claims,
-    *_IN_BOTH,
+    give_the_role,
+    lead_to_this_machine,
 )
 """The changes, in order; each function says what it changes and why."""
-WITH_AIRFLOW = (ask_only_whether_it_is_ready, lead_to_kubernetes, *_IN_BOTH)
 
 
-def substitute(
-    objects: list[Values],
-    site: Site,
-    changes: tuple[Callable[[list[Values], Site], None], ...] = WITH_READER,
-) -> list[Values]:
+def substitute(objects: list[Values], site: Site) -> list[Values]:
     """
-    Apply changes to the objects in place, and return them.
+    Apply all changes to the objects in place, and return them.
     """
-    for change in changes:
+    for change in _CHANGES:
         change(objects, site)
     return objects

@@ -2,8 +2,6 @@
 Every values file starts, and what `make values` prints for every pair of its words.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,11 +1,8 @@
 """
-The pods of the two complete deployments: they see DAGs, wait for S3, and end promptly.
+The pods of the two complete deployments: they see DAGs and wait for S3.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 
@@ -13,14 +10,10 @@ import pytest
 
 from tests.chart.stacks import DEV
 from tests.cluster.conftest import BUCKETS
-from tests.cluster.kubectl import Pod
 from tests.cluster.stack import Stack, World, publish, seen_by, stack, upload
 from tests.support.aws.servers import MotoServer
 
 READERS = ["base", "dag-processor", "scheduler", "triggerer"]
-GRACE_SECONDS = 10
-"""Shorter than the chart's grace periods: 60 for a dag-processor, 600 for a task pod."""
-HOLD = "tests.example.com/hold"
 
 
 @pytest.mark.parametrize(("name", "write"), [("dev", upload), ("prd", publish)])
@@ -38,7 +31,7 @@ def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods
     (late,) = (one for one in consumers if one[1] == "scheduler")  # starts without DAGs
     for pod, container in consumers:
         if pod is not late[0]:
-            assert '{"revision": 1}' == seen_by(pod, container), pod.story()
+            assert '{"revision": 1}' == seen_by(pod, container)
     assert place.namespace.wait_until(
         lambda: '{"revision": 1}' == seen_by(*late), "the scheduler sees revision 1"
     )
@@ -75,45 +68,3 @@ def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, ru
         with later:
             (pod,) = place.namespace.wait_for_ready(1)
             assert '{"revision": 3}' == seen_by(pod, "dag-processor")
-
-
-def hold(pod: Pod, *finalizers: str) -> None:
-    """
-    Set the finalizers of a pod, which keep its object after its containers have ended.
-    """
-    patch = json.dumps({"metadata": {"finalizers": [*finalizers]}})
-    pod.namespace.run("patch", "pod", pod.name, "--type=merge", f"--patch={patch}")
-
-
-@pytest.mark.parametrize("component", ["dag-processor", "triggerer", "api-server", "task pod"])
-def test_a_deleted_pod_ends_within_seconds(dev: Stack, component: str) -> None:
-    """
-    Every container exits on SIGTERM: none is killed, although the grace period is short.
-    """
-    pod = dev.start_task("deleted") if component == "task pod" else dev.pods()[component][0]
-    hold(pod, HOLD)
-    try:
-        grace = f"--grace-period={GRACE_SECONDS}"
-        pod.namespace.run("delete", "pod", pod.name, "--wait=false", grace)
-
-        def ended() -> Pod | None:
-            now = pod.again()
-            states = {one.state for one in now.containers.values()}
-            return now if states == {"terminated"} else None
-
-        last = pod.namespace.wait_until(ended, f"{pod.name} has ended")
-        assert last is not None
-        assert {0} == {one.exit_code for one in last.containers.values()}, last.story()
-    finally:
-        hold(pod)
-
-
-def test_a_task_pod_ends_with_its_task(dev: Stack) -> None:
-    pod = dev.start_task("finished")
-
-    pod.execute("base", "sh", "-c", "kill -TERM 1")
-
-    pod.namespace.wait_until(
-        lambda: pod.again().manifest["status"]["phase"] == "Succeeded", f"{pod.name} succeeds"
-    )
-    pod.namespace.run("delete", "pod", pod.name)

@@ -1,8 +1,6 @@
 """
-The demos pass all their checks, and leave no files or processes behind.
+The demos and a short soak pass all their checks, and leave no files or processes behind.
 """
-
-from __future__ import annotations
 
 import os
 import subprocess
@@ -22,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def played(*module: str, timeout_seconds: float) -> str:
     """
-    Play a demo without standard input and with an unreachable proxy; return what it printed.
+    Play one without standard input and with an unreachable proxy; return what it printed.
     """
     dead = f"http://127.0.0.1:{own_port()}"
     kept = {name: os.environ[name] for name in ("PATH", "GIT_SYNC_BIN") if name in os.environ}
@@ -74,3 +72,9 @@ def test_demo_with_airflow_completes_every_step_and_cleans_up(version: str) -> N
     skip_without_postgres()
 
     assert "all steps passed" in played("demo.airflow", version, timeout_seconds=1_500)
+
+
+@pytest.mark.usefixtures("only_in_full")
+@pytest.mark.timeout(900)
+def test_a_short_soak_finds_no_flaws_and_cleans_up() -> None:
+    played("soak", "--minutes", "1", timeout_seconds=800)

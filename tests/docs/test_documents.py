@@ -2,8 +2,6 @@
 The documents link what exists, and name what the code has: settings, metrics, events, reasons.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from docs import site
 from docs.__main__ import FILES, generated, metrics, shared_metrics
 from docs.sidecars import SIDECARS, Documented
-from sidecar_runtime import __version__, errors
+from sidecar_runtime import __version__
 from sidecar_runtime.settings import names_of
 
 ROOT = Path(__file__).parents[2]
@@ -149,17 +147,6 @@ def test_exactly_the_failure_reasons_are_documented(sidecar: Documented) -> None
     assert set() == {*sidecar.reasons} - {*documented}
     words = set(re.findall(r"\w+", code_of(sidecar)))
     assert set() == {*documented} - words
-
-
-@each_sidecar
-def test_exactly_the_exit_codes_are_documented(sidecar: Documented) -> None:
-    codes = {str(value) for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    table = section(ROOT / "docs/reference/settings.md", "Exit codes")
-    lines = (ROOT / sidecar.readme).read_text().splitlines()
-    line = next(line for line in lines if line.startswith("Exit codes:"))
-
-    assert codes == set(re.findall(r"^\| (\d) \|", table, re.MULTILINE))
-    assert codes == set(re.findall(r"(?:^Exit codes:|·) (\d) ", line))
 
 
 def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -> None:

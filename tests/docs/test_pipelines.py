@@ -5,8 +5,6 @@ Each runs unchanged in bash. A stand-in for `docker run` starts the real s3-sync
 variables that were passed on; another replaces the Airflow of the image.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -5,12 +5,11 @@ An image under test: its metadata, and hardened containers of it.
 import json
 import os
 import subprocess
-import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -120,6 +119,7 @@ class Container(SidecarProcess):
         writable: Sequence[Path],
         readable: Sequence[Path] = (),
         user: str = "50000:0",
+        options: Sequence[str] = (),
     ) -> None:
         """
         Describe a container; nothing is started yet.
@@ -131,35 +131,22 @@ class Container(SidecarProcess):
             writable: Folders to mount, made writable for everyone, like an emptyDir.
             readable: Files and folders to mount read-only.
             user: The UID and GID.
+            options: More options for `run`.
         """
-        super().__init__(Path(image.tool), environment, home)
+        super().__init__(Path(image.name), os.environ, home)
         for folder in writable:
             folder.mkdir(exist_ok=True)
             folder.chmod(0o777)
         self._image = image
         self._name = f"sidecar-{uuid.uuid4().hex}"
-        self._options = image.hardening(user)
-        self._options += [f"--volume={folder}:{folder}" for folder in writable]
-        self._options += [f"--volume={path}:{path}:ro" for path in readable]
-
-    def start(self) -> Self:
-        """
-        Start the container and return immediately.
-        """
-        ours = (pair for pair in self.environment.items() if pair[0] not in ("HOME", "PATH"))
-        command = [self._image.tool, "--log-level=error", "run", "--rm", f"--name={self._name}"]
-        command += [*self._options, *(f"--env={name}={value}" for name, value in ours)]
-        self._process = subprocess.Popen(
-            [*command, self._image.name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        ours = [item for item in environment.items() if item[0] not in ("HOME", "PATH")]
+        self.wrapper = (
+            *(image.tool, "--log-level=error", "run", "--rm", f"--name={self._name}"),
+            *(*image.hardening(user), *options),
+            *(f"--volume={folder}:{folder}" for folder in writable),
+            *(f"--volume={path}:{path}:ro" for path in readable),
+            *(f"--env={name}={value}" for name, value in ours if value is not None),
         )
-        streams = (self._process.stdout, self._process.stderr)
-        self._threads = [threading.Thread(target=self._collect, args=(s,)) for s in streams]
-        for thread in self._threads:
-            thread.start()
-        return self
 
     def kill(self) -> None:
         """

@@ -5,7 +5,7 @@ The image of git-sync-wrapper: its contents, and that it replaces git-sync's ima
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,13 @@ def here(tmp_path: Path) -> Iterator[GitSite]:
 
 
 def container(
-    image: Image, here: GitSite, user: str = CHART, *, tmp: bool = True, **settings: str | None
+    image: Image,
+    here: GitSite,
+    user: str = CHART,
+    readable: Sequence[Path] = (),
+    *,
+    tmp: bool = True,
+    **settings: str | None,
 ) -> Container:
     """
     Return a hardened container as in the chart, but with a root that the tests can read.
@@ -57,10 +63,8 @@ def container(
         "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
         **settings,
     }
-    started = Container(image, environment, here.folder / "home", [here.root], user=user)
-    if tmp:
-        started._options.append("--tmpfs=/tmp:mode=1777")
-    return started
+    options = ["--tmpfs=/tmp:mode=1777"] * tmp
+    return Container(image, environment, here.folder / "home", [here.root], readable, user, options)
 
 
 def test_contains_a_git_for_the_next_git_sync_and_no_perl(image: Image) -> None:
@@ -125,7 +129,6 @@ def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, use
         url = ssh.url(here.repository.folder)
         files = {"SSH_KEY_FILE": str(key), "SSH_KNOWN_HOSTS_FILE": str(known_hosts)}
         login: dict[str, Any] = {f"GITSYNC_{name}": path for name, path in files.items()}
-        running = container(image, here, user, GITSYNC_REPO=url, GIT_SYNC_REPO=url, **login)
-        running._options += [f"--volume={path}:{path}:ro" for path in (key, known_hosts)]
-        with running:
+        login |= {"GITSYNC_REPO": url, "GIT_SYNC_REPO": url}
+        with container(image, here, user, (key, known_hosts), **login) as running:
             here.wait_until_shown(here.repository.head(), running, 60)

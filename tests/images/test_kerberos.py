@@ -25,61 +25,41 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
         yield kdc
 
 
-class Pod:
-    """
-    The files of one container: keytab and krb5.conf, read-only, and a writable ccache folder.
-    """
-
-    def __init__(self, kdc: Kdc, folder: Path) -> None:
-        self.config = kdc.client_config(folder / "krb5.conf")
-        self.keytab = kdc.copy_keys(folder / "keytab" / "airflow.keytab", "airflow")
-        self.keytab.chmod(0o444)
-        self.ccache = folder / "ccache" / "krb5cc"
-        self._folder = folder
-
-    def container(self, image: Image, user: str = "50000:0", **settings: str) -> Container:
-        environment = {
-            "INTERVAL": "1h",
-            "KRB5_CONFIG": str(self.config),
-            "KERBEROS_KEYTAB_DIR": str(self.keytab.parent),
-            "KERBEROS_CCACHE": str(self.ccache),
-            "KERBEROS_HTTP_BIND": "127.0.0.1:0",
-            **settings,
-        }
-        return Container(
-            image,
-            environment,
-            self._folder / "home",
-            [self.ccache.parent],
-            [self.keytab.parent, self.config],
-            user,
-        )
-
-    def is_valid(self) -> bool:
-        return run_client(["klist", "-s"], self.config, self.ccache).returncode == 0
-
-
-@pytest.fixture
-def pod(kdc: Kdc, tmp_path: Path) -> Pod:
-    return Pod(kdc, tmp_path)
-
-
 @pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
-def test_keeps_a_ticket_fresh_in_a_hardened_container(image: Image, pod: Pod, user: str) -> None:
-    with pod.container(image, user, INTERVAL="1s") as container:
+def test_keeps_a_ticket_fresh_in_a_hardened_container(
+    image: Image, kdc: Kdc, tmp_path: Path, user: str
+) -> None:
+    config = kdc.client_config(tmp_path / "krb5.conf")
+    keytab = kdc.copy_keys(tmp_path / "keytab" / "airflow.keytab", "airflow")
+    keytab.chmod(0o444)
+    ccache = tmp_path / "ccache" / "krb5cc"
+    environment = {
+        "INTERVAL": "1s",
+        "KRB5_CONFIG": str(config),
+        "KERBEROS_KEYTAB_DIR": str(keytab.parent),
+        "KERBEROS_CCACHE": str(ccache),
+        "KERBEROS_HTTP_BIND": "127.0.0.1:0",
+    }
+
+    def is_valid() -> bool:
+        return run_client(["klist", "-s"], config, ccache).returncode == 0
+
+    with Container(
+        image, environment, tmp_path / "home", [ccache.parent], [keytab.parent, config], user
+    ) as container:
         container.wait_until_ready()
-        assert pod.is_valid()
-        published = pod.ccache.stat()
-        assert (int(user.split(":")[0]), 0) == image.owner(pod.ccache)
+        assert is_valid()
+        published = ccache.stat()
+        assert (int(user.split(":")[0]), 0) == image.owner(ccache)
         assert 0o640 == stat.S_IMODE(published.st_mode)
 
-        wait_until(lambda: pod.ccache.stat().st_ino != published.st_ino, "a second ticket")
+        wait_until(lambda: ccache.stat().st_ino != published.st_ino, "a second ticket")
 
         assert 200 == container.get("/healthz").status
         assert container.metrics()['sidecar_ready{sidecar="kerberos"}'] == 1
         code = container.terminate().code
 
     assert 0 == code
-    assert pod.is_valid()
-    assert ["krb5cc"] == os.listdir(pod.ccache.parent)
+    assert is_valid()
+    assert ["krb5cc"] == os.listdir(ccache.parent)
     assert [] == container.complaints()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.images.container import Container, Image
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
+from tests.support.airflow.permissions import add_role, grants_on
 from tests.support.waiting import wait_until
 
 PASS_SECONDS = 240.0
@@ -55,44 +56,15 @@ def metadata(migrated: Database) -> Database:
     return server.new_database(migrated.name)
 
 
-def container(
-    image: Image, metadata: Database, home: Path, user: str = "50000:0", **settings: str
-) -> Container:
-    """
-    Return a container with the connection variable of the published example.
-    """
-    environment = {
-        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": metadata.url,
-        "TMPDIR": str(home / "scratch"),
-        "INTERVAL": "0.5",
-        "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
-        **settings,
-    }
-    return Container(image, environment, home / "home", [home / "scratch"], user=user)
-
-
 def roles_with_website(metadata: Database) -> set[str]:
     """
     Return the roles that may see Airflow's pages.
     """
-    rows = metadata.query(
-        "SELECT r.name FROM ab_permission_view_role g JOIN ab_role r ON r.id = g.role_id"
-        " JOIN ab_permission_view pv ON pv.id = g.permission_view_id"
-        " JOIN ab_permission p ON p.id = pv.permission_id"
-        " JOIN ab_view_menu v ON v.id = pv.view_menu_id"
-        " WHERE p.name = 'can_read' AND v.name = 'Website'"
-    )
-    return {str(name) for (name,) in rows}
-
-
-def add_role(metadata: Database) -> None:
-    metadata.query("INSERT INTO ab_role (id, name) VALUES (nextval('ab_role_id_seq'), 'team')")
+    return {role for role, action in grants_on(metadata, "Website") if action == "can_read"}
 
 
 def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
-    base = Image(
-        image.tool, image.inspect()["Config"]["Labels"]["org.opencontainers.image.base.name"]
-    )
+    base = Image(image.tool, image.labels()["base.name"])
 
     ours = json.loads(image.run("-c", LIST_AIRFLOWS, entrypoint="python3"))
 
@@ -104,11 +76,18 @@ def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
 def test_syncs_permissions_in_a_hardened_container(
     image: Image, metadata: Database, tmp_path: Path, user: str
 ) -> None:
-    with container(image, metadata, tmp_path, user) as daemon:
+    environment = {
+        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": metadata.url,
+        "TMPDIR": str(tmp_path / "scratch"),
+        "INTERVAL": "0.5",
+        "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
+    }
+    writable = [tmp_path / "scratch"]
+    with Container(image, environment, tmp_path / "home", writable, user=user) as daemon:
         daemon.wait_until_ready(PASS_SECONDS)
         defaults = {"Admin", "Viewer", "User", "Op"}
         assert defaults == roles_with_website(metadata)
-        add_role(metadata)
+        add_role(metadata, "team")
         wait_until(
             lambda: roles_with_website(metadata) == {*defaults, "team"},
             "the late role is served",

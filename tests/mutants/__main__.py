@@ -5,8 +5,6 @@ the function until one fails.
 A fault that no test detects has survived. The share that is killed may not fall below the baseline.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys
@@ -55,9 +53,8 @@ class Trial:
             killed_by = self._meet(fault, copy, chosen) if chosen else ""
         finally:
             self._copies.put(copy)
-        left_out = len(found) - len(chosen)
-        survived = f"SURVIVED ({left_out} test files left out)" if left_out else "SURVIVED"
-        verdict = f"killed by {killed_by}" if killed_by else survived
+        left_out = f" ({len(found) - len(chosen)} test files left out)"
+        verdict = f"killed by {killed_by}" if killed_by else f"SURVIVED{left_out}"
         print(f"{fault.file}:{fault.number}  {fault.operator}  {verdict}", flush=True)
         return killed_by
 
@@ -115,18 +112,12 @@ def main() -> int:
         default=4,
         help="minutes of tests for each fault, quickest files first (default: 4)",
     )
-    parser.add_argument("--list", action="store_true", help="list the faults, run no tests")
     options = parser.parse_args()
     drawable = [fault for file in sources() for fault in find_faults(file)]
     chosen = [fault for fault in drawable if options.only in fault.file]
     if not chosen:
         parser.error(f"--only: no path contains {options.only}; an example is {drawable[0].file}")
     faults = draw(chosen, options.seed, options.count)
-    if options.list:
-        for fault in faults:
-            new = " ".join(fault.new.split())
-            print(f"{fault.file}:{fault.number}  {fault.operator}  {fault.line}  ->  {new}")
-        return 0
     if sys.version_info < (3, 12):
         parser.error("needs Python 3.12 or later: rm -r .venv; make setup PYTHON=python3.13")
     with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:

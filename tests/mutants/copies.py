@@ -6,8 +6,6 @@ children with `-I`. So each copy has its own environment, in which every process
 code; third-party packages come from `.venv`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -30,7 +28,7 @@ RUN_TIMEOUT_SECONDS = 3600
 MEMORY_LIMIT_BYTES = 4 << 30
 TRACED = "import tests.mutants.trace; tests.mutants.trace.start()"
 # Not tests of the code that faults are planted in, or they need more than this machine.
-IGNORED = ("tests/images", "tests/cluster", "tests/demo", "tests/soak")
+IGNORED = ("tests/images", "tests/cluster", "tests/demo")
 
 
 class Copy:

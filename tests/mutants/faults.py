@@ -4,8 +4,6 @@ Faults in the product's code, drawn by a seed: each is one change of its syntax.
 Texts are never mutated: docstrings, log lines, help and advice are for people, not for tests.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os

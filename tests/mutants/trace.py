@@ -8,8 +8,6 @@ variables nor the descriptors of the test that starts it.
 PYTEST_DONT_REWRITE: it is imported before pytest.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import defaultdict

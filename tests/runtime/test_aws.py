@@ -106,42 +106,23 @@ def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
 # --- refresh
 
 
-def test_credentials_are_refreshed_before_they_expire(
-    chain: Chain, child: FakeChild, clock: Clock, fence: Fence
-) -> None:
-    clock.seconds += 3600 - REFRESH_BEFORE_SECONDS - 1
-    child.finds(access_key="NEXT", expires_at=clock.seconds + 3600)
-
-    assert "AKID" == chain.current(fence)[0].access_key
-    clock.seconds += 1
-    assert "NEXT" == chain.current(fence)[0].access_key
-    assert 2 == child.calls
-
-
-def test_valid_credentials_are_kept_while_a_refresh_fails(
+def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(
     chain: Chain, child: FakeChild, clock: Clock, fence: Fence, log: Log
 ) -> None:
     child.fails()
-    clock.seconds += 3600 - REFRESH_BEFORE_SECONDS
-
+    clock.seconds += 3600 - REFRESH_BEFORE_SECONDS - 1
+    assert ("AKID", 1) == (chain.current(fence)[0].access_key, child.calls)
+    clock.seconds += 1
     for _ in range(3):
         assert "AKID" == chain.current(fence)[0].access_key
     clock.seconds += REFRESH_RETRY_SECONDS
-    assert "AKID" == chain.current(fence)[0].access_key
-
+    assert ("AKID", 3) == (chain.current(fence)[0].access_key, child.calls)
     kept = log.events("credentials_kept")
     assert [("warning", "credentials_unavailable", "STS is silent")] * 2 == [
         (event["level"], event["reason"], event["error"]) for event in kept
     ]
-    assert 3 == child.calls
 
-
-def test_expired_credentials_are_not_kept(
-    chain: Chain, child: FakeChild, clock: Clock, fence: Fence
-) -> None:
-    child.fails()
-    clock.seconds += 3600
-
+    clock.seconds += REFRESH_BEFORE_SECONDS
     assert "STS is silent" == error_of(chain).message
     child.finds(access_key="LATER")
     assert "LATER" == chain.current(fence)[0].access_key

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from sidecar_runtime import logs
-from sidecar_runtime.errors import counted, json_text, printable
+from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.logs import KEPT_LINES
 from tests.runtime.recording import handlers_kept
 from tests.support.machine.pipes import unread_pipe
@@ -136,7 +136,3 @@ def test_json_contains_no_lone_surrogates_and_all_other_text_unchanged(
     assert written.isascii()
     assert {shown: [shown]} == json.loads(written)
     assert shown.encode()
-
-
-def test_a_noun_after_any_number_but_one_is_plural() -> None:
-    assert ["0 files", "1 file", "2 files"] == [counted(number, "file") for number in range(3)]

@@ -158,16 +158,6 @@ def test_cycles_continue_if_the_scheduler_is_silent(
 # --- failures
 
 
-def test_a_failure_is_logged_in_one_line_with_reason_and_advice(log: Log) -> None:
-    run(DENIED).until_stopped()
-
-    (failed,) = log.events("cycle_failed")
-    said = {"level": "warning", "reason": "access_denied", "error": "may not list"}
-    assert (said | {"advice": "allow it"}).items() <= failed.items()
-    assert (1, 0.02) == (failed["consecutive_failures"], failed["retry_in_seconds"])
-    assert "exception" not in failed
-
-
 @pytest.mark.parametrize(
     "end", [ZeroDivisionError("by zero"), SystemExit(), KeyboardInterrupt()], ids=repr
 )

@@ -22,7 +22,6 @@ from sidecar_runtime.http.status import (
     CONTENT_SECURITY_POLICY,
     About,
     page,
-    readiness_facts,
     status,
 )
 from sidecar_runtime.metrics import Metrics
@@ -182,23 +181,6 @@ def test_the_page_contains_only_the_style_that_the_csp_allows(health: Health) ->
 
 
 @pytest.mark.parametrize(
-    ("details", "shown"),
-    [
-        ({"/ccache": {"next_ticket_in_seconds": 3321.8}}, "next ticket: in 55 minutes"),
-        ({"/var/krb_ccache": "until noon"}, "/var/krb_ccache"),
-        (
-            {"failing_dags": Names(sales_daily="no_role: team_sales")},
-            "sales_daily: no_role: team_s",
-        ),
-    ],
-)
-def test_keys_of_details_become_words_except_paths_and_foreign_names(
-    health: Health, details: dict[str, object], shown: str
-) -> None:
-    assert shown in text_of(health, Script(details=details))
-
-
-@pytest.mark.parametrize(
     ("text", "is_link"),
     [
         ("https://ci.example.com/job/dags/12/?a=b&c=d", True),
@@ -263,20 +245,6 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
         "next_cycle_in_seconds": 12.3,
         "last_error": {**told, "since": at, "at": at},
     } == facts
-
-
-@pytest.mark.parametrize("problem", ["damaged", ""])
-def test_readiness_has_the_problem_and_the_last_error(health: Health, problem: str) -> None:
-    error = SidecarError("throttled", "slow down", "Ask less.")
-    health.record(Outcome("error", problem=error), 0)
-
-    sidecar = Script(ready=Readiness(not problem, "r1", problem=problem))
-
-    facts = readiness_facts(ABOUT, health, sidecar)
-
-    assert (not problem, problem or None) == (facts["ready"], facts["problem"])
-    said = tuple(facts[name] for name in ("reason", "error", "advice"))
-    assert ("throttled", "slow down", "Ask less.") == said
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:

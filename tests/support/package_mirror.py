@@ -2,8 +2,6 @@
 A mirror of this machine's package index that requires a password, as in companies.
 """
 
-from __future__ import annotations
-
 import os
 from base64 import b64encode
 

@@ -2,8 +2,6 @@
 Servers that are separate programs, each on its own port.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import socket

@@ -2,8 +2,6 @@
 Processes that read at full speed during changes, and report their results at the end.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

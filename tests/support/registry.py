@@ -2,8 +2,6 @@
 A real image registry on loopback, plain or like ECR: with TLS, ECR's host name and a password.
 """
 
-from __future__ import annotations
-
 import json
 import ssl
 import urllib.request

@@ -42,6 +42,13 @@ def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
         source(tmp_path)
 
 
+def test_runs_the_command_for_each_connection_because_tokens_expire(tmp_path: Path) -> None:
+    found = source(tmp_path, **{f"{CORE}_CMD": f"cat {tmp_path}/token"})
+    for token in ("one", "two"):
+        (tmp_path / "token").write_text(f"postgresql://u:{token}@h/d")
+        assert token == found.read().url.password
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Counts
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
@@ -43,33 +42,3 @@ def test_the_least_privileges_in_the_readme_are_sufficient(
         wait_until(lambda: grants_on(database, "DAG:a"), "ok", PASS_SECONDS)
     daemon.wait_until_good()
     database.query(f"DROP OWNED BY {user}")
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_no_pass_fails_while_passwords_rotate(
-    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm, counts: Counts
-) -> None:
-    """Like IAM tokens every 15 minutes: each login is valid until the next one is printed."""
-    token = tmp_path / "token"
-
-    def rotate(number: int) -> None:
-        password = f"Token-{number}-of-the-suite"
-        database.query(f"CREATE ROLE iam_{number} SUPERUSER LOGIN PASSWORD '{password}'")
-        new = token.with_suffix(".new")
-        new.write_text(database.server.url(database.name, f"iam_{number}", password))
-        new.rename(token)
-
-    rotate(0)
-    daemon = start(None, {f"{CONN}_CMD": f"cat {token}"}).until_good()
-    for number in range(counts.credential_rotations):
-        rotate(number + 1)
-        database.query(f"ALTER ROLE iam_{number} NOLOGIN")  # open connections stay open
-        seen = len(daemon.events)
-        add_role(database, f"team {number}")
-        daemon.wait_for_pass(seen)  # to its end, because Airflow connects more than once
-
-        assert (f"team {number}", "can_read") in grants_on(database, "Website")
-    passes = [event["result"] for event in daemon.find_events("pass_finished")]
-    assert {"success"} == set(passes)
-    assert len(passes) >= counts.credential_rotations
-    assert [] == daemon.find_events("cycle_failed") + daemon.find_events("rows_undone")

@@ -87,23 +87,6 @@ def test_reports_a_missing_and_then_an_unmigrated_database_and_recovers(
     assert_recovers(daemon)
 
 
-@pytest.mark.usefixtures("only_in_full")
-def test_reports_a_read_only_database_and_starts_no_pass(
-    postgres: Postgres, unsynced: Database, begin: StartSyncPerm
-) -> None:
-    """As after a failover, when the host name still points to the old primary."""
-    server = Database(postgres, "postgres")
-    server.query(f"ALTER DATABASE {unsynced.name} SET default_transaction_read_only = on")
-
-    daemon = begin(unsynced)
-
-    assert_is_a_calm_failure(daemon, "database_read_only")
-    assert 503 == daemon.get("/readyz").status
-    server.query(f"ALTER DATABASE {unsynced.name} RESET ALL")
-    wait_until(lambda: is_synced(unsynced), "granted", PASS_SECONDS)
-    assert_recovers(daemon)
-
-
 def test_a_short_idle_timeout_of_the_server_is_no_failure(
     standin: StandIn, postgres: Postgres, begin: StartSyncPerm
 ) -> None:

@@ -1,6 +1,5 @@
-"""Other writers of the same rows: Airflow itself, and a sidecar of another Airflow version."""
+"""Another writer of the same rows: Airflow itself."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, starting
-from tests.scenarios.sync_perm.test_pairs import overlapping
+from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
@@ -21,7 +19,6 @@ from tests.support.airflow.permissions import (
     grants_on,
     null_rows,
     permission_id,
-    revoke,
 )
 from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
@@ -85,31 +82,3 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     assert ([], 0) == (daemon.find_events("rows_undone"), null_rows(database))
     airflow.full_sync(database, home)
     assert [] == difference(ours, contents(database))
-
-
-@pytest.mark.usefixtures("only_in_full")
-def test_sidecars_of_two_airflow_versions_on_one_database_do_not_fight(
-    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
-) -> None:
-    """As in an upgrade: the database is migrated under the old sidecar, which goes on."""
-    new, home, settings = Airflow.install_or_skip("3"), tmp_path, {"SYNC_PERM_INCLUDE_DAGS": "true"}
-    add_role(database, "team")
-    old = start(database, settings).until_good()
-    url = database.url.replace("postgresql", "postgresql+psycopg2")  # psycopg 3 cannot migrate
-    migrate, variables = f"{new.bin}/airflow db migrate", new.environment(url, home)
-    subprocess.run(migrate.split(), env=variables, cwd=home, check=True, capture_output=True)
-    new.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
-    both = starting(new, tmp_path / "new")
-    other = next(both)(database, settings).until_good()
-    old.wait_until_good()
-
-    assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
-    assert ([], []) == (overlapping([old, other]), other.find_events("rows_undone"))
-    ours = contents(database)
-    new.full_sync(database, home)
-    assert [] == difference(ours, contents(database))
-    other.terminate()
-    revoke(database, "Viewer", "can_edit", "DAG:a")
-    failed = old.wait_for_event("dag_failed", PASS_SECONDS, dag="a", reason="not_fixed")
-    assert "column serialized_dag.fileloc does not exist" in failed["error"]
-    next(both, None)

@@ -3,7 +3,7 @@ A process of Airflow with our DAG bundles, created as Airflow creates them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,12 @@ def running_bundles(
     airflow: Airflow,
     home: Path,
     settings: Mapping[str, str] | None = None,
-    wrapper: Sequence[str] = (),
 ) -> Iterator[Bundles]:
     """
     Run a process with an Airflow's Python and with our module on its path.
-
-    Args:
-        wrapper: A program, with its arguments, that runs the process.
     """
     home.mkdir(parents=True, exist_ok=True)
-    program: list[str | Path] = [*wrapper, airflow.bin / "python", "-P", CHILD]
+    program: list[str | Path] = [airflow.bin / "python", "-P", CHILD]
     environment = {
         **airflow.environment(None, home),
         "PYTHONPATH": str(MODULE),

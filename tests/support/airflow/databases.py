@@ -28,7 +28,6 @@ from tests.support.program import own_port, start_server
 USER = "airflow"
 PASSWORD = "Pa55-of-the-suite"
 SYSTEM_USER = "nobody"
-MANY_CONNECTIONS = 200
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
 
@@ -79,10 +78,11 @@ class Server(ABC):
     end_signal = signal.SIGTERM
     """Ends the server immediately; the kernel also sends it when the tests are killed."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        self.host = host
+    host = "127.0.0.1"
+
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
-        self.port = own_port(host)
+        self.port = own_port()
         self._process: subprocess.Popen[bytes] | None = None
         if os.getuid() == 0:
             shutil.chown(self.folder, SYSTEM_USER)
@@ -193,8 +193,8 @@ class Postgres(Server):
     first_database = "postgres"
     end_signal = signal.SIGINT
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        super().__init__(host)
+    def __init__(self) -> None:
+        super().__init__()
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -219,8 +219,7 @@ class Postgres(Server):
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
-            "max_connections": str(MANY_CONNECTIONS),
-            "log_statement": "none",
+            "max_connections": "200",
         }
         given = [f"--{name}={value}" for name, value in options.items()]
         return [

@@ -2,8 +2,6 @@
 Runs of a DAG on a live Airflow 3, and which version of the code each task executed.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Mapping
@@ -70,8 +68,8 @@ class Notes(LoopbackServer):
     Receives notes from tasks; blocks the first task of each run until the run is released.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        super().__init__(host=host)
+    def __init__(self) -> None:
+        super().__init__()
         self._may_go: dict[str, threading.Event] = {}
 
     def good_answer(self, request: Request) -> Answer:
@@ -154,19 +152,12 @@ class Runs:
     def unpause(self) -> None:
         self.ask("PATCH", f"/dags/{DAG_ID}", {"is_paused": False})
 
-    def trigger(self) -> str:
-        """
-        Trigger a run and return its id.
-        """
-        return str(
-            self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})["dag_run_id"]
-        )
-
     def begin(self) -> str:
         """
         Trigger a run, wait until its first task runs, and return its id.
         """
-        run = self.trigger()
+        begun = self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})
+        run = str(begun["dag_run_id"])
         self.wait_for_note(run, TASKS[0])
         return run
 

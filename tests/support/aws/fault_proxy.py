@@ -23,11 +23,10 @@ class FaultProxy(LoopbackServer):
 
     Args:
         upstream: the server that answers; must be started.
-        host: the address to listen on.
     """
 
-    def __init__(self, upstream: S3Server, host: str = "127.0.0.1") -> None:
-        super().__init__(host=host)
+    def __init__(self, upstream: S3Server) -> None:
+        super().__init__()
         self.upstream = upstream
 
     def environment(self) -> dict[str, str]:

@@ -90,29 +90,11 @@ def _with(answer: Answer, **headers: str) -> Answer:
     return replace(answer, headers={**answer.headers, **more})
 
 
-def wrong_length(difference: int) -> Fault:
-    """
-    Announce a length that differs from the body's, and close.
-
-    A positive difference announces more bytes than are sent, a negative one fewer.
-    """
-    return altered(
-        lambda answer: _with(answer, Content_Length=str(len(answer.body) + difference)), close=True
-    )
-
-
 def replace_body(change: Callable[[bytes], bytes]) -> Fault:
     """
     Send different content with the same status and headers, and the right length.
     """
     return altered(lambda answer: replace(answer, body=change(answer.body)))
-
-
-def with_headers(**headers: str) -> Fault:
-    """
-    Answer normally with more headers; `_` in a name stands for `-`.
-    """
-    return altered(lambda answer: _with(answer, **headers))
 
 
 def flip_first_bit(body: bytes) -> bytes:

@@ -2,8 +2,6 @@
 Programs that run as another user, even if that user cannot enter the interpreter's home.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess
