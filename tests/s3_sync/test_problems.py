@@ -48,7 +48,7 @@ def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
     shortage = Shortage()
     assert [True, False] == [shortage.is_new(some("a")), shortage.is_new(some("b"))]
     for number in range(1, LASTING_CYCLES):
-        assert not shortage.is_lasting
+        assert not shortage.cycles >= LASTING_CYCLES
         shortage.is_new({**some("b"), "ac"[number % 2]: CHANGING["a"]})
-    assert shortage.is_lasting
-    assert not shortage.is_new({}) and not shortage.is_lasting
+    assert shortage.cycles >= LASTING_CYCLES
+    assert not shortage.is_new({}) and not shortage.cycles >= LASTING_CYCLES

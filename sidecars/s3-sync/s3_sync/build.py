@@ -10,6 +10,7 @@ instead, until it accepts a newer one.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +91,7 @@ class Builder:
     async def repair(self, state: State, until: float, fence: Fence) -> int:
         """
         Fetch damaged files again that the source still has, into what consumers see; return how
-        many were restored. On a full volume, a build does it, which can make room.
+        many were restored. Where the volume fails, a build tells, and can make room.
         """
         target = self._target
         shown = target.shown
@@ -100,11 +101,8 @@ class Builder:
         files, recorded = state.files, target.recorded
         same = [path for path in lost if path in files and is_held(recorded.get(path), files[path])]
         work = Work(shown, fence, until)
-        try:
+        with suppress(OSError):
             await self._source.fetch(same, state, work, self.problems.errors)
-        except OSError as error:
-            if error.errno not in FULL_ERRORS:
-                raise
         self._metrics.downloaded.inc(work.downloaded_bytes)
         restored = len(lost) - len(shown.lost())
         self._metrics.files.healed.inc(restored)
@@ -155,13 +153,15 @@ class Builder:
             # it, because deletions may make room.
             files = len(folder.files) - len(gone)
             begun = Published("", state.revision, UNFINISHED, changes, "", now(), files)
-            try:
+            with suppress(OSError):
                 target.write(begun, fence)
-            except OSError as error:
-                if error.errno not in FULL_ERRORS:
-                    raise
             target.show(fence)
-        work = await self._fill(state, gone, until, fence)
+        try:
+            work = await self._fill(state, gone, until, fence)
+        except (SidecarError, OSError):
+            if before is not None and folder.files == target.recorded:  # no file was replaced
+                target.write(before, fence)
+            raise
         if volume.fold is not None:
             taken = set(map(volume.fold, state.files))
             for path in [path for path in gone if volume.fold(path) in taken]:
@@ -182,7 +182,7 @@ class Builder:
             SidecarError: The source fails as a whole.
             OSError: The volume fails, or is too small.
         """
-        snapshots, files = self._target.snapshots, state.files
+        snapshots, files, later = self._target.snapshots, state.files, self.problems.resting
         while True:
             full: OSError | None = None
             folder = self._target.shown if snapshots is None else snapshots.begin()
@@ -191,7 +191,7 @@ class Builder:
             try:
                 if snapshots is not None:
                     snapshots.reuse(files, folder, fence)
-                later, left = self.problems.resting, not_held(files, files, folder.files)
+                left = not_held(files, files, folder.files)
                 put = [path for path in left if path not in later]
                 await self._source.fetch(put, state, work, self.problems.errors)
             except OSError as error:
@@ -204,23 +204,14 @@ class Builder:
                     self.problems.note(files, folder.files, work.failed)
                 self.problems.show(state.skipped)
             is_full = full or any(e.reason == "target_full" for e in work.failed.values())
-            if not (is_full and self._make_room(gone, work)):
+            has_room = gone if snapshots is None else is_full and snapshots.make_room(fence)
+            if not (is_full and has_room):
                 break
+            _delete(gone, work)
+            gone = ()  # what could not be deleted makes no room
         if full is not None:
             raise full
         return work
-
-    def _make_room(self, gone: Collection[str], work: Work) -> bool:
-        """
-        Remove what consumers need least; False if there is nothing to remove.
-        """
-        if self._target.snapshots is not None:
-            return self._target.snapshots.make_room(work.fence)
-        if work.folder.files.keys().isdisjoint(gone):
-            return False
-        log.warning("target_full", files_to_delete=len(gone))
-        _delete(gone, work)
-        return True
 
     # --- what could not be read
 
@@ -230,11 +221,11 @@ class Builder:
             SidecarError: The folder must not be published as the state.
         """
         if work.unreached:
-            limit = f"{self._settings.variable_prefix}TIMEOUT"
             raise SidecarError(
                 "cycle_timeout",
                 f"{len(work.unreached)} of {len(state.files)} files were not read in time",
-                f"The next cycle goes on with them. Raise {limit} if this is no first sync.",
+                "The next cycle goes on with them. If this is no first sync, raise "
+                f"{self._settings.variable_prefix}TIMEOUT.",
             )
         if state.is_whole:
             for error in work.failed.values():
@@ -365,8 +356,7 @@ class Builder:
 
 def _delete(paths: Collection[str], work: Work) -> None:
     """
-    Delete files of a folder. One of another owner that stays is only logged: no consumer needs its
-    absence.
+    Delete files of a folder. One of another owner may stay: no consumer needs its absence.
 
     Raises:
         OSError: The volume fails as a whole.
@@ -378,8 +368,6 @@ def _delete(paths: Collection[str], work: Work) -> None:
         except OSError as error:
             if is_ours:
                 work.fail_on_disk(path, error)
-            else:
-                log.debug("leftover_kept", name=path, error=error.strerror)
 
 
 def _unsure(path: str) -> ObjectError:

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -39,6 +38,8 @@ from sidecar_runtime.volume.files import explain_os_error, free_bytes
 LARGE_BYTES = 64 << 10
 # A bound of the code: each 1,000 keys take about 1 MiB.
 KEYS_LIMIT = 200_000
+# A page of 1,000 keys has a quarter of it; a hostile one would take a gigabyte.
+ELEMENTS_LIMIT = 100_000
 # How many names beside an empty prefix an error tells.
 NAMED = 5
 # After this many failures in a row, without a success, the endpoint fails, not single objects.
@@ -232,7 +233,7 @@ class ListingSource:
 
     async def _beside(self) -> str:
         """
-        Name the keys and folders beside an empty prefix, the most similar ones first.
+        Name the first keys and folders beside an empty prefix.
         """
         prefix = self._settings.prefix
         above = prefix[: prefix.rfind("/", 0, -1) + 1]
@@ -240,7 +241,7 @@ class ListingSource:
         with suppress(SidecarError):  # not everybody may list the folder above
             root = _root(await self._client.list_page(None, prefix=above, delimiter="/"))
             found = {unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES}
-            near = get_close_matches(prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0)
+            near = sorted(found - {above, prefix})[:NAMED]
             said += f"; beside it are {', '.join(near) or 'no others'}"
         return said
 
@@ -417,6 +418,8 @@ def _root(body: bytes) -> ElementTree.Element:
     """
     Parse the document and remove the namespaces, which differ between servers.
     """
+    if body.count(b"<") > ELEMENTS_LIMIT:
+        raise listing_invalid("it has too many elements")
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
     except ElementTree.ParseError as error:

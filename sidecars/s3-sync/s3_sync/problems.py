@@ -153,19 +153,15 @@ class Shortage:
     What the last cycles lacked.
 
     Attributes:
-        is_lasting: Whether some cycles in a row lacked the same files, so that a one-shot accepts a
-            partial state.
+        cycles: How many cycles in a row lacked the same files; after LASTING_CYCLES, a one-shot
+            accepts a partial state.
     """
 
     def __init__(self) -> None:
         self._missing: set[str] = set()
         self._lasting: set[str] = set()
-        self._cycles = 0
+        self.cycles = 0
         self._is_new = False
-
-    @property
-    def is_lasting(self) -> bool:
-        return self._cycles >= LASTING_CYCLES
 
     def is_new(self, missing: Mapping[str, SidecarError]) -> bool:
         """
@@ -174,7 +170,7 @@ class Shortage:
         # Of those that just keep changing, each cycle lacks others.
         lasting = {p for p, error in missing.items() if error.reason != "object_changing"}
         is_same = bool(missing) and lasting == self._lasting
-        self._cycles = self._cycles + 1 if is_same else int(bool(missing))
+        self.cycles = self.cycles + 1 if is_same else int(bool(missing))
         self._is_new = bool(missing.keys() - self._missing) and not self._is_new
         self._missing, self._lasting = set(missing), lasting
         return self._is_new

@@ -12,7 +12,7 @@ from s3_sync.digest import Content
 from s3_sync.folder.target import Published, now
 from s3_sync.listing import Reading, settle
 from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
-from s3_sync.problems import Shortage, explain
+from s3_sync.problems import LASTING_CYCLES, Shortage, explain
 from s3_sync.release.source import ReleaseSource
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -88,9 +88,11 @@ class Sync:
 
         if target.snapshots is not None:
             target.snapshots.publish(build.name, build.folder, fence)
-        counts = {"files_healed": healed, **self._record(build, fence)}
-        if target.snapshots is not None:
-            target.snapshots.show(fence)
+        try:
+            counts = {"files_healed": healed, **self._record(build, fence)}
+        finally:
+            if target.snapshots is not None:
+                target.snapshots.show(fence)
         target.finish(fence)
         return self._outcome(build.state, build.missing, counts, build.refusal)
 
@@ -151,8 +153,7 @@ class Sync:
         return Outcome("refused", self._revision, problem=refusal, is_enough=is_enough)
 
     def _plan(self, state: State) -> Plan:
-        target, delete = self._target, self._settings.delete
-        shown = target.shown
+        target, shown, delete = self._target, self._target.shown, self._settings.delete
         if shown is None:
             return make_plan(state, {}, may_delete=False)
         for path in shown.lost():
@@ -171,6 +172,7 @@ class Sync:
             published is not None
             and (published.aim, published.fallback) == (state.revision, "")
             and published.missing == len(plan.put)
+            and published.sequence >= state.sequence[0]
             and not plan.delete
             and self._target.record.is_written
             and not set(plan.put) - self._builder.problems.resting
@@ -230,8 +232,8 @@ class Sync:
         if refusal is not None:
             return self._refused(refusal)._replace(counts=counts)
         if missing:
-            problem = explain(missing, state.files)
-            return Outcome("partial", "", counts, problem, self._shortage.is_lasting)
+            is_lasting = self._shortage.cycles >= LASTING_CYCLES
+            return Outcome("partial", "", counts, explain(missing, state.files), is_lasting)
         return Outcome("changed" if counts else "unchanged", self._revision, counts)
 
 

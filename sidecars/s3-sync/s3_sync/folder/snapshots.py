@@ -314,6 +314,7 @@ class SnapshotLayout:
             remove_tree(name, self.store)  # whatever is not a folder is not a snapshot
             if folder.journal is not None:  # of a try that was abandoned
                 folder.journal.close()
+                folder.journal = None
             listed = Listed(folder.files, is_lost=True)
             fsync = self._volume.staging.fsync
             folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
@@ -328,13 +329,13 @@ class SnapshotLayout:
 
 
 def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
+    folder.purge()
     differs = folder.damaged(folder.files)
     differs |= {path for path, held in build.files.items() if folder.files.get(path) != held}
     for path in folder.files.keys() - build.files.keys():
         folder.delete(path, fence)
     for path in differs & build.files.keys():
         folder.take(path, build, fence)
-    folder.purge()
 
 
 def folders_of(paths: Collection[str]) -> Iterator[str]:

@@ -417,7 +417,11 @@ class Target:
             self.record.read_outside(path)
         except OSError as error:
             return Readiness(False, problem=f"{path} cannot be read: {error.strerror}")
-        return self.record.readiness()
+        current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
+        is_seen = (
+            self._settings.layout == "in-place" or current == (self.published or Published()).name
+        )
+        return self.record.readiness("" if is_seen else f"{LINK} does not point to it")
 
 
 def open_in_place(volume: Volume) -> Folder:

@@ -124,3 +124,21 @@ def test_keeps_the_files_during_an_outage(s3: FakeS3, target: Path, start: Start
     wait_until((target / "new.py").exists, "the new file is there")
     assert published(target) == {**FILES, "new.py": b"new"}
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
+
+
+def test_a_change_that_fails_before_its_first_file_leaves_the_revision(
+    s3: FakeS3, start: StartDaemon
+) -> None:
+    paths = [f"dags/f{number}.py" for number in range(12)]
+    for path in paths:
+        s3.put(path, b"1")
+    daemon = start().until_synced()
+    before = daemon.get("/readyz").json()
+    for path in paths:
+        s3.put(path, b"22")
+    s3.inject(error(503, "SlowDown"), is_get())
+
+    assert "throttled" == daemon.sync()["reason"]
+
+    after = daemon.get("/readyz").json()
+    assert (before["revision"], None) == (after["revision"], after.get("shortfall"))
