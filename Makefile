@@ -22,6 +22,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
 #   MINIO_BIN, VERSITYGW_BIN  S3 servers for test-full (default: scripts/s3-servers builds them if Go is installed)
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without it, they skip git-sync-wrapper)
+#   GIT_SYNC_SUITE  folder of git-sync's own test_e2e.sh, for make test-full, as root (without it, they are skipped)
 #   KUBECONFIG     the cluster for test-cluster, with kubectl on PATH; for more, see tests/cluster/README.md
 #   BUILDER        docker, buildah or podman (default: the first that works)
 #   BASE_IMAGE     base image (default: the Dockerfile's)
