@@ -83,6 +83,8 @@ class Counts:
     """Complete reads of the published tree while git-sync suffers random faults."""
     credential_rotations: int = _count(2, full=20)
     """New AWS sessions, each of which ends the previous one."""
+    fleet: int = _count(5, full=200)
+    """Daemons that read one bucket while they are killed, and as many one-shots."""
     versions: int = _count(12, full=50)
     """DAG versions that are requested at once."""
     version_calls: int = _count(200, full=2_000)

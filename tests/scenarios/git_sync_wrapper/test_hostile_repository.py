@@ -57,6 +57,20 @@ def test_a_file_name_that_is_not_utf_8_is_escaped_in_the_same_way_everywhere(her
         assert r"caf\udce9.py" in shown.replace("\\\\", "\\")
 
 
+@pytest.mark.parametrize("transport", ["ext::sh -c touch% {witness}", "file://{folder}/library"])
+def test_refuses_a_submodule_whose_url_is_a_command_or_a_local_folder(
+    here: GitSite, witness: Path, transport: str
+) -> None:
+    wrapper = here.publish()
+    good = here.shown()
+    url = transport.format(witness=witness, folder=here.folder)
+    here.repository.commit_submodule("library", url, "1" * 40)
+    wrapper.wait_for_event("cycle_failed")
+
+    assert good == here.shown()
+    assert not witness.exists()
+
+
 def test_sends_no_password_to_the_server_of_a_foreign_submodule(
     here: GitSite, tmp_path: Path
 ) -> None:
@@ -75,3 +89,15 @@ def test_sends_no_password_to_the_server_of_a_foreign_submodule(
         assert "deploy" not in failed["error"], "the login that was never sent is not blamed"
         assert foreign.requests
         assert {None} == {request.headers.get("authorization") for request in foreign.requests}
+
+
+def test_keeps_a_symlink_out_of_the_repository_and_never_shows_its_target(here: GitSite) -> None:
+    """A reader follows the link in its own container, so it sees that container's files."""
+    secret = here.folder / "secret"
+    secret.write_text("the secret itself (\n")
+    files = {"dag.py": "x = 1\n", "leak.py": str(secret)}
+    here.repository.commit(files, modes={"leak.py": "120000"}, whole=True)
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
+
+    assert secret == (here.link / "leak.py").readlink()
+    assert "the secret itself" not in wrapper.log() + wrapper.get("/").body

@@ -1,14 +1,16 @@
-"""Another writer of the same rows: Airflow itself."""
+"""Other writers of the same rows: Airflow itself, and a sidecar of another Airflow version."""
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm
+from tests.scenarios.sync_perm.conftest import StartSyncPerm, starting
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
@@ -19,8 +21,9 @@ from tests.support.airflow.permissions import (
     grants_on,
     null_rows,
     permission_id,
+    revoke,
 )
-from tests.support.airflow.sync_perm import PASS_SECONDS
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
 RESOURCES = ("Jobs", "Pools", "Variables")
@@ -82,3 +85,45 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     assert ([], 0) == (daemon.find_events("rows_undone"), null_rows(database))
     airflow.full_sync(database, home)
     assert [] == difference(ours, contents(database))
+
+
+def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
+    """Return the passes that began before the previous one had ended."""
+    spans = []
+    for number, supervisor in enumerate(supervisors):
+        begun = ""
+        for event in supervisor.events:
+            if event["event"] == "pass_started":
+                begun = event["timestamp"]
+            if event["event"] == "pass_finished":
+                spans.append((begun, event["timestamp"], number))
+    spans.sort()
+    return [f"{a} {b}" for a, b in pairwise(spans) if b[0] < a[1]]
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_sidecars_of_two_airflow_versions_on_one_database_do_not_fight(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    """As in an upgrade: the database is migrated under the old sidecar, which goes on."""
+    new, home, settings = Airflow.install_or_skip("3"), tmp_path, {"SYNC_PERM_INCLUDE_DAGS": "true"}
+    add_role(database, "team")
+    old = start(database, settings).until_good()
+    url = database.url.replace("postgresql", "postgresql+psycopg2")  # psycopg 3 cannot migrate
+    migrate, variables = f"{new.bin}/airflow db migrate", new.environment(url, home)
+    subprocess.run(migrate.split(), env=variables, cwd=home, check=True, capture_output=True)
+    new.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
+    both = starting(new, tmp_path / "new")
+    other = next(both)(database, settings).until_good()
+    old.wait_until_good()
+
+    assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
+    assert ([], []) == (overlapping([old, other]), other.find_events("rows_undone"))
+    ours = contents(database)
+    new.full_sync(database, home)
+    assert [] == difference(ours, contents(database))
+    other.terminate()
+    revoke(database, "Viewer", "can_edit", "DAG:a")
+    failed = old.wait_for_event("dag_failed", PASS_SECONDS, dag="a", reason="not_fixed")
+    assert "column serialized_dag.fileloc does not exist" in failed["error"]
+    next(both, None)

@@ -83,12 +83,16 @@ class Shelf:
 
 
 def release_daemon(
-    s3: FakeS3, target: Path, settings: Mapping[str, str | None] | None = None
+    s3: FakeS3,
+    target: Path,
+    settings: Mapping[str, str | None] | None = None,
+    *,
+    interval: str = "1h",
 ) -> Daemon:
     """
     Describe a daemon that reads releases from a scripted server, without starting it.
     """
-    return daemon_for(s3, target, settings={**RELEASE, **(settings or {})})
+    return daemon_for(s3, target, interval=interval, settings={**RELEASE, **(settings or {})})
 
 
 def is_pointer(request: Request) -> bool:
