@@ -1,5 +1,6 @@
 """
-The target of one thread: its lock, what it shows, and `published.json`, the record of that.
+The target of one thread: its lock, what it shows, `published.json`, the record of that, and
+whether consumers have what they need: ready.
 """
 
 from __future__ import annotations
