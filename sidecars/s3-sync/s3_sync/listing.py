@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -233,7 +234,7 @@ class ListingSource:
 
     async def _beside(self) -> str:
         """
-        Name the first keys and folders beside an empty prefix.
+        Name the keys and folders beside an empty prefix, the most similar ones first.
         """
         prefix = self._settings.prefix
         above = prefix[: prefix.rfind("/", 0, -1) + 1]
@@ -241,7 +242,7 @@ class ListingSource:
         with suppress(SidecarError):  # not everybody may list the folder above
             root = _root(await self._client.list_page(None, prefix=above, delimiter="/"))
             found = {unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES}
-            near = sorted(found - {above, prefix})[:NAMED]
+            near = get_close_matches(prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0)
             said += f"; beside it are {', '.join(near) or 'no others'}"
         return said
 
