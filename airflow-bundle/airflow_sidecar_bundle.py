@@ -211,12 +211,12 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         if not VERSION.fullmatch(version):
             raise VersionUnavailable(f"{version!r} is not a version")
         versions = self._versions()
-        # A newer copy of a commit, such as one after damage, has a number: HASH.2.
-        copies = [path for path in versions.glob(f"{version}*") if path.is_dir()]
-        folder = max(copies, key=lambda p: (len(p.name), p.name), default=versions / version)
+        # Another copy of a commit, as after damage, has a number: HASH.2. The shown one is first.
+        shown, place = self._link.resolve(), versions / version
+        copies = [path for path in (place, *versions.glob(f"{version}.*")) if path.is_dir()]
         if not copies:
-            self._request(version, self._ask or folder.with_name(SOCKET))
-        return folder
+            self._request(version, self._ask or place.with_name(SOCKET))
+        return max(copies, key=lambda p: (p.resolve() == shown, len(p.name), p.name), default=place)
 
     def _take(self, folder: Path) -> None:
         """

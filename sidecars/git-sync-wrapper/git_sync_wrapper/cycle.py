@@ -135,7 +135,7 @@ class Session:
         options, is_one_shot = self._parts.options, self._parts.settings.one_shot
         is_same = commit == published.commit and published.is_made_as_asked(options)
         if is_same and not self._inspection.problem:
-            if published.refused or published.shortfall(options):
+            if published.refused or not published.ref or published.shortfall(options):
                 # Record that nothing newer is refused any more, and that this ref has it.
                 volume.note(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
@@ -274,7 +274,7 @@ class Session:
         if self._is_refused(published):
             return self._judge.is_due  # otherwise it would only be refused again
         options = self._parts.options
-        return not published.commit or bool(
+        return not published.ref or bool(  # none: the link shows what nobody recorded
             published.refused or published.problem(options) or published.shortfall(options)
         )
 
@@ -292,7 +292,8 @@ class Session:
         """
         self._judge.note(None)
         self._show(published, is_holder=is_holder)
-        if not self._parts.past.has_synced:
+        is_told = self._parts.hooks.newest in ("", published.commit)
+        if not (self._parts.past.has_synced and is_told):
             self._announce(published.commit, fence)
         return Outcome("unchanged", published.commit)
 

@@ -121,7 +121,7 @@ class Hooks:
         self._after = exechook("exechook", options, environ) + webhook(options)
         self._before = exechook("pre-publish-exechook", options, environ)
         self._locks = {hook.name: threading.Lock() for hook in self._after}
-        self._newest = ""
+        self.newest = ""
         self._fence = Fence()
 
     @property
@@ -154,7 +154,7 @@ class Hooks:
         Start the hooks for a commit, each in a thread that follows its predecessor's, and touch
         the file, in git-sync's order.
         """
-        self._newest = commit
+        self.newest = commit
         for hook in self._after:
             threading.Thread(target=self._work, args=[hook, commit], daemon=True).start()
         self._touch()
@@ -172,7 +172,7 @@ class Hooks:
 
     def _work(self, hook: Hook, commit: str) -> None:
         with self._locks[hook.name], suppress(CycleAbandoned):
-            while commit == self._newest:
+            while commit == self.newest:
                 folder = os.path.realpath(self._options.link)
                 if not self._run(hook, commit, folder, self._fence):
                     return

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, count
 from typing import Any, NamedTuple, TypeVar
 
 from git_sync_wrapper import engine, snapshot
@@ -136,7 +135,8 @@ class Volume:
         published = self.published()
         last = str(read_facts(RECORD, self.store).get("snapshot", ""))
         is_other = last != published.name and (is_first or not published.name)
-        if is_other and self.snapshots.has(last):
+        is_whole = self.snapshots.has(last) and not (published.name and self.damage(last))
+        if is_other and is_whole:
             self._swap(last, fence)
             log.warning("link_restored", revision=snapshot.commit_of(last))
             published = self.published()
@@ -202,8 +202,9 @@ class Volume:
                     if snapshot.is_copy(folder, kept, rows):
                         pointers = snapshot.lfs_pointers(kept, rows)
                         return Build(name, snapshot.changes(folder, shown), pointers)
-            names = chain([commit], (f"{commit}.{number}" for number in count(2)))
-            name = next(name for name in names if name not in copies)
+            numbers = [name.partition(".")[2] or "1" for name in copies]
+            last = max((int(number) for number in numbers if number.isdecimal()), default=0)
+            name = f"{commit}.{last + 1}" if last else commit
 
             def fill(new: int) -> None:
                 changed = snapshot.build(folder, new, shown, engine.ROOT)

@@ -44,6 +44,17 @@ def test_a_commit_that_is_published_again_leaves_its_folder_to_a_task(
     os.close(task)
 
 
+def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(here: GitSite) -> None:
+    wrapper = here.publish(**KEEP)
+    older = os.readlink(here.link)
+    commit = here.commit_revision(2)
+    here.wait_until_shown(commit, wrapper)
+    here.link.unlink()
+    here.link.symlink_to(older)
+
+    here.wait_until_shown(commit, wrapper)
+
+
 @pytest.mark.parametrize("kind", ["hook", "gate"])
 def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new_commit(
     here: GitSite, kind: str
