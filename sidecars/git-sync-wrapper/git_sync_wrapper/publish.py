@@ -135,8 +135,7 @@ class Volume:
         published = self.published()
         last = str(read_facts(RECORD, self.store).get("snapshot", ""))
         is_other = last != published.name and (is_first or not published.name)
-        is_whole = self.snapshots.has(last) and not (published.name and self.damage(last))
-        if is_other and is_whole:
+        if is_other and self.snapshots.has(last) and not (published.name and self.damage(last)):
             self._swap(last, fence)
             log.warning("link_restored", revision=snapshot.commit_of(last))
             published = self.published()
