@@ -70,3 +70,18 @@ def test_reports_an_invalid_certificate(
         assert failed["reason"] == "tls_failed"
         assert advice in failed["advice"]
         assert s3.requests == []
+
+
+def test_a_replaced_ca_bundle_is_read_again(start: StartDaemon, tmp_path: Path) -> None:
+    context, bundle = self_signed(tmp_path / "tls", "localhost")
+    _, other = self_signed(tmp_path / "other", "localhost")
+    given = tmp_path / "ca.pem"
+    given.write_bytes(Path(other).read_bytes())
+    with FakeS3(tls=context, host="localhost") as s3:
+        s3.put("dags/a.py", b"x = 1\n")
+        daemon = start({"AWS_CA_BUNDLE": str(given)}, s3=s3)
+        assert "tls_failed" == daemon.wait_for_event("cycle_failed")["reason"]
+        given.write_bytes(Path(bundle).read_bytes())
+
+        ended = daemon.sync()
+        assert "cycle_finished" == ended["event"], ended
