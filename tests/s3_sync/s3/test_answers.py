@@ -15,18 +15,8 @@ from s3_sync.s3.client import S3Client
 from s3_sync.s3.wire import BODY_LIMIT_BYTES
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.given import play
-from tests.support.aws.fake_s3 import FakeS3, error, redirect
-from tests.support.http.faults import (
-    answer_with,
-    chunked,
-    close_after,
-    close_silently,
-    drip,
-    raw,
-    reset,
-    truncate,
-    unframed,
-)
+from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.http.faults import answer_with, drip, raw, reset, truncate
 from tests.support.http.loopback import Answer, Exchange, Fault
 
 BODY = b"print('hello')\n"
@@ -71,12 +61,20 @@ def read(s3: FakeS3, what: str, times: int = 1) -> tuple[str, bytes]:
     return "", bytes(body.received)
 
 
-def sent_as(head: bytes, frame: Callable[[bytes], bytes] = bytes, after: bytes = b"") -> Fault:
+def sent_as(
+    head: bytes,
+    frame: Callable[[bytes], bytes] = bytes,
+    after: bytes = b"",
+    *,
+    closes: bool = False,
+) -> Fault:
     """Send the good body with a head, a framing and a tail; `SIZE` stands for its length."""
 
     def fault(exchange: Exchange) -> None:
         body = exchange.good().body
         exchange.send_bytes(head.replace(b"SIZE", b"%d" % len(body)) + frame(body) + after)
+        if closes:
+            exchange.close()
 
     return fault
 
@@ -91,10 +89,15 @@ def padded_etag(exchange: Exchange) -> None:
 OK = b"HTTP/1.1 200 OK\r\n"
 SIZED = OK + b"Content-Length: SIZE\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+EVIL = {"Location": "http://127.0.0.1:9/evil"}
 
 
 def one_chunk(body: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def tiny_chunks(body: bytes) -> bytes:
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in body)
 
 
 def moved_to(region: str) -> Fault:
@@ -104,15 +107,15 @@ def moved_to(region: str) -> Fault:
 # Unusual, but complete.
 WHOLE = {
     "one chunk": sent_as(CHUNKED, one_chunk, b"0\r\n\r\n"),
-    "chunks of one byte": chunked(1),
+    "chunks of one byte": sent_as(CHUNKED, tiny_chunks, b"0\r\n\r\n"),
     "trailers, one of them an ETag": sent_as(
         CHUNKED, one_chunk, b'0\r\nETag: "other"\r\nX: y\r\n\r\n'
     ),
     "byte by byte": drip(1, 0),
     "100 before it": sent_as(b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED),
     "103 before it, twice": sent_as(b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n" * 2 + SIZED),
-    "Connection: close": close_after(),
-    "closed silently": close_silently(),
+    "Connection: close": sent_as(OK + b"Connection: close\r\n" + SIZED[len(OK) :], closes=True),
+    "closed silently": sent_as(SIZED, closes=True),
     "a second answer after it": sent_as(SIZED, after=OK + b"Content-Length: 4\r\n\r\nevil"),
     "garbage after it": sent_as(SIZED, after=b"\x00\xff" * 100),
     "an ETag with blanks around it": padded_etag,
@@ -122,16 +125,16 @@ BROKEN: dict[str, tuple[Fault, str, int]] = {
     "closed before the answer": (raw(b""), "connection_lost", 3),
     "reset before the answer": (reset(), "connection_lost", 3),
     "truncated in the body": (truncate(after=3), "connection_lost", 3),
-    "no last chunk": (chunked(end=False), "connection_lost", 3),
-    "neither length nor chunks": (unframed(), "server_error", 3),
+    "no last chunk": (sent_as(CHUNKED, one_chunk, closes=True), "connection_lost", 3),
+    "neither length nor chunks": (sent_as(OK + b"\r\n", closes=True), "server_error", 3),
     "a login page without a head": (raw(b"<html>\r\n\r\n"), "server_error", 3),
     "101, another protocol": (
         raw(b"HTTP/1.1 101 x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"),
         "server_error",
         3,
     ),
-    "301 to another host": (redirect("http://127.0.0.1:9/evil", 301), "redirect_refused", 1),
-    "307 to another host": (redirect("http://127.0.0.1:9/evil", 307), "redirect_refused", 1),
+    "301 to another host": (error(301, "Moved", headers=EVIL), "redirect_refused", 1),
+    "307 to another host": (error(307, "TemporaryRedirect", headers=EVIL), "redirect_refused", 1),
     "301 to a region that would be a host": (moved_to("evil.example/"), "redirect_refused", 1),
     "301 back and forth": (moved_to("eu-west-1"), "redirect_refused", 2),
     "an expired session": (error(400, "ExpiredToken"), "credentials_expired", 1),

@@ -9,8 +9,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
-from tests.support.http.faults import hang
-from tests.support.http.loopback import Exchange, framed
+from tests.support.http.faults import drip, hang
 from tests.support.s3_sync.scripted import FILES
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, count_of
 from tests.support.waiting import wait_until
@@ -21,19 +20,10 @@ LIMIT = {"S3_SYNC_TIMEOUT": "4s"}
 LAYOUTS = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
 
 
-def dripping(exchange: Exchange) -> None:
-    """Send a byte now and then: the connection is never silent for long."""
-    answer = exchange.good()
-    exchange.send_head(answer.status, framed(answer))
-    for index in range(len(answer.body)):
-        exchange.send_bytes(answer.body[index : index + 1])
-        exchange.pause(0.2)
-
-
 @pytest.fixture
 def slow_s3(s3: FakeS3) -> FakeS3:
     s3.put(f"dags/{SLOW}", b"slow" * 1_000)
-    s3.inject(dripping, is_get(SLOW))
+    s3.inject(drip(1, 0.2), is_get(SLOW))
     return s3
 
 

@@ -293,13 +293,6 @@ def access_denied(action: str, resource: str, identity: str) -> Fault:
     return error(403, "AccessDenied", message)
 
 
-def redirect(location: str, status: int = 307) -> Fault:
-    """
-    Redirect the client to another address.
-    """
-    return error(status, "TemporaryRedirect", headers={"Location": location}, Endpoint="elsewhere")
-
-
 def _no_such_bucket(bucket: str) -> Answer:
     message = "The specified bucket does not exist"
     return error_answer(404, "NoSuchBucket", message, BucketName=bucket)

@@ -15,14 +15,9 @@ from cryptography.x509.oid import NameOID
 LOOPBACK = IPv4Address("127.0.0.1")
 
 
-def self_signed(
-    folder: Path, *names: str, days: tuple[int, int] = (-1, 1)
-) -> tuple[ssl.SSLContext, Path]:
+def self_signed(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
     """
     Create a self-signed CA certificate for 127.0.0.1 and DNS names, which may be wildcards.
-
-    Args:
-        days: Start and end of its validity, in days from now.
 
     Returns:
         The server's context, and the PEM file that a client must trust (AWS_CA_BUNDLE).
@@ -36,8 +31,8 @@ def self_signed(
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=days[0]))
-        .not_valid_after(now + timedelta(days=days[1]))
+        .not_valid_before(now + timedelta(days=-1))
+        .not_valid_after(now + timedelta(days=1))
         .add_extension(
             x509.SubjectAlternativeName([*map(x509.DNSName, names), x509.IPAddress(LOOPBACK)]),
             critical=False,

@@ -72,16 +72,21 @@ def test_reports_an_invalid_certificate(
         assert s3.requests == []
 
 
-def test_a_replaced_ca_bundle_is_read_again(start: StartDaemon, tmp_path: Path) -> None:
-    context, bundle = self_signed(tmp_path / "tls", "localhost")
-    _, other = self_signed(tmp_path / "other", "localhost")
-    given = tmp_path / "ca.pem"
-    given.write_bytes(Path(other).read_bytes())
+def test_follows_a_rotated_ca_bundle(start: StartDaemon, tmp_path: Path) -> None:
+    context, old = self_signed(tmp_path / "old", "localhost")
+    _, new = self_signed(tmp_path / "new", "localhost")
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(old.read_bytes())
     with FakeS3(tls=context, host="localhost") as s3:
         s3.put("dags/a.py", b"x = 1\n")
-        daemon = start({"AWS_CA_BUNDLE": str(given)}, s3=s3)
-        assert "tls_failed" == daemon.wait_for_event("cycle_failed")["reason"]
-        given.write_bytes(Path(bundle).read_bytes())
+        daemon = start({"AWS_CA_BUNDLE": str(bundle)}, s3=s3).until_synced()
+        context.load_cert_chain(new, tmp_path / "new/key.pem")
+        s3.stop()
+        s3.start()
+        for content in (old.read_bytes(), b"not a certificate"):
+            bundle.write_bytes(content)
+            assert "tls_failed" == daemon.sync()["reason"]
+        bundle.write_bytes(new.read_bytes())
 
         ended = daemon.sync()
         assert "cycle_finished" == ended["event"], ended
