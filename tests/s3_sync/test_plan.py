@@ -1,8 +1,7 @@
 """What should be on disk ↔ what is → plan; the brake; names that a volume does not distinguish."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,17 +56,30 @@ def worlds(draw: st.DrawFn) -> World:
     return World(disk | dict.fromkeys(foreign, "foreign"), held)
 
 
-def plan_of(wanted: Mapping[str, Entry], world: World, **changes: Any) -> Plan:
-    arguments: dict[str, Any] = {"may_delete": True}
-    state = State("r1", wanted, kept=changes.pop("kept", ()))
-    return make_plan(state, world.held, **(arguments | changes))
+def plan_of(
+    wanted: Mapping[str, Entry],
+    world: World,
+    *,
+    foreign: Collection[str] = (),
+    kept: Collection[str] = (),
+    may_delete: bool = True,
+) -> Plan:
+    state = State("r1", wanted, kept=kept)
+    return make_plan(state, world.held, foreign=foreign, may_delete=may_delete)
 
 
 @given(WANTED, worlds())
-def test_our_files_become_the_wanted_files(wanted: dict[str, Entry], world: World) -> None:
-    foreign = dict(world.foreign)
+def test_our_files_become_the_wanted_files_and_foreign_ones_stay(
+    wanted: dict[str, Entry], world: World
+) -> None:
+    foreign, plan = dict(world.foreign), plan_of(wanted, world)
+    assert not foreign.keys() & set(plan.delete)
+    assert Plan(plan.put, ()) == plan_of(wanted, world, may_delete=False, foreign=["x"])
+    for path in plan.put:
+        held, entry = world.held.get(path), wanted[path]
+        assert held is None or (held.etag, held.size_bytes) != (entry.etag, entry.size_bytes)
 
-    world.apply(plan_of(wanted, world), wanted)
+    world.apply(plan, wanted)
 
     assert {path: (held.etag, held.size_bytes) for path, held in world.held.items()} == {
         path: (entry.etag, entry.size_bytes) for path, entry in wanted.items()
@@ -75,74 +87,21 @@ def test_our_files_become_the_wanted_files(wanted: dict[str, Entry], world: Worl
     assert "damaged" not in world.disk.values()
     assert wanted.keys() <= world.disk.keys()
     assert world.foreign == {path: what for path, what in foreign.items() if path not in wanted}
-
-
-@given(WANTED, worlds())
-def test_never_deletes_foreign_files(wanted: dict[str, Entry], world: World) -> None:
-    assert not world.foreign.keys() & set(plan_of(wanted, world).delete)
-
-
-@given(WANTED, worlds())
-def test_a_second_plan_is_empty(wanted: dict[str, Entry], world: World) -> None:
-    world.apply(plan_of(wanted, world), wanted)
-
-    assert plan_of(wanted, world) == Plan((), ())
-
-
-@given(WANTED, worlds())
-def test_never_puts_files_that_are_up_to_date(wanted: dict[str, Entry], world: World) -> None:
-    for path in plan_of(wanted, world).put:
-        held, entry = world.held.get(path), wanted[path]
-        is_right = held and (held.etag, held.size_bytes) == (entry.etag, entry.size_bytes)
-        assert not is_right
-
-
-@given(WANTED, worlds())
-def test_deletes_nothing_if_may_delete_is_false(wanted: dict[str, Entry], world: World) -> None:
-    plan = plan_of(wanted, world, may_delete=False, foreign=["x"])
-
-    assert plan.delete == ()
-    assert plan.put == plan_of(wanted, world).put
-
-
-@given(WANTED, worlds())
-def test_deletes_the_given_foreign_files(wanted: dict[str, Entry], world: World) -> None:
-    world.apply(plan_of(wanted, world, foreign=sorted(world.foreign)), wanted)
-
-    assert world.disk.keys() == wanted.keys()
+    assert Plan((), ()) == plan_of(wanted, world)
 
 
 @given(WANTED, worlds(), st.sets(PATHS))
-def test_never_deletes_a_file_whose_object_cannot_be_read_by_anybody(
+def test_deletes_the_given_foreign_files_and_never_those_that_are_kept(
     wanted: dict[str, Entry], world: World, kept: set[str]
 ) -> None:
-    """Such as an archived one."""
-    plan = plan_of(wanted, world, kept=kept, foreign=sorted(world.foreign))
+    """Kept are files whose object cannot be read by anybody, such as an archived one."""
+    foreign = sorted(world.foreign)
+    plan = plan_of(wanted, world, foreign=foreign)
+    assert set(plan.delete) - kept == {*plan_of(wanted, world, foreign=foreign, kept=kept).delete}
 
-    assert not kept & set(plan.delete)
-    assert set(plan_of(wanted, world, foreign=sorted(world.foreign)).delete) <= {
-        *plan.delete,
-        *kept,
-    }
+    world.apply(plan, wanted)
 
-
-ENTRY = Entry("a", "etag", 5)
-HELD = Held("etag", 5, 1, 2, 3)
-
-
-@pytest.mark.parametrize(
-    ("held", "is_published"),
-    [
-        (HELD, False),
-        (HELD._replace(mtime_ns=99, inode=99, mode=99), False),
-        (HELD._replace(etag="other"), True),
-        (HELD._replace(size_bytes=6), True),
-    ],
-)
-def test_only_another_etag_or_size_is_a_change(held: Held, is_published: bool) -> None:
-    plan = make_plan(State("r1", {"a": ENTRY}), {"a": held}, may_delete=True)
-
-    assert bool(plan.put) is is_published
+    assert world.disk.keys() == wanted.keys()
 
 
 # --- the brake
@@ -152,69 +111,51 @@ def many(count: int) -> set[str]:
     return {f"{number:03}.py" for number in range(count)}
 
 
-def brake(clock: Clock, percent: int = 80) -> Brake:
-    return Brake(percent, clock)
-
-
 def is_held(one: Brake, wanted: set[str], managed: set[str], asked: bool = False) -> bool:
     return one.judge(managed - wanted, len(managed), is_asked_for=asked) is not None
 
 
 @pytest.mark.parametrize(
-    ("managed", "left", "held"),
-    [(100, 20, False), (100, 19, True), (25, 5, False), (25, 4, True), (21, 1, False)],
-)
-def test_holds_over_20_deletions_above_the_share(managed: int, left: int, held: bool) -> None:
-    assert held == is_held(brake(Clock()), many(left), many(managed))
+    ("percent", "managed", "left", "held"),
+    [(80, 100, 20, False), (80, 100, 19, True), (80, 25, 5, False), (80, 25, 4, True),
+     (80, 21, 1, False), (100, 100, 0, False)],
+)  # fmt: skip
+def test_holds_over_20_deletions_above_the_share(
+    percent: int, managed: int, left: int, held: bool
+) -> None:
+    assert held == is_held(Brake(percent, Clock()), many(left), many(managed))
 
 
-def test_applies_the_deletion_after_the_hold_time(log: Log) -> None:
+def test_applies_the_deletion_after_the_hold_time_which_a_complete_listing_restarts(
+    log: Log,
+) -> None:
     clock = Clock()
-    one = brake(clock)
+    one = Brake(80, clock)
+    assert is_held(one, many(1), many(100))
+    clock.seconds += HOLD_SECONDS - 1
+    assert not is_held(one, many(100), many(100))
     for _ in range(3):
         assert is_held(one, many(1), many(100))
         clock.seconds += HOLD_SECONDS / 3
 
     assert not is_held(one, many(1), many(100))
-    assert [(99, 20)] == [
+    assert [(99, 20)] * 2 == [
         (event["files_to_delete"], len(event["paths"])) for event in log.events("deletion_held")
     ]
-
-
-def test_a_complete_listing_restarts_the_hold_time() -> None:
-    clock = Clock()
-    one = brake(clock)
-    assert is_held(one, many(1), many(100))
-    clock.seconds += HOLD_SECONDS - 1
-    assert not is_held(one, many(100), many(100))
-    clock.seconds += 1
-
-    assert is_held(one, many(1), many(100))
-
-
-def test_sighup_ends_an_existing_hold() -> None:
-    one = brake(Clock())
-
-    assert is_held(one, many(1), many(100), asked=True)  # SIGHUP came before the hold
-    assert not is_held(one, many(1), many(100), asked=True)
 
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_an_approved_deletion_does_not_cover_the_next_one(asked: bool) -> None:
     clock = Clock()
-    one = brake(clock)
-    assert is_held(one, many(100), many(1000))
+    one = Brake(80, clock)
+    assert is_held(one, many(100), many(1000), asked)  # SIGHUP came before the hold
     clock.seconds += 0 if asked else HOLD_SECONDS
-    assert not is_held(one, many(100), many(1000), asked=asked)
+    assert not is_held(one, many(100), many(1000), asked)
 
     assert not is_held(one, many(99), many(600))  # some of the files were deleted, then S3 failed
     assert is_held(one, many(5), many(99))
     clock.seconds += HOLD_SECONDS - 1
     assert is_held(one, many(5), many(99))
-
-
-def test_the_brake_can_be_switched_off() -> None:
-    assert not is_held(brake(Clock(), 100), set(), many(100))
 
 
 # --- names
@@ -238,18 +179,15 @@ def state_of(*paths: str, is_whole: bool = False) -> State:
 def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     kept: list[str], skipped: list[str]
 ) -> None:
-    found = without_clashes(state_of(*kept, *skipped), str.casefold, "dags/")
+    state = state_of(*kept, *skipped)
+
+    found = without_clashes(state, str.casefold, "dags/")
 
     assert set(kept) == set(found.files)
     clashes = {f"dags/{path}": "name_clash" for path in skipped}
     assert {"dags/x//y": "unsafe_path", **clashes} == found.skipped
     assert "revision" == found.revision
-
-
-def test_keeps_all_names_where_the_volume_distinguishes_them() -> None:
-    state = state_of("a.py", "A.py")
-
-    assert state is without_clashes(state, None, "dags/")
+    assert state is without_clashes(state, None, "dags/"), "a volume that distinguishes them"
 
 
 def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> None:

@@ -1,14 +1,13 @@
 """Every change to a folder, and none outside it."""
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s3_sync.folder.folder import SECOND_NS, Folder
+from s3_sync.folder.folder import Folder
 from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.folder.handling import (
@@ -51,19 +50,6 @@ def test_lists_a_file_before_its_rename_and_flushes_it_if_configured(
     assert steps == (flushed if fsync else ["rename, listed"])
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o755])
-@pytest.mark.parametrize("mask", [0o000, 0o077])
-def test_files_have_the_configured_mode_under_any_umask(folder: Path, mode: int, mask: int) -> None:
-    before = os.umask(mask)
-    try:
-        with opened(folder, file_mode=mode) as target:
-            put(target, "a.py")
-    finally:
-        os.umask(before)
-
-    assert mode == stat.S_IMODE((folder / "a.py").stat().st_mode)
-
-
 def test_a_revoked_fence_changes_nothing(folder: Path, target: Folder, revoked: Fence) -> None:
     put(target, "old.py")
     (folder / "same.py").write_bytes(BODY)
@@ -99,19 +85,6 @@ def test_a_failed_rename_keeps_the_old_file_and_its_line(folder: Path, target: F
     assert before == target.files["a.py"]
     with opened(folder) as successor:
         assert before == successor.files["a.py"]
-
-
-# --- times
-
-
-def test_a_changed_file_gets_a_later_second(folder: Path, target: Folder) -> None:
-    """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
-    seconds = []
-    for content in (b"one", b"two", b"six"):
-        put(target, "a.py", content)
-        seconds.append((folder / "a.py").stat().st_mtime_ns // SECOND_NS)
-
-    assert seconds == sorted(set(seconds))
 
 
 # --- deleting

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,21 +27,6 @@ BAD_VALUES = [
     ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("missing", 1),
     ("name", ""), ("layout", "snapshot"), ("layout", 7),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """The `.s3-sync` of an earlier process."""
-    state = tmp_path / "state"
-    state.mkdir()
-    return state
-
-
-@pytest.fixture
-def good(state: Path) -> Path:
-    """The `.s3-sync` of an earlier process, with a valid record."""
-    (state / NAME).write_text(json.dumps(GOOD))
-    return state
 
 
 def record(**environ: str) -> Record:
@@ -70,44 +56,41 @@ def readiness(state: Path, problem: str = "", **environ: str) -> Readiness:
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 RELEASE = {"S3_SYNC_SOURCE": "release", **SNAPSHOT}
-PINNED = RELEASE | {"S3_SYNC_REVISION": f"sha256-{'7' * 64}"}
 SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
 
 
-def test_ignores_an_unsigned_record_if_signatures_are_required(
+def test_a_record_survives_a_restart_and_says_what_is_missing(volume: Volume, folder: Path) -> None:
+    state, said = folder / ".s3-sync", R7._replace(added=1, deleted=2)
+    record().write(volume, Fence(), said)
+    assert said == read(state)
+    assert readiness(state).ready
+    named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
+    assert GOOD | named == json.loads((state / NAME).read_bytes())
+
+    short = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
+    record().write(volume, Fence(), short)
+    found = readiness(state)
+
+    assert short == read(state)
+    assert (True, "") == (found.ready, found.revision)
+    assert "2 files are missing or out of date" in found.shortfall
+    assert "the gate refused r7" in found.shortfall
+
+
+def test_a_record_without_a_required_signature_or_of_other_filters_does_not_count(
     volume: Volume, folder: Path
 ) -> None:
     """Without keys, anyone who can write to the bucket could have published its files."""
+    state = folder / ".s3-sync"
     record(**RELEASE).write(volume, Fence(), R7)
-    assert not readiness(folder / ".s3-sync", **SIGNED).ready
-
+    assert not readiness(state, **SIGNED).ready
     record(**SIGNED).write(volume, Fence(), R7)
+    assert readiness(state, **SIGNED).ready
+    assert readiness(state, **RELEASE).ready  # without keys, any record counts
 
-    assert readiness(folder / ".s3-sync", **SIGNED).ready
-    assert readiness(folder / ".s3-sync", **RELEASE).ready  # without keys, any record counts
-
-
-def test_a_record_survives_a_restart(volume: Volume, folder: Path) -> None:
-    said = R7._replace(added=1, deleted=2)
-    record().write(volume, Fence(), said)
-
-    assert said == read(folder / ".s3-sync")
-    assert readiness(folder / ".s3-sync").ready
-    named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
-    assert GOOD | named == json.loads((folder / ".s3-sync" / NAME).read_bytes())
-
-
-def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
-    volume: Volume, folder: Path
-) -> None:
-    partial = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
-    record().write(volume, Fence(), partial)
-
-    assert partial == read(folder / ".s3-sync")
-    said = readiness(folder / ".s3-sync")
-    assert (True, "") == (said.ready, said.revision)
-    assert "2 files are missing or out of date" in said.shortfall
-    assert "the gate refused r7" in said.shortfall
+    record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
+    assert not readiness(state).ready
+    assert R7 == read(state, S3_SYNC_INCLUDE="*.py")
 
 
 @pytest.mark.parametrize(
@@ -126,47 +109,37 @@ def test_a_partial_state_has_no_revision_and_reports_its_shortfall(
     ],
     ids=range(24),
 )
-def test_ignores_a_record_that_is_damaged_or_of_another_source(state: Path, content: bytes) -> None:
-    (state / NAME).write_bytes(content)
+def test_ignores_a_record_that_is_damaged_or_of_another_source(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / NAME).write_bytes(content)
 
-    assert None is read(state)
-
-
-def test_a_state_published_with_other_filters_does_not_count(volume: Volume, folder: Path) -> None:
-    record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
-
-    assert not readiness(folder / ".s3-sync").ready
-    assert R7 == read(folder / ".s3-sync", S3_SYNC_INCLUDE="*.py")
+    assert None is read(tmp_path)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
-def test_tolerates_an_invalid_publish_time(state: Path, number: str) -> None:
+def test_tolerates_an_invalid_publish_time(tmp_path: Path, number: str) -> None:
     """Anyone who can write to the volume can write this time, which is shown and computed with."""
-    (state / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
+    (tmp_path / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
 
-    said = readiness(state)
+    said = readiness(tmp_path)
 
     assert said.published_at is None or 0 <= said.published_at < 1 << 40
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "symlink", "fifo"])
-def test_ignores_a_record_that_is_missing_or_not_a_regular_file(state: Path, kind: str) -> None:
-    if kind == "folder":
-        (state / NAME).mkdir()
-    elif kind == "symlink":
-        (state / "real").write_text(json.dumps(GOOD))
-        (state / NAME).symlink_to("real")
-    elif kind == "fifo":
-        os.mkfifo(state / NAME)
-
-    assert not readiness(state).ready
+def test_ignores_a_record_that_is_not_a_regular_file(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text(json.dumps(GOOD))
+    for number, make in enumerate((os.mkdir, os.mkfifo, partial(os.symlink, "real"))):
+        make(tmp_path / NAME)
+        assert not readiness(tmp_path).ready
+        (tmp_path / NAME).rename(tmp_path / str(number))
 
 
 @pytest.mark.parametrize("damaged", [0, 2])
-def test_is_not_ready_while_files_are_damaged_or_invisible(good: Path, damaged: int) -> None:
-    (good / NAME).write_text(json.dumps(GOOD | {"damaged": damaged}))
+def test_is_not_ready_while_files_are_damaged_or_invisible(tmp_path: Path, damaged: int) -> None:
+    (tmp_path / NAME).write_text(json.dumps(GOOD | {"damaged": damaged}))
 
-    said = readiness(good, problem="the link is gone")
+    said = readiness(tmp_path, problem="the link is gone")
 
     problem = "2 published files are missing or altered on disk" if damaged else "the link is gone"
     assert (False, problem) == (said.ready, said.problem)

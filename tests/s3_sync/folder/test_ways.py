@@ -101,15 +101,20 @@ def test_a_walk_leaves_no_descriptor_open(ground: Ground) -> None:
     assert before == held(ground.folder)
 
 
-# --- real folders
-
-
 # --- replacing existing entries
 
 
-def test_a_foreign_folder_of_any_depth_blocks_a_path(deep: Path, ground: Ground) -> None:
+def test_a_foreign_folder_of_any_depth_blocks_a_path(ground: Ground) -> None:
+    """Deeper than Python's recursion limit, so that pytest could not remove it."""
+    path = str(ground.folder / "deep")
+    for _ in range(1500):
+        os.mkdir(path)
+        path += "/d"
+
     with pytest.raises(Blocked):
         ground.publish("deep")
+
+    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(ground.folder / "deep"))
 
 
 def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import hang
-from tests.support.s3_sync.scripted import FILES, daemon_for, published, staged
+from tests.support.s3_sync.scripted import FILES, published, staged
 from tests.support.waiting import wait_until
 
 SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
@@ -146,13 +146,13 @@ def resources(pid: int) -> tuple[int, int]:
     return tuple(len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))  # type: ignore[return-value]
 
 
-def test_folders_and_lock_are_group_writable_whatever_the_umask(s3: FakeS3, target: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_modes_do_not_depend_on_the_umask(target: Path, start: StartDaemon, mode: int) -> None:
     """Another user of the group must be able to continue."""
-    daemon = daemon_for(s3, target)
-    daemon.wrapper = ("/bin/sh", "-c", 'umask 077; exec "$0" "$@"')
-    with daemon:
-        daemon.wait_until_synced()
+    umask = ("/bin/sh", "-c", f'umask {mode & 0o77:03o}; exec "$0" "$@"')
+    start({"S3_SYNC_FILE_MODE": f"{mode:04o}"}, wrapper=umask).until_synced()
 
+    assert mode == stat.S_IMODE((target / "a.py").stat().st_mode)
     made = [target, target / "pkg", target / ".s3-sync", target / ".s3-sync/staging"]
     assert {0o775} == {stat.S_IMODE(path.stat().st_mode) for path in made}
     assert 0o664 == stat.S_IMODE((target / ".s3-sync/lock").stat().st_mode)
