@@ -9,19 +9,14 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
 from s3_sync.sidecar import S3Sync, Session
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
-from sidecar_runtime.http.endpoint import registry_of
 from tests.s3_sync.given import Given, config_of
 from tests.support.aws.fake_s3 import FakeS3
-from tests.support.machine.descriptors import held
-from tests.support.raising import raised
-from tests.support.s3_sync.scripted import published
 
 
 class Process:
-    """A sidecar for a folder; tests run its cycles, and `restart` stands for a new process."""
+    """A sidecar for a folder; tests run its cycles. `stop` and `start` stand for a new process."""
 
     def __init__(self, s3: FakeS3, folder: Path) -> None:
         self.s3 = s3
@@ -51,21 +46,13 @@ class Process:
             self._sidecar.lock.release()
             self._session = None
 
-    def restart(self, settings: dict[str, str]) -> None:
-        self.stop()
-        self.start(settings)
-
     @property
     def _running(self) -> Session:
         assert self._session is not None
         return self._session
 
-    def cycle(self, *, is_asked_for: bool = False) -> Outcome:
-        return self._running.cycle(Fence(is_asked_for=is_asked_for))
-
-    def fail(self) -> SidecarError:
-        """Run a cycle that must fail, and return its error."""
-        return raised(SidecarError, self.cycle)
+    def cycle(self) -> Outcome:
+        return self._running.cycle(Fence())
 
     def run(self, settings: dict[str, str]) -> Outcome:
         """Start, and run the first cycle."""
@@ -90,27 +77,3 @@ class Process:
     def revision(self) -> str:
         """The published revision; empty if the state is partial."""
         return self.readiness.revision
-
-    @property
-    def details(self) -> dict[str, object]:
-        """The details of the status page."""
-        return self._sidecar.details()
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        """Return a sample of the metrics; None if it does not exist."""
-        return registry_of(self._metrics.families).get_sample_value(
-            name, {"sidecar": "s3-sync", **labels}
-        )
-
-    @property
-    def held(self) -> list[str]:
-        """Its open files and folders; other threads of the tests open other ones."""
-        return held(self.folder)
-
-    @property
-    def shown(self) -> dict[str, bytes]:
-        """The files that consumers read, by path."""
-        current = self.folder / "current"
-        if current.is_symlink():
-            return published(current.resolve())
-        return published(self.folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def test_tolerates_an_invalid_publish_time(tmp_path: Path, number: str) -> None:
 
 def test_ignores_a_record_that_is_not_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "real").write_text(json.dumps(GOOD))
-    for number, make in enumerate((os.mkdir, os.mkfifo, partial(os.symlink, "real"))):
+    kinds: list[Callable[[Path], object]] = [os.mkdir, os.mkfifo, partial(os.symlink, "real")]
+    for number, make in enumerate(kinds):
         make(tmp_path / NAME)
         assert not readiness(tmp_path).ready
         (tmp_path / NAME).rename(tmp_path / str(number))

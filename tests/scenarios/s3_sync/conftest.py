@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 
@@ -17,19 +17,29 @@ from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.scripted import Running, daemon_for, fill, running
 
 
-class StartDaemon(Protocol):
-    """The value of the fixture `start`: starts a daemon, which is killed when the test ends."""
+class StartDaemon:
+    """Starts daemons, by default on the test's own server and target."""
+
+    def __init__(self, s3: FakeS3, target: Path) -> None:
+        self._s3 = s3
+        self._target = target
+        self.daemons: list[Daemon] = []
 
     def __call__(
         self,
         settings: Mapping[str, str | None] | None = None,
         *,
-        s3: FakeS3 = ...,
-        target: Path = ...,
+        s3: FakeS3 | None = None,
+        target: Path | None = None,
         interval: str = "1h",
         arguments: tuple[str, ...] = (),
         wrapper: tuple[str, ...] = (),
-    ) -> Daemon: ...
+    ) -> Daemon:
+        options: dict[str, Any] = {"interval": interval, "arguments": arguments}
+        daemon = daemon_for(s3 or self._s3, target or self._target, settings=settings, **options)
+        daemon.wrapper = wrapper
+        self.daemons.append(daemon)
+        return daemon.start()
 
 
 @pytest.fixture(params=["moto", "rclone", "minio", "versitygw"])
@@ -66,25 +76,10 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(s3: FakeS3, target: Path) -> Iterator[StartDaemon]:
-    """A function that starts daemons, by default on the test's own server and target."""
-    daemons: list[Daemon] = []
-
-    def start_one(
-        settings: Mapping[str, str | None] | None = None,
-        *,
-        s3: FakeS3 = s3,
-        target: Path = target,
-        interval: str = "1h",
-        arguments: tuple[str, ...] = (),
-        wrapper: tuple[str, ...] = (),
-    ) -> Daemon:
-        daemon = daemon_for(s3, target, interval=interval, arguments=arguments, settings=settings)
-        daemon.wrapper = wrapper
-        daemons.append(daemon)
-        return daemon.start()
-
-    yield start_one
-    for daemon in daemons:
+    """A function that starts daemons, which are killed when the test ends."""
+    start = StartDaemon(s3, target)
+    yield start
+    for daemon in start.daemons:
         daemon.kill()
 
 

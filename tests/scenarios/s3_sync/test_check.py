@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -33,26 +32,17 @@ BUCKET_ARN = "arn:aws:s3:::dags-bucket"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 
 
-class Check(Protocol):
-    """The value of the fixture `check`: runs `s3-sync check` and returns its output."""
-
-    def __call__(
-        self,
-        code: int,
-        settings: Mapping[str, str | None] | None = None,
-        timeout_seconds: float = 30,
-    ) -> str: ...
+Check = Callable[..., str]
+"""The value of the fixture `check`."""
 
 
 @pytest.fixture
 def check(start: StartDaemon) -> Check:
     """A function that runs a check, which must exit with the given code."""
 
-    def run(
-        code: int, settings: Mapping[str, str | None] | None = None, timeout_seconds: float = 30
-    ) -> str:
+    def run(code: int, settings: Mapping[str, str | None] | None = None) -> str:
         daemon = start(settings, arguments=("check",))
-        end = daemon.wait_for_exit(timeout_seconds)
+        end = daemon.wait_for_exit(30)
         text = daemon.log()
         assert end.code == code, text
         assert "Traceback" not in text
@@ -186,27 +176,25 @@ def port() -> dict[str, str]:
     return {"S3_SYNC_HTTP_BIND": f"127.0.0.1:{own_port()}"}
 
 
-def test_works_beside_a_running_daemon(
-    check: Check, start: StartDaemon, port: dict[str, str]
-) -> None:
-    daemon = start(port).until_synced()
-
-    assert f"has published {daemon.status()['revision']}" in check(0, port)
-
-    assert daemon.sync()["event"] == "cycle_finished"
-
-
-def test_reports_files_that_the_daemon_is_missing(
+def test_asks_the_daemon_beside_it_what_it_has_published(
     check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
 ) -> None:
     s3.inject(error(403, "AccessDenied"), is_get("dags/pkg/b.py"))
-    start(port).until_synced()
+    daemon = start(port).until_synced()
     s3.heal()
-
     said = check(3, port)
-
     assert "access_denied_get" in said
     assert "1 file is missing or out of date" in said
+
+    assert daemon.sync()["event"] == "cycle_finished"
+    assert f"has published {daemon.status()['revision']}" in check(0, port)
+
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        assert "accepts connections" in check(3, port)
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    assert daemon.sync()["event"] == "cycle_finished"
 
 
 @pytest.mark.parametrize("page", ["true", "false"])
@@ -219,17 +207,6 @@ def test_reports_a_revision_that_the_gate_refuses(
     daemon.sync()
 
     assert "revision_refused" in check(3, settings)
-
-
-def test_fails_when_the_daemon_hangs(
-    check: Check, start: StartDaemon, port: dict[str, str]
-) -> None:
-    daemon = start(port).until_synced()
-    daemon.send_signal(signal.SIGSTOP)
-    try:
-        assert "accepts connections" in check(3, port)
-    finally:
-        daemon.send_signal(signal.SIGCONT)
 
 
 def test_sigterm_stops_a_waiting_check_with_exit_code_143(start: StartDaemon) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 # The numbers of the system calls; x86_64 has older forms, which the C library uses as well.
 CALLS = {
-    "x86_64": {"fchmod": 91, "chmod": 90, "fchmodat": 268, "flock": 73, "symlinkat": 266},
-    "aarch64": {"fchmod": 52, "fchmodat": 53, "flock": 32, "symlinkat": 36},
+    "x86_64": {"fchmod": 91, "fchmodat": 268, "flock": 73, "renameat": 264, "symlinkat": 266},
+    "aarch64": {"fchmod": 52, "fchmodat": 53, "flock": 32, "renameat": 38, "symlinkat": 36},
 }.get(os.uname().machine, {})
-CALLS |= {"symlink": 88} if os.uname().machine == "x86_64" else {}
+CALLS |= {"chmod": 90, "symlink": 88} if os.uname().machine == "x86_64" else {}
 CALLS |= {"fchmodat2": 452} if CALLS else {}
 CHMOD = ("chmod", "fchmod", "fchmodat", "fchmodat2")
 SYMLINK = ("symlink", "symlinkat")

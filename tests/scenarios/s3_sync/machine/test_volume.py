@@ -7,17 +7,16 @@ Mounting a small volume requires root; otherwise these tests are skipped.
 
 import errno
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
-from tests.support.daemon import Daemon
 from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
+from tests.support.machine.users import as_user
 from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
 from tests.support.s3_sync.shelf import Shelf
@@ -25,6 +24,8 @@ from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
+ENV = Path("/usr/bin/env")
+"""Runs the program of its arguments."""
 LAYOUTS = [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_GATE": "syntax"}]
 
 
@@ -65,22 +66,36 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert consumed(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["runs", "restarts"])
 def test_survives_a_volume_without_a_free_byte(
-    s3: FakeS3, volume: Path, start: StartDaemon
+    s3: FakeS3, volume: Path, start: StartDaemon, restarts: bool
 ) -> None:
-    """Not even the list of managed files can grow."""
+    """
+    Not even the list of managed files can grow. Deletions make room, so nothing that must be
+    written first may hold them back.
+    """
+    large = [f"dags/large{number}.py" for number in range(4)]
+    s3.put_each(large, b"x = 1\n" * 10_000)
     daemon = start(target=volume / "dags").until_synced()
     fill_up(volume / "foreign.bin")
-    names = (f"a_file_with_a_long_name_{number:050d}.py" for number in range(60))
-    s3.put_each((f"dags/many/{name}" for name in names), b"x" * 100)
+    many = [f"dags/many/a_file_with_a_long_name_{number:050d}.py" for number in range(60)]
+    s3.put_each(many, b"x" * 100)
 
     assert daemon.sync()["reason"] == "target_full"
 
     assert published(volume / "dags").items() >= FILES.items()
     assert daemon.get("/healthz").status == 200
+    s3.delete(*large, *many)
+    if restarts:
+        daemon.kill()
+        daemon.start().wait_for_event("cycle_finished")
+    else:
+        assert "cycle_finished" == daemon.sync()["event"]
+    assert FILES == published(volume / "dags")
+    assert 200 == daemon.get("/readyz").status
     (volume / "foreign.bin").unlink()
-    ended = daemon.sync()
-    assert ended["event"] == "cycle_finished", ended
+    s3.put_each(many, b"x" * 100)
+    assert "cycle_finished" == daemon.sync()["event"]
     assert len(published(volume / "dags")) == len(FILES) + 60
     daemon.terminate()
     assert daemon.start().wait_until_synced()["result"] == "unchanged"
@@ -106,28 +121,6 @@ def test_a_volume_without_inodes_keeps_its_files_and_recovers(
 
         assert b"x = 2\n" == consumed(volume / "dags")["a.py"]
         daemon.terminate()
-
-
-@pytest.mark.parametrize("restarts", [False, True], ids=["runs", "restarts"])
-def test_deletions_are_applied_on_a_volume_without_a_free_byte(
-    s3: FakeS3, volume: Path, start: StartDaemon, restarts: bool
-) -> None:
-    """They make room, so nothing that must be written first may hold them back."""
-    names = [f"dags/large{number}.py" for number in range(4)]
-    s3.put_each(names, b"x = 1\n" * 10_000)
-    daemon = start(target=volume / "dags").until_synced()
-    fill_up(volume / "foreign.bin")
-    if restarts:
-        daemon.kill()
-    s3.delete(*names)
-
-    if restarts:
-        daemon.start().wait_for_event("cycle_finished")
-    else:
-        assert "cycle_finished" == daemon.sync()["event"]
-
-    assert FILES == published(volume / "dags")
-    assert 200 == daemon.get("/readyz").status
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
@@ -210,16 +203,6 @@ def test_reports_a_read_only_volume_and_recovers(
     assert published(volume / "dags")["a.py"] == b"changed"
 
 
-def as_user(uid: int, gid: int) -> tuple[str, ...]:
-    """Return a prefix that runs a command as this user, who can read Python in root's home."""
-    setpriv = shutil.which("setpriv")
-    if os.getuid() != 0 or setpriv is None:
-        pytest.skip("another user needs root")
-    kept = "-all,+dac_read_search"
-    capabilities = [f"--{kind}={kept}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
-    return (setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *capabilities)
-
-
 @pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
 def test_each_new_user_of_the_group_continues_without_downloading_again(
     s3: FakeS3, open_folder: Path, start: StartDaemon, layout: dict[str, str]
@@ -233,7 +216,8 @@ def test_each_new_user_of_the_group_continues_without_downloading_again(
     target.chmod(0o777)
     for number, uid in enumerate([50000, 50001, 0, 50002, 50000]):
         s3.forget()
-        daemon = start(layout, target=target, wrapper=as_user(uid, 2000))
+        user = as_user(open_folder, ENV, uid, 2000)
+        daemon = start(layout, target=target, wrapper=(str(user),))
         began = daemon.until_synced().find_events("cycle_finished")[0]
         if number:
             assert ("unchanged", []) == (began["result"], s3.seen(is_get()))
@@ -249,49 +233,42 @@ def test_each_new_user_of_the_group_continues_without_downloading_again(
         subprocess.run(["find", target, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"])
 
 
-@pytest.fixture
-def as_nobody(open_folder: Path, start: StartDaemon) -> Callable[..., Daemon]:
-    """A function that starts a daemon as uid 50000, gid 0, on root's folder with a mode."""
-
-    def start_one(mode: int) -> Daemon:
-        target = open_folder / "dags"
-        target.mkdir()
-        target.chmod(mode)
-        return start(target=target, wrapper=as_user(50000, 0))
-
-    return start_one
-
-
-def test_a_file_that_cannot_be_written_is_missing_until_its_key_is_gone(
-    s3: FakeS3, as_nobody: Callable[..., Daemon]
+def test_names_what_a_user_cannot_write_and_publishes_the_rest(
+    s3: FakeS3, open_folder: Path, start: StartDaemon
 ) -> None:
-    daemon = as_nobody(0o775).until_synced()
-    (daemon.target / "roots").mkdir(mode=0o755)
+    target = open_folder / "dags"
+    target.mkdir(mode=0o755)
+    user = as_user(open_folder, ENV, 50000, 0)
+    daemon = start(target=target, wrapper=(str(user),))
+    failed = daemon.wait_for_event("cycle_failed")
+    assert failed["reason"] == "target_denied"
+    assert str(target) in failed["error"] and "50000" in failed["error"]
+    assert "fsGroup" in failed["advice"]
+    assert daemon.get("/healthz").status == 200
+    target.chmod(0o775)
+    ended = daemon.sync()
+    assert ended["event"] == "cycle_finished", ended
+
+    (target / "roots").mkdir(mode=0o755)
     s3.put_all({"roots/x.py": b"X = 1\n", "a.py": b"A = 2\n"}, "dags/")
-
     held = daemon.sync()
-
     assert ("partial", "target_denied") == (held["result"], held["reason"])
-    assert published(daemon.target) == FILES | {"a.py": b"A = 2\n"}
+    assert published(target) == FILES | {"a.py": b"A = 2\n"}
     assert "1 file is missing" in daemon.get("/readyz").json()["shortfall"]
     s3.delete("dags/roots/x.py")
     daemon.sync()
     assert daemon.get("/readyz").json()["shortfall"] is None
 
 
-def test_reports_the_uid_that_cannot_write_to_the_folder(as_nobody: Callable[..., Daemon]) -> None:
-    daemon = as_nobody(0o755)
+def test_a_used_up_quota_is_told_as_a_full_volume(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    start().until_synced().terminate()
+    s3.put("dags/a.py", b"changed")
+    daemon = start(wrapper=refusing(errno.EDQUOT, "renameat"))
 
-    failed = daemon.wait_for_event("cycle_failed")
-
-    assert failed["reason"] == "target_denied"
-    assert str(daemon.target) in failed["error"]
-    assert "50000" in failed["error"]
-    assert "fsGroup" in failed["advice"]
-    assert daemon.get("/healthz").status == 200
-    daemon.target.chmod(0o775)
-    ended = daemon.sync()
-    assert ended["event"] == "cycle_finished", ended
+    assert "target_full" == daemon.wait_for_event("cycle_failed")["reason"]
+    assert (FILES, 200) == (published(target), daemon.get("/readyz").status)
 
 
 # --- file systems that lack something
