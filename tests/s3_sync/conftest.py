@@ -9,12 +9,12 @@ import pytest
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.target import open_in_place
 from s3_sync.folder.volume import Volume
-from tests.runtime.recording import clock, fence, log, revoked
+from tests.runtime.recording import log, revoked
 from tests.s3_sync.folder.handling import open_volume
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3
 
-__all__ = ["clock", "fence", "log", "revoked"]
+__all__ = ["log", "revoked"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +27,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     """The target folder; files that must not be touched can be put beside it."""
     return tmp_path / "target"
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    """A folder beside the target with a file that must not be touched."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "a.py").write_bytes(b"victim")
-    return outside
 
 
 @pytest.fixture

@@ -44,6 +44,23 @@ def config_of(server: FakeS3, **changes: Any) -> AwsConfig:
     return config(**{"region": server.region, "endpoint_url": server.endpoint} | changes)
 
 
+class Body:
+    """Receives the body of an object, once for each attempt."""
+
+    def __init__(self) -> None:
+        self.attempts: list[bytearray] = []
+
+    def restart(self) -> None:
+        self.attempts.append(bytearray())
+
+    def write(self, chunk: bytes) -> None:
+        self.attempts[-1] += chunk
+
+    @property
+    def whole(self) -> bytes:
+        return bytes(self.attempts[-1])
+
+
 def play(
     server: FakeS3,
     scene: Callable[[S3Client], Awaitable[Any]],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3_sync.download import Download, is_md5
-from s3_sync.folder.volume import Staging, StagingFolder
+from s3_sync.folder.volume import StagingFolder
 from s3_sync.s3.refusals import ObjectError
 from tests.support.aws.checksums import digest, header_value
 from tests.support.raising import raised
@@ -35,17 +35,9 @@ def download(staging: StagingFolder) -> Iterator[Download]:
         yield whole
 
 
-def base64_of(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
-
-
 CHECKSUMS = {
     name: header_value(name, BODY) for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
 }
-
-
-def content(staging: Staging) -> bytes:
-    return os.pread(staging.fd, os.fstat(staging.fd).st_size, 0)
 
 
 # --- staging
@@ -64,7 +56,8 @@ def test_a_restart_discards_the_first_attempt(
             download.write(body)
 
             assert download.size_bytes == len(body)
-            assert body == content(download.finish({}, "x", must_match=True))
+            staging_file = download.finish({}, "x", must_match=True)
+            assert body == os.pread(staging_file.fd, 100, 0)
             assert len(os.listdir(tmp_path)) <= 1
 
 
@@ -72,11 +65,7 @@ def test_a_restart_discards_the_first_attempt(
 
 
 def is_proven(
-    download: Download,
-    headers: dict[str, str],
-    etag: str,
-    *,
-    must_match: bool = False,
+    download: Download, headers: dict[str, str], etag: str, *, must_match: bool = False
 ) -> bool:
     return download.finish(headers, etag, must_match=must_match).is_verified
 
@@ -117,7 +106,7 @@ def test_a_checksum_proves_or_contradicts_the_body(download: Download, name: str
     assert is_proven(download, headers, OTHER)
     assert is_proven(download, headers, "multipart-2")
 
-    wrong = base64_of(b"\0" * len(base64.b64decode(CHECKSUMS[name])))
+    wrong = base64.b64encode(b"\0" * len(base64.b64decode(CHECKSUMS[name]))).decode()
     found = raised(ObjectError, is_proven, download, {header: wrong}, MD5)
 
     assert found.reason == "object_corrupt" and f"its {name} is" in found.message

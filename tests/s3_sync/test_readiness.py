@@ -12,7 +12,6 @@ from sidecar_runtime.health import Outcome
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import first
-from tests.support.http.loopback import Fault
 from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
 from tests.support.scripts import script
 
@@ -77,19 +76,14 @@ class World:
         self.before = self.process.revision
         self.process.stop()
 
-    def gate_by(self, body: str, folder: Path) -> None:
-        """Use a script as the gate command."""
-        command = script(folder / "gate", body)
-        self.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
-
 
 Make = Callable[[World, Path], object]
 
 
-def touched(world: World, fault: Fault, names: str) -> None:
+def denied(world: World, names: str) -> None:
     world.put(2)
     for name in names:
-        world.s3.inject(fault, is_get(f"dags/{name}.py"))
+        world.s3.inject(DENIED, is_get(f"dags/{name}.py"))
 
 
 def rewritten(world: World) -> None:
@@ -120,7 +114,8 @@ def broken(world: World) -> None:
 
 def refused_whole(world: World, folder: Path) -> None:
     world.put(2)
-    world.gate_by("exit 1", folder)
+    command = script(folder / "gate", "exit 1")
+    world.settings |= {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": command}
 
 
 def lost_most(world: World) -> None:
@@ -135,7 +130,7 @@ def filtered(world: World) -> None:
 
 def partly_published(world: World) -> None:
     world.put(1)
-    world.s3.inject(error(403, "AccessDenied"), is_get("dags/b.py"), times=2)
+    world.s3.inject(DENIED, is_get("dags/b.py"), times=2)
     world.sync(2)  # a snapshot waits for one cycle
 
 
@@ -197,8 +192,8 @@ BEFORE: dict[str, Callable[[World], object]] = {
 }
 NOW: dict[str, Make] = {
     "cannot be listed": lambda world, _: world.s3.inject(DENIED, is_list),
-    "one of four objects cannot be read": lambda world, _: touched(world, DENIED, "b"),
-    "three of four objects cannot be read": lambda world, _: touched(world, DENIED, "bcd"),
+    "one of four objects cannot be read": lambda world, _: denied(world, "b"),
+    "three of four objects cannot be read": lambda world, _: denied(world, "bcd"),
     "one of four objects keeps changing": lambda world, _: rewritten(world),
     "one of four objects is listed but missing": lambda world, _: vanished(world),
     "one of four objects is archived": lambda world, _: archived(world),

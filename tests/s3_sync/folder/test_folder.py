@@ -10,15 +10,7 @@ import pytest
 from s3_sync.folder.folder import Folder
 from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.s3_sync.folder.handling import (
-    BODY,
-    entry_of,
-    nothing,
-    opened,
-    put,
-    staged,
-    staging_of,
-)
+from tests.s3_sync.folder.handling import BODY, entry_of, nothing, opened, put, staged, staging_of
 
 # --- putting files into place
 

@@ -45,18 +45,15 @@ def contents(
 def page(
     *found: str,
     token: str | None = None,
-    echo: str | None = None,
     namespace: str = AWS,
     encoding: str = "",
-    count: int | None = None,
     truncated: str | None = None,
     first: bool = False,
 ) -> bytes:
     truncated = truncated or ("true" if token else "false")
     own = [f"<Name>bucket</Name><IsTruncated>{truncated}</IsTruncated>"]
-    own.append(f"<KeyCount>{len(found) if count is None else count}</KeyCount>")
+    own.append(f"<KeyCount>{len(found)}</KeyCount>")
     own.append(f"<NextContinuationToken>{token}</NextContinuationToken>" if token else "")
-    own.append("" if echo is None else f"<ContinuationToken>{echo}</ContinuationToken>")
     own.append(f"<EncodingType>{encoding}</EncodingType>" if encoding else "")
     parts = [*found, *own] if first else [*own, *found]
     return (

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -36,24 +36,22 @@ class Fetching:
 
     def fetch(
         self,
-        paths: Iterable[str] | None = None,
         before: Mapping[str, SidecarError] = {},
         until: float = math.inf,
-        **settings: str,
+        verify: str = "auto",
     ) -> Work:
-        """Fetch these files, by default all; see `work` if that raises an error."""
+        """Fetch all files; see `work` if that raises an error."""
         files = {
-            path: Entry(path, stored.etag, len(stored.body))
+            (path := key.removeprefix("dags/")): Entry(path, stored.etag, len(stored.body))
             for key, stored in self.s3.objects.items()
-            if (path := key.removeprefix("dags/"))
         }
         given = {"AWS_BUCKET": self.s3.bucket, "KEY_PATH": "dags", "DEST_PATH": "/nowhere"}
+        settings = load_settings(given | {"S3_SYNC_VERIFY": verify})[0]
         self.work = Work(self.folder, Fence(), until)
 
         async def scene(client: S3Client) -> None:
-            source = ListingSource(load_settings(given | settings)[0], client)
-            wanted = tuple(files if paths is None else paths)
-            await source.fetch(wanted, State("r1", files), self.work, before)
+            source = ListingSource(settings, client)
+            await source.fetch(tuple(files), State("r1", files), self.work, before)
 
         play(self.s3, scene)
         return self.work
@@ -86,7 +84,7 @@ def test_an_etag_must_match_on_aws_or_if_the_setting_says_so(
     (name,) = fetching.put("a.py")
     fetching.s3.inject(replace_body(flip_first_bit), is_get())
 
-    work = fetching.fetch(S3_SYNC_VERIFY=verify)
+    work = fetching.fetch(verify=verify)
 
     assert ({name: "object_corrupt"} if is_refused else {}) == reasons(work)
     assert is_refused or not work.folder.files[name].is_verified

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.listing import Entry, Reading, settle
-from s3_sync.plan import State
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (
@@ -28,10 +27,6 @@ from tests.s3_sync.listing.answers import (
 from tests.support.raising import raised
 
 A = {"a.py": Entry("a.py", ETAG, 5)}
-
-
-def paths(*pages: bytes, **environ: str) -> set[str]:
-    return set(read(*pages, **environ).files)
 
 
 # --- one page
@@ -148,19 +143,14 @@ def test_a_folder_wins_over_a_file_of_the_same_name(is_split: bool) -> None:
 
     assert {"a/b/c", "ab"} == set(listing.files)
     assert {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"} == listing.skipped
-    assert {"a"} == paths(page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/"))))
-
-
-def two_pages() -> tuple[Server, Lister, State]:
-    """Return a server with two pages, a lister, and the first listing."""
-    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
-    reader = Lister(server)
-    return server, reader, reader.read()
+    assert {"a"} == read(page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/")))).files.keys()
 
 
 def test_a_listing_stays_the_same_object_until_it_changes() -> None:
     """S3's tokens differ from call to call; a failed listing does not discard the last one."""
-    server, reader, before = two_pages()
+    server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
+    reader = Lister(server)
+    before = reader.read()
     server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
     assert before is reader.read()
     good, server.pages[None] = server.pages[None], b"<html>"
@@ -218,7 +208,8 @@ def test_releases_under_the_prefix_are_skipped() -> None:
     assert [alone.files] * 2 == [found.files for found in mixed]
     assert {bundle: "release", "dags/current.json": "release"} == mixed[0].skipped
     assert {alone.revision} == {found.revision for found in mixed}, "publishing does not change it"
-    assert {"a.py", "current.json"} == paths(page(own, pointers[0])), "there is no release"
+    found = read(page(own, pointers[0])).files
+    assert {"a.py", "current.json"} == found.keys(), "there is no release"
 
 
 # --- listings that are refused

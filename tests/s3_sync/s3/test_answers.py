@@ -14,26 +14,13 @@ import pytest
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.wire import BODY_LIMIT_BYTES
 from sidecar_runtime.errors import SidecarError
-from tests.s3_sync.given import play
+from tests.s3_sync.given import Body, play
 from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.http.faults import answer_with, drip, raw, reset, truncate
 from tests.support.http.loopback import Answer, Exchange, Fault
 
 BODY = b"print('hello')\n"
 BOTH = pytest.mark.parametrize("what", ["list", "get"])
-
-
-class Body:
-    """The body of the last attempt."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.received = bytearray()
-
-    def write(self, chunk: bytes) -> None:
-        self.received += chunk
 
 
 @pytest.fixture
@@ -58,7 +45,7 @@ def read(s3: FakeS3, what: str, times: int = 1) -> tuple[str, bytes]:
         play(s3, scene)
     except SidecarError as error:
         return error.reason, b""
-    return "", bytes(body.received)
+    return "", body.whole
 
 
 def sent_as(

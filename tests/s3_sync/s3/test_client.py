@@ -14,7 +14,7 @@ from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.given import GIVEN, Given, config, config_of, play
+from tests.s3_sync.given import GIVEN, Body, Given, config, config_of, play
 from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
 from tests.support.aws.s3_refusals import Identity
 from tests.support.http.certificates import self_signed
@@ -31,23 +31,6 @@ NEW = Credentials("AKIDNEW", "new-secret", "new-token")
 def s3(s3: FakeS3) -> FakeS3:
     s3.put("dags/a b+ü.py", b"hello")
     return s3
-
-
-class Body:
-    """The received chunks, one list per attempt."""
-
-    def __init__(self) -> None:
-        self.attempts: list[list[bytes]] = []
-
-    def restart(self) -> None:
-        self.attempts.append([])
-
-    def write(self, chunk: bytes) -> None:
-        self.attempts[-1].append(chunk)
-
-    @property
-    def whole(self) -> bytes:
-        return b"".join(self.attempts[-1])
 
 
 async def get(client: S3Client, body: Body | None = None, etag: str = "") -> dict[str, str]:

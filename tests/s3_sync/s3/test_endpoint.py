@@ -85,13 +85,6 @@ def our_url(bucket: str, settings: AwsConfig) -> tuple[str, str]:
     return f"{address.scheme}://{address.host_header}{address.path_of(KEY)}", address.region
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
 @pytest.mark.parametrize("region", REGIONS)
 def test_urls_equal_botocores(session: botocore.session.Session, region: str) -> None:
     """Of buckets, and of access points, whose region is the one in their ARN."""

@@ -14,7 +14,7 @@ from tests.support.aws.fake_s3 import FakeS3
 from tests.support.aws.servers import MotoServer, S3Server
 from tests.support.daemon import Daemon, Settings
 from tests.support.s3_sync.forked import ForkServer
-from tests.support.s3_sync.scripted import Running, daemon_for, fill, running
+from tests.support.s3_sync.scripted import FILES, Running, daemon_for, running
 
 
 class StartDaemon:
@@ -64,7 +64,7 @@ def fast_server(request: pytest.FixtureRequest) -> S3Server:
 def s3() -> Iterator[FakeS3]:
     """A scripted S3 server with a few files under `dags/`."""
     with FakeS3() as server:
-        fill(server)
+        server.put_all(FILES, "dags/")
         yield server
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,6 @@ class Bucket:
             with self._unless_refused():
                 self._client.put_object(Bucket=self.name, Key=key, Body=content)
                 self.objects[key] = content
-
-    def fill(self, objects: Mapping[str, bytes]) -> None:
-        """Upload objects, by key."""
-        for key, content in objects.items():
-            self.put(key, content)
 
     def put_in_parts(self, key: str, content: bytes) -> None:
         """Upload an object in parts, so that its ETag is not an MD5."""
@@ -140,13 +135,10 @@ class History:
         """Make random changes to the bucket and, between complete cycles, to the target."""
         kinds: dict[Callable[[], None], int] = {
             self._put_new: 30,
-            self._overwrite: 20,
-            self._overwrite_with_same_size: 20,
-            self._delete: 25,
-            self._delete_folder: 4,
+            self._overwrite: 40,
+            self._delete: 35,
             self._file_to_folder: 8,
-            self._folder_to_file: 8,
-            self._rename: 10,
+            self._folder_to_file: 12,
             self._put_marker: 4,
             self._put_beside: 4,
             self._put_big: 2,
@@ -189,21 +181,13 @@ class History:
 
     def _overwrite(self) -> None:
         if key := self._some_key():
-            self._put(key, self._content())
-
-    def _overwrite_with_same_size(self) -> None:
-        if key := self._some_key():
-            self._put(key, self._content(len(self.bucket.objects[key])))
+            size = self._random.choice((None, len(self.bucket.objects[key])))
+            self._put(key, self._content(size))
 
     def _delete(self) -> None:
         if key := self._some_key():
             self._did("delete", key)
             self.bucket.delete(key)
-
-    def _delete_folder(self) -> None:
-        key = self._some_key()
-        if key and "/" in key.removeprefix(self.key("")):
-            self._delete_below(key.rpartition("/")[0])
 
     def _delete_below(self, folder: str) -> None:
         self._did("delete all below", folder)
@@ -224,13 +208,6 @@ class History:
             folder = key.rpartition("/")[0]
             self._delete_below(folder)
             self._put(folder, self._content())
-
-    def _rename(self) -> None:
-        if key := self._some_key():
-            content = self.bucket.objects[key]
-            self._did("delete", key)
-            self.bucket.delete(key)
-            self._put(self.key(self._path()), content)
 
     def _put_marker(self) -> None:
         self._put(self.key(self._path()) + "/", b"")

@@ -12,14 +12,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import IDENTITY_ARN, FakeSts
-from tests.support.aws.fake_s3 import (
-    SECRET_KEY,
-    FakeS3,
-    access_denied,
-    error,
-    is_get,
-    is_list,
-)
+from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
 from tests.support.http.loopback import Fault, Match, dead_endpoint
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port

@@ -31,17 +31,19 @@ def test_the_published_example_works_without_other_settings(s3: FakeS3, target: 
         assert daemon.stray_lines == []
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",)])
-def test_version_and_help_need_no_settings(start: StartDaemon, arguments: tuple[str, ...]) -> None:
-    daemon = start({"AWS_BUCKET": None, "DEST_PATH": None}, arguments=arguments)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--version",), 0), (("--help",), 0), (("--nonsense",), 2), (("synch",), 2),
+     (("check", "extra"), 2)],
+)  # fmt: skip
+def test_version_and_help_need_no_settings_and_wrong_arguments_are_refused(
+    start: StartDaemon, arguments: tuple[str, ...], code: int
+) -> None:
+    nothing = {"AWS_BUCKET": None, "DEST_PATH": None}
+    daemon = start(nothing if code == 0 else None, arguments=arguments)
 
-    assert daemon.wait_for_exit().code == 0
+    assert code == daemon.wait_for_exit().code
     assert daemon.stray_lines
-
-
-@pytest.mark.parametrize("arguments", [("--nonsense",), ("synch",), ("check", "extra")])
-def test_wrong_arguments_exit_with_code_2(start: StartDaemon, arguments: tuple[str, ...]) -> None:
-    assert start(arguments=arguments).wait_for_exit().code == 2
 
 
 @pytest.mark.parametrize(

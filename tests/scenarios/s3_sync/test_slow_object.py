@@ -20,17 +20,12 @@ LIMIT = {"S3_SYNC_TIMEOUT": "4s"}
 LAYOUTS = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
 
 
-@pytest.fixture
-def slow_s3(s3: FakeS3) -> FakeS3:
-    s3.put(f"dags/{SLOW}", b"slow" * 1_000)
-    s3.inject(drip(1, 0.2), is_get(SLOW))
-    return s3
-
-
 @LAYOUTS
 def test_a_slow_object_holds_back_only_itself(
-    slow_s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
+    s3.put(f"dags/{SLOW}", b"slow" * 1_000)
+    s3.inject(drip(1, 0.2), is_get(SLOW))
     daemon = start(LIMIT | layout, interval="0.2")
     daemon.wait_until_ready()
     assert FILES == consumed(target)
@@ -39,15 +34,15 @@ def test_a_slow_object_holds_back_only_itself(
     assert f"'dags/{SLOW}' was not complete before the cycle's time was up" in ready["error"]
     assert "S3_SYNC_TIMEOUT" in ready["advice"]
 
-    slow_s3.put("dags/a.py", b"changed")
-    slow_s3.put("dags/new.py", b"new")
-    slow_s3.delete("dags/pkg/b.py")
+    s3.put("dags/a.py", b"changed")
+    s3.put("dags/new.py", b"new")
+    s3.delete("dags/pkg/b.py")
     changed = {"a.py": b"changed", "new.py": b"new", "pkg/empty.py": b""}
     wait_until(lambda: consumed(target) == changed, "all other files are published", 60)
     assert 1 == count_of(daemon, "s3_sync_unread_objects", reason="object_slow")
     assert [SLOW] == [event["path"] for event in daemon.find_events("object_unread")]
 
-    slow_s3.heal()
+    s3.heal()
     daemon.sighup()
     wait_until(lambda: daemon.get("/readyz").json()["revision"], "the revision is complete", 60)
     assert b"slow" * 1_000 == consumed(target)[SLOW]

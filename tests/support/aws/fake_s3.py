@@ -124,6 +124,12 @@ class FakeS3(LoopbackServer):
         for key, body in bodies.items():
             self.put(prefix + key, body, **stored)
 
+    def files(self) -> dict[str, bytes]:
+        """
+        Return the content below `dags/`, by path.
+        """
+        return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
+
     def delete(self, *keys: str) -> None:
         for key in keys:
             del self.objects[key]

@@ -29,13 +29,6 @@ def new_content() -> bytes:
     return f"content number {next(_numbers):08d}\n".encode()
 
 
-def fill(s3: FakeS3) -> None:
-    """
-    Put `FILES` under `dags/`.
-    """
-    s3.put_all(FILES, "dags/")
-
-
 def daemon_for(
     s3: FakeS3,
     target: Path,
@@ -88,15 +81,6 @@ class Running:
         """
         return published(self.daemon.target)
 
-    def expect(self) -> dict[str, bytes]:
-        """
-        Return the expected content of the target: the current bucket.
-        """
-        return {
-            key.removeprefix("dags/"): stored.body
-            for key, stored in sorted(self.s3.objects.items())
-        }
-
     def fail(self) -> Event:
         """
         Run a cycle that must fail or be partial; return the log line with the reason.
@@ -119,7 +103,7 @@ class Running:
         assert before == self.published
         assert 200 == self.daemon.get("/readyz").status
         self.recover()
-        assert self.expect() == self.published
+        assert self.s3.files() == self.published
         return failed
 
     def recover(self) -> Event:
@@ -138,7 +122,7 @@ def running(target: Path, settings: Mapping[str, str | None] | None = None) -> I
     Run a daemon with a scripted server; after the first cycle, only SIGHUP triggers cycles.
     """
     with FakeS3() as s3:
-        fill(s3)
+        s3.put_all(FILES, "dags/")
         with daemon_for(s3, target, settings=settings) as daemon:
             daemon.wait_until_synced()
             yield Running(s3, daemon)

@@ -29,7 +29,6 @@ B = A | {"a.py": b"a of B", "pkg/c.py": b"c of B, longer", "new/in_b.py": b"only
 del B["only/in_a.py"]
 
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-SETTINGS = {"KEY_PATH": "dags", **SNAPSHOT}
 OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging"}
 
 
@@ -52,10 +51,6 @@ class SwappingS3(FakeS3):
             f"dags/{path}": Stored(body, hashlib.md5(body).hexdigest(), written)
             for path, body in files.items()
         }
-
-    def files(self) -> dict[str, bytes]:
-        """Return the current content under `dags/`."""
-        return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
 
 
 @pytest.fixture(name="s3")
@@ -122,9 +117,9 @@ def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
     )
 
 
-def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes], cycles: int = 10) -> None:
+def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes]) -> None:
     """Run cycles until `current` shows exactly these files."""
-    for _ in range(cycles):
+    for _ in range(10):
         with suppress(AssertionError, OSError):  # `current` is missing or a foreign link
             if shown(daemon.target) == files:
                 return

@@ -86,24 +86,6 @@ def broken_files(head: str) -> dict[str, Broken]:
             4,
             "ModuleNotFoundError: No module named 'team_lib.forgotten'",
         ),
-        "missing_variable.py": Broken(
-            b"from airflow import DAG\nfrom airflow.models import Variable\n"
-            b"Variable.get('sales_rate')\n",
-            3,
-            "Variable sales_rate does not exist",
-        ),
-        "cycle.py": Broken(
-            dag_file(
-                head,
-                """
-                with DAG("cycle", start_date=START, schedule=None):
-                    one, two = EmptyOperator(task_id="one"), EmptyOperator(task_id="two")
-                    one >> two >> one
-            """,
-            ),
-            None,
-            "AirflowDagCycleException: Cycle detected in",
-        ),
         "second.py": Broken(
             one_dag(head, "twice"),
             None,

@@ -69,7 +69,7 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     assert before == synced.published
     assert_tells(synced.daemon, reason, ready=True)
     synced.recover()
-    assert synced.expect() == synced.published
+    assert synced.s3.files() == synced.published
     readiness = synced.daemon.get("/readyz").json()
     assert readiness["reason"] is None
     assert synced.daemon.status()["last_error"] is None
@@ -95,28 +95,24 @@ def test_retries_of_unreadable_objects_publish_nothing(
     assert {"a.py", "c.py", "d.py"} == consumed(target).keys()
 
 
-def test_waits_at_start_until_s3_is_reachable(s3: FakeS3, start: StartDaemon) -> None:
+def test_waits_for_s3_at_start_and_keeps_the_files_during_an_outage(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
     s3.stop()
-    daemon = start()
-
+    daemon = start(interval="0.2")
     failed = daemon.wait_for_event("cycle_failed")
-
     assert failed["reason"] == "endpoint_unreachable"
     assert s3.endpoint.removeprefix("http://") in failed["error"]
     assert failed["advice"]
     assert_tells(daemon, "endpoint_unreachable", ready=False)
     s3.start()
     daemon.wait_until_synced()
-    assert published(daemon.target) == FILES
+    assert published(target) == FILES
     assert daemon.get("/readyz").status == 200
 
-
-def test_keeps_the_files_during_an_outage(s3: FakeS3, target: Path, start: StartDaemon) -> None:
-    daemon = start(interval="0.2").until_synced()
+    seen = len(daemon.events)
     s3.stop()
-
-    daemon.wait_for_event("cycle_failed", reason="endpoint_unreachable")
-
+    daemon.wait_for_event("cycle_failed", after=seen, reason="endpoint_unreachable")
     assert published(target) == FILES
     assert_tells(daemon, "endpoint_unreachable", ready=True)
     s3.put("dags/new.py", b"new")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.scenarios.s3_sync.s3.identities import NO_KEYS, accept
+from tests.scenarios.s3_sync.s3.identities import NO_KEYS, accept, assert_hides
 from tests.support.aws.fake_aws import FakeImds, FakePodIdentity
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Settings
@@ -37,6 +37,7 @@ def test_credentials_of_the_node_are_never_requested_through_a_proxy(
 
         assert published(daemon.target) == FILES
         assert found.requests
+        assert_hides(daemon, found.credentials.secret_key, found.credentials.token)
     assert [] == proxy.asked
 
 

@@ -31,7 +31,8 @@ def filled(server: S3Server) -> Bucket:
             server.client().put_object(Bucket=bucket.name, Key=key, Body=body, **options)
             bucket.objects[key] = body
 
-    bucket.fill({f"dags/{name}": name.encode() for name in NAMES})
+    for name in NAMES:
+        bucket.put(f"dags/{name}", name.encode())
     for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"):
         body = f"# {name}\n".encode()
         promise = {f"Checksum{name}": header_value(name.lower(), body)}

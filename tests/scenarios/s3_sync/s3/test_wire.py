@@ -12,10 +12,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get, is_list
 from tests.support.http.certificates import self_signed
-from tests.support.http.faults import (
-    hang,
-    truncate,
-)
+from tests.support.http.faults import hang, truncate
 from tests.support.http.loopback import Match
 from tests.support.s3_sync.scripted import Running, running
 

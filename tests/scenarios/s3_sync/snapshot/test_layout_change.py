@@ -21,6 +21,7 @@ from tests.support.s3_sync.snapshots import (
     shown,
     snapshot_leftovers,
 )
+from tests.support.s3_sync.target_model import leftovers
 
 __all__ = ["bucket_of_a"]
 
@@ -40,11 +41,9 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
     """Return the leftovers of another layout."""
     if way["S3_SYNC_LAYOUT"] == "snapshot":
         theirs = {path.partition("/")[0] for path in FOREIGN}
-        leftovers = snapshot_leftovers(target)
-        return [path for path in leftovers if os.path.basename(path) not in theirs]
-    ours = {"lock", "managed", "published.json", "staging", ".airflowignore"}
-    left = [name for name in os.listdir(target / ".s3-sync") if name not in ours]
-    return left + (["current"] if os.path.lexists(target / "current") else [])
+        found = snapshot_leftovers(target)
+        return [path for path in found if os.path.basename(path) not in theirs]
+    return leftovers(target) + (["current"] if os.path.lexists(target / "current") else [])
 
 
 def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -87,11 +86,7 @@ def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
 
 @pytest.mark.parametrize(("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)])
 def test_keeps_the_old_layout_until_most_new_files_are_readable(
-    before: dict[str, str],
-    after: dict[str, str],
-    s3: SwappingS3,
-    target: Path,
-    start: StartDaemon,
+    before: dict[str, str], after: dict[str, str], s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     s3.swap(A)
     daemon = start(before).until_synced()
