@@ -54,11 +54,6 @@ def test_of_two_names_for_a_flag_that_is_passed_git_sync_gets_the_new_one() -> N
     assert new | unset == for_git_sync(new | old | unset)
 
 
-def test_a_configuration_of_git_that_may_change_files_makes_another_snapshot() -> None:
-    assert read().made_by() != read(GITSYNC_GIT_CONFIG="core.eol:crlf").made_by()
-    assert read().made_by() == read(GITSYNC_GIT_CONFIG="http.extraHeader:A: b").made_by()
-
-
 @pytest.mark.parametrize(
     ("ref", "branch", "rev", "expected"),
     [
@@ -180,9 +175,9 @@ def test_reports_a_problem_under_the_given_name_and_hides_secrets(
 
 
 def test_ignores_arguments_that_are_not_flags_as_git_sync_does() -> None:
-    options = read("--one-time", "true", "--depth", "2", "word", "--", "--depth", "3")
+    options = read("--one-time", "true", "--ref", "2", "word", "--", "--ref", "3")
 
-    assert (True, "2") == (options.one_time, options.depth)
+    assert (True, "2") == (options.one_time, options.ref)
 
 
 def test_separates_credentials_from_the_repository_url() -> None:

@@ -198,8 +198,6 @@ class Logins:
             yield _server(options.repo), user, "", "GITSYNC_USERNAME"
             return
         password = _secret(name, options.password, options.password_file)
-        if codecommit.region_of(urlsplit(options.repo).netloc) and user[:4] in ("AKIA", "ASIA"):
-            raise failure("access_key_as_username", "the user for CodeCommit is an AWS access key")
         yield _server(options.repo), user, password, name
 
     def _ask(self) -> tuple[str, str]:

@@ -83,10 +83,6 @@ class WrapperMetrics(Metrics):
         self.runs = self.counter_by(
             "result", "git_sync_wrapper_runs_total", "git-sync runs by result: success or error."
         )
-        self.healed = self.counter(
-            "git_sync_wrapper_healed_total",
-            "Obstacles removed from git-sync's repository.",
-        )
 
 
 @dataclass(slots=True)
@@ -143,7 +139,7 @@ def join(
         settings,
         options,
         git,
-        Engine(settings.git_sync, options, environ, git, root, metrics.healed.inc),
+        Engine(settings.git_sync, options, environ, git, root),
         logins,
         make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
         Hooks(options, environ, metrics.git_sync.count_hook),

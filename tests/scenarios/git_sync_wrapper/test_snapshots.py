@@ -4,7 +4,6 @@ import fcntl
 import os
 import random
 import time
-from pathlib import Path
 
 import pytest
 
@@ -124,19 +123,6 @@ def test_older_commits_take_no_more_space_than_they_may(here: GitSite) -> None:
     kept = [path for path in here.store.iterdir() if (path / "big.bin").exists()]
     assert 2 == len(kept)
     assert wrapper.find_events("snapshot_dropped")
-
-
-def test_a_change_of_gits_configuration_makes_another_snapshot(here: GitSite) -> None:
-    commit_files(here)
-    here.publish(**KEEP).kill()
-    folder = here.link.resolve()
-
-    wrapper = here.wrapper(GITSYNC_GIT_CONFIG="core.autocrlf:true", **KEEP)
-
-    wait_until(lambda: here.link.resolve() != folder, f"another snapshot:\n{wrapper.log()}")
-    assert b"a = 1\r\n" == (here.link / "a.py").read_bytes()
-    assert "a = 1\n" == Path(folder / "a.py").read_text()
-    assert here.repository.head() == here.shown() == wrapper.wait_until_ready().json()["revision"]
 
 
 @pytest.mark.parametrize("kind", ["pin", "branch"])

@@ -5,7 +5,6 @@ git-sync as a process, with and without the wrapper, with a remote and a volume.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -202,11 +201,7 @@ class GitSite:
                     os.kill(pid, signal.SIGKILL)
 
     def _works_here(self, pid: int, line: str) -> bool:
-        return (
-            str(self.folder) in line
-            or _cwd_of(pid).startswith(str(self.folder))
-            or _environment_of(pid, "HOME") == str(self.folder / "home")
-        )
+        return str(self.folder) in line or f"={self.folder}/" in _environment_of(pid)
 
     def close(self) -> None:
         """
@@ -266,17 +261,9 @@ def corrupt(root: Path) -> None:
                 path.write_bytes(b"damaged")
 
 
-def _cwd_of(pid: int) -> str:
+def _environment_of(pid: int) -> str:
     with suppress(OSError):
-        return os.readlink(f"/proc/{pid}/cwd")
-    return ""
-
-
-def _environment_of(pid: int, name: str) -> str:
-    with suppress(OSError):
-        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-        found = re.search(rf"(?:^|\0){name}=([^\0]*)", text)
-        return found[1] if found else ""
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     return ""
 
 
