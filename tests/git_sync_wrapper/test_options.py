@@ -23,19 +23,6 @@ def problems(*arguments: str, **environ: str) -> list[tuple[str, str | None, str
     return [(found.setting, found.value, found.problem) for found in error.problems]
 
 
-def test_has_git_syncs_defaults() -> None:
-    options = read()
-
-    assert ("HEAD", 10.0, 120.0, 0) == (
-        options.ref,
-        options.period,
-        options.sync_timeout,
-        options.max_failures,
-    )
-    assert "/git/dags.git" == options.link
-    assert ("/etc/git-secret/ssh",) == options.ssh_key_file
-
-
 def test_passes_on_what_it_does_not_know() -> None:
     arguments = ("-v3", "--frob=1", "--git-gc", "off", "--depth=2")
     environ = {"GITSYNC_FROB": "x", "GIT_SYNC_DEPTH": "3", "PATH": "/bin"}
@@ -73,6 +60,11 @@ def test_a_default_of_the_chart_overrides_nothing(
 @pytest.mark.parametrize(
     ("given", "field", "value"),
     [
+        # git-sync's defaults
+        ({}, "link", "/git/dags.git"),
+        ({}, "sync_timeout", 120.0),
+        ({}, "init_max_failures", 0),
+        ({"GITSYNC_MAX_FAILURES": "3"}, "init_max_failures", 3),
         # a new name overrides an old one
         ({"GITSYNC_REF": "new", "GIT_SYNC_BRANCH": "old"}, "ref", "new"),
         ({"GITSYNC_PERIOD": "5s", "GIT_SYNC_WAIT": "60"}, "period", 5.0),

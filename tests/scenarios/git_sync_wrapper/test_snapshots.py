@@ -2,13 +2,10 @@
 
 import fcntl
 import os
-import random
-import time
 
 import pytest
 
-from tests.conftest import Counts
-from tests.scenarios.git_sync_wrapper.test_damage import commit_files, contents, edit
+from tests.scenarios.git_sync_wrapper.test_damage import commit_files, contents
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -73,28 +70,6 @@ def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new
     assert "a = 1\n# edited\n" == (here.link / "a.py").read_text()
     assert here.link.joinpath("pkg/deep/b.py").samefile(folder / "pkg/deep/b.py")
     assert [] == wrapper.find_events("damage_found"), wrapper.log()
-
-
-def test_a_kill_during_a_repair_leaves_the_link_and_a_repair_for_the_next_start(
-    here: GitSite, counts: Counts
-) -> None:
-    chance = random.Random(4)
-    commit_files(here)
-    here.publish().kill()
-    before = contents(here.link.resolve())
-    here.server.stop()
-    for _ in range(counts.kills // 2):
-        edit(here.link.resolve())
-        wrapper = here.wrapper()
-        # Killed after the record of a repair, the one before has only to swap the link.
-        wrapper.wait_for_event(("damage_found", "link_restored"))
-        time.sleep(chance.uniform(0, 0.06))  # the moment of the kill is what is tested
-        wrapper.kill()
-        assert here.link.is_dir()
-    here.wrapper().wait_until_ready()
-
-    assert before == contents(here.link.resolve())
-    assert here.link.resolve().name in record(here)
 
 
 def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(here: GitSite) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,27 +267,19 @@ def _environment_of(pid: int) -> str:
     return ""
 
 
-def chart_environment(
-    site: GitSite,
-    *,
-    init: bool = False,
-    ref: str = "",
-    credentials: Mapping[str, str] | None = None,
-) -> dict[str, str]:
+def chart_environment(site: GitSite, **more: str) -> dict[str, str]:
     """
     Return git-sync's variables in the official chart 1.22, in both spellings.
 
     Args:
         site: Provides the remote and the volume instead of the chart's paths.
-        init: Whether it is the init container.
-        ref: `dags.gitSync.ref`; empty: the branch, as in `dags.gitSync.branch`.
-        credentials: Username and password, as in `dags.gitSync.credentialsSecret`.
+        more: Other variables, without their prefix.
     """
     branch = site.repository.branch
     values = {
         "GIT_SYNC_REV": "HEAD",
         "GIT_SYNC_BRANCH": branch,
-        "GITSYNC_REF": ref or branch,
+        "GITSYNC_REF": branch,
         "GIT_SYNC_DEST": "repo",
         "GITSYNC_LINK": "repo",
         "GITSYNC_PERIOD": "1s",
@@ -295,7 +287,7 @@ def chart_environment(
         "GITSYNC_MAX_FAILURES": "0",
     }
     both = {"REPO": site.server.url(), "ROOT": str(site.root), "DEPTH": "1", "ADD_USER": "true"}
-    both |= {"ONE_TIME": "true"} if init else {"HTTP_BIND": "127.0.0.1:0"}
-    for name, value in {**both, **(credentials or {})}.items():
+    both["HTTP_BIND"] = "127.0.0.1:0"
+    for name, value in {**both, **more}.items():
         values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value
     return values
