@@ -318,12 +318,13 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
     """
     Add a helper for each login: for all paths of its server, as in git-sync, then for its own.
 
-    A login belongs to a server of HTTP; git would give one without a host to every server.
+    ssh and git@HOST:PATH have no use for a login, and git would give one without a scheme to every
+    server.
     """
     narrow: list[tuple[str, str]] = []
     ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))  # the best match last
     for number, (url, user, password, origin) in ordered:
-        if split_url(url).scheme not in ("http", "https"):
+        if split_url(url).scheme not in ("http", "https", "file"):
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
