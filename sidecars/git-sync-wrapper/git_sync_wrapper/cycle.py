@@ -64,8 +64,7 @@ class Session:
         except SidecarError as error:
             past, link = self._parts.past, self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):
-                problem = f"{link} shows nothing: {error.message}"
-                past.readiness = past.readiness._replace(ready=False, problem=problem)
+                past.readiness = past.readiness._replace(ready=False, problem=f"{link} is gone")
             raise self._failed(error) from error
         except BaseException:
             self._arrived = ""  # ask the volume again
@@ -131,7 +130,8 @@ class Session:
         Publish the commit that is checked out, if the gate accepts it.
         """
         options, is_one_shot = self._parts.options, self._parts.settings.one_shot
-        if commit == published.commit and not self._inspection.problem:
+        is_same = commit == published.commit and published.is_made_as_asked(options)
+        if is_same and not self._inspection.problem:
             if published.refused or not published.ref or published.shortfall(options):
                 # Record that nothing newer is refused any more, and that this ref has it.
                 volume.note(published.name, published.facts, fence)

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
@@ -114,7 +113,7 @@ class Engine:
             last[:] = [*last, self._log(line)][-LAST_LINES:]
 
         # git-sync leaves a git configuration in its TMPDIR after each run.
-        with _scratch(logins.folder) as folder:
+        with logins.scratch() as folder:
             code = self._call(access, folder, hear, fence, instead)
             said = self._options.hide(_read(os.path.join(folder, REPORT)))
         if code == 0:
@@ -280,8 +279,7 @@ class Engine:
         try:
             said = self._git.ask(["cat-file", "commit", commit], self.root, fence)
         except GitFailed as error:
-            said_why = f"git cannot read the parent of {commit}: {error}"
-            raise failure("git_sync_failed", said_why) from None
+            raise failure("git_sync_failed", f"no parent of {commit}: {error}") from None
         head = said.decode(errors="replace").partition("\n\n")[0]
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
@@ -353,13 +351,6 @@ class Engine:
         git = os.path.join(self.root, GIT)
         index = os.path.join(git, "restored")
         return {"GIT_DIR": git, "GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}
-
-
-def _scratch(folder: str) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise failure("private_folder_failed", f"cannot write to {folder}: {error}") from None
 
 
 def _read(path: str) -> str:

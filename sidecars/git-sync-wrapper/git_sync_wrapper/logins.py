@@ -15,6 +15,7 @@ import pwd
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -177,6 +178,13 @@ class Logins:
         with _explained(f"cannot write to {self.folder}"):
             if os.stat(self.folder).st_dev != os.stat(root).st_dev:
                 write_file(os.path.join(self.folder, "probe"), bytes(1 << 16), 0o600, fsync=False)
+
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """
+        Return a folder for one child, in the private folder.
+        """
+        with _explained(f"cannot write to {self.folder}"):
+            return tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
 
     # --- user and password
 

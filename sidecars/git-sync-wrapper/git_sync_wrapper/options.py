@@ -138,6 +138,9 @@ class Options:
     ref: str = flag("HEAD")
     root: str = flag("/git")
     link: str = flag("")
+    depth: str = flag("", is_passed=True)
+    filter: str = flag("", is_passed=True)
+    submodules: str = flag("", is_passed=True)
     sparse_checkout_file: str = flag("", is_passed=True)
     group_write: bool = flag(False, boolean, is_passed=True)
     git: str = flag("git", is_passed=True)
@@ -214,6 +217,14 @@ class Options:
         Repository and ref for display.
         """
         return f"{self.hide(self.repo)} {self.ref}"
+
+    @property
+    def made_by(self) -> str:
+        """
+        The flags that affect the files and the history of a commit.
+        """
+        texts = (self.depth, self.filter, self.submodules, self.sparse_checkout_file)
+        return json.dumps([*texts, self.group_write])
 
     def hide(self, text: str) -> str:
         """

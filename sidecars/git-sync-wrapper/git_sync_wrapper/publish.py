@@ -217,6 +217,7 @@ class Volume:
             "published_at": round(time.time(), 3),
             "repo": options.hide(options.repo),
             "ref": options.ref,
+            "made_by": options.made_by,
             "fallback": fallback,
             **facts,
         }
@@ -313,8 +314,7 @@ class Inspection:
         Inspect the published commit, if that is due; it is in any case if somebody asks for it.
         """
         is_due = time.monotonic() >= self._due_at or is_asked_for or bool(self.problem)
-        commit = shown.commit
-        if not (commit and is_due):
+        if not (shown.commit and is_due):
             return
         seconds = min(INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds)
         self._due_at = time.monotonic() + seconds
@@ -322,10 +322,10 @@ class Inspection:
         before, self.problem = self.problem, ""
         if damaged:
             files = counted(len(damaged), "file")
-            self.problem = f"damaged or missing in {commit}: {files}, such as {damaged[0]}"
+            self.problem = f"damaged or missing in {shown.commit}: {files}, such as {damaged[0]}"
             if not before:
                 paths = damaged[: snapshot.NAMED_PATHS]
-                log.warning("damage_found", revision=commit, files=len(damaged), paths=paths)
+                log.warning("damage_found", revision=shown.commit, files=len(damaged), paths=paths)
 
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """

@@ -286,6 +286,7 @@ class Published(NamedTuple):
     Args:
         commit: Its hash; empty if nothing is published.
         name: The snapshot that the link shows.
+        made_by: The flags that affect its files; empty if not recorded.
         published_at: Unix time.
         fallback: The refused commit that this one replaces; empty if this is no fallback.
         repo: The repository it was published from, for display; empty if not recorded.
@@ -296,6 +297,7 @@ class Published(NamedTuple):
 
     commit: str = ""
     name: str = ""
+    made_by: str = ""
     published_at: float | None = None
     fallback: str = ""
     repo: str = ""
@@ -324,6 +326,8 @@ class Published(NamedTuple):
         if not options.is_pinned and self.ref not in ("", options.ref):
             was = f"{self.commit} was published for the ref {self.ref}"
             return f"{was}, but GITSYNC_REF is {options.ref}"
+        if not self.is_made_as_asked(options):
+            return f"{self.commit} was checked out with other flags"
         if self.fallback:
             return f"the gate refused {self.fallback}, so this is a fallback"
         return ""
@@ -333,6 +337,12 @@ class Published(NamedTuple):
         Whether it is of another repository; a pinned commit is the same in each.
         """
         return not options.is_pinned and self.repo not in ("", options.hide(options.repo))
+
+    def is_made_as_asked(self, options: Options) -> bool:
+        """
+        Whether it was made with today's flags.
+        """
+        return self.made_by in ("", options.made_by)
 
 
 def look(options: Options) -> Published:
@@ -357,7 +367,7 @@ def read_record(name: str, store: int) -> Published:
     record = read_facts(RECORD, store)
     if record.get("snapshot") != name:  # killed between the record and the link
         return Published(commit, name, published_at=found.st_mtime)
-    names = ("fallback", "repo", "ref", "refused")
+    names = ("made_by", "fallback", "repo", "ref", "refused")
     said = {key: str(record.get(key, "")) for key in names}
     at = record.get("published_at")
     is_time = isinstance(at, int | float) and math.isfinite(at)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import subprocess
 
 import pytest
 
@@ -122,3 +123,12 @@ def test_becomes_ready_only_with_the_commit_of_a_new_ref(here: GitSite, kind: st
     assert (200, old, True) not in answers
     statuses = [status for status, _, _ in answers]
     assert statuses == sorted(statuses, reverse=True), answers
+
+
+def test_another_depth_applies_at_a_restart(here: GitSite) -> None:
+    here.commit_revision(2)
+    here.publish(GITSYNC_DEPTH="1").kill()
+    here.wrapper(GITSYNC_DEPTH="2")
+    words = ["git", "-c", "safe.directory=*", "-C", str(here.link), "rev-list", "--count", "HEAD"]
+
+    wait_until(lambda: b"2\n" == subprocess.run(words, capture_output=True).stdout, "two commits")
