@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.command import _read
-from git_sync_wrapper.settings import load_settings
 from sidecar_runtime.errors import SettingsError
 from tests.support.daemon import VENV_BIN
 from tests.support.raising import raised
@@ -65,22 +64,3 @@ def test_an_unknown_command_exits_with_code_2() -> None:
     said = run("chek", code=2, **REPO)
 
     assert all(part in said for part in ('"COMMAND"', '"chek"', "is neither check")), said
-
-
-@pytest.mark.parametrize(
-    ("environ", "problem"),
-    [
-        (
-            {"GIT_SYNC_WRAPPER_RETAIN": "x"},
-            "is not a setting; did you mean GIT_SYNC_WRAPPER_RETAIN_FOR?",
-        ),
-        (
-            {"GIT_SYNC_WRAPPER_CREDENTIALS": "secrets-manager:x"},
-            "is not one of auto, codecommit",
-        ),
-    ],
-)
-def test_reports_each_wrong_setting_with_its_problem(environ: dict[str, str], problem: str) -> None:
-    error = raised(SettingsError, load_settings, environ)
-
-    assert [(next(iter(environ)), problem)] == [(p.setting, p.problem) for p in error.problems]

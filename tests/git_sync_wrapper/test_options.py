@@ -23,19 +23,6 @@ def problems(*arguments: str, **environ: str) -> list[tuple[str, str | None, str
     return [(found.setting, found.value, found.problem) for found in error.problems]
 
 
-def test_has_git_syncs_defaults() -> None:
-    options = read()
-
-    assert ("HEAD", 10.0, 120.0, 0) == (
-        options.ref,
-        options.period,
-        options.sync_timeout,
-        options.max_failures,
-    )
-    assert "/git/dags.git" == options.link
-    assert ("/etc/git-secret/ssh",) == options.ssh_key_file
-
-
 def test_passes_on_what_it_does_not_know() -> None:
     arguments = ("-v3", "--frob=1", "--git-gc", "off", "--depth=2")
     environ = {"GITSYNC_FROB": "x", "GIT_SYNC_DEPTH": "3", "PATH": "/bin"}
@@ -52,11 +39,6 @@ def test_of_two_names_for_a_flag_that_is_passed_git_sync_gets_the_new_one() -> N
     unset = {"GITSYNC_GIT": "", "GIT_SYNC_GIT": "/git"}
 
     assert new | unset == for_git_sync(new | old | unset)
-
-
-def test_a_configuration_of_git_that_may_change_files_makes_another_snapshot() -> None:
-    assert read().made_by() != read(GITSYNC_GIT_CONFIG="core.eol:crlf").made_by()
-    assert read().made_by() == read(GITSYNC_GIT_CONFIG="http.extraHeader:A: b").made_by()
 
 
 @pytest.mark.parametrize(
@@ -78,6 +60,11 @@ def test_a_default_of_the_chart_overrides_nothing(
 @pytest.mark.parametrize(
     ("given", "field", "value"),
     [
+        # git-sync's defaults
+        ({}, "link", "/git/dags.git"),
+        ({}, "sync_timeout", 120.0),
+        ({}, "init_max_failures", 0),
+        ({"GITSYNC_MAX_FAILURES": "3"}, "init_max_failures", 3),
         # a new name overrides an old one
         ({"GITSYNC_REF": "new", "GIT_SYNC_BRANCH": "old"}, "ref", "new"),
         ({"GITSYNC_PERIOD": "5s", "GIT_SYNC_WAIT": "60"}, "period", 5.0),
@@ -180,9 +167,9 @@ def test_reports_a_problem_under_the_given_name_and_hides_secrets(
 
 
 def test_ignores_arguments_that_are_not_flags_as_git_sync_does() -> None:
-    options = read("--one-time", "true", "--depth", "2", "word", "--", "--depth", "3")
+    options = read("--one-time", "true", "--ref", "2", "word", "--", "--ref", "3")
 
-    assert (True, "2") == (options.one_time, options.depth)
+    assert (True, "2") == (options.one_time, options.ref)
 
 
 def test_separates_credentials_from_the_repository_url() -> None:

@@ -13,6 +13,7 @@ from git_sync_wrapper.reasons import failure
 PAIRS = [
     ("https://h.example/org/a", "ua", "pa", "A"),
     ("https://h.example/org/b", "ub", "pb", "B"),
+    ("file://", "uf", "pf", "F"),
     ("://", "stray", "ps", "SSH"),
 ]
 
@@ -30,6 +31,7 @@ def access() -> Access:
         ("https://h.example/org/b", "ub"),
         ("https://h.example/other", "ub"),
         ("https://evil.example/org/a", None),
+        ("file:///srv/a", "uf"),
     ],
 )
 def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(

@@ -100,15 +100,6 @@ def free_bytes(place: int | str) -> float:
     return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
 
-def free_inodes(place: int | str) -> float:
-    """
-    Return how many files this process can still create at an open folder or a path; infinite if the
-    file system does not count them.
-    """
-    found = os.statvfs(place)
-    return found.f_favail if found.f_files else math.inf
-
-
 def write_all(fd: int, content: bytes) -> None:
     """
     Write all of the content.

@@ -62,20 +62,17 @@ class Session:
             with closing(Volume(self._parts.settings, self._parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
         except SidecarError as error:
+            past, link = self._parts.past, self._parts.options.link
+            if past.readiness.ready and not os.path.exists(link):
+                past.readiness = past.readiness._replace(ready=False, problem=f"{link} is gone")
             raise self._failed(error) from error
         except BaseException:
-            self.close()
+            self._arrived = ""  # ask the volume again
             raise
         if outcome.result != "waiting":
             self._parts.past.failures = 0
             self._parts.hooks.clear_report()
         return outcome
-
-    def close(self) -> None:
-        """
-        Forget what this process found on the volume.
-        """
-        self._arrived = ""
 
     # --- the story
 
@@ -191,7 +188,7 @@ class Session:
             return self._parts.past.lock.try_acquire(LOCK, volume.store)
         except OSError as error:
             published = volume.published()
-            self._inspection.look(volume, published, is_holder=False)
+            self._inspection.look(volume, published)
             self._show(published, is_holder=False)
             raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
@@ -203,8 +200,7 @@ class Session:
         self._parts.past.waits_for = ""
         published = volume.restore(fence, is_first=not self._arrived)
         commit = published.commit
-        if not self._arrived:
-            self._arrived = commit
+        self._arrived = self._arrived or commit
         if commit:
             volume.prune(fence)
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
@@ -221,8 +217,7 @@ class Session:
         """
         self._arrived, options = "", self._parts.options
         published, problem = volume.published(), None
-        is_asked_for = fence.is_asked_for
-        self._inspection.look(volume, published, is_holder=False, is_asked_for=is_asked_for)
+        self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
         self._show(published, is_holder=False)
         if self._parts.settings.one_shot and published.commit and not self._inspection.problem:
             good = [published.commit, published.ref, published.fallback]
@@ -332,9 +327,7 @@ class Session:
         is_published = bool(past.readiness.revision) and not self._parts.settings.one_shot
         if isinstance(error, GaveUp) or is_published:
             return error
-        first = options.init_max_failures
-        limit = options.max_failures if first is None else first
-        if 0 <= limit <= past.failures:
+        if 0 <= options.init_max_failures <= past.failures:
             return GitSyncExitError(error.reason, error.message, error.advice)
         error.retry_within_seconds = options.init_period or options.period
         return error

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
@@ -66,7 +65,6 @@ class Engine:
         environ: Mapping[str, str],
         git: Git,
         root: str,
-        count_healed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.root = root
         self._failed = os.path.join(os.path.dirname(root), STORE, FAILED)
@@ -74,7 +72,6 @@ class Engine:
         self._options = options
         self._environ = for_git_sync(environ) | proxies.for_others(environ)
         self._git = git
-        self._count_healed = count_healed
 
     # --- a run
 
@@ -116,7 +113,7 @@ class Engine:
             last[:] = [*last, self._log(line)][-LAST_LINES:]
 
         # git-sync leaves a git configuration in its TMPDIR after each run.
-        with _scratch(logins.folder) as folder:
+        with logins.scratch() as folder:
             code = self._call(access, folder, hear, fence, instead)
             said = self._options.hide(_read(os.path.join(folder, REPORT)))
         if code == 0:
@@ -245,7 +242,6 @@ class Engine:
             removed.append(os.path.relpath(path, self.root))
         if removed:
             log.warning("repository_healed", removed=removed)
-        self._count_healed(len(removed))
 
     def _obstacles(self) -> Iterator[str]:
         git = os.path.join(self.root, GIT)
@@ -283,23 +279,27 @@ class Engine:
         try:
             said = self._git.ask(["cat-file", "commit", commit], self.root, fence)
         except GitFailed as error:
-            said_why = f"git cannot read the parent of {commit}: {error}"
-            raise failure("git_sync_failed", said_why) from None
+            raise failure("git_sync_failed", f"no parent of {commit}: {error}") from None
         head = said.decode(errors="replace").partition("\n\n")[0]
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
 
-    def check_whole(self, fence: Fence) -> None:
+    def check_whole(self, fence: Fence, restored: str = "") -> None:
         """
         Refuse a checkout that lacks files of its index: whoever can write to the volume may remove
         some while git writes them, or while they are linked.
+
+        Args:
+            restored: The folder from :meth:`restore`, instead of git-sync's checkout.
 
         Raises:
             SidecarError: Files are missing, or git cannot tell.
             CycleAbandoned: The fence was revoked.
         """
+        given = self._restoring(restored) if restored else {}
+        words = ["ls-files", "--deleted", "-z"]
         try:
-            said = self._git.ask(["ls-files", "--deleted", "-z"], self.worktree, fence)
+            said = self._git.ask(words, restored or self.worktree, fence, **given)
         except GitFailed as error:
             said = str(error).encode()
         if said:
@@ -321,7 +321,7 @@ class Engine:
                 text = text.replace(f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/")
                 write_file(os.path.join(git, path), text.encode(), 0o644, fsync=False)
 
-    def restore(self, commit: str, logins: Logins, fence: Fence) -> str:
+    def restore(self, commit: str, fence: Fence) -> str:
         """
         Check a commit out again, from the repository here alone; return the folder.
 
@@ -332,15 +332,13 @@ class Engine:
             CycleAbandoned: The fence was revoked.
         """
         worktree = os.path.join(self.root, WORKTREES, commit)
-        given = {"GIT_DIR": os.path.join(self.root, GIT), "GIT_WORK_TREE": worktree}
+        given = self._restoring(worktree)
         try:
             self.clear()
             self._heal()
+            _remove(given["GIT_INDEX_FILE"])
             os.makedirs(worktree, exist_ok=True)
-            with _scratch(logins.folder) as folder:
-                given["GIT_INDEX_FILE"] = os.path.join(folder, "index")
-                words = ["read-tree", "--reset", "-u", commit]
-                self._git.ask(words, worktree, fence, **given)
+            self._git.ask(["read-tree", "--reset", "-u", commit], worktree, fence, **given)
             pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n"
             write_file(os.path.join(worktree, GIT), pointer.encode(), 0o644, fsync=False)
         except (GitFailed, OSError) as error:
@@ -349,12 +347,10 @@ class Engine:
         is_partial = os.path.exists(os.path.join(worktree, ".gitmodules"))
         return "" if is_partial or self._options.sparse_checkout_file else worktree
 
-
-def _scratch(folder: str) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise failure("private_folder_failed", f"cannot write to {folder}: {error}") from None
+    def _restoring(self, worktree: str) -> dict[str, str]:
+        git = os.path.join(self.root, GIT)
+        index = os.path.join(git, "restored")
+        return {"GIT_DIR": git, "GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}
 
 
 def _read(path: str) -> str:

@@ -3,8 +3,8 @@ The gate between a checkout and its snapshot: its verdict on the newest commit, 
 volume gets instead of a refused one: the newest commit before it that the gate accepts, along first
 parents. The gate's command may write to the checkout, which shares no file with a snapshot.
 
-git-sync fetches each candidate by its hash, like a pinned commit. If the server does not allow
-that, git-sync fetches all of them once, with the history of the ref.
+git-sync fetches the history of the ref once, and checks out each candidate by its hash, like a
+pinned commit; not every server lets it fetch one by its hash.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Judge:
         if engine.is_pinned:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
             return "", ", which GITSYNC_REF pins"
-        commit, is_deep = refused, False
+        commit, is_deep, logins = refused, False, self._parts.logins
         for _ in range(COMMITS_BACK):
             if commit not in self._parents:
                 self._parents[commit] = engine.parent(commit, fence)
@@ -151,7 +151,11 @@ class Judge:
                 self._judged.append(commit)
                 continue
             try:
-                is_deep = check_out(self._parts, commit, fence, is_deep=is_deep)
+                if not is_deep:
+                    engine.run(logins, fence, depth=str(COMMITS_BACK + 1))
+                is_deep = True
+                # Without a depth, git requests nothing from the server that it already has.
+                engine.run(logins, fence, ref=commit, depth="0")
             except SidecarError as error:
                 if error.reason not in ("ref_not_found", "submodule_missing"):
                     raise
@@ -160,31 +164,6 @@ class Judge:
             if self._judge(commit, volume, fence) is None:
                 return commit, ""
         return "", f" and the {COMMITS_BACK} commits before it"
-
-
-def check_out(parts: Parts, commit: str, fence: Fence, *, is_deep: bool = False) -> bool:
-    """
-    Check out a commit of the ref's history; return whether the history had to be fetched for it.
-
-    Args:
-        is_deep: Whether the history was fetched already.
-
-    Raises:
-        SidecarError: ``ref_not_found`` if the commit is not in the history; else as the engine.
-    """
-    engine, logins = parts.engine, parts.logins
-    if not is_deep:
-        try:
-            engine.run(logins, fence, ref=commit)
-        except SidecarError as error:
-            if error.reason != "ref_not_found":
-                raise
-            engine.run(logins, fence, depth=str(COMMITS_BACK + 1))
-        else:
-            return False
-    # Without a depth, git requests nothing from the server that it already has.
-    engine.run(logins, fence, ref=commit, depth="0")
-    return True
 
 
 def _with_pointers(refusal: RevisionRefused, folder: str) -> RevisionRefused:

@@ -15,6 +15,7 @@ import pwd
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -178,6 +179,13 @@ class Logins:
             if os.stat(self.folder).st_dev != os.stat(root).st_dev:
                 write_file(os.path.join(self.folder, "probe"), bytes(1 << 16), 0o600, fsync=False)
 
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """
+        Return a folder for one child, in the private folder.
+        """
+        with _explained(f"cannot write to {self.folder}"):
+            return tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
+
     # --- user and password
 
     def _pairs(self) -> Iterator[tuple[str, str, str, str]]:
@@ -198,8 +206,6 @@ class Logins:
             yield _server(options.repo), user, "", "GITSYNC_USERNAME"
             return
         password = _secret(name, options.password, options.password_file)
-        if codecommit.region_of(urlsplit(options.repo).netloc) and user[:4] in ("AKIA", "ASIA"):
-            raise failure("access_key_as_username", "the user for CodeCommit is an AWS access key")
         yield _server(options.repo), user, password, name
 
     def _ask(self) -> tuple[str, str]:
@@ -320,12 +326,13 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
     """
     Add a helper for each login: for all paths of its server, as in git-sync, then for its own.
 
-    A login belongs to a server of HTTP; git would give one without a host to every server.
+    ssh and git@HOST:PATH have no use for a login, and git would give one without a scheme to every
+    server.
     """
     narrow: list[tuple[str, str]] = []
     ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))  # the best match last
     for number, (url, user, password, origin) in ordered:
-        if split_url(url).scheme not in ("http", "https"):
+        if split_url(url).scheme not in ("http", "https", "file"):
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""

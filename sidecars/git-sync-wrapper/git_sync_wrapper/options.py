@@ -9,13 +9,11 @@ default sets it. As in git-sync, a flag overrides every variable, and empty coun
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -37,7 +35,6 @@ _QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 _NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
 _TEXT = r'"((?:\\.|[^"\\])*)"'
 _CONFIG = re.compile(rf'(?:{_TEXT}|([^":][^:]*)):(?:{_TEXT}|((?:\\.|[^,\\])+))(?:,|$)')
-_TRANSPORT = re.compile(r"(http|credential|url|remote|protocol)\.", re.IGNORECASE)
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
 
 
@@ -156,7 +153,7 @@ class Options:
     one_time: bool = flag(False, boolean)
     sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
     max_failures: int = flag(0, int)
-    init_max_failures: int | None = flag(None, int)
+    init_max_failures: int = flag(0, int)
     stale_worktree_timeout: float = flag(0.0, _seconds)
     add_user: bool = flag(False, boolean)
     error_file: str = flag("")
@@ -221,6 +218,14 @@ class Options:
         """
         return f"{self.hide(self.repo)} {self.ref}"
 
+    @property
+    def made_by(self) -> str:
+        """
+        The flags that affect the files and the history of a commit.
+        """
+        texts = (self.depth, self.filter, self.submodules, self.sparse_checkout_file)
+        return json.dumps([*texts, self.group_write])
+
     def hide(self, text: str) -> str:
         """
         Remove the query of the repository's URL, which may contain a token, from a text.
@@ -231,19 +236,6 @@ class Options:
             {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
         )
         return text.replace(query, "…").replace(as_go_writes, "…")
-
-    def made_by(self) -> str:
-        """
-        Return a digest of the settings that affect the files and the history of a commit. git's
-        configurations of the transport do not, and may hold secrets.
-        """
-        configs = [pair for pair in self.configs if not _TRANSPORT.match(pair[0])]
-        facts = [self.repo, self.depth, self.filter, self.submodules, self.group_write, configs]
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        if self.sparse_checkout_file:
-            with suppress(OSError), open(self.sparse_checkout_file, "rb") as file:
-                digest.update(file.read())
-        return digest.hexdigest()[:16]
 
 
 FLAGS: dict[str, Flag] = {
@@ -419,8 +411,9 @@ def _take_login_from_url(values: dict[str, Any]) -> None:
 
 def _complete(values: dict[str, Any]) -> None:
     """
-    Make paths absolute, as git-sync does.
+    Make paths absolute, as git-sync does, and fill in defaults that depend on other flags.
     """
+    values.setdefault("init_max_failures", values.get("max_failures", 0))
     root = values["root"] = os.path.realpath(values.get("root", "/git"))
     # The query of the URL may contain a secret; the link's name is public.
     name = values["repo"].partition("?")[0].strip("/").split("/")[-1]

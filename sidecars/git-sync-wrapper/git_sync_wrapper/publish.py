@@ -20,21 +20,8 @@ from git_sync_wrapper.snapshot import RECORD, STORE, Published
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import (
-    LINK_ADVICE,
-    explained,
-    free_bytes,
-    free_inodes,
-    read_facts,
-    write_file,
-)
-from sidecar_runtime.volume.snapshots import (
-    FOLDER_FLAGS,
-    FOLDER_MODE,
-    Snapshots,
-    opened,
-    remove_tree,
-)
+from sidecar_runtime.volume.files import explained, free_bytes, read_facts, write_file
+from sidecar_runtime.volume.snapshots import FOLDER_MODE, Snapshots, opened, remove_tree
 
 LOCK = "lock"
 LIST = ".files"
@@ -81,33 +68,25 @@ class Volume:
         self._retain_bytes = settings.retain_bytes
         self._fsync = settings.fsync
         self._rows: tuple[str, snapshot.Rows | None] = ("", None)
-        """The list of one commit, from the last time it was read or written."""
+        """The list of one commit; a volume is open for one cycle."""
+        folder, link = os.path.split(options.link)
+        store = os.path.join(options.root, STORE)
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
-            folder, link = os.path.split(options.link)
-            store = os.path.join(options.root, STORE)
             for path in (options.root, store, folder):
                 os.makedirs(path, FOLDER_MODE, exist_ok=True)
             above = os.path.realpath(folder)
-            opened = [os.open(path, FOLDER_FLAGS) for path in (store, above)]
-            for fd in opened:
-                stack.callback(os.close, fd)
-            self.store, self._above = opened
-            self.snapshots = Snapshots(
-                self._above,
-                self.store,
-                os.path.relpath(store, above),
-                link=link,
-                retain_count=settings.retain_count,
-                retain_seconds=max(settings.retain_seconds, options.stale_worktree_timeout),
-                fsync=settings.fsync,
-            )
-            self._closing = stack.pop_all()
-
-    def close(self) -> None:
-        """
-        Close all open folders.
-        """
-        self._closing.close()
+            opened_above = stack.enter_context(opened(above))
+            self.store = stack.enter_context(opened(store))
+            self.close = stack.pop_all().close
+        self.snapshots = Snapshots(
+            opened_above,
+            self.store,
+            os.path.relpath(store, above),
+            link=link,
+            retain_count=settings.retain_count,
+            retain_seconds=max(settings.retain_seconds, options.stale_worktree_timeout),
+            fsync=settings.fsync,
+        )
 
     # --- what is shown
 
@@ -141,18 +120,13 @@ class Volume:
             published = self.published()
         return published
 
-    def damage(self, name: str, *, is_fresh: bool = False) -> list[str] | None:
+    def damage(self, name: str) -> list[str]:
         """
-        Return the damaged or missing files of a snapshot; None if it has no list of them.
-
-        Args:
-            is_fresh: Whether to read the list again: another process publishes on this volume.
+        Return the damaged or missing files of a snapshot; one is the list of them.
         """
-        if is_fresh:
-            self._rows = "", None
         rows = self._listed(name)
         if not rows:
-            return None
+            return [name + LIST]
         try:
             with opened(name, self.store) as folder:
                 return snapshot.damaged(rows, folder)
@@ -201,9 +175,8 @@ class Volume:
                     if snapshot.is_copy(folder, kept, rows):
                         pointers = snapshot.lfs_pointers(kept, rows)
                         return Build(name, snapshot.changes(folder, shown), pointers)
-            numbers = [name.partition(".")[2] or "1" for name in copies]
-            last = max((int(number) for number in numbers if number.isdecimal()), default=0)
-            name = f"{commit}.{last + 1}" if last else commit
+            names = [commit, *(f"{commit}.{number + 2}" for number in range(len(copies)))]
+            name = next(name for name in names if name not in copies)
 
             def fill(new: int) -> None:
                 changed = snapshot.build(folder, new, shown, engine.ROOT)
@@ -244,7 +217,7 @@ class Volume:
             "published_at": round(time.time(), 3),
             "repo": options.hide(options.repo),
             "ref": options.ref,
-            "made_by": options.made_by(),
+            "made_by": options.made_by,
             "fallback": fallback,
             **facts,
         }
@@ -275,15 +248,12 @@ class Volume:
         try:
             if shown := self.snapshots.current():
                 self.snapshots.prune(shown, fence)
-            while (
-                self._retain_bytes is not None
-                and self.older_bytes() > self._retain_bytes
-                and (dropped := self.snapshots.drop_oldest(fence))
-            ):
-                log.info("snapshot_dropped", revision=dropped)
+            most = self._retain_bytes
+            while most is not None and self.older_bytes() > most and self.drop_oldest(fence):
+                pass
             self._remove_lists()
-        except OSError as error:
-            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+        except (OSError, SidecarError) as error:
+            log.warning("leftover_kept", error=str(error))
 
     def older_bytes(self) -> int:
         """
@@ -299,15 +269,10 @@ class Volume:
         """
         Return how much room is missing for another commit; 0 or less if there is enough. It may
         need the published commit's size for its files, and as much again for git's objects.
-
-        A missing inode counts as a file of mean size; on tmpfs, each link needs one too.
         """
         with explained(f"cannot read {self.root}"):
             shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
-            size_bytes = sum(shown.values())
-            lacking_files = 3 * len(shown) - free_inodes(self.store)
-            mean_bytes = max(1, size_bytes // max(1, len(shown)))
-            return max(2 * size_bytes - free_bytes(self.store), lacking_files * mean_bytes)
+            return 2 * sum(shown.values()) - free_bytes(self.store)
 
     def drop_oldest(self, fence: Fence) -> bool:
         """
@@ -317,7 +282,7 @@ class Volume:
             dropped = self.snapshots.drop_oldest(fence)
             self._remove_lists()
         if dropped:
-            log.warning("snapshot_dropped", revision=dropped)
+            log.info("snapshot_dropped", revision=dropped)
         return bool(dropped)
 
     def _remove_lists(self) -> None:
@@ -342,41 +307,25 @@ class Inspection:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._due_at = 0.0
-        self._was_holder = False
         self.problem = ""
 
-    def look(
-        self,
-        volume: Volume,
-        shown: Published,
-        *,
-        is_holder: bool = True,
-        is_asked_for: bool = False,
-    ) -> None:
+    def look(self, volume: Volume, shown: Published, *, is_asked_for: bool = False) -> None:
         """
-        Inspect the published commit, if that is due.
-
-        Args:
-            is_holder: Whether this process has the lock. A standby leaves a list that is missing to
-                the holder, which may be writing it.
-            is_asked_for: Whether it is due in any case.
+        Inspect the published commit, if that is due; it is in any case if somebody asks for it.
         """
-        is_early = time.monotonic() < self._due_at and is_holder == self._was_holder
-        commit = shown.commit
-        if not commit or (is_early and not is_asked_for and not self.problem):
+        is_due = time.monotonic() >= self._due_at or is_asked_for or bool(self.problem)
+        if not (shown.commit and is_due):
             return
         seconds = min(INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds)
-        self._due_at, self._was_holder = time.monotonic() + seconds, is_holder
-        damaged = volume.damage(shown.name, is_fresh=not is_holder)
+        self._due_at = time.monotonic() + seconds
+        damaged = volume.damage(shown.name)
         before, self.problem = self.problem, ""
         if damaged:
             files = counted(len(damaged), "file")
-            self.problem = f"damaged or missing in {commit}: {files}, such as {damaged[0]}"
+            self.problem = f"damaged or missing in {shown.commit}: {files}, such as {damaged[0]}"
             if not before:
                 paths = damaged[: snapshot.NAMED_PATHS]
-                log.warning("damage_found", revision=commit, files=len(damaged), paths=paths)
-        elif damaged is None and is_holder:
-            self.problem = f"{commit} cannot be checked: the list of its files is missing"
+                log.warning("damage_found", revision=shown.commit, files=len(damaged), paths=paths)
 
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
@@ -387,10 +336,10 @@ class Inspection:
         is_other = published.shortfall(options) and not published.fallback
         if is_other or options.pre_publish_exechook_command or published.problem(options):
             return
-        if not (checkout := engine.restore(commit, self._parts.logins, fence)):
+        if not (checkout := engine.restore(commit, fence)):
             return
         try:
-            build = volume.build(commit, checkout, fence)
+            build = volume.build(commit, checkout, fence, lambda f: engine.check_whole(f, checkout))
             engine.keep(commit, build.name)
             facts = {**published.facts, "refused": published.refused}
             volume.show(build, facts, fence, fallback=published.fallback)
@@ -422,9 +371,8 @@ def make_room(
         CycleAbandoned: The fence was revoked.
     """
     # Older commits that together free less than a tenth of the missing room are kept.
-    while 0 < volume.lacking_bytes() < 10 * volume.older_bytes():
-        if not volume.drop_oldest(fence):
-            break
+    while 0 < volume.lacking_bytes() < 10 * volume.older_bytes() and volume.drop_oldest(fence):
+        pass
     is_first = True
     while True:
         try:
@@ -440,19 +388,11 @@ def make_room(
 
 def _move_aside(link: str) -> None:
     """
-    Move aside a file or folder that is where the link should be; an empty folder is replaced.
-
-    Raises:
-        SidecarError: ``link_blocked``.
+    Move aside a file or folder that is where the link should be. One that cannot be moved, such as
+    a mount, stops the swap itself.
     """
-    if os.path.islink(link) or not os.path.exists(link):
-        return
-    if os.path.isdir(link) and not os.listdir(link):
-        return
     aside = f"{link}.replaced-{int(time.time())}"
-    try:
-        os.rename(link, aside)
-    except OSError as error:
-        said = f"{link} is not a link and cannot be moved aside: {error.strerror}"
-        raise SidecarError("link_blocked", said, LINK_ADVICE) from error
-    log.warning("folder_moved_aside", folder=link, to=aside)
+    if os.path.exists(link) and not os.path.islink(link):
+        with suppress(OSError):
+            os.rename(link, aside)
+            log.warning("folder_moved_aside", folder=link, to=aside)

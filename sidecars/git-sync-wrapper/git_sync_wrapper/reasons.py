@@ -149,10 +149,6 @@ REASONS = {
         "repository's account, if that is another one), and check the node's clock: a signature is "
         "valid for minutes.",
     ),
-    "access_key_as_username": Reason(
-        "Use IAM's Git credentials for CodeCommit, or unset the username: then the wrapper signs "
-        "with IRSA, Pod Identity or AWS_ACCESS_KEY_ID."
-    ),
     "askpass_failed": Reason("Check the service at GITSYNC_ASKPASS_URL."),
     "git_sync_unusable": Reason(
         "Check GIT_SYNC_WRAPPER_GIT_SYNC and the container's memory and process limits."

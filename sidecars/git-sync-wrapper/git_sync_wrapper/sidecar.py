@@ -5,7 +5,6 @@ git-sync's own among them.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -83,10 +82,6 @@ class WrapperMetrics(Metrics):
         self.runs = self.counter_by(
             "result", "git_sync_wrapper_runs_total", "git-sync runs by result: success or error."
         )
-        self.healed = self.counter(
-            "git_sync_wrapper_healed_total",
-            "Obstacles removed from git-sync's repository.",
-        )
 
 
 @dataclass(slots=True)
@@ -138,12 +133,11 @@ def join(
     """
     logins = Logins(settings, options)
     git = Git(options, environ, logins.folder)
-    root = os.path.join(options.root, engine.ROOT)
     return Parts(
         settings,
         options,
         git,
-        Engine(settings.git_sync, options, environ, git, root, metrics.healed.inc),
+        Engine(settings.git_sync, options, environ, git, f"{options.root}/{engine.ROOT}"),
         logins,
         make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
         Hooks(options, environ, metrics.git_sync.count_hook),

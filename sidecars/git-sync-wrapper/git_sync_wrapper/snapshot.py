@@ -13,7 +13,6 @@ import json
 import math
 import os
 import stat
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from git_sync_wrapper.options import Options
 from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import FACTS_BYTES, read_facts, read_file, stat_in, write_file
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, link_file, opened
+from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
 
 STORE = ".snapshots"
 RECORD = "published.json"
@@ -36,7 +35,7 @@ FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 15
 LFS = b"version https://git-lfs.github.com/spec/"
 LIST_BYTES = 64 << 20
-"""The limit of an unpacked list, enough for half a million files; larger lists are not used."""
+"""The limit of a list, enough for half a million files; larger lists are not used."""
 # The kubelet adds these rights to each file when it mounts a volume with an fsGroup, and a setgid
 # bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660
@@ -56,33 +55,22 @@ class Row(NamedTuple):
 Rows: TypeAlias = dict[str, Row]
 
 
-def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
+def walk(top: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
     """
-    Yield each folder from an open one on: its path, which is empty or ends with a slash, the open
-    folder, and its entries.
+    Yield what is below an open folder, folders before their content: the path, the open folder that
+    contains it, its name there, and its lstat.
 
     Raises:
-        OSError: A folder cannot be read.
+        OSError: Something cannot be read, or is gone meanwhile.
     """
-    open_folders = [os.dup(top)]
-    paths, inner = [""], list[Iterator[str]]()
-    try:
-        while True:
-            entries = list(os.scandir(open_folders[-1]))
-            yield paths[-1], open_folders[-1], entries
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            inner.append(iter(names))
-            while (name := next(inner[-1], None)) is None:
-                os.close(open_folders.pop())
-                paths.pop()
-                inner.pop()
-                if not inner:
-                    return
-            open_folders.append(os.open(name, FOLDER_FLAGS, dir_fd=open_folders[-1]))
-            paths.append(f"{paths[-1]}{name}/")
-    finally:
-        for folder in open_folders:
-            os.close(folder)
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path, folders, files, folder in os.fwalk(".", onerror=fail, dir_fd=top):
+        above = path[2:] and f"{path[2:]}/"
+        for name in (*folders, *files):
+            yield above + name, folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False)
 
 
 # --- the list
@@ -96,17 +84,12 @@ def rows_of(top: int) -> Rows:
         OSError: A folder cannot be read.
     """
     rows = {"": Row(os.fstat(top).st_mode)}
-    for path, folder, entries in walk(top):
-        for entry in entries:
-            if entry.name != GIT and (found := stat_in(entry.name, folder)):
-                rows[path + entry.name] = _row(found)
+    for path, _, name, found in walk(top):
+        if stat.S_ISDIR(found.st_mode):
+            rows[path] = Row(found.st_mode)
+        elif name != GIT:
+            rows[path] = Row(found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns)
     return rows
-
-
-def _row(found: os.stat_result) -> Row:
-    if stat.S_ISDIR(found.st_mode):
-        return Row(found.st_mode)
-    return Row(found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def damaged(rows: Rows, top: int) -> list[str]:
@@ -137,8 +120,7 @@ def write_rows(rows: Rows, name: str, folder: int, *, fsync: bool) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    packed = zlib.compress(json.dumps(rows).encode(), 1)  # every kept commit has one
-    write_file(name, packed, 0o664, fsync=fsync, dir_fd=folder)
+    write_file(name, json.dumps(rows).encode(), 0o664, fsync=fsync, dir_fd=folder)
 
 
 def read_rows(name: str, folder: int) -> Rows | None:
@@ -147,12 +129,10 @@ def read_rows(name: str, folder: int) -> Rows | None:
     write it, but its paths and numbers are only compared.
     """
     try:
-        unpacked = zlib.decompressobj().decompress(
-            read_file(name, LIST_BYTES, dir_fd=folder), LIST_BYTES
-        )
-        rows = {path: Row(*row) for path, row in json.loads(unpacked).items()}
+        found = json.loads(read_file(name, LIST_BYTES, dir_fd=folder))
+        rows = {path: Row(*row) for path, row in found.items()}
         return rows if all(type(n) is int for row in rows.values() for n in row) else None
-    except (OSError, ValueError, RecursionError, TypeError, AttributeError, zlib.error):
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return None
 
 
@@ -173,20 +153,19 @@ def commit_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-Found: TypeAlias = tuple[str, int, "os.DirEntry[str]", bool]
+Found: TypeAlias = tuple[str, int, str, os.stat_result, bool]
 
 
 def compare(checkout: int, shown: int | None) -> Iterator[Found]:
     """
-    Yield the path of each entry of a checkout, its open folder, the entry, and whether it is a file
-    that is equal to the one at the same path of what is shown.
+    Yield what is in a checkout, as :func:`walk` does, and whether it is a file that is equal to the
+    one at the same path of what is shown.
     """
-    for path, folder, entries in walk(checkout):
-        for entry in entries:
-            name, is_equal = path + entry.name, False
-            if shown is not None and entry.name != GIT and not entry.is_dir(follow_symlinks=False):
-                is_equal = _is_equal(entry.name, folder, name, shown)
-            yield name, folder, entry, is_equal
+    for path, folder, name, found in walk(checkout):
+        is_equal = False
+        if shown is not None and name != GIT and not stat.S_ISDIR(found.st_mode):
+            is_equal = _is_equal(name, folder, found, path, shown)
+        yield path, folder, name, found, is_equal
 
 
 def changes(checkout: int, shown: int | None) -> list[str]:
@@ -195,8 +174,8 @@ def changes(checkout: int, shown: int | None) -> list[str]:
     """
     return sorted(
         path
-        for path, _, entry, is_equal in compare(checkout, shown)
-        if not (is_equal or entry.name == GIT or entry.is_dir(follow_symlinks=False))
+        for path, _, name, found, is_equal in compare(checkout, shown)
+        if not (is_equal or name == GIT or stat.S_ISDIR(found.st_mode))
     )
 
 
@@ -224,28 +203,28 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
         OSError: Something cannot be read, or the disk is full.
     """
     changed = []
-    for path, folder, entry, is_equal in compare(checkout, shown):
-        if entry.is_dir(follow_symlinks=False):
+    for path, folder, name, found, is_equal in compare(checkout, shown):
+        if stat.S_ISDIR(found.st_mode):
             os.mkdir(path, FOLDER_MODE, dir_fd=new)
-        elif entry.name == GIT:
+        elif name == GIT:
             pointer = read_file(GIT, FACTS_BYTES, dir_fd=folder)
             pointer = pointer.replace(b"../.git/", f"../{further}/.git/".encode(), 1)
             write_file(path, pointer, 0o644, fsync=False, dir_fd=new)
         elif is_equal and shown is not None:
             link_file(path, shown, path, new)
         else:
-            link_file(entry.name, folder, path, new)
+            link_file(name, folder, path, new)
             changed.append(path)
     return sorted(changed)
 
 
-def _is_equal(name: str, folder: int, path: str, shown: int) -> bool:
+def _is_equal(name: str, folder: int, mine: os.stat_result, path: str, shown: int) -> bool:
     """
     Whether a file of the checkout is equal to that at the same path of what is shown. Equal blobs
     may be checked out differently (`.gitattributes`), so git cannot tell.
     """
-    mine, theirs = stat_in(name, folder), stat_in(path, shown)
-    if mine is None or theirs is None or mine.st_size != theirs.st_size:
+    theirs = stat_in(path, shown)
+    if theirs is None or mine.st_size != theirs.st_size:
         return False
     modes = {mine.st_mode, mine.st_mode | GROUP_RIGHTS}
     if theirs.st_mode not in modes:
@@ -307,7 +286,7 @@ class Published(NamedTuple):
     Args:
         commit: Its hash; empty if nothing is published.
         name: The snapshot that the link shows.
-        made_by: A digest of the settings that affect its files; empty if not recorded.
+        made_by: The flags that affect its files; empty if not recorded.
         published_at: Unix time.
         fallback: The refused commit that this one replaces; empty if this is no fallback.
         repo: The repository it was published from, for display; empty if not recorded.
@@ -348,7 +327,7 @@ class Published(NamedTuple):
             was = f"{self.commit} was published for the ref {self.ref}"
             return f"{was}, but GITSYNC_REF is {options.ref}"
         if not self.is_made_as_asked(options):
-            return f"{self.commit} was checked out with other git-sync settings"
+            return f"{self.commit} was checked out with other flags"
         if self.fallback:
             return f"the gate refused {self.fallback}, so this is a fallback"
         return ""
@@ -361,9 +340,9 @@ class Published(NamedTuple):
 
     def is_made_as_asked(self, options: Options) -> bool:
         """
-        Whether it was made with the current values of the settings that affect its files.
+        Whether it was made with today's flags.
         """
-        return self.made_by in ("", options.made_by())
+        return self.made_by in ("", options.made_by)
 
 
 def look(options: Options) -> Published:

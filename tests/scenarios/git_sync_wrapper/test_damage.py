@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.git.git_sync import GitSite
+from tests.support.scripts import script
+from tests.support.waiting import wait_until
 
 Spoil = Callable[[Path], None]
 FILES: dict[str, str | bytes] = {"a.py": "a = 1\n", "pkg/deep/b.py": "b = 1\n", "c.py": "a.py"}
@@ -131,6 +133,31 @@ def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> N
     assert before == contents(here.link.resolve()), wrapper.log()
     assert pointer == (here.link / ".git").read_text()
     assert 200 == wrapper.get("/readyz").status
+
+
+def test_a_repair_whose_files_somebody_removes_is_not_published(here: GitSite) -> None:
+    body = 'git "$@" || exit\n[ "$1" != read-tree ] || rm a.py'
+    commit_files(here)
+    wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", body))
+    before = contents(here.link.resolve())
+    edit(here.link.resolve())
+
+    wrapper.sync()
+
+    assert "a.py" in wrapper.wait_for_event("restore_failed")["error"]
+    assert before == contents(here.link.resolve()), "git-sync has brought it"
+
+
+def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(here: GitSite) -> None:
+    folder = here.folder / "links"
+    wrapper = here.wrapper(GITSYNC_LINK=str(folder / "repo"))
+    wrapper.wait_until_ready()
+    shutil.rmtree(folder)
+    folder.touch()
+
+    wait_until(lambda: 503 == wrapper.get("/readyz").status, "it is not ready")
+    folder.unlink()
+    wrapper.wait_until_ready()
 
 
 def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(here: GitSite) -> None:

@@ -2,14 +2,11 @@
 
 import fcntl
 import os
-import random
-import time
-from pathlib import Path
+import subprocess
 
 import pytest
 
-from tests.conftest import Counts
-from tests.scenarios.git_sync_wrapper.test_damage import commit_files, contents, edit
+from tests.scenarios.git_sync_wrapper.test_damage import commit_files, contents
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -76,28 +73,6 @@ def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new
     assert [] == wrapper.find_events("damage_found"), wrapper.log()
 
 
-def test_a_kill_during_a_repair_leaves_the_link_and_a_repair_for_the_next_start(
-    here: GitSite, counts: Counts
-) -> None:
-    chance = random.Random(4)
-    commit_files(here)
-    here.publish().kill()
-    before = contents(here.link.resolve())
-    here.server.stop()
-    for _ in range(counts.kills // 2):
-        edit(here.link.resolve())
-        wrapper = here.wrapper()
-        # Killed after the record of a repair, the one before has only to swap the link.
-        wrapper.wait_for_event(("damage_found", "link_restored"))
-        time.sleep(chance.uniform(0, 0.06))  # the moment of the kill is what is tested
-        wrapper.kill()
-        assert here.link.is_dir()
-    here.wrapper().wait_until_ready()
-
-    assert before == contents(here.link.resolve())
-    assert here.link.resolve().name in record(here)
-
-
 def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(here: GitSite) -> None:
     wrapper = here.publish()
     old = os.readlink(here.link)
@@ -126,19 +101,6 @@ def test_older_commits_take_no_more_space_than_they_may(here: GitSite) -> None:
     assert wrapper.find_events("snapshot_dropped")
 
 
-def test_a_change_of_gits_configuration_makes_another_snapshot(here: GitSite) -> None:
-    commit_files(here)
-    here.publish(**KEEP).kill()
-    folder = here.link.resolve()
-
-    wrapper = here.wrapper(GITSYNC_GIT_CONFIG="core.autocrlf:true", **KEEP)
-
-    wait_until(lambda: here.link.resolve() != folder, f"another snapshot:\n{wrapper.log()}")
-    assert b"a = 1\r\n" == (here.link / "a.py").read_bytes()
-    assert "a = 1\n" == Path(folder / "a.py").read_text()
-    assert here.repository.head() == here.shown() == wrapper.wait_until_ready().json()["revision"]
-
-
 @pytest.mark.parametrize("kind", ["pin", "branch"])
 def test_becomes_ready_only_with_the_commit_of_a_new_ref(here: GitSite, kind: str) -> None:
     """No answer reports the old commit as good, and readiness is not lost again."""
@@ -161,3 +123,12 @@ def test_becomes_ready_only_with_the_commit_of_a_new_ref(here: GitSite, kind: st
     assert (200, old, True) not in answers
     statuses = [status for status, _, _ in answers]
     assert statuses == sorted(statuses, reverse=True), answers
+
+
+def test_another_depth_applies_at_a_restart(here: GitSite) -> None:
+    here.commit_revision(2)
+    here.publish(GITSYNC_DEPTH="1").kill()
+    here.wrapper(GITSYNC_DEPTH="2")
+    words = ["git", "-c", "safe.directory=*", "-C", str(here.link), "rev-list", "--count", "HEAD"]
+
+    wait_until(lambda: b"2\n" == subprocess.run(words, capture_output=True).stdout, "two commits")

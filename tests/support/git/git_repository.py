@@ -50,13 +50,6 @@ class Repository:
             for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):
                 self.git("config", name, "true")
 
-    @property
-    def url(self) -> str:
-        """
-        The URL of the repository without a server.
-        """
-        return f"file://{self.folder}"
-
     def git(self, *arguments: str, stdin: bytes = b"") -> str:
         """
         Run a git command in the repository and return its output without the last newline.

@@ -5,11 +5,10 @@ git-sync as a process, with and without the wrapper, with a remote and a volume.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,11 +201,7 @@ class GitSite:
                     os.kill(pid, signal.SIGKILL)
 
     def _works_here(self, pid: int, line: str) -> bool:
-        return (
-            str(self.folder) in line
-            or _cwd_of(pid).startswith(str(self.folder))
-            or _environment_of(pid, "HOME") == str(self.folder / "home")
-        )
+        return str(self.folder) in line or f"={self.folder}/" in _environment_of(pid)
 
     def close(self) -> None:
         """
@@ -266,41 +261,25 @@ def corrupt(root: Path) -> None:
                 path.write_bytes(b"damaged")
 
 
-def _cwd_of(pid: int) -> str:
+def _environment_of(pid: int) -> str:
     with suppress(OSError):
-        return os.readlink(f"/proc/{pid}/cwd")
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     return ""
 
 
-def _environment_of(pid: int, name: str) -> str:
-    with suppress(OSError):
-        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-        found = re.search(rf"(?:^|\0){name}=([^\0]*)", text)
-        return found[1] if found else ""
-    return ""
-
-
-def chart_environment(
-    site: GitSite,
-    *,
-    init: bool = False,
-    ref: str = "",
-    credentials: Mapping[str, str] | None = None,
-) -> dict[str, str]:
+def chart_environment(site: GitSite, **more: str) -> dict[str, str]:
     """
     Return git-sync's variables in the official chart 1.22, in both spellings.
 
     Args:
         site: Provides the remote and the volume instead of the chart's paths.
-        init: Whether it is the init container.
-        ref: `dags.gitSync.ref`; empty: the branch, as in `dags.gitSync.branch`.
-        credentials: Username and password, as in `dags.gitSync.credentialsSecret`.
+        more: Other variables, without their prefix.
     """
     branch = site.repository.branch
     values = {
         "GIT_SYNC_REV": "HEAD",
         "GIT_SYNC_BRANCH": branch,
-        "GITSYNC_REF": ref or branch,
+        "GITSYNC_REF": branch,
         "GIT_SYNC_DEST": "repo",
         "GITSYNC_LINK": "repo",
         "GITSYNC_PERIOD": "1s",
@@ -308,7 +287,7 @@ def chart_environment(
         "GITSYNC_MAX_FAILURES": "0",
     }
     both = {"REPO": site.server.url(), "ROOT": str(site.root), "DEPTH": "1", "ADD_USER": "true"}
-    both |= {"ONE_TIME": "true"} if init else {"HTTP_BIND": "127.0.0.1:0"}
-    for name, value in {**both, **(credentials or {})}.items():
+    both["HTTP_BIND"] = "127.0.0.1:0"
+    for name, value in {**both, **more}.items():
         values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value
     return values

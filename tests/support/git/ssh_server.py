@@ -124,9 +124,3 @@ class SshServer:
             self._process.terminate()
             self._process.wait()
             self._process = None
-
-    def log(self) -> str:
-        """
-        Return the output of sshd so far.
-        """
-        return (self.folder / "sshd.log").read_text(errors="replace")

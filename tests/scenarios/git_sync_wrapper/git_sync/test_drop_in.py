@@ -14,7 +14,6 @@ from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 CREDENTIALS = {"USERNAME": "deploy", "PASSWORD": "a %/+=&#'\" ü password"}
-CHART_RUN = {"GITSYNC_PERIOD": None, "GITSYNC_MAX_FAILURES": None}
 
 
 class Hooked(LoopbackServer):
@@ -104,12 +103,12 @@ def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
 
 def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: GitSite) -> None:
     here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
-    only_branch = chart_environment(here, init=True, ref="v2-2-stable", credentials=CREDENTIALS)
-    init = here.wrapper(**CHART_RUN | only_branch)
+    init_container = chart_environment(here, ONE_TIME="true", **CREDENTIALS)
+    init = here.wrapper(**init_container | {"GITSYNC_REF": "v2-2-stable"})  # only the branch is set
     assert 0 == init.wait_for_exit().code, init.log()
     assert here.repository.head() == here.shown()
 
-    sidecar = here.wrapper(**CHART_RUN | chart_environment(here, credentials=CREDENTIALS))
+    sidecar = here.wrapper(**chart_environment(here, **CREDENTIALS))
     here.server.inject(answer_with(Answer(502)), times=4)
     commit = here.commit_revision(2)
 
