@@ -38,7 +38,7 @@ class Forwarder(ThreadingTCPServer):
     Forwards connections from CLUSTER_HOST, for pods of a cluster without Services.
 
     Args:
-        target: Where it connects to; refuses until this is set.
+        target: Where it connects to; until it is set, connections are closed.
     """
 
     daemon_threads = True
@@ -48,7 +48,7 @@ class Forwarder(ThreadingTCPServer):
     def __init__(self, target: tuple[str, int] = ("127.0.0.1", 9)) -> None:
         self.target = target
         super().__init__((os.environ["CLUSTER_HOST"], 0), BaseRequestHandler)
-        self.host, self.port = os.environ["CLUSTER_HOST"], int(self.server_address[1])
+        self.port = int(self.server_address[1])
 
     def finish_request(self, request: Any, _: Any) -> None:
         with contextlib.suppress(OSError), socket.create_connection(self.target) as upstream:
@@ -61,8 +61,10 @@ class Forwarder(ThreadingTCPServer):
         """
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         with self:
-            yield self
-            self.shutdown()
+            try:
+                yield self
+            finally:
+                self.shutdown()
 
 
 @dataclass
