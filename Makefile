@@ -133,9 +133,9 @@ verify-aws: setup ## try S3, IAM and ECR in a real AWS account, then clean up (B
 	@BUCKET='$(BUCKET)' $(BIN)/python scripts/verify_aws.py
 
 .PHONY: test-cluster
-test-cluster: ## start the values on the cluster of KUBECONFIG
+test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: also a real Airflow)
 	$(call prepare,$@ images)
-	$(PYTEST) --timeout=900 tests/cluster
+	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)

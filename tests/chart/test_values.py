@@ -1,44 +1,16 @@
 """
-The files of charts-snippets, and what `make values` prints; `test_render.py` renders both.
+What `make values` prints and says; `test_render.py` renders it.
 """
 
-import functools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
 from sidecar_values import deployment
 from sidecar_values.files import SOURCE
-from sidecar_values.files import files as generated
-from tests.chart import files
-from tests.chart.printed import FEW, choice
-from tests.chart.rendering import CHART
-from tests.chart.sidecars import Values
-
-ROOT = Path(__file__).parents[2]
-WHOLE = ("values.yaml", "values-airflow-2.yaml", "values-dev.yaml", "values-prd.yaml")
-EXAMPLES = tuple(f"examples/{one.name}" for one in (files.SNIPPETS / "examples").iterdir())
-EVERY = (
-    *(*files.PASTED, *WHOLE, *EXAMPLES, *FEW),
-    *("git-sync-wrapper.codecommit.yaml", "quickstart/values.yaml"),
-)
-# Keys that the chart reads, and that its values file contains only as comments.
-WITHOUT_DEFAULT = {"$.dags.gitSync.credentialsSecret", "$.dags.gitSync.emptyDirConfig"}
-# Airflow options that the chart does not set.
-OPTIONS = {
-    "api": {"base_url"},
-    "dag_processor": {"refresh_interval"},
-    "logging": {"remote_base_log_folder"},
-    "scheduler": {"dag_dir_list_interval"},
-    "webserver": {"base_url"},
-}
-needs_chart = pytest.mark.skipif(
-    not (CHART / "values.yaml").is_file(), reason="needs AIRFLOW_CHART"
-)
+from tests.chart.printed import choice
 
 
 def print_values(*words: str) -> subprocess.CompletedProcess[str]:
@@ -60,11 +32,6 @@ def print_values(*words: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
-
-
-def test_generated_files_match_their_source() -> None:
-    for path, text in generated().items():
-        assert text == path.read_text(), f"{path}: run `make snippets`"
 
 
 def test_command_needs_only_the_standard_library_and_prints_only_the_values() -> None:
@@ -93,38 +60,3 @@ def test_command_says_what_to_write_instead(words: str, says: str) -> None:
 
     assert (2, "") == (done.returncode, done.stdout)
     assert done.stderr.startswith(says)
-
-
-@functools.cache
-def defaults() -> Values:
-    """
-    Return all keys that a user may set: the chart's defaults, Airflow options and `sidecars`.
-    """
-    found: Values = yaml.load((CHART / "values.yaml").read_text(), yaml.CSafeLoader)
-    for section, options in OPTIONS.items():
-        found["config"].setdefault(section, {}).update(dict.fromkeys(options, ""))
-    return {**found, "sidecars": {}}
-
-
-def unknown_keys(values: Values, known: Values | None = None, path: str = "$") -> list[str]:
-    """
-    Return keys that the chart does not read; its schema accepts most of them.
-
-    A map that is empty by default accepts any key.
-    """
-    found = []
-    known = defaults() if known is None else known
-    for key, value in values.items():
-        if f"{path}.{key}" in WITHOUT_DEFAULT:
-            continue
-        if key not in known:
-            found.append(f"{path}.{key}")
-        elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
-            found += unknown_keys(value, known[key], f"{path}.{key}")
-    return found
-
-
-@needs_chart
-@pytest.mark.parametrize("name", EVERY)
-def test_values_have_only_keys_that_the_chart_reads(name: str) -> None:
-    assert [] == unknown_keys(yaml.safe_load(files.text(name)))

@@ -1,5 +1,5 @@
 """
-Fixtures: the servers outside the cluster, and one deployment for each environment.
+Fixtures: the images, and the servers outside the cluster.
 """
 
 import dataclasses
@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chart import rendering
-from tests.chart.stacks import DEV, PRD
 from tests.cluster import images
 from tests.cluster.kubectl import kubectl
-from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, publish, revision, stack, upload
+from tests.cluster.stack import PRINCIPAL, REALM, World, publish, revision, upload
 from tests.support.aws.servers import MotoServer
 from tests.support.git.git_server import GitServer
 from tests.support.kerberos import kdc as realm
@@ -73,6 +72,15 @@ def run() -> str:
 
 
 @pytest.fixture(scope="session")
+def newer(world: World, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """
+    The image of s3-sync under another tag, for a rollout.
+    """
+    folder = tmp_path_factory.mktemp("newer")
+    return images.provide(folder, ("s3-sync",), "newer").name("s3-sync")
+
+
+@pytest.fixture(scope="session")
 def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
     """
     The world with revision 1 in git and in a bucket, by whether the bucket contains releases.
@@ -88,24 +96,4 @@ def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         # The buckets of values-dev.yaml and values-prd.yaml.
         upload(world, BUCKETS["dev"], 1)
         publish(world, BUCKETS["prd"], 1)
-        yield found
-
-
-@pytest.fixture(scope="session")
-def dev(world: World, run: str) -> Iterator[Stack]:
-    """
-    The dev deployment with revision 1, as files in the bucket.
-    """
-    upload(world, BUCKETS["dev"], 1)
-    with stack(world, f"dev-{run}", DEV) as found:
-        yield found
-
-
-@pytest.fixture(scope="session")
-def prd(world: World, run: str) -> Iterator[Stack]:
-    """
-    The prd deployment with revision 1, as a release.
-    """
-    publish(world, BUCKETS["prd"], 1)
-    with stack(world, f"prd-{run}", PRD) as found:
         yield found

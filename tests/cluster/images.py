@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+S3_SERVER = "VERSITYGW_BIN"
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.13-slim-trixie"
 
 
@@ -31,34 +32,37 @@ class Images:
 
     def settings(self) -> tuple[str, ...]:
         """
-        Return the settings that a user writes for the images of the sidecars and of Airflow.
+        Return the settings that a user writes for the image of Airflow; `substitute` sets ours.
         """
-        names = ("gitSync", "s3Sync", "kerberos", "syncPerm")
-        ours = [f"sidecars.{name}.tag={self.tag}" for name in names]
-        airflow = [f"images.airflow.repository={self.registry}/reader"]
-        airflow += [f"images.airflow.tag={self.tag}"]
-        return (f"sidecars.registry={self.registry}", *ours, *airflow)
+        repository = f"images.airflow.repository={self.registry}/reader"
+        return repository, f"images.airflow.tag={self.tag}"
 
 
-def provide(folder: Path, names: Sequence[str]) -> Images:
+def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:
     """
     Build the images and load them with LOAD_IMAGE; with REGISTRY, the cluster pulls them.
 
     Args:
         folder: Where the archives are stored.
-        names: The images to provide.
+        names: The images to provide: sidecars, `airflow`, and those of Dockerfiles here.
+        tag: The tag of the images; empty = that of this commit.
     """
-    tag = _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
+    tag = tag or _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
     if registry := os.environ.get("REGISTRY"):
         return Images(registry, tag)
     tool = _run("scripts/container-tool", "build")
     for name in names:
         image = f"localhost/{name}:{tag}"
-        if name == "reader":
+        built = image
+        if name == "airflow":
+            built = _run("tests/images/airflow-base", "3", BASE_IMAGE)
+        elif (file := HERE / f"{name}.Dockerfile").exists():
+            context = HERE if name == "reader" else Path(os.environ[S3_SERVER]).parent
             base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
-            file = f"--file={HERE}/reader.Dockerfile"
-            _run(tool, "build", "--tag", image, file, base, str(HERE))
-        elif (built := _run("scripts/build-image", name, TAG=tag)) != image:
+            _run(tool, "build", "--tag", image, f"--file={file}", base, str(context))
+        else:
+            built = _run("scripts/build-image", name, TAG=tag)
+        if built != image:
             _run(tool, "tag", built, image)  # docker adds no `localhost/`
         _load(tool, image, folder)
     return Images("localhost", tag)

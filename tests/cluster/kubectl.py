@@ -35,26 +35,6 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class Container:
-    """
-    The status of one container of a pod.
-    """
-
-    status: Values
-
-    @property
-    def restarts(self) -> int:
-        return int(self.status["restartCount"])
-
-    @property
-    def state(self) -> str:
-        """
-        `waiting`, `running` or `terminated`.
-        """
-        return next(iter(self.status["state"]), "waiting")
-
-
-@dataclass(frozen=True)
 class Pod:
     """
     One pod at the time of the query.
@@ -73,18 +53,26 @@ class Pod:
         return spec
 
     @property
+    def phase(self) -> str:
+        return str(self.manifest["status"]["phase"])
+
+    @property
+    def restarts(self) -> int:
+        return sum(one["restartCount"] for one in self.statuses.values())
+
+    @property
     def is_ready(self) -> bool:
         conditions = self.manifest["status"].get("conditions", [])
         return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
     @property
-    def containers(self) -> dict[str, Container]:
+    def statuses(self) -> dict[str, Values]:
         """
-        All containers that have a status, including init containers, by name.
+        The status of each container that has one, including init containers, by name.
         """
         status = self.manifest["status"]
         keys = ("initContainerStatuses", "containerStatuses")
-        return {one["name"]: Container(one) for key in keys for one in status.get(key, [])}
+        return {one["name"]: one for key in keys for one in status.get(key, [])}
 
     def execute(self, container: str, *command: str) -> str:
         """
@@ -130,16 +118,16 @@ class Namespace:
         together = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.run("create", "--filename=-", given=json.dumps(together))
 
-    def pods(self) -> list[Pod]:
+    def pods(self, selector: str = "tier=airflow") -> list[Pod]:
         """
         Return the pods that are not being deleted.
         """
-        found = json.loads(self.run("get", "pods", "--selector=tier=airflow", "--output=json"))
+        found = json.loads(self.run("get", "pods", f"--selector={selector}", "--output=json"))
         return [
             Pod(self, one) for one in found["items"] if "deletionTimestamp" not in one["metadata"]
         ]
 
-    def wait_for_ready(self, number: int) -> list[Pod]:
+    def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
         """
         Wait until there are exactly this many pods and all are ready; return them.
 
@@ -148,9 +136,8 @@ class Namespace:
         """
 
         def ready() -> list[Pod]:
-            found = self.pods()
-            for pod in found:
-                assert not any(one.restarts for one in pod.containers.values()), "it restarts"
+            found = self.pods(selector)
+            assert not any(pod.restarts for pod in found), "one restarts"
             return found if len(found) == number and all(one.is_ready for one in found) else []
 
         return self.wait_until(ready, f"{number} pods are ready")

@@ -2,12 +2,12 @@
 Runs in the pods instead of Airflow: reads the DAG files in the `dags_folder` of airflow.cfg.
 
     reader.py read     reads the whole folder once, and prints the result
-    reader.py follow   waits in a container that `read` is to be run in
+    reader.py follow   reads it again and again, and prints each change of the result
     reader.py idle     waits in another container
 
 Each file begins with the line `# <revision> <number of its files> <path>`, so that the reader
 detects truncated files and files of two revisions. A result is a line of JSON: the number of the
-`revision`, or the `flaw`. Like Airflow, the two that wait exit with code 0 on SIGTERM.
+`revision`, or the `flaw`. Like Airflow, the last two exit with code 0 on SIGTERM.
 """
 
 import configparser
@@ -17,6 +17,8 @@ import signal
 import sys
 
 END = {signal.SIGTERM}
+PAUSE_SECONDS = 0.05
+"""The pause between two passes, which leaves CPU time for other processes."""
 
 
 def mark(number: int, files: int, path: str) -> bytes:
@@ -66,7 +68,12 @@ def read(path: str, folder: str) -> tuple[int, int]:
 if __name__ == "__main__":
     if sys.argv[1] == "read":
         print(json.dumps(look()))
-    else:
-        # SIGTERM is blocked and waited for, which also works as process 1.
-        signal.pthread_sigmask(signal.SIG_BLOCK, END)
-        signal.sigwait(END)
+        sys.exit()
+    # SIGTERM is blocked and waited for: this also works as process 1, and never cuts a line.
+    signal.pthread_sigmask(signal.SIG_BLOCK, END)
+    last = None
+    while not signal.sigtimedwait(END, PAUSE_SECONDS):
+        if sys.argv[1] == "follow" and (seen := look()) != last:
+            print(json.dumps(seen), flush=True)
+            last = seen
+    print(json.dumps({"stopped": True}))

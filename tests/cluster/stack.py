@@ -25,6 +25,7 @@ from tests.support.s3_sync.signing import Key
 
 REALM = "EXAMPLE.COM"
 PRINCIPAL = "airflow"
+YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
 
 
 @dataclass(frozen=True)

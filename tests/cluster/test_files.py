@@ -2,8 +2,6 @@
 Every values file starts, and what `make values` prints for every pair of its words.
 """
 
-from pathlib import Path
-
 import pytest
 
 from tests.chart import files, pods
@@ -12,9 +10,8 @@ from tests.chart.stacks import AS_PODS, EXPECTED, WHOLE
 from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import SERVICE
 from tests.cluster.kubectl import Pod
-from tests.cluster.stack import PRINCIPAL, REALM, Stack, World, seen_by, stack
+from tests.cluster.stack import PRINCIPAL, REALM, YOUR_VALUES, Stack, World, seen_by, stack
 
-YOUR_VALUES = str(Path(__file__).with_name("your-values.yaml"))
 # The stacks that are started, of all that are rendered.
 STARTED: tuple[Names, ...] = (
     ("s3-sync.native.yaml",),

@@ -1,49 +1,51 @@
 """
-The pods of the two complete deployments: they see DAGs and wait for S3.
+The pods of the two complete deployments: they see DAGs, wait for S3, and follow a rollout.
 """
 
 import dataclasses
+import json
 import os
+import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from tests.chart.stacks import DEV
+from tests.chart.stacks import DEV, PRD
+from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import BUCKETS
-from tests.cluster.stack import Stack, World, publish, seen_by, stack, upload
+from tests.cluster.stack import World, publish, seen_by, stack, upload
 from tests.support.aws.servers import MotoServer
 
-READERS = ["base", "dag-processor", "scheduler", "triggerer"]
+READERS = {"base", "dag-processor", "triggerer"}
 
 
-@pytest.mark.parametrize(("name", "write"), [("dev", upload), ("prd", publish)])
+@pytest.mark.parametrize(("values", "write"), [(DEV, upload), (PRD, publish)], ids=["dev", "prd"])
 def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods(
-    name: str,
-    write: Callable[[World, str, int], None],
-    world: World,
-    request: pytest.FixtureRequest,
+    values: Names, write: Callable[[World, str, int], None], world: World, run: str
 ) -> None:
-    place: Stack = request.getfixturevalue(name)
-    consumers = place.consumers()
-    following = [one for one in consumers if one[1] != "base"]
+    name = "dev" if values == DEV else "prd"
+    write(world, BUCKETS[name], 1)
+    with stack(world, f"{name}-{run}", values) as place:
+        consumers = place.consumers()
+        following = [one for one in consumers if one[1] != "base"]
 
-    assert READERS == sorted({name for _, name in consumers})
-    (late,) = (one for one in consumers if one[1] == "scheduler")  # starts without DAGs
-    for pod, container in consumers:
-        if pod is not late[0]:
-            assert '{"revision": 1}' == seen_by(pod, container)
-    assert place.namespace.wait_until(
-        lambda: '{"revision": 1}' == seen_by(*late), "the scheduler sees revision 1"
-    )
+        def all_see(number: int) -> bool:
+            return {f'{{"revision": {number}}}'} == {seen_by(*one) for one in following}
 
-    write(world, BUCKETS[name], 2)
+        scheduler = set() if values == DEV else {"scheduler"}  # task pods get its release
+        assert READERS | scheduler == {name for _, name in consumers}
+        for pod, container in consumers:
+            if container != "scheduler":  # starts without DAGs
+                assert '{"revision": 1}' == seen_by(pod, container)
+        place.namespace.wait_until(lambda: all_see(1), "the scheduler sees revision 1")
 
-    def all_see(number: int) -> bool:
-        return {f'{{"revision": {number}}}'} == {seen_by(*one) for one in following}
+        write(world, BUCKETS[name], 2)
 
-    assert place.namespace.wait_until(lambda: all_see(2), "every pod sees revision 2")
-    (task,) = (one for one in consumers if one[1] == "base")
-    assert '{"revision": 1}' == seen_by(*task)
+        place.namespace.wait_until(lambda: all_see(2), "every pod sees revision 2")
+        (task,) = (one for one in consumers if one[1] == "base")
+        assert '{"revision": 1}' == seen_by(*task)
 
 
 def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, run: str) -> None:
@@ -58,13 +60,66 @@ def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, ru
             return any(
                 line["event"] == "cycle_failed"
                 for pod in place.namespace.pods()
-                if pod.containers and "running" == pod.containers["s3-sync"].state
+                if "running" in pod.statuses.get("s3-sync", {"state": {}})["state"]
                 for line in pod.log("s3-sync")
             )
 
         place.namespace.wait_until(failed, "s3-sync has met the outage")
         (pod,) = place.namespace.pods()
-        assert "waiting" == pod.containers["dag-processor"].state
+        assert "waiting" in pod.statuses["dag-processor"]["state"]
         with later:
             (pod,) = place.namespace.wait_for_ready(1)
             assert '{"revision": 3}' == seen_by(pod, "dag-processor")
+
+
+def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
+    world: World, run: str, newer: str, tmp_path: Path
+) -> None:
+    """
+    The forced deletion stands for a lost node: it kills the containers immediately.
+    """
+    often = tmp_path / "often.yaml"
+    often.write_text("sidecars: {s3Sync: {interval: 1s}}")
+    publish(world, BUCKETS["prd"], 10)
+    logs: dict[str, Path] = {}
+    only = frozenset({"dag-processor", "task pod"})
+    with ExitStack() as ends, stack(world, f"rollout-{run}", (*PRD, str(often)), only) as place:
+        kubectl = ("kubectl", f"--namespace={place.namespace.name}")
+
+        def follow() -> list[str]:
+            names = [pod.name for pod in place.pods()["dag-processor"]]
+            for name in names:
+                if name not in logs:
+                    logs[name] = tmp_path / name
+                    command = [*kubectl, "logs", "--follow", "--container=dag-processor", name]
+                    output = ends.enter_context(logs[name].open("wb"))
+                    ends.enter_context(subprocess.Popen(command, stdout=output))
+            return names
+
+        old, tasks = follow(), [pod.name for pod in place.pods()["task pod"]]
+        for number in range(11, 35):
+            publish(world, BUCKETS["prd"], number)
+            if number == 18:
+                name = "deployment/airflow-dag-processor"
+                place.namespace.run("set", "image", name, f"s3-sync={newer}")
+                place.namespace.run("rollout", "status", name, "--timeout=240s")
+                new = follow()
+            if number == 26:
+                gone = ("--grace-period=0", "--force", "--wait=false")
+                place.namespace.run("delete", "pod", new[0], *gone)
+                follow()
+        pods = place.pods()
+        place.namespace.wait_until(
+            lambda: (
+                {'{"revision": 34}'} == {seen_by(p, "dag-processor") for p in pods["dag-processor"]}
+            ),
+            "the last release",
+        )
+        assert tasks == [pod.name for pod in pods["task pod"]]
+
+    told = {name: [json.loads(line) for line in log.open()] for name, log in logs.items()}
+    assert len(told) > len(old) + len(new), "there was a pod in place of the killed one"
+    assert all({"stopped": True} == told[name][-1] for name in old), "they were read to their end"
+    lines = [line for found in told.values() for line in found]
+    assert [] == [line for line in lines if "flaw" in line]
+    assert 8 < len({line["revision"] for line in lines if "revision" in line})

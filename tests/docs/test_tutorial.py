@@ -16,11 +16,8 @@ import yaml
 from botocore.config import Config
 
 from tests.chart import files
-from tests.chart.sidecars import environment
 from tests.support.aws.servers import MotoServer
-from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
-from tests.support.s3_sync.publishing import write_files
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -127,22 +124,3 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
     assert BUCKET not in [bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]]
     roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
     assert "airflow-s3-sync" not in roles
-
-
-def test_the_job_on_kind_publishes_the_dag_that_the_pods_read(tmp_path: Path) -> None:
-    objects = {one["kind"]: one for one in files.load_objects("quickstart/s3.yaml")}
-    dags = {name: text.encode() for name, text in objects["ConfigMap"]["data"].items()}
-    folder = write_files(tmp_path / "dags", dags)
-    (job,) = objects["Job"]["spec"]["template"]["spec"]["containers"]
-    values = files.load("quickstart/values.yaml")
-    (sidecar,) = values["dagProcessor"]["extraInitContainers"]
-    here = {"DEST_PATH": str(tmp_path / "volume"), "S3_SYNC_HTTP_BIND": "127.0.0.1:0"}
-    with WritableS3("my-airflow-bucket") as s3:
-        arguments = [str(folder) if one == "/dags" else one for one in job["args"]]
-        publishing = {**environment(job), **s3.environment(), "HOME": str(tmp_path)}
-        subprocess.run([S3_SYNC, *arguments], env=publishing, check=True, capture_output=True)
-        reading = {**environment(sidecar), **s3.environment(), **here}
-        with SidecarProcess(S3_SYNC, reading, tmp_path / "home") as daemon:
-            daemon.wait_until_ready()
-            shown = tmp_path / "volume/current"
-            assert dags == {path.name: path.read_bytes() for path in shown.iterdir()}

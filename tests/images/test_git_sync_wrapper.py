@@ -2,7 +2,6 @@
 The image of git-sync-wrapper: its contents, and that it replaces git-sync's image, hardened.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,20 +15,6 @@ from tests.support.git.git_sync import GitSite, chart_environment, git_site
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 
 CHART, ARBITRARY = "65533:0", "1000710000:0"
-
-LIST_CONTENTS = """
-import glob, json, os, subprocess
-print(json.dumps({
-    "git": subprocess.run(["git", "--version"], capture_output=True, text=True).stdout,
-    "ssh": subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr,
-    "git-sync": subprocess.run(["/git-sync", "--version"], capture_output=True, text=True).stdout,
-    "passwd": open("/etc/passwd").read(),
-    "perl": [path for path in glob.glob("/usr/share/perl/*") if os.listdir(path)],
-    "unmet": subprocess.run(
-        ["apt-get", "check", "-o", "Debug::NoLocking=1", "-q"], capture_output=True, text=True
-    ).stderr,
-}))
-"""
 
 
 @pytest.fixture
@@ -67,20 +52,16 @@ def container(
     return Container(image, environment, here.folder / "home", [here.root], readable, user, options)
 
 
-def test_contains_a_git_for_the_next_git_sync_and_no_perl(image: Image) -> None:
+def test_contains_git_sync_and_a_git_for_the_next_one(image: Image) -> None:
     """
     The next git-sync runs `git config list`, which git 2.46 introduced.
     """
-    contents = json.loads(image.run("-c", LIST_CONTENTS, entrypoint="python"))
-    version = re.search(r"(\d+)\.(\d+)", contents["git"])
+    version = re.search(r"(\d+)\.(\d+)", image.run("--version", entrypoint="git"))
 
     assert version is not None
     assert (int(version[1]), int(version[2])) >= (2, 46)
-    assert contents["git-sync"].startswith("v4.")
-    assert contents["ssh"].startswith("OpenSSH")
-    assert "git-sync:x:65533:0:" in contents["passwd"]
-    assert [] == contents["perl"]
-    assert "" == contents["unmet"]
+    said = image.run("--version", entrypoint="/git-sync")
+    assert re.search(r"^v4\.", said, re.MULTILINE)
 
 
 def test_submodules_work_without_perl(image: Image, here: GitSite) -> None:

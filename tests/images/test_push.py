@@ -13,7 +13,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
@@ -35,15 +34,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True)
-class Done:
-    """
-    The result of a command.
-    """
-
-    code: int
-    out: str
-    err: str
+Done = subprocess.CompletedProcess[str]
 
 
 @dataclass
@@ -69,7 +60,7 @@ class Project:
             "REGISTRY_AUTH_FILE": str(self.folder.parent / "auth.json"),
         }
         kept = {name: os.environ[name] for name in ("CONTAINERS_CONF",) if name in os.environ}
-        done = subprocess.run(
+        return subprocess.run(
             command,
             cwd=self.folder,
             env=base | kept | self.variables | variables,
@@ -77,15 +68,14 @@ class Project:
             capture_output=True,
             text=True,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
 
     def succeed(self, *command: str, **variables: str) -> str:
         """
         Run a command that must succeed, and return what it wrote.
         """
         done = self.run(*command, **variables)
-        assert 0 == done.code, done.out + done.err
-        return done.out
+        assert 0 == done.returncode, done.stdout + done.stderr
+        return done.stdout
 
     def commit(self) -> str:
         """
@@ -178,8 +168,8 @@ def complaint(done: Done) -> str:
     """
     Return the standard error of a command that must fail.
     """
-    assert 0 != done.code
-    return done.err
+    assert 0 != done.returncode
+    return done.stderr
 
 
 def test_never_overwrites_a_tag(project: Project, registry: Registry) -> None:
@@ -238,8 +228,8 @@ def test_signs_the_manifests_of_both_architectures_and_attests_the_digest(
 
     said = project.run("make", "push/tiny", **settings)
 
-    assert 0 == said.code, said.err
-    assert "sesame" not in said.out + said.err
+    assert 0 == said.returncode, said.stderr
+    assert "sesame" not in said.stdout + said.stderr
     digest, manifest = registry.manifest(f"{repository}/tiny", "1")
     found = {
         entry["platform"]["architecture"]: registry.config(
@@ -297,31 +287,19 @@ def ecr(project: Project, protected: Registry, moto: MotoServer) -> Iterator[Pro
         yield project
 
 
-@pytest.fixture
-def repositories(moto: MotoServer) -> Any:
-    """
-    A client of moto's ECR.
-    """
-    return boto3.client(
-        "ecr",
-        region_name=REGION,
-        endpoint_url=moto.endpoint,
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
-
-
 def test_ecr_push_logs_in_creates_the_repository_and_never_shows_the_password(
-    ecr: Project, protected: Registry, repositories: Any
+    ecr: Project, protected: Registry, moto: MotoServer
 ) -> None:
     name = f"new/{ecr.tool}/tiny"
     refused = ecr.run(ecr.tool, "pull", f"{ECR}/{name}:0.1.0")
 
     said = ecr.run("make", "push", f"REGISTRY={ECR}/new/{ecr.tool}", "TAG=0.1.0")
 
-    assert "unauthorized" in complaint(refused) or "authentication" in refused.err
-    assert 0 == said.code, said.err
-    assert PASSWORD not in said.out + said.err
+    assert "unauthorized" in complaint(refused) or "authentication" in refused.stderr
+    assert 0 == said.returncode, said.stderr
+    assert PASSWORD not in said.stdout + said.stderr
+    session = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+    repositories = session.client("ecr", endpoint_url=moto.endpoint)
     (made,) = repositories.describe_repositories(repositoryNames=[name])["repositories"]
     assert "IMMUTABLE_WITH_EXCLUSION" == made["imageTagMutability"]
     assert [{"filterType": "WILDCARD", "filter": "sha256-*"}] == (

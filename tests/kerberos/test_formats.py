@@ -1,6 +1,5 @@
 """Names of principals; the files of MIT Kerberos: ccaches, keytabs, and krb5.conf."""
 
-import base64
 import os
 import socket
 import struct
@@ -184,13 +183,6 @@ def test_reports_the_reason_of_invalid_content(tmp_path: Path, content: bytes, r
     assert reason == refused(write(tmp_path, content)).reason
 
 
-def test_recognizes_a_keytab_that_was_encoded_twice(tmp_path: Path) -> None:
-    error = refused(write(tmp_path, base64.b64encode(keytab(entry())) + b"\n"))
-
-    assert "base64" in error.message
-    assert "encoded twice" in error.advice
-
-
 def test_selects_the_first_principal_or_the_requested_one() -> None:
     content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
     keys = parse_keytab(content)
@@ -313,24 +305,6 @@ def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: P
     error = raised(SidecarError, check_enctypes, settings, keys(18))
     assert "config_invalid" == error.reason
     assert f"{one}, line 1 includes {tmp_path}/krb5.conf, which includes it" == error.message
-
-
-@pytest.mark.parametrize(
-    ("line", "is_read"), [("include", True), ("includedir", True), (" include", False)]
-)
-def test_names_the_line_of_a_file_or_folder_that_cannot_be_included(
-    tmp_path: Path, line: str, is_read: bool
-) -> None:
-    settings = site(tmp_path, f"[realms]\n{line} {tmp_path}/none\n")
-
-    if is_read:
-        error = raised(SidecarError, check_enctypes, settings, keys(18))
-        expected = (
-            f"{tmp_path}/krb5.conf, line 2 includes {tmp_path}/none: No such file or directory"
-        )
-        assert ("config_invalid", expected) == (error.reason, error.message)
-    else:
-        check_enctypes(settings, keys(18))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """
-The scripts: the assets of a release, and our linters.
+The scripts: the assets of a release.
 """
 
 import os
@@ -8,9 +8,6 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import pytest
-
-from scripts import lint_figures
 from tests.support.scripts import script
 
 ROOT = Path(__file__).parents[2]
@@ -50,21 +47,3 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
         for line in text.splitlines()
         if re.search(ours, line) and "registry.example.com" in line
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("assert daemon.rss_mib() <= 45.5", True),
-        ("assert seconds < 2", True),
-        ("assert time.monotonic() - began <= LIMIT_SECONDS", True),
-        ("assert 5 > len_of(threads) > 1", True),
-        ("assert daemon.rss_mib() < 1.1 * before_mib", False),
-        ("assert len(waits_seconds) > 2", False),
-        ("assert 0 <= duration_seconds", False),
-        ("assert 2 == wait_seconds", False),
-        ("wait_until(lambda: done, 'it is done', 60)", False),
-    ],
-)
-def test_finds_asserted_figures_of_a_machine(text: str, found: bool) -> None:
-    assert found == bool([*lint_figures.finds(f"def test_it():\n    {text}\n")])

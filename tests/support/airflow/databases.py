@@ -78,11 +78,10 @@ class Server(ABC):
     end_signal = signal.SIGTERM
     """Ends the server immediately; the kernel also sends it when the tests are killed."""
 
-    host = "127.0.0.1"
-
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
-        self.port = own_port()
+        self.port = own_port(host)
         self._process: subprocess.Popen[bytes] | None = None
         if os.getuid() == 0:
             shutil.chown(self.folder, SYSTEM_USER)
@@ -193,8 +192,8 @@ class Postgres(Server):
     first_database = "postgres"
     end_signal = signal.SIGINT
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(host)
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)

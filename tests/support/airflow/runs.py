@@ -68,8 +68,8 @@ class Notes(LoopbackServer):
     Receives notes from tasks; blocks the first task of each run until the run is released.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(host=host)
         self._may_go: dict[str, threading.Event] = {}
 
     def good_answer(self, request: Request) -> Answer:

@@ -58,7 +58,6 @@ def readers(
     service: str,
     *,
     another_user: bool = True,
-    **environment: str,
 ) -> Iterator[list[Reader]]:
     """
     Run readers, all ready at the start; kill those that still run at the end.
@@ -70,7 +69,6 @@ def readers(
         kinds: One reader for each.
         service: The principal for which `context` and `java` request a ticket.
         another_user: Whether they run as a user that can only read the ccache, through its group.
-        environment: More variables.
     """
     found: list[Reader] = []
     try:
@@ -81,12 +79,7 @@ def readers(
                 script = as_user(folder, script, CONSUMER_UID, GROUP)
             process = subprocess.Popen(
                 [str(script), *arguments],
-                env={
-                    "PATH": PATH,
-                    "KRB5_CONFIG": str(config),
-                    "KRB5CCNAME": str(ccache),
-                    **environment,
-                },
+                env={"PATH": PATH, "KRB5_CONFIG": str(config), "KRB5CCNAME": str(ccache)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
