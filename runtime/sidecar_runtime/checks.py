@@ -16,7 +16,6 @@ from typing import Any, Literal
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
-from sidecar_runtime.http.status import identity
 from sidecar_runtime.volume.files import explained, nearest_folder, take_flock
 from sidecar_runtime.volume.snapshots import make_symlink
 
@@ -117,35 +116,30 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
     return True
 
 
-def daemon(sidecar: str, source: str, bind: tuple[str, int]) -> bool:
+def daemon(bind: tuple[str, int]) -> bool:
     """
     Print the state of a running daemon, if there is one: it may fail although the other checks
     succeed. Return the result of the check.
 
     Args:
-        sidecar: The name of the sidecar; with `source` it identifies the daemon.
         bind: The host and port of the daemon, from the settings that it shares with this process.
     """
     where = f"{bind[0] or 'localhost'}:{bind[1]}"
     try:
-        said, life = (_ask(bind, path) for path in ("/readyz", "/healthz"))
+        said = _ask(bind)
     except TimeoutError:
         say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
-    if "identity" not in said:
-        return True
-    if said["identity"] != identity(sidecar, source):
-        say("??", "daemon", f"the process that answers at {where} serves another source")
+    if "ready" not in said:  # it is no daemon of ours
         return True
     found = []
     if said["reason"]:
         found.append((f"{said['reason']}: {said['error']}", said["advice"]))
     if lack := "; ".join(filter(None, (said["problem"], said["shortfall"]))):
         found.append((lack, ""))
-    if life.get("alive") is False:
-        age = life["heartbeat_age_seconds"]
-        found.append((f"is not alive: no cycle has finished for {age:.0f} s", "Restart it."))
+    if not said["alive"]:
+        found.append(("is not alive: no cycle has finished in time", "Restart it."))
     for text, advice in found:
         say("FAIL", "daemon", text)
         if advice:
@@ -155,7 +149,7 @@ def daemon(sidecar: str, source: str, bind: tuple[str, int]) -> bool:
     return not found
 
 
-def _ask(bind: tuple[str, int], path: str) -> dict[str, Any]:
+def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     """
     Return the daemon's answer; empty if nothing answers, or not with a JSON object.
 
@@ -165,7 +159,7 @@ def _ask(bind: tuple[str, int], path: str) -> dict[str, Any]:
     host, port = bind
     with closing(HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)) as connection:
         try:
-            connection.request("GET", path)
+            connection.request("GET", "/readyz")
             said = json.loads(connection.getresponse().read())
         except TimeoutError:
             raise

@@ -135,7 +135,6 @@ def run(
         finally:
             kill()
             process.wait()
-            fence.forget(kill)
             _reap_group(process.pid)
     if fence.is_revoked:
         raise CycleAbandoned

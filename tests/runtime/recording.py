@@ -16,8 +16,7 @@ import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.health import Outcome, Readiness
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About, Outcome, Readiness
 from sidecar_runtime.settings import CommonSettings, load
 from tests.support.machine.clocks import Clock
 

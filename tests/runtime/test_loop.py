@@ -85,7 +85,7 @@ class Run:
         return sum(value("sidecar_cycles_total", each) or 0 for each in labels)
 
     def results(self) -> list[str]:
-        return [cycle.outcome.result for cycle in reversed(self.health.past_cycles())]
+        return [cycle.outcome.result for cycle in reversed(self.health.cycles)]
 
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
@@ -147,7 +147,7 @@ def test_cycles_continue_if_the_scheduler_is_silent(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
-    monkeypatch.setattr(loop, "start_scheduler", lambda _: Mock())
+    monkeypatch.setattr(loop, "start_scheduler", Mock)
     pace = QUICK._replace(clock_grace_seconds=0.05)
 
     run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()

@@ -20,7 +20,7 @@ PROGRAM = """
 import os, sys, threading, time
 from sidecar_runtime.app import begin_logs, run_daemon, run_main
 from sidecar_runtime.errors import GaveUp, Problem, SettingsError, SidecarError
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import CHANGED, Script, settings_of
 

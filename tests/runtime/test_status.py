@@ -16,14 +16,9 @@ from prometheus_client import generate_latest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.health import QUIET, Health, Names, Outcome, Readiness, Result
+from sidecar_runtime.health import QUIET, About, Health, Names, Outcome, Readiness, Result
 from sidecar_runtime.http.endpoint import registry_of
-from sidecar_runtime.http.status import (
-    CONTENT_SECURITY_POLICY,
-    About,
-    page,
-    status,
-)
+from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY, page, status
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import ABOUT, READY, Script
 from tests.support.machine.clocks import Clock
@@ -47,7 +42,7 @@ def health(clock: Clock) -> Health:
 
 
 def results(health: Health) -> list[Result]:
-    return [cycle.outcome.result for cycle in health.past_cycles()]
+    return [cycle.outcome.result for cycle in health.cycles]
 
 
 def test_is_alive_while_the_heartbeat_is_younger_than_the_limit(
@@ -83,7 +78,7 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
 
     assert health.last_error is not None
     assert (None, None) == (health.last_error.__traceback__, health.last_error.__cause__)
-    assert health.past_cycles()[0].outcome.problem is health.last_error
+    assert health.cycles[0].outcome.problem is health.last_error
 
 
 @pytest.mark.parametrize("result", get_args(Result))

@@ -20,7 +20,7 @@ from s3_sync.plan import not_held
 from s3_sync.reasons import is_of_current_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
-from s3_sync.settings import PREFIX, Settings
+from s3_sync.settings import Settings
 from s3_sync.sync import Sync
 from sidecar_runtime.asking import Answers, Asked
 from sidecar_runtime.aws.credentials import Chain
@@ -43,8 +43,7 @@ class S3Sync:
         self.settings = settings
         self.lock = TargetLock()
         self.status = Status(metrics)
-        pin = f"{PREFIX}REVISION" if settings.revision else ""
-        self.gate = make_gate(settings, metrics.gate, pin=pin)
+        self.gate = make_gate(settings, metrics.gate)
         self.asked = Asked() if settings.answers else None
 
     def begin(self) -> Session:
