@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.asking import FAILED_SECONDS, MOST, NAME, Answers, Asked, AskMetrics
+from sidecar_runtime.asking import MOST, NAME, Answers, Asked, AskMetrics
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
@@ -192,23 +192,11 @@ HOSTILE = [
     "/revisions/\N{LATIN SMALL LETTER A WITH DIAERESIS}",
     f"/other/sha256-{'a' * 64}",
 ]
-FAILURE = SidecarError("release_missing", "there is none")
 
 
 @pytest.fixture
-def asked(clock: Clock) -> Asked:
-    return Asked(clock)
-
-
-def test_a_failure_is_returned_until_it_expires(asked: Asked, clock: Clock) -> None:
-    asked.ask("a")
-    asked.settle("a", FAILURE)
-    clock.seconds += FAILED_SECONDS - 0.1
-
-    assert FAILURE is asked.ask("a") and [] == list(asked.waiting)
-
-    clock.seconds += 0.2
-    assert asked.ask("a") is None and ["a"] == list(asked.waiting)
+def asked() -> Asked:
+    return Asked()
 
 
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:

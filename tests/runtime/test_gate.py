@@ -254,18 +254,6 @@ def test_a_syntax_refusal_is_final_until_a_check_is_requested(knock: Knock, log:
     assert 2 == len(log.events("revision_refused"))  # the problem has changed
 
 
-def test_three_checks_without_a_verdict_count_as_a_refusal(knock: Knock) -> None:
-    door = knock("kill -9 $$")
-
-    silences = []
-    for _ in range(3):
-        last = raised(Undecided, door.judge)
-        silences.append(door.gate.silence("r1", last))
-
-    assert [None, None] == silences[:2] and door.gate.silence("r2", last) is None
-    assert silences[2] is not None and "signal 9" in silences[2].message
-
-
 @pytest.mark.parametrize(
     ("end", "said"),
     [

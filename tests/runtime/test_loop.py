@@ -19,7 +19,6 @@ from sidecar_runtime import loop
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Result
-from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.loop import Idle, Loop, Pace, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
@@ -80,9 +79,7 @@ class Run:
 
     def count(self, *results: str) -> float:
         """Return how often the metric counted these results, by default all."""
-        value = registry_of(self.metrics.families).get_sample_value
-        labels = [{"sidecar": "box", "result": one} for one in results or get_args(Result)]
-        return sum(value("sidecar_cycles_total", each) or 0 for each in labels)
+        return sum(self.metrics.cycles(result).value for result in results or get_args(Result))
 
     def results(self) -> list[str]:
         return [cycle.outcome.result for cycle in reversed(self.health.cycles)]
@@ -243,16 +240,6 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
     assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
 
 
-def test_gives_up_after_the_limit_of_consecutive_failures(log: Log) -> None:
-    one = run(DENIED, DENIED, CHANGED, *[DENIED] * 9, max_failures=3, interval_seconds=0.1)
-
-    error = raised(GaveUp, one)
-
-    assert one.sidecar.cycles == 6
-    assert ("failure_limit", 3) == (error.reason, error.exit_code)
-    assert error.message == "access_denied: may not list"
-
-
 @pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
 def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: Outcome) -> None:
     waiting = outcome._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
@@ -265,17 +252,6 @@ def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: O
 
 
 # --- one-shots
-
-
-@pytest.mark.parametrize(
-    "steps", [[DENIED, WAITING, DENIED, CHANGED], [SETTLING, REFUSED, REFUSED, UNCHANGED]]
-)
-def test_a_one_shot_retries_until_it_succeeds(log: Log, steps: list[Any]) -> None:
-    one = run(*steps, one_shot=True, interval_seconds=0.1)
-
-    one.until_stopped()
-
-    assert one.sidecar.cycles == 4
 
 
 @pytest.mark.parametrize(
