@@ -58,20 +58,19 @@ class Asked:
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
         # Each access to these is one operation, which needs no lock.
         self.waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
-        self._clock = clock
 
     def ask(self, revision: str) -> SidecarError | None:
         """
         Request a revision; return None while it is pending, or why it cannot be fetched now.
         """
         failure, until = self._failures.get(revision, (None, 0.0))
-        if failure is not None and self._clock() < until:
+        if failure is not None and time.monotonic() < until:
             return failure
         if self.outage is not None:
             return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
@@ -90,7 +89,7 @@ class Asked:
         if failure is not None:
             if len(self._failures) >= MOST:
                 del self._failures[next(iter(self._failures))]
-            self._failures[revision] = failure, self._clock() + FAILED_SECONDS
+            self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS
         self.waiting.pop(revision, None)
 
 
@@ -114,37 +113,33 @@ class Answers:
         self._told = ""
         """The failure of the socket that is already in the log."""
 
-    def follow(self, store: int, has: Callable[[str], bool], fence: Fence) -> None:
+    def follow(self, store: int, has: Callable[[str], bool]) -> None:
         """
         Serve the socket in an open store from now on, unless it is served already.
 
         Args:
             has: Whether a snapshot of a revision exists; called from any thread.
-
-        Raises:
-            CycleAbandoned: The fence was revoked; another thread serves the socket.
         """
-        with fence:
-            found = stat_in(NAME, store)
-            if found and self._socket and os.path.samestat(found, self._socket):
-                return  # the consumers of that store find it
-            self.close()
-            try:
-                remove_tree(NAME, store)
-                # The real path may be longer than the 107 bytes that a socket address can hold.
-                place = f"/proc/self/fd/{store}/{NAME}"
-                listening = socket.create_server(place, family=socket.AF_UNIX)
-                # Connecting needs write permission; any uid that sees the volume may request.
-                os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
-                self._listener = Listener(listening, partial(self._answer, has))
-                self._listener.start()
-                self._socket, self._told = stat_in(NAME, store), ""
-            except (OSError, RuntimeError) as error:  # each cycle tries again
-                said = getattr(error, "strerror", None) or str(error)
-                advice = f"Consumers get only the versions that are kept on {self._path}."
-                if said != self._told:
-                    log.warning("ask_socket_unavailable", error=said, advice=advice)
-                self._told = said
+        found = stat_in(NAME, store)
+        if found and self._socket and os.path.samestat(found, self._socket):
+            return  # the consumers of that store find it
+        self.close()
+        try:
+            remove_tree(NAME, store)
+            # The real path may be longer than the 107 bytes that a socket address can hold.
+            place = f"/proc/self/fd/{store}/{NAME}"
+            listening = socket.create_server(place, family=socket.AF_UNIX)
+            # Connecting needs write permission; any uid that sees the volume may request.
+            os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
+            self._listener = Listener(listening, partial(self._answer, has))
+            self._listener.start()
+            self._socket, self._told = stat_in(NAME, store), ""
+        except (OSError, RuntimeError) as error:  # each cycle tries again
+            said = getattr(error, "strerror", None) or str(error)
+            advice = f"Consumers get only the versions that are kept on {self._path}."
+            if said != self._told:
+                log.warning("ask_socket_unavailable", error=said, advice=advice)
+            self._told = said
 
     def _answer(self, has: Callable[[str], bool], path: str) -> Answer:
         question = _QUESTION.fullmatch(path)

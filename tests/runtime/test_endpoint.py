@@ -224,7 +224,7 @@ def store(tmp_path: Path, asked: Asked) -> Iterator[int]:
     """A folder whose socket is served; it contains the revision THERE."""
     store = os.open(tmp_path, os.O_RDONLY)
     answers = answers_of(asked)
-    answers.follow(store, lambda name: name == THERE, Fence())
+    answers.follow(store, lambda name: name == THERE)
     yield store
     answers.close()
     os.close(store)

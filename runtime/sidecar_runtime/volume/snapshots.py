@@ -9,7 +9,6 @@ because other processes may be able to write to the volume.
 
 import errno
 import fcntl
-import itertools
 import os
 import shutil
 import stat
@@ -32,8 +31,6 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
-# One counter per process: an abandoned cycle must not use the same names as its successor.
-_NUMBERS = itertools.count()
 
 log = get_logger("snapshots")
 
@@ -318,9 +315,9 @@ def _lock_alone(folder: int) -> bool:
 
 def aside_name(name: str) -> str:
     """
-    Return a temporary name that is not a snapshot's, and unique among threads and processes.
+    Return a temporary name that is not a snapshot's, and that no other process or cycle uses.
     """
-    return f".{name}.{os.getpid()}.{next(_NUMBERS)}"
+    return f".{name}.{os.urandom(8).hex()}"
 
 
 # --- trees in open folders: removed, or linked file by file; no symlink is followed

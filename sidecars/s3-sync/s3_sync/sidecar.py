@@ -198,7 +198,7 @@ class Serving:
             return
         if layout is not self._layout:
             self._layout, self._whole = layout, set()
-        self._answers.follow(layout.store, self._has, fence)
+        self._answers.follow(layout.store, self._has)
         for revision in self._answers.due(fence):
             with self._answers.answering(revision):
                 try:
