@@ -50,7 +50,13 @@ class AskMetrics:
 
 class Asked:
     """
-    The requested revisions that the volume lacks: one thread asks, another one settles.
+    The requests of one volume's consumers: the listener's thread asks, the cycles' thread answers.
+
+    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched, 404 if the
+    source does not contain it, 503 with the reason if it cannot be fetched now.
+
+    Args:
+        path: The volume, for messages.
 
     Attributes:
         wake: Triggers a cycle.
@@ -58,12 +64,18 @@ class Asked:
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str, metrics: AskMetrics) -> None:
+        self._path = path
+        self._metrics = metrics
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
         # Each access to these is one operation, which needs no lock.
         self.waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
+        self._listener: Listener | None = None
+        self._socket: os.stat_result | None = None
+        self._told = ""
+        """The failure of the socket that is already in the log."""
 
     def ask(self, revision: str) -> SidecarError | None:
         """
@@ -80,38 +92,6 @@ class Asked:
             self.waiting[revision] = None
             self.wake()
         return None
-
-    def settle(self, revision: str, failure: SidecarError | None = None) -> None:
-        """
-        Note that a revision is on the volume, or why it could not be fetched.
-        """
-        self._failures.pop(revision, None)
-        if failure is not None:
-            if len(self._failures) >= MOST:
-                del self._failures[next(iter(self._failures))]
-            self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS
-        self.waiting.pop(revision, None)
-
-
-class Answers:
-    """
-    Answers the consumers of one volume, cycle by cycle; belongs to one thread.
-
-    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched, 404 if the
-    source does not contain it, 503 with the reason if it cannot be fetched now.
-
-    Args:
-        path: The volume, for messages.
-    """
-
-    def __init__(self, path: str, metrics: AskMetrics, asked: Asked) -> None:
-        self._path = path
-        self._metrics = metrics
-        self._asked = asked
-        self._listener: Listener | None = None
-        self._socket: os.stat_result | None = None
-        self._told = ""
-        """The failure of the socket that is already in the log."""
 
     def follow(self, store: int, has: Callable[[str], bool]) -> None:
         """
@@ -147,7 +127,7 @@ class Answers:
             return _say(404, error="request /revisions/ID with a full ID")
         if has(name := question[1]):
             return _say(200, name=name)
-        failure = self._asked.ask(name)
+        failure = self.ask(name)
         if failure is None:
             return _say(202, state="on its way")
         status = 404 if failure.reason in GONE else 503
@@ -168,7 +148,7 @@ class Answers:
         Raises:
             CycleAbandoned: The fence was revoked.
         """
-        for revision in list(self._asked.waiting):
+        for revision in list(self.waiting):
             fence.wait(0)
             yield revision
 
@@ -187,14 +167,13 @@ class Answers:
             failure = error
             log.warning("requested_revision_unavailable", revision=revision, **error.log_fields())
         finally:
-            self._asked.settle(revision, failure)
+            self._failures.pop(revision, None)
+            if failure is not None:
+                if len(self._failures) >= MOST:
+                    del self._failures[next(iter(self._failures))]
+                self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS
+            self.waiting.pop(revision, None)
             self._metrics.requested("error" if failure else "success").inc()
-
-    def note_outage(self, error: SidecarError | None) -> None:
-        """
-        Note how the cycle ended: while the source fails, requests wait for its backoff.
-        """
-        self._asked.outage = error
 
 
 def _say(status: int, **facts: str) -> Answer:

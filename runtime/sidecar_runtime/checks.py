@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
@@ -66,7 +67,7 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
     has_links = True
     with (
         explained(f"cannot write to {folder}"),
-        tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside,
+        TemporaryDirectory(dir=folder, prefix=".check-") as inside,
     ):
         with open(f"{inside}/file", "xb") as file:
             take_flock(file.fileno())
@@ -82,7 +83,7 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
     return has_links
 
 
-def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> bool:
+def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
     """
     Print whether the gate can run, by having it judge a folder with a DAG that does nothing.
 
@@ -91,8 +92,6 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
 
     Args:
         name: The kind of gate, as in the settings.
-        folder: Where to create a temporary folder, which is removed. None: the default location
-            of temporary folders.
 
     Raises:
         CycleAbandoned: The fence was revoked.
@@ -100,14 +99,12 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
     if gate is None:
         say("ok", "gate", "off")
         return True
+    place = parent_folder()
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
+        with explained(f"cannot write to {place}"), TemporaryDirectory(dir=place) as inside:
             os.chmod(inside, 0o755)  # noqa: S103 - the command may run as another user
             Path(inside, DAG).write_text("pass\n")
             refusal = gate.examine("check", inside, [DAG], fence)
-    except OSError as error:
-        say("FAIL", "gate", f"cannot write to {folder or 'TMPDIR'}: {error.strerror}")
-        return False
     except SidecarError as error:
         return fail("gate", error)
     say("ok", "gate", f"{name}: it runs; only a daemon judges the source with it")

@@ -47,10 +47,6 @@ class Log:
         lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
         return [line for line in lines if name is None or line["event"] == name]
 
-    def text(self) -> str:
-        """Return the raw text of the container's log."""
-        return self._stream.getvalue()
-
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:

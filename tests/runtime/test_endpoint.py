@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.asking import MOST, NAME, Answers, Asked, AskMetrics
+from sidecar_runtime.asking import MOST, NAME, Asked, AskMetrics
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
@@ -196,7 +196,7 @@ HOSTILE = [
 
 @pytest.fixture
 def asked() -> Asked:
-    return Asked()
+    return Asked("/dags", AskMetrics(Metrics("s3-sync", "1", "2")))
 
 
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:
@@ -208,25 +208,21 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) ->
     assert refused is not None and "request_limit" == refused.reason
     assert "one more" not in list(asked.waiting)
 
-    asked.settle("0")
+    with asked.answering("0"):
+        pass
     assert asked.ask("one more") is None
 
 
 # --- the socket
 
 
-def answers_of(asked: Asked) -> Answers:
-    return Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), asked)
-
-
 @pytest.fixture
 def store(tmp_path: Path, asked: Asked) -> Iterator[int]:
     """A folder whose socket is served; it contains the revision THERE."""
     store = os.open(tmp_path, os.O_RDONLY)
-    answers = answers_of(asked)
-    answers.follow(store, lambda name: name == THERE)
+    asked.follow(store, lambda name: name == THERE)
     yield store
-    answers.close()
+    asked.close()
     os.close(store)
 
 
@@ -240,12 +236,11 @@ def test_refuses_invalid_paths_and_requests_no_revision(
 
 def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(asked: Asked) -> None:
     """The consumer gets the reason, and the next cycle fetches the other revisions."""
-    answers = answers_of(asked)
     for revision in (THERE, AWAY):
         asked.ask(revision)
-    (first, *_) = answers.due(Fence())
+    (first, *_) = asked.due(Fence())
 
-    with pytest.raises(CycleAbandoned), answers.answering(first):
+    with pytest.raises(CycleAbandoned), asked.answering(first):
         raise CycleAbandoned
 
     assert [AWAY] == list(asked.waiting)

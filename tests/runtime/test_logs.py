@@ -13,9 +13,7 @@ import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.errors import json_text, printable
-from sidecar_runtime.logs import KEPT_LINES
 from tests.runtime.recording import handlers_kept
-from tests.support.machine.pipes import unread_pipe
 
 
 @pytest.fixture(autouse=True)
@@ -84,28 +82,6 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     assert re.search(r"\[warning +\] box_failed +", failed) and failed.endswith(said)
     assert re.search(r"Found keys +\[botocore.credentials\]", found)
     assert "box_crashed" in crashed and "ValueError: bad\\x1b[2J" == trace[-1]
-
-
-# --- nothing reads the log
-
-
-def test_an_unread_log_blocks_nothing_and_counts_the_dropped_lines() -> None:
-    log = logs.get_logger("box")
-    with unread_pipe() as pipe:
-        pipe.fill()
-        stream = open(pipe.writer, "w", closefd=False)  # noqa: SIM115 - the pipe closes it
-        logs.configure("info", "json", stream, may_drop=True)
-        for number in range(2 * KEPT_LINES):
-            log.info("said", number=number)
-        logging.getLogger().handlers[0].flush()  # waits, but not for long
-        text = ""
-        while "log_lines_dropped" not in text:
-            text += pipe.drain()
-
-    *said, dropped = [json.loads(line) for line in text.splitlines() if line]
-    assert list(range(len(said))) == [event["number"] for event in said]
-    assert KEPT_LINES <= len(said)
-    assert 2 * KEPT_LINES - len(said) == dropped["lines"]
 
 
 # --- text for display and in JSON

@@ -23,6 +23,16 @@ from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import ABOUT, READY, Script
 from tests.support.machine.clocks import Clock
 
+COMMON = {
+    "sidecar_cycles": "counter",
+    "sidecar_failures": "counter",
+    "sidecar_cycle_duration_seconds": "histogram",
+    "sidecar_last_success_timestamp_seconds": "gauge",
+    "sidecar_last_publish_timestamp_seconds": "gauge",
+    "sidecar_consecutive_failures": "gauge",
+    "sidecar_ready": "gauge",
+    "sidecar_build_info": "gauge",
+}
 FAILED = Outcome("error", problem=SidecarError("access_denied", "may not", "allow it"))
 
 

@@ -53,7 +53,7 @@ def run(
             check_remote(parts, environ, fence),
             check_root(options),
         ]
-        results.append(try_gate(parts.gate, settings.gate, parts.logins.folder, fence))
+        results.append(try_gate(parts.gate, settings.gate, fence))
         return exit_code([*results, daemon(settings.http_bind)])
     finally:
         parts.logins.close()
