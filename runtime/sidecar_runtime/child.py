@@ -135,6 +135,7 @@ def run(
         finally:
             kill()
             process.wait()
+            fence.forget(kill)
             _reap_group(process.pid)
     if fence.is_revoked:
         raise CycleAbandoned

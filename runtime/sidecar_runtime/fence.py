@@ -55,11 +55,17 @@ class Fence:
         """
         Call back on revocation, from the revoking thread, or now if it is revoked already.
 
-        The callback must not block, and may be called twice, and after the end of what it ends.
+        The callback must not block, and may be called twice.
         """
         self._callbacks.append(callback)
         if self.is_revoked:
             callback()
+
+    def forget(self, callback: Callable[[], object]) -> None:
+        """
+        Remove a callback: a fence may outlive the process or object that the callback ends.
+        """
+        self._callbacks.remove(callback)
 
     def wait(self, seconds: float) -> None:
         """
