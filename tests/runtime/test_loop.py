@@ -7,7 +7,6 @@ Tests send signals only after the first cycle has started: the loop's handlers a
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -114,20 +113,6 @@ def handlers_restored() -> Iterator[None]:
 
 
 # --- when cycles run
-
-
-def test_cycles_run_at_the_interval_and_only_changes_are_news(log: Log) -> None:
-    one = run(CHANGED, UNCHANGED, UNCHANGED, CHANGED, interval_seconds=0.1)
-    began = time.monotonic()
-
-    one.until_stopped()
-
-    assert time.monotonic() - began >= 2 * one.settings.interval_seconds
-    assert (2, 2, 1) == (one.count("changed"), one.count("unchanged"), one.sidecar.sessions)
-    changed, unchanged, *_ = log.events("cycle_finished")
-    expected = {"level": "info", "result": "changed", "revision": "r1", "files_published": 1}
-    assert expected.items() <= changed.items() and changed["duration_seconds"] >= 0
-    assert ("debug", "unchanged") == (unchanged["level"], unchanged["result"])
 
 
 def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
