@@ -5,10 +5,9 @@ The output of every ``check`` command: a line for each check, and below it how t
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterable
-from contextlib import closing
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from sidecar_runtime.volume.files import explained, nearest_folder, take_flock
 from sidecar_runtime.volume.snapshots import make_symlink
 
 ANSWER_SECONDS = 5.0
+ANSWER_BYTES = 1 << 20
 DAG = "dag.py"
 
 
@@ -153,15 +153,16 @@ def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     Raises:
         TimeoutError: The daemon accepts the connection, but does not answer.
     """
-    host, port = bind
-    with closing(HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)) as connection:
-        try:
-            connection.request("GET", "/readyz")
-            said = json.loads(connection.getresponse().read())
-        except TimeoutError:
-            raise
-        except (OSError, HTTPException, ValueError):
-            return {}
+    place = (bind[0] or "localhost", bind[1])
+    try:
+        with socket.create_connection(place, ANSWER_SECONDS) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            answer = connection.makefile("rb").read(ANSWER_BYTES)  # it closes the connection
+            said = json.loads(answer.partition(b"\r\n\r\n")[2])
+    except TimeoutError:
+        raise
+    except (OSError, ValueError):
+        return {}
     return said if isinstance(said, dict) else {}
 
 
