@@ -37,9 +37,6 @@ STYLE = (
     "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
     ".good{color:light-dark(#116329,#56d364)}.bad{color:light-dark(#a40e26,#ff7b72)}"
     "h1 .bad{color:#fff;background:#a40e26}a{color:light-dark(#0550ae,#58a6ff)}"
-    "@media(max-width:40rem){.cycles{font-size:.8rem}.cycles :nth-child(2){display:none}"
-    "table:not(.cycles) tr{display:grid}"
-    "table:not(.cycles) th{border:0;padding-bottom:0;width:auto}}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
