@@ -15,8 +15,7 @@ from typing import NoReturn
 
 from sidecar_runtime import __version__, heed_signals, logs
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain, printable
-from sidecar_runtime.health import Health, Sidecar
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About, Health, Sidecar
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings, changed_settings, describe

@@ -50,7 +50,13 @@ class AskMetrics:
 
 class Asked:
     """
-    The requested revisions that the volume lacks: one thread asks, another one settles.
+    The requests of one volume's consumers: the listener's thread asks, the cycles' thread answers.
+
+    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched, 404 if the
+    source does not contain it, 503 with the reason if it cannot be fetched now.
+
+    Args:
+        path: The volume, for messages.
 
     Attributes:
         wake: Triggers a cycle.
@@ -58,20 +64,25 @@ class Asked:
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str, metrics: AskMetrics) -> None:
+        self._path = path
+        self._metrics = metrics
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
         # Each access to these is one operation, which needs no lock.
         self.waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
-        self._clock = clock
+        self._listener: Listener | None = None
+        self._socket: os.stat_result | None = None
+        self._told = ""
+        """The failure of the socket that is already in the log."""
 
     def ask(self, revision: str) -> SidecarError | None:
         """
         Request a revision; return None while it is pending, or why it cannot be fetched now.
         """
         failure, until = self._failures.get(revision, (None, 0.0))
-        if failure is not None and self._clock() < until:
+        if failure is not None and time.monotonic() < until:
             return failure
         if self.outage is not None:
             return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
@@ -82,69 +93,33 @@ class Asked:
             self.wake()
         return None
 
-    def settle(self, revision: str, failure: SidecarError | None = None) -> None:
-        """
-        Note that a revision is on the volume, or why it could not be fetched.
-        """
-        self._failures.pop(revision, None)
-        if failure is not None:
-            if len(self._failures) >= MOST:
-                del self._failures[next(iter(self._failures))]
-            self._failures[revision] = failure, self._clock() + FAILED_SECONDS
-        self.waiting.pop(revision, None)
-
-
-class Answers:
-    """
-    Answers the consumers of one volume, cycle by cycle; belongs to one thread.
-
-    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched, 404 if the
-    source does not contain it, 503 with the reason if it cannot be fetched now.
-
-    Args:
-        path: The volume, for messages.
-    """
-
-    def __init__(self, path: str, metrics: AskMetrics, asked: Asked) -> None:
-        self._path = path
-        self._metrics = metrics
-        self._asked = asked
-        self._listener: Listener | None = None
-        self._socket: os.stat_result | None = None
-        self._told = ""
-        """The failure of the socket that is already in the log."""
-
-    def follow(self, store: int, has: Callable[[str], bool], fence: Fence) -> None:
+    def follow(self, store: int, has: Callable[[str], bool]) -> None:
         """
         Serve the socket in an open store from now on, unless it is served already.
 
         Args:
             has: Whether a snapshot of a revision exists; called from any thread.
-
-        Raises:
-            CycleAbandoned: The fence was revoked; another thread serves the socket.
         """
-        with fence:
-            found = stat_in(NAME, store)
-            if found and self._socket and os.path.samestat(found, self._socket):
-                return  # the consumers of that store find it
-            self.close()
-            try:
-                remove_tree(NAME, store)
-                # The real path may be longer than the 107 bytes that a socket address can hold.
-                place = f"/proc/self/fd/{store}/{NAME}"
-                listening = socket.create_server(place, family=socket.AF_UNIX)
-                # Connecting needs write permission; any uid that sees the volume may request.
-                os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
-                self._listener = Listener(listening, partial(self._answer, has))
-                self._listener.start()
-                self._socket, self._told = stat_in(NAME, store), ""
-            except (OSError, RuntimeError) as error:  # each cycle tries again
-                said = getattr(error, "strerror", None) or str(error)
-                advice = f"Consumers get only the versions that are kept on {self._path}."
-                if said != self._told:
-                    log.warning("ask_socket_unavailable", error=said, advice=advice)
-                self._told = said
+        found = stat_in(NAME, store)
+        if found and self._socket and os.path.samestat(found, self._socket):
+            return  # the consumers of that store find it
+        self.close()
+        try:
+            remove_tree(NAME, store)
+            # The real path may be longer than the 107 bytes that a socket address can hold.
+            place = f"/proc/self/fd/{store}/{NAME}"
+            listening = socket.create_server(place, family=socket.AF_UNIX)
+            # Connecting needs write permission; any uid that sees the volume may request.
+            os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
+            self._listener = Listener(listening, partial(self._answer, has))
+            self._listener.start()
+            self._socket, self._told = stat_in(NAME, store), ""
+        except (OSError, RuntimeError) as error:  # each cycle tries again
+            said = getattr(error, "strerror", None) or str(error)
+            advice = f"Consumers get only the versions that are kept on {self._path}."
+            if said != self._told:
+                log.warning("ask_socket_unavailable", error=said, advice=advice)
+            self._told = said
 
     def _answer(self, has: Callable[[str], bool], path: str) -> Answer:
         question = _QUESTION.fullmatch(path)
@@ -152,7 +127,7 @@ class Answers:
             return _say(404, error="request /revisions/ID with a full ID")
         if has(name := question[1]):
             return _say(200, name=name)
-        failure = self._asked.ask(name)
+        failure = self.ask(name)
         if failure is None:
             return _say(202, state="on its way")
         status = 404 if failure.reason in GONE else 503
@@ -173,7 +148,7 @@ class Answers:
         Raises:
             CycleAbandoned: The fence was revoked.
         """
-        for revision in list(self._asked.waiting):
+        for revision in list(self.waiting):
             fence.wait(0)
             yield revision
 
@@ -192,14 +167,13 @@ class Answers:
             failure = error
             log.warning("requested_revision_unavailable", revision=revision, **error.log_fields())
         finally:
-            self._asked.settle(revision, failure)
+            self._failures.pop(revision, None)
+            if failure is not None:
+                if len(self._failures) >= MOST:
+                    del self._failures[next(iter(self._failures))]
+                self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS
+            self.waiting.pop(revision, None)
             self._metrics.requested("error" if failure else "success").inc()
-
-    def note_outage(self, error: SidecarError | None) -> None:
-        """
-        Note how the cycle ended: while the source fails, requests wait for its backoff.
-        """
-        self._asked.outage = error
 
 
 def _say(status: int, **facts: str) -> Answer:

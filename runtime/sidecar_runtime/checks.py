@@ -5,22 +5,22 @@ The output of every ``check`` command: a line for each check, and below it how t
 import json
 import os
 import shutil
+import socket
 import sys
-import tempfile
 from collections.abc import Iterable
-from contextlib import closing
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
-from sidecar_runtime.http.status import identity
 from sidecar_runtime.volume.files import explained, nearest_folder, take_flock
 from sidecar_runtime.volume.snapshots import make_symlink
 
 ANSWER_SECONDS = 5.0
+ANSWER_BYTES = 1 << 20
 DAG = "dag.py"
 
 
@@ -67,7 +67,7 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
     has_links = True
     with (
         explained(f"cannot write to {folder}"),
-        tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside,
+        TemporaryDirectory(dir=folder, prefix=".check-") as inside,
     ):
         with open(f"{inside}/file", "xb") as file:
             take_flock(file.fileno())
@@ -83,7 +83,7 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
     return has_links
 
 
-def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> bool:
+def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
     """
     Print whether the gate can run, by having it judge a folder with a DAG that does nothing.
 
@@ -92,8 +92,6 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
 
     Args:
         name: The kind of gate, as in the settings.
-        folder: Where to create a temporary folder, which is removed. None: the default location
-            of temporary folders.
 
     Raises:
         CycleAbandoned: The fence was revoked.
@@ -101,14 +99,12 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
     if gate is None:
         say("ok", "gate", "off")
         return True
+    place = parent_folder()
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".check-") as inside:
+        with explained(f"cannot write to {place}"), TemporaryDirectory(dir=place) as inside:
             os.chmod(inside, 0o755)  # noqa: S103 - the command may run as another user
             Path(inside, DAG).write_text("pass\n")
             refusal = gate.examine("check", inside, [DAG], fence)
-    except OSError as error:
-        say("FAIL", "gate", f"cannot write to {folder or 'TMPDIR'}: {error.strerror}")
-        return False
     except SidecarError as error:
         return fail("gate", error)
     say("ok", "gate", f"{name}: it runs; only a daemon judges the source with it")
@@ -117,35 +113,30 @@ def try_gate(gate: Gate | None, name: str, folder: str | None, fence: Fence) -> 
     return True
 
 
-def daemon(sidecar: str, source: str, bind: tuple[str, int]) -> bool:
+def daemon(bind: tuple[str, int]) -> bool:
     """
     Print the state of a running daemon, if there is one: it may fail although the other checks
     succeed. Return the result of the check.
 
     Args:
-        sidecar: The name of the sidecar; with `source` it identifies the daemon.
         bind: The host and port of the daemon, from the settings that it shares with this process.
     """
     where = f"{bind[0] or 'localhost'}:{bind[1]}"
     try:
-        said, life = (_ask(bind, path) for path in ("/readyz", "/healthz"))
+        said = _ask(bind)
     except TimeoutError:
         say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
-    if "identity" not in said:
-        return True
-    if said["identity"] != identity(sidecar, source):
-        say("??", "daemon", f"the process that answers at {where} serves another source")
+    if "ready" not in said:  # it is no daemon of ours
         return True
     found = []
     if said["reason"]:
         found.append((f"{said['reason']}: {said['error']}", said["advice"]))
     if lack := "; ".join(filter(None, (said["problem"], said["shortfall"]))):
         found.append((lack, ""))
-    if life.get("alive") is False:
-        age = life["heartbeat_age_seconds"]
-        found.append((f"is not alive: no cycle has finished for {age:.0f} s", "Restart it."))
+    if not said["alive"]:
+        found.append(("is not alive: no cycle has finished in time", "Restart it."))
     for text, advice in found:
         say("FAIL", "daemon", text)
         if advice:
@@ -155,22 +146,23 @@ def daemon(sidecar: str, source: str, bind: tuple[str, int]) -> bool:
     return not found
 
 
-def _ask(bind: tuple[str, int], path: str) -> dict[str, Any]:
+def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     """
     Return the daemon's answer; empty if nothing answers, or not with a JSON object.
 
     Raises:
         TimeoutError: The daemon accepts the connection, but does not answer.
     """
-    host, port = bind
-    with closing(HTTPConnection(host or "localhost", port, timeout=ANSWER_SECONDS)) as connection:
-        try:
-            connection.request("GET", path)
-            said = json.loads(connection.getresponse().read())
-        except TimeoutError:
-            raise
-        except (OSError, HTTPException, ValueError):
-            return {}
+    place = (bind[0] or "localhost", bind[1])
+    try:
+        with socket.create_connection(place, ANSWER_SECONDS) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            answer = connection.makefile("rb").read(ANSWER_BYTES)  # it closes the connection
+            said = json.loads(answer.partition(b"\r\n\r\n")[2])
+    except TimeoutError:
+        raise
+    except (OSError, ValueError):
+        return {}
     return said if isinstance(said, dict) else {}
 
 

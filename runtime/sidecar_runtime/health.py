@@ -21,6 +21,23 @@ PAST_CYCLES = 20
 QUIET = ("unchanged", "partial", "waiting", "settling", "held", "refused")
 
 
+class About(NamedTuple):
+    """
+    The identity of this process: image name, version, and a description of source and target.
+
+    Args:
+        pod: As in :func:`sidecar_runtime.app.find_pod`.
+        settings: The settings that differ from the defaults, as written.
+    """
+
+    sidecar: str
+    version: str
+    source: str
+    target: str
+    pod: Mapping[str, str] = {}
+    settings: Mapping[str, str] = {}
+
+
 class Readiness(NamedTuple):
     """
     Whether what consumers need is published and valid now.
@@ -97,8 +114,8 @@ class Health:
         self._beat_at = clock()
         self._limit_seconds = 60.0
         self._next_cycle_at = clock()
-        # Replaced, never changed: readers need no lock.
-        self._cycles: tuple[PastCycle, ...] = ()
+        self.cycles: tuple[PastCycle, ...] = ()
+        """The past ones, newest first; replaced, never changed: readers need no lock."""
         self.last_error: SidecarError | None = None
         """The latest failure or other problem, until a cycle has none."""
         self.last_error_at: float | None = None
@@ -139,7 +156,7 @@ class Health:
         Args:
             seconds: How long it took.
         """
-        now, before, problem = time.time(), self._cycles, outcome.problem
+        now, before, problem = time.time(), self.cycles, outcome.problem
         if problem is not None:  # its traceback would keep everything that the cycle held
             problem = SidecarError(problem.reason, problem.message, problem.advice)
             outcome = outcome._replace(problem=problem)
@@ -147,17 +164,11 @@ class Health:
         last = before[0].outcome if before else Outcome("error")
         if outcome.result == last.result in QUIET and not last.is_publish:
             before = before[1:]
-        self._cycles = (PastCycle(now - seconds, seconds, outcome), *before)[:PAST_CYCLES]
+        self.cycles = (PastCycle(now - seconds, seconds, outcome), *before)[:PAST_CYCLES]
         self.last_error, self.last_error_at = problem, now
         self.failing_since = (self.failing_since or now) if problem else None
         is_failure = outcome.result == "error"
         self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
-
-    def past_cycles(self) -> list[PastCycle]:
-        """
-        Return the past cycles, newest first.
-        """
-        return list(self._cycles)
 
 
 # --- the interface that a sidecar implements; the runtime does the rest

@@ -105,7 +105,7 @@ class Running(NamedTuple):
     again: Event | None = None
 
 
-def start_scheduler(put: Callable[[Event], object]) -> Any:
+def start_scheduler() -> Any:
     """
     Start APScheduler, which triggers the cycles of a daemon: its job only puts an event.
 
@@ -119,9 +119,6 @@ def start_scheduler(put: Callable[[Event], object]) -> Any:
     from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
 
     scheduler = BackgroundScheduler(executors={"default": {"type": "debug"}}, timezone=UTC)
-    # The loop sets each time. An interval is counted up, one by one, if the clock is set from 1970
-    # to today: of this one there are few.
-    scheduler.add_job(put, "interval", ["wake"], weeks=1, id="cycle", misfire_grace_time=None)
     scheduler.start()
     return scheduler
 
@@ -137,8 +134,8 @@ class Worker:
     def __init__(self, begin: Callable[[], Session], report: Callable[[Finished], object]) -> None:
         self._begin = begin
         self._report = report
-        self._requests: SimpleQueue[Fence] | None = None
-        self._is_busy = False
+        self._requests: SimpleQueue[Fence] = SimpleQueue()
+        self._has_thread = self._is_busy = False
 
     def start(self, fence: Fence) -> None:
         """
@@ -152,17 +149,16 @@ class Worker:
         if self._is_busy:
             said, advice = "an abandoned cycle has not returned", "Liveness restarts the container."
             raise SidecarError("cycle_timeout", said, advice)
-        if self._requests is None:
-            requests: SimpleQueue[Fence] = SimpleQueue()
-            threading.Thread(target=self._work, args=[requests], name="cycle", daemon=True).start()
-            self._requests = requests
+        if not self._has_thread:
+            threading.Thread(target=self._work, name="cycle", daemon=True).start()
+            self._has_thread = True
         self._is_busy = True
         self._requests.put(fence)
 
-    def _work(self, requests: SimpleQueue[Fence]) -> None:
+    def _work(self) -> None:
         session: Session | None = None
         while True:
-            fence = requests.get()
+            fence = self._requests.get()
             end: Outcome | BaseException
             try:
                 session = session or self._begin()
@@ -198,7 +194,7 @@ class Loop:
         self._metrics = metrics
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._worker = Worker(sidecar.begin, self._report)
-        self._scheduler = None if settings.one_shot else start_scheduler(self._events.put)
+        self._scheduler = None if settings.one_shot else start_scheduler()
         seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         self._give_up_at = time.monotonic() + seconds
         self._state: Idle | Running | None = Idle(time.monotonic())
@@ -351,7 +347,8 @@ class Loop:
         self._health.expect_cycle(seconds, late_seconds)
         if self._scheduler is not None:
             at = datetime.now(UTC) + timedelta(seconds=seconds)
-            self._scheduler.modify_job("cycle", next_run_time=at, args=[idle])
+            how = {"id": "cycle", "replace_existing": True, "misfire_grace_time": None}
+            self._scheduler.add_job(self._events.put, "date", [idle], run_date=at, **how)
 
     def _revoke(self) -> None:
         """
@@ -369,7 +366,7 @@ class Loop:
         blame = self._state.fence.blame if isinstance(self._state, Running) else None
         if error := self._health.last_error or blame:
             return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
-        past = [cycle.outcome for cycle in self._health.past_cycles()]
+        past = [cycle.outcome for cycle in self._health.cycles]
         last = [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
         message = f"no cycle succeeded in time: {' '.join(map(str, last))}"
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"

@@ -16,8 +16,7 @@ import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.health import Outcome, Readiness
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About, Outcome, Readiness
 from sidecar_runtime.settings import CommonSettings, load
 from tests.support.machine.clocks import Clock
 
@@ -47,10 +46,6 @@ class Log:
         """Return all lines, or those with this event name."""
         lines = [json.loads(line) for line in self._stream.getvalue().splitlines()]
         return [line for line in lines if name is None or line["event"] == name]
-
-    def text(self) -> str:
-        """Return the raw text of the container's log."""
-        return self._stream.getvalue()
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 """
-How a process fetches, keeps and forgets its AWS credentials, and how the child names failures.
+How a process fetches and keeps its AWS credentials, and how the child names failures.
 """
 
 import json
@@ -16,79 +16,21 @@ from sidecar_runtime.aws.credentials import (
     REFRESH_RETRY_SECONDS,
     Chain,
     CredentialsError,
+    _checked,
 )
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
-FOUND = {
-    "access_key": "AKID",
-    "secret_key": "s3cr3t",
-    "token": None,
-    "expires_at": None,
-    "method": "env",
-}
-CONFIG: dict[str, Any] = {
-    **dict.fromkeys(("region", "endpoint_url", "ca_bundle", "addressing_style")),
-    **dict.fromkeys(("use_fips", "use_dualstack"), False),
-}
-
-
-class FakeChild:
-    """Answers as the child does, with what the test sets."""
-
-    def __init__(self) -> None:
-        self.answer: dict[str, Any] | CredentialsError = {}
-        self.calls = 0
-
-    def __call__(self, *_: object) -> dict[str, Any]:
-        self.calls += 1
-        if isinstance(self.answer, CredentialsError):
-            raise self.answer
-        return {**self.answer}
-
-    def finds(self, **changes: Any) -> None:
-        self.answer = {"credentials": FOUND | changes, **CONFIG}
-
-    def fails(self) -> None:
-        self.answer = CredentialsError("credentials_unavailable", "STS is silent")
-
-
-@pytest.fixture
-def child(monkeypatch: pytest.MonkeyPatch) -> FakeChild:
-    child = FakeChild()
-    monkeypatch.setattr("sidecar_runtime.aws.credentials.ask_child", child)
-    return child
-
-
-def error_of(chain: Chain) -> CredentialsError:
-    error = raised(CredentialsError, chain.current, Fence())
-    assert error.advice == ADVICE[error.reason]
-    assert "s3cr3t" not in error.message
-    return error
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A wall clock that the test controls."""
-    clock = Clock()
-    clock.seconds = 1_700_000_000.0
-    monkeypatch.setattr("time.time", clock)
-    return clock
-
-
-@pytest.fixture
-def chain(child: FakeChild, clock: Clock, fence: Fence) -> Chain:
-    """A chain whose credentials expire in an hour."""
-    child.finds(expires_at=clock.seconds + 3600)
-    chain = Chain()
-    chain.current(fence)
-    return chain
+FOUND: dict[str, Any] = {"access_key": "AKID", "secret_key": "s3cr3t", "token": None}
+FOUND["method"] = "env"
+CONFIG = dict.fromkeys(("region", "endpoint_url", "ca_bundle", "addressing_style"))
+CONFIG |= dict.fromkeys(("use_fips", "use_dualstack"))
 
 
 def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fence: Fence
 ) -> None:
     """The error of http.client quotes the header that it refuses."""
     keys = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "x"}
@@ -100,35 +42,39 @@ def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
 
-    assert "credentials_invalid" == error_of(Chain()).reason
+    error = raised(CredentialsError, Chain().current, fence)
 
-
-# --- refresh
+    assert "credentials_invalid" == error.reason and "s3cr3t" not in error.message
 
 
 def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(
-    chain: Chain, child: FakeChild, clock: Clock, fence: Fence, log: Log
+    monkeypatch: pytest.MonkeyPatch, fence: Fence, log: Log
 ) -> None:
-    child.fails()
-    clock.seconds += 3600 - REFRESH_BEFORE_SECONDS - 1
-    assert ("AKID", 1) == (chain.current(fence)[0].access_key, child.calls)
-    clock.seconds += 1
-    for _ in range(3):
+    clock, chain = Clock(), Chain()
+    keys = ["AKID", "", "", "", "LATER"]  # what the child answers; nothing: STS is silent
+
+    def ask(*_: object) -> dict[str, Any]:
+        if not (key := keys.pop(0)):
+            raise CredentialsError("credentials_unavailable", "STS is silent")
+        found = FOUND | {"access_key": key, "expires_at": clock.seconds + 3600}
+        return {"credentials": found, **CONFIG}
+
+    monkeypatch.setattr("sidecar_runtime.aws.credentials.ask_child", ask)
+    monkeypatch.setattr("time.time", clock)
+    waits = [0, 3600 - REFRESH_BEFORE_SECONDS - 1, 1, 0, REFRESH_RETRY_SECONDS]
+    left = []
+    for seconds in waits:
+        clock.seconds += seconds
         assert "AKID" == chain.current(fence)[0].access_key
-    clock.seconds += REFRESH_RETRY_SECONDS
-    assert ("AKID", 3) == (chain.current(fence)[0].access_key, child.calls)
-    kept = log.events("credentials_kept")
-    assert [("warning", "credentials_unavailable", "STS is silent")] * 2 == [
-        (event["level"], event["reason"], event["error"]) for event in kept
-    ]
+        left.append(len(keys))
+
+    assert [4, 4, 3, 3, 2] == left
+    kept = [("warning", "credentials_unavailable", "STS is silent")] * 2
+    assert kept == [(e["level"], e["reason"], e["error"]) for e in log.events("credentials_kept")]
 
     clock.seconds += REFRESH_BEFORE_SECONDS
-    assert "STS is silent" == error_of(chain).message
-    child.finds(access_key="LATER")
+    assert "STS is silent" == raised(CredentialsError, chain.current, fence).message
     assert "LATER" == chain.current(fence)[0].access_key
-
-
-# --- failures of the child
 
 
 @pytest.mark.parametrize(
@@ -141,13 +87,13 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
 )
 @pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"])
 def test_credentials_invalid_in_a_header_are_named_but_not_shown(
-    child: FakeChild, name: str, variable: str, value: str
+    name: str, variable: str, value: str
 ) -> None:
-    child.finds(**{name: value})
-    error = error_of(Chain())
+    error = raised(CredentialsError, _checked, FOUND | {name: value})
 
     assert "credentials_invalid" == error.reason and "echo -n" in error.advice
     assert error.message.startswith(f"{variable} contains whitespace, ")
+    assert "s3cr3t" not in error.message
 
 
 # --- the errors of botocore

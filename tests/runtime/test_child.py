@@ -151,10 +151,3 @@ def test_revoke_waits_for_a_publish_in_progress_and_allows_no_other() -> None:
 def test_revoke_does_not_wait_indefinitely_for_a_stuck_publish(fence: Fence) -> None:
     with fence:
         fence.revoke()
-
-
-def test_revoke_ends_a_wait(fence: Fence) -> None:
-    threading.Timer(0.1, fence.revoke).start()
-
-    with pytest.raises(CycleAbandoned):
-        fence.wait(3_600)

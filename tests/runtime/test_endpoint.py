@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.asking import FAILED_SECONDS, MOST, NAME, Answers, Asked, AskMetrics
+from sidecar_runtime.asking import MOST, NAME, Asked, AskMetrics
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
@@ -192,23 +192,11 @@ HOSTILE = [
     "/revisions/\N{LATIN SMALL LETTER A WITH DIAERESIS}",
     f"/other/sha256-{'a' * 64}",
 ]
-FAILURE = SidecarError("release_missing", "there is none")
 
 
 @pytest.fixture
-def asked(clock: Clock) -> Asked:
-    return Asked(clock)
-
-
-def test_a_failure_is_returned_until_it_expires(asked: Asked, clock: Clock) -> None:
-    asked.ask("a")
-    asked.settle("a", FAILURE)
-    clock.seconds += FAILED_SECONDS - 0.1
-
-    assert FAILURE is asked.ask("a") and [] == list(asked.waiting)
-
-    clock.seconds += 0.2
-    assert asked.ask("a") is None and ["a"] == list(asked.waiting)
+def asked() -> Asked:
+    return Asked("/dags", AskMetrics(Metrics("s3-sync", "1", "2")))
 
 
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:
@@ -220,25 +208,21 @@ def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) ->
     assert refused is not None and "request_limit" == refused.reason
     assert "one more" not in list(asked.waiting)
 
-    asked.settle("0")
+    with asked.answering("0"):
+        pass
     assert asked.ask("one more") is None
 
 
 # --- the socket
 
 
-def answers_of(asked: Asked) -> Answers:
-    return Answers("/dags", AskMetrics(Metrics("s3-sync", "1", "2")), asked)
-
-
 @pytest.fixture
 def store(tmp_path: Path, asked: Asked) -> Iterator[int]:
     """A folder whose socket is served; it contains the revision THERE."""
     store = os.open(tmp_path, os.O_RDONLY)
-    answers = answers_of(asked)
-    answers.follow(store, lambda name: name == THERE, Fence())
+    asked.follow(store, lambda name: name == THERE)
     yield store
-    answers.close()
+    asked.close()
     os.close(store)
 
 
@@ -252,12 +236,11 @@ def test_refuses_invalid_paths_and_requests_no_revision(
 
 def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(asked: Asked) -> None:
     """The consumer gets the reason, and the next cycle fetches the other revisions."""
-    answers = answers_of(asked)
     for revision in (THERE, AWAY):
         asked.ask(revision)
-    (first, *_) = answers.due(Fence())
+    (first, *_) = asked.due(Fence())
 
-    with pytest.raises(CycleAbandoned), answers.answering(first):
+    with pytest.raises(CycleAbandoned), asked.answering(first):
         raise CycleAbandoned
 
     assert [AWAY] == list(asked.waiting)

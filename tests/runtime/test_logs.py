@@ -13,9 +13,7 @@ import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.errors import json_text, printable
-from sidecar_runtime.logs import KEPT_LINES
 from tests.runtime.recording import handlers_kept
-from tests.support.machine.pipes import unread_pipe
 
 
 @pytest.fixture(autouse=True)
@@ -33,24 +31,21 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_standard_library_records_have_the_same_format(stream: io.StringIO) -> None:
-    logs.configure("info", "json", stream)
-
-    logging.getLogger("botocore.credentials").info("Found %s in %s", "keys", "environment")
-
-    line = lines(stream)[0]
-    assert ("info", "Found keys in environment") == (line["level"], line["event"])
-    assert "botocore.credentials" == line["logger"]
-
-
-def test_a_traceback_is_part_of_its_line(stream: io.StringIO) -> None:
+def test_a_traceback_is_part_of_its_line_from_any_logger(stream: io.StringIO) -> None:
     logs.configure("info", "json", stream)
     try:
         raise ValueError("bad\nvalue")
     except ValueError:
         logs.get_logger("box").exception("box_failed")
-        logging.getLogger("other").exception("other failed")
+        logging.getLogger("other").exception("other %s", "failed")
 
+    ours, theirs = lines(stream)
+    assert ("box_failed", "box") == (ours["event"], ours["logger"])
+    assert ("other failed", "other", "error") == (
+        theirs["event"],
+        theirs["logger"],
+        theirs["level"],
+    )
     for line in lines(stream):
         assert "Traceback" in str(line["exception"])
         assert "ValueError: bad\nvalue" in str(line["exception"])
@@ -87,28 +82,6 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     assert re.search(r"\[warning +\] box_failed +", failed) and failed.endswith(said)
     assert re.search(r"Found keys +\[botocore.credentials\]", found)
     assert "box_crashed" in crashed and "ValueError: bad\\x1b[2J" == trace[-1]
-
-
-# --- nothing reads the log
-
-
-def test_an_unread_log_blocks_nothing_and_counts_the_dropped_lines() -> None:
-    log = logs.get_logger("box")
-    with unread_pipe() as pipe:
-        pipe.fill()
-        stream = open(pipe.writer, "w", closefd=False)  # noqa: SIM115 - the pipe closes it
-        logs.configure("info", "json", stream, may_drop=True)
-        for number in range(2 * KEPT_LINES):
-            log.info("said", number=number)
-        logging.getLogger().handlers[0].flush()  # waits, but not for long
-        text = ""
-        while "log_lines_dropped" not in text:
-            text += pipe.drain()
-
-    *said, dropped = [json.loads(line) for line in text.splitlines() if line]
-    assert list(range(len(said))) == [event["number"] for event in said]
-    assert KEPT_LINES <= len(said)
-    assert 2 * KEPT_LINES - len(said) == dropped["lines"]
 
 
 # --- text for display and in JSON

@@ -18,9 +18,9 @@ from tests.support.waiting import wait_until
 
 PROGRAM = """
 import os, sys, threading, time
-from sidecar_runtime.app import begin_logs, run_daemon, run_main
+from sidecar_runtime.app import begin_logs, log, run_daemon, run_main
 from sidecar_runtime.errors import GaveUp, Problem, SettingsError, SidecarError
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import CHANGED, Script, settings_of
 
@@ -178,15 +178,16 @@ def test_the_last_log_line_has_the_cause_of_the_end(
 
 CYCLES = """
 def cycle(fence):
+    for number in range(100):
+        log.info("said", number=number)
     open("{file}", "a").write("x")
     return CHANGED
-settings = {{"INTERVAL": "0.1s", "LOG_LEVEL": "debug"}}
-begin_logs(settings_of(**settings), [])
-return daemon(*[cycle] * 10_000, **settings)
+begin_logs(settings_of(), [])
+return daemon(*[cycle] * 10_000, INTERVAL="0.1s")
 """
 
 
-def test_an_unread_log_blocks_neither_cycles_nor_sigterm(tmp_path: Path) -> None:
+def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(tmp_path: Path) -> None:
     path = tmp_path / "cycles"
     path.touch()
     body = CYCLES.format(file=path).strip().replace("\n", "\n    ")
@@ -198,7 +199,11 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm(tmp_path: Path) -> None
         wait_until(lambda: path.stat().st_size > 2, "it runs cycles")
         pipe.fill()
         before = path.stat().st_size
-        wait_until(lambda: path.stat().st_size > before + 5, "it runs more")
+        wait_until(lambda: path.stat().st_size > before + 10, "more lines than are kept")
+        text = ""
+        while "log_lines_dropped" not in text:
+            text += pipe.drain()
+        pipe.fill()
         process.terminate()
         _, err = process.communicate(timeout=20)
 

@@ -92,21 +92,20 @@ def check_box(settings: Settings) -> list[Problem]:
 
 
 @pytest.mark.parametrize(
-    ("environ", "named"),
+    ("given", "named"),
     [
-        ({"BOX_SYNC_LAYOUT": "tree"}, "BOX BOX_SYNC_LAYOUT BOX_SYNC_TIMEOUT"),
-        ({"BOX_SYNC_LAYOUT": "tree", "BOX_SYNC_MODE": "rwx"}, "BOX BOX_SYNC_MODE BOX_SYNC_TIMEOUT"),
-        (
-            {"BOX_SYNC_LAYOUT": "tree", "BOX_SYNC_MODES": "0644"},
-            "BOX BOX_SYNC_MODES BOX_SYNC_TIMEOUT",
-        ),
-        ({"BOX": "a", "BOX_SYNC_TIMEOUT": "0"}, "BOX_SYNC_TIMEOUT"),
+        ("LAYOUT=tree", "BOX BOX_SYNC_LAYOUT BOX_SYNC_TIMEOUT"),
+        ("LAYOUT=tree MODE=rwx", "BOX BOX_SYNC_MODE BOX_SYNC_TIMEOUT"),
+        ("LAYOUT=tree MODES=0644", "BOX BOX_SYNC_MODES BOX_SYNC_TIMEOUT"),
+        ("TIMEOUT=0", "BOX BOX_SYNC_TIMEOUT"),
     ],
 )
 def test_rules_across_settings_are_checked_beside_wrong_ones_but_not_with_them(
-    environ: dict[str, str], named: str
+    given: str, named: str
 ) -> None:
     """What depends on a wrong or misspelled setting is not known: a guess would mislead."""
+    environ = dict(f"{PREFIX}{pair}".split("=") for pair in given.split())
+
     error = raised(SettingsError, load, Settings, PREFIX, environ, check=check_box)
 
     assert sorted(named.split()) == sorted(problem.setting for problem in error.problems)
@@ -129,14 +128,6 @@ def test_a_typo_in_a_name_is_reported_with_the_right_name(slip: str, right: str)
     assert [Problem(slip, None, f"is not a setting; did you mean {right}?")] == problems_of(
         **GOOD, **{slip: "whatever"}
     )
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["BOXER", "INTERVALS", "LAYOUT", "BOX_SNYC_LAYOUT", "AIRFLOW__BOX_SYNC__LAYOUT"],
-)
-def test_a_name_without_the_prefix_belongs_to_other_software(name: str) -> None:
-    assert [] == unknown_of({name: "x"})
 
 
 def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set() -> None:
@@ -162,12 +153,14 @@ def test_a_typo_in_a_required_name_is_pointed_out() -> None:
     assert "PATH is set" not in error.problems[0].problem
 
 
-def test_ignores_the_variables_that_kubernetes_injects_for_any_service() -> None:
+def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a_service() -> None:
+    others = ["BOXER", "INTERVALS", "LAYOUT", "BOX_SNYC_LAYOUT", "AIRFLOW__BOX_SYNC__LAYOUT"]
     ends = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP"]
     ends += [f"PORT_80_TCP_{end}" for end in ("PROTO", "PORT", "ADDR")]
     services = "BOX_SYNC", "BOX_SYNC_MODE", "BOX_SYNC_0"
+    injected = [f"{name}_{end}" for name in services for end in ends]
 
-    assert [] == unknown_of({f"{name}_{end}": "x" for name in services for end in ends})
+    assert [] == unknown_of(dict.fromkeys([*others, *injected], "x"))
 
 
 # --- showing

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
@@ -20,7 +19,6 @@ from sidecar_runtime.volume.files import (
     read_file,
 )
 from sidecar_runtime.volume.snapshots import ASKED, Snapshots
-from tests.support.raising import raised
 
 OLD, NEW = b"old content", b"new content, which is longer"
 STORE = "own/store"
@@ -138,20 +136,6 @@ def pruned(snapshots: Snapshots) -> set[str]:
     return set(snapshots.prune(snapshots.current(), Fence()))
 
 
-def test_add_names_a_snapshot_only_when_complete_and_does_not_show_it(shelf: Shelf) -> None:
-    snapshots = shelf.begin()
-    seen: list[tuple[bool, set[str]]] = []
-
-    def fill(_folder: int) -> None:
-        seen.append((snapshots.has("r1"), {name[:4] for name in shelf.names()}))
-
-    snapshots.add("r1", fill, Fence())
-
-    assert [(False, {".r1."})] == seen and {"r1"} == shelf.names()
-    assert snapshots.has("r1") and "" == snapshots.current()
-    assert not os.path.lexists(shelf.link)
-
-
 def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf) -> None:
     snapshots = shelf.make("r1")
     (shelf.store / ".r1.7").mkdir()
@@ -188,34 +172,6 @@ def test_anything_else_at_the_link_is_not_a_revision_and_is_replaced(
     snapshots.show("r1", Fence())
 
     assert "r1" == snapshots.current() and "r1" == (shelf.link / "a.py").read_text()
-
-
-def test_a_folder_with_files_blocks_the_link(shelf: Shelf) -> None:
-    snapshots = shelf.begin()
-    snapshots.add("r1", filling("r1"), Fence())
-    shelf.link.mkdir()
-    (shelf.link / "theirs").write_text("x")
-
-    error = raised(SidecarError, snapshots.show, "r1", Fence())
-
-    assert "link_blocked" == error.reason
-    assert "'current' cannot be replaced with the link: Directory not empty" in error.message
-    assert ["theirs"] == os.listdir(shelf.link)
-
-
-def test_an_abandoned_cycle_cannot_replace_the_snapshot_of_its_successor(shelf: Shelf) -> None:
-    """Its thread, which returns late, shares process id and store with its successor."""
-    late, successor = shelf.begin(), shelf.begin()
-
-    def fill(folder: int) -> None:
-        successor.add("r1", filling("successor"), Fence())
-        filling("late")(folder)
-
-    with pytest.raises(OSError, match="not empty"):
-        late.add("r1", fill, Fence())
-
-    assert "successor" == (shelf.store / "r1/a.py").read_text()
-    assert {"r1"} == shelf.names()
 
 
 @pytest.mark.parametrize(
@@ -265,17 +221,3 @@ def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) 
     assert (shelf.store / "r1").stat().st_mtime <= time.time()
     shelf.age("r1", 601)
     assert {"r2"} == pruned(snapshots)
-
-
-def test_sweep_removes_only_leftovers_of_a_crash(shelf: Shelf) -> None:
-    snapshots = shelf.make("r1", "r2")
-    (shelf.store / ".r3.7/d").mkdir(parents=True)
-    (shelf.store / ".r3.7/d/a.py").write_text("x")
-    (shelf.store / ".file").write_text("x")
-    (shelf.store / ".link").symlink_to(shelf.store / "r2")
-    (shelf.store / "r1.managed").write_text("x")
-
-    snapshots.sweep()
-
-    assert {"r1", "r2", "r1.managed"} == shelf.names()
-    assert "r2" == snapshots.current() and "r2" == (shelf.link / "a.py").read_text()

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -155,13 +155,12 @@ def unused_by_gate(settings: GateSettings, prefix: str) -> dict[str, str]:
 
     That is not an error: values shared by all environments may set a grammar that one does not use.
     """
-    given = {"GATE_GRAMMAR": settings.gate_grammar, "GATE_ENV": settings.gate_env}
-    kinds = {"GATE_GRAMMAR": "syntax", "GATE_ENV": "command"}
-    return {
-        f"{prefix}{name}": f"it applies only to {prefix}GATE={kinds[name]}"
-        for name, value in given.items()
-        if value and kinds[name] != settings.gate
-    }
+    found = {}
+    if settings.gate_grammar and settings.gate != "syntax":
+        found[f"{prefix}GATE_GRAMMAR"] = f"it applies only to {prefix}GATE=syntax"
+    if settings.gate_env and settings.gate != "command":
+        found[f"{prefix}GATE_ENV"] = f"it applies only to {prefix}GATE=command"
+    return found
 
 
 # --- the checks: a program, and how to read its output
@@ -214,12 +213,14 @@ class Check(NamedTuple):
         suffix: The suffix of the paths that it judges; without such paths it does not run.
         is_final: Whether its verdict depends on the content alone. The exit code of a command
             does not distinguish a bad file from a failure of the command.
+        variables: What it inherits besides the variables in GATE_ENV and in :data:`INHERITED`.
     """
 
     argv: tuple[str, ...]
     read: Callable[[str, int, IsFile], list[Finding]]
     suffix: str = ""
     is_final: bool = False
+    variables: Sequence[str] = ()
 
 
 def syntax_check(grammar: str) -> Check:
@@ -239,8 +240,7 @@ def command_check(argv: Sequence[str]) -> Check:
 
 def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     if code != 0:
-        end = f"{child.ending(code)}: {_last_line(said) or 'no output'}"
-        raise Undecided(f"the syntax check ended with {end}", "Check the container's memory limit.")
+        raise _no_verdict("the syntax check", code, said)
     findings = []
     for line in said.splitlines():
         with suppress(ValueError):  # the first line may be cut off
@@ -255,11 +255,7 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     if code == 0:
         return []
     if code < 0 or code == _TRY_AGAIN or code >= _FIRST_OF_SHELLS:
-        end = f"{child.ending(code)}: {_last_line(said) or 'no output'}"
-        raise Undecided(
-            f"the gate's command ended with {end}",
-            "Check its output and the container's memory limit.",
-        )
+        raise _no_verdict("the gate's command", code, said)
     problem = _last_line(said) or f"the command ended with {child.ending(code)}"
     places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
     frames = [(*frame.groups(), problem) for frame in _FRAME.finditer(said) if is_file(frame[1])]
@@ -271,9 +267,13 @@ def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     return found or [Finding("", None, problem[:PROBLEM_CHARACTERS])]
 
 
+def _no_verdict(what: str, code: int, said: str) -> Undecided:
+    end = f"{what} ended with {child.ending(code)}: {_last_line(said) or 'no output'}"
+    return Undecided(end, "Check its output and the container's memory limit.")
+
+
 def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return said.strip().rpartition("\n")[2].strip()
 
 
 # --- the gate
@@ -296,22 +296,19 @@ class RevisionRefused(SidecarError):
     """
     The gate refuses the newest revision; what is published stays.
 
-    Args:
-        pin: The setting that pins the revision, or empty: a pinned revision has no fallback.
+    Attributes:
+        findings: The first ones.
+        paths: Of all files that are refused.
     """
 
-    def __init__(self, revision: str, findings: Sequence[Finding], pin: str = "") -> None:
+    def __init__(self, revision: str, findings: Sequence[Finding]) -> None:
         more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
-        pinned, advice = "", "Fix it at the source. Until then, what is published stays."
-        if pin:
-            pinned = f", which {pin} pins"
-            advice = f"A pinned revision has no fallback: change {pin}, or unset it."
-        message = f"the gate refuses revision {revision}{pinned}: {findings[0]}{more}"
+        message = f"the gate refuses revision {revision}: {findings[0]}{more}"
+        advice = "Fix it at the source, or change the pin. Until then, what is published stays."
         super().__init__("revision_refused", message, advice)
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
         self.paths = frozenset(finding.path for finding in findings if finding.path)
-        self.files_refused = len(self.paths)
 
     def facts(self) -> dict[str, object]:
         """
@@ -319,7 +316,7 @@ class RevisionRefused(SidecarError):
         """
         return {
             "revision": self.revision,
-            "files_refused": self.files_refused,
+            "files_refused": len(self.paths),
             "problems": [str(finding) for finding in self.findings],
         }
 
@@ -330,15 +327,15 @@ class _Verdict:
     What is known about a revision.
 
     Args:
-        times: How many checks had a verdict.
-        silences: How many had none since.
-        due_at: When the check is repeated.
+        silences: How many checks had no verdict since the last one that had.
+        due_at: When it is checked next; at once, until there is a verdict.
+        rest_seconds: How long after the next refusal it is checked again.
     """
 
     refusal: RevisionRefused | None = None
-    times: int = 0
     silences: int = 0
-    due_at: float = float("inf")
+    due_at: float = 0.0
+    rest_seconds: float = FIRST_REST_SECONDS
 
 
 class Gate:
@@ -351,22 +348,11 @@ class Gate:
         check: Check,
         settings: GateSettings,
         metrics: GateMetrics,
-        *,
-        variables: Sequence[str] = (),
-        pin: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
-        Args:
-            variables: Names of variables that the check inherits besides those in the settings and
-                in :data:`INHERITED`.
-            pin: As in :func:`make_gate`.
-        """
         self._check = check
         self._settings = settings
         self._metrics = metrics
-        self._variables = (*INHERITED, *settings.gate_env, *variables)
-        self._pin = pin
         self._clock = clock
         self._verdicts: dict[str, _Verdict] = {}
 
@@ -378,28 +364,27 @@ class Gate:
         """
         for verdict in self._verdicts.values():
             if verdict.refusal is not None:
-                verdict.due_at = self._clock()
+                verdict.due_at = 0.0
+
+    def is_due(self, revision: str) -> bool:
+        """
+        Whether this revision has no verdict yet, or a refusal that should be checked again.
+        """
+        return self._clock() >= self._verdict(revision).due_at
 
     def recall(self, revision: str) -> RevisionRefused | None:
         """
         Return the remembered refusal of a revision, unless its check should be repeated.
         """
-        verdict = self._verdicts.get(revision, _Verdict())
-        return None if self.is_due(revision) else verdict.refusal
-
-    def is_due(self, revision: str) -> bool:
-        """
-        Whether a refusal of this revision is remembered, and its check should be repeated.
-        """
-        return self._clock() >= self._verdicts.get(revision, _Verdict()).due_at
+        return None if self.is_due(revision) else self._verdict(revision).refusal
 
     def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
         Return the refusal for a revision that repeatedly got no verdict; None before that.
         """
-        if self._verdicts.get(revision, _Verdict()).silences < UNDECIDED_TIMES:
+        if self._verdict(revision).silences < UNDECIDED_TIMES:
             return None
-        return RevisionRefused(revision, [Finding("", None, last.message)], self._pin)
+        return RevisionRefused(revision, [Finding("", None, last.message)])
 
     def judge(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
@@ -415,26 +400,20 @@ class Gate:
             Undecided: The check reached no verdict and should be repeated.
             CycleAbandoned: The fence was revoked; the check was killed.
         """
-        verdict = self._verdicts.get(revision, _Verdict())
-        if not verdict.times or self.is_due(revision):
-            self._verdicts.pop(revision, None)
-            if len(self._verdicts) >= VERDICTS:
-                del self._verdicts[next(iter(self._verdicts))]
-            self._verdicts[revision] = verdict  # the newest is last
+        verdict = self._verdict(revision)
+        if self.is_due(revision):
             try:
                 self._note(verdict, self.examine(revision, folder, changed, fence))
             except Undecided:
                 self._metrics.checks("undecided").inc()
                 verdict.silences += 1
                 raise
-        self.rest(is_refused=verdict.refusal is not None)
         return verdict.refusal
 
-    def rest(self, *, is_refused: bool = False) -> None:
-        """
-        Set the metric for the newest revision, if that is not the revision judged last.
-        """
-        self._metrics.refused.set(is_refused)
+    def _verdict(self, revision: str) -> _Verdict:
+        if revision not in self._verdicts and len(self._verdicts) >= VERDICTS:
+            del self._verdicts[next(iter(self._verdicts))]
+        return self._verdicts.setdefault(revision, _Verdict())
 
     def examine(
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
@@ -467,44 +446,42 @@ class Gate:
             return is_inside and os.path.isfile(os.path.join(folder, path))
 
         findings = check.read(str(said).replace(f"{folder}/", ""), code, is_file)
-        return RevisionRefused(revision, findings, self._pin) if findings else None
+        return RevisionRefused(revision, findings) if findings else None
 
     def _note(self, verdict: _Verdict, refusal: RevisionRefused | None) -> None:
         told = verdict.refusal.findings if verdict.refusal else []
         verdict.refusal, verdict.silences, verdict.due_at = refusal, 0, float("inf")
-        if refusal is not None and not self._check.is_final:
-            rest = FIRST_REST_SECONDS * 2.0 ** min(verdict.times, 32)
-            verdict.due_at = self._clock() + min(LONGEST_REST_SECONDS, rest)
-        verdict.times += 1
         self._metrics.checks("refused" if refusal else "accepted").inc()
-        if refusal is not None and refusal.findings != told:
+        if refusal is None:
+            return
+        if not self._check.is_final:
+            verdict.due_at = self._clock() + verdict.rest_seconds
+            verdict.rest_seconds = min(LONGEST_REST_SECONDS, 2 * verdict.rest_seconds)
+        if refusal.findings != told:
             log.error(
                 "revision_refused",
                 revision=refusal.revision,
                 **asdict(refusal.findings[0]),
                 problems=[asdict(finding) for finding in refusal.findings],
-                files_refused=refusal.files_refused,
+                files_refused=len(refusal.paths),
             )
 
-    def _environment(self, folder: str, revision: str) -> Mapping[str, str]:
-        inherited = {name: os.environ[name] for name in self._variables if name in os.environ}
-        return inherited | {
+    def _environment(self, folder: str, revision: str) -> dict[str, str]:
+        names = (*INHERITED, *self._settings.gate_env, *self._check.variables)
+        return {name: os.environ[name] for name in names if name in os.environ} | {
             "GATE_FOLDER": folder,
             "GATE_REVISION": revision,
             "PYTHONDONTWRITEBYTECODE": "1",  # the folder is published as it is
         }
 
 
-def make_gate(settings: GateSettings, metrics: GateMetrics, *, pin: str = "") -> Gate | None:
+def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
     """
     Return the gate that the settings define; None if it is off.
-
-    Args:
-        pin: The setting that pins a revision; empty if none is pinned.
     """
     if settings.gate == "off":
         return None
     check = syntax_check(settings.gate_grammar or GRAMMARS[-1])
     if settings.gate_command is not None:
         check = command_check(settings.gate_command)
-    return Gate(check, settings, metrics, pin=pin)
+    return Gate(check, settings, metrics)

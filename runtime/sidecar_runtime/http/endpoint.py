@@ -10,9 +10,9 @@ from typing import NamedTuple
 import prometheus_client as prometheus
 
 from sidecar_runtime.errors import json_text, printable
-from sidecar_runtime.health import Health, Sidecar
+from sidecar_runtime.health import About, Health, Sidecar
 from sidecar_runtime.http.listener import Answer, Listener, listen
-from sidecar_runtime.http.status import About, page, readiness_facts, status
+from sidecar_runtime.http.status import page, readiness_facts, status
 from sidecar_runtime.metrics import Family, Metrics, Series
 
 
@@ -30,7 +30,7 @@ class Endpoint(NamedTuple):
     metrics: Metrics
     shows_status: bool = True
 
-    def start(self, bind: tuple[str, int], setting: str) -> Listener:
+    def start(self, bind: tuple[str, int], setting: str) -> None:
         """
         Serve an address, as :func:`sidecar_runtime.http.listener.listen` describes it.
 
@@ -38,9 +38,7 @@ class Endpoint(NamedTuple):
             SettingsError: The address cannot be bound.
             RuntimeError: No thread can be started.
         """
-        listener = Listener(listen(bind, setting), self.answer)
-        listener.start()
-        return listener
+        Listener(listen(bind, setting), self.answer).start()
 
     def answer(self, path: str) -> Answer:
         """
@@ -51,7 +49,7 @@ class Endpoint(NamedTuple):
                 is_alive, age = self.health.is_alive, round(self.health.beat_age_seconds, 1)
                 return _json({"alive": is_alive, "heartbeat_age_seconds": age}, is_good=is_alive)
             case "/readyz":
-                facts = readiness_facts(self.about, self.health, self.sidecar)
+                facts = readiness_facts(self.health, self.sidecar)
                 return _json(facts, is_good=facts["ready"])
             case "/metrics":
                 ready, revision, *_ = self.sidecar.readiness()

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import printable
-from sidecar_runtime.health import Health, Names, Outcome, Sidecar
+from sidecar_runtime.health import About, Health, Names, Outcome, Sidecar
 
 REFRESH_SECONDS = 30
 STYLE = (
@@ -37,32 +37,12 @@ STYLE = (
     "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
     ".good{color:light-dark(#116329,#56d364)}.bad{color:light-dark(#a40e26,#ff7b72)}"
     "h1 .bad{color:#fff;background:#a40e26}a{color:light-dark(#0550ae,#58a6ff)}"
-    "@media(max-width:40rem){.cycles{font-size:.8rem}.cycles :nth-child(2){display:none}"
-    "table:not(.cycles) tr{display:grid}"
-    "table:not(.cycles) th{border:0;padding-bottom:0;width:auto}}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 # A URL and nothing else, such as that of a CI run.
 _ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
-
-
-class About(NamedTuple):
-    """
-    The identity of this process: image name, version, and a description of source and target.
-
-    Args:
-        pod: As in :func:`sidecar_runtime.app.find_pod`.
-        settings: The settings that differ from the defaults, as written.
-    """
-
-    sidecar: str
-    version: str
-    source: str
-    target: str
-    pod: Mapping[str, str] = {}
-    settings: Mapping[str, str] = {}
 
 
 def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
@@ -89,12 +69,12 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
             "at": _iso(health.last_error_at),
         },
         "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
-        "cycles": [_cycle(*cycle) for cycle in health.past_cycles()],
+        "cycles": [_cycle(*cycle) for cycle in health.cycles],
         "details": sidecar.details(),
     }
 
 
-def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
+def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     Return the answer of /readyz, ready for JSON.
     """
@@ -102,6 +82,7 @@ def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str,
     error = health.last_error
     return {
         "ready": ready,
+        "alive": health.is_alive,
         "revision": revision or None,
         "shortfall": shortfall or None,
         "published_seconds_ago": published_at and round(time.time() - published_at, 1),
@@ -109,16 +90,7 @@ def readiness_facts(about: About, health: Health, sidecar: Sidecar) -> dict[str,
         "reason": error.reason if error else None,
         "error": error.message if error else problem or None,
         "advice": (error.advice or None) if error else None,
-        "identity": identity(about.sidecar, about.source),
     }
-
-
-def identity(sidecar: str, source: str) -> str:
-    """
-    Return a digest by which a ``check`` recognizes the daemon of its source, for /readyz, which
-    anyone may read.
-    """
-    return hashlib.sha256(f"{sidecar} {source}".encode(errors="replace")).hexdigest()[:16]
 
 
 def _iso(moment: float | None) -> str | None:
@@ -275,10 +247,9 @@ def _distance(seconds: float) -> str:
 def _history(cycles: list[dict[str, Any]]) -> str:
     rows = "<tr><th>started<th>seconds<th>result<th>details"
     for cycle in cycles:
-        started, seconds, result, reason, *counts = cycle.items()
-        details = [_text(reason[1]).replace("_", "_<wbr>")] if reason[1] else []
-        details += [f"{_name(name)}: {_text(count)}" for name, count in counts if count]
-        mark = " class=bad" if reason[1] else ""
-        rows += f"<tr><td>{_cell(started[1])}<td>{seconds[1]}<td{mark}>{_text(result[1])}"
+        (_, started), (_, seconds), (_, result), *more = cycle.items()
+        details = [f"{name}: {cell}" for name, cell in _pairs(dict(more)) if cell not in ("", "0")]
+        mark = " class=bad" if cycle["reason"] else ""
+        rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
         rows += f"<td>{', '.join(details)}"
     return f"<table class=cycles>{rows}</table>"

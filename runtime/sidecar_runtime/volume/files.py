@@ -296,15 +296,13 @@ def take_flock(fd: int) -> bool:
     return True
 
 
-def read_holder(name: str, dir_fd: int) -> dict[str, Any]:
+def read_holder(name: str, dir_fd: int) -> str:
     """
-    Return the lock holder as it describes itself: ``host``, ``pid``, ``since`` (Unix time).
+    Return the lock holder as it describes itself, such as ``pid 7 on airflow-0``.
 
     Another process may have written the file, so no other content of it is returned.
     """
     holder = read_facts(name, dir_fd)
-    if not holder:
-        return {}
-    host = str(holder.get("host", "")).encode(errors="replace").decode()[:253]
-    numbers = {key: holder.get(key) for key in ("pid", "since")}
-    return {"host": host} | {k: v for k, v in numbers.items() if isinstance(v, int | float)}
+    host = str(holder.get("host")).encode(errors="replace").decode()[:253]
+    pid = holder.get("pid")
+    return f"pid {pid} on {host}" if isinstance(pid, int) else "unknown"

@@ -9,7 +9,6 @@ because other processes may be able to write to the volume.
 
 import errno
 import fcntl
-import itertools
 import os
 import shutil
 import stat
@@ -32,8 +31,6 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
-# One counter per process: an abandoned cycle must not use the same names as its successor.
-_NUMBERS = itertools.count()
 
 log = get_logger("snapshots")
 
@@ -128,12 +125,9 @@ class Snapshots:
             remove_tree(name, self.store)
             raise
 
-    def show(self, revision: str, fence: Fence, *, is_first: bool = False) -> None:
+    def show(self, revision: str, fence: Fence) -> None:
         """
         Swap the link to a snapshot, in one step.
-
-        Args:
-            is_first: The link was never created here, so a file in its place is a foreign one.
 
         Raises:
             SidecarError: ``link_blocked``: the path of the link is occupied.
@@ -150,7 +144,7 @@ class Snapshots:
                     os.utime(before, dir_fd=self.store, follow_symlinks=False)
             with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
                 os.unlink(revision + ASKED, dir_fd=self.store)
-            self.make_way(is_first=is_first)
+            self.make_way(is_first=False)
             make_symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
             try:
                 os.rename(temporary, self.link, src_dir_fd=self.store, dst_dir_fd=self.root)
@@ -213,22 +207,15 @@ class Snapshots:
             os.utime(revision, (now, now), dir_fd=self.store, follow_symlinks=False)
         return True
 
-    def drop_asked(self, fence: Fence) -> None:
-        """
-        Remove all requested snapshots that are not in use: they can be requested again.
-        """
-        for revision in self.asked():
-            self.remove(revision, fence)
-
     def drop_oldest(self, fence: Fence) -> str:
         """
-        Remove the snapshot that was replaced first, before its retention ends; return it.
+        Remove a snapshot before its retention ends, and return it: a requested one, because it can
+        be requested again, or else the one that was replaced first.
 
-        Returns an empty text if all snapshots are current, requested or in use, or if the link
-        shows nothing.
+        Returns an empty text if all are current or in use, or if the link shows nothing.
         """
-        current = self.current()
-        older = self._older([current, *self.asked()]) if current else []
+        current, asked = self.current(), self.asked()
+        older = [*self._older([current, *asked]), *asked] if current else asked
         return next((name for name in reversed(older) if self.remove(name, fence)), "")
 
     def _older(self, kept: Collection[str]) -> list[str]:
@@ -271,6 +258,12 @@ class Snapshots:
     def make_way(self, *, is_first: bool) -> None:
         """
         Remove an empty folder in the link's place, as a mount or a subPath leaves behind.
+
+        Args:
+            is_first: The link was never created here, so a file in its place is a foreign one.
+
+        Raises:
+            SidecarError: ``link_blocked``: the path of the link is occupied.
         """
         found = stat_in(self.link, self.root)
         is_foreign = is_first and os.path.dirname(self._link()) != self.store_path
@@ -322,9 +315,9 @@ def _lock_alone(folder: int) -> bool:
 
 def aside_name(name: str) -> str:
     """
-    Return a temporary name that is not a snapshot's, and unique among threads and processes.
+    Return a temporary name that is not a snapshot's, and that no other process or cycle uses.
     """
-    return f".{name}.{os.getpid()}.{next(_NUMBERS)}"
+    return f".{name}.{os.urandom(8).hex()}"
 
 
 # --- trees in open folders: removed, or linked file by file; no symlink is followed

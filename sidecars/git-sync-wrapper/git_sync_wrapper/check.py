@@ -49,9 +49,8 @@ def run(
             check_remote(parts, fence),
             check_root(options),
         ]
-        results.append(try_gate(parts.gate, settings.gate, parts.logins.folder, fence))
-        bind = settings.http_bind
-        return exit_code([*results, daemon("git-sync-wrapper", options.source, bind)])
+        results.append(try_gate(parts.gate, settings.gate, fence))
+        return exit_code([*results, daemon(settings.http_bind)])
     finally:
         parts.logins.close()
 

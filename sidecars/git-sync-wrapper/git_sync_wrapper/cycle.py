@@ -227,8 +227,7 @@ class Session:
                     return self._confirm(published, fence, is_holder=False)
             except SidecarError as error:
                 problem = error
-        holder = read_holder(LOCK, volume.store)
-        who = f"pid {holder.get('pid')} on {holder.get('host')}" if holder else "unknown"
+        who = read_holder(LOCK, volume.store)
         if self._parts.past.waits_for != who:
             log.info("target_waiting", root=volume.root, holder=who)
         self._parts.past.waits_for = who

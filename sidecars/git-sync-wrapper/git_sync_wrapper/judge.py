@@ -62,8 +62,7 @@ class Judge:
         """
         self.refusal = refusal
         self.why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
-        if self._parts.gate is not None:
-            self._parts.gate.rest(is_refused=refusal is not None)
+        self._parts.metrics.gate.refused.set(refusal is not None)
 
     def judge(
         self, commit: str, volume: Volume, fence: Fence, *, is_urgent: bool

@@ -139,7 +139,7 @@ def join(
         git,
         Engine(settings.git_sync, options, environ, git, f"{options.root}/{engine.ROOT}"),
         logins,
-        make_gate(settings, metrics.gate, pin="GITSYNC_REF" if options.is_pinned else ""),
+        make_gate(settings, metrics.gate),
         Hooks(options, environ, metrics.git_sync.count_hook),
         metrics,
         Past(),

@@ -24,7 +24,7 @@ from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About
 
 # The time between cycles that run without a cause, as a heartbeat.
 HEARTBEAT_SECONDS = 40.0
@@ -84,7 +84,7 @@ def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -
     for entry in settings.entries:
         account = Account(entry, settings)
         results += [_check(settings, account), _is_readable(account, who)]
-    results.append(daemon("kerberos", settings.source, settings.http_bind))
+    results.append(daemon(settings.http_bind))
     return exit_code(results)
 
 

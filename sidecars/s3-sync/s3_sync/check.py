@@ -53,8 +53,8 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     metrics = SyncMetrics(__version__, "check")
     state = _check_source(settings)
     is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
-    is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, None, Fence())
-    is_daemon_good = daemon("s3-sync", settings.source, settings.http_bind)
+    is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
+    is_daemon_good = daemon(settings.http_bind)
     return exit_code([state is not None, is_target_good, is_gate_good, is_daemon_good])
 
 

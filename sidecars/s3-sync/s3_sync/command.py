@@ -15,7 +15,7 @@ from sidecar_runtime import __version__, proxies
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import unused_by_gate
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About
 
 
 def run() -> int:

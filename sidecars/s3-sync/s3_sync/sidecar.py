@@ -20,9 +20,9 @@ from s3_sync.plan import not_held
 from s3_sync.reasons import is_of_current_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
-from s3_sync.settings import PREFIX, Settings
+from s3_sync.settings import Settings
 from s3_sync.sync import Sync
-from sidecar_runtime.asking import Answers, Asked
+from sidecar_runtime.asking import Asked
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -43,9 +43,8 @@ class S3Sync:
         self.settings = settings
         self.lock = TargetLock()
         self.status = Status(metrics)
-        pin = f"{PREFIX}REVISION" if settings.revision else ""
-        self.gate = make_gate(settings, metrics.gate, pin=pin)
-        self.asked = Asked() if settings.answers else None
+        self.gate = make_gate(settings, metrics.gate)
+        self.asked = Asked(settings.dest_path, metrics.asked) if settings.answers else None
 
     def begin(self) -> Session:
         return Session(self)
@@ -171,7 +170,7 @@ class Serving:
         self._metrics = metrics
         self._source = source
         self._target = target
-        self._answers = Answers(settings.dest_path, metrics.asked, asked)
+        self._asked = asked
         self._layout: SnapshotLayout | None = None
         # Releases inspected by this process: inspecting all files takes longer than an answer.
         self._whole: set[str] = set()
@@ -180,7 +179,7 @@ class Serving:
         """
         Stop answering; downloaded releases stay.
         """
-        self._answers.close()
+        self._asked.close()
 
     async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
         """
@@ -193,15 +192,15 @@ class Serving:
         Raises:
             CycleAbandoned: The fence was revoked; another thread answers now.
         """
-        self._answers.note_outage(outage)
+        self._asked.outage = outage
         layout = self._target.snapshots
         if layout is None:
             return
         if layout is not self._layout:
             self._layout, self._whole = layout, set()
-        self._answers.follow(layout.store, self._has, fence)
-        for revision in self._answers.due(fence):
-            with self._answers.answering(revision):
+        self._asked.follow(layout.store, self._has)
+        for revision in self._asked.due(fence):
+            with self._asked.answering(revision):
                 try:
                     await self._fetch(layout, revision, fence)
                 except OSError as error:

@@ -63,7 +63,7 @@ def run(
         fail(name, error)
         return EXIT_GAVE_UP
     results = [_report_difference(reader, look, airflow)]
-    results.append(daemon("sync-perm", source.shown(), settings.http_bind))
+    results.append(daemon(settings.http_bind))
     return exit_code(results)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, make_parser, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.http.status import About
+from sidecar_runtime.health import About
 from sync_perm import check
 from sync_perm.airflow import Airflow, Installation, find_installation, own_folder
 from sync_perm.config import AirflowConfig, Source, find_source

@@ -245,12 +245,11 @@ class SnapshotLayout:
         """
         Remove the oldest state that is kept for readers; False if there is none.
         """
-        requested = len(self.snapshots.asked())
-        self.snapshots.drop_asked(fence)
-        if (kept := len(self.snapshots.asked())) < requested:
-            log.warning("requested_revisions_removed", kept=kept)
-            return True
-        return bool(self.snapshots.drop_oldest(fence))
+        requested = self.snapshots.asked()
+        dropped = self.snapshots.drop_oldest(fence)
+        if dropped in requested:
+            log.warning("requested_revisions_removed", kept=len(requested) - 1)
+        return bool(dropped)
 
     def prune(self, fence: Fence) -> None:
         """

@@ -335,7 +335,7 @@ class Target:
             volume = self.volume or Volume(self._settings.dest_path)
             try:
                 is_ours = self._lock.try_acquire(LOCK, volume.state)
-                holder = {} if is_ours else read_holder(LOCK, volume.state)
+                holder = "" if is_ours else read_holder(LOCK, volume.state)
                 if is_ours and self.volume is None:
                     self._take_over(volume)
             finally:
@@ -347,7 +347,7 @@ class Target:
         if is_ours:
             return ""
         self.close()
-        return self._stand_by(f"pid {holder.get('pid')} on {holder.get('host')}")
+        return self._stand_by(holder)
 
     def close(self) -> None:
         """

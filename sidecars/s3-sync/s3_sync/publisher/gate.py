@@ -48,7 +48,7 @@ class Refused(FolderError):
     """
 
     def __init__(self, refusal: RevisionRefused, advice: str) -> None:
-        said = f"the gate refuses {counted(refusal.files_refused, 'file')}"
+        said = f"the gate refuses {counted(len(refusal.paths), 'file')}"
         super().__init__("revision_refused", said, f"Fix the files and publish again.{advice}")
         self.findings = refusal.findings
 
@@ -127,7 +127,7 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
     with scratch("gate") as folder, scratch("airflow") as home:
         gate, advice = make_gate(settings, metrics), ""
         if airflow is not None:
-            gate = Gate(_check(airflow, home), settings, metrics, variables=VARIABLES)
+            gate = Gate(_check(airflow, home), settings, metrics)
             advice = " --gate-allow PATTERN accepts errors that match."
         if gate is None:
             return Verdict("off")
@@ -170,7 +170,7 @@ def _check(airflow: Airflow, home: str) -> Check:
         patterns = airflow.allowed
         return [one for one in findings if not any(it.search(one.problem) for it in patterns)]
 
-    return Check((airflow.python, str(RUNNER), home), read)
+    return Check((airflow.python, str(RUNNER), home), read, variables=VARIABLES)
 
 
 def _answer(home: str) -> dict[str, Any]:
