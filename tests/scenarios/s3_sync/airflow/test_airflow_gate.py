@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from s3_sync.publisher.folder import Parcel
-from s3_sync.publisher.gate import Airflow, Refused, Verdict, judge
+from s3_sync.publisher.gate import Airflow, Verdict, judge
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.gate import Finding
+from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from tests.scenarios.s3_sync.airflow.dag_folders import (
     LOCAL_SETTINGS,
     broken_files,
@@ -56,15 +56,14 @@ class Gate:
         self.home = home
         self.head = head_for(airflow.version)
         given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": "20m"}
-        names = ",".join(("AIRFLOW__CORE__PLUGINS_FOLDER", *TIMEOUTS))
-        self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": names})[0]
+        self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": ",".join(TIMEOUTS)})[0]
 
     def load(self, files: Mapping[str, bytes], *allowed: str) -> Verdict:
         """
         Load a folder with these files.
 
         Raises:
-            Refused: A file is broken.
+            RevisionRefused: A file is broken.
         """
         release = make_release(files)
         self.home.mkdir(exist_ok=True)
@@ -76,7 +75,7 @@ class Gate:
         return judge(self._settings, meant, parcel)
 
     def refusals(self, files: Mapping[str, bytes]) -> Sequence[Finding]:
-        return raised(Refused, self.load, files).findings
+        return raised(RevisionRefused, self.load, files).findings
 
 
 @pytest.fixture
@@ -84,12 +83,8 @@ def gate(airflow: InstalledAirflow, tmp_path: Path) -> Gate:
     return Gate(airflow, tmp_path / "airflow")
 
 
-def test_refuses_and_reports_each_broken_file_and_no_other(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refuses_and_reports_each_broken_file_and_no_other(gate: Gate) -> None:
     write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
-    # Relative to the DAG folder, as if git-sync provided DAGs and plugins from one repository.
-    monkeypatch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", "plugins")
     expected = broken_files(gate.head)
     files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
 
