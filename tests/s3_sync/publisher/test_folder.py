@@ -92,14 +92,6 @@ def test_refuses_an_empty_and_a_missing_folder(tmp_path: Path) -> None:
     assert "folder_missing" == refusal(tmp_path / "nowhere").reason
 
 
-def test_an_invalid_rule_is_named(tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "dags", {".s3-sync-ignore": b"*.sql\n!\n"})
-
-    said = str(raised(FolderError, make_rules, str(folder), ()))
-
-    assert ".s3-sync-ignore" in said and "'!'" in said
-
-
 def test_the_origin_comes_from_the_ci_where_git_knows_nothing(tmp_path: Path) -> None:
     origin = find_origin(str(tmp_path), GITHUB)
 

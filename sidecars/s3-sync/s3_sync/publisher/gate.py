@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.publisher.folder import Parcel, scratch
+from s3_sync.publisher.folder import FolderError, Parcel, scratch
 from s3_sync.release.format import time_text
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
-from sidecar_runtime.errors import (
-    EXIT_SETTINGS,
-    Problem,
-    SettingsError,
-    SidecarError,
-    counted,
-)
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import (
     Check,
@@ -129,7 +123,8 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
             said = f"the gate came to no verdict: {error.message}"
             raise SidecarError("gate_undecided", said, f"{error.remedy} Publish again.") from error
         if refusal is not None:
-            refusal.advice, refusal.exit_code = f"Fix it and publish again.{advice}", EXIT_SETTINGS
+            refusal.advice = f"Fix the files and publish again.{advice}"
+            refusal.exit_code = FolderError.exit_code
             raise refusal
         return Verdict(settings.gate) if airflow is None else _verdict(_answer(home))
 

@@ -60,7 +60,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str
     before = catalog.read_current(order.store, forces=order.forces)
     with scratch("publish") as place:
         parcel, left_out = build_parcel(folder, rules, place, origin, order.store.now())
-        report = _apply(order, before, parcel, "published", origin)
+        report = _apply(order, before, parcel, "published")
     report.facts["left_out"] = left_out
     if left_out:
         more = ", …" if len(left_out) > NAMED else ""
@@ -84,8 +84,7 @@ def promote(order: Order, source: Store, name: str) -> Report:
     before = catalog.read_current(order.store, forces=order.forces)
     with scratch("promote") as place:
         parcel = download_parcel(source, revision, place)
-        origin = {**parcel.manifest.origin, **order.who}
-        report = _apply(order, before, parcel, "promoted", origin)
+        report = _apply(order, before, parcel, "promoted")
     report.facts["source"] = source.url
     return report
 
@@ -104,26 +103,19 @@ def roll_back(order: Order, name: str) -> Report:
     revision = catalog.resolve(order.store, name)
     with scratch("rollback") as place:
         parcel = download_parcel(order.store, revision, place)
-        origin = {**parcel.manifest.origin, **order.who}
-        return _apply(order, before, parcel, ROLLED_BACK, origin)
+        return _apply(order, before, parcel, ROLLED_BACK)
 
 
-def _apply(
-    order: Order,
-    before: catalog.Current,
-    parcel: Parcel,
-    done: str,
-    origin: Mapping[str, str],
-) -> Report:
+def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
     """
     Make a release current, unless it is or the gate refuses it; return what happened.
 
     Args:
         done: What the command does, as ``published``.
-        origin: For the pointer.
     """
     store, old, signer = order.store, before.pointer, order.signer
     manifest, revision = parcel.manifest, parcel.revision
+    origin = {**manifest.origin, **order.who}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,

@@ -131,10 +131,13 @@ def test_accepts_errors_that_match_a_pattern(gate: Gate) -> None:
     assert verdict.checked_by.endswith(": 1 DAG, 1 file not loaded")
 
 
-def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
+def test_dag_files_see_only_listed_variables_and_the_release_tells_who_checked_it(
     airflow: InstalledAirflow, moto: MotoServer, tmp_path: Path
 ) -> None:
-    """Runs the command itself, with a DAG file that records its environment."""
+    """
+    Runs the command itself, with a DAG file that records its environment; the user's AIRFLOW_HOME
+    stays untouched. A missing package is refused unless it is allowed.
+    """
     seen = tmp_path / "seen"
     spy = f"import os\nopen({str(seen)!r}, 'w').write('\\n'.join(sorted(os.environ)))\n".encode()
     home = write_files(tmp_path / "home/airflow", {"airflow.cfg": b"[core]\nexecutor = Nonsense\n"})
@@ -166,5 +169,22 @@ def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
     assert not {"AIRFLOW_VAR_SECRET", "AIRFLOW_VAR_OTHER"} & names
     assert [] == [name for name in names if name.startswith(("AWS_", "S3_SYNC_"))]
     assert ["airflow.cfg"] == os.listdir(home)
-    assert ["sales"] == facts["dag_ids"]
+    assert ("airflow", ["sales"]) == (facts["gate"], facts["dag_ids"])
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))
+    [newest] = publisher.succeed("releases")["releases"]
+    assert re.fullmatch(r"Airflow \S+ at \S+: 1 DAG", newest["origin"]["checked_by"])
+
+    write_files(folder, {"no.py": b"from airflow import DAG\nimport snowflake\n"})
+    refused = publisher.run("publish", folder, *arguments, "--output", "json")
+    assert 2 == refused.code
+    [problem] = refused.facts()["problems"]
+    assert ("revision_refused", "no.py", 2) == (
+        refused.facts()["reason"],
+        problem["path"],
+        problem["line"],
+    )
+    assert "    no.py:2: ModuleNotFoundError" in refused.err and "--gate-allow" in refused.err
+    assert newest["revision"] == publisher.succeed("releases")["current"]
+    allowed = publisher.run("publish", folder, *arguments, "--gate-allow", "named 'snowflake'")
+    assert 0 == allowed.code and "  allowed: no.py:2: ModuleNotFoundError" in allowed.out, allowed
+    assert "1 DAG, 1 file not loaded" in allowed.out
