@@ -34,8 +34,8 @@ except ImportError:  # before Airflow 3.3, a version was a string
     BundleVersion = str
 
 SOCKET = "ask.sock"
-# Where the sidecars keep versions, relative to the link's folder; used until the link exists.
-STORES = (".s3-sync/snapshots", ".snapshots")
+# Where s3-sync keeps versions, relative to the link's folder; used until the link exists.
+STORE = ".s3-sync/snapshots"
 VERSION = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
@@ -54,11 +54,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
     Args:
         path: The symlink to the current version: ``DEST_PATH/current`` of s3-sync with
             ``S3_SYNC_LAYOUT=snapshot``, ``GITSYNC_ROOT/GITSYNC_LINK`` of git-sync-wrapper.
-        ask: The sidecar's socket; by default ``ask.sock`` beside the versions.
         subdir: The DAG folder, relative to a version; by default the whole version.
         wait_seconds: How long to wait for a version, or for the first one to be published.
-        view_url_template: The URL of a version for people, with ``{version}`` in it.
-        **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``, ``version``.
+        **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``, ``version``,
+            ``view_url_template``.
     """
 
     supports_versioning = True
@@ -67,16 +66,12 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         self,
         *,
         path: str,
-        ask: str | None = None,
         subdir: str = "",
         wait_seconds: float = 60.0,
-        view_url_template: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._view_url_template = view_url_template
         self._link = Path(path)
-        self._ask = Path(ask) if ask else None
         self._subdir = subdir
         self._wait_seconds = wait_seconds
         self._folder: Path | None = None
@@ -140,12 +135,6 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
             self._take(shown)
             self._reading = self._turned_link(shown)
 
-    def view_url_template(self) -> str | None:
-        """
-        Return the URL of a version for people, with ``{version}`` in it.
-        """
-        return self._view_url_template
-
     def _refuse_mixture(self) -> None:
         """
         Refuse other versions on Python's path: their modules would be imported first.
@@ -194,13 +183,12 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _versions(self) -> Path:
         """
-        Return the folder of all versions, which exists before the link.
+        Return the folder of all versions; that of s3-sync exists before the link.
         """
         try:
             return (self._folder or self._current()).parent
         except _NotYet:
-            stores = [self._ask.parent] if self._ask else map(self._link.parent.joinpath, STORES)
-            if store := next(filter(Path.is_dir, stores), None):
+            if (store := self._link.parent / STORE).is_dir():
                 return store
             raise
 
@@ -215,7 +203,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         shown, place = self._link.resolve(), versions / version
         copies = [path for path in (place, *versions.glob(f"{version}.*")) if path.is_dir()]
         if not copies:
-            self._request(version, self._ask or place.with_name(SOCKET))
+            self._request(version, place.with_name(SOCKET))
         return max(copies, key=lambda p: (p.resolve() == shown, len(p.name), p.name), default=place)
 
     def _take(self, folder: Path) -> None:

@@ -2,14 +2,11 @@
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from s3_sync.publisher.catalog import CatalogEntry
 from s3_sync.publisher.folder import FolderError, find_origin, look, make_rules
-from s3_sync.publisher.releases import choose
 from tests.support.raising import raised
 from tests.support.s3_sync.publishing import GITHUB, write_files
 
@@ -95,35 +92,8 @@ def test_refuses_an_empty_and_a_missing_folder(tmp_path: Path) -> None:
     assert "folder_missing" == refusal(tmp_path / "nowhere").reason
 
 
-def test_an_invalid_rule_is_named(tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "dags", {".s3-sync-ignore": b"*.sql\n!\n"})
-
-    said = str(raised(FolderError, make_rules, str(folder), ()))
-
-    assert ".s3-sync-ignore" in said and "'!'" in said
-
-
 def test_the_origin_comes_from_the_ci_where_git_knows_nothing(tmp_path: Path) -> None:
     origin = find_origin(str(tmp_path), GITHUB)
 
     assert ("ada", "1" * 40, "main") == (origin["by"], origin["commit"], origin["branch"])
     assert "https://github.example.com/team/dags/actions/runs/7" == origin["ci_url"]
-
-
-# --- prune
-
-NOW = datetime(2026, 11, 27, tzinfo=UTC)
-
-
-def test_chooses_old_releases_that_are_neither_used_kept_nor_among_the_newest() -> None:
-    days = {"a": 0.5, "b": 2, "c": 20, "d": 40, "e": 50, "f": 60}
-    entries = [CatalogEntry(name, NOW - timedelta(days=age)) for name, age in days.items()]
-
-    def chosen(newest: int, days: float) -> str:
-        going = choose(entries, {"e", "f"}, newest, days * 86_400, NOW)
-        return "".join(entry.revision for entry in going)
-
-    assert "d" == chosen(0, 30)
-    assert "bcd" == chosen(0, 0)
-    assert "d" == chosen(3, 0)
-    assert "" == chosen(4, 0)

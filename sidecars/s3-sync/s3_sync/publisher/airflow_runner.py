@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
 import os
 import re
-import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-BAGS = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")  # 3.1 and later; before
-SERIALIZERS = ("DagSerialization", "SerializedDAG")  # 3.2 and later; before
+FORK = multiprocessing.get_context("fork")
 BUNDLE = "dags"
 LINE_CHARACTERS = 300
 FRAME = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
@@ -50,16 +50,6 @@ def environment(home: str, folder: str) -> dict[str, str]:
     }
 
 
-def first_of(names: Sequence[str], load: Callable[[str], Any]) -> Any:
-    """
-    Return the first of these names that this Airflow has, loaded.
-    """
-    for name in names[:-1]:
-        with suppress(ImportError, AttributeError):
-            return load(name)
-    return load(names[-1])
-
-
 class Loader:
     """
     Loads files one by one, and serializes their DAGs, as Airflow would for its database.
@@ -67,8 +57,12 @@ class Loader:
 
     def __init__(self, folder: str) -> None:
         objects = import_module("airflow.serialization.serialized_objects")
-        self._serialize = first_of(SERIALIZERS, lambda name: getattr(objects, name).to_dict)
-        self._bag_of = first_of(BAGS, lambda name: import_module(name).DagBag)
+        # DagSerialization: 3.2 and later; airflow.dag_processing.dagbag: 3.1 and later.
+        kind = getattr(objects, "DagSerialization", None) or objects.SerializedDAG
+        self._serialize = kind.to_dict
+        is_new = find_spec("airflow.dag_processing.dagbag")
+        bags = "airflow.dag_processing.dagbag" if is_new else "airflow.models.dagbag"
+        self._bag_of = import_module(bags).DagBag
         known = inspect.signature(self._bag_of).parameters
         wanted = {
             "include_examples": False,
@@ -102,46 +96,36 @@ class Loader:
         Args:
             said: Where that process writes its answer.
         """
-        pid = os.fork()
-        if pid == 0:
-            answer: dict[str, Any] = {}
-            try:
-                answer = self.load(path)
-            except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
-                answer = {"trouble": f"{type(error).__name__}: {error}"}
-            except BaseException:  # noqa: BLE001 - except SystemExit and the like
-                answer = {"errors": {path: traceback.format_exc()}}
-            finally:
-                said.write_text(json.dumps(answer))
-                os._exit(0)
-        watch = os.pidfd_open(pid)
-        is_late = not select.select([watch], [], [], timeout_seconds)[0]
-        os.close(watch)
-        if is_late:
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        if is_late:
+        said.unlink(missing_ok=True)
+        child = FORK.Process(target=self._tell, args=(path, said))
+        child.start()
+        child.join(timeout_seconds)
+        if child.is_alive():
+            child.kill()
+            child.join()
             text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
             return {"errors": {path: text}}
-        if os.WIFSIGNALED(status):
-            return {"trouble": signal.Signals(os.WTERMSIG(status)).name}
-        if os.WEXITSTATUS(status) or not said.exists():
+        code = child.exitcode or 0
+        if code < 0:
+            return {"trouble": signal.Signals(-code).name}
+        if code or not said.exists():
             return {"errors": {path: "it ends the process that loads it"}}
-        answer = json.loads(said.read_text())
-        said.unlink()
-        return answer
+        return dict(json.loads(said.read_text()))
 
-
-def plugin_errors(folder: str) -> dict[str, str]:
-    """
-    Load the plugins; return the errors of those in the folder: the others belong to the image.
-    """
-    plugins_manager = import_module("airflow.plugins_manager")
-    plugins_manager.ensure_plugins_loaded()
-    ask = getattr(plugins_manager, "get_import_errors", None)  # 3.2 and later
-    found = ask() if ask else plugins_manager.import_errors
-    paths = {os.path.join(folder, str(path)): str(error) for path, error in found.items()}
-    return {path: error for path, error in paths.items() if path.startswith(f"{folder}/")}
+    def _tell(self, path: str, said: Path) -> None:
+        """
+        Load one file, write the answer, and end this process.
+        """
+        answer: dict[str, Any] = {}
+        try:
+            answer = self.load(path)
+        except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
+            answer = {"trouble": f"{type(error).__name__}: {error}"}
+        except BaseException:  # noqa: BLE001 - except SystemExit and the like
+            answer = {"errors": {path: traceback.format_exc()}}
+        finally:
+            said.write_text(json.dumps(answer))
+            os._exit(0)
 
 
 def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
@@ -192,7 +176,7 @@ def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
 
 def work(home: str, folder: str) -> dict[str, Any]:
     """
-    Load all plugins and files of the folder; return the answer.
+    Load all files of the folder; return the answer.
     """
     os.environ.update(environment(home, folder))
     airflow = import_module("airflow")
@@ -206,7 +190,8 @@ def work(home: str, folder: str) -> dict[str, Any]:
         import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
-    found = [finding(path, text, folder) for path, text in plugin_errors(folder).items()]
+    import_module("airflow.plugins_manager").ensure_plugins_loaded()
+    found: list[tuple[str, int | None, str]] = []
     paths = sorted(dag_files(folder, is_safe=conf.getboolean("core", "dag_discovery_safe_mode")))
     read_imports = import_module("airflow.utils.file").iter_airflow_imports
     # What the files import of Airflow, once for all of them, as its DAG processor does.

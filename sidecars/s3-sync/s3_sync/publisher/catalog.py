@@ -15,7 +15,6 @@ from s3_sync.digest import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.s3.refusals import ObjectError
-from s3_sync.signature import Keys, Signer
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
@@ -42,29 +41,29 @@ class RevisionError(SidecarError):
     exit_code = EXIT_SETTINGS
 
 
-class Trust(NamedTuple):
-    """
-    The keys that a command trusts and signs with; without keys everything is trusted.
-    """
-
-    keys: Keys | None = None
-    signer: Signer | None = None
-
-
 class Current(NamedTuple):
     """
     The pointer as it was read.
 
     Args:
-        pointer: None if nothing in it may be used.
-        refusal: Why not.
+        pointer: None if there is none, or nothing in it may be used.
+        etag: Empty if there is no object at its key.
+        refusal: Why it may not be used.
         signed_by: The key that signed it; empty if none had to.
     """
 
-    pointer: form.Pointer | None
-    etag: str
+    pointer: form.Pointer | None = None
+    etag: str = ""
     refusal: ReleaseError | None = None
     signed_by: str = ""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """
+        The revisions that have a name: ``current`` and ``previous``, as far as there are any.
+        """
+        turns = self.pointer.turns() if self.pointer else ()
+        return {name: turn.revision for name, turn in zip(TURNS, turns, strict=False)}
 
 
 class CatalogEntry(NamedTuple):
@@ -83,15 +82,21 @@ class CatalogEntry(NamedTuple):
     problem: str = ""
 
 
-def look_at_pointer(store: Store, trust: Trust) -> Current | None:
+def read_current(store: Store, *, forces: bool = False) -> Current:
     """
-    Return the object at the pointer's key, whatever it contains; None if it does not exist.
+    Return the pointer.
+
+    Args:
+        forces: Whether to accept an object that is not a pointer or not trusted, to replace it.
+
+    Raises:
+        ReleaseError: It is not a pointer, or not trusted.
     """
     stored = store.read(form.POINTER_KEY)
     if stored is None:
-        return None
+        return Current()
     try:
-        found = form.read_pointer(stored.data, trust.keys, store.bucket, store.prefix)
+        found = form.read_pointer(stored.data, store.keys, store.bucket, store.prefix)
         return Current(found[0], stored.etag, None, found[1])
     except form.Invalid as error:
         refusal = ReleaseError(
@@ -101,47 +106,28 @@ def look_at_pointer(store: Store, trust: Trust) -> Current | None:
             "public key. To replace it: publish or promote with --force, or `rollback REVISION "
             "--force`.",
         )
-        return Current(None, stored.etag, refusal)
+    if not forces:
+        raise refusal
+    return Current(None, stored.etag, refusal)
 
 
-def read_current(store: Store, trust: Trust, *, forces: bool = False) -> Current | None:
-    """
-    Return the pointer; None if nothing has been published yet.
-
-    Args:
-        forces: Whether to accept an object that is not a pointer or not trusted, to replace it.
-
-    Raises:
-        ReleaseError: It is not a pointer, or not trusted.
-    """
-    current = look_at_pointer(store, trust)
-    if current is not None and current.refusal and not forces:
-        raise current.refusal
-    return current
-
-
-def resolve(store: Store, trust: Trust, text: str, folder: str = form.MANIFEST_FOLDER) -> str:
+def resolve(store: Store, text: str) -> str:
     """
     Return the revision for ``current``, ``previous``, a full id, with or without `sha256-`, or its
     first digits.
-
-    Args:
-        folder: The folder of the objects whose names are revisions.
 
     Raises:
         RevisionError: None matches, or more than one.
         ReleaseError: There is no such turn, or the pointer is refused.
     """
     if text in TURNS:
-        current = read_current(store, trust)
-        turns = current.pointer.turns() if current and current.pointer else ()
-        if len(turns) <= TURNS.index(text):
-            raise ReleaseError(
-                "history_empty",
-                f"{store.url} has no {text} release",
-                "Pass a revision; `s3-sync releases` lists the existing ones.",
-            )
-        return turns[TURNS.index(text)].revision
+        if revision := read_current(store).names.get(text):
+            return revision
+        raise ReleaseError(
+            "history_empty",
+            f"{store.url} has no {text} release",
+            "Pass a revision; `s3-sync releases` lists the existing ones.",
+        )
     beginning = _BEGINNING.fullmatch(text)
     if beginning is None:
         raise RevisionError(
@@ -153,11 +139,11 @@ def resolve(store: Store, trust: Trust, text: str, folder: str = form.MANIFEST_F
     revision = f"{BEGINNING}{beginning[1]}"
     if is_revision(revision):
         return revision
-    found = [entry.revision for entry in list_releases(store, f"{folder}{revision}")]
+    found = [entry.revision for entry in list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")]
     if len(found) != 1:
         raise RevisionError(
             "release_unknown",
-            f"{len(found) or 'no'} releases in {store.url}{folder} begin with {text}",
+            f"{len(found) or 'no'} releases in {store.url} begin with {text}",
             "`s3-sync releases --output json` shows all revisions; old ones may have been pruned.",
         )
     return found[0]
@@ -208,11 +194,8 @@ def with_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[Catalo
     """
     Return releases with their manifests, several read at once.
     """
-    readers = ThreadPoolExecutor(READERS)
-    try:
+    with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(partial(_with_manifest, store), entries))
-    finally:  # a signal must not wait for the other responses
-        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def find_manifest(store: Store, revision: str) -> form.Manifest | None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from s3_sync.publisher import catalog, folder, gate, publish, releases
+from s3_sync.publisher import folder, gate, publish, releases
 from s3_sync.publisher.store import Store
 from s3_sync.settings import (
     PREFIX,
@@ -22,7 +22,7 @@ from s3_sync.settings import (
     read_trusted_keys,
     without_key,
 )
-from s3_sync.signature import read_signer
+from s3_sync.signature import Keys, Signer, read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.app import make_parser, warn_unknown
 from sidecar_runtime.errors import (
@@ -33,13 +33,13 @@ from sidecar_runtime.errors import (
     json_text,
     printable,
 )
-from sidecar_runtime.parsers import count, duration
+from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.parsers import YEAR_SECONDS, count, duration
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
 AIRFLOW_TIMEOUT = "10m"
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
-YEARS_SECONDS = 10 * 366 * 86400.0
 
 _GATE = "--gate --airflow-python --gate-allow"
 _WRITE = "--sign-key --trusted-keys --force --dry-run"
@@ -61,7 +61,7 @@ COMMANDS = {
     ),
     "prune-releases": (
         "remove old releases, but none that is in use, pinned or recent",
-        "url? --keep-count --keep-for --keep --keep-from --trusted-keys --dry-run",
+        "url? --keep-count --keep-for --keep-from --trusted-keys --dry-run",
     ),
     "pin": ("protect a release from pruning until it is unpinned", "revision url?"),
     "unpin": ("allow a pinned release to be pruned again", "revision url?"),
@@ -102,8 +102,7 @@ HOW: dict[str, dict[str, Any]] = {
     "--dry-run": _SWITCH,
     "--limit": _COUNT,
     "--keep-count": _COUNT,
-    "--keep-for": {"type": _parsed(duration(at_most=YEARS_SECONDS)), "default": "30d"},
-    "--keep": _LIST,
+    "--keep-for": {"type": _parsed(duration(at_most=10 * YEAR_SECONDS)), "default": "30d"},
     "--output": {"choices": ("text", "json"), "default": "text"},
 }
 _HELP = """\
@@ -128,7 +127,6 @@ after the same
 --limit list at most N releases; 0: all; default 20
 --keep-count keep the N most recently used releases; default 20
 --keep-for keep releases that were current within this time, at least a day; default 30d
---keep keep this release; repeatable
 --keep-from keep the releases listed in this file, one per line; -: standard input
 --output output format; default text
 """
@@ -182,7 +180,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         report = _run(arguments, environ)
     except SidecarError as error:
-        findings = error.findings if isinstance(error, gate.Refused) else ()
+        findings = error.findings if isinstance(error, RevisionRefused) else ()
         said = [f"s3-sync {arguments.command}: {error.message}"]
         said += [*(f"    {finding}" for finding in findings), f"  {error.advice}"]
         sys.stderr.write("".join(f"{printable(line)}\n" for line in said if line.strip()))
@@ -208,14 +206,14 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     if arguments.command == "diff":  # of two URLs needs no place of its own
         url = url or next(filter(releases.is_url, (arguments.before, arguments.after)), None)
     settings = _settings(words, environ, url)
-    trust = _trust(settings, words, environ)
-    store = Store(settings, words.get("profile") or "")
+    keys, signer = _keys(settings, words, environ)
+    store = Store(settings, keys, words.get("profile") or "")
     airflow = None
     if words.get("gate") == AIRFLOW:
         airflow = gate.find_airflow(arguments.airflow_python, arguments.gate_allow, environ)
-    judge, who = partial(gate.judge, settings, airflow), folder.find_publisher(environ)
-    is_dry = words.get("dry_run", False)
-    order = publish.Order(store, trust, judge, who, is_dry, words.get("force", False))
+    judge = partial(gate.judge, settings, airflow)
+    is_dry, forces = words.get("dry_run", False), words.get("force", False)
+    order = publish.Order(store, signer, judge, folder.find_publisher(environ), is_dry, forces)
     match arguments.command:
         case "publish":
             rules = folder.make_rules(arguments.folder, arguments.exclude)
@@ -224,29 +222,26 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return publish.publish(order, arguments.folder, rules, origin)
         case "promote":
             there = _settings(words, environ, arguments.source)
-            source = Store(there, arguments.source_profile or "")
-            # Without a key to sign with, the trusted keys are those of the source alone.
-            order = order._replace(trust=trust if trust.signer else catalog.Trust())
-            given = catalog.Trust(read_trusted_keys(settings))
-            return publish.promote(order, source, given, arguments.revision)
+            trusted = read_trusted_keys(settings)
+            source = Store(there, trusted, arguments.source_profile or "")
+            return publish.promote(order, source, arguments.revision)
         case "rollback":
             return publish.roll_back(order, arguments.revision)
         case "releases":
-            return releases.releases(store, trust, arguments.limit)
+            return releases.releases(store, arguments.limit)
         case "diff":
             texts = (arguments.before, arguments.after)
             urls = [text if releases.is_url(text) else url for text in texts]
-            stores = [Store(_settings(words, environ, one)) for one in urls]
-            return releases.diff(stores, trust, texts)
+            stores = [Store(_settings(words, environ, one), keys) for one in urls]
+            return releases.diff(stores, texts)
         case "prune-releases":
-            keep = [*arguments.keep, *filter(None, [settings.revision])]
-            spared = releases.read_names(store, trust, arguments.keep_from, keep)
-            newest, seconds = arguments.keep_count, arguments.keep_for
-            return releases.prune(store, trust, spared, newest, seconds, is_dry=is_dry)
+            path, count, seconds = arguments.keep_from, arguments.keep_count, arguments.keep_for
+            kept = {settings.revision or ""} | (releases.read_names(store, path) if path else set())
+            return releases.prune(store, kept, count, seconds, is_dry=is_dry)
         case "pin":
-            return releases.pin(store, trust, arguments.revision)
+            return releases.pin(store, arguments.revision)
         case _:
-            return releases.unpin(store, trust, arguments.revision)
+            return releases.unpin(store, arguments.revision)
 
 
 def _settings(words: Mapping[str, Any], environ: Mapping[str, str], url: str | None) -> Settings:
@@ -288,11 +283,11 @@ def _place(url: str | None) -> dict[str, str]:
     return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
 
 
-def _trust(
+def _keys(
     settings: Settings, words: Mapping[str, Any], environ: Mapping[str, str]
-) -> catalog.Trust:
+) -> tuple[Keys | None, Signer | None]:
     """
-    Return the keys that a command trusts and signs with; by default it trusts its own key.
+    Return the keys that a command trusts, by default its own, and the one that it signs with.
 
     Raises:
         SettingsError: A key cannot be read, or the trusted keys would refuse the result.
@@ -305,11 +300,12 @@ def _trust(
             problem = "requires --sign-key: pods with these keys refuse an unsigned release"
             name = f"{PREFIX}TRUSTED_KEYS"
             raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
-        return catalog.Trust(keys)
+        # Of an unsigned promotion, the trusted keys are those of the source.
+        return None if words["command"] == "promote" else keys, None
     try:
         signer = read_signer(key_file(path))
         if keys is not None and signer.key_id not in keys.by_id:
             raise ValueError(f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS")
     except ValueError as error:
         raise SettingsError([Problem(SIGN_KEY, without_key(path), str(error))]) from None
-    return catalog.Trust(keys or signer.keys, signer)
+    return keys or signer.keys, signer

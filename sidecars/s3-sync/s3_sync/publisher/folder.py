@@ -75,13 +75,11 @@ class Found(NamedTuple):
 
     Args:
         real: The path to read; for a symlink, its target.
-        state: Fields of its stat, to detect a change.
     """
 
     path: str
     real: str
     is_executable: bool
-    state: tuple[int, ...]
 
 
 def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
@@ -131,20 +129,16 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
     """
     if not os.path.isdir(folder):  # also the empty name of an unset CI variable
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
-    root = os.path.realpath(folder)
-    files, left_out = [], []
-    for found in _walk("", (root,), rules):
-        if isinstance(found, Found):
-            files.append(found)
-        else:
-            left_out.append(found)
+    found = [*_walk("", (os.path.realpath(folder),), rules)]
+    files = sorted(one for one in found if isinstance(one, Found))
+    left_out = sorted(one for one in found if isinstance(one, str))
     if not files:
         raise FolderError(
             "folder_empty",
             f"{folder} contains no files to release ({len(left_out)} left out)",
             "A release without files would empty every target. Pass the right folder.",
         )
-    return sorted(files), sorted(left_out)
+    return files, left_out
 
 
 def _walk(prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec) -> Iterator[Found | str]:
@@ -173,8 +167,7 @@ def _walk(prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec) -> Iterator
             if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
                 what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
                 raise _refused("file_too_large", path, what)
-            state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-            yield Found(path, real, bool(found.st_mode & 0o111), state)
+            yield Found(path, real, bool(found.st_mode & 0o111))
 
 
 def _refused(reason: str, path: str, what: str) -> FolderError:
@@ -304,14 +297,13 @@ def build_parcel(
     folder: str, rules: GitIgnoreSpec, place: str, origin: Mapping[str, str], now: datetime
 ) -> tuple[Parcel, list[str]]:
     """
-    Build a release from a folder, which is read once and must not change meanwhile; return it, and
-    the paths that were left out.
+    Build a release from a folder, which is read once; return it, and the paths that were left out.
 
     Args:
         place: The folder for the bundle.
 
     Raises:
-        FolderError: The folder cannot be released, or changes.
+        FolderError: The folder cannot be released.
         OSError: The bundle cannot be written.
     """
     found, left_out = look(folder, rules)
@@ -320,12 +312,6 @@ def build_parcel(
         files = write_bundle(map(_read, found), bundle)
         bundle.seek(0)
         sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
-    if changed := {*found} ^ {*look(folder, rules)[0]}:
-        raise FolderError(
-            "folder_changing",
-            f"{min(changed).path!r:.300} has changed while the folder was being published",
-            "Publish after the checkout or build has finished.",
-        )
     revision, size = revision_of(file[:4] for file in files.values()), os.path.getsize(path)
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)

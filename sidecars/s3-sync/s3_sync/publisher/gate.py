@@ -26,7 +26,6 @@ from sidecar_runtime.gate.gate import (
     Finding,
     Gate,
     IsFile,
-    RevisionRefused,
     Undecided,
     make_gate,
 )
@@ -37,20 +36,6 @@ RUNNER = Path(__file__).with_name("airflow_runner.py")
 HOME_FOLDERS = ("config", "plugins")
 # Where Python and its packages find modules and libraries; the daemon's gate does not need them.
 VARIABLES = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
-
-
-class Refused(FolderError):
-    """
-    The gate refuses the files.
-
-    Attributes:
-        findings: The first problems.
-    """
-
-    def __init__(self, refusal: RevisionRefused, advice: str) -> None:
-        said = f"the gate refuses {counted(len(refusal.paths), 'file')}"
-        super().__init__("revision_refused", said, f"Fix the files and publish again.{advice}")
-        self.findings = refusal.findings
 
 
 class Verdict(NamedTuple):
@@ -120,7 +105,7 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
         airflow: The Airflow to use as gate, instead of the gate in the settings.
 
     Raises:
-        Refused: The gate refuses the files; the error lists file, line and reason.
+        RevisionRefused: The gate refuses the files; the error lists file, line and reason.
         SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish").gate
@@ -138,7 +123,9 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
             said = f"the gate came to no verdict: {error.message}"
             raise SidecarError("gate_undecided", said, f"{error.remedy} Publish again.") from error
         if refusal is not None:
-            raise Refused(refusal, advice)
+            refusal.advice = f"Fix the files and publish again.{advice}"
+            refusal.exit_code = FolderError.exit_code
+            raise refusal
         return Verdict(settings.gate) if airflow is None else _verdict(_answer(home))
 
 

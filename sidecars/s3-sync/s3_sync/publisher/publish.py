@@ -19,15 +19,14 @@ from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, scratch
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
-from s3_sync.publisher.store import ConditionFailed, Store
+from s3_sync.publisher.store import ConditionFailed, Store, Stored
 from s3_sync.release import format as form
+from s3_sync.signature import Signer
 from sidecar_runtime.errors import counted
 
 # No object has this ETag: no known content has this MD5.
 NO_ETAG = '"00000000000000000000000000000000"'
-ROLL_BACK = "roll back"
-# What each command has done.
-DONE = {"publish": "published", "promote": "promoted", ROLL_BACK: "rolled back"}
+ROLLED_BACK = "rolled back"
 
 
 class Order(NamedTuple):
@@ -35,6 +34,7 @@ class Order(NamedTuple):
     What a command that changes the current release works with.
 
     Args:
+        signer: Signs the pointer; None: it is not signed.
         judge: Runs the gate on a release, and raises if it refuses.
         who: Who runs the command, as a part of an origin.
         forces: Whether to write everything again, and replace a pointer that is damaged or not
@@ -42,7 +42,7 @@ class Order(NamedTuple):
     """
 
     store: Store
-    trust: catalog.Trust
+    signer: Signer | None
     judge: Callable[[Parcel], Verdict]
     who: Mapping[str, str]
     is_dry: bool = False
@@ -57,10 +57,10 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str
         SidecarError: The publish failed; the current release has not changed.
     """
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
-    before = catalog.read_current(order.store, order.trust, forces=order.forces)
+    before = catalog.read_current(order.store, forces=order.forces)
     with scratch("publish") as place:
         parcel, left_out = build_parcel(folder, rules, place, origin, order.store.now())
-        report = _apply(order, before, parcel, "publish", origin)
+        report = _apply(order, before, parcel, "published")
     report.facts["left_out"] = left_out
     if left_out:
         more = ", …" if len(left_out) > NAMED else ""
@@ -69,24 +69,22 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str
     return report
 
 
-def promote(order: Order, source: Store, trust: catalog.Trust, name: str) -> Report:
+def promote(order: Order, source: Store, name: str) -> Report:
     """
     Make a release of one place current in another, byte for byte.
 
     Args:
-        trust: The keys that the source's pointer must be signed with.
         name: Names the release, as in :func:`catalog.resolve`.
 
     Raises:
         SidecarError: The release is missing or damaged, the gate refuses it, or another publisher
             was faster.
     """
-    revision = catalog.resolve(source, trust, name)
-    before = catalog.read_current(order.store, order.trust, forces=order.forces)
+    revision = catalog.resolve(source, name)
+    before = catalog.read_current(order.store, forces=order.forces)
     with scratch("promote") as place:
         parcel = download_parcel(source, revision, place)
-        origin = {**parcel.manifest.origin, **order.who}
-        report = _apply(order, before, parcel, "promote", origin)
+        report = _apply(order, before, parcel, "promoted")
     report.facts["source"] = source.url
     return report
 
@@ -101,30 +99,23 @@ def roll_back(order: Order, name: str) -> Report:
     Raises:
         SidecarError: It does not exist, or is damaged; nothing is changed.
     """
-    before = catalog.read_current(order.store, order.trust, forces=order.forces)
-    revision = catalog.resolve(order.store, order.trust, name)
+    before = catalog.read_current(order.store, forces=order.forces)
+    revision = catalog.resolve(order.store, name)
     with scratch("rollback") as place:
         parcel = download_parcel(order.store, revision, place)
-        origin = {**parcel.manifest.origin, **order.who}
-        return _apply(order, before, parcel, ROLL_BACK, origin)
+        return _apply(order, before, parcel, ROLLED_BACK)
 
 
-def _apply(
-    order: Order,
-    before: catalog.Current | None,
-    parcel: Parcel,
-    verb: str,
-    origin: Mapping[str, str],
-) -> Report:
+def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
     """
     Make a release current, unless it is or the gate refuses it; return what happened.
 
     Args:
-        verb: A key of :data:`DONE`.
-        origin: For the pointer.
+        done: What the command does, as ``published``.
     """
-    store, old, signer = order.store, before.pointer if before else None, order.trust.signer
+    store, old, signer = order.store, before.pointer, order.signer
     manifest, revision = parcel.manifest, parcel.revision
+    origin = {**manifest.origin, **order.who}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,
@@ -134,28 +125,28 @@ def _apply(
         "size_bytes": manifest.size_bytes,
         "origin": origin,
     }
-    is_ours = before is not None and (signer is None or before.signed_by == signer.key_id)
+    is_ours = signer is None or before.signed_by == signer.key_id
     is_current = old is not None and old.revision == revision and is_ours
     if is_current and not order.forces and _is_whole(store, revision):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines = []
-    if verb != ROLL_BACK:
+    if done != ROLLED_BACK:
         verdict = order.judge(parcel)
         lines, facts = verdict.lines(), facts | verdict._asdict()
-        if verdict.checked_by and verb == "publish":
+        if verdict.checked_by and done == "published":
             origin = {**origin, "checked_by": verdict.checked_by}
             manifest = manifest._replace(origin=origin)
             parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
     changes = compare(catalog.find_manifest(store, old.revision) if old else None, manifest)
     facts["changes"] = changes._asdict()
     if order.is_dry:
-        lines.append(f"Would {verb} {short(revision)} to {store.url}: {what}")
+        lines.append(f"Would be {done} to {store.url}: {short(revision)}, {what}")
         facts["result"] = "planned"
     else:
-        _make_current(order, before, parcel, _next_pointer(order, old, revision, verb, origin))
-        lines.append(f"{DONE[verb].capitalize()} {short(revision)} to {store.url}: {what}")
-        facts["result"] = DONE[verb].replace(" ", "_")
+        _make_current(order, before, parcel, _next_pointer(order, old, revision, done, origin))
+        lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
+        facts["result"] = done.replace(" ", "_")
         if signer:
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
@@ -167,7 +158,7 @@ def _apply(
 
 
 def _next_pointer(
-    order: Order, old: form.Pointer | None, revision: str, verb: str, origin: Mapping[str, str]
+    order: Order, old: form.Pointer | None, revision: str, done: str, origin: Mapping[str, str]
 ) -> bytes:
     """
     Return the next pointer, signed if there is a key.
@@ -175,11 +166,11 @@ def _next_pointer(
     Its sequence is the time in seconds, or the previous sequence plus one if that is higher: more
     than any that pods remember, even if an old pointer was restored or it is missing.
     """
-    store, signer, now = order.store, order.trust.signer, order.store.now()
+    store, signer, now = order.store, order.signer, order.store.now()
     sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
     turns = old.turns() if old else ()
     # The release that is current already adds no turn; a rollback takes back the turns since.
-    ended = [turn.revision for turn in (turns if verb == ROLL_BACK else turns[:1])]
+    ended = [turn.revision for turn in (turns if done == ROLLED_BACK else turns[:1])]
     if revision in ended:
         turns = turns[ended.index(revision) + 1 :]
     turn = form.Turn(revision, sequence, form.time_text(now))
@@ -190,9 +181,7 @@ def _next_pointer(
 # --- objects
 
 
-def _make_current(
-    order: Order, before: catalog.Current | None, parcel: Parcel, pointer: bytes
-) -> None:
+def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer: bytes) -> None:
     """
     Write what is missing of a release, and make it current.
 
@@ -200,12 +189,12 @@ def _make_current(
         ReleaseError: ``publish_conflict``: another publisher made another release current.
         SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
     """
-    store, revision, old = order.store, parcel.revision, before.pointer if before else None
+    store, revision, old = order.store, parcel.revision, before.pointer
     _upload(store, parcel, forces=order.forces)
     try:
         # A write that the store must refuse, and that changes nothing if it does not: `rclone serve
         # s3` ignores conditions (2026-11).
-        store.put(form.manifest_key(revision), parcel.data, NO_ETAG if before else "")
+        store.put(form.manifest_key(revision), parcel.data, NO_ETAG if before.etag else "")
     except ConditionFailed:
         pass
     else:
@@ -216,11 +205,11 @@ def _make_current(
         if stored is not None:
             store.put(form.manifest_key(old.revision), stored.data)
     try:
-        store.put(form.POINTER_KEY, pointer, before.etag if before else "")
+        store.put(form.POINTER_KEY, pointer, before.etag)
     except ConditionFailed:
         # Perhaps by our own write, whose response was lost, or one of the same release.
-        now = catalog.look_at_pointer(store, order.trust)
-        if now is None or now.pointer is None or now.pointer.revision != revision:
+        now = catalog.read_current(store, forces=True)
+        if now.names.get("current") != revision:
             raise _conflict(now, revision) from None
     if not _is_whole(store, revision):  # a prune had decided before the upload
         _upload(store, parcel, forces=True)
@@ -230,12 +219,10 @@ def _upload(store: Store, parcel: Parcel, *, forces: bool) -> None:
     """
     Write the manifest, and before it the bundle unless that is there and too young to be pruned.
     """
-    key = form.bundle_key(parcel.manifest.bundle_sha256)
-    there = None if forces else store.look(key)
-    is_whole = there is not None and there.size_bytes == parcel.manifest.bundle_bytes
-    if there is None or not is_whole or store.age_of(there) > catalog.DAY / 2:
+    there = None if forces else _look_at_bundle(store, parcel.manifest)
+    if there is None or store.age_of(there) > catalog.DAY / 2:
         with open(parcel.path, "rb") as body:
-            store.put(key, body)
+            store.put(form.bundle_key(parcel.manifest.bundle_sha256), body)
     store.put(form.manifest_key(parcel.revision), parcel.data)
 
 
@@ -244,13 +231,20 @@ def _is_whole(store: Store, revision: str) -> bool:
     Whether a release is in the bucket with its bundle.
     """
     manifest = catalog.find_manifest(store, revision)
-    there = manifest and store.look(form.bundle_key(manifest.bundle_sha256))
-    return bool(manifest and there and there.size_bytes == manifest.bundle_bytes)
+    return manifest is not None and _look_at_bundle(store, manifest) is not None
 
 
-def _conflict(now: catalog.Current | None, ours: str) -> ReleaseError:
+def _look_at_bundle(store: Store, manifest: form.Manifest) -> Stored | None:
+    """
+    Return what is known of a bundle; None if it is missing or incomplete.
+    """
+    there = store.look(form.bundle_key(manifest.bundle_sha256))
+    return there if there and there.size_bytes == manifest.bundle_bytes else None
+
+
+def _conflict(now: catalog.Current, ours: str) -> ReleaseError:
     said = f"meanwhile {form.POINTER_KEY} was changed or deleted"
-    if now is not None and now.pointer is not None:
+    if now.pointer is not None:
         by, turn = now.pointer.origin.get("by", "someone else"), now.pointer.turn
         said = f"meanwhile {by} made release {short(turn.revision)} current, at {turn.since}"
     return ReleaseError(

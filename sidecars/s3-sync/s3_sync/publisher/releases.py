@@ -6,9 +6,9 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,31 +41,27 @@ def size_text(size_bytes: int) -> str:
 # --- releases
 
 
-def releases(store: Store, trust: catalog.Trust, limit: int) -> Report:
+def releases(store: Store, limit: int) -> Report:
     """
     List the existing releases, the current one first.
 
     Args:
         limit: How many at most; 0: all.
     """
-    current = catalog.look_at_pointer(store, trust)
-    pointer = current.pointer if current else None
-    turns = pointer.turns() if pointer else ()
-    pins, found = catalog.read_pins(store), catalog.list_releases(store)
-    if pointer is not None:
-        found.sort(key=lambda entry: entry.revision != pointer.revision)
+    current = catalog.read_current(store, forces=True)
+    names, pins, found = current.names, catalog.read_pins(store), catalog.list_releases(store)
+    found.sort(key=lambda entry: entry.revision != names.get("current"))
     entries = catalog.with_manifests(store, found[:limit] if limit else found)
-    rows = [_facts(entry, turns, pins) for entry in entries]
-    older = len(found) - len(rows)
-    refusal = str(current.refusal or "") if current else ""
+    rows = [_facts(entry, names, pins) for entry in entries]
+    older, refusal = len(found) - len(rows), str(current.refusal or "")
     facts = {
         "url": store.url,
-        "current": pointer.revision if pointer else None,
-        "history": [turn.facts() for turn in turns],
+        "current": names.get("current"),
+        "history": [turn.facts() for turn in current.pointer.turns()] if current.pointer else [],
         "releases": rows,
         "older": older,
         "refused": refusal,
-        "signed_by": current.signed_by if current else "",
+        "signed_by": current.signed_by,
     }
     lines = _table([HEAD, *map(_row, rows)]) if rows else [f"{store.url} has no releases yet."]
     if older:
@@ -74,28 +70,23 @@ def releases(store: Store, trust: catalog.Trust, limit: int) -> Report:
 
 
 def _facts(
-    entry: catalog.CatalogEntry, turns: Sequence[form.Turn], pins: Collection[str]
+    entry: catalog.CatalogEntry, names: Mapping[str, str], pins: Collection[str]
 ) -> dict[str, Any]:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
     """
     revision, manifest = entry.revision, entry.manifest
-    names = zip(catalog.TURNS, turns, strict=False)
-    states = [name for name, turn in names if turn.revision == revision]
+    states = [name for name, named in names.items() if named == revision]
     states += ["pinned"] if revision in pins else []
-    facts = {
+    facts: dict[str, Any] = {
         "revision": revision,
         "used_at": form.time_text(entry.used_at),
         "state": [*states, entry.problem] if entry.problem else states,
     }
-    if manifest is None:
-        return facts
-    return facts | {
-        "created_at": manifest.created_at,
-        "files": len(manifest.files),
-        "size_bytes": manifest.size_bytes,
-        "origin": manifest.origin,
-    }
+    if manifest is not None:
+        facts["created_at"], facts["origin"] = manifest.created_at, manifest.origin
+        facts["files"], facts["size_bytes"] = len(manifest.files), manifest.size_bytes
+    return facts
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
@@ -156,7 +147,7 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
     return Changes(sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys()))
 
 
-def diff(stores: Sequence[Store], trust: catalog.Trust, texts: Sequence[str]) -> Report:
+def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
     """
     List the files that differ between two releases, or between a folder and a release.
 
@@ -164,13 +155,13 @@ def diff(stores: Sequence[Store], trust: catalog.Trust, texts: Sequence[str]) ->
         stores: The place of each.
         texts: Each is a folder, a URL, or names a release as in :func:`catalog.resolve`.
     """
-    (name, before), (other, after) = map(_find, stores, (trust, trust), texts)
+    (name, before), (other, after) = map(_find, stores, texts)
     changes = compare(before, after)
     facts = {"before": name, "after": other, "changes": changes._asdict()}
     return Report([f"{short(name)} → {short(other)}: {changes}", *changes.lines()], facts)
 
 
-def _find(store: Store, trust: catalog.Trust, text: str) -> tuple[str, form.Manifest]:
+def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
     """
     Return the content that an argument names.
     """
@@ -178,7 +169,7 @@ def _find(store: Store, trust: catalog.Trust, text: str) -> tuple[str, form.Mani
         with scratch("diff") as place:
             parcel, _ = build_parcel(text, make_rules(text, ()), place, {}, store.now())
             return text, parcel.manifest
-    revision = catalog.resolve(store, trust, "current" if is_url(text) else text)
+    revision = catalog.resolve(store, "current" if is_url(text) else text)
     return revision, catalog.read_manifest(store, revision)[0]
 
 
@@ -189,58 +180,31 @@ def is_url(text: str) -> bool:
 # --- prune and pin
 
 
-def choose(
-    entries: Sequence[catalog.CatalogEntry],
-    spared: Collection[str],
-    newest: int,
-    seconds: float,
-    now: datetime,
-) -> list[catalog.CatalogEntry]:
+def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: bool) -> Report:
     """
-    Return the releases to remove, none of which was used within the last day.
-
-    Args:
-        entries: All releases, the most recently used first.
-        spared: Revisions to keep whatever their age.
-        newest: How many of the most recently used to keep.
-        seconds: Keep those that were current within this time.
-    """
-    youngest = now - max(catalog.DAY, timedelta(seconds=seconds))
-    old = (entry for entry in entries[newest:] if entry.used_at < youngest)
-    return [entry for entry in old if entry.revision not in spared]
-
-
-def prune(
-    store: Store,
-    trust: catalog.Trust,
-    spared: Collection[str],
-    newest: int,
-    seconds: float,
-    *,
-    is_dry: bool,
-) -> Report:
-    """
-    Remove old releases, and bundles that no release names.
+    Remove old releases, and bundles that no release names; nothing that was used within a day.
 
     If it is killed, every release that has a manifest is whole; the next prune removes the rest.
 
     Args:
-        spared: As in :func:`choose`, besides those in use and pinned ones; so are the rest.
+        kept: Revisions to keep whatever their age, besides those in use and pinned ones.
+        count: How many of the most recently used to keep.
+        seconds: Keep those that were current within this time.
 
     Raises:
         ReleaseError: Releases exist, but none is current; nothing is removed.
     """
     bundles, entries = list(store.list(form.BUNDLE_FOLDER)), catalog.list_releases(store)
     now = store.now()
-    used = _in_use(store, trust) if entries else set()
-    going = choose(entries, {*spared, *used}, newest, seconds, now)
-    if not is_dry:
-        going = [
-            entry
-            for entry in going
-            if entry.revision not in _in_use(store, trust)
-            and _remove(store, form.manifest_key(entry.revision))
-        ]
+    youngest = now - max(catalog.DAY, timedelta(seconds=seconds))
+    spared = kept | (_in_use(store) if entries else set())
+    going = [
+        entry
+        for entry in entries[count:]
+        if entry.used_at < youngest
+        and entry.revision not in spared
+        and (is_dry or _remove_release(store, entry.revision))
+    ]
     names = {entry.revision for entry in going}
     left = [entry for entry in catalog.list_releases(store) if entry.revision not in names]
     manifests = [entry.manifest for entry in catalog.with_manifests(store, left)]
@@ -272,22 +236,28 @@ def prune(
     return Report(lines, facts)
 
 
-def _in_use(store: Store, trust: catalog.Trust) -> set[str]:
+def _in_use(store: Store) -> set[str]:
     """
     Return the current release, the target of a rollback, and pinned ones.
 
     Raises:
         ReleaseError: No release is current.
     """
-    current = catalog.read_current(store, trust)
-    if current is None or current.pointer is None:
+    current = catalog.read_current(store)
+    if current.pointer is None:
         raise catalog.ReleaseError(
             "release_missing",
             f"{store.url}{form.POINTER_KEY} does not exist, so the release in use is unknown",
             "Nothing more was removed. Publish first.",
         )
-    turns = current.pointer.turns()[: len(catalog.TURNS)]
-    return {*(turn.revision for turn in turns), *catalog.read_pins(store)}
+    return {*current.names.values(), *catalog.read_pins(store)}
+
+
+def _remove_release(store: Store, revision: str) -> bool:
+    """
+    Remove a manifest, unless the release has been used meanwhile.
+    """
+    return revision not in _in_use(store) and _remove(store, form.manifest_key(revision))
 
 
 def _remove(store: Store, key: str) -> bool:
@@ -301,20 +271,15 @@ def _remove(store: Store, key: str) -> bool:
     return True
 
 
-def read_names(
-    store: Store, trust: catalog.Trust, path: str | None, names: Sequence[str]
-) -> set[str]:
+def read_names(store: Store, path: str) -> set[str]:
     """
-    Return the revisions of `--keep`, and those in the file of `--keep-from`, one per line; ``-`` is
-    standard input. Lines that match no release are ignored, such as the commits of older runs.
+    Return the revisions in the file of `--keep-from`, one per line; ``-`` is standard input. Lines
+    that match no release are ignored, such as the commits of older runs.
 
     Raises:
         RevisionError: It cannot be read, or is empty: more likely, the program that wrote it has
             failed than that no release is needed.
     """
-    found = {catalog.resolve(store, trust, name) for name in names}
-    if path is None:
-        return found
     try:
         # Python has no sys.stdin if the caller has closed the descriptor.
         lines = Path("/dev/stdin" if path == "-" else path).read_text().split()
@@ -323,17 +288,18 @@ def read_names(
     except (OSError, ValueError) as error:
         said = f"cannot use --keep-from {path!r}: {error}"
         raise catalog.RevisionError("release_unknown", said) from error
+    found = set()
     for name in lines:
         with suppress(catalog.RevisionError):
-            found.add(catalog.resolve(store, trust, name))
+            found.add(catalog.resolve(store, name))
     return found
 
 
-def pin(store: Store, trust: catalog.Trust, name: str) -> Report:
+def pin(store: Store, name: str) -> Report:
     """
     Protect a release from pruning until it is unpinned.
     """
-    revision = catalog.resolve(store, trust, name)
+    revision = catalog.resolve(store, name)
     catalog.read_manifest(store, revision)
     store.put(form.pin_key(revision), b"")
     catalog.read_manifest(store, revision)  # a prune may have removed it meanwhile
@@ -341,11 +307,11 @@ def pin(store: Store, trust: catalog.Trust, name: str) -> Report:
     return Report([f"Pinned {revision} in {store.url}: it will not be pruned"], facts)
 
 
-def unpin(store: Store, trust: catalog.Trust, name: str) -> Report:
+def unpin(store: Store, name: str) -> Report:
     """
     Allow a pinned release to be pruned again.
     """
-    revision = catalog.resolve(store, trust, name, form.PIN_FOLDER)
+    revision = catalog.resolve(store, name)
     store.delete(form.pin_key(revision))
     facts = {"result": "unpinned", "url": store.url, "revision": revision}
     return Report([f"Unpinned {short(revision)} in {store.url}"], facts)

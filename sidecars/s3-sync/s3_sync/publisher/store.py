@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from s3_sync.release.format import MANIFEST_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation, Refusal, Request, explain
 from s3_sync.s3.wire import Answer, WireError
 from s3_sync.settings import Settings
+from s3_sync.signature import Keys
 from sidecar_runtime.aws.chain import classify, open_session, shown, shows_a_header
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError
@@ -78,13 +80,15 @@ class Store:
     One prefix of one bucket.
 
     Args:
+        keys: The keys that its pointer must be signed with; None: any pointer is trusted.
         profile: The AWS profile; empty: the one of the environment.
 
     Raises:
         SidecarError: From every method: S3 refuses or is unreachable; no credentials.
     """
 
-    def __init__(self, settings: Settings, profile: str = "") -> None:
+    def __init__(self, settings: Settings, keys: Keys | None, profile: str = "") -> None:
+        self.keys = keys
         self.bucket = settings.bucket
         self.prefix = settings.prefix
         self.url = f"s3://{self.bucket}/{self.prefix}"
@@ -112,7 +116,7 @@ class Store:
         Return a pointer or a manifest; None if it does not exist.
         """
         with self._explaining("get", key):
-            found = self._ask(self._client.get_object, key)
+            found = self._get(key)
             if found is None:
                 return None
             # Nothing of an object that is too long: the caller refuses it.
@@ -126,61 +130,50 @@ class Store:
         """
         Download an object into a file; return its SHA-256, or None if it does not exist.
         """
-        digest = hashlib.sha256()
         with self._explaining("get", key):
-            found = self._ask(self._client.get_object, key)
+            found = self._get(key)
             if found is None:
                 return None
-            with open(path, "wb") as file:
-                for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
-                    digest.update(chunk)
-                    file.write(chunk)
-        return digest.hexdigest()
+            with open(path, "w+b") as file:
+                shutil.copyfileobj(found["Body"], file, CHUNK_BYTES)
+                file.seek(0)
+                return hashlib.file_digest(file, "sha256").hexdigest()
 
     def look(self, key: str) -> Stored | None:
         """
         Return what is known of one object without reading it; None if it does not exist.
         """
-        with self._explaining("get", key):
-            found = self._ask(self._client.head_object, key)
-            return found and Stored(key, found["ContentLength"], found["LastModified"])
+        found = next(self.list(key), None)  # a listing begins with the shortest key
+        return found if found and found.key == key else None
 
-    def list(self, folder: str) -> Iterator[Stored]:
+    def list(self, beginning: str) -> Iterator[Stored]:
         """
-        Yield the objects in a folder.
+        Yield the objects whose keys begin so.
         """
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + folder
+            Bucket=self.bucket, Prefix=self.prefix + beginning
         )
-        with self._explaining("list", folder):
+        with self._explaining("list", beginning):
             for page in pages:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
                     yield Stored(key, found["Size"], found["LastModified"])
 
-    def _ask(self, method: Any, key: str) -> Any:
+    def _get(self, key: str) -> Any:
         """
-        Return the answer of a method of the client for an object; None if it does not exist.
+        Return the response with an object; None if it does not exist.
         """
         try:
-            return method(Bucket=self.bucket, Key=self.prefix + key)
+            return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
         except exceptions.ClientError as error:
             status, code = _answer_of(error)
-            is_missing = status == 404 and code != "NoSuchBucket"
-            if is_missing or (code.startswith("AccessDenied") and self._is_absent(key)):
+            if status == 404 and code != "NoSuchBucket":
                 return None
+            # Without permission to list the whole bucket, S3 answers 403 if it does not exist.
+            with suppress(SidecarError):
+                if code.startswith("AccessDenied") and self.look(key) is None:
+                    return None
             raise
-
-    def _is_absent(self, key: str) -> bool:
-        """
-        Whether an object whose read was denied does not exist. Without permission to list the
-        whole bucket, S3 answers 403 in both cases; listing the key tells them apart.
-        """
-        with suppress(exceptions.ClientError, exceptions.BotoCoreError):
-            key = self.prefix + key
-            found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key)
-            return all(one["Key"] != key for one in found.get("Contents", ()))
-        return False
 
     # --- writing
 
@@ -254,23 +247,17 @@ class Store:
         try:
             yield
         except exceptions.ClientError as error:
-            raise self._explained(error, operation, key) from error
+            status, code = _answer_of(error)
+            refusal = Refusal(code, str(error.response.get("Error", {}).get("Message", "")), "")
+            region = self._client.meta.region_name or ""
+            request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
+            explained = explain(Answer(status), refusal, request)
+            if not isinstance(explained, SidecarError):
+                text = f"S3 rejected the request for {request.url} ({error})"
+                explained = S3Error("client_error", text)
+            raise explained from error
         except (exceptions.BotoCoreError, ValueError) as error:
             raise _unreachable(error) from error
-
-    def _explained(
-        self, error: exceptions.ClientError, operation: Operation, key: str
-    ) -> SidecarError:
-        status, code = _answer_of(error)
-        answer, message = Answer(status), error.response.get("Error", {}).get("Message", "")
-        refusal = Refusal(code, str(message), "")
-        region = self._client.meta.region_name or ""
-        request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
-        explained = explain(answer, refusal, request)
-        if isinstance(explained, SidecarError):
-            return explained
-        text = f"S3 rejected the request for {request.url} ({error})"
-        return S3Error("client_error", text)
 
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
         text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
@@ -296,10 +283,8 @@ def _answer_of(error: exceptions.ClientError) -> tuple[int, str]:
     """
     Return status and code of S3's answer; the code is empty if the response is not S3's.
 
-    Without a code, botocore takes the status; the response to a HEAD never has one.
+    Without a code, botocore takes the status.
     """
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(error.response.get("Error", {}).get("Code", ""))
-    if error.operation_name == "HeadObject" and status == 403:
-        return status, "AccessDenied"
     return status, "" if code.isdigit() else code

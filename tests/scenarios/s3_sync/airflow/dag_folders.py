@@ -115,7 +115,6 @@ def broken_files(head: str) -> dict[str, Broken]:
             2,
             "SystemExit: 1",
         ),
-        "plugins/broken.py": Broken(b"raise RuntimeError('no plugin')\n", None, "no plugin"),
     }
 
 

@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from s3_sync.publisher.folder import Parcel
-from s3_sync.publisher.gate import Airflow, Refused, Verdict, judge
+from s3_sync.publisher.gate import Airflow, Verdict, judge
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.gate import Finding
+from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from tests.scenarios.s3_sync.airflow.dag_folders import (
     LOCAL_SETTINGS,
     broken_files,
@@ -56,15 +56,14 @@ class Gate:
         self.home = home
         self.head = head_for(airflow.version)
         given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": "20m"}
-        names = ",".join(("AIRFLOW__CORE__PLUGINS_FOLDER", *TIMEOUTS))
-        self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": names})[0]
+        self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": ",".join(TIMEOUTS)})[0]
 
     def load(self, files: Mapping[str, bytes], *allowed: str) -> Verdict:
         """
         Load a folder with these files.
 
         Raises:
-            Refused: A file is broken.
+            RevisionRefused: A file is broken.
         """
         release = make_release(files)
         self.home.mkdir(exist_ok=True)
@@ -76,7 +75,7 @@ class Gate:
         return judge(self._settings, meant, parcel)
 
     def refusals(self, files: Mapping[str, bytes]) -> Sequence[Finding]:
-        return raised(Refused, self.load, files).findings
+        return raised(RevisionRefused, self.load, files).findings
 
 
 @pytest.fixture
@@ -84,12 +83,8 @@ def gate(airflow: InstalledAirflow, tmp_path: Path) -> Gate:
     return Gate(airflow, tmp_path / "airflow")
 
 
-def test_refuses_and_reports_each_broken_file_and_no_other(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refuses_and_reports_each_broken_file_and_no_other(gate: Gate) -> None:
     write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
-    # Relative to the DAG folder, as if git-sync provided DAGs and plugins from one repository.
-    monkeypatch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", "plugins")
     expected = broken_files(gate.head)
     files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
 
@@ -136,10 +131,13 @@ def test_accepts_errors_that_match_a_pattern(gate: Gate) -> None:
     assert verdict.checked_by.endswith(": 1 DAG, 1 file not loaded")
 
 
-def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
+def test_dag_files_see_only_listed_variables_and_the_release_tells_who_checked_it(
     airflow: InstalledAirflow, moto: MotoServer, tmp_path: Path
 ) -> None:
-    """Runs the command itself, with a DAG file that records its environment."""
+    """
+    Runs the command itself, with a DAG file that records its environment; the user's AIRFLOW_HOME
+    stays untouched. A missing package is refused unless it is allowed.
+    """
     seen = tmp_path / "seen"
     spy = f"import os\nopen({str(seen)!r}, 'w').write('\\n'.join(sorted(os.environ)))\n".encode()
     home = write_files(tmp_path / "home/airflow", {"airflow.cfg": b"[core]\nexecutor = Nonsense\n"})
@@ -171,5 +169,22 @@ def test_dag_files_see_only_listed_variables_and_airflow_home_is_untouched(
     assert not {"AIRFLOW_VAR_SECRET", "AIRFLOW_VAR_OTHER"} & names
     assert [] == [name for name in names if name.startswith(("AWS_", "S3_SYNC_"))]
     assert ["airflow.cfg"] == os.listdir(home)
-    assert ["sales"] == facts["dag_ids"]
+    assert ("airflow", ["sales"]) == (facts["gate"], facts["dag_ids"])
     assert [] == list((tmp_path / "home").glob("s3-sync-*"))
+    [newest] = publisher.succeed("releases")["releases"]
+    assert re.fullmatch(r"Airflow \S+ at \S+: 1 DAG", newest["origin"]["checked_by"])
+
+    write_files(folder, {"no.py": b"from airflow import DAG\nimport snowflake\n"})
+    refused = publisher.run("publish", folder, *arguments, "--output", "json")
+    assert 2 == refused.code
+    [problem] = refused.facts()["problems"]
+    assert ("revision_refused", "no.py", 2) == (
+        refused.facts()["reason"],
+        problem["path"],
+        problem["line"],
+    )
+    assert "    no.py:2: ModuleNotFoundError" in refused.err and "--gate-allow" in refused.err
+    assert newest["revision"] == publisher.succeed("releases")["current"]
+    allowed = publisher.run("publish", folder, *arguments, "--gate-allow", "named 'snowflake'")
+    assert 0 == allowed.code and "  allowed: no.py:2: ModuleNotFoundError" in allowed.out, allowed
+    assert "0 DAGs, 1 file not loaded" in allowed.out

@@ -3,13 +3,8 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from tests.scenarios.s3_sync.publish.place import BROKEN, A, B, C, Place
-from tests.support.aws.servers import S3Server
-from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import (
     PREFIX,
     Publishing,
@@ -52,20 +47,6 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
     prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
     assert [] == place.publisher.succeed(*prune)["removed"], "nothing younger than a day goes"
     assert A == place.current()
-
-
-def test_refuses_a_store_without_conditional_writes(
-    server: S3Server, tmp_path: Path, forks: ForkServer
-) -> None:
-    if server.honors_conditions:
-        pytest.skip("a store with conditional writes")
-    place = Place(server, tmp_path, forks)
-
-    ran = place.publisher.run("publish", write_files(place.dags, A), "--output", "json")
-
-    assert (3, "store_unsupported") == (ran.code, ran.facts()["reason"])
-    assert "has no conditional writes" in ran.err
-    assert not [key for key in place.bodies() if key.endswith("current.json")]
 
 
 def test_the_commands_need_none_of_the_daemons_packages(on_moto: Place) -> None:

@@ -52,10 +52,9 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["rollback", "s3://{bucket}/dags", ""], ["'' is not a revision"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
-        (["unpin", "0123456789ab"], ["no releases", "/pins/ begin with 0123456789ab"]),
+        (["unpin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
         (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
-        (["prune-releases", "--keep", "x"], ["'x'"]),
     ],
 )
 def test_reports_wrong_arguments_and_writes_nothing(

@@ -16,6 +16,8 @@ from tests.support.waiting import wait_until
 
 MOST_TURNS = 20
 KILLS = 2
+# All at once, the starts would take each other's time for credentials, which has a limit.
+STARTS = 6
 # The polls that the test server can answer beside all other requests.
 POLLS_PER_SECOND = 24
 SETTINGS = {"S3_SYNC_RETAIN_FOR": "1h"}
@@ -40,8 +42,9 @@ def test_no_consumer_of_a_fleet_sees_a_mixed_release(counts: Counts, tmp_path: P
         folders = [tmp_path / str(number) / "dags" for number in range(counts.fleet)]
         interval = f"{counts.fleet / POLLS_PER_SECOND:.1f}"
         daemons = [release_daemon(s3, folder, SETTINGS, interval=interval) for folder in folders]
-        for daemon in daemons:
+        for number, daemon in enumerate(daemons):
             stack.enter_context(daemon)
+            daemons[max(number - STARTS, 0)].wait_until_synced(120)
         for daemon in daemons:
             daemon.wait_until_synced(120)
         turns = min(counts.fleet, MOST_TURNS)
