@@ -100,7 +100,7 @@ def test_diff_predicts_what_the_daemon_grants_and_restores(
     # A grant that was removed in the UI is restored; an added one is kept.
     revoke(database, "reader", "can_read", "DAG:b1")
     grant(database, "reader", "can_edit", "DAG:b2")
-    daemon.wait_for_event("roles_file_differs", PASS_SECONDS, differences=1)
+    daemon.wait_for_event("pass_started", PASS_SECONDS, reason="file", file_rows=1)
     wait_until(lambda: ours(database, "DAG:b1") == WANTED["DAG:b1"], "it is back", PASS_SECONDS)
     assert ["grants: too much ('reader', 'can_edit', 'DAG:b2')"] == difference(
         contents(database), now
