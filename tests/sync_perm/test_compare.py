@@ -170,18 +170,6 @@ def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
     assert word in found.failing["d"].text
 
 
-def test_an_invalid_access_control_does_not_stop_other_comparisons() -> None:
-    """Its role already has a grant, which might have to be revoked."""
-    grants = [("team", "can_read", "DAG:d"), ("team", "can_read", "DAG:other")]
-    permissions = {("can_read", "DAG:d"), ("can_read", "DAG:other")}
-    access = {"d": {"team": {"DAGs": 5}}, "other": {}}
-
-    found = compare(tables(access, roles=["team"], grants=grants, permissions=permissions))
-
-    assert ["d"] == list(found.failing)
-    assert Item("dag_revoke", "other", grants[1]) in found.items
-
-
 # --- the access control of a serialized DAG
 
 SET = {"__type": "set", "__var": ["can_read"]}

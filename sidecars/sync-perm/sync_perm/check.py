@@ -63,9 +63,8 @@ def run(
     except SidecarError as error:
         fail(name, error)
         return EXIT_GAVE_UP
-    results = [_report_difference(reader, look, airflow)]
-    results.append(daemon("sync-perm", source.shown(), settings.http_bind))
-    return exit_code(results)
+    is_good = _report_difference(reader, look, airflow)
+    return exit_code([is_good, daemon("sync-perm", source.shown(), settings.http_bind)])
 
 
 def _look_once(

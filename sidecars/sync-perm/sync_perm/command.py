@@ -39,10 +39,7 @@ def run() -> int:
     """
     purpose = "Keep Airflow's roles and DAG permissions in sync. Default: run as a daemon."
     example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
-    also = (
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN (required; or with _CMD, or in airflow.cfg), and the "
-        "rest of Airflow's configuration"
-    )
+    also = "Airflow's own, above all AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, and its airflow.cfg"
     parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, text in (

@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,8 @@ class AirflowConfig:
         """
         Return the values in the environment and in airflow.cfg whose names are those of secrets.
         """
-        given = [*self.environ.items()]
-        for section in self._file.sections():
-            given += self._file.items(section, raw=True)
+        options = (self._file.items(section, raw=True) for section in self._file.sections())
+        given = chain(self.environ.items(), *options)
         found = {text.strip() for name, text in given if _SECRET_NAME.search(name)}
         return {text for text in found if len(text) >= SHORTEST_SECRET}
 

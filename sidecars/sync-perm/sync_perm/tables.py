@@ -171,8 +171,8 @@ class Reader:
         dags = tables.dags if self.include_dags else {}
         found = compare(replace(tables, dags=dags, grants=grants))
         items, wanted = found.items | more.items, found.wanted + more.wanted
-        difference = Difference(items, found.failing, wanted, more.notes)
-        return Look(tables, general(tables), difference, is_written)
+        found = Difference(items, found.failing, wanted, more.notes)
+        return Look(tables, general(tables), found, is_written)
 
     def read(self, database: Database) -> Tables:
         """

@@ -10,7 +10,6 @@ from tests.scenarios.sync_perm.test_grants import _tuples_written
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
-    Metadata,
     add_role,
     contents,
     difference,
@@ -56,12 +55,12 @@ WANTED = {
 }
 
 
-def ours(database: Metadata, resource: str) -> set[tuple[str, str]]:
+def ours(database: Database, resource: str) -> set[tuple[str, str]]:
     """Return the grants of the file's roles on a resource."""
     return {row for row in grants_on(database, resource) if row[0] in ("reader", "team-a")}
 
 
-def given(database: Metadata) -> dict[str, set[tuple[str, str]]]:
+def given(database: Database) -> dict[str, set[tuple[str, str]]]:
     return {resource: ours(database, resource) for resource in WANTED}
 
 
