@@ -53,10 +53,11 @@ class AirflowConfig:
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
         self.path = _expand(environ.get("AIRFLOW_CONFIG") or f"{self.home}/airflow.cfg")
         self._file = configparser.RawConfigParser(strict=False, default_section="\0none")
-        self.has_file = os.path.exists(self.path)
         try:
-            if self.has_file:
-                self._file.read_string(Path(self.path).read_text(encoding="utf-8"))
+            self._file.read_string(Path(self.path).read_text(encoding="utf-8"))
+            self.has_file = True
+        except FileNotFoundError:
+            self.has_file = False
         except (OSError, UnicodeDecodeError, configparser.Error) as error:
             # The parser's own message quotes the line, which may contain a password.
             why = f"cannot be read ({type(error).__name__})"

@@ -285,6 +285,7 @@ def main() -> None:
         sys.exit(1)
     # The interpreter would take Airflow apart, object by object: a fifth of a run.
     atexit._run_exitfuncs()
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
