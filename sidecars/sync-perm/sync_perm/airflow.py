@@ -77,10 +77,8 @@ class Installation:
         """
         Whether our script was tested with this Airflow; otherwise ``airflow sync-perm`` runs.
         """
-        fab = _release(self.fab)[0]
-        if self.release == (2, 11):
-            return fab == 1
-        return (3, 0) <= self.release <= (3, 4) and fab in (2, 3)
+        fab, is_3 = _release(self.fab)[0], (3, 0) <= self.release <= (3, 4)
+        return fab in (2, 3) if is_3 else (self.release, fab) == ((2, 11), 1)
 
 
 def find_installation(config: AirflowConfig) -> Installation:

@@ -80,9 +80,8 @@ def _look_once(
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    defined = None
-    if airflow:
-        defined = airflow.run(Portion(load=True), address, Fence(), seconds).defined
+    load = Portion(load=True)
+    defined = airflow.run(load, address, Fence(), seconds).defined if airflow else None
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:

@@ -42,11 +42,9 @@ def run() -> int:
     also = "Airflow's own, above all AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, and its airflow.cfg"
     parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, text in (
-        ("check", "check Airflow and the database; report whether you need sync-perm"),
-        ("diff", "show what would be written; exit code 4: it differs"),
-    ):
-        commands.add_parser(name, help=text, description=text)
+    text = "check Airflow and the database; report whether you need sync-perm"
+    commands.add_parser("check", help=text)
+    commands.add_parser("diff", help="show what would be written; exit code 4: it differs")
     command = parser.parse_args(sys.argv[1:]).command
     os.umask(0o077)  # keeps the configuration that Airflow writes private
     settings, unknown, config, source, found = read_all(os.environ)

@@ -109,12 +109,8 @@ class Status:
             told = ", ".join(dags[:TOLD_DAGS] + ["…"] * (len(dags) > TOLD_DAGS))
             shortfalls.append(f"{counted(len(dags), 'DAG')} cannot be synced: {told}")
         self.tell(**shown)
-        self.readiness = Readiness(
-            not problems,
-            revision,
-            problem="; ".join(problems),
-            shortfall="" if problems else "; ".join(shortfalls),
-        )
+        problem, shortfall = "; ".join(problems), "" if problems else "; ".join(shortfalls)
+        self.readiness = Readiness(not problems, revision, problem=problem, shortfall=shortfall)
         self.confirm()
 
     def confirm(self) -> None:
