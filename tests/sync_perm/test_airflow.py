@@ -106,7 +106,6 @@ def test_refuses_other_auth_managers(
         ("3.4.0", "3.10.2", True),
         ("3.5.0", "3.10.2", False),
         ("3.3.2", "4.0.0", False),
-        ("3.3.2", "", False),
         ("2.11.2", "2.0.0", False),
         ("unknown", "1", False),
     ],
@@ -117,32 +116,18 @@ def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool
     assert is_known == found.is_known
 
 
-class Own:
-    """An auth manager without the function that Airflow 3.4 asks for."""
-
-
-class Fab:
-    """FAB's from 3.10.2 on."""
-
-    @staticmethod
-    def sync_dag_perms() -> None:
-        """Apply an access control."""
-
-
 @pytest.mark.parametrize(
-    ("release", "setting", "manager", "expected"),
+    ("release", "setting", "expected"),
     [
-        ((2, 11), FAB, Fab, False),
-        ((3, 3), "acme.MyFabAuthManager", Own, True),
-        ((3, 3), "acme.Okta", Fab, False),
-        ((3, 4), FAB, Fab, True),
-        ((3, 4), FAB, None, False),
+        ((2, 11), FAB, False),
+        ((3, 3), "acme.MyFabAuthManager", True),
+        ((3, 3), "acme.Okta", False),
     ],
 )
-def test_who_applies_access_control_is_decided_as_airflow_does(
-    release: tuple[int, int], setting: str, manager: type | None, expected: bool
+def test_who_applies_access_control_is_up_to_3_3_decided_by_the_setting(
+    release: tuple[int, int], setting: str, expected: bool
 ) -> None:
-    assert expected == applies_access_control(release, setting, manager)
+    assert expected == applies_access_control(release, setting, None)
 
 
 def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from structlog.testing import capture_logs
 
 from docs.__main__ import ROOT
 from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
-from sync_perm.roles import Document, RoleFile, Selection, Where, check_glob, matcher, parse, want
-from tests.support.raising import raised
+from sync_perm.roles import Document, RoleFile, check_glob, matcher, parse, want
 from tests.sync_perm.given import permissions_of, tables
 
 
@@ -31,42 +30,12 @@ def mistakes(text: str) -> list[str]:
     return [str(mistake) for mistake in read(text).mistakes]
 
 
-def test_parses_a_complete_file() -> None:
-    found = read("""\
-        roles:
-          auditor:
-            permissions:
-              - can_read on Audit Logs
-              - Jobs.can_read
-              - can_read on My Company. on Call
-          team-a:
-            from: [Viewer, auditor]
-            dags:
-              - folder: team-a/**
-                permissions: [can_read, DAGs.can_edit, can_create on DAG Runs]
-              - {tag: shared, permissions: [can_read]}
-              - {id: daily, permissions: []}
-    """)
+def test_reads_both_spellings_of_a_permission() -> None:
+    given = "[can_read on Jobs, Jobs.can_edit, can_read on My Company. on Call]"
+    found = read(f"roles: {{a: {{permissions: {given}}}}}").roles["a"].permissions
 
-    auditor, team = found.roles.values()
-    assert () == found.mistakes
-    assert [
-        ("can_read", "Audit Logs"),
-        ("can_read", "Jobs"),
-        ("can_read", "My Company. on Call"),
-    ] == list(auditor.permissions)
-    assert {
-        "Viewer": Where(8, "roles.team-a.from[0]"),
-        "auditor": Where(8, "roles.team-a.from[1]"),
-    } == team.bases
-    on_runs = frozenset({("DAGs", "can_read"), ("DAGs", "can_edit"), ("DAG Runs", "can_create")})
-    assert (
-        Selection("folder", "team-a/**", on_runs, Where(10, "roles.team-a.dags[0]")),
-        Selection(
-            "tag", "shared", frozenset({("DAGs", "can_read")}), Where(12, "roles.team-a.dags[1]")
-        ),
-        Selection("id", "daily", frozenset(), Where(13, "roles.team-a.dags[2]")),
-    ) == team.selections
+    wanted = [("can_read", "Jobs"), ("can_edit", "Jobs"), ("can_read", "My Company. on Call")]
+    assert wanted == list(found)
 
 
 ALL = """\
@@ -110,9 +79,6 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
         ("roles:\n no: {}", "2: roles: is not text; put it in quotes"),
         ("roles:\n a: {from: Viewer}", "2: roles.a.from: is not a list"),
         ("roles:\n '': {}", "2: roles.: a role name has 1 to 64 characters"),
-        ("roles:\n viewer: {}", "2: roles.viewer: Viewer is one of Airflow's own roles"),
-        ("roles:\n ' a': {}", "a role name has 1 to 64 characters and no blanks at its ends"),
-        ("roles:\n " + 65 * "a" + ": {}", "a role name has 1 to 64 characters"),
         ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is not a mapping with id"),
         (
             "roles:\n a: {dags: [{permissions: []}]}",
@@ -134,13 +100,6 @@ def test_reports_each_kind_of_mistake(text: str, expected: str) -> None:
 
     assert [] == [one for one in found.mistakes if expected not in str(one)]
     assert found.mistakes
-
-
-def test_accepts_an_inheritance_chain_of_hundreds_of_roles() -> None:
-    rows = [f"  r{number}: {{from: [r{number + 1}]}}\n" for number in range(500)]
-
-    assert [] == mistakes(f"roles:\n{''.join(rows)}  r500: {{}}\n")
-    assert [] == mistakes("roles: {}")
 
 
 def test_escapes_terminal_control_characters_in_messages() -> None:
@@ -169,22 +128,6 @@ def test_a_glob_matches_only_expected_paths(glob: str, fits: set[str], not_these
     check_glob(glob)
 
     assert fits == {path for path in fits | not_these if matcher(glob)(path)}
-
-
-@pytest.mark.parametrize(
-    ("glob", "word"),
-    [
-        ("/opt/dags/**", "DAG folder"),
-        ("team-a", "write team-a/**"),
-        ("team-a/*.zip", "write team-a/*.zip/**"),
-        ("", "empty"),
-        ("a//b/**", "empty"),
-        ("../a/**", ".."),
-        ("a**", "whole path segment"),
-    ],
-)
-def test_refuses_a_glob_that_could_never_match(glob: str, word: str) -> None:
-    assert word in str(raised(ValueError, check_glob, glob))
 
 
 # --- the published schema and the documented file

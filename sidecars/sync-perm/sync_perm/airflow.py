@@ -7,20 +7,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar_runtime import child
-from sidecar_runtime.child import PrivateFolder, parent_folder
+from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -78,10 +77,8 @@ class Installation:
         """
         Whether our script was tested with this Airflow; otherwise ``airflow sync-perm`` runs.
         """
-        fab = _release(self.fab)[0]
-        if self.release == (2, 11):
-            return fab == 1
-        return (3, 0) <= self.release <= (3, 4) and fab in (2, 3)
+        fab, is_3 = _release(self.fab)[0], (3, 0) <= self.release <= (3, 4)
+        return fab in (2, 3) if is_3 else (self.release, fab) == ((2, 11), 1)
 
 
 def find_installation(config: AirflowConfig) -> Installation:
@@ -293,14 +290,10 @@ class Airflow:
         try:
             code = child.run(command, fence, seconds, *hears, watch)
         except child.DeadlinePassed:
-            text = f"Airflow did not end within {seconds:.3g} s and was killed"
-            raise failure("pass_timeout", text + report.last_words()) from None
-        except OSError as error:
-            text = f"{self.installation.python} cannot be started: {error.strerror}"
-            raise failure("pass_failed", text) from error
+            text = f"Airflow was killed after {seconds:.3g} s{report.last_words()}"
+            raise failure("pass_timeout", text) from None
         if code < 0:
-            text = f"Airflow was killed by signal {-code}{report.last_words()}"
-            raise failure("pass_killed", text)
+            raise failure("pass_killed", f"Airflow died of signal {-code}{report.last_words()}")
         if report.place:
             raise failure("config_failed", f"{report.place}{report.last_words()}")
         if code:
@@ -373,23 +366,3 @@ class Airflow:
             if not config.value(section, key) and os.path.exists(real):
                 environ[name(section, key)] = real
         return environ
-
-
-@contextmanager
-def own_folder() -> Iterator[str]:
-    """
-    Yield the private folder that all passes of this process share, and remove it at the end.
-    """
-    folder = PrivateFolder("sync-perm-", parent_folder())
-    try:
-        yield folder.path
-    finally:
-        folder.remove()
-
-
-def cpu_seconds() -> float:
-    """
-    Return the CPU time of all children that have ended, user and system.
-    """
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -29,6 +29,7 @@ from sync_perm.settings import Settings
 from sync_perm.tables import Look, Reader, try_write
 
 EXIT_DIFFERS = 4
+UNWRITTEN = "Airflow has not written its roles here yet, which the first pass does"
 
 
 def run(
@@ -58,13 +59,12 @@ def run(
         seconds = min(COMMAND_SECONDS, settings.timeout_seconds * PASS_SHARE)
         look = _look_once(reader, address, airflow if loads else None, seconds)
         if loads:
-            say("ok", name, "Airflow tells what it defines")
+            say("ok", name, "Airflow tells what it defines" if look.is_written else UNWRITTEN)
     except SidecarError as error:
         fail(name, error)
         return EXIT_GAVE_UP
-    results = [_report_difference(reader, look, airflow)]
-    results.append(daemon(settings.http_bind))
-    return exit_code(results)
+    is_good = _report_difference(reader, look, airflow)
+    return exit_code([is_good, daemon(settings.http_bind)])
 
 
 def _look_once(
@@ -80,9 +80,8 @@ def _look_once(
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    defined = None
-    if airflow:
-        defined = airflow.run(Portion(load=True), address, Fence(), seconds).defined
+    load = Portion(load=True)
+    defined = airflow.run(load, address, Fence(), seconds).defined if airflow else None
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:
@@ -120,7 +119,9 @@ def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
     say("??" if need.startswith("hardly") else "ok", "needed?", need)
     if file and file.problem:
         return fail("roles file", file.problem)
-    if file:
+    if file and not look.is_written:
+        say("??", "roles file", f"{file.path} is compared after the first pass")
+    elif file:
         say("ok", "roles file", f"{file.path}: {counted(len(file.document.roles), 'role')}")
     return True
 
@@ -155,10 +156,10 @@ def diff(reader: Reader, airflow: Airflow, source: Source) -> int:
         return EXIT_SETTINGS if mistakes else error.exit_code
     items, failing, _, notes = look.difference
     lines = [f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in sorted(items)]
-    lines += [] if items else ["nothing differs"]
+    lines += [] if items or not look.is_written else ["nothing differs"]
     lines += [
         f"? DAG {dag_id}: {one.reason}: {one.text}" for dag_id, one in sorted(failing.items())
     ]
-    lines += [f"? {note}" for note in notes]
+    lines += [f"? {note}" for note in (*notes, *([] if look.is_written else [UNWRITTEN]))]
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
-    return EXIT_DIFFERS if items else EXIT_DONE
+    return EXIT_DIFFERS if items or not look.is_written else EXIT_DONE

@@ -21,7 +21,7 @@ Permission = tuple[str, str]
 """An action and a resource."""
 Grant = tuple[str, str, str]
 """A role, an action and a resource."""
-Row = tuple[str | int, ...]
+Row = tuple[str, ...]
 """A row that belongs to no single DAG."""
 Grants: TypeAlias = Mapping[str, Set[Permission]]
 """By role: 50,000 rows take 1.6 MiB this way, and 5 MiB as triples (2026-11)."""
@@ -141,18 +141,15 @@ def general(tables: Tables) -> frozenset[Row]:
     Return the rows that belong to no single DAG: what Airflow's own sync of roles reads and writes.
     """
 
-    def of_none(permissions: Iterable[Permission]) -> Iterator[Permission]:
-        return (one for one in permissions if not one[1].startswith(PREFIXES))
-
     def rows() -> Iterator[Row]:
-        yield "broken", tables.broken
-        yield from (("resource", name) for name in tables.bare if not name.startswith(PREFIXES))
-        yield from (("permission", *one) for one in of_none(tables.permissions))
+        yield "broken", str(tables.broken)
+        yield from (("resource", name) for name in tables.bare)
+        yield from (("permission", *one) for one in tables.permissions)
         for role, held in tables.grants.items():
-            yield "role", role
-            yield from (("grant", role, *one) for one in of_none(held))
+            yield "role", role, ""
+            yield from (("grant", role, *one) for one in held)
 
-    return frozenset(rows())
+    return frozenset(row for row in rows() if not row[-1].startswith(PREFIXES))
 
 
 class Difference(NamedTuple):

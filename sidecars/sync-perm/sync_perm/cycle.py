@@ -13,7 +13,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow import PASS_SHARE, Airflow, Portion, Report, cpu_seconds
+from sync_perm.airflow import PASS_SHARE, Airflow, Portion, Report
 from sync_perm.compare import Failure, Item, Row
 from sync_perm.config import Source
 from sync_perm.database import Database
@@ -44,8 +44,8 @@ class Memory:
     What a cycle leaves to the next one, also in another thread.
 
     Args:
-        synced: The general rows when Airflow's own sync last left them as they were.
-        is_asked: Whether SIGHUP asked for that sync, also if it has to wait for the lock.
+        synced: The general rows when Airflow's own sync last left them as they were; None at the
+            start, and when SIGHUP asks for that sync.
         defined: What Airflow defines for its roles.
         held: The rows that passes did not fix, and why.
         held_until: The monotonic time of the next try for them.
@@ -56,7 +56,6 @@ class Memory:
     """
 
     synced: frozenset[Row] | None = None
-    is_asked: bool = False
     defined: Defined | None = None
     held: Mapping[Item, str] = field(default_factory=dict)
     held_until: float = 0.0
@@ -93,7 +92,6 @@ class Memory:
             is_known = kept.keys() <= self.held.keys()
             self.held = {**self.held, **kept}
             self.held_until = time.monotonic() + (HELD_SECONDS if is_known else HELD_FIRST_SECONDS)
-            log.warning("difference_kept", rows=_rows(kept))
 
     def judge(self, rows: frozenset[object]) -> None:
         """
@@ -105,7 +103,8 @@ class Memory:
         times = sum(written.issuperset(rows) for _, written in self.written)
         self.written.append((now, rows))
         if times > 1:
-            log.warning("rows_undone", rows=_rows(rows), seconds=self.strike())
+            named = sorted(map(str, rows))[:NAMED_ROWS]
+            log.warning("rows_undone", rows=named, seconds=self.strike())
         else:
             self.strikes = 0
 
@@ -170,7 +169,7 @@ class Session:
         """
         memory, file = self._memory, self._of.reader.file
         if fence.is_asked_for:
-            memory.synced, memory.is_asked = None, True
+            memory.synced = None
             memory.held_until = memory.next_at = self._due_at = 0.0
         if file:
             file.refresh()
@@ -200,7 +199,6 @@ class Session:
             with closing(Database(self._of.source.read(fence))) as lock:
                 try_write(lock)
                 if not lock.try_lock():
-                    log.info("lock_waiting")
                     self._seen = ""
                     return Outcome("waiting", "", {"holder": "another sync-perm"})
                 if self._poll(fence) != self._seen:  # another sidecar had the lock until now
@@ -213,8 +211,8 @@ class Session:
             memory.error = None
             return self._outcome(written)
         self._due_at = memory.next_at
-        if (error := memory.error) is not None:  # it waits for its retry
-            raise SidecarError(error.reason, error.message, error.advice)
+        if memory.error is not None:  # it waits for its retry
+            raise memory.error.with_traceback(None)
         if time.monotonic() < memory.next_at:
             return self._outcome(written)
         return Outcome("settling", self._seen[:12], {"rows_written": written})
@@ -278,13 +276,11 @@ class Session:
         """
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
-        if work.roles and memory.synced is None:
-            reason = "asked" if memory.is_asked else "start"
-        log.info("pass_started", reason=reason, roles=work.roles, dags=len(work.dags))
-        if work.given:
-            log.info("roles_file_differs", differences=len(work.given), rows=_rows(work.given))
-        started, before = time.monotonic(), cpu_seconds()
-        report, memory.error, seconds = None, None, self._of.seconds * PASS_SHARE
+        reason = "start" if work.roles and memory.synced is None else reason
+        counts = {"dags": len(work.dags), "file_rows": len(work.given)}
+        log.info("pass_started", reason=reason, roles=work.roles, **counts)
+        started, seconds = time.monotonic(), self._of.seconds * PASS_SHARE
+        report, memory.error = None, None
         try:
             report = self._of.airflow.run(work, lock.address, fence, seconds, lock.check_lock)
             memory.defined = report.defined or memory.defined
@@ -309,7 +305,6 @@ class Session:
             "reason": reason,
             "result": "error" if memory.error else "success",
             "duration_seconds": round(time.monotonic() - started, 3),
-            "cpu_seconds": round(cpu_seconds() - before, 3),
             "rows_left": len(after.difference.items),
             "rows_wanted": after.difference.wanted,
         }
@@ -326,7 +321,3 @@ class Session:
         counts = {"rows_written": written} if written else {}
         result: Result = "partial" if problem else "changed" if written else "unchanged"
         return Outcome(result, self._seen[:12], counts, problem)
-
-
-def _rows(rows: Iterable[object]) -> list[str]:
-    return sorted(map(str, rows))[:NAMED_ROWS]

@@ -88,7 +88,6 @@ class Database:
         if self._connection is not None:
             with suppress(SQLAlchemyError, OSError):
                 self._connection.invalidate()  # without a rollback, which a hanging server delays
-            with suppress(SQLAlchemyError, OSError):
                 self._connection.close()
 
     def rows(self, query: str, **values: object) -> list[Row]:
@@ -100,7 +99,9 @@ class Database:
         """
         with self._explained():
             assert self._connection is not None
-            text = sqlalchemy.text(query.format_map(self._words))
+            lists = [name for name, value in values.items() if isinstance(value, list)]
+            bound: list[Any] = [sqlalchemy.bindparam(name, expanding=True) for name in lists]
+            text = sqlalchemy.text(query.format_map(self._words)).bindparams(*bound)
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
@@ -152,10 +153,8 @@ class Database:
             reason = _reason_of(cause)
             if reason == "database_lost" and self._connection is None:
                 reason = "database_unreachable"
-            lines = str(cause.args[-1] if cause.args else cause).splitlines()
-            said = [" ".join(line.split()) for line in lines if line.strip("^ \t")]  # ^: libpq's
-            message = f"{self.address}: {self.address.redact('; '.join(said))}"
-            raise failure(reason, message) from None
+            said = " ".join(str(cause.args[-1] if cause.args else cause).split())
+            raise failure(reason, f"{self.address}: {self.address.redact(said)}") from None
 
 
 def _reason_of(error: BaseException) -> str:
@@ -194,11 +193,12 @@ def _of_postgresql(address: Address) -> dict[str, Any]:
 
 def _of_mysql(address: Address) -> dict[str, Any]:
     """
-    Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's driver.
+    Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's driver; but for
+    the charset, because its own holds every name.
     """
     given = {**address.url.query, **address.arguments}
     return {
-        **{key: given[key] for key in ("charset", "unix_socket") if key in given},
+        **{key: given[key] for key in ("unix_socket",) if key in given},
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": ANSWER_SECONDS,
         "write_timeout": ANSWER_SECONDS,

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -300,13 +301,9 @@ def lineage(name: str, roles: Mapping[str, Role]) -> Iterable[str]:
     """
     Return a role and all roles that it inherits from, each once.
     """
-    found: dict[str, None] = {}
-    todo = [name]
-    while todo:
-        one = todo.pop()
-        if one not in found:
-            found[one] = None
-            todo += roles[one].bases if one in roles else ()
+    found = [name]
+    for one in found:  # which grows meanwhile
+        found += [base for base in (roles[one].bases if one in roles else ()) if base not in found]
     return found
 
 
@@ -339,16 +336,14 @@ class RoleFile:
         """
         Read the file; record its mistakes instead of raising them.
         """
+        before, self.revision = self.revision, ""
         try:
-            with open(self.path, "rb") as file:
-                data, why = file.read(), ""
+            data = Path(self.path).read_bytes()
+            self.revision = hashlib.sha256(data).hexdigest()[:12]
+            self.document = parse(data) if self.revision != before else self.document
         except OSError as error:
-            data, why = b"", error.strerror or type(error).__name__
-        before, self.revision = self.revision, "" if why else hashlib.sha256(data).hexdigest()[:12]
-        if why:
+            why = error.strerror or type(error).__name__
             self.document = Document({}, (Mistake(0, WHOLE, why),))
-        elif self.revision != before:
-            self.document = parse(data)
 
     @property
     def selected_by(self) -> frozenset[str]:

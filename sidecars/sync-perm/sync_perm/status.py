@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from sidecar_runtime.errors import counted
 from sidecar_runtime.health import Names, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
@@ -19,8 +20,6 @@ from sync_perm.roles import RoleFile
 NAMED = 50
 # In a sentence.
 TOLD_DAGS = 5
-REASONS = ("asked", "start", "roles", "dags", "file")
-"""SIGHUP asked for it; this process has not synced roles; roles moved; only DAGs; only the file."""
 
 log = get_logger("status")
 
@@ -60,7 +59,6 @@ class Status:
     def __init__(self, metrics: PermMetrics, **details: object) -> None:
         self.metrics = metrics
         self._named: Mapping[str, Failure] = {}
-        self._file_problem = ""
         self.readiness = Readiness(False, problem="the permissions have not been compared yet")
         self.details: dict[str, object] = details
 
@@ -101,30 +99,27 @@ class Status:
                 for dag_id, one in sorted(failing.items())[:NAMED]
             ),
         }
+        shortfalls = []
         if file:
             self.metrics.mistakes.set(len(file.mistakes))
-            self._file_problem = (
-                f"the roles file is ignored: {file.problem}" if file.problem else ""
-            )
             shown |= {"roles_file": file.path, "roles_file_notes": list(notes[:NAMED])}
+            shortfalls += [f"the roles file is ignored: {file.problem}"] if file.problem else []
+        if failing:
+            dags = [f"{dag_id} ({failing[dag_id].reason})" for dag_id in sorted(failing)]
+            told = ", ".join(dags[:TOLD_DAGS] + ["…"] * (len(dags) > TOLD_DAGS))
+            shortfalls.append(f"{counted(len(dags), 'DAG')} cannot be synced: {told}")
         self.tell(**shown)
-        self.readiness = Readiness(not problems, revision, problem="; ".join(problems))
+        problem, shortfall = "; ".join(problems), "" if problems else "; ".join(shortfalls)
+        self.readiness = Readiness(not problems, revision, problem=problem, shortfall=shortfall)
         self.confirm()
 
     def confirm(self) -> None:
         """
         Record that what was found correct is still so.
         """
-        if not self.readiness.ready:
-            return
-        shortfalls = [self._file_problem] if self._file_problem else []
-        if named := sorted(self._named.items()):
-            dags = [f"{dag_id} ({one.reason})" for dag_id, one in named[:TOLD_DAGS]]
-            dags += [f"and {len(named) - TOLD_DAGS:,} more"] if len(named) > TOLD_DAGS else []
-            shortfalls.append(f"DAGs that cannot be synced: {', '.join(dags)}")
-        text = "; ".join(shortfalls)
-        self.readiness = self.readiness._replace(published_at=time.time(), shortfall=text)
-        self.metrics.known_good.set_to_current_time()
+        if self.readiness.ready:
+            self.readiness = self.readiness._replace(published_at=time.time())
+            self.metrics.known_good.set_to_current_time()
 
     def show_pass(self, facts: Mapping[str, Any], *, written: int) -> None:
         """

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sync_perm.compare import (
+    ADMIN,
+    DEFAULT_ROLES,
     Access,
     Difference,
     Permission,
@@ -26,7 +28,7 @@ from sync_perm.compare import (
 )
 from sync_perm.database import Database
 from sync_perm.reasons import failure
-from sync_perm.roles import Defined, RoleFile
+from sync_perm.roles import NOTHING, Defined, RoleFile
 
 _ACCESS_KEYS = ("_access_control", "access_control")  # Airflow 2, Airflow 3
 PERMISSIONS = """
@@ -39,8 +41,10 @@ SELECT s.dag_id, s.dag_hash FROM {in}serialized_dag s
 JOIN {in}dag_version v ON v.id = s.dag_version_id ORDER BY v.version_number"""
 HASHES = "SELECT dag_id, dag_hash FROM {in}serialized_dag"
 SERIALIZED = """
-SELECT CAST(data AS {text}), data_compressed FROM {in}serialized_dag
-WHERE dag_id = :dag_id AND dag_hash = :dag_hash"""
+SELECT dag_id, dag_hash, CAST(data AS {text}), data_compressed FROM {in}serialized_dag
+WHERE dag_id IN :dag_ids AND dag_hash IN :hashes"""
+# How many DAGs are read at a time: one may have megabytes, most have kilobytes.
+DAGS = 20
 
 
 # What passes read of each table; the fingerprint covers it.
@@ -70,6 +74,11 @@ def try_write(database: Database) -> None:
             database.rows(f"UPDATE {{in}}{table} SET id = id WHERE 1 = 0")
             database.rows(f"INSERT INTO {{in}}{table} SELECT * FROM {{in}}{table} WHERE 1 = 0")
             database.rows(f"DELETE FROM {{in}}{table} WHERE 1 = 0")
+            # One with another name is null, and not judged.
+            query = f"SELECT has_sequence_privilege(to_regclass('{{in}}{table}_id_seq'), 'USAGE')"
+            if not database.is_mysql and (False,) in database.rows(query):
+                text = f"{database.address}: permission denied for sequence {table}_id_seq"
+                raise failure("database_read_only", text)
     except SidecarError as error:
         if error.reason != "database_read_denied":  # reading has worked until now
             raise
@@ -79,11 +88,16 @@ def try_write(database: Database) -> None:
 class Look(NamedTuple):
     """
     The tables at one time: the rows that only Airflow can judge, and what differs of the others.
+
+    Args:
+        is_written: Whether Airflow has written permissions that it defines; else the roles file
+            cannot be compared yet.
     """
 
     tables: Tables
     general: frozenset[Row]
     difference: Difference
+    is_written: bool
 
 
 class Reader:
@@ -146,12 +160,19 @@ class Reader:
             SidecarError: The database failed.
         """
         tables = self.read(database)
-        found = compare(tables if self.include_dags else replace(tables, dags={}))
+        roles, more = {ADMIN, *(defined or DEFAULT_ROLES)}, NOTHING
+        is_written = not defined or any(map(tables.permissions.intersection, defined.values()))
         if self.file:
-            more = self.file.compare(tables, defined)
-            items, wanted = found.items | more.items, found.wanted + more.wanted
-            found = Difference(items, found.failing, wanted, more.notes)
-        return Look(tables, general(tables), found)
+            more = self.file.compare(tables, defined if is_written else None)
+            is_given = defined and not self.file.problem
+            roles |= self.file.document.roles.keys() if is_given else set()
+        # A DAG may name any role that is there, or that the next pass creates before its grants.
+        grants = {**{role: frozenset[Permission]() for role in roles}, **tables.grants}
+        dags = tables.dags if self.include_dags else {}
+        found = compare(replace(tables, dags=dags, grants=grants))
+        items, wanted = found.items | more.items, found.wanted + more.wanted
+        found = Difference(items, found.failing, wanted, more.notes)
+        return Look(tables, general(tables), found, is_written)
 
     def read(self, database: Database) -> Tables:
         """
@@ -210,16 +231,17 @@ class Reader:
             for dag_id, digest in newest.items()
             if dag_id in before and before[dag_id][0] == digest
         }
-        for dag_id in newest.keys() - known.keys():
-            # One at a time: a DAG may have megabytes.
-            digest = newest[dag_id]
-            rows = database.rows(SERIALIZED, dag_id=dag_id, dag_hash=digest)
-            for data, blob in rows[:1]:  # none: it changes meanwhile, and is left to the next look
-                known[dag_id] = digest, read_access_control(data, bytes(blob or b""))
+        unknown = sorted(newest.keys() - known.keys())
+        for start in range(0, len(unknown), DAGS):
+            dag_ids = unknown[start : start + DAGS]
+            hashes = [newest[dag_id] for dag_id in dag_ids]
+            # Without a row, the DAG changes meanwhile, and is left to the next look.
+            for dag_id, digest, *row in database.rows(SERIALIZED, dag_ids=dag_ids, hashes=hashes):
+                known[dag_id] = digest, read_access_control(*row)
         return {dag_id: access for dag_id, (_, access) in known.items()}
 
 
-def read_access_control(data: str | None, compressed: bytes | None) -> Access:
+def read_access_control(data: str | None, compressed: bytes | memoryview | None) -> Access:
     """
     Return the access control in a row of ``serialized_dag``; None if the DAG has none.
 
@@ -262,12 +284,5 @@ def _find_aliases(database: Database, names: Iterable[str]) -> dict[str, str]:
     Return the names that MySQL's collation equates with these unknown ones, as Airflow finds them.
     """
     query = "SELECT MIN(name) FROM {in}ab_role WHERE name = :name"
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            ((alias,),) = database.rows(query, name=name)
-            found |= {name: alias} if alias else {}
-        except SidecarError as error:  # its character set may lack a letter of the name
-            if error.reason != "database_failed":
-                raise
-    return found
+    found = {name: database.rows(query, name=name)[0][0] for name in names}
+    return {name: alias for name, alias in found.items() if alias}

@@ -18,7 +18,7 @@ from tests.support.airflow.databases import (
     skip_without_postgres,
 )
 from tests.support.airflow.installed import Airflow, Kind, Version
-from tests.support.airflow.permissions import Metadata, add_role
+from tests.support.airflow.permissions import add_role
 from tests.support.airflow.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
@@ -95,9 +95,9 @@ def database(airflow: Airflow, postgres: Postgres, home: Path) -> Iterator[Datab
 @pytest.fixture
 def metadata(
     request: pytest.FixtureRequest, airflow: Airflow, kind: Kind, home: Path, tmp_path: Path
-) -> Metadata:
+) -> Database:
     """A metadata database of that kind in which `airflow sync-perm` has run."""
-    made: Metadata
+    made: Database
     if kind == "postgres":
         made = request.getfixturevalue("database")
     else:
@@ -140,7 +140,7 @@ def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:
     started: list[SyncPerm] = []
 
     def start_one(
-        database: Metadata | None, settings: Mapping[str, str | None] | None = None
+        database: Database | None, settings: Mapping[str, str | None] | None = None
     ) -> SyncPerm:
         home = folder / f"supervisor{len(started)}"
         daemon = SyncPerm(airflow, database.url if database else None, home, settings)

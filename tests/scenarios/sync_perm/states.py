@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from tests.support.airflow import permissions
+from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import AccessControl, Version
-from tests.support.airflow.permissions import Metadata
 
 DAG_IDS = (
     "sales_daily",
@@ -73,13 +73,13 @@ class World:
         return self.random.randint(0 if self.random.random() < 0.1 else 1, most)
 
 
-def add_all_roles(database: Metadata, world: World) -> None:
+def add_all_roles(database: Database, world: World) -> None:
     """Create the roles that DAGs can name."""
     for role in world.roles:
         permissions.add_role(database, role)
 
 
-def damage(database: Metadata, world: World, times: int) -> list[str]:
+def damage(database: Database, world: World, times: int) -> list[str]:
     """Change rows as people, restores and races do; return a description for failure messages."""
     done = []
     for _ in range(times):
@@ -88,7 +88,7 @@ def damage(database: Metadata, world: World, times: int) -> list[str]:
     return done
 
 
-def _some_permission(database: Metadata, world: World, *, of_dags: bool) -> tuple[str, str]:
+def _some_permission(database: Database, world: World, *, of_dags: bool) -> tuple[str, str]:
     rows = permissions.contents(database)["permissions"]
     of_dag: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for action, resource in rows:
@@ -97,14 +97,14 @@ def _some_permission(database: Metadata, world: World, *, of_dags: bool) -> tupl
     return world.random.choice(of_dag[of_dags] or of_dag[False])
 
 
-def grant(database: Metadata, world: World, *, of_dags: bool) -> tuple[str, ...]:
+def grant(database: Database, world: World, *, of_dags: bool) -> tuple[str, ...]:
     action, resource = _some_permission(database, world, of_dags=of_dags)
     role = world.random.choice((*world.roles, *DEFAULT_ROLES))
     permissions.grant(database, role, action, resource)
     return role, action, resource
 
 
-def revoke(database: Metadata, world: World, *, roles: Collection[str] = ()) -> Any:
+def revoke(database: Database, world: World, *, roles: Collection[str] = ()) -> Any:
     roles = roles or world.roles
     rows = permissions.contents(database)["grants"]
     rows = [row for row in rows if row[0] in roles and None not in row]
@@ -115,13 +115,13 @@ def revoke(database: Metadata, world: World, *, roles: Collection[str] = ()) -> 
     return row
 
 
-def delete_permission(database: Metadata, world: World, *, of_dags: bool) -> tuple[str, str]:
+def delete_permission(database: Database, world: World, *, of_dags: bool) -> tuple[str, str]:
     action, resource = _some_permission(database, world, of_dags=of_dags)
     permissions.delete_permission(database, action, resource)
     return action, resource
 
 
-def forget_a_dag(database: Metadata, world: World) -> str:
+def forget_a_dag(database: Database, world: World) -> str:
     if not world.dags:
         return "nothing"
     dag_id = world.random.choice(sorted(world.dags))
@@ -130,20 +130,20 @@ def forget_a_dag(database: Metadata, world: World) -> str:
     return dag_id
 
 
-def leave_a_null_row(database: Metadata, world: World) -> str:
+def leave_a_null_row(database: Database, world: World) -> str:
     if not world.version.startswith("2."):
         return "nothing: its columns refuse NULL"
     permissions.add_null_row(database)
     return ""
 
 
-def add_a_role(database: Metadata, world: World) -> str:
+def add_a_role(database: Database, world: World) -> str:
     name = f"role {world.random.randrange(10**6)}"
     permissions.add_role(database, name)
     return name
 
 
-Deed = Callable[[Metadata, World], Any]
+Deed = Callable[[Database, World], Any]
 DEEDS: tuple[tuple[str, Deed], ...] = (
     *[("grant on a DAG", partial(grant, of_dags=True))] * 2,
     ("grant on a view", partial(grant, of_dags=False)),

@@ -124,5 +124,9 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     assert_is_a_calm_failure(daemon, "database_read_denied")
     database.query("GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA public TO guest")
     assert_is_a_calm_failure(daemon, "database_read_only")  # it may not insert
+    seen = len(daemon.events)
     database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
+    while "sequence" not in daemon.wait_for_event("cycle_failed", SECONDS, seen)["error"]:
+        seen = len(daemon.events)
+    database.query("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO guest")
     assert_recovers(daemon)

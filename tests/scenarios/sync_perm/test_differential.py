@@ -14,12 +14,12 @@ from tests.scenarios.sync_perm.states import (
     add_all_roles,
     damage,
 )
+from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import DATABASES, Airflow, Kind, Version, copy_of
-from tests.support.airflow.permissions import Contents, Metadata, contents, difference
+from tests.support.airflow.permissions import Contents, contents, difference
 from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
 from tests.support.waiting import wait_until
 
-DULL = ("http_request", "airflow_said")
 # SYNC_PERM_INCLUDE_DAGS → arguments of `airflow sync-perm`.
 ARGUMENTS = {"true": ("--include-dags",), "false": ()}
 # How many histories to run on databases other than PostgreSQL.
@@ -43,32 +43,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(names, params, indirect=["airflow"], scope="session")
 
 
-def expected(airflow: Airflow, copy: Metadata, home: Path, arguments: tuple[str, ...]) -> Contents:
+def expected(airflow: Airflow, copy: Database, home: Path, arguments: tuple[str, ...]) -> Contents:
     """Return the contents of a copy after Airflow's own sync."""
     airflow.run(copy, home, "airflow", "sync-perm", *arguments)
     return contents(copy)
 
 
 def wait_for_contents(
-    database: Metadata, wanted: Contents, story: list[str], daemon: SyncPerm
+    database: Database, wanted: Contents, story: list[str], daemon: SyncPerm
 ) -> None:
     """Wait for the wanted contents; an AssertionError lists the changes and the differences."""
     try:
         wait_until(lambda: contents(database) == wanted, "equal", PASS_SECONDS, step_seconds=0.25)
     except AssertionError:
-        differences = difference(contents(database), wanted)
-        events = [
-            str(event)
-            for event in daemon.events
-            if event["event"] not in DULL and event["level"] != "debug"
-        ]
-        raise AssertionError("\n".join([*story, "", *differences, "", *events])) from None
+        events = [str(event) for event in daemon.events if event["level"] != "debug"]
+        told = [*story, "", *difference(contents(database), wanted), "", *events]
+        raise AssertionError("\n".join(told)) from None
 
 
 def test_random_histories_end_as_airflows_own_sync_would_leave_them(
     airflow: Airflow,
     kind: Kind,
-    metadata: Metadata,
+    metadata: Database,
     home: Path,
     tmp_path: Path,
     start: StartSyncPerm,

@@ -10,7 +10,6 @@ from tests.scenarios.sync_perm.test_grants import _tuples_written
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
-    Metadata,
     add_role,
     contents,
     difference,
@@ -56,12 +55,12 @@ WANTED = {
 }
 
 
-def ours(database: Metadata, resource: str) -> set[tuple[str, str]]:
+def ours(database: Database, resource: str) -> set[tuple[str, str]]:
     """Return the grants of the file's roles on a resource."""
     return {row for row in grants_on(database, resource) if row[0] in ("reader", "team-a")}
 
 
-def given(database: Metadata) -> dict[str, set[tuple[str, str]]]:
+def given(database: Database) -> dict[str, set[tuple[str, str]]]:
     return {resource: ours(database, resource) for resource in WANTED}
 
 
@@ -100,7 +99,7 @@ def test_diff_predicts_what_the_daemon_grants_and_restores(
     # A grant that was removed in the UI is restored; an added one is kept.
     revoke(database, "reader", "can_read", "DAG:b1")
     grant(database, "reader", "can_edit", "DAG:b2")
-    daemon.wait_for_event("roles_file_differs", PASS_SECONDS, differences=1)
+    daemon.wait_for_event("pass_started", PASS_SECONDS, reason="file", file_rows=1)
     wait_until(lambda: ours(database, "DAG:b1") == WANTED["DAG:b1"], "it is back", PASS_SECONDS)
     assert ["grants: too much ('reader', 'can_edit', 'DAG:b2')"] == difference(
         contents(database), now

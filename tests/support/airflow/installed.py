@@ -13,7 +13,6 @@ from typing import Any, Literal, Self, get_args
 import pytest
 
 from tests.support.airflow.databases import Database, MariaDb, Postgres, find_program
-from tests.support.airflow.permissions import Metadata
 
 ROOT = Path(__file__).parents[3]
 CLI_SECONDS = 1_800.0
@@ -113,7 +112,7 @@ class Airflow:
         return variables
 
     def run(
-        self, database: Metadata, home: Path, *arguments: str, given: str = "", check: bool = True
+        self, database: Database, home: Path, *arguments: str, given: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """
         Run a program of this environment, `airflow` or `python`, and wait until it ends.
@@ -135,7 +134,7 @@ class Airflow:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def full_sync(self, database: Metadata, home: Path) -> None:
+    def full_sync(self, database: Database, home: Path) -> None:
         """
         Run `airflow sync-perm --include-dags`: the reference for every result.
         """
@@ -143,7 +142,7 @@ class Airflow:
 
     def write_dags(
         self,
-        database: Metadata,
+        database: Database,
         home: Path,
         dags: Mapping[str, AccessControl],
         *,
@@ -201,7 +200,7 @@ class Airflow:
         _load(loading, dump)
         Database(server, "postgres").query(f"ALTER DATABASE {loading.name} RENAME TO {template}")
 
-    def _initialize(self, database: Metadata, home: Path, state: State) -> None:
+    def _initialize(self, database: Database, home: Path, state: State) -> None:
         self.run(database, home, "airflow", "db", "migrate")
         if state == "synced":
             self.run(database, home, "airflow", "sync-perm")
@@ -222,14 +221,13 @@ def copy_postgres(server: Postgres, database: Database, folder: Path) -> Databas
     return copy
 
 
-def copy_of(database: Metadata, folder: Path) -> Metadata:
+def copy_of(database: Database, folder: Path) -> Database:
     """
     Copy a database of any kind while other processes are connected to it.
 
     Args:
         folder: The folder for a temporary dump.
     """
-    assert isinstance(database, Database)
     if isinstance(database.server, MariaDb):
         return database.server.copy(database)
     assert isinstance(database.server, Postgres)

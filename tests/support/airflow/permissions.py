@@ -2,14 +2,13 @@
 The content of a metadata database's permission tables, and edits as users make them.
 """
 
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Protocol
 
 import psycopg2
 import pymysql
 
-Row = tuple[Any, ...]
+from tests.support.airflow.databases import Database, Row
+
 Contents = dict[str, list[Row]]
 
 # Errors of a statement when a sidecar changes the same rows first.
@@ -34,24 +33,7 @@ _CONTENTS = {
 }
 
 
-class Metadata(Protocol):
-    """
-    A metadata database.
-    """
-
-    @property
-    def url(self) -> str:
-        """
-        The URL in Airflow's format.
-        """
-
-    def query(self, sql: str, arguments: Iterable[Any] = ()) -> list[Row]:
-        """
-        Run a statement in its own transaction and return its rows, `[]` if it has none.
-        """
-
-
-def contents(database: Metadata) -> Contents:
+def contents(database: Database) -> Contents:
     """
     Return the sorted rows of the permission tables without ids, but with duplicates and NULLs.
     """
@@ -77,7 +59,7 @@ def difference(ours: Contents, theirs: Contents) -> list[str]:
     return found
 
 
-def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
+def grants_on(database: Database, resource: str) -> set[tuple[str, str]]:
     """
     Return the grants on a resource: pairs of role and action.
     """
@@ -85,7 +67,7 @@ def grants_on(database: Metadata, resource: str) -> set[tuple[str, str]]:
     return {(role, action) for role, action, name in rows if name == resource}
 
 
-def null_rows(database: Metadata) -> int:
+def null_rows(database: Database) -> int:
     """
     Count permissions without action or resource, which two concurrent runs of Airflow leave.
     """
@@ -96,7 +78,7 @@ def null_rows(database: Metadata) -> int:
     return int(row[0])
 
 
-def log_rows(database: Metadata) -> int:
+def log_rows(database: Database) -> int:
     """
     Count the rows of Airflow's audit log.
     """
@@ -104,21 +86,18 @@ def log_rows(database: Metadata) -> int:
     return int(row[0])
 
 
-def new_id(database: Metadata, table: str) -> int:
+def new_id(database: Database, table: str) -> int:
     """
     Return an unused id of a table, as Airflow itself would choose it.
     """
-    if database.url.startswith("postgresql"):
-        sql = f"SELECT nextval(pg_get_serial_sequence('{table}', 'id'))"
-        (row,) = database.query(sql)
-        if row[0] is None:
-            (row,) = database.query(f"SELECT nextval('{table}_id_seq')")
-    else:
-        (row,) = database.query(f"SELECT COALESCE(MAX(id), 0) + 1 FROM {table}")
-    return int(row[0])
+    sql = f"SELECT nextval('{table}_id_seq')"
+    if not database.url.startswith("postgresql"):
+        sql = f"SELECT COALESCE(MAX(id), 0) + 1 FROM {table}"
+    ((number,),) = database.query(sql)
+    return int(number)
 
 
-def add_role(database: Metadata, name: str) -> None:
+def add_role(database: Database, name: str) -> None:
     """
     Create a role, as the web UI does.
     """
@@ -127,7 +106,7 @@ def add_role(database: Metadata, name: str) -> None:
     )
 
 
-def add_user(database: Metadata, name: str, password_hash: str) -> None:
+def add_user(database: Database, name: str, password_hash: str) -> None:
     """
     Create a user without a role.
 
@@ -141,7 +120,7 @@ def add_user(database: Metadata, name: str, password_hash: str) -> None:
     )
 
 
-def add_member(database: Metadata, name: str, role: str) -> None:
+def add_member(database: Database, name: str, role: str) -> None:
     """
     Assign a role to a user.
     """
@@ -152,7 +131,7 @@ def add_member(database: Metadata, name: str, role: str) -> None:
     )
 
 
-def permission_id(database: Metadata, action: str, resource: str) -> int:
+def permission_id(database: Database, action: str, resource: str) -> int:
     """
     Return the id of an existing permission.
     """
@@ -162,7 +141,7 @@ def permission_id(database: Metadata, action: str, resource: str) -> int:
     return int(found)
 
 
-def grant(database: Metadata, role: str, action: str, resource: str) -> None:
+def grant(database: Database, role: str, action: str, resource: str) -> None:
     """
     Grant a role an existing permission, as the web UI does, unless it has it already.
     """
@@ -180,7 +159,7 @@ def grant(database: Metadata, role: str, action: str, resource: str) -> None:
             )
 
 
-def revoke(database: Metadata, role: str, action: str, resource: str) -> None:
+def revoke(database: Database, role: str, action: str, resource: str) -> None:
     """
     Revoke a role's permission, as the web UI does.
     """
@@ -191,7 +170,7 @@ def revoke(database: Metadata, role: str, action: str, resource: str) -> None:
     )
 
 
-def delete_permission(database: Metadata, action: str, resource: str) -> None:
+def delete_permission(database: Database, action: str, resource: str) -> None:
     """
     Delete a permission with all its grants, even those that a sidecar adds meanwhile.
     """
@@ -204,7 +183,7 @@ def delete_permission(database: Metadata, action: str, resource: str) -> None:
             database.query("DELETE FROM ab_permission_view WHERE id = %s", (found,))
 
 
-def add_null_row(database: Metadata) -> None:
+def add_null_row(database: Database) -> None:
     """
     Add a permission without a resource, as two concurrent runs of Airflow 2 do.
     """
