@@ -52,11 +52,9 @@ class Work:
         Whether a file on disk turns out to have the content, so that it is kept: it is unknown or
         damaged, or its name is of the other kind of source.
         """
-        if not self.folder.holds(path, file):
-            return False
-        self.folder.adopt(path, file, self.fence)
-        self.adopted.add(path)
-        return True
+        if is_there := self.folder.adopt(path, file, self.fence):
+            self.adopted.add(path)
+        return is_there
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """

@@ -209,7 +209,7 @@ class ListingSource:
             )
             work.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match)
-            folder.put(path, file, staging, work.fence, files.__contains__)
+            folder.put(path, file, staging, work.fence)
         encoding = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
         if encoding not in ("", "identity"):
             log.warning("object_encoded", key=key, encoding=encoding)

@@ -40,8 +40,8 @@ NAME = "published.json"
 LATEST = 10_000_000_000
 # The prefix of the names of partial states.
 PARTIAL = "partial-"
+# The name of a change that is partially in place; never the name of a snapshot.
 UNFINISHED = f"{PARTIAL}unfinished"
-"""The name of a change that is partially in place; never the name of a snapshot."""
 
 
 def partial_name(files: Mapping[str, Content]) -> str:

@@ -149,8 +149,8 @@ def open_own_folder(name: str, parent: int) -> int:
     return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
 
+# Creates a folder: its path, its name, and the open folder above it.
 MakeFolder = Callable[[str, str, int], None]
-"""Creates a folder: its path, its name, and the open folder above it."""
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
     if not {"", ".", ".."}.isdisjoint((*folders, name)):
         raise ValueError(f"not a path below the target: {path!r}")
     fd = root
-    try:
+    with ExitStack() as stack:
         for depth, folder in enumerate(folders, 1):
             try:
                 inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
@@ -179,13 +179,9 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
                     raise
                 make("/".join(folders[:depth]), folder, fd)
                 inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
-            if fd != root:
-                os.close(fd)
+            stack.callback(os.close, inner)
             fd = inner
         yield fd, name
-    finally:
-        if fd != root:
-            os.close(fd)
 
 
 def is_link(name: str, folder: int) -> bool:

@@ -363,7 +363,7 @@ class Cutter:
             if is_last:
                 content.finish()
                 staging.is_verified = True
-                work.folder.put(file.path, file, staging, work.fence, lambda _: True)
+                work.folder.put(file.path, file, staging, work.fence)
         finally:
             if is_last:
                 work.folder.staging.discard(staging)
