@@ -7,9 +7,7 @@ downloaded.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 import time
 from collections import Counter
@@ -23,7 +21,6 @@ from xml.etree import ElementTree
 
 from s3_sync.digest import Content
 from s3_sync.download import Download, Work, at_once
-from s3_sync.folder.volume import Blocked
 from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, refusal_of
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
@@ -33,7 +30,7 @@ from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explain_os_error, free_bytes
+from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
 
 # From this size on, free space is checked before an object is downloaded.
 LARGE_BYTES = 64 << 10
@@ -166,7 +163,7 @@ class ListingSource:
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
             work.failed[path] = ObjectError("object_changing", said)
-        except Blocked as error:
+        except TargetError as error:
             work.failed[path] = error
         except S3Error as error:
             kind, now = concerns(error.reason), time.monotonic()
@@ -193,15 +190,13 @@ class ListingSource:
 
         Raises:
             ObjectMoved, S3Error: The object cannot be read.
-            Blocked: A file of another owner is in the way.
+            TargetError: A file of another owner is in the way, or the object does not fit.
             OSError: The volume fails.
         """
         file, folder, verify = files[path], work.folder, self._settings.verify
         if file.size_bytes >= LARGE_BYTES and file.size_bytes > free_bytes(folder.fd):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r} ({file.size_bytes} bytes) to {folder.path}"
-            work.failed[path] = explain_os_error(full, what)
-            return
+            said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
+            raise TargetError("target_full", said, FULL_ADVICE)
         must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
         with Download(key, file.size_bytes, folder.staging) as download:
             headers = await self._client.get_object(

@@ -194,21 +194,17 @@ class Sync:
         changes = compare(target.recorded, folder.files, build.work.adopted)
         name, missing, aim = build.name, len(build.missing), build.fallback or build.state.revision
         numbers = {kind: len(paths) for kind, paths in changes.items()}
-        is_changed = any(numbers.values())
-        # Without changes, the numbers of the last publish stay.
-        told = numbers.values() if is_changed or before is None else before[-len(numbers) :]
-        revision, files = "" if missing else name, len(folder.files)
-        facts = (revision, aim, name, missing, build.fallback, now(), files, 0)
-        said = Published(*facts, *build.state.sequence, *told)
+        facts = ("" if missing else name, aim, name, missing, build.fallback, now())
+        said = Published(*facts, len(folder.files), 0, *build.state.sequence, *numbers.values())
+        if any(numbers.values()):
+            counts = {f"files_{kind}": number for kind, number in numbers.items()}
+            named = {kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths}
+            log.info("files_changed", name=name, **counts, **named)
+        elif before is not None:  # the numbers of the last publish stay
+            told = {kind: getattr(before, kind) for kind in numbers}
+            said = said._replace(**told)
         is_same = before is not None and said == before._replace(published_at=said.published_at)
-        if is_changed:
-            log.info(
-                "files_changed",
-                name=name,
-                **{f"files_{kind}": number for kind, number in numbers.items()},
-                **{kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths},
-            )
-        if is_changed or not is_same or not target.record.is_written:
+        if not (is_same and target.record.is_written):
             target.write(said, fence)
         published, deleted = numbers["added"] + numbers["changed"], numbers["deleted"]
         self._status.metrics.files.published.inc(published)

@@ -36,6 +36,7 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 log = get_logger("target")
 
+
 class Folder:
     """
     An open folder, the files that s3-sync put into it, and their journal.

@@ -301,8 +301,7 @@ class SnapshotLayout:
         for path in folder.damaged(folder.files):
             raise changed_by_others(path)
         if self.snapshots.has(name):
-            there = self.shown if self.shown is not None and name == self.name else None
-            there = there or self._open(name)
+            there = self.shown if self.shown and name == self.name else self._open(name)
             try:
                 _bring_up_to_date(there, folder, fence)
             except BaseException:

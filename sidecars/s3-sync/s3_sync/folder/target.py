@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -440,12 +440,9 @@ def _remove_in_place(volume: Volume, fence: Fence) -> None:
     """
     if stat_in(MANAGED, volume.state) is None:
         return
-    folder = open_in_place(volume)
-    try:
+    with closing(open_in_place(volume)) as folder:
         for path in folder.files.keys() - folder.damaged(folder.files):
             folder.delete(path, fence)
-    finally:
-        folder.close()
     with fence:
         os.unlink(MANAGED, dir_fd=volume.state)
 

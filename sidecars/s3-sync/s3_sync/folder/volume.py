@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from s3_sync.keys import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.volume.files import TargetError, is_at, set_mode, stat_in, write_file
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
 
 STAGING = "staging"
 SNAPSHOTS = "snapshots"
@@ -72,8 +72,8 @@ class Volume:
         self.path = path
         os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
         with ExitStack() as stack:
-            self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, self.root)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            self.root = stack.enter_context(opened(path, flags=flags))
             self.state = open_own_folder(RESERVED, self.root)
             stack.callback(os.close, self.state)
             self._open = stack.pop_all()
