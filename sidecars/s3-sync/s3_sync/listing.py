@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 
 from s3_sync.digest import Content
 from s3_sync.download import Download, Work, at_once
+from s3_sync.folder.snapshots import folders_of
 from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, refusal_of
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
@@ -157,7 +158,7 @@ class ListingSource:
         """
         key, began = f"{self._settings.prefix}{path}", time.monotonic()
         try:
-            if not work.adopts(path, files[path]):
+            if not work.folder.adopt(path, files[path], work.fence):
                 await self._download(path, key, files, work)
             self._streak = 0
         except ObjectMoved:
@@ -358,10 +359,7 @@ def join(pages: Iterable[Page], prefix: str) -> State:
             raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
         files |= page.files
         skipped |= page.skipped
-    folders = {path.rpartition("/")[0] for path in files}
-    while more := {folder.rpartition("/")[0] for folder in folders} - folders:
-        folders |= more
-    for path in files.keys() & folders:
+    for path in files.keys() & set(folders_of(files)):
         del files[path]
         skipped[prefix + path] = "file_and_folder"
     if "release" in skipped.values() and POINTER in files:

@@ -142,7 +142,8 @@ class Folder:
     def adopt(self, path: str, content: Content, fence: Fence) -> bool:
         """
         List a file, and keep its times, if it has the content already, according to its MD5 or
-        SHA-256; return whether it has.
+        SHA-256; return whether it has. It is unknown or damaged, or its name is of the other kind
+        of source.
         """
         try:
             with walk(self.fd, path) as (folder, name), opened(name, folder, OLD_FILE) as fd:

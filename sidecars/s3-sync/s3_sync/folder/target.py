@@ -327,9 +327,7 @@ class Target:
         Raises:
             OSError: The target cannot be opened or written; what is published still counts.
         """
-        if self.volume is not None and not (
-            self.volume.is_current() and (self.snapshots is None or self.snapshots.is_current())
-        ):
+        if not all(part is None or part.is_current() for part in (self.volume, self.snapshots)):
             self.close()
         try:
             volume = self.volume or Volume(self._settings.dest_path)

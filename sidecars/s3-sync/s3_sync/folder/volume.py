@@ -310,10 +310,8 @@ class StagingFolder:
 
     def discard(self, staging: Staging) -> None:
         """
-        Close a file, and remove it unless it was renamed into place.
+        Remove a file unless it was renamed into place, and close it.
         """
-        try:
-            staging.close()
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(staging.name, dir_fd=self.fd)
+        with suppress(FileNotFoundError):
+            os.unlink(staging.name, dir_fd=self.fd)
+        staging.close()

@@ -106,7 +106,8 @@ class ReleaseSource:
         """
         manifest: Manifest = state.detail
         self._client.begin_cycle(work.fence)
-        missing = [file for path in paths if not work.adopts(path, file := manifest.files[path])]
+        files, adopt = manifest.files, work.folder.adopt
+        missing = [files[path] for path in paths if not adopt(path, files[path], work.fence)]
         for file in missing:
             if not file.stored_bytes:
                 Cutter([file], 0, work).take(file, b"")
