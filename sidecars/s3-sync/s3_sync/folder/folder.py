@@ -93,19 +93,16 @@ class Folder:
 
     def damaged(self, paths: Iterable[str]) -> set[str]:
         """
-        Return those of our files among the paths that are no longer as they were put into place.
+        Return those of our files that are no longer as they were put into place.
         """
         is_real = {"": True}
         found = set()
         for path in paths:
-            if (held := self.files.get(path)) is None:
-                continue
-            try:
+            with suppress(OSError):
                 is_ours = is_real_folder(path.rpartition("/")[0], self.fd, is_real)
-                if not (is_ours and held.matches(os.lstat(path, dir_fd=self.fd))):
-                    found.add(path)
-            except OSError:
-                found.add(path)
+                if is_ours and self.files[path].matches(os.lstat(path, dir_fd=self.fd)):
+                    continue
+            found.add(path)
         return found
 
     def inspect(self, most: int, parts: int) -> bool:

@@ -450,8 +450,7 @@ def _remove_snapshots(volume: Volume, fence: Fence) -> None:
     Remove what the snapshot layout left, now that the files in place are published.
     """
     with fence:
-        if is_link(LINK, volume.root) and os.readlink(LINK, dir_fd=volume.root).startswith(
-            f"{RESERVED}/{SNAPSHOTS}/"
-        ):
+        place = f"{RESERVED}/{SNAPSHOTS}/"
+        if is_link(LINK, volume.root) and os.readlink(LINK, dir_fd=volume.root).startswith(place):
             os.unlink(LINK, dir_fd=volume.root)
         remove_tree(SNAPSHOTS, volume.state)
