@@ -156,7 +156,12 @@ class Builder:
             with suppress(OSError):
                 target.write(begun, fence)
             target.show(fence)
-        work = await self._fill(state, gone, until, fence)
+        try:
+            work = await self._fill(state, gone, until, fence)
+        except (SidecarError, OSError):
+            if before is not None and folder.files == target.recorded:  # no file was replaced
+                target.write(before, fence)
+            raise
         if volume.fold is not None:
             taken = set(map(volume.fold, state.files))
             for path in [path for path in gone if volume.fold(path) in taken]:
