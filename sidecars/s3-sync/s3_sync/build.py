@@ -300,10 +300,10 @@ class Builder:
         gate, target, snapshots = self._gate, self._target, self._target.snapshots
         if gate is None or snapshots is None:
             return None
-        before = snapshots.shown if target.published is not None else None
-        if before is not None and build.name == snapshots.name:
+        shown = snapshots.shown if target.published is not None else None
+        if shown is not None and build.name == snapshots.name:
             return None
-        files = before.files if before is not None else {}
+        files = shown.files if shown is not None else {}
         changed = [path for path, held in build.folder.files.items() if files.get(path) != held]
         try:
             refusal = gate.judge(build.name, build.folder.path, changed, fence)
@@ -371,8 +371,5 @@ def _delete(paths: Collection[str], work: Work) -> None:
 
 
 def _unsure(path: str) -> ObjectError:
-    return ObjectError(
-        "object_changing",
-        f"{path!r} is missing from one listing but not from the next",
-        "This resolves itself once the writer has finished.",
-    )
+    said = f"{path!r} is missing from one listing but not from the next"
+    return ObjectError("object_changing", said)

@@ -25,8 +25,8 @@ from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
+from s3_sync.sidecar import open_client
 from sidecar_runtime import __version__, logs, proxies
-from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -51,29 +51,26 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     for name, why in proxies.ignored(os.environ).items():
         say("??", "settings", f"{name}: {why}")
     metrics = SyncMetrics(__version__, "check")
-    state = _check_source(settings)
+    state = _check_source(settings, open_client(settings, metrics))
     is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
     is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
     is_daemon_good = daemon(settings.http_bind)
     return exit_code([state is not None, is_target_good, is_gate_good, is_daemon_good])
 
 
-def _check_source(settings: Settings) -> State | None:
+def _check_source(settings: Settings, client: S3Client) -> State | None:
     """
     Check credentials and identity, then each permission with a real request; return what the
     source has, or None if it cannot be read.
     """
-    is_public = settings.bucket_access == "public"
-    chain, fence = Chain(is_anonymous=is_public), Fence()
-    pays = settings.bucket_access == "requester-pays"
-    client = S3Client(settings.bucket, settings.prefix, chain, lambda _: None, pays=pays)
-    part = "credentials"
+    fence, part = Fence(), "credentials"
     try:
-        credentials, config = chain.current(fence)
+        credentials, config = client.chain.current(fence)
         endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
+        is_public = settings.bucket_access == "public"
         used = "not used: requests are unsigned" if is_public else f"from {credentials.method}"
         say("ok", part, f"{used}; {endpoint}, region {config.region or 'not set'}")
-        identity = chain.identity(fence)
+        identity = client.chain.identity(fence)
         say("ok" if identity else "??", "identity", identity or "not reported by STS; not fatal")
         part = "source"
         client.begin_cycle(fence)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from s3_sync.digest import Content, hash_of, looks_like_md5
+from s3_sync.digest import hash_of, looks_like_md5
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.volume import Staging, StagingFolder, read_blocks
 from s3_sync.s3.refusals import ObjectError
@@ -35,7 +35,6 @@ class Work:
     Args:
         until: When the cycle's time for downloads is up (monotonic seconds).
         failed: The error of each file that could not be brought, by path.
-        adopted: Paths whose file on disk had the content already.
         unreached: Paths for which the time was not enough.
     """
 
@@ -43,20 +42,8 @@ class Work:
     fence: Fence
     until: float
     failed: dict[str, SidecarError] = field(default_factory=dict)
-    adopted: set[str] = field(default_factory=set)
     unreached: set[str] = field(default_factory=set)
     downloaded_bytes: int = 0
-
-    def adopts(self, path: str, file: Content) -> bool:
-        """
-        Whether a file on disk turns out to have the content, so that it is kept: it is unknown or
-        damaged, or its name is of the other kind of source.
-        """
-        if not self.folder.holds(path, file):
-            return False
-        self.folder.adopt(path, file, self.fence)
-        self.adopted.add(path)
-        return True
 
     def fail_on_disk(self, path: str, error: OSError) -> None:
         """

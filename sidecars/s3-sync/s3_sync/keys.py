@@ -56,14 +56,12 @@ def compile_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[
     """
     Return a predicate for wanted relative paths; globs match as in ``aws s3 sync``.
     """
-    takes = _compile(include)
-    leaves = _compile(exclude)
-
-    def is_wanted(path: str) -> bool:
-        return (takes is None or bool(takes.match(path))) and not (leaves and leaves.match(path))
-
-    return is_wanted
+    takes, leaves = _compile(include or ["*"]), _compile(exclude)
+    return lambda path: bool(takes.fullmatch(path)) and not leaves.fullmatch(path)
 
 
-def _compile(globs: Sequence[str]) -> re.Pattern[str] | None:
-    return re.compile("|".join(fnmatch.translate(glob) for glob in globs)) if globs else None
+def _compile(globs: Sequence[str]) -> re.Pattern[str]:
+    """
+    Return what matches one of the globs; without globs, it matches no path.
+    """
+    return re.compile("|".join(map(fnmatch.translate, globs)))

@@ -7,9 +7,7 @@ downloaded.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 import time
 from collections import Counter
@@ -23,7 +21,7 @@ from xml.etree import ElementTree
 
 from s3_sync.digest import Content
 from s3_sync.download import Download, Work, at_once
-from s3_sync.folder.volume import Blocked
+from s3_sync.folder.snapshots import folders_of
 from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, refusal_of
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
@@ -33,7 +31,7 @@ from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explain_os_error, free_bytes
+from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
 
 # From this size on, free space is checked before an object is downloaded.
 LARGE_BYTES = 64 << 10
@@ -160,13 +158,13 @@ class ListingSource:
         """
         key, began = f"{self._settings.prefix}{path}", time.monotonic()
         try:
-            if not work.adopts(path, files[path]):
+            if not work.folder.adopt(path, files[path], work.fence):
                 await self._download(path, key, files, work)
             self._streak = 0
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
             work.failed[path] = ObjectError("object_changing", said)
-        except Blocked as error:
+        except TargetError as error:
             work.failed[path] = error
         except S3Error as error:
             kind, now = concerns(error.reason), time.monotonic()
@@ -193,15 +191,13 @@ class ListingSource:
 
         Raises:
             ObjectMoved, S3Error: The object cannot be read.
-            Blocked: A file of another owner is in the way.
+            TargetError: A file of another owner is in the way, or the object does not fit.
             OSError: The volume fails.
         """
         file, folder, verify = files[path], work.folder, self._settings.verify
         if file.size_bytes >= LARGE_BYTES and file.size_bytes > free_bytes(folder.fd):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            what = f"cannot write {path!r} ({file.size_bytes} bytes) to {folder.path}"
-            work.failed[path] = explain_os_error(full, what)
-            return
+            said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
+            raise TargetError("target_full", said, FULL_ADVICE)
         must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
         with Download(key, file.size_bytes, folder.staging) as download:
             headers = await self._client.get_object(
@@ -209,7 +205,7 @@ class ListingSource:
             )
             work.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match)
-            folder.put(path, file, staging, work.fence, files.__contains__)
+            folder.put(path, file, staging, work.fence)
         encoding = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
         if encoding not in ("", "identity"):
             log.warning("object_encoded", key=key, encoding=encoding)
@@ -363,10 +359,7 @@ def join(pages: Iterable[Page], prefix: str) -> State:
             raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
         files |= page.files
         skipped |= page.skipped
-    folders = {path.rpartition("/")[0] for path in files}
-    while more := {folder.rpartition("/")[0] for folder in folders} - folders:
-        folders |= more
-    for path in files.keys() & folders:
+    for path in files.keys() & set(folders_of(files)):
         del files[path]
         skipped[prefix + path] = "file_and_folder"
     if "release" in skipped.values() and POINTER in files:

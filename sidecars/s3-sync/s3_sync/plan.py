@@ -80,11 +80,10 @@ def make_plan(
         foreign: Files that s3-sync does not own, to be deleted (``S3_SYNC_DELETE=all``).
         may_delete: False under ``S3_SYNC_DELETE=none``.
     """
-    put = tuple(not_held(state.files, state.files, held))
-    if not may_delete:
-        return Plan(put, ())
-    gone = [path for path in chain(held, foreign) if path not in state.files]
-    return Plan(put, tuple(path for path in gone if path not in state.kept))
+    put = not_held(state.files, state.files, held)
+    there = chain(held, foreign) if may_delete else ()
+    gone = [path for path in there if path not in state.files and path not in state.kept]
+    return Plan(tuple(put), tuple(gone))
 
 
 def not_held(
@@ -161,13 +160,8 @@ class Brake:
             return None
         if self._since is None:
             self._since = self._clock()
-            log.warning(
-                "deletion_held",
-                files_to_delete=len(gone),
-                managed_files=held,
-                hold_seconds=HOLD_SECONDS,
-                paths=sorted(gone)[:NAMED_FILES],
-            )
+            named = sorted(gone)[:NAMED_FILES]
+            log.warning("deletion_held", files_to_delete=len(gone), managed_files=held, paths=named)
         elif is_asked_for:
             self._since = -math.inf
         if self._clock() - self._since >= HOLD_SECONDS:

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from s3_sync.digest import Content
 from s3_sync.metrics import SKIP_REASONS, Status
@@ -29,8 +29,7 @@ NAMED = 50
 log = get_logger("cycle")
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(NamedTuple):
     """
     A file that could not be read: the version that was tried, why, how often, and when it is due
     again (monotonic seconds).
@@ -88,7 +87,7 @@ class Problems:
             del self._unread[path]
         for path, unread in self._unread.items():
             if is_asked_for or files[path].etag != unread.etag:
-                self._unread[path] = replace(unread, due_at=0.0)
+                self._unread[path] = unread._replace(due_at=0.0)
 
     def note(
         self,
@@ -104,7 +103,7 @@ class Problems:
         self._unread = {path: before[path] for path in not_held(before, files, held)}
         if len(self._unread) < len(before):
             for path, unread in self._unread.items():
-                self._unread[path] = replace(unread, due_at=0.0)
+                self._unread[path] = unread._replace(due_at=0.0)
         for path, error in failed.items():
             # Where the time was up before its turn, its last error is repeated.
             if path not in before or error is not before[path].error:

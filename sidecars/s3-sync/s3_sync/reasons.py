@@ -158,13 +158,6 @@ def concerns(reason: str) -> str:
     return REASONS.get(reason, Reason()).concerns
 
 
-def is_refusal(reason: str) -> bool:
-    """
-    Whether S3 refuses to read one object, and may serve others.
-    """
-    return concerns(reason) == "refusal"
-
-
 def is_of_current_release(reason: str) -> bool:
     """
     Whether only the current release cannot be shown, so that older ones can still be read.

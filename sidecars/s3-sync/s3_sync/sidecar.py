@@ -29,7 +29,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import TargetError, TargetLock, explain_os_error, explained
+from sidecar_runtime.volume.files import TargetError, TargetLock, explained
 
 log = get_logger("asked")
 
@@ -86,16 +86,11 @@ class Session:
         self._sidecar = sidecar
         self._loop = asyncio.new_event_loop()
         self._target = Target(settings, sidecar.lock, status)
-        client = open_client(settings, status.metrics)
-        self._source: ListingSource | ReleaseSource = ListingSource(settings, client)
-        self._serving: Serving | None = None
-        if settings.source_kind == "release":
-            self._source = source = ReleaseSource(settings, client)
-            if sidecar.asked is not None:
-                given = (settings, status.metrics, sidecar.asked, source, self._target)
-                self._serving = Serving(*given)
+        source = ReleaseSource if settings.source_kind == "release" else ListingSource
+        self._source = source(settings, open_client(settings, status.metrics))
         self._sync = Sync(Parts(settings, status, self._target, self._source, sidecar.gate))
         self._volume: Volume | None = None
+        self._serving: Serving | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -126,15 +121,14 @@ class Session:
                 part.close()
 
     async def _cycle(self, fence: Fence) -> Outcome:
-        target, serving, path = self._target, self._serving, self._sidecar.settings.dest_path
+        target, path = self._target, self._sidecar.settings.dest_path
         # A thread that resumes late must not touch its successor's target.
         with explained(f"cannot open {path}"), fence:
             holder = target.acquire()
         if target.volume is not self._volume:
             self._volume = target.volume
             self._sync.start_over()
-            if serving is not None:
-                serving.close()
+            self._serve()
         if target.volume is None:
             return Outcome("waiting", counts={"holder": holder})
         failure: SidecarError | None = None
@@ -147,15 +141,27 @@ class Session:
         finally:
             if not fence.is_revoked:
                 target.show(fence)
-                if serving is not None:
+                if self._serving is not None:
                     is_outage = failure is not None and not is_of_current_release(failure.reason)
                     with explained(f"cannot write to {path}"):
-                        await serving.serve(fence, failure if is_outage else None)
+                        await self._serving.serve(fence, failure if is_outage else None)
+
+    def _serve(self) -> None:
+        """
+        Answer the consumers of the volume that is open now, if they may request releases.
+        """
+        sidecar, layout = self._sidecar, self._target.snapshots
+        if self._serving is not None:
+            self._serving.close()
+        self._serving = None
+        if layout and sidecar.asked and isinstance(self._source, ReleaseSource):
+            metrics = sidecar.status.metrics
+            self._serving = Serving(sidecar.settings, metrics, sidecar.asked, self._source, layout)
 
 
 class Serving:
     """
-    Answers the requests of one target's consumers in each cycle; belongs to one thread.
+    Answers the requests of one volume's consumers in each cycle; belongs to one thread.
     """
 
     def __init__(
@@ -164,14 +170,13 @@ class Serving:
         metrics: SyncMetrics,
         asked: Asked,
         source: ReleaseSource,
-        target: Target,
+        layout: SnapshotLayout,
     ) -> None:
         self._path = settings.dest_path
         self._metrics = metrics
         self._source = source
-        self._target = target
         self._asked = asked
-        self._layout: SnapshotLayout | None = None
+        self._layout = layout
         # Releases inspected by this process: inspecting all files takes longer than an answer.
         self._whole: set[str] = set()
 
@@ -193,40 +198,34 @@ class Serving:
             CycleAbandoned: The fence was revoked; another thread answers now.
         """
         self._asked.outage = outage
-        layout = self._target.snapshots
-        if layout is None:
-            return
-        if layout is not self._layout:
-            self._layout, self._whole = layout, set()
+        layout = self._layout
         self._asked.follow(layout.store, self._has)
         for revision in self._asked.due(fence):
-            with self._asked.answering(revision):
+            with self._asked.answering(revision), explained(f"cannot write to {self._path}"):
                 try:
-                    await self._fetch(layout, revision, fence)
-                except OSError as error:
+                    await self._fetch(revision, fence)
+                except OSError:
                     layout.make_room(fence)
-                    what = f"cannot write to {self._path}"
-                    raise explain_os_error(error, what) from error
+                    raise
         self._metrics.asked.kept.set(len(layout.snapshots.asked()))
 
     def _has(self, revision: str) -> bool:
         """
         Whether a release is complete on disk and was inspected, so that consumers may read it now.
         """
-        layout = self._layout
-        if layout is None or not layout.snapshots.has(revision):
+        if not self._layout.snapshots.has(revision):
             return False
-        if revision not in self._whole and layout.is_whole(revision):
+        if revision not in self._whole and self._layout.is_whole(revision):
             self._whole.add(revision)
         return revision in self._whole
 
-    async def _fetch(self, layout: SnapshotLayout, revision: str, fence: Fence) -> None:
+    async def _fetch(self, revision: str, fence: Fence) -> None:
         """
         Download one release beside the published one; the next start removes leftovers of a crash.
         """
         if self._has(revision):
             return
-        state = await self._source.find(revision, fence)
+        layout, state = self._layout, await self._source.find(revision, fence)
         with layout.aside(revision) as folder:
             layout.reuse(state.files, folder, fence)
             work = Work(folder, fence, math.inf)

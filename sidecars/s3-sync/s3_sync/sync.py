@@ -5,7 +5,7 @@ One cycle: lock → inspect → read → settle → brake → plan → build →
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from s3_sync.build import Build, Builder, Parts
 from s3_sync.digest import Content
@@ -191,24 +191,20 @@ class Sync:
         for path, error in build.work.failed.items():
             if path not in build.missing:
                 raise error
-        changes = compare(target.recorded, folder.files, build.work.adopted)
+        changes = compare(target.recorded, folder.files)
         name, missing, aim = build.name, len(build.missing), build.fallback or build.state.revision
         numbers = {kind: len(paths) for kind, paths in changes.items()}
-        is_changed = any(numbers.values())
-        # Without changes, the numbers of the last publish stay.
-        told = numbers.values() if is_changed or before is None else before[-len(numbers) :]
-        revision, files = "" if missing else name, len(folder.files)
-        facts = (revision, aim, name, missing, build.fallback, now(), files, 0)
-        said = Published(*facts, *build.state.sequence, *told)
+        facts = ("" if missing else name, aim, name, missing, build.fallback, now())
+        said = Published(*facts, len(folder.files), 0, *build.state.sequence, *numbers.values())
+        if any(numbers.values()):
+            counts = {f"files_{kind}": number for kind, number in numbers.items()}
+            named = {kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths}
+            log.info("files_changed", name=name, **counts, **named)
+        elif before is not None:  # the numbers of the last publish stay
+            told = {kind: getattr(before, kind) for kind in numbers}
+            said = said._replace(**told)
         is_same = before is not None and said == before._replace(published_at=said.published_at)
-        if is_changed:
-            log.info(
-                "files_changed",
-                name=name,
-                **{f"files_{kind}": number for kind, number in numbers.items()},
-                **{kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths},
-            )
-        if is_changed or not is_same or not target.record.is_written:
+        if not (is_same and target.record.is_written):
             target.write(said, fence)
         published, deleted = numbers["added"] + numbers["changed"], numbers["deleted"]
         self._status.metrics.files.published.inc(published)
@@ -227,7 +223,7 @@ class Sync:
         """
         self._status.show(refused={}, **state.facts)
         self._status.metrics.gate.refused.set(0)
-        names = ("files_published", "files_deleted", "files_healed", "files_adopted")
+        names = ("files_published", "files_deleted", "files_healed")
         counts = counts if any(counts.get(name) for name in names) else {}
         if refusal is not None:
             return self._refused(refusal)._replace(counts=counts)
@@ -237,20 +233,14 @@ class Sync:
         return Outcome("changed" if counts else "unchanged", self._revision, counts)
 
 
-def compare(
-    before: Mapping[str, Content], after: Mapping[str, Content], adopted: Collection[str] = ()
-) -> dict[str, list[str]]:
+def compare(before: Mapping[str, Content], after: Mapping[str, Content]) -> dict[str, list[str]]:
     """
     Return what changes for consumers between two states, by kind; restoring a damaged file changes
     nothing.
-
-    Args:
-        adopted: Paths whose file was there before, with the same content.
     """
-    new = [path for path in after if path not in adopted]
     return {
-        "added": [path for path in new if path not in before],
-        "changed": [p for p in new if p in before and not is_held(before[p], after[p])],
+        "added": [path for path in after if path not in before],
+        "changed": [p for p in after if p in before and not is_held(before[p], after[p])],
         "deleted": [path for path in before if path not in after],
     }
 
@@ -258,7 +248,6 @@ def compare(
 def _counts(build: Build) -> dict[str, int]:
     work = build.work
     return {
-        "files_adopted": len(work.adopted),
         "files_missing": len(build.missing),
         "keys_skipped": len(build.state.skipped),
         "downloaded_bytes": work.downloaded_bytes,

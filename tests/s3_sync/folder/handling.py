@@ -21,21 +21,17 @@ def entry_of(path: str, content: bytes = BODY) -> Entry:
     return Entry(path, hashlib.md5(content).hexdigest(), len(content))
 
 
-def nothing(_: str) -> bool:
-    return False
-
-
 def staging_of(folder: Folder, content: bytes = BODY) -> Staging:
     staging = folder.staging.open()
     write_all(staging.fd, content)
     return staging
 
 
-def put(folder: Folder, path: str, content: bytes = BODY, *wanted: str) -> None:
+def put(folder: Folder, path: str, content: bytes = BODY) -> None:
     """Put one file into place, as a cycle does."""
     staging = staging_of(folder, content)
     try:
-        folder.put(path, entry_of(path, content), staging, Fence(), wanted.__contains__)
+        folder.put(path, entry_of(path, content), staging, Fence())
     finally:
         folder.staging.discard(staging)
 

@@ -10,7 +10,7 @@ import pytest
 from s3_sync.folder.folder import Folder
 from s3_sync.keys import RESERVED
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.s3_sync.folder.handling import BODY, entry_of, nothing, opened, put, staged, staging_of
+from tests.s3_sync.folder.handling import BODY, entry_of, opened, put, staged, staging_of
 
 # --- putting files into place
 
@@ -48,7 +48,7 @@ def test_a_revoked_fence_changes_nothing(folder: Path, target: Folder, revoked: 
     listed = sorted(os.listdir(folder))
     staging = staging_of(target)
     acts: list[Callable[[], object]] = [
-        lambda: target.put("a/n.py", entry_of("n"), staging, revoked, nothing),
+        lambda: target.put("a/n.py", entry_of("n"), staging, revoked),
         lambda: target.adopt("same.py", entry_of("same.py"), revoked),
         lambda: target.delete("old.py", revoked),
         lambda: target.end_cycle(revoked),
@@ -71,7 +71,7 @@ def test_a_failed_rename_keeps_the_old_file_and_its_line(folder: Path, target: F
     os.unlink(staging.name, dir_fd=target.staging.fd)
 
     with pytest.raises(FileNotFoundError):
-        target.put("a.py", entry_of("a.py"), staging, Fence(), nothing)
+        target.put("a.py", entry_of("a.py"), staging, Fence())
 
     assert b"old" == (folder / "a.py").read_bytes()
     assert before == target.files["a.py"]

@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from s3_sync.digest import Content, has_digest, is_executable
@@ -35,9 +35,6 @@ SECOND_NS = 1_000_000_000
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 log = get_logger("target")
-
-IsWanted = Callable[[str], bool]
-"""Whether a path is wanted: files of ours that are not may be removed if they are in the way."""
 
 
 class Folder:
@@ -96,19 +93,16 @@ class Folder:
 
     def damaged(self, paths: Iterable[str]) -> set[str]:
         """
-        Return those of our files among the paths that are no longer as they were put into place.
+        Return those of our files that are no longer as they were put into place.
         """
         is_real = {"": True}
         found = set()
         for path in paths:
-            if (held := self.files.get(path)) is None:
-                continue
-            try:
+            with suppress(OSError):
                 is_ours = is_real_folder(path.rpartition("/")[0], self.fd, is_real)
-                if not (is_ours and held.matches(os.lstat(path, dir_fd=self.fd))):
-                    found.add(path)
-            except OSError:
-                found.add(path)
+                if is_ours and self.files[path].matches(os.lstat(path, dir_fd=self.fd)):
+                    continue
+            found.add(path)
         return found
 
     def inspect(self, most: int, parts: int) -> bool:
@@ -140,29 +134,28 @@ class Folder:
         """
         return foreign_files(self.fd, self.files)
 
-    def holds(self, path: str, content: Content) -> bool:
-        """
-        Whether the file on disk has the content already, according to its MD5 or SHA-256.
-        """
-        with suppress(OSError), walk(self.fd, path) as (folder, name):
-            found = os.lstat(name, dir_fd=folder)
-            if found.st_size == content.size_bytes and has_mode(found, self._mode_of(content)):
-                with opened(name, folder, OLD_FILE) as fd:
-                    return has_digest(content.etag, read_blocks(fd))
-        return False
-
     # --- changing
 
-    def adopt(self, path: str, content: Content, fence: Fence) -> None:
+    def adopt(self, path: str, content: Content, fence: Fence) -> bool:
         """
-        List a file that has the content already, and keep its times.
+        List a file, and keep its times, if it has the content already, according to its MD5 or
+        SHA-256; return whether it has. It is unknown or damaged, or its name is of the other kind
+        of source.
         """
-        with fence, walk(self.fd, path) as (folder, name):
-            self._list(path, Held.at(content, os.lstat(name, dir_fd=folder), is_verified=True))
+        try:
+            with walk(self.fd, path) as (folder, name), opened(name, folder, OLD_FILE) as fd:
+                found = os.fstat(fd)
+                is_same = found.st_size == content.size_bytes
+                is_same = is_same and has_mode(found, self._mode_of(content))
+                if not (is_same and has_digest(content.etag, read_blocks(fd))):
+                    return False
+        except OSError:
+            return False
+        with fence:
+            self._list(path, Held.at(content, found, is_verified=True))
+        return True
 
-    def put(
-        self, path: str, content: Content, staging: Staging, fence: Fence, is_wanted: IsWanted
-    ) -> None:
+    def put(self, path: str, content: Content, staging: Staging, fence: Fence) -> None:
         """
         Rename a complete, verified staging file into place.
 
@@ -176,7 +169,7 @@ class Folder:
         found = self.staging.finish(staging, self._next_time(path), self._mode_of(content))
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
-            self._place(path, held, staging.name, self.staging.fd, is_wanted)
+            self._place(path, held, staging.name, self.staging.fd)
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:
         """
@@ -187,7 +180,7 @@ class Folder:
             CycleAbandoned: The fence was revoked.
         """
         with fence, walk(other.fd, path) as (folder, name):
-            self._place(path, other.files[path], name, folder, other.files.__contains__)
+            self._place(path, other.files[path], name, folder)
 
     def delete(self, path: str, fence: Fence) -> None:
         """
@@ -246,12 +239,9 @@ class Folder:
             times.append(found.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
-    def _place(self, path: str, held: Held, name: str, source: int, is_wanted: IsWanted) -> None:
-        def make(above: str, folder_name: str, fd: int) -> None:
-            self._make_folder(above, folder_name, fd, is_wanted)
-
-        with walk(self.fd, path, make) as (folder, last):
-            self._make_way(path, folder, last, is_wanted)
+    def _place(self, path: str, held: Held, name: str, source: int) -> None:
+        with walk(self.fd, path, self._make_folder) as (folder, last):
+            self._make_way(path, folder, last)
             before = self.files.get(path)
             self._list(path, held)
             try:
@@ -275,20 +265,21 @@ class Folder:
         if held is not None:
             self.files[path] = held
 
-    def _make_folder(self, path: str, name: str, fd: int, is_wanted: IsWanted) -> None:
+    def _make_folder(self, path: str, name: str, fd: int) -> None:
         """
-        Create one folder; remove a symlink, or a file of ours whose key is gone, in its place.
+        Create one folder; remove a symlink, or a file of ours, in its place: the source, where no
+        path is both, does not have that file any more.
         """
         found = stat_in(name, fd)
         if found is not None:
             if stat.S_ISLNK(found.st_mode):
                 log.warning("symlink_replaced", path=path)
-            elif path not in self.files or is_wanted(path):
+            elif path not in self.files:
                 raise Blocked(path)
             self._remove(path)
         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
 
-    def _make_way(self, path: str, folder: int, name: str, is_wanted: IsWanted) -> None:
+    def _make_way(self, path: str, folder: int, name: str) -> None:
         """
         Remove a folder that is in place of a file, unless it contains files of other owners.
 
@@ -300,7 +291,7 @@ class Folder:
         if found is None or not stat.S_ISDIR(found.st_mode):
             return
         above = f"{path}/"
-        ours = [one for one in self.files if one.startswith(above) and not is_wanted(one)]
+        ours = [one for one in self.files if one.startswith(above)]
         with opened(name, folder, FOLDER_FLAGS) as fd:
             if foreign_files(fd, {one.removeprefix(above) for one in ours}):
                 raise Blocked(path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -122,8 +123,8 @@ class Journal:
         self._dir_fd = dir_fd
         self._fsync = fsync
         self._fd = -1
-        self._lines = listed.lines
-        self._is_behind = False
+        # How many lines it has; endless once it lacks one, so that it is rewritten.
+        self._lines = float(listed.lines)
         if not listed.is_lost:
             with suppress(PermissionError):  # another user's, which can be replaced
                 self._fd = self._open()
@@ -148,7 +149,7 @@ class Journal:
         try:
             self._append(_line(path, held))
         except OSError:
-            self._is_behind = True
+            self._lines = math.inf
 
     def compact(self, files: Mapping[str, Held]) -> None:
         """
@@ -156,7 +157,7 @@ class Journal:
         again after the next cycle if that fails.
         """
         is_long = self._lines > 2 * len(files) + SLACK_LINES
-        if is_long or self._is_behind or not is_at(self._name, self._dir_fd, self._fd):
+        if is_long or not is_at(self._name, self._dir_fd, self._fd):
             with suppress(OSError):
                 self._rewrite(files)
 
@@ -191,7 +192,6 @@ class Journal:
             os.close(self._fd)
         self._fd = fd
         self._lines = len(files)
-        self._is_behind = False
 
 
 def _line(path: str, held: Held | None) -> bytes:

@@ -127,20 +127,12 @@ class SnapshotLayout:
         """
         Give a folder those files of what is shown that are as they were published.
         """
-        shown = self.shown
+        shown, taken = self.shown, folder.files.keys()
         if shown is None:
             return
-        lost = shown.damaged(paths)
-        above = set(folders_of(folder.files))
-        mine = [
-            path
-            for path in paths
-            if path in shown.files
-            and path not in lost
-            and path not in folder.files
-            and path not in above
-            and folder.files.keys().isdisjoint(folders_of([path]))
-        ]
+        known = shown.files.keys() & paths
+        free = known - shown.damaged(known) - taken - set(folders_of(taken))
+        mine = [path for path in free if taken.isdisjoint(folders_of([path]))]
         for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
             if (held := shown.files[path].of(there)) is None:
                 raise changed_by_others(path)
@@ -300,8 +292,7 @@ class SnapshotLayout:
         for path in folder.damaged(folder.files):
             raise changed_by_others(path)
         if self.snapshots.has(name):
-            there = self.shown if self.shown is not None and name == self.name else None
-            there = there or self._open(name)
+            there = self.shown if self.shown and name == self.name else self._open(name)
             try:
                 _bring_up_to_date(there, folder, fence)
             except BaseException:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from s3_sync.digest import Content
@@ -40,8 +40,8 @@ NAME = "published.json"
 LATEST = 10_000_000_000
 # The prefix of the names of partial states.
 PARTIAL = "partial-"
+# The name of a change that is partially in place; never the name of a snapshot.
 UNFINISHED = f"{PARTIAL}unfinished"
-"""The name of a change that is partially in place; never the name of a snapshot."""
 
 
 def partial_name(files: Mapping[str, Content]) -> str:
@@ -327,9 +327,7 @@ class Target:
         Raises:
             OSError: The target cannot be opened or written; what is published still counts.
         """
-        if self.volume is not None and not (
-            self.volume.is_current() and (self.snapshots is None or self.snapshots.is_current())
-        ):
+        if not all(part is None or part.is_current() for part in (self.volume, self.snapshots)):
             self.close()
         try:
             volume = self.volume or Volume(self._settings.dest_path)
@@ -440,12 +438,9 @@ def _remove_in_place(volume: Volume, fence: Fence) -> None:
     """
     if stat_in(MANAGED, volume.state) is None:
         return
-    folder = open_in_place(volume)
-    try:
+    with closing(open_in_place(volume)) as folder:
         for path in folder.files.keys() - folder.damaged(folder.files):
             folder.delete(path, fence)
-    finally:
-        folder.close()
     with fence:
         os.unlink(MANAGED, dir_fd=volume.state)
 
@@ -455,8 +450,7 @@ def _remove_snapshots(volume: Volume, fence: Fence) -> None:
     Remove what the snapshot layout left, now that the files in place are published.
     """
     with fence:
-        if is_link(LINK, volume.root) and os.readlink(LINK, dir_fd=volume.root).startswith(
-            f"{RESERVED}/{SNAPSHOTS}/"
-        ):
+        place = f"{RESERVED}/{SNAPSHOTS}/"
+        if is_link(LINK, volume.root) and os.readlink(LINK, dir_fd=volume.root).startswith(place):
             os.unlink(LINK, dir_fd=volume.root)
         remove_tree(SNAPSHOTS, volume.state)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from s3_sync.keys import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.volume.files import TargetError, is_at, set_mode, stat_in, write_file
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, remove_tree
+from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
 
 STAGING = "staging"
 SNAPSHOTS = "snapshots"
@@ -72,8 +72,8 @@ class Volume:
         self.path = path
         os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
         with ExitStack() as stack:
-            self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, self.root)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            self.root = stack.enter_context(opened(path, flags=flags))
             self.state = open_own_folder(RESERVED, self.root)
             stack.callback(os.close, self.state)
             self._open = stack.pop_all()
@@ -149,8 +149,8 @@ def open_own_folder(name: str, parent: int) -> int:
     return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
 
+# Creates a folder: its path, its name, and the open folder above it.
 MakeFolder = Callable[[str, str, int], None]
-"""Creates a folder: its path, its name, and the open folder above it."""
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
     if not {"", ".", ".."}.isdisjoint((*folders, name)):
         raise ValueError(f"not a path below the target: {path!r}")
     fd = root
-    try:
+    with ExitStack() as stack:
         for depth, folder in enumerate(folders, 1):
             try:
                 inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
@@ -179,13 +179,9 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
                     raise
                 make("/".join(folders[:depth]), folder, fd)
                 inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
-            if fd != root:
-                os.close(fd)
+            stack.callback(os.close, inner)
             fd = inner
         yield fd, name
-    finally:
-        if fd != root:
-            os.close(fd)
 
 
 def is_link(name: str, folder: int) -> bool:
@@ -314,10 +310,8 @@ class StagingFolder:
 
     def discard(self, staging: Staging) -> None:
         """
-        Close a file, and remove it unless it was renamed into place.
+        Remove a file unless it was renamed into place, and close it.
         """
-        try:
-            staging.close()
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(staging.name, dir_fd=self.fd)
+        with suppress(FileNotFoundError):
+            os.unlink(staging.name, dir_fd=self.fd)
+        staging.close()

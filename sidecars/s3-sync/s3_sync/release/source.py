@@ -106,7 +106,8 @@ class ReleaseSource:
         """
         manifest: Manifest = state.detail
         self._client.begin_cycle(work.fence)
-        missing = [file for path in paths if not work.adopts(path, file := manifest.files[path])]
+        files, adopt = manifest.files, work.folder.adopt
+        missing = [files[path] for path in paths if not adopt(path, files[path], work.fence)]
         for file in missing:
             if not file.stored_bytes:
                 Cutter([file], 0, work).take(file, b"")
@@ -363,7 +364,7 @@ class Cutter:
             if is_last:
                 content.finish()
                 staging.is_verified = True
-                work.folder.put(file.path, file, staging, work.fence, lambda _: True)
+                work.folder.put(file.path, file, staging, work.fence)
         finally:
             if is_last:
                 work.folder.staging.discard(staging)

@@ -80,6 +80,9 @@ class S3Client:
     """
     Reads one bucket; belongs to one event loop.
 
+    Attributes:
+        chain: Where the credentials come from.
+
     Args:
         count: Called with the operation of each request that is sent.
         pays: Whether to pay for requests to a requester-pays bucket.
@@ -99,7 +102,7 @@ class S3Client:
             self._own_headers["x-amz-request-payer"] = "requester"
         self._bucket = bucket
         self._prefix = prefix
-        self._chain = chain
+        self.chain = chain
         self._count = count
         self._access: tuple[Credentials, AwsConfig] | None = None
         self._pool: Pool | None = None
@@ -114,7 +117,7 @@ class S3Client:
             CycleAbandoned: The fence was revoked.
         """
         before, self._fence = self._access, fence
-        self._access = self._chain.current(fence)
+        self._access = self.chain.current(fence)
         if self._pool is None or before is None or before[1] != self._access[1]:
             self._move(None)
 
@@ -237,8 +240,8 @@ class S3Client:
             self._move(refusal.region)
             return True
         if refusal.code in STALE_CREDENTIALS and self._access[0] is used:
-            self._chain.forget()
-            self._access = self._chain.current(self._fence)[0], self._access[1]
+            self.chain.forget()
+            self._access = self.chain.current(self._fence)[0], self._access[1]
         return refusal.code in STALE_CREDENTIALS and self._access[0] != used
 
     def _move(self, bucket_region: str | None) -> None:

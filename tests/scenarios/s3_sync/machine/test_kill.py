@@ -1,6 +1,7 @@
-"""SIGKILL at random moments: the next start repairs the target."""
+"""SIGKILL at random moments, in both layouts: the next start repairs the target."""
 
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.scenarios.s3_sync import sealed
 from tests.scenarios.s3_sync.histories import Bucket
 from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
+from tests.support.s3_sync.snapshots import SNAPSHOT, shown, snapshot_leftovers
 from tests.support.s3_sync.target_model import difference, expect, leftovers, read_tree
 from tests.support.waiting import wait_until
 
@@ -30,9 +32,10 @@ class Rounds:
         half_done: The number of kills that left the changes partial on disk.
     """
 
-    def __init__(self, server: S3Server, target: Path, seed: int) -> None:
+    def __init__(self, server: S3Server, target: Path, layout: str, seed: int) -> None:
         self.bucket = Bucket(server)
         self.target = target
+        self.is_snapshot = layout == "snapshot"
         self.kills = 0
         self.half_done = 0
         self._random = random.Random(seed)
@@ -42,7 +45,8 @@ class Rounds:
         self._half_seconds = 0.3
         for number in range(FILES):
             self._put(f"pkg{number % 6}/file{number}.py")
-        self._daemon = Daemon(server, self.bucket.name, target)
+        settings = SNAPSHOT if self.is_snapshot else {}
+        self._daemon = Daemon(server, self.bucket.name, target, settings=settings)
 
     def run(self, kills: int) -> None:
         """Kill that many times, in the first cycle of a process or in a later one."""
@@ -52,25 +56,39 @@ class Rounds:
                 if self._random.random() < 0.7:
                     daemon.wait_until_synced()
                     self._check()
-                    old = read_tree(self.target)
+                    old = self._tree()
                     self._change(CHANGES)
-                    progress = self._journal_bytes() + self._random.randrange(CHANGES * 60)
+                    progress = self._progress() + self._random.randrange(CHANGES * 60)
                     daemon.sighup()
-                    self._wait_for_journal(progress)
+                    self._wait_for_progress(progress)
                     self._kill(old)
                 else:
                     # A random sleep is the only way to choose a random moment.
                     time.sleep(self._half_seconds * self._random.uniform(0, 2))
                     tried = self._kill(old)
                     self._half_seconds *= {"too early": 1.2, "too late": 1 / 1.2}.get(tried, 1)
-                self._plant_where_files_are_missing()
+                if not self.is_snapshot:
+                    self._plant_where_files_are_missing()
                 self._delete_what_was_just_published(old)
-                old = read_tree(self.target)
+                old = self._tree()
                 daemon.start()
             daemon.wait_until_synced()
             self._check()
 
-    def _journal_bytes(self) -> int:
+    def _tree(self) -> dict[str, bytes]:
+        """Return what consumers see."""
+        if self.is_snapshot:
+            return shown(self.target) if os.path.lexists(self.target / "current") else {}
+        return read_tree(self.target)
+
+    def _begun(self) -> list[Path]:
+        """Return the files of the snapshots that are being built, or removed."""
+        return [*self.target.glob(".s3-sync/snapshots/.*/*/*.py")]
+
+    def _progress(self) -> int:
+        """Return the size of the journal in bytes, or as much for the files of a new snapshot."""
+        if self.is_snapshot:
+            return 30 * len(self._begun())
         return (self.target / ".s3-sync/managed").stat().st_size
 
     def _last_in_journal(self) -> str:
@@ -78,15 +96,15 @@ class Rounds:
         lines = (self.target / ".s3-sync/managed").read_bytes().split(b"\n")[:-1]
         return str(json.loads(lines[-1])[0]) if lines else ""
 
-    def _wait_for_journal(self, size_bytes: int) -> None:
-        """Wait until the journal of managed files has this size, or the cycle ends."""
+    def _wait_for_progress(self, size_bytes: int) -> None:
+        """Wait until the cycle is that far, or ends."""
         ended = len(self._daemon.find_events("cycle_finished"))
         wait_until(
             lambda: (
-                self._journal_bytes() >= size_bytes
+                self._progress() >= size_bytes
                 or len(self._daemon.find_events("cycle_finished")) > ended
             ),
-            "the journal grows, or the cycle ends",
+            "the cycle goes on, or ends",
             step_seconds=0.0002,
         )
 
@@ -94,10 +112,11 @@ class Rounds:
         """Kill, check the target, and return when in the cycle the kill came."""
         self._daemon.kill()
         self.kills += 1
-        now = read_tree(self.target)
+        now = self._tree()
         new = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
-        self.half_done += now not in (old, new)
+        self.half_done += bool(self._begun()) if self.is_snapshot else now not in (old, new)
 
+        assert not self.is_snapshot or now in (old, new), "not shown at once"
         if old.keys() - new.keys() - now.keys():  # deletions come last
             assert new.items() <= now.items()
         assert self._foreign.items() <= now.items()
@@ -111,8 +130,9 @@ class Rounds:
         """Assert that the target equals the model and has nothing else."""
         wanted = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
 
-        assert [] == difference(wanted, read_tree(self.target)), self._daemon.log()
-        assert [] == leftovers(self.target)
+        assert [] == difference(wanted, self._tree()), self._daemon.log()
+        left = snapshot_leftovers if self.is_snapshot else leftovers
+        assert [] == left(self.target)
         assert [] == self._daemon.stray_lines
 
     def _put(self, path: str) -> None:
@@ -163,21 +183,24 @@ class Rounds:
         """Delete the keys of the last files that the cycle published, and of some others."""
         fresh = [
             path
-            for path, content in read_tree(self.target).items()
+            for path, content in self._tree().items()
             if path in self.bucket.objects and old.get(path) != content
         ]
-        fresh.sort(key=lambda path: (self.target / path).stat().st_ctime_ns)
+        place = self.target / "current" if self.is_snapshot else self.target
+        fresh.sort(key=lambda path: (place / path).stat().st_ctime_ns)
         for path in fresh:
             if path in fresh[-2:] or self._random.random() < 0.2:
                 self._delete(path)
 
 
 @pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
 def test_converges_after_sigkill_at_any_moment(
-    server: S3Server, counts: Counts, tmp_path: Path
+    server: S3Server, counts: Counts, tmp_path: Path, layout: str
 ) -> None:
-    rounds = Rounds(server, tmp_path / "target", seed=1 if server.name == "moto" else 2)
+    rounds = Rounds(server, tmp_path / "target", layout, seed=1 if server.name == "moto" else 2)
     rounds.run((counts.kills + 1) // 2)
-    print(f"{server.name}: {rounds.kills} kills, {rounds.half_done} with half of the work done")
+    said = f"{rounds.kills} kills, {rounds.half_done} with half of the work done"
+    print(f"{layout}, {server.name}: {said}")
 
     assert rounds.half_done >= rounds.kills // 5
