@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
-from sidecar_runtime import __version__, heed_signals, logs
+from sidecar_runtime import __version__, heed_signals, logs, proxies
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain, printable
 from sidecar_runtime.health import About, Health, Sidecar
 from sidecar_runtime.loop import Loop
@@ -104,19 +104,16 @@ def make_parser(
 # --- the daemon
 
 
-def begin_logs(
-    settings: CommonSettings, unknown: Iterable[str], unused: Mapping[str, str] | None = None
-) -> None:
+def begin_logs(settings: CommonSettings, unknown: Iterable[str]) -> None:
     """
     Configure logging from the settings, and warn about variables that have no effect.
 
     Args:
         unknown: Variables with our prefix that are not settings.
-        unused: Variables that another setting makes irrelevant, each with the explanation.
     """
     logs.configure(settings.log_level, None, may_drop=True)
     warn_unknown(unknown)
-    for name, why in (unused or {}).items():
+    for name, why in proxies.ignored(os.environ).items():
         logs.get_logger("settings").warning("setting_unused", setting=name, why=why)
 
 

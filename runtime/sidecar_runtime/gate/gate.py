@@ -149,20 +149,6 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     return found
 
 
-def unused_by_gate(settings: GateSettings, prefix: str) -> dict[str, str]:
-    """
-    Return the variables that are set but belong to another kind of gate, with the explanation.
-
-    That is not an error: values shared by all environments may set a grammar that one does not use.
-    """
-    found = {}
-    if settings.gate_grammar and settings.gate != "syntax":
-        found[f"{prefix}GATE_GRAMMAR"] = f"it applies only to {prefix}GATE=syntax"
-    if settings.gate_env and settings.gate != "command":
-        found[f"{prefix}GATE_ENV"] = f"it applies only to {prefix}GATE=command"
-    return found
-
-
 # --- the checks: a program, and how to read its output
 
 

@@ -16,10 +16,9 @@ from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
 from git_sync_wrapper.snapshot import STORE
-from sidecar_runtime import __version__, proxies
+from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.gate.gate import unused_by_gate
 from sidecar_runtime.health import About
 from sidecar_runtime.settings import describe
 
@@ -71,8 +70,7 @@ def run() -> int:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 
         return check.run(settings, unknown, options, os.environ)
-    unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
-    begin_logs(settings, unknown, unused)
+    begin_logs(settings, unknown)
     os.umask(0o002 if options.group_write else 0o022)
     return _serve(settings, options, os.environ)
 

@@ -9,12 +9,11 @@ import sys
 from importlib.util import find_spec
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.settings import PREFIX, load_settings, read_trusted_keys
+from s3_sync.settings import load_settings, read_trusted_keys
 from s3_sync.sidecar import S3Sync
-from sidecar_runtime import __version__, proxies
+from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.gate.gate import unused_by_gate
 from sidecar_runtime.health import About
 
 
@@ -42,8 +41,7 @@ def run() -> int:
         from s3_sync import check  # noqa: PLC0415
 
         return check.run(settings, unknown)
-    unused = unused_by_gate(settings, PREFIX) | proxies.ignored(os.environ)
-    begin_logs(settings, unknown, unused)
+    begin_logs(settings, unknown)
     metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)
