@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from kerberos_sidecar import krb5_conf
 from kerberos_sidecar.formats import Principal, parse_principal, read_ticket, reduce
-from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, Key, Keytab, parse_keytab, read_keytab, select
-from kerberos_sidecar.krb5_conf import check_enctypes, lines_about, overlay
+from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
+from kerberos_sidecar.krb5_conf import lines_about, overlay
+from kerberos_sidecar.reasons import BAD_DURATION, BAD_FORMAT, HUNG
 from kerberos_sidecar.settings import Settings, load_settings, principal
 from sidecar_runtime.errors import SidecarError
 from tests.support.kerberos.formats import KEY, ccache, config, entry, hole, keytab, tgt
@@ -146,7 +147,7 @@ def test_reads_principals_kvnos_and_enctypes(tmp_path: Path) -> None:
         ("airflow@EXAMPLE.COM", 3, 18),
     ] == [(str(key.principal), key.kvno, key.enctype) for key in keys]
     found = select(path, keys, None)
-    assert (3, {18: "aes256-cts-hmac-sha1-96"}) == (found.kvno, found.enctypes)
+    assert (3, "aes256-cts-hmac-sha1-96") == (found.kvno, found.held)
     assert repr(KEY)[2:20] not in repr(found) + str(found)
 
 
@@ -254,10 +255,6 @@ def site(folder: Path, text: str) -> Settings:
     return load_settings({"KRB5_CONFIG": f"{folder}/missing:{path}"})[0]
 
 
-def keys(*enctypes: int) -> Keytab:
-    return Keytab("/k", AIRFLOW, tuple(Key(AIRFLOW, 1, enctype) for enctype in enctypes))
-
-
 def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
     environ = {"KERBEROS_RENEW_LIFETIME": "0", "KERBEROS_TICKET_LIFETIME": "7h"}
     relations = [
@@ -265,6 +262,7 @@ def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
         "ticket_lifetime = 25200s",
         "renew_lifetime = 0s",
         "forwardable = true",
+        "ccache_type = 4",
         "kdc_default_options = 0",
     ]
 
@@ -278,19 +276,31 @@ def test_quotes_what_a_file_says_of_a_realm_with_its_line(tmp_path: Path) -> Non
     settings, path = site(tmp_path, SITE), tmp_path / "krb5.conf"
 
     assert [f"{path}, line 10: kdc = one  # of two", f"{path}, line 11: kdc = two:88"] == (
-        lines_about(settings, "R", "kdc")
+        lines_about(settings, "R", HUNG)
     )
-    lives = lines_about(settings, "R", "ticket_lifetime", "renew_lifetime")
-    expected = ["line 3: ticket_lifetime = 10 hours", "line 5: renew_lifetime = 7d"]
-    assert expected == [line.partition(", ")[2] for line in lives]
-    assert [] == lines_about(settings, "R")
+    lives = [f"{path}, line 3: ticket_lifetime = 10 hours"]
+    assert lives == lines_about(settings, "R", BAD_DURATION), "7d is none that is wrong"
+    assert [] == lines_about(settings, "R", 0)
 
 
-@pytest.mark.parametrize("line", ["[libdefaults", "rdns", "= true", "kdc { x"])
-def test_quotes_a_line_that_cannot_be_parsed(tmp_path: Path, line: str) -> None:
-    settings = site(tmp_path, f"[libdefaults]\n  rdns = false\n  {line}\n")
+@pytest.mark.parametrize(
+    ("text", "line", "quoted"),
+    [
+        *(
+            (text, 3, text)
+            for text in ("[libdefaults", "rdns", "= true", "kdc { x", "}", "kdc =", "{")
+        ),
+        ("a = {\n  b = c\n  [realms]\n}", 5, "[realms]"),
+        ("R =\n{\n  x = {\n  }*\n} end\n# =\n*a = b }", 0, ""),
+    ],
+)
+def test_quotes_the_first_line_that_libkrb5_cannot_parse(
+    tmp_path: Path, text: str, line: int, quoted: str
+) -> None:
+    settings = site(tmp_path, f"[libdefaults]\n  rdns = false\n  {text}\n\n" + "x\n" * bool(line))
 
-    assert [f"{tmp_path}/krb5.conf, line 3: cannot parse {line}"] == lines_about(settings, "R")
+    expected = [f"{tmp_path}/krb5.conf, line {line}: cannot parse {quoted}"] if line else []
+    assert expected == lines_about(settings, "R", BAD_FORMAT)
 
 
 def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: Path) -> None:
@@ -300,49 +310,32 @@ def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: P
     (tmp_path / "more" / "one.rpmsave").write_text("[realms]\nR = {\nkdc = old\n}\n")
     settings = site(tmp_path, f"includedir {tmp_path}/more\n" * 2)
 
-    assert [f"{one}, line 3: kdc = here"] * 2 == lines_about(settings, "R", "kdc")
+    assert [f"{one}, line 3: kdc = here"] * 2 == lines_about(settings, "R", HUNG)
     one.write_text(f"include {tmp_path}/krb5.conf\n")
-    error = raised(SidecarError, check_enctypes, settings, keys(18))
-    assert "config_invalid" == error.reason
+    error = krb5_conf.wrong(settings)
+    assert error and "config_invalid" == error.reason
     assert f"{one}, line 1 includes {tmp_path}/krb5.conf, which includes it" == error.message
 
 
 @pytest.mark.parametrize(
-    ("permitted", "enctypes", "is_usable"),
-    [
-        ("aes256-cts", [23], False),
-        ("aes256-cts-hmac-sha1-96 aes256-cts-hmac-sha384-192", [17], False),
-        ("DEFAULT -rc4", [23], False),
-        ("aes256-cts", [18], True),
-        ("aes", [23, 17], True),
-        ("arcfour-hmac-md5", [23], True),
-        ("rc4, aes", [23], True),
-        ("aes256-sha2", [20], True),
-        ("DEFAULT", [23], True),
-        ("camellia", [26], True),
-        ("what-a-later-version-knows", [23], True),
-    ],
+    ("line", "is_read"), [("include", True), ("includedir", True), (" include", False)]
 )
-def test_names_a_keytab_of_which_krb5_conf_permits_no_key(
-    tmp_path: Path, permitted: str, enctypes: list[int], is_usable: bool
+def test_names_the_line_of_a_file_or_folder_that_cannot_be_included(
+    tmp_path: Path, line: str, is_read: bool
 ) -> None:
-    others = "[appdefaults]\n permitted_enctypes = des\n[libdefaults]\n"
-    settings = site(tmp_path, f"{others}permitted_enctypes = {permitted}")
+    settings = site(tmp_path, f"[realms]\n{line} {tmp_path}/none\n")
 
-    if is_usable:
-        check_enctypes(settings, keys(*enctypes))
-    else:
-        error = raised(SidecarError, check_enctypes, settings, keys(*enctypes))
-        assert f"line 4: permitted_enctypes = {permitted}" in error.message
-        assert "keytab_enctypes_unusable" == error.reason
+    error = krb5_conf.wrong(settings)
+    text = f"{tmp_path}/krb5.conf, line 2 includes {tmp_path}/none: No such file or directory"
+    assert (text if is_read else None) == (error and error.message)
 
 
 def test_krb5_config_is_missing_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
-    relative = load_settings({"KRB5_CONFIG": "krb5.conf"})[0]
+    relative = load_settings({"KRB5_CONFIG": "krb5.conf:"})[0]
     assert [os.path.join(os.getcwd(), "krb5.conf")] == krb5_conf.site_paths(relative)
-    assert krb5_conf.missing(site(tmp_path, "")) is None
-    assert krb5_conf.missing(load_settings({})[0]) is None
-    assert krb5_conf.missing(load_settings({"KRB5_CONFIG": str(tmp_path)})[0]) is None
-    error = krb5_conf.missing(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
+    assert krb5_conf.wrong(site(tmp_path, "")) is None
+    assert krb5_conf.wrong(load_settings({})[0]) is None
+    assert krb5_conf.wrong(load_settings({"KRB5_CONFIG": str(tmp_path)})[0]) is None
+    error = krb5_conf.wrong(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
 
     assert error and "config_missing" == error.reason

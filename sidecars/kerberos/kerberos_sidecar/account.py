@@ -124,9 +124,15 @@ class Account:
 
     def taken_by(self) -> str:
         """
-        Return who took the ccache from us, by the last look; empty if nobody did.
+        Return who took the ccache from us, by the last look: another principal, or a uid whose file
+        consumers cannot read; empty if nobody did, or if our new keytab explains another principal.
         """
-        return self.found.taken_by(self.principal, self.cause(), time.time())
+        found, principal, cause = self.found, self.principal, self.cause()
+        ticket = found.ticket
+        if ticket and principal and not ticket.principal.resembles(principal):
+            return "" if cause == "keytab_changed" else str(ticket.principal)
+        is_in_use = cause == "damaged" and (ticket is None or ticket.ends_at > time.time())
+        return found.holder if is_in_use else ""
 
     @property
     def situation(self) -> str:

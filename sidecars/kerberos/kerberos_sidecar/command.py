@@ -97,15 +97,12 @@ def _check(settings: Settings, account: Account) -> bool:
     try:
         with Staging(account.entry, Fence()) as staging:
             say("ok", "ccache", f"{account.entry.ccache} is writable as uid {os.getuid()}")
-            account.group = staging.group
-            account.look()
+            keytab = prepare(account, settings, staging)
             if (found := account.found).published_at is not None:
                 problem = found.problem_at(time.time(), account.entry.principal)
                 until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
                 say("??" if problem else "ok", "", f"it {problem or until}")
-            keytab = prepare(account, settings, staging)
-            types = ", ".join(keytab.enctypes.values())
-            text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({types})"
+            text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
             say("ok", "keytab", text)
             check_refused(keytab, settings)
             _, ticket = acquire(keytab, settings, staging)

@@ -7,25 +7,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from kerberos_sidecar.formats import Principal, Ticket
 from sidecar_runtime.errors import SidecarError
 
-Cause = Literal[
-    "start",
-    "missing",
-    "damaged",
-    "taken",
-    "keytab_changed",
-    "asked",
-    "clock_set",
-    "half_life",
-    "interval",
-]
+FromOutside = Literal["missing", "damaged", "taken", "keytab_changed"]
+Cause = FromOutside | Literal["start", "asked", "clock_set", "half_life", "interval"]
 
 # What other processes cause, who may do so in a loop: at most one request in this time.
-FROM_OUTSIDE: tuple[Cause, ...] = ("missing", "damaged", "taken", "keytab_changed")
+FROM_OUTSIDE = get_args(FromOutside)
 FLOOR_SECONDS = 5.0
 
 # How far the clock may be set without a new ticket: services tolerate five minutes in total.
@@ -70,22 +61,6 @@ class Found:
         if self.ticket.ends_at <= now:
             return f"contains a ticket that expired {now - self.ticket.ends_at:.0f} s ago"
         return ""
-
-    def taken_by(self, principal: Principal | None, cause: Cause | None, now: float) -> str:
-        """
-        Return who else publishes there: another principal, or a uid whose file consumers cannot
-        read; empty if it is nobody, or if our new keytab explains another principal.
-
-        Args:
-            principal: The principal whose ticket is due; ``None`` if it is not known yet.
-            cause: Why it is due.
-            now: Unix time.
-        """
-        ticket = self.ticket
-        if ticket and principal and not ticket.principal.resembles(principal):
-            return "" if cause == "keytab_changed" else str(ticket.principal)
-        is_in_use = cause == "damaged" and (ticket is None or ticket.ends_at > now)
-        return self.holder if is_in_use else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 # The longest name that is accepted and shown, in characters; real names have dozens.
 NAME_LIMIT = 1024
 
-_TOKEN = re.compile(r"\\(.)|([/@])|([^\\/@]+)", re.DOTALL)
+_PART = r"((?:\\[^\s\0]|[^\\/@\s\0])+)"
 
 CCACHE_LIMIT_BYTES = 1 << 20
 
@@ -66,22 +66,12 @@ def parse_principal(text: str) -> Principal:
     Raises:
         ValueError: The text is not a principal name.
     """
-    parts, separators = [""], []
-    end = 0
-    for token in _TOKEN.finditer(text):
-        escaped, separator, plain = token.groups()
-        if separator:
-            parts.append("")
-            separators.append(separator)
-        else:
-            parts[-1] += plain or escaped
-        end = token.end()
-    is_complete = end == len(text) and "@" not in separators[:-1] and all(parts)
-    if not is_complete or re.search(r"[\s\0]", text):
+    if not re.fullmatch(rf"{_PART}(/{_PART})*(@{_PART})?", text):
         raise ValueError("is not a principal such as airflow@EXAMPLE.COM")
-    if separators[-1:] == ["@"]:
-        return Principal(tuple(parts[:-1]), parts[-1])
-    return Principal(tuple(parts))
+    found = re.findall(rf"([/@]?){_PART}", text)
+    parts = [re.sub(r"\\(.)", r"\1", part) for _, part in found]
+    realm = parts.pop() if found[-1][0] == "@" else ""
+    return Principal(tuple(parts), realm)
 
 
 def _escape(text: str) -> str:
@@ -154,7 +144,7 @@ def read_ticket(content: bytes) -> Ticket:
     Raises:
         ValueError: The content is not a ccache, or contains no TGT for its principal and realm.
     """
-    return _read(content)[0]
+    return reduce(content)[1]
 
 
 def reduce(content: bytes) -> tuple[bytes, Ticket]:
@@ -167,19 +157,11 @@ def reduce(content: bytes) -> tuple[bytes, Ticket]:
     Raises:
         ValueError: As in :func:`read_ticket`.
     """
-    ticket, head, tgt = _read(content)
-    return head + tgt, ticket
-
-
-def _read(content: bytes) -> tuple[Ticket, bytes, bytes]:
-    """
-    Return the TGT, the bytes before the first entry, and the bytes of the TGT's entry.
-    """
     if content[:2] != _CCACHE_MAGIC or len(content) > CCACHE_LIMIT_BYTES:
         raise ValueError("is not a version 4 ccache")
     octets = Octets(content)
     octets.skip(2)
-    found: tuple[Ticket, bytes, bytes] | None = None
+    found: tuple[bytes, Ticket] | None = None
     try:
         offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
         principal = _read_principal(octets)
@@ -190,7 +172,7 @@ def _read(content: bytes) -> tuple[Ticket, bytes, bytes]:
             start = octets.at
             server, ticket = _read_entry(octets, offset_seconds)
             if found is None and server == tgt and ticket.principal == principal:
-                found = ticket, head, content[start : octets.at]
+                found = head + content[start : octets.at], ticket
     except EOFError:
         raise ValueError("ends in the middle of an entry") from None
     if found is None:

@@ -80,12 +80,12 @@ class Keytab:
         return max(key.kvno for key in self.keys)
 
     @property
-    def enctypes(self) -> dict[int, str]:
+    def held(self) -> str:
         """
-        The encryption types of the newest keys, with their names.
+        The encryption types of the newest keys.
         """
-        types = [key.enctype for key in self.keys if key.kvno == self.kvno]
-        return {one: ENCTYPES.get(one, f"enctype {one}") for one in types}
+        types = dict.fromkeys(key.enctype for key in self.keys if key.kvno == self.kvno)
+        return ", ".join(ENCTYPES.get(one, f"enctype {one}") for one in types)
 
 
 def select(path: str, keys: Sequence[Key], wanted: Principal | None) -> Keytab:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kerberos_sidecar.keytab import ENCTYPES, Keytab
-from kerberos_sidecar.reasons import ENCTYPE_LIMITS, failure
+from kerberos_sidecar.reasons import LINES, failure
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError
 
@@ -30,7 +30,8 @@ class Relation(NamedTuple):
     One line of krb5.conf.
 
     Args:
-        section: Its names, outermost first; empty if the line cannot be parsed.
+        name: Empty if the line cannot be parsed.
+        section: Its names, outermost first.
     """
 
     path: str
@@ -40,7 +41,7 @@ class Relation(NamedTuple):
     value: str
 
     def __str__(self) -> str:
-        text = f"{self.name} = {self.value}" if self.section else f"cannot parse {self.value}"
+        text = f"{self.name} = {self.value}" if self.name else f"cannot parse {self.value}"
         return f"{self.path}, line {self.line}: {text}"
 
 
@@ -48,7 +49,8 @@ def site_paths(settings: Settings) -> list[str]:
     """
     Return absolute paths, because the child works in another folder.
     """
-    return [os.path.abspath(path) for path in (settings.krb5_config or SITE_CONFIG).split(":")]
+    paths = (settings.krb5_config or SITE_CONFIG).split(":")
+    return [os.path.abspath(path) for path in paths if path]
 
 
 def overlay(settings: Settings, realm: str) -> str:
@@ -61,7 +63,7 @@ def overlay(settings: Settings, realm: str) -> str:
         "renew_lifetime": settings.renew_lifetime_seconds,
     }
     relations = {name: f"{int(value)}s" for name, value in durations.items() if value is not None}
-    relations["forwardable"] = str(settings.forwardable).lower()
+    relations |= {"forwardable": str(settings.forwardable).lower(), "ccache_type": "4"}
     if settings.renew_lifetime_seconds == 0:
         # Clears RENEWABLE_OK, the only default option: with it, the KDC issues a renewable ticket
         # if its own maximum is below the requested lifetime.
@@ -70,57 +72,33 @@ def overlay(settings: Settings, realm: str) -> str:
     return "\n".join(["[libdefaults]", *lines, f"  {realm} = {{", *lines, "  }", ""])
 
 
-def missing(settings: Settings) -> SidecarError | None:
+def wrong(settings: Settings) -> SidecarError | None:
     """
-    Return the error if KRB5_CONFIG names no readable file: libkrb5 skips missing ones. Without it,
-    a site may rely on DNS alone.
+    Return the error if KRB5_CONFIG names no readable file, which libkrb5 skips, or if one includes
+    what cannot be read. Without KRB5_CONFIG, a site may rely on DNS alone.
     """
-    named = settings.krb5_config
-    if named is None or any(os.access(path, os.R_OK) for path in site_paths(settings)):
-        return None
-    return failure("config_missing", f"KRB5_CONFIG={named} names no readable file or folder")
+    named, paths = settings.krb5_config, site_paths(settings)
+    if named and not any(os.access(path, os.R_OK) for path in paths):
+        return failure("config_missing", f"KRB5_CONFIG={named} names no readable file or folder")
+    try:
+        deque(_relations(paths), 0)
+    except SidecarError as error:
+        return error
+    return None
 
 
-def check_enctypes(settings: Settings, keytab: Keytab) -> None:
+def lines_about(settings: Settings, realm: str, code: int) -> list[str]:
     """
-    Raises:
-        SidecarError: The keytab has no key that krb5.conf permits, or krb5.conf includes what
-            cannot be read: no KDC needs to be asked.
+    Return the lines of which one is the cause of a code of libkrb5, as far as they are for a realm.
     """
-    for one in _relations(site_paths(settings)):
-        if one.section == ("libdefaults",) and one.name in ENCTYPE_LIMITS:
-            if keytab.enctypes.keys() <= ENCTYPES.keys() - _enctypes(one.value):
-                held = ", ".join(keytab.enctypes.values())
-                text = f"{keytab.path} has only {held} for {keytab.principal}"
-                raise failure("keytab_enctypes_unusable", f"{text}, which is forbidden by {one}")
-            return  # libkrb5 takes the first
-
-
-def lines_about(settings: Settings, realm: str, *names: str) -> list[str]:
-    """
-    Return the lines that set one of these for a realm, and those that cannot be parsed.
-    """
-    return [
+    names, fine = LINES.get(code, ((), ""))
+    places = [(), ("libdefaults",), ("libdefaults", realm), ("realms", realm)]
+    lines = [
         str(one)
         for one in _relations(site_paths(settings))
-        if not one.section
-        or (one.name in names and (one.section[0] != "realms" or realm in one.section))
+        if one.name in names and one.section in places and not re.fullmatch(fine, one.value.lower())
     ]
-
-
-def _enctypes(text: str) -> set[int]:
-    """
-    Return what a list of encryption types and families permits, in case of doubt more.
-    """
-    found: set[int] = set()
-    for word in text.lower().replace("arcfour", "rc4").replace(",", " ").split():
-        name = word.lstrip("+-")
-        meant = {number for number, full in ENCTYPES.items() if full.startswith(name)}
-        if word.startswith("-"):
-            found -= meant
-        else:
-            found |= meant or ENCTYPES.keys()  # an alias, or DEFAULT
-    return found
+    return lines[:1] if "" in names else lines  # its parser stops at the first
 
 
 def _relations(
@@ -157,20 +135,30 @@ def _relations(
 
 
 def _parse(files: tuple[str, ...], lines: Sequence[str]) -> Iterator[Relation]:
-    path, section = files[-1], list[str]()
+    """
+    Yield the relations of a file by the rules of libkrb5's parser, and the lines that it refuses.
+    """
+    path, section, opened = files[-1], list[str](), ""
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if found := re.fullmatch(r"include(?:dir)?\s+(/.*)", line.rstrip()):
-            yield from _relations([found[1]], files, f"{path}, line {number}")
-        elif found := re.fullmatch(r"\[([^\]]+)\]\*?", text):
+        if found := re.fullmatch(r"include(?:dir)?\s+(.*\S)\s*", line):
+            where = f"{path}, line {number}"
+            yield from _relations([os.path.join("/", found[1])], files, where)
+        elif opened:  # a name without a value: only a brace may follow
+            if not text.startswith("{"):
+                yield Relation(path, number - 1, (), "", opened)
+            opened = ""
+        elif not text or text[0] in "#;" or not (section or re.match(r"\[|module\s", line)):
+            pass  # what is before the first section is a comment to libkrb5, or a program to load
+        elif len(section) < 2 and (found := re.fullmatch(r"\[([^]]+)\]\*?", text)):
             section = [found[1]]
-        elif not text or text[0] in "#;" or (not section and text[0] != "["):
-            pass  # what is before the first section is a comment to libkrb5
         elif text[0] == "}" and len(section) > 1:
             section.pop()
-        elif found := re.fullmatch(r"([^\s=\[\]{}]+)\*?\s*=\s*{", text):
-            section.append(found[1])
-        elif found := re.fullmatch(r"([^\s=\[\]{}]+)\*?\s*=\s*(.*)", text):
-            yield Relation(path, number, tuple(section), found[1], found[2].strip('"'))
+        elif text[0] not in "[}" and (found := re.fullmatch(r"([^\s=]+?)\*?\s*=\s*(.*)", text)):
+            if found[2] in ("", "{"):
+                section.append(found[1])
+                opened = "" if found[2] else text
+            else:
+                yield Relation(path, number, tuple(section), found[1], found[2].strip('"'))
         else:
             yield Relation(path, number, (), "", text)

@@ -1,9 +1,9 @@
 """
 Remembers which keys the KDC refused, and when, so that retries never lock an account.
 
-The memory is a file beside each ccache, ``.NAME.refused``: restarts and the command ``check`` count
-as much as the daemon, and so does another ccache with the same keys. Consumers may be able to write
-it.
+The memory is a file beside each ccache, ``.NAME.refused``, with a line for each keytab: restarts
+and the command ``check`` count as much as the daemon, and so do another ccache with the same keys,
+and another uid with the same group. Consumers may be able to write it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check_refused(keytab: Keytab, settings: Settings, since: float = -math.inf) 
         SidecarError: The KDC has refused these keys, and more tries could lock the account.
     """
     now, window_seconds = time.time(), settings.lockout_window_seconds
-    times = [_refused_at(entry.ccache, keytab) for entry in settings.entries]
+    times = [_times(entry.ccache).get(str(keytab), -math.inf) for entry in settings.entries]
     waits = [window_wait(at, now, window_seconds) for at in times if at >= since]
     wait_seconds = max(waits, default=0.0)
     if wait_seconds:
@@ -64,8 +64,11 @@ def note(ccache: str, keytab: Keytab) -> None:
     """
     Remember that the KDC has refused these keys now.
     """
+    path, times = _memory(ccache), _times(ccache) | {str(keytab): time.time()}
+    content = "\n".join(f"{at} {keys}" for keys, at in times.items())
     with suppress(OSError):  # the volume turned full or read-only meanwhile
-        write_file(_memory(ccache), f"{time.time()} {keytab}".encode(), 0o600, fsync=False)
+        write_file(path, content.encode(), 0o640, fsync=False)
+        os.chown(path, -1, os.stat(os.path.dirname(path)).st_gid, follow_symlinks=False)
 
 
 def forget(ccache: str) -> None:
@@ -81,12 +84,11 @@ def _memory(ccache: str) -> str:
     return os.path.join(folder, f".{name}.refused")
 
 
-def _refused_at(ccache: str, keytab: Keytab) -> float:
+def _times(ccache: str) -> dict[str, float]:
     """
-    Return when the keys were refused, as Unix time; minus infinity if that is not known.
+    Return when which keys were refused, as Unix times; empty if that is not known.
     """
     with suppress(OSError, ValueError):
-        at, _, keys = read_file(_memory(ccache), 1 << 16).decode().partition(" ")
-        if keys == str(keytab):
-            return float(at)
-    return -math.inf
+        lines = read_file(_memory(ccache), 1 << 16).decode().splitlines()
+        return {keys: float(at) for at, _, keys in (line.partition(" ") for line in lines)}
+    return {}

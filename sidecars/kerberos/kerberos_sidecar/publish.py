@@ -6,7 +6,6 @@ These files may exist beside a ccache ``NAME``:
 - ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it, which marks
   what has the same random part as in use. Names are random, so writers never wait for each other.
 - ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5.
-- ``.NAME.<random>.kept``, a folder that was at the ccache's path. It stays, unless it is empty.
 - ``.NAME.refused``: which keys the KDC refused, and when.
 
 A killed process leaves the first ones unlocked; the next :class:`Staging` of any process removes
@@ -37,13 +36,15 @@ from sidecar_runtime.volume.files import read_file, write_all
 # Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
 
-NEW, SCRATCH, ASIDE = ".new", ".krb5", ".kept"
+NEW, SCRATCH = ".new", ".krb5"
 
 _REASONS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "ccache_full"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ccache_denied"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
 }
+
+PLACE_ADVICE = "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there."
 
 log = get_logger("ccache")
 
@@ -139,25 +140,14 @@ class Staging:
             os.ftruncate(self._fd, len(content))  # at last: until then, its room is reserved
             os.fsync(self._fd)
             with self.fence:
-                self._replace()
-
-    def _replace(self) -> None:
-        """
-        Rename the new file to the ccache's path; move a folder that is there aside.
-
-        Its content may exist nowhere else, so it is kept.
-        """
-        kept = self._stem + ASIDE
-        if os.path.isdir(self.ccache) and not os.path.islink(self.ccache):
-            os.rename(self.ccache, kept)
-            with suppress(OSError):  # not an empty folder
-                os.rmdir(kept)
-            log.warning("moved_aside", ccache=self.ccache, kept=kept)
-        os.rename(self._stem + NEW, self.ccache)
+                os.rename(self._stem + NEW, self.ccache)
 
     def _open(self) -> None:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
+        is_folder = os.path.isdir(self.ccache) and not os.path.islink(self.ccache)
+        if is_folder or os.path.ismount(self.ccache):
+            raise OSError(errno.EISDIR, "a folder or a mount is at this path")
         with suppress(FileNotFoundError):
             owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}
             if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
@@ -221,4 +211,6 @@ def explained(ccache: str) -> Iterator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, "ccache_failed")
         who = f"uid {os.getuid()} with group {os.getgid()}"
-        raise failure(reason, f"cannot write {ccache} as {who}: {error.strerror}") from error
+        advice = PLACE_ADVICE if error.errno in (errno.EISDIR, errno.EBUSY) else ""
+        text = f"cannot write {ccache} as {who}: {error.strerror}"
+        raise failure(reason, text, advice) from error

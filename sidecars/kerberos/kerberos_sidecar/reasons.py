@@ -105,21 +105,23 @@ def is_outage(error: SidecarError) -> bool:
 NO_CONTACT = -1765328228
 HUNG = -1  # ours: libkrb5 says NO_CONTACT, too
 BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
-
-ENCTYPE_LIMITS = ("permitted_enctypes", "default_tkt_enctypes")
+BAD_BOOLEAN, BAD_INTEGER = -1429577700, -1429577699
+NO_KEY, PREAUTH_FAILED = -1765328203, -1765328174
 
 # What a KDC says in the course of a request: demand preauthentication, or TCP for a long answer.
 ROUTINE = {-1765328359, -1765328332, -1765328293}
 
 _STALE = "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}"
 _SKEWED = "the clocks of this node and the KDC differ by more than the allowed skew"
-_NO_ENCTYPE = "{keytab} has no key for {principal} with an encryption type that is permitted"
+_NO_ENCTYPE = (
+    "the KDC or krb5.conf permits no key of {principal} in {keytab}, which has only {held}"
+)
+_NO_ENCTYPES = (-1765328370, -1765328234, NO_KEY, -1765328196, -1765328148, -1765328147)
 
 # Code → reason, and a sentence with places for names.
 CODES = {
     -1765328383: ("principal_expired", "the KDC reports that the account {principal} has expired"),
     -1765328378: ("principal_unknown", "the KDC does not know {principal}"),
-    -1765328370: ("keytab_enctypes_unusable", f"{_NO_ENCTYPE} and supported by the KDC"),
     -1765328366: ("principal_disabled", "the account {principal} is disabled or locked"),
     -1765328361: ("password_expired", "the password or key of {principal} has expired"),
     -1765328360: ("keytab_stale", _STALE),
@@ -127,27 +129,32 @@ CODES = {
     -1765328347: ("clock_skew", _SKEWED),
     -1765328236: ("clock_skew", _SKEWED),
     -1765328230: ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
-    -1765328174: ("preauth_unsupported", "the KDC demands more of {principal} than a key"),
+    PREAUTH_FAILED: ("preauth_unsupported", "the KDC demands more of {principal} than a key"),
     BAD_FORMAT: ("config_invalid", "krb5.conf cannot be parsed"),
     BAD_DURATION: ("config_invalid", "krb5.conf has an invalid duration"),
-    BAD_VALUE: ("config_invalid", "krb5.conf has a kdc for {realm} that is no host"),
+    BAD_VALUE: ("config_invalid", "krb5.conf has a kdc for {realm} or another value that is none"),
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     HUNG: ("kdc_hung", "no KDC of {realm} answers"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
     -1765328164: ("kdc_unreachable", "no KDC of {realm} has an address"),
-} | dict.fromkeys(
-    (-1765328234, -1765328203, -1765328196, -1765328148, -1765328147),
-    ("keytab_enctypes_unusable", _NO_ENCTYPE),
-)
+    **dict.fromkeys(_NO_ENCTYPES, ("keytab_enctypes_unusable", _NO_ENCTYPE)),
+}
 
-# Code → the relations of krb5.conf that may be its cause: libkrb5 names neither file nor line.
+_BOOLEAN = "y|yes|true|t|1|on|n|no|false|nil|0|off"
+_BOOLEANS = ("allow_weak_crypto", "allow_rc4", "allow_des3", "enforce_ok_as_delegate")
+_DURATIONS = ("ticket_lifetime", "renew_lifetime", "clockskew", "request_timeout")
+_KDCS = ("kdc", "primary_kdc", "master_kdc")
+
+# Code → the relations of krb5.conf that may be its cause ("": a line that cannot be parsed), and
+# which values cannot (a pattern): libkrb5 names neither file nor line.
 LINES = {
-    BAD_DURATION: ("ticket_lifetime", "renew_lifetime", "clockskew", "request_timeout"),
-    -1765328147: ENCTYPE_LIMITS,
-    -1765328370: ENCTYPE_LIMITS,
-    **dict.fromkeys(
-        (BAD_VALUE, NO_CONTACT, HUNG, -1765328164), ("kdc", "primary_kdc", "master_kdc")
-    ),
+    **dict.fromkeys((BAD_FORMAT, -1429577697, -1429577693), (("",), "")),
+    BAD_BOOLEAN: ((*_BOOLEANS, "ignore_acceptor_hostname"), _BOOLEAN),
+    BAD_INTEGER: (("udp_preference_limit",), r"[+-]?\d+"),
+    BAD_DURATION: (_DURATIONS, r"\d+|(\d+[dhms]\s*)+|\d+(:\d+)+"),
+    BAD_VALUE: ((*_KDCS, "dns_canonicalize_hostname"), f"{_BOOLEAN}|fallback"),
+    **dict.fromkeys(_NO_ENCTYPES, (("default_tkt_enctypes", "permitted_enctypes"), "")),
+    **dict.fromkeys((NO_CONTACT, HUNG, -1765328164), (_KDCS, "")),
 }
 
 # Ranges of codes: from the KDC, from the ASN.1 decoder, from the krb5.conf parser.

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from kerberos_sidecar.account import Account
 from kerberos_sidecar.formats import Principal, Ticket, reduce
 from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.publish import Staging
-from kerberos_sidecar.reasons import HUNG, NO_CONTACT, failure, meaning_of, together
+from kerberos_sidecar.reasons import HUNG, NO_CONTACT, NO_KEY, failure, meaning_of, together
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -49,10 +50,9 @@ def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
     """
     account.group = staging.group
     account.look()  # an earlier process's ccache counts, whatever fails next
-    keytab, missing = account.keytab, krb5_conf.missing(settings)
-    if missing or isinstance(keytab, SidecarError):
-        raise together(one for one in (keytab, missing) if isinstance(one, SidecarError))
-    krb5_conf.check_enctypes(settings, keytab)
+    keytab, wrong = account.keytab, krb5_conf.wrong(settings)
+    if wrong or isinstance(keytab, SidecarError):
+        raise together(one for one in (keytab, wrong) if isinstance(one, SidecarError))
     return keytab
 
 
@@ -89,9 +89,11 @@ def acquire(keytab: Keytab, settings: Settings, staging: Staging) -> tuple[bytes
     except ValueError:
         said = "; ".join(line for line in str(trace).splitlines() if not line.startswith("["))
         text = f"the process that asks for {keytab.principal} ended with {child.ending(code)}: "
+        if code == -signal.SIGKILL:  # by the kernel: nothing else ends it so
+            raise SidecarError("memory_limit", text + said, LIMITS_ADVICE) from None
         raise failure("krb5_failed", text + said) from None
     if "code" in answer:
-        answer["offered"] = _OFFERED.findall(str(trace))
+        answer["trace"] = str(trace)
         failed = _explain(keytab, settings, answer, time.monotonic() - began)
         if reasons.REASONS[failed.reason].is_counted:
             window_seconds = settings.lockout_window_seconds
@@ -139,18 +141,20 @@ def _explain(
     Return the error for libkrb5's code.
 
     Args:
-        answer: ``code``, ``said``, and the kinds of preauthentication that KDCs ``offered``.
+        answer: ``code``, ``said``, and the ``trace``.
         after_seconds: How long the acquisition took to fail.
     """
     principal, code, said = keytab.principal, answer["code"], str(answer["said"])
     if code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
         code = HUNG
+    if code == reasons.PREAUTH_FAILED and f"with result: {NO_KEY}/" in answer["trace"]:
+        code = NO_KEY
     reason, text = meaning_of(code)
-    if reason == "preauth_unsupported" and answer["offered"]:
-        said += f"; it offers {answer['offered'][-1]}"
-    names = {"principal": principal, "realm": principal.realm}
-    text = text.format(**names, keytab=keytab.path, kvno=keytab.kvno)
-    lines = krb5_conf.lines_about(settings, principal.realm, *reasons.LINES.get(code, ()))
+    if reason == "preauth_unsupported" and (offered := _OFFERED.findall(answer["trace"])):
+        said += f"; it offers {offered[-1]}"
+    names = {"principal": principal, "realm": principal.realm, "keytab": keytab.path}
+    text = text.format(**names, kvno=keytab.kvno, held=keytab.held)
+    lines = krb5_conf.lines_about(settings, principal.realm, code)
     return failure(reason, "; ".join([f"{text} ({said})", *lines]))
 
 

@@ -42,6 +42,11 @@ def keep_one_forbidden_key(site: Site) -> None:
     site.configure(permitted_enctypes="aes256-cts")
 
 
+def demand_preauth_of_one_forbidden_key(site: Site) -> None:
+    keep_one_forbidden_key(site)
+    site.kdc.kadmin(f"modprinc +requires_preauth {site.principal}")
+
+
 def modify(flags: str) -> Fault:
     return lambda site: site.kdc.kadmin(f"modprinc {flags} {site.principal}")
 
@@ -81,10 +86,22 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
         configure("[libdefaults]", "include /nonexistent\n[libdefaults]"),
         ["line 1 includes /nonexistent: No such file"],
     ),
-    (
-        "keytab_enctypes_unusable",
-        keep_one_forbidden_key,
-        ["aes128-cts-hmac-sha1-96", ": permitted_enctypes = aes256-cts"],
+    *(
+        ("config_invalid", configure("[realms]", f"  {line}\n[realms]"), [said])
+        for line, said in {
+            "udp_preference_limit = abc": "line 7: udp_preference_limit = abc",
+            "allow_rc4 = true\n  allow_weak_crypto = 2": "line 8: allow_weak_crypto = 2",
+            "kdc =": "line 7: cannot parse kdc =",
+        }.items()
+    ),
+    ("config_invalid", configure("[libdefaults]", "module /x:y\n[libdefaults]"), ["module /x:y"]),
+    *(
+        (
+            "keytab_enctypes_unusable",
+            fault,
+            ["aes128-cts-hmac-sha1-96", ": permitted_enctypes = aes256-cts"],
+        )
+        for fault in (keep_one_forbidden_key, demand_preauth_of_one_forbidden_key)
     ),
     (
         "keytab_enctypes_unusable",
@@ -126,7 +143,7 @@ def fix(site: Site) -> None:
     name = site.principal.partition("@")[0]
     if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
         site.kdc.add_principal(name)
-    never = "-expire never -pwexpire never +allow_tix -requires_hwauth"
+    never = "-expire never -pwexpire never +allow_tix -requires_hwauth -requires_preauth"
     site.kdc.kadmin(f"modprinc {never} {site.principal}")
     fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
     site.keytab.parent.mkdir(exist_ok=True)

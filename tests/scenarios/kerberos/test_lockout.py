@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -99,7 +100,9 @@ def add_silent_primary(site: Site, proxy: KdcProxy) -> None:
     site.config.write_text(text.replace("    kdc", line))
 
 
-@pytest.mark.parametrize("noted", ["on the volume", "in the process", "behind a silent primary"])
+@pytest.mark.parametrize(
+    "noted", ["on the volume", "by another uid", "in the process", "behind a silent primary"]
+)
 def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
     here: Site, running_kdc: Kdc, proxy: KdcProxy, noted: str
 ) -> None:
@@ -115,7 +118,11 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
         add_silent_primary(here, proxy)
     with policy(running_kdc, here):
         make_stale(here)
-        with here.sidecar(**settings) as daemon:
+        users: list[Path | None] = [None, None]
+        if noted == "by another uid":
+            here.ccache.parent.chmod(0o2770)
+            users = [here.as_user(uid) for uid in (50_000, 60_000)]
+        with here.sidecar(program=users[0], **settings) as daemon:
             assert "keytab_stale" == failure(daemon)["reason"]
             failed = here.refresh(daemon)
             assert "keytab_stale" == failed["reason"], "SIGHUP tries it once more"
@@ -125,7 +132,7 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
             assert daemon.is_running()
         if noted == "in the process":
             return
-        with here.sidecar(**settings) as daemon:
+        with here.sidecar(program=users[1], **settings) as daemon:
             assert "is not tried again before" in failure(daemon)["error"]
         checked = here.start("check", **settings)
 

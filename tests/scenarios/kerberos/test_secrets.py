@@ -14,6 +14,7 @@ from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, failure
 from tests.support.waiting import wait_until
 
+CAT = ("setpriv", "--reuid=50000", "--regid=0", "--clear-groups", "cat")
 PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD")
 
 
@@ -71,10 +72,9 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
     daemon = here.sidecar(program=here.as_user(50000))
     daemon.wrapper = wrapper
     daemon.start().wait_until_ready()
-    cat = ["setpriv", "--reuid=50000", "--regid=0", "--clear-groups", "cat"]
 
     for path in (f"root{here.keytab}", "environ", "maps", "fd/3"):
-        said = subprocess.run([*cat, f"/proc/{daemon.pid}/{path}"], capture_output=True)
+        said = subprocess.run([*CAT, f"/proc/{daemon.pid}/{path}"], capture_output=True)
         assert (1, b"") == (said.returncode, said.stdout), path
         assert b"Permission denied" in said.stderr
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
@@ -92,13 +92,17 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
     here: Site, running_kdc: Kdc
 ) -> None:
     running_kdc.hang()
+    here.ccache.parent.chmod(0o777)
     secrets = {"LDAP_PASSWORD": "hunter2", "LD_LIBRARY_PATH": "/nonexistent", "TZ": "UTC"}
-    daemon = here.start(AIRFLOW__CORE__FERNET_KEY="hunter2", KRB5_TRACE_KEY="hunter2", **secrets)
+    secrets |= {"AIRFLOW__CORE__FERNET_KEY": "hunter2", "KRB5_TRACE_KEY": "hunter2"}
+    daemon = here.start(program=here.as_user(50000), **secrets)
     child = Path("/proc") / wait_until(lambda: child_of(daemon).strip(), "a child asks")
     wait_until(lambda: b"acquire" in (child / "cmdline").read_bytes(), "it is a program of ours")
 
     names = {one.partition(b"=")[0] for one in (child / "environ").read_bytes().split(b"\0")}
     assert {b"TZ", b"LD_LIBRARY_PATH"} <= names <= {b"", *map(str.encode, PASSED_ON)}
     assert here.principal.encode() not in (child / "cmdline").read_bytes()
+    cat = [*CAT, f"{child}/environ"]
+    wait_until(lambda: subprocess.run(cat, capture_output=True).returncode, "it withdraws")
     daemon.kill()
     wait_until(lambda: not child.exists(), "it ends with its parent")

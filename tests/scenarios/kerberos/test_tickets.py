@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,28 @@ def test_acquires_tickets_of_other_names_types_and_versions(
     assert kvno == here.sample(daemon, "kerberos_keytab_kvno", principal=label)
     assert principal in run_client(["klist"], here.config, here.ccache).stdout
     assert len(enctypes) == run_client(["klist", "-k", str(keytab)], here.config).stdout.count("@E")
+
+
+def test_principals_of_two_realms_and_a_ticket_for_a_service_of_the_other(
+    here: Site, tmp_path: Path
+) -> None:
+    """One keytab for both realms, which trust each other."""
+    with Kdc(tmp_path / "kdc", "OTHER.TEST") as other:
+        for kdc in (here.kdc, other):
+            kdc.kadmin(f"addprinc -pw trust krbtgt/{other.realm}@{here.kdc.realm}")
+        service, away = other.add_principal("HTTP/there"), other.add_principal("airflow")
+        other.copy_keys(here.keytab, away)
+        realms = f"[realms]\n  {other.realm} = {{\n    kdc = {other.address}\n  }}\n"
+        here.config.write_text(here.config.read_text() + realms)
+        there = here.ccache.parent / "away"
+        first = {"principal": here.principal, "ccache": here.ccache}
+
+        here.publish(**several(first, {"principal": away, "ccache": there}))
+
+        for ccache, owner in ((here.ccache, here.principal), (there, away)):
+            assert f"principal: {owner}" in run_client(["klist"], here.config, ccache).stdout
+            done = run_client(["kvno", service], here.config, ccache)
+            assert 0 == done.returncode, done.stderr
 
 
 def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(here: Site) -> None:
@@ -138,17 +161,20 @@ def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(here: Site, step: str)
 def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site) -> None:
     service = here.kdc.add_principal(f"{SERVICE}{here.principal.partition('@')[0]}")
     keytab = here.kdc.write_keytab(here.folder / "service.keytab", service)
+    here.kdc.kadmin(f"modprinc -maxrenewlife 7d {here.principal}")
     here.publish().terminate()
     before, issued = here.ccache.read_bytes(), here.kdc.requests()
-    daemon = here.publish(INTERVAL=None, AIRFLOW__KERBEROS__REINIT_FREQUENCY="600")
-    assert "asked" == here.refresh(daemon)["cause"]
+    lives = {"KERBEROS_TICKET_LIFETIME": "2h", "KERBEROS_RENEW_LIFETIME": "5h"}
+    daemon = here.publish(INTERVAL=None, AIRFLOW__KERBEROS__REINIT_FREQUENCY="600", **lives)
+    asked = here.refresh(daemon)
+    assert ("asked", 7200) == (asked["cause"], round(asked["lifetime_seconds"], -2))
     assert issued + 2 == here.kdc.requests()
 
     assert before != here.ccache.read_bytes()
     listing = run_client(["klist", "-C", "-f"], here.config, here.ccache).stdout
     assert "0640" == here.mode()
     assert f"Default principal: {here.principal}" in listing
-    assert "refresh_time" not in listing
+    assert "Flags: FRI" in listing and "refresh_time" not in listing
     assert [] == here.leftovers()
     done = run_client(["kvno", "-k", str(keytab), service], here.config, here.ccache)
     assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), done.stderr

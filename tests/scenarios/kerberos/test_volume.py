@@ -1,6 +1,7 @@
 """A full or closed volume, damage by consumers, two sidecars on one ccache, and kills."""
 
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -62,6 +63,30 @@ def test_a_folder_where_the_ccache_cannot_be_replaced_is_named_without_a_request
     assert (3, True) == (checked.wait_for_exit().code, "ccache_denied" in checked.log())
     assert asked == here.kdc.requests()
     here.ccache.parent.chmod(0o777)
+    daemon.wait_until_ready(60)
+
+
+@pytest.mark.parametrize("is_mount", [False, True], ids=["folder", "mount"])
+def test_a_folder_or_a_mount_at_the_path_of_the_ccache_is_named_and_stays(
+    here: Site, is_mount: bool
+) -> None:
+    """Such as a volume that is mounted there, or the folder of the keytab."""
+    there = here.ccache
+    if is_mount:
+        there.touch()
+        assert mount("--bind", "/proc/version", str(there))
+    else:
+        there.mkdir()
+    asked, daemon = here.kdc.requests(), here.start()
+
+    failed = failure(daemon)
+    checked = here.start("check")
+
+    assert ("ccache_failed", True) == (failed["reason"], f"{there} " in failed["error"])
+    assert "KERBEROS_CCACHE" in failed["advice"]
+    assert (3, True) == (checked.wait_for_exit().code, "a folder or a mount" in checked.log())
+    assert (asked, []) == (here.kdc.requests(), here.leftovers())
+    subprocess.run(["umount", there], check=True) if is_mount else there.rmdir()
     daemon.wait_until_ready(60)
 
 

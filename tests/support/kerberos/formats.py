@@ -78,17 +78,11 @@ def _make_many_entries(path: Path) -> None:
     path.write_bytes(ccache(*[credential] * ((1 << 20) // len(credential) - 1)))
 
 
-def _make_folder(path: Path) -> None:
-    path.mkdir()
-    (path / "kept").touch()
-
-
 SABOTAGE: dict[str, Callable[[Path], object]] = {
     "nothing": lambda path: None,
     "1 GiB": _make_large,
     "entries without end": _make_many_entries,
     "pipe": os.mkfifo,
-    "folder": _make_folder,
     "link to the keytab": lambda path: path.symlink_to("../keytab/airflow.keytab"),
     "link to itself": lambda path: path.symlink_to(path),
     "keytab": lambda path: path.write_bytes(keytab(entry())),
