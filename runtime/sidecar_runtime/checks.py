@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from sidecar_runtime import proxies
 from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError, printable
 from sidecar_runtime.fence import Fence
@@ -48,10 +49,12 @@ def fail(name: str, error: SidecarError) -> bool:
 
 def unknown(names: Iterable[str]) -> None:
     """
-    Print variables with our prefix that are not settings.
+    Print variables with our prefix that are not settings, and entries of NO_PROXY without meaning.
     """
     for name in names:
         say("??", "settings", f"{name} is not a setting")
+    for name, why in proxies.ignored(os.environ).items():
+        say("??", "settings", f"{name}: {why}")
 
 
 def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:

@@ -14,7 +14,7 @@ from git_sync_wrapper.reasons import LOGIN, failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, WrapperMetrics, join
 from git_sync_wrapper.snapshot import look
-from sidecar_runtime import __version__, logs, proxies
+from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -34,8 +34,6 @@ def run(
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
-    for name, why in proxies.ignored(environ).items():
-        say("??", "settings", f"{name}: {why}")
     logs.configure("warning", None)
     try:
         parts = join(settings, options, environ, WrapperMetrics(__version__, "check"))

@@ -26,7 +26,7 @@ from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
 from s3_sync.sidecar import open_client
-from sidecar_runtime import __version__, logs, proxies
+from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -48,8 +48,6 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     logs.configure("error", stream=sys.stderr)
     print(f"s3-sync check: {settings.source} -> {settings.dest_path}")
     unknown(names)
-    for name, why in proxies.ignored(os.environ).items():
-        say("??", "settings", f"{name}: {why}")
     metrics = SyncMetrics(__version__, "check")
     state = _check_source(settings, open_client(settings, metrics))
     is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
