@@ -16,7 +16,7 @@ from kerberos_sidecar.account import Account, KerberosMetrics
 from kerberos_sidecar.cycle import KerberosSidecar
 from kerberos_sidecar.due import iso
 from kerberos_sidecar.lockout import check_refused
-from kerberos_sidecar.publish import Staging
+from kerberos_sidecar.publish import Staging, look
 from kerberos_sidecar.request import acquire, prepare
 from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from sidecar_runtime import __version__
@@ -97,11 +97,12 @@ def _check(settings: Settings, account: Account) -> bool:
     try:
         with Staging(account.entry, Fence()) as staging:
             say("ok", "ccache", f"{account.entry.ccache} is writable as uid {os.getuid()}")
-            keytab = prepare(account, settings, staging)
-            if (found := account.found).published_at is not None:
+            found = look(account.entry, staging.group)
+            if found.published_at is not None:
                 problem = found.problem_at(time.time(), account.entry.principal)
                 until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
                 say("??" if problem else "ok", "", f"it {problem or until}")
+            keytab = prepare(account, settings, staging)
             text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
             say("ok", "keytab", text)
             check_refused(keytab, settings)

@@ -132,7 +132,7 @@ CODES = {
     PREAUTH_FAILED: ("preauth_unsupported", "the KDC demands more of {principal} than a key"),
     BAD_FORMAT: ("config_invalid", "krb5.conf cannot be parsed"),
     BAD_DURATION: ("config_invalid", "krb5.conf has an invalid duration"),
-    BAD_VALUE: ("config_invalid", "krb5.conf has a kdc for {realm} or another value that is none"),
+    BAD_VALUE: ("config_invalid", "libkrb5 refuses a kdc of {realm} or a value in krb5.conf"),
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     HUNG: ("kdc_hung", "no KDC of {realm} answers"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
