@@ -131,7 +131,7 @@ def daemon(bind: tuple[str, int]) -> bool:
         say("FAIL", "daemon", f"accepts connections at {where} but does not answer")
         say("", "", "It is stopped or hangs. Check its log, then restart it.")
         return False
-    if "ready" not in said:  # it is no daemon of ours
+    if "published_seconds_ago" not in said:  # it is no daemon of ours
         return True
     found = []
     if said["reason"]:
@@ -151,7 +151,8 @@ def daemon(bind: tuple[str, int]) -> bool:
 
 def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     """
-    Return the daemon's answer; empty if nothing answers, or not with a JSON object.
+    Return the daemon's answer; empty if nothing answers, or not with a JSON object. HTTP/1.0 makes
+    any server close the connection after its answer.
 
     Raises:
         TimeoutError: The daemon accepts the connection, but does not answer.
@@ -159,7 +160,7 @@ def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     place = (bind[0] or "localhost", bind[1])
     try:
         with socket.create_connection(place, ANSWER_SECONDS) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
             answer = connection.makefile("rb").read(ANSWER_BYTES)  # it closes the connection
             said = json.loads(answer.partition(b"\r\n\r\n")[2])
     except TimeoutError:

@@ -5,7 +5,6 @@ The scripts: the assets of a release.
 import os
 import re
 import subprocess
-import tarfile
 from pathlib import Path
 
 from tests.support.scripts import script
@@ -34,8 +33,7 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
     release = copy / "dist/release"
     archive = f"values-{version}.tar.gz"
     assert {"one.whl", archive, "notes.txt"} == {path.name for path in release.iterdir()}
-    with tarfile.open(release / archive) as values:
-        values.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", release / archive, "-C", tmp_path], check=True)
     files = [path.read_text() for path in (tmp_path / "charts-snippets").rglob("*.yaml")]
     named = {name for text in files for name in re.findall(r"(\S+)/(?:your-task|dbt):", text)}
     assert {"registry.example.com"} == named

@@ -22,6 +22,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Self
 
 from kerberos_sidecar.due import Found
@@ -146,7 +147,9 @@ class Staging:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
         is_folder = os.path.isdir(self.ccache) and not os.path.islink(self.ccache)
-        if is_folder or os.path.ismount(self.ccache):
+        # On overlayfs a plain file may have another st_dev than its folder, so ismount() would lie.
+        mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+        if is_folder or os.path.join(os.path.realpath(folder), name) in mounts:
             raise OSError(errno.EISDIR, "a folder or a mount is at this path")
         with suppress(FileNotFoundError):
             owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}

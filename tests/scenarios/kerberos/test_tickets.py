@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.kerberos.kdc import Kdc, run_client
 from tests.support.kerberos.site import SERVICE, Site, several
-from tests.support.machine.clocks import libfaketime
+from tests.support.machine.clocks import set_clock
 from tests.support.waiting import wait_until
 
 AES = "aes256-cts-hmac-sha1-96"
@@ -142,16 +142,10 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
 def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(here: Site, step: str) -> None:
     """Consumers add the KDC's offset in the ccache to the node's clock."""
     file = here.folder / "clock"
-    file.write_text("+0s")
-    clock = {
-        "LD_PRELOAD": str(libfaketime()),
-        "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
+    clock = set_clock(file, "+0h")
     daemon = here.publish(**clock)
 
-    file.write_text(step)
+    set_clock(file, step)
     acquired = daemon.wait_for_event("ticket_acquired", 60, cause="clock_set")
 
     assert 200 == daemon.get("/readyz").status, acquired

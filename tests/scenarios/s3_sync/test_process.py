@@ -13,7 +13,7 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import hang
 from tests.support.http.loopback import Match
-from tests.support.machine.clocks import libfaketime
+from tests.support.machine.clocks import set_clock
 from tests.support.s3_sync.scripted import FILES, published, staged
 from tests.support.waiting import wait_until
 
@@ -195,12 +195,9 @@ def test_goes_on_when_the_clock_is_set_by_hours(
     s3: FakeS3, target: Path, start: StartDaemon, tmp_path: Path
 ) -> None:
     clock = tmp_path / "clock"
-    clock.write_text("+0")
-    fake = {"LD_PRELOAD": str(libfaketime()), "FAKETIME_TIMESTAMP_FILE": str(clock)}
-    fake |= {"FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
-    daemon = start(fake, interval="0.2").until_synced()
+    daemon = start(set_clock(clock, "+0h"), interval="0.2").until_synced()
     for offset in ("+5h", "-5h"):
-        clock.write_text(offset)
+        set_clock(clock, offset)
         s3.put("dags/a.py", offset.encode())
         wait_until(lambda: offset.encode() == (target / "a.py").read_bytes(), offset)  # noqa: B023
 

@@ -30,6 +30,18 @@ def libfaketime() -> Path:
     return found[0]
 
 
+def set_clock(file: Path, offset: str) -> dict[str, str]:
+    """
+    Set the wall clock of the processes with these variables, which it returns, such as "+5h".
+
+    Renames the file into place: libfaketime ends a process that reads an empty one.
+    """
+    file.with_suffix(".new").write_text(offset)
+    file.with_suffix(".new").rename(file)
+    faked = {"LD_PRELOAD": str(libfaketime()), "FAKETIME_TIMESTAMP_FILE": str(file)}
+    return faked | {"FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+
+
 def forget_clock(pid: int) -> None:
     """
     Remove the shared memory that libfaketime leaves when its process is killed.
