@@ -40,7 +40,8 @@ class About(NamedTuple):
 
 class Readiness(NamedTuple):
     """
-    Whether what consumers need is published and valid now.
+    Whether what consumers need is published and valid now; each sidecar answers for itself (s3-sync
+    in ``folder/target.py``).
 
     Args:
         revision: Short name of the published revision; empty before the first publish.

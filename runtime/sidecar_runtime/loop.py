@@ -254,7 +254,7 @@ class Loop:
             case Idle() if event is state:
                 self._start()
             case Finished(fence, end) if isinstance(state, Running) and fence is state.fence:
-                self._settle(end)  # it was not abandoned
+                self._conclude(end)  # it was not abandoned
 
     def _ask(self, asker: Event) -> None:
         """
@@ -291,7 +291,7 @@ class Loop:
         try:
             self._worker.start(fence)
         except (RuntimeError, SidecarError) as error:
-            self._settle(error)
+            self._conclude(error)
 
     def _abandon(self, fence: Fence) -> None:
         """
@@ -301,9 +301,9 @@ class Loop:
         limit, seconds = f"{self._settings.variable_prefix}TIMEOUT", self._settings.timeout_seconds
         late = f"the cycle took longer than {limit} ({seconds:g} s) and was abandoned"
         advice = f"Find out what it waits on (network or volume), or raise {limit}."
-        self._settle(fence.blame or SidecarError("cycle_timeout", late, advice))
+        self._conclude(fence.blame or SidecarError("cycle_timeout", late, advice))
 
-    def _settle(self, end: Outcome | BaseException) -> None:
+    def _conclude(self, end: Outcome | BaseException) -> None:
         """
         Record the end of a cycle; decide when the next one starts, or that the process ends.
         """

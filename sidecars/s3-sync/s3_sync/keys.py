@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 RESERVED = ".s3-sync"
 NAME_LIMIT_BYTES = 255
@@ -65,3 +65,12 @@ def _compile(globs: Sequence[str]) -> re.Pattern[str]:
     Return what matches one of the globs; without globs, it matches no path.
     """
     return re.compile("|".join(map(fnmatch.translate, globs)))
+
+
+def folders_of(paths: Collection[str]) -> Iterator[str]:
+    """
+    Yield the folders above files.
+    """
+    for path in paths:
+        while path := path.rpartition("/")[0]:
+            yield path

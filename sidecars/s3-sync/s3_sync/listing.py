@@ -21,8 +21,7 @@ from xml.etree import ElementTree
 
 from s3_sync.digest import Content
 from s3_sync.download import Download, Work, at_once
-from s3_sync.folder.snapshots import folders_of
-from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, refusal_of
+from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, folders_of, refusal_of
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
 from s3_sync.s3.client import S3Client

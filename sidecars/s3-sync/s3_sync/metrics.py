@@ -61,7 +61,7 @@ class FileMetrics:
     def __init__(self, metrics: Metrics) -> None:
         counter, gauge = metrics.counter, metrics.gauge
         self.published = counter(
-            "s3_sync_published_files_total", "Files published, new or changed."
+            "s3_sync_published_files_total", "Files published: new, changed or adopted."
         )
         self.deleted = counter(
             "s3_sync_deleted_files_total", "Files removed because the source does not have them."

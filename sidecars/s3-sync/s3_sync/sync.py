@@ -235,8 +235,8 @@ class Sync:
 
 def compare(before: Mapping[str, Content], after: Mapping[str, Content]) -> dict[str, list[str]]:
     """
-    Return what changes for consumers between two states, by kind; restoring a damaged file changes
-    nothing.
+    Return what changes between two states, by kind; what is adopted counts as added, and restoring
+    a damaged file changes nothing.
     """
     return {
         "added": [path for path in after if path not in before],

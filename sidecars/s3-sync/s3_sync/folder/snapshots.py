@@ -18,7 +18,7 @@ from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import Journal, Listed, read_journal
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, open_own_folder
-from s3_sync.keys import RESERVED
+from s3_sync.keys import RESERVED, folders_of
 from s3_sync.plan import is_held
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence
@@ -162,7 +162,7 @@ class SnapshotLayout:
         is_first = not self.snapshots.revisions() and self.shown is None
         with fence:  # before the folder gets its name: it is what the next try goes on with
             self.snapshots.make_way(is_first=is_first)
-        there = self._settle(name, folder, fence)
+        there = self._keep_as(name, folder, fence)
         if there is folder:
             self._build = None
         self.drop()
@@ -212,7 +212,7 @@ class SnapshotLayout:
         Raises:
             TargetError: A file of the folder is damaged.
         """
-        there = self._settle(name, folder, fence, is_asked=True)
+        there = self._keep_as(name, folder, fence, is_asked=True)
         if there not in (folder, self.shown):
             there.close()
 
@@ -280,7 +280,9 @@ class SnapshotLayout:
         folder = Folder(self._path(name), fd, self._volume.staging)
         return folder.read(list_name(name), self.store, is_shared=False)
 
-    def _settle(self, name: str, folder: Folder, fence: Fence, *, is_asked: bool = False) -> Folder:
+    def _keep_as(
+        self, name: str, folder: Folder, fence: Fence, *, is_asked: bool = False
+    ) -> Folder:
         """
         Give a complete folder its name; return the snapshot of that name. One that exists has the
         same files, and readers: what differs, because it is damaged or must get a later time, is
@@ -326,15 +328,6 @@ def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
         folder.delete(path, fence)
     for path in differs & build.files.keys():
         folder.take(path, build, fence)
-
-
-def folders_of(paths: Collection[str]) -> Iterator[str]:
-    """
-    Yield the folders above files.
-    """
-    for path in paths:
-        while path := path.rpartition("/")[0]:
-            yield path
 
 
 def list_name(name: str) -> str:

@@ -312,6 +312,6 @@ class StagingFolder:
         """
         Remove a file unless it was renamed into place, and close it.
         """
+        staging.close()
         with suppress(FileNotFoundError):
             os.unlink(staging.name, dir_fd=self.fd)
-        staging.close()

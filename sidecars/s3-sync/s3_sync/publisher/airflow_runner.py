@@ -25,6 +25,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ class Loader:
         said.unlink(missing_ok=True)
         child = FORK.Process(target=self._tell, args=(path, said))
         child.start()
-        child.join(timeout_seconds)
-        if child.is_alive():
+        ended = os.pidfd_open(child.pid or 0)  # join() would also wait for what the file forked
+        is_late = not connection.wait([ended], timeout_seconds)
+        os.close(ended)
+        if is_late:
             child.kill()
             child.join()
             text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"

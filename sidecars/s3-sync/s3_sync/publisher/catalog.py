@@ -194,8 +194,11 @@ def with_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[Catalo
     """
     Return releases with their manifests, several read at once.
     """
-    with ThreadPoolExecutor(READERS) as readers:
+    readers = ThreadPoolExecutor(READERS)
+    try:
         return list(readers.map(partial(_with_manifest, store), entries))
+    finally:  # a signal must not wait for the other responses
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def find_manifest(store: Store, revision: str) -> form.Manifest | None:
