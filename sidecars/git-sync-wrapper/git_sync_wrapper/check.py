@@ -43,7 +43,6 @@ def run(
     try:
         results = [
             check_programs(parts.engine, fence),
-            check_logins(parts, fence),
             check_remote(parts, fence),
             check_root(options),
         ]
@@ -69,26 +68,17 @@ def check_programs(engine: Engine, fence: Fence) -> bool:
     return True
 
 
-def check_logins(parts: Parts, fence: Fence) -> bool:
-    """
-    Print who logs in and with which credentials; :func:`check_remote` tests them on the server.
-    """
-    try:
-        access = parts.logins.prepare(fence)
-    except SidecarError as error:
-        return fail("credentials", error)
-    for who in [sent.who for sent in access.sent] or ["none: anonymous, ssh's or git's own"]:
-        say("ok", "credentials", who)
-    return True
-
-
 def check_remote(parts: Parts, fence: Fence) -> bool:
     """
-    Check that the server answers, accepts the credentials and has the ref.
+    Print who logs in and with which credentials; check that the server answers, accepts them and
+    has the ref.
     """
     options, began = parts.options, time.monotonic()
     try:
-        commit = parts.git.poll(parts.logins.prepare(fence), fence)
+        access = parts.logins.prepare(fence)
+        for who in [sent.who for sent in access.sent] or ["none: anonymous, ssh's or git's own"]:
+            say("ok", "credentials", who)
+        commit = parts.git.poll(access, fence)
     except SidecarError as error:
         if options.is_github_app and error.reason in LOGIN:
             say("??", "remote", "only the daemon's git-sync can request the token of a GitHub App")

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from git_sync_wrapper.git import Git, GitFailed, configured
@@ -212,13 +212,11 @@ class Engine:
         if os.path.islink(self.root) or not os.path.isdir(self.root):
             _remove(self.root)
             return
-        folder = os.path.join(self.root, WORKTREES)
-        paths = [os.path.join(self.root, name) for name in (CANDIDATE, "tmp-link")]
-        if os.path.isdir(folder):
-            paths += [os.path.join(folder, name) for name in os.listdir(folder)]
-        for path in paths:
+        worktrees = glob.glob(f"{WORKTREES}/*", root_dir=self.root)
+        for name in (CANDIDATE, "tmp-link", *worktrees):
+            path = os.path.join(self.root, name)
             _remove(path)
-            if path.startswith(folder):
+            if name in worktrees:
                 os.mkdir(path)
 
     def throw_away(self) -> None:
@@ -237,20 +235,16 @@ class Engine:
 
     def _heal(self) -> None:
         removed = []
-        for path in self._obstacles():
-            _remove(path)
-            removed.append(os.path.relpath(path, self.root))
-        if removed:
-            log.warning("repository_healed", removed=removed)
-
-    def _obstacles(self) -> Iterator[str]:
         git = os.path.join(self.root, GIT)
         for folder, names, files in os.walk(git):
-            if folder == os.path.join(git, "objects"):
-                yield from (os.path.join(folder, n) for n in names if n.startswith(_UNFINISHED))
-            for name in files:
-                if name.endswith(".lock") or name == "gc.pid" or name.startswith(_UNFINISHED):
-                    yield os.path.join(folder, name)
+            found = names if folder == os.path.join(git, "objects") else []
+            found = [name for name in found + files if name.startswith(_UNFINISHED)]
+            found += [name for name in files if name.endswith(".lock") or name == "gc.pid"]
+            for path in (os.path.join(folder, name) for name in found):
+                _remove(path)
+                removed.append(os.path.relpath(path, self.root))
+        if removed:
+            log.warning("repository_healed", removed=removed)
 
     def _note(self, reason: str) -> None:
         if reason != _read(self._failed):

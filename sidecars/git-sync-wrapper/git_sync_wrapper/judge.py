@@ -3,8 +3,8 @@ The gate between a checkout and its snapshot: its verdict on the newest commit, 
 volume gets instead of a refused one: the newest commit before it that the gate accepts, along first
 parents. The gate's command may write to the checkout, which shares no file with a snapshot.
 
-git-sync fetches the history of the ref once, and checks out each candidate by its hash, like a
-pinned commit; not every server lets it fetch one by its hash.
+git-sync fetches and checks out each candidate by its hash, like a pinned commit. If the server
+refuses hashes, git-sync fetches the whole history of the ref first, once.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class Judge:
         if engine.is_pinned:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
             return "", ", which GITSYNC_REF pins"
-        commit, is_deep, logins = refused, False, self._parts.logins
+        commit, logins = refused, self._parts.logins
+        depth: dict[str, str] = {}
         for _ in range(COMMITS_BACK):
             if commit not in self._parents:
                 self._parents[commit] = engine.parent(commit, fence)
@@ -150,11 +151,15 @@ class Judge:
                 self._judged.append(commit)
                 continue
             try:
-                if not is_deep:
-                    engine.run(logins, fence, depth=str(COMMITS_BACK + 1))
-                is_deep = True
-                # Without a depth, git requests nothing from the server that it already has.
-                engine.run(logins, fence, ref=commit, depth="0")
+                try:
+                    engine.run(logins, fence, ref=commit, **depth)
+                except SidecarError as error:
+                    if depth or error.reason != "ref_not_found":
+                        raise
+                    # Without a depth, git requests nothing from the server that it already has.
+                    depth = {"depth": "0"}
+                    engine.run(logins, fence, **depth)
+                    engine.run(logins, fence, ref=commit, **depth)
             except SidecarError as error:
                 if error.reason not in ("ref_not_found", "submodule_missing"):
                     raise

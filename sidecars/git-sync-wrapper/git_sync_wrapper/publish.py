@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from git_sync_wrapper import engine, snapshot
 from git_sync_wrapper.options import Options
+from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import RECORD, STORE, Published
@@ -94,8 +95,7 @@ class Volume:
         """
         Return the published commit, from disk.
         """
-        name = self.snapshots.current()
-        return snapshot.read_record(name, self.store) if name else Published()
+        return snapshot.read_record(self.snapshots.current(), self.store)
 
     def restore(self, fence: Fence, *, is_first: bool) -> Published:
         """
@@ -231,8 +231,7 @@ class Volume:
         record = read_facts(RECORD, self.store)
         if record and record.get("refused") != commit:
             with fence, suppress(OSError):  # without room, one-shots wait
-                record = {**record, "refused": commit}
-                snapshot.write_record(record, self.store, fsync=self._fsync)
+                snapshot.write_record({**record, "refused": commit}, self.store, fsync=self._fsync)
 
     def _swap(self, name: str, fence: Fence) -> None:
         with explained(f"cannot swap the link {self._options.link}"):
@@ -388,11 +387,15 @@ def make_room(
 
 def _move_aside(link: str) -> None:
     """
-    Move aside a file or folder that is where the link should be. One that cannot be moved, such as
-    a mount, stops the swap itself.
+    Move aside a file or folder that is where the link should be.
+
+    Raises:
+        SidecarError: ``link_blocked``: it cannot be moved, such as a mount.
     """
     aside = f"{link}.replaced-{int(time.time())}"
     if os.path.exists(link) and not os.path.islink(link):
-        with suppress(OSError):
+        try:
             os.rename(link, aside)
-            log.warning("folder_moved_aside", folder=link, to=aside)
+        except OSError as error:
+            raise failure("link_blocked", f"cannot move {link} aside: {error.strerror}") from error
+        log.warning("folder_moved_aside", folder=link, to=aside)

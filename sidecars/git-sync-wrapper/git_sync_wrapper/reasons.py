@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.settings import without_password
-from sidecar_runtime.volume.files import DENIED_ADVICE, FULL_ADVICE
+from sidecar_runtime.volume.files import DENIED_ADVICE, FULL_ADVICE, LINK_ADVICE
 
 SAID_CHARACTERS = 700
 # Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
@@ -156,6 +156,7 @@ REASONS = {
     "hook_failed": Reason(
         "A one-shot succeeds only if its hooks do: check the hook's output in the log."
     ),
+    "link_blocked": Reason(LINK_ADVICE),
     "pre_publish_hook_failed": Reason(
         "Check the hook's output in the log. The last good commit stays; the hook is retried."
     ),

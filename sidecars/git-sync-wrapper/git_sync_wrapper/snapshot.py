@@ -60,17 +60,21 @@ def walk(top: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
     Yield what is below an open folder, folders before their content: the path, the open folder that
     contains it, its name there, and its lstat.
 
+    What vanishes meanwhile is passed over.
+
     Raises:
-        OSError: Something cannot be read, or is gone meanwhile.
+        OSError: A folder cannot be read.
     """
 
     def fail(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):
+            raise error
 
     for path, folders, files, folder in os.fwalk(".", onerror=fail, dir_fd=top):
         above = path[2:] and f"{path[2:]}/"
         for name in (*folders, *files):
-            yield above + name, folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if found := stat_in(name, folder):
+                yield above + name, folder, name, found
 
 
 # --- the list
@@ -97,10 +101,9 @@ def damaged(rows: Rows, top: int) -> list[str]:
     Return what is missing or not as it was in an open folder. More files and more rights are no
     damage: a mount with an fsGroup adds rights.
     """
-    try:
+    now: Rows = {}
+    with suppress(OSError):  # a folder that was closed
         now = rows_of(top)
-    except OSError:  # a folder that was closed
-        now = {}
     return sorted(path or "." for path, row in rows.items() if not _is_same(row, now.get(path)))
 
 
@@ -162,9 +165,8 @@ def compare(checkout: int, shown: int | None) -> Iterator[Found]:
     one at the same path of what is shown.
     """
     for path, folder, name, found in walk(checkout):
-        is_equal = False
-        if shown is not None and name != GIT and not stat.S_ISDIR(found.st_mode):
-            is_equal = _is_equal(name, folder, found, path, shown)
+        is_file = name != GIT and not stat.S_ISDIR(found.st_mode)
+        is_equal = is_file and shown is not None and _is_equal(name, folder, found, path, shown)
         yield path, folder, name, found, is_equal
 
 
@@ -362,7 +364,7 @@ def read_record(name: str, store: int) -> Published:
     untrusted: whoever can write to the volume can write it.
     """
     found, commit = stat_in(name, store), commit_of(name)
-    if found is None:  # the link leads to a commit that was removed
+    if found is None:  # no link, or it leads to a commit that was removed
         return Published()
     record = read_facts(RECORD, store)
     if record.get("snapshot") != name:  # killed between the record and the link

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from git_sync_wrapper.snapshot import walk
+from sidecar_runtime.volume.snapshots import opened
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -100,10 +102,8 @@ def test_a_start_repairs_damage_and_leaves_intact_files_alone(
 
     here.wrapper().wait_until_ready()
 
-    assert (before, time) == (
-        contents(here.link.resolve()),
-        (here.link / "a.py").stat().st_mtime_ns,
-    )
+    assert before == contents(here.link.resolve())
+    assert time == (here.link / "a.py").stat().st_mtime_ns
 
 
 def forget_published(here: GitSite) -> None:
@@ -146,6 +146,29 @@ def test_a_repair_whose_files_somebody_removes_is_not_published(here: GitSite) -
 
     assert "a.py" in wrapper.wait_for_event("restore_failed")["error"]
     assert before == contents(here.link.resolve()), "git-sync has brought it"
+
+
+def test_what_vanishes_during_an_inspection_does_not_stop_it(tmp_path: Path) -> None:
+    """Consumers compile modules under temporary names."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with opened(str(tmp_path)) as top:
+        walking = walk(top)
+        next(walking)
+        empty_tree(tmp_path)
+
+        assert [] == list(walking)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_a_file_that_is_mounted_in_the_links_place_is_reported_as_such(here: GitSite) -> None:
+    here.root.mkdir()
+    here.link.touch()
+    wrapper = here.describe()
+    mount = f'mount --bind {here.link} {here.link} && exec "$0" "$@"'
+    wrapper.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mount)
+
+    assert "link_blocked" == wrapper.start().wait_for_event("cycle_failed")["reason"]
 
 
 def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(here: GitSite) -> None:
