@@ -219,6 +219,7 @@ def role_comes_late(stage: Stage) -> Result:
     say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
     with parser_held(stage):
         add_role(stage.database, "team_sales")
+        grant(stage.database, "team_sales", "can_edit", "DAG Runs")  # to clear runs
         add_member(stage.database, MEMBER, "team_sales")
         began = time.monotonic()
         daemon.wait_for(lambda: stage.may("team_sales", "sales_daily"), "team_sales is granted")
@@ -328,7 +329,6 @@ def old_run_is_cleared(stage: Stage) -> Result:
     old = stage.folder.resolve().with_name(version)
     stage.daemon.wait_for(lambda: not old.exists(), "the old release leaves the volume")
     say(f"{run} began with {version}, which is only in the bucket now; {MEMBER} clears it")
-    grant(stage.database, "team_sales", "can_edit", "DAG Runs")
     stage.components.notes.unlink()
     began = time.monotonic()
     stage.person.clear("month_end", run)
