@@ -197,6 +197,14 @@ class Person:
         assert status == 200, f"POST /dags/{dag_id}/dagRuns: {status} {answer}"
         return str(answer["dag_run_id"])
 
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """
+        Clear all tasks of a run, so that they run again.
+        """
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/clear"
+        status, answer = self.ask("POST", path, {"dry_run": False})
+        assert status == 200, f"POST {path}: {status} {answer}"
+
     def state_of(self, dag_id: str, run_id: str) -> str:
         """
         Return the state of a run.

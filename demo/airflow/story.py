@@ -18,7 +18,7 @@ from demo.airflow.components import Components, Person
 from demo.releases import SETTINGS, run_s3_sync, wait_for_release
 from demo.script import Result, Step, check, say
 from tests.support.airflow.databases import Database
-from tests.support.airflow.permissions import add_member, add_role, grants_on
+from tests.support.airflow.permissions import add_member, add_role, grant, grants_on
 from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GIT_SYNC, skip_reason
@@ -219,6 +219,7 @@ def role_comes_late(stage: Stage) -> Result:
     say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
     with parser_held(stage):
         add_role(stage.database, "team_sales")
+        grant(stage.database, "team_sales", "can_edit", "DAG Runs")  # to clear runs
         add_member(stage.database, MEMBER, "team_sales")
         began = time.monotonic()
         daemon.wait_for(lambda: stage.may("team_sales", "sales_daily"), "team_sales is granted")
@@ -288,10 +289,7 @@ def run_keeps_its_version(stage: Stage) -> Result:
         return Result("Airflow 2 has no DAG versions", None)
     began, notes = time.monotonic(), stage.components.notes
     path = stage.checkout / "month_end.py"
-    sql = (
-        "SELECT bundle_version FROM dag_version WHERE dag_id = 'month_end'"
-        " ORDER BY version_number DESC LIMIT 1"
-    )
+    sql = "SELECT 1 FROM dag_version WHERE dag_id = 'month_end' AND bundle_version = %s"
     for edition, change in ((EDITIONS[0], True), (EDITIONS[1], False)):
         notes.unlink(missing_ok=True)
         run = stage.person.trigger("month_end")
@@ -300,14 +298,43 @@ def run_keeps_its_version(stage: Stage) -> Result:
             path.write_text(path.read_text().replace(*EDITIONS))
             stage.publish()
             wait_for_release(stage)
-            known = lambda: stage.one(sql) == stage.folder.readlink().name  # noqa: E731
-            stage.until_airflow(known, "the new version")
+            stage.until_airflow(lambda: stage.one(sql, stage.folder.readlink().name), "the release")
             Path(f"{notes}.go").touch()
-        until_success(stage, "month_end", run)
-        noted = notes.read_text().splitlines()
-        check(noted == [f"{task}: {edition}" for task in ("collect", "check", "close")], str(noted))
+        until_month_end(stage, run, edition)
     what = "published during the first task: that run kept the old release, the next used the new"
     return Result(what, time.monotonic() - began)
+
+
+def until_month_end(stage: Stage, run: str, edition: str) -> None:
+    """
+    Wait until a run of `month_end` ends, and check which code its tasks executed.
+    """
+    until_success(stage, "month_end", run)
+    noted = stage.components.notes.read_text().splitlines()
+    say(f"the tasks of {run} wrote: {', '.join(noted)}")
+    check(noted == [f"{task}: {edition}" for task in ("collect", "check", "close")], edition)
+
+
+def old_run_is_cleared(stage: Stage) -> Result:
+    """
+    The run of the old release is cleared when the volume has only the new release.
+    """
+    if not stage.components.airflow.is_3:
+        return Result("Airflow 2 has no DAG versions", None)
+    sql = "SELECT run_id, bundle_version FROM dag_run WHERE dag_id = 'month_end' ORDER BY id"
+    run, version = stage.database.query(sql)[0]
+    stage.daemon.terminate()
+    stage.start(releases.KEY_PATH, **SETTINGS, S3_SYNC_RETAIN_COUNT="0", S3_SYNC_RETAIN_FOR="0s")
+    stage.daemon.patience_seconds = SIDECAR_SECONDS
+    old = stage.folder.resolve().with_name(version)
+    stage.daemon.wait_for(lambda: not old.exists(), "the old release leaves the volume")
+    say(f"{run} began with {version}, which is only in the bucket now; {MEMBER} clears it")
+    stage.components.notes.unlink()
+    began = time.monotonic()
+    stage.person.clear("month_end", run)
+    until_month_end(stage, run, EDITIONS[0])
+    check(old.exists(), "the bundle requested the old release, and the daemon downloaded it")
+    return Result("the cleared run used its old release, from the bucket", time.monotonic() - began)
 
 
 def folder_becomes_a_grant(stage: Stage) -> Result:
@@ -389,6 +416,7 @@ STEPS: tuple[Step[Stage], ...] = (
     ("a task with a ticket", task_uses_ticket),
     ("a bad and a good release", release_follows),
     ("a run keeps its version", run_keeps_its_version),
+    ("a rerun on the old release", old_run_is_cleared),
     ("a folder for a team", folder_becomes_a_grant),
     ("git", folder_comes_from_git),
     ("SIGTERM", sidecars_end),
