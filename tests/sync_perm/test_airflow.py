@@ -2,15 +2,18 @@
 Finding the image's Airflow, and the environment and the folders of its process.
 """
 
+import logging
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from sidecar_runtime.errors import SettingsError
-from sync_perm.airflow import Airflow, Installation, find_installation
+from sidecar_runtime.errors import SettingsError, SidecarError
+from sidecar_runtime.fence import Fence
+from sync_perm.airflow import Airflow, Installation, Portion, find_installation
 from sync_perm.config import AirflowConfig, parse_url
-from sync_perm.runner import applies_access_control
+from sync_perm.runner import Errors, applies_access_control
 from tests.support.raising import raised
 from tests.sync_perm.given import AIRFLOW_2
 from tests.sync_perm.site import Site
@@ -178,3 +181,22 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     assert set() == found.keys() & {"AIRFLOW__CORE__DAGS_FOLDER", "SYNC_PERM_LOG_LEVEL"}
     assert ("/home/someone/.local", "kept") == (found["PYTHONUSERBASE"], found["PLUGIN_SETTING"])
     assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_an_airflow_that_cannot_be_started_fails_the_pass(tmp_path: Path) -> None:
+    gone = Installation("", "/gone", "2.11.2", "1.5.4", "", False)
+    run, address = (
+        Airflow(gone, AirflowConfig({}), str(tmp_path)).run,
+        parse_url("TEST", "mysql:///d"),
+    )
+
+    failed = raised(SidecarError, run, Portion(), address, Fence())
+
+    assert "pass_failed: /gone cannot be started: No such file" in f"{failed.reason}: {failed}"
+
+
+def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:
+    errors, logger = Errors(logging.ERROR), logging.getLogger("flask_appbuilder")
+
+    assert [] == errors.of(Mock(), logger.handlers.clear)
+    assert ["no"] == errors.of(Mock(), lambda: logger.error("no"))

@@ -292,6 +292,9 @@ class Airflow:
         except child.DeadlinePassed:
             text = f"Airflow was killed after {seconds:.3g} s{report.last_words()}"
             raise failure("pass_timeout", text) from None
+        except OSError as error:
+            text = f"{self.installation.python} cannot be started: {error.strerror}"
+            raise failure("pass_failed", text) from None
         if code < 0:
             raise failure("pass_killed", f"Airflow died of signal {-code}{report.last_words()}")
         if report.place:

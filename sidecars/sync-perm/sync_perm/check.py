@@ -52,8 +52,7 @@ def run(
             name = "tables"
             reader.poll(database)
             try_write(database)
-            is_free = database.try_lock()
-        say("ok", "lock", "is free" if is_free else "is held: another sync-perm runs a pass")
+            say("ok", "lock", "is free" if database.try_lock() else "is held by another sync-perm")
         name = "roles"
         loads = airflow.installation.is_known
         seconds = min(COMMAND_SECONDS, settings.timeout_seconds * PASS_SHARE)

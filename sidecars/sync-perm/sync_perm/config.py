@@ -29,7 +29,6 @@ COMMAND_SECONDS = 30.0
 KEY = "sql_alchemy_conn"
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
-_DIALECTS = {"postgres": "postgresql", "mariadb": "mysql"}
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
 # Names of variables and options whose values Airflow's own output may quote.
@@ -177,13 +176,13 @@ class Source:
             CycleAbandoned: The fence was revoked, and the command killed.
         """
         if not self.is_command:
-            return self._parse(self.text)
+            return parse_url(self.setting, self.text, self.schema, self.arguments)
         said = child.Kept(is_head=True)
         try:
             command = child.Command(shlex.split(self.text), os.environ)
             code = child.run(command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None)
             if code == 0:
-                return self._parse(str(said).strip())
+                return parse_url(self.setting, str(said).strip(), self.schema, self.arguments)
             why = f"ended with code {code}"
         except child.DeadlinePassed:
             why = f"was silent for {COMMAND_SECONDS:g} s"
@@ -192,9 +191,6 @@ class Source:
         except (OSError, ValueError) as error:
             why = f"cannot be run ({type(error).__name__})"
         raise failure("connection_command_failed", f"the command in {self.setting} {why}")
-
-    def _parse(self, text: str) -> Address:
-        return parse_url(self.setting, text, self.schema, self.arguments)
 
 
 def find_source(config: AirflowConfig, arguments: Mapping[str, Any] = {}) -> Source:
@@ -245,7 +241,7 @@ def parse_url(
     problem = "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
     try:
         url = make_url(text)
-        dialect = _DIALECTS.get(url.get_backend_name(), url.get_backend_name())
+        dialect = url.get_backend_name().replace("mariadb", "mysql")
         problem = ""
         if dialect not in DRIVERS:
             problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"

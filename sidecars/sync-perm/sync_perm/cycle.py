@@ -71,7 +71,8 @@ class Memory:
         is_held = time.monotonic() < self.held_until
         items = look.difference.items - (self.held.keys() if is_held else set())
         dags = {item.dag_id for item in items if not item.is_of_file}
-        given = sorted(item for item in items if item.is_of_file)[:PORTION_ROWS]
+        # Roles first, because a DAG may name them.
+        given = sorted((one for one in items if one.is_of_file), reverse=True)[:PORTION_ROWS]
         roles = self.synced != look.general
         if not (dags or given or roles):
             return None

@@ -107,7 +107,7 @@ class Database:
 
     def try_lock(self, idle_seconds: int = IDLE_SECONDS) -> bool:
         """
-        Try to take the lock, and hold it until :meth:`close`.
+        Try to take the lock, and hold it until :meth:`close`, which is due without it, too.
 
         PostgreSQL's is of a transaction, so that PgBouncer reserves the server connection until its
         end. MySQL's is a name that includes the database, as names are server-wide.
@@ -123,10 +123,7 @@ class Database:
         self.rows("BEGIN")
         self.rows(f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}")
         query = "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))"
-        is_ours = bool(self.rows(query, place=place)[0][0])
-        if not is_ours:
-            self.rows("ROLLBACK")
-        return is_ours
+        return bool(self.rows(query, place=place)[0][0])
 
     def check_lock(self) -> None:
         """

@@ -120,22 +120,15 @@ def imported(path: str) -> Any:
 # --- work
 
 
-def security_manager(session: Any) -> Any:
-    """
-    Return the security manager that Airflow's own parser uses.
-    """
-    is_2 = version_of("apache-airflow").startswith("2.")
-    package = "airflow.www" if is_2 else "airflow.providers.fab.www"
-    return imported(f"{package}.security_appless.ApplessAirflowSecurityManager")(session=session)
-
-
 class Errors(logging.Handler):
     """
     Collects the errors that Airflow logs instead of raising them.
     """
 
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+    def begin(self) -> None:
+        """
+        Begin anew; attach it again, because Airflow configures its loggers when its app starts.
+        """
         self.found: list[str] = []
         for name in WRITERS:
             logging.getLogger(name).addHandler(self)
@@ -148,7 +141,7 @@ class Errors(logging.Handler):
         Sync one DAG or role of the file; return what Airflow logged and raised, so that others go
         on.
         """
-        self.found = []
+        self.begin()
         try:
             deed()
             session.commit()
@@ -159,7 +152,7 @@ class Errors(logging.Handler):
         return self.found
 
 
-def sync_roles(answer: Answer, *, is_written: bool) -> None:
+def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
     """
     Do what ``airflow sync-perm`` does, except for its row in ``log``; tell what it defines.
     """
@@ -168,6 +161,7 @@ def sync_roles(answer: Answer, *, is_written: bool) -> None:
             os.environ[f"AIRFLOW__{section}__UPDATE_FAB_PERMS"] = "False"
         imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = lambda _: None
     with imported(BUILDER)() as appbuilder:
+        errors.begin()
         roles = {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}
         answer({"defined": roles})
         if is_written:
@@ -205,10 +199,8 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
         return
     dag = row.data["dag"]
     access = dag.get("_access_control", dag.get("access_control"))
-    if access is not None:
-        serialization = imported("airflow.serialization.serialized_objects.BaseSerialization")
-        access = serialization.deserialize(access)
-    manager.sync_perm_for_dag(dag_id, access)
+    serialization = imported("airflow.serialization.serialized_objects.BaseSerialization")
+    manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
 
 
 def work(task: dict[str, Any], answer: Answer) -> None:
@@ -222,15 +214,18 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     until = time.monotonic() + task["seconds"]
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
-    errors = Errors()
+    errors = Errors(logging.ERROR)
     if task["roles"] or task["load"]:
-        sync_roles(answer, is_written=task["roles"])
-    for text in errors.found:
-        answer({"logged": text})
+        sync_roles(answer, errors, is_written=task["roles"])
+        for text in errors.found:
+            answer({"logged": text})
     if not (task["given"] or task["dags"]):
         return
     with imported("airflow.utils.session.create_session")() as session:
-        manager = security_manager(session)
+        # As Airflow's own parser uses it.
+        is_2 = version_of("apache-airflow").startswith("2.")
+        www = "airflow.www" if is_2 else "airflow.providers.fab.www"
+        manager = imported(f"{www}.security_appless.ApplessAirflowSecurityManager")(session=session)
         gc.freeze()
         gc.enable()
         for name, pairs in task["given"].items():

@@ -30,7 +30,6 @@ from sync_perm.database import Database
 from sync_perm.reasons import failure
 from sync_perm.roles import NOTHING, Defined, RoleFile
 
-_ACCESS_KEYS = ("_access_control", "access_control")  # Airflow 2, Airflow 3
 PERMISSIONS = """
 SELECT p.id, a.name, r.name FROM {in}ab_permission_view p
 LEFT JOIN {in}ab_permission a ON a.id = p.permission_id
@@ -75,7 +74,8 @@ def try_write(database: Database) -> None:
             database.rows(f"INSERT INTO {{in}}{table} SELECT * FROM {{in}}{table} WHERE 1 = 0")
             database.rows(f"DELETE FROM {{in}}{table} WHERE 1 = 0")
             # One with another name is null, and not judged.
-            query = f"SELECT has_sequence_privilege(to_regclass('{{in}}{table}_id_seq'), 'USAGE')"
+            ours = f"to_regclass('{{in}}{table}_id_seq'), 'USAGE, UPDATE'"  # nextval needs one
+            query = f"SELECT has_sequence_privilege({ours})"
             if not database.is_mysql and (False,) in database.rows(query):
                 text = f"{database.address}: permission denied for sequence {table}_id_seq"
                 raise failure("database_read_only", text)
@@ -253,10 +253,8 @@ def read_access_control(data: str | None, compressed: bytes | memoryview | None)
         if 'access_control"' not in text:
             return None
         dag = json.loads(text)["dag"]
-        found = next((dag[key] for key in _ACCESS_KEYS if dag.get(key) is not None), None)
+        found = dag.get("_access_control", dag.get("access_control"))  # Airflow 2, Airflow 3
         return None if found is None else dict(_decode(found))
-    except Unreadable as error:
-        return error
     except known as error:
         return Unreadable(f"{type(error).__name__}: {error}")
 
@@ -273,7 +271,7 @@ def _decode(value: Any) -> Any:
         case {"__type": "tuple", "__var": list(inner)}:
             return tuple(inner)
         case {"__type": kind}:
-            raise Unreadable(f"a {kind}")
+            raise ValueError(f"a {kind}")
         case dict():
             return {key: _decode(item) for key, item in value.items()}
     return value
@@ -284,5 +282,11 @@ def _find_aliases(database: Database, names: Iterable[str]) -> dict[str, str]:
     Return the names that MySQL's collation equates with these unknown ones, as Airflow finds them.
     """
     query = "SELECT MIN(name) FROM {in}ab_role WHERE name = :name"
-    found = {name: database.rows(query, name=name)[0][0] for name in names}
+    found = {}
+    for name in names:
+        try:
+            found[name] = database.rows(query, name=name)[0][0]
+        except SidecarError as error:  # its character set may lack a letter of the name
+            if error.reason != "database_failed":
+                raise
     return {name: alias for name, alias in found.items() if alias}

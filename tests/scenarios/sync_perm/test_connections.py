@@ -7,10 +7,7 @@ import pytest
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import (
-    add_role,
-    grants_on,
-)
+from tests.support.airflow.permissions import add_role, grants_on
 from tests.support.airflow.sync_perm import PASS_SECONDS
 from tests.support.waiting import wait_until
 

@@ -128,5 +128,5 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
     while "sequence" not in daemon.wait_for_event("cycle_failed", SECONDS, seen)["error"]:
         seen = len(daemon.events)
-    database.query("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO guest")
+    database.query("GRANT UPDATE ON ALL SEQUENCES IN SCHEMA public TO guest")
     assert_recovers(daemon)

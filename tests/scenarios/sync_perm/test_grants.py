@@ -6,13 +6,7 @@ from pathlib import Path
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import (
-    add_role,
-    contents,
-    grant,
-    grants_on,
-    log_rows,
-)
+from tests.support.airflow.permissions import add_role, contents, grant, grants_on, log_rows
 from tests.support.airflow.sync_perm import PASS_SECONDS, signal_all
 from tests.support.waiting import wait_until
 

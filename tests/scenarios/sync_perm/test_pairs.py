@@ -8,6 +8,7 @@ from sidecar_runtime.child import TICK_SECONDS
 from sync_perm import database as module
 from sync_perm.config import parse_url
 from sync_perm.database import Database as Lock
+from sync_perm.tables import _find_aliases
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
 from tests.support.waiting import wait_until
 
@@ -51,6 +52,13 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(
                 return other.try_lock()
 
         wait_until(is_free, "the server frees it")
+
+
+def test_a_role_whose_letters_the_character_set_lacks_has_no_alias(mariadb: MariaDb) -> None:
+    database = mariadb.new_database("latin1_swedish_ci")
+    database.query("CREATE TABLE ab_role (name VARCHAR(64)) SELECT 'Team' AS name")
+    with closing(Lock(parse_url("TEST", database.url))) as connection:
+        assert {"team": "Team"} == _find_aliases(connection, ["Ωmega", "x😀", "team", "other"])
 
 
 def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:
