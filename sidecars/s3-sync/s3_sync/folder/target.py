@@ -24,13 +24,7 @@ from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import (
-    TargetLock,
-    read_facts,
-    read_holder,
-    stat_in,
-    write_file,
-)
+from sidecar_runtime.volume.files import TargetLock, read_facts, read_holder, stat_in, write_file
 from sidecar_runtime.volume.snapshots import opened, remove_tree
 
 log = get_logger("target")

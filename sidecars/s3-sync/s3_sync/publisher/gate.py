@@ -21,14 +21,7 @@ from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError, counted
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.gate import (
-    Check,
-    Finding,
-    Gate,
-    IsFile,
-    Undecided,
-    make_gate,
-)
+from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
 
 NAMED = 20
 RUNNER = Path(__file__).with_name("airflow_runner.py")

@@ -177,12 +177,7 @@ class Store:
 
     # --- writing
 
-    def put(
-        self,
-        key: str,
-        body: bytes | io.BufferedReader,
-        if_etag: str | None = None,
-    ) -> None:
+    def put(self, key: str, body: bytes | io.BufferedReader, if_etag: str | None = None) -> None:
         """
         Write an object, completely or not at all.
 
