@@ -106,7 +106,10 @@ class Components:
         return self
 
     def __exit__(self, *_: object) -> None:
+        running = [process.pid for process in self.processes.values() if process.is_running()]
+        below = [pid for above in running for pid in descendants_of(above)]
         self._stack.close()
+        signal_all(below, signal.SIGKILL)  # LocalExecutor's workers outlive their scheduler
 
     @property
     def web(self) -> SidecarProcess:

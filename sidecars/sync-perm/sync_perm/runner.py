@@ -127,7 +127,7 @@ class Errors(logging.Handler):
 
     def begin(self) -> None:
         """
-        Begin anew; attach it again, because Airflow configures its loggers when its app starts.
+        Forget what was found; attach it again, because Airflow's app configures the loggers.
         """
         self.found: list[str] = []
         for name in WRITERS:
