@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from s3_sync.folder.target import Record, Target
-from s3_sync.keys import RESERVED
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status, SyncMetrics
+from s3_sync.names import RESERVED
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error
 from s3_sync.release.source import ReleaseSource

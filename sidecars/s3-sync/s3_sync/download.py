@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from s3_sync.digest import hash_of, looks_like_md5
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.volume import Staging, StagingFolder, read_blocks
+from s3_sync.names import hash_of, looks_like_md5
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

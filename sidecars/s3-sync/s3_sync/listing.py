@@ -19,9 +19,8 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from s3_sync.digest import Content
 from s3_sync.download import Download, Work, at_once
-from s3_sync.keys import ARCHIVED_CLASSES, POINTER, compile_filter, folders_of, refusal_of
+from s3_sync.names import ARCHIVED_CLASSES, POINTER, Content, compile_filter, folders_of, refusal_of
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
 from s3_sync.s3.client import S3Client

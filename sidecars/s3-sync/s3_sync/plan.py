@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-from s3_sync.digest import Content
+from s3_sync.names import Content
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.logs import get_logger
 

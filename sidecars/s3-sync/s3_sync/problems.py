@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from s3_sync.digest import Content
 from s3_sync.metrics import SKIP_REASONS, Status
+from s3_sync.names import Content
 from s3_sync.plan import not_held
 from s3_sync.reasons import REASONS, Reason
 from sidecar_runtime.errors import SidecarError

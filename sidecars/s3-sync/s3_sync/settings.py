@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from s3_sync.digest import is_revision
-from s3_sync.s3.pool import split_url
+from s3_sync.names import is_revision
+from s3_sync.s3.http import split_url
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.gate.gate import GateSettings, check_gate
 from sidecar_runtime.parsers import (

@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping
 
 from s3_sync.build import Build, Builder, Parts
-from s3_sync.digest import Content
 from s3_sync.folder.target import Published, now
 from s3_sync.listing import Reading, settle
+from s3_sync.names import Content
 from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
 from s3_sync.problems import LASTING_CYCLES, Shortage, explain
 from s3_sync.release.source import ReleaseSource

@@ -9,8 +9,8 @@ from pathlib import Path
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.target import open_in_place
 from s3_sync.folder.volume import STAGING, Staging, Volume
-from s3_sync.keys import RESERVED
 from s3_sync.listing import Entry
+from s3_sync.names import RESERVED
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
 

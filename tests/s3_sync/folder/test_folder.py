@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s3_sync.folder.folder import Folder
-from s3_sync.keys import RESERVED
+from s3_sync.names import RESERVED
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.folder.handling import BODY, entry_of, opened, put, staged, staging_of
 

@@ -8,7 +8,7 @@ import pytest
 
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import Volume
-from s3_sync.keys import RESERVED
+from s3_sync.names import RESERVED
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.folder.handling import damaged, put

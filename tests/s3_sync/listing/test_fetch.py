@@ -11,8 +11,8 @@ from s3_sync.folder.folder import Folder
 from s3_sync.listing import FAILURE_STREAK, Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
+from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import SourceError
-from s3_sync.s3.wire import WireError
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s3_sync.digest import is_revision, short
+from s3_sync.names import is_revision, short
 from s3_sync.release.format import (
     COMMAS_LIMIT,
     FILES_LIMIT,

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from s3_sync.s3.client import S3Client
-from s3_sync.s3.wire import BODY_LIMIT_BYTES
+from s3_sync.s3.http import BODY_LIMIT_BYTES
 from sidecar_runtime.errors import SidecarError
 from tests.s3_sync.given import Body, play
 from tests.support.aws.fake_s3 import FakeS3, error

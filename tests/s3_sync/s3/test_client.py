@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3_sync.s3.client import ATTEMPTS, USER_AGENT, S3Client
-from s3_sync.s3.pool import PROXY_HEAD_LIMIT_BYTES
+from s3_sync.s3.http import PROXY_HEAD_LIMIT_BYTES
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.aws.credentials import ANONYMOUS, Credentials
 from sidecar_runtime.errors import SidecarError

@@ -5,6 +5,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from s3_sync.reasons import Permission, S3Error
+from s3_sync.s3.http import Answer
 from s3_sync.s3.refusals import (
     ObjectError,
     ObjectMoved,
@@ -13,7 +14,6 @@ from s3_sync.s3.refusals import (
     explain,
     read_refusal,
 )
-from s3_sync.s3.wire import Answer
 from sidecar_runtime.errors import SidecarError
 
 LIST = Request("list", "a-bucket", "dags/", "dags/", "eu-central-1")

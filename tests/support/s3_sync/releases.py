@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from s3_sync.digest import revision_of, sha256_of
+from s3_sync.names import revision_of, sha256_of
 from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import (
     POINTER_KEY,

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from s3_sync.digest import Content, has_digest, is_executable
 from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
 from s3_sync.folder.volume import (
     OLD_FILE,
@@ -25,6 +24,7 @@ from s3_sync.folder.volume import (
     read_blocks,
     walk,
 )
+from s3_sync.names import Content, has_digest, is_executable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in

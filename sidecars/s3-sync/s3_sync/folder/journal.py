@@ -19,8 +19,7 @@ from contextlib import suppress
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NamedTuple
 
-from s3_sync.digest import Content
-from s3_sync.keys import refusal_of
+from s3_sync.names import Content, refusal_of
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import is_at, open_file, stat_in, write_file
 

@@ -13,12 +13,11 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from s3_sync.digest import Content
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.journal import Journal, Listed, read_journal
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, open_own_folder
-from s3_sync.keys import RESERVED, folders_of
+from s3_sync.names import RESERVED, Content, folders_of
 from s3_sync.plan import is_held
 from s3_sync.settings import Settings
 from sidecar_runtime.fence import Fence

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
-from s3_sync.digest import Content
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, is_link
-from s3_sync.keys import RESERVED
 from s3_sync.metrics import Status
+from s3_sync.names import RESERVED, Content
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence

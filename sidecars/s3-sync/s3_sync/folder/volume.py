@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from s3_sync.keys import DEPTH_LIMIT, RESERVED
+from s3_sync.names import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.volume.files import TargetError, is_at, set_mode, stat_in, write_file
 from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
 

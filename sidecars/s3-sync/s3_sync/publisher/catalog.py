@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from s3_sync.digest import BEGINNING, SHORT_DIGITS, is_revision, short
+from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.s3.refusals import ObjectError

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from pathspec import GitIgnoreSpec
 
-from s3_sync.digest import revision_of, sha256_of
+from s3_sync.names import revision_of, sha256_of
 from s3_sync.publisher.catalog import damaged, read_manifest
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
 
-from s3_sync.digest import short
+from s3_sync.names import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, scratch

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3_sync.digest import short
+from s3_sync.names import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import build_parcel, make_rules, scratch
 from s3_sync.publisher.store import Store

@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3_sync.digest import EXECUTABLE, is_revision, revision_of
-from s3_sync.keys import PATH_LIMIT_BYTES, refusal_of
+from s3_sync.names import EXECUTABLE, PATH_LIMIT_BYTES, is_revision, refusal_of, revision_of
 from s3_sync.s3.refusals import ObjectError
 
 if TYPE_CHECKING:

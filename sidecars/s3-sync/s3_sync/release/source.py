@@ -19,8 +19,8 @@ from s3_sync.plan import State
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
 from s3_sync.s3.client import Get, S3Client
+from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
-from s3_sync.s3.wire import WireError
 from s3_sync.settings import Settings, read_trusted_keys
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence

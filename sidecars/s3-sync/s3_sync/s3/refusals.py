@@ -9,7 +9,7 @@ from html import unescape
 from typing import Literal, NamedTuple, get_args
 
 from s3_sync.reasons import Permission, S3Error, concerns
-from s3_sync.s3.wire import Answer
+from s3_sync.s3.http import Answer
 
 Operation = Literal["list", "get", "pointer", "manifest", "bundle", "put", "delete"]
 

@@ -1,5 +1,6 @@
-"""From keys to paths: accepted paths stay inside the target."""
+"""Keys as paths, which stay inside the target; digests that identify content."""
 
+import hashlib
 import os
 from types import SimpleNamespace
 
@@ -8,10 +9,23 @@ from awscli.customizations.s3.filters import Filter
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from s3_sync.keys import NAME_LIMIT_BYTES, POINTER, RESERVED, compile_filter, refusal_of
+from s3_sync.names import (
+    NAME_LIMIT_BYTES,
+    POINTER,
+    RESERVED,
+    compile_filter,
+    has_digest,
+    is_executable,
+    is_sha256,
+    looks_like_md5,
+    refusal_of,
+)
 from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key, pin_key
 
 TARGET = "/opt/airflow/dags"
+BODY = [b"print(", b"1)\n"]
+MD5 = hashlib.md5(b"".join(BODY)).hexdigest()
+SHA256 = hashlib.sha256(b"".join(BODY)).hexdigest()
 
 PARTS = st.one_of(
     st.sampled_from(
@@ -117,3 +131,20 @@ def test_filters_agree_with_the_aws_command_line() -> None:
             is_wanted = compile_filter([glob], [other])
 
             assert theirs == [path for path in FILES if is_wanted(path)], (glob, other)
+
+
+@pytest.mark.parametrize("etag", [MD5, SHA256, f"{SHA256}+x"])
+def test_each_digest_matches_only_its_content(etag: str) -> None:
+    assert has_digest(etag, BODY)
+    assert not has_digest(etag, [b"other"])
+
+
+@pytest.mark.parametrize("etag", ["", f"{MD5}-2", f"{MD5}+x", MD5.upper(), f"x{SHA256}"])
+def test_an_etag_that_is_not_a_digest_matches_no_content(etag: str) -> None:
+    assert not has_digest(etag, BODY)
+
+
+def test_recognizes_kinds_and_the_executable_bit() -> None:
+    assert (True, False) == (looks_like_md5(MD5), looks_like_md5(SHA256))
+    assert (False, True, True) == tuple(map(is_sha256, (MD5, SHA256, f"{SHA256}+x")))
+    assert [False, False, True] == [is_executable(e) for e in (SHA256, "abc+x", f"{SHA256}+x")]

@@ -1,0 +1,178 @@
+"""
+What things are called: a key as a path below the target, or why it cannot become one; a file by
+its content; a release by its id. Pure.
+
+The content of a file is the ETag of an object, which may be an MD5, or in a release SHA-256 and
+executable bit, ``<64 hex digits>[+x]``. The id of a release is the version that Airflow's own
+manifest bundles give to the same files: ``sha256-`` and the SHA-256 of a canonical JSON
+(docs/reference/release-format.md).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Protocol
+
+RESERVED = ".s3-sync"
+NAME_LIMIT_BYTES = 255
+PATH_LIMIT_BYTES = 4095
+# Deeper nesting is not intentional, and Python's folder walk fails at about 1,000 levels.
+DEPTH_LIMIT = 200
+
+# Objects that `s3-sync publish` writes beside its pointer (docs/reference/release-format.md).
+# Airflow would load each bundle, a zip file, as DAGs.
+_OF_RELEASE = re.compile(
+    r"(bundles/#\.zip|releases/sha256-#\.json\.gz|pins/sha256-#)".replace("#", "[0-9a-f]{64}")
+)
+POINTER = "current.json"
+
+# Objects that must be restored before they can be read, unlike Glacier Instant Retrieval.
+ARCHIVED_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
+
+EXECUTABLE = "+x"
+BEGINNING = "sha256-"
+SHORT_DIGITS = 12
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}(?:\+x)?")
+_REVISION = re.compile(r"sha256-[0-9a-f]{64}")
+
+
+def refusal_of(path: str, target_bytes: int) -> str | None:
+    """
+    Return why a relative path cannot be published, or None.
+
+    Args:
+        path: The key without its prefix.
+        target_bytes: Length of the target's own path.
+    """
+    parts = path.split("/")
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        return "unsafe_path"
+    if parts[0] == RESERVED:
+        return "reserved"
+    if _OF_RELEASE.fullmatch(path):
+        return "release"
+    if len(parts) > DEPTH_LIMIT:
+        return "too_deep"
+    try:
+        lengths = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "unsafe_path"
+    path_bytes = target_bytes + sum(lengths) + len(parts)
+    if path_bytes > PATH_LIMIT_BYTES or max(lengths) > NAME_LIMIT_BYTES:
+        return "name_too_long"
+    return None
+
+
+def compile_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+    """
+    Return a predicate for wanted relative paths; globs match as in ``aws s3 sync``.
+    """
+    takes, leaves = _compile(include or ["*"]), _compile(exclude)
+    return lambda path: bool(takes.fullmatch(path)) and not leaves.fullmatch(path)
+
+
+def _compile(globs: Sequence[str]) -> re.Pattern[str]:
+    """
+    Return what matches one of the globs; without globs, it matches no path.
+    """
+    return re.compile("|".join(map(fnmatch.translate, globs)))
+
+
+def folders_of(paths: Collection[str]) -> Iterator[str]:
+    """
+    Yield the folders above files.
+    """
+    for path in paths:
+        while path := path.rpartition("/")[0]:
+            yield path
+
+
+class Content(Protocol):
+    """
+    Identifies the content of a file.
+    """
+
+    @property
+    def etag(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+def looks_like_md5(etag: str) -> bool:
+    """
+    Whether an ETag looks like an MD5; not every such ETag is one.
+    """
+    return _MD5.fullmatch(etag) is not None
+
+
+def is_sha256(etag: str) -> bool:
+    """
+    Whether an ETag is the digest of a file in a release.
+    """
+    return _SHA256.fullmatch(etag) is not None
+
+
+def is_executable(etag: str) -> bool:
+    """
+    Whether the file should be executable.
+    """
+    return etag.endswith(EXECUTABLE) and is_sha256(etag)
+
+
+def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
+    """
+    Whether blocks have the ETag's digest; False for an ETag that is not a digest.
+    """
+    if looks_like_md5(etag):
+        return etag == hash_of("md5", blocks).hex()
+    return is_sha256(etag) and etag.removesuffix(EXECUTABLE) == hash_of("sha256", blocks).hex()
+
+
+def hash_of(name: str, blocks: Iterable[bytes]) -> bytes:
+    """
+    Return a hash of blocks; marked as not for security, so that MD5 works under FIPS.
+    """
+    digest = hashlib.new(name, usedforsecurity=False)
+    for block in blocks:
+        digest.update(block)
+    return digest.digest()
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_revision(found: object) -> bool:
+    return isinstance(found, str) and _REVISION.fullmatch(found) is not None
+
+
+def short(revision: str) -> str:
+    """
+    Return a revision shortened for display; anything else as it is.
+    """
+    return revision[len(BEGINNING) :][:SHORT_DIGITS] if is_revision(revision) else revision
+
+
+def revision_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
+    """
+    Return the id of a set of files.
+
+    As ``json.dumps(…, sort_keys=True, separators=(",", ":"))`` would write it, in a third of the
+    time: 10,000 files take 8 ms.
+
+    Args:
+        files: Path, SHA-256, size in bytes and whether it is executable, sorted by path.
+    """
+    rows = ",".join(
+        f'{{"executable":{"true" if is_x else "false"},"path":{quoted(path)},"sha256":"{sha256}",'
+        f'"size":{size}}}'
+        for path, sha256, size, is_x in files
+    )
+    return BEGINNING + sha256_of(f'{{"files":[{rows}],"schema_version":1}}'.encode())
