@@ -62,10 +62,8 @@ def plan_of(
     *,
     foreign: Collection[str] = (),
     kept: Collection[str] = (),
-    may_delete: bool = True,
 ) -> Plan:
-    state = State("r1", wanted, kept=kept)
-    return make_plan(state, world.held, foreign=foreign, may_delete=may_delete)
+    return make_plan(State("r1", wanted, kept=kept), world.held, foreign=foreign)
 
 
 @given(WANTED, worlds())
@@ -74,7 +72,7 @@ def test_our_files_become_the_wanted_files_and_foreign_ones_stay(
 ) -> None:
     foreign, plan = dict(world.foreign), plan_of(wanted, world)
     assert not foreign.keys() & set(plan.delete)
-    assert Plan(plan.put, ()) == plan_of(wanted, world, may_delete=False, foreign=["x"])
+    assert Plan(plan.put, ()) == plan_of(wanted, world, kept={*world.disk, *world.held})
     for path in plan.put:
         held, entry = world.held.get(path), wanted[path]
         assert held is None or (held.etag, held.size_bytes) != (entry.etag, entry.size_bytes)
@@ -94,7 +92,7 @@ def test_our_files_become_the_wanted_files_and_foreign_ones_stay(
 def test_deletes_the_given_foreign_files_and_never_those_that_are_kept(
     wanted: dict[str, Entry], world: World, kept: set[str]
 ) -> None:
-    """Kept are files whose object cannot be read by anybody, such as an archived one."""
+    """Kept are files whose object cannot be read by anybody, and all under S3_SYNC_DELETE=none."""
     foreign = sorted(world.foreign)
     plan = plan_of(wanted, world, foreign=foreign)
     assert set(plan.delete) - kept == {*plan_of(wanted, world, foreign=foreign, kept=kept).delete}

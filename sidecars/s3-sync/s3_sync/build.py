@@ -134,9 +134,7 @@ class Builder:
         if snapshots is None:
             self._give_up(missing, work)
         elif self._target.published is not None and snapshots.shown is not None:
-            shown = snapshots.shown.files
-            stay = shown.keys() - state.files.keys() if self._settings.delete == "none" else ()
-            snapshots.link([*missing, *state.kept, *stay], work.folder, fence)
+            snapshots.link([*missing, *state.kept], work.folder, fence)
         name = partial_name(work.folder.files) if missing else state.revision
         return Build(state, name, work, missing)
 

@@ -33,7 +33,8 @@ class State(NamedTuple):
         revision: The name of the state.
         files: The files, by path relative to the target.
         skipped: The reason why a key cannot become a file, by key.
-        kept: Paths whose objects exist but cannot be read by anybody: their files on disk stay.
+        kept: Paths whose files on disk stay: their objects exist but cannot be read by anybody, or
+            nothing is ever deleted (``S3_SYNC_DELETE=none``).
         facts: Additional facts for the status page.
         is_whole: Whether the files belong together, so that all of them are published or none.
         detail: What its source needs to fetch the files.
@@ -63,13 +64,7 @@ class Plan(NamedTuple):
     delete: tuple[str, ...]
 
 
-def make_plan(
-    state: State,
-    held: Mapping[str, Content],
-    *,
-    foreign: Iterable[str] = (),
-    may_delete: bool,
-) -> Plan:
+def make_plan(state: State, held: Mapping[str, Content], *, foreign: Iterable[str] = ()) -> Plan:
     """
     Compare the files of a state with those that are held.
 
@@ -78,10 +73,9 @@ def make_plan(
 
     Args:
         foreign: Files that s3-sync does not own, to be deleted (``S3_SYNC_DELETE=all``).
-        may_delete: False under ``S3_SYNC_DELETE=none``.
     """
     put = not_held(state.files, state.files, held)
-    there = chain(held, foreign) if may_delete else ()
+    there = chain(held, foreign)
     gone = [path for path in there if path not in state.files and path not in state.kept]
     return Plan(tuple(put), tuple(gone))
 

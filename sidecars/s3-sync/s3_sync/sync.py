@@ -58,6 +58,8 @@ class Sync:
         read = await self._source.read(fence)
         state = without_clashes(read, target.volume.fold, self._settings.prefix)
         held = target.shown.files if target.shown is not None else {}
+        if self._settings.delete == "none":
+            state = state._replace(kept={*state.kept, *(held.keys() - state.files.keys())})
         problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
         problems.show(state.skipped)
         healed = await builder.repair(state, until, fence)
@@ -133,8 +135,8 @@ class Sync:
         Files that are lost already are not missed. Before the first publish, the files on disk may
         belong to another source.
         """
-        shown, delete = self._target.shown, self._settings.delete
-        if state.is_whole or delete == "none" or shown is None or self._target.published is None:
+        shown = self._target.shown
+        if state.is_whole or shown is None or self._target.published is None:
             return None
         gone = shown.files.keys() - state.files.keys()
         lost = gone.intersection(shown.lost()) if gone else set()
@@ -153,15 +155,14 @@ class Sync:
         return Outcome("refused", self._revision, problem=refusal, is_enough=is_enough)
 
     def _plan(self, state: State) -> Plan:
-        target, shown, delete = self._target, self._target.shown, self._settings.delete
+        target, shown = self._target, self._target.shown
         if shown is None:
-            return make_plan(state, {}, may_delete=False)
+            return make_plan(state, {})
         for path in shown.lost():
-            if path in state.kept or (path not in state.files and delete == "none"):
+            if path in state.kept:
                 shown.forget(path)  # it cannot be downloaded again
-        is_cleared = delete == "all" and target.snapshots is None
-        foreign = shown.foreign() if is_cleared else ()
-        return make_plan(state, shown.files, foreign=foreign, may_delete=delete != "none")
+        is_cleared = self._settings.delete == "all" and target.snapshots is None
+        return make_plan(state, shown.files, foreign=shown.foreign() if is_cleared else ())
 
     def _is_done(self, state: State, plan: Plan, fence: Fence) -> bool:
         """
