@@ -1,6 +1,6 @@
 """What should be on disk ↔ what is → plan; the brake; names that a volume does not distinguish."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 
 import pytest
@@ -61,7 +61,7 @@ def plan_of(
     world: World,
     *,
     foreign: Collection[str] = (),
-    kept: Collection[str] = (),
+    kept: Set[str] = frozenset(),
 ) -> Plan:
     return make_plan(State("r1", wanted, kept=kept), world.held, foreign=foreign)
 
@@ -186,6 +186,8 @@ def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     assert {"dags/x//y": "unsafe_path", **clashes} == found.skipped
     assert "revision" == found.revision
     assert state is without_clashes(state, None, "dags/"), "a volume that distinguishes them"
+    cold = without_clashes(state_of("a.py")._replace(kept={"A.py", "b.py"}), str.casefold)
+    assert {"b.py"} == cold.kept
 
 
 def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> None:

@@ -9,6 +9,7 @@ instead, until it accepts a newer one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -98,11 +99,14 @@ class Builder:
         lost = shown.lost() if shown is not None else []
         if shown is None or not lost:
             return 0
-        files, recorded = state.files, target.recorded
-        same = [path for path in lost if path in files and is_held(recorded.get(path), files[path])]
+        files, recorded, later = state.files, target.recorded, self.problems.resting
+        known = [path for path in lost if path in files and path not in later]
+        same = [path for path in known if is_held(recorded.get(path), files[path])]
         work = Work(shown, fence, until)
         with suppress(OSError):
             await self._source.fetch(same, state, work, self.problems.errors)
+        if not state.is_whole:
+            self.problems.note(files, shown.files, work.failed)
         self._metrics.downloaded.inc(work.downloaded_bytes)
         restored = len(lost) - len(shown.lost())
         self._metrics.files.healed.inc(restored)
@@ -133,19 +137,21 @@ class Builder:
         self._require(state, missing, work)
         if snapshots is None:
             self._give_up(missing, work)
-        elif self._target.published is not None and snapshots.shown is not None:
-            snapshots.link([*missing, *state.kept], work.folder, fence)
+            self._delete_gone(gone, state, work)
+        else:
+            stale = missing if self._target.record.is_of_source else ()
+            snapshots.link([*stale, *state.kept], work.folder, fence)
         name = partial_name(work.folder.files) if missing else state.revision
         return Build(state, name, work, missing)
 
     async def _in_place(self, state: State, gone: set[str], until: float, fence: Fence) -> Work:
         """
-        Replace the files of the target one by one; deletions come last.
+        Replace the files of the target one by one.
         """
-        target, before, volume = self._target, self._target.published, self._target.volume
-        folder = target.shown
-        assert folder is not None and volume is not None
-        changes = len(gone) + len(not_held(state.files, state.files, folder.files))
+        target, before, folder = self._target, self._target.published, self._target.shown
+        assert folder is not None
+        left = not_held(state.files, state.files, folder.files)
+        changes = len(gone & folder.files.keys()) + len(left)
         if before is not None and changes > 1 and changes != before.missing:
             # Consumers will see neither the old nor the new state. A full volume must not prevent
             # it, because deletions may make room.
@@ -155,18 +161,23 @@ class Builder:
                 target.write(begun, fence)
             target.show(fence)
         try:
-            work = await self._fill(state, gone, until, fence)
+            return await self._fill(state, gone, until, fence)
         except (SidecarError, OSError):
             if before is not None and folder.files == target.recorded:  # no file was replaced
                 target.write(before, fence)
             raise
-        if volume.fold is not None:
-            taken = set(map(volume.fold, state.files))
-            for path in [path for path in gone if volume.fold(path) in taken]:
+
+    def _delete_gone(self, gone: set[str], state: State, work: Work) -> None:
+        """
+        Delete the files in place whose keys are gone, once everything else is in place.
+        """
+        assert self._target.volume is not None
+        if (fold := self._target.volume.fold) is not None:
+            taken = set(map(fold, state.files))
+            for path in [path for path in gone if fold(path) in taken]:
                 gone.remove(path)  # another spelling's file is there now
-                folder.forget(path)
+                work.folder.forget(path)
         _delete(gone, work)
-        return work
 
     async def _fill(self, state: State, gone: Collection[str], until: float, fence: Fence) -> Work:
         """
@@ -201,7 +212,12 @@ class Builder:
                 if not state.is_whole:  # the files of a release fail together
                     self.problems.note(files, folder.files, work.failed)
                 self.problems.show(state.skipped)
-            is_full = full or any(e.reason == "target_full" for e in work.failed.values())
+            most = os.statvfs(folder.fd)  # for what exceeds the whole volume, no room is made
+            is_full = full or any(
+                error.reason == "target_full"
+                and files[path].size_bytes < most.f_blocks * most.f_frsize
+                for path, error in work.failed.items()
+            )
             has_room = gone if snapshots is None else is_full and snapshots.make_room(fence)
             if not (is_full and has_room):
                 break
@@ -239,7 +255,7 @@ class Builder:
         Remove files in place that cannot be restored now, and those of another source that would
         stand in for files that could not be read.
         """
-        folder, is_known = work.folder, self._target.published is not None
+        folder, is_known = work.folder, self._target.record.is_of_source
         lost = set(folder.lost() if is_known else folder.files)
         for path in lost.intersection(missing):
             if self._settings.delete == "none":

@@ -357,13 +357,13 @@ def join(pages: Iterable[Page], prefix: str) -> State:
             raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
         files |= page.files
         skipped |= page.skipped
-    for path in files.keys() & set(folders_of(files)):
+    kept = {key.removeprefix(prefix) for key, why in skipped.items() if why == "archived"}
+    for path in files.keys() & set(folders_of([*files, *kept])):
         del files[path]
         skipped[prefix + path] = "file_and_folder"
     if "release" in skipped.values() and POINTER in files:
         del files[POINTER]
         skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
-    kept = {key.removeprefix(prefix) for key, why in skipped.items() if why == "archived"}
     # What has, or may have, a file on disk; however the store orders and cuts it.
     named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
     text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")

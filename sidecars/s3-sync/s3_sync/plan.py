@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ class State(NamedTuple):
     revision: str
     files: Mapping[str, Content]
     skipped: Mapping[str, str] = {}
-    kept: Collection[str] = ()
+    kept: Set[str] = frozenset()
     facts: Mapping[str, object] = {}
     is_whole: bool = False
     detail: Any = None
@@ -110,6 +110,8 @@ def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str
     """
     if fold is None:
         return state
+    taken = set(map(fold, state.files))
+    state = state._replace(kept={path for path in state.kept if fold(path) not in taken})
     first = {fold(path): path for path in sorted(state.files, reverse=True)}
     clashing = [path for path in sorted(state.files) if first[fold(path)] != path]
     if not clashing:

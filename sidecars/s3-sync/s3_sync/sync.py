@@ -1,5 +1,8 @@
 """
 One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish → record.
+
+Settling and the second look before a deletion are the listing's (`listing.py`); what consumers
+see, and whether that is ready, is the target's (`folder/target.py`).
 """
 
 from __future__ import annotations
@@ -56,10 +59,12 @@ class Sync:
 
         asked_at = time.monotonic()
         read = await self._source.read(fence)
-        state = without_clashes(read, target.volume.fold, self._settings.prefix)
         held = target.shown.files if target.shown is not None else {}
         if self._settings.delete == "none":
-            state = state._replace(kept={*state.kept, *(held.keys() - state.files.keys())})
+            read = read._replace(kept={*read.kept, *(held.keys() - read.files.keys())})
+        elif not target.record.is_of_source:
+            read = read._replace(kept=read.kept - held.keys())  # those are not what was archived
+        state = without_clashes(read, target.volume.fold, self._settings.prefix)
         problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
         problems.show(state.skipped)
         healed = await builder.repair(state, until, fence)

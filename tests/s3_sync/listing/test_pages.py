@@ -144,6 +144,8 @@ def test_a_folder_wins_over_a_file_of_the_same_name(is_split: bool) -> None:
     assert {"a/b/c", "ab"} == set(listing.files)
     assert {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"} == listing.skipped
     assert {"a"} == read(page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/")))).files.keys()
+    cold = contents("dags/a/b", storage_class="GLACIER")
+    assert {} == read(page(contents("dags/a"), cold)).files, "its file on disk stays"
 
 
 def test_a_listing_stays_the_same_object_until_it_changes() -> None:

@@ -127,6 +127,37 @@ def test_files_of_another_prefix_stand_in_for_no_object(
     assert "1 file is missing" in other.get("/readyz").json()["shortfall"]
 
 
+@LAYOUTS
+def test_nothing_is_removed_before_a_source_can_be_read(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
+) -> None:
+    start(layout).until_synced().terminate()
+    s3.put_all({"new.py": b"new\n", "newer.py": b"newer\n"}, "other/")
+    s3.inject(error(403, "AccessDenied"), is_get(None))
+    other = start({**layout, "KEY_PATH": "other", "S3_SYNC_DELETE": "all"})
+
+    assert "access_denied_get" == other.wait_for_event("cycle_failed")["reason"]
+    assert FILES == consumed(target)
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("changed", "left"),
+    [({"S3_SYNC_EXCLUDE": "*.tmp"}, {*FILES}), ({"KEY_PATH": "other"}, {"new.py"})],
+)
+def test_the_file_of_an_archived_object_stays_as_long_as_its_source(
+    s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str], changed: dict[str, str],
+    left: set[str],
+) -> None:  # fmt: skip
+    start(layout).until_synced().terminate()
+    s3.put("other/new.py", b"new\n")
+    for key in ("dags/pkg/b.py", "other/pkg/b.py"):
+        s3.put(key, b"archived\n", storage_class="GLACIER")
+    start(layout | changed).until_synced()
+
+    assert left == consumed(target).keys()
+
+
 def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:

@@ -48,6 +48,19 @@ def test_a_slow_object_holds_back_only_itself(
     assert b"slow" * 1_000 == consumed(target)[SLOW]
 
 
+def test_a_damaged_file_whose_object_is_slow_holds_back_only_itself(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.put(f"dags/{SLOW}", b"slow" * 1_000)
+    start().until_synced().terminate()
+    s3.inject(drip(1, 0.2), is_get(SLOW))
+    s3.put("dags/a.py", b"an urgent fix")
+    (target / SLOW).unlink()
+    start(LIMIT, interval="0.2")
+
+    wait_until(lambda: consumed(target)["a.py"] == b"an urgent fix", "others are published", 60)
+
+
 def reports(daemon: Daemon) -> dict[str, Any]:
     """Return what the endpoint says; assert that record and metric say the same."""
     ready = daemon.get("/readyz").json()

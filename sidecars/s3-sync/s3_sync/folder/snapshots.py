@@ -246,14 +246,11 @@ class SnapshotLayout:
         """
         Remove snapshots that need not be kept, and lists without a snapshot.
         """
-        try:
-            kept = self.snapshots.prune(self.name, fence)
-            with fence:
-                for name in os.listdir(self.store):
-                    if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
-                        os.unlink(name, dir_fd=self.store)
-        except OSError as error:
-            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+        kept = self.snapshots.prune(self.name, fence)
+        with fence:
+            for name in os.listdir(self.store):
+                if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
+                    os.unlink(name, dir_fd=self.store)
 
     def close(self) -> None:
         """

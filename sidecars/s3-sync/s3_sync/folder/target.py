@@ -112,6 +112,7 @@ class Record:
         published: What the record says, or would say if the volume took it; None if nothing is
             published that fits the settings: its files are not those that consumers need, or not
             where they look.
+        is_of_source: Whether the record is of this source and layout, whatever files were chosen.
         is_written: Whether the record on disk is the one that this process knows.
     """
 
@@ -128,6 +129,7 @@ class Record:
             self._where["filters"] = filters
         self._pin = settings.revision
         self.published: Published | None = None
+        self.is_of_source = False
         self.is_written = True
 
     def read(self, state: int) -> None:
@@ -137,9 +139,10 @@ class Record:
         """
         facts = read_facts(NAME, state)
         where = {"filters": None, **self._where}
-        is_ours = all(facts.get(name) == value for name, value in where.items())
+        differs = {name for name, value in where.items() if facts.get(name) != value}
         is_pinned = not self._pin or facts.get("revision") == self._pin
-        self.published = parse(facts) if is_ours and is_pinned else None
+        self.published = parse(facts) if is_pinned and not differs else None
+        self.is_of_source = differs <= {"filters"}
         self.is_written = True
 
     def read_outside(self, path: str) -> Published | None:
@@ -162,7 +165,7 @@ class Record:
         Raises:
             OSError: It was not written. This process knows it all the same.
         """
-        self.published, self.is_written = published, False
+        self.published, self.is_of_source, self.is_written = published, True, False
         facts = published._asdict()
         if not published.sequence:
             del facts["sequence"], facts["signed_by"]
@@ -307,9 +310,12 @@ class Target:
         if self.snapshots is None:
             _remove_snapshots(self.volume, fence)
             return
-        self.snapshots.prune(fence)
-        if self._settings.delete != "none":
-            _remove_in_place(self.volume, fence)
+        try:
+            self.snapshots.prune(fence)
+            if self._settings.delete != "none":
+                _remove_in_place(self.volume, fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
     # --- opening
 

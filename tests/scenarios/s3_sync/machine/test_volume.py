@@ -20,7 +20,7 @@ from tests.support.machine.users import as_user
 from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
 from tests.support.s3_sync.shelf import Shelf
-from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, snapshots
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -64,6 +64,19 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     s3.delete("dags/big.bin")
     assert daemon.sync()["event"] == "cycle_finished"
     assert consumed(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
+
+
+def test_no_retained_snapshot_is_removed_for_an_object_larger_than_the_volume(
+    s3: FakeS3, volume: Path, start: StartDaemon
+) -> None:
+    daemon = start(SNAPSHOT, target=volume / "dags").until_synced()
+    s3.put("dags/a.py", b"x = 2\n")
+    daemon.sync()
+    retained = snapshots(volume / "dags")
+    s3.put("dags/big.bin", bytes(5 * MIB))
+
+    assert "target_full" == [daemon.sync() for _ in range(3)][-1]["reason"]
+    assert retained <= snapshots(volume / "dags")
 
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["runs", "restarts"])
