@@ -34,7 +34,7 @@ class GitFailed(Exception):
 
 class Git:
     """
-    Runs git, in a child each time, without its user's and its system's configuration.
+    Runs git, in a child each time, without its user's and its system's configuration files.
     """
 
     def __init__(self, options: Options, environ: Mapping[str, str], folder: str) -> None:
@@ -73,7 +73,7 @@ class Git:
         local = [("core.hooksPath", os.devnull), ("safe.directory", "*")]
         configs = [*self._options.configs, *local]
         said = child.Kept(ANSWER_BYTES, is_head=True)
-        self._run(words, folder, fence, given | configured({}, configs), said)
+        self._run(words, folder, fence, given | configured(self._environ, configs), said)
         return said.data
 
     def poll(self, access: Access, fence: Fence) -> str:
@@ -92,7 +92,7 @@ class Git:
         configs += options.configs
         # For file:// git runs its server side on this machine, which reads only this file.
         given = {"GIT_CONFIG_GLOBAL": access.git_config, **access.environ, **access.for_git}
-        given |= configured(given, configs)
+        given |= configured(self._environ | given, configs)
         given["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self._folder)
         words = ["ls-remote", "--quiet", options.repo, options.ref, f"{options.ref}{_PEELED}"]
         try:

@@ -109,11 +109,18 @@ def test_a_refused_password_that_was_encoded_twice_is_named(here: GitSite, refus
     assert failed["advice"].startswith("GITSYNC_PASSWORD looks encoded twice")
 
 
-def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite) -> None:
+@pytest.mark.parametrize("way", [".netrc", "GIT_CONFIG_COUNT"])
+def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite, way: str) -> None:
     here.server.accept(("deploy", "password"))
-    (here.folder / "home").mkdir()
-    (here.folder / "home/.netrc").write_text("machine 127.0.0.1 login deploy password password\n")
-    wrapper = here.publish()
+    settings = {}
+    if way == ".netrc":
+        (here.folder / "home").mkdir()
+        file = here.folder / "home/.netrc"
+        file.write_text("machine 127.0.0.1 login deploy password password\n")
+    else:
+        header = f"Authorization: Basic {base64.b64encode(b'deploy:password').decode()}"
+        settings = {"GIT_CONFIG_KEY_0": "http.extraHeader", "GIT_CONFIG_VALUE_0": header, way: "1"}
+    wrapper = here.publish(**settings)
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
     wrapper.wait_for(lambda: len(wrapper.find_events("commit_published")) == 2, "two publishes")
