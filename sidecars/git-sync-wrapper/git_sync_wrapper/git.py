@@ -24,6 +24,8 @@ COOKIE_FILE = "/etc/git-secret/cookie_file"
 # git resolves a short name in this order: https://git-scm.com/docs/gitrevisions.
 _PLACES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
 _PEELED = "^{}"
+# What to list; without a kind, a server sends all refs, those of all pull requests too.
+_KINDS = (("--heads", "--tags"), ())
 
 
 class GitFailed(Exception):
@@ -85,7 +87,6 @@ class Git:
             CycleAbandoned: The fence was revoked.
         """
         options = self._options
-        said = child.Kept(ANSWER_BYTES, is_head=True)
         configs = [("core.askPass", "true"), *access.configs]
         if options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
@@ -94,19 +95,20 @@ class Git:
         given = {"GIT_CONFIG_GLOBAL": access.git_config, **access.environ, **access.for_git}
         given |= configured(self._environ | given, configs)
         given["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self._folder)
-        words = ["ls-remote", "--quiet", options.repo, options.ref, f"{options.ref}{_PEELED}"]
-        try:
-            self._run(words, self._folder, fence, given, said, POLL_SECONDS)
-        except GitFailed as error:
-            raise access.explain(explain(options.hide(str(error)), POLLING)) from None
-        lines = (
-            line.partition("\t")[::2] for line in said.data.decode(errors="replace").split("\n")
-        )
-        # The line of a peeled tag follows the tag's own.
-        found = {name.removesuffix(_PEELED): commit for commit, name in lines}
-        for place in _PLACES:
-            if commit := found.get(place.format(options.ref)):
-                return commit
+        names = [options.repo, options.ref, f"{options.ref}{_PEELED}"]
+        for kinds in _KINDS[options.ref == "HEAD" :]:
+            said = child.Kept(ANSWER_BYTES, is_head=True)
+            words = ["ls-remote", "--quiet", *kinds, *names]
+            try:
+                self._run(words, self._folder, fence, given, said, POLL_SECONDS)
+            except GitFailed as error:
+                raise access.explain(explain(options.hide(str(error)), POLLING)) from None
+            lines = (line.partition("\t")[::2] for line in str(said).split("\n"))
+            # The line of a peeled tag follows the tag's own.
+            found = {name.removesuffix(_PEELED): commit for commit, name in lines}
+            for place in _PLACES:
+                if commit := found.get(place.format(options.ref)):
+                    return commit
         raise failure("ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}")
 
     def answers(self, access: Access, fence: Fence) -> bool:

@@ -91,6 +91,9 @@ def test_polls_without_changes_ask_only_for_the_ref(here: GitSite) -> None:
         "ls-refs" if b"ls-refs" in request.body else request.body.decode()
         for request in here.server.requests
     }
+    # Otherwise the server lists all refs, those of all pull requests too.
+    asked = [request.body for request in here.server.requests if request.body]
+    assert all(b"ref-prefix refs/heads/" in body for body in asked)
     assert 1 == len([line for line in wrapper.events if "initializing" in str(line.get("message"))])
 
 
