@@ -53,6 +53,7 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
+        started = time.monotonic()
         self._parts.logins.forget(is_refused=False)
         if fence.is_asked_for and self._parts.gate is not None:
             self._parts.gate.ask_again()
@@ -65,6 +66,7 @@ class Session:
             past, link = self._parts.past, self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):
                 past.readiness = past.readiness._replace(ready=False, problem=f"{link} is gone")
+            self._parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise self._failed(error) from error
         except BaseException:
             self._arrived = ""  # ask the volume again
@@ -108,12 +110,11 @@ class Session:
         """
         Let git-sync bring what the ref names now, and publish it.
         """
-        parts, started = self._parts, time.monotonic()
+        parts = self._parts
         try:
             commit = parts.engine.run(parts.logins, fence)
         except SidecarError:
             parts.metrics.runs("error").inc()
-            parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise
         parts.metrics.runs("success").inc()
         try:

@@ -90,6 +90,7 @@ def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None
     wait_until(lambda: ask(address, "/").status == 200, "the port says ready")
     metrics = ask(address, "/metrics").body
     assert re.search(r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE)
+    assert re.search(r'^git_sync_count_total\{status="error"\} [1-9]', metrics, re.MULTILINE)
     assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
 
 
