@@ -4,6 +4,7 @@ The one way to run git: its environment, questions to a local repository, and th
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +15,6 @@ from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
-ANSWER_SECONDS = 30.0
 ANSWER_BYTES = 16 << 20
 # A remote that does not answer within this time counts as down.
 POLL_SECONDS = 60.0
@@ -131,7 +131,7 @@ class Git:
         fence: Fence,
         environ: Mapping[str, str],
         out: Callable[[bytes], None],
-        seconds: float = ANSWER_SECONDS,
+        seconds: float = math.inf,
     ) -> None:
         complaints = child.Kept()
         argv = [self._options.git, *words]
