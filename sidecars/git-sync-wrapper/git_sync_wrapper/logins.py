@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from git_sync_wrapper import codecommit
 from git_sync_wrapper.options import Options, split_url
@@ -215,8 +215,9 @@ class Logins:
         """
         try:
             status, body = send_request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
-        except (OSError, ValueError) as error:
-            raise failure("askpass_failed", f"no login from --askpass-url: {error}") from None
+        except (OSError, ValueError) as error:  # that of a ValueError may quote a password
+            said = error if isinstance(error, OSError) else "it is not a URL"
+            raise failure("askpass_failed", f"no login from --askpass-url: {said}") from None
         lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         if status != 200 or not (fields.get("username") or fields.get("password")):
@@ -419,7 +420,7 @@ def send_request(
 ) -> tuple[int, bytes]:
     """
     Send a request, for a webhook or ``--askpass-url``; return the status and the beginning of the
-    body.
+    body. As in Go, user and password of the URL become Basic authentication.
 
     Raises:
         OSError: There is no answer.
@@ -430,7 +431,13 @@ def send_request(
     port = parts.port or (443 if parts.scheme == "https" else 80)
     proxy = proxies.proxy_for(parts.scheme, parts.hostname or "", port, os.environ)
     way = request.ProxyHandler({parts.scheme: proxy} if proxy else {})
+    userinfo, _, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=host).geturl()
     asked = request.Request(url, headers=dict(headers), method=method)
+    if userinfo:
+        login = ":".join(map(unquote, userinfo.partition(":")[::2])).encode()
+        # Not for the server that a redirect leads to.
+        asked.add_unredirected_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
     try:
         opener = request.build_opener(way, request.HTTPSHandler(context=trust))
         with opener.open(asked, timeout=seconds) as answer:

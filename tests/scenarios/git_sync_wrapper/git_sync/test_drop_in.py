@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from tests.support.daemon import ask
+from tests.support.git.git_server import credentials_of
 from tests.support.git.git_sync import GitSite, chart_environment
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, LoopbackServer, Request
@@ -34,7 +35,7 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
     with Hooked() as hooked:
         settings = {
             "GITSYNC_EXECHOOK_COMMAND": command,
-            "GITSYNC_WEBHOOK_URL": hooked.endpoint,
+            "GITSYNC_WEBHOOK_URL": hooked.endpoint.replace("//", "//me:p%40ss@"),
             "GITSYNC_TOUCH_FILE": "touched",
         }
         wrapper = here.publish(**settings)
@@ -49,6 +50,8 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
         lines = wait_until(lambda: _lines(log) if len(_lines(log)) >= 3 else [], wrapper.log())
 
         assert [first, second, second] == hooked.hashes()
+        assert {("me", "p@ss")} == {credentials_of(request) for request in hooked.seen()}
+        assert "p%40ss" not in wrapper.log()
     assert [first, second, second] == [line.split()[0] for line in lines]
     for line in lines:
         commit, folder, link = line.split()

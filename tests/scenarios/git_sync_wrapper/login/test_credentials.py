@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Counts
 from tests.support.aws.codecommit import judge
 from tests.support.aws.fake_aws import FakeSts, session_credentials
-from tests.support.git.git_server import GitServer
+from tests.support.git.git_server import GitServer, credentials_of
 from tests.support.git.git_sync import GitSite
 from tests.support.http.loopback import Answer, Exchange, LoopbackServer, Request
 
@@ -23,6 +23,8 @@ class AskpassServer(LoopbackServer):
     username = password = ""
 
     def good_answer(self, request: Request) -> Answer:
+        if credentials_of(request) != ("me", "p@ss"):
+            return Answer(401)
         body = f"username={self.username}\npassword={self.password}\n"
         return Answer(200, {"Content-Type": "text/plain"}, body.encode())
 
@@ -41,7 +43,7 @@ def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> Non
             exchange.send(exchange.good())
 
         askpass.inject(late, times=1)
-        follow(here, rotate, 2, GITSYNC_ASKPASS_URL=askpass.endpoint)
+        follow(here, rotate, 2, GITSYNC_ASKPASS_URL=askpass.endpoint.replace("//", "//me:p%40ss@"))
 
 
 def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
