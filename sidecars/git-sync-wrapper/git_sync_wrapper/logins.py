@@ -97,9 +97,10 @@ class Access:
         server = _server(url[0])
         there = [one for one in self.sent if _server(one.url) == server]
         if not there:
-            return failure("login_missing", f"{error.message} (no login is set for {server})")
+            said = f"no login is set for {server}, or one in .netrc or http.extraHeader is refused"
+            return failure("login_missing", f"{error.message} ({said})")
         # In the order of their helpers, of which git takes the last that fits.
-        sent = ([one for one in there if url[0].startswith(one.url)] or there)[-1]
+        sent = ([one for one in there if f"{url[0]}/".startswith(one.url)] or there)[-1]
         refused = failure(sent.reason, f"{error.message} ({sent.who})")
         refused.advice = f"{sent.doubt}{refused.advice}"
         return refused
@@ -338,7 +339,7 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
-        access.sent.append(Sent(url, f"{who}, from {origin}", doubt=doubt))
+        access.sent.append(Sent(f"{url.rstrip('/')}/", f"{who}, from {origin}", doubt=doubt))
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
