@@ -101,7 +101,7 @@ class Session:
             fence,
         )
         if outcome.result == "changed":
-            volume.prune(fence)
+            volume.prune(fence, is_weighed=True)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
         parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)
         return outcome
@@ -200,10 +200,9 @@ class Session:
         """
         self._parts.past.waits_for = ""
         published = volume.restore(fence, is_first=not self._arrived)
-        commit = published.commit
-        self._arrived = self._arrived or commit
-        if commit:
-            volume.prune(fence)
+        if commit := published.commit:
+            volume.prune(fence, is_weighed=not self._arrived)
+            self._arrived = self._arrived or commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
             if self._inspection.problem:
                 self._inspection.repair(volume, published, fence)

@@ -240,14 +240,17 @@ class Volume:
 
     # --- older ones
 
-    def prune(self, fence: Fence) -> None:
+    def prune(self, fence: Fence, *, is_weighed: bool) -> None:
         """
         Remove commits that need not be kept any longer; none if the link shows nothing.
+
+        Args:
+            is_weighed: Whether to weigh them, for which all their lists are read.
         """
         try:
             if shown := self.snapshots.current():
                 self.snapshots.prune(shown, fence)
-            most = self._retain_bytes
+            most = self._retain_bytes if is_weighed else None
             while most is not None and self.older_bytes() > most and self.drop_oldest(fence):
                 pass
             self._remove_lists()
