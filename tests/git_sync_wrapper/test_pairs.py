@@ -8,7 +8,7 @@ import pytest
 
 from git_sync_wrapper.git import configured
 from git_sync_wrapper.logins import Access, _add_pairs
-from git_sync_wrapper.reasons import failure
+from git_sync_wrapper.reasons import explain
 
 PAIRS = [
     ("https://h.example/org/a", "ua", "pa", "A"),
@@ -53,7 +53,19 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
     assert user == answer.get("username")
 
 
-def test_the_login_that_git_sent_is_blamed() -> None:
-    refused = failure("credentials_refused", "401 for https://h.example/org/a/info/refs")
+REFUSED = "fatal: Authentication failed for 'https://h.example/org/a/'"
 
-    assert "user ua, from A" in access().explain(refused).message
+
+@pytest.mark.parametrize(
+    ("said", "blamed"),
+    [
+        (REFUSED, "user ua, from A"),
+        (REFUSED.replace("/a/", "/a2/"), "user ub, from B"),
+        # Of GitHub and GitLab: no URL tells which login this is about.
+        (f"remote: Invalid username or token.\n{REFUSED}", "user ua, from A"),
+        (f"remote: HTTP Basic: Access denied\n{REFUSED}", "user ua, from A"),
+        (REFUSED.replace("h.", "x."), ".netrc or http.extraHeader"),
+    ],
+)
+def test_the_login_that_git_sent_is_blamed(said: str, blamed: str) -> None:
+    assert blamed in access().explain(explain(said, "")).message

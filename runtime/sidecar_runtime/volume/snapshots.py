@@ -31,6 +31,8 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
+# The suffix of a link that is not in its place yet, if it cannot be made in the store.
+BESIDE = ".next-snapshot"
 
 log = get_logger("snapshots")
 
@@ -133,7 +135,6 @@ class Snapshots:
             SidecarError: ``link_blocked``: the path of the link is occupied.
             CycleAbandoned: The fence was revoked; the link is unchanged.
         """
-        temporary = aside_name(self.link)
         if self.fsync:
             os.fsync(self.store)
         with fence:
@@ -145,12 +146,16 @@ class Snapshots:
             with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self.make_way(is_first=False)
-            make_symlink(f"{self.store_path}/{revision}", temporary, dir_fd=self.store)
-            try:
-                os.rename(temporary, self.link, src_dir_fd=self.store, dst_dir_fd=self.root)
-            except OSError:
-                os.unlink(temporary, dir_fd=self.store)
-                raise
+            for place, name in (self.store, aside_name(self.link)), (self.root, self.link + BESIDE):
+                make_symlink(f"{self.store_path}/{revision}", name, dir_fd=place)
+                try:
+                    os.rename(name, self.link, src_dir_fd=place, dst_dir_fd=self.root)
+                    break
+                except OSError as error:
+                    os.unlink(name, dir_fd=place)
+                    # The link is on another volume, or in another mount of this one.
+                    if error.errno != errno.EXDEV or place == self.root:
+                        raise
             if self.fsync:
                 os.fsync(self.root)
 
@@ -240,8 +245,10 @@ class Snapshots:
 
     def sweep(self) -> None:
         """
-        Remove copies that a crash left half created or half removed.
+        Remove copies that a crash left half created or half removed, and links not yet renamed.
         """
+        with suppress(OSError):
+            os.unlink(self.link + BESIDE, dir_fd=self.root)
         for name in os.listdir(self.store):
             if name.startswith("."):
                 remove_tree(name, self.store)

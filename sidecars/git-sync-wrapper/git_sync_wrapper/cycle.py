@@ -53,6 +53,7 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
+        started = time.monotonic()
         self._parts.logins.forget(is_refused=False)
         if fence.is_asked_for and self._parts.gate is not None:
             self._parts.gate.ask_again()
@@ -65,6 +66,7 @@ class Session:
             past, link = self._parts.past, self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):
                 past.readiness = past.readiness._replace(ready=False, problem=f"{link} is gone")
+            self._parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise self._failed(error) from error
         except BaseException:
             self._arrived = ""  # ask the volume again
@@ -99,7 +101,7 @@ class Session:
             fence,
         )
         if outcome.result == "changed":
-            volume.prune(fence)
+            volume.prune(fence, is_weighed=True)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
         parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)
         return outcome
@@ -108,12 +110,11 @@ class Session:
         """
         Let git-sync bring what the ref names now, and publish it.
         """
-        parts, started = self._parts, time.monotonic()
+        parts = self._parts
         try:
             commit = parts.engine.run(parts.logins, fence)
         except SidecarError:
             parts.metrics.runs("error").inc()
-            parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise
         parts.metrics.runs("success").inc()
         try:
@@ -199,10 +200,9 @@ class Session:
         """
         self._parts.past.waits_for = ""
         published = volume.restore(fence, is_first=not self._arrived)
-        commit = published.commit
-        self._arrived = self._arrived or commit
-        if commit:
-            volume.prune(fence)
+        if commit := published.commit:
+            volume.prune(fence, is_weighed=not self._arrived)
+            self._arrived = self._arrived or commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
             if self._inspection.problem:
                 self._inspection.repair(volume, published, fence)

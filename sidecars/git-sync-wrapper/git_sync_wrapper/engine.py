@@ -319,8 +319,7 @@ class Engine:
         """
         Check a commit out again, from the repository here alone; return the folder.
 
-        Empty if that is impossible: objects are missing, or only git-sync can do it (submodules, a
-        sparse checkout).
+        Empty if that is impossible: objects are missing, or only git-sync can do it (submodules).
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -338,8 +337,7 @@ class Engine:
         except (GitFailed, OSError) as error:
             log.warning("restore_failed", revision=commit, error=str(error))
             return ""
-        is_partial = os.path.exists(os.path.join(worktree, ".gitmodules"))
-        return "" if is_partial or self._options.sparse_checkout_file else worktree
+        return "" if os.path.exists(os.path.join(worktree, ".gitmodules")) else worktree
 
     def _restoring(self, worktree: str) -> dict[str, str]:
         git = os.path.join(self.root, GIT)

@@ -4,6 +4,7 @@ The one way to run git: its environment, questions to a local repository, and th
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +15,6 @@ from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
-ANSWER_SECONDS = 30.0
 ANSWER_BYTES = 16 << 20
 # A remote that does not answer within this time counts as down.
 POLL_SECONDS = 60.0
@@ -24,6 +24,8 @@ COOKIE_FILE = "/etc/git-secret/cookie_file"
 # git resolves a short name in this order: https://git-scm.com/docs/gitrevisions.
 _PLACES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
 _PEELED = "^{}"
+# What to list; without a kind, a server sends all refs, those of all pull requests too.
+_KINDS = (("--heads", "--tags"), ())
 
 
 class GitFailed(Exception):
@@ -34,7 +36,7 @@ class GitFailed(Exception):
 
 class Git:
     """
-    Runs git, in a child each time, without its user's and its system's configuration.
+    Runs git, in a child each time, without its user's and its system's configuration files.
     """
 
     def __init__(self, options: Options, environ: Mapping[str, str], folder: str) -> None:
@@ -73,7 +75,7 @@ class Git:
         local = [("core.hooksPath", os.devnull), ("safe.directory", "*")]
         configs = [*self._options.configs, *local]
         said = child.Kept(ANSWER_BYTES, is_head=True)
-        self._run(words, folder, fence, given | configured({}, configs), said)
+        self._run(words, folder, fence, given | configured(self._environ, configs), said)
         return said.data
 
     def poll(self, access: Access, fence: Fence) -> str:
@@ -85,28 +87,28 @@ class Git:
             CycleAbandoned: The fence was revoked.
         """
         options = self._options
-        said = child.Kept(ANSWER_BYTES, is_head=True)
         configs = [("core.askPass", "true"), *access.configs]
         if options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
         configs += options.configs
         # For file:// git runs its server side on this machine, which reads only this file.
         given = {"GIT_CONFIG_GLOBAL": access.git_config, **access.environ, **access.for_git}
-        given |= configured(given, configs)
+        given |= configured(self._environ | given, configs)
         given["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self._folder)
-        words = ["ls-remote", "--quiet", options.repo, options.ref, f"{options.ref}{_PEELED}"]
-        try:
-            self._run(words, self._folder, fence, given, said, POLL_SECONDS)
-        except GitFailed as error:
-            raise access.explain(explain(options.hide(str(error)), POLLING)) from None
-        lines = (
-            line.partition("\t")[::2] for line in said.data.decode(errors="replace").split("\n")
-        )
-        # The line of a peeled tag follows the tag's own.
-        found = {name.removesuffix(_PEELED): commit for commit, name in lines}
-        for place in _PLACES:
-            if commit := found.get(place.format(options.ref)):
-                return commit
+        names = [options.repo, options.ref, f"{options.ref}{_PEELED}"]
+        for kinds in _KINDS[options.ref == "HEAD" :]:
+            said = child.Kept(ANSWER_BYTES, is_head=True)
+            words = ["ls-remote", "--quiet", *kinds, *names]
+            try:
+                self._run(words, self._folder, fence, given, said, POLL_SECONDS)
+            except GitFailed as error:
+                raise access.explain(explain(options.hide(str(error)), POLLING)) from None
+            lines = (line.partition("\t")[::2] for line in str(said).split("\n"))
+            # The line of a peeled tag follows the tag's own.
+            found = {name.removesuffix(_PEELED): commit for commit, name in lines}
+            for place in _PLACES:
+                if commit := found.get(place.format(options.ref)):
+                    return commit
         raise failure("ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}")
 
     def answers(self, access: Access, fence: Fence) -> bool:
@@ -129,7 +131,7 @@ class Git:
         fence: Fence,
         environ: Mapping[str, str],
         out: Callable[[bytes], None],
-        seconds: float = ANSWER_SECONDS,
+        seconds: float = math.inf,
     ) -> None:
         complaints = child.Kept()
         argv = [self._options.git, *words]

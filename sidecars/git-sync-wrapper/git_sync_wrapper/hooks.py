@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from git_sync_wrapper.logins import send_request
+from git_sync_wrapper.logins import http_client, send_request
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
 from sidecar_runtime import child
@@ -88,6 +88,8 @@ def webhook(options: Options) -> list[Hook]:
     Return the hook that sends a request with the commit's hash in its header ``Gitsync-Hash``; none
     without a URL.
     """
+    if options.webhook_url:
+        http_client()  # now: a retry should not wait for it
     expected = options.webhook_success_status  # 0 or less: any status
 
     def run(commit: str, _: str, __: Fence) -> None:
@@ -152,7 +154,7 @@ class Hooks:
     def announce(self, commit: str) -> None:
         """
         Start the hooks for a commit, each in a thread that follows its predecessor's, and touch
-        the file, in git-sync's order.
+        the file; git-sync touches it first.
         """
         self.newest = commit
         for hook in self._after:

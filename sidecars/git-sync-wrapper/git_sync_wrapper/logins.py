@@ -19,8 +19,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from git_sync_wrapper import codecommit
 from git_sync_wrapper.options import Options, split_url
@@ -96,9 +97,10 @@ class Access:
         server = _server(url[0])
         there = [one for one in self.sent if _server(one.url) == server]
         if not there:
-            return failure("login_missing", f"{error.message} (no login is set for {server})")
+            said = f"no login is set for {server}, or one in .netrc or http.extraHeader is refused"
+            return failure("login_missing", f"{error.message} ({said})")
         # In the order of their helpers, of which git takes the last that fits.
-        sent = ([one for one in there if url[0].startswith(one.url)] or there)[-1]
+        sent = ([one for one in there if f"{url[0]}/".startswith(one.url)] or there)[-1]
         refused = failure(sent.reason, f"{error.message} ({sent.who})")
         refused.advice = f"{sent.doubt}{refused.advice}"
         return refused
@@ -214,8 +216,9 @@ class Logins:
         """
         try:
             status, body = send_request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
-        except (OSError, ValueError) as error:
-            raise failure("askpass_failed", f"no login from --askpass-url: {error}") from None
+        except (OSError, ValueError) as error:  # that of a ValueError may quote a password
+            said = error if isinstance(error, OSError) else "it is not a URL"
+            raise failure("askpass_failed", f"no login from --askpass-url: {said}") from None
         lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         if status != 200 or not (fields.get("username") or fields.get("password")):
@@ -336,7 +339,7 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
-        access.sent.append(Sent(url, f"{who}, from {origin}", doubt=doubt))
+        access.sent.append(Sent(f"{url.rstrip('/')}/", f"{who}, from {origin}", doubt=doubt))
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
@@ -402,31 +405,48 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
         yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
 
 
+@cache
+def http_client() -> tuple[Any, Any]:
+    """
+    Return urllib's module and the trusted CAs. As in git-sync, a process reads them once: that
+    takes 25 ms of CPU, and urllib otherwise does it for each request, even over http.
+    """
+    from urllib import request  # noqa: PLC0415 - 3 MiB, and few need it
+
+    return request, request.http.client.ssl.create_default_context()  # type: ignore[attr-defined]
+
+
 def send_request(
     method: str, url: str, headers: Mapping[str, str], seconds: float
 ) -> tuple[int, bytes]:
     """
     Send a request, for a webhook or ``--askpass-url``; return the status and the beginning of the
-    body.
+    body. As in Go, user and password of the URL become Basic authentication.
 
     Raises:
         OSError: There is no answer.
         ValueError: It is not a URL.
     """
-    from urllib import error, request  # noqa: PLC0415 - 3 MiB, and few need it
-
+    request, trust = http_client()
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     proxy = proxies.proxy_for(parts.scheme, parts.hostname or "", port, os.environ)
     way = request.ProxyHandler({parts.scheme: proxy} if proxy else {})
-    asked = request.Request(url, headers=dict(headers), method=method)  # noqa: S310 - the opener checks it
+    userinfo, _, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=host).geturl()
+    asked = request.Request(url, headers=dict(headers), method=method)
+    if userinfo:
+        login = ":".join(map(unquote, userinfo.partition(":")[::2])).encode()
+        # Not for the server that a redirect leads to.
+        asked.add_unredirected_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
     try:
-        with request.build_opener(way).open(asked, timeout=seconds) as answer:
+        opener = request.build_opener(way, request.HTTPSHandler(context=trust))
+        with opener.open(asked, timeout=seconds) as answer:
             return answer.status, answer.read(ANSWER_BYTES)
-    except error.HTTPError as refused:
+    except request.HTTPError as refused:
         with refused:
             return refused.code, refused.read(ANSWER_BYTES)
-    except request.http.client.HTTPException as broken:  # type: ignore[attr-defined]
+    except request.http.client.HTTPException as broken:
         # Its text may quote the URL, and a token in it.
         raise OSError(f"the answer is not HTTP ({type(broken).__name__})") from None
 

@@ -240,14 +240,17 @@ class Volume:
 
     # --- older ones
 
-    def prune(self, fence: Fence) -> None:
+    def prune(self, fence: Fence, *, is_weighed: bool) -> None:
         """
         Remove commits that need not be kept any longer; none if the link shows nothing.
+
+        Args:
+            is_weighed: Whether to weigh them, for which all their lists are read.
         """
         try:
             if shown := self.snapshots.current():
                 self.snapshots.prune(shown, fence)
-            most = self._retain_bytes
+            most = self._retain_bytes if is_weighed else None
             while most is not None and self.older_bytes() > most and self.drop_oldest(fence):
                 pass
             self._remove_lists()
@@ -329,11 +332,13 @@ class Inspection:
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
         Replace the published commit's damaged snapshot by one from git-sync's repository here,
-        without the remote. A commit that a hook may have changed goes the way of a new one.
+        without the remote. A commit that a hook may have changed, or that is checked out in part,
+        goes the way of a new one.
         """
         options, commit, engine = self._parts.options, published.commit, self._parts.engine
         is_other = published.shortfall(options) and not published.fallback
-        if is_other or options.pre_publish_exechook_command or published.problem(options):
+        is_altered = options.pre_publish_exechook_command or options.sparse_checkout_file
+        if is_other or is_altered or published.problem(options):
             return
         if not (checkout := engine.restore(commit, fence)):
             return

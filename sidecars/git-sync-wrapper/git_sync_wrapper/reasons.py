@@ -103,8 +103,8 @@ REASONS = {
         "The server refuses this user and password: check that the token has not expired and that "
         "it may read this repository. If they are environment variables, restart the pod after "
         "changing the Secret.",
-        r"Authentication failed|HTTP Basic: Access denied|Invalid username or"
-        r"|returned error: 40[13]",
+        # The server's own words precede these, without the URL.
+        r"Authentication failed|returned error: 40[13]",
     ),
     "submodule_missing": Reason(
         "Push the submodule's commit to its server, or correct the commit that records it.",

@@ -148,6 +148,24 @@ def test_a_repair_whose_files_somebody_removes_is_not_published(here: GitSite) -
     assert before == contents(here.link.resolve()), "git-sync has brought it"
 
 
+def test_no_more_than_a_sparse_checkout_comes_to_the_volume_for_a_repair(here: GitSite) -> None:
+    """Only git-sync can make one, and needs the remote; a whole tree may not fit."""
+    (patterns := here.folder / "sparse").write_text("/pkg\n")
+    log = here.folder / "log"
+    git = script(here.folder / "git", f'echo "$1" >> {log}\nexec git "$@"')
+    commit_files(here)
+    settings = {"GITSYNC_SPARSE_CHECKOUT_FILE": str(patterns), "GITSYNC_GIT": git}
+    wrapper = here.publish(**settings)
+    before = contents(here.link.resolve())
+    here.server.stop()
+    edit(here.link.resolve())
+    wrapper.sync()
+    here.server.start()
+
+    wait_until(lambda: before == contents(here.link.resolve()), "it is repaired")
+    assert "read-tree" not in log.read_text().split()
+
+
 def test_what_vanishes_during_an_inspection_does_not_stop_it(tmp_path: Path) -> None:
     """Consumers compile modules under temporary names."""
     (tmp_path / "a").mkdir()

@@ -71,13 +71,18 @@ def test_sigterm_at_any_moment_exits_with_0_and_leaves_no_process(
     here.wait_until_shown(here.repository.head(), wrapper)
 
 
-def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(here: GitSite) -> None:
-    body = '[ "$1" != fetch ] || exec sleep 600\nexec git "$@"'
-    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="1s")
+@pytest.mark.parametrize(
+    ("command", "reason"), [("fetch", "sync_timeout"), ("ls-files", "target_incomplete")]
+)
+def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(
+    here: GitSite, command: str, reason: str
+) -> None:
+    body = f'[ "$1" != {command} ] || exec sleep 600\nexec git "$@"'
+    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="2s")
 
     event = wrapper.wait_for_event("cycle_failed", 60)
 
-    assert "sync_timeout" == event["reason"], wrapper.log()
+    assert reason == event["reason"], wrapper.log()
 
 
 def test_polls_without_changes_ask_only_for_the_ref(here: GitSite) -> None:
@@ -91,6 +96,9 @@ def test_polls_without_changes_ask_only_for_the_ref(here: GitSite) -> None:
         "ls-refs" if b"ls-refs" in request.body else request.body.decode()
         for request in here.server.requests
     }
+    # Otherwise the server lists all refs, those of all pull requests too.
+    asked = [request.body for request in here.server.requests if request.body]
+    assert all(b"ref-prefix refs/heads/" in body for body in asked)
     assert 1 == len([line for line in wrapper.events if "initializing" in str(line.get("message"))])
 
 

@@ -65,12 +65,21 @@ def test_git_reads_exceptions_as_the_wrapper_does(here: GitSite) -> None:
     assert [] == proxy.asked
 
 
-@pytest.mark.parametrize("message", ["", "annotated"])
-def test_follows_a_tag_that_moves(here: GitSite, message: str) -> None:
-    here.repository.tag("v1", here.repository.head(), message)
-    wrapper = here.wrapper(GITSYNC_REF="v1")
+@pytest.mark.parametrize(
+    ("ref", "move"),
+    [
+        ("v1", ["tag", "-f"]),
+        ("v1", ["tag", "-f", "-m", "annotated"]),
+        ("heads/release", ["update-ref"]),
+        ("refs/pull/7/head", ["update-ref"]),
+    ],
+)
+def test_follows_any_ref_that_moves(here: GitSite, ref: str, move: list[str]) -> None:
+    name = ref.replace("heads/release", "refs/heads/release")
+    here.repository.git(*move, name, here.repository.head())
+    wrapper = here.wrapper(GITSYNC_REF=ref)
     here.wait_until_shown(here.repository.head(), wrapper)
     newer = here.commit_revision(2)
-    here.repository.tag("v1", newer, message)
+    here.repository.git(*move, name, newer)
 
     here.wait_until_shown(newer, wrapper)

@@ -6,9 +6,11 @@ import signal
 from pathlib import Path
 
 from tests.support.daemon import ask
+from tests.support.git.git_server import credentials_of
 from tests.support.git.git_sync import GitSite, chart_environment
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
@@ -34,7 +36,7 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
     with Hooked() as hooked:
         settings = {
             "GITSYNC_EXECHOOK_COMMAND": command,
-            "GITSYNC_WEBHOOK_URL": hooked.endpoint,
+            "GITSYNC_WEBHOOK_URL": hooked.endpoint.replace("//", "//me:p%40ss@"),
             "GITSYNC_TOUCH_FILE": "touched",
         }
         wrapper = here.publish(**settings)
@@ -49,11 +51,29 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
         lines = wait_until(lambda: _lines(log) if len(_lines(log)) >= 3 else [], wrapper.log())
 
         assert [first, second, second] == hooked.hashes()
+        assert {("me", "p@ss")} == {credentials_of(request) for request in hooked.seen()}
+        assert "p%40ss" not in wrapper.log()
     assert [first, second, second] == [line.split()[0] for line in lines]
     for line in lines:
         commit, folder, link = line.split()
         assert commit in folder and commit in link
     assert (here.root / "touched").is_file()
+
+
+def test_a_link_on_another_volume_is_swapped_as_well(here: GitSite) -> None:
+    with small_volume(here.folder / "links", "1m") as folder:
+        link = folder / "repo"
+        wrapper = here.wrapper(GITSYNC_LINK=str(link))
+        wrapper.wait_for_event("commit_published")
+        wrapper.kill()
+        (folder / "repo.next-snapshot").symlink_to("of-a-killed-process")
+        newest = here.commit_revision(2)
+        wrapper.start()
+        wrapper.wait_for_event("commit_published", revision=newest)
+
+        wait_until(lambda: newest == link.resolve().name, "the link shows it")
+        assert ["repo"] == [path.name for path in folder.iterdir()]
+        wrapper.kill()
 
 
 def _lines(path: Path) -> list[str]:
@@ -90,6 +110,7 @@ def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None
     wait_until(lambda: ask(address, "/").status == 200, "the port says ready")
     metrics = ask(address, "/metrics").body
     assert re.search(r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE)
+    assert re.search(r'^git_sync_count_total\{status="error"\} [1-9]', metrics, re.MULTILINE)
     assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
 
 

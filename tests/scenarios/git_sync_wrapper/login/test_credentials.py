@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Counts
 from tests.support.aws.codecommit import judge
 from tests.support.aws.fake_aws import FakeSts, session_credentials
-from tests.support.git.git_server import GitServer
+from tests.support.git.git_server import GitServer, credentials_of
 from tests.support.git.git_sync import GitSite
 from tests.support.http.loopback import Answer, Exchange, LoopbackServer, Request
 
@@ -23,6 +23,8 @@ class AskpassServer(LoopbackServer):
     username = password = ""
 
     def good_answer(self, request: Request) -> Answer:
+        if credentials_of(request) != ("me", "p@ss"):
+            return Answer(401)
         body = f"username={self.username}\npassword={self.password}\n"
         return Answer(200, {"Content-Type": "text/plain"}, body.encode())
 
@@ -41,7 +43,7 @@ def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> Non
             exchange.send(exchange.good())
 
         askpass.inject(late, times=1)
-        follow(here, rotate, 2, GITSYNC_ASKPASS_URL=askpass.endpoint)
+        follow(here, rotate, 2, GITSYNC_ASKPASS_URL=askpass.endpoint.replace("//", "//me:p%40ss@"))
 
 
 def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
@@ -109,11 +111,18 @@ def test_a_refused_password_that_was_encoded_twice_is_named(here: GitSite, refus
     assert failed["advice"].startswith("GITSYNC_PASSWORD looks encoded twice")
 
 
-def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite) -> None:
+@pytest.mark.parametrize("way", [".netrc", "GIT_CONFIG_COUNT"])
+def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite, way: str) -> None:
     here.server.accept(("deploy", "password"))
-    (here.folder / "home").mkdir()
-    (here.folder / "home/.netrc").write_text("machine 127.0.0.1 login deploy password password\n")
-    wrapper = here.publish()
+    settings = {}
+    if way == ".netrc":
+        (here.folder / "home").mkdir()
+        file = here.folder / "home/.netrc"
+        file.write_text("machine 127.0.0.1 login deploy password password\n")
+    else:
+        header = f"Authorization: Basic {base64.b64encode(b'deploy:password').decode()}"
+        settings = {"GIT_CONFIG_KEY_0": "http.extraHeader", "GIT_CONFIG_VALUE_0": header, way: "1"}
+    wrapper = here.publish(**settings)
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
     wrapper.wait_for(lambda: len(wrapper.find_events("commit_published")) == 2, "two publishes")
