@@ -23,7 +23,7 @@ from sidecar_runtime.gate.gate import (
     RevisionRefused,
     Undecided,
     check_gate,
-    command_check,
+    read_command,
     syntax_check,
 )
 from sidecar_runtime.gate.syntax import GRAMMARS
@@ -121,7 +121,7 @@ def test_finds_path_line_and_problem_in_the_text_of_a_command(
 ) -> None:
     files = {"d/a.py", "b.py", "a b.py"}
 
-    found = command_check(["check"]).read(text, 1, lambda path: os.path.normpath(path) in files)
+    found = read_command(text, 1, lambda path: os.path.normpath(path) in files)
 
     assert expected == [(one.path, one.line, one.problem) for one in found]
 
@@ -157,7 +157,7 @@ def knock(tmp_path: Path) -> Knock:
     folder.mkdir()
 
     def make(script: str = "", check: Check | None = None, variables: Sequence[str] = ()) -> Door:
-        return Door(folder, check or command_check(("sh", "-c", script)), variables)
+        return Door(folder, check or Check(("sh", "-c", script), read_command), variables)
 
     return make
 
@@ -169,7 +169,7 @@ def test_a_command_inherits_only_known_and_named_variables(
         monkeypatch.setenv(name, f"of {name}")
     for name in ("HOME", "LANG", "UNSET"):
         monkeypatch.delenv(name, raising=False)
-    copy = command_check(("cp", "/proc/self/environ", f"{tmp_path}/environ"))
+    copy = Check(("cp", "/proc/self/environ", f"{tmp_path}/environ"), read_command)
     door = knock(check=copy, variables=["AIRFLOW_HOME", "UNSET"])
 
     assert door.judge() is None
@@ -263,7 +263,7 @@ def test_a_syntax_refusal_is_final_until_a_check_is_requested(knock: Knock, log:
     ],
 )
 def test_an_end_that_is_no_verdict_is_not_a_refusal(code: int, said: str) -> None:
-    error = raised(Undecided, command_check(["check"]).read, "a.py:1: x\n", code, lambda _: True)
+    error = raised(Undecided, read_command, "a.py:1: x\n", code, lambda _: True)
 
     assert f"the gate's command ended with {said}: a.py:1: x" == error.message
     assert "SIGHUP" in error.advice

@@ -217,13 +217,6 @@ def syntax_check(grammar: str) -> Check:
     return Check(argv, _read_syntax, ".py", is_final=True)
 
 
-def command_check(argv: Sequence[str]) -> Check:
-    """
-    Return the check that runs a command of the user.
-    """
-    return Check(tuple(argv), _read_command)
-
-
 def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     if code != 0:
         raise _no_verdict("the syntax check", code, said)
@@ -234,7 +227,7 @@ def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
     return findings
 
 
-def _read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
+def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     """
     Find file positions in a command's output: files of the revision, not libraries or clock times.
     """
@@ -467,7 +460,6 @@ def make_gate(settings: GateSettings, metrics: GateMetrics) -> Gate | None:
     """
     if settings.gate == "off":
         return None
-    check = syntax_check(settings.gate_grammar or GRAMMARS[-1])
     if settings.gate_command is not None:
-        check = command_check(settings.gate_command)
-    return Gate(check, settings, metrics)
+        return Gate(Check(settings.gate_command, read_command), settings, metrics)
+    return Gate(syntax_check(settings.gate_grammar or GRAMMARS[-1]), settings, metrics)

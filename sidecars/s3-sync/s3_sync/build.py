@@ -212,12 +212,10 @@ class Builder:
                 if not state.is_whole:  # the files of a release fail together
                     self.problems.note(files, folder.files, work.failed)
                 self.problems.show(state.skipped)
+            large = [path for path, error in work.failed.items() if error.reason == "target_full"]
             most = os.statvfs(folder.fd)  # for what exceeds the whole volume, no room is made
-            is_full = full or any(
-                error.reason == "target_full"
-                and files[path].size_bytes < most.f_blocks * most.f_frsize
-                for path, error in work.failed.items()
-            )
+            most_bytes = most.f_blocks * most.f_frsize
+            is_full = full or any(files[path].size_bytes < most_bytes for path in large)
             has_room = gone if snapshots is None else is_full and snapshots.make_room(fence)
             if not (is_full and has_room):
                 break
