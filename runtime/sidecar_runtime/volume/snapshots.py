@@ -31,7 +31,8 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
-# The suffix of a link that is not in its place yet, if it cannot be made in the store.
+# The suffix of a link that is not in its place yet. It is in the same folder: the store may be on
+# another volume.
 BESIDE = ".next-snapshot"
 
 log = get_logger("snapshots")
@@ -146,16 +147,13 @@ class Snapshots:
             with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self.make_way(is_first=False)
-            for place, name in (self.store, aside_name(self.link)), (self.root, self.link + BESIDE):
-                make_symlink(f"{self.store_path}/{revision}", name, dir_fd=place)
-                try:
-                    os.rename(name, self.link, src_dir_fd=place, dst_dir_fd=self.root)
-                    break
-                except OSError as error:
-                    os.unlink(name, dir_fd=place)
-                    # The link is on another volume, or in another mount of this one.
-                    if error.errno != errno.EXDEV or place == self.root:
-                        raise
+            beside, root = self.link + BESIDE, self.root
+            make_symlink(f"{self.store_path}/{revision}", beside, dir_fd=root)
+            try:
+                os.rename(beside, self.link, src_dir_fd=root, dst_dir_fd=root)
+            except OSError:
+                os.unlink(beside, dir_fd=root)
+                raise
             if self.fsync:
                 os.fsync(self.root)
 
