@@ -183,8 +183,7 @@ def load(
     Args:
         instead: Wrong names of a setting without which a start would do harm, each with the right
             name; refused unless that is set, too.
-        check: Rules across settings. A wrong setting has its default then, or ``…`` if it is
-            required; problems that mention one are dropped.
+        check: Rules across settings, for settings that are right one by one.
 
     Returns:
         The settings, and the variables with the prefix that resemble no setting, for a warning.
@@ -203,12 +202,8 @@ def load(
             values[field] = _parse(spec, text, given.keys() - names)
         except ValueError as error:
             problems.append(Problem(spec.variable, spec.show(text or ""), str(error)))
-            # For the rules across settings; what they say about this one is dropped.
-            values[field] = "…" if spec.required else _parse(spec, None, ())
-    settings = cls(variable_prefix=prefix, **values)
-    wrong = _mentioned(names, problems)
-    problems += [problem for problem in check(settings) if not _mentioned(wrong, [problem])]
-    if problems:
+    settings = None if problems else cls(variable_prefix=prefix, **values)
+    if settings is None or (problems := check(settings)):
         strangers = [Problem(name, None, "is not a setting") for name in unknown]
         raise SettingsError([*problems, *strangers])
     return settings, unknown
@@ -229,10 +224,6 @@ def _parse(spec: Spec, text: str | None, strangers: Iterable[str]) -> Any:
         hint = f" ({near} is set: is it a typo?)" if near else ""
         raise ValueError(f"is missing: {spec.allowed}{hint}")
     return None
-
-
-def _mentioned(names: Set[str], problems: Iterable[Problem]) -> Set[str]:
-    return names & set(re.findall(r"\w+", " ".join(map(str, problems))))
 
 
 def _check_names(
