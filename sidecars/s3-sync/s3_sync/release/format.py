@@ -452,6 +452,8 @@ class IncomingContent:
         try:
             while piece:
                 self._take(self._inflater.decompress(piece, BLOCK_BYTES))
+                if self._inflater.unused_data:  # zlib would collect all that follows
+                    raise self._corrupt("its data goes on after its end")
                 piece = self._inflater.unconsumed_tail
         except zlib.error as error:
             raise self._corrupt(f"it cannot be inflated: {error}") from None
@@ -465,8 +467,8 @@ class IncomingContent:
         """
         if self._inflater is not None:
             self._take(self._inflater.flush())
-            if not self._inflater.eof or self._inflater.unused_data:
-                raise self._corrupt("its data does not end where it should")
+            if not self._inflater.eof:
+                raise self._corrupt("its data has no end")
         if self._size_bytes != self._file.size_bytes:
             raise self._corrupt(f"it has {self._size_bytes} bytes, not {self._file.size_bytes}")
         if (found := self._digest.hexdigest()) != self._file.sha256:
