@@ -50,12 +50,14 @@ class Current(NamedTuple):
         etag: Empty if there is no object at its key.
         refusal: Why it may not be used.
         signed_by: The key that signed it; empty if none had to.
+        is_signed: Whether it has a signature, which was verified if there are keys.
     """
 
     pointer: form.Pointer | None = None
     etag: str = ""
     refusal: ReleaseError | None = None
     signed_by: str = ""
+    is_signed: bool = False
 
     @property
     def names(self) -> dict[str, str]:
@@ -97,7 +99,8 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
         return Current()
     try:
         found = form.read_pointer(stored.data, store.keys, store.bucket, store.prefix)
-        return Current(found[0], stored.etag, None, found[1])
+        is_signed = form.SIGNATURE.search(stored.data) is not None
+        return Current(found[0], stored.etag, None, found[1], is_signed)
     except form.Invalid as error:
         refusal = ReleaseError(
             error.reason,

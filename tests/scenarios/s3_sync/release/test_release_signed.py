@@ -136,3 +136,20 @@ def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -
     site.publish(B, "--force")
     assert "changed" == site.daemon.sync()["result"]
     assert B == shown(site.daemon.target)
+
+
+def test_an_unsigned_command_ends_signing_only_with_force(site: Site, tmp_path: Path) -> None:
+    site.publish(B)
+    good, dags, dev = site.pointer, write_files(tmp_path / "new", C), f"s3://{site.s3.bucket}/dev"
+    site.publisher.succeed("publish", dags, dev)
+
+    promote = ("promote", dev, site.publisher.url)
+    for words in (("publish", dags), ("rollback",), promote):
+        refused = site.publisher.run(*words, "--output", "json")
+        assert (3, "release_untrusted") == (refused.code, refused.facts()["reason"]), refused
+        assert "--sign-key" in refused.err and "--force" in refused.err
+        assert good == site.pointer
+
+    site.publisher.succeed(*promote, "--force")
+    assert b"signature" not in site.pointer
+    assert [] != site.publisher.succeed("releases")["history"][1:]
