@@ -172,7 +172,7 @@ def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer
     Write what is missing of a release, and make it current.
 
     Raises:
-        ReleaseError: ``publish_conflict``: another publisher made another release current.
+        ReleaseError: ``publish_conflict``: another publisher was faster.
         SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
     """
     store, revision, old = order.store, parcel.revision, before.pointer
@@ -195,7 +195,7 @@ def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer
     except ConditionFailed:
         # Perhaps by our own write, whose response was lost, or one of the same release.
         now = catalog.read_current(store, forces=True)
-        if now.names.get("current") != revision:
+        if not _is_current(order, now, revision):
             raise _conflict(now, revision) from None
     if not _is_whole(store, revision):  # a prune had decided before the upload
         _upload(store, parcel, forces=True)
@@ -241,9 +241,10 @@ def _conflict(now: catalog.Current, ours: str) -> ReleaseError:
     if now.pointer is not None:
         by, turn = now.pointer.origin.get("by", "someone else"), now.pointer.turn
         said = f"meanwhile {by} made release {short(turn.revision)} current, at {turn.since}"
+        said += f", signed by {now.signed_by}" if now.signed_by else ""
     return ReleaseError(
         "publish_conflict",
-        f"{said}; the release {short(ours)} is not current",
+        f"{said}; this command did not make {short(ours)} current",
         "Check `s3-sync releases`; if your release should be current, run the command again. Let "
         "CI run one publish at a time.",
     )
