@@ -161,7 +161,14 @@ def _next_pointer(
         turns = turns[ended.index(revision) + 1 :]
     turn = form.Turn(revision, sequence, form.time_text(now))
     data = form.write_pointer(form.Pointer(turn, origin, turns))
-    return signer.sign(data, store.bucket, store.prefix) if signer else data
+    data = signer.sign(data, store.bucket, store.prefix) if signer else data
+    try:
+        form.read_pointer(data, None, store.bucket, store.prefix)
+    except form.Invalid as error:  # because of what it takes over from the one before
+        said = f"readers would refuse the next {form.POINTER_KEY}: {error}"
+        advice = "Find out who wrote it last, delete it, and publish; with a new key if you sign."
+        raise ReleaseError(error.reason, said, advice) from None
+    return data
 
 
 # --- objects
