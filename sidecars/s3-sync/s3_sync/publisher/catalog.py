@@ -19,7 +19,8 @@ from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
 # `prune-releases` removes nothing younger than a day; what is older than half of it is written
-# again before it is used. So a prune and a publish at the same time do not meet.
+# again before it is used. So a prune and a publish at the same time do not meet, unless a prune is
+# suspended between its look at an object and the deletion for as long as a publish takes.
 DAY = timedelta(days=1)
 
 # The names of the newest turns.
