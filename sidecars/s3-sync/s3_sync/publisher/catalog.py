@@ -25,7 +25,8 @@ DAY = timedelta(days=1)
 
 # The names of the newest turns.
 TURNS = ("current", "previous")
-_BEGINNING = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
+# What names a release, or may be a commit: the digits of an id, or the first ones.
+DIGITS = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
 
 class ReleaseError(SidecarError):
@@ -132,7 +133,7 @@ def resolve(store: Store, text: str) -> str:
             f"{store.url} has no {text} release",
             "Pass a revision; `s3-sync releases` lists the existing ones.",
         )
-    beginning = _BEGINNING.fullmatch(text)
+    beginning = DIGITS.fullmatch(text)
     if beginning is None:
         raise RevisionError(
             "release_unknown",

@@ -236,7 +236,8 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return releases.diff(stores, texts)
         case "prune-releases":
             path, count, seconds = arguments.keep_from, arguments.keep_count, arguments.keep_for
-            kept = {settings.revision or ""} | (releases.read_names(store, path) if path else set())
+            kept = releases.read_names(path) if path else set()
+            kept |= {settings.revision} if settings.revision else set()
             return releases.prune(store, kept, count, seconds, is_dry=is_dry)
         case "pin":
             return releases.pin(store, arguments.revision)

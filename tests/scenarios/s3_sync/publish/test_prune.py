@@ -115,7 +115,7 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
     publisher = Publishing(bucket, bucket.bucket, tmp_path)
     publisher.succeed("pin", pinned.revision)
     keep = tmp_path / "keep"
-    keep.write_text(f"{'0' * 40}\n{left.revision}\n")
+    keep.write_text(f"  {'0' * 40}\n\n  {left.revision[7:19]}\n")
 
     planned = publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
     done = publisher.succeed(*PRUNE, "--keep-from", keep)
