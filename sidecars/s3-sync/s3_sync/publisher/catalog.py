@@ -5,11 +5,10 @@ The releases in a bucket: which is current, which exist, which are pinned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store
@@ -195,13 +194,16 @@ def list_releases(store: Store, beginning: str = form.MANIFEST_FOLDER) -> list[C
     return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
 
 
-def with_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
+def with_manifests(
+    store: Store, entries: Iterable[CatalogEntry], take: Callable[[CatalogEntry], Any]
+) -> list[Any]:
     """
-    Return releases with their manifests, several read at once.
+    Return what is taken from each release with its manifest: of all at once, manifests may be more
+    than fits into memory. Several are read at once.
     """
     readers = ThreadPoolExecutor(READERS)
     try:
-        return list(readers.map(partial(_with_manifest, store), entries))
+        return list(readers.map(lambda entry: take(_with_manifest(store, entry)), entries))
     finally:  # a signal must not wait for the other responses
         readers.shutdown(wait=False, cancel_futures=True)
 

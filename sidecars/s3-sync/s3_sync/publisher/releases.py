@@ -50,8 +50,8 @@ def releases(store: Store, limit: int) -> Report:
     current = catalog.read_current(store, forces=True)
     names, pins, found = current.names, catalog.read_pins(store), catalog.list_releases(store)
     found.sort(key=lambda entry: entry.revision != names.get("current"))
-    entries = catalog.with_manifests(store, found[:limit] if limit else found)
-    rows = [_facts(entry, names, pins) for entry in entries]
+    entries = found[:limit] if limit else found
+    rows = catalog.with_manifests(store, entries, lambda entry: _facts(entry, names, pins))
     older, refusal = len(found) - len(rows), str(current.refusal or "")
     facts = {
         "url": store.url,
@@ -207,13 +207,12 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
     ]
     names = {entry.revision for entry in going}
     left = [entry for entry in catalog.list_releases(store) if entry.revision not in names]
-    manifests = [entry.manifest for entry in catalog.with_manifests(store, left)]
-    named = {form.bundle_key(one.bundle_sha256) for one in manifests if one}
     # While a manifest is unknown, its bundle is, too.
+    named = set(catalog.with_manifests(store, left, _bundle_of))
     loose = [
         bundle
         for bundle in bundles
-        if None not in manifests
+        if None not in named
         and bundle.key not in named
         and bundle.modified_at < now - catalog.DAY
         and (is_dry or _remove(store, bundle.key))
@@ -234,6 +233,10 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
         f"({size_text(freed)}); releases kept: {len(left)}"
     )
     return Report(lines, facts)
+
+
+def _bundle_of(entry: catalog.CatalogEntry) -> str | None:
+    return form.bundle_key(entry.manifest.bundle_sha256) if entry.manifest else None
 
 
 def _in_use(store: Store) -> set[str]:
