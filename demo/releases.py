@@ -176,7 +176,7 @@ def forgery_is_refused(stage: Stage) -> Result:
     wait_for_release(stage)
     good = published(stage.dags / "current")
     edit(stage, b"forged: true\n")
-    run_s3_sync(stage, "publish", "checkout")
+    run_s3_sync(stage, "publish", "checkout", "--force")  # without it, an unsigned publish fails
     began = time.monotonic()
     stage.daemon.wait_for_event("cycle_failed", reason="release_untrusted")
     seconds = time.monotonic() - began

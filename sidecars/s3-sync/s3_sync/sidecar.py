@@ -177,8 +177,6 @@ class Serving:
         self._source = source
         self._asked = asked
         self._layout = layout
-        # Releases inspected by this process: inspecting all files takes longer than an answer.
-        self._whole: set[str] = set()
 
     def close(self) -> None:
         """
@@ -199,7 +197,7 @@ class Serving:
         """
         self._asked.outage = outage
         layout = self._layout
-        self._asked.follow(layout.store, self._has)
+        self._asked.follow(layout.store, layout.is_whole)
         for revision in self._asked.due(fence):
             with self._asked.answering(revision), explained(f"cannot write to {self._path}"):
                 try:
@@ -209,23 +207,14 @@ class Serving:
                     raise
         self._metrics.asked.kept.set(len(layout.snapshots.asked()))
 
-    def _has(self, revision: str) -> bool:
-        """
-        Whether a release is complete on disk and was inspected, so that consumers may read it now.
-        """
-        if not self._layout.snapshots.has(revision):
-            return False
-        if revision not in self._whole and self._layout.is_whole(revision):
-            self._whole.add(revision)
-        return revision in self._whole
-
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
         Download one release beside the published one; the next start removes leftovers of a crash.
         """
-        if self._has(revision):
+        layout = self._layout
+        if layout.is_whole(revision):
             return
-        layout, state = self._layout, await self._source.find(revision, fence)
+        state = await self._source.find(revision, fence)
         with layout.aside(revision) as folder:
             layout.reuse(state.files, folder, fence)
             work = Work(folder, fence, math.inf)

@@ -83,6 +83,16 @@ def test_refuses_content_that_differs_from_the_manifest(name: str) -> None:
     assert "bundle_corrupt" == refused.value.reason
 
 
+def test_refuses_what_follows_the_end_before_it_piles_up() -> None:
+    """As much as 256 MiB."""
+    file = make_release({"a": TEXT}).manifest.files["a"]._replace(stored_bytes=len(STORED) + 8)
+    content = IncomingContent(file, lambda block: None)
+    content.write(STORED)
+
+    with pytest.raises(ObjectError, match="goes on after its end"):
+        content.write(b"more")
+
+
 def test_neighbors_share_a_request() -> None:
     sizes = {"a": (10, 31), "b": (0, 72), "c": (GAP_BYTES + 1, 103), "d": (5, GAP_BYTES + 135)}
     a, b, c, d = (File(name, "", size, False, size, at) for name, (size, at) in sizes.items())

@@ -55,6 +55,9 @@ class SnapshotLayout:
         self._volume = volume
         self.shown: Folder | None = None
         self._build: Folder | None = None
+        # Whether older snapshots were whole when they were inspected: reading all files of one
+        # takes longer than the answer to a consumer may.
+        self._whole: dict[str, bool] = {}
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
             volume.root,
@@ -98,11 +101,12 @@ class SnapshotLayout:
 
     def drop_damaged(self, fence: Fence) -> None:
         """
-        Remove older snapshots that were altered, unless a process uses them: consumers request them
-        again, or fail instead of running other code.
+        Remove older snapshots that were altered, at once or as soon as no process uses them:
+        consumers request them again, or fail instead of running other code.
         """
         for name in self.snapshots.revisions():
-            if name != self.name and not self.is_whole(name):
+            self._whole.pop(name, None)
+            if not self.is_whole(name):
                 is_removed = self.snapshots.remove(name, fence)
                 log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
 
@@ -219,10 +223,17 @@ class SnapshotLayout:
 
     def is_whole(self, name: str) -> bool:
         """
-        Whether a snapshot exists, and all of its files are as they were published.
+        Whether a snapshot exists, and all of its files are as they were published; called from any
+        thread.
         """
-        if name == self.name:
+        if name == self.name or not self.snapshots.has(name):
             return self.snapshots.has(name)
+        is_whole = self._whole.get(name)
+        if is_whole is None:
+            is_whole = self._whole[name] = self._inspect(name)
+        return is_whole
+
+    def _inspect(self, name: str) -> bool:
         try:
             with opened(name, self.store) as fd:
                 listed = read_journal(list_name(name), self.store, fd, is_shared=False)
@@ -246,6 +257,9 @@ class SnapshotLayout:
         """
         Remove snapshots that need not be kept, and lists without a snapshot.
         """
+        for name, is_whole in list(self._whole.items()):
+            if not is_whole:
+                self.snapshots.remove(name, fence)
         kept = self.snapshots.prune(self.name, fence)
         with fence:
             for name in os.listdir(self.store):
@@ -287,6 +301,7 @@ class SnapshotLayout:
         Raises:
             TargetError: Another process changed the folder.
         """
+        self._whole.pop(name, None)
         for path in folder.damaged(folder.files):
             raise changed_by_others(path)
         if self.snapshots.has(name):

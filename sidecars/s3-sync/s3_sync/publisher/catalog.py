@@ -5,11 +5,10 @@ The releases in a bucket: which is current, which exist, which are pinned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store
@@ -19,12 +18,14 @@ from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
 # `prune-releases` removes nothing younger than a day; what is older than half of it is written
-# again before it is used. So a prune and a publish at the same time do not meet.
+# again before it is used. So a prune and a publish at the same time do not meet, unless a prune is
+# suspended between its look at an object and the deletion for as long as a publish takes.
 DAY = timedelta(days=1)
 
 # The names of the newest turns.
 TURNS = ("current", "previous")
-_BEGINNING = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
+# What names a release, or may be a commit: the digits of an id, or the first ones.
+DIGITS = re.compile(rf"(?:{BEGINNING})?([0-9a-f]{{{SHORT_DIGITS},64}})")
 
 
 class ReleaseError(SidecarError):
@@ -50,12 +51,14 @@ class Current(NamedTuple):
         etag: Empty if there is no object at its key.
         refusal: Why it may not be used.
         signed_by: The key that signed it; empty if none had to.
+        is_signed: Whether it has a signature, which was verified if there are keys.
     """
 
     pointer: form.Pointer | None = None
     etag: str = ""
     refusal: ReleaseError | None = None
     signed_by: str = ""
+    is_signed: bool = False
 
     @property
     def names(self) -> dict[str, str]:
@@ -97,7 +100,8 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
         return Current()
     try:
         found = form.read_pointer(stored.data, store.keys, store.bucket, store.prefix)
-        return Current(found[0], stored.etag, None, found[1])
+        is_signed = form.SIGNATURE.search(stored.data) is not None
+        return Current(found[0], stored.etag, None, found[1], is_signed)
     except form.Invalid as error:
         refusal = ReleaseError(
             error.reason,
@@ -128,7 +132,7 @@ def resolve(store: Store, text: str) -> str:
             f"{store.url} has no {text} release",
             "Pass a revision; `s3-sync releases` lists the existing ones.",
         )
-    beginning = _BEGINNING.fullmatch(text)
+    beginning = DIGITS.fullmatch(text)
     if beginning is None:
         raise RevisionError(
             "release_unknown",
@@ -190,13 +194,16 @@ def list_releases(store: Store, beginning: str = form.MANIFEST_FOLDER) -> list[C
     return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
 
 
-def with_manifests(store: Store, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
+def with_manifests(
+    store: Store, entries: Iterable[CatalogEntry], take: Callable[[CatalogEntry], Any]
+) -> list[Any]:
     """
-    Return releases with their manifests, several read at once.
+    Return what is taken from each release with its manifest: of all at once, manifests may be more
+    than fits into memory. Several are read at once.
     """
     readers = ThreadPoolExecutor(READERS)
     try:
-        return list(readers.map(partial(_with_manifest, store), entries))
+        return list(readers.map(lambda entry: take(_with_manifest(store, entry)), entries))
     finally:  # a signal must not wait for the other responses
         readers.shutdown(wait=False, cancel_futures=True)
 

@@ -120,7 +120,7 @@ after the same
 --gate-allow for --gate airflow: accept errors that match this regular expression; repeatable
 --sign-key Ed25519 private key to sign with; overrides S3_SYNC_SIGN_KEY
 --trusted-keys refuse pointers not signed with one of these; overrides S3_SYNC_TRUSTED_KEYS
---force replace what is damaged or not trusted, and write everything again
+--force replace what is damaged or not trusted, or end signing; write everything again
 --dry-run show what would be done, but change nothing
 --source-profile the AWS profile for SOURCE; overrides AWS_PROFILE
 --profile the AWS profile for TARGET; overrides AWS_PROFILE
@@ -224,9 +224,9 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             there = _settings(words, environ, arguments.source)
             trusted = read_trusted_keys(settings)
             source = Store(there, trusted, arguments.source_profile or "")
-            return publish.promote(order, source, arguments.revision)
+            return publish.restore(order, source, arguments.revision, "promoted")
         case "rollback":
-            return publish.roll_back(order, arguments.revision)
+            return publish.restore(order, store, arguments.revision, publish.ROLLED_BACK)
         case "releases":
             return releases.releases(store, arguments.limit)
         case "diff":
@@ -236,7 +236,8 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return releases.diff(stores, texts)
         case "prune-releases":
             path, count, seconds = arguments.keep_from, arguments.keep_count, arguments.keep_for
-            kept = {settings.revision or ""} | (releases.read_names(store, path) if path else set())
+            kept = releases.read_names(path) if path else set()
+            kept |= {settings.revision} if settings.revision else set()
             return releases.prune(store, kept, count, seconds, is_dry=is_dry)
         case "pin":
             return releases.pin(store, arguments.revision)

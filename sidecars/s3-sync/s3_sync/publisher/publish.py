@@ -37,8 +37,8 @@ class Order(NamedTuple):
         signer: Signs the pointer; None: it is not signed.
         judge: Runs the gate on a release, and raises if it refuses.
         who: Who runs the command, as a part of an origin.
-        forces: Whether to write everything again, and replace a pointer that is damaged or not
-            trusted.
+        forces: Whether to write everything again, and replace a pointer that is damaged, not
+            trusted, or signed although there is no signer.
     """
 
     store: Store
@@ -69,41 +69,25 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str
     return report
 
 
-def promote(order: Order, source: Store, name: str) -> Report:
+def restore(order: Order, source: Store, name: str, done: str) -> Report:
     """
-    Make a release of one place current in another, byte for byte.
+    Make an existing release current: one of another place, byte for byte, or an earlier one again.
 
     Args:
         name: Names the release, as in :func:`catalog.resolve`.
+        done: What the command does: ``promoted`` or :data:`ROLLED_BACK`.
 
     Raises:
         SidecarError: The release is missing or damaged, the gate refuses it, or another publisher
-            was faster.
+            was faster; nothing is changed.
     """
-    revision = catalog.resolve(source, name)
     before = catalog.read_current(order.store, forces=order.forces)
-    with scratch("promote") as place:
+    revision = catalog.resolve(source, name)
+    with scratch("restore") as place:
         parcel = download_parcel(source, revision, place)
-        report = _apply(order, before, parcel, "promoted")
+        report = _apply(order, before, parcel, done)
     report.facts["source"] = source.url
     return report
-
-
-def roll_back(order: Order, name: str) -> Report:
-    """
-    Make an earlier release current again.
-
-    Args:
-        name: Names the release, as in :func:`catalog.resolve`.
-
-    Raises:
-        SidecarError: It does not exist, or is damaged; nothing is changed.
-    """
-    before = catalog.read_current(order.store, forces=order.forces)
-    revision = catalog.resolve(order.store, name)
-    with scratch("rollback") as place:
-        parcel = download_parcel(order.store, revision, place)
-        return _apply(order, before, parcel, ROLLED_BACK)
 
 
 def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
@@ -125,9 +109,11 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         "size_bytes": manifest.size_bytes,
         "origin": origin,
     }
-    is_ours = signer is None or before.signed_by == signer.key_id
-    is_current = old is not None and old.revision == revision and is_ours
-    if is_current and not order.forces and _is_whole(store, revision):
+    if before.is_signed and signer is None and not order.forces:
+        said = f"{store.url}{form.POINTER_KEY} is signed, but this command has no key to sign with"
+        advice = "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more."
+        raise ReleaseError("release_untrusted", said, advice)
+    if _is_current(order, before, revision) and not order.forces and _is_whole(store, revision):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines = []
@@ -175,7 +161,14 @@ def _next_pointer(
         turns = turns[ended.index(revision) + 1 :]
     turn = form.Turn(revision, sequence, form.time_text(now))
     data = form.write_pointer(form.Pointer(turn, origin, turns))
-    return signer.sign(data, store.bucket, store.prefix) if signer else data
+    data = signer.sign(data, store.bucket, store.prefix) if signer else data
+    try:
+        form.read_pointer(data, None, store.bucket, store.prefix)
+    except form.Invalid as error:  # because of what it takes over from the one before
+        said = f"readers would refuse the next {form.POINTER_KEY}: {error}"
+        advice = "Find out who wrote it last, delete it, and publish; with a new key if you sign."
+        raise ReleaseError(error.reason, said, advice) from None
+    return data
 
 
 # --- objects
@@ -186,7 +179,7 @@ def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer
     Write what is missing of a release, and make it current.
 
     Raises:
-        ReleaseError: ``publish_conflict``: another publisher made another release current.
+        ReleaseError: ``publish_conflict``: another publisher was faster.
         SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
     """
     store, revision, old = order.store, parcel.revision, before.pointer
@@ -209,10 +202,18 @@ def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer
     except ConditionFailed:
         # Perhaps by our own write, whose response was lost, or one of the same release.
         now = catalog.read_current(store, forces=True)
-        if now.names.get("current") != revision:
+        if not _is_current(order, now, revision):
             raise _conflict(now, revision) from None
     if not _is_whole(store, revision):  # a prune had decided before the upload
         _upload(store, parcel, forces=True)
+
+
+def _is_current(order: Order, found: catalog.Current, revision: str) -> bool:
+    """
+    Whether a pointer names a release, and is signed with the key of the command if it has one.
+    """
+    is_ours = order.signer is None or found.signed_by == order.signer.key_id
+    return is_ours and found.names.get("current") == revision
 
 
 def _upload(store: Store, parcel: Parcel, *, forces: bool) -> None:
@@ -247,9 +248,10 @@ def _conflict(now: catalog.Current, ours: str) -> ReleaseError:
     if now.pointer is not None:
         by, turn = now.pointer.origin.get("by", "someone else"), now.pointer.turn
         said = f"meanwhile {by} made release {short(turn.revision)} current, at {turn.since}"
+        said += f", signed by {now.signed_by}" if now.signed_by else ""
     return ReleaseError(
         "publish_conflict",
-        f"{said}; the release {short(ours)} is not current",
+        f"{said}; this command did not make {short(ours)} current",
         "Check `s3-sync releases`; if your release should be current, run the command again. Let "
         "CI run one publish at a time.",
     )

@@ -7,12 +7,11 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3_sync.names import short
+from s3_sync.names import BEGINNING, short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import build_parcel, make_rules, scratch
 from s3_sync.publisher.store import Store
@@ -51,8 +50,8 @@ def releases(store: Store, limit: int) -> Report:
     current = catalog.read_current(store, forces=True)
     names, pins, found = current.names, catalog.read_pins(store), catalog.list_releases(store)
     found.sort(key=lambda entry: entry.revision != names.get("current"))
-    entries = catalog.with_manifests(store, found[:limit] if limit else found)
-    rows = [_facts(entry, names, pins) for entry in entries]
+    entries = found[:limit] if limit else found
+    rows = catalog.with_manifests(store, entries, lambda entry: _facts(entry, names, pins))
     older, refusal = len(found) - len(rows), str(current.refusal or "")
     facts = {
         "url": store.url,
@@ -187,7 +186,8 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
     If it is killed, every release that has a manifest is whole; the next prune removes the rest.
 
     Args:
-        kept: Revisions to keep whatever their age, besides those in use and pinned ones.
+        kept: Beginnings of revisions to keep whatever their age, besides those in use and pinned
+            ones.
         count: How many of the most recently used to keep.
         seconds: Keep those that were current within this time.
 
@@ -197,23 +197,22 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
     bundles, entries = list(store.list(form.BUNDLE_FOLDER)), catalog.list_releases(store)
     now = store.now()
     youngest = now - max(catalog.DAY, timedelta(seconds=seconds))
-    spared = kept | (_in_use(store) if entries else set())
+    spared = (*kept, *(_in_use(store) if entries else ()))
     going = [
         entry
         for entry in entries[count:]
         if entry.used_at < youngest
-        and entry.revision not in spared
+        and not entry.revision.startswith(spared)
         and (is_dry or _remove_release(store, entry.revision))
     ]
     names = {entry.revision for entry in going}
     left = [entry for entry in catalog.list_releases(store) if entry.revision not in names]
-    manifests = [entry.manifest for entry in catalog.with_manifests(store, left)]
-    named = {form.bundle_key(one.bundle_sha256) for one in manifests if one}
     # While a manifest is unknown, its bundle is, too.
+    named = set(catalog.with_manifests(store, left, _bundle_of))
     loose = [
         bundle
         for bundle in bundles
-        if None not in manifests
+        if None not in named
         and bundle.key not in named
         and bundle.modified_at < now - catalog.DAY
         and (is_dry or _remove(store, bundle.key))
@@ -236,6 +235,10 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
     return Report(lines, facts)
 
 
+def _bundle_of(entry: catalog.CatalogEntry) -> str | None:
+    return form.bundle_key(entry.manifest.bundle_sha256) if entry.manifest else None
+
+
 def _in_use(store: Store) -> set[str]:
     """
     Return the current release, the target of a rollback, and pinned ones.
@@ -245,11 +248,9 @@ def _in_use(store: Store) -> set[str]:
     """
     current = catalog.read_current(store)
     if current.pointer is None:
-        raise catalog.ReleaseError(
-            "release_missing",
-            f"{store.url}{form.POINTER_KEY} does not exist, so the release in use is unknown",
-            "Nothing more was removed. Publish first.",
-        )
+        said = f"{store.url}{form.POINTER_KEY} does not exist, so the release in use is unknown"
+        advice = "Nothing more was removed. Publish first."
+        raise catalog.ReleaseError("release_missing", said, advice)
     return {*current.names.values(), *catalog.read_pins(store)}
 
 
@@ -271,27 +272,29 @@ def _remove(store: Store, key: str) -> bool:
     return True
 
 
-def read_names(store: Store, path: str) -> set[str]:
+def read_names(path: str) -> set[str]:
     """
-    Return the revisions in the file of `--keep-from`, one per line; ``-`` is standard input. Lines
-    that match no release are ignored, such as the commits of older runs.
+    Return the revisions in the file of `--keep-from`, or their beginnings, one per line; ``-`` is
+    standard input. The commits of older runs match no release.
 
     Raises:
-        RevisionError: It cannot be read, or is empty: more likely, the program that wrote it has
-            failed than that no release is needed.
+        RevisionError: It cannot be read, is empty, or contains something else: more likely, the
+            program that wrote it has failed than that no release is needed.
     """
+    found = set()
     try:
         # Python has no sys.stdin if the caller has closed the descriptor.
-        lines = Path("/dev/stdin" if path == "-" else path).read_text().split()
-        if not lines:
+        lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
+        for number, name in enumerate(map(str.strip, lines), 1):
+            if digits := catalog.DIGITS.fullmatch(name):
+                found.add(f"{BEGINNING}{digits[1]}")
+            elif name:
+                raise ValueError(f"line {number} is neither a revision nor a commit: {name!r:.99}")
+        if not found:
             raise ValueError("it is empty; omit it to keep none")
     except (OSError, ValueError) as error:
         said = f"cannot use --keep-from {path!r}: {error}"
         raise catalog.RevisionError("release_unknown", said) from error
-    found = set()
-    for name in lines:
-        with suppress(catalog.RevisionError):
-            found.add(catalog.resolve(store, name))
     return found
 
 

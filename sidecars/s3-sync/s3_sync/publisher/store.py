@@ -94,10 +94,12 @@ class Store:
         self.url = f"s3://{self.bucket}/{self.prefix}"
         # How far S3's clock, which dates the objects, is ahead of ours.
         self._ahead = timedelta(0)
-        self._session = open_session(profile)
         with self._explaining("list", ""):
-            session = boto3.Session(botocore_session=self._session)
+            session = boto3.Session(botocore_session=open_session(profile))
             self._client: Any = session.client("s3", config=_CONFIG)
+            # A repeated deletion could remove what another publisher has written meanwhile.
+            once = Config(retries={"total_max_attempts": 1})
+            self._deleter: Any = session.client("s3", config=_CONFIG.merge(once))
         self._client.meta.events.register("after-call.s3", self._note_time)
 
     def now(self) -> datetime:
@@ -216,10 +218,10 @@ class Store:
 
     def delete(self, key: str) -> None:
         """
-        Delete an object.
+        Delete an object, in one attempt.
         """
         with self._explaining("delete", key):
-            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            self._deleter.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     def unsupported(self) -> SidecarError:
         """

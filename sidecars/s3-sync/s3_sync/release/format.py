@@ -56,6 +56,8 @@ HEADER_BYTES = 30
 # What an origin may tell people: who published (a person or a CI job), the commit and its branch,
 # author and message, the CI run, and what a real Airflow found in the files.
 ORIGIN = ("by", "commit", "branch", "author", "message", "ci_url", "checked_by")
+# The last line of a signed pointer.
+SIGNATURE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
 NEVER_PART = {".git", "__pycache__"}
 MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 
@@ -66,7 +68,6 @@ _KINDS = (str, str, int, bool, int)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 # Most paths, which need no closer look: too short for a name of ours.
 _PLAIN = re.compile(r"(?!.*(?:__pycache__|\.pyc))\w[\w.-]{,59}(?:/\w[\w.-]{,59}){,9}", re.ASCII)
-_LINE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
 _GZIP = 31
 
 
@@ -295,7 +296,7 @@ def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tu
         Untrusted: Its signature is missing, invalid, or not from one of the keys.
         Invalid: It is not a pointer; the text says why.
     """
-    found = _LINE.search(data)
+    found = SIGNATURE.search(data)
     body = data[: found.start() + 1] if found else data
     signature = found[1].decode() if found else ""
     try:
@@ -452,6 +453,8 @@ class IncomingContent:
         try:
             while piece:
                 self._take(self._inflater.decompress(piece, BLOCK_BYTES))
+                if self._inflater.unused_data:  # zlib would collect all that follows
+                    raise self._corrupt("its data goes on after its end")
                 piece = self._inflater.unconsumed_tail
         except zlib.error as error:
             raise self._corrupt(f"it cannot be inflated: {error}") from None
@@ -465,8 +468,8 @@ class IncomingContent:
         """
         if self._inflater is not None:
             self._take(self._inflater.flush())
-            if not self._inflater.eof or self._inflater.unused_data:
-                raise self._corrupt("its data does not end where it should")
+            if not self._inflater.eof:
+                raise self._corrupt("its data has no end")
         if self._size_bytes != self._file.size_bytes:
             raise self._corrupt(f"it has {self._size_bytes} bytes, not {self._file.size_bytes}")
         if (found := self._digest.hexdigest()) != self._file.sha256:

@@ -12,7 +12,9 @@ import pytest
 from s3_sync.release.format import bundle_key, manifest_key
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.publish.test_publish_stop import Bucket
+from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
+from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import PREFIX, Publishing, read_release, write_files
 from tests.support.s3_sync.releases import Release, make_release
@@ -113,7 +115,7 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
     publisher = Publishing(bucket, bucket.bucket, tmp_path)
     publisher.succeed("pin", pinned.revision)
     keep = tmp_path / "keep"
-    keep.write_text(f"{'0' * 40}\n{left.revision}\n")
+    keep.write_text(f"  {'0' * 40}\n\n  {left.revision[7:19]}\n")
 
     planned = publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
     done = publisher.succeed(*PRUNE, "--keep-from", keep)
@@ -138,3 +140,35 @@ def test_a_release_counts_as_used_until_it_was_replaced(bucket: WritableS3, tmp_
     prune = ("prune-releases", "--keep-count", "0", "--keep-for")
     assert [] == publisher.succeed(*prune, "11d")["removed"]
     assert first in publisher.succeed(*prune, "9d")["removed"]
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"), [(".json.gz", "connection_lost"), (".zip", "throttled")]
+)
+def test_a_deletion_without_an_answer_is_not_repeated_unseen(
+    bucket: WritableS3, tmp_path: Path, part: str, fault: str
+) -> None:
+    """Meanwhile, the release may have been published again."""
+    publishers = [Publishing(bucket, bucket.bucket, tmp_path / name) for name in "ab"]
+    for files in CONTENTS[:2]:
+        old = make_release(files).objects()
+        bucket.put_all(old, PREFIX, at=datetime.now(UTC) - timedelta(days=40))
+    publishers[0].succeed("publish", write_files(tmp_path / "new", CONTENTS[2]))
+    again = write_files(tmp_path / "again", CONTENTS[0])
+
+    def fail(exchange: Exchange) -> None:
+        if fault == "connection_lost":
+            exchange.good()
+        publishers[1].succeed("publish", again)
+        if fault == "connection_lost":
+            return exchange.reset()
+        return exchange.send(error_answer(503, "SlowDown"))
+
+    key = next(PREFIX + key for key in make_release(CONTENTS[0]).objects() if key.endswith(part))
+    bucket.inject(fail, lambda one: one.method == "DELETE" and one.path.endswith(key), times=1)
+    ran = publishers[0].run(*PRUNE, "--output", "json")
+
+    assert (3, fault) == (ran.code, ran.facts()["reason"]), ran
+    publishers[0].succeed(*PRUNE)
+    bodies = {key: stored.body for key, stored in bucket.objects.items()}
+    assert CONTENTS[0] == read_release(bodies)

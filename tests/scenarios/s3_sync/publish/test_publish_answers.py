@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import WritableS3, forbid_missing, is_write, lose_answer
 from tests.support.http.faults import first
@@ -99,6 +100,22 @@ def test_a_publisher_that_reports_success_has_published(
     assert is_same or "publish_conflict" == ran.facts()["reason"]
     assert (B if is_same else {"a.py": b"c"}) == site.current()
     check_every_release({key: stored.body for key, stored in site.s3.objects.items()})
+
+
+def test_never_writes_a_pointer_that_readers_refuse(site: Site) -> None:
+    """Someone who may write there has written the highest sequence."""
+    release = make_release(A)
+    site.s3.put_all(release.objects(), PREFIX)
+    turn = release.pointer.turn._replace(sequence=SEQUENCE_LIMIT)
+    site.s3.put(f"{PREFIX}current.json", write_pointer(release.pointer._replace(turn=turn)))
+    before = dict(site.s3.objects)
+
+    ran = site.publish(B)
+
+    assert (3, "release_invalid") == (ran.code, ran.facts()["reason"]), ran
+    assert before == site.s3.objects
+    site.s3.delete(f"{PREFIX}current.json")
+    assert 0 == site.publish(B).code
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "refused"])

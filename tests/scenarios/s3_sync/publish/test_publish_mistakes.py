@@ -1,5 +1,6 @@
 """Wrong arguments, unreadable files and missing servers are reported; nothing is written."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,12 +56,18 @@ def refused(on_moto: Place) -> Iterator[Place]:
         (["unpin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
         (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
+        (["prune-releases", "--keep-from", "/dev/null"], ["'/dev/null'", "it is empty"]),
+        (["prune-releases", "--keep-from", "{keep}"], ["keep'", "line 3", '["sha256-']),
     ],
 )
 def test_reports_wrong_arguments_and_writes_nothing(
     refused: Place, arguments: list[str], names: list[str]
 ) -> None:
+    keep = refused.home / "keep"
+    keep.parent.mkdir(exist_ok=True)
+    keep.write_text(f"{'0' * 40}\n\n{json.dumps([PINNED.revision])}\n")
     given = {"folder": refused.dags.parent, "dags": refused.dags, "bucket": refused.bucket}
+    given |= {"keep": keep}
     filled = [text.format(**given) for text in arguments]
 
     ran = refused.publisher.run(*filled)

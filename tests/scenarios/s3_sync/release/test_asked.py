@@ -17,7 +17,7 @@ from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import ABSENT, Release
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest
-from tests.support.s3_sync.snapshots import consumed
+from tests.support.s3_sync.snapshots import consumed, overwrite
 from tests.support.waiting import wait_until
 
 SETTINGS = {
@@ -170,6 +170,27 @@ def test_keeps_a_release_in_use_and_prunes_it_afterwards(
     asked(store, releases[1].revision)
     daemon.sync()
     assert {releases[n].revision for n in (1, 5)} == kept(store)
+
+
+@pytest.mark.parametrize("is_requested", [True, False])
+def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its_tasks(
+    store: Path, begin: Begin, releases: list[Release], is_requested: bool
+) -> None:
+    daemon, old, current = begin(), releases[0].revision, releases[5].revision
+    asked(store, old)
+    with in_use(store / old):
+        overwrite(store / old / "common1.py", b"shared with the current one")
+        daemon.sync()
+        [event] = daemon.find_events("snapshot_damaged")
+        assert (old, False) == (event["revision"], event["is_removed"])
+        if is_requested:
+            asked(store, old)
+            assert files_of(0) == published(store / old)
+
+    daemon.sync()
+    assert ({old, current} if is_requested else {current}) == kept(store)
+    assert 200 == asked(store, old)[0]
+    assert files_of(0) == published(store / old)
 
 
 def test_publishes_a_release_that_was_requested_before(

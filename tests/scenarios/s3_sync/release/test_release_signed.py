@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.aws.writable_s3 import WritableS3
+from tests.support.aws.writable_s3 import WritableS3, is_write
 from tests.support.daemon import Daemon
+from tests.support.http.faults import first
 from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
 from tests.support.s3_sync.shelf import release_daemon
 from tests.support.s3_sync.signing import Key, write_keys
@@ -136,3 +137,35 @@ def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -
     site.publish(B, "--force")
     assert "changed" == site.daemon.sync()["result"]
     assert B == shown(site.daemon.target)
+
+
+def test_an_unsigned_command_ends_signing_only_with_force(site: Site, tmp_path: Path) -> None:
+    site.publish(B)
+    good, dags, dev = site.pointer, write_files(tmp_path / "new", C), f"s3://{site.s3.bucket}/dev"
+    site.publisher.succeed("publish", dags, dev)
+
+    promote = ("promote", dev, site.publisher.url)
+    for words in (("publish", dags), ("rollback",), promote):
+        refused = site.publisher.run(*words, "--output", "json")
+        assert (3, "release_untrusted") == (refused.code, refused.facts()["reason"]), refused
+        assert "--sign-key" in refused.err and "--force" in refused.err
+        assert good == site.pointer
+
+    site.publisher.succeed(*promote, "--force")
+    assert b"signature" not in site.pointer
+    assert [] != site.publisher.succeed("releases")["history"][1:]
+
+
+def test_another_key_that_was_faster_with_the_same_release_is_a_conflict(
+    site: Site, tmp_path: Path
+) -> None:
+    keys = write_keys(tmp_path / "both", site.key, site.other)
+    ours = ("--sign-key", site.other.write_private(tmp_path / "other.pem"), "--trusted-keys", keys)
+    dags = write_files(tmp_path / "new", B)
+    site.s3.inject(first(lambda: site.publish(B)), is_write("current.json"), times=1)
+
+    ran = site.publisher.run("publish", dags, *ours, "--output", "json")
+
+    assert (3, "publish_conflict") == (ran.code, ran.facts()["reason"]), ran
+    assert f"signed by {site.key.key_id}" in ran.err
+    assert site.other.key_id == site.publisher.succeed("publish", dags, *ours)["signed_by"]
