@@ -78,11 +78,10 @@ def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(
     here: GitSite, command: str, reason: str
 ) -> None:
     body = f'[ "$1" != {command} ] || exec sleep 600\nexec git "$@"'
-    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="2s")
+    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="6s")
 
-    event = wrapper.wait_for_event("cycle_failed", 60)
-
-    assert reason == event["reason"], wrapper.log()
+    # Not the first failure: on a busy machine, git-sync may take too long before.
+    wrapper.wait_for_event("cycle_failed", 60, reason=reason)
 
 
 def test_polls_without_changes_ask_only_for_the_ref(here: GitSite) -> None:
