@@ -30,13 +30,10 @@ STYLE = (
     "th,td{text-align:left;vertical-align:top;overflow-wrap:anywhere;"
     "padding:.25rem .75rem .25rem 0;border-bottom:1px solid light-dark(#d8dee4,#30363d)}"
     "th{font-weight:600;width:12rem}"
-    ".cycles th{width:auto}.cycles :not(td:last-child){overflow-wrap:normal}"
-    ".settings th{width:20rem;font-weight:400}"
     ".trouble{border-left:4px solid light-dark(#a40e26,#ff7b72);margin-bottom:1rem;"
     "background:light-dark(#fff5f5,#2b1113)}.trouble th,.trouble td{padding-left:.75rem;border:0}"
     "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
     ".good{color:light-dark(#116329,#56d364)}.bad{color:light-dark(#a40e26,#ff7b72)}"
-    "h1 .bad{color:#fff;background:#a40e26}a{color:light-dark(#0550ae,#58a6ff)}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
@@ -141,7 +138,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     sections = {
         "Details": _table(facts["details"]),
         "Last cycles": _history(facts["cycles"]),
-        "Settings that differ from the defaults": _table(Names(facts["settings"]), "settings"),
+        "Settings that differ from the defaults": _table(Names(facts["settings"])),
     }
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
@@ -252,4 +249,4 @@ def _history(cycles: list[dict[str, Any]]) -> str:
         mark = " class=bad" if cycle["reason"] else ""
         rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
         rows += f"<td>{', '.join(details)}"
-    return f"<table class=cycles>{rows}</table>"
+    return f"<table>{rows}</table>"

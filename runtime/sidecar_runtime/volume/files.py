@@ -257,8 +257,6 @@ class TargetLock:
             return True
         self.release()
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        if os.path.islink(f"/proc/self/fd/{dir_fd}/{name}"):  # a symlink is never a lock file
-            os.unlink(name, dir_fd=dir_fd)
         fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
         with ExitStack() as stack:
             stack.callback(os.close, fd)
