@@ -6,9 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import time
-from datetime import UTC, datetime
-from html import unescape
 from typing import Any, get_args
 
 import pytest
@@ -92,32 +89,6 @@ def test_the_published_revision_is_one_series_with_twelve_characters(revision: s
 
 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
-
-
-def text_of(health: Health, sidecar: Script = READY) -> str:
-    return unescape(re.sub(r"<[^>]*>", "", page(status(ABOUT, health, sidecar)).decode()))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (1.0, "now"),
-        (-91.0, r"9\d seconds ago"),
-        (-121.0, "2 minutes ago"),
-        (-7_300.0, "2 hours ago"),
-        (-172_900.0, "2 days ago"),
-        (7_300.0, "in 2 hours"),
-    ],
-)
-def test_times_are_shown_with_their_distance_from_now(
-    health: Health, seconds: float, shown: str
-) -> None:
-    ends_at = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
-    sidecar = Script(
-        ready=Readiness(True), details={"ends_at": ends_at, "kdc": f"answered ({ends_at})"}
-    )
-
-    assert 2 == len(re.findall(f"UTC, {shown}", text_of(health, sidecar)))
 
 
 def hostile_facts(health: Health) -> dict[str, Any]:

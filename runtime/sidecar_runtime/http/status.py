@@ -29,7 +29,7 @@ STYLE = (
     "table{border-collapse:collapse;width:100%}"
     "th,td{text-align:left;vertical-align:top;overflow-wrap:anywhere;"
     "padding:.25rem .75rem .25rem 0;border-bottom:1px solid light-dark(#d8dee4,#30363d)}"
-    "th{font-weight:600;width:12rem}"
+    "th{font-weight:600}th:has(+td){width:12rem}"
     ".trouble{border-left:4px solid light-dark(#a40e26,#ff7b72);margin-bottom:1rem;"
     "background:light-dark(#fff5f5,#2b1113)}.trouble th,.trouble td{padding-left:.75rem;border:0}"
     "span{display:inline-block;font-size:1rem;padding:0 .6rem;border:1px solid;border-radius:1rem}"
@@ -37,7 +37,6 @@ STYLE = (
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 # A URL and nothing else, such as that of a CI run.
 _ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 
@@ -128,6 +127,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     marks = [f"<span class=good>{word}</span>" for word in good]
     marks += [f"<span class=bad>{word}</span>" for word in bad]
     shown = {
+        "now": _iso(time.time()),
         "published": [facts["revision"], facts["published_at"]],
         "source": facts["source"],
         "target": facts["target"],
@@ -183,8 +183,6 @@ def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in facts.items():
         if isinstance(facts, Names):
             yield _text(key), _cell(value)
-        elif isinstance(value, float | int) and key.endswith("_in_seconds"):
-            yield _name(key.removesuffix("_in_seconds")), _distance(value)
         else:
             yield _name(key), _cell(value)
 
@@ -212,33 +210,11 @@ def _cell(value: object) -> str:
         return "<br>".join(filter(None, map(_cell, value)))
     if isinstance(value, str) and _ADDRESS.fullmatch(value):
         return _link(value, value)
-    return _TIME.sub(_moment, _text(value))
-
-
-def _moment(found: re.Match[str]) -> str:
-    try:
-        away = _distance(datetime.fromisoformat(found[0]).timestamp() - time.time())
-    except ValueError:  # any text may look like a time
-        return found[0]
-    return f"<time datetime='{found[0]}'>{found[1]} {found[2]} UTC</time>, {away}"
+    return _text(value)
 
 
 def _link(address: str, text: str) -> str:
     return f"<a href='{_text(address)}' rel=noreferrer>{_text(text)}</a>"
-
-
-def _distance(seconds: float) -> str:
-    """
-    Return the distance of a moment from now, in the largest unit that yields at least 2.
-    """
-    amount, unit = abs(round(seconds)), "seconds"
-    for larger, size in (("minutes", 60), ("hours", 60), ("days", 24)):
-        if amount < 2 * size:
-            break
-        amount, unit = amount // size, larger
-    if amount < 2:
-        return "now"
-    return f"in {amount} {unit}" if seconds > 0 else f"{amount} {unit} ago"
 
 
 def _history(cycles: list[dict[str, Any]]) -> str:

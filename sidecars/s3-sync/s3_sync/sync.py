@@ -131,7 +131,10 @@ class Sync:
         self._reading = settle(self._reading, state.revision, time.monotonic())
         is_acted_upon = published is not None and published.aim == state.revision
         is_settled = is_acted_upon or asked_at - self._reading.since >= seconds
-        return None if is_settled or not seconds else Outcome("settling", self._revision)
+        if is_settled or not seconds:
+            return None
+        self._shortage = Shortage()  # what comes after a change is never the same lack
+        return Outcome("settling", self._revision)
 
     def _braked(self, state: State, fence: Fence) -> Outcome | None:
         """
