@@ -146,12 +146,12 @@ def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:
 def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
     site = Site(tmp_path)
     (site.packages / "ours.py").write_text(
-        "ARGS = {'sslmode': 'verify-ca'}\nBAD = {'a': object()}\n"
+        "ARGS = {'sslmode': 'verify-ca'}\nBAD = {'a': object()}\nLIST = ['a']\n"
     )
     name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
 
     assert {"sslmode": "verify-ca"} == find(site, **{name: "ours.ARGS"}).arguments
-    for wrong in ("ours.BAD", "ours.NONE", "nothing.ARGS"):
+    for wrong in ("ours.BAD", "ours.LIST", "ours.NONE", "nothing.ARGS"):
         said = refusal(site, **{name: wrong})
         assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said
 

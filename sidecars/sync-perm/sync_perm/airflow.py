@@ -101,7 +101,7 @@ def find_installation(config: AirflowConfig) -> Installation:
         wrong = "PATH", where, f"{found}; build this image on your Airflow image"
     elif _release(version) < OLDEST:
         wrong = "PATH", where, f"leads to Airflow {version}; upgrade it to 2.11 or later"
-    elif told["arguments"] is None:
+    elif not isinstance(told["arguments"], dict):
         problem = "cannot be imported as a mapping of plain values"
         wrong = name("database", "sql_alchemy_connect_args"), arguments, problem
     elif told["problem"] or not fab:

@@ -247,6 +247,8 @@ def parse_url(
             problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
         elif dialect == "mysql" and not _knows_charset(url):
             problem = "names an unknown charset; write utf8mb4"
+        elif not isinstance({**url.query, **arguments}.get("ssl") or {}, (bool, Mapping)):
+            problem = "or its connect_args have an ssl that is neither true nor a mapping"
         elif "@" in (url.host or "") + (url.database or ""):
             # Text after the first @ counts as the host, and would show the rest of a password.
             problem = "has more than one @; in the user and password, write it as %40"

@@ -207,11 +207,12 @@ def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return PyMySQL's arguments for the TLS options of Airflow's driver; none: TLS where offered.
 
-    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate. PyMySQL itself
-    verifies nothing by default.
+    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate, and ``ssl`` may be
+    True, which requires TLS (since mysqlclient 2.2.4). PyMySQL verifies nothing by default.
     """
     said = {key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"}
-    said = {key: str(value) for key, value in {**said, **given.get("ssl", {})}.items()}
+    of_ssl = {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
+    said = {key: str(value) for key, value in {**said, **of_ssl}.items()}
     tls: dict[str, Any] = {key: said[key] for key in ("ca", "cert", "key") if key in said}
     mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
 
