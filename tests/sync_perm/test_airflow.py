@@ -151,6 +151,9 @@ def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
     name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
 
     assert {"sslmode": "verify-ca"} == find(site, **{name: "ours.ARGS"}).arguments
+    older = {name.replace("DATABASE", "CORE"): "ours.ARGS"}
+    assert {"sslmode": "verify-ca"} == find(site, **older).arguments
+    assert {} == find(Site(tmp_path / "3", "3.3.2", "3.10.2"), **older).arguments
     for wrong in ("ours.BAD", "ours.LIST", "ours.NONE", "nothing.ARGS"):
         said = refusal(site, **{name: wrong})
         assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said

@@ -42,6 +42,12 @@ def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
         source(tmp_path)
 
 
+def test_only_airflow_2_reads_the_schema_from_core() -> None:
+    config = AirflowConfig({CORE: "mysql://h/d", CORE.replace("CONN", "SCHEMA"): "older"})
+
+    assert ["older", ""] == [find_source(config, is_2=is_2).schema for is_2 in (True, False)]
+
+
 def test_runs_the_command_for_each_connection_because_tokens_expire(tmp_path: Path) -> None:
     found = source(tmp_path, **{f"{CORE}_CMD": f"cat {tmp_path}/token"})
     for token in ("one", "two"):

@@ -93,7 +93,7 @@ def find_installation(config: AirflowConfig) -> Installation:
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
-    arguments = config.value("database", "sql_alchemy_connect_args")
+    arguments = [config.value(one, "sql_alchemy_connect_args") for one in ("database", "core")]
     told = _look(python, config, {"manager": manager, "arguments": arguments}) if python else {}
     version, fab = told.get("airflow", ""), told.get("fab", "")
     if not version:
@@ -103,7 +103,7 @@ def find_installation(config: AirflowConfig) -> Installation:
         wrong = "PATH", where, f"leads to Airflow {version}; upgrade it to 2.11 or later"
     elif not isinstance(told["arguments"], dict):
         problem = "cannot be imported as a mapping of plain values"
-        wrong = name("database", "sql_alchemy_connect_args"), arguments, problem
+        wrong = name("database", "sql_alchemy_connect_args"), " ".join(arguments).strip(), problem
     elif told["problem"] or not fab:
         missing = "needs the FAB provider, which this image does not contain"
         wrong = name("core", "auth_manager"), manager, told["problem"] if fab else missing
@@ -111,8 +111,8 @@ def find_installation(config: AirflowConfig) -> Installation:
         # The chart configures its own containers through airflow.cfg, which extra containers lack.
         # If this sidecar runs beside Airflow 3 without it, assume FAB, the chart's default.
         assumed = FAB if not manager and _release(version)[0] >= 3 else ""
-        restores, arguments = told["restores_dags"], told["arguments"]
-        return Installation(path, python, version, fab, assumed, restores, arguments)
+        restores = told["restores_dags"]
+        return Installation(path, python, version, fab, assumed, restores, told["arguments"])
     raise SettingsError([Problem(*wrong)])
 
 
@@ -146,7 +146,7 @@ def _python_of(path: str, where: str) -> str:
     return shutil.which(match[0], path=where) or "" if match else ""
 
 
-def _look(python: str, config: AirflowConfig, given: Mapping[str, str]) -> dict[str, Any]:
+def _look(python: str, config: AirflowConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     Let the script look at the Airflow beside it; empty if that fails.
     """

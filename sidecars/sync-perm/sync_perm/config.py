@@ -193,18 +193,22 @@ class Source:
         raise failure("connection_command_failed", f"the command in {self.setting} {why}")
 
 
-def find_source(config: AirflowConfig, arguments: Mapping[str, Any] = {}) -> Source:
+def find_source(
+    config: AirflowConfig, arguments: Mapping[str, Any] = {}, *, is_2: bool = False
+) -> Source:
     """
     Return where Airflow would read the URL from.
 
     Args:
         arguments: What Airflow passes to its driver besides the URL.
+        is_2: Whether this is Airflow 2, which reads the schema from [core], too.
 
     Raises:
         SettingsError: The URL is not set, or only in a form that needs Airflow itself.
     """
-    schema = config.value("database", "sql_alchemy_schema")
     sections = ("database", "core")
+    schemas = (config.value(section, "sql_alchemy_schema") for section in sections[: 1 + is_2])
+    schema = next(filter(None, schemas), "")
     places = [(name(s, KEY), config.variable, s) for s in sections]
     places += [(f"[{s}] {KEY} in {config.path}", config.option, s) for s in sections]
     for setting, read, section in places:
