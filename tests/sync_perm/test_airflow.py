@@ -169,6 +169,7 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     (home / "airflow.cfg").write_text("[core]\ndags_folder = /elsewhere\n")
     (home / "webserver_config.py").touch()
     given = {"AIRFLOW_HOME": str(home), "HOME": "/home/someone", "SYNC_PERM_LOG_LEVEL": "debug"}
+    of_libpq = (".pgpass", ".pg_service.conf", ".postgresql")
     given |= {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgres://u:p@h/d", "PLUGIN_SETTING": "kept"}
     address = parse_url("TEST", "postgresql://u:p@h/d")
 
@@ -181,6 +182,7 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     assert str(home / "webserver_config.py") == found["AIRFLOW__WEBSERVER__CONFIG_FILE"]
     assert str(home / "plugins") == found["AIRFLOW__CORE__PLUGINS_FOLDER"]
     assert (folder / "config").resolve() == home / "config"
+    assert all(Path("/home/someone", file) == (folder / file).readlink() for file in of_libpq)
     assert set() == found.keys() & {"AIRFLOW__CORE__DAGS_FOLDER", "SYNC_PERM_LOG_LEVEL"}
     assert ("/home/someone/.local", "kept") == (found["PYTHONUSERBASE"], found["PLUGIN_SETTING"])
     assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]

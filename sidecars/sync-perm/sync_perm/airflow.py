@@ -36,6 +36,8 @@ PORTION_SECONDS = 60.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
+# What libpq reads in HOME, if it exists.
+OF_LIBPQ = (".pgpass", ".pg_service.conf", ".postgresql")
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 log = get_logger("pass")
@@ -348,9 +350,10 @@ class Airflow:
             name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
             name("core", "load_examples"): "False",
         }
-        # Airflow imports modules from there that airflow.cfg may name: logging_config_class.
-        with suppress(FileExistsError):
-            os.symlink(f"{config.home}/config", f"{folder}/config")
+        # Airflow imports modules from `config` that airflow.cfg may name: logging_config_class.
+        for real in (f"{config.home}/config", *(f"{home}/{one}" for one in OF_LIBPQ)):
+            with suppress(FileExistsError):
+                os.symlink(real, f"{folder}/{os.path.basename(real)}")
         if self.installation.auth_manager:
             environ[name("core", "auth_manager")] = self.installation.auth_manager
         # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
