@@ -223,15 +223,6 @@ def find_source(
     raise SettingsError([Problem(name("database", KEY), "", problem)])
 
 
-def _knows_charset(url: URL) -> bool:
-    """
-    Whether PyMySQL, which takes 50 ms to import, knows the charset that a URL names.
-    """
-    given = url.query.get("charset")
-    driver = url.set(drivername=f"mysql+{DRIVERS['mysql']}").get_dialect() if given else None
-    return not driver or driver.import_dbapi().charset.charset_by_name(str(given)) is not None
-
-
 def parse_url(
     setting: str, text: str, schema: str = "", arguments: Mapping[str, Any] = {}
 ) -> Address:
@@ -249,8 +240,6 @@ def parse_url(
         problem = ""
         if dialect not in DRIVERS:
             problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
-        elif dialect == "mysql" and not _knows_charset(url):
-            problem = "names an unknown charset; write utf8mb4"
         elif not isinstance({**url.query, **arguments}.get("ssl") or {}, (bool, Mapping)):
             problem = "or its connect_args have an ssl that is neither true nor a mapping"
         elif "@" in (url.host or "") + (url.database or ""):
