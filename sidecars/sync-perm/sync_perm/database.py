@@ -80,8 +80,7 @@ class Database:
         quote = engine.dialect.identifier_preparer.quote
         # In the message of each query, and for it alone, so that PgBouncer's other clients, which
         # use the same connections in transaction mode, have none. PyMySQL has its own limit.
-        limit = f"SET LOCAL statement_timeout = {query_seconds * 1000:d}; "
-        self._limit = "" if self.is_mysql else limit
+        self._limit = "" if self.is_mysql else f"SET LOCAL statement_timeout = '{query_seconds}s'; "
         # What queries write in braces: where the tables are, and the type that holds any text.
         self._words = {
             "in": f"{quote(address.schema)}." if address.schema else "",
