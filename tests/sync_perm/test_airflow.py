@@ -4,6 +4,7 @@ Finding the image's Airflow, and the environment and the folders of its process.
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -188,16 +189,27 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
-def test_an_airflow_that_cannot_be_started_fails_the_pass(tmp_path: Path) -> None:
-    gone = Installation("", "/gone", "2.11.2", "1.5.4", "", False)
-    run, address = (
-        Airflow(gone, AirflowConfig({}), str(tmp_path)).run,
-        parse_url("TEST", "mysql:///d"),
-    )
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("kill -9 $$", "pass_killed: Airflow died of signal 9 before DAG 'b' was done: out"),
+        ("exit 1", "pass_failed: Airflow ended with code 1 before DAG 'b' was done: out"),
+        ("sleep 60", "pass_timeout: Airflow was killed after 1 s before DAG 'b' was done: out"),
+    ],
+)
+def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
+    tmp_path: Path, end: str, expected: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho \'{{"dag": "a", "error": ""}}\'\necho out\n{end}\n')
+    python.chmod(0o755)
+    found = replace(AIRFLOW_2, python=str(python))
+    run = Airflow(found, AirflowConfig({}), str(tmp_path)).run
+    address = parse_url("TEST", "mysql://h/d")
 
-    failed = raised(SidecarError, run, Portion(), address, Fence())
+    failed = raised(SidecarError, run, Portion(dags=["a", "b", "c"]), address, Fence(), 1.0)
 
-    assert "pass_failed: /gone cannot be started: No such file" in f"{failed.reason}: {failed}"
+    assert expected == f"{failed.reason}: {failed}"
 
 
 def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:

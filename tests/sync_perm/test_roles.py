@@ -17,10 +17,8 @@ import yaml
 from structlog.testing import capture_logs
 
 from docs.__main__ import ROOT
-from sync_perm.compare import KINDS, WEBSITE, Difference, Grant, Item, Permission, Place, Tables
-from sync_perm.cycle import Memory
+from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
 from sync_perm.roles import Document, RoleFile, check_glob, matcher, parse, want
-from sync_perm.tables import Look
 from tests.sync_perm.given import permissions_of, tables
 
 
@@ -248,14 +246,6 @@ def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:
     assert {("file_grant", "Team", "can_edit", "Pools")} == rows(text, bare)
     grants = [("team", "can_edit", "Pools")]
     assert set() == rows(text, metadata(roles=["team"], grants=grants))
-
-
-def test_a_portion_creates_roles_before_it_grants_anything() -> None:
-    found = Difference(frozenset(Item(kind, "", ("team",)) for kind in KINDS[3:]), {}, 3)
-
-    portion = Memory().plan(Look(tables(), frozenset(), found, is_written=True))
-
-    assert portion and "file_role" == next(iter(portion.given)).kind
 
 
 def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_changed() -> None:

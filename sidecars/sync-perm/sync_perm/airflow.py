@@ -289,20 +289,21 @@ class Airflow:
         except OSError as error:
             text = f"cannot write to {self.folder}: {error.strerror}"
             raise failure("tmpdir_failed", text) from None
+
+        def ended(how: str) -> str:
+            rest = (f" before DAG {one!r} was done" for one in work.dags if one not in report.tried)
+            return f"Airflow {how}{next(rest, '')}{report.last_words()}"
+
         try:
             code = child.run(command, fence, seconds, *hears, watch)
         except child.DeadlinePassed:
-            text = f"Airflow was killed after {seconds:.3g} s{report.last_words()}"
-            raise failure("pass_timeout", text) from None
-        except OSError as error:
-            text = f"{self.installation.python} cannot be started: {error.strerror}"
-            raise failure("pass_failed", text) from None
+            raise failure("pass_timeout", ended(f"was killed after {seconds:.3g} s")) from None
         if code < 0:
-            raise failure("pass_killed", f"Airflow died of signal {-code}{report.last_words()}")
+            raise failure("pass_killed", ended(f"died of signal {-code}"))
         if report.place:
             raise failure("config_failed", f"{report.place}{report.last_words()}")
         if code:
-            raise failure("pass_failed", f"Airflow ended with code {code}{report.last_words()}")
+            raise failure("pass_failed", ended(f"ended with code {code}"))
         if not self.installation.is_known:  # its own command tries all
             report.tried = dict.fromkeys(work.dags, "")
         return report

@@ -76,9 +76,12 @@ class Memory:
         roles = self.synced != look.general
         if not (dags or given or roles):
             return None
-        # What a pass could not fix comes last, so that it keeps no other DAG waiting.
+        # What a pass could not fix comes last, so that it keeps no other DAG waiting; and so does,
+        # after a strike, the first one, because it may be what ended that pass.
         tried = {item.dag_id for item in self.held}
-        return Portion(roles, sorted(dags, key=lambda one: (one in tried, one)), given)
+        order = sorted(dags, key=lambda one: (one in tried, one))
+        first = self.strikes % max(1, len(order))
+        return Portion(roles, order[first:] + order[:first], given)
 
     def hold(self, report: Report, left: Iterable[Item]) -> None:
         """
