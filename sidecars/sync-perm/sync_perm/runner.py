@@ -79,7 +79,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
     try:
         names = given["arguments"][: 1 if release >= (3, 0) else 2]
-        arguments = next((imported(name) for name in names if name), {})
+        arguments: Any = next((imported(name) for name in names if name), {})
         arguments = json.loads(json.dumps(arguments))
     except Exception:  # noqa: BLE001 - the answer reports it
         arguments = None
