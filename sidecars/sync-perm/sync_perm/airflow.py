@@ -303,7 +303,9 @@ class Airflow:
         if report.place:
             raise failure("config_failed", f"{report.place}{report.last_words()}")
         if code:
-            raise failure("pass_failed", ended(f"ended with code {code}"))
+            is_old = "run `airflow db " in report.last_words()
+            reason = "database_not_migrated" if is_old else "pass_failed"
+            raise failure(reason, ended(f"ended with code {code}"))
         if not self.installation.is_known:  # its own command tries all
             report.tried = dict.fromkeys(work.dags, "")
         return report

@@ -216,6 +216,9 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     until = time.monotonic() + task["seconds"]
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
+    # As each of Airflow's commands: creating the app would create tables. It ends this process.
+    if imported("airflow.configuration.conf").getboolean("database", "check_migrations"):
+        imported("airflow.utils.db.check_and_run_migrations")()
     errors = Errors(logging.ERROR)
     if task["roles"] or task["load"]:
         sync_roles(answer, errors, is_written=task["roles"])
