@@ -303,9 +303,8 @@ class Airflow:
         if report.place:
             raise failure("config_failed", f"{report.place}{report.last_words()}")
         if code:
-            is_old = "run `airflow db " in report.last_words()
-            reason = "database_not_migrated" if is_old else "pass_failed"
-            raise failure(reason, ended(f"ended with code {code}"))
+            text = ended(f"ended with code {code}")
+            raise failure("database_not_migrated" if "`airflow db" in text else "pass_failed", text)
         if not self.installation.is_known:  # its own command tries all
             report.tried = dict.fromkeys(work.dags, "")
         return report

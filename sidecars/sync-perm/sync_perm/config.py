@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -234,7 +235,7 @@ def parse_url(
     """
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text)
     problem = "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
-    try:
+    with suppress(ArgumentError, ValueError):
         url = make_url(text)
         dialect = url.get_backend_name().replace("mariadb", "mysql")
         problem = ""
@@ -247,8 +248,6 @@ def parse_url(
             problem = "has more than one @; in the user and password, write it as %40"
         elif not url.database:
             problem = "names no database after the host"
-    except (ArgumentError, ValueError):
-        pass
     if problem:
         raise SettingsError([Problem(setting, "***", problem)])
     if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:  # which mysqlclient does not
