@@ -4,6 +4,7 @@ Finding the image's Airflow, and the environment and the folders of its process.
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -146,12 +147,15 @@ def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:
 def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
     site = Site(tmp_path)
     (site.packages / "ours.py").write_text(
-        "ARGS = {'sslmode': 'verify-ca'}\nBAD = {'a': object()}\n"
+        "ARGS = {'sslmode': 'verify-ca'}\nBAD = {'a': object()}\nLIST = ['a']\n"
     )
     name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"
 
     assert {"sslmode": "verify-ca"} == find(site, **{name: "ours.ARGS"}).arguments
-    for wrong in ("ours.BAD", "ours.NONE", "nothing.ARGS"):
+    older = {name.replace("DATABASE", "CORE"): "ours.ARGS"}
+    assert {"sslmode": "verify-ca"} == find(site, **older).arguments
+    assert {} == find(Site(tmp_path / "3", "3.3.2", "3.10.2"), **older).arguments
+    for wrong in ("ours.BAD", "ours.LIST", "ours.NONE", "nothing.ARGS"):
         said = refusal(site, **{name: wrong})
         assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said
 
@@ -166,6 +170,7 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     (home / "airflow.cfg").write_text("[core]\ndags_folder = /elsewhere\n")
     (home / "webserver_config.py").touch()
     given = {"AIRFLOW_HOME": str(home), "HOME": "/home/someone", "SYNC_PERM_LOG_LEVEL": "debug"}
+    of_libpq = (".pgpass", ".pg_service.conf", ".postgresql")
     given |= {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgres://u:p@h/d", "PLUGIN_SETTING": "kept"}
     address = parse_url("TEST", "postgresql://u:p@h/d")
 
@@ -178,21 +183,33 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     assert str(home / "webserver_config.py") == found["AIRFLOW__WEBSERVER__CONFIG_FILE"]
     assert str(home / "plugins") == found["AIRFLOW__CORE__PLUGINS_FOLDER"]
     assert (folder / "config").resolve() == home / "config"
+    assert all(Path("/home/someone", file) == (folder / file).readlink() for file in of_libpq)
     assert set() == found.keys() & {"AIRFLOW__CORE__DAGS_FOLDER", "SYNC_PERM_LOG_LEVEL"}
     assert ("/home/someone/.local", "kept") == (found["PYTHONUSERBASE"], found["PLUGIN_SETTING"])
     assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
-def test_an_airflow_that_cannot_be_started_fails_the_pass(tmp_path: Path) -> None:
-    gone = Installation("", "/gone", "2.11.2", "1.5.4", "", False)
-    run, address = (
-        Airflow(gone, AirflowConfig({}), str(tmp_path)).run,
-        parse_url("TEST", "mysql:///d"),
-    )
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("kill -9 $$", "pass_killed: Airflow died of signal 9 before DAG 'b' was done: out"),
+        ("exit 1", "pass_failed: Airflow ended with code 1 before DAG 'b' was done: out"),
+        ("sleep 60", "pass_timeout: Airflow was killed after 1 s before DAG 'b' was done: out"),
+    ],
+)
+def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
+    tmp_path: Path, end: str, expected: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho \'{{"dag": "a", "error": ""}}\'\necho out\n{end}\n')
+    python.chmod(0o755)
+    found = replace(AIRFLOW_2, python=str(python))
+    run = Airflow(found, AirflowConfig({}), str(tmp_path)).run
+    address = parse_url("TEST", "mysql://h/d")
 
-    failed = raised(SidecarError, run, Portion(), address, Fence())
+    failed = raised(SidecarError, run, Portion(dags=["a", "b", "c"]), address, Fence(), 1.0)
 
-    assert "pass_failed: /gone cannot be started: No such file" in f"{failed.reason}: {failed}"
+    assert expected == f"{failed.reason}: {failed}"
 
 
 def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:

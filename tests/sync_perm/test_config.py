@@ -42,6 +42,12 @@ def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
         source(tmp_path)
 
 
+def test_only_airflow_2_reads_the_schema_from_core() -> None:
+    config = AirflowConfig({CORE: "mysql://h/d", CORE.replace("CONN", "SCHEMA"): "older"})
+
+    assert ["older", ""] == [find_source(config, is_2=is_2).schema for is_2 in (True, False)]
+
+
 def test_runs_the_command_for_each_connection_because_tokens_expire(tmp_path: Path) -> None:
     found = source(tmp_path, **{f"{CORE}_CMD": f"cat {tmp_path}/token"})
     for token in ("one", "two"):
@@ -72,7 +78,7 @@ def test_reports_a_failed_command_without_its_text(tmp_path: Path, command: str,
         ("postgresql:/u:s3cret@h/d", "is not a URL"),
         ("mssql+pyodbc://u:s3cret@h/d", "names 'mssql'; supported are postgresql and mysql"),
         ("postgresql://u:s3cret@h", "names no database"),
-        ("mysql://u:s3cret@h/d?charset=utf9", "names an unknown charset"),
+        ("mysql://u:s3cret@h/d?ssl=s3cret", "an ssl that is neither true nor a mapping"),
         ("postgresql://u:p@s3cret@h/d", "write it as %40"),
         ("sqlite:////opt/s3cret.db", "names 'sqlite'; supported are postgresql and mysql"),
     ],
@@ -109,6 +115,7 @@ CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
     ("given", "expected"),
     [
         ({"ssl_mode": "REQUIRED"}, {"check_hostname": False, "verify_mode": False}),
+        ({"ssl": True}, {"check_hostname": False, "verify_mode": False}),
         ({"ssl_ca": "/ca.pem"}, CA),
         ({"ssl_ca": "/ca.pem", "ssl_mode": "VERIFY_IDENTITY"}, {**CA, "check_hostname": True}),
         ({"ssl_ca": "/ca.pem", "ssl_check_hostname": "true"}, {**CA, "check_hostname": True}),

@@ -17,10 +17,8 @@ import yaml
 from structlog.testing import capture_logs
 
 from docs.__main__ import ROOT
-from sync_perm.compare import KINDS, WEBSITE, Difference, Grant, Item, Permission, Place, Tables
-from sync_perm.cycle import Memory
+from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
 from sync_perm.roles import Document, RoleFile, check_glob, matcher, parse, want
-from sync_perm.tables import Look
 from tests.sync_perm.given import permissions_of, tables
 
 
@@ -50,7 +48,7 @@ write another with `from: [Admin]`
 with `id: x`
 8: roles.team.dags[0].permissions[0]: 'can_fly' is not an action on DAGs; \
 allowed are can_delete, can_edit, can_read
-9: roles.team.dags[1]: must have one of id, tag, owner, folder, not 2
+9: roles.team.dags[1]: must have permissions and exactly one of id, tag, owner, folder
 9: roles.team.dags[1].permissions: is not a list
 10: roles.team.dags[2].folder: 'team' names a folder; to select the DAGs in it, write team/**
 """
@@ -84,8 +82,9 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
         ("roles:\n a: {dags: [x]}", "2: roles.a.dags[0]: is not a mapping with id"),
         (
             "roles:\n a: {dags: [{permissions: []}]}",
-            "must have one of id, tag, owner, folder, not 0",
+            "must have permissions and exactly one of id, tag, owner, folder",
         ),
+        ("roles:\n a: {dags: [{id: a}]}", "2: roles.a.dags[0]: must have permissions and exactly"),
         ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is not text"),
         (
             "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",
@@ -163,6 +162,7 @@ def dag(**body: Any) -> dict[str, Any]:
         (role_of(permissions=["can_read on DAG:x"]), False),
         (dag(), False),
         (dag(id="a", tag="b"), False),
+        (role_of(dags=[{"id": "a"}]), False),
         (dag(id="a", permissions=["DAGs.can_edit", "can_create on DAG Runs"]), True),
         *[(dag(folder=one), True) for one in ("team/**", "**", "a/*.py", "x.py", "*.zip/**")],
         *[(dag(folder=one), False) for one in ("/a/**", "team", "a//**", "../**", "a**", "**.py")],
@@ -246,14 +246,6 @@ def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:
     assert {("file_grant", "Team", "can_edit", "Pools")} == rows(text, bare)
     grants = [("team", "can_edit", "Pools")]
     assert set() == rows(text, metadata(roles=["team"], grants=grants))
-
-
-def test_a_portion_creates_roles_before_it_grants_anything() -> None:
-    found = Difference(frozenset(Item(kind, "", ("team",)) for kind in KINDS[3:]), {}, 3)
-
-    portion = Memory().plan(Look(tables(), frozenset(), found, is_written=True))
-
-    assert portion and "file_role" == next(iter(portion.given)).kind
 
 
 def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_changed() -> None:

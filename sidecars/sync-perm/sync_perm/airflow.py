@@ -36,6 +36,8 @@ PORTION_SECONDS = 60.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
+# What libpq reads in HOME, if it exists.
+OF_LIBPQ = (".pgpass", ".pg_service.conf", ".postgresql")
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 log = get_logger("pass")
@@ -93,7 +95,7 @@ def find_installation(config: AirflowConfig) -> Installation:
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
-    arguments = config.value("database", "sql_alchemy_connect_args")
+    arguments = [config.value(one, "sql_alchemy_connect_args") for one in ("database", "core")]
     told = _look(python, config, {"manager": manager, "arguments": arguments}) if python else {}
     version, fab = told.get("airflow", ""), told.get("fab", "")
     if not version:
@@ -101,9 +103,9 @@ def find_installation(config: AirflowConfig) -> Installation:
         wrong = "PATH", where, f"{found}; build this image on your Airflow image"
     elif _release(version) < OLDEST:
         wrong = "PATH", where, f"leads to Airflow {version}; upgrade it to 2.11 or later"
-    elif told["arguments"] is None:
+    elif not isinstance(told["arguments"], dict):
         problem = "cannot be imported as a mapping of plain values"
-        wrong = name("database", "sql_alchemy_connect_args"), arguments, problem
+        wrong = name("database", "sql_alchemy_connect_args"), " ".join(arguments).strip(), problem
     elif told["problem"] or not fab:
         missing = "needs the FAB provider, which this image does not contain"
         wrong = name("core", "auth_manager"), manager, told["problem"] if fab else missing
@@ -111,8 +113,8 @@ def find_installation(config: AirflowConfig) -> Installation:
         # The chart configures its own containers through airflow.cfg, which extra containers lack.
         # If this sidecar runs beside Airflow 3 without it, assume FAB, the chart's default.
         assumed = FAB if not manager and _release(version)[0] >= 3 else ""
-        restores, arguments = told["restores_dags"], told["arguments"]
-        return Installation(path, python, version, fab, assumed, restores, arguments)
+        restores = told["restores_dags"]
+        return Installation(path, python, version, fab, assumed, restores, told["arguments"])
     raise SettingsError([Problem(*wrong)])
 
 
@@ -146,7 +148,7 @@ def _python_of(path: str, where: str) -> str:
     return shutil.which(match[0], path=where) or "" if match else ""
 
 
-def _look(python: str, config: AirflowConfig, given: Mapping[str, str]) -> dict[str, Any]:
+def _look(python: str, config: AirflowConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     Let the script look at the Airflow beside it; empty if that fails.
     """
@@ -287,20 +289,22 @@ class Airflow:
         except OSError as error:
             text = f"cannot write to {self.folder}: {error.strerror}"
             raise failure("tmpdir_failed", text) from None
+
+        def ended(how: str) -> str:
+            rest = (f" before DAG {one!r} was done" for one in work.dags if one not in report.tried)
+            return f"Airflow {how}{next(rest, '')}{report.last_words()}"
+
         try:
             code = child.run(command, fence, seconds, *hears, watch)
         except child.DeadlinePassed:
-            text = f"Airflow was killed after {seconds:.3g} s{report.last_words()}"
-            raise failure("pass_timeout", text) from None
-        except OSError as error:
-            text = f"{self.installation.python} cannot be started: {error.strerror}"
-            raise failure("pass_failed", text) from None
+            raise failure("pass_timeout", ended(f"was killed after {seconds:.3g} s")) from None
         if code < 0:
-            raise failure("pass_killed", f"Airflow died of signal {-code}{report.last_words()}")
+            raise failure("pass_killed", ended(f"died of signal {-code}"))
         if report.place:
             raise failure("config_failed", f"{report.place}{report.last_words()}")
         if code:
-            raise failure("pass_failed", f"Airflow ended with code {code}{report.last_words()}")
+            text = ended(f"ended with code {code}")
+            raise failure("database_not_migrated" if "`airflow db" in text else "pass_failed", text)
         if not self.installation.is_known:  # its own command tries all
             report.tried = dict.fromkeys(work.dags, "")
         return report
@@ -348,9 +352,10 @@ class Airflow:
             name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
             name("core", "load_examples"): "False",
         }
-        # Airflow imports modules from there that airflow.cfg may name: logging_config_class.
-        with suppress(FileExistsError):
-            os.symlink(f"{config.home}/config", f"{folder}/config")
+        # Airflow imports modules from `config` that airflow.cfg may name: logging_config_class.
+        for real in (f"{config.home}/config", *(f"{home}/{one}" for one in OF_LIBPQ)):
+            with suppress(FileExistsError):
+                os.symlink(real, f"{folder}/{os.path.basename(real)}")
         if self.installation.auth_manager:
             environ[name("core", "auth_manager")] = self.installation.auth_manager
         # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.

@@ -88,7 +88,8 @@ def read_all(environ: Mapping[str, str]) -> Given:
     config = attempt(lambda: AirflowConfig(environ))
     airflow = attempt(lambda: find_installation(config)) if config else None
     arguments = airflow.arguments if airflow else {}
-    source = attempt(lambda: find_source(config, arguments)) if config else None
+    is_2 = airflow is not None and airflow.release < (3, 0)
+    source = attempt(lambda: find_source(config, arguments, is_2=is_2)) if config else None
     shown = attempt(source.shown) if source else None
     if loaded and loaded[0].roles and airflow and not airflow.is_known:
         problem = f"was never tested with Airflow {airflow.version}; use a newer sync-perm"

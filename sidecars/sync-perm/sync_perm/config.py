@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -193,18 +194,22 @@ class Source:
         raise failure("connection_command_failed", f"the command in {self.setting} {why}")
 
 
-def find_source(config: AirflowConfig, arguments: Mapping[str, Any] = {}) -> Source:
+def find_source(
+    config: AirflowConfig, arguments: Mapping[str, Any] = {}, *, is_2: bool = False
+) -> Source:
     """
     Return where Airflow would read the URL from.
 
     Args:
         arguments: What Airflow passes to its driver besides the URL.
+        is_2: Whether this is Airflow 2, which reads the schema from [core], too.
 
     Raises:
         SettingsError: The URL is not set, or only in a form that needs Airflow itself.
     """
-    schema = config.value("database", "sql_alchemy_schema")
     sections = ("database", "core")
+    schemas = (config.value(section, "sql_alchemy_schema") for section in sections[: 1 + is_2])
+    schema = next(filter(None, schemas), "")
     places = [(name(s, KEY), config.variable, s) for s in sections]
     places += [(f"[{s}] {KEY} in {config.path}", config.option, s) for s in sections]
     for setting, read, section in places:
@@ -219,15 +224,6 @@ def find_source(config: AirflowConfig, arguments: Mapping[str, Any] = {}) -> Sou
     raise SettingsError([Problem(name("database", KEY), "", problem)])
 
 
-def _knows_charset(url: URL) -> bool:
-    """
-    Whether PyMySQL, which takes 50 ms to import, knows the charset that a URL names.
-    """
-    given = url.query.get("charset")
-    driver = url.set(drivername=f"mysql+{DRIVERS['mysql']}").get_dialect() if given else None
-    return not driver or driver.import_dbapi().charset.charset_by_name(str(given)) is not None
-
-
 def parse_url(
     setting: str, text: str, schema: str = "", arguments: Mapping[str, Any] = {}
 ) -> Address:
@@ -239,21 +235,19 @@ def parse_url(
     """
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text)
     problem = "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
-    try:
+    with suppress(ArgumentError, ValueError):
         url = make_url(text)
         dialect = url.get_backend_name().replace("mariadb", "mysql")
         problem = ""
         if dialect not in DRIVERS:
             problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
-        elif dialect == "mysql" and not _knows_charset(url):
-            problem = "names an unknown charset; write utf8mb4"
+        elif not isinstance({**url.query, **arguments}.get("ssl") or {}, (bool, Mapping)):
+            problem = "or its connect_args have an ssl that is neither true nor a mapping"
         elif "@" in (url.host or "") + (url.database or ""):
             # Text after the first @ counts as the host, and would show the rest of a password.
             problem = "has more than one @; in the user and password, write it as %40"
         elif not url.database:
             problem = "names no database after the host"
-    except (ArgumentError, ValueError):
-        pass
     if problem:
         raise SettingsError([Problem(setting, "***", problem)])
     if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:  # which mysqlclient does not

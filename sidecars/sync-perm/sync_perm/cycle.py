@@ -5,7 +5,7 @@ One cycle: poll → look → lock → one portion of work → look; the next fol
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -24,9 +24,9 @@ from sync_perm.tables import Look, Reader, try_write
 
 # Of the roles file, at most this many rows at a time: about a minute, as for DAGs.
 PORTION_ROWS = 2_000
-# How long a DAG that a pass did not fix is left alone: at first, because another process may have
-# written the same rows at the same moment, and if a second pass does not fix it either.
-HELD_FIRST_SECONDS, HELD_SECONDS = 10.0, 600.0
+# How long a DAG that two passes did not fix is left alone; one may have met another process that
+# wrote the same rows at the same moment.
+HELD_SECONDS = 600.0
 # A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, … seconds.
 PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
@@ -47,7 +47,8 @@ class Memory:
         synced: The general rows when Airflow's own sync last left them as they were; None at the
             start, and when SIGHUP asks for that sync.
         defined: What Airflow defines for its roles.
-        held: The rows that passes did not fix, and why.
+        doubted: The rows that a pass did not fix.
+        held: Those of them that another pass did not fix either, and why.
         held_until: The monotonic time of the next try for them.
         written: What passes wrote, and when.
         strikes: How many passes in a row failed, or wrote rows that had been undone.
@@ -57,6 +58,7 @@ class Memory:
 
     synced: frozenset[Row] | None = None
     defined: Defined | None = None
+    doubted: Set[Item] = frozenset()
     held: Mapping[Item, str] = field(default_factory=dict)
     held_until: float = 0.0
     written: list[tuple[float, frozenset[object]]] = field(default_factory=list)
@@ -76,23 +78,33 @@ class Memory:
         roles = self.synced != look.general
         if not (dags or given or roles):
             return None
-        # What a pass could not fix comes last, so that it keeps no other DAG waiting.
-        tried = {item.dag_id for item in self.held}
-        return Portion(roles, sorted(dags, key=lambda one: (one in tried, one)), given)
+        # What a pass could not fix comes last, so that it keeps no other DAG waiting; and so does,
+        # after a strike, the first one, because it may be what ended that pass.
+        tried = {item.dag_id for item in self.doubted}
+        order = sorted(dags, key=lambda one: (one in tried, one))
+        first = self.strikes % max(1, len(order))
+        return Portion(roles, order[first:] + order[:first], given)
 
-    def hold(self, report: Report, left: Iterable[Item]) -> None:
+    def hold(self, work: Portion, report: Report, before: Set[Item], after: Set[Item]) -> None:
         """
-        Leave the rows alone that a portion tried and did not fix.
+        Leave the rows of DAGs alone that a portion tried and did not fix, for the second time.
+
+        If it fixed nothing, and each of several DAGs failed for the first time, the pass has
+        failed: not they are wrong, but the database, such as one without space.
         """
-        kept = {
-            item: report.tried[item.dag_id] or "still differs after a pass without an error"
-            for item in left
-            if item.dag_id in report.tried and not item.is_of_file
-        }
-        if kept:
-            is_known = kept.keys() <= self.held.keys()
-            self.held = {**self.held, **kept}
-            self.held_until = time.monotonic() + (HELD_SECONDS if is_known else HELD_FIRST_SECONDS)
+        texts = list(report.tried.values())
+        is_new = report.tried.keys().isdisjoint(item.dag_id for item in self.doubted)
+        if before <= after and len(texts) > 1 and all(texts) and is_new:
+            self.error = failure("pass_failed", texts[0])
+            return
+        given = {one for one in work.given if one.dag_id}
+        given |= {one for one in before if one.dag_id in report.tried and not one.is_of_file}
+        missed = given.intersection(after)
+        if again := missed & self.doubted:
+            why = "still differs after a pass without an error"
+            self.held = {**self.held, **{one: report.tried.get(one.dag_id) or why for one in again}}
+            self.held_until = time.monotonic() + HELD_SECONDS
+        self.doubted |= missed
 
     def judge(self, rows: frozenset[object]) -> None:
         """
@@ -255,7 +267,8 @@ class Session:
         """
         memory, difference = self._memory, look.difference
         with fence:
-            memory.held = {one: why for one, why in memory.held.items() if one in difference.items}
+            memory.doubted &= difference.items
+            memory.held = {one: memory.held[one] for one in memory.held.keys() & memory.doubted}
             failing = {one.dag_id: Failure("not_fixed", why) for one, why in memory.held.items()}
             difference = difference._replace(
                 items=difference.items - memory.held.keys(),
@@ -296,8 +309,8 @@ class Session:
         if report and memory.error is None:
             if work.roles and look.general == after.general:
                 memory.synced = after.general
-            memory.hold(report, look.difference.items & after.difference.items)
-            if written:
+            memory.hold(work, report, look.difference.items, after.difference.items)
+            if written and memory.error is None:
                 memory.judge(written)
             elif memory.plan(after):  # Airflow did not write what it should have written
                 memory.strike()

@@ -22,7 +22,7 @@ from sync_perm.reasons import failure
 Row = tuple[Any, ...]
 
 CONNECT_SECONDS = 10
-# How long a server or network may be silent during a query.
+# How long a server or network may be silent during a query, such as one that waits for a lock.
 ANSWER_SECONDS = 30
 # The server frees the lock of a lost node after this time without a query. It is longer than the
 # limit for a query, so that a pass without a connection ends before another pass starts.
@@ -58,11 +58,14 @@ class Database:
     releases it. If the whole node dies, the server ends the connection after `idle_seconds` without
     a query.
 
+    Args:
+        query_seconds: How long PostgreSQL may take for a query.
+
     Raises:
         SidecarError: The connection failed; the reason is the cause.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, query_seconds: int = ANSWER_SECONDS) -> None:
         self.address = address
         self.is_mysql = address.dialect == "mysql"
         self._connection: sqlalchemy.Connection | None = None
@@ -75,6 +78,9 @@ class Database:
             )
             self._connection = engine.connect()
         quote = engine.dialect.identifier_preparer.quote
+        # In the message of each query, and for it alone, so that PgBouncer's other clients, which
+        # use the same connections in transaction mode, have none. PyMySQL has its own limit.
+        self._limit = "" if self.is_mysql else f"SET LOCAL statement_timeout = '{query_seconds}s'; "
         # What queries write in braces: where the tables are, and the type that holds any text.
         self._words = {
             "in": f"{quote(address.schema)}." if address.schema else "",
@@ -101,7 +107,7 @@ class Database:
             assert self._connection is not None
             lists = [name for name, value in values.items() if isinstance(value, list)]
             bound: list[Any] = [sqlalchemy.bindparam(name, expanding=True) for name in lists]
-            text = sqlalchemy.text(query.format_map(self._words)).bindparams(*bound)
+            text = sqlalchemy.text(self._limit + query.format_map(self._words)).bindparams(*bound)
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
@@ -207,11 +213,12 @@ def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return PyMySQL's arguments for the TLS options of Airflow's driver; none: TLS where offered.
 
-    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate. PyMySQL itself
-    verifies nothing by default.
+    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate, and ``ssl`` may be
+    True, which requires TLS (since mysqlclient 2.2.4). PyMySQL verifies nothing by default.
     """
     said = {key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"}
-    said = {key: str(value) for key, value in {**said, **given.get("ssl", {})}.items()}
+    of_ssl = {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
+    said = {key: str(value) for key, value in {**said, **of_ssl}.items()}
     tls: dict[str, Any] = {key: said[key] for key in ("ca", "cert", "key") if key in said}
     mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
 

@@ -17,7 +17,7 @@ REASONS: dict[str, str] = {
     "access_control_invalid": "Correct the DAG.",
     "role_missing": "Create the role, or correct the DAG.",
     "id_too_long": "Shorten the DAG's id: its permission does not fit into ab_view_menu.name.",
-    "not_fixed": "Correct what is quoted. Retried after 10 s, every 10 minutes, and at SIGHUP.",
+    "not_fixed": "Correct what is quoted. Retried every 10 minutes, and at SIGHUP.",
     "config_failed": "Correct the file, or give this container the variables and files that it "
     "reads, as the web server's container has them.",
     "connection_command_failed": "Run it in this container; its output is not shown, because it "

@@ -216,12 +216,12 @@ def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
 
 def _selection(found: Mapping[str, Read], where: Where) -> Selection | None:
     given = [by for by in WAYS if by in found]
-    if len(given) != 1:
-        where.refuse(f"must have one of {', '.join(WAYS)}, not {len(given)}")
-    if len(given) != 1 or None in (one.value for one in found.values()):
-        return None
-    permissions = frozenset(one.value for one in found.get("permissions", Read([], where)).value)
-    return Selection(given[0], found[given[0]].value, permissions, where)
+    if len(given) != 1 or "permissions" not in found:
+        where.refuse(f"must have permissions and exactly one of {', '.join(WAYS)}")
+    elif None not in (one.value for one in found.values()):
+        permissions = frozenset(one.value for one in found["permissions"].value)
+        return Selection(given[0], found[given[0]].value, permissions, where)
+    return None
 
 
 def _on_others(text: str) -> Permission:

@@ -58,8 +58,9 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     Return what this Airflow is.
 
     Args:
-        given: ``manager``: the configured auth manager, or empty; ``arguments``: the object that
-            `sql_alchemy_connect_args` names, or empty; ``places``: folders to import from.
+        given: ``manager``: the configured auth manager, or empty; ``arguments``: the objects that
+            `sql_alchemy_connect_args` names in [database] and in [core], which only Airflow 2
+            reads; ``places``: folders to import from.
     """
     sys.path += given["places"]
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
@@ -77,7 +78,8 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
     try:
-        arguments = imported(given["arguments"]) if given["arguments"] else {}
+        names = given["arguments"][: 1 if release >= (3, 0) else 2]
+        arguments: Any = next((imported(name) for name in names if name), {})
         arguments = json.loads(json.dumps(arguments))
     except Exception:  # noqa: BLE001 - the answer reports it
         arguments = None
@@ -214,6 +216,9 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     until = time.monotonic() + task["seconds"]
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
+    # As each of Airflow's commands: creating the app would create tables. It ends this process.
+    if imported("airflow.configuration.conf").getboolean("database", "check_migrations"):
+        imported("airflow.utils.db.check_and_run_migrations")()
     errors = Errors(logging.ERROR)
     if task["roles"] or task["load"]:
         sync_roles(answer, errors, is_written=task["roles"])

@@ -5,11 +5,13 @@ from contextlib import ExitStack, closing
 import pytest
 
 from sidecar_runtime.child import TICK_SECONDS
+from sidecar_runtime.errors import SidecarError
 from sync_perm import database as module
 from sync_perm.config import parse_url
 from sync_perm.database import Database as Lock
 from sync_perm.tables import _find_aliases
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
+from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 SERVERS = ("postgres", "pgbouncer", "mariadb")
@@ -52,6 +54,20 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(
                 return other.try_lock()
 
         wait_until(is_free, "the server frees it")
+
+
+@pytest.mark.parametrize("server", SERVERS[:2])
+def test_a_query_that_waits_for_a_lock_ends(request: pytest.FixtureRequest, server: str) -> None:
+    """As during a migration, which locks tables exclusively."""
+    address = parse_url("TEST", new_url(request, server), "")
+    with closing(Lock(address)) as other, closing(Lock(address, query_seconds=1)) as one:
+        one.rows("CREATE TABLE ab_role (name TEXT)")
+        assert other.try_lock()
+        other.rows("LOCK TABLE ab_role IN ACCESS EXCLUSIVE MODE")
+
+        failed = raised(SidecarError, one.rows, "SELECT name FROM ab_role")
+
+        assert "canceling statement due to statement timeout" in failed.message
 
 
 def test_a_role_whose_letters_the_character_set_lacks_has_no_alias(mariadb: MariaDb) -> None:

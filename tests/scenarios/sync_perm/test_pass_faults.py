@@ -2,12 +2,15 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced
 from tests.support.airflow.databases import PASSWORD, Database
+from tests.support.airflow.installed import Airflow
+from tests.support.airflow.permissions import grants_on
 from tests.support.airflow.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
@@ -116,6 +119,29 @@ def test_a_pass_ends_when_it_loses_its_lock(
     assert_one_line_each(daemon, "lock_lost")
     wait_until(lambda: not any(map(is_alive, children)), "the pass is gone")
     assert 1 == len(holders)
+
+
+def test_a_database_that_refuses_writes_blames_no_dag(
+    airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
+) -> None:
+    """As with a full disk; the one-shot goes on until there is space."""
+    airflow.write_dags(database, home, {name: {"Viewer": ["can_edit"]} for name in "abc"})
+    database.query(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'No space left on device'; END $$"
+    )
+    database.query(
+        "CREATE TRIGGER refuse BEFORE INSERT ON ab_view_menu FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+    daemon = start(database, {"SYNC_PERM_ONE_SHOT": "true"})
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
+    database.query("DROP TRIGGER refuse ON ab_view_menu")
+
+    assert "No space left on device" in failed["error"]
+    assert 0 == daemon.wait_for_exit(PASS_SECONDS).code
+    assert all(grants_on(database, f"DAG:{name}") for name in "abc")
+    assert [] == daemon.find_events("dag_failed")
 
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["SIGTERM", "SIGKILL"])

@@ -74,6 +74,29 @@ def test_a_webserver_config_that_this_container_cannot_read_is_named(
     assert told in checked.stdout
 
 
+@on_airflow("2.11", "3")
+def test_a_database_of_another_airflow_waits_for_its_migration(
+    airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
+) -> None:
+    """As `airflow sync-perm`, unless [database] check_migrations is false; so does `check`."""
+    revoke(database, "Op", "can_create", "DAG Runs")
+    ((version,),) = database.query("SELECT version_num FROM alembic_version")
+    database.query("UPDATE alembic_version SET version_num = '22ed7efa9da2'")
+    before = contents(database)
+
+    daemon = start(database)
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+    checked = run_command("check", airflow, database.url, tmp_path)
+    after = contents(database)
+
+    assert "database_not_migrated" == failed["reason"]
+    assert "lease run `airflow db " in failed["error"]
+    assert (3, before) == (checked.returncode, after), checked.stdout
+    assert "database_not_migrated" in checked.stdout
+    database.query("UPDATE alembic_version SET version_num = %s", (version,))
+    daemon.wait_until_good()
+
+
 def test_uses_the_arguments_that_airflow_passes_to_its_driver(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
