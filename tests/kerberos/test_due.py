@@ -148,18 +148,12 @@ def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (-1765328383, "principal_expired"),
-        (-1765328353, "keytab_stale"),
-        (-1765328203, "keytab_enctypes_unusable"),
-        (-1429577714, "config_invalid"),
-        (22, "config_invalid"),
-        (-1765328174, "preauth_unsupported"),
-        (1859794437, "kdc_garbage"),
-        (-1765328246, "kdc_garbage"),
-        (-1765328324, "kdc_refused"),
-        (0, "krb5_failed"),
+        (-1765328383, "principal_expired"), (-1765328353, "keytab_stale"),
+        (-1765328203, "keytab_enctypes_unusable"), (-1429577714, "config_invalid"),
+        (22, "config_invalid"), (-1765328174, "preauth_unsupported"), (1859794437, "kdc_garbage"),
+        (-1765328246, "kdc_garbage"), (-1765328324, "kdc_refused"), (0, "krb5_failed"),
     ],
-)
+)  # fmt: skip
 def test_a_code_of_libkrb5_has_its_reason_and_each_reason_advice(code: int, reason: str) -> None:
     assert reason == meaning_of(code)[0]
     assert {reason for reason, _ in CODES.values()} <= REASONS.keys()

@@ -172,11 +172,3 @@ def test_an_etag_that_is_not_an_md5_proves_nothing(
 ) -> None:
     assert not is_md5(etag, headers)
     assert not is_proven(download, headers, etag.replace(MD5[0], "0"), must_match=True)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [{}, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-storage-class": "GLACIER_IR"}],
-)
-def test_recognizes_an_etag_that_is_an_md5(headers: dict[str, str]) -> None:
-    assert is_md5(MD5, headers)

@@ -138,15 +138,11 @@ def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
 @pytest.mark.parametrize(
     ("asked", "word"),
     [
-        ({"Nonsense": {"can_read"}}, "'Nonsense'"),
-        ({"can_fly"}, "'can_fly'"),
-        ({"DAGs": {"can_create"}}, "'can_create'"),
-        ("can_read", "'_'"),
-        (7, "not iterable"),
-        ({"DAGs": None}, "not iterable"),
-        (None, "a datetime"),
+        ({"Nonsense": {"can_read"}}, "'Nonsense'"), ({"can_fly"}, "'can_fly'"),
+        ({"DAGs": {"can_create"}}, "'can_create'"), ("can_read", "'_'"), (7, "not iterable"),
+        ({"DAGs": None}, "not iterable"), (None, "a datetime"),
     ],
-)
+)  # fmt: skip
 def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
     access = Unreadable("a datetime") if asked is None else {"team": asked}
 

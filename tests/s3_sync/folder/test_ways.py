@@ -4,7 +4,6 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from s3_sync.folder.target import open_in_place
 from s3_sync.folder.volume import Blocked, walk
 from tests.runtime.recording import Log
 from tests.s3_sync.folder.handling import open_volume, put
-from tests.support.machine.descriptors import held
 
 
 class Ground:
@@ -84,37 +82,7 @@ def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
     assert (ground.folder / "moved/c").exists()
 
 
-def test_a_walk_leaves_no_descriptor_open(ground: Ground) -> None:
-    ground.make("a/b/c")
-    ground.make("foreign")
-    before = held(ground.folder)
-
-    for path in ("a/b/c", "a/x/y", "foreign/d/e", "n/e/w"):
-        with suppress(Blocked):
-            ground.publish(path)
-            assert path != "foreign/d/e"
-        with suppress(OSError), walk(ground.root, path):
-            assert path != "foreign/d/e"
-    with pytest.raises(ZeroDivisionError), walk(ground.root, "a/b/c"):
-        raise ZeroDivisionError
-
-    assert before == held(ground.folder)
-
-
 # --- replacing existing entries
-
-
-def test_a_foreign_folder_of_any_depth_blocks_a_path(ground: Ground) -> None:
-    """Deeper than Python's recursion limit, so that pytest could not remove it."""
-    path = str(ground.folder / "deep")
-    for _ in range(1500):
-        os.mkdir(path)
-        path += "/d"
-
-    with pytest.raises(Blocked):
-        ground.publish("deep")
-
-    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(ground.folder / "deep"))
 
 
 def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:

@@ -12,7 +12,6 @@ from s3_sync.listing import FAILURE_STREAK, Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.http import WireError
-from s3_sync.s3.refusals import SourceError
 from s3_sync.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -113,12 +112,3 @@ def test_refused_objects_and_those_that_failed_before_form_no_streak(fetching: F
 
     assert dict.fromkeys(names, "server_error") == reasons(work)
     assert (dict.fromkeys(names, "request_timeout"), set()) == (reasons(late), late.unreached)
-
-
-def test_a_failure_of_the_source_ends_the_cycle_immediately(fetching: Fetching) -> None:
-    fetching.put(*(f"{number:02}.py" for number in range(40)))
-    fetching.s3.inject(error(404, "NoSuchBucket"), is_get())
-
-    assert "bucket_not_found" == raised(SourceError, fetching.fetch).reason
-    assert len(fetching.s3.seen(is_get())) <= CONNECTIONS
-    assert {} == fetching.work.failed
