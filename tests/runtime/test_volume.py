@@ -162,6 +162,7 @@ def test_anything_else_at_the_link_is_not_a_revision_and_is_replaced(
     snapshots = shelf.begin()
     snapshots.add("r1", filling("r1"), Fence())
     plant(shelf.link)
+    shelf.link.with_name("current.next-snapshot").symlink_to("of a swap that failed")
     assert "" == snapshots.current()
 
     snapshots.show("r1", Fence())

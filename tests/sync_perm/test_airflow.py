@@ -195,6 +195,7 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
         ("kill -9 $$", "pass_killed: Airflow died of signal 9 before DAG 'b' was done: out"),
         ("exit 1", "pass_failed: Airflow ended with code 1 before DAG 'b' was done: out"),
         ("sleep 60", "pass_timeout: Airflow was killed after 1 s before DAG 'b' was done: out"),
+        ("", "pass_failed: Airflow cannot be started: No such file or directory"),
     ],
 )
 def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
@@ -203,7 +204,7 @@ def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho \'{{"dag": "a", "error": ""}}\'\necho out\n{end}\n')
     python.chmod(0o755)
-    found = replace(AIRFLOW_2, python=str(python))
+    found = replace(AIRFLOW_2, python=str(python) if end else "/gone")
     run = Airflow(found, AirflowConfig({}), str(tmp_path)).run
     address = parse_url("TEST", "mysql://h/d")
 

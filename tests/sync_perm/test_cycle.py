@@ -11,6 +11,7 @@ from sync_perm.tables import Look
 from tests.sync_perm.given import tables
 
 MISSING = {name: Item("dag_permission", name, ("can_read", f"DAG:{name}")) for name in "abc"}
+FULL = {"a": "DiskFull", "b": "DiskFull"}
 # The grant of a DAG by the roles file, which another spelling of its id has on MySQL.
 GIVEN = Item("file_dag_grant", "a", ("team", "can_read", "DAG:a"))
 
@@ -57,19 +58,17 @@ def test_rows_of_a_dag_are_left_alone_if_two_passes_have_not_fixed_them() -> Non
 
 
 @pytest.mark.parametrize(
-    ("doubted", "tried", "after", "is_refused"),
+    ("doubted", "tried", "after", "strikes", "is_refused"),
     [
-        ("", {"a": "DiskFull", "b": "DiskFull"}, "ab", True),
-        ("", {"a": "DiskFull"}, "ab", False),
-        ("", {"a": "DiskFull", "b": ""}, "ab", False),
-        ("", {"a": "DiskFull", "b": "DiskFull"}, "a", False),
-        ("a", {"a": "DiskFull", "b": "DiskFull"}, "ab", False),
+        ("", FULL, "ab", 5, True), ("", FULL, "ab", 6, False), ("", FULL, "a", 0, False),
+        ("", {"a": "DiskFull"}, "ab", 0, False), ("", {**FULL, "b": ""}, "ab", 0, False),
+        ("a", FULL, "ab", 0, False),
     ],
-)
+)  # fmt: skip
 def test_if_each_of_several_dags_fails_for_the_first_time_the_pass_has_failed(
-    doubted: str, tried: dict[str, str], after: str, is_refused: bool
+    doubted: str, tried: dict[str, str], after: str, strikes: int, is_refused: bool
 ) -> None:
-    memory = Memory(doubted={MISSING[name] for name in doubted})
+    memory = Memory(doubted={MISSING[name] for name in doubted}, strikes=strikes)
     before, left = ({MISSING[name] for name in names} for names in ("ab", after))
 
     memory.hold(Portion(dags=list(tried)), Report(str, tried), before, left)

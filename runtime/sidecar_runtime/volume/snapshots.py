@@ -148,12 +148,10 @@ class Snapshots:
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self.make_way(is_first=False)
             beside, root = self.link + BESIDE, self.root
-            make_symlink(f"{self.store_path}/{revision}", beside, dir_fd=root)
-            try:
-                os.rename(beside, self.link, src_dir_fd=root, dst_dir_fd=root)
-            except OSError:
+            with suppress(FileNotFoundError):  # of a swap that failed
                 os.unlink(beside, dir_fd=root)
-                raise
+            make_symlink(f"{self.store_path}/{revision}", beside, dir_fd=root)
+            os.rename(beside, self.link, src_dir_fd=root, dst_dir_fd=root)
             if self.fsync:
                 os.fsync(self.root)
 

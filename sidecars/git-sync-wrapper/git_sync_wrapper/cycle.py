@@ -100,7 +100,7 @@ class Session:
             volume,
             fence,
         )
-        if outcome.result == "changed":
+        if outcome.is_publish:
             volume.prune(fence, is_weighed=True)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
         parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)

@@ -212,10 +212,11 @@ class Builder:
                 if not state.is_whole:  # the files of a release fail together
                     self.problems.note(files, folder.files, work.failed)
                 self.problems.show(state.skipped)
-            large = [path for path, error in work.failed.items() if error.reason == "target_full"]
+            large = [
+                files[p].size_bytes for p, e in work.failed.items() if e.reason == "target_full"
+            ]
             most = os.statvfs(folder.fd)  # for what exceeds the whole volume, no room is made
-            most_bytes = most.f_blocks * most.f_frsize
-            is_full = full or any(files[path].size_bytes < most_bytes for path in large)
+            is_full = full or any(size < most.f_blocks * most.f_frsize for size in large)
             has_room = gone if snapshots is None else is_full and snapshots.make_room(fence)
             if not (is_full and has_room):
                 break

@@ -60,10 +60,10 @@ class Sync:
         asked_at = time.monotonic()
         read = await self._source.read(fence)
         held = target.shown.files if target.shown is not None else {}
-        if self._settings.delete == "none":
-            read = read._replace(kept={*read.kept, *(held.keys() - read.files.keys())})
-        elif not target.record.is_of_source:
+        if not target.record.is_of_source and (target.snapshots or self._settings.delete != "none"):
             read = read._replace(kept=read.kept - held.keys())  # those are not what was archived
+        elif self._settings.delete == "none":
+            read = read._replace(kept={*read.kept, *(held.keys() - read.files.keys())})
         state = without_clashes(read, target.volume.fold, self._settings.prefix)
         problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
         problems.show(state.skipped)

@@ -298,6 +298,8 @@ class Airflow:
             code = child.run(command, fence, seconds, *hears, watch)
         except child.DeadlinePassed:
             raise failure("pass_timeout", ended(f"was killed after {seconds:.3g} s")) from None
+        except OSError as error:
+            raise failure("pass_failed", f"Airflow cannot be started: {error.strerror}") from None
         if code < 0:
             raise failure("pass_killed", ended(f"died of signal {-code}"))
         if report.place:

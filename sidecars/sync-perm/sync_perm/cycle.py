@@ -30,6 +30,8 @@ HELD_SECONDS = 600.0
 # A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, … seconds.
 PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
+# Within ten minutes.
+MOST_STRIKES = 6
 # If a pass writes only what others wrote within this time, another process undoes it.
 UNDONE_SECONDS = 600.0
 # How many rows a log line lists.
@@ -90,10 +92,11 @@ class Memory:
         Leave the rows of DAGs alone that a portion tried and did not fix, for the second time.
 
         If it fixed nothing, and each of several DAGs failed for the first time, the pass has
-        failed: not they are wrong, but the database, such as one without space.
+        failed: not they are wrong, but the database, such as one without space. Passes that fail
+        for ten minutes say that they are wrong after all.
         """
-        texts = list(report.tried.values())
-        is_new = report.tried.keys().isdisjoint(item.dag_id for item in self.doubted)
+        texts, known = list(report.tried.values()), {item.dag_id for item in self.doubted}
+        is_new = self.strikes < MOST_STRIKES and known.isdisjoint(report.tried)
         if before <= after and len(texts) > 1 and all(texts) and is_new:
             self.error = failure("pass_failed", texts[0])
             return

@@ -113,7 +113,7 @@ def test_a_standby_is_not_ready_if_something_else_is_published(start: StartDaemo
     assert 503 == ready.status and "holds the lock" in ready.body
 
 
-@LAYOUTS
+@pytest.mark.parametrize("layout", [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_DELETE": "none"}])
 def test_files_of_another_prefix_stand_in_for_no_object(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:

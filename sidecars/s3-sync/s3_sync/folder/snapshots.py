@@ -104,11 +104,11 @@ class SnapshotLayout:
         Remove older snapshots that were altered, at once or as soon as no process uses them:
         consumers request them again, or fail instead of running other code.
         """
-        for name in self.snapshots.revisions():
-            self._whole.pop(name, None)
-            if not self.is_whole(name):
-                is_removed = self.snapshots.remove(name, fence)
-                log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
+        damaged = [n for n in self.snapshots.revisions() if n != self.name and not self._inspect(n)]
+        self._whole = dict.fromkeys(damaged, False)
+        for name in damaged:
+            is_removed = self.snapshots.remove(name, fence)
+            log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
 
     # --- building
 
@@ -216,6 +216,7 @@ class SnapshotLayout:
             TargetError: A file of the folder is damaged.
         """
         there = self._keep_as(name, folder, fence, is_asked=True)
+        self._whole.pop(name, None)
         if there not in (folder, self.shown):
             there.close()
 
@@ -257,14 +258,14 @@ class SnapshotLayout:
         """
         Remove snapshots that need not be kept, and lists without a snapshot.
         """
-        for name, is_whole in list(self._whole.items()):
-            if not is_whole:
-                self.snapshots.remove(name, fence)
         kept = self.snapshots.prune(self.name, fence)
         with fence:
             for name in os.listdir(self.store):
                 if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
                     os.unlink(name, dir_fd=self.store)
+        for name, is_whole in list(self._whole.items()):
+            if not (is_whole or self._inspect(name)):
+                self.snapshots.remove(name, fence)
 
     def close(self) -> None:
         """
@@ -301,7 +302,6 @@ class SnapshotLayout:
         Raises:
             TargetError: Another process changed the folder.
         """
-        self._whole.pop(name, None)
         for path in folder.damaged(folder.files):
             raise changed_by_others(path)
         if self.snapshots.has(name):
