@@ -65,7 +65,7 @@ class Settings(GateSettings):
         "RETAIN_BYTES",
         byte_size,
         text="The most space that older commits may take, without files that the published commit "
-        "shares. Above it, the oldest goes before its time. Unset: no limit.",
+        "shares. Above it, a change removes the oldest before its time. Unset: no limit.",
     )
     fsync: bool = setting(
         "FSYNC",
