@@ -24,7 +24,7 @@ from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
 # A signal that arrives right before a wait begins is noticed at its end (once in 1,500 SIGTERMs).
-TICK_SECONDS = 5.0
+TICK_SECONDS = 2.0
 
 log = get_logger("sidecar")
 
