@@ -20,7 +20,7 @@ from sidecar_runtime.errors import SidecarError, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.http.listener import Answer, Listener
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.metrics import Series
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
@@ -36,18 +36,6 @@ _QUESTION = re.compile(r"/revisions/(sha256-[0-9a-f]{64})")
 log = get_logger("asked")
 
 
-class AskMetrics:
-    """
-    The metrics of requested revisions.
-    """
-
-    def __init__(self, metrics: Metrics) -> None:
-        name, text = "sidecar_requested_revisions_total", "Requested older revisions, by result."
-        self.requested = metrics.counter_by("result", name, text)
-        text = "Snapshots on the volume because a consumer requested them."
-        self.kept = metrics.gauge("sidecar_requested_snapshots", text)
-
-
 class Asked:
     """
     The requests of one volume's consumers: the listener's thread asks, the cycles' thread answers.
@@ -57,6 +45,7 @@ class Asked:
 
     Args:
         path: The volume, for messages.
+        results: The counters of answers, by result.
 
     Attributes:
         wake: Triggers a cycle.
@@ -64,9 +53,9 @@ class Asked:
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
-    def __init__(self, path: str, metrics: AskMetrics) -> None:
+    def __init__(self, path: str, results: Callable[[str], Series]) -> None:
         self._path = path
-        self._metrics = metrics
+        self._results = results
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
         # Each access to these is one operation, which needs no lock.
@@ -127,8 +116,7 @@ class Asked:
             return _say(404, error="request /revisions/ID with a full ID")
         if has(name := question[1]):
             return _say(200, name=name)
-        failure = self.ask(name)
-        if failure is None:
+        if (failure := self.ask(name)) is None:
             return _say(202, state="on its way")
         status = 404 if failure.reason in GONE else 503
         return _say(status, reason=failure.reason, error=failure.message)
@@ -173,7 +161,7 @@ class Asked:
                     del self._failures[next(iter(self._failures))]
                 self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS
             self.waiting.pop(revision, None)
-            self._metrics.requested("error" if failure else "success").inc()
+            self._results("error" if failure else "success").inc()
 
 
 def _say(status: int, **facts: str) -> Answer:

@@ -6,6 +6,7 @@ cycles only put events into its queue.
 """
 
 import gc
+import os
 import random
 import signal
 import threading
@@ -22,9 +23,6 @@ from sidecar_runtime.health import Health, Outcome, Session, Sidecar
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
-
-# A signal that arrives right before a wait begins is noticed at its end (once in 1,500 SIGTERMs).
-TICK_SECONDS = 2.0
 
 log = get_logger("sidecar")
 
@@ -88,7 +86,7 @@ class Finished(NamedTuple):
 
 
 # The scheduler puts the idle state that is over: too late, it ends no other.
-Event = Literal["wake"] | signal.Signals | Finished | Idle
+Event = Literal["wake", "signal"] | signal.Signals | Finished | Idle
 
 
 class Running(NamedTuple):
@@ -129,29 +127,29 @@ class Worker:
 
     Args:
         report: Called in the thread at the end of a cycle.
+
+    Raises:
+        RuntimeError: No thread can be started.
     """
 
     def __init__(self, begin: Callable[[], Session], report: Callable[[Finished], object]) -> None:
         self._begin = begin
         self._report = report
         self._requests: SimpleQueue[Fence] = SimpleQueue()
-        self._has_thread = self._is_busy = False
+        self._is_busy = False
+        threading.Thread(target=self._work, name="cycle", daemon=True).start()
 
     def start(self, fence: Fence) -> None:
         """
         Run a cycle under this fence.
 
         Raises:
-            RuntimeError: No thread can be started.
             SidecarError: An abandoned cycle has not returned (stuck in a system call). No other one
                 can run; the heartbeat ages, and the liveness probe restarts the container.
         """
         if self._is_busy:
             said, advice = "an abandoned cycle has not returned", "Liveness restarts the container."
             raise SidecarError("cycle_timeout", said, advice)
-        if not self._has_thread:
-            threading.Thread(target=self._work, name="cycle", daemon=True).start()
-            self._has_thread = True
         self._is_busy = True
         self._requests.put(fence)
 
@@ -213,6 +211,10 @@ class Loop:
         Raises:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
         """
+        ear, alarm = os.pipe()
+        os.set_blocking(alarm, False)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=[ear], name="signals", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
         for early in HEEDED:
@@ -222,7 +224,7 @@ class Loop:
             while self._state is not None:
                 left = min(self._state.until, self._give_up_at) - time.monotonic()
                 try:
-                    self._handle(self._events.get(timeout=max(0.0, min(left, TICK_SECONDS))))
+                    self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
                     self._act_in_time(self._state)
             return EXIT_DONE
@@ -230,6 +232,14 @@ class Loop:
             self._revoke()
             if self._scheduler is not None:
                 self._scheduler.shutdown(wait=False)
+
+    def _listen(self, ear: int) -> None:
+        """
+        Wake the main thread, in which Python runs signal handlers, at each signal: one that arrives
+        right before a wait begins would be noticed at its end (once in 1,500 SIGTERMs).
+        """
+        while os.read(ear, 64):
+            self._events.put("signal")
 
     def _report(self, finished: Finished) -> None:
         """
@@ -290,7 +300,7 @@ class Loop:
             log.info("cycle_started", signal="SIGHUP")
         try:
             self._worker.start(fence)
-        except (RuntimeError, SidecarError) as error:
+        except SidecarError as error:
             self._conclude(error)
 
     def _abandon(self, fence: Fence) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runtime.asking import MOST, NAME, Asked, AskMetrics
+from sidecar_runtime.asking import MOST, NAME, Asked
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Health, Outcome
@@ -196,7 +196,7 @@ HOSTILE = [
 
 @pytest.fixture
 def asked() -> Asked:
-    return Asked("/dags", AskMetrics(Metrics("s3-sync", "1", "2")))
+    return Asked("/dags", Metrics("s3-sync", "1", "2").counter_by("result", "asked_total", "…"))
 
 
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:

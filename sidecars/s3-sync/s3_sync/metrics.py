@@ -6,7 +6,6 @@ by the endpoint.
 from __future__ import annotations
 
 from s3_sync.s3.refusals import Operation
-from sidecar_runtime.asking import AskMetrics
 from sidecar_runtime.gate.gate import GateMetrics
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.metrics import Metrics
@@ -44,7 +43,8 @@ class SyncMetrics(Metrics):
             "s3_sync_held_deletions", "Files whose deletion S3_SYNC_MAX_DELETE holds back."
         )
         self.gate = GateMetrics(self)
-        self.asked = AskMetrics(self)
+        name, text = "sidecar_requested_revisions_total", "Requested older revisions, by result."
+        self.requested = self.counter_by("result", name, text)
         requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
         )
@@ -55,7 +55,7 @@ class SyncMetrics(Metrics):
 
 class FileMetrics:
     """
-    The metrics of the files on disk.
+    The metrics of files and snapshots on disk.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -69,6 +69,8 @@ class FileMetrics:
         self.healed = counter(
             "s3_sync_healed_files_total", "Published files restored after damage on disk."
         )
+        text = "Snapshots on the volume because a consumer requested them."
+        self.requested = gauge("sidecar_requested_snapshots", text)
         self.managed = gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
         self.unverified = gauge(
             "s3_sync_unverified_files", "Managed files whose content no checksum has verified."

@@ -44,7 +44,7 @@ class S3Sync:
         self.lock = TargetLock()
         self.status = Status(metrics)
         self.gate = make_gate(settings, metrics.gate)
-        self.asked = Asked(settings.dest_path, metrics.asked) if settings.answers else None
+        self.asked = Asked(settings.dest_path, metrics.requested) if settings.answers else None
 
     def begin(self) -> Session:
         return Session(self)
@@ -205,7 +205,7 @@ class Serving:
                 except OSError:
                     layout.make_room(fence)
                     raise
-        self._metrics.asked.kept.set(len(layout.snapshots.asked()))
+        self._metrics.files.requested.set(len(layout.snapshots.asked()))
 
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
