@@ -1,5 +1,6 @@
 """
-What one cycle brings into a folder; and the download of one object into a staging file, verified.
+What one cycle brings into a folder, and which errors of the volume end it; and the download of one
+object into a staging file, verified.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
 One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish → record.
 
-Settling and the second look before a deletion are the listing's (`listing.py`); what consumers
-see, and whether that is ready, is the target's (`folder/target.py`).
+`listing.py` remembers since when a listing is the same (``Sync._settling`` decides), and looks
+again before a deletion; what consumers see, and whether that is ready, is the target's
+(`folder/target.py`).
 """
 
 from __future__ import annotations

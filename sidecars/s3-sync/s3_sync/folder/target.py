@@ -1,6 +1,6 @@
 """
-The target of one thread: its lock, what it shows, `published.json`, the record of that, and
-whether consumers have what they need: ready.
+The target of one thread: its lock, how many files each cycle inspects, what it shows,
+`published.json`, the record of that, and whether consumers have what they need: ready.
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
 """
-The S3 client of the daemon, over its own HTTP connections.
+The S3 client of the daemon and of `check`, over its own HTTP connections; the other commands use
+boto3 (`publisher/store.py`).
 """

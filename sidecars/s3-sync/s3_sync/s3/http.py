@@ -294,7 +294,8 @@ class Address(NamedTuple):
 
 class Pool:
     """
-    Keep-alive connections to one address; :meth:`get` may run concurrently.
+    Keep-alive connections to one address; :meth:`get` may run concurrently, as often as its callers
+    do (``download.CONNECTIONS``).
 
     Args:
         read_trust: Reads the trusted certificates; called again after a failed handshake, because

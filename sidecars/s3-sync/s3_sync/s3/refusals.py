@@ -102,7 +102,7 @@ class Refusal(NamedTuple):
 
 class SourceError(S3Error):
     """
-    The source fails as a whole: the cycle ends.
+    The source fails as a whole, unless the table (`reasons.py`) says that it concerns one object.
     """
 
 
