@@ -28,6 +28,8 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A hard link is impossible: protected_hardlinks, a file system without hard links, too many links
 # to the file, another mount. https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
 NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
+# A file or folder cannot be linked: it is missing, of another kind, or closed to this user.
+_NOT_OURS = (FileNotFoundError, NotADirectoryError, PermissionError)
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
@@ -363,21 +365,22 @@ def link_tree(
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
     Link files of an open folder into another, which has none of them; copy those that cannot be
-    hard-linked.
+    hard-linked, and omit those that cannot be read.
 
     Yields:
-        Each path with the lstat result of the new file. The source may have changed since it was
-        inspected: the caller compares.
+        Each path with the lstat result of the new file, which may be of any kind: the caller
+        compares.
 
     Raises:
-        OSError: A file is missing, or the disk is full; files created so far stay.
+        OSError: The disk is full; files created so far stay.
     """
-    for folder, inside in groupby(sorted(paths, key=os.path.dirname), os.path.dirname):
-        with _entered(folder, source, target, fsync=fsync) as (from_folder, to_folder):
+    for folder, inside in groupby(sorted(paths), os.path.dirname):
+        with suppress(*_NOT_OURS), _entered(folder, source, target, fsync=fsync) as (old, new):
             for path in inside:
                 name = os.path.basename(path)
-                link_file(name, from_folder, name, to_folder)
-                yield path, os.stat(name, dir_fd=to_folder, follow_symlinks=False)
+                with suppress(*_NOT_OURS):
+                    link_file(name, old, name, new)
+                    yield path, os.stat(name, dir_fd=new, follow_symlinks=False)
 
 
 @contextmanager

@@ -320,6 +320,7 @@ class Builder:
         changed = [path for path, held in build.folder.files.items() if files.get(path) != held]
         try:
             refusal = gate.judge(build.name, build.folder.path, changed, fence)
+            build.folder.purge()  # the gate's command may have changed files
             if refusal is not None:
                 self._refused = build.state.revision, build.name
             return refusal

@@ -133,12 +133,15 @@ class SnapshotLayout:
         shown, taken = self.shown, folder.files.keys()
         if shown is None:
             return
-        known = shown.files.keys() & paths
-        free = known - shown.damaged(known) - taken - set(folders_of(taken))
-        mine = [path for path in free if taken.isdisjoint(folders_of([path]))]
+        above = {*taken, *folders_of(taken)}
+        mine = {path for path in paths if path in shown.files and path not in above}
+        if taken:
+            mine = {path for path in mine if taken.isdisjoint(folders_of([path]))}
         for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
-            if (held := shown.files[path].of(there)) is None:
-                raise changed_by_others(path)
+            held = shown.files[path].of(there)
+            if held is None:  # it is damaged, or was replaced meanwhile
+                folder.delete(path, fence)
+                continue
             with fence:  # an abandoned cycle ends here, even if it copies files
                 folder.files[path] = held
 
@@ -161,7 +164,6 @@ class SnapshotLayout:
             SidecarError: ``link_blocked``; or a file of it was changed by others.
             CycleAbandoned: The fence was revoked; consumers see what they saw before.
         """
-        folder.purge()  # the gate's command may have changed files
         is_first = not self.snapshots.revisions() and self.shown is None
         with fence:  # before the folder gets its name: it is what the next try goes on with
             self.snapshots.make_way(is_first=is_first)
@@ -303,7 +305,8 @@ class SnapshotLayout:
             TargetError: Another process changed the folder.
         """
         for path in folder.damaged(folder.files):
-            raise changed_by_others(path)
+            said = f"another process changed {path!r} in .s3-sync before it was published"
+            raise TargetError("target_failed", said, "Find the process that writes to .s3-sync.")
         if self.snapshots.has(name):
             there = self.shown if self.shown and name == self.name else self._open(name)
             try:
@@ -346,14 +349,3 @@ def list_name(name: str) -> str:
     Return the name of the list of a snapshot.
     """
     return f"{name}{_LIST_SUFFIX}"
-
-
-def changed_by_others(path: str) -> TargetError:
-    """
-    Return the error for a file that changed while s3-sync worked on it.
-    """
-    return TargetError(
-        "target_failed",
-        f"another process changed {path!r} in .s3-sync before it was published",
-        "The published files stay. Find the process that writes to .s3-sync; only s3-sync should.",
-    )
