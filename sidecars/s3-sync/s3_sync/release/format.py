@@ -305,7 +305,7 @@ def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tu
         raise Untrusted(str(error)) from None
     if len(data) > POINTER_LIMIT_BYTES:
         raise Invalid(f"it has {len(data)} bytes; the limit is {POINTER_LIMIT_BYTES}")
-    facts = _load(body)
+    facts = _load(body.decode("latin-1"))
     history = tuple(map(_turn, _get(facts, "history", list)))
     pointer = Pointer(_turn(facts), _texts(facts.get("origin")), history)
     turns = [pointer.turn.sequence, *(turn.sequence for turn in history)]
@@ -334,7 +334,7 @@ def problem_of(path: str, target_bytes: int = 0) -> str:
     return refusal_of(path, target_bytes) or ("left_out" if is_left_out(path) else "")
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflate(data: bytes) -> str:
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise Invalid(f"it has {len(data)} bytes; the limit is {MANIFEST_LIMIT_BYTES}")
     inflater = zlib.decompressobj(_GZIP)
@@ -346,21 +346,19 @@ def _inflate(data: bytes) -> bytes:
         raise Invalid(f"it inflates to more than {INFLATED_LIMIT_BYTES} bytes")
     if not inflater.eof or inflater.unused_data:
         raise Invalid("it does not end where it should")
-    return text
+    return text.decode("latin-1")
 
 
-def _load(data: bytes) -> dict[str, Any]:
+def _load(text: str) -> dict[str, Any]:
     """
     Parse JSON strictly: ASCII, no duplicate names in an object, no NaN, no more than is legal.
     """
-    if not data.isascii():  # one character beyond the BMP would take four bytes for each character
+    if not text.isascii():  # one character beyond the BMP would take four bytes for each character
         raise Invalid("it contains characters that are not ASCII")
-    if data.count(b",") + data.count(b"[") > COMMAS_LIMIT or data.count(b"{") > BRACES_LIMIT:
+    if text.count(",") + text.count("[") > COMMAS_LIMIT or text.count("{") > BRACES_LIMIT:
         raise Invalid(f"it contains more than {COMMAS_LIMIT} commas and lists, or too many objects")
     try:
-        facts = json.loads(
-            data.decode("ascii"), object_pairs_hook=_object, parse_constant=_refuse_constant
-        )
+        facts = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"it is not JSON: {error}") from error
     if type(facts) is not dict:
