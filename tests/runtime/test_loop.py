@@ -129,7 +129,7 @@ def test_cycles_continue_if_the_scheduler_is_silent(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
-    monkeypatch.setattr(loop, "start_scheduler", Mock)
+    monkeypatch.setattr(loop, "start_scheduler", lambda _: Mock())
     pace = QUICK._replace(clock_grace_seconds=0.05)
 
     run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()

@@ -155,3 +155,5 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     answer({"whoami": whoami, "anonymous": configuration}.get("".join(sys.argv[1:]), resolve))
+    sys.stdout.flush()
+    os._exit(0)  # the interpreter's own end takes 13 ms

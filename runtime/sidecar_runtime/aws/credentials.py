@@ -28,8 +28,6 @@ REFRESH_RETRY_SECONDS = 30.0
 # A secret of Secrets Manager has up to 64 KiB, and takes several times as much as JSON.
 ANSWER_BYTES = 1 << 20
 
-CHAIN = "sidecar_runtime.aws.chain"
-
 ADVICE = {
     "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
     "eks.amazonaws.com/role-arn) or EKS Pod Identity; or set AWS_ACCESS_KEY_ID and "
@@ -146,13 +144,13 @@ class Chain:
             return "an anonymous reader"
         if self._identity is None:
             try:
-                self._identity = str(ask_child(CHAIN, ["whoami"], WHOAMI_SECONDS, fence)["arn"])
+                self._identity = str(ask_child(["whoami"], WHOAMI_SECONDS, fence)["arn"])
             except CredentialsError:
                 self._identity = ""
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> tuple[Credentials, AwsConfig]:
-        answer = ask_child(CHAIN, ["anonymous"] * self._is_anonymous, seconds, fence)
+        answer = ask_child(["anonymous"] * self._is_anonymous, seconds, fence)
         found = answer.pop("credentials")
         held = ANONYMOUS if self._is_anonymous else _checked(found)
         self._held = held, AwsConfig(**answer)
@@ -182,9 +180,9 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
     return Credentials(**found)
 
 
-def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
+def ask_child(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
     """
-    Run a module that answers with :func:`sidecar_runtime.aws.chain.answer`; return the answer.
+    Run :mod:`sidecar_runtime.aws.chain` with these arguments; return its answer.
 
     The child is killed when the fence is revoked, or after this many seconds.
 
@@ -193,7 +191,7 @@ def ask_child(module: str, arguments: list[str], seconds: float, fence: Fence) -
         CycleAbandoned: The fence was revoked meanwhile.
     """
     # -I: the process holds secrets, so the working directory and PYTHON* must not affect it.
-    argv = [sys.executable, "-I", "-m", module, *arguments]
+    argv = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain", *arguments]
     said, complaints = child.Kept(ANSWER_BYTES, is_head=True), child.Kept()
     try:
         child.run(child.Command(argv, os.environ), fence, seconds, said, complaints)

@@ -196,16 +196,15 @@ class Serving:
             CycleAbandoned: The fence was revoked; another thread answers now.
         """
         self._asked.outage = outage
-        layout = self._layout
-        self._asked.follow(layout.store, layout.is_whole)
+        self._asked.follow(self._layout.store, self._layout.is_whole)
         for revision in self._asked.due(fence):
             with self._asked.answering(revision), explained(f"cannot write to {self._path}"):
                 try:
                     await self._fetch(revision, fence)
                 except OSError:
-                    layout.make_room(fence)
+                    self._layout.make_room(fence)
                     raise
-        self._metrics.files.requested.set(len(layout.snapshots.asked()))
+        self._metrics.files.requested.set(len(self._layout.snapshots.asked()))
 
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
