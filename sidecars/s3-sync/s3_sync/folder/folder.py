@@ -143,6 +143,7 @@ class Folder:
         of source.
         """
         try:
+            os.lstat(path, dir_fd=self.fd)  # mostly nothing is there, and a walk takes longer
             with walk(self.fd, path) as (folder, name), opened(name, folder, OLD_FILE) as fd:
                 found = os.fstat(fd)
                 is_same = found.st_size == content.size_bytes
@@ -170,6 +171,7 @@ class Folder:
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
             self._place(path, held, staging.name, self.staging.fd)
+            staging.name = ""
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:
         """

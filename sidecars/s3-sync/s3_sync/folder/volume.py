@@ -169,19 +169,21 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
     *folders, name = path.split("/")
     if not {"", ".", ".."}.isdisjoint((*folders, name)):
         raise ValueError(f"not a path below the target: {path!r}")
-    fd = root
-    with ExitStack() as stack:
-        for depth, folder in enumerate(folders, 1):
+    fds = [root]
+    try:
+        for folder in folders:
             try:
-                inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
+                inner = os.open(folder, _PATH_FLAGS, dir_fd=fds[-1])
             except (FileNotFoundError, NotADirectoryError):
                 if make is None:
                     raise
-                make("/".join(folders[:depth]), folder, fd)
-                inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
-            stack.callback(os.close, inner)
-            fd = inner
-        yield fd, name
+                make("/".join(folders[: len(fds)]), folder, fds[-1])
+                inner = os.open(folder, _PATH_FLAGS, dir_fd=fds[-1])
+            fds.append(inner)
+        yield fds[-1], name
+    finally:
+        for fd in fds[1:]:
+            os.close(fd)
 
 
 def is_link(name: str, folder: int) -> bool:
@@ -254,6 +256,7 @@ class Staging:
 
     Args:
         fd: Its descriptor; -1 once closed.
+        name: Its name; empty once it was renamed into place.
         is_verified: Whether a checksum or a digest has verified its content.
     """
 
@@ -314,4 +317,5 @@ class StagingFolder:
         """
         staging.close()
         with suppress(FileNotFoundError):
-            os.unlink(staging.name, dir_fd=self.fd)
+            if staging.name:
+                os.unlink(staging.name, dir_fd=self.fd)
