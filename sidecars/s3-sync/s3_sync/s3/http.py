@@ -70,14 +70,14 @@ class _Exchange:
 
     Args:
         waiter: Ends with the response, or with the error.
-        limit: Fires when the response is too late; it moves with each arrival.
-        ends_at: When the response is too late in any case, in the time of the event loop.
+        timer: Looks whether the response is too late.
+        ends_at: When it is too late in any case, in the time of the event loop.
         held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
     waiter: asyncio.Future[None]
-    limit: asyncio.Timeout
+    timer: asyncio.TimerHandle
     ends_at: float
     sink: Sink | None
     check: Check | None
@@ -136,21 +136,16 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        limit = asyncio.timeout_at(now + min(IDLE_SECONDS, seconds))
+        timer = self._loop.call_at(now + min(IDLE_SECONDS, seconds), self._watch)
         self._exchange = exchange = _Exchange(
-            self._loop.create_future(), limit, now + seconds, sink, check
+            self._loop.create_future(), timer, now + seconds, sink, check
         )
         try:
-            async with limit:
-                self._transport.write(head)
-                await exchange.waiter
-        except TimeoutError:
-            if not limit.expired():  # an error of the sink
-                raise
-            said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
-            raise WireError("request_timeout", said) from None
+            self._transport.write(head)
+            await exchange.waiter
         finally:
             self._exchange = None
+            exchange.timer.cancel()
             if not self.is_usable:
                 self.close()
         exchange.answer.body = bytes(exchange.held)
@@ -163,6 +158,18 @@ class Connection(asyncio.Protocol):
         self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
+
+    def _watch(self) -> None:
+        """
+        End the exchange if its response is too late; each arrival gives it more time.
+        """
+        exchange = self._current
+        ends_at = min(self._heard_at + IDLE_SECONDS, exchange.ends_at)
+        if self._loop.time() < ends_at:
+            exchange.timer = self._loop.call_at(ends_at, self._watch)
+            return
+        said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
+        exchange.end(WireError("request_timeout", said))
 
     # --- asyncio.Protocol
 
@@ -190,8 +197,6 @@ class Connection(asyncio.Protocol):
                 error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
             self.is_usable = False
             exchange.end(error)
-        if not exchange.waiter.done():
-            exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
