@@ -42,6 +42,9 @@ BODY_LIMIT_BYTES = 32 << 20
 # sends 10 KiB at most.
 FRAMING_LIMIT_BYTES = 64 << 10
 
+# For what arrives at once, on each connection; asyncio's own would be a new 256 KiB each time.
+BUFFER_BYTES = 64 << 10
+
 Sink = Callable[[bytes], object]
 Check = Callable[[dict[str, str]], object]
 
@@ -71,14 +74,12 @@ class _Exchange:
     Args:
         waiter: Ends with the response, or with the error.
         timer: Looks whether the response is too late.
-        ends_at: When it is too late in any case, in the time of the event loop.
         held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
     waiter: asyncio.Future[None]
     timer: asyncio.TimerHandle
-    ends_at: float
     sink: Sink | None
     check: Check | None
     answer: Answer = field(default_factory=Answer)
@@ -95,7 +96,7 @@ class _Exchange:
             self.waiter.set_exception(error)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """
     One connection; call :meth:`request` again only after the last response has ended.
 
@@ -109,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: _Exchange | None = None
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._heard_at = 0.0
         self.is_usable = self.has_begun = False
 
@@ -136,10 +138,8 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        timer = self._loop.call_at(now + min(IDLE_SECONDS, seconds), self._watch)
-        self._exchange = exchange = _Exchange(
-            self._loop.create_future(), timer, now + seconds, sink, check
-        )
+        timer = self._loop.call_later(min(IDLE_SECONDS, seconds), self._watch, now + seconds)
+        self._exchange = exchange = _Exchange(self._loop.create_future(), timer, sink, check)
         try:
             self._transport.write(head)
             await exchange.waiter
@@ -159,33 +159,38 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _watch(self) -> None:
+    def _watch(self, ends_at: float) -> None:
         """
         End the exchange if its response is too late; each arrival gives it more time.
+
+        Args:
+            ends_at: When it is too late in any case, in the time of the event loop.
         """
-        exchange = self._current
-        ends_at = min(self._heard_at + IDLE_SECONDS, exchange.ends_at)
-        if self._loop.time() < ends_at:
-            exchange.timer = self._loop.call_at(ends_at, self._watch)
+        due = min(self._heard_at + IDLE_SECONDS, ends_at)
+        if self._loop.time() < due:
+            self._current.timer = self._loop.call_at(due, self._watch, ends_at)
             return
         said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
-        exchange.end(WireError("request_timeout", said))
+        self._current.end(WireError("request_timeout", said))
 
-    # --- asyncio.Protocol
+    # --- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self._exchange
         if exchange is None or exchange.waiter.done():  # nobody asked for it
             self.close()
             return
         self._heard_at = self._loop.time()
-        exchange.framing_bytes += len(data)
+        exchange.framing_bytes += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
             if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
                 said = f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body"
                 raise WireError("server_error", said)
