@@ -13,7 +13,7 @@ import itertools
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -211,18 +211,17 @@ def is_real_folder(folder: str, root: int, known: dict[str, bool]) -> bool:
     return known[folder]
 
 
-def foreign_files(root: int, ours: Collection[str], spared: Collection[str] = SPARED) -> list[str]:
+def foreign_files(fd: int, ours: Container[str], spared: Iterable[str] = SPARED) -> Iterator[str]:
     """
-    Return all files, links and folders that are too deep for our files, below an open folder, that
+    Yield all files, links and folders that are too deep for our files, below an open folder, that
     are not ours.
 
     Args:
         spared: Folders of these names are left out.
     """
-    found: list[str] = []
-    for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
+    for folder, folders, files, folder_fd in os.fwalk(dir_fd=fd):
         here = os.path.normpath(folder)
-        hidden = {*spared, RESERVED} if here == "." else spared
+        hidden = {*spared, RESERVED} if here == "." else {*spared}
         folders[:] = [name for name in folders if name not in hidden]
         links = [name for name in folders if is_link(name, folder_fd)]
         if here.count("/") >= DEPTH_LIMIT:
@@ -232,8 +231,7 @@ def foreign_files(root: int, ours: Collection[str], spared: Collection[str] = SP
             path = os.path.normpath(os.path.join(here, name))
             # NFS renames a file to .nfs* if it is removed but still open.
             if path not in ours and not name.startswith(".nfs"):
-                found.append(path)
-    return found
+                yield path
 
 
 def read_blocks(fd: int) -> Iterator[bytes]:
