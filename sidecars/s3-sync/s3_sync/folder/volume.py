@@ -34,8 +34,8 @@ _PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BYTECODE = "__pycache__"
 # Never deleted under S3_SYNC_DELETE=all: bytecode, and the folder that mkfs creates.
 SPARED = {BYTECODE, "lost+found"}
-# A larger buffer would be a separate memory mapping for each of many small files.
-BLOCK_BYTES = 64 << 10
+# A larger buffer takes longer to allocate, for each of many small files, than to read.
+BLOCK_BYTES = 16 << 10
 
 # One counter for the process: an abandoned cycle must not share names with its successor.
 _NUMBERS = itertools.count()

@@ -138,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        timer = self._loop.call_later(min(IDLE_SECONDS, seconds), self._watch, now + seconds)
+        timer = self._loop.call_at(now + min(IDLE_SECONDS, seconds), self._watch, now + seconds)
         self._exchange = exchange = _Exchange(self._loop.create_future(), timer, sink, check)
         try:
             self._transport.write(head)
@@ -475,8 +475,8 @@ def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """
     Return the bytes of a request.
     """
-    lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    return f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
 def _login_of(proxy: str) -> dict[str, str]:
