@@ -4,7 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def staging(tmp_path: Path) -> Iterator[StagingFolder]:
 @pytest.fixture
 def download(staging: StagingFolder) -> Iterator[Download]:
     """A complete download of BODY."""
-    with Download("dags/a.py", len(BODY), staging) as whole:
+    with closing(Download("dags/a.py", len(BODY), staging)) as whole:
         whole.write(BODY)
         yield whole
 
@@ -48,7 +48,7 @@ def test_a_restart_discards_the_first_attempt(
     staging: StagingFolder, tmp_path: Path, first_bytes: int
 ) -> None:
     for body in (b"y" * 5, b""):
-        with Download("k", len(body), staging) as download:
+        with closing(Download("k", len(body), staging)) as download:
             with suppress(ObjectError):
                 download.write(b"x" * first_bytes)
 
@@ -122,7 +122,7 @@ def test_crcs_equal_the_check_values_of_the_catalog(
     assert check == digest(name, b"123456789").hex()
     large = b"more than one block" * 5_000
     for body in (b"123456789", large):
-        with Download("k", len(body), staging) as download:
+        with closing(Download("k", len(body), staging)) as download:
             download.write(body[:5])
             download.write(body[5:])
 

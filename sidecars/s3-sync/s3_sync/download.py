@@ -73,7 +73,7 @@ async def at_once(bring: Callable[[], Coroutine[Any, Any, None]], count: int) ->
 
 class Download:
     """
-    Receives the body of one object; used as a context that removes what was not put into place.
+    Receives the body of one object; closing it removes what was not put into place.
 
     Args:
         size_bytes: The listed size.
@@ -90,10 +90,7 @@ class Download:
         self._staging = folder.open()
         self.size_bytes = 0
 
-    def __enter__(self) -> Download:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._folder.discard(self._staging)
 
     def restart(self) -> None:
@@ -131,9 +128,8 @@ class Download:
             OSError: The disk is full.
         """
         if self.size_bytes != self._listed_bytes:
-            raise self._corrupt(
-                f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
-            )
+            said = f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
+            raise self._corrupt(said)
         staging = self._staging
         staging.is_verified = self._has_checksum(headers, staging)
         if not staging.is_verified and is_md5(etag, headers):

@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from difflib import get_close_matches
 from html import unescape
 from typing import NamedTuple
@@ -197,7 +197,7 @@ class ListingSource:
             said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
             raise TargetError("target_full", said, FULL_ADVICE)
         must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
-        with Download(key, file.size_bytes, folder.staging) as download:
+        with closing(Download(key, file.size_bytes, folder.staging)) as download:
             headers = await self._client.get_object(
                 key, file.etag, file.size_bytes, download, until=work.until
             )

@@ -51,7 +51,7 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
         target_bytes: Length of the target's own path.
     """
     parts = path.split("/")
-    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
         return "unsafe_path"
     if parts[0] == RESERVED:
         return "reserved"

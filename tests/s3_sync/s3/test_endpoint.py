@@ -218,6 +218,6 @@ def test_signs_odd_keys_and_queries_as_botocore_does(origin: Address, token: str
             now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
             ours_of = Credentials("AKIAEXAMPLE", "sec/ret+", token)
 
-            ours = sign(ours_of, address, path, encode_query(query), headers, now)
+            ours = sign(ours_of, address, path, encode_query(query), headers, now.timestamp())
 
             assert theirs.items() <= ours.items(), repr(key)

@@ -132,7 +132,7 @@ class Folder:
         """
         Return all files and links that are not ours, except bytecode and lost+found.
         """
-        return foreign_files(self.fd, self.files)
+        return [*foreign_files(self.fd, self.files)]
 
     # --- changing
 
@@ -143,6 +143,7 @@ class Folder:
         of source.
         """
         try:
+            os.lstat(path, dir_fd=self.fd)  # mostly nothing is there, and a walk takes longer
             with walk(self.fd, path) as (folder, name), opened(name, folder, OLD_FILE) as fd:
                 found = os.fstat(fd)
                 is_same = found.st_size == content.size_bytes
@@ -170,6 +171,7 @@ class Folder:
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
             self._place(path, held, staging.name, self.staging.fd)
+            staging.name = ""
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:
         """
@@ -198,7 +200,7 @@ class Folder:
         Remove everything that is not ours, as far as possible, from a folder that belongs to
         s3-sync alone: a gate's command, and readers, may leave files and bytecode.
         """
-        for path in foreign_files(self.fd, self.files, spared=()):
+        for path in [*foreign_files(self.fd, self.files, spared=())]:
             with suppress(OSError):
                 self.delete(path, Fence())
 
@@ -293,7 +295,7 @@ class Folder:
         above = f"{path}/"
         ours = [one for one in self.files if one.startswith(above)]
         with opened(name, folder, FOLDER_FLAGS) as fd:
-            if foreign_files(fd, {one.removeprefix(above) for one in ours}):
+            if any(foreign_files(fd, {one.removeprefix(above) for one in ours})):
                 raise Blocked(path)
         for one in ours:
             self._remove(one)

@@ -13,7 +13,7 @@ import itertools
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -34,8 +34,8 @@ _PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BYTECODE = "__pycache__"
 # Never deleted under S3_SYNC_DELETE=all: bytecode, and the folder that mkfs creates.
 SPARED = {BYTECODE, "lost+found"}
-# A larger buffer would be a separate memory mapping for each of many small files.
-BLOCK_BYTES = 64 << 10
+# A larger buffer takes longer to allocate, for each of many small files, than to read.
+BLOCK_BYTES = 16 << 10
 
 # One counter for the process: an abandoned cycle must not share names with its successor.
 _NUMBERS = itertools.count()
@@ -169,19 +169,21 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
     *folders, name = path.split("/")
     if not {"", ".", ".."}.isdisjoint((*folders, name)):
         raise ValueError(f"not a path below the target: {path!r}")
-    fd = root
-    with ExitStack() as stack:
-        for depth, folder in enumerate(folders, 1):
+    fds = [root]
+    try:
+        for folder in folders:
             try:
-                inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
+                inner = os.open(folder, _PATH_FLAGS, dir_fd=fds[-1])
             except (FileNotFoundError, NotADirectoryError):
                 if make is None:
                     raise
-                make("/".join(folders[:depth]), folder, fd)
-                inner = os.open(folder, _PATH_FLAGS, dir_fd=fd)
-            stack.callback(os.close, inner)
-            fd = inner
-        yield fd, name
+                make("/".join(folders[: len(fds)]), folder, fds[-1])
+                inner = os.open(folder, _PATH_FLAGS, dir_fd=fds[-1])
+            fds.append(inner)
+        yield fds[-1], name
+    finally:
+        for fd in fds[1:]:
+            os.close(fd)
 
 
 def is_link(name: str, folder: int) -> bool:
@@ -209,18 +211,17 @@ def is_real_folder(folder: str, root: int, known: dict[str, bool]) -> bool:
     return known[folder]
 
 
-def foreign_files(root: int, ours: Collection[str], spared: Collection[str] = SPARED) -> list[str]:
+def foreign_files(fd: int, ours: Container[str], spared: Iterable[str] = SPARED) -> Iterator[str]:
     """
-    Return all files, links and folders that are too deep for our files, below an open folder, that
+    Yield all files, links and folders that are too deep for our files, below an open folder, that
     are not ours.
 
     Args:
         spared: Folders of these names are left out.
     """
-    found: list[str] = []
-    for folder, folders, files, folder_fd in os.fwalk(dir_fd=root):
+    for folder, folders, files, folder_fd in os.fwalk(dir_fd=fd):
         here = os.path.normpath(folder)
-        hidden = {*spared, RESERVED} if here == "." else spared
+        hidden = {*spared, RESERVED} if here == "." else {*spared}
         folders[:] = [name for name in folders if name not in hidden]
         links = [name for name in folders if is_link(name, folder_fd)]
         if here.count("/") >= DEPTH_LIMIT:
@@ -230,8 +231,7 @@ def foreign_files(root: int, ours: Collection[str], spared: Collection[str] = SP
             path = os.path.normpath(os.path.join(here, name))
             # NFS renames a file to .nfs* if it is removed but still open.
             if path not in ours and not name.startswith(".nfs"):
-                found.append(path)
-    return found
+                yield path
 
 
 def read_blocks(fd: int) -> Iterator[bytes]:
@@ -254,6 +254,7 @@ class Staging:
 
     Args:
         fd: Its descriptor; -1 once closed.
+        name: Its name; empty once it was renamed into place.
         is_verified: Whether a checksum or a digest has verified its content.
     """
 
@@ -314,4 +315,5 @@ class StagingFolder:
         """
         staging.close()
         with suppress(FileNotFoundError):
-            os.unlink(staging.name, dir_fd=self.fd)
+            if staging.name:
+                os.unlink(staging.name, dir_fd=self.fd)

@@ -19,7 +19,6 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
@@ -349,7 +348,7 @@ def sign(
     path: str,
     query: str,
     headers: Mapping[str, str],
-    now: datetime | None = None,
+    now: float | None = None,
 ) -> dict[str, str]:
     """
     Return the headers of a GET, signed with AWS Signature Version 4: the given ones, ``host``, and
@@ -361,18 +360,18 @@ def sign(
         path: Encoded, with the leading slash.
         query: Encoded with :func:`encode_query`.
         headers: Additional headers; those that begin with ``x-amz-`` are signed.
-        now: The time of the request; default: the current time.
+        now: The Unix time of the request; default: the current time.
     """
     host = {"host": address.host_header}
     if credentials is ANONYMOUS:
         return {**headers, **host}
-    moment = f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     amz = {name: value for name, value in headers.items() if name.startswith("x-amz-")}
     amz |= {**host, "x-amz-content-sha256": EMPTY_SHA256, "x-amz-date": moment}
     if credentials.token:
         amz["x-amz-security-token"] = credentials.token
-    signed = ";".join(sorted(amz))
-    lines = [f"{name}:{amz[name]}" for name in sorted(amz)]
+    names = sorted(amz)
+    signed, lines = ";".join(names), [f"{name}:{amz[name]}" for name in names]
     canonical = "\n".join(["GET", path, query, *lines, "", signed, EMPTY_SHA256])
     scope = f"{moment[:8]}/{address.region}/s3/aws4_request"
     digest = hashlib.sha256(canonical.encode()).hexdigest()

@@ -42,6 +42,9 @@ BODY_LIMIT_BYTES = 32 << 20
 # sends 10 KiB at most.
 FRAMING_LIMIT_BYTES = 64 << 10
 
+# For what arrives at once, on each connection; asyncio's own would be a new 256 KiB each time.
+BUFFER_BYTES = 64 << 10
+
 Sink = Callable[[bytes], object]
 Check = Callable[[dict[str, str]], object]
 
@@ -70,15 +73,13 @@ class _Exchange:
 
     Args:
         waiter: Ends with the response, or with the error.
-        limit: Fires when the response is too late; it moves with each arrival.
-        ends_at: When the response is too late in any case, in the time of the event loop.
+        timer: Looks whether the response is too late.
         held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
     waiter: asyncio.Future[None]
-    limit: asyncio.Timeout
-    ends_at: float
+    timer: asyncio.TimerHandle
     sink: Sink | None
     check: Check | None
     answer: Answer = field(default_factory=Answer)
@@ -95,7 +96,7 @@ class _Exchange:
             self.waiter.set_exception(error)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """
     One connection; call :meth:`request` again only after the last response has ended.
 
@@ -109,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: _Exchange | None = None
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._heard_at = 0.0
         self.is_usable = self.has_begun = False
 
@@ -136,21 +138,14 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        limit = asyncio.timeout_at(now + min(IDLE_SECONDS, seconds))
-        self._exchange = exchange = _Exchange(
-            self._loop.create_future(), limit, now + seconds, sink, check
-        )
+        timer = self._loop.call_at(now + min(IDLE_SECONDS, seconds), self._watch, now + seconds)
+        self._exchange = exchange = _Exchange(self._loop.create_future(), timer, sink, check)
         try:
-            async with limit:
-                self._transport.write(head)
-                await exchange.waiter
-        except TimeoutError:
-            if not limit.expired():  # an error of the sink
-                raise
-            said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
-            raise WireError("request_timeout", said) from None
+            self._transport.write(head)
+            await exchange.waiter
         finally:
             self._exchange = None
+            exchange.timer.cancel()
             if not self.is_usable:
                 self.close()
         exchange.answer.body = bytes(exchange.held)
@@ -164,21 +159,38 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # --- asyncio.Protocol
+    def _watch(self, ends_at: float) -> None:
+        """
+        End the exchange if its response is too late; each arrival gives it more time.
+
+        Args:
+            ends_at: When it is too late in any case, in the time of the event loop.
+        """
+        due = min(self._heard_at + IDLE_SECONDS, ends_at)
+        if self._loop.time() < due:
+            self._current.timer = self._loop.call_at(due, self._watch, ends_at)
+            return
+        said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
+        self._current.end(WireError("request_timeout", said))
+
+    # --- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self._exchange
         if exchange is None or exchange.waiter.done():  # nobody asked for it
             self.close()
             return
         self._heard_at = self._loop.time()
-        exchange.framing_bytes += len(data)
+        exchange.framing_bytes += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
             if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
                 said = f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body"
                 raise WireError("server_error", said)
@@ -190,8 +202,6 @@ class Connection(asyncio.Protocol):
                 error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
             self.is_usable = False
             exchange.end(error)
-        if not exchange.waiter.done():
-            exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_usable = False
@@ -465,8 +475,8 @@ def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """
     Return the bytes of a request.
     """
-    lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    return f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
 def _login_of(proxy: str) -> dict[str, str]:
