@@ -98,11 +98,13 @@ class Folder:
         is_real = {"": True}
         found = set()
         for path in paths:
-            with suppress(OSError):
+            try:
                 is_ours = is_real_folder(path.rpartition("/")[0], self.fd, is_real)
-                if is_ours and self.files[path].matches(os.lstat(path, dir_fd=self.fd)):
-                    continue
-            found.add(path)
+                is_ours = is_ours and self.files[path].matches(os.lstat(path, dir_fd=self.fd))
+            except OSError:
+                is_ours = False
+            if not is_ours:
+                found.add(path)
         return found
 
     def inspect(self, most: int, parts: int) -> bool:
