@@ -1,5 +1,5 @@
 """
-One cycle: lock → inspect → poll → git-sync → snapshot → judge → publish → hooks.
+One cycle: lock → inspect and repair → poll → git-sync → judge → snapshot → publish → hooks.
 """
 
 from __future__ import annotations

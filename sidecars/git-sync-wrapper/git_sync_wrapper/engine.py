@@ -1,5 +1,6 @@
 """
-git-sync itself: one run fetches a commit, checks it out below its own root, and exits.
+git-sync itself: one run fetches a commit, checks it out below its own root, and exits. If it fails
+again in the same way, :meth:`Engine.run` starts over from an empty repository.
 
 Nobody but the wrapper reads that root. Its checkout is emptied when it has been published, so what
 stays between runs is a repository. Before a run, obstacles from which git-sync does not recover are

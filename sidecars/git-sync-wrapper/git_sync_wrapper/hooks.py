@@ -3,7 +3,8 @@ The user's actions around the swap of the link: commands, a web request, a touch
 error-file.
 
 As in git-sync, each hook runs in its own thread, for the newest commit only, and is retried until
-it succeeds. The first sync of a process counts as a change.
+it succeeds. The first sync of a process counts as a change. The cycle starts them at its end
+(``Session._announce``).
 """
 
 from __future__ import annotations

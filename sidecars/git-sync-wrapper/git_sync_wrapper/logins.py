@@ -3,7 +3,8 @@ How git logs in: what the settings and Secrets say now, as variables and files f
 
 All of it is read again for each child, because Secrets rotate. git-sync itself puts each password
 into git's credential cache for an hour, where the oldest user name wins; so it gets no password.
-git finds them in its environment, by a credential helper for each URL.
+git finds them in its environment, by a credential helper for each URL. :meth:`Logins.prepare` reads
+them; :meth:`Access.explain` names the one that a server refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
 The settings of git-sync that the wrapper must know, from flags and variables in every spelling.
 
-All others reach git-sync unread, and it checks them itself. In git-sync 4 an old name overrides the
+All others reach git-sync unread, and it checks them itself; what is in ``TAKEN``, or not passed on
+by its `Flag`, is the wrapper's own. In git-sync 4 an old name overrides the
 new one (kubernetes/git-sync, since 4.4); here the new name wins, unless only the official chart's
 default sets it. As in git-sync, a flag overrides every variable, and empty counts as unset.
 """

@@ -1,7 +1,9 @@
 """
 The volume: snapshots of commits, which of them the link shows, and whether it is whole.
 
-The link is swapped in :meth:`Volume.show`.
+The link is swapped in :meth:`Volume.show`; :meth:`Volume.prune` removes older commits, by bytes
+here and by count and age in the runtime's `Snapshots`; :class:`Inspection` looks for damage and
+repairs it without the remote, if it can.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ REASONS = {
 
 # Only this machine can have these, whatever a server says.
 LOCAL = {"target_full", "out_of_memory", "target_denied"}
-# These may come from a login that is wrong, or missing.
+# These may come from a login that is wrong, or missing; `logins.Access` knows which was sent.
 LOGIN = {
     *("login_missing", "credentials_refused", "access_denied"),
     *("ssh_key_refused", "repository_not_found"),

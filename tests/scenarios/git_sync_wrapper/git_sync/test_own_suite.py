@@ -15,7 +15,7 @@ from tests.support.git.git_sync import GIT_SYNC, WRAPPER
 
 SUITE = Path(os.environ.get("GIT_SYNC_SUITE", "/nonexistent"))
 REPOSITORY = Path(__file__).parents[4]
-PAGE = REPOSITORY / "sidecars/git-sync-wrapper/README.md"
+PAGE = REPOSITORY / "docs/how-to/replace-dags-git-sync.md"
 IMAGE = "e2e/wrapper"
 # This case needs the internet.
 LEFT_OUT = {"github_https"}
@@ -29,7 +29,7 @@ MAXWAIT = "20"
 
 
 def differing() -> set[str]:
-    """Return the cases that the README lists."""
+    """Return the cases that the page lists."""
     table = PAGE.read_text().partition("## Differences from git-sync")[2].partition("\n## ")[0]
     return {
         case
@@ -77,7 +77,7 @@ def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.usefixtures("only_in_full")
-def test_all_cases_pass_except_those_that_the_readme_lists(tmp_path: Path) -> None:
+def test_all_cases_pass_except_those_that_the_page_lists(tmp_path: Path) -> None:
     if os.getuid() != 0 or not (SUITE / "test_e2e.sh").is_file():
         pytest.skip("git-sync's own suite needs root, and GIT_SYNC_SUITE: the folder that has it")
 
