@@ -63,12 +63,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
     supports_versioning = True
 
     def __init__(
-        self,
-        *,
-        path: str,
-        subdir: str = "",
-        wait_seconds: float = 60.0,
-        **kwargs: Any,
+        self, *, path: str, subdir: str = "", wait_seconds: float = 60.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self._link = Path(path)

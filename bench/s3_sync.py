@@ -29,11 +29,7 @@ OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
 LAYOUTS: Mapping[str, Mapping[str, str]] = {
     OURS: {"S3_SYNC_LAYOUT": "in-place"},
     SNAPSHOT: {"S3_SYNC_LAYOUT": "snapshot"},
-    RELEASE: {
-        "S3_SYNC_LAYOUT": "snapshot",
-        "S3_SYNC_SOURCE": "release",
-        "KEY_PATH": RELEASES,
-    },
+    RELEASE: {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SOURCE": "release", "KEY_PATH": RELEASES},
 }
 RCLONE_MODES = {
     "rclone": (),

@@ -2,18 +2,17 @@
 A sidecar's process after the imports: its command line, its daemon, its exit code.
 """
 
+import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import NoReturn
 
-from sidecar_runtime import __version__, heed_signals, logs, proxies
+from sidecar_runtime import __version__, begin_process, logs, proxies
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain, printable
 from sidecar_runtime.health import About, Health, Sidecar
 from sidecar_runtime.loop import Loop
@@ -32,8 +31,8 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     """
     code = EXIT_BUG
     try:
-        heed_signals(sys.exit)
-        _forbid_core_dumps()
+        begin_process(sys.exit)
+        gc.enable()
         logs.configure("info", None)
         code = main()
     except SystemExit as end:  # a signal, or argparse
@@ -60,17 +59,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
             except OSError:
                 code = code or EXIT_BUG
         os._exit(code)
-
-
-def _forbid_core_dumps() -> None:
-    """
-    Keep keys and passwords out of core files, including those of children.
-
-    The kernel ignores a limit of 0 if ``core_pattern`` is a pipe (systemd-coredump, apport), but
-    with 1 it dumps nothing, because it assumes a crash of the pipe's own program (fs/coredump.c).
-    """
-    with suppress(ValueError):  # a hard limit of 0, which only root can raise
-        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 # --- the command line

@@ -32,6 +32,10 @@ PIPE_BYTES = 65536
 
 Hear = Callable[[bytes], object]
 """Receives output in pieces of any size; an empty one is the end."""
+Hears = Sequence[Hear | None]
+"""Of standard output, and of standard error if it is a pipe of its own."""
+Watch = Callable[[], object]
+Process = subprocess.Popen[bytes]
 
 
 class DeadlinePassed(Exception):
@@ -96,7 +100,7 @@ def run(
     deadline_seconds: float,
     out: Hear,
     err: Hear | None = None,
-    watch: Callable[[], object] = lambda: None,
+    watch: Watch = lambda: None,
 ) -> int:
     """
     Run a program in its own session until it ends; return its exit code, which is negative if a
@@ -111,7 +115,6 @@ def run(
         DeadlinePassed: It took too long.
         CycleAbandoned: The fence was revoked; then nothing is started, or the program was killed.
     """
-    until = time.monotonic() + deadline_seconds
     with _readable(command.given) as given, fence:
         process = subprocess.Popen(
             command.argv,
@@ -122,6 +125,14 @@ def run(
             stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
             start_new_session=True,
         )
+    return attend(process, fence, deadline_seconds, (out, err), watch)
+
+
+def attend(process: Process, fence: Fence, seconds: float, hears: Hears, watch: Watch) -> int:
+    """
+    As :func:`run`, for a program that was started in its own session.
+    """
+    until = time.monotonic() + seconds
 
     def kill() -> None:
         if process.returncode is None:  # once it is reaped, its id may belong to another process
@@ -131,7 +142,7 @@ def run(
     with process:  # which closes the pipes
         fence.on_revoke(kill)
         try:
-            _listen(process, (out, err), until, watch)
+            _listen(process, hears, until, watch)
         finally:
             kill()
             process.wait()
@@ -159,12 +170,7 @@ def _readable(data: bytes) -> IO[bytes]:
     return file
 
 
-def _listen(
-    process: subprocess.Popen[bytes],
-    hears: Sequence[Hear | None],
-    until: float,
-    watch: Callable[[], object],
-) -> None:
+def _listen(process: Process, hears: Hears, until: float, watch: Watch) -> None:
     """
     Pass on output until the process ends, even if another process still holds its pipes.
     """

@@ -160,10 +160,7 @@ def _object(kind: str, name: str) -> Values:
 
 @contextmanager
 def stack(
-    world: World,
-    name: str,
-    values: tuple[str, ...],
-    only: frozenset[str] | None = None,
+    world: World, name: str, values: tuple[str, ...], only: frozenset[str] | None = None
 ) -> Iterator[Stack]:
     """
     Install the chart with values files, without waiting until the pods are ready.

@@ -115,11 +115,7 @@ PIPELINES: dict[str, Any] = {
     ),
     "jenkins": (
         jenkins,
-        {
-            "GIT_COMMIT": COMMIT,
-            "GIT_BRANCH": "main",
-            "BUILD_URL": "https://jenkins.example.com/7/",
-        },
+        {"GIT_COMMIT": COMMIT, "GIT_BRANCH": "main", "BUILD_URL": "https://jenkins.example.com/7/"},
         "https://jenkins.example.com/7/",
     ),
     "codebuild": (

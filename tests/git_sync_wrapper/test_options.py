@@ -141,10 +141,7 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
         ({"GIT_SYNC_WAIT": "0.5s"}, ("GIT_SYNC_WAIT", "0.5s", "is not a number")),
         ({"GITSYNC_PERIOD": "ten"}, ("GITSYNC_PERIOD", "ten", "is not a duration")),
         ({"GITSYNC_GIT_CONFIG": "x"}, ("GITSYNC_GIT_CONFIG", "***", "is not KEY:VALUE")),
-        (
-            {"GITSYNC_CREDENTIAL": "{}"},
-            ("GITSYNC_CREDENTIAL", "***", "is not JSON with an http"),
-        ),
+        ({"GITSYNC_CREDENTIAL": "{}"}, ("GITSYNC_CREDENTIAL", "***", "is not JSON with an http")),
         *(
             ({"GITSYNC_REPO": repo}, ("GITSYNC_REPO", "***", "%2F"))
             for repo in (

@@ -29,8 +29,7 @@ PLATFORMS = "linux/amd64,linux/arm64"
 TOOLS = ("buildah", "podman")
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("docker-registry") is None,
-    reason="docker-registry is missing: make setup-test",
+    shutil.which("docker-registry") is None, reason="docker-registry is missing: make setup-test"
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore import exceptions
 
+from sidecar_runtime.aws import start_child
 from sidecar_runtime.aws.chain import classify
 from sidecar_runtime.aws.credentials import (
     ADVICE,
@@ -45,6 +46,14 @@ def test_does_not_show_credentials_that_are_invalid_in_a_header_to_sts(
     error = raised(CredentialsError, Chain().current, fence)
 
     assert "credentials_invalid" == error.reason and "s3cr3t" not in error.message
+
+
+def test_a_child_that_is_never_asked_ends_with_its_parent() -> None:
+    """s3-sync starts one early; settings may be wrong then."""
+    with start_child() as child:
+        assert (b"", b"") == child.communicate(b"", timeout=60)
+
+    assert 0 == child.returncode
 
 
 def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(

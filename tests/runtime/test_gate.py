@@ -137,7 +137,7 @@ class Door:
         self.clock = Clock()
         self.metrics = Metrics("box", "1", "r")
         settings = replace(settings_of(), gate_timeout_seconds=30.0, gate_env=tuple(variables))
-        self.gate = Gate(check, settings, GateMetrics(self.metrics), clock=self.clock)
+        self.gate = Gate(check, settings, GateMetrics(self.metrics), self.clock)
 
     def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:
         return self.gate.judge(revision, str(self.folder), changed, Fence())

@@ -245,11 +245,7 @@ def test_parses_allowed_values(parse: Callable[[str], object], values: dict[str,
         (boolean, "is not true or false", "|maybe|2|truefalse|t"),
         (count, "is not a whole number", "-1|1.0|many||1_000|1111111111"),
         (choice("json", "console"), "is not one of json, console", "xml"),
-        (
-            mode,
-            'is not an octal mode such as "0644"',
-            "0888|rw-r--r--|0o644|64|06440|1777|-644|",
-        ),
+        (mode, 'is not an octal mode such as "0644"', "0888|rw-r--r--|0o644|64|06440|1777|-644|"),
         # YAML turns an unquoted 0644, 0664, 0640, 0600 or 0660 into these numbers, and Helm passes
         # them on. Read as octal, 420 would allow only the group to write.
         (mode, 'is not an octal mode such as "0644"', "420|436|416|384|432"),

@@ -12,12 +12,7 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import (
-    FACTS_BYTES,
-    TargetLock,
-    explain_os_error,
-    read_file,
-)
+from sidecar_runtime.volume.files import FACTS_BYTES, TargetLock, explain_os_error, read_file
 from sidecar_runtime.volume.snapshots import ASKED, Snapshots
 
 OLD, NEW = b"old content", b"new content, which is longer"

@@ -122,11 +122,7 @@ def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool
 
 @pytest.mark.parametrize(
     ("release", "setting", "expected"),
-    [
-        ((2, 11), FAB, False),
-        ((3, 3), "acme.MyFabAuthManager", True),
-        ((3, 3), "acme.Okta", False),
-    ],
+    [((2, 11), FAB, False), ((3, 3), "acme.MyFabAuthManager", True), ((3, 3), "acme.Okta", False)],
 )
 def test_who_applies_access_control_is_up_to_3_3_decided_by_the_setting(
     release: tuple[int, int], setting: str, expected: bool

@@ -4,14 +4,16 @@ The program of the short-lived child that asks botocore: ``python -m sidecar_run
 botocore implements the credential chain, its order and its error texts as users know them:
 environment, profiles, SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies, configured endpoints. It
 also costs 10 MiB, and minutes if a metadata or token service does not answer. It therefore runs in
-a process that the daemon can kill, and answers with one JSON object on standard output:
+a process that the daemon can kill. It reads one question from standard input and answers with one
+JSON object on standard output (a secret in a pipe, never in an argument, the environment or a
+file); if it fails, with ``{"error": {"reason", "message"}}``:
 
-- ``chain``: ``{"credentials": {…} | null, "region", "endpoint_url", …}`` (a secret in a pipe, never
-  in an argument, the environment or a file), or ``{"error": {"reason", "message"}}``;
-- ``chain anonymous``: the same, without looking for credentials;
-- ``chain whoami``: ``{"arn": …}`` from STS.
+- ``credentials``: ``{"credentials": {…} | null, "region", "endpoint_url", …}``;
+- ``anonymous``: the same, without looking for credentials;
+- ``whoami``: ``{"arn": …}`` from STS.
 """
 
+import gc
 import json
 import os
 import re
@@ -20,12 +22,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import botocore.session
-from botocore import exceptions
-from botocore.config import Config
-from botocore.configprovider import ConfiguredEndpointProvider
+gc.disable()  # for a moment's life: 5 ms
 
-from sidecar_runtime import proxies
+import botocore.session  # noqa: E402
+from botocore import exceptions  # noqa: E402
+from botocore.config import Config  # noqa: E402
+from botocore.configprovider import ConfiguredEndpointProvider  # noqa: E402
+
+from sidecar_runtime import proxies  # noqa: E402
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
 # From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may pass.
@@ -154,6 +158,8 @@ def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    answer({"whoami": whoami, "anonymous": configuration}.get("".join(sys.argv[1:]), resolve))
-    sys.stdout.flush()
+    questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
+    if question := sys.stdin.read():
+        answer(questions[question])
+        sys.stdout.flush()
     os._exit(0)  # the interpreter's own end takes 13 ms

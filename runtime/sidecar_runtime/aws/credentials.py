@@ -9,12 +9,12 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidecar_runtime import child, proxies
+from sidecar_runtime.aws import EARLY, start_child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -144,13 +144,13 @@ class Chain:
             return "an anonymous reader"
         if self._identity is None:
             try:
-                self._identity = str(ask_child(["whoami"], WHOAMI_SECONDS, fence)["arn"])
+                self._identity = str(ask_child("whoami", WHOAMI_SECONDS, fence)["arn"])
             except CredentialsError:
                 self._identity = ""
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> tuple[Credentials, AwsConfig]:
-        answer = ask_child(["anonymous"] * self._is_anonymous, seconds, fence)
+        answer = ask_child("anonymous" if self._is_anonymous else "credentials", seconds, fence)
         found = answer.pop("credentials")
         held = ANONYMOUS if self._is_anonymous else _checked(found)
         self._held = held, AwsConfig(**answer)
@@ -180,9 +180,9 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
     return Credentials(**found)
 
 
-def ask_child(arguments: list[str], seconds: float, fence: Fence) -> dict[str, Any]:
+def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
     """
-    Run :mod:`sidecar_runtime.aws.chain` with these arguments; return its answer.
+    Ask :mod:`sidecar_runtime.aws.chain` this question; return its answer.
 
     The child is killed when the fence is revoked, or after this many seconds.
 
@@ -190,11 +190,13 @@ def ask_child(arguments: list[str], seconds: float, fence: Fence) -> dict[str, A
         CredentialsError: It answers with an error, or not at all.
         CycleAbandoned: The fence was revoked meanwhile.
     """
-    # -I: the process holds secrets, so the working directory and PYTHON* must not affect it.
-    argv = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain", *arguments]
     said, complaints = child.Kept(ANSWER_BYTES, is_head=True), child.Kept()
     try:
-        child.run(child.Command(argv, os.environ), fence, seconds, said, complaints)
+        process = EARLY.pop() if EARLY else start_child()
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(question.encode())
+        child.attend(process, fence, seconds, (said, complaints), lambda: None)
         answer: dict[str, Any] = json.loads(said.data)
     except child.DeadlinePassed:
         text = f"no answer within {seconds:g} s"

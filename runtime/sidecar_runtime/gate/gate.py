@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from sidecar_runtime import child
@@ -317,23 +317,17 @@ class _Verdict:
     rest_seconds: float = FIRST_REST_SECONDS
 
 
+@dataclass
 class Gate:
     """
     Judges revisions, and remembers its verdicts for the life of the process.
     """
 
-    def __init__(
-        self,
-        check: Check,
-        settings: GateSettings,
-        metrics: GateMetrics,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._check = check
-        self._settings = settings
-        self._metrics = metrics
-        self._clock = clock
-        self._verdicts: dict[str, _Verdict] = {}
+    _check: Check
+    _settings: GateSettings
+    _metrics: GateMetrics
+    _clock: Callable[[], float] = time.monotonic
+    _verdicts: dict[str, _Verdict] = field(default_factory=dict)
 
     def ask_again(self) -> None:
         """

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
@@ -96,11 +96,8 @@ class Snapshots:
         """
         Return all snapshots, most recently replaced first; the current one has no fixed position.
         """
-        dated = [
-            (found.st_mtime_ns, name)
-            for name in os.listdir(self.store)
-            if (found := self._found(name))
-        ]
+        names = os.listdir(self.store)
+        dated = [(found.st_mtime_ns, name) for name in names if (found := self._found(name))]
         return [name for _, name in sorted(dated, reverse=True)]
 
     def add(self, revision: str, fill: Callable[[int], None], fence: Fence) -> None:
@@ -184,10 +181,12 @@ class Snapshots:
             published: Is kept, and so is the snapshot that the link shows, if that was changed.
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
-        asked = [revision for revision in self.asked() if revision not in kept]
-        others = self._older([*kept, *asked])
+        names = set(os.listdir(self.store))
+        older = [revision for revision in self.revisions() if revision not in kept]
+        asked = [revision for revision in older if revision + ASKED in names]
+        others = [revision for revision in older if revision not in asked]
         spared = {*asked[: self.asked_count], *others[: self.retain_count]}
-        for revision in self._older(kept):
+        for revision in older:
             is_young = self._is_young(revision)
             if is_young or revision in spared or not self.remove(revision, fence):
                 kept.append(revision)
@@ -218,11 +217,9 @@ class Snapshots:
         Returns an empty text if all are current or in use, or if the link shows nothing.
         """
         current, asked = self.current(), self.asked()
-        older = [*self._older([current, *asked]), *asked] if current else asked
+        others = [name for name in self.revisions() if name not in (current, *asked)]
+        older = [*others, *asked] if current else asked
         return next((name for name in reversed(older) if self.remove(name, fence)), "")
-
-    def _older(self, kept: Collection[str]) -> list[str]:
-        return [revision for revision in self.revisions() if revision not in kept]
 
     def remove(self, revision: str, fence: Fence) -> bool:
         """
@@ -374,36 +371,38 @@ def link_tree(
     Raises:
         OSError: The disk is full; files created so far stay.
     """
-    for folder, inside in groupby(sorted(paths), os.path.dirname):
-        with suppress(*_NOT_OURS), _entered(folder, source, target, fsync=fsync) as (old, new):
-            for path in inside:
-                name = os.path.basename(path)
-                with suppress(*_NOT_OURS):
-                    link_file(name, old, name, new)
-                    yield path, os.stat(name, dir_fd=new, follow_symlinks=False)
+    for folder, inside in groupby(sorted(paths), lambda path: path.rpartition("/")[0]):
+        with suppress(*_NOT_OURS):
+            os.stat(folder or ".", dir_fd=source)
+            with _made(folder, target, fsync=fsync) as new:
+                for path in inside:
+                    name = path.rpartition("/")[2]
+                    try:
+                        link_file(path, source, name, new)
+                        there = os.lstat(name, dir_fd=new)
+                    except _NOT_OURS:
+                        continue
+                    yield path, there
 
 
 @contextmanager
-def _entered(path: str, source: int, target: int, *, fsync: bool) -> Iterator[tuple[int, int]]:
+def _made(path: str, root: int, *, fsync: bool) -> Iterator[int]:
     """
-    Open a folder of the source, and create and open the same folder in the target; at the end,
-    flush it and those above it.
+    Create a folder below an open one, and open it; at the end, flush it and those above it.
     """
-    targets = [target]
+    fds = [root]
     with ExitStack() as opened:
         for folder in path.split("/") if path else []:
-            source = os.open(folder, FOLDER_FLAGS, dir_fd=source)
-            opened.callback(os.close, source)
             with suppress(FileExistsError):
-                os.mkdir(folder, FOLDER_MODE, dir_fd=targets[-1])
-            targets.append(os.open(folder, FOLDER_FLAGS, dir_fd=targets[-1]))
-            opened.callback(os.close, targets[-1])
-        yield source, targets[-1]
-        for made in reversed(targets) if fsync else ():
+                os.mkdir(folder, FOLDER_MODE, dir_fd=fds[-1])
+            fds.append(os.open(folder, FOLDER_FLAGS, dir_fd=fds[-1]))
+            opened.callback(os.close, fds[-1])
+        yield fds[-1]
+        for made in reversed(fds) if fsync else ():
             os.fsync(made)
 
 
-def link_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
+def link_file(source: str, old: int, target: str, new: int) -> None:
     """
     Create a hard link, or a copy with the same mode and time if that is impossible; a symlink is
     not followed.
@@ -413,17 +412,16 @@ def link_file(source: str, source_folder: int, target: str, target_folder: int) 
         OSError: The target exists, or the disk is full.
     """
     try:
-        places = {"src_dir_fd": source_folder, "dst_dir_fd": target_folder}
-        os.link(source, target, **places, follow_symlinks=False)
+        os.link(source, target, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
         try:
-            leads_to = os.readlink(source, dir_fd=source_folder)
+            leads_to = os.readlink(source, dir_fd=old)
         except OSError:  # not a symlink
-            _copy_file(source, source_folder, target, target_folder)
+            _copy_file(source, old, target, new)
         else:
-            os.symlink(leads_to, target, dir_fd=target_folder)
+            os.symlink(leads_to, target, dir_fd=new)
 
 
 def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:

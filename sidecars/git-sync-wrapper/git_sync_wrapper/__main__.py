@@ -4,9 +4,9 @@ The entry point of ``git-sync-wrapper``.
 
 from typing import NoReturn
 
-from sidecar_runtime import heed_signals
+from sidecar_runtime import begin_process
 
-heed_signals()  # before the imports that take most of a start
+begin_process()  # before the imports that take most of a start
 
 from git_sync_wrapper.command import run  # noqa: E402
 from sidecar_runtime.app import run_main  # noqa: E402

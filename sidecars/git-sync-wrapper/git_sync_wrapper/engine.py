@@ -60,12 +60,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        program: str,
-        options: Options,
-        environ: Mapping[str, str],
-        git: Git,
-        root: str,
+        self, program: str, options: Options, environ: Mapping[str, str], git: Git, root: str
     ) -> None:
         self.root = root
         self._failed = os.path.join(os.path.dirname(root), STORE, FAILED)

@@ -137,8 +137,7 @@ REASONS = {
         r"context deadline exceeded|Run\(.{,4000}\): context",
     ),
     "target_denied": Reason(
-        DENIED_ADVICE,
-        r"Permission denied|Read-only file system|Operation not permitted",
+        DENIED_ADVICE, r"Permission denied|Read-only file system|Operation not permitted"
     ),
     "git_sync_failed": Reason(
         "Read the quoted error; set GIT_SYNC_WRAPPER_LOG_LEVEL=debug to log all output."
@@ -147,7 +146,7 @@ REASONS = {
     "access_denied": Reason(
         "Allow codecommit:GitPull on the repository in the policy of the role (with the "
         "repository's account, if that is another one), and check the node's clock: a signature is "
-        "valid for minutes.",
+        "valid for minutes."
     ),
     "askpass_failed": Reason("Check the service at GITSYNC_ASKPASS_URL."),
     "git_sync_unusable": Reason(
@@ -162,7 +161,7 @@ REASONS = {
     ),
     "private_folder_failed": Reason(
         "Mount a writable /tmp with free space (an emptyDir if the root is read-only), or set "
-        "TMPDIR.",
+        "TMPDIR."
     ),
     "region_missing": Reason("Set AWS_REGION."),
     "secret_encoded": Reason(

@@ -5,10 +5,10 @@ The entry point of ``kerberos-sidecar``.
 from typing import NoReturn
 
 from kerberos_sidecar.acquire import withdraw
-from sidecar_runtime import heed_signals
+from sidecar_runtime import begin_process
 
 # Before the imports that take most of a start.
-heed_signals()
+begin_process()
 withdraw()
 
 from kerberos_sidecar.command import run  # noqa: E402

@@ -30,7 +30,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate, RevisionRefused, Undecided
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import FULL_ERRORS
+from sidecar_runtime.volume.files import FULL_ERRORS, TargetError
 
 log = get_logger("cycle")
 
@@ -130,7 +130,7 @@ class Builder:
             work = await self._in_place(state, gone, until, fence)
         else:
             work = await self._fill(state, (), until, fence)
-        left = not_held(state.files, state.files, work.folder.files)
+        left = not_held(work.left, state.files, work.folder.files)
         errors = {**self.problems.errors, **work.failed}
         missing = {path: errors[path] for path in left if path in errors}
         missing |= {path: _unsure(path) for path in plan.delete if path not in gone}
@@ -200,8 +200,8 @@ class Builder:
             try:
                 if snapshots is not None:
                     snapshots.reuse(files, folder, fence)
-                left = not_held(files, files, folder.files)
-                put = [path for path in left if path not in later]
+                work.left = not_held(files, files, folder.files)
+                put = [path for path in work.left if path not in later]
                 await self._source.fetch(put, state, work, self.problems.errors)
             except OSError as error:
                 if error.errno not in FULL_ERRORS:
@@ -212,9 +212,8 @@ class Builder:
                 if not state.is_whole:  # the files of a release fail together
                     self.problems.note(files, folder.files, work.failed)
                 self.problems.show(state.skipped)
-            large = [
-                files[p].size_bytes for p, e in work.failed.items() if e.reason == "target_full"
-            ]
+            failed = work.failed.items()
+            large = [files[p].size_bytes for p, why in failed if why.reason == "target_full"]
             most = os.statvfs(folder.fd)  # for what exceeds the whole volume, no room is made
             is_full = full or any(size < most.f_blocks * most.f_frsize for size in large)
             has_room = gone if snapshots is None else is_full and snapshots.make_room(fence)
@@ -321,6 +320,9 @@ class Builder:
         try:
             refusal = gate.judge(build.name, build.folder.path, changed, fence)
             build.folder.purge()  # the gate's command may have changed files
+            for path in build.folder.damaged(build.folder.files):
+                said = f"the gate's command, or another process, changed {path!r} in .s3-sync"
+                raise TargetError("target_failed", said, "Find out what writes to .s3-sync.")
             if refusal is not None:
                 self._refused = build.state.revision, build.name
             return refusal

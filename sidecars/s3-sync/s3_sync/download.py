@@ -10,7 +10,7 @@ import base64
 import errno
 import os
 import zlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -35,6 +35,7 @@ class Work:
 
     Args:
         until: When the cycle's time for downloads is up (monotonic seconds).
+        left: The files of the state that the folder did not hold before the downloads.
         failed: The error of each file that could not be brought, by path.
         unreached: Paths for which the time was not enough.
     """
@@ -42,6 +43,7 @@ class Work:
     folder: Folder
     fence: Fence
     until: float
+    left: Sequence[str] = ()
     failed: dict[str, SidecarError] = field(default_factory=dict)
     unreached: set[str] = field(default_factory=set)
     downloaded_bytes: int = 0

@@ -358,7 +358,7 @@ def join(pages: Iterable[Page], prefix: str) -> State:
         files |= page.files
         skipped |= page.skipped
     kept = {key.removeprefix(prefix) for key, why in skipped.items() if why == "archived"}
-    for path in files.keys() & set(folders_of([*files, *kept])):
+    for path in files.keys() & folders_of([*files, *kept]):
         del files[path]
         skipped[prefix + path] = "file_and_folder"
     if "release" in skipped.values() and POINTER in files:

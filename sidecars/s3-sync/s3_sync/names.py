@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Protocol
 
@@ -84,13 +84,15 @@ def _compile(globs: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(fnmatch.translate, globs)))
 
 
-def folders_of(paths: Collection[str]) -> Iterator[str]:
+def folders_of(paths: Iterable[str]) -> set[str]:
     """
-    Yield the folders above files.
+    Return the folders above files.
     """
+    found: set[str] = set()
     for path in paths:
-        while path := path.rpartition("/")[0]:
-            yield path
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
 
 
 class Content(Protocol):

@@ -86,14 +86,20 @@ def not_held(
     """
     Return the paths whose file is not held.
     """
-    return [path for path in paths if not is_held(held.get(path), files[path])]
+    return [  # as `is_held`, without 10,000 calls
+        path
+        for path in paths
+        if (have := held.get(path)) is None
+        or have.etag != (file := files[path]).etag
+        or have.size_bytes != file.size_bytes
+    ]
 
 
 def is_held(held: Content | None, file: Content) -> bool:
     """
     Whether what is held of a path is the file of a state.
     """
-    return held is not None and (held.etag, held.size_bytes) == (file.etag, file.size_bytes)
+    return held is not None and held.etag == file.etag and held.size_bytes == file.size_bytes
 
 
 def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str = "") -> State:

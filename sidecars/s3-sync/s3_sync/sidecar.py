@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from s3_sync.build import Parts
 from s3_sync.download import Work
@@ -159,30 +160,23 @@ class Session:
             self._serving = Serving(sidecar.settings, metrics, sidecar.asked, self._source, layout)
 
 
+@dataclass(frozen=True)
 class Serving:
     """
     Answers the requests of one volume's consumers in each cycle; belongs to one thread.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        metrics: SyncMetrics,
-        asked: Asked,
-        source: ReleaseSource,
-        layout: SnapshotLayout,
-    ) -> None:
-        self._path = settings.dest_path
-        self._metrics = metrics
-        self._source = source
-        self._asked = asked
-        self._layout = layout
+    settings: Settings
+    metrics: SyncMetrics
+    asked: Asked
+    source: ReleaseSource
+    layout: SnapshotLayout
 
     def close(self) -> None:
         """
         Stop answering; downloaded releases stay.
         """
-        self._asked.close()
+        self.asked.close()
 
     async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
         """
@@ -195,33 +189,34 @@ class Serving:
         Raises:
             CycleAbandoned: The fence was revoked; another thread answers now.
         """
-        self._asked.outage = outage
-        self._asked.follow(self._layout.store, self._layout.is_whole)
-        for revision in self._asked.due(fence):
-            with self._asked.answering(revision), explained(f"cannot write to {self._path}"):
+        self.asked.outage = outage
+        self.asked.follow(self.layout.store, self.layout.is_whole)
+        where = f"cannot write to {self.settings.dest_path}"
+        for revision in self.asked.due(fence):
+            with self.asked.answering(revision), explained(where):
                 try:
                     await self._fetch(revision, fence)
                 except OSError:
-                    self._layout.make_room(fence)
+                    self.layout.make_room(fence)
                     raise
-        self._metrics.files.requested.set(len(self._layout.snapshots.asked()))
+        self.metrics.files.requested.set(len(self.layout.snapshots.asked()))
 
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
         Download one release beside the published one; the next start removes leftovers of a crash.
         """
-        layout = self._layout
+        layout = self.layout
         if layout.is_whole(revision):
             return
-        state = await self._source.find(revision, fence)
+        state = await self.source.find(revision, fence)
         with layout.aside(revision) as folder:
             layout.reuse(state.files, folder, fence)
             work = Work(folder, fence, math.inf)
             rest = not_held(state.files, state.files, folder.files)
-            await self._source.fetch(rest, state, work, {})
+            await self.source.fetch(rest, state, work, {})
             for error in work.failed.values():
                 raise error
             layout.keep(revision, folder, fence)
-        self._metrics.downloaded.inc(work.downloaded_bytes)
+        self.metrics.downloaded.inc(work.downloaded_bytes)
         numbers = {"files": len(state.files), "downloaded_bytes": work.downloaded_bytes}
         log.info("requested_revision_ready", revision=revision, **numbers)

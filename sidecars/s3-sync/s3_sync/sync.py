@@ -109,10 +109,9 @@ class Sync:
         Begin on another volume, or without one while another process has the lock.
         """
         self._reading, self._shortage = None, Shortage()
-        published = self._target.published
-        if isinstance(self._source, ReleaseSource) and published is not None:
-            before = self._source.sequence
-            self._source.sequence = max(before, (published.sequence, published.signed_by))
+        published, source = self._target.published, self._source
+        if isinstance(source, ReleaseSource) and published is not None:
+            source.sequence = max(source.sequence, (published.sequence, published.signed_by))
         self._builder.problems.meet({}, {})
         self._builder.problems.show({})
         self._status.metrics.held.set(0)
@@ -167,7 +166,11 @@ class Sync:
         target, shown = self._target, self._target.shown
         if shown is None:
             return make_plan(state, {})
-        for path in shown.lost():
+        lost = shown.lost()
+        is_same = state.is_whole and state.revision == self._revision
+        if is_same and not lost and len(shown.files) == len(state.files):
+            return Plan((), ())
+        for path in lost:
             if path in state.kept:
                 shown.forget(path)  # it cannot be downloaded again
         is_cleared = self._settings.delete == "all" and target.snapshots is None

@@ -34,10 +34,7 @@ class Fetching:
         return list(names)
 
     def fetch(
-        self,
-        before: Mapping[str, SidecarError] = {},
-        until: float = math.inf,
-        verify: str = "auto",
+        self, before: Mapping[str, SidecarError] = {}, until: float = math.inf, verify: str = "auto"
     ) -> Work:
         """Fetch all files; see `work` if that raises an error."""
         files = {

@@ -137,9 +137,7 @@ def silent(count: int, kdc: Kdc) -> Iterator[list[KdcProxy]]:
         yield proxies
 
 
-def test_acquires_a_ticket_from_the_last_kdc_when_five_hang_and_one_refuses(
-    here: Site,
-) -> None:
+def test_acquires_a_ticket_from_the_last_kdc_when_five_hang_and_one_refuses(here: Site) -> None:
     daemon = here.sidecar()
     with silent(5, here.kdc) as proxies:
         closed = f"127.0.0.1:{own_port()}"

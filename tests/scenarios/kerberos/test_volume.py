@@ -16,9 +16,7 @@ from tests.support.machine.volumes import fill_up, mount, small_volume
 from tests.support.waiting import wait_until
 
 
-def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(
-    here: Site,
-) -> None:
+def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(here: Site) -> None:
     folder = here.ccache.parent
     folder.rmdir()
     with small_volume(folder, "64k"):

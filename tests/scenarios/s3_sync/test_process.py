@@ -51,8 +51,7 @@ def test_heeds_signals_that_are_delivered_to_another_thread(start: StartDaemon) 
 
 
 @pytest.mark.parametrize(
-    ("match", "after"),
-    [(is_list, None), *((is_get("dags/a.py"), after) for after in (None, 0, 5))],
+    ("match", "after"), [(is_list, None), *((is_get("dags/a.py"), after) for after in (None, 0, 5))]
 )
 def test_sigterm_stops_the_daemon_during_a_hanging_request(
     s3: FakeS3, target: Path, start: StartDaemon, match: Match, after: int | None

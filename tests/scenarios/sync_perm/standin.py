@@ -59,10 +59,7 @@ class StandIn(Airflow):
 
     def environment(self, url: str | None, home: Path) -> dict[str, str]:
         """Return the variables of an Airflow component, with the path of its packages."""
-        return {
-            **super().environment(url, home),
-            "PYTHONPATH": str(self.site.packages),
-        }
+        return {**super().environment(url, home), "PYTHONPATH": str(self.site.packages)}
 
 
 def small(server: Postgres) -> Database:

@@ -5,12 +5,7 @@ from pathlib import Path
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import (
-    contents,
-    delete_permission,
-    difference,
-    revoke,
-)
+from tests.support.airflow.permissions import contents, delete_permission, difference, revoke
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.waiting import wait_until
 

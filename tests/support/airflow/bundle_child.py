@@ -75,10 +75,7 @@ def cost(call: Any, times: int) -> list[float]:
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(times):
         call()
-    return [
-        (time.process_time() - cpu) / times * 1e3,
-        (time.perf_counter() - wall) / times * 1e3,
-    ]
+    return [(time.process_time() - cpu) / times * 1e3, (time.perf_counter() - wall) / times * 1e3]
 
 
 def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:

@@ -52,9 +52,7 @@ class Bundles:
 
 @contextmanager
 def running_bundles(
-    airflow: Airflow,
-    home: Path,
-    settings: Mapping[str, str] | None = None,
+    airflow: Airflow, home: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[Bundles]:
     """
     Run a process with an Airflow's Python and with our module on its path.

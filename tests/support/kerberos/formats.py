@@ -51,11 +51,7 @@ def ccache(*credentials: bytes, name: str = "airflow", offset_seconds: int = 0) 
 
 
 def tgt(
-    ends_at: int,
-    *,
-    name: str = "airflow",
-    realm: str = "EXAMPLE.COM",
-    renew_until: int = 0,
+    ends_at: int, *, name: str = "airflow", realm: str = "EXAMPLE.COM", renew_until: int = 0
 ) -> bytes:
     times = (STARTS_AT, STARTS_AT, ends_at, renew_until)
     server = _principal(realm, ["krbtgt", realm])

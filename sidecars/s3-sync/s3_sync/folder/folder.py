@@ -20,7 +20,6 @@ from s3_sync.folder.volume import (
     Staging,
     StagingFolder,
     foreign_files,
-    is_real_folder,
     read_blocks,
     walk,
 )
@@ -66,6 +65,7 @@ class Folder:
         self.is_lost = False
         self.before: Mapping[str, Held] = {}
         self._turn = 0
+        self._may_be_hurt = True
 
     def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
         """
@@ -95,12 +95,10 @@ class Folder:
         """
         Return those of our files that are no longer as they were put into place.
         """
-        is_real = {"": True}
         found = set()
         for path in paths:
-            try:
-                is_ours = is_real_folder(path.rpartition("/")[0], self.fd, is_real)
-                is_ours = is_ours and self.files[path].matches(os.lstat(path, dir_fd=self.fd))
+            try:  # a link in place of a folder matters only if it leads to other files
+                is_ours = self.files[path].matches(os.lstat(path, dir_fd=self.fd))
             except OSError:
                 is_ours = False
             if not is_ours:
@@ -122,13 +120,16 @@ class Folder:
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
             self.files[path] = self.files[path]._replace(etag="")
+            self._may_be_hurt = True
         return is_new
 
     def lost(self) -> list[str]:
         """
         Return the files that are known to be damaged.
         """
-        return [path for path, held in self.files.items() if not held.etag]
+        lost = [p for p, held in self.files.items() if not held.etag] if self._may_be_hurt else []
+        self._may_be_hurt = bool(lost)
+        return lost
 
     def foreign(self) -> list[str]:
         """

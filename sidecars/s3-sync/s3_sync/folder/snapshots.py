@@ -20,9 +20,9 @@ from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, open_own_folder
 from s3_sync.names import RESERVED, Content, folders_of
 from s3_sync.plan import is_held
 from s3_sync.settings import Settings
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import TargetError, is_at
+from sidecar_runtime.volume.files import is_at
 from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
     Snapshots,
@@ -131,19 +131,20 @@ class SnapshotLayout:
         Give a folder those files of what is shown that are as they were published.
         """
         shown, taken = self.shown, folder.files.keys()
-        if shown is None:
+        if shown is None or not paths:
             return
         above = {*taken, *folders_of(taken)}
-        mine = {path for path in paths if path in shown.files and path not in above}
+        mine = dict.fromkeys(path for path in paths if path in shown.files and path not in above)
         if taken:
-            mine = {path for path in mine if taken.isdisjoint(folders_of([path]))}
+            mine = dict.fromkeys(path for path in mine if taken.isdisjoint(folders_of([path])))
         for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
             held = shown.files[path].of(there)
             if held is None:  # it is damaged, or was replaced meanwhile
                 folder.delete(path, fence)
                 continue
-            with fence:  # an abandoned cycle ends here, even if it copies files
-                folder.files[path] = held
+            if fence.is_revoked:  # an abandoned cycle ends here, even if it copies files
+                raise CycleAbandoned
+            folder.files[path] = held
 
     def reuse(self, files: Mapping[str, Content], folder: Folder, fence: Fence) -> None:
         """
@@ -300,13 +301,7 @@ class SnapshotLayout:
         Give a complete folder its name; return the snapshot of that name. One that exists has the
         same files, and readers: what differs, because it is damaged or must get a later time, is
         renamed into it.
-
-        Raises:
-            TargetError: Another process changed the folder.
         """
-        for path in folder.damaged(folder.files):
-            said = f"another process changed {path!r} in .s3-sync before it was published"
-            raise TargetError("target_failed", said, "Find the process that writes to .s3-sync.")
         if self.snapshots.has(name):
             there = self.shown if self.shown and name == self.name else self._open(name)
             try:

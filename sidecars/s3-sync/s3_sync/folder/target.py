@@ -205,7 +205,7 @@ def now() -> float:
 LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: up to
 # how many files are inspected in one cycle, and over how many cycles at most all of them.
-SCANS = {"listing": (500, 10), "release": (100, 6)}
+SCANS = {"listing": (500, 10), "release": (100, 10)}
 
 
 class Target:
@@ -397,8 +397,7 @@ class Target:
         """
         readiness = self._look_from_outside()
         if not readiness.ready:
-            problem = f"{holder} holds the lock: {readiness.problem}"
-            readiness = readiness._replace(problem=problem)
+            readiness = readiness._replace(problem=f"{holder} holds the lock: {readiness.problem}")
         self._status.readiness = readiness
         if self._status.details.get("waiting_for") != holder:
             say = log.info if readiness.ready else log.warning
@@ -416,9 +415,8 @@ class Target:
         except OSError as error:
             return Readiness(False, problem=f"{path} cannot be read: {error.strerror}")
         current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
-        is_seen = (
-            self._settings.layout == "in-place" or current == (self.published or Published()).name
-        )
+        name = (self.published or Published()).name
+        is_seen = self._settings.layout == "in-place" or current == name
         return self.record.readiness("" if is_seen else f"{LINK} does not point to it")
 
 

@@ -194,23 +194,6 @@ def is_link(name: str, folder: int) -> bool:
     return found is not None and stat.S_ISLNK(found.st_mode)
 
 
-def is_real_folder(folder: str, root: int, known: dict[str, bool]) -> bool:
-    """
-    Whether neither a folder nor any folder above it is a symlink.
-
-    Args:
-        known: Results by folder; extended by this call.
-
-    Raises:
-        OSError: A folder is missing.
-    """
-    if folder not in known:
-        known[folder] = is_real_folder(folder.rpartition("/")[0], root, known) and stat.S_ISDIR(
-            os.stat(folder, dir_fd=root, follow_symlinks=False).st_mode
-        )
-    return known[folder]
-
-
 def foreign_files(fd: int, ours: Container[str], spared: Iterable[str] = SPARED) -> Iterator[str]:
     """
     Yield all files, links and folders that are too deep for our files, below an open folder, that

@@ -164,9 +164,8 @@ class ReleaseSource:
         headers = {"if-none-match": etag} if etag else {}
         what = "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH."
         with self._reading(form.POINTER_KEY, what) as key:
-            answer = await self._client.get(
-                Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers)
-            )
+            pointer = Get("pointer", key, form.POINTER_LIMIT_BYTES, lambda: headers)
+            answer = await self._client.get(pointer)
             if answer.status != 304 or self._pointer is None:
                 etag = answer.headers.get("etag", "")
                 self._pointer = self._trusted(answer.body)
@@ -223,10 +222,8 @@ class ReleaseSource:
             size_bytes = files[-1].end - files[0].offset
             try:
                 if time.monotonic() < work.until:
-                    ranges = Get(
-                        "bundle", key, size_bytes, cutter.headers, cutter.check, work.until
-                    )
-                    await self._client.get(ranges, cutter)
+                    ranges = Get("bundle", key, size_bytes, cutter.headers, cutter.check)
+                    await self._client.get(ranges._replace(until=work.until), cutter)
                     if cutter.left:
                         said = f"the bundle ends before {cutter.left[-1].path!r}"
                         raise ObjectError("bundle_corrupt", said)

@@ -225,8 +225,7 @@ class S3Client:
         if receiver is not None:
             receiver.restart()
         headers, query = what.headers(), encode_query(what.query)
-        is_list = what.operation == "list"
-        path = (address.base_path or "/") if is_list else address.path_of(what.key)
+        path = address.path_of(what.key) if what.operation != "list" else address.base_path or "/"
         signed = sign(credentials, address, path, query, {**self._own_headers, **headers})
         self._count(what.operation)
         seconds = ANSWER_SECONDS + what.size_bytes / SLOWEST_BYTES_PER_SECOND
@@ -317,11 +316,10 @@ def read_trust(config: AwsConfig) -> ssl.SSLContext:
     Raises:
         SourceError: The bundle cannot be read.
     """
-    bundle = config.ca_bundle
     try:
-        return ssl.create_default_context(cafile=bundle)
+        return ssl.create_default_context(cafile=config.ca_bundle)
     except OSError as error:
-        said = f"the CA bundle {bundle} cannot be read: {error.strerror or error}"
+        said = f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}"
         advice = "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE."
         raise SourceError("tls_failed", said, advice) from None
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -94,6 +95,11 @@ class _Exchange:
         else:
             self.held.clear()  # the error may be kept
             self.waiter.set_exception(error)
+
+
+@lru_cache(maxsize=100)  # each response has the same
+def _name_of(header: bytes) -> str:
+    return header.decode("latin-1").lower()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -225,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         answer = self._current.answer
         if answer.status < 200:  # otherwise it is a trailer, which is not used
-            answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+            answer.headers[_name_of(name)] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         exchange = self._current

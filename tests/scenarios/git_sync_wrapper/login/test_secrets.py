@@ -70,10 +70,7 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
         "credential": {"GITSYNC_CREDENTIAL": json.dumps(credential)},
     }[way]
     wrapper = here.publish(
-        **settings,
-        GITSYNC_GIT=recorder(here),
-        GITSYNC_VERBOSE="9",
-        GITSYNC_ERROR_FILE="error.json",
+        **settings, GITSYNC_GIT=recorder(here), GITSYNC_VERBOSE="9", GITSYNC_ERROR_FILE="error.json"
     )
     here.wait_until_shown(here.commit_revision(2), wrapper)
     here.server.inject(answer_with(Answer(403)))

@@ -86,11 +86,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             4,
             "ModuleNotFoundError: No module named 'team_lib.forgotten'",
         ),
-        "second.py": Broken(
-            one_dag(head, "twice"),
-            None,
-            "the DAG 'twice' is also in first.py",
-        ),
+        "second.py": Broken(one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py"),
         "unserializable.py": Broken(
             dag_file(
                 head,
@@ -110,11 +106,7 @@ def broken_files(head: str) -> dict[str, Broken]:
             ANY,  # the line at which the timeout interrupts it
             "DagBag import timeout for slow.py after 0.5s",
         ),
-        "exits.py": Broken(
-            b"from airflow import DAG\nraise SystemExit(1)\n",
-            2,
-            "SystemExit: 1",
-        ),
+        "exits.py": Broken(b"from airflow import DAG\nraise SystemExit(1)\n", 2, "SystemExit: 1"),
     }
 
 

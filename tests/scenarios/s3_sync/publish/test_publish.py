@@ -5,12 +5,7 @@ import subprocess
 import sys
 
 from tests.scenarios.s3_sync.publish.place import BROKEN, A, B, C, Place
-from tests.support.s3_sync.publishing import (
-    PREFIX,
-    Publishing,
-    read_release,
-    write_files,
-)
+from tests.support.s3_sync.publishing import PREFIX, Publishing, read_release, write_files
 
 
 def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> None:

@@ -26,10 +26,7 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
     seen = tmp_path / "seen"
     gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
     publisher = on_moto.publisher_with(
-        S3_SYNC_GATE="command",
-        S3_SYNC_GATE_COMMAND=gate,
-        S3_SYNC_GATE_ENV="SEEN",
-        SEEN=str(seen),
+        S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=gate, S3_SYNC_GATE_ENV="SEEN", SEEN=str(seen)
     )
 
     facts = publisher.succeed("publish", on_moto.dags)

@@ -20,11 +20,7 @@ from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest
 from tests.support.s3_sync.snapshots import consumed, overwrite
 from tests.support.waiting import wait_until
 
-SETTINGS = {
-    **RELEASE,
-    "S3_SYNC_RETAIN_COUNT": "0",
-    "S3_SYNC_RETAIN_FOR": "0",
-}
+SETTINGS = {**RELEASE, "S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "0"}
 COMMON = {f"common{number}.py": os.urandom(20_000) for number in range(20)}
 
 Begin = Callable[..., Daemon]

@@ -27,11 +27,7 @@ from tests.support.s3_sync.snapshots import (
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 4
-SETTINGS = {
-    **SNAPSHOT,
-    "S3_SYNC_RETAIN_COUNT": "1",
-    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
-}
+SETTINGS = {**SNAPSHOT, "S3_SYNC_RETAIN_COUNT": "1", "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s"}
 SETTLE_SECONDS = 1.5
 
 
