@@ -43,7 +43,7 @@ def parts(requests: list[Request]) -> dict[str, int]:
     return found
 
 
-# --- requests: docs/explanation/what-polling-costs.md states the same numbers
+# --- requests: docs/explanation/how-it-scales.md states the same numbers
 
 
 def test_an_empty_volume_costs_three_requests_and_each_poll_one(
