@@ -14,7 +14,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from itertools import groupby
 
@@ -358,11 +358,14 @@ def remove_tree(name: str, folder: int) -> None:
 
 
 def link_tree(
-    source: int, target: int, paths: Iterable[str], *, fsync: bool
+    source: int, target: int, paths: Iterable[str], *, fsync: bool, above: str = ""
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
     Link files of an open folder into another, which has none of them; copy those that cannot be
-    hard-linked, and omit those that cannot be read.
+    hard-linked, and omit those that cannot be read, or are in a folder that is a symlink now.
+
+    Args:
+        above: What all paths begin with: the place of both folders, with a slash at the end.
 
     Yields:
         Each path with the lstat result of the new file, which may be of any kind: the caller
@@ -371,35 +374,23 @@ def link_tree(
     Raises:
         OSError: The disk is full; files created so far stay.
     """
-    for folder, inside in groupby(sorted(paths), lambda path: path.rpartition("/")[0]):
-        with suppress(*_NOT_OURS):
-            os.stat(folder or ".", dir_fd=source)
-            with _made(folder, target, fsync=fsync) as new:
-                for path in inside:
-                    name = path.rpartition("/")[2]
-                    try:
-                        link_file(path, source, name, new)
-                        there = os.lstat(name, dir_fd=new)
-                    except _NOT_OURS:
-                        continue
-                    yield path, there
-
-
-@contextmanager
-def _made(path: str, root: int, *, fsync: bool) -> Iterator[int]:
-    """
-    Create a folder below an open one, and open it; at the end, flush it and those above it.
-    """
-    fds = [root]
-    with ExitStack() as opened:
-        for folder in path.split("/") if path else []:
-            with suppress(FileExistsError):
-                os.mkdir(folder, FOLDER_MODE, dir_fd=fds[-1])
-            fds.append(os.open(folder, FOLDER_FLAGS, dir_fd=fds[-1]))
-            opened.callback(os.close, fds[-1])
-        yield fds[-1]
-        for made in reversed(fds) if fsync else ():
-            os.fsync(made)
+    start = len(above)
+    for name, inside in groupby(sorted(paths), lambda path: path[start:].partition("/")[0]):
+        path, below = above + name, list(inside)
+        try:
+            if below == [path]:
+                link_file(name, source, name, target)
+                yield path, os.lstat(name, dir_fd=target)
+                continue
+            with opened(name, source) as old:
+                with suppress(FileExistsError):
+                    os.mkdir(name, FOLDER_MODE, dir_fd=target)
+                with opened(name, target) as new:
+                    yield from link_tree(old, new, below, fsync=fsync, above=f"{path}/")
+        except _NOT_OURS:
+            continue
+    if fsync:
+        os.fsync(target)
 
 
 def link_file(source: str, old: int, target: str, new: int) -> None:
