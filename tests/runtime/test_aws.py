@@ -3,13 +3,16 @@ How a process fetches and keeps its AWS credentials, and how the child names fai
 """
 
 import json
+import os
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
 from botocore import exceptions
 
-from sidecar_runtime.aws import start_child
+from sidecar_runtime.aws import EARLY, start_child
 from sidecar_runtime.aws.chain import classify
 from sidecar_runtime.aws.credentials import (
     ADVICE,
@@ -54,6 +57,15 @@ def test_a_child_that_is_never_asked_ends_with_its_parent() -> None:
         assert (b"", b"") == child.communicate(b"", timeout=60)
 
     assert 0 == child.returncode
+
+
+def test_a_child_that_failed_before_it_was_asked_is_quoted(fence: Fence) -> None:
+    program = [sys.executable, "-c", "raise SystemExit('no module')"]
+    child = Popen(program, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    EARLY.append(child)
+
+    assert "failed: no module" in raised(CredentialsError, Chain().current, fence).message
 
 
 def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(

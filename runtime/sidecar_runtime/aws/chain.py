@@ -13,7 +13,6 @@ file); if it fails, with ``{"error": {"reason", "message"}}``:
 - ``whoami``: ``{"arn": …}`` from STS.
 """
 
-import gc
 import json
 import os
 import re
@@ -22,14 +21,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-gc.disable()  # for a moment's life: 5 ms
+import botocore.session
+from botocore import exceptions
+from botocore.config import Config
+from botocore.configprovider import ConfiguredEndpointProvider
 
-import botocore.session  # noqa: E402
-from botocore import exceptions  # noqa: E402
-from botocore.config import Config  # noqa: E402
-from botocore.configprovider import ConfiguredEndpointProvider  # noqa: E402
-
-from sidecar_runtime import proxies  # noqa: E402
+from sidecar_runtime import proxies
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
 # From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may pass.

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -194,7 +195,7 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
     try:
         process = EARLY.pop() if EARLY else start_child()
         assert process.stdin is not None
-        with process.stdin as pipe:
+        with suppress(BrokenPipeError), process.stdin as pipe:  # if it has ended, its error tells
             pipe.write(question.encode())
         child.attend(process, fence, seconds, (said, complaints), lambda: None)
         answer: dict[str, Any] = json.loads(said.data)

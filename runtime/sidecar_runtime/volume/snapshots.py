@@ -367,6 +367,8 @@ def link_tree(
     Args:
         above: What all paths begin with: the place of both folders, with a slash at the end.
 
+    The caller removes no folder meanwhile: it may be open here.
+
     Yields:
         Each path with the lstat result of the new file, which may be of any kind: the caller
         compares.

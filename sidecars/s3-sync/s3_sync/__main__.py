@@ -3,14 +3,18 @@ The entry point of ``s3-sync``.
 """
 
 import os
+import sys
 from contextlib import suppress
 from typing import NoReturn
 
 from sidecar_runtime import begin_process
-from sidecar_runtime.aws import EARLY, start_child
 
 begin_process()  # before the imports that take most of a start
-if "S3_SYNC_ONE_SHOT" in os.environ:  # a task waits, so botocore is imported meanwhile
+
+from sidecar_runtime.aws import EARLY, start_child  # noqa: E402
+
+# A task waits, so botocore is imported meanwhile; for another spelling of true, later.
+if sys.argv[1:] == [] and os.environ.get("S3_SYNC_ONE_SHOT") == "true":
     with suppress(OSError):  # the first question tells
         EARLY.append(start_child())
 

@@ -166,8 +166,8 @@ class Sync:
         target, shown = self._target, self._target.shown
         if shown is None:
             return make_plan(state, {})
-        lost = shown.lost()
-        is_same = state.is_whole and state.revision == self._revision
+        lost, layout = shown.lost(), target.snapshots
+        is_same = layout and state.is_whole and state.revision == self._revision == layout.name
         if is_same and not lost and len(shown.files) == len(state.files):
             return Plan((), ())
         for path in lost:

@@ -58,6 +58,20 @@ def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, stor
     assert 1 == len(hidden(store))
 
 
+def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
+    """Not even if its folder is empty without it."""
+    build, paths = layout.begin(), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
+    for path in paths:
+        put(build, path)
+    layout.publish(REVISION, build, Fence())
+    Path(build.path, paths[0]).unlink()
+    Path(build.path, paths[0]).touch()
+
+    layout.link(paths, after := layout.begin(), Fence())
+
+    assert paths[1:] == sorted(after.files)
+
+
 def test_after_a_kill_between_record_and_link_the_record_decides(
     layout: SnapshotLayout, volume: Volume, folder: Path
 ) -> None:

@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
@@ -20,10 +20,11 @@ from s3_sync.folder.volume import (
     Staging,
     StagingFolder,
     foreign_files,
+    is_link,
     read_blocks,
     walk,
 )
-from s3_sync.names import Content, has_digest, is_executable
+from s3_sync.names import Content, folders_of, has_digest, is_executable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
@@ -91,14 +92,17 @@ class Folder:
 
     # --- looking
 
-    def damaged(self, paths: Iterable[str]) -> set[str]:
+    def damaged(self, paths: Collection[str]) -> set[str]:
         """
-        Return those of our files that are no longer as they were put into place.
+        Return those of our files that are no longer as they were put into place, or that are in a
+        folder that is a link now.
         """
         found = set()
+        linked = tuple(f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd))
         for path in paths:
-            try:  # a link in place of a folder matters only if it leads to other files
+            try:
                 is_ours = self.files[path].matches(os.lstat(path, dir_fd=self.fd))
+                is_ours = is_ours and not path.startswith(linked)
             except OSError:
                 is_ours = False
             if not is_ours:

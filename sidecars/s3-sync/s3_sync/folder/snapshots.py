@@ -137,14 +137,17 @@ class SnapshotLayout:
         mine = dict.fromkeys(path for path in paths if path in shown.files and path not in above)
         if taken:
             mine = dict.fromkeys(path for path in mine if taken.isdisjoint(folders_of([path])))
+        hurt: list[str] = []
         for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
             held = shown.files[path].of(there)
             if held is None:  # it is damaged, or was replaced meanwhile
-                folder.delete(path, fence)
+                hurt.append(path)
                 continue
             if fence.is_revoked:  # an abandoned cycle ends here, even if it copies files
                 raise CycleAbandoned
             folder.files[path] = held
+        for path in hurt:  # now that no folder is open that this may remove
+            folder.delete(path, fence)
 
     def reuse(self, files: Mapping[str, Content], folder: Folder, fence: Fence) -> None:
         """
@@ -162,7 +165,7 @@ class SnapshotLayout:
         Give a complete folder its name; :meth:`show` shows it to consumers, once that is recorded.
 
         Raises:
-            SidecarError: ``link_blocked``; or a file of it was changed by others.
+            SidecarError: ``link_blocked``.
             CycleAbandoned: The fence was revoked; consumers see what they saw before.
         """
         is_first = not self.snapshots.revisions() and self.shown is None
@@ -214,9 +217,6 @@ class SnapshotLayout:
     def keep(self, name: str, folder: Folder, fence: Fence) -> None:
         """
         Turn a folder that was filled aside into a requested snapshot; the link does not change.
-
-        Raises:
-            TargetError: A file of the folder is damaged.
         """
         there = self._keep_as(name, folder, fence, is_asked=True)
         self._whole.pop(name, None)
