@@ -1,6 +1,7 @@
 """Database failures: each has its own reason, and sync-perm recovers on its own."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,36 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
     own_postgres.start()
     add_role(database, "team")
     wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
+
+
+def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
+    own_postgres: Postgres, begin: StartSyncPerm, tmp_path: Path
+) -> None:
+    """The server ends all connections then; Airflow's own setting names a command for the URL."""
+    database, address = small(own_postgres), tmp_path / "url"
+    database.query("CREATE ROLE guest SUPERUSER LOGIN PASSWORD 'first-Pa55'")
+    address.write_text(own_postgres.url(database.name, "guest", "first-Pa55"))
+    daemon = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": f"cat {address}"})
+    daemon.wait_until_good(PASS_SECONDS)
+
+    def disturb(*statements: str) -> int:
+        for statement in statements:
+            database.query(statement)
+        seen, end = len(daemon.events), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        database.query(f"{end} WHERE usename = 'guest'")
+        return seen
+
+    seen = disturb("ALTER ROLE guest SET default_transaction_read_only = on")
+    add_role(database, "team")
+    daemon.wait_for_event("cycle_failed", SECONDS, seen, reason="database_read_only")
+    disturb("ALTER ROLE guest RESET default_transaction_read_only")
+    wait_until(lambda: is_synced(database), "granted", PASS_SECONDS)
+
+    seen = disturb("ALTER ROLE guest PASSWORD 'second-Pa55'")
+    daemon.wait_for_event("cycle_failed", SECONDS, seen, reason="database_denied")
+    address.write_text(own_postgres.url(database.name, "guest", "second-Pa55"))
+    assert_recovers(daemon)
+    assert "Pa55" not in daemon.log() + str(daemon.status())
 
 
 def test_reports_a_missing_and_then_an_unmigrated_database_and_recovers(
