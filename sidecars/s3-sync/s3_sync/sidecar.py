@@ -30,7 +30,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import TargetError, TargetLock, explained
+from sidecar_runtime.volume.files import FULL_ERRORS, TargetError, TargetLock, explained
 
 log = get_logger("asked")
 
@@ -135,7 +135,12 @@ class Session:
         failure: SidecarError | None = None
         try:
             with explained(f"cannot write to {path}"):
-                return await self._sync.cycle(fence)
+                try:
+                    return await self._sync.cycle(fence)
+                except OSError as error:  # all files fit, but not their list, or the record
+                    if error.errno in FULL_ERRORS and target.snapshots is not None:
+                        target.snapshots.make_room(fence)
+                    raise
         except SidecarError as error:
             failure = error
             raise

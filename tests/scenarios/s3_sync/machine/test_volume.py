@@ -159,6 +159,20 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     assert consumed(volume / "dags")["a.py"] == b"changed"
 
 
+def test_room_is_made_for_the_list_of_a_snapshot_and_the_record(
+    s3: FakeS3, tmp_path: Path, start: StartDaemon
+) -> None:
+    """Each file of a new snapshot fits beside the retained ones, and then nothing else does."""
+    s3.put_each((f"dags/{number}.py" for number in range(4)), bytes(40_000))
+    with small_volume(tmp_path / "small", "200k") as volume:
+        daemon = start(SNAPSHOT, target=volume / "dags").until_synced()
+        for number in range(12):
+            s3.put("dags/1.py", b"%d" % number + bytes(4_000 + 5_000 * (number % 3)))
+            daemon.sync()
+            wait_until(lambda: s3.files() == consumed(volume / "dags"), "shown", 60)
+        daemon.kill()
+
+
 @pytest.mark.parametrize("source", ["listing", "release"])
 def test_older_snapshots_never_fill_a_small_volume(
     s3: FakeS3, tmp_path: Path, start: StartDaemon, source: str
