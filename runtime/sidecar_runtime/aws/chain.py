@@ -16,10 +16,8 @@ file); if it fails, with ``{"error": {"reason", "message"}}``:
 import json
 import os
 import re
-import sys
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import botocore.session
 from botocore import exceptions
@@ -143,20 +141,20 @@ def shown(error: Exception) -> str:
     return str(error)
 
 
-def answer(ask: Callable[[botocore.session.Session], dict[str, Any]]) -> None:
+def main() -> NoReturn:
     """
-    Call `ask` and write its answer to standard output; an error of botocore is an answer, too.
+    Answer the question on standard output; an error of botocore is an answer, too.
     """
-    try:
-        found = ask(open_session())
-    except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:
-        found = {"error": {"reason": classify(error), "message": shown(error)}}
-    json.dump(found, sys.stdout)
+    questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
+    if question := os.read(0, 64):
+        try:
+            found = questions[question.decode()](open_session())
+        except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:
+            found = {"error": {"reason": classify(error), "message": shown(error)}}
+        with open(1, "w") as out:
+            json.dump(found, out)
+    os._exit(0)  # the interpreter's own end takes 13 ms
 
 
 if __name__ == "__main__":
-    questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
-    if question := sys.stdin.read():
-        answer(questions[question])
-        sys.stdout.flush()
-    os._exit(0)  # the interpreter's own end takes 13 ms
+    main()
