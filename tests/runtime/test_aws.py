@@ -4,6 +4,7 @@ How a process fetches and keeps its AWS credentials, and how the child names fai
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -57,6 +58,21 @@ def test_a_child_that_is_never_asked_ends_with_its_parent() -> None:
         assert (b"", b"") == child.communicate(b"", timeout=60)
 
     assert 0 == child.returncode
+
+
+FORK = """
+import sys; from sidecar_runtime.aws import start_child; sys.modules.update({{{}: None}})
+print([start_child(is_fork=True).communicate(asked, timeout=60) for asked in (b"", b"anonymous")])
+"""
+
+
+def test_a_forked_child_is_like_another_but_its_failure_is_told() -> None:
+    said, healthy = (
+        subprocess.run([sys.executable, "-c", FORK.format(gone)], capture_output=True, text=True)
+        for gone in ("'botocore'", "'no'")
+    )
+    assert "ModuleNotFoundError" in said.stdout
+    assert "(b'', b'')" in healthy.stdout and '"ca_bundle"' in healthy.stdout
 
 
 def test_a_child_that_failed_before_it_was_asked_is_quoted(fence: Fence) -> None:

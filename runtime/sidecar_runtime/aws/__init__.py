@@ -5,6 +5,7 @@ AWS credentials and configuration, from botocore in a short-lived child process.
 and imports almost nothing, because the entry point of s3-sync imports it before the heavy ones.
 """
 
+# ruff: noqa: PLW1509 - there are no threads yet where it forks
 import os
 import sys
 from importlib import import_module
@@ -12,11 +13,8 @@ from subprocess import PIPE, Popen
 
 # The children that were started before somebody had a question.
 EARLY: list[Popen[bytes]] = []
-# What s3-sync and botocore both import takes a third of either's imports.
-SHARED = (
-    *("concurrent.futures", "hashlib", "html", "inspect", "json", "logging", "ssl", "tempfile"),
-    *("typing", "urllib.parse", "xml.etree.ElementTree"),
-)
+# Most of what s3-sync and botocore both import.
+SHARED = ("concurrent.futures", "inspect", "json", "ssl", "tempfile", "xml.etree.ElementTree")
 
 
 def start_child(*, is_fork: bool = False) -> Popen[bytes]:
@@ -34,21 +32,17 @@ def start_child(*, is_fork: bool = False) -> Popen[bytes]:
     program = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain"]
     for name in SHARED if is_fork else ():
         import_module(name)
+    instead = _be_the_child if is_fork else None
     return Popen(
-        program,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        start_new_session=True,
-        preexec_fn=_be_the_child if is_fork else None,  # noqa: PLW1509 - no threads
+        program, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, preexec_fn=instead
     )
 
 
 def _be_the_child() -> None:
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # and with them the pipe that waits for an exec
+    # So early, few files are open; among them the pipe that tells the parent of an exec.
+    os.closerange(3, 256)
     try:
         import_module("sidecar_runtime.aws.chain").main()
     except BaseException:  # noqa: BLE001 - as the interpreter would show it
         sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(1)
+    os._exit(1)

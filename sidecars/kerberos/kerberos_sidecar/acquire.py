@@ -29,15 +29,6 @@ def withdraw() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _end_with(parent: int) -> None:
-    """
-    End when the parent ends, even by SIGKILL.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before
-        sys.exit(1)
-
-
 def _in_memory(content: bytes) -> str:
     """
     Return the path of a new file in memory: a read-only root without ``/tmp`` is fine.
@@ -79,11 +70,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """
-    Answer the request on stdin.
+    Answer the request on stdin; end when the parent ends, even by SIGKILL.
     """
     withdraw()
     request = json.load(sys.stdin)
-    _end_with(request["parent"])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != request["parent"]:  # it ended before
+        sys.exit(1)
     json.dump(answer(request), sys.stdout)
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from s3_sync.download import Work
-from s3_sync.folder.folder import Folder
 from s3_sync.folder.target import UNFINISHED, Published, Target, now, partial_name
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status
@@ -67,10 +66,6 @@ class Build:
     missing: dict[str, SidecarError]
     fallback: str = ""
     refusal: RevisionRefused | None = None
-
-    @property
-    def folder(self) -> Folder:
-        return self.work.folder
 
 
 class Builder:
@@ -310,17 +305,18 @@ class Builder:
             Undecided: There is no verdict, and the gate should be asked again first.
         """
         gate, target, snapshots = self._gate, self._target, self._target.snapshots
+        folder = build.work.folder
         if gate is None or snapshots is None:
             return None
         shown = snapshots.shown if target.published is not None else None
         if shown is not None and build.name == snapshots.name:
             return None
         files = shown.files if shown is not None else {}
-        changed = [path for path, held in build.folder.files.items() if files.get(path) != held]
+        changed = [path for path, held in folder.files.items() if files.get(path) != held]
         try:
-            refusal = gate.judge(build.name, build.folder.path, changed, fence)
-            build.folder.purge()  # the gate's command may have changed files
-            for path in build.folder.damaged(build.folder.files):
+            refusal = gate.judge(build.name, folder.path, changed, fence)
+            folder.purge()  # the gate's command may have changed files
+            for path in folder.damaged(folder.files):
                 said = f"the gate's command, or another process, changed {path!r} in .s3-sync"
                 raise TargetError("target_failed", said, "Find out what writes to .s3-sync.")
             if refusal is not None:
@@ -339,13 +335,13 @@ class Builder:
         Remove the files that the gate names until it accepts the rest; None if it does not.
         """
         while refusal is not None:
-            named = refusal.paths & build.folder.files.keys()
-            if not named or len(named) == len(build.folder.files):
+            named = refusal.paths & build.work.folder.files.keys()
+            if not named or len(named) == len(build.work.folder.files):
                 return None
             for path in named:
-                build.folder.delete(path, fence)
+                build.work.folder.delete(path, fence)
                 build.missing[path] = SidecarError("file_refused", f"the gate refused {path!r}")
-            build.name = partial_name(build.folder.files)
+            build.name = partial_name(build.work.folder.files)
             refusal = self._ask(build, fence)
         return build
 

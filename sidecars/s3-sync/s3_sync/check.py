@@ -110,8 +110,7 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
         if published := Record(settings).read_outside(settings.dest_path):
             source.sequence = published.sequence, published.signed_by
     state = await source.read(fence)
-    signer = state.sequence[1]
-    signed = f", signed by {signer}" if signer else ""
+    signed = f", signed by {signer}" if (signer := state.sequence[1]) else ""
     say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
     await source.try_bundle(state)
     say("ok", "s3:GetObject", "pointer, manifest and bundle")

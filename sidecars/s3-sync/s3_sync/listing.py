@@ -86,7 +86,8 @@ class ListingSource:
         keys = 0
         while token is not None or not pages:
             body = await self._client.list_page(token)
-            digest = digest_of(body)
+            # Tokens differ from call to call, even if no object changes.
+            digest = hashlib.blake2b(_TOKEN.sub(b"", body), digest_size=16).digest()
             page = self._pages.get(digest) or read_page(
                 body, settings.prefix, self._is_wanted, target_bytes
             )
@@ -381,14 +382,6 @@ def listing_invalid(message: str) -> SourceError:
         "Nothing was changed. If it persists, find out what alters S3's responses (a proxy?), or "
         "whether the store knows ListObjectsV2.",
     )
-
-
-def digest_of(body: bytes) -> bytes:
-    """
-    Return a digest of a page without its tokens, which differ from call to call even if no object
-    changes.
-    """
-    return hashlib.blake2b(_TOKEN.sub(b"", body), digest_size=16).digest()
 
 
 def next_token(body: bytes, page: Page) -> str | None:

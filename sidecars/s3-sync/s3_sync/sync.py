@@ -95,7 +95,7 @@ class Sync:
             return self._refused(refusal)
 
         if target.snapshots is not None:
-            target.snapshots.publish(build.name, build.folder, fence)
+            target.snapshots.publish(build.name, build.work.folder, fence)
         try:
             counts = {"files_healed": healed, **self._record(build, fence)}
         finally:

@@ -242,9 +242,8 @@ class Folder:
 
         Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
         """
-        held = (self.files.get(path), self.before.get(path))
-        times = [one.mtime_ns for one in held if one is not None]
-        if (found := stat_in(path, self.fd)) is not None:
+        times = [one.mtime_ns for one in (self.files.get(path), self.before.get(path)) if one]
+        if self.journal is not None and (found := stat_in(path, self.fd)) is not None:
             times.append(found.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
@@ -279,14 +278,15 @@ class Folder:
         Create one folder; remove a symlink, or a file of ours, in its place: the source, where no
         path is both, does not have that file any more.
         """
-        found = stat_in(name, fd)
-        if found is not None:
-            if stat.S_ISLNK(found.st_mode):
+        try:
+            os.mkdir(name, FOLDER_MODE, dir_fd=fd)
+        except FileExistsError:
+            if is_link(name, fd):
                 log.warning("symlink_replaced", path=path)
             elif path not in self.files:
-                raise Blocked(path)
+                raise Blocked(path) from None
             self._remove(path)
-        os.mkdir(name, FOLDER_MODE, dir_fd=fd)
+            os.mkdir(name, FOLDER_MODE, dir_fd=fd)
 
     def _make_way(self, path: str, folder: int, name: str) -> None:
         """

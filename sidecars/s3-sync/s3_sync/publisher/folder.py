@@ -366,8 +366,7 @@ def find_publisher(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return who publishes, and the CI run.
     """
-    origin = _of_ci(environ)
-    return {"by": origin["by"], "ci_url": origin["ci_url"]}
+    return {name: text for name, text in _of_ci(environ).items() if name in ("by", "ci_url")}
 
 
 def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
