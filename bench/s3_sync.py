@@ -177,7 +177,7 @@ def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
     """
     Return the mean cost of a cycle without a change, with all work between two cycles.
     """
-    settings = {"S3_SYNC_LOG_LEVEL": "info", **layout}
+    settings = {"S3_SYNC_LOG_LEVEL": "info", "MALLOC_TRIM_THRESHOLD_": "131072", **layout}
     with Daemon(store, BUCKET, target, PREFIX, f"{POLL_SECONDS}s", settings) as daemon:
 
         def cycles() -> float:

@@ -5,7 +5,6 @@ AWS credentials and configuration, from botocore in a short-lived child process.
 and imports almost nothing, because the entry point of s3-sync imports it before the heavy ones.
 """
 
-# ruff: noqa: PLW1509 - there are no threads yet where it forks
 import os
 import sys
 from importlib import import_module
@@ -23,24 +22,25 @@ def start_child(*, is_fork: bool = False) -> Popen[bytes]:
     without one, for example with this process, it ends as well.
 
     Args:
-        is_fork: Of this process, which has no threads yet, so that ``SHARED`` is imported once.
+        is_fork: Of this process, so that ``SHARED`` is imported once. It has no threads yet, and
+            nothing of a PYTHONPATH, which could also be that of people who write DAGs.
 
     Raises:
         OSError: No process can be started.
     """
-    # -I: the process holds secrets, so the working directory and PYTHON* must not affect it.
+    # -I: it will hold secrets, so the working directory and PYTHON* must not affect a new process.
     program = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain"]
     for name in SHARED if is_fork else ():
         import_module(name)
     instead = _be_the_child if is_fork else None
     return Popen(
-        program, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, preexec_fn=instead
+        program, -1, None, PIPE, PIPE, PIPE, instead, start_new_session=True, restore_signals=False
     )
 
 
 def _be_the_child() -> None:
-    # So early, few files are open; among them the pipe that tells the parent of an exec.
-    os.closerange(3, 256)
+    # Among them the pipe that tells the parent of an exec, which waits for it.
+    os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))))
     try:
         import_module("sidecar_runtime.aws.chain").main()
     except BaseException:  # noqa: BLE001 - as the interpreter would show it

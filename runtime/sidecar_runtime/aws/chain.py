@@ -1,5 +1,6 @@
 """
-The program of the short-lived child that asks botocore: ``python -m sidecar_runtime.aws.chain``.
+The program of the short-lived child that asks botocore: ``python -m sidecar_runtime.aws.chain``,
+or its :func:`main` in a fork.
 
 botocore implements the credential chain, its order and its error texts as users know them:
 environment, profiles, SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies, configured endpoints. It

@@ -16,7 +16,7 @@ from sidecar_runtime.aws import EARLY, start_child  # noqa: E402
 # A task waits, so botocore is imported meanwhile; for another spelling of true, later.
 if sys.argv[1:] == [] and os.environ.get("S3_SYNC_ONE_SHOT") == "true":
     with suppress(OSError):  # the first question tells
-        EARLY.append(start_child(is_fork=True))
+        EARLY.append(start_child(is_fork="PYTHONPATH" not in os.environ))
 
 from s3_sync.command import run  # noqa: E402
 from sidecar_runtime.app import run_main  # noqa: E402

@@ -194,8 +194,9 @@ class Builder:
             work = Work(folder, fence, until)
             try:
                 if snapshots is not None:
-                    snapshots.reuse(files, folder, fence)
-                work.left = not_held(files, files, folder.files)
+                    work.left = snapshots.reuse(files, folder, fence)
+                else:
+                    work.left = not_held(files, files, folder.files)
                 put = [path for path in work.left if path not in later]
                 await self._source.fetch(put, state, work, self.problems.errors)
             except OSError as error:

@@ -17,7 +17,6 @@ from s3_sync.folder.target import Target
 from s3_sync.folder.volume import Volume
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status, SyncMetrics
-from s3_sync.plan import not_held
 from s3_sync.reasons import is_of_current_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
@@ -215,9 +214,8 @@ class Serving:
             return
         state = await self.source.find(revision, fence)
         with layout.aside(revision) as folder:
-            layout.reuse(state.files, folder, fence)
+            rest = layout.reuse(state.files, folder, fence)
             work = Work(folder, fence, math.inf)
-            rest = not_held(state.files, state.files, folder.files)
             await self.source.fetch(rest, state, work, {})
             for error in work.failed.values():
                 raise error

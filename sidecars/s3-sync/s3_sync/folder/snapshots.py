@@ -149,9 +149,10 @@ class SnapshotLayout:
         for path in hurt:  # now that no folder is open that this may remove
             folder.delete(path, fence)
 
-    def reuse(self, files: Mapping[str, Content], folder: Folder, fence: Fence) -> None:
+    def reuse(self, files: Mapping[str, Content], folder: Folder, fence: Fence) -> list[str]:
         """
-        Give a new folder the files that are shown already, and remove those of an earlier state.
+        Give a new folder the files that are shown already, and remove those of an earlier state;
+        return the paths of the others.
         """
         for path, held in list(folder.files.items()):
             if path not in files or not is_held(held, files[path]):
@@ -159,6 +160,7 @@ class SnapshotLayout:
         shown = self.shown.files if self.shown is not None else {}
         same = [path for path, file in files.items() if is_held(shown.get(path), file)]
         self.link(same, folder, fence)
+        return [path for path in files if path not in folder.files]
 
     def publish(self, name: str, folder: Folder, fence: Fence) -> None:
         """
