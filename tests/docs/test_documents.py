@@ -63,10 +63,6 @@ def metric_tables() -> list[str]:
     return [shared_metrics(), *(metrics(sidecar) for sidecar in SIDECARS)]
 
 
-def code_of(sidecar: Documented) -> str:
-    return text_of(ROOT / "sidecars" / sidecar.name, ROOT / "runtime")
-
-
 def anchors(path: Path) -> set[str]:
     """
     Return the anchors that GitHub creates for the headings of a document.
@@ -145,7 +141,7 @@ def test_exactly_the_failure_reasons_are_documented(sidecar: Documented) -> None
     documented = first_column(section(ROOT / sidecar.readme, "Failures"))
 
     assert set() == {*sidecar.reasons} - {*documented}
-    words = set(re.findall(r"\w+", code_of(sidecar)))
+    words = set(re.findall(r"\w+", text_of(ROOT / "sidecars" / sidecar.name, ROOT / "runtime")))
     assert set() == {*documented} - words
 
 

@@ -45,10 +45,6 @@ def read(**environ: str) -> Settings:
     return settings
 
 
-def unknown_of(environ: dict[str, str]) -> list[str]:
-    return load(Settings, PREFIX, GOOD | environ)[1]
-
-
 def problems_of(**environ: str) -> list[Problem]:
     return raised(SettingsError, read, **environ).problems
 
@@ -144,7 +140,7 @@ def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a
     services = "BOX_SYNC", "BOX_SYNC_MODE", "BOX_SYNC_0"
     injected = [f"{name}_{end}" for name in services for end in ends]
 
-    assert [] == unknown_of(dict.fromkeys([*others, *injected], "x"))
+    assert [] == load(Settings, PREFIX, GOOD | dict.fromkeys([*others, *injected], "x"))[1]
 
 
 # --- showing

@@ -39,10 +39,6 @@ def refusals(kdc: Kdc, site: Site) -> int:
     return log.count(f"PREAUTH_FAILED: {site.principal}")
 
 
-def is_locked(kdc: Kdc, site: Site) -> bool:
-    return f"LOCKED_OUT: {site.principal}" in (kdc.folder / "kdc.log").read_text()
-
-
 def make_stale(site: Site) -> None:
     """Change the key; setting the first password again restores it."""
     site.kdc.kadmin(f"cpw -pw first {site.principal}")
@@ -76,7 +72,7 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
         tried = refusals(running_kdc, site)
         assert tried
         assert (tried - 1) * WINDOW_SECONDS <= passed_seconds
-        assert not is_locked(running_kdc, site)
+        assert f"LOCKED_OUT: {site.principal}" not in (running_kdc.folder / "kdc.log").read_text()
 
         daemon = site.start(**settings)
         failure(daemon)

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -279,15 +280,21 @@ def test_names_what_a_user_cannot_write_and_publishes_the_rest(
     assert daemon.get("/readyz").json()["shortfall"] is None
 
 
+@pytest.mark.parametrize(
+    ("calls", "layout", "status"), [(("renameat",), {}, 200), (SYMLINK, SNAPSHOT, 503)]
+)
 def test_a_used_up_quota_is_told_as_a_full_volume(
-    s3: FakeS3, target: Path, start: StartDaemon
+    s3: FakeS3, target: Path, start: StartDaemon, calls: Any, layout: Any, status: int
 ) -> None:
-    start().until_synced().terminate()
+    """A snapshot that has its name but not yet the link is not ready."""
+    start(layout).until_synced().terminate()
     s3.put("dags/a.py", b"changed")
-    daemon = start(wrapper=refusing(errno.EDQUOT, "renameat"))
+    daemon = start(layout, wrapper=refusing(errno.EDQUOT, *calls))
 
     assert "target_full" == daemon.wait_for_event("cycle_failed")["reason"]
-    assert (FILES, 200) == (published(target), daemon.get("/readyz").status)
+    assert (FILES, status) == (consumed(target), daemon.get("/readyz").status)
+    daemon.terminate()
+    assert b"changed" == consumed(start(layout).until_synced().target)["a.py"]
 
 
 # --- file systems that lack something
