@@ -133,16 +133,18 @@ def _alive(state: Path) -> list[str]:
 def _first(path: Path) -> int:
     """
     Return the id of a container's first process; 0 if it has ended or not started yet.
+
+    The id in the file may since be that of a process of the machine.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         outer = path.read_text()
-        return int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+        first = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+        return 0 if os.path.samefile(f"/proc/{first}/ns/pid", "/proc/self/ns/pid") else first
     return 0
 
 
 def _signal(state: Path, command: str, rest: list[str]) -> None:
-    first = _first(state / rest[-1] / "pid")
-    if not first:
+    if not (first := _first(state / rest[-1] / "pid")):
         return
     asked = [word.partition("=")[2] for word in rest if word.startswith("--signal=")]
     number = signal.Signals[asked[0]] if asked else signal.SIGKILL
