@@ -26,10 +26,12 @@ from tests.support.daemon import VENV_BIN, Daemon
 from tests.support.waiting import wait_until
 
 OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
+SNAPSHOTS = {"S3_SYNC_LAYOUT": "snapshot", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""The last one is of the image."""
 LAYOUTS: Mapping[str, Mapping[str, str]] = {
-    OURS: {"S3_SYNC_LAYOUT": "in-place"},
-    SNAPSHOT: {"S3_SYNC_LAYOUT": "snapshot"},
-    RELEASE: {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SOURCE": "release", "KEY_PATH": RELEASES},
+    OURS: {**SNAPSHOTS, "S3_SYNC_LAYOUT": "in-place"},
+    SNAPSHOT: SNAPSHOTS,
+    RELEASE: {**SNAPSHOTS, "S3_SYNC_SOURCE": "release", "KEY_PATH": RELEASES},
 }
 RCLONE_MODES = {
     "rclone": (),
@@ -177,7 +179,7 @@ def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
     """
     Return the mean cost of a cycle without a change, with all work between two cycles.
     """
-    settings = {"S3_SYNC_LOG_LEVEL": "info", "MALLOC_TRIM_THRESHOLD_": "131072", **layout}
+    settings = {"S3_SYNC_LOG_LEVEL": "info", **layout}
     with Daemon(store, BUCKET, target, PREFIX, f"{POLL_SECONDS}s", settings) as daemon:
 
         def cycles() -> float:

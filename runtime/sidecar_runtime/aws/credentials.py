@@ -26,8 +26,6 @@ EARLY_FETCH_SECONDS = 3.0
 WHOAMI_SECONDS = 8.0
 REFRESH_BEFORE_SECONDS = 900.0
 REFRESH_RETRY_SECONDS = 30.0
-# A secret of Secrets Manager has up to 64 KiB, and takes several times as much as JSON.
-ANSWER_BYTES = 1 << 20
 
 ADVICE = {
     "credentials_missing": "Give the pod an identity: IRSA (annotate the service account with "
@@ -191,7 +189,7 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
         CredentialsError: It answers with an error, or not at all.
         CycleAbandoned: The fence was revoked meanwhile.
     """
-    said, complaints = child.Kept(ANSWER_BYTES, is_head=True), child.Kept()
+    said, complaints = child.Kept(is_head=True), child.Kept()
     try:
         process = EARLY.pop() if EARLY else start_child()
         assert process.stdin is not None
