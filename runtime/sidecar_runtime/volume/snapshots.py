@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
-from itertools import groupby
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -376,21 +375,23 @@ def link_tree(
     Raises:
         OSError: The disk is full; files created so far stay.
     """
-    start = len(above)
-    for name, inside in groupby(sorted(paths), lambda path: path[start:].partition("/")[0]):
-        path, below = above + name, list(inside)
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        name, slash, _ = path[len(above) :].partition("/")
+        if slash:
+            folders.setdefault(name, []).append(path)
+            continue
         try:
-            if below == [path]:
-                link_file(name, source, name, target)
-                yield path, os.lstat(name, dir_fd=target)
-                continue
-            with opened(name, source) as old:
-                with suppress(FileExistsError):
-                    os.mkdir(name, FOLDER_MODE, dir_fd=target)
-                with opened(name, target) as new:
-                    yield from link_tree(old, new, below, fsync=fsync, above=f"{path}/")
+            link_file(name, source, name, target)
+            yield path, os.lstat(name, dir_fd=target)
         except _NOT_OURS:
             continue
+    for name, inside in folders.items():
+        with suppress(*_NOT_OURS), opened(name, source) as old:
+            with suppress(FileExistsError):
+                os.mkdir(name, FOLDER_MODE, dir_fd=target)
+            with opened(name, target) as new:
+                yield from link_tree(old, new, inside, fsync=fsync, above=f"{above}{name}/")
     if fsync:
         os.fsync(target)
 

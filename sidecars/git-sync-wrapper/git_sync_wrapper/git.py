@@ -134,8 +134,7 @@ class Git:
         seconds: float = math.inf,
     ) -> None:
         complaints = child.Kept()
-        argv = [self._options.git, *words]
-        command = child.Command(argv, {**self._environ, **environ}, folder)
+        command = child.Command([self._options.git, *words], {**self._environ, **environ}, folder)
         try:
             limit = min(seconds, self._options.sync_timeout)
             code = child.run(command, fence, limit, out, complaints)

@@ -128,7 +128,9 @@ class Builder:
         left = not_held(work.left, state.files, work.folder.files)
         errors = {**self.problems.errors, **work.failed}
         missing = {path: errors[path] for path in left if path in errors}
-        missing |= {path: _unsure(path) for path in plan.delete if path not in gone}
+        said = "is missing from one listing but not from the next"
+        unsure = [path for path in plan.delete if path not in gone]
+        missing |= {p: ObjectError("object_changing", f"{p!r} {said}") for p in unsure}
         self._require(state, missing, work)
         if snapshots is None:
             self._give_up(missing, work)
@@ -381,8 +383,3 @@ def _delete(paths: Collection[str], work: Work) -> None:
         except OSError as error:
             if is_ours:
                 work.fail_on_disk(path, error)
-
-
-def _unsure(path: str) -> ObjectError:
-    said = f"{path!r} is missing from one listing but not from the next"
-    return ObjectError("object_changing", said)

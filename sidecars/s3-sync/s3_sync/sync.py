@@ -214,8 +214,7 @@ class Sync:
             named = {kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths}
             log.info("files_changed", name=name, **counts, **named)
         elif before is not None:  # the numbers of the last publish stay
-            told = {kind: getattr(before, kind) for kind in numbers}
-            said = said._replace(**told)
+            said = said._replace(**{kind: getattr(before, kind) for kind in numbers})
         is_same = before is not None and said == before._replace(published_at=said.published_at)
         if not (is_same and target.record.is_written):
             target.write(said, fence)
@@ -251,9 +250,10 @@ def compare(before: Mapping[str, Content], after: Mapping[str, Content]) -> dict
     Return what changes between two states, by kind; what is adopted counts as added, and restoring
     a damaged file changes nothing.
     """
+    other = [path for path, file in after.items() if before.get(path, file) is not file]
     return {
         "added": [path for path in after if path not in before],
-        "changed": [p for p in after if p in before and not is_held(before[p], after[p])],
+        "changed": [path for path in other if not is_held(before[path], after[path])],
         "deleted": [path for path in before if path not in after],
     }
 

@@ -149,8 +149,9 @@ class Folder:
         SHA-256; return whether it has. It is unknown or damaged, or its name is of the other kind
         of source.
         """
+        if self.journal is None or stat_in(path, self.fd) is None:  # mostly; a walk takes longer
+            return False
         try:
-            os.lstat(path, dir_fd=self.fd)  # mostly nothing is there, and a walk takes longer
             with walk(self.fd, path) as (folder, name), opened(name, folder, OLD_FILE) as fd:
                 found = os.fstat(fd)
                 is_same = found.st_size == content.size_bytes
@@ -174,10 +175,12 @@ class Folder:
             Blocked: A file of another owner is in the way.
             CycleAbandoned: The fence was revoked.
         """
-        found = self.staging.finish(staging, self._next_time(path), self._mode_of(content))
+        there = stat_in(path, self.fd) if self.journal is not None else None
+        found = self.staging.finish(staging, self._next_time(path, there), self._mode_of(content))
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
-            self._place(path, held, staging.name, self.staging.fd)
+            is_free = there is None and self.journal is not None
+            self._place(path, held, staging.name, self.staging.fd, is_free=is_free)
             staging.name = ""
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:
@@ -236,30 +239,31 @@ class Folder:
         mode |= (mode & 0o444) >> 2 if is_executable(content.etag) else 0
         return stat.S_IFREG | mode
 
-    def _next_time(self, path: str) -> int:
+    def _next_time(self, path: str, there: os.stat_result | None) -> int:
         """
         Return the current time, or the next full second after the predecessor's if that is later.
 
         Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
         """
         times = [one.mtime_ns for one in (self.files.get(path), self.before.get(path)) if one]
-        if self.journal is not None and (found := stat_in(path, self.fd)) is not None:
-            times.append(found.st_mtime_ns)
+        if there is not None:
+            times.append(there.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
-    def _place(self, path: str, held: Held, name: str, source: int) -> None:
+    def _place(self, path: str, held: Held, name: str, fd: int, *, is_free: bool = False) -> None:
         with walk(self.fd, path, self._make_folder) as (folder, last):
-            self._make_way(path, folder, last)
+            if not is_free:
+                self._make_way(path, folder, last)
             before = self.files.get(path)
             self._list(path, held)
             try:
-                os.rename(name, last, src_dir_fd=source, dst_dir_fd=folder)
+                os.rename(name, last, src_dir_fd=fd, dst_dir_fd=folder)
             except OSError:
                 self._note(path, before)
                 raise
             if self.staging.fsync:  # an O_PATH descriptor cannot be flushed
-                with opened(".", folder) as fd:
-                    os.fsync(fd)
+                with opened(".", folder) as readable:
+                    os.fsync(readable)
 
     def _list(self, path: str, held: Held) -> None:
         if self.journal is not None:

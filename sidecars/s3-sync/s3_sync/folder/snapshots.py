@@ -288,8 +288,7 @@ class SnapshotLayout:
 
     def _new_folder(self, name: str) -> Folder:
         aside = aside_name(name)
-        fd = open_own_folder(aside, self.store)
-        return Folder(self._path(aside), fd, self._volume.staging)
+        return Folder(self._path(aside), open_own_folder(aside, self.store), self._volume.staging)
 
     def _open(self, name: str) -> Folder:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)

@@ -84,8 +84,7 @@ def restore(order: Order, source: Store, name: str, done: str) -> Report:
     before = catalog.read_current(order.store, forces=order.forces)
     revision = catalog.resolve(source, name)
     with scratch("restore") as place:
-        parcel = download_parcel(source, revision, place)
-        report = _apply(order, before, parcel, done)
+        report = _apply(order, before, download_parcel(source, revision, place), done)
     report.facts["source"] = source.url
     return report
 

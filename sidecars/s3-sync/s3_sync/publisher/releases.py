@@ -203,7 +203,8 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
         for entry in entries[count:]
         if entry.used_at < youngest
         and not entry.revision.startswith(spared)
-        and (is_dry or _remove_release(store, entry.revision))
+        and (is_dry or entry.revision not in _in_use(store))  # by a pointer meanwhile
+        and (is_dry or _remove(store, form.manifest_key(entry.revision)))
     ]
     names = {entry.revision for entry in going}
     left = [entry for entry in catalog.list_releases(store) if entry.revision not in names]
@@ -252,13 +253,6 @@ def _in_use(store: Store) -> set[str]:
         advice = "Nothing more was removed. Publish first."
         raise catalog.ReleaseError("release_missing", said, advice)
     return {*current.names.values(), *catalog.read_pins(store)}
-
-
-def _remove_release(store: Store, revision: str) -> bool:
-    """
-    Remove a manifest, unless the release has been used meanwhile.
-    """
-    return revision not in _in_use(store) and _remove(store, form.manifest_key(revision))
 
 
 def _remove(store: Store, key: str) -> bool:
