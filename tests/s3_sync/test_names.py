@@ -16,7 +16,7 @@ from s3_sync.names import (
     compile_filter,
     has_digest,
     is_executable,
-    is_sha256,
+    is_hex,
     looks_like_md5,
     refusal_of,
 )
@@ -146,5 +146,5 @@ def test_an_etag_that_is_not_a_digest_matches_no_content(etag: str) -> None:
 
 def test_recognizes_kinds_and_the_executable_bit() -> None:
     assert (True, False) == (looks_like_md5(MD5), looks_like_md5(SHA256))
-    assert (False, True, True) == tuple(map(is_sha256, (MD5, SHA256, f"{SHA256}+x")))
+    assert (False, True, False) == tuple(map(is_hex, (MD5, SHA256, SHA256.upper())))
     assert [False, False, True] == [is_executable(e) for e in (SHA256, "abc+x", f"{SHA256}+x")]

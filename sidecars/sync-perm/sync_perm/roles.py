@@ -350,8 +350,7 @@ class RoleFile:
         """
         Return by what the file selects DAGs.
         """
-        roles = self.document.roles.values()
-        return frozenset(one.by for role in roles for one in role.selections)
+        return frozenset(one.by for role in self.document.roles.values() for one in role.selections)
 
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
         """

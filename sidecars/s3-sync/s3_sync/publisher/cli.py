@@ -222,8 +222,7 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return publish.publish(order, arguments.folder, rules, origin)
         case "promote":
             there = _settings(words, environ, arguments.source)
-            trusted = read_trusted_keys(settings)
-            source = Store(there, trusted, arguments.source_profile or "")
+            source = Store(there, read_trusted_keys(settings), arguments.source_profile or "")
             return publish.restore(order, source, arguments.revision, "promoted")
         case "rollback":
             return publish.restore(order, store, arguments.revision, publish.ROLLED_BACK)

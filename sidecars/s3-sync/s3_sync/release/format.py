@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3_sync.names import EXECUTABLE, PATH_LIMIT_BYTES, is_revision, refusal_of, revision_of
+from s3_sync.names import EXECUTABLE, PATH_LIMIT_BYTES, is_hex, is_revision, refusal_of, revision_of
 from s3_sync.s3.refusals import ObjectError
 
 if TYPE_CHECKING:
@@ -61,13 +61,12 @@ SIGNATURE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
 NEVER_PART = {".git", "__pycache__"}
 MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # The fields of a file in JSON, and their types.
 _ROW = ("path", "sha256", "size", "executable", "stored")
 _KINDS = (str, str, int, bool, int)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 # Most paths, which need no closer look: too short for a name of ours.
-_PLAIN = re.compile(r"(?!.*(?:__pycache__|\.pyc))\w[\w.-]{,59}(?:/\w[\w.-]{,59}){,9}", re.ASCII)
+_PLAIN = re.compile(r"\w[\w.-]{,59}(?:/\w[\w.-]{,59}){,9}", re.ASCII)
 _GZIP = 31
 
 
@@ -250,7 +249,7 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
         raise Invalid(f"its files belong to {found}")
     bundle = _get(facts, "bundle", dict)
     sha256, size = _get(bundle, "sha256", str), _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
-    if not _SHA256.fullmatch(sha256) or next(reversed(files.values())).end > size:
+    if not is_hex(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
     created_at, origin = _text(facts, "created_at"), _texts(facts.get("origin"))
     manifest = Manifest(found, files, sha256, size, created_at, origin)
@@ -267,7 +266,7 @@ def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
         if type(row) is not tuple or tuple(map(type, row)) != _KINDS:
             raise Invalid("a file lacks a field, or one has the wrong type")
         path, sha256, size, is_executable, stored = row
-        if not _SHA256.fullmatch(sha256):
+        if not is_hex(sha256):
             raise Invalid("sha256 of a file is not 64 hexadecimal digits")
         if not 0 <= stored <= size <= min(FILE_LIMIT_BYTES, stored * RATIO_LIMIT):
             raise Invalid(f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes")
@@ -327,7 +326,8 @@ def problem_of(path: str, target_bytes: int = 0) -> str:
     """
     Return why a path cannot become a file of a release; empty if it can.
     """
-    if len(path) + target_bytes < PATH_LIMIT_BYTES and _PLAIN.fullmatch(path):
+    is_usual = len(path) + target_bytes < PATH_LIMIT_BYTES and ".pyc" not in path
+    if is_usual and "__pycache__" not in path and _PLAIN.fullmatch(path):
         return ""
     if _CONTROL.search(path):
         return "control_character"
@@ -375,8 +375,10 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs[:FIELDS_LIMIT])
     if len(found) < len(pairs):
         raise Invalid("an object has a duplicate name, or too many")
-    row = tuple(map(found.get, _ROW))
-    return found if None in row else row
+    try:  # each name by itself: tuple(map(…)) takes twice as long
+        return found["path"], found["sha256"], found["size"], found["executable"], found["stored"]
+    except KeyError:
+        return found
 
 
 def _refuse_constant(text: str) -> None:
