@@ -32,6 +32,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     code = EXIT_BUG
     try:
         begin_process(sys.exit)
+        gc.freeze()  # what the imports made stays, and is not looked at again: 5 ms of a one-shot
         gc.enable()
         logs.configure("info", None)
         code = main()

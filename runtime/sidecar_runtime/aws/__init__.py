@@ -13,7 +13,8 @@ from subprocess import PIPE, Popen
 # The children that were started before somebody had a question.
 EARLY: list[Popen[bytes]] = []
 # Most of what s3-sync and botocore both import.
-SHARED = ("concurrent.futures", "inspect", "json", "ssl", "tempfile", "xml.etree.ElementTree")
+SHARED = """concurrent.futures dataclasses glob gzip hashlib html http json ssl tempfile typing
+urllib.parse uuid xml.etree.ElementTree"""
 
 
 def start_child(*, is_fork: bool = False) -> Popen[bytes]:
@@ -30,7 +31,7 @@ def start_child(*, is_fork: bool = False) -> Popen[bytes]:
     """
     # -I: it will hold secrets, so the working directory and PYTHON* must not affect a new process.
     program = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain"]
-    for name in SHARED if is_fork else ():
+    for name in SHARED.split() if is_fork else ():
         import_module(name)
     instead = _be_the_child if is_fork else None
     return Popen(

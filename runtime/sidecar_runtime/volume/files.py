@@ -225,8 +225,7 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
         return TargetError("target_denied", said, DENIED_ADVICE)
-    advice = _ADVICE.get(error.errno or 0, OTHER_ADVICE)
-    return TargetError("target_failed", said, advice)
+    return TargetError("target_failed", said, _ADVICE.get(error.errno or 0, OTHER_ADVICE))
 
 
 # --- one publisher at a time

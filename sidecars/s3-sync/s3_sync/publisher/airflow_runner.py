@@ -224,5 +224,4 @@ def work(home: str, folder: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this program: its modules must not be imported
-    answer = json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"]))
-    Path(sys.argv[1], "answer").write_text(answer)
+    Path(sys.argv[1], "answer").write_text(json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"])))
