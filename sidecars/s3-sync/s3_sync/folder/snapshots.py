@@ -134,9 +134,9 @@ class SnapshotLayout:
         if shown is None or not paths:
             return
         above = {*taken, *folders_of(taken)}
-        mine = dict.fromkeys(path for path in paths if path in shown.files and path not in above)
+        mine = [path for path in paths if path in shown.files and path not in above]
         if taken:
-            mine = dict.fromkeys(path for path in mine if taken.isdisjoint(folders_of([path])))
+            mine = [path for path in mine if taken.isdisjoint(folders_of([path]))]
         hurt: list[str] = []
         for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
             held = shown.files[path].of(there)

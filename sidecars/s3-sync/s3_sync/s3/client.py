@@ -224,7 +224,7 @@ class S3Client:
         address, credentials = self._pool.address, self._access[0]
         if receiver is not None:
             receiver.restart()
-        headers, query = what.headers(), encode_query(what.query)
+        headers, query = what.headers(), encode_query(what.query) if what.query else ""
         path = address.path_of(what.key) if what.operation != "list" else address.base_path or "/"
         signed = sign(credentials, address, path, query, {**self._own_headers, **headers})
         self._count(what.operation)
