@@ -137,7 +137,7 @@ class Builder:
             self._delete_gone(gone, state, work)
         else:
             stale = missing if self._target.record.is_of_source else ()
-            snapshots.link([*stale, *state.kept], work.folder, fence)
+            snapshots.link({*stale, *state.kept}, work.folder, fence)
         name = partial_name(work.folder.files) if missing else state.revision
         return Build(state, name, work, missing)
 
