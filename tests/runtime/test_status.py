@@ -183,6 +183,4 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
     """It is the time of a file, which another process may have set."""
-    sidecar = Script(ready=Readiness(True, "r1", 1e15))
-
-    assert status(ABOUT, health, sidecar)["published_at"] is None
+    assert status(ABOUT, health, Script(ready=Readiness(True, "r1", 1e15)))["published_at"] is None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from s3_sync.folder.journal import Held
 from s3_sync.listing import Entry
 from s3_sync.plan import HOLD_SECONDS, Brake, Plan, State, make_plan, without_clashes
+from s3_sync.sync import compare
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.support.machine.clocks import Clock
@@ -195,3 +196,10 @@ def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> 
         without_clashes(state_of("a.py", "A.py", is_whole=True), str.casefold)
 
     assert "release_invalid" == caught.value.reason
+
+
+def test_a_file_that_was_restored_or_linked_is_no_change() -> None:
+    old, new = Held("one", 1, 2, 3, 4), Held("two", 1, 2, 3, 4)
+    after = {"a": old._replace(inode=9), "b": old, "c": new, "d": new}
+    found = compare({"a": old, "b": old, "c": old, "e": old}, after)
+    assert {"added": ["d"], "changed": ["c"], "deleted": ["e"]} == found

@@ -96,9 +96,8 @@ def test_refuses_wrong_values(given: dict[str, str], name: str, value: str, said
 
 
 def test_refuses_a_command_gate_without_a_command() -> None:
-    gate = problem_of(**SNAPSHOT, S3_SYNC_GATE="command")
 
-    assert "S3_SYNC_GATE_COMMAND" == gate.setting
+    assert "S3_SYNC_GATE_COMMAND" == problem_of(**SNAPSHOT, S3_SYNC_GATE="command").setting
 
 
 # --- the bucket

@@ -90,9 +90,7 @@ def test_a_streak_of_failures_counts_as_an_endpoint_failure(fetching: Fetching) 
     fetching.put(*(f"{number:02}.py" for number in range(40)))
     fetching.s3.inject(reset(), is_get())
 
-    found = raised(WireError, fetching.fetch)
-
-    assert "connection_lost" == found.reason
+    assert "connection_lost" == raised(WireError, fetching.fetch).reason
     assert FAILURE_STREAK <= len(fetching.work.failed) < FAILURE_STREAK + CONNECTIONS
 
 

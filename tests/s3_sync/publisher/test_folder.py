@@ -87,8 +87,7 @@ def test_refuses_what_cannot_be_released(
 
 
 def test_refuses_an_empty_and_a_missing_folder(tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "dags", {"x.pyc": b""})
-    assert "folder_empty" == refusal(folder).reason
+    assert "folder_empty" == refusal(write_files(tmp_path / "dags", {"x.pyc": b""})).reason
     assert "folder_missing" == refusal(tmp_path / "nowhere").reason
 
 

@@ -108,8 +108,7 @@ class GitServer(LoopbackServer):
         )
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
-        status = int(headers.pop("Status", "200 OK").split()[0])
-        return Answer(status, headers, body)
+        return Answer(int(headers.pop("Status", "200 OK").split()[0]), headers, body)
 
 
 def credentials_of(request: Request) -> tuple[str, str] | None:

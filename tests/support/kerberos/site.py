@@ -133,8 +133,7 @@ class Site:
         """
         after = len(daemon.events)
         daemon.sighup()
-        ends = ("ticket_acquired", "cycle_failed")
-        return daemon.wait_for_event(ends, 30, after=after)
+        return daemon.wait_for_event(("ticket_acquired", "cycle_failed"), 30, after=after)
 
     def sample(
         self,
