@@ -86,7 +86,7 @@ class Sync:
 
         build = await builder.build(state, plan, until, fence)
         # Files of snapshots belong together: an upload, an outage or a change of a policy may have
-        # happened during the cycle.
+        # happened during the cycle. So a new lack settles for a cycle, without S3_SYNC_SETTLE, too.
         if self._shortage.is_new(build.missing) and target.snapshots is not None:
             return Outcome("settling", self._revision, _counts(build))
         try:

@@ -3,7 +3,8 @@ HTTP/1.1 for lists and downloads: keep-alive connections to one address, directl
 proxy, on asyncio, parsed by llhttp (httptools).
 
 A connection sends one request at a time, limits every wait, follows no redirect, and refuses a
-response whose end cannot be determined.
+response whose end cannot be determined. A request on a kept connection that turns out to be closed
+is sent again on a new one; all other retries are the client's.
 """
 
 from __future__ import annotations
