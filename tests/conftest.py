@@ -133,7 +133,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     In parallel runs, start with slow files, alternating between folders, so that some tests compute
-    while others wait. The small files then fill the end of the run.
+    while others wait; in each folder, with the largest one. The small files then fill the end.
     """
     if not hasattr(config, "workerinput"):
         return
@@ -141,7 +141,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = {"demo", "scenarios"}
     ranks: dict[Path, int] = {}
     files = Counter[Path]()
-    for path in dict.fromkeys(item.path for item in items):
+    for path in sorted({one.path for one in items}, key=lambda one: (-one.stat().st_size, one)):
         ranks[path] = files[path.parent]
         files[path.parent] += 1
 
