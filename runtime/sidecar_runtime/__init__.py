@@ -46,8 +46,7 @@ def begin_process(end: Callable[[int], object] = os._exit) -> None:
 
     is_command = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     for number in (signal.SIGTERM, signal.SIGINT):
-        code = 128 + number if is_command else 0
-        signal.signal(number, partial(heed, code))
+        signal.signal(number, partial(heed, 128 + number if is_command else 0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.disable()  # the imports leave no garbage: 6 ms
     with suppress(ValueError):  # a hard limit of 0, which only root can raise

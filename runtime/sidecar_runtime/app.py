@@ -1,5 +1,5 @@
 """
-A sidecar's process after the imports: its command line, its daemon, its exit code.
+A sidecar's process after the imports: its daemon, its exit code.
 """
 
 import gc
@@ -8,16 +8,15 @@ import os
 import signal
 import socket
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from sidecar_runtime import __version__, begin_process, logs, proxies
+from sidecar_runtime import begin_process, logs, proxies
 from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain, printable
 from sidecar_runtime.health import About, Health, Sidecar
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
-from sidecar_runtime.settings import CommonSettings, changed_settings, describe
+from sidecar_runtime.settings import CommonSettings, changed_settings
 
 log = logs.get_logger("sidecar")
 
@@ -60,34 +59,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
             except OSError:
                 code = code or EXIT_BUG
         os._exit(code)
-
-
-# --- the command line
-
-
-def make_parser(
-    program: str,
-    description: str,
-    settings: type[CommonSettings],
-    prefix: str,
-    example: str,
-    also: str,
-) -> ArgumentParser:
-    """
-    Return a parser that supports ``--version``, and whose ``--help`` ends with the settings.
-
-    Args:
-        example: An example command line.
-        also: Inputs other than the settings.
-    """
-    parser = ArgumentParser(
-        program,
-        description=description,
-        formatter_class=RawDescriptionHelpFormatter,  # the default one breaks addresses
-        epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",
-    )
-    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
-    return parser
 
 
 # --- the daemon

@@ -96,8 +96,7 @@ class Asked:
         try:
             remove_tree(NAME, store)
             # The real path may be longer than the 107 bytes that a socket address can hold.
-            place = f"/proc/self/fd/{store}/{NAME}"
-            listening = socket.create_server(place, family=socket.AF_UNIX)
+            listening = socket.create_server(f"/proc/self/fd/{store}/{NAME}", family=socket.AF_UNIX)
             # Connecting needs write permission; any uid that sees the volume may request.
             os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
             self._listener = Listener(listening, partial(self._answer, has))

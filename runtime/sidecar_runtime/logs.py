@@ -108,8 +108,7 @@ def configure(
     ]
     final: list[Processor] = [_for_programs, JSONRenderer(json_text)]
     if form == "console" or (form is None and out.isatty()):
-        renderer = structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True)
-        final = [_for_people, renderer]
+        final = [_for_people, structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True)]
     handler = UnblockedHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
     final = [ProcessorFormatter.remove_processors_meta, format_exc_info, *final]
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=shared, processors=final))

@@ -68,11 +68,13 @@ class Idle(NamedTuple):
     No cycle runs; the next one starts at the latest at this time.
 
     Args:
+        is_regular: Whether the trigger ends it.
         is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a cause that
             its sidecar does not know, so it may ask for the next one at once, again and again.
     """
 
     until: float
+    is_regular: bool = False
     is_firm: bool = False
 
 
@@ -85,8 +87,7 @@ class Finished(NamedTuple):
     end: Outcome | BaseException
 
 
-# The scheduler puts the idle state that is over: too late, it ends no other.
-Event = Literal["wake", "signal"] | signal.Signals | Finished | Idle
+Event = Literal["tick", "wake", "signal"] | signal.Signals | Finished
 
 
 class Running(NamedTuple):
@@ -103,12 +104,12 @@ class Running(NamedTuple):
     again: Event | None = None
 
 
-def start_scheduler(wake: Callable[[Idle], None]) -> Any:
+def start_scheduler(tick: Callable[[], None], seconds_to_next: Callable[[], float]) -> Any:
     """
     Start APScheduler, which triggers the cycles of a daemon: its job only puts an event.
 
-    There is one job for all cycles, because a new one costs more: each rest moves it to its end.
-    APScheduler inspects the function each time, a builtin for 0.2 ms.
+    Its own interval trigger lists each time that it missed: 200 million, if a node that boots in
+    1970 gets the date later.
 
     The job runs in the scheduler's own thread (``debug``), because a pool is joined at exit: a job
     that sleeps 6 s delays SIGTERM by 6 s (measured).
@@ -118,10 +119,15 @@ def start_scheduler(wake: Callable[[Idle], None]) -> Any:
     """
     # Not in one-shots: it is a quarter of the imports in each task pod.
     from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
+    from apscheduler.triggers.base import BaseTrigger  # noqa: PLC0415
+
+    class Trigger(BaseTrigger):  # type: ignore[misc]
+        def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
+            return now + timedelta(seconds=seconds_to_next())
 
     scheduler = BackgroundScheduler(executors={"default": {"type": "debug"}}, timezone=UTC)
     scheduler.start()
-    scheduler.add_job(wake, "interval", weeks=52, id="cycle", misfire_grace_time=None)
+    scheduler.add_job(tick, Trigger(), id="cycle", misfire_grace_time=None)
     return scheduler
 
 
@@ -196,20 +202,20 @@ class Loop:
         self._metrics = metrics
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._worker = Worker(sidecar.begin, self._report)
-        self._scheduler = None if settings.one_shot else start_scheduler(self.wake)
+        self._due = 0.0
+        self._scheduler: Any = None
+        if not settings.one_shot:
+            self._scheduler = start_scheduler(lambda: self._events.put("tick"), self._plan)
         seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         self._give_up_at = time.monotonic() + seconds
         self._state: Idle | Running | None = Idle(time.monotonic())
         """None: the process is about to end."""
 
-    def wake(self, rest: Idle | None = None) -> None:
+    def wake(self) -> None:
         """
         Start a cycle now, even during a backoff; may be called from any thread.
-
-        Args:
-            rest: Start it only if this is over and nothing else has ended it.
         """
-        self._events.put(rest or "wake")
+        self._events.put("wake")
 
     def run(self) -> int:
         """
@@ -268,7 +274,7 @@ class Loop:
             case signal.Signals():
                 self._revoke()
                 self._state = None
-            case Idle() if event is state:
+            case "tick" if isinstance(state, Idle) and state.is_regular:
                 self._start()
             case Finished(fence, end) if isinstance(state, Running) and fence is state.fence:
                 self._conclude(end)  # it was not abandoned
@@ -294,7 +300,7 @@ class Loop:
             return
         if isinstance(state, Running):
             self._abandon(state.fence)
-        else:  # the scheduler uses the wall clock, which may have been set back
+        else:
             self._start()
 
     def _start(self, *, is_asked_for: bool = False) -> None:
@@ -332,7 +338,7 @@ class Loop:
             if self._settings.one_shot and (end.is_success or end.is_enough):
                 self._state = None
                 return
-            self._rest(self._wait_seconds(end, seconds))
+            self._rest(self._wait_seconds(end))
         else:
             wait_seconds = self._record_failure(end, seconds)
             self._rest(wait_seconds, is_firm=not isinstance(end, SidecarError))
@@ -343,28 +349,37 @@ class Loop:
         if again is not None:
             self._ask(again)
 
-    def _wait_seconds(self, outcome: Outcome, seconds: float) -> float:
+    def _wait_seconds(self, outcome: Outcome) -> float | None:
         """
-        Return how long to wait after a cycle of that many seconds that did not fail.
+        Return how long to wait after a cycle that did not fail; None to wait for the trigger.
         """
-        interval = self._settings.interval_seconds
-        is_part = outcome.result == "partial" and self._settings.one_shot
-        if is_part or outcome.result in ("waiting", "settling"):
+        interval, is_one_shot = self._settings.interval_seconds, self._settings.one_shot
+        if outcome.result in ("waiting", "settling", "partial" if is_one_shot else ""):
             return min(interval, self.pace.waiting_retry_seconds)
-        # From start to start, shifted by up to a tenth to spread a fleet; a long cycle misses some.
-        return max(0.0, interval * random.uniform(0.9, 1.1) - seconds % interval)
+        return interval if is_one_shot else None
 
-    def _rest(self, seconds: float, *, is_firm: bool = False) -> None:
+    def _plan(self) -> float:
         """
-        Be idle for this many seconds.
+        Return the seconds to the next regular cycle, and note its time: from start to start,
+        shifted by up to a tenth to spread a fleet; a long cycle misses some.
         """
-        grace_seconds = self.pace.clock_grace_seconds if self._scheduler else 0.0
-        self._state = idle = Idle(time.monotonic() + seconds + grace_seconds, is_firm)
+        seconds = self._settings.interval_seconds * random.uniform(0.9, 1.1)
+        self._due = time.monotonic() + seconds
+        return seconds
+
+    def _rest(self, seconds: float | None, *, is_firm: bool = False) -> None:
+        """
+        Be idle for this many seconds, or until the trigger.
+        """
+        now, is_regular, grace_seconds = time.monotonic(), seconds is None, 0.0
+        if seconds is None:
+            if self._due <= now:  # the scheduler uses the wall clock, which was set back
+                at = datetime.now(UTC) + timedelta(seconds=self._plan())
+                self._scheduler.modify_job("cycle", next_run_time=at)
+            seconds, grace_seconds = self._due - now, self.pace.clock_grace_seconds
+        self._state = Idle(now + seconds + grace_seconds, is_regular, is_firm)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         self._health.expect_cycle(seconds, late_seconds)
-        if self._scheduler is not None:
-            at = datetime.now(UTC) + timedelta(seconds=seconds)
-            self._scheduler.modify_job("cycle", args=[idle], next_run_time=at)
 
     def _revoke(self) -> None:
         """

@@ -8,12 +8,10 @@ meaning. Empty variables count as unset, because an empty Helm value becomes an 
 import dataclasses
 import difflib
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration, utf_8
 
@@ -26,8 +24,6 @@ _INJECTED = re.compile(r"_SERVICE_HOST$|_PORT(_|$)")
 # How alike a typo and a name are, as difflib measures it: ONESHOT and ONE_SHOT, BUCKET and
 # AWS_BUCKET, but not PATH and DEST_PATH.
 _LIKENESS = 0.75
-
-_ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
 
 # A URL should not contain a password, but some do; it must not appear in an error.
 # It may contain a bare / or @, so everything up to the last @ of the line is hidden. The group is
@@ -75,7 +71,7 @@ def setting(variable: str, parse: Callable[[str], Any], **more: Any) -> Any:
     return dataclasses.field(metadata={_SPEC: spec})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CommonSettings:
     """
     The settings of every sidecar; the settings class of a sidecar inherits from it.
@@ -261,25 +257,3 @@ def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) ->
     }
     changed = {spec: text for spec, text in given.items() if text not in ("", spec.default)}
     return {spec.variable: spec.show(text) for spec, text in changed.items()}
-
-
-def describe(cls: type[Any], prefix: str, also: str) -> str:
-    """
-    Return the settings, exit codes and signals as text for ``--help``.
-
-    Args:
-        also: Inputs other than the settings.
-    """
-    lines = ["settings (environment; an empty variable counts as unset):"]
-    for spec in specs_of(cls, prefix).values():
-        lines += ["", f"  {spec.variable}  ({_default(spec)})"]
-        for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
-            lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
-    lines += ["", *textwrap.wrap(f"also reads: {also}", 92, subsequent_indent="  ")]
-    return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
-
-
-def _default(spec: Spec) -> str:
-    if spec.default is None:
-        return "required" if spec.required else "unset"
-    return f"default {spec.default or 'empty'}"

@@ -56,8 +56,7 @@ def test_a_restart_discards_the_first_attempt(
             download.write(body)
 
             assert download.size_bytes == len(body)
-            staging_file = download.finish({}, "x", must_match=True)
-            assert body == os.pread(staging_file.fd, 100, 0)
+            assert body == os.pread(download.finish({}, "x", must_match=True).fd, 100, 0)
             assert len(os.listdir(tmp_path)) <= 1
 
 

@@ -13,8 +13,8 @@ from subprocess import PIPE, Popen
 # The children that were started before somebody had a question.
 EARLY: list[Popen[bytes]] = []
 # Most of what s3-sync and botocore both import.
-SHARED = """concurrent.futures dataclasses glob gzip hashlib html http json ssl tempfile typing
-urllib.parse uuid xml.etree.ElementTree"""
+SHARED = """concurrent.futures contextvars dataclasses glob gzip hashlib hmac html http json queue
+shlex ssl tempfile typing urllib.parse uuid xml.etree.ElementTree"""
 
 
 def start_child(*, is_fork: bool = False) -> Popen[bytes]:

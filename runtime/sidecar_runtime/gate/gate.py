@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sidecar_runtime import child
@@ -88,7 +88,7 @@ def variable_names(text: str) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class GateSettings(CommonSettings):
     """
     The settings of a sidecar with a gate.
@@ -166,8 +166,7 @@ class Undecided(SidecarError):
         self.remedy = remedy
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """
     Why a revision is refused: the problem, with its file and line if they are known.
     """
@@ -400,8 +399,7 @@ class Gate:
             return None
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
         said = child.Kept()
-        environ = self._environment(folder, revision)
-        command = child.Command(check.argv, environ, folder, given)
+        command = child.Command(check.argv, self._environment(folder, revision), folder, given)
         try:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
@@ -434,8 +432,8 @@ class Gate:
             log.error(
                 "revision_refused",
                 revision=refusal.revision,
-                **asdict(refusal.findings[0]),
-                problems=[asdict(finding) for finding in refusal.findings],
+                **refusal.findings[0]._asdict(),
+                problems=[finding._asdict() for finding in refusal.findings],
                 files_refused=len(refusal.paths),
             )
 

@@ -107,9 +107,8 @@ def write_all(fd: int, content: bytes) -> None:
     Raises:
         OSError: The disk is full.
     """
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
+    while content:
+        content = content[os.write(fd, content) :]
 
 
 def read_facts(name: str, folder: int) -> dict[str, Any]:

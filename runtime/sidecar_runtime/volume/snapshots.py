@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -39,8 +39,7 @@ BESIDE = ".next-snapshot"
 log = get_logger("snapshots")
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshots:
+class Snapshots(NamedTuple):
     """
     The snapshots of one volume.
 
@@ -67,7 +66,6 @@ class Snapshots:
     root: int
     store: int
     store_path: str
-    _: KW_ONLY
     link: str
     retain_count: int = 0
     retain_seconds: float = 0.0

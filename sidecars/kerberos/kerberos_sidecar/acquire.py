@@ -64,8 +64,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:
         code = (error.min_code ^ 1 << 31) - (1 << 31)
-        said = str(error).rpartition(f"Minor ({error.min_code}): ")[2]
-        return {"code": code, "said": said}
+        return {"code": code, "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2]}
 
 
 def main() -> None:

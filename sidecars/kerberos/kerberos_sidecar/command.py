@@ -20,11 +20,12 @@ from kerberos_sidecar.publish import Staging, look
 from kerberos_sidecar.request import acquire, prepare
 from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
 from sidecar_runtime import __version__
-from sidecar_runtime.app import begin_logs, make_parser, run_daemon
+from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import About
+from sidecar_runtime.usage import make_parser
 
 # The time between cycles that run without a cause, as a heartbeat.
 HEARTBEAT_SECONDS = 40.0

@@ -48,7 +48,7 @@ class Parts(NamedTuple):
     gate: Gate | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Build:
     """
     A folder that was brought up to date with a state, as far as possible.

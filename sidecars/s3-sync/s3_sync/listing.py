@@ -368,8 +368,7 @@ def join(pages: Iterable[Page], prefix: str) -> State:
     # What has, or may have, a file on disk; however the store orders and cuts it.
     named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
     text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")
-    revision = hashlib.blake2b(text, digest_size=6).hexdigest()
-    return State(revision, files, skipped, frozenset(kept))
+    return State(hashlib.blake2b(text, digest_size=6).hexdigest(), files, skipped, frozenset(kept))
 
 
 def listing_invalid(message: str) -> SourceError:

@@ -120,9 +120,9 @@ class Problems:
         for reason in self._reasons | counts.keys():
             self._status.metrics.unread(reason).set(counts[reason])
         self._reasons |= counts.keys()
-        by_reason = Counter(skipped.values())
+        counts = Counter(skipped.values())
         for reason in SKIP_REASONS:
-            self._status.metrics.skipped(reason).set(by_reason[reason])
+            self._status.metrics.skipped(reason).set(counts[reason])
         first = dict(itertools.islice(skipped.items(), NAMED))
         unread = dict(itertools.islice(self._unread.items(), NAMED))
         for key in first.keys() - self._named:

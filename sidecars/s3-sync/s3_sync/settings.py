@@ -125,7 +125,7 @@ def percent(text: str) -> int:
     return int(match[1])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Settings(GateSettings):
     """
     The settings of the daemon.
@@ -250,8 +250,7 @@ class Settings(GateSettings):
         """
         Whether consumers may request older releases.
         """
-        is_release = self.source_kind == "release"
-        return is_release and self.keep_requested > 0 and not self.one_shot
+        return self.source_kind == "release" and self.keep_requested > 0 and not self.one_shot
 
     @property
     def source(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3_sync.build import Parts
 from s3_sync.download import Work
@@ -164,8 +164,7 @@ class Session:
             self._serving = Serving(sidecar.settings, metrics, sidecar.asked, self._source, layout)
 
 
-@dataclass(frozen=True)
-class Serving:
+class Serving(NamedTuple):
     """
     Answers the requests of one volume's consumers in each cycle; belongs to one thread.
     """

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.app import begin_logs, make_parser, run_daemon
+from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import About
+from sidecar_runtime.usage import make_parser
 from sync_perm import check
 from sync_perm.airflow import Airflow, Installation, find_installation
 from sync_perm.config import AirflowConfig, Source, find_source

@@ -86,8 +86,7 @@ def seal(
     sha256, size = sha256_of(bundle), len(bundle)
     manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
     pointer = point_to(manifest, history, at)
-    data = write_manifest(manifest)
-    return Release(pointer, manifest, write_pointer(pointer), data, bundle)
+    return Release(pointer, manifest, write_pointer(pointer), write_manifest(manifest), bundle)
 
 
 def point_to(manifest: Manifest, history: Sequence[str] = (), at: datetime = AT) -> Pointer:

@@ -72,8 +72,7 @@ class Shelf:
         pointer = release.pointer
         if self.current:
             old = self.current.pointer
-            sequence = old.turn.sequence + 1
-            turn = pointer.turn._replace(sequence=sequence)
+            turn = pointer.turn._replace(sequence=old.turn.sequence + 1)
             pointer = pointer._replace(turn=turn, history=old.turns())
         data = write_pointer(pointer)
         if self.signer is not None:

@@ -92,13 +92,16 @@ class Folder:
 
     # --- looking
 
-    def damaged(self, paths: Collection[str]) -> set[str]:
+    def damaged(self, paths: Collection[str], *, is_own: bool = False) -> set[str]:
         """
         Return those of our files that are no longer as they were put into place, or that are in a
-        folder that is a link now.
+        folder that is a link now: the next file that is put there replaces the link.
+
+        Args:
+            is_own: Whether only the files count: in a snapshot, whoever puts one looks again.
         """
-        found = set()
-        linked = tuple(f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd))
+        found, folders = set(), [] if is_own else folders_of(paths)
+        linked = tuple(f"{folder}/" for folder in folders if is_link(folder, self.fd))
         for path in paths:
             try:
                 is_ours = self.files[path].matches(os.lstat(path, dir_fd=self.fd))
@@ -109,7 +112,7 @@ class Folder:
                 found.add(path)
         return found
 
-    def inspect(self, most: int, parts: int) -> bool:
+    def inspect(self, most: int, parts: int, *, is_own: bool = False) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds damage, which
         rarely hits a single file; return whether there is new damage.
@@ -117,10 +120,12 @@ class Folder:
         Args:
             most: How many files need no parts.
             parts: Into how many parts at most the files are divided.
+            is_own: As for :meth:`damaged`.
         """
         parts = min(parts, -(-len(self.files) // most)) or 1
         self._turn = (self._turn + 1) % parts
-        found = self.damaged(list(itertools.islice(self.files, self._turn, None, parts)))
+        part = itertools.islice(self.files, self._turn, None, parts)
+        found = self.damaged([*part], is_own=is_own)
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
             self.files[path] = self.files[path]._replace(etag="")
@@ -179,8 +184,7 @@ class Folder:
         found = self.staging.finish(staging, self._next_time(path, there), self._mode_of(content))
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
-            is_free = there is None and self.journal is not None
-            self._place(path, held, staging.name, self.staging.fd, is_free=is_free)
+            self._place(path, held, staging.name, self.staging.fd, is_free=there is None)
             staging.name = ""
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:

@@ -171,8 +171,7 @@ class Record:
             del facts["sequence"], facts["signed_by"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
-            fsync = volume.staging.fsync
-            write_file(NAME, content, 0o664, fsync=fsync, dir_fd=volume.state)
+            write_file(NAME, content, 0o664, fsync=volume.staging.fsync, dir_fd=volume.state)
         self.is_written = True
 
     def readiness(self, problem: str = "") -> Readiness:
@@ -206,7 +205,7 @@ LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: how many
 # files are inspected in one cycle, or more where all of them would take more cycles than the second
 # number.
-SCANS = {"listing": (500, 10), "release": (100, 10)}
+SCANS = {"listing": (500, 10), "release": (50, 20)}
 
 
 class Target:
@@ -282,7 +281,8 @@ class Target:
         """
         if self.shown is None:
             return
-        is_new = self.shown.inspect(*SCANS[self._settings.source_kind])
+        scan, is_own = SCANS[self._settings.source_kind], self.snapshots is not None
+        is_new = self.shown.inspect(*scan, is_own=is_own)
         if self.snapshots is not None:
             if is_new:
                 self.snapshots.drop_damaged(fence)

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3_sync.names import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.volume.files import TargetError, is_at, set_mode, stat_in, write_file
@@ -230,7 +231,7 @@ def read_blocks(fd: int) -> Iterator[bytes]:
 # --- staging: each file is completed here before it is renamed into place
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Staging:
     """
     A file in the staging folder.
@@ -251,8 +252,7 @@ class Staging:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class StagingFolder:
+class StagingFolder(NamedTuple):
     """
     Creates and completes the staging files of one target.
 
@@ -297,6 +297,6 @@ class StagingFolder:
         Remove a file unless it was renamed into place, and close it.
         """
         staging.close()
-        with suppress(FileNotFoundError):
-            if staging.name:
+        if staging.name:
+            with suppress(FileNotFoundError):
                 os.unlink(staging.name, dir_fd=self.fd)

@@ -8,7 +8,6 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from s3_sync.settings import (
 )
 from s3_sync.signature import Keys, Signer, read_signer
 from sidecar_runtime import logs
-from sidecar_runtime.app import make_parser, warn_unknown
+from sidecar_runtime.app import warn_unknown
 from sidecar_runtime.errors import (
     EXIT_DONE,
     Problem,
@@ -35,6 +34,7 @@ from sidecar_runtime.errors import (
 )
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.parsers import YEAR_SECONDS, count, duration
+from sidecar_runtime.usage import make_parser
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         said += [*(f"    {finding}" for finding in findings), f"  {error.advice}"]
         sys.stderr.write("".join(f"{printable(line)}\n" for line in said if line.strip()))
         if is_json:
-            problems = {"result": "failed", "problems": list(map(asdict, findings))}
+            problems = {"result": "failed", "problems": [one._asdict() for one in findings]}
             sys.stdout.write(f"{json_text(problems | error.log_fields())}\n")
         return error.exit_code
     lines = [json_text(report.facts)] if is_json else map(printable, report.lines)

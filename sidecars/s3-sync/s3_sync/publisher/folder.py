@@ -379,8 +379,7 @@ def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
     }
     server, repository = environ.get("GITHUB_SERVER_URL"), environ.get("GITHUB_REPOSITORY")
     if server and repository:
-        run = environ.get("GITHUB_RUN_ID", "")
-        origin["ci_url"] = f"{server}/{repository}/actions/runs/{run}"
+        origin["ci_url"] = f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
     if not origin["by"]:
         origin["by"] = platform.node()
         with suppress(KeyError, OSError):  # a uid without a name

@@ -120,8 +120,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         verdict = order.judge(parcel)
         lines, facts = verdict.lines(), facts | verdict._asdict()
         if verdict.checked_by and done == "published":
-            origin = {**origin, "checked_by": verdict.checked_by}
-            manifest = manifest._replace(origin=origin)
+            manifest = manifest._replace(origin={**origin, "checked_by": verdict.checked_by})
             parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
     changes = compare(catalog.find_manifest(store, old.revision) if old else None, manifest)
     facts["changes"] = changes._asdict()

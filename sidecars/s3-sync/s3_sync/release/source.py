@@ -258,8 +258,7 @@ class ReleaseSource:
             # S3 does not tell an identity that may not list whether an object exists.
             permission = None if isinstance(error, ObjectMoved) else error.permission
             if isinstance(error, ObjectMoved) or (permission and permission.action == _LIST):
-                missing = f"{where} does not exist"
-                raise self._error("release_missing", missing, advice) from None
+                raise self._error("release_missing", f"{where} does not exist", advice) from None
             raise
 
     def _error(self, reason: str, message: str, advice: str) -> SourceError:

@@ -266,8 +266,7 @@ class S3Client:
         config = self._access[1]
         self.close()
         self._pool = None
-        address = locate(self._bucket, config, bucket_region)
-        self._pool = Pool(address, partial(read_trust, config))
+        self._pool = Pool(locate(self._bucket, config, bucket_region), partial(read_trust, config))
 
 
 class _Again(Exception):
