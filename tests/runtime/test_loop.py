@@ -19,7 +19,7 @@ from sidecar_runtime import loop
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Result
-from sidecar_runtime.loop import Loop, Pace, backoff_seconds
+from sidecar_runtime.loop import Idle, Loop, Pace, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log, Script, settings_of
@@ -123,11 +123,11 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     monkeypatch.setattr(loop, "start_scheduler", lambda *_: Mock())
     one = run(interval_seconds=900.0)
     waits = Loop(one.sidecar, one.settings, one.health, one.metrics)
-    waits._due = time.monotonic() + 100.0
+    waits._due = due = time.monotonic() + 100.0
 
     waits._rest(waits._wait_seconds(CHANGED))
 
-    assert 0.0 < one.health.next_cycle_in_seconds <= 100.0
+    assert isinstance(waits._state, Idle) and waits._state.is_regular and due == waits._due
 
 
 def test_cycles_continue_if_the_scheduler_is_silent(
