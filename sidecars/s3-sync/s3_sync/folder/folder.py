@@ -92,27 +92,21 @@ class Folder:
 
     # --- looking
 
-    def damaged(self, paths: Collection[str], *, is_own: bool = False) -> set[str]:
+    def damaged(self, paths: Collection[str]) -> set[str]:
         """
         Return those of our files that are no longer as they were put into place, or that are in a
-        folder that is a link now: the next file that is put there replaces the link.
-
-        Args:
-            is_own: Whether only the files count: in a snapshot, whoever puts one looks again.
+        folder that is a link now.
         """
-        found, folders = set(), [] if is_own else folders_of(paths)
-        linked = tuple(f"{folder}/" for folder in folders if is_link(folder, self.fd))
+        found = set()
+        linked = tuple(f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd))
         for path in paths:
-            try:
-                is_ours = self.files[path].matches(os.lstat(path, dir_fd=self.fd))
-                is_ours = is_ours and not path.startswith(linked)
-            except OSError:
-                is_ours = False
-            if not is_ours:
+            there = stat_in(path, self.fd)
+            is_ours = there is not None and self.files[path].matches(there)
+            if not is_ours or path.startswith(linked):
                 found.add(path)
         return found
 
-    def inspect(self, most: int, parts: int, *, is_own: bool = False) -> bool:
+    def inspect(self, most: int, parts: int) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds damage, which
         rarely hits a single file; return whether there is new damage.
@@ -120,12 +114,10 @@ class Folder:
         Args:
             most: How many files need no parts.
             parts: Into how many parts at most the files are divided.
-            is_own: As for :meth:`damaged`.
         """
         parts = min(parts, -(-len(self.files) // most)) or 1
         self._turn = (self._turn + 1) % parts
-        part = itertools.islice(self.files, self._turn, None, parts)
-        found = self.damaged([*part], is_own=is_own)
+        found = self.damaged(list(itertools.islice(self.files, self._turn, None, parts)))
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
             self.files[path] = self.files[path]._replace(etag="")

@@ -205,7 +205,7 @@ LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: how many
 # files are inspected in one cycle, or more where all of them would take more cycles than the second
 # number.
-SCANS = {"listing": (500, 10), "release": (50, 20)}
+SCANS = {"listing": (500, 10), "release": (100, 10)}
 
 
 class Target:
@@ -281,8 +281,7 @@ class Target:
         """
         if self.shown is None:
             return
-        scan, is_own = SCANS[self._settings.source_kind], self.snapshots is not None
-        is_new = self.shown.inspect(*scan, is_own=is_own)
+        is_new = self.shown.inspect(*SCANS[self._settings.source_kind])
         if self.snapshots is not None:
             if is_new:
                 self.snapshots.drop_damaged(fence)
