@@ -19,6 +19,7 @@ from bench.budgets import at_most_part
 from bench.measure import Cost, least, run
 from bench.report import deliver, parser, seconds, table, version_of
 from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
+from bench.s3_sync import install
 from tests.support.airflow.installed import Airflow, AirflowIsMissing
 from tests.support.dialogue import Dialogue, dialogue
 from tests.support.git.git_server import GitServer
@@ -61,17 +62,19 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{files:,} files", flush=True)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as home,
+            tempfile.TemporaryDirectory(prefix="bench-") as own,
             open_store(files) as store,
             GitServer(Path(home)) as server,
         ):
             content = {path: (store.source / path).read_bytes() for path in files_of(store.source)}
             server.repository().commit(content)
+            program = install(Path(own))
             for _ in range(options.turns):
                 for name in CLASSES:
                     folder = Path(home) / name
                     with pod(airflow, store, server, folder) as child:
                         for situation, cost in measure(
-                            child, store, server, name, folder / "volume"
+                            child, store, server, program, name, folder / "volume"
                         ):
                             costs[files, name, situation].append(cost)
     rows = [
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(
-    child: Dialogue, store: Store, server: GitServer, name: str, volume: Path
+    child: Dialogue, store: Store, server: GitServer, program: list[str], name: str, volume: Path
 ) -> Iterator[tuple[str, Cost]]:
     """
     Yield the costs of one bundle in an empty pod, by situation.
@@ -126,7 +129,7 @@ def measure(
             "S3_SYNC_LAYOUT": "snapshot",
             "S3_SYNC_ONE_SHOT": "true",
         }
-        before = run(["s3-sync"], store.environment() | settings)
+        before = run(program, store.environment() | settings)
     cold, version = do("initialize", **arguments)
     total = Cost(
         cold.cpu_seconds + before.cpu_seconds, cold.wall_seconds + before.wall_seconds, 0.0
