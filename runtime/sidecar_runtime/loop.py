@@ -205,7 +205,7 @@ class Loop:
         self._due = 0.0
         self._scheduler: Any = None
         if not settings.one_shot:
-            self._scheduler = start_scheduler(lambda: self._events.put("tick"), self._plan)
+            self._scheduler = start_scheduler(lambda: self._events.put("tick"), self._set_due)
         seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         self._give_up_at = time.monotonic() + seconds
         self._state: Idle | Running | None = Idle(time.monotonic())
@@ -358,10 +358,11 @@ class Loop:
             return min(interval, self.pace.waiting_retry_seconds)
         return interval if is_one_shot else None
 
-    def _plan(self) -> float:
+    def _set_due(self) -> float:
         """
-        Return the seconds to the next regular cycle, and note its time: from start to start,
-        shifted by up to a tenth to spread a fleet; a long cycle misses some.
+        Set the time of the next regular cycle, and return the seconds until then: from start to
+        start, shifted by up to a tenth to spread a fleet; a long cycle misses some. The scheduler
+        calls this twice at each tick, and uses what it returns last.
         """
         seconds = self._settings.interval_seconds * random.uniform(0.9, 1.1)
         self._due = time.monotonic() + seconds
@@ -373,8 +374,8 @@ class Loop:
         """
         now, is_regular, grace_seconds = time.monotonic(), seconds is None, 0.0
         if seconds is None:
-            if self._due <= now:  # the scheduler uses the wall clock, which was set back
-                at = datetime.now(UTC) + timedelta(seconds=self._plan())
+            if self._due <= now:  # the scheduler is late: its wall clock was set back
+                at = datetime.now(UTC) + timedelta(seconds=self._set_due())
                 self._scheduler.modify_job("cycle", next_run_time=at)
             seconds, grace_seconds = self._due - now, self.pace.clock_grace_seconds
         self._state = Idle(now + seconds + grace_seconds, is_regular, is_firm)

@@ -2,8 +2,8 @@
 What should be on disk ↔ what is → plan; and the brake on mass deletion. Pure.
 
 A listing that lacks most files is usually a mistake, so it is held back long enough for you to
-notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by the caller, `sync.py`: a
-state names the files that are kept.
+notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by the callers (`sync.py`
+says where): a state names the files that are kept.
 """
 
 from __future__ import annotations

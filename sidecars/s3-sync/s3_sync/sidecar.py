@@ -1,6 +1,9 @@
 """
 The sidecar that the loop runs, and the thread that runs its cycles and answers requests for older
 releases.
+
+A one-shot ends in the runtime's loop (``Loop._conclude``); ``Session.cycle`` says whether it may:
+only when the volume is ready.
 """
 
 from __future__ import annotations

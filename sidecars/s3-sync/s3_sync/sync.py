@@ -1,9 +1,10 @@
 """
 One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish → record.
 
-`listing.py` remembers since when a listing is the same (``Sync._settling`` decides), and looks
-again before a deletion; what consumers see, and whether that is ready, is the target's
-(`folder/target.py`).
+``Sync._settling`` waits until a listing stays the same; `listing.py` looks again before a deletion;
+what consumers see, and whether that is ready, is the target's (`folder/target.py`).
+``S3_SYNC_DELETE=none`` keeps files in ``Sync.cycle``, in ``Builder._give_up`` and in
+``Target.finish``.
 """
 
 from __future__ import annotations

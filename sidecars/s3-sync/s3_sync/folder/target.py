@@ -1,6 +1,7 @@
 """
 The target of one thread: its lock, how many files each cycle inspects, what it shows,
-`published.json`, the record of that, and whether consumers have what they need: ready.
+`published.json`, the record of that, and whether consumers have what they need: ready
+(``Record.readiness``).
 """
 
 from __future__ import annotations

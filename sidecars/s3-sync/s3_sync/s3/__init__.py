@@ -1,4 +1,5 @@
 """
-The S3 client of the daemon and of `check`, over its own HTTP connections; the other commands use
-boto3 (`publisher/store.py`).
+The S3 client of the daemon and of `check`: each of their requests goes through the pool of
+`http.py`. The other commands use boto3 (`publisher/store.py`), and the child that fetches
+credentials botocore.
 """
