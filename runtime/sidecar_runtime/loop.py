@@ -2,7 +2,7 @@
 Runs cycles: decides when the next one starts, what its end means, and when the process stops.
 
 The main thread decides (:class:`Loop`). Signal handlers, the trigger and the thread that runs
-cycles only put events into its queue.
+cycles put events into its queue; besides, the trigger only sets the time of the next tick.
 """
 
 import gc
@@ -356,7 +356,7 @@ class Loop:
         interval, is_one_shot = self._settings.interval_seconds, self._settings.one_shot
         if outcome.result in ("waiting", "settling", "partial" if is_one_shot else ""):
             return min(interval, self.pace.waiting_retry_seconds)
-        return interval if is_one_shot else None
+        return interval * random.uniform(0.9, 1.1) if is_one_shot else None
 
     def _set_due(self) -> float:
         """
@@ -374,10 +374,11 @@ class Loop:
         """
         now, is_regular, grace_seconds = time.monotonic(), seconds is None, 0.0
         if seconds is None:
-            if self._due <= now:  # the scheduler is late: its wall clock was set back
+            grace_seconds = self.pace.clock_grace_seconds
+            if self._due + grace_seconds <= now:  # the scheduler's wall clock was set back
                 at = datetime.now(UTC) + timedelta(seconds=self._set_due())
                 self._scheduler.modify_job("cycle", next_run_time=at)
-            seconds, grace_seconds = self._due - now, self.pace.clock_grace_seconds
+            seconds = max(0.0, self._due - now)
         self._state = Idle(now + seconds + grace_seconds, is_regular, is_firm)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         self._health.expect_cycle(seconds, late_seconds)

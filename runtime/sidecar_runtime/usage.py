@@ -1,5 +1,5 @@
 """
-The command line of a sidecar, and its ``--help``; a daemon starts without argparse.
+The command line of a sidecar, and its ``--help``. The daemon of s3-sync starts without argparse.
 """
 
 import textwrap

@@ -36,8 +36,7 @@ class PackageMirror(LoopbackServer):
         if not self._knows(request):
             return Answer(401, {"WWW-Authenticate": 'Basic realm="mirror"'})
         index = (os.environ.get("PIP_INDEX_URL") or PyPI.simple_url).rstrip("/")
-        project = request.path.strip("/").rpartition("/")[2]
-        return Answer(302, {"Location": f"{index}/{project}/"})
+        return Answer(302, {"Location": f"{index}/{request.path.strip('/').rpartition('/')[2]}/"})
 
     def _knows(self, request: Request) -> bool:
         pair = b64encode(f"{USER}:{self._password}".encode()).decode()

@@ -58,6 +58,14 @@ def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, stor
     assert 1 == len(hidden(store))
 
 
+def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -> None:
+    os.makedirs(Path(layout.begin().path, "tools/cache"))
+
+    put(build := layout.begin(), "tools")
+
+    assert Path(build.path, "tools").is_file()
+
+
 def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     """Not even if its folder is empty without it."""
     build, paths = layout.begin(), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]

@@ -28,8 +28,7 @@ def test_a_bundle_is_an_ordinary_zip_whose_offsets_follow_from_the_manifest() ->
             assert FILES[info.filename] == bundle.read(info)
             start = info.header_offset + 30 + len(info.filename.encode())
             assert start == release.manifest.files[info.filename].offset
-            mode = 0o755 if info.filename == "a.py" else 0o644
-            assert mode == info.external_attr >> 16 & 0o777
+            assert (0o755 if info.filename == "a.py" else 0o644) == info.external_attr >> 16 & 0o777
     assert release.bundle_bytes == make_release(FILES, executable={"a.py"}).bundle_bytes
 
 

@@ -131,8 +131,7 @@ class Repository:
         """
         Create or move a tag; with a message, it is an annotated tag.
         """
-        annotated = ["-a", "-m", message] if message else []
-        self.git("tag", "--force", *annotated, name, commit)
+        self.git("tag", "--force", *(["-a", "-m", message] if message else []), name, commit)
 
     def set_branch(self, branch: str, commit: str) -> None:
         """

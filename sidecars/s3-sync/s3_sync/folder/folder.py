@@ -176,7 +176,8 @@ class Folder:
         found = self.staging.finish(staging, self._next_time(path, there), self._mode_of(content))
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
-            self._place(path, held, staging.name, self.staging.fd, is_free=there is None)
+            is_free = there is None and self.journal is not None
+            self._place(path, held, staging.name, self.staging.fd, is_free=is_free)
             staging.name = ""
 
     def take(self, path: str, other: Folder, fence: Fence) -> None:
