@@ -71,7 +71,7 @@ def setting(variable: str, parse: Callable[[str], Any], **more: Any) -> Any:
     return dataclasses.field(metadata={_SPEC: spec})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class CommonSettings:
     """
     The settings of every sidecar; the settings class of a sidecar inherits from it.
@@ -87,8 +87,8 @@ class CommonSettings:
         duration(at_least=0.1),
         default="10s",
         prefixed=False,
-        text="Time from the start of one cycle to the start of the next, shifted at random by up "
-        "to a tenth.",
+        text="Time from the start of one regular cycle to that of the next, shifted at random by "
+        "up to a tenth.",
     )
     timeout_seconds: float = setting(
         "TIMEOUT",

@@ -119,8 +119,9 @@ def handlers_restored() -> Iterator[None]:
 def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The trigger sets the time of the next cycle while one runs."""
+    """The trigger sets the time of the next cycle while one runs; by up to a tenth, at random."""
     monkeypatch.setattr(loop, "start_scheduler", lambda *_: Mock())
+    monkeypatch.setattr("random.uniform", lambda *tenth: 2.0 * (tenth == (0.9, 1.1)))
     one = run(interval_seconds=900.0)
     waits = Loop(one.sidecar, one.settings, one.health, one.metrics)
     waits._due = due = time.monotonic() + 100.0
@@ -128,18 +129,28 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     waits._rest(waits._wait_seconds(CHANGED))
 
     assert isinstance(waits._state, Idle) and waits._state.is_regular and due == waits._due
+    assert 2 * one.settings.interval_seconds == waits._set_due()
+
+
+def test_the_trigger_starts_regular_cycles(log: Log) -> None:
+    pace = QUICK._replace(clock_grace_seconds=600.0)
+    one = run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert 2 == one.count("changed")
 
 
 def test_cycles_continue_if_the_scheduler_is_silent(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
-    monkeypatch.setattr(loop, "start_scheduler", lambda *_: Mock())
-    pace = QUICK._replace(clock_grace_seconds=0.05)
+    silent, pace = Mock(), QUICK._replace(clock_grace_seconds=0.05)
+    monkeypatch.setattr(loop, "start_scheduler", lambda *_: silent)
 
     run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()
 
-    assert 2 == len(log.events("cycle_finished"))
+    assert 2 == len(log.events("cycle_finished")) == silent.modify_job.call_count
 
 
 # --- failures

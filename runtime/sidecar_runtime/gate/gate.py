@@ -88,7 +88,7 @@ def variable_names(text: str) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class GateSettings(CommonSettings):
     """
     The settings of a sidecar with a gate.

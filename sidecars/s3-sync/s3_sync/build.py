@@ -48,7 +48,7 @@ class Parts(NamedTuple):
     gate: Gate | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Build:
     """
     A folder that was brought up to date with a state, as far as possible.

@@ -28,7 +28,7 @@ CONNECTIONS = 16
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Work:
     """
     The work of one cycle in one folder.

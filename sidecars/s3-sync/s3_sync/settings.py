@@ -125,7 +125,7 @@ def percent(text: str) -> int:
     return int(match[1])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Settings(GateSettings):
     """
     The settings of the daemon.

@@ -206,9 +206,8 @@ def test_refuses_a_malformed_manifest_and_that_of_another_release(
 def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
     facts = facts_of(RELEASE.manifest_bytes)
     facts |= {"new": {"path": 1}, "origin": {"by": 7, "new": "x", "message": "m" * 999}}
-    data = zlib.compress(json.dumps(facts).encode(), wbits=31)
 
-    found = parse_manifest(data, RELEASE.revision)
+    found = parse_manifest(zlib.compress(json.dumps(facts).encode(), wbits=31), RELEASE.revision)
 
     assert (RELEASE.manifest.files, {"message": "m" * 500}) == (found.files, found.origin)
 

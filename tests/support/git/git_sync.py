@@ -120,8 +120,7 @@ class GitSite:
             "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
             "GIT_SYNC_WRAPPER_LOG_LEVEL": "debug",
         }
-        home = self.folder / "home"
-        wrapper = SidecarProcess(WRAPPER, environment | settings, home, arguments)
+        wrapper = SidecarProcess(WRAPPER, environment | settings, self.folder / "home", arguments)
         self.processes.append(wrapper)
         return wrapper
 

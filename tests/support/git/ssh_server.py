@@ -67,8 +67,7 @@ class SshServer:
         """
         Return the URL of a repository, for the only user who can log in: the user of the tests.
         """
-        user = pwd.getpwuid(os.getuid()).pw_name
-        return f"ssh://{user}@127.0.0.1:{self.port}{repository}"
+        return f"ssh://{pwd.getpwuid(os.getuid()).pw_name}@127.0.0.1:{self.port}{repository}"
 
     @staticmethod
     def make_key(path: Path) -> Path:

@@ -124,8 +124,7 @@ class Site:
         """
         Return unexpected entries of the ccache folder.
         """
-        names = os.listdir(self.ccache.parent)
-        return sorted(set(names) - {self.ccache.name, *expected})
+        return sorted(set(os.listdir(self.ccache.parent)) - {self.ccache.name, *expected})
 
     def refresh(self, daemon: SidecarProcess) -> Event:
         """

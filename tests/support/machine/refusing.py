@@ -47,8 +47,7 @@ def _refuse(code: int, numbers: list[int]) -> None:
         (_JUMP_IF_EQUAL, len(numbers) - index, 0, number) for index, number in enumerate(numbers)
     ]
     steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _FAIL | code)]
-    packed = b"".join(struct.pack("HBBI", *step) for step in steps)
-    program = _Program(len(steps), packed)
+    program = _Program(len(steps), b"".join(struct.pack("HBBI", *step) for step in steps))
     libc = ctypes.CDLL(None, use_errno=True)
     for arguments in (
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),

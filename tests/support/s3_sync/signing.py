@@ -54,8 +54,7 @@ def write_keys(folder: Path, *keys: Key) -> Path:
     `..data`, which is itself a link that is swapped.
     """
     folder.mkdir(exist_ok=True)
-    number = len(list(folder.glob("..[0-9]*")))
-    data = folder / f"..{number}"
+    data = folder / f"..{len(list(folder.glob('..[0-9]*')))}"
     data.mkdir()
     for key in keys:
         (data / f"{key.key_id}.pem").write_bytes(key.public_pem)

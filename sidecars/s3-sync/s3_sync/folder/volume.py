@@ -231,7 +231,7 @@ def read_blocks(fd: int) -> Iterator[bytes]:
 # --- staging: each file is completed here before it is renamed into place
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Staging:
     """
     A file in the staging folder.

@@ -57,7 +57,7 @@ class WireError(S3Error):
     """
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Answer:
     """
     A response: status, headers (lower-case names), and the body unless a sink received it.
@@ -68,7 +68,7 @@ class Answer:
     body: bytes = b""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Exchange:
     """
     A request on a connection, until its response has ended.
