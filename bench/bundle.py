@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.budgets import at_most_part
+from bench.images import install
 from bench.measure import Cost, least, run
 from bench.report import deliver, parser, seconds, table, version_of
 from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
-from bench.s3_sync import install
 from tests.support.airflow.installed import Airflow, AirflowIsMissing
 from tests.support.dialogue import Dialogue, dialogue
 from tests.support.git.git_server import GitServer
@@ -41,6 +41,7 @@ CALLS = 20
 """Repetitions of calls that take less than a millisecond; the lowest cost counts."""
 PARTS = {S3: 1 / 8, GIT: 1.2}
 PART_FILES = 400
+NOTHING = Cost(0.0, 0.0, 0.0)
 Costs = dict[tuple[int, str, str], list[Cost]]
 """By number of files, bundle and situation."""
 
@@ -68,14 +69,15 @@ def main(arguments: Sequence[str]) -> None:
         ):
             content = {path: (store.source / path).read_bytes() for path in files_of(store.source)}
             server.repository().commit(content)
-            program = install(Path(own))
+            program = install("s3-sync", Path(own))
             for _ in range(options.turns):
                 for name in CLASSES:
                     folder = Path(home) / name
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                    before = init_container(store, program, folder) if name == OURS else NOTHING
                     with pod(airflow, store, server, folder) as child:
-                        for situation, cost in measure(
-                            child, store, server, program, name, folder / "volume"
-                        ):
+                        for situation, cost in measure(child, store, server, name, folder, before):
                             costs[files, name, situation].append(cost)
     rows = [
         [f"{SITUATIONS[what]}, {files:,} files", *(_cell(costs[files, b, what]) for b in CLASSES)]
@@ -99,14 +101,29 @@ def main(arguments: Sequence[str]) -> None:
     deliver("bundle", parts, outcomes, versions, page=options.page)
 
 
+def init_container(store: Store, program: list[str], folder: Path) -> Cost:
+    """
+    Return the cost of the init container of a pod, which ends before Airflow starts.
+    """
+    settings = {
+        "AWS_BUCKET": BUCKET,
+        "KEY_PATH": RELEASES,
+        "DEST_PATH": str(folder / "volume"),
+        "S3_SYNC_SOURCE": "release",
+        "S3_SYNC_LAYOUT": "snapshot",
+        "S3_SYNC_ONE_SHOT": "true",
+    }
+    return run(program, store.environment() | settings)
+
+
 def measure(
-    child: Dialogue, store: Store, server: GitServer, program: list[str], name: str, volume: Path
+    child: Dialogue, store: Store, server: GitServer, name: str, folder: Path, before: Cost
 ) -> Iterator[tuple[str, Cost]]:
     """
-    Yield the costs of one bundle in an empty pod, by situation.
+    Yield the costs of one bundle in a new pod, by situation.
     """
     arguments: dict[str, Any] = {
-        OURS: {"path": str(volume / "current")},
+        OURS: {"path": str(folder / "volume" / "current")},
         S3: {"bucket_name": BUCKET, "prefix": PREFIX},
         GIT: {"tracking_ref": "main", "repo_url": server.url()},
     }[name]
@@ -120,17 +137,6 @@ def measure(
         cpu, wall = answer["cost"]
         return Cost(cpu, wall, 0.0), answer["version"]
 
-    before = Cost(0.0, 0.0, 0.0)
-    if name == OURS:
-        settings = {
-            "AWS_BUCKET": BUCKET,
-            "KEY_PATH": RELEASES,
-            "DEST_PATH": str(volume),
-            "S3_SYNC_SOURCE": "release",
-            "S3_SYNC_LAYOUT": "snapshot",
-            "S3_SYNC_ONE_SHOT": "true",
-        }
-        before = run(program, store.environment() | settings)
     cold, version = do("initialize", **arguments)
     total = Cost(
         cold.cpu_seconds + before.cpu_seconds, cold.wall_seconds + before.wall_seconds, 0.0
@@ -147,10 +153,8 @@ def measure(
 @contextmanager
 def pod(airflow: Path, store: Store, server: GitServer, folder: Path) -> Iterator[Dialogue]:
     """
-    Run a process of Airflow with empty folders, and connections to the bucket and the repository.
+    Run a process of Airflow with its folder, and connections to the bucket and the repository.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
     given = store.environment()
     connections: Mapping[str, Any] = {
         "AWS_DEFAULT": {

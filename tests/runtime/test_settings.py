@@ -22,11 +22,11 @@ from sidecar_runtime.parsers import (
 from sidecar_runtime.settings import (
     CommonSettings,
     changed_settings,
+    describe,
     load,
     setting,
     without_password,
 )
-from sidecar_runtime.usage import describe
 from tests.support.raising import raised
 
 PREFIX = "BOX_SYNC_"

@@ -20,7 +20,7 @@ from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import About
-from sidecar_runtime.usage import describe
+from sidecar_runtime.settings import describe
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
 AFTER_SYNC_SECONDS = 60.0

@@ -120,8 +120,9 @@ class Session:
         try:
             outcome = self._publish(commit, volume, published, fence)
         finally:
-            with suppress(OSError):  # the next run does so as well
-                parts.engine.clear()
+            if published.commit:  # a first checkout consists of the snapshot's own files
+                with suppress(OSError):  # the next run does so as well
+                    parts.engine.clear()
         # Not the poll's answer: the ref may have moved since, or a replica was behind.
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome

@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from git_sync_wrapper.logins import http_client, send_request
@@ -199,7 +198,8 @@ class Hooks:
             return
         try:
             os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
-            Path(path).touch()
+            with open(path, "ab") as file:
+                os.utime(file.fileno())
         except OSError as error:
             problem = f"touch-file failed: {error.strerror}"
             log.error("touch_failed", path=path, error=error.strerror)

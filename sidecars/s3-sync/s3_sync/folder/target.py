@@ -206,7 +206,7 @@ LOCK = "lock"
 # Inspecting every file costs more than polling S3, so it is spread over cycles. By source: how many
 # files are inspected in one cycle, or more where all of them would take more cycles than the second
 # number.
-SCANS = {"listing": (500, 10), "release": (100, 10)}
+SCANS = {"listing": (500, 10), "release": (30, 30)}
 
 
 class Target:
