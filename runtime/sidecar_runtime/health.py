@@ -64,13 +64,13 @@ class Outcome(NamedTuple):
 
     Args:
         result: ``partial``: only the readable files are published. ``waiting``: another process
-            owns the target. ``settling``: the source is still being changed. ``held``: it changed
+            owns the target. ``settling``: the source may still be changing. ``held``: it changed
             so much that a person should confirm. ``refused``: the gate refuses its revision.
         revision: Short name of the source state that is now published.
         counts: Numbers of changes, by name with unit, for the log line and the status page. Empty
             if a partial or refused cycle changed nothing.
         problem: A problem that a person should know about, although the cycle did not fail.
-        is_enough: Whether a one-shot may end with a partial state.
+        is_enough: Whether a one-shot may end, although the result is partial, held or refused.
     """
 
     result: Result

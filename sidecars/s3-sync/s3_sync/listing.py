@@ -1,8 +1,8 @@
 """
 The source ``listing``: every object under the prefix becomes a file.
 
-Pages of ListObjectsV2 become the files of a state; a state is confirmed, and its objects are
-downloaded.
+Pages of ListObjectsV2 become the files of a state; :meth:`ListingSource.confirm` asks a second time
+before a deletion; :meth:`ListingSource.fetch` downloads the objects.
 """
 
 from __future__ import annotations
@@ -254,9 +254,10 @@ class Reading(NamedTuple):
     since: float
 
 
-def settle(before: Reading | None, revision: str, now: float) -> Reading:
+def same_since(before: Reading | None, revision: str, now: float) -> Reading:
     """
-    Compare a listing with the reading before. Pure.
+    Return since when a listing has been the same; ``Sync._settling`` decides whether that is long
+    enough. Pure.
 
     Args:
         now: When the listing arrived (monotonic seconds).

@@ -4,8 +4,10 @@ The one table of failures: what each reason concerns, and what to do about it.
 A failure of the source or the volume as a whole ends the cycle. One of a single object holds back
 only that object, and one of a release only that release: older ones can still be read. A path
 that the volume refuses (``TargetError`` in `listing.py`) holds back only itself. Which errors of
-the file system are the volume's is in `download.py` (``VOLUME_ERRORS``), and how many failed
-objects in a row end a cycle in `listing.py` (``FAILURE_STREAK``).
+the file system are the volume's is in `download.py` (``VOLUME_ERRORS``), how many failed objects in
+a row end a cycle in `listing.py` (``FAILURE_STREAK``), and when too few can be read to publish
+anything in `build.py` (``Builder._require``). A file that cannot be removed ends a cycle at its end
+(``Sync._record``).
 """
 
 from __future__ import annotations

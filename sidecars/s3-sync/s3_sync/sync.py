@@ -1,10 +1,11 @@
 """
 One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish → record.
 
-``Sync._settling`` waits until a listing stays the same; `listing.py` looks again before a deletion;
-what consumers see, and whether that is ready, is the target's (`folder/target.py`).
-``S3_SYNC_DELETE=none`` keeps files in ``Sync.cycle``, in ``Builder._give_up`` and in
-``Target.finish``.
+``Sync._settling`` waits until a listing stays the same, and ``Sync.cycle`` for one cycle if files
+of a snapshot fail that did not fail before: both end as ``settling``. `listing.py` looks again
+before a deletion; what consumers see, and whether that is ready, is the target's
+(`folder/target.py`). ``S3_SYNC_DELETE=none`` keeps files in ``Sync.cycle``, in ``Builder._give_up``
+and in ``Target.finish``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 
 from s3_sync.build import Build, Builder, Parts
 from s3_sync.folder.target import Published, now
-from s3_sync.listing import Reading, settle
+from s3_sync.listing import Reading, same_since
 from s3_sync.names import Content
 from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
 from s3_sync.problems import LASTING_CYCLES, Shortage, explain
@@ -129,7 +130,7 @@ class Sync:
         Return the outcome while a new listing has not stayed the same for S3_SYNC_SETTLE.
         """
         seconds, published = self._settings.settle_seconds, self._target.published
-        self._reading = settle(self._reading, state.revision, time.monotonic())
+        self._reading = same_since(self._reading, state.revision, time.monotonic())
         is_acted_upon = published is not None and published.aim == state.revision
         is_settled = is_acted_upon or asked_at - self._reading.since >= seconds
         if is_settled or not seconds:

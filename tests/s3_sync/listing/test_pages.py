@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing import Entry, Reading, settle
+from s3_sync.listing import Entry, Reading, same_since
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (
@@ -254,9 +254,9 @@ def test_refuses_a_listing_that_contradicts_itself(said: str) -> None:
 
 def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_wait() -> None:
     """Even back to a known state: an upload is interrupted, reverted, and started again."""
-    first = settle(None, "r1", 10.0)
-    assert (Reading("r1", 10.0), first) == (first, settle(first, "r1", 40.0))
+    first = same_since(None, "r1", 10.0)
+    assert (Reading("r1", 10.0), first) == (first, same_since(first, "r1", 40.0))
 
-    second = settle(first, "r2", 20.0)
+    second = same_since(first, "r2", 20.0)
 
-    assert (Reading("r2", 20.0), Reading("r1", 30.0)) == (second, settle(second, "r1", 30.0))
+    assert (Reading("r2", 20.0), Reading("r1", 30.0)) == (second, same_since(second, "r1", 30.0))

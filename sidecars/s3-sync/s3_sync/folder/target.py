@@ -203,9 +203,9 @@ def now() -> float:
 
 
 LOCK = "lock"
-# Inspecting every file costs more than polling S3, so it is spread over cycles. By source: how many
-# files are inspected in one cycle, or more where all of them would take more cycles than the second
-# number.
+# Inspecting every file costs more than polling S3, so it is spread over cycles, until one is found
+# damaged. By source: how many files are inspected in one cycle, or more where all of them would
+# take more cycles than the second number.
 SCANS = {"listing": (500, 10), "release": (30, 30)}
 
 
