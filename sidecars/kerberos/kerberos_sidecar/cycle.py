@@ -48,7 +48,7 @@ class KerberosSidecar:
         self._metrics = metrics
         self._accounts = [Account(entry, settings) for entry in settings.entries]
         self._is_busy = False
-        self._settled = threading.Event()
+        self._ended = threading.Event()
         # The realms of which no KDC answered in this cycle.
         self._silent: dict[str, SidecarError] = {}
 
@@ -70,7 +70,7 @@ class KerberosSidecar:
             return self._run(fence)
         finally:
             self._is_busy = False
-            self._settled.set()
+            self._ended.set()
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
@@ -233,11 +233,11 @@ class KerberosSidecar:
             self._metrics.show(self._accounts)
             wait_seconds = min(one.next_at for one in self._accounts) - time.monotonic()
             if not self._is_busy and wait_seconds <= 0:
-                self._settled.clear()
+                self._ended.clear()
                 wake()
                 wait_seconds = LOOK_SECONDS
-            self._settled.wait(min(LOOK_SECONDS, max(PAUSE_SECONDS, wait_seconds)))
-            self._settled.clear()
+            self._ended.wait(min(LOOK_SECONDS, max(PAUSE_SECONDS, wait_seconds)))
+            self._ended.clear()
 
 
 def _check_contested(account: Account) -> str:

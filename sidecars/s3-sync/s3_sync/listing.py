@@ -346,8 +346,8 @@ def read_page(
 
 def join(pages: Iterable[Page], prefix: str) -> State:
     """
-    Merge pages into a state, whose revision is a digest of all paths, ETags and sizes; if a key
-    is both a file and a folder, the file is skipped.
+    Merge pages into a state, whose revision is a digest of all paths, ETags and sizes, and of the
+    paths of archived objects; if a key is both a file and a folder, the file is skipped.
 
     Raises:
         SourceError: A key is listed twice.

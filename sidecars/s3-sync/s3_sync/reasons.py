@@ -1,13 +1,14 @@
 """
 The one table of failures: what each reason concerns, and what to do about it.
 
-A failure of the source or the volume as a whole ends the cycle. One of a single object holds back
-only that object, and one of a release only that release: older ones can still be read. A path
-that the volume refuses (``TargetError`` in `listing.py`) holds back only itself. Which errors of
-the file system are the volume's is in `download.py` (``VOLUME_ERRORS``), how many failed objects in
-a row end a cycle in `listing.py` (``FAILURE_STREAK``), and when too few can be read to publish
-anything in `build.py` (``Builder._require``). A file that cannot be removed ends a cycle at its end
-(``Sync._record``).
+A failure of the source or the volume as a whole, such as that of a LIST, ends the cycle. One of a
+single object of a listing holds back only that object; so does a path that the volume refuses
+(``TargetError`` in `listing.py`). One of a release ends the cycle, too, if the release is the
+current one, but older ones can still be published (``Builder._earlier``) and requested
+(`sidecar.py`). Which errors of the file system are the volume's is in `download.py`
+(``VOLUME_ERRORS``), how many failed objects in a row end a cycle in `listing.py`
+(``FAILURE_STREAK``), and when too few can be read to publish anything in `build.py`
+(``Builder._require``). A file that cannot be removed ends a cycle at its end (``Sync._record``).
 """
 
 from __future__ import annotations
