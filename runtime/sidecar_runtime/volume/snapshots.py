@@ -44,7 +44,7 @@ class Snapshots(NamedTuple):
     The snapshots of one volume.
 
     Names that begin with a dot are copies that are being created or removed; :meth:`sweep` removes
-    those that a crash left. A snapshot is in use, and kept, while any process holds a shared
+    what a crash left. A snapshot is in use, and kept, while any process holds a shared
     ``flock`` on its folder.
 
     Args:
@@ -167,8 +167,7 @@ class Snapshots(NamedTuple):
         """
         Return the requested snapshots, those fetched or used most recently first.
         """
-        marked = set(os.listdir(self.store))
-        return [revision for revision in self.revisions() if revision + ASKED in marked]
+        return [name for name in self.revisions() if stat_in(name + ASKED, self.store)]
 
     def prune(self, published: str, fence: Fence) -> list[str]:
         """
@@ -178,18 +177,14 @@ class Snapshots(NamedTuple):
             published: Is kept, and so is the snapshot that the link shows, if that was changed.
         """
         kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
-        names = set(os.listdir(self.store))
         older = [revision for revision in self.revisions() if revision not in kept]
-        asked = [revision for revision in older if revision + ASKED in names]
+        asked = [revision for revision in older if stat_in(revision + ASKED, self.store)]
         others = [revision for revision in older if revision not in asked]
         spared = {*asked[: self.asked_count], *others[: self.retain_count]}
         for revision in older:
             is_young = self._is_young(revision)
             if is_young or revision in spared or not self.remove(revision, fence):
                 kept.append(revision)
-        for name in os.listdir(self.store):
-            if name.endswith(ASKED) and not self.has(name.removesuffix(ASKED)):
-                os.unlink(name, dir_fd=self.store)
         return kept
 
     def _is_young(self, revision: str) -> bool:
@@ -237,12 +232,14 @@ class Snapshots(NamedTuple):
 
     def sweep(self) -> None:
         """
-        Remove copies that a crash left half created or half removed, and links not yet renamed.
+        Remove copies that a crash left half created or half removed, links not yet renamed, and the
+        marks of requested snapshots that are gone.
         """
         with suppress(OSError):
             os.unlink(self.link + BESIDE, dir_fd=self.root)
         for name in os.listdir(self.store):
-            if name.startswith("."):
+            is_left = name.endswith(ASKED) and not self.has(name.removesuffix(ASKED))
+            if is_left or name.startswith("."):
                 remove_tree(name, self.store)
 
     def _link(self) -> str:

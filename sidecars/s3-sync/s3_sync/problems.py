@@ -83,8 +83,8 @@ class Problems:
         Forget files that the source no longer has, or that are held. Those with a new version are
         due at once, and all of them if an operator triggered the cycle.
         """
-        for path in self._unread.keys() - set(not_held(self._unread.keys() & files, files, held)):
-            del self._unread[path]
+        there = [path for path in self._unread if path in files]
+        self._unread = {path: self._unread[path] for path in not_held(there, files, held)}
         for path, unread in self._unread.items():
             if is_asked_for or files[path].etag != unread.etag:
                 self._unread[path] = unread._replace(due_at=0.0)

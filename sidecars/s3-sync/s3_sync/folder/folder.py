@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
@@ -95,21 +95,20 @@ class Folder:
     def damaged(self, paths: Collection[str]) -> set[str]:
         """
         Return those of our files that are no longer as they were put into place, or that are in a
-        folder that is a link now.
+        folder that is a link now, if only to the same files.
         """
-        found = set()
         linked = tuple(f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd))
-        for path in paths:
-            there = stat_in(path, self.fd)
-            is_ours = there is not None and self.files[path].matches(there)
-            if not is_ours or path.startswith(linked):
-                found.add(path)
-        return found
+        return self._altered(paths) | {path for path in paths if path.startswith(linked)}
+
+    def _altered(self, paths: Iterable[str]) -> set[str]:
+        found = ((path, stat_in(path, self.fd)) for path in paths)
+        return {path for path, it in found if it is None or not self.files[path].matches(it)}
 
     def inspect(self, most: int, parts: int) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds damage, which
-        rarely hits a single file; return whether there is new damage.
+        rarely hits a single file; return whether there is new damage. A folder that is a link now,
+        to the same files, is noticed when all are inspected.
 
         Args:
             most: How many files need no parts.
@@ -117,7 +116,8 @@ class Folder:
         """
         parts = min(parts, -(-len(self.files) // most)) or 1
         self._turn = (self._turn + 1) % parts
-        found = self.damaged(list(itertools.islice(self.files, self._turn, None, parts)))
+        part = itertools.islice(self.files, self._turn, None, parts)
+        found = self._altered(part) if parts > 1 else self.damaged(self.files)
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
             self.files[path] = self.files[path]._replace(etag="")
