@@ -30,8 +30,7 @@ def read(
     keys = ("executable", "path", "sha256", "size")
     rows = [{name: file[name] for name in keys} for file in manifest["files"]]
     rows.sort(key=lambda row: row["path"])
-    payload = {"files": rows, "schema_version": 1}
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"files": rows, "schema_version": 1}, sort_keys=True, separators=(",", ":"))
     assert version == f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
     bundle = objects[f"bundles/{manifest['bundle']['sha256']}.zip"]
     assert len(bundle) == manifest["bundle"]["size"]

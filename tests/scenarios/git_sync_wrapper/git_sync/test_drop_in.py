@@ -130,6 +130,7 @@ def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: Git
     assert here.repository.head() == here.shown()
 
     sidecar = here.wrapper(**chart_environment(here, **CREDENTIALS))
+    wait_until(lambda: not [*here.root.glob(".git-sync/.worktrees/*/*")], "the checkout is emptied")
     here.server.inject(answer_with(Answer(502)), times=4)
     commit = here.commit_revision(2)
 
