@@ -16,6 +16,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
+from bench.measure import children_of
 from tests.support.daemon import SidecarProcess
 from tests.support.http.faults import answer_with, drip, hang, reset, truncate
 from tests.support.http.loopback import Answer, Fault, LoopbackServer
@@ -27,7 +28,7 @@ WARM_UP_SECONDS = 120.0
 """Python first touches most of its memory within minutes."""
 LEAST_SAMPLES = 20
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
-ALLOWED = (("MiB", 2.0), ("descriptors", 18.0), ("threads", 2.0))
+ALLOWED = (("MiB", 2.0), ("descriptors", 18.0), ("threads", 2.0), ("children", 2.0))
 """How much the first process may grow; s3-sync keeps up to 16 connections open."""
 ANSWERS: dict[str, Fault] = {
     "500": answer_with(Answer(500)),
@@ -91,7 +92,7 @@ class Station:
         self.counts: Counter[str] = Counter()
         self.flaws: list[str] = []
         self.recoveries: list[float] = []
-        self._samples: list[tuple[float, float, float]] = []
+        self._samples: list[tuple[float, ...]] = []
         self._blows = threading.RLock()
         """Whoever holds it may signal processes or damage files; nobody probes meanwhile."""
 
@@ -303,11 +304,12 @@ def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[
         end()
 
 
-def sample(pid: int) -> tuple[float, float, float]:
+def sample(pid: int) -> tuple[float, ...]:
     """
-    Return memory in MiB, open descriptors and threads of a process, without its children: whether
-    one runs is chance.
+    Return memory in MiB, open descriptors, threads and children of a process; without the memory of
+    children, because whether one runs is chance.
     """
     process = Path(f"/proc/{pid}")
     pages = int((process / "statm").read_text().split()[1])
-    return pages * PAGE_MIB, len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+    counts = (len(os.listdir(process / name)) for name in ("fd", "task"))
+    return pages * PAGE_MIB, *counts, len(children_of(pid))

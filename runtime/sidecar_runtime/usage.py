@@ -1,5 +1,5 @@
 """
-The command line of a sidecar; those that task pods wait for start without argparse.
+The command line of a sidecar; s3-sync and git-sync-wrapper start without argparse.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter

@@ -50,8 +50,7 @@ def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list
     )
     assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
     # The C loader takes a tenth of the CPU of the Python loader.
-    found = yaml.load_all(done.stdout, yaml.CSafeLoader)
-    return [manifest for manifest in found if manifest]
+    return [manifest for manifest in yaml.load_all(done.stdout, yaml.CSafeLoader) if manifest]
 
 
 @functools.cache

@@ -122,5 +122,4 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
 
     machine.run(clean_up.replace("aws ecr", "true aws ecr"))  # no image was pushed
     assert BUCKET not in [bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]]
-    roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
-    assert "airflow-s3-sync" not in roles
+    assert "airflow-s3-sync" not in [role["RoleName"] for role in iam.list_roles()["Roles"]]

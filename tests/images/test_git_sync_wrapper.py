@@ -60,8 +60,7 @@ def test_contains_git_sync_and_a_git_for_the_next_one(image: Image) -> None:
 
     assert version is not None
     assert (int(version[1]), int(version[2])) >= (2, 46)
-    said = image.run("--version", entrypoint="/git-sync")
-    assert re.search(r"^v4\.", said, re.MULTILINE)
+    assert re.search(r"^v4\.", image.run("--version", entrypoint="/git-sync"), re.MULTILINE)
 
 
 def test_submodules_work_without_perl(image: Image, here: GitSite) -> None:

@@ -36,9 +36,8 @@ def bucket(rclone: RcloneServer) -> str:
 
 def test_botocore_contains_only_s3_and_the_credential_services(image: Image) -> None:
     """Botocore's credential and token providers create clients of these services."""
-    said = image.run("-c", LIST_SERVICES, entrypoint="python")
 
-    known, asked = json.loads(said)
+    known, asked = json.loads(image.run("-c", LIST_SERVICES, entrypoint="python"))
     assert {"s3", *asked} == set(known)
 
 

@@ -185,8 +185,7 @@ def test_reports_the_reason_of_invalid_content(tmp_path: Path, content: bytes, r
 
 
 def test_selects_the_first_principal_or_the_requested_one() -> None:
-    content = keytab(entry("b"), entry("a"), entry("a", "OTHER.COM"))
-    keys = parse_keytab(content)
+    keys = parse_keytab(keytab(entry("b"), entry("a"), entry("a", "OTHER.COM")))
 
     for wanted, expected in ((None, "b@EXAMPLE.COM"), ("a", "a@EXAMPLE.COM"), ("a@OTHER.COM",) * 2):
         name = parse_principal(wanted) if wanted else None

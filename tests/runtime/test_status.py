@@ -65,8 +65,7 @@ def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) ->
 def test_a_problem_lasts_from_its_first_cycle_to_its_last(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = iter([5.0, 7.0, 9.0])
-    monkeypatch.setattr("time.time", lambda: next(moments))
+    monkeypatch.setattr("time.time", iter([5.0, 7.0, 9.0]).__next__)
     health.record(FAILED, 0.1)
     health.record(Outcome("partial", problem=FAILED.problem), 0.1)
     assert (5.0, 7.0) == (health.failing_since, health.last_error_at)

@@ -197,6 +197,8 @@ def test_keeps_the_newest_requested_snapshots(shelf: Shelf) -> None:
     for age, name in enumerate(("a3", "a2", "a1", "r1"), start=1):
         shelf.age(name, age)
     snapshots = shelf.begin(retain_count=1, retain_seconds=0, asked_count=2)
+    (shelf.store / f"gone{ASKED}").touch()  # a crash
+    snapshots.sweep()
 
     assert ["a3", "a2", "a1"] == snapshots.asked()
     assert {"r2", "r1", "a3", "a2"} == pruned(snapshots)

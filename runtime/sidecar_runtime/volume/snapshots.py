@@ -414,13 +414,13 @@ def link_file(source: str, old: int, target: str, new: int) -> None:
 
 
 def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
-    fd = os.open(source, _OLD_FILE, dir_fd=source_folder)
-    with open(fd, "rb") as original:
+    with opened(source, source_folder, _OLD_FILE) as fd:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
         mode = stat.S_IMODE(found.st_mode)
-        with open(os.open(target, NEW_FILE, mode, dir_fd=target_folder), "wb") as copy:
+        new = os.open(target, NEW_FILE, mode, dir_fd=target_folder)
+        with open(new, "wb") as copy, open(fd, "rb", closefd=False) as original:
             shutil.copyfileobj(original, copy)
             copy.flush()
             set_mode(copy.fileno(), mode)

@@ -82,8 +82,6 @@ class Session:
         parts = self._parts
         if not self._lock(volume):
             return self._stand_by(volume, fence)
-        if not self._arrived:
-            self._clear()
         published = self._restore(volume, fence)
         if published.is_elsewhere(parts.options):
             published = Published()  # nothing of this repository
@@ -122,15 +120,11 @@ class Session:
         try:
             outcome = self._publish(commit, volume, published, fence)
         finally:
-            if not parts.settings.one_shot:  # a task pod waits; the next process does so first
-                self._clear()
+            with suppress(OSError):  # the next run does so as well
+                parts.engine.clear()
         # Not the poll's answer: the ref may have moved since, or a replica was behind.
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome
-
-    def _clear(self) -> None:
-        with suppress(OSError):  # the next run does so as well
-            self._parts.engine.clear()
 
     def _publish(self, commit: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """

@@ -2,12 +2,12 @@
 git-sync itself: one run fetches a commit, checks it out below its own root, and exits. If it fails
 again in the same way, :meth:`Engine.run` starts over from an empty repository.
 
-Nobody but the wrapper reads that root. Its checkout is emptied when it has been published (after a
-one-shot by the next process), so what stays between runs is a repository. Before a run, obstacles
-from which git-sync does not recover are removed; each stopped a plain git-sync 4.7.1 for good, or
-made it discard its repository: a lock file that a killed git left behind (kubernetes/git-sync#914),
-the temporary link of a killed publish, a link that is a folder. The caller holds the lock of the
-volume, and no git of ours is alive.
+Nobody but the wrapper reads that root. Its checkout is emptied when it has been published, so what
+stays between runs is a repository. Before a run, obstacles from which git-sync does not recover are
+removed; each stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a lock
+file that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed
+publish, a link that is a folder. The caller holds the lock of the volume, and no git of ours is
+alive.
 """
 
 from __future__ import annotations

@@ -198,8 +198,9 @@ class Hooks:
             return
         try:
             os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
-            with open(path, "ab") as file:
-                os.utime(file.fileno())
+            with suppress(FileExistsError):  # not opened: it may be a pipe
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            os.utime(path)
         except OSError as error:
             problem = f"touch-file failed: {error.strerror}"
             log.error("touch_failed", path=path, error=error.strerror)

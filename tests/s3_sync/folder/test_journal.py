@@ -58,8 +58,7 @@ class Box:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         s = place.stat()
-        etag = f"etag-of-{content.decode()}"
-        return Held(etag, s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
+        return Held(f"etag-of-{content.decode()}", s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
 
     def has(self, *paths: str) -> Files:
         """Begin a list, and publish these files."""

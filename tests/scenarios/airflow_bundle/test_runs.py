@@ -158,8 +158,7 @@ def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
 def test_the_documented_query_lists_the_versions_that_s3_must_keep(world: World) -> None:
     """These are the versions of runs that can be cleared, and the version parsed last."""
     old = world.publish("of a run")
-    run = world.live.begin()
-    world.end(run)
+    world.end(world.live.begin())
     new = world.publish("of no run")
     page = (ROOT / "docs/how-to/keep-runs-on-their-version.md").read_text()
     (query,) = re.findall(r"```sql\n(.*?);\n```", page, re.DOTALL)

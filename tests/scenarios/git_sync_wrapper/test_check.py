@@ -33,9 +33,7 @@ def test_check_reports_the_published_commit_beside_a_running_wrapper(here: GitSi
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))
 
-    said = check(here)
-
-    assert f"shows {here.repository.head()}" in said
+    assert f"shows {here.repository.head()}" in check(here)
     assert before == sorted(os.listdir(here.root))
     assert wrapper.is_running()
 
@@ -53,8 +51,7 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite) 
     wrapper.wait_for_event("hook_failed")
     said = f"exechook failed for {here.repository.head()}: it ended with exit code 3"
 
-    answer = wrapper.wait_until_ready()
-    assert said == answer.json()["shortfall"]
+    assert said == wrapper.wait_until_ready().json()["shortfall"]
     assert said in check(here, code=3, **settings)
     good.touch()
     wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")

@@ -39,8 +39,7 @@ def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(here
     wrapper.wait_until_ready()
     event = wrapper.wait_for_event("gate_fallback")
     assert (accepted, refused) == (event["name"], event["refused"])
-    said = f"the gate refused {refused}, so this is a fallback"
-    assert said == wrapper.status()["shortfall"]
+    assert f"the gate refused {refused}, so this is a fallback" == wrapper.status()["shortfall"]
     wait_until(lambda: 1 == wrapper.metrics()[REFUSED], "the newest is refused")
     assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here))
     assert (here.root / ".git-sync/.git/shallow").exists(), "the whole history was fetched"

@@ -63,9 +63,7 @@ def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(here: 
     (here.store / "lock").mkdir()
     wrapper = here.wrapper()
 
-    failed = wrapper.wait_for_event("cycle_failed")
-
-    assert "cannot lock" in failed["error"]
+    assert "cannot lock" in wrapper.wait_for_event("cycle_failed")["error"]
     assert here.shown() == wrapper.wait_until_ready().json()["revision"]
 
 

@@ -156,8 +156,7 @@ class Runs:
         """
         Trigger a run, wait until its first task runs, and return its id.
         """
-        begun = self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})
-        run = str(begun["dag_run_id"])
+        run = str(self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})["dag_run_id"])
         self.wait_for_note(run, TASKS[0])
         return run
 

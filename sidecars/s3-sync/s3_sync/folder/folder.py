@@ -104,20 +104,21 @@ class Folder:
         found = ((path, stat_in(path, self.fd)) for path in paths)
         return {path for path, it in found if it is None or not self.files[path].matches(it)}
 
-    def inspect(self, most: int, parts: int) -> bool:
+    def inspect(self, most: int, parts: int, *, is_snapshot: bool = False) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds damage, which
-        rarely hits a single file; return whether there is new damage. A folder that is a link now,
-        to the same files, is noticed when all are inspected.
+        rarely hits a single file; return whether there is new damage.
 
         Args:
             most: How many files need no parts.
             parts: Into how many parts at most the files are divided.
+            is_snapshot: A folder that is a link now, to the same files, is noticed only when all
+                files are inspected: the next snapshot does not follow it.
         """
         parts = min(parts, -(-len(self.files) // most)) or 1
         self._turn = (self._turn + 1) % parts
-        part = itertools.islice(self.files, self._turn, None, parts)
-        found = self._altered(part) if parts > 1 else self.damaged(self.files)
+        part = list(itertools.islice(self.files, self._turn, None, parts))
+        found = self._altered(part) if is_snapshot and parts > 1 else self.damaged(part)
         is_new = any(self.files[path].etag for path in found)
         for path in self.damaged(self.files) if is_new else ():
             self.files[path] = self.files[path]._replace(etag="")

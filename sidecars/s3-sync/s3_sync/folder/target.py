@@ -282,7 +282,8 @@ class Target:
         """
         if self.shown is None:
             return
-        is_new = self.shown.inspect(*SCANS[self._settings.source_kind])
+        scan, is_snapshot = SCANS[self._settings.source_kind], self.snapshots is not None
+        is_new = self.shown.inspect(*scan, is_snapshot=is_snapshot)
         if self.snapshots is not None:
             if is_new:
                 self.snapshots.drop_damaged(fence)

@@ -128,9 +128,9 @@ def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: Git
     init = here.wrapper(**init_container | {"GITSYNC_REF": "v2-2-stable"})  # only the branch is set
     assert 0 == init.wait_for_exit().code, init.log()
     assert here.repository.head() == here.shown()
+    assert [] == [*here.root.glob(".git-sync/.worktrees/*/*")]
 
     sidecar = here.wrapper(**chart_environment(here, **CREDENTIALS))
-    wait_until(lambda: not [*here.root.glob(".git-sync/.worktrees/*/*")], "the checkout is emptied")
     here.server.inject(answer_with(Answer(502)), times=4)
     commit = here.commit_revision(2)
 

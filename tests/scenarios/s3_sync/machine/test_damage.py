@@ -12,6 +12,7 @@ import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
+from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.scripted import Running, new_content, running, staged
 from tests.support.s3_sync.snapshots import (
     SNAPSHOT,
@@ -193,7 +194,7 @@ def test_repairs_damage_among_a_thousand_files(
     s3.put_all({f"team_{n % 900}/dag_{n}.py": b"print(%d)\n" % n for n in range(1000)}, "dags/")
     daemon = start(LAYOUTS[layout]).until_synced()
 
-    for number, damage in enumerate(["edited", "removed", "folder removed"] * 2, 500):
+    for number, damage in enumerate(FILES, 500):
         FILES[damage](top(target) / f"team_{number}/dag_{number}.py")
         s3.put("dags/new.py", b"%d" % number)
         daemon.sync()
@@ -202,3 +203,16 @@ def test_repairs_damage_among_a_thousand_files(
 
     assert [] == daemon.find_events("cycle_failed")
     assert s3.files() == consumed(target)
+
+
+def test_repairs_damage_to_a_release_within_thirty_cycles(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    files = {f"dag_{number}.py": b"print(%d)\n" % number for number in range(1000)}
+    s3.put_all(make_release(files).objects(), "dags/")
+    daemon = start({**SNAPSHOT, "S3_SYNC_SOURCE": "release"}).until_synced()
+    overwrite(target / "current/dag_700.py", b"")
+    for _ in range(30):
+        daemon.sync()
+
+    assert files == consumed(target)
