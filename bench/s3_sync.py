@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     add = (known := parser("s3-sync", __doc__)).add_argument
     add("--files", type=int, nargs="+", default=[100, 1_000, 10_000], help="100 1000 10000")
-    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
+    add("--turns", type=int, default=5, help="measurements of each tool (default: 5)")
     options = known.parse_args(arguments)
     costs: Costs = defaultdict(list)
     for files in options.files:
