@@ -33,13 +33,11 @@ class Outcome:
         return "met" if self.used <= 1 else "**missed**"
 
 
-def at_most_part(
-    promise: str, what: str, most: float, measured: float, because: str = ""
-) -> Outcome:
+def at_most_part(promise: str, what: str, most: float, measured: float) -> Outcome:
     """
     Return the outcome of a ratio to a peer.
     """
-    return Outcome(promise, what, f"≤ {_part(most)}", _part(measured), measured / most, because)
+    return Outcome(promise, what, f"≤ {_part(most)}", _part(measured), measured / most)
 
 
 def at_most_seconds(promise: str, what: str, most: float, measured: float) -> Outcome:

@@ -91,7 +91,6 @@ def main(arguments: Sequence[str]) -> None:
             most,
             least(costs[PART_FILES, OURS, "cold"]).wall_seconds
             / least(costs[PART_FILES, peer, "cold"]).wall_seconds,
-            "Most of it is the start of Python in the init container; the peers' runs already.",
         )
         for peer, most in PARTS.items()
         if PART_FILES in options.files

@@ -32,7 +32,6 @@ PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
 POLL, TLS, SSH = "poll, http", "poll, https", "poll, ssh"
 COLD, CHANGE, ALONE = "cold one-shot", "one file", "one file, without polls"
 MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
-BECAUSE = {COLD: "It is git-sync's and the start of Python, half of which is structlog's imports."}
 IDLE_MIB = 44
 OFTEN = {"GITSYNC_PERIOD": "100ms"}
 ON_SIGNAL = {"GITSYNC_PERIOD": "1h", "GITSYNC_SYNC_ON_SIGNAL": "SIGUSR1"}
@@ -219,7 +218,6 @@ def budgets(costs: Costs, files: int) -> list[Outcome]:
     for situation, most in MOST.items():
         ours, peer = (least(costs[situation, name]).cpu_seconds for name in (OURS, PEER))
         what = f"{files:,} files vs. git-sync"
-        because = BECAUSE.get(situation, "")
-        found.append(at_most_part(f"{situation}, CPU", what, most, ours / peer, because))
+        found.append(at_most_part(f"{situation}, CPU", what, most, ours / peer))
     idle = least(costs[POLL, OURS]).rss_mib
     return [*found, at_most("memory", "between polls, without git-sync", IDLE_MIB, idle, "MiB")]

@@ -62,8 +62,6 @@ PARTS = [
     ("poll", 1_000, OURS, "rclone", "CPU", 1 / 10),
     ("poll", 1_000, RELEASE, "aws", "CPU", 1 / 300),
 ]
-POLLING = "Half of it is threads that wake each other, and a look at 34 files on disk."
-BECAUSE = {(RELEASE, "poll"): POLLING}
 ROLE_FILES, ROLE_SECONDS = 100, 0.330
 EDIT_FILES, EDIT_SECONDS = 10_000, 0.150
 IDLE_MIB, IMAGE_MB = 48, 60
@@ -260,8 +258,8 @@ def budgets(costs: Costs) -> list[Outcome]:
 
         best = min(RCLONE_MODES, key=value) if peer == "rclone" else peer
         part = value(tool) / value(best)
-        what, because = f"{figure}, {files:,}, vs. {best}", BECAUSE.get((tool, situation), "")
-        found.append(at_most_part(f"{tool}, {situation}", what, most, part, because))
+        what = f"{figure}, {files:,}, vs. {best}"
+        found.append(at_most_part(f"{tool}, {situation}", what, most, part))
     if role := costs.get((ROLE_FILES, OURS, "role")):
         theirs = least(costs[ROLE_FILES, "rclone, server time", "role"]).cpu_seconds
         spent = least(role).cpu_seconds

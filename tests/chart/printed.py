@@ -22,8 +22,7 @@ def choice(command: str) -> Choice:
     """
     Return the combination that a command prints.
     """
-    words = dict(word.split("=") for word in command.split()[2:])
-    return {**dict.fromkeys(CHOICES, ""), **words}
+    return {**dict.fromkeys(CHOICES, ""), **dict(word.split("=") for word in command.split()[2:])}
 
 
 def kinds(choice: Choice) -> dict[str, dict[str, str]]:

@@ -36,7 +36,6 @@ def bucket(rclone: RcloneServer) -> str:
 
 def test_botocore_contains_only_s3_and_the_credential_services(image: Image) -> None:
     """Botocore's credential and token providers create clients of these services."""
-
     known, asked = json.loads(image.run("-c", LIST_SERVICES, entrypoint="python"))
     assert {"s3", *asked} == set(known)
 

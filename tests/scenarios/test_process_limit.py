@@ -77,8 +77,7 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
     with make(*sidecar) as daemon:
         daemon.wait_for_event("cycle_failed")
         before = [daemon.get(path).status for path in ("/healthz", "/readyz")]
-        limit = ["prlimit", f"--pid={daemon.pid}", "--nproc=1"]
-        subprocess.run([*NOBODY, *limit], check=True)
+        subprocess.run([*NOBODY, "prlimit", f"--pid={daemon.pid}", "--nproc=1"], check=True)
         after = len(daemon.events)
         daemon.sighup()
         daemon.wait_for_event("cycle_failed", after=after)

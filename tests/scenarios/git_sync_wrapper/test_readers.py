@@ -41,8 +41,7 @@ class Trouble:
 
     def commit(self) -> None:
         self.number += 1
-        commit = self.here.commit_revision(self.number)
-        self.here.wait_until_shown(commit, self.wrapper, 60)
+        self.here.wait_until_shown(self.here.commit_revision(self.number), self.wrapper, 60)
 
     def hurried_commits(self) -> None:
         """Commit three times, faster than any period."""

@@ -84,9 +84,8 @@ def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> Non
 
 
 def test_git_sync_itself_names_a_flag_that_it_does_not_know(here: GitSite) -> None:
-    wrapper = here.wrapper("--frob=1")
 
-    failed = wrapper.wait_for_event("cycle_failed", 60)
+    failed = here.wrapper("--frob=1").wait_for_event("cycle_failed", 60)
 
     assert "git_sync_usage" == failed["reason"]
     assert "unknown flag: --frob" in failed["error"]
