@@ -2,9 +2,9 @@
 Give task pods of the KubernetesExecutor the release or commit that the scheduler has.
 
 For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.11 and 3.
-The scheduler needs its own sidecar and mounts its folder: see s3-sync.release.yaml, or for git
-`scheduler:` in git-sync-wrapper.versions.yaml. Task pods need the sidecar as an init container.
-With DAG versions (Airflow 3, *.versions.yaml), tasks request the version of their run instead.
+The scheduler needs its own sidecar and mounts its folder, and task pods the sidecar as an init
+container: `make values SOURCE=release EXECUTOR=KubernetesExecutor` prints both.
+With DAG versions (Airflow 3, VERSIONS=1), tasks request the version of their run instead.
 Change: DEST_PATH and GITSYNC_ROOT if yours differ, here or as variables of the scheduler.
 
 A pod that is not pinned uses the version that is current when it starts, as without this file.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-REVISION_CHARACTERS = 12
+REVISION_DIGITS = 12
 _PUBLISHED = "sidecar_published_info"
 
 
@@ -89,7 +89,7 @@ class Metrics:
         self.failures = self.counter_by("reason", "sidecar_failures_total", "Failures by reason.")
         name, more = "sidecar_cycle_duration_seconds", {"buckets": DURATION_BUCKETS_SECONDS}
         self.duration = self.family("histogram", name, "Wall time of a cycle.", **more).labels()
-        text = "Unix time of the last cycle without a failure."
+        text = "Unix time of the last changed, unchanged, partial or waiting cycle."
         self.last_success = self.gauge("sidecar_last_success_timestamp_seconds", text)
         text = "Unix time of the last published change."
         self.last_publish = self.gauge("sidecar_last_publish_timestamp_seconds", text)
@@ -104,7 +104,7 @@ class Metrics:
         """
         Add the metric for a sidecar whose published state is a revision of its source.
         """
-        text = "Constant 1; the first 12 characters of the completely published revision."
+        text = "Constant 1; the first 12 digits of the completely published revision."
         self.family("gauge", _PUBLISHED, text, "revision")
 
     def show_readiness(self, *, is_ready: bool, revision: str) -> None:
@@ -118,7 +118,7 @@ class Metrics:
         if published := self.families.get(_PUBLISHED):
             published.series.clear()
             if revision:
-                published.labels(revision[:REVISION_CHARACTERS]).set(1)
+                published.labels(revision.removeprefix("sha256-")[:REVISION_DIGITS]).set(1)
 
     def family(self, kind: str, name: str, text: str, *labels: str, **more: Any) -> Family:
         """

@@ -73,8 +73,8 @@ def test_a_problem_lasts_from_its_first_cycle_to_its_last(
     assert health.failing_since is None
 
 
-@pytest.mark.parametrize("revision", ["0123456789abcdef", "0123456789ab"])
-def test_the_published_revision_is_one_series_with_twelve_characters(revision: str) -> None:
+@pytest.mark.parametrize("revision", ["0123456789abcdef", "sha256-0123456789abcdef"])
+def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) -> None:
     metrics = Metrics("box-sync", "1.2.3", "abc")
     metrics.publishes_revisions()
     for name in ("", "f" * 64, revision, revision):
