@@ -39,9 +39,9 @@ def utf_8(text: str) -> str:
 
 
 # A bare number, or days, hours, minutes, seconds and milliseconds.
+_NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(
-    r"(\d+(?:\.\d+)?)"
-    r"|(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?"
+    rf"{_NUMBER}|(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
 )
 _DURATION_SECONDS = (1, 86400, 3600, 60, 1, 0.001)
 

@@ -71,10 +71,10 @@ def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(stack: Stack
     for _, container in ours(stack):
         given = environment(container)
         if "DEST_PATH" in given:
-            is_snapshot = given.get("S3_SYNC_LAYOUT") == "snapshot"
-            links.add(given["DEST_PATH"] + "/current" * is_snapshot)
+            links.add(given["DEST_PATH"] + "/current" * (given.get("S3_SYNC_LAYOUT") == "snapshot"))
         elif "GITSYNC_LINK" in given:
             links.add(f"{given['GITSYNC_ROOT']}/{given['GITSYNC_LINK']}/dags")
+            assert "-1" == given["GITSYNC_MAX_FAILURES"]
         names = ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE", "GITSYNC_REPO", "GITSYNC_REF")
         sources.add(tuple(given.get(name) for name in names))
 

@@ -52,6 +52,7 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
         ("KERBEROS=1 GATE=1", "GATE=1: write SOURCE=listing, release or git\n"),
         ("SOURCE=listing SIGNED=1", "SIGNED=1: write SOURCE=release\n"),
         ("SOURCE=listing VERSIONS=1", "VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git\n"),
+        ("SOURCE=git VERSIONS=1", "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, Celery"),
         ("SOURCE=git ENV=dev", "ENV=dev: write one of AIRFLOW, EXECUTOR, SOURCE"),
     ],
 )

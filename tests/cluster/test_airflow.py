@@ -189,8 +189,7 @@ def end_its_sidecar(airflow: Live) -> None:
     End s3-sync beside the running task, which the kubelet restarts.
     """
     (pod,) = (pod for pod in airflow.tasks() if pod.phase == "Running")
-    end = "import os, signal; os.kill(1, signal.SIGTERM)"
-    pod.execute("s3-sync", "python3", "-c", end)
+    pod.execute("s3-sync", "python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
 
 
 def end_the_scheduler(airflow: Live) -> None:

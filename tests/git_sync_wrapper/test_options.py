@@ -67,7 +67,7 @@ def test_a_default_of_the_chart_overrides_nothing(
         ({"GITSYNC_MAX_FAILURES": "3"}, "init_max_failures", 3),
         # a new name overrides an old one
         ({"GITSYNC_REF": "new", "GIT_SYNC_BRANCH": "old"}, "ref", "new"),
-        ({"GITSYNC_PERIOD": "5s", "GIT_SYNC_WAIT": "60"}, "period", 5.0),
+        ({"GITSYNC_PERIOD": "240h", "GIT_SYNC_WAIT": "60"}, "period", 864_000.0),
         ({"GITSYNC_LINK": "a", "GIT_SYNC_DEST": "b"}, "link", "/git/a"),
         # a flag overrides every variable, also with the chart's default
         ({"--ref": "v2-2-stable", "GIT_SYNC_BRANCH": "main"}, "ref", "v2-2-stable"),

@@ -205,6 +205,7 @@ class GitSync:
             "GITSYNC_REF": self.at["ref"],
             "GITSYNC_ROOT": "/git",
             "GITSYNC_LINK": self.link,
+            "GITSYNC_MAX_FAILURES": "-1",  # 0, its default: one failed poll fails a task pod
         }
         if form != "init":
             env["GITSYNC_PERIOD"] = self.at["period"]

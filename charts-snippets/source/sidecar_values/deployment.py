@@ -40,6 +40,8 @@ _SOURCES = {
     "git": "DAGs from git",
 }
 _BUNDLE = "/opt/airflow/sidecar-bundle"
+_KEEP_COMMITS = ("LocalExecutor", "CeleryExecutor")
+"""Tasks run in pods that outlive a commit; a task pod has only the newest one."""
 
 
 def complaints(choice: Choice) -> list[str]:
@@ -63,6 +65,10 @@ def complaints(choice: Choice) -> list[str]:
         found.append("GATE=1: write SOURCE=listing, release or git")
     if choice["VERSIONS"] and (choice["AIRFLOW"] == "2" or source not in ("release", "git")):
         found.append("VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git")
+    if choice["VERSIONS"] and source == "git" and choice["EXECUTOR"] not in _KEEP_COMMITS:
+        found.append(
+            "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, CeleryExecutor or SOURCE=release"
+        )
     if choice["SIGNED"] and source != "release":
         found.append("SIGNED=1: write SOURCE=release")
     if source == "release" and not choice["EXECUTOR"]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import bind_address, boolean, duration
+from sidecar_runtime.parsers import YEAR_SECONDS, bind_address, boolean, duration
 from sidecar_runtime.settings import without_password
 
 OURS = "GIT_SYNC_WRAPPER_"
@@ -91,7 +91,7 @@ def _paths(text: str) -> tuple[str, ...]:
     return tuple(text.split(":"))
 
 
-_seconds = duration()
+_seconds = duration(at_most=10 * YEAR_SECONDS)
 
 
 # --- flags
