@@ -45,8 +45,7 @@ class UnblockedHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
         except queue.Full:
             self._dropped += 1
         except Exception:  # noqa: BLE001 - as in every handler: lose the line, not the process

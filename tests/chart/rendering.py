@@ -101,8 +101,7 @@ def _volumes(manifest: Values, pod: Values) -> list[Values]:
     """
     Return the volumes of a pod, including the claims that a StatefulSet adds.
     """
-    claims = manifest["spec"].get("volumeClaimTemplates") or []
-    names = [one["metadata"]["name"] for one in claims]
+    names = [one["metadata"]["name"] for one in manifest["spec"].get("volumeClaimTemplates") or []]
     added = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
     return [*(pod["spec"].get("volumes") or []), *added]
 

@@ -72,8 +72,8 @@ class Charted:
 
 
 _AWS = ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY")
-_GIT = "PASSWORD_FILE PERIOD REF REPO ROOT LINK USERNAME PASSWORD MAX_FAILURES".split()
-_GITSYNC = tuple(f"GITSYNC_{name}" for name in _GIT)
+_GIT = ("PASSWORD_FILE", "PERIOD", "REF", "REPO", "ROOT", "LINK", "USERNAME", "PASSWORD")
+_GITSYNC = tuple(f"GITSYNC_{name}" for name in (*_GIT, "MAX_FAILURES"))
 _PROGRAM = {"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable}
 SIDECARS: Mapping[str, Charted] = {
     "s3-sync": Charted("s3_sync", 9811, _AWS),

@@ -34,8 +34,7 @@ class Images:
         """
         Return the settings that a user writes for the image of Airflow; `substitute` sets ours.
         """
-        repository = f"images.airflow.repository={self.registry}/reader"
-        return repository, f"images.airflow.tag={self.tag}"
+        return f"images.airflow.repository={self.registry}/reader", f"images.airflow.tag={self.tag}"
 
 
 def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:

@@ -117,8 +117,7 @@ def publish(world: World, bucket: str, number: int) -> None:
     """
     folder = write_files(Path(tempfile.mkdtemp(dir=world.folder)), revision(number))
     private = world.key.write_private(world.folder / "sign.pem")
-    settings = {"KEY_PATH": EXAMPLES_PREFIX}
-    publishing = Publishing(world.s3, bucket, world.folder / "home", settings)
+    publishing = Publishing(world.s3, bucket, world.folder / "home", {"KEY_PATH": EXAMPLES_PREFIX})
     publishing.succeed("publish", folder, "--sign-key", private)
 
 
@@ -150,8 +149,7 @@ def module() -> Values:
     Return the ConfigMap with the module of the DAG bundle.
     """
     path = MODULE / "airflow_sidecar_bundle.py"
-    data = {path.name: path.read_text()}
-    return {**_object("ConfigMap", "airflow-sidecar-bundle"), "data": data}
+    return {**_object("ConfigMap", "airflow-sidecar-bundle"), "data": {path.name: path.read_text()}}
 
 
 def _object(kind: str, name: str) -> Values:

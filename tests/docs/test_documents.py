@@ -179,8 +179,7 @@ def test_installs_only_packages_pinned_by_hash(path: Path) -> None:
 
 
 def test_labels_contain_no_names_except_principal_and_ccache() -> None:
-    tables = "".join(metric_tables())
-    cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", tables, re.MULTILINE)
+    cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", "".join(metric_tables()), re.MULTILINE)
     few = {"reason", "result", "operation", "kind", "status", "name", "version", "revision"}
 
     assert few | {"principal", "ccache"} == {

@@ -49,8 +49,7 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
         check=False,
     )
 
-    answer = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    assert user == answer.get("username")
+    assert user == dict(line.split("=", 1) for line in done.stdout.splitlines()).get("username")
 
 
 REFUSED = "fatal: Authentication failed for 'https://h.example/org/a/'"

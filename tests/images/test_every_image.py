@@ -92,8 +92,7 @@ def own_entries(image: Image, folder: Path) -> Iterator[Entry]:
     Args:
         folder: Where the archive of the image is stored meanwhile.
     """
-    base = Image(image.tool, image.labels()["base.name"])
-    above = len(base.inspect()["RootFS"]["Layers"])
+    above = len(Image(image.tool, image.labels()["base.name"]).inspect()["RootFS"]["Layers"])
     archive = folder / "image.tar"
     image.run_tool("save", f"--output={archive}", image.name)
     with tarfile.open(archive) as saved:

@@ -64,8 +64,7 @@ def test_contains_git_sync_and_a_git_for_the_next_one(image: Image) -> None:
 
 
 def test_submodules_work_without_perl(image: Image, here: GitSite) -> None:
-    library = here.server.repository("library.git")
-    commit = library.commit({"lib.py": "lib = 1\n"})
+    commit = here.server.repository("library.git").commit({"lib.py": "lib = 1\n"})
     here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
     with container(image, here) as running:
         here.wait_until_shown(here.repository.head(), running, 60)

@@ -203,10 +203,9 @@ def test_selects_the_first_principal_or_the_requested_one() -> None:
     ],
 )
 def test_reports_which_principals_exist_instead(wanted: str, reason: str) -> None:
-    keys = parse_keytab(keytab(entry("a"), entry("b")))
 
     with pytest.raises(SidecarError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
-        select("/k", keys, parse_principal(wanted))
+        select("/k", parse_keytab(keytab(entry("a"), entry("b"))), parse_principal(wanted))
 
     assert reason == caught.value.reason
     many = parse_keytab(keytab(*(entry(f"service{number}") for number in range(3000))))

@@ -117,8 +117,7 @@ def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
     )
     chosen = []
     for same in lines:
-        ranked = sorted(same, key=rank_of)
-        chosen += [fault for fault in ranked if is_python(fault)][:1]
+        chosen += [fault for fault in sorted(same, key=rank_of) if is_python(fault)][:1]
         if len(chosen) >= count:
             break
     return sorted(chosen[:count], key=lambda fault: (fault.file, fault.number))

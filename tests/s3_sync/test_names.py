@@ -73,7 +73,7 @@ def test_accepts_unusual_names(path: str) -> None:
     [("", "unsafe_path"), ("/", "unsafe_path"), ("/a", "unsafe_path"), ("a/", "unsafe_path"),
      ("a//b", "unsafe_path"), (".", "unsafe_path"), ("..", "unsafe_path"), ("../a", "unsafe_path"),
      ("a/..", "unsafe_path"), ("a/./b", "unsafe_path"), ("a\0b", "unsafe_path"),
-     ("caf\udce9", "unsafe_path"), (".s3-sync", "reserved"), (".s3-sync/managed", "reserved"),
+     ("caf\udce9", "unsafe_path"), (".s3-sync", "reserved"), (".S3-Sync/managed", "reserved"),
      ("x" * 256, "name_too_long"), ("é" * 128, "name_too_long"),
      ("/".join(["x" * 200] * 21), "name_too_long"), ("d/" * 1500 + "x", "too_deep"),
      ("d/" * 200 + "x", "too_deep"), (bundle_key("a" * 64), "release"),

@@ -4,12 +4,14 @@ import errno
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from _pytest.mark import ParameterSet
 
 from s3_sync.folder.folder import Folder
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned
 from sidecar_runtime.health import Outcome
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
@@ -254,6 +256,24 @@ def test_every_row_of_the_table_holds(
     ends = [end is not None and (end.is_success or end.is_enough) for end in outcomes]
     first_end = ends.index(True) if True in ends else None
     assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
+
+
+def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_published(World(s3, process, {}))
+    s3.delete("dags/a.py")
+    process.start(KEYS)
+    with monkeypatch.context() as patch, suppress(CycleAbandoned):
+        patch.setattr(Folder, "end_cycle", Mock(side_effect=CycleAbandoned))
+        process.cycle()
+    process.stop()
+    s3.inject(DENIED, is_list)
+
+    with suppress(SidecarError):
+        process.run(KEYS)
+
+    assert process.is_ready and not (process.folder / "a.py").exists()
 
 
 def test_a_one_shot_does_not_succeed_while_it_is_not_ready(s3: FakeS3, process: Process) -> None:

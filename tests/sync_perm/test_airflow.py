@@ -115,9 +115,8 @@ def test_refuses_other_auth_managers(
     ],
 )
 def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool) -> None:
-    found = Installation("", "", version, fab, "", False)
 
-    assert is_known == found.is_known
+    assert is_known == Installation("", "", version, fab, "", False).is_known
 
 
 @pytest.mark.parametrize(

@@ -244,8 +244,7 @@ def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:
     # That of an existing role is left to Airflow, and its name is the database's.
     bare = replace(metadata(), grants={"Team": set()}, aliases={"team": "Team"})
     assert {("file_grant", "Team", "can_edit", "Pools")} == rows(text, bare)
-    grants = [("team", "can_edit", "Pools")]
-    assert set() == rows(text, metadata(roles=["team"], grants=grants))
+    assert set() == rows(text, metadata(roles=["team"], grants=[("team", "can_edit", "Pools")]))
 
 
 def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_changed() -> None:

@@ -140,12 +140,10 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     found = []
     if (kind == "command") != (command is not None):
         both = f"requires {prefix}GATE=command: set both or neither"
-        shown = first_word(shlex.join(command or ()))
-        found.append(Problem(f"{prefix}GATE_COMMAND", shown, both))
+        found.append(Problem(f"{prefix}GATE_COMMAND", first_word(shlex.join(command or ())), both))
     if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
         limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
-        given = f"{settings.gate_timeout_seconds:g}"
-        found.append(Problem(f"{prefix}GATE_TIMEOUT", given, limit))
+        found.append(Problem(f"{prefix}GATE_TIMEOUT", f"{settings.gate_timeout_seconds:g}", limit))
     return found
 
 

@@ -114,10 +114,17 @@ def write_all(fd: int, content: bytes) -> None:
 def read_facts(name: str, folder: int) -> dict[str, Any]:
     """
     Read a JSON object from an open folder; empty if the file is missing or contains anything else.
+
+    Raises:
+        OSError: The volume fails.
     """
     try:
         facts = json.loads(read_file(name, FACTS_BYTES, dir_fd=folder))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
+        return {}
+    except OSError as error:
+        if error.errno not in ABSENT_ERRORS:
+            raise
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -163,6 +170,8 @@ def read_file(
 # --- failures
 
 FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
+# Of a file that is missing, of another kind, too large or another user's.
+ABSENT_ERRORS = {errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, errno.EACCES}
 DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 # A sizeLimit makes only a volume in memory full: on disk, the kubelet evicts the pod instead.
@@ -298,7 +307,9 @@ def read_holder(name: str, dir_fd: int) -> str:
 
     Another process may have written the file, so no other content of it is returned.
     """
-    holder = read_facts(name, dir_fd)
+    holder: dict[str, Any] = {}
+    with suppress(OSError):
+        holder = read_facts(name, dir_fd)
     host = str(holder.get("host")).encode(errors="replace").decode()[:253]
     pid = holder.get("pid")
     return f"pid {pid} on {host}" if isinstance(pid, int) else "unknown"

@@ -297,8 +297,7 @@ class Logins:
         """
         if not os.path.exists(path):
             return path
-        raw = _read(setting, path)
-        text = raw.replace(b"\r\n", b"\n").strip() + b"\n"
+        text = _read(setting, path).replace(b"\r\n", b"\n").strip() + b"\n"
         if b"PRIVATE KEY-----" in _decoded(b"".join(text.split())):
             raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
         copy = os.path.join(self.folder, name)

@@ -97,7 +97,8 @@ class Volume:
         """
         Return the published commit, from disk.
         """
-        return snapshot.read_record(self.snapshots.current(), self.store)
+        with explained(f"cannot read {RECORD}"):
+            return snapshot.read_record(self.snapshots.current(), self.store)
 
     def restore(self, fence: Fence, *, is_first: bool) -> Published:
         """
@@ -114,7 +115,8 @@ class Volume:
                 with suppress(OSError):  # on a full volume, what is published comes first
                     write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
         published = self.published()
-        last = str(read_facts(RECORD, self.store).get("snapshot", ""))
+        with explained(f"cannot read {RECORD}"):
+            last = str(read_facts(RECORD, self.store).get("snapshot", ""))
         is_other = last != published.name and (is_first or not published.name)
         if is_other and self.snapshots.has(last) and not (published.name and self.damage(last)):
             self._swap(last, fence)
@@ -230,9 +232,9 @@ class Volume:
         """
         Record that the gate refuses a newer commit, so that one-shots do not wait for it.
         """
-        record = read_facts(RECORD, self.store)
-        if record and record.get("refused") != commit:
-            with fence, suppress(OSError):  # without room, one-shots wait
+        with fence, suppress(OSError):  # without room, one-shots wait
+            record = read_facts(RECORD, self.store)
+            if record and record.get("refused") != commit:
                 snapshot.write_record({**record, "refused": commit}, self.store, fsync=self._fsync)
 
     def _swap(self, name: str, fence: Fence) -> None:

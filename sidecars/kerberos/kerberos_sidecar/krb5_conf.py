@@ -142,8 +142,7 @@ def _parse(files: tuple[str, ...], lines: Sequence[str]) -> Iterator[Relation]:
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if found := re.fullmatch(r"include(?:dir)?\s+(.*\S)\s*", line):
-            where = f"{path}, line {number}"
-            yield from _relations([os.path.join("/", found[1])], files, where)
+            yield from _relations([os.path.join("/", found[1])], files, f"{path}, line {number}")
         elif opened:  # a name without a value: only a brace may follow
             if not text.startswith("{"):
                 yield Relation(path, number - 1, (), "", opened)

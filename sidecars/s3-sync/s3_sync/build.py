@@ -148,8 +148,9 @@ class Builder:
         target, before, folder = self._target, self._target.published, self._target.shown
         assert folder is not None
         left = not_held(state.files, state.files, folder.files)
-        changes = len(gone & folder.files.keys()) + len(left)
-        if before is not None and changes > 1 and changes != before.missing:
+        deleted = len(gone & folder.files.keys())
+        changes = deleted + len(left)
+        if before is not None and (deleted or changes > 1) and changes != before.missing:
             # Consumers will see neither the old nor the new state. A full volume must not prevent
             # it, because deletions may make room.
             files = len(folder.files) - len(gone)
@@ -318,7 +319,7 @@ class Builder:
         changed = [path for path, held in folder.files.items() if files.get(path) != held]
         try:
             refusal = gate.judge(build.name, folder.path, changed, fence)
-            folder.purge()  # the gate's command may have changed files
+            folder.purge(fence)  # the gate's command may have changed files
             for path in folder.damaged(folder.files):
                 said = f"the gate's command, or another process, changed {path!r} in .s3-sync"
                 raise TargetError("target_failed", said, "Find out what writes to .s3-sync.")

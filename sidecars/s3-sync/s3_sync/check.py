@@ -52,8 +52,7 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     state = _check_source(settings, open_client(settings, metrics))
     is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
     is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
-    is_daemon_good = daemon(settings.http_bind)
-    return exit_code([state is not None, is_target_good, is_gate_good, is_daemon_good])
+    return exit_code([state is not None, is_target_good, is_gate_good, daemon(settings.http_bind)])
 
 
 def _check_source(settings: Settings, client: S3Client) -> State | None:

@@ -52,7 +52,7 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
     parts = path.split("/")
     if "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
         return "unsafe_path"
-    if parts[0] == RESERVED:
+    if parts[0].casefold() == RESERVED:  # in any case, which some volumes ignore
         return "reserved"
     if _OF_RELEASE.fullmatch(path):
         return "release"

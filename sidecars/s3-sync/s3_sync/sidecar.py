@@ -201,9 +201,11 @@ class Serving(NamedTuple):
         for revision in self.asked.due(fence):
             with self.asked.answering(revision), explained(where):
                 try:
+                    self.layout.prune(fence)  # which cycles that fail do not reach
                     await self._fetch(revision, fence)
-                except OSError:
-                    self.layout.make_room(fence)
+                except OSError as error:
+                    if error.errno in FULL_ERRORS:
+                        self.layout.make_room(fence)
                     raise
         self.metrics.files.requested.set(len(self.layout.snapshots.asked()))
 

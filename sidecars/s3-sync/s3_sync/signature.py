@@ -65,8 +65,7 @@ class Keys(NamedTuple):
             message = _message(body, bucket, prefix)
             Ed25519PublicKey.from_public_bytes(self.by_id[key_id]).verify(raw, message)
         except (ValueError, InvalidSignature):
-            said = f"{key_id} signed other content, or for another place"
-            raise ValueError(said) from None
+            raise ValueError(f"{key_id} signed other content, or for another place") from None
         return key_id
 
 

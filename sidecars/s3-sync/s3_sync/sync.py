@@ -111,9 +111,8 @@ class Sync:
         Begin on another volume, or without one while another process has the lock.
         """
         self._reading, self._shortage = None, Shortage()
-        published, source = self._target.published, self._source
-        if isinstance(source, ReleaseSource) and published is not None:
-            source.sequence = max(source.sequence, (published.sequence, published.signed_by))
+        if isinstance(self._source, ReleaseSource):
+            self._source.sequence = max(self._source.sequence, self._target.record.sequence)
         self._builder.problems.meet({}, {})
         self._builder.problems.show({})
         self._status.metrics.held.set(0)

@@ -396,8 +396,7 @@ def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> lis
             text = f"{base!r} is neither a role in this file nor one of Airflow's own"
             replace(role.bases[base], mistakes=found).refuse(text)
         if (other := names.setdefault(tables.spelled(name), name)) != name:
-            text = f"the database treats this name as {other}"
-            replace(role.where, mistakes=found).refuse(text)
+            replace(role.where, mistakes=found).refuse(f"the database treats this name as {other}")
         for one in role.permissions.keys() - tables.permissions if is_known else ():
             text = f"this Airflow has no permission {' on '.join(one)!r}"
             replace(role.permissions[one], mistakes=found).refuse(text)

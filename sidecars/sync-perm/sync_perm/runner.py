@@ -164,8 +164,7 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
         imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = lambda _: None
     with imported(BUILDER)() as appbuilder:
         errors.begin()
-        roles = {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}
-        answer({"defined": roles})
+        answer({"defined": {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}})
         if is_written:
             appbuilder.add_permissions(update_perms=True)
             appbuilder.sm.sync_roles()

@@ -238,6 +238,11 @@ def test_stops_at_an_invalid_line_and_reports_it(box: Box, log: Log, line: str) 
     assert [(3, "warning")] == [(event["line"], event["level"]) for event in damaged]
 
 
+def test_a_volume_that_fails_says_nothing_about_the_list() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        read_journal("managed", -1, -1, is_shared=True)
+
+
 OTHER_HEADERS = ["", GOOD, '["s3-sync managed files", 2]', '["another list", 1]', "{}", "\0\0\0"]
 
 

@@ -53,8 +53,7 @@ def readiness(state: Path, **environ: str) -> Readiness:
     return opened(state, **environ).readiness()
 
 
-SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
-RELEASE = {"S3_SYNC_SOURCE": "release", **SNAPSHOT}
+RELEASE = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
 SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
 
 
@@ -86,6 +85,9 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     record(**SIGNED).write(volume, Fence(), R7)
     assert readiness(state, **SIGNED).ready
     assert readiness(state, **RELEASE).ready  # without keys, any record counts
+    record(**SIGNED).write(volume, Fence(), R7._replace(sequence=7, signed_by="key"))
+    pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}  # a replayed pointer stays refused after it
+    assert (7, "key") == opened(state, **SIGNED, **pinned).sequence
 
     record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
     assert not readiness(state).ready
@@ -108,6 +110,11 @@ def test_ignores_a_record_that_is_damaged_or_of_another_source(
     (tmp_path / NAME).write_bytes(content)
 
     assert None is read(tmp_path)
+
+
+def test_a_volume_that_fails_says_nothing_about_the_record() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        record().read(-1)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.folder.folder import Folder
 from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import Volume
 from s3_sync.names import RESERVED
@@ -78,6 +79,21 @@ def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     layout.link(paths, after := layout.begin(), Fence())
 
     assert paths[1:] == sorted(after.files)
+
+
+def test_a_snapshot_whose_list_is_lost_is_never_emptied(
+    layout: SnapshotLayout, volume: Volume, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(store, f"{SHOWN}.managed").unlink()
+    after = SnapshotLayout(SETTINGS, volume, SHOWN)
+    seen: list[bool] = []
+    there = lambda *_: seen.append(all(Path(store, SHOWN, path).exists() for path in FILES))  # noqa: E731
+    monkeypatch.setattr(Folder, "take", there)
+
+    publish(after, SHOWN)
+
+    assert [True] * 3 == seen
+    after.close()
 
 
 def test_after_a_kill_between_record_and_link_the_record_decides(

@@ -37,8 +37,7 @@ def read(
     found, end = {}, 0
     for file in manifest["files"]:
         start = end + 30 + len(file["path"].encode())
-        end = start + file["stored"]
-        data = bundle[start:end]
+        data = bundle[start : start + file["stored"]]
         if file["stored"] < file["size"]:
             data = zlib.decompress(data, -zlib.MAX_WBITS)
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file["size"], file["sha256"])

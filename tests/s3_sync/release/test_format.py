@@ -237,10 +237,9 @@ def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> N
      {"sequence": 99, "history": [turn(n).facts() for n in range(21, 0, -1)]}],
 )  # fmt: skip
 def test_refuses_a_malformed_pointer(change: dict[str, Any]) -> None:
-    facts = json.loads(RELEASE.pointer_bytes) | change
 
     with pytest.raises(Invalid):
-        read_pointer(json.dumps(facts).encode(), None, "", "")
+        read_pointer(json.dumps(json.loads(RELEASE.pointer_bytes) | change).encode(), None, "", "")
 
 
 # --- signatures

@@ -15,7 +15,7 @@ from sidecar_runtime.aws.credentials import Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import GIVEN, Body, Given, config, config_of, play
-from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error
+from tests.support.aws.fake_s3 import ACCESS_KEY, SECRET_KEY, FakeS3, error, is_get
 from tests.support.aws.s3_refusals import Identity
 from tests.support.http.certificates import self_signed
 from tests.support.http.fake_proxy import FakeProxy
@@ -238,7 +238,7 @@ def test_an_unusable_proxy_is_reported_without_its_login(
 # --- credentials
 
 
-@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken"])
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidSecurity", "InvalidToken"])
 def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3, code: str) -> None:
     chain = Given(config_of(s3), OLD, NEW, GIVEN)
     s3.inject(error(403, code), lambda request: scope_of(request)[0] == "AKIDOLD")
@@ -250,6 +250,14 @@ def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3, code: st
 
     assert (1, "AKIDNEW") == (chain.forgotten, scope_of(s3.requests[-1])[0])
     assert "new-token" == s3.requests[-1].headers["x-amz-security-token"]
+
+
+def test_a_wrong_signature_of_one_object_fetches_no_credentials(s3: FakeS3) -> None:
+    chain = Given(config_of(s3), OLD, NEW)
+    s3.inject(error(403, "SignatureDoesNotMatch"), is_get())
+
+    assert "credentials_invalid" == failure(s3, get, chain).reason
+    assert 0 == chain.forgotten
 
 
 def test_a_refusal_of_the_new_credentials_too_hides_them(s3: FakeS3) -> None:

@@ -154,8 +154,7 @@ def test_no_more_than_a_sparse_checkout_comes_to_the_volume_for_a_repair(here: G
     log = here.folder / "log"
     git = script(here.folder / "git", f'echo "$1" >> {log}\nexec git "$@"')
     commit_files(here)
-    settings = {"GITSYNC_SPARSE_CHECKOUT_FILE": str(patterns), "GITSYNC_GIT": git}
-    wrapper = here.publish(**settings)
+    wrapper = here.publish(GITSYNC_SPARSE_CHECKOUT_FILE=str(patterns), GITSYNC_GIT=git)
     before = contents(here.link.resolve())
     here.server.stop()
     edit(here.link.resolve())

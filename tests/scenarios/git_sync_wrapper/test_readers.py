@@ -97,8 +97,7 @@ class Trouble:
             self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
             self.here.server.start()
             return
-        fault = self.chance.choice([answer_with(Answer(503)), truncate(60)])
-        self.here.server.inject(fault)
+        self.here.server.inject(self.chance.choice([answer_with(Answer(503)), truncate(60)]))
         self.hurried_commits()
         self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
         self.here.server.heal()

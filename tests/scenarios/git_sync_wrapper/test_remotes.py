@@ -21,8 +21,7 @@ def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
     here.server.inject(answer_with(Answer(status, {"Retry-After": "1"})))
     commit = here.commit_revision(2)
     for _ in range(2):
-        failed = wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
-        assert reason == failed["reason"]
+        assert reason == wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))["reason"]
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
     here.server.heal()
 

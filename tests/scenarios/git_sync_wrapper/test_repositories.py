@@ -12,8 +12,7 @@ def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:
     folder = here.repository.folder
     shutil.rmtree(folder)
     repository = Repository(folder, object_format="sha256")
-    first = repository.commit({"a.py": "a = 1\n"})
-    assert 64 == len(first)
+    assert 64 == len(repository.commit({"a.py": "a = 1\n"}))
     wrapper = here.publish(GIT_DEFAULT_HASH="sha256")
     second = repository.commit({"a.py": "a = 2\n"})
     here.wait_until_shown(second, wrapper)
@@ -28,8 +27,7 @@ def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:
 
 def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     """Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the commit."""
-    library = here.server.repository("library.git")
-    commit = library.commit({"lib.py": "lib = 1\n"})
+    commit = here.server.repository("library.git").commit({"lib.py": "lib = 1\n"})
     first = here.repository.commit({"a.py": "a = 1\n"}, whole=True)
     patterns = here.folder / "sparse"
     patterns.write_text("*.py\n/lib\n")
@@ -44,8 +42,7 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     wrapper.wait_for_event("cycle_finished", revision=added)
     assert b"" == subprocess.run(said, capture_output=True, check=True).stdout
     assert ".gitmodules" not in here.files()
-    removed = here.repository.commit({"lib": None, ".gitmodules": None})
-    here.wait_until_shown(removed, wrapper)
+    here.wait_until_shown(here.repository.commit({"lib": None, ".gitmodules": None}), wrapper)
     assert {"a.py": b"a = 1\n"} == here.files()
     here.wait_until_shown(here.repository.commit({"a.py": "a = 2\n"}), wrapper)
     seen = len(wrapper.events)

@@ -90,14 +90,12 @@ def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(her
 
 
 def test_older_commits_take_no_more_space_than_they_may(here: GitSite) -> None:
-    settings = {**KEEP, "GIT_SYNC_WRAPPER_RETAIN_BYTES": "1MiB"}
-    wrapper = here.publish(**settings)
+    wrapper = here.publish(**{**KEEP, "GIT_SYNC_WRAPPER_RETAIN_BYTES": "1MiB"})
     for _ in range(4):
         commit = here.repository.commit({"big.bin": os.urandom(600_000)})
         wrapper.wait_for_event("cycle_finished", revision=commit)
 
-    kept = [path for path in here.store.iterdir() if (path / "big.bin").exists()]
-    assert 2 == len(kept)
+    assert 2 == len([path for path in here.store.iterdir() if (path / "big.bin").exists()])
     assert wrapper.find_events("snapshot_dropped")
 
 

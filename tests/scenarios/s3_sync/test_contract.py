@@ -95,8 +95,7 @@ def test_a_listing_without_most_files_is_held_back_until_sighup(
     s3.put_all({f"{number:02}.py": b"" for number in range(30)}, "dags/")
     daemon = start(layout).until_synced()
     s3.delete(*(f"dags/{number:02}.py" for number in range(30)))
-    held = daemon.sync()
-    assert "held" == held["result"]
+    assert "held" == daemon.sync()["result"]
     assert 33 == len(consumed(target))
     assert "deletion_held" == daemon.get("/readyz").json()["reason"]
 
@@ -183,8 +182,7 @@ def test_a_gate_that_edits_the_tree_changes_nothing_that_is_published(
 ) -> None:
     gate = script(tmp_path / "gate", f"chmod -R u+w .; {deed}\nexit 0")
     settings = SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate}
-    daemon = start(settings, interval="0.2")
-    daemon.wait_until_ready()
+    start(settings, interval="0.2").wait_until_ready()
 
     assert FILES == consumed(target)
 

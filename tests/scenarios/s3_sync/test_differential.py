@@ -70,9 +70,8 @@ def _compare(daemon: Daemon, history: History) -> None:
     """Assert that the target equals the model and has nothing else."""
     expectation = expect(history.bucket.objects, history.bucket.key_path, history.foreign)
     history.foreign = {path: history.foreign[path] for path in expectation.foreign}
-    wanted = expectation.files | history.foreign
 
-    assert [] == difference(wanted, read_tree(daemon.target))
+    assert [] == difference(expectation.files | history.foreign, read_tree(daemon.target))
     for path in history.foreign:
         assert (daemon.target / path).stat().st_mtime == FOREIGN_TIME
     assert [] == empty_folders(daemon.target)

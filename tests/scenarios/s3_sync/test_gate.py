@@ -190,9 +190,8 @@ def test_sigterm_ends_a_hanging_command_and_all_its_processes(start: StartDaemon
     daemon = start(by_command("sh", "-c", hanging))
     wait_until(lambda: len(napping()) == 2, "the command hangs")
     assert 200 == daemon.get("/healthz").status
-    ended = daemon.terminate()
 
-    assert 0 == ended.code
+    assert 0 == daemon.terminate().code
     wait_until(lambda: not napping(), "all its processes are gone")
     assert {} == consumed(daemon.target)
 

@@ -25,9 +25,7 @@ def test_a_signal_stops_an_idle_daemon_cleanly(start: StartDaemon, number: signa
     daemon = start().until_synced()
     daemon.send_signal(number)
 
-    end = daemon.wait_for_exit()
-
-    assert end.code == 0
+    assert daemon.wait_for_exit().code == 0
     assert daemon.find_events("signal_received", signal=number.name)
     assert daemon.find_events("sidecar_stopped", exit_code=0)
     assert daemon.stray_lines == []
@@ -63,9 +61,7 @@ def test_sigterm_stops_the_daemon_during_a_hanging_request(
     daemon.sighup()
     s3.wait_for(match)
 
-    end = daemon.terminate()
-
-    assert end.code == 0
+    assert daemon.terminate().code == 0
     assert published(target) == FILES
     assert staged(target) == []
     assert daemon.stray_lines == []

@@ -58,8 +58,7 @@ sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {
     standin.site.write(body)
 
     url = f"redis://:{broker}@redis:6379/0"
-    secrets = {"AIRFLOW__CELERY__BROKER_URL": url, "AIRFLOW__CORE__FERNET_KEY": key}
-    daemon = begin(unsynced, secrets)
+    daemon = begin(unsynced, {"AIRFLOW__CELERY__BROKER_URL": url, "AIRFLOW__CORE__FERNET_KEY": key})
 
     assert_one_line_each(daemon, "pass_failed")
     error = daemon.status()["last_error"]["error"]

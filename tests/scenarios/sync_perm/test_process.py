@@ -15,9 +15,7 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
 ) -> None:
     daemon = begin(unsynced, {"SYNC_PERM_ONE_SHOT": "true"})
 
-    ended = daemon.wait_for_exit(PASS_SECONDS)
-
-    assert 0 == ended.code
+    assert 0 == daemon.wait_for_exit(PASS_SECONDS).code
     assert [] == daemon.find_events("http_listening")
     assert ["start"] * 2 == [event["reason"] for event in daemon.find_events("pass_finished")]
     assert is_synced(unsynced)

@@ -104,9 +104,7 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "ours.ARGS",
     }
 
-    daemon = start(database, settings).until_good()
-
-    assert [] == daemon.find_events("cycle_failed")
+    assert [] == start(database, settings).until_good().find_events("cycle_failed")
     # A server that Airflow would not trust.
     (tmp_path / "ours.py").write_text("ARGS = {'sslmode': 'verify-ca', 'sslrootcert': '/none'}\n")
     refused = start(database, settings)
@@ -120,8 +118,7 @@ def test_an_error_that_airflow_swallows_is_quoted(
     airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
     database.query("SELECT setval('ab_permission_view_id_seq', 1)")
 
-    daemon = start(database)
-    failed = daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="a")
+    failed = start(database).wait_for_event("dag_failed", PASS_SECONDS, dag="a")
 
     assert "not_fixed" == failed["reason"]
     assert "ab_permission_view_pkey" in failed["error"]

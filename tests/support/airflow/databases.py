@@ -346,11 +346,10 @@ class MariaDb(Server):
             name: The name of the copy; empty for a unique one.
         """
         name = name or f"airflow_{next(_numbers)}"
-        tables = [table for (table,) in database.query("SHOW TABLES")]
         with contextlib.closing(self.connect(database.name)) as connection:
             cursor = connection.cursor()
             cursor.execute(f"CREATE DATABASE {name} COLLATE utf8mb4_general_ci")
-            for table in tables:
+            for table in [table for (table,) in database.query("SHOW TABLES")]:
                 cursor.execute(f"CREATE TABLE {name}.`{table}` LIKE `{table}`")
                 cursor.execute(f"INSERT INTO {name}.`{table}` SELECT * FROM `{table}`")
         return Database(self, name)

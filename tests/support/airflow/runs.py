@@ -88,10 +88,9 @@ class Notes(LoopbackServer):
         """
         Return a run's notes: each task's name, and the marks of all the code that it executed.
         """
-        lines = [json.loads(request.body) for request in self.seen()]
         return [
             (line["task"], "+".join(sorted(set(line["marks"]))))
-            for line in lines
+            for line in [json.loads(request.body) for request in self.seen()]
             if line["run"] == run
         ]
 

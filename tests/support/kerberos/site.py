@@ -201,6 +201,5 @@ def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
     assert error["reason"] == reason
     assert error["error"] and error["advice"]
     assert reason in daemon.get("/").body
-    metric = f'sidecar_failures_total{{reason="{reason}",sidecar="kerberos"}}'
-    assert daemon.metrics()[metric] >= 1
+    assert daemon.metrics()[f'sidecar_failures_total{{reason="{reason}",sidecar="kerberos"}}'] >= 1
     assert daemon.get("/healthz").status == 200

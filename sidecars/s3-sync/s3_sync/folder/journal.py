@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from s3_sync.names import Content, refusal_of
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import is_at, open_file, stat_in, write_file
+from sidecar_runtime.volume.files import ABSENT_ERRORS, is_at, open_file, stat_in, write_file
 
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
@@ -213,11 +213,16 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
         is_shared: Whether the folder may contain files of other owners: such a file must not be
             mistaken for one that was about to be put into place. If False, a last file that is not
             there stays listed, and counts as damaged.
+
+    Raises:
+        OSError: The volume fails.
     """
     files: dict[str, Held] = {}
     try:
         journal = open_file(name, dir_fd=dir_fd)
-    except OSError:  # missing or not a regular file
+    except OSError as error:
+        if error.errno not in ABSENT_ERRORS:
+            raise
         return Listed(files, is_lost=True)
     lines, size_bytes, last = 0, 0, b""
     path, before = "", None
@@ -235,7 +240,7 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
                 if held is not None:
                     files[path] = held
                 lines, size_bytes, last = lines + 1, size_bytes + len(line), line
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             log.warning("managed_list_damaged", line=lines + bool(size_bytes) + 1, error=str(error))
             return Listed(files, is_lost=True)
     found = stat_in(path, root_fd) if path else None

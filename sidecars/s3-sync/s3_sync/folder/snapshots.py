@@ -117,7 +117,7 @@ class SnapshotLayout:
         Return a folder that nobody reads, with what earlier cycles of this process brought into it.
         """
         if self._build is not None:
-            self._build.purge()
+            self._build.purge(Fence())
             if self._build.damaged(self._build.files):
                 self.drop()
         if self._build is None:
@@ -331,7 +331,7 @@ class SnapshotLayout:
 
 
 def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
-    folder.purge()
+    folder.purge(fence, build.files)  # a list that was lost names none of them
     differs = folder.damaged(folder.files)
     differs |= {path for path, held in build.files.items() if folder.files.get(path) != held}
     for path in folder.files.keys() - build.files.keys():

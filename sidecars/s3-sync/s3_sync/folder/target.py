@@ -114,6 +114,7 @@ class Record:
             published that fits the settings: its files are not those that consumers need, or not
             where they look.
         is_of_source: Whether the record is of this source and layout, whatever files were chosen.
+        sequence: Of releases of this source: the highest sequence seen, and the key that signed it.
         is_written: Whether the record on disk is the one that this process knows.
     """
 
@@ -131,6 +132,7 @@ class Record:
         self._pin = settings.revision
         self.published: Published | None = None
         self.is_of_source = False
+        self.sequence = (0, "")
         self.is_written = True
 
     def read(self, state: int) -> None:
@@ -141,9 +143,10 @@ class Record:
         facts = read_facts(NAME, state)
         where = {"filters": None, **self._where}
         differs = {name for name, value in where.items() if facts.get(name) != value}
-        is_pinned = not self._pin or facts.get("revision") == self._pin
-        self.published = parse(facts) if is_pinned and not differs else None
+        said, is_pinned = parse(facts), not self._pin or facts.get("revision") == self._pin
+        self.published = said if is_pinned and not differs else None
         self.is_of_source = differs <= {"filters"}
+        self.sequence = (said.sequence, said.signed_by) if said and self.is_of_source else (0, "")
         self.is_written = True
 
     def read_outside(self, path: str) -> Published | None:

@@ -64,8 +64,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str
     report.facts["left_out"] = left_out
     if left_out:
         more = ", …" if len(left_out) > NAMED else ""
-        names = ", ".join(left_out[:NAMED])
-        report.lines.insert(0, f"Left out: {len(left_out)} ({names}{more})")
+        report.lines.insert(0, f"Left out: {len(left_out)} ({', '.join(left_out[:NAMED])}{more})")
     return report
 
 

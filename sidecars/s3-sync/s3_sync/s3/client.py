@@ -30,7 +30,6 @@ from s3_sync.reasons import REASONS, S3Error
 from s3_sync.s3.http import Address, Answer, Check, Pool, split_url
 from s3_sync.s3.refusals import (
     REGION,
-    STALE_CREDENTIALS,
     ObjectError,
     ObjectMoved,
     Operation,
@@ -38,6 +37,7 @@ from s3_sync.s3.refusals import (
     Request,
     SourceError,
     explain,
+    is_stale,
     partition_of,
     read_refusal,
 )
@@ -240,12 +240,12 @@ class S3Client:
         if answer.status in (200, 206) or is_unchanged:
             return answer
         refusal = read_refusal(answer)
-        if not is_last and self._adapt(answer, refusal, credentials):
+        if not is_last and self._adapt(answer, refusal, what.operation, credentials):
             raise _Again
         request = Request(what.operation, self._bucket, what.key, self._prefix, address.region)
         raise explain(answer, refusal, request)
 
-    def _adapt(self, answer: Answer, refusal: Refusal, used: Credentials) -> bool:
+    def _adapt(self, answer: Answer, refusal: Refusal, what: Operation, used: Credentials) -> bool:
         """
         Whether the request should be sent again, to the region that S3 reports for the bucket, or
         with rotated credentials.
@@ -255,10 +255,12 @@ class S3Client:
         if answer.status in (301, 307, 400) and is_elsewhere:
             self._move(refusal.region)
             return True
-        if refusal.code in STALE_CREDENTIALS and self._access[0] is used:
+        if not is_stale(refusal.code, what):
+            return False
+        if self._access[0] is used:
             self.chain.forget()
             self._access = self.chain.current(self._fence)[0], self._access[1]
-        return refusal.code in STALE_CREDENTIALS and self._access[0] != used
+        return self._access[0] != used
 
     def _move(self, bucket_region: str | None) -> None:
         """

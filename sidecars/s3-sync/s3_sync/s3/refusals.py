@@ -20,18 +20,15 @@ ACTIONS: dict[Operation, str] = {
     "delete": "s3:DeleteObject",
 }
 
-# Codes after which the credentials are fetched again once: they were rotated or have expired.
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
-STALE_CREDENTIALS = {
-    **dict.fromkeys(_EXPIRED, "credentials_expired"),
-    "InvalidAccessKeyId": "credentials_invalid",
-}
+# Google Cloud Storage says InvalidSecurity for an unknown key.
+_ROTATED = ("InvalidAccessKeyId", "InvalidSecurity", "SignatureDoesNotMatch")
 # Codes with a reason of their own; statuses with a code; statuses without, which S3 itself sends
 # for a bucket at most.
 _CODES = {
-    **STALE_CREDENTIALS,
+    **dict.fromkeys(_EXPIRED, "credentials_expired"),
+    **dict.fromkeys(_ROTATED, "credentials_invalid"),
     "RequestTimeTooSkewed": "clock_skew",
-    "SignatureDoesNotMatch": "credentials_invalid",
     "InvalidObjectState": "object_archived",
     "RequestTimeout": "server_error",
 }
@@ -51,6 +48,15 @@ PARTITIONS = (
     ("eusc-", "aws-eusc", "amazonaws.eu"),
     ("", "aws", "amazonaws.com"),
 )
+
+
+def is_stale(code: str, operation: Operation) -> bool:
+    """
+    Whether credentials should be fetched again once: they were rotated or have expired. What a
+    proxy alters in the path of one object only looks like another secret.
+    """
+    is_of_object = code == "SignatureDoesNotMatch" and operation in ("get", "bundle")
+    return code in (*_EXPIRED, *_ROTATED) and not is_of_object
 
 
 class Request(NamedTuple):

@@ -135,7 +135,6 @@ def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: Git
 
     sidecar = here.wrapper(**chart_environment(here, **CREDENTIALS))
     here.server.inject(answer_with(Answer(502)), times=4)
-    commit = here.commit_revision(2)
 
-    here.wait_until_shown(commit, sidecar)
+    here.wait_until_shown(here.commit_revision(2), sidecar)
     assert 0 == sidecar.terminate().code

@@ -102,8 +102,7 @@ def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
     assert here.repository.head() == here.shown()
 
     here.server.start()
-    commit = here.commit_revision(2)
-    here.wait_until_shown(commit, wrapper)
+    here.wait_until_shown(here.commit_revision(2), wrapper)
     assert (here.root / "lost+found").is_dir()
     assert "mine" == (here.root / "notes.txt").read_text()
 
@@ -116,9 +115,8 @@ def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) ->
         failed = wrapper.wait_for_event("cycle_failed")
         assert before == here.shown()
         assert "target_full" == failed["reason"], wrapper.log()
-        commit = here.repository.commit({"big.bin": None})
 
-        here.wait_until_shown(commit, wrapper)
+        here.wait_until_shown(here.repository.commit({"big.bin": None}), wrapper)
         wrapper.kill()
 
 

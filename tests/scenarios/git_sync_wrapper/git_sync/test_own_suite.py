@@ -46,8 +46,7 @@ def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
         made.mkdir()
     shutil.copytree(SUITE, suite)
     subprocess.run(["git", "init", "-q", str(suite)], check=True)
-    mounts = {str(GIT_SYNC): "/git-sync"}
-    image = {"command": [str(WRAPPER)], "mounts": mounts, "env": SETTINGS}
+    image = {"command": [str(WRAPPER)], "mounts": {str(GIT_SYNC): "/git-sync"}, "env": SETTINGS}
     (state / "images.json").write_text(json.dumps({IMAGE: image}))
     docker = f'#!/bin/sh\nexec {sys.executable} {containers.__file__} "$@"\n'
     for name, text in {"docker": docker, "make": "#!/bin/sh\n"}.items():

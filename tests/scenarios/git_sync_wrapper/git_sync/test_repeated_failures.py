@@ -60,8 +60,7 @@ def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
 
 
 def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> None:
-    first = here.repository.head()
-    here.publish(GITSYNC_REF=first).kill()
+    here.publish(GITSYNC_REF=here.repository.head()).kill()
     second = here.commit_revision(2)
     here.server.stop()
     wrapper = here.wrapper(GITSYNC_REF=second)

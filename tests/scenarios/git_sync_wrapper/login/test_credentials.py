@@ -82,8 +82,7 @@ def test_submodules_on_other_servers_use_their_own_credentials(
 ) -> None:
     """The two servers on loopback differ only in their port."""
     with GitServer(tmp_path / "other") as other:
-        library = other.repository("library.git")
-        commit = library.commit({"library.py": "x = 1\n"})
+        commit = other.repository("library.git").commit({"library.py": "x = 1\n"})
         other.accept(("library", "other password"))
         here.server.accept(("deploy", "password"))
         here.repository.commit_submodule("library", other.url("library.git"), commit)

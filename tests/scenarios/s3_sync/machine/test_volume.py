@@ -179,19 +179,17 @@ def test_older_snapshots_never_fill_a_small_volume(
     s3: FakeS3, tmp_path: Path, start: StartDaemon, source: str
 ) -> None:
     """8 MiB hold three states of 2 MiB: the oldest goes before its retention ends."""
-    shelf = Shelf(s3)
     with small_volume(tmp_path / "eight", "8m") as volume:
         bodies = [os.urandom(2 * MIB) for _ in range(7)]
 
         def offer(body: bytes) -> None:
             s3.put("dags/big.bin", body)
             if source == "release":
-                shelf.publish({"big.bin": body})
+                Shelf(s3).publish({"big.bin": body})
 
         s3.objects.clear()
         offer(bodies[0])
-        settings = SNAPSHOT | {"S3_SYNC_SOURCE": source}
-        daemon = start(settings, target=volume / "dags").until_synced()
+        daemon = start(SNAPSHOT | {"S3_SYNC_SOURCE": source}, target=volume / "dags").until_synced()
         for number, body in enumerate(bodies[1:], 1):
             offer(body)
             if number == 4:
@@ -237,8 +235,7 @@ def test_each_new_user_of_the_group_continues_without_downloading_again(
     target.chmod(0o777)
     for number, uid in enumerate([50000, 50001, 0, 50002, 50000]):
         s3.forget()
-        user = as_user(open_folder, ENV, uid, 2000)
-        daemon = start(layout, target=target, wrapper=(str(user),))
+        daemon = start(layout, target=target, wrapper=(str(as_user(open_folder, ENV, uid, 2000)),))
         began = daemon.until_synced().find_events("cycle_finished")[0]
         if number:
             assert ("unchanged", []) == (began["result"], s3.seen(is_get()))
@@ -258,8 +255,7 @@ def test_names_what_a_user_cannot_write_and_publishes_the_rest(
 ) -> None:
     target = open_folder / "dags"
     target.mkdir(mode=0o755)
-    user = as_user(open_folder, ENV, 50000, 0)
-    daemon = start(target=target, wrapper=(str(user),))
+    daemon = start(target=target, wrapper=(str(as_user(open_folder, ENV, 50000, 0)),))
     failed = daemon.wait_for_event("cycle_failed")
     assert failed["reason"] == "target_denied"
     assert str(target) in failed["error"] and "50000" in failed["error"]

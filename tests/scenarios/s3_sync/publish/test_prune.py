@@ -154,12 +154,11 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
         old = make_release(files).objects()
         bucket.put_all(old, PREFIX, at=datetime.now(UTC) - timedelta(days=40))
     publishers[0].succeed("publish", write_files(tmp_path / "new", CONTENTS[2]))
-    again = write_files(tmp_path / "again", CONTENTS[0])
 
     def fail(exchange: Exchange) -> None:
         if fault == "connection_lost":
             exchange.good()
-        publishers[1].succeed("publish", again)
+        publishers[1].succeed("publish", write_files(tmp_path / "again", CONTENTS[0]))
         if fault == "connection_lost":
             return exchange.reset()
         return exchange.send(error_answer(503, "SlowDown"))
@@ -170,5 +169,4 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
 
     assert (3, fault) == (ran.code, ran.facts()["reason"]), ran
     publishers[0].succeed(*PRUNE)
-    bodies = {key: stored.body for key, stored in bucket.objects.items()}
-    assert CONTENTS[0] == read_release(bodies)
+    assert CONTENTS[0] == read_release({key: stored.body for key, stored in bucket.objects.items()})

@@ -84,8 +84,7 @@ def test_promotes_a_release_unchanged(place: Place) -> None:
     }
     assert broken == place.publisher.succeed("releases")["releases"][0]["revision"]
     there = [(key, body) for key, body in place.bodies().items() if key.startswith("prd/")]
-    bodies = {key.replace("prd/", PREFIX): body for key, body in there}
-    assert B == read_release(bodies)
+    assert B == read_release({key.replace("prd/", PREFIX): body for key, body in there})
     said = prd.run("promote", place.publisher.url, url, "--profile", "nobody")
     assert 3 == said.code and "nobody" in said.err
 

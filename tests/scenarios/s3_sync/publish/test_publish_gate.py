@@ -29,8 +29,6 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
         S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=gate, S3_SYNC_GATE_ENV="SEEN", SEEN=str(seen)
     )
 
-    facts = publisher.succeed("publish", on_moto.dags)
-
-    assert "command" == facts["gate"]
+    assert "command" == publisher.succeed("publish", on_moto.dags)["gate"]
     assert [f"./{name}" for name in sorted([*A, "link.py"])] == seen.read_text().splitlines()
     assert [] == list(on_moto.home.glob("s3-sync-*"))

@@ -68,9 +68,8 @@ def test_reports_wrong_arguments_and_writes_nothing(
     keep.write_text(f"{'0' * 40}\n\n{json.dumps([PINNED.revision])}\n")
     given = {"folder": refused.dags.parent, "dags": refused.dags, "bucket": refused.bucket}
     given |= {"keep": keep}
-    filled = [text.format(**given) for text in arguments]
 
-    ran = refused.publisher.run(*filled)
+    ran = refused.publisher.run(*[text.format(**given) for text in arguments])
 
     assert (2, "") == (ran.code, ran.out), ran
     assert all(name in ran.err for name in names), ran.err

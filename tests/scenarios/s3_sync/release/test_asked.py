@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,13 +111,27 @@ def test_a_new_pod_gets_an_older_release_although_the_current_one_is_damaged(
     start: StartDaemon, shelf: Shelf, store: Path, releases: list[Release], damage: str
 ) -> None:
     DAMAGE[damage](shelf, releases[5])
-    daemon = start(SETTINGS)
+    daemon = start(SETTINGS | {"S3_SYNC_KEEP_REQUESTED": "1"})
     daemon.wait_for_event("cycle_failed")
 
-    asked(store, releases[1].revision)
+    for release in releases[1:5]:
+        asked(store, release.revision)
 
-    assert {releases[1].revision} <= kept(store)
+    assert releases[4].revision in kept(store) and len(kept(store)) <= 2
     assert 503 == daemon.get("/readyz").status
+
+
+def test_a_failure_of_the_volume_takes_no_retained_version(
+    shelf: Shelf, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    daemon = begin(S3_SYNC_RETAIN_COUNT="1")
+    shelf.publish(files_of(6))
+    daemon.sync()
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1_000, 1_000))
+
+    asked(store, releases[0].revision, lambda status: status == 503)
+
+    assert releases[5].revision in kept(store)
 
 
 def test_a_request_sends_nothing_to_the_source_while_cycles_fail(

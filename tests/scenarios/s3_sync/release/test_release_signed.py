@@ -127,8 +127,7 @@ def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(site: Sit
 
 
 def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -> None:
-    body = site.pointer[: site.pointer.rindex(b'{"signature"')]
-    site.s3.put(POINTER, body)
+    site.s3.put(POINTER, site.pointer[: site.pointer.rindex(b'{"signature"')])
     folder = str(site.publisher.environment["HOME"]) + "/../dags"
 
     refused = site.publisher.run("publish", folder, "--sign-key", str(site.keys / "../key.pem"))

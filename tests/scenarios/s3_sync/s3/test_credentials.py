@@ -68,7 +68,7 @@ def test_syncs_with_irsa_and_hides_its_secrets(
     assert len(sts.seen(ASSUME)) == 1
 
 
-@pytest.mark.parametrize("refusal", ["ExpiredToken", "InvalidToken", "InvalidAccessKeyId"])
+@pytest.mark.parametrize("refusal", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
 def test_fetches_new_credentials_within_the_cycle_when_s3_rejects_the_old(
     s3: FakeS3, start: StartDaemon, sts: FakeSts, token_file: Path, refusal: str, irsa: Settings
 ) -> None:

@@ -70,8 +70,7 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     assert_tells(synced.daemon, reason, ready=True)
     synced.recover()
     assert synced.s3.files() == synced.published
-    readiness = synced.daemon.get("/readyz").json()
-    assert readiness["reason"] is None
+    assert synced.daemon.get("/readyz").json()["reason"] is None
     assert synced.daemon.status()["last_error"] is None
     assert synced.daemon.status()["consecutive_failures"] == 0
 

@@ -35,8 +35,7 @@ def filled(server: S3Server) -> Bucket:
         bucket.put(f"dags/{name}", name.encode())
     for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"):
         body = f"# {name}\n".encode()
-        promise = {f"Checksum{name}": header_value(name.lower(), body)}
-        put(f"dags/sums/{name}.py", body, **promise)
+        put(f"dags/sums/{name}.py", body, **{f"Checksum{name}": header_value(name.lower(), body)})
     for kind in ("AES256", "aws:kms"):
         put(f"dags/sealed/{kind[:3]}.py", f"# {kind}\n".encode(), ServerSideEncryption=kind)
     bucket.put("dags/empty.py", b"")

@@ -41,8 +41,7 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
     """Return the leftovers of another layout."""
     if way["S3_SYNC_LAYOUT"] == "snapshot":
         theirs = {path.partition("/")[0] for path in FOREIGN}
-        found = snapshot_leftovers(target)
-        return [path for path in found if os.path.basename(path) not in theirs]
+        return [path for path in snapshot_leftovers(target) if os.path.basename(path) not in theirs]
     return leftovers(target) + (["current"] if os.path.lexists(target / "current") else [])
 
 
