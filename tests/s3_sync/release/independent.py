@@ -37,7 +37,8 @@ def read(
     found, end = {}, 0
     for file in manifest["files"]:
         start = end + 30 + len(file["path"].encode())
-        data = bundle[start : start + file["stored"]]
+        end = start + file["stored"]
+        data = bundle[start:end]
         if file["stored"] < file["size"]:
             data = zlib.decompress(data, -zlib.MAX_WBITS)
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file["size"], file["sha256"])

@@ -35,7 +35,7 @@ from tests.support.s3_sync.signing import Key
 NAMES = (
     "é", "e\u0301", "ß", "SS", "ﬁ", "😀", "\U0010ffff", "\ufffd", "\u2028", "\u202e", "\ufeff",
     "İ", " ", "a b", "\x7f", "\\", '"', "'", "[", "{", ",", "%2e", "#", "~x", "A", "a", "a.",
-    "a..", "...", ".airflowignore", ".S3-SYNC", "CON", "nul.py", "x" * 252, "ü" * 126, "NaN",
+    "a..", "...", ".airflowignore", ".S3-SYNCED", "CON", "nul.py", "x" * 252, "ü" * 126, "NaN",
 )  # fmt: skip
 
 

@@ -202,7 +202,8 @@ def test_each_task_runs_its_version_despite_publishes_and_kills(
             case 1:
                 world.components.restart("scheduler")
             case 2:
-                known[source.publish(live.notes.files_of(str(number), **RETRIES))] = str(number)
+                current = source.publish(live.notes.files_of(str(number), **RETRIES))
+                known[current] = str(number)
             case 3:
                 source.restart()
             case 4:
