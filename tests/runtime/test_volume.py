@@ -186,6 +186,8 @@ def test_keeps_snapshots_by_count_or_if_replaced_recently(
 
     assert stay == pruned(snapshots) == pruned(snapshots) == shelf.names()
     assert names[-1] == (shelf.link / "a.py").read_text()
+    shelf.link.unlink()
+    assert shelf.names() == pruned(snapshots)  # one of them is the last good one
 
 
 def test_keeps_the_newest_requested_snapshots(shelf: Shelf) -> None:

@@ -120,10 +120,8 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     """
     try:
         facts = json.loads(read_file(name, FACTS_BYTES, dir_fd=folder))
-    except (ValueError, RecursionError):
-        return {}
-    except OSError as error:
-        if error.errno not in ABSENT_ERRORS:
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno not in ABSENT_ERRORS:
             raise
         return {}
     return facts if isinstance(facts, dict) else {}

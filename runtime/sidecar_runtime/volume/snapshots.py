@@ -180,7 +180,8 @@ class Snapshots(NamedTuple):
         older = [revision for revision in self.revisions() if revision not in kept]
         asked = [revision for revision in older if stat_in(revision + ASKED, self.store)]
         others = [revision for revision in older if revision not in asked]
-        spared = {*asked[: self.asked_count], *others[: self.retain_count]}
+        # If nothing is shown, one of the others is all that is left of the last good state.
+        spared = {*asked[: self.asked_count], *(others[: self.retain_count] if kept else others)}
         for revision in older:
             is_young = self._is_young(revision)
             if is_young or revision in spared or not self.remove(revision, fence):

@@ -34,8 +34,8 @@ GIT = ".git"
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 15
 LFS = b"version https://git-lfs.github.com/spec/"
-LIST_BYTES = 1 << 28
-"""The limit of a list, enough for two million files; larger lists are not used."""
+LIST_BYTES = 64 << 20
+"""The limit of a list, enough for 350,000 files; larger lists are not used."""
 # The kubelet adds these rights to each file when it mounts a volume with an fsGroup, and a setgid
 # bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660

@@ -149,11 +149,11 @@ class Builder:
         assert folder is not None
         left = not_held(state.files, state.files, folder.files)
         deleted = len(gone & folder.files.keys())
-        changes = deleted + len(left)
-        if before is not None and (deleted or changes > 1) and changes != before.missing:
+        changes, files = deleted + len(left), len(folder.files) - len(gone)
+        is_other = before is not None and (changes, files) != (before.missing, before.files)
+        if is_other and (deleted or changes > 1):
             # Consumers will see neither the old nor the new state. A full volume must not prevent
             # it, because deletions may make room.
-            files = len(folder.files) - len(gone)
             begun = Published("", state.revision, UNFINISHED, changes, "", now(), files)
             with suppress(OSError):
                 target.write(begun, fence)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from s3_sync.build import Parts
@@ -201,7 +202,8 @@ class Serving(NamedTuple):
         for revision in self.asked.due(fence):
             with self.asked.answering(revision), explained(where):
                 try:
-                    self.layout.prune(fence)  # which cycles that fail do not reach
+                    with suppress(OSError):  # cycles that fail do not get that far
+                        self.layout.prune(fence)
                     await self._fetch(revision, fence)
                 except OSError as error:
                     if error.errno in FULL_ERRORS:
