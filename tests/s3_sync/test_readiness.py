@@ -258,11 +258,13 @@ def test_every_row_of_the_table_holds(
     assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
 
 
+@pytest.mark.parametrize(("before", "gone"), [("complete", "a"), ("partial", "ab")])
 def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, before: str, gone: str
 ) -> None:
-    all_published(World(s3, process, {}))
-    s3.delete("dags/a.py")
+    BEFORE[before](World(s3, process, {}))
+    for name in gone:
+        s3.delete(f"dags/{name}.py")
     process.start(KEYS)
     with monkeypatch.context() as patch, suppress(CycleAbandoned):
         patch.setattr(Folder, "end_cycle", Mock(side_effect=CycleAbandoned))

@@ -124,9 +124,8 @@ def test_two_spellings_of_one_role_get_the_grants_of_both() -> None:
 def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
     """Airflow grants in the order of the mapping, and stops at the first role that it refuses."""
     access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}
-    grants = [("two", "can_edit", "DAG:d")]
 
-    found = tables({"d": access}, roles=["one", "two"], grants=grants)
+    found = tables({"d": access}, roles=["one", "two"], grants=[("two", "can_edit", "DAG:d")])
 
     assert {
         ("dag_grant", "one", "can_read", "DAG:d"),

@@ -67,7 +67,8 @@ def complaints(choice: Choice) -> list[str]:
         found.append("VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git")
     if choice["VERSIONS"] and source == "git" and choice["EXECUTOR"] not in _KEEP_COMMITS:
         found.append(
-            "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, CeleryExecutor or SOURCE=release"
+            "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, CeleryExecutor or "
+            "SOURCE=release, because a new task pod has only the newest commit"
         )
     if choice["SIGNED"] and source != "release":
         found.append("SIGNED=1: write SOURCE=release")

@@ -29,8 +29,7 @@ def test_restores_lost_grants_of_default_and_own_roles_before_it_is_ready(
 ) -> None:
     config = tmp_path / "webserver_config.py"
     config.write_text(MANAGER)
-    sections = ("FAB", "WEBSERVER")
-    settings = {f"AIRFLOW__{section}__CONFIG_FILE": str(config) for section in sections}
+    settings = {f"AIRFLOW__{section}__CONFIG_FILE": str(config) for section in ("FAB", "WEBSERVER")}
     first = start(database, settings).until_good()
     whole = contents(database)
     revoke(database, "Auditor", "can_read", "Audit Logs")

@@ -111,9 +111,8 @@ def test_refuses_a_file_that_hangs_beyond_airflows_own_timeout(
 
 def test_no_verdict_if_airflow_fails(gate: Gate) -> None:
     files = {"sales.py": one_dag(gate.head, "sales"), "a/.airflowignore": b"good\n"}
-    odd = {**files, ".airflowignore": "café".encode("latin-1")}
 
-    error = raised(SidecarError, gate.load, odd)
+    error = raised(SidecarError, gate.load, {**files, ".airflowignore": "café".encode("latin-1")})
 
     assert ("gate_undecided", True) == (error.reason, "UnicodeDecodeError" in error.message)
 

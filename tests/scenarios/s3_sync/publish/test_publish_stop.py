@@ -90,8 +90,7 @@ class Scene:
         self.bucket = bucket
         self._server = server
         self._folder = folder
-        dags = write_files(folder / "dags", NEW)
-        self._arguments = deed.arguments(bucket, dags)
+        self._arguments = deed.arguments(bucket, write_files(folder / "dags", NEW))
         self._environment = Publishing(bucket, bucket.bucket, folder).environment
         there = {"dev": NEW, "dags": deed.before}
         for place, files in there.items():

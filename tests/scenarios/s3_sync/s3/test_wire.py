@@ -28,8 +28,7 @@ def test_a_truncated_response_changes_nothing(synced: Running, match: Match) -> 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon whose cycles have five seconds."""
-    settings = {"S3_SYNC_TIMEOUT": "5s"}
-    with running(tmp_path_factory.mktemp("impatient") / "dags", settings) as one:
+    with running(tmp_path_factory.mktemp("impatient") / "dags", {"S3_SYNC_TIMEOUT": "5s"}) as one:
         yield one
 
 
