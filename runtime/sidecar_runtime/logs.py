@@ -83,8 +83,7 @@ def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
     Put timestamp, level and event first, for people who read raw JSON.
     """
-    first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-    return {**first, **event}
+    return {**{key: event.pop(key) for key in ("timestamp", "level", "event")}, **event}
 
 
 def configure(

@@ -224,8 +224,7 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
         if error.errno not in ABSENT_ERRORS:
             raise
         return Listed(files, is_lost=True)
-    lines, size_bytes, last = 0, 0, b""
-    path, before = "", None
+    lines, size_bytes, last, path, before = 0, 0, b"", "", None
     with journal:
         try:
             header = journal.readline(LINE_BYTES)
@@ -244,9 +243,12 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
             log.warning("managed_list_damaged", line=lines + bool(size_bytes) + 1, error=str(error))
             return Listed(files, is_lost=True)
     found = stat_in(path, root_fd) if path else None
-    now, inode = files.get(path), found.st_ino if found is not None else None
-    # A line is true if its inode is in place, or if the removed one is not.
-    is_true = now.inode == inode if now is not None else before is None or before.inode != inode
+    # A line is true if its inode is in place, or if the removed file is not. The inode alone does
+    # not tell: the next file that anybody creates there may get it.
+    if now := files.get(path):
+        is_true = found is not None and found.st_ino == now.inode
+    else:
+        is_true = not (found and before and before.matches(found))
     if not is_true and (is_shared or now is None):
         lines, size_bytes = lines - 1, size_bytes - len(last)
         files.pop(path, None)
