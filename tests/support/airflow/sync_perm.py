@@ -83,9 +83,10 @@ class SyncPerm(SidecarProcess):
 
     def quiet_polls(self) -> float:
         """
-        Return the number of cycles that found nothing to do.
+        Return the number of cycles that found nothing to do; 0 before the first has ended.
         """
-        return self.sample("sidecar_cycles_total", result="unchanged")
+        quiet = 'sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}'
+        return self.metrics().get(quiet, 0.0)
 
     def children(self) -> list[int]:
         """
