@@ -4,7 +4,7 @@ The list of files that s3-sync put into a folder, and therefore may replace and 
 A journal with one JSON array a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file, with
 a trailing ``0`` if its content was not verified; ``[path]`` for a removed file. A line is written
 *before* its action: the rename that puts the line's inode into place, or the removal. So after a
-crash the inode at the last line's path shows whether that line is true. All earlier lines are,
+crash the file at the last line's path shows whether that line is true. All earlier lines are,
 because actions happen one at a time.
 """
 
