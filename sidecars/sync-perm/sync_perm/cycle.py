@@ -111,12 +111,12 @@ class Memory:
 
     def judge(self, rows: frozenset[object]) -> None:
         """
-        Judge what a pass wrote: once again is an accident, or a person who tries something; the
-        third time, another process undoes it.
+        Judge what a good pass wrote, if anything: once again is an accident, or a person who tries
+        something; the third time, another process undoes it.
         """
         now = time.monotonic()
         self.written = [one for one in self.written if one[0] > now - UNDONE_SECONDS]
-        times = sum(written.issuperset(rows) for _, written in self.written)
+        times = sum(frozenset() < rows <= written for _, written in self.written)
         self.written.append((now, rows))
         if times > 1:
             named = sorted(map(str, rows))[:NAMED_ROWS]
@@ -313,10 +313,10 @@ class Session:
             if work.roles and look.general == after.general:
                 memory.synced = after.general
             memory.hold(work, report, look.difference.items, after.difference.items)
-            if written and memory.error is None:
-                memory.judge(written)
-            elif memory.plan(after):  # Airflow did not write what it should have written
+            if (not written and memory.plan(after)) or memory.error:  # Airflow did not write it
                 memory.strike()
+            else:
+                memory.judge(written)
             self._show(after, fence)
         facts = {
             "reason": reason,

@@ -85,8 +85,7 @@ class SyncPerm(SidecarProcess):
         """
         Return the number of cycles that found nothing to do; 0 before the first has ended.
         """
-        quiet = 'sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}'
-        return self.metrics().get(quiet, 0.0)
+        return self.metrics().get('sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}', 0)
 
     def children(self) -> list[int]:
         """
