@@ -2,6 +2,7 @@
 The demos and a short soak pass all their checks, and leave no files or processes behind.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from demo.kerberos import missing
 from tests.support.airflow.databases import skip_without_postgres
+from tests.support.airflow.installed import Airflow, Version
 from tests.support.git.git_sync import skip_reason
 from tests.support.program import own_port
 
@@ -50,26 +52,24 @@ def commands() -> list[bytes]:
     """
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
+        with contextlib.suppress(OSError):
             found.append(path.read_bytes())
-        except OSError:
-            continue
     return found
 
 
 def test_demo_completes_every_step_and_cleans_up() -> None:
     said = played("demo", timeout_seconds=240)
 
-    parts = 3 - bool(missing()) - bool(skip_reason())
-    assert parts == said.count("all steps passed")
+    assert 3 - bool(missing()) - bool(skip_reason()) == said.count("all steps passed")
     assert "\x1b" not in said
 
 
 @pytest.mark.usefixtures("only_in_full")
 @pytest.mark.timeout(1_600)
 @pytest.mark.parametrize("version", ["3", "2.11"])
-def test_demo_with_airflow_completes_every_step_and_cleans_up(version: str) -> None:
+def test_demo_with_airflow_completes_every_step_and_cleans_up(version: Version) -> None:
     skip_without_postgres()
+    Airflow.install_or_skip(version)  # here, because an installation leaves files in HOME
 
     assert "all steps passed" in played("demo.airflow", version, timeout_seconds=1_500)
 
