@@ -1,10 +1,12 @@
 """
-DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes to.
+DAG versions for Airflow 3, from the volume that s3-sync or git-sync-wrapper publishes
+to.
 
-A version is the id of a release (`sha256-…`), a commit, or the revision of a listing: a folder that
-never changes. A symlink points to the current version, so a refresh is one ``readlink``, and a task
-reads its version from the volume. If the version is missing there, the bundle requests it from the
-sidecar over a Unix socket beside the versions: Airflow needs no credentials, boto or git.
+A version is the id of a release (`sha256-…`), a commit, or the revision of a listing: a
+folder that never changes. A symlink points to the current version, so a refresh is one
+``readlink``, and a task reads its version from the volume. If the version is missing
+there, the bundle requests it from the sidecar over a Unix socket beside the versions:
+Airflow needs no credentials, boto or git.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ except ImportError:  # before Airflow 3.3, a version was a string
     BundleVersion = str
 
 SOCKET = "ask.sock"
-# Where s3-sync keeps versions, relative to the link's folder; used until the link exists.
+# Where s3-sync keeps versions, relative to the link's folder; used until the link
+# exists.
 STORE = ".s3-sync/snapshots"
 VERSION = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
 
@@ -53,11 +56,13 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     Args:
         path: The symlink to the current version: ``DEST_PATH/current`` of s3-sync with
-            ``S3_SYNC_LAYOUT=snapshot``, ``GITSYNC_ROOT/GITSYNC_LINK`` of git-sync-wrapper.
+            ``S3_SYNC_LAYOUT=snapshot``, ``GITSYNC_ROOT/GITSYNC_LINK`` of
+            git-sync-wrapper.
         subdir: The DAG folder, relative to a version; by default the whole version.
-        wait_seconds: How long to wait for a version, or for the first one to be published.
-        **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``, ``version``,
-            ``view_url_template``.
+        wait_seconds: How long to wait for a version, or for the first one to be
+            published.
+        **kwargs: The arguments of every bundle: ``name``, ``refresh_interval``,
+            ``version``, ``view_url_template``.
     """
 
     supports_versioning = True
@@ -89,28 +94,33 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Raises:
             VersionUnavailable: The published folder is not a version.
         """
-        return BundleVersion(self.version or (self._folder or self._shown()).name.partition(".")[0])
+        return BundleVersion(
+            self.version or (self._folder or self._shown()).name.partition(".")[0]
+        )
 
     def initialize(self) -> None:
         """
         Find the version, and wait for the sidecar to fetch it if necessary.
 
         Raises:
-            VersionUnavailable: The version no longer exists at its source, did not arrive in time,
-                has no DAG folder, or Python would import modules from another version.
+            VersionUnavailable: The version no longer exists at its source, did not
+                arrive in time, has no DAG folder, or Python would import modules from
+                another version.
         """
         if self.version:
             self._wait_for(lambda: self._take(self._find(str(self.version))))
             self._refuse_mixture()
             with suppress(OSError):
                 # Airflow's cleanup of stale versions fails unless this folder exists.
-                (self.versions_dir / str(self.version)).mkdir(parents=True, exist_ok=True)
+                (self.versions_dir / str(self.version)).mkdir(
+                    parents=True, exist_ok=True
+                )
         else:
             try:
                 self._wait_for(lambda: self._take(self._shown()))
             except VersionUnavailable:
-                # The dag-processor retries. While it waits, it stops serving its other bundles, and
-                # then kills their parsers, which have exceeded their time.
+                # The dag-processor retries. While it waits, it stops serving its other
+                # bundles, and then kills their parsers, which have exceeded their time.
                 self._wait_seconds = 0.0
                 raise
         super().initialize()
@@ -120,11 +130,14 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         Switch to the current version.
 
         Raises:
-            VersionUnavailable: Nothing is published, or it is not a version with a DAG folder.
+            VersionUnavailable: Nothing is published, or it is not a version with a DAG
+                folder.
             AirflowException: The bundle is pinned to one version.
         """
         if self.version:
-            raise AirflowException("A bundle that is pinned to a version cannot be refreshed")
+            raise AirflowException(
+                "A bundle that is pinned to a version cannot be refreshed"
+            )
         shown = self._shown()
         if shown != self._folder or self._reading is None:
             self._take(shown)
@@ -139,8 +152,11 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         for entry in map(os.path.abspath, sys.path):
             folder = os.path.realpath(entry)
             is_other = folder == parent or f"{folder}/".startswith(others)
-            # Named by its own path, it is this version; through a link, only until the next swap.
-            if is_other and str(self._folder and self._folder.name) not in entry.split("/"):
+            # Named by its own path, it is this version; through a link, only until the
+            # next swap.
+            if is_other and str(self._folder and self._folder.name) not in entry.split(
+                "/"
+            ):
                 raise VersionUnavailable(
                     f"{entry} is on Python's path: modules would be imported from there instead "
                     f"of from version {self.version}. Remove it from PYTHONPATH; if it is "
@@ -194,12 +210,19 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         if not VERSION.fullmatch(version):
             raise VersionUnavailable(f"{version!r} is not a version")
         versions = self._versions()
-        # Another copy of a commit, as after damage, has a number: HASH.2. The shown one is first.
+        # Another copy of a commit, as after damage, has a number: HASH.2. The shown one
+        # is first.
         shown, place = self._link.resolve(), versions / version
-        copies = [path for path in (place, *versions.glob(f"{version}.*")) if path.is_dir()]
+        copies = [
+            path for path in (place, *versions.glob(f"{version}.*")) if path.is_dir()
+        ]
         if not copies:
             self._request(version, place.with_name(SOCKET))
-        return max(copies, key=lambda p: (p.resolve() == shown, len(p.name), p.name), default=place)
+        return max(
+            copies,
+            key=lambda p: (p.resolve() == shown, len(p.name), p.name),
+            default=place,
+        )
 
     def _take(self, folder: Path) -> None:
         """
@@ -228,10 +251,12 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _turned_link(self, folder: Path) -> Path:
         """
-        Return this process's link to a folder, or the folder itself if no link can be created.
+        Return this process's link to a folder, or the folder itself if no link can be
+        created.
 
-        The dag-processor queues paths, and stores the DAGs that it reads there under the version
-        of its last refresh: the path of an older version would contain other code.
+        The dag-processor queues paths, and stores the DAGs that it reads there under
+        the version of its last refresh: the path of an older version would contain
+        other code.
         """
         link: Path = self.base_dir / f"{socket.gethostname()}-{os.getpid()}"
         new = link.with_name(f"{link.name}.new")
@@ -263,14 +288,18 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 "running. If another node writes this volume, only the versions on it are available"
             )
             status = 0
-        why = str(said.get("error") or said.get("state") or f"{place} answered with {status}")
+        why = str(
+            said.get("error") or said.get("state") or f"{place} answered with {status}"
+        )
         if status == 404:
             raise VersionUnavailable(
                 f"version {version} of bundle {self.name!r} is gone: {why}. Run the DAG on its "
                 "newest version, or publish that version again"
             )
         if status != 200:
-            raise _NotYet(f"version {version} of bundle {self.name!r} is not on this volume: {why}")
+            raise _NotYet(
+                f"version {version} of bundle {self.name!r} is not on this volume: {why}"
+            )
 
     def _wait_for(self, step: Callable[[], None]) -> None:
         """
@@ -283,7 +312,9 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 return
             except _NotYet as error:
                 if time.monotonic() + pause > began + self._wait_seconds:
-                    raise VersionUnavailable(f"{error} (waited {self._wait_seconds:g} s)") from None
+                    raise VersionUnavailable(
+                        f"{error} (waited {self._wait_seconds:g} s)"
+                    ) from None
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
@@ -300,10 +331,15 @@ def _mark_in_use(opened: int, folder: Path) -> None:
     """
     try:
         fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # the sidecar is removing it; a task could hold the lock longer
+    except (
+        BlockingIOError
+    ):  # the sidecar is removing it; a task could hold the lock longer
         raise _NotYet(f"{folder} is locked by another process") from None
     except OSError as error:
-        log.debug("%s cannot be locked (%s): only time protects it", folder, error.strerror)  # NFS
+        # NFS
+        log.debug(
+            "%s cannot be locked (%s): only time protects it", folder, error.strerror
+        )
     with suppress(OSError):
         if os.path.samestat(os.fstat(opened), os.stat(folder)):
             return
@@ -321,7 +357,9 @@ def _ask(place: Path, version: str) -> tuple[int, dict[str, Any]]:
         connection.sock.settimeout(5)
         # The full path may exceed the 107 bytes of a Unix socket address.
         connection.sock.connect(f"/proc/self/fd/{folder}/{place.name}")
-        connection.request("GET", f"/revisions/{version}", headers={"Connection": "close"})
+        connection.request(
+            "GET", f"/revisions/{version}", headers={"Connection": "close"}
+        )
         answer = connection.getresponse()
         said = json.loads(answer.read(1 << 16))
         return answer.status, said if isinstance(said, dict) else {}

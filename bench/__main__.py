@@ -1,5 +1,6 @@
 """
-``python -m bench NAME [arguments]``: measure one sidecar or the bundle; see its module here.
+``python -m bench NAME [arguments]``: measure one sidecar or the bundle; see its module
+here.
 """
 
 import importlib
@@ -15,15 +16,20 @@ def names() -> list[str]:
     """
     Return the names of the sidecars and of the bundle; each has a module here.
     """
-    return sorted(["bundle", *(path.parent.name for path in SIDECARS.glob("*/Dockerfile"))])
+    return sorted(
+        ["bundle", *(path.parent.name for path in SIDECARS.glob("*/Dockerfile"))]
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Run the benchmark in the first argument with all other arguments; return the exit code.
+    Run the benchmark in the first argument with all other arguments; return the exit
+    code.
     """
     if not arguments or arguments[0] not in names():
-        print(f"usage: python -m bench {{{','.join(names())}}} [--help]", file=sys.stderr)
+        print(
+            f"usage: python -m bench {{{','.join(names())}}} [--help]", file=sys.stderr
+        )
         return 2
     # So that context managers stop the child processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

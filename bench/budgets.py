@@ -15,7 +15,8 @@ class Outcome:
         promise: The subject of the budget.
         what: The name of the figure within the promise.
         budget, measured: Formatted for the table.
-        used: The measured value as a part of the budget, more than 1 = missed; None = not measured.
+        used: The measured value as a part of the budget, more than 1 = missed; None =
+            not measured.
         because: The reason, if the budget is missed or the figure is not measured.
     """
 
@@ -44,11 +45,18 @@ def at_most_seconds(promise: str, what: str, most: float, measured: float) -> Ou
     """
     Return the outcome of a duration.
     """
-    return Outcome(promise, what, f"≤ {seconds(most)}", seconds(measured), measured / most)
+    return Outcome(
+        promise, what, f"≤ {seconds(most)}", seconds(measured), measured / most
+    )
 
 
 def at_most(
-    promise: str, what: str, most: float, measured: float | None, unit: str, because: str = ""
+    promise: str,
+    what: str,
+    most: float,
+    measured: float | None,
+    unit: str,
+    because: str = "",
 ) -> Outcome:
     """
     Return the outcome of a size.

@@ -1,9 +1,10 @@
 """
 ``python -m bench bundle``: what a task and the dag-processor wait for, by DAG bundle.
 
-airflow-sidecar-bundle with a release that s3-sync brings, beside Airflow's own S3DagBundle (the
-same files in the same bucket) and GitDagBundle (from a git server). A call runs in a process that
-has already imported Airflow. In a new pod, our bundle pays for the init container as well.
+airflow-sidecar-bundle with a release that s3-sync brings, beside Airflow's own
+S3DagBundle (the same files in the same bucket) and GitDagBundle (from a git server). A
+call runs in a process that has already imported Airflow. In a new pod, our bundle pays
+for the init container as well.
 """
 
 import json
@@ -51,7 +52,13 @@ def main(arguments: Sequence[str]) -> None:
     Measure, print the tables, and with `--write` also into the documentation.
     """
     add = (known := parser("bundle", __doc__)).add_argument
-    add("--files", type=int, nargs="+", default=[PART_FILES, 1_000], help="default: 400 1000")
+    add(
+        "--files",
+        type=int,
+        nargs="+",
+        default=[PART_FILES, 1_000],
+        help="default: 400 1000",
+    )
     add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
     options = known.parse_args(arguments)
     try:
@@ -67,7 +74,10 @@ def main(arguments: Sequence[str]) -> None:
             open_store(files) as store,
             GitServer(Path(home)) as server,
         ):
-            content = {path: (store.source / path).read_bytes() for path in files_of(store.source)}
+            content = {
+                path: (store.source / path).read_bytes()
+                for path in files_of(store.source)
+            }
             server.repository().commit(content)
             program = install("s3-sync", Path(own))
             for _ in range(options.turns):
@@ -75,12 +85,21 @@ def main(arguments: Sequence[str]) -> None:
                     folder = Path(home) / name
                     shutil.rmtree(folder, ignore_errors=True)
                     folder.mkdir()
-                    before = init_container(store, program, folder) if name == OURS else NOTHING
+                    before = (
+                        init_container(store, program, folder)
+                        if name == OURS
+                        else NOTHING
+                    )
                     with pod(airflow, store, server, folder) as child:
-                        for situation, cost in measure(child, store, server, name, folder, before):
+                        for situation, cost in measure(
+                            child, store, server, name, folder, before
+                        ):
                             costs[files, name, situation].append(cost)
     rows = [
-        [f"{SITUATIONS[what]}, {files:,} files", *(_cell(costs[files, b, what]) for b in CLASSES)]
+        [
+            f"{SITUATIONS[what]}, {files:,} files",
+            *(_cell(costs[files, b, what]) for b in CLASSES),
+        ]
         for files in options.files
         for what in SITUATIONS
     ]
@@ -116,7 +135,12 @@ def init_container(store: Store, program: list[str], folder: Path) -> Cost:
 
 
 def measure(
-    child: Dialogue, store: Store, server: GitServer, name: str, folder: Path, before: Cost
+    child: Dialogue,
+    store: Store,
+    server: GitServer,
+    name: str,
+    folder: Path,
+    before: Cost,
 ) -> Iterator[tuple[str, Cost]]:
     """
     Yield the costs of one bundle in a new pod, by situation.
@@ -138,7 +162,9 @@ def measure(
 
     cold, version = do("initialize", **arguments)
     total = Cost(
-        cold.cpu_seconds + before.cpu_seconds, cold.wall_seconds + before.wall_seconds, 0.0
+        cold.cpu_seconds + before.cpu_seconds,
+        cold.wall_seconds + before.wall_seconds,
+        0.0,
     )
     yield "cold", total
     pin = {} if version is None else {"version": version}
@@ -150,9 +176,12 @@ def measure(
 
 
 @contextmanager
-def pod(airflow: Path, store: Store, server: GitServer, folder: Path) -> Iterator[Dialogue]:
+def pod(
+    airflow: Path, store: Store, server: GitServer, folder: Path
+) -> Iterator[Dialogue]:
     """
-    Run a process of Airflow with its folder, and connections to the bucket and the repository.
+    Run a process of Airflow with its folder, and connections to the bucket and the
+    repository.
     """
     given = store.environment()
     connections: Mapping[str, Any] = {

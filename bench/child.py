@@ -1,8 +1,9 @@
 """
 Run one command and write its cost as JSON to the file in the first argument.
 
-This is a small program without imports from the project: the kernel includes the memory of the
-starting process in the peak of a program, and a benchmark process with servers is large.
+This is a small program without imports from the project: the kernel includes the memory
+of the starting process in the peak of a program, and a benchmark process with servers
+is large.
 """
 
 import json
@@ -14,7 +15,8 @@ import time
 
 def main() -> int:
     """
-    Run the command; return its exit code, or 128 plus the number of the signal, as a shell does.
+    Run the command; return its exit code, or 128 plus the number of the signal, as a
+    shell does.
     """
     began = time.monotonic()
     pid = os.fork()
@@ -27,7 +29,10 @@ def main() -> int:
     wall_seconds = time.monotonic() - began
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(sys.argv[1], "w") as result:
-        json.dump([usage.ru_utime + usage.ru_stime, wall_seconds, usage.ru_maxrss / 1024], result)
+        json.dump(
+            [usage.ru_utime + usage.ru_stime, wall_seconds, usage.ru_maxrss / 1024],
+            result,
+        )
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

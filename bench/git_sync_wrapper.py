@@ -1,8 +1,10 @@
 """
-``python -m bench git-sync-wrapper``: follow a repository with the wrapper and with git-sync alone.
+``python -m bench git-sync-wrapper``: follow a repository with the wrapper and with
+git-sync alone.
 
-Both follow a real git server on this machine, in turns; the volume is in memory. CPU includes the
-tool and all its children, but not the server. Both count their polls under git-sync's own name.
+Both follow a real git server on this machine, in turns; the volume is in memory. CPU
+includes the tool and all its children, but not the server. Both count their polls under
+git-sync's own name.
 """
 
 import re
@@ -48,8 +50,18 @@ def main(arguments: Sequence[str]) -> None:
     Measure, print the tables, and with `--write` also into the documentation.
     """
     add = (known := parser("git-sync-wrapper", __doc__)).add_argument
-    add("--files", type=int, default=1_000, help="files in the repository (default: 1,000)")
-    add("--seconds", type=float, default=8, help="seconds of polls per tool and turn (default: 8)")
+    add(
+        "--files",
+        type=int,
+        default=1_000,
+        help="files in the repository (default: 1,000)",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=8,
+        help="seconds of polls per tool and turn (default: 8)",
+    )
     add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
     options = known.parse_args(arguments)
     if reason := skip_reason():
@@ -89,8 +101,8 @@ def main(arguments: Sequence[str]) -> None:
 @contextmanager
 def site(files: int, tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
     """
-    Yield a remote with Python files of about 2 KB, a hundred in each folder, and a volume; both are
-    in memory if /dev/shm exists.
+    Yield a remote with Python files of about 2 KB, a hundred in each folder, and a
+    volume; both are in memory if /dev/shm exists.
     """
     memory = Path("/dev/shm")
     folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
@@ -117,12 +129,16 @@ def started(
     here: GitSite, name: str, settings: Mapping[str, str]
 ) -> Iterator[tuple[SidecarProcess, Callable[[int], int]]]:
     """
-    Run a tool on an empty volume, until it has published; yield it, and a function that waits for
-    a number of polls since the start that found no change, and returns how many there were.
+    Run a tool on an empty volume, until it has published; yield it, and a function that
+    waits for a number of polls since the start that found no change, and returns how
+    many there were.
     """
     shutil.rmtree(here.root, ignore_errors=True)
     address = ("127.0.0.1", own_port())
-    given = {"GITSYNC_HTTP_BIND": f"127.0.0.1:{address[1]}", "GITSYNC_HTTP_METRICS": "true"}
+    given = {
+        "GITSYNC_HTTP_BIND": f"127.0.0.1:{address[1]}",
+        "GITSYNC_HTTP_METRICS": "true",
+    }
     given |= {"GIT_SYNC_WRAPPER_LOG_LEVEL": "info"} if name == OURS else {}
     process = (here.wrapper if name == OURS else here.plain)(**given, **settings)
 
@@ -143,7 +159,8 @@ def started(
 
 def poll(here: GitSite, name: str, duration_seconds: float, **settings: str) -> Cost:
     """
-    Return the mean cost of a poll that finds no change, with all work between two polls.
+    Return the mean cost of a poll that finds no change, with all work between two
+    polls.
     """
     with started(here, name, OFTEN | settings) as (process, wait_for_polls):
         before = wait_for_polls(FIRST_POLLS)
@@ -154,7 +171,9 @@ def poll(here: GitSite, name: str, duration_seconds: float, **settings: str) -> 
 
         spent = during(process.pid, pass_time)
         count = wait_for_polls(0) - before
-        return Cost(spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib())
+        return Cost(
+            spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib()
+        )
 
 
 def is_poll(request: Request) -> bool:
@@ -169,7 +188,9 @@ def cold(here: GitSite, command: Sequence[str]) -> Cost:
     Return the cost of a one-shot from an empty volume to the first commit.
     """
     shutil.rmtree(here.root, ignore_errors=True)
-    given = {key: value for key, value in here.environment().items() if value is not None}
+    given = {
+        key: value for key, value in here.environment().items() if value is not None
+    }
     given |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(here.folder / "home")}
     given |= {"GITSYNC_ONE_TIME": "true", "GIT_SYNC_WRAPPER_GIT_SYNC": str(here.engine)}
     return run(command, given)
@@ -177,8 +198,8 @@ def cold(here: GitSite, command: Sequence[str]) -> Cost:
 
 def change(here: GitSite, name: str, asked: Mapping[str, str]) -> Cost:
     """
-    Return the cost of a changed file, from the commit to the work after the swap of the link: with
-    all polls until then and two after it, or, on a signal, with one.
+    Return the cost of a changed file, from the commit to the work after the swap of the
+    link: with all polls until then and two after it, or, on a signal, with one.
     """
     with started(here, name, asked) as (process, _):
         time.sleep(AFTERMATH_SECONDS)
@@ -216,8 +237,13 @@ def budgets(costs: Costs, files: int) -> list[Outcome]:
     """
     found = []
     for situation, most in MOST.items():
-        ours, peer = (least(costs[situation, name]).cpu_seconds for name in (OURS, PEER))
+        ours, peer = (
+            least(costs[situation, name]).cpu_seconds for name in (OURS, PEER)
+        )
         what = f"{files:,} files vs. git-sync"
         found.append(at_most_part(f"{situation}, CPU", what, most, ours / peer))
     idle = least(costs[POLL, OURS]).rss_mib
-    return [*found, at_most("memory", "between polls, without git-sync", IDLE_MIB, idle, "MiB")]
+    return [
+        *found,
+        at_most("memory", "between polls, without git-sync", IDLE_MIB, idle, "MiB"),
+    ]

@@ -1,5 +1,6 @@
 """
-What is in the image of a sidecar: its packages, and how much larger it is than its base.
+What is in the image of a sidecar: its packages, and how much larger it is than its
+base.
 """
 
 import subprocess
@@ -14,12 +15,14 @@ from tests.support.daemon import VENV_BIN
 
 def install(sidecar: str, folder: Path) -> list[str]:
     """
-    Install a sidecar with what its image has, and return its command: each package of a peer in the
-    same environment would slow its start down.
+    Install a sidecar with what its image has, and return its command: each package of a
+    peer in the same environment would slow its start down.
     """
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip, lock = folder / "bin" / "pip", ROOT / "requirements" / f"{sidecar}.txt"
-    subprocess.run([pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True)
+    subprocess.run(
+        [pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True
+    )
     sources = f"{ROOT / 'runtime'}\n{ROOT / 'sidecars' / sidecar}\n"
     (next(folder.glob("lib/python*/site-packages")) / "sources.pth").write_text(sources)
     return [str(folder / "bin" / "python"), str(VENV_BIN / sidecar)]
@@ -27,7 +30,8 @@ def install(sidecar: str, folder: Path) -> list[str]:
 
 def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     """
-    Return the outcome of an image's budget; build the image of this commit, with docker or podman.
+    Return the outcome of an image's budget; build the image of this commit, with docker
+    or podman.
 
     Args:
         most_mb: The budget, in millions of bytes, uncompressed.
@@ -47,9 +51,11 @@ def _script(name: str, *arguments: str) -> str:
     Run a script of the project; return the last line that it printed.
 
     Raises:
-        subprocess.SubprocessError: The script failed, or did not end in time: a build whose base
-            cannot be pulled never ends.
+        subprocess.SubprocessError: The script failed, or did not end in time: a build
+            whose base cannot be pulled never ends.
     """
     command: list[str | Path] = [ROOT / "scripts" / name, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=600
+    )
     return done.stdout.strip().splitlines()[-1]

@@ -1,9 +1,10 @@
 """
 ``python -m bench kerberos``: a ticket from the sidecar and from ``kinit``, on loopback.
 
-Readers (`klist -s`, GSSAPI) read the ccache while sidecars refresh it. Then refreshes are counted
-without readers, the only KDC is black-holed over TCP, and others are silent before it. The
-sidecar's time past silent KDCs excludes the start of the process: a daemon starts only once.
+Readers (`klist -s`, GSSAPI) read the ccache while sidecars refresh it. Then refreshes
+are counted without readers, the only KDC is black-holed over TCP, and others are silent
+before it. The sidecar's time past silent KDCs excludes the start of the process: a
+daemon starts only once.
 """
 
 import subprocess
@@ -31,7 +32,8 @@ HEALTH_SECONDS, END_SECONDS, FAILOVER_SECONDS = 0.050, 1.0, 15.0
 HEALTH_REQUESTS, TURNS = 300, 3
 GIVEN_UP_SECONDS = 90.0
 SILENT = (1, 3, 5)
-# Which transport libkrb5 tries first, by the `udp_preference_limit` that makes it do so.
+# Which transport libkrb5 tries first, by the `udp_preference_limit` that makes it do
+# so.
 FIRST = {"UDP": "1465", "TCP": "1"}
 
 Times = Mapping[str, Mapping[str, float | None]]
@@ -43,11 +45,23 @@ def main(arguments: Sequence[str]) -> None:
     Measure, print the tables, and with `--write` also into the documentation.
     """
     add = (known := parser("kerberos", __doc__)).add_argument
-    add("--refreshes", type=int, default=30, help="refreshes per turn and tool (default: 30)")
-    add("--reads", type=int, default=PROMISED_READS, help="reads of our ccache (default: 100,000)")
+    add(
+        "--refreshes",
+        type=int,
+        default=30,
+        help="refreshes per turn and tool (default: 30)",
+    )
+    add(
+        "--reads",
+        type=int,
+        default=PROMISED_READS,
+        help="reads of our ccache (default: 100,000)",
+    )
     options = known.parse_args(arguments)
     if MISSING:
-        print(f"kerberos: a KDC needs {', '.join(MISSING)}: run make setup-test as root")
+        print(
+            f"kerberos: a KDC needs {', '.join(MISSING)}: run make setup-test as root"
+        )
         return
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -62,11 +76,17 @@ def main(arguments: Sequence[str]) -> None:
         print("silent KDCs", flush=True)
         hung = while_hung(here)
         times = {**costs, **past_silent(here)}
-    longest = max(times[_silent(count, "UDP")][OURS] or GIVEN_UP_SECONDS for count in SILENT)
+    longest = max(
+        times[_silent(count, "UDP")][OURS] or GIVEN_UP_SECONDS for count in SILENT
+    )
     outcomes = [
         *failed,
-        at_most_seconds("refresh", "CPU", REFRESH_SECONDS, costs["CPU of a refresh"][OURS] or 0.0),
-        at_most_seconds("failover", "past five silent KDCs, longest", FAILOVER_SECONDS, longest),
+        at_most_seconds(
+            "refresh", "CPU", REFRESH_SECONDS, costs["CPU of a refresh"][OURS] or 0.0
+        ),
+        at_most_seconds(
+            "failover", "past five silent KDCs, longest", FAILOVER_SECONDS, longest
+        ),
         *hung,
         at_most("memory", "idle", IDLE_MIB, idle_mib, "MiB"),
         at_most_seconds("start", "to the first ticket, CPU", START_SECONDS, first),
@@ -88,7 +108,12 @@ def reads(here: Site, writers: int, at_least: int) -> Outcome:
     kinds: tuple[Kind, ...] = ("klist", "acquire", "context")
     while tried < at_least:
         with readers(
-            here.folder / "bin", here.ccache, here.config, kinds, service, another_user=False
+            here.folder / "bin",
+            here.ccache,
+            here.config,
+            kinds,
+            service,
+            another_user=False,
         ) as found:
             ends_at = time.monotonic() + READ_SECONDS
             while time.monotonic() < ends_at:
@@ -105,13 +130,23 @@ def reads(here: Site, writers: int, at_least: int) -> Outcome:
     return none_of("failed reads", what, failed, tried, PROMISED_READS)
 
 
-def refreshes(here: Site, count: int) -> tuple[dict[str, dict[str, float | None]], float, float]:
+def refreshes(
+    here: Site, count: int
+) -> tuple[dict[str, dict[str, float | None]], float, float]:
     """
-    Return the CPU of a refresh by tool, that of a start to the first ticket, and the idle memory.
+    Return the CPU of a refresh by tool, that of a start to the first ticket, and the
+    idle memory.
     """
     daemon = here.publish()
     first = cpu_seconds(daemon.pid)
-    command = [KINIT, "-kt", str(here.keytab), "-c", str(here.folder / KINIT), here.principal]
+    command = [
+        KINIT,
+        "-kt",
+        str(here.keytab),
+        "-c",
+        str(here.folder / KINIT),
+        here.principal,
+    ]
     environment = {"PATH": PATH, "KRB5_CONFIG": str(here.config)}
     ours, theirs = [], []
     for _ in range(TURNS):  # the tools take turns
@@ -128,7 +163,8 @@ def refreshes(here: Site, count: int) -> tuple[dict[str, dict[str, float | None]
 
 def while_hung(here: Site) -> list[Outcome]:
     """
-    Query /healthz of a sidecar whose request to a black-holed KDC hangs, then end it by SIGTERM.
+    Query /healthz of a sidecar whose request to a black-holed KDC hangs, then end it by
+    SIGTERM.
     """
     took, ends = list[float](), list[float]()
     with KdcProxy(here.kdc.port) as proxy:
@@ -143,9 +179,14 @@ def while_hung(here: Site) -> list[Outcome]:
                 assert daemon.get("/healthz").status == 200
                 took.append(time.perf_counter() - began)
             ended = daemon.terminate()
-            assert ended.code == 0 and not daemon.find_events("cycle_failed"), daemon.log()
+            assert ended.code == 0 and not daemon.find_events("cycle_failed"), (
+                daemon.log()
+            )
             ends.append(ended.seconds)
-    p99, what = sorted(took)[int(len(took) * 0.99) - 1], "while a TCP KDC is black-holed"
+    p99, what = (
+        sorted(took)[int(len(took) * 0.99) - 1],
+        "while a TCP KDC is black-holed",
+    )
     return [
         at_most_seconds(what, "/healthz, p99", HEALTH_SECONDS, p99),
         at_most_seconds(what, "SIGTERM, longest", END_SECONDS, max(ends)),
@@ -154,9 +195,13 @@ def while_hung(here: Site) -> list[Outcome]:
 
 def past_silent(here: Site) -> Times:
     """
-    Measure a first ticket past silent KDCs, all cases in parallel: nearly all of it is waiting.
+    Measure a first ticket past silent KDCs, all cases in parallel: nearly all of it is
+    waiting.
     """
-    with ExitStack() as stack, ThreadPoolExecutor(2 * len(FIRST) * len(SILENT)) as threads:
+    with (
+        ExitStack() as stack,
+        ThreadPoolExecutor(2 * len(FIRST) * len(SILENT)) as threads,
+    ):
         pending = {}
         for transport, limit in FIRST.items():
             for count in SILENT:
@@ -166,7 +211,10 @@ def past_silent(here: Site) -> Times:
                 addresses = (*(proxy.address for proxy in proxies), here.kdc.address)
                 path = here.folder / f"silent-{transport}-{count}"
                 here.kdc.client_config(path, addresses, {"udp_preference_limit": limit})
-                tools: dict[str, Callable[..., float | None]] = {OURS: _ours, KINIT: _kinit}
+                tools: dict[str, Callable[..., float | None]] = {
+                    OURS: _ours,
+                    KINIT: _kinit,
+                }
                 pending[_silent(count, transport)] = {
                     tool: threads.submit(ask, here, path) for tool, ask in tools.items()
                 }
@@ -184,7 +232,9 @@ def _ours(here: Site, config: Path) -> float | None:
     settings = {"KRB5_CONFIG": str(config), "KERBEROS_CCACHE": f"{config}-ours"}
     with here.sidecar(**settings, KERBEROS_ONE_SHOT="true") as daemon:
         daemon.wait_for_exit(2 * GIVEN_UP_SECONDS)
-        took = [event["duration_seconds"] for event in daemon.find_events("ticket_acquired")]
+        took = [
+            event["duration_seconds"] for event in daemon.find_events("ticket_acquired")
+        ]
         return took[0] if took else None
 
 

@@ -1,8 +1,8 @@
 """
 Measure the cost of a process: CPU (user and system), wall time, memory.
 
-On a busy machine, wall times double and CPU grows by 10 to 20 %, for every tool. Peers therefore
-take turns in one run, and ratios compare the lowest values of several runs.
+On a busy machine, wall times double and CPU grows by 10 to 20 %, for every tool. Peers
+therefore take turns in one run, and ratios compare the lowest values of several runs.
 """
 
 import contextlib
@@ -27,7 +27,8 @@ class Cost:
     The cost of one action of a process.
 
     Args:
-        cpu_seconds: User and system, of the process and of all children that it waited for.
+        cpu_seconds: User and system, of the process and of all children that it waited
+            for.
         wall_seconds: From start to end.
         rss_mib: The peak memory of the largest of these processes.
     """
@@ -52,8 +53,9 @@ def run(
         codes: The expected exit codes.
 
     Raises:
-        RuntimeError: The exit code is another one; the message has the end of the output.
-        subprocess.TimeoutExpired: It did not end in time; it and its children were killed.
+        RuntimeError: The exit code is another one; the message has the end of the
+        output. subprocess.TimeoutExpired: It did not end in time; it and its children
+        were killed.
     """
     with tempfile.NamedTemporaryFile() as result, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
@@ -79,9 +81,11 @@ def run(
 
 def cpu_seconds(pid: int) -> float:
     """
-    Return the CPU seconds so far of a running process and of its children, ended or not.
+    Return the CPU seconds so far of a running process and of its children, ended or
+    not.
 
-    The precision is a nanosecond for running processes, and a tick (10 ms) for ended children.
+    The precision is a nanosecond for running processes, and a tick (10 ms) for ended
+    children.
     """
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     of_ended_children = (int(stat[13]) + int(stat[14])) / TICKS_PER_SECOND
@@ -100,7 +104,11 @@ def rss_mib(pid: int) -> float:
     Shared pages are counted once for each process.
     """
     status = Path(f"/proc/{pid}/status").read_text()
-    kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+    kib = next(
+        int(line.split()[1])
+        for line in status.splitlines()
+        if line.startswith("VmRSS:")
+    )
     total = kib / 1024
     for child in children_of(pid):
         with contextlib.suppress(OSError, StopIteration):
@@ -121,7 +129,8 @@ def children_of(pid: int) -> list[int]:
 
 def during(pid: int, deed: Callable[[], object]) -> Cost:
     """
-    Call a function and return the cost of a running process and its children during the call.
+    Call a function and return the cost of a running process and its children during the
+    call.
     """
     cpu, began = cpu_seconds(pid), time.monotonic()
     deed()

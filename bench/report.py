@@ -1,5 +1,6 @@
 """
-Print the tables of a benchmark; `--write` puts the one with the budgets into the documentation.
+Print the tables of a benchmark; `--write` puts the one with the budgets into the
+documentation.
 """
 
 import argparse
@@ -22,9 +23,13 @@ def parser(sidecar: str, description: str | None) -> argparse.ArgumentParser:
     """
     Return the parser of a benchmark's arguments, with `--write`.
     """
-    found = argparse.ArgumentParser(f"python -m bench {sidecar}", description=description)
+    found = argparse.ArgumentParser(
+        f"python -m bench {sidecar}", description=description
+    )
     text = "also rewrite the tables of docs/reference/benchmarks.md"
-    found.add_argument("--write", dest="page", action="store_const", const=PAGE, help=text)
+    found.add_argument(
+        "--write", dest="page", action="store_const", const=PAGE, help=text
+    )
     return found
 
 
@@ -37,8 +42,8 @@ def deliver(
     page: Path | None,
 ) -> None:
     """
-    Print the machine, all tables and the budgets; with a page, also replace the part of it that has
-    the budgets and the machine.
+    Print the machine, all tables and the budgets; with a page, also replace the part of
+    it that has the budgets and the machine.
 
     Args:
         sidecar: The name of the benchmark: `python -m bench NAME`.
@@ -53,24 +58,38 @@ def deliver(
     for name, text in {"machine": here, **parts, "budgets": budgets}.items():
         print(f"# {sidecar}, {name}\n\n{text}")
     if page:
-        part = re.compile(rf"(<!-- bench:{re.escape(sidecar)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        part = re.compile(
+            rf"(<!-- bench:{re.escape(sidecar)} -->\n).*?(<!-- end -->)", re.DOTALL
+        )
         text = f"{budgets}\n{here.strip()}\n"
-        new, count = part.subn(lambda match: f"{match[1]}{text}{match[2]}", page.read_text())
+        new, count = part.subn(
+            lambda match: f"{match[1]}{text}{match[2]}", page.read_text()
+        )
         if count != 1:
-            raise ValueError(f"{page.name} must have one part bench:{sidecar}, and has {count}")
+            raise ValueError(
+                f"{page.name} must have one part bench:{sidecar}, and has {count}"
+            )
         page.write_text(new)
 
 
 def budgets_text(outcomes: Sequence[Outcome]) -> str:
     """
-    Return the table of all figures with a budget, and below it the reasons of those that miss it.
+    Return the table of all figures with a budget, and below it the reasons of those
+    that miss it.
     """
     rows = [
-        [f"{one.promise}: {one.what}", one.budget, one.measured, percent(one.used), one.verdict]
+        [
+            f"{one.promise}: {one.what}",
+            one.budget,
+            one.measured,
+            percent(one.used),
+            one.verdict,
+        ]
         for one in outcomes
     ]
     missed = [
-        f"{one.verdict.strip('*')}: {one.promise}, {one.what}. {one.because}".strip() + "\n"
+        f"{one.verdict.strip('*')}: {one.promise}, {one.what}. {one.because}".strip()
+        + "\n"
         for one in outcomes
         if one.because and one.verdict != "met"
     ]
@@ -92,7 +111,9 @@ def machine(versions: Mapping[str, str]) -> str:
     cpus = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.+)$", cpus, re.MULTILINE)
     kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
-    programs = ", ".join(f"{program} {version}" for program, version in versions.items())
+    programs = ", ".join(
+        f"{program} {version}" for program, version in versions.items()
+    )
     return (
         f"{os.cpu_count()} cores ({model[1] if model else platform.machine()}), "
         f"a load of {os.getloadavg()[2]:.0f}, Linux {kernel}, "

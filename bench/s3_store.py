@@ -23,7 +23,8 @@ BUCKET, PREFIX, RELEASES = "bench", "dags", "releases"
 
 class Store(RcloneServer):
     """
-    `rclone serve s3` with its objects in memory; every tool must reproduce the folder `source`.
+    `rclone serve s3` with its objects in memory; every tool must reproduce the folder
+    `source`.
     """
 
     def __init__(self, source: Path) -> None:
@@ -48,16 +49,27 @@ class Store(RcloneServer):
         """
         Change the bucket with `s5cmd`.
         """
-        command = ["s5cmd", "--log", "error", "--endpoint-url", self.endpoint, *arguments]
+        command = [
+            "s5cmd",
+            "--log",
+            "error",
+            "--endpoint-url",
+            self.endpoint,
+            *arguments,
+        ]
         run(command, self.environment())
 
     def publish(self) -> None:
         """
-        Make the folder's current files the current release, without the command: it refuses rclone,
-        which ignores conditional writes.
+        Make the folder's current files the current release, without the command: it
+        refuses rclone, which ignores conditional writes.
         """
-        files = {path: (self.source / path).read_bytes() for path in files_of(self.source)}
-        release = make_release(files, history=self._published[::-1], at=datetime.now(UTC))
+        files = {
+            path: (self.source / path).read_bytes() for path in files_of(self.source)
+        }
+        release = make_release(
+            files, history=self._published[::-1], at=datetime.now(UTC)
+        )
         self._published.append(release.revision)
         for name, body in release.objects().items():
             self.client().put_object(Bucket=BUCKET, Key=f"{RELEASES}/{name}", Body=body)
@@ -75,15 +87,20 @@ class Store(RcloneServer):
 @contextmanager
 def open_store(files: int) -> Iterator[Store]:
     """
-    Run a server with small Python files in about 900 folders; each run has the same files.
+    Run a server with small Python files in about 900 folders; each run has the same
+    files.
     """
     sizes = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as scratch:
         source = Path(scratch, "source")
         for number in range(files):
-            package = source / f"team{number % FOLDERS % 9}" / f"package{number % FOLDERS}"
+            package = (
+                source / f"team{number % FOLDERS % 9}" / f"package{number % FOLDERS}"
+            )
             package.mkdir(parents=True, exist_ok=True)
-            (package / f"module{number}.py").write_text("x = 1\n" * sizes.randint(70, 1_000))
+            (package / f"module{number}.py").write_text(
+                "x = 1\n" * sizes.randint(70, 1_000)
+            )
         with Store(source) as store:
             store.s5cmd("mb", f"s3://{BUCKET}")
             store.s5cmd("cp", f"{source}/", f"s3://{BUCKET}/{PREFIX}/")

@@ -1,9 +1,10 @@
 """
 ``python -m bench s3-sync``: s3-sync beside aws, s5cmd and rclone.
 
-Each tool syncs its own folder with the same prefix of the same server, `rclone serve s3` with its
-objects in memory, in a process of its own that is not measured. The tools take turns. Budgets
-compare the lowest values, and rclone by the best of its three modes.
+Each tool syncs its own folder with the same prefix of the same server, `rclone serve
+s3` with its objects in memory, in a process of its own that is not measured. The tools
+take turns. Budgets compare the lowest values, and rclone by the best of its three
+modes.
 """
 
 import shutil
@@ -35,7 +36,14 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
 }
 RCLONE_MODES = {
     "rclone": (),
-    "rclone, checksum": ("--fast-list", "--transfers", "16", "--checkers", "16", "--checksum"),
+    "rclone, checksum": (
+        "--fast-list",
+        "--transfers",
+        "16",
+        "--checkers",
+        "16",
+        "--checksum",
+    ),
     "rclone, server time": (
         *("--fast-list", "--transfers", "16", "--checkers", "16"),
         "--use-server-modtime",
@@ -72,7 +80,13 @@ def main(arguments: Sequence[str]) -> None:
     Measure, print the tables, and with `--write` also into the documentation.
     """
     add = (known := parser("s3-sync", __doc__)).add_argument
-    add("--files", type=int, nargs="+", default=[100, 1_000, 10_000], help="100 1000 10000")
+    add(
+        "--files",
+        type=int,
+        nargs="+",
+        default=[100, 1_000, 10_000],
+        help="100 1000 10000",
+    )
     add("--turns", type=int, default=5, help="measurements of each tool (default: 5)")
     options = known.parse_args(arguments)
     costs: Costs = defaultdict(list)
@@ -83,7 +97,9 @@ def main(arguments: Sequence[str]) -> None:
             tempfile.TemporaryDirectory(prefix="bench-") as own,
             open_store(files) as store,
         ):
-            measure(store, Path(targets), install(OURS, Path(own)), options.turns, costs)
+            measure(
+                store, Path(targets), install(OURS, Path(own)), options.turns, costs
+            )
     versions = {
         "aws": version_of(VENV_BIN / "aws", "--version"),
         "s5cmd": version_of(Path(s5cmd.__file__).parent / "bin" / "s5cmd", "version"),
@@ -92,7 +108,9 @@ def main(arguments: Sequence[str]) -> None:
     }
     parts = {
         f"{situation}, {files:,} files": table_of(costs, files, situation)
-        for files, situation in dict.fromkeys((files, situation) for files, _, situation in costs)
+        for files, situation in dict.fromkeys(
+            (files, situation) for files, _, situation in costs
+        )
     }
     outcomes = [*budgets(costs), size_over_base(OURS, IMAGE_MB)]
     deliver(OURS, parts, outcomes, versions, page=options.page)
@@ -104,7 +122,16 @@ def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
     """
     url = f"s3://{BUCKET}/{PREFIX}"
     remote = f':s3,provider=Other,env_auth=true,endpoint="{endpoint}":{BUCKET}/{PREFIX}'
-    s5 = ["s5cmd", "--log", "error", "--endpoint-url", endpoint, "sync", "--delete", f"{url}/*"]
+    s5 = [
+        "s5cmd",
+        "--log",
+        "error",
+        "--endpoint-url",
+        endpoint,
+        "sync",
+        "--delete",
+        f"{url}/*",
+    ]
     return {
         "aws": ["aws", "s3", "sync", "--delete", "--quiet", url, f"{targets / 'aws'}"],
         "s5cmd": [*s5, f"{targets / 's5cmd'}/"],
@@ -115,7 +142,9 @@ def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
     }
 
 
-def measure(store: Store, targets: Path, ours: list[str], turns: int, costs: Costs) -> None:
+def measure(
+    store: Store, targets: Path, ours: list[str], turns: int, costs: Costs
+) -> None:
     """
     Add the costs of all tools; they take turns in each situation.
     """
@@ -138,7 +167,9 @@ def measure(store: Store, targets: Path, ours: list[str], turns: int, costs: Cos
         for name, command in peers.items():
             costs[files, name, "poll"].append(run(command, keys))
         for name in LAYOUTS:
-            costs[files, name, "poll"].append(poll(store, targets / name, LAYOUTS[name]))
+            costs[files, name, "poll"].append(
+                poll(store, targets / name, LAYOUTS[name])
+            )
     if files == ROLE_FILES:
         now = datetime.now(UTC) + timedelta(hours=1)
         token = targets / "token"
@@ -172,7 +203,10 @@ def check(store: Store, target: Path) -> None:
     Check that a tool has done its work: a tool that does nothing would be fast.
     """
     linked = target / "current"
-    expected, found = files_of(store.source), files_of(linked if linked.exists() else target)
+    expected, found = (
+        files_of(store.source),
+        files_of(linked if linked.exists() else target),
+    )
     assert expected == found, f"{target.name}: {expected.items() ^ found.items()}"
 
 
@@ -188,7 +222,12 @@ def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
 
         def pass_time() -> None:
             until = before[CYCLES] + POLLS
-            wait_until(lambda: cycles() >= until, "polls", 600, step_seconds=POLLS * POLL_SECONDS)
+            wait_until(
+                lambda: cycles() >= until,
+                "polls",
+                600,
+                step_seconds=POLLS * POLL_SECONDS,
+            )
 
         wait_until(lambda: cycles() >= FIRST_POLLS, "some polls", 60, step_seconds=0.5)
         before = daemon.metrics()
@@ -199,7 +238,9 @@ def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
         return Cost(spent.cpu_seconds / polls, duration / polls, spent.rss_mib)
 
 
-def edits(store: Store, target: Path, layout: Mapping[str, str], turns: int) -> list[Cost]:
+def edits(
+    store: Store, target: Path, layout: Mapping[str, str], turns: int
+) -> list[Cost]:
     """
     Return the costs of cycles of a running daemon after one file has changed.
     """
@@ -229,7 +270,10 @@ def table_of(costs: Costs, files: int, situation: str) -> str:
     ours = least(costs[files, OURS, situation]).cpu_seconds
     rows = []
     for tool in tools:
-        low, middle = least(costs[files, tool, situation]), median(costs[files, tool, situation])
+        low, middle = (
+            least(costs[files, tool, situation]),
+            median(costs[files, tool, situation]),
+        )
         rows.append(
             [
                 tool,
@@ -245,14 +289,17 @@ def table_of(costs: Costs, files: int, situation: str) -> str:
 
 def budgets(costs: Costs) -> list[Outcome]:
     """
-    Return the outcomes of all budgets of the files that were measured, without the image's.
+    Return the outcomes of all budgets of the files that were measured, without the
+    image's.
     """
     found = []
     for situation, files, tool, peer, figure, most in PARTS:
         if (files, tool, situation) not in costs:
             continue
 
-        def value(name: str, what: tuple[int, str, str] = (files, situation, figure)) -> float:
+        def value(
+            name: str, what: tuple[int, str, str] = (files, situation, figure)
+        ) -> float:
             low = least(costs[what[0], name, what[1]])
             return low.cpu_seconds if what[2] == "CPU" else low.wall_seconds
 
@@ -268,7 +315,9 @@ def budgets(costs: Costs) -> list[Outcome]:
     for name in LAYOUTS:
         if edit := costs.get((EDIT_FILES, name, "edit")):
             spent = least(edit).cpu_seconds
-            found.append(at_most_seconds(f"{name}, one file changed", "CPU", EDIT_SECONDS, spent))
+            found.append(
+                at_most_seconds(f"{name}, one file changed", "CPU", EDIT_SECONDS, spent)
+            )
     for files, name, situation in costs:
         if situation == "poll" and name in LAYOUTS:
             used = median(costs[files, name, situation]).rss_mib

@@ -1,10 +1,12 @@
 """
-``python -m bench sync-perm``: the sidecar beside Airflow's own command, in the same run.
+``python -m bench sync-perm``: the sidecar beside Airflow's own command, in the same
+run.
 
-All use one PostgreSQL with Airflow 2.11. Costs are CPU seconds (user and system) of all processes
-but the database, Airflow's own start included. An hour is computed: the loop's is one run, repeated
-every 60 seconds plus its own duration; the sidecar's is the mean of a hundred polls, times the
-polls of an hour at the default INTERVAL, plus its cost without any poll.
+All use one PostgreSQL with Airflow 2.11. Costs are CPU seconds (user and system) of all
+processes but the database, Airflow's own start included. An hour is computed: the
+loop's is one run, repeated every 60 seconds plus its own duration; the sidecar's is the
+mean of a hundred polls, times the polls of an hour at the default INTERVAL, plus its
+cost without any poll.
 """
 
 import resource
@@ -35,7 +37,11 @@ POLLS, CHANGED, IDLE_MIB = 100, 5, 72
 SECONDS = 7_200.0
 AIRFLOW_VERSION = "import importlib.metadata as m; print(m.version('apache-airflow'))"
 # What is measured → the largest part of the peer's figure.
-HOUR, START, ONE_SHOT = "an hour without a change", "a start, nothing to do", "a one-shot"
+HOUR, START, ONE_SHOT = (
+    "an hour without a change",
+    "a start, nothing to do",
+    "a one-shot",
+)
 CHANGE, MISSING = f"{CHANGED} DAGs changed", "all permissions missing, wall"
 PARTS = {HOUR: 1 / 500, START: 1 / 10, ONE_SHOT: 1 / 10, CHANGE: 1 / 8, MISSING: 1.0}
 
@@ -46,7 +52,12 @@ def main(arguments: Sequence[str]) -> None:
     """
     add = (known := parser("sync-perm", __doc__)).add_argument
     add("--dags", type=int, default=1_000, help="DAGs (default: 1,000)")
-    add("--missing", type=int, default=5_000, help="DAGs without permissions (default: 5,000)")
+    add(
+        "--missing",
+        type=int,
+        default=5_000,
+        help="DAGs without permissions (default: 5,000)",
+    )
     add("--turns", type=int, default=2, help="measurements of each figure but the last")
     options = known.parse_args(arguments)
     try:
@@ -72,7 +83,8 @@ def main(arguments: Sequence[str]) -> None:
 
 class Bench:
     """
-    Measures in turns: what → (ours, the peer's), each a list with a value for each turn.
+    Measures in turns: what → (ours, the peer's), each a list with a value for each
+    turn.
     """
 
     def __init__(self, airflow: Airflow, server: Postgres, folder: Path) -> None:
@@ -86,16 +98,22 @@ class Bench:
         Measure all but the first filling, with a database that is complete.
         """
         database = self.airflow.new_postgres(self.server, self.home)
-        self.airflow.write_dags(database, self.home, dags_named(range(dags), "can_edit"))
+        self.airflow.write_dags(
+            database, self.home, dags_named(range(dags), "can_edit")
+        )
         self.airflow.full_sync(database, self.home)
         for turn in range(turns):
             print(f"turn {turn + 1} of {turns}, {dags:,} DAGs", flush=True)
             cpu, wall = self.peer(database)
             self.add(START, self.start(database), cpu)
             with self.sidecar(database, {"SYNC_PERM_ONE_SHOT": "true"}) as daemon:
-                self.add(ONE_SHOT, spent_by(partial(daemon.wait_for_exit, SECONDS))[0], cpu)
+                self.add(
+                    ONE_SHOT, spent_by(partial(daemon.wait_for_exit, SECONDS))[0], cpu
+                )
             cpu, wall = self.peer(database, include_dags=False)
-            self.add(HOUR, self.hour(database), cpu * HOUR_SECONDS / (SLEEP_SECONDS + wall))
+            self.add(
+                HOUR, self.hour(database), cpu * HOUR_SECONDS / (SLEEP_SECONDS + wall)
+            )
             with self.copy(database) as ours, self.copy(database) as theirs:
                 self.change(theirs)
                 self.add(CHANGE, self.changed(ours), self.peer(theirs)[0])
@@ -127,7 +145,9 @@ class Bench:
         """
         print(f"{dags:,} DAGs without permissions", flush=True)
         database = self.airflow.new_postgres(self.server, self.home)
-        self.airflow.write_dags(database, self.home, dags_named(range(dags), "can_edit"))
+        self.airflow.write_dags(
+            database, self.home, dags_named(range(dags), "can_edit")
+        )
         with self.copy(database) as ours:
             began = time.monotonic()
             with self.sidecar(ours, {}) as daemon:
@@ -145,7 +165,9 @@ class Bench:
         ):
             values.append(value)
 
-    def peer(self, database: Database, *, include_dags: bool = True) -> tuple[float, float]:
+    def peer(
+        self, database: Database, *, include_dags: bool = True
+    ) -> tuple[float, float]:
         """
         Return the CPU and wall seconds of one run of Airflow's command.
         """
@@ -204,7 +226,10 @@ class Bench:
         """
         Return the table of the costs, and the outcomes of all budgets.
         """
-        best = {what: (min(ours), min(theirs)) for what, (ours, theirs) in self.found.items()}
+        best = {
+            what: (min(ours), min(theirs))
+            for what, (ours, theirs) in self.found.items()
+        }
         outcomes: list[Outcome] = [
             at_most_part("part of Airflow's own", what, PARTS[what], ours / theirs)
             for what, (ours, theirs) in best.items()
@@ -229,12 +254,15 @@ def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[
     """
     Return the access_control of DAGs, alternately for Viewer and for Op.
     """
-    return {f"dag_{n}": {"Viewer": [action]} if n % 2 else {"Op": [action]} for n in numbers}
+    return {
+        f"dag_{n}": {"Viewer": [action]} if n % 2 else {"Op": [action]} for n in numbers
+    }
 
 
 def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
     """
-    Call a function; return the CPU seconds of the child processes that ended, and the wall seconds.
+    Call a function; return the CPU seconds of the child processes that ended, and the
+    wall seconds.
     """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     deed()

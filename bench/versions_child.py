@@ -1,9 +1,10 @@
 """
 Create a bundle and run the commands from standard input on it; run by Airflow's Python.
 
-A line is JSON, `{"do": "initialize" or "refresh", "class": ..., "kwargs": ...}`; the answer has the
-CPU and the wall seconds of the call, including children. `initialize` creates a new bundle, as the
-dag-processor does at its start, and every task; the first call also imports the class.
+A line is JSON, `{"do": "initialize" or "refresh", "class": ..., "kwargs": ...}`; the
+answer has the CPU and the wall seconds of the call, including children. `initialize`
+creates a new bundle, as the dag-processor does at its start, and every task; the first
+call also imports the class.
 """
 
 import json
@@ -18,7 +19,10 @@ def cpu_seconds() -> float:
     """
     Return the CPU seconds of this process and its children so far.
     """
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [
+        resource.getrusage(who)
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
@@ -27,7 +31,8 @@ def main() -> None:
     Serve until standard input ends.
     """
     answers, sys.stdout = sys.stdout, sys.stderr  # Airflow logs there
-    import_module("airflow.dag_processing.bundles.base")  # Airflow imports it before any bundle
+    # Airflow imports it before any bundle
+    import_module("airflow.dag_processing.bundles.base")
     bundle: Any = None
     for line in sys.stdin:
         wanted = json.loads(line)

@@ -1,13 +1,15 @@
 """
 Give task pods of the KubernetesExecutor the release or commit that the scheduler has.
 
-For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow 2.11 and 3.
-The scheduler needs its own sidecar and mounts its folder, and task pods the sidecar as an init
-container: `make values SOURCE=release EXECUTOR=KubernetesExecutor` prints both.
-With DAG versions (Airflow 3, VERSIONS=1), tasks request the version of their run instead.
-Change: DEST_PATH and GITSYNC_ROOT if yours differ, here or as variables of the scheduler.
+For: `helm upgrade … --set-file airflowLocalSettings=airflow_local_settings.py`; Airflow
+2.11 and 3. The scheduler needs its own sidecar and mounts its folder, and task pods the
+sidecar as an init container: `make values SOURCE=release EXECUTOR=KubernetesExecutor`
+prints both. With DAG versions (Airflow 3, VERSIONS=1), tasks request the version of
+their run instead. Change: DEST_PATH and GITSYNC_ROOT if yours differ, here or as
+variables of the scheduler.
 
-A pod that is not pinned uses the version that is current when it starts, as without this file.
+A pod that is not pinned uses the version that is current when it starts, as without
+this file.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Airflow would treat any other public name as one of its settings: `log` would replace its log.
+# Airflow would treat any other public name as one of its settings: `log` would replace
+# its log.
 __all__ = ["pod_mutation_hook"]
 
 DEST_PATH = Path(os.environ.get("DEST_PATH", "/opt/airflow/dags"))
@@ -33,10 +36,11 @@ _log = logging.getLogger(__name__)
 
 def pod_mutation_hook(pod: Any) -> None:
     """
-    Pin the init container of s3-sync or git-sync-wrapper in a pod that Airflow is about to create.
+    Pin the init container of s3-sync or git-sync-wrapper in a pod that Airflow is about
+    to create.
 
-    Airflow calls this for each task pod and each KubernetesPodOperator, and fails the task if it
-    raises, so it never raises. Pods without such a container stay unchanged.
+    Airflow calls this for each task pod and each KubernetesPodOperator, and fails the
+    task if it raises, so it never raises. Pods without such a container stay unchanged.
     """
     try:
         for container in pod.spec.init_containers or ():
@@ -61,7 +65,8 @@ def _is_native(container: Any) -> bool:
 
 def _pin(container: Any, name: str, find: Any) -> None:
     """
-    Set a variable of the container to the scheduler's revision, if the pod can be pinned.
+    Set a variable of the container to the scheduler's revision, if the pod can be
+    pinned.
     """
     try:
         revision = find(container, {one.name: one.value for one in container.env or ()})
@@ -83,14 +88,22 @@ def _release(_: Any, variables: dict[str, str | None]) -> str:
     """
     if "S3_SYNC_REVISION" in variables:
         return ""
-    kind, source, revision = _published(DEST_PATH / ".s3-sync", "kind", "source", "revision")
+    kind, source, revision = _published(
+        DEST_PATH / ".s3-sync", "kind", "source", "revision"
+    )
     if kind != "release" or not isinstance(revision, str) or not revision:
-        raise _Unpinned(f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there")
+        raise _Unpinned(
+            f"{DEST_PATH} does not publish a release; set S3_SYNC_SOURCE=release there"
+        )
     if (variables.get("S3_SYNC_SOURCE") or "").strip().lower() != "release":
         raise _Unpinned("S3_SYNC_SOURCE of its init container s3-sync is not release")
-    bucket, prefix = (variables.get("AWS_BUCKET") or "").strip(), variables.get("KEY_PATH", "")
+    bucket, prefix = (
+        (variables.get("AWS_BUCKET") or "").strip(),
+        variables.get("KEY_PATH", ""),
+    )
     wanted, known = f"s3://{bucket}", str(source).rstrip("/")
-    if prefix is None:  # from a ConfigMap or a Secret, so it is unknown here, as a bucket may be
+    # from a ConfigMap or a Secret, so it is unknown here, as a bucket may be
+    if prefix is None:
         is_same = f"{known}/".startswith(f"{wanted}/")
     else:
         wanted = f"{wanted}/{prefix.strip().strip('/')}".rstrip("/")
@@ -109,12 +122,18 @@ def _commit(container: Any, variables: dict[str, str | None]) -> str:
         raise _Unpinned("its env has no GITSYNC_REF, or its arguments take precedence")
     if _COMMIT.fullmatch(ref):
         return ""
-    repo, known_ref, revision = _published(GITSYNC_ROOT / ".snapshots", "repo", "ref", "revision")
+    repo, known_ref, revision = _published(
+        GITSYNC_ROOT / ".snapshots", "repo", "ref", "revision"
+    )
     if not isinstance(revision, str) or not _COMMIT.fullmatch(revision):
         raise _Unpinned(f"{GITSYNC_ROOT} does not publish a commit")
-    wanted, known = (_LOGIN.sub("", str(one)) for one in (variables.get("GITSYNC_REPO"), repo))
+    wanted, known = (
+        _LOGIN.sub("", str(one)) for one in (variables.get("GITSYNC_REPO"), repo)
+    )
     if (wanted, ref) != (known, known_ref):
-        raise _Unpinned(f"it reads {ref} of {wanted}, but the scheduler {known_ref} of {known}")
+        raise _Unpinned(
+            f"it reads {ref} of {wanted}, but the scheduler {known_ref} of {known}"
+        )
     return revision
 
 

@@ -21,7 +21,9 @@ def play(home: Path) -> int:
         for file in sorted(EXAMPLE.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 stage.put(file.relative_to(EXAMPLE).as_posix(), file.read_bytes())
-        script.heading("s3-sync: the real daemon, against an S3 server inside this process")
+        script.heading(
+            "s3-sync: the real daemon, against an S3 server inside this process"
+        )
         script.say(
             f"the bucket contains {len(s3.objects)} files under {KEY_PATH}/\n"
             f"AWS_BUCKET={s3.bucket} KEY_PATH={KEY_PATH} DEST_PATH={stage.dags} INTERVAL=1"
@@ -32,7 +34,8 @@ def play(home: Path) -> int:
 
 def main() -> int:
     """
-    Play in a temporary folder, without the AWS settings, proxies and realms of this machine.
+    Play in a temporary folder, without the AWS settings, proxies and realms of this
+    machine.
     """
     script.prepare_process()
     with tempfile.TemporaryDirectory(prefix="sidecars-demo-") as folder:

@@ -46,9 +46,13 @@ def good_commit(stage: Stage) -> Result:
     stage.wait_for(first)
     stage.daemon.wait_until_ready()
     say(f"{stage.here.link} -> {os.readlink(stage.here.link)}")
-    seconds = stage.wait_for(stage.here.repository.commit({"dags/sales.py": GOOD + "# changed\n"}))
+    seconds = stage.wait_for(
+        stage.here.repository.commit({"dags/sales.py": GOOD + "# changed\n"})
+    )
     check((stage.here.store / first).is_dir(), "the first snapshot still exists")
-    return Result("published two commits; time: from the second commit to the link", seconds)
+    return Result(
+        "published two commits; time: from the second commit to the link", seconds
+    )
 
 
 def bad_commit(stage: Stage) -> Result:
@@ -59,20 +63,28 @@ def bad_commit(stage: Stage) -> Result:
     bad = stage.here.repository.commit({"dags/sales.py": BROKEN})
     event = stage.daemon.wait_for_event("revision_refused", revision=bad)
     check(stage.here.shown() == before, "the last good commit stays")
-    check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200: DAGs are published")
+    check(
+        stage.daemon.get("/readyz").status == 200,
+        "/readyz stays 200: DAGs are published",
+    )
     say(f"revision_refused: {event['path']}, line {event['line']}: {event['problem']}")
     seconds = stage.wait_for(stage.here.repository.commit({"dags/sales.py": GOOD}))
-    return Result("refused, with file and line; time: until the fix is published", seconds)
+    return Result(
+        "refused, with file and line; time: until the fix is published", seconds
+    )
 
 
 def password_is_rotated(stage: Stage) -> Result:
     """
-    A new password; the server refuses the old one with 403, after which git keeps its cached one.
+    A new password; the server refuses the old one with 403, after which git keeps its
+    cached one.
     """
     stage.here.server.refusal = 403
     stage.here.server.accept((USER, "second password"))
     stage.password.write_text("second password")
-    say("changed the password on the server and in the file; the old one now gets a 403")
+    say(
+        "changed the password on the server and in the file; the old one now gets a 403"
+    )
     failures = len(stage.daemon.find_events("cycle_failed"))
     seconds = stage.wait_for(stage.here.repository.commit({"dags/rotated.py": GOOD}))
     check(len(stage.daemon.find_events("cycle_failed")) == failures, "no cycle failed")
@@ -93,8 +105,12 @@ def remote_is_down(stage: Stage) -> Result:
     check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200")
     say(f"/readyz  200  reason={event['reason']}")
     stage.here.server.start()
-    seconds = stage.wait_for(stage.here.repository.commit({"dags/after_the_outage.py": GOOD}))
-    return Result("the DAGs stayed; time: from the server's restart to its new commit", seconds)
+    seconds = stage.wait_for(
+        stage.here.repository.commit({"dags/after_the_outage.py": GOOD})
+    )
+    return Result(
+        "the DAGs stayed; time: from the server's restart to its new commit", seconds
+    )
 
 
 def kill(stage: Stage) -> Result:
@@ -114,7 +130,9 @@ def kill(stage: Stage) -> Result:
     stage.daemon.start()
     seconds = stage.wait_for(commit)
     check(stage.daemon.terminate().code == 0, "SIGTERM ends it with 0")
-    return Result("the next start repaired it; time: from the start to the new commit", seconds)
+    return Result(
+        "the next start repaired it; time: from the start to the new commit", seconds
+    )
 
 
 def is_pack(request: Request) -> bool:
@@ -135,12 +153,15 @@ STEPS: tuple[Step[Stage], ...] = (
 
 def play(home: Path) -> int:
     """
-    Play all steps and return the exit code; if something is missing, print it and skip them.
+    Play all steps and return the exit code; if something is missing, print it and skip
+    them.
     """
     if reason := skip_reason():
         script.heading(f"git-sync-wrapper: skipped: {reason}")
         return 0
-    script.heading("git-sync-wrapper: the real daemon, against a git server in this process")
+    script.heading(
+        "git-sync-wrapper: the real daemon, against a git server in this process"
+    )
     home = home / "git"
     home.mkdir()
     password = home / "password"

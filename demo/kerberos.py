@@ -1,5 +1,6 @@
 """
-The steps of kerberos: a real KDC, a keytab, and a consumer that uses the ticket all the time.
+The steps of kerberos: a real KDC, a keytab, and a consumer that uses the ticket all the
+time.
 """
 
 import base64
@@ -40,7 +41,9 @@ def ticket_is_renewed(stage: Stage) -> Result:
     seen = len(stage.daemon.events)
     stage.daemon.sighup()
     stage.daemon.wait_for_event("ticket_acquired", after=seen)
-    return Result("the next ticket replaced the first at SIGHUP", time.monotonic() - began)
+    return Result(
+        "the next ticket replaced the first at SIGHUP", time.monotonic() - began
+    )
 
 
 def kdc_fails(stage: Stage) -> Result:
@@ -59,19 +62,25 @@ def kdc_fails(stage: Stage) -> Result:
     stage.here.kdc.start()
     began = time.monotonic()
     stage.daemon.wait_for_event("ticket_acquired", after=seen)
-    return Result("the ticket stayed; time: from the KDC's restart", time.monotonic() - began)
+    return Result(
+        "the ticket stayed; time: from the KDC's restart", time.monotonic() - began
+    )
 
 
 def keytab_is_rotated(stage: Stage) -> Result:
     """
     A new key in the KDC, and a new keytab that replaces the old one.
     """
-    new = stage.here.kdc.write_keytab(stage.here.folder / "new.keytab", stage.here.principal)
+    new = stage.here.kdc.write_keytab(
+        stage.here.folder / "new.keytab", stage.here.principal
+    )
     seen = len(stage.daemon.events)
     os.replace(new, stage.here.keytab)
     say("changed the key in the KDC, and replaced the keytab")
     began = time.monotonic()
-    event = stage.daemon.wait_for_event("ticket_acquired", after=seen, cause="keytab_changed")
+    event = stage.daemon.wait_for_event(
+        "ticket_acquired", after=seen, cause="keytab_changed"
+    )
     seconds = time.monotonic() - began
     return Result(f"used at the next look, kvno {event['kvno']}; no restart", seconds)
 
@@ -86,7 +95,10 @@ def keytab_is_damaged(stage: Stage) -> Result:
     event = stage.daemon.wait_for_event("cycle_failed", reason="keytab_garbage")
     seconds = time.monotonic() - began
     say(f"error: {event['error']}\nadvice: {event['advice']}")
-    check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200: the ticket is valid")
+    check(
+        stage.daemon.get("/readyz").status == 200,
+        "/readyz stays 200: the ticket is valid",
+    )
     stage.here.keytab.write_bytes(good)
     stage.daemon.wait_for(lambda: not stage.daemon.reason(), "the failure is over")
     return Result("keytab_garbage, the ticket stayed; time: to the error", seconds)
@@ -101,8 +113,13 @@ def daemon_stops(stage: Stage) -> Result:
     check(made > 0 and not failed, f"no read failed: {failed[:1]}")
     ended = stage.daemon.terminate()
     check(ended.code == 0, "SIGTERM ends it with 0")
-    check(os.listdir(stage.here.ccache.parent) == [stage.here.ccache.name], "only the ccache stays")
-    return Result(f"a consumer read the ticket {made} times meanwhile, none failed", ended.seconds)
+    check(
+        os.listdir(stage.here.ccache.parent) == [stage.here.ccache.name],
+        "only the ccache stays",
+    )
+    return Result(
+        f"a consumer read the ticket {made} times meanwhile, none failed", ended.seconds
+    )
 
 
 STEPS: tuple[Step[Stage], ...] = (
@@ -123,10 +140,13 @@ def missing() -> list[str]:
 
 def play(home: Path) -> int:
     """
-    Play all steps and return the exit code; if something is missing, print it and skip them.
+    Play all steps and return the exit code; if something is missing, print it and skip
+    them.
     """
     if names := missing():
-        script.heading(f"kerberos: skipped: missing {', '.join(names)} (run make setup-test)")
+        script.heading(
+            f"kerberos: skipped: missing {', '.join(names)} (run make setup-test)"
+        )
         return 0
     script.heading("kerberos: the real daemon, against a real KDC on this machine")
     with Kdc(home / "kdc") as kdc, site(kdc, "airflow", f"{LIFE_SECONDS}s") as here:

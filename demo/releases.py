@@ -1,5 +1,6 @@
 """
-The steps of s3-sync with releases: the command publishes a checkout, the daemon brings it.
+The steps of s3-sync with releases: the command publishes a checkout, the daemon brings
+it.
 """
 
 import os
@@ -27,7 +28,10 @@ SETTINGS = {
 
 
 def run_s3_sync(
-    stage: Stage, *arguments: str, fails: int = 0, settings: Mapping[str, str] | None = None
+    stage: Stage,
+    *arguments: str,
+    fails: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> str:
     """
     Run an `s3-sync` command as CI does; print and return its output.
@@ -78,7 +82,9 @@ def wait_for_release(stage: Stage) -> float:
     """
     began = time.monotonic()
     wanted, current = published(checkout_of(stage)), stage.dags / "current"
-    stage.daemon.wait_for(lambda: published(current) == wanted, "current shows the release")
+    stage.daemon.wait_for(
+        lambda: published(current) == wanted, "current shows the release"
+    )
     return time.monotonic() - began
 
 
@@ -98,25 +104,34 @@ def release_is_published(stage: Stage) -> Result:
     The first release and a pod that starts; then a change.
     """
     stage.dags = stage.dags.with_name("released")
-    shutil.copytree(EXAMPLE, checkout_of(stage), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        EXAMPLE, checkout_of(stage), ignore=shutil.ignore_patterns("__pycache__")
+    )
     run_s3_sync(stage, "publish", "checkout", *GATE)
     stage.start(KEY_PATH, **SETTINGS)
     stage.daemon.wait_until_ready()
     wait_for_release(stage)
     asked = requests_of(stage)
-    check((asked["manifest"], asked["bundle"]) == (1, 1), "one GET downloaded all files")
+    check(
+        (asked["manifest"], asked["bundle"]) == (1, 1), "one GET downloaded all files"
+    )
     edit(stage, b"page_after_minutes: 15\n")
-    run_s3_sync(stage, "publish", "checkout", *GATE, "--message", "Page after 15 minutes")
+    run_s3_sync(
+        stage, "publish", "checkout", *GATE, "--message", "Page after 15 minutes"
+    )
     seconds = wait_for_release(stage)
     asked = requests_of(stage)
-    check((asked["manifest"], asked["bundle"]) == (2, 2), "two GETs downloaded the change")
+    check(
+        (asked["manifest"], asked["bundle"]) == (2, 2), "two GETs downloaded the change"
+    )
     check(asked["list"] == asked["get"] == 0, "no LIST request was ever sent")
     return Result("all files with one GET; the change with a ranged GET", seconds)
 
 
 def bad_release_is_refused(stage: Stage) -> Result:
     """
-    A DAG that does not compile: refused in CI, and by the daemon and a new pod if CI has no gate.
+    A DAG that does not compile: refused in CI, and by the daemon and a new pod if CI
+    has no gate.
     """
     current, path = stage.dags / "current", checkout_of(stage) / BROKEN
     good, content = published(current), path.read_bytes()
@@ -133,14 +148,20 @@ def bad_release_is_refused(stage: Stage) -> Result:
     once = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_HTTP_BIND": "127.0.0.1:0"}
     said = run_s3_sync(stage, settings={**SETTINGS, **once, "DEST_PATH": str(new)})
     check("gate_fallback" in said, "the log of a new pod reports the fallback")
-    check(published(new / "current") == good, "a new pod has the last release that passed")
+    check(
+        published(new / "current") == good, "a new pod has the last release that passed"
+    )
     path.write_bytes(content)
-    return Result(f"refused line {event['line']}; a new pod starts with the last good one", seconds)
+    return Result(
+        f"refused line {event['line']}; a new pod starts with the last good one",
+        seconds,
+    )
 
 
 def release_is_rolled_back(stage: Stage) -> Result:
     """
-    A rollback from the bad release, and a second rollback; then a promotion to another prefix.
+    A rollback from the bad release, and a second rollback; then a promotion to another
+    prefix.
     """
     run_s3_sync(stage, "rollback")
     stage.daemon.wait_for(lambda: not stage.daemon.reason(), "no failure is reported")
@@ -153,12 +174,15 @@ def release_is_rolled_back(stage: Stage) -> Result:
     said = run_s3_sync(stage, "diff", "current", "checkout/")
     check("0 added, 0 changed, 0 removed" in said, "the release equals the checkout")
     stage.daemon.terminate()
-    return Result("restored the first release, and promoted it; time: to the folder", seconds)
+    return Result(
+        "restored the first release, and promoted it; time: to the folder", seconds
+    )
 
 
 def forgery_is_refused(stage: Stage) -> Result:
     """
-    Signed releases: another writer's unsigned release and an old signed pointer are refused.
+    Signed releases: another writer's unsigned release and an old signed pointer are
+    refused.
     """
     home, key = stage.dags.parent, Key()
     (home / "ci.pem").write_bytes(key.public_pem)
@@ -176,7 +200,8 @@ def forgery_is_refused(stage: Stage) -> Result:
     wait_for_release(stage)
     good = published(stage.dags / "current")
     edit(stage, b"forged: true\n")
-    run_s3_sync(stage, "publish", "checkout", "--force")  # without it, an unsigned publish fails
+    # without it, an unsigned publish fails
+    run_s3_sync(stage, "publish", "checkout", "--force")
     began = time.monotonic()
     stage.daemon.wait_for_event("cycle_failed", reason="release_untrusted")
     seconds = time.monotonic() - began

@@ -31,7 +31,8 @@ class Stage:
 
     def start(self, key_path: str = KEY_PATH, **settings: str) -> None:
         """
-        Start a daemon that fills the folder, with the four settings of the published example.
+        Start a daemon that fills the folder, with the four settings of the published
+        example.
         """
         daemon = Daemon(self.s3, self.s3.bucket, self.dags, key_path, "1", settings)
         self.daemon = self.stack.enter_context(daemon)
@@ -63,11 +64,14 @@ class Stage:
 
 def wait_until_equal(stage: Stage, foreign: dict[str, bytes] | None = None) -> float:
     """
-    Wait until the folder contains exactly the files of the bucket; return the seconds it took.
+    Wait until the folder contains exactly the files of the bucket; return the seconds
+    it took.
     """
     began = time.monotonic()
     wanted = stage.files | (foreign or {})
-    stage.daemon.wait_for(lambda: published(stage.dags) == wanted, "the folder equals the bucket")
+    stage.daemon.wait_for(
+        lambda: published(stage.dags) == wanted, "the folder equals the bucket"
+    )
     return time.monotonic() - began
 
 
@@ -78,8 +82,12 @@ def folder_appears(stage: Stage) -> Result:
     began = time.monotonic()
     stage.daemon.wait_until_ready()
     seconds = time.monotonic() - began
-    check(published(stage.dags) == stage.files, "all files exist when /readyz returns 200")
-    say(f"status page while this runs: {'http://{}:{}/'.format(*stage.daemon.address())}")
+    check(
+        published(stage.dags) == stage.files, "all files exist when /readyz returns 200"
+    )
+    say(
+        f"status page while this runs: {'http://{}:{}/'.format(*stage.daemon.address())}"
+    )
     return Result(f"{len(stage.files)} files when /readyz returned 200", seconds)
 
 
@@ -92,16 +100,23 @@ def file_changes(stage: Stage) -> Result:
     stage.put(path, stage.files[path].replace(b"30", b"15"))
     say(f"uploaded {path}: page_after_minutes 30 -> 15, same size")
     seconds = wait_until_equal(stage)
-    touched = [p for p, inode in before.items() if (stage.dags / p).stat().st_ino != inode]
+    touched = [
+        p for p, inode in before.items() if (stage.dags / p).stat().st_ino != inode
+    ]
     check(touched == [path], "only that file was replaced")
-    return Result(f"replaced {path}, although its size is the same; no other file", seconds)
+    return Result(
+        f"replaced {path}, although its size is the same; no other file", seconds
+    )
 
 
 def file_goes(stage: Stage) -> Result:
     """
     Deletions: of files that s3-sync published, never of files that other processes own.
     """
-    foreign = {"shop/__pycache__/settings.pyc": b"compiled", "airflow.log": b"another process's"}
+    foreign = {
+        "shop/__pycache__/settings.pyc": b"compiled",
+        "airflow.log": b"another process's",
+    }
     for path, content in foreign.items():
         (stage.dags / path).parent.mkdir(exist_ok=True)
         (stage.dags / path).write_bytes(content)
@@ -116,7 +131,8 @@ def file_goes(stage: Stage) -> Result:
 
 def source_fails(stage: Stage) -> Result:
     """
-    S3 is down for a while: the files stay, the cause is reported, recovery is automatic.
+    S3 is down for a while: the files stay, the cause is reported, recovery is
+    automatic.
     """
     stage.s3.stop()
     say("stopped the S3 server")
@@ -147,10 +163,15 @@ def prefix_is_mistyped(stage: Stage) -> Result:
     event = stage.daemon.wait_for_event("cycle_failed", reason="source_empty")
     seconds = time.monotonic() - began
     say(f"error: {event['error']}\nadvice: {event['advice']}")
-    check(stage.daemon.get("/readyz").status == 503, "/readyz is 503: it was never published")
+    check(
+        stage.daemon.get("/readyz").status == 503,
+        "/readyz is 503: it was never published",
+    )
     check(published(stage.dags) == stage.files, "nothing was deleted")
     stage.daemon.terminate()
-    return Result("not ready, source_empty; deleted nothing; time: to the error", seconds)
+    return Result(
+        "not ready, source_empty; deleted nothing; time: to the error", seconds
+    )
 
 
 def snapshot_is_swapped(stage: Stage) -> Result:
@@ -167,13 +188,23 @@ def snapshot_is_swapped(stage: Stage) -> Result:
         stage.put(path, stage.files[path] + b"\n")
     say(f"uploaded {', '.join(changed)}")
     began = time.monotonic()
-    stage.daemon.wait_for(lambda: published(current) == stage.files, "current is up to date")
+    stage.daemon.wait_for(
+        lambda: published(current) == stage.files, "current is up to date"
+    )
     seconds = time.monotonic() - began
     say(f"{current.name} -> {current.readlink()}")
-    check(published(before) == files_before, "readers of the old snapshot still see its revision")
+    check(
+        published(before) == files_before,
+        "readers of the old snapshot still see its revision",
+    )
     same = [p for p in files_before if os.path.samefile(before / p, current / p)]
-    check(set(same) == files_before.keys() - set(changed), "unchanged files are hard links")
-    return Result("published 3 changes with one rename; all other files are hard links", seconds)
+    check(
+        set(same) == files_before.keys() - set(changed),
+        "unchanged files are hard links",
+    )
+    return Result(
+        "published 3 changes with one rename; all other files are hard links", seconds
+    )
 
 
 def broken_dag_is_refused(stage: Stage) -> Result:
@@ -192,9 +223,13 @@ def broken_dag_is_refused(stage: Stage) -> Result:
     check(stage.daemon.get("/readyz").status == 200, "/readyz stays 200")
     check(published(current) == good, "nothing of the refused revision is visible")
     stage.put(path, content)
-    stage.daemon.wait_for(lambda: published(current) == stage.files, "current is up to date")
+    stage.daemon.wait_for(
+        lambda: published(current) == stage.files, "current is up to date"
+    )
     stage.daemon.terminate()
-    return Result(f"refused at line {event['line']}, published none of it; the fix was", seconds)
+    return Result(
+        f"refused at line {event['line']}, published none of it; the fix was", seconds
+    )
 
 
 STEPS: tuple[Step[Stage], ...] = (

@@ -17,7 +17,8 @@ S = TypeVar("S")
 @dataclass(frozen=True)
 class Result:
     """
-    The result of a step, and the seconds that its relevant part took; `None` if it was skipped.
+    The result of a step, and the seconds that its relevant part took; `None` if it was
+    skipped.
     """
 
     what: str
@@ -67,7 +68,9 @@ def play(steps: Sequence[Step[S]], stage: S) -> int:
         took = "skipped" if result.seconds is None else f"{result.seconds:.2f} s"
         say(f"-> {result.what} ({took})")
         rows.append(
-            textwrap.fill(f"{took:>8}  {title}: {result.what}", 100, subsequent_indent=" " * 10)
+            textwrap.fill(
+                f"{took:>8}  {title}: {result.what}", 100, subsequent_indent=" " * 10
+            )
         )
     heading("\n".join([*rows, f"{time.monotonic() - began:6.2f} s  all steps passed"]))
     return 0
@@ -77,10 +80,13 @@ def prepare_process() -> None:
     """
     Remove the AWS settings, proxies and realms of this machine from the environment.
 
-    SIGTERM becomes an exception, so that folders and processes are removed on every exit path.
+    SIGTERM becomes an exception, so that folders and processes are removed on every
+    exit path.
     """
     for name in list(os.environ):
         if name.startswith(("AWS_", "KRB5")) or name.lower().endswith("_proxy"):
             del os.environ[name]
-    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = (
+        os.devnull
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -14,7 +14,8 @@ from sidecar_runtime.settings import CommonSettings
 @dataclass(frozen=True)
 class Documented:
     """
-    A sidecar: its folder and package, and the code that its generated documentation comes from.
+    A sidecar: its folder and package, and the code that its generated documentation
+    comes from.
 
     Args:
         metrics_class: The module and the class of its metrics.
@@ -57,7 +58,10 @@ EXAMPLE = ("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL")
 SIDECARS = (
     Documented("s3-sync", "s3_sync", "metrics:SyncMetrics", EXAMPLE),
     Documented(
-        "kerberos", "kerberos_sidecar", "account:KerberosMetrics", ("INTERVAL", "KRB5_CONFIG")
+        "kerberos",
+        "kerberos_sidecar",
+        "account:KerberosMetrics",
+        ("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented("sync-perm", "sync_perm", "status:PermMetrics", ("INTERVAL",)),
     Documented("git-sync-wrapper", "git_sync_wrapper", "sidecar:WrapperMetrics"),

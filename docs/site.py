@@ -1,10 +1,12 @@
 """
-Build the documentation site: `python -m docs.site ZENSICAL`, called by `scripts/docs-site`.
+Build the documentation site: `python -m docs.site ZENSICAL`, called by
+`scripts/docs-site`.
 
-The pages keep their paths in the repository, so links that work on GitHub also work on the site.
-Files that the pages link to, such as values, are included.
+The pages keep their paths in the repository, so links that work on GitHub also work on
+the site. Files that the pages link to, such as values, are included.
 
-The output is `dist/site/TAG`; builds of other tags stay, and `dist/site` can be served as a whole.
+The output is `dist/site/TAG`; builds of other tags stay, and `dist/site` can be served
+as a whole.
 
 TAG: the name of this version, such as 0.3.0 (default: dev).
 SOURCE: the web address of the repository, for a link to it.
@@ -51,7 +53,9 @@ def stage(folder: Path, source: str = "") -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     if source:
-        text = text.replace("[project]\n", f"[project]\nrepo_url = {json.dumps(source)}\n")
+        text = text.replace(
+            "[project]\n", f"[project]\nrepo_url = {json.dumps(source)}\n"
+        )
     (folder / CONFIG.name).write_text(text)
 
 
@@ -91,7 +95,9 @@ def broken_links(site: Path) -> list[str]:
     """
     # 404.html is served at any depth, so its links cannot be resolved here.
     read = {
-        path: _Html(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"
+        path: _Html(path.read_text())
+        for path in site.rglob("*.html")
+        if path.name != "404.html"
     }
     found = []
     for page, content in read.items():
@@ -99,7 +105,9 @@ def broken_links(site: Path) -> list[str]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = (
+                (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            )
             target = target / "index.html" if target.is_dir() else target
             anchor = unquote(parts.fragment)
             anchors = read[target].anchors if target in read else {anchor}
@@ -110,22 +118,32 @@ def broken_links(site: Path) -> list[str]:
 
 def list_versions(folder: Path) -> None:
     """
-    Write the list for the version selector, and redirect the root to the newest release.
+    Write the list for the version selector, and redirect the root to the newest
+    release.
     """
-    names = sorted((path.parent.name for path in folder.glob("*/index.html")), key=_order)
+    names = sorted(
+        (path.parent.name for path in folder.glob("*/index.html")), key=_order
+    )
     newest = names[-1]
     listed = [
-        {"version": name, "title": name, "aliases": ["latest"] if name == newest else []}
+        {
+            "version": name,
+            "title": name,
+            "aliases": ["latest"] if name == newest else [],
+        }
         for name in reversed(names)
     ]
     (folder / "versions.json").write_text(json.dumps(listed, indent=2) + "\n")
-    redirect = f'<!doctype html>\n<meta http-equiv="refresh" content="0; url={newest}/">\n'
+    redirect = (
+        f'<!doctype html>\n<meta http-equiv="refresh" content="0; url={newest}/">\n'
+    )
     (folder / "index.html").write_text(redirect)
 
 
 def _order(name: str) -> tuple[list[int], str]:
     """
-    Return a sort key: releases by their numbers, other names such as dev before all releases.
+    Return a sort key: releases by their numbers, other names such as dev before all
+    releases.
     """
     is_release = re.fullmatch(r"\d+(\.\d+)*", name)
     return ([int(part) for part in name.split(".")] if is_release else [], name)
@@ -148,7 +166,9 @@ def main() -> int:
     shutil.rmtree(built, ignore_errors=True)
     shutil.copytree(work / "build" / "html", built)
     list_versions(site)
-    sys.stdout.write(f"{built.relative_to(ROOT)}: {sum(1 for _ in built.rglob('*.html'))} pages\n")
+    sys.stdout.write(
+        f"{built.relative_to(ROOT)}: {sum(1 for _ in built.rglob('*.html'))} pages\n"
+    )
     return 0
 
 

@@ -1,11 +1,12 @@
 """
-Writes a CycloneDX 1.6 SBOM of an image to standard output; run with the image's own Python.
+Writes a CycloneDX 1.6 SBOM of an image to standard output; run with the image's own
+Python.
 
     python3 - NAME VERSION IMAGE CREATED < scripts/list_packages.py
 
-Finds Python distributions of all environments through their metadata, and Debian packages in dpkg's
-list. It uses no network, random numbers or clock: the same image yields the same document.
-Specification: https://cyclonedx.org/docs/1.6/json/
+Finds Python distributions of all environments through their metadata, and Debian
+packages in dpkg's list. It uses no network, random numbers or clock: the same image
+yields the same document. Specification: https://cyclonedx.org/docs/1.6/json/
 """
 
 import hashlib
@@ -59,11 +60,15 @@ def distributions() -> Iterator[Component]:
     Yield every installation of every Python distribution.
     """
     for folder, folders, files in os.walk("/"):
-        folders[:] = [one for one in folders if os.path.join(folder, one) not in OUTSIDE]
+        folders[:] = [
+            one for one in folders if os.path.join(folder, one) not in OUTSIDE
+        ]
         for name in files:
             is_wheel = name == "METADATA" and folder.endswith(".dist-info")
             if is_wheel or (name == "PKG-INFO" and folder.endswith(".egg-info")):
-                with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                with open(
+                    os.path.join(folder, name), encoding="utf-8", errors="replace"
+                ) as file:
                     said = HeaderParser().parse(file)
                 yield distribution(said, os.path.dirname(folder))
 
@@ -123,7 +128,12 @@ def operating_system() -> Component:
     """
     said = platform.freedesktop_os_release()
     name, version = said["ID"], said.get("VERSION_ID", "")
-    return {"type": "operating-system", "bom-ref": "os", "name": name, "version": version}
+    return {
+        "type": "operating-system",
+        "bom-ref": "os",
+        "name": name,
+        "version": version,
+    }
 
 
 main()

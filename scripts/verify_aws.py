@@ -3,11 +3,13 @@ Tries in a real AWS account what needs AWS, and prints a report to paste into an
 
     make verify-aws BUCKET=my-airflow-bucket
 
-What it creates is named `airflow-sidecars-verify-` and eight hexadecimal digits: a prefix in the
-bucket, a role and an ECR repository. All of it is removed at the end, also after a failure or
-Ctrl-C; the report lists what could not be removed. It reads no other key of the bucket.
+What it creates is named `airflow-sidecars-verify-` and eight hexadecimal digits: a
+prefix in the bucket, a role and an ECR repository. All of it is removed at the end,
+also after a failure or Ctrl-C; the report lists what could not be removed. It reads no
+other key of the bucket.
 
-Exit codes: 0 if nothing failed and everything was removed; 1 otherwise; 2 for a wrong setting.
+Exit codes: 0 if nothing failed and everything was removed; 1 otherwise; 2 for a wrong
+setting.
 """
 
 import json
@@ -58,7 +60,9 @@ class Trial:
 
     def conditional_writes(self) -> str:
         versions = boto3.resource("s3").Bucket(self._bucket).object_versions
-        self.removals.append((_delete, {"versions": versions.filter(Prefix=f"{self._name}/")}))
+        self.removals.append(
+            (_delete, {"versions": versions.filter(Prefix=f"{self._name}/")})
+        )
         write = client("s3").put_object
         at = {"Bucket": self._bucket, "Key": f"{self._name}/conditional"}
         first = write(**at, IfNoneMatch="*", Body=b"1")["ETag"]
@@ -76,13 +80,19 @@ class Trial:
     def role(self) -> str:
         iam, role = client("iam"), {"RoleName": self._name}
         policy = {**role, "PolicyName": "s3-sync"}
-        trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": self._caller}}
+        trust = {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"AWS": self._caller},
+        }
         self.removals.append((iam.delete_role, role))
         document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
         arn = iam.create_role(**role, AssumeRolePolicyDocument=document)["Role"]["Arn"]
         self.removals.append((iam.delete_role_policy, policy))
         text = POLICY.read_text().replace("my-airflow-bucket", self._bucket)
-        iam.put_role_policy(**policy, PolicyDocument=text.replace("dags/*", f"{self._name}/dags/*"))
+        iam.put_role_policy(
+            **policy, PolicyDocument=text.replace("dags/*", f"{self._name}/dags/*")
+        )
         for _ in range(RETRIES):
             try:
                 return self._act_as(arn)
@@ -94,7 +104,13 @@ class Trial:
         ecr, repository = client("ecr"), {"repositoryName": f"{self._name}/s3-sync"}
         self.removals.append((ecr.delete_repository, {**repository, "force": True}))
         host = f"{self._account}.dkr.ecr.{ecr.meta.region_name}.amazonaws.com"
-        _run("make", "--silent", "push/s3-sync", f"REGISTRY={host}/{self._name}", "TAG=verify")
+        _run(
+            "make",
+            "--silent",
+            "push/s3-sync",
+            f"REGISTRY={host}/{self._name}",
+            "TAG=verify",
+        )
         return "created a repository, logged in and pushed s3-sync"
 
     STEPS = (identity, conditional_writes, release, role, ecr)
@@ -113,12 +129,18 @@ class Trial:
         return left or ["Everything was removed."]
 
     def _act_as(self, role: str) -> str:
-        given = client("sts").assume_role(RoleArn=role, RoleSessionName="verify")["Credentials"]
+        given = client("sts").assume_role(RoleArn=role, RoleSessionName="verify")[
+            "Credentials"
+        ]
         keys = {re.sub("(?<=.)(?=[A-Z])", "_", f"Aws{key}"): given[key] for key in KEYS}
-        self._download(os.environ | {name.upper(): value for name, value in keys.items()})
+        self._download(
+            os.environ | {name.upper(): value for name, value in keys.items()}
+        )
         s3 = client("s3", **{name.lower(): value for name, value in keys.items()})
         for key, send in (("dags/new", s3.put_object), ("conditional", s3.get_object)):
-            _refused("AccessDenied", send, Bucket=self._bucket, Key=f"{self._name}/{key}")
+            _refused(
+                "AccessDenied", send, Bucket=self._bucket, Key=f"{self._name}/{key}"
+            )
         return "reads its prefix; cannot write, or read anything else"
 
     def _download(self, variables: Mapping[str, str]) -> None:
@@ -165,7 +187,9 @@ def main() -> int:
     """
     bucket = os.environ.get("BUCKET")
     if not bucket or not boto3.Session().region_name:
-        sys.stderr.write("set BUCKET to a bucket of yours, and AWS_DEFAULT_REGION to its region\n")
+        sys.stderr.write(
+            "set BUCKET to a bucket of yours, and AWS_DEFAULT_REGION to its region\n"
+        )
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lines = ["| step | result | details |", "|---|---|---|"]

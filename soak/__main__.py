@@ -1,10 +1,12 @@
 """
-``python -m soak``: runs all sidecars for some minutes; exits with 0 only if there was no flaw.
+``python -m soak``: runs all sidecars for some minutes; exits with 0 only if there was
+no flaw.
 
-Each sidecar runs in rounds, in its own thread: its source changes, a fault lasts for seconds, and a
-process is killed, stopped or hurried meanwhile. Then all processes must show the source again, on
-their own. The first process of a sidecar is never killed: it must stay ready, and must not grow.
-Readers read all the time; whatever is incomplete, mixed or unusable is a flaw.
+Each sidecar runs in rounds, in its own thread: its source changes, a fault lasts for
+seconds, and a process is killed, stopped or hurried meanwhile. Then all processes must
+show the source again, on their own. The first process of a sidecar is never killed: it
+must stay ready, and must not grow. Readers read all the time; whatever is incomplete,
+mixed or unusable is a flaw.
 """
 
 import argparse
@@ -31,15 +33,29 @@ def main(arguments: Sequence[str]) -> int:
     add = parser.add_argument
     names = [kind.name for kind in STATIONS]
     add("--minutes", type=float, default=10.0, help="duration in minutes (default: 10)")
-    add("--seed", default="", help="repeat the events of a run, not their times; default: random")
-    add("--only", nargs="+", choices=names, default=names, help="run only these (default: all)")
+    add(
+        "--seed",
+        default="",
+        help="repeat the events of a run, not their times; default: random",
+    )
+    add(
+        "--only",
+        nargs="+",
+        choices=names,
+        default=names,
+        help="run only these (default: all)",
+    )
     options = parser.parse_args(arguments)
     prepare_process()
     seed = options.seed or str(random.randrange(10**6))
-    print(f"SEED={seed}: {', '.join(options.only)} for {options.minutes:g} minutes", flush=True)
+    print(
+        f"SEED={seed}: {', '.join(options.only)} for {options.minutes:g} minutes",
+        flush=True,
+    )
     stations = [kind(seed) for kind in STATIONS if kind.name in options.only]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+    # ignored in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     until = time.monotonic() + options.minutes * 60
     threads = [threading.Thread(target=live, args=(one, until)) for one in stations]
     code = 0

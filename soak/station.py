@@ -1,5 +1,6 @@
 """
-One sidecar with its source: rounds of a change, a fault and a blow, and the checks after each.
+One sidecar with its source: rounds of a change, a fault and a blow, and the checks
+after each.
 """
 
 import os
@@ -67,9 +68,11 @@ class Reader(threading.Thread):
 
 class Station:
     """
-    A sidecar, its source and its readers; a `with` statement starts and ends everything.
+    A sidecar, its source and its readers; a `with` statement starts and ends
+    everything.
 
-    A subclass starts its servers in `set_up`, and fills `daemons`, `readers`, `changes`, `faults`.
+    A subclass starts its servers in `set_up`, and fills `daemons`, `readers`,
+    `changes`, `faults`.
 
     Args:
         seed: The seed of the events; their times depend on the machine.
@@ -94,7 +97,9 @@ class Station:
         self.recoveries: list[float] = []
         self._samples: list[tuple[float, ...]] = []
         self._blows = threading.RLock()
-        """Whoever holds it may signal processes or damage files; nobody probes meanwhile."""
+        """
+        Whoever holds it may signal processes or damage files; nobody probes meanwhile.
+        """
 
     def set_up(self) -> None:
         """
@@ -132,8 +137,12 @@ class Station:
             self._end()
 
     def _round(self) -> None:
-        change, fault = (self.chance.choice(sorted(x)) for x in (self.changes, self.faults))
-        blow = self.chance.choice(("SIGKILL", "SIGTERM", "SIGSTOP", "SIGHUP", "no signal"))
+        change, fault = (
+            self.chance.choice(sorted(x)) for x in (self.changes, self.faults)
+        )
+        blow = self.chance.choice(
+            ("SIGKILL", "SIGTERM", "SIGSTOP", "SIGHUP", "no signal")
+        )
         what = f"{change}, {fault}, {blow}"
         self.changes[change]()
         with self.faults[fault]():
@@ -149,7 +158,8 @@ class Station:
         with self._blows:
             if ends:
                 daemon.sighup()
-                time.sleep(self.chance.uniform(0, 0.3))  # a random moment is the purpose
+                # a random moment is the purpose
+                time.sleep(self.chance.uniform(0, 0.3))
                 if blow == "SIGKILL":
                     daemon.kill()
                 else:
@@ -214,7 +224,8 @@ class Station:
     @contextmanager
     def damage(self, readers: Sequence[Reader]) -> Iterator[None]:
         """
-        Damage what is shown in the body, then wait for the repair; nobody reads meanwhile.
+        Damage what is shown in the body, then wait for the repair; nobody reads
+        meanwhile.
         """
         with ExitStack() as stack:
             for reader in readers:
@@ -259,7 +270,9 @@ class Station:
         """
         Find tracebacks in the log of a process that has ended.
         """
-        self.flaws += [f"a stray line in its log: {line}" for line in daemon.stray_lines[:3]]
+        self.flaws += [
+            f"a stray line in its log: {line}" for line in daemon.stray_lines[:3]
+        ]
         for event in daemon.events:
             if "exception" in event or event.get("reason") == "bug":
                 self.flaws.append(f"a bug: {str(event)[:600]}")
@@ -268,13 +281,17 @@ class Station:
         for reader in self.readers:
             reader.ended.set()
             reader.join()
-            self.flaws += [f"{flaw} ({count} times)" for flaw, count in reader.flaws.items()]
+            self.flaws += [
+                f"{flaw} ({count} times)" for flaw, count in reader.flaws.items()
+            ]
         for daemon in self.daemons:
             self._terminate(daemon)
             self._read_log(daemon)
         third = len(self._samples) // 3
         if third >= LEAST_SAMPLES:
-            for (unit, most), values in zip(ALLOWED, zip(*self._samples, strict=True), strict=True):
+            for (unit, most), values in zip(
+                ALLOWED, zip(*self._samples, strict=True), strict=True
+            ):
                 first, last = map(statistics.median, (values[:third], values[-third:]))
                 if last - first > most:
                     self.flaws.append(f"grew from {first:.1f} to {last:.1f} {unit}")
@@ -284,8 +301,13 @@ class Station:
         Return the results in a line.
         """
         reads = sum(reader.reads for reader in self.readers)
-        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
-        median, longest = statistics.median(self.recoveries or [0.0]), max(self.recoveries or [0.0])
+        counts = ", ".join(
+            f"{count:,} {name}" for name, count in sorted(self.counts.items())
+        )
+        median, longest = (
+            statistics.median(self.recoveries or [0.0]),
+            max(self.recoveries or [0.0]),
+        )
         return (
             f"{self.name}: {counts}; {reads:,} reads; recovery: median {median:.1f} s,"
             f" longest {longest:.1f} s; {len(self.flaws)} flaws"
@@ -306,8 +328,8 @@ def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[
 
 def sample(pid: int) -> tuple[float, ...]:
     """
-    Return memory in MiB, open descriptors, threads and children of a process; without the memory of
-    children, because whether one runs is chance.
+    Return memory in MiB, open descriptors, threads and children of a process; without
+    the memory of children, because whether one runs is chance.
     """
     process = Path(f"/proc/{pid}")
     pages = int((process / "statm").read_text().split()[1])

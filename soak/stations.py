@@ -53,7 +53,8 @@ def tree(link: Path) -> Reader:
 
 def files_below(folder: Path) -> Reader:
     """
-    Return a reader of files that every revision has: each must be whole, of any revision.
+    Return a reader of files that every revision has: each must be whole, of any
+    revision.
     """
     paths = cycle(sorted(path for path in make_revision(0) if path.startswith("pkg")))
 
@@ -101,10 +102,14 @@ class S3Sync(Station):
             self.targets.append(target)
             self.daemons.append(Daemon(None, server.bucket, target, "dags", "1", given))
             in_place = layout == "in-place"
-            self.readers.append(files_below(target) if in_place else tree(target / "current"))
+            self.readers.append(
+                files_below(target) if in_place else tree(target / "current")
+            )
         self.changes = {
             "next revision": self.next_revision,
-            "a revision comes back": lambda: self.show(self.chance.randint(1, self.number)),
+            "a revision comes back": lambda: self.show(
+                self.chance.randint(1, self.number)
+            ),
             "damaged files": self.damage_files,
         }
         self.break_servers(self.listed, self.released)
@@ -142,7 +147,9 @@ class S3Sync(Station):
         with self.damage(self.readers[:1]):
             for path in self.chance.sample(sorted(make_revision(self.shown)), 3):
                 with suppress(OSError):
-                    (self.targets[0] / path).write_bytes(self.chance.choice((b"", b"edited\n")))
+                    (self.targets[0] / path).write_bytes(
+                        self.chance.choice((b"", b"edited\n"))
+                    )
             self.daemons[0].sighup()
 
     def bad_release(self) -> None:
@@ -171,7 +178,9 @@ class GitSyncWrapper(Station):
         self.password = home / "password"
         self.rotate_password()
         self.commit()
-        self.sites = [GitSite(self.server, home / name) for name in ("spared", "killed")]
+        self.sites = [
+            GitSite(self.server, home / name) for name in ("spared", "killed")
+        ]
         for one in self.sites:
             one.folder.mkdir()
             self.stack.callback(one.close)
@@ -195,8 +204,12 @@ class GitSyncWrapper(Station):
         }
         self.break_servers(self.server)
         self.faults |= {
-            "a bad commit": lambda: between(partial(self.commit, BROKEN=b""), self.commit),
-            "a refused password": lambda: between(self.server.accept, self.rotate_password),
+            "a bad commit": lambda: between(
+                partial(self.commit, BROKEN=b""), self.commit
+            ),
+            "a refused password": lambda: between(
+                self.server.accept, self.rotate_password
+            ),
             "no branch": lambda: between(
                 partial(self.repository.delete_branch, "main"), self.commit
             ),
@@ -205,7 +218,9 @@ class GitSyncWrapper(Station):
     def behind(self) -> str:
         self.server.forget()
         head = self.repository.head()
-        return "; ".join(f"shows {s.shown()} not {head}" for s in self.sites if s.shown() != head)
+        return "; ".join(
+            f"shows {s.shown()} not {head}" for s in self.sites if s.shown() != head
+        )
 
     def commit(self, **more: bytes) -> None:
         self.number += 1
@@ -243,14 +258,20 @@ class Kerberos(Station):
     def set_up(self) -> None:
         skip_without_kdc()
         self.kdc = self.stack.enter_context(Kdc(self.folder()))
-        self.site = self.stack.enter_context(site(self.kdc, "airflow", f"{self.life_seconds}s"))
+        self.site = self.stack.enter_context(
+            site(self.kdc, "airflow", f"{self.life_seconds}s")
+        )
         self.service = self.kdc.add_principal("HTTP/consumer.example.test")
-        self.ccaches = [self.site.folder / name / "krb5cc" for name in ("spared", "killed")]
+        self.ccaches = [
+            self.site.folder / name / "krb5cc" for name in ("spared", "killed")
+        ]
         self.since = 0.0
         for ccache in self.ccaches:
             ccache.parent.mkdir()
             settings = {"KERBEROS_LOG_LEVEL": "info", "KERBEROS_TIMEOUT": "10s"}
-            self.daemons.append(self.site.sidecar(**settings, KERBEROS_CCACHE=str(ccache)))
+            self.daemons.append(
+                self.site.sidecar(**settings, KERBEROS_CCACHE=str(ccache))
+            )
             self.readers.append(Reader(partial(self.klist, ccache), 0.1))
         self.changes = {
             "tickets asked for": self.ask,
@@ -262,7 +283,9 @@ class Kerberos(Station):
         self.faults |= {
             "no KDC": partial(between, self.kdc.stop, self.kdc.start),
             "a hung KDC": partial(between, self.kdc.hang, self.kdc.resume),
-            "no keytab": lambda: between(keytab.unlink, partial(self.write_keytab, good())),
+            "no keytab": lambda: between(
+                keytab.unlink, partial(self.write_keytab, good())
+            ),
         }
 
     def klist(self, ccache: Path) -> None:
@@ -289,7 +312,9 @@ class Kerberos(Station):
             daemon.sighup()
 
     def rotate_key(self) -> None:
-        new = self.kdc.write_keytab(self.site.folder / "new.keytab", self.site.principal)
+        new = self.kdc.write_keytab(
+            self.site.folder / "new.keytab", self.site.principal
+        )
         self.since = time.time()
         os.replace(new, self.site.keytab)
 
@@ -309,7 +334,8 @@ CANARY = "canary"
 
 class SyncPermissions(Station):
     """
-    PostgreSQL with some DAGs; what is wanted is what Airflow's own sync-perm makes of a copy.
+    PostgreSQL with some DAGs; what is wanted is what Airflow's own sync-perm makes of a
+    copy.
     """
 
     name = "sync-perm"
@@ -326,7 +352,11 @@ class SyncPermissions(Station):
             permissions.add_role(self.database, role)
         self.write({CANARY: {"Viewer": ["can_edit"]}})
         self.write(self.some_dags())
-        settings = {"INTERVAL": "1", "SYNC_PERM_LOG_LEVEL": "info", "SYNC_PERM_TIMEOUT": "60s"}
+        settings = {
+            "INTERVAL": "1",
+            "SYNC_PERM_LOG_LEVEL": "info",
+            "SYNC_PERM_TIMEOUT": "60s",
+        }
         self.daemons += [
             SyncPerm(self.airflow, self.database.url, self.home / name, settings)
             for name in ("spared", "killed")
@@ -366,18 +396,23 @@ class SyncPermissions(Station):
         return "; ".join(permissions.difference(shown, self.wanted)[:3])
 
     def read_canary(self) -> None:
-        with suppress(psycopg2.Error):  # the database is down: no answer, not a wrong one
+        # the database is down: no answer, not a wrong one
+        with suppress(psycopg2.Error):
             found = permissions.grants_on(self.database, f"DAG:{CANARY}")
             if found != {("Viewer", "can_edit")}:
                 raise Flaw(f"{CANARY} has the grants {found}")
 
     def revoke(self) -> None:
         grants = permissions.contents(self.database)["grants"]
-        role, action, name = self.chance.choice([g for g in grants if "DAG:dag_" in g[2]])
+        role, action, name = self.chance.choice(
+            [g for g in grants if "DAG:dag_" in g[2]]
+        )
         permissions.revoke(self.database, role, action, name)
 
     def cut(self) -> None:
-        sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        sql = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        )
         Database(self.server, "postgres").query(sql, (self.database.name,))
 
     def kill_airflow(self) -> None:
@@ -387,4 +422,9 @@ class SyncPermissions(Station):
             self.ended.wait(0.1)
 
 
-STATIONS: tuple[type[Station], ...] = (S3Sync, GitSyncWrapper, Kerberos, SyncPermissions)
+STATIONS: tuple[type[Station], ...] = (
+    S3Sync,
+    GitSyncWrapper,
+    Kerberos,
+    SyncPermissions,
+)

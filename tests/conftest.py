@@ -1,5 +1,6 @@
 """
-The setup of every test: a clean environment, `--full`, `--units`, `counts`, a server of each kind.
+The setup of every test: a clean environment, `--full`, `--units`, `counts`, a server of
+each kind.
 """
 
 import os
@@ -30,7 +31,8 @@ _configure = structlog.configure
 
 def _configure_uncached(**settings: Any) -> None:
     """
-    Configure structlog without its cache: later tests cannot capture the logs of a cached logger.
+    Configure structlog without its cache: later tests cannot capture the logs of a
+    cached logger.
     """
     _configure(**settings | {"cache_logger_on_first_use": False})
 
@@ -58,7 +60,8 @@ def _count(moderate: int, *, full: int) -> int:
 @dataclass(frozen=True)
 class Counts:
     """
-    How often tests repeat their steps: moderate counts by default, full counts with `--full`.
+    How often tests repeat their steps: moderate counts by default, full counts with
+    `--full`.
     """
 
     histories: int = _count(2, full=120)
@@ -74,7 +77,10 @@ class Counts:
     lockout_windows: int = _count(4, full=48)
     """Windows of a KDC's lockout policy during which a stale keytab is in use."""
     permission_histories: int = _count(1, full=12)
-    """Random histories of DAGs, roles and grants, each compared with Airflow's own sync-perm."""
+    """
+    Random histories of DAGs, roles and grants, each compared with Airflow's own
+    sync-perm.
+    """
     permission_steps: int = _count(2, full=3)
     """Changes of the DAGs in each of these histories, each followed by a comparison."""
     commits: int = _count(8, full=200)
@@ -90,9 +96,13 @@ class Counts:
     version_calls: int = _count(200, full=2_000)
     """Simulated Airflow processes, each of which requests one of these versions."""
     stops: int = _count(1, full=4)
-    """Combinations of signal and moment that stop a publisher at each of its requests."""
+    """
+    Combinations of signal and moment that stop a publisher at each of its requests.
+    """
     runs: int = _count(1, full=100)
-    """DAG runs in a live Airflow, each with a publish, a rollback or a restart meanwhile."""
+    """
+    DAG runs in a live Airflow, each with a publish, a rollback or a restart meanwhile.
+    """
 
 
 MODERATE = Counts()
@@ -101,24 +111,31 @@ FULL = Counts(**{one.name: one.metadata["full"] for one in fields(Counts)})
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--full", action="store_true", help="repeat kills, histories and reads at full counts"
+        "--full",
+        action="store_true",
+        help="repeat kills, histories and reads at full counts",
     )
     parser.addoption(
-        "--units", action="store_true", help="run only the test files that start no processes"
+        "--units",
+        action="store_true",
+        help="run only the test files that start no processes",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more examples. A
-    stopped run must leave no volume mounted: pytest cannot remove its folder two runs later.
+    Set no deadline for Hypothesis (the machine may be busy) and, with `--full`, more
+    examples. A stopped run must leave no volume mounted: pytest cannot remove its
+    folder two runs later.
     """
     if not hasattr(config, "workerinput"):
         mount_in_private()
     settings.register_profile(
         "moderate", deadline=None, database=None, print_blob=True, max_examples=50
     )
-    settings.register_profile("full", settings.get_profile("moderate"), max_examples=2_000)
+    settings.register_profile(
+        "full", settings.get_profile("moderate"), max_examples=2_000
+    )
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
 
@@ -126,14 +143,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """
     Ignore test files that start processes, with `--units`.
     """
-    is_unit = not (collection_path.match("test_*.py") and starts_processes(collection_path))
+    is_unit = not (
+        collection_path.match("test_*.py") and starts_processes(collection_path)
+    )
     return None if is_unit or not config.getoption("--units") else True
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """
-    In parallel runs, start with slow files, alternating between folders, so that some tests compute
-    while others wait; in each folder, with the largest one. The small files then fill the end.
+    In parallel runs, start with slow files, alternating between folders, so that some
+    tests compute while others wait; in each folder, with the largest one. The small
+    files then fill the end.
     """
     if not hasattr(config, "workerinput"):
         return
@@ -141,7 +163,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = {"demo", "scenarios"}
     ranks: dict[Path, int] = {}
     files = Counter[Path]()
-    for path in sorted({one.path for one in items}, key=lambda one: (-one.stat().st_size, one)):
+    for path in sorted(
+        {one.path for one in items}, key=lambda one: (-one.stat().st_size, one)
+    ):
         ranks[path] = files[path.parent]
         files[path.parent] += 1
 
@@ -154,7 +178,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 class SideBySide(LoadFileScheduling):  # type: ignore[misc]  # has no types
     """
-    Assigns a worker to each file, or to each Airflow version in it: in sequence, they take hours.
+    Assigns a worker to each file, or to each Airflow version in it: in sequence, they
+    take hours.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -163,7 +188,9 @@ class SideBySide(LoadFileScheduling):  # type: ignore[misc]  # has no types
         return f"{file}[{version}]" if version in EVERY_VERSION else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: object
+) -> LoadFileScheduling:
     return SideBySide(config, log)
 
 
@@ -177,7 +204,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if isinstance(report.longrepr, tuple)
     )
     if left_out:
-        terminalreporter.section("skipped tests: their number, the reason, how to run them")
+        terminalreporter.section(
+            "skipped tests: their number, the reason, how to run them"
+        )
     for reason, number in left_out.most_common():
         terminalreporter.write_line(f"{number:5}  {reason}")
 
@@ -249,7 +278,14 @@ def no_process_is_left_over() -> Iterator[None]:
     """
     yield
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in children]
+    commands = [
+        Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        for pid in children
+    ]
     ours = (b"/.venv/bin/", b"krb5kdc")
-    left = [command.decode() for command in commands if any(name in command for name in ours)]
+    left = [
+        command.decode()
+        for command in commands
+        if any(name in command for name in ours)
+    ]
     assert not left, f"left over: {left}"

@@ -1,5 +1,6 @@
 """
-Plays the steps beside a real Airflow 3 and a real Airflow 2.11; exits with 0 if all checks passed.
+Plays the steps beside a real Airflow 3 and a real Airflow 2.11; exits with 0 if all
+checks passed.
 
 `python -m demo.airflow [3] [2.11]`: without arguments, it plays both versions in turn.
 """
@@ -35,7 +36,9 @@ def play(version: Version, home: Path) -> int:
     Play the steps beside one Airflow, in a separate folder, and return the exit code.
     """
     script.heading(f"All four sidecars beside a real Airflow {version}")
-    script.say(f"installing Airflow into .airflow/{version}, unless it is already installed ...")
+    script.say(
+        f"installing Airflow into .airflow/{version}, unless it is already installed ..."
+    )
     try:
         airflow = Airflow.install(version)
     except AirflowIsMissing as missing:
@@ -69,8 +72,8 @@ def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:
 @contextmanager
 def no_process_left() -> Iterator[None]:
     """
-    Adopt orphaned processes, and kill all remaining descendants: Airflow's components put their
-    workers into process groups of their own.
+    Adopt orphaned processes, and kill all remaining descendants: Airflow's components
+    put their workers into process groups of their own.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -87,7 +90,10 @@ def main(arguments: Sequence[str]) -> int:
     Play in temporary folders, which are removed afterwards.
     """
     if unknown := set(arguments) - set(VERSIONS):
-        print(f"unknown Airflow version: {sorted(unknown)}; use 3 or 2.11", file=sys.stderr)
+        print(
+            f"unknown Airflow version: {sorted(unknown)}; use 3 or 2.11",
+            file=sys.stderr,
+        )
         return 2
     if lacking := missing_programs("postgres", "initdb", "psql", "pg_dump"):
         script.heading(f"Skipped: Airflow's metadata {lacking}")
@@ -95,7 +101,9 @@ def main(arguments: Sequence[str]) -> int:
     script.prepare_process()
     codes = []
     try:
-        for version in (version for version in VERSIONS if version in (arguments or VERSIONS)):
+        for version in (
+            version for version in VERSIONS if version in (arguments or VERSIONS)
+        ):
             made = tempfile.TemporaryDirectory(prefix="airflow-demo-")
             with made as home, no_process_left():
                 codes.append(play(version, Path(home)))

@@ -21,7 +21,11 @@ PATIENCE_SECONDS = 300.0
 """The longest wait for Airflow: the machine may be small and busy."""
 PARSE_SECONDS = 15
 COMMANDS: Mapping[Version, tuple[tuple[str, ...], ...]] = {
-    "3": (("api-server", "--workers", "1"), ("scheduler", "--skip-serve-logs"), ("dag-processor",)),
+    "3": (
+        ("api-server", "--workers", "1"),
+        ("scheduler", "--skip-serve-logs"),
+        ("dag-processor",),
+    ),
     "2.11": (("webserver", "--workers", "1"), ("scheduler", "--skip-serve-logs")),
 }
 """The first command of each version answers HTTP, the last one reads the DAG folder."""
@@ -31,7 +35,8 @@ SECRET = "only the processes of this demo know it: 64 bytes and a bit more"
 
 class Components:
     """
-    Airflow's long-running processes, and the settings that make them read the folder often.
+    Airflow's long-running processes, and the settings that make them read the folder
+    often.
 
     Args:
         url: The URL of the metadata database.
@@ -106,10 +111,13 @@ class Components:
         return self
 
     def __exit__(self, *_: object) -> None:
-        running = [process.pid for process in self.processes.values() if process.is_running()]
+        running = [
+            process.pid for process in self.processes.values() if process.is_running()
+        ]
         below = [pid for above in running for pid in descendants_of(above)]
         self._stack.close()
-        signal_all(below, signal.SIGKILL)  # LocalExecutor's workers outlive their scheduler
+        # LocalExecutor's workers outlive their scheduler
+        signal_all(below, signal.SIGKILL)
 
     @property
     def web(self) -> SidecarProcess:
@@ -131,9 +139,15 @@ class Components:
         """
         (self.home / "airflow").mkdir(parents=True, exist_ok=True)
         for command in self._commands:
-            more = ("--port", str(self.port)) if command[0] in ("api-server", "webserver") else ()
+            more = (
+                ("--port", str(self.port))
+                if command[0] in ("api-server", "webserver")
+                else ()
+            )
             program = self.airflow.bin / "airflow"
-            process = SidecarProcess(program, self._environment, self.home, (*command, *more))
+            process = SidecarProcess(
+                program, self._environment, self.home, (*command, *more)
+            )
             process.patience_seconds = PATIENCE_SECONDS
             self.processes[command[0]] = self._stack.enter_context(process)
 
@@ -224,9 +238,15 @@ class Person:
         assert status == 201, f"POST /auth/token: {status} {answer}"
         return f"Bearer {answer['access_token']}"
 
-    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+    def _send(
+        self, method: str, path: str, body: Any, headers: dict[str, str]
+    ) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            **headers,
+        }
         request = Request(self._endpoint + path, data, headers, method=method)
         try:
             with self._opener.open(request, timeout=60) as answer:

@@ -45,7 +45,8 @@ SIDECAR_SECONDS = 300.0
 @dataclass
 class Stage(s3_sync.Stage):
     """
-    The objects that the steps act on; Airflow reads `current` in the volume as its DAG folder.
+    The objects that the steps act on; Airflow reads `current` in the volume as its DAG
+    folder.
     """
 
     database: Database
@@ -69,7 +70,9 @@ class Stage(s3_sync.Stage):
         """
         return releases.checkout_of(self)
 
-    def run(self, program: str, environment: Mapping[str, str | None]) -> SidecarProcess:
+    def run(
+        self, program: str, environment: Mapping[str, str | None]
+    ) -> SidecarProcess:
         """
         Start another sidecar.
         """
@@ -88,7 +91,8 @@ class Stage(s3_sync.Stage):
 
     def until_airflow(self, condition: Callable[[], T | None], what: str) -> T:
         """
-        Return the first true value of a condition that Airflow fulfills by parsing the folder.
+        Return the first true value of a condition that Airflow fulfills by parsing the
+        folder.
         """
         return self.components.parser.wait_for(condition, f"Airflow: {what}")
 
@@ -114,7 +118,8 @@ class Stage(s3_sync.Stage):
 
     def until_described(self, text: str) -> float:
         """
-        Wait until this is the description of `sales_daily` in Airflow; return the seconds it took.
+        Wait until this is the description of `sales_daily` in Airflow; return the
+        seconds it took.
         """
         began = time.monotonic()
         sql = "SELECT description FROM dag WHERE dag_id = 'sales_daily'"
@@ -159,14 +164,19 @@ def ticket_appears(stage: Stage) -> Result:
     The sidecar's first ticket; the service refuses clients without a ticket.
     """
     if stage.realm is None:
-        return Result(f"missing {', '.join(ticket.missing())} (run make setup-test)", None)
-    # Without --negotiate: with it, but without a ticket, curl 7.88 crashes half of the time.
+        return Result(
+            f"missing {', '.join(ticket.missing())} (run make setup-test)", None
+        )
+    # Without --negotiate: with it, but without a ticket, curl 7.88 crashes half of the
+    # time.
     command = ["curl", "--silent", stage.realm.of_tasks()["WAREHOUSE_URL"]]
     answer = subprocess.run(command, capture_output=True, text=True).stdout
     check(answer == "who are you? ", f"the service requires a ticket: {answer}")
     began = time.monotonic()
     stage.run("kerberos-sidecar", stage.realm.here.settings()).wait_until_ready()
-    return Result("a valid ticket; includes the start of the process", time.monotonic() - began)
+    return Result(
+        "a valid ticket; includes the start of the process", time.monotonic() - began
+    )
 
 
 def airflow_starts(stage: Stage) -> Result:
@@ -176,20 +186,26 @@ def airflow_starts(stage: Stage) -> Result:
     began = time.monotonic()
     stage.components.start()
     stage.components.wait_until_answers()
-    stage.until_airflow(lambda: stage.is_parsed("db_cleanup"), "the DAGs are in its database")
+    stage.until_airflow(
+        lambda: stage.is_parsed("db_cleanup"), "the DAGs are in its database"
+    )
     return Result("the DAGs are in its database", time.monotonic() - began)
 
 
 @contextmanager
 def parser_held(stage: Stage) -> Iterator[None]:
     """
-    Keep Airflow 3 from fixing permissions itself, so that any change is made by sync-perm.
+    Keep Airflow 3 from fixing permissions itself, so that any change is made by
+    sync-perm.
 
-    Its dag-processor is stopped right after it has read every file: outside of a transaction.
+    Its dag-processor is stopped right after it has read every file: outside of a
+    transaction.
     """
     if stage.components.airflow.is_3:
         stage.until_parsed_again()
-        say("stopped the dag-processor (SIGSTOP): its next parse would fix the permissions itself")
+        say(
+            "stopped the dag-processor (SIGSTOP): its next parse would fix the permissions itself"
+        )
         stage.components.parser.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -201,7 +217,8 @@ def parser_held(stage: Stage) -> Iterator[None]:
 
 def role_comes_late(stage: Stage) -> Result:
     """
-    A role is created after the DAG that names it; sync-perm grants, Airflow's API shows it.
+    A role is created after the DAG that names it; sync-perm grants, Airflow's API shows
+    it.
     """
     home, tmp = stage.home / "sync-perm", stage.home / "sync-perm/tmp"
     tmp.mkdir(parents=True)
@@ -222,11 +239,15 @@ def role_comes_late(stage: Stage) -> Result:
         grant(stage.database, "team_sales", "can_edit", "DAG Runs")  # to clear runs
         add_member(stage.database, MEMBER, "team_sales")
         began = time.monotonic()
-        daemon.wait_for(lambda: stage.may("team_sales", "sales_daily"), "team_sales is granted")
+        daemon.wait_for(
+            lambda: stage.may("team_sales", "sales_daily"), "team_sales is granted"
+        )
         seconds = time.monotonic() - began
         shown = lambda: stage.person.may_read("sales_daily")  # noqa: E731
         stage.components.web.wait_for(shown, "the API shows it")
-    return Result(f"team_sales may read sales_daily; Airflow's API shows it to {MEMBER}", seconds)
+    return Result(
+        f"team_sales may read sales_daily; Airflow's API shows it to {MEMBER}", seconds
+    )
 
 
 def task_uses_ticket(stage: Stage) -> Result:
@@ -234,13 +255,18 @@ def task_uses_ticket(stage: Stage) -> Result:
     A member of the role triggers the DAG; its task calls the service with the ticket.
     """
     if stage.realm is None:
-        return Result(f"missing {', '.join(ticket.missing())} (run make setup-test)", None)
+        return Result(
+            f"missing {', '.join(ticket.missing())} (run make setup-test)", None
+        )
     # Airflow 2 refuses a DAG whose role is missing, until its next parse.
     stage.until_airflow(lambda: not stage.has_import_error(), "no import error remains")
     began = time.monotonic()
     until_success(stage, "sales_daily", stage.person.trigger("sales_daily"))
     guests = stage.realm.guests
-    check(guests == [stage.realm.here.principal], f"the service saw the principal: {guests}")
+    check(
+        guests == [stage.realm.here.principal],
+        f"the service saw the principal: {guests}",
+    )
     return Result(f"the service accepted {guests[0]}", time.monotonic() - began)
 
 
@@ -255,7 +281,10 @@ def until_success(stage: Stage, dag_id: str, run: str) -> None:
 
     state = stage.components.processes["scheduler"].wait_for(ended, f"{run} ends")
     logs = stage.home.glob(f"**/logs/**/dag_id={dag_id}/**/*.log")
-    check(state == "success", "\n".join([state, *(path.read_text()[-1000:] for path in logs)]))
+    check(
+        state == "success",
+        "\n".join([state, *(path.read_text()[-1000:] for path in logs)]),
+    )
 
 
 def release_follows(stage: Stage) -> Result:
@@ -294,11 +323,15 @@ def run_keeps_its_version(stage: Stage) -> Result:
         notes.unlink(missing_ok=True)
         run = stage.person.trigger("month_end")
         if change:
-            stage.components.processes["scheduler"].wait_for(notes.exists, "the first task runs")
+            stage.components.processes["scheduler"].wait_for(
+                notes.exists, "the first task runs"
+            )
             path.write_text(path.read_text().replace(*EDITIONS))
             stage.publish()
             wait_for_release(stage)
-            stage.until_airflow(lambda: stage.one(sql, stage.folder.readlink().name), "the release")
+            stage.until_airflow(
+                lambda: stage.one(sql, stage.folder.readlink().name), "the release"
+            )
             Path(f"{notes}.go").touch()
         until_month_end(stage, run, edition)
     what = "published during the first task: that run kept the old release, the next used the new"
@@ -312,7 +345,10 @@ def until_month_end(stage: Stage, run: str, edition: str) -> None:
     until_success(stage, "month_end", run)
     noted = stage.components.notes.read_text().splitlines()
     say(f"the tasks of {run} wrote: {', '.join(noted)}")
-    check(noted == [f"{task}: {edition}" for task in ("collect", "check", "close")], edition)
+    check(
+        noted == [f"{task}: {edition}" for task in ("collect", "check", "close")],
+        edition,
+    )
 
 
 def old_run_is_cleared(stage: Stage) -> Result:
@@ -324,17 +360,27 @@ def old_run_is_cleared(stage: Stage) -> Result:
     sql = "SELECT run_id, bundle_version FROM dag_run WHERE dag_id = 'month_end' ORDER BY id"
     run, version = stage.database.query(sql)[0]
     stage.daemon.terminate()
-    stage.start(releases.KEY_PATH, **SETTINGS, S3_SYNC_RETAIN_COUNT="0", S3_SYNC_RETAIN_FOR="0s")
+    stage.start(
+        releases.KEY_PATH, **SETTINGS, S3_SYNC_RETAIN_COUNT="0", S3_SYNC_RETAIN_FOR="0s"
+    )
     stage.daemon.patience_seconds = SIDECAR_SECONDS
     old = stage.folder.resolve().with_name(version)
     stage.daemon.wait_for(lambda: not old.exists(), "the old release leaves the volume")
-    say(f"{run} began with {version}, which is only in the bucket now; {MEMBER} clears it")
+    say(
+        f"{run} began with {version}, which is only in the bucket now; {MEMBER} clears it"
+    )
     stage.components.notes.unlink()
     began = time.monotonic()
     stage.person.clear("month_end", run)
     until_month_end(stage, run, EDITIONS[0])
-    check(old.exists(), "the bundle requested the old release, and the daemon downloaded it")
-    return Result("the cleared run used its old release, from the bucket", time.monotonic() - began)
+    check(
+        old.exists(),
+        "the bundle requested the old release, and the daemon downloaded it",
+    )
+    return Result(
+        "the cleared run used its old release, from the bucket",
+        time.monotonic() - began,
+    )
 
 
 def folder_becomes_a_grant(stage: Stage) -> Result:
@@ -353,14 +399,20 @@ def folder_becomes_a_grant(stage: Stage) -> Result:
     daemon.wait_for(lambda: stage.may("returns-team", dag_id), "the team is granted")
     seconds = time.monotonic() - began
     granted = grants_on(stage.database, f"DAG:{dag_id}")
-    check({("returns-team", "can_read"), ("returns-team", "can_edit")} == granted, "no other role")
+    check(
+        {("returns-team", "can_read"), ("returns-team", "can_edit")} == granted,
+        "no other role",
+    )
     check(not stage.may("returns-team", "db_cleanup"), "no DAG outside the folder")
-    return Result("returns-team can read and edit it; time: from Airflow's parse", seconds)
+    return Result(
+        "returns-team can read and edit it; time: from Airflow's parse", seconds
+    )
 
 
 def folder_comes_from_git(stage: Stage) -> Result:
     """
-    git-sync-wrapper takes over the volume; it refuses a bad commit. Airflow is not restarted.
+    git-sync-wrapper takes over the volume; it refuses a bad commit. Airflow is not
+    restarted.
     """
     if reason := skip_reason():
         return Result(reason, None)
@@ -394,7 +446,9 @@ def folder_comes_from_git(stage: Stage) -> Result:
     check(stage.folder.resolve().name == good, "the last good commit stays")
     check(not stage.has_import_error(), "Airflow has no import error")
     check(stage.person.may_read("sales_daily"), "Airflow's API still shows the DAG")
-    return Result("Airflow reads the commit; includes the start of the process", seconds)
+    return Result(
+        "Airflow reads the commit; includes the start of the process", seconds
+    )
 
 
 def sidecars_end(stage: Stage) -> Result:
@@ -402,9 +456,15 @@ def sidecars_end(stage: Stage) -> Result:
     SIGTERM to all running sidecars.
     """
     sidecars = {"s3-sync": stage.daemon, **stage.others}
-    ended = {name: daemon.terminate() for name, daemon in sidecars.items() if daemon.is_running()}
+    ended = {
+        name: daemon.terminate()
+        for name, daemon in sidecars.items()
+        if daemon.is_running()
+    }
     check(not any(end.code for end in ended.values()), f"all end with 0: {ended}")
-    said = ", ".join(f"{name} {end.seconds * 1000:.0f} ms" for name, end in ended.items())
+    said = ", ".join(
+        f"{name} {end.seconds * 1000:.0f} ms" for name, end in ended.items()
+    )
     return Result(said, max(end.seconds for end in ended.values()))
 
 

@@ -58,9 +58,13 @@ class Warehouse(LoopbackServer):
             store = {"keytab": f"FILE:{self.keytab}"}
             own = gssapi.Credentials(usage="accept", store=store)
             context = gssapi.SecurityContext(creds=own, usage="accept")
-            proof = base64.b64encode(context.step(base64.b64decode(token)) or b"").decode()
+            proof = base64.b64encode(
+                context.step(base64.b64decode(token)) or b""
+            ).decode()
             self.guests.append(str(context.initiator_name))
-            return Answer(200, {"WWW-Authenticate": f"Negotiate {proof}"}, b"7 orders\n")
+            return Answer(
+                200, {"WWW-Authenticate": f"Negotiate {proof}"}, b"7 orders\n"
+            )
         return Answer(401, {"WWW-Authenticate": "Negotiate"}, b"who are you? ")
 
 
@@ -70,7 +74,9 @@ def open_realm(home: Path, stack: ExitStack) -> Warehouse:
     """
     kdc = stack.enter_context(Kdc(home))
     here = stack.enter_context(site(kdc, "airflow"))
-    keytab = kdc.write_keytab(home / "service.keytab", kdc.add_principal("HTTP/localhost"))
+    keytab = kdc.write_keytab(
+        home / "service.keytab", kdc.add_principal("HTTP/localhost")
+    )
     # The service runs in this process, and its replay cache is removed with the folder.
     os.environ["KRB5_CONFIG"] = str(here.config)
     os.environ["KRB5RCACHENAME"] = f"file2:{home}/replay"

@@ -4,7 +4,11 @@ import pendulum
 from airflow.sdk import dag, task
 
 
-@dag(schedule="30 15 * * 1-5", start_date=pendulum.datetime(2025, 1, 1, tz="UTC"), catchup=False)
+@dag(
+    schedule="30 15 * * 1-5",
+    start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
+    catchup=False,
+)
 def currency_rates():
     @task
     def fetch() -> dict[str, float]:

@@ -1,9 +1,10 @@
 """
-Code that the sidecars share: settings, logs, metrics, health, the loop, publishing, errors.
+Code that the sidecars share: settings, logs, metrics, health, the loop, publishing,
+errors.
 
 A sidecar implements its *cycle* (:class:`sidecar_runtime.health.Sidecar`);
-:func:`sidecar_runtime.app.run_daemon` does the rest. This module is imported before the heavy ones,
-so it imports almost nothing.
+:func:`sidecar_runtime.app.run_daemon` does the rest. This module is imported before the
+heavy ones, so it imports almost nothing.
 """
 
 import gc
@@ -19,25 +20,27 @@ __version__ = "0.3.0"
 # The documentation; every copy of it has the same file names.
 DOCS = "https://github.com/airflow-sidecars/airflow-sidecars/blob/main/docs"
 
-# The signals that came before the loop: Python drops what a handler raises in a weak reference's
-# callback, so the loop looks here.
+# The signals that came before the loop: Python drops what a handler raises in a weak
+# reference's callback, so the loop looks here.
 HEEDED: list[int] = []
 
 
 def begin_process(end: Callable[[int], object] = os._exit) -> None:
     """
-    Called before the imports, which take most of a start: let SIGTERM and SIGINT end the process, a
-    daemon with code 0, a command with 128 + their number; a running loop handles signals itself.
-    And keep keys and passwords out of core files, including those of children.
+    Called before the imports, which take most of a start: let SIGTERM and SIGINT end
+    the process, a daemon with code 0, a command with 128 + their number; a running loop
+    handles signals itself. And keep keys and passwords out of core files, including
+    those of children.
 
-    The kernel ignores signals to process 1 of a container until it has handlers, and a lost SIGTERM
-    costs the pod its whole grace period. This early, no work can be left half done. The kernel
-    ignores a limit of 0 if ``core_pattern`` is a pipe (systemd-coredump, apport), but with 1 it
-    dumps nothing, because it assumes a crash of the pipe's own program (fs/coredump.c).
+    The kernel ignores signals to process 1 of a container until it has handlers, and a
+    lost SIGTERM costs the pod its whole grace period. This early, no work can be left
+    half done. The kernel ignores a limit of 0 if ``core_pattern`` is a pipe
+    (systemd-coredump, apport), but with 1 it dumps nothing, because it assumes a crash
+    of the pipe's own program (fs/coredump.c).
 
     Args:
-        end: With ``sys.exit``, they raise ``SystemExit`` in the main thread, so that temporary
-            folders are removed and children are killed.
+        end: With ``sys.exit``, they raise ``SystemExit`` in the main thread, so that
+            temporary folders are removed and children are killed.
     """
 
     def heed(code: int, number: int, _: object) -> None:

@@ -25,13 +25,15 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     """
     Run a command or a daemon, and end the process with its exit code.
 
-    Ends with ``os._exit``: a cycle's thread may be stuck in a system call (a name server, a dead
-    network file system), on which the interpreter's regular shutdown would wait or fail.
+    Ends with ``os._exit``: a cycle's thread may be stuck in a system call (a name
+    server, a dead network file system), on which the interpreter's regular shutdown
+    would wait or fail.
     """
     code = EXIT_BUG
     try:
         begin_process(sys.exit)
-        gc.freeze()  # what the imports made stays, and is not looked at again: 5 ms of a one-shot
+        # what the imports made stays, and is not looked at again: 5 ms of a one-shot
+        gc.freeze()
         gc.enable()
         logs.configure("info", None)
         code = main()
@@ -94,18 +96,25 @@ def run_daemon(
     watch: Callable[[Callable[[], None]], object] = lambda wake: None,
 ) -> int:
     """
-    Serve the HTTP endpoint and run cycles until the process should end; return the exit code.
+    Serve the HTTP endpoint and run cycles until the process should end; return the exit
+    code.
 
     Args:
-        about: Its `settings` replace what the environment says under our names, if there are any.
-        watch: Called once with a function that triggers a cycle immediately, for a sidecar that
-            watches its source in its own thread.
+        about: Its `settings` replace what the environment says under our names, if
+            there are any.
+        watch: Called once with a function that triggers a cycle immediately, for a
+            sidecar that watches its source in its own thread.
 
     Raises:
         SidecarError: It gave up, or could not listen.
     """
     health = Health()
-    log.info("sidecar_started", version=about.version, source=about.source, target=about.target)
+    log.info(
+        "sidecar_started",
+        version=about.version,
+        source=about.source,
+        target=about.target,
+    )
     prefix = settings.variable_prefix
     about = about._replace(
         pod=find_pod(os.environ),
@@ -127,9 +136,12 @@ def find_pod(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return ``name``, ``namespace`` and ``node`` of this pod, each empty if unknown.
 
-    They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API). Without a name,
-    it is the host name.
+    They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API).
+    Without a name, it is the host name.
     """
     given = {"name": environ.get("POD_NAME") or socket.gethostname()}
-    given |= {"namespace": environ.get("POD_NAMESPACE", ""), "node": environ.get("NODE_NAME", "")}
+    given |= {
+        "namespace": environ.get("POD_NAMESPACE", ""),
+        "node": environ.get("NODE_NAME", ""),
+    }
     return {name: printable(text) for name, text in given.items()}

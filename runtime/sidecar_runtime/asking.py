@@ -1,10 +1,11 @@
 """
 Requests of consumers for revisions that the volume does not contain.
 
-Airflow's DAG versions need them: a run finishes with the code that it started with. A Unix socket
-beside the snapshots notes the requests, and a cycle fetches the revisions. The socket is
-unreachable from the network and for requests forged through another server (SSRF), and it works
-through a read-only mount. The answers are names, never paths.
+Airflow's DAG versions need them: a run finishes with the code that it started with. A
+Unix socket beside the snapshots notes the requests, and a cycle fetches the revisions.
+The socket is unreachable from the network and for requests forged through another
+server (SSRF), and it works through a read-only mount. The answers are names, never
+paths.
 """
 
 import os
@@ -27,7 +28,8 @@ from sidecar_runtime.volume.snapshots import remove_tree
 NAME = "ask.sock"
 # At most this many revisions are pending, each once; further requests are refused.
 MOST = 64
-# How long a failure is the answer before the source is asked again; remembers up to MOST failures.
+# How long a failure is the answer before the source is asked again; remembers up to
+# MOST failures.
 FAILED_SECONDS = 5.0
 # Reasons that are permanent: a later request gets the same answer.
 GONE = {"release_missing", "release_invalid"}
@@ -38,10 +40,12 @@ log = get_logger("asked")
 
 class Asked:
     """
-    The requests of one volume's consumers: the listener's thread asks, the cycles' thread answers.
+    The requests of one volume's consumers: the listener's thread asks, the cycles'
+    thread answers.
 
-    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched, 404 if the
-    source does not contain it, 503 with the reason if it cannot be fetched now.
+    ``GET /revisions/<id>``: 200 if its snapshot exists, 202 while it is being fetched,
+    404 if the source does not contain it, 503 with the reason if it cannot be fetched
+    now.
 
     Args:
         path: The volume, for messages.
@@ -49,7 +53,8 @@ class Asked:
 
     Attributes:
         wake: Triggers a cycle.
-        outage: Why the source is not asked now; its own backoff decides when it is asked again.
+        outage: Why the source is not asked now; its own backoff decides when it is
+            asked again.
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
@@ -68,16 +73,21 @@ class Asked:
 
     def ask(self, revision: str) -> SidecarError | None:
         """
-        Request a revision; return None while it is pending, or why it cannot be fetched now.
+        Request a revision; return None while it is pending, or why it cannot be fetched
+        now.
         """
         failure, until = self._failures.get(revision, (None, 0.0))
         if failure is not None and time.monotonic() < until:
             return failure
         if self.outage is not None:
-            return SidecarError("request_in_outage", self.outage.message, self.outage.advice)
+            return SidecarError(
+                "request_in_outage", self.outage.message, self.outage.advice
+            )
         if revision not in self.waiting:
             if len(self.waiting) >= MOST:
-                return SidecarError("request_limit", f"{MOST} other revisions are pending")
+                return SidecarError(
+                    "request_limit", f"{MOST} other revisions are pending"
+                )
             self.waiting[revision] = None
             self.wake()
         return None
@@ -95,9 +105,13 @@ class Asked:
         self.close()
         try:
             remove_tree(NAME, store)
-            # The real path may be longer than the 107 bytes that a socket address can hold.
-            listening = socket.create_server(f"/proc/self/fd/{store}/{NAME}", family=socket.AF_UNIX)
-            # Connecting needs write permission; any uid that sees the volume may request.
+            # The real path may be longer than the 107 bytes that a socket address can
+            # hold.
+            listening = socket.create_server(
+                f"/proc/self/fd/{store}/{NAME}", family=socket.AF_UNIX
+            )
+            # Connecting needs write permission; any uid that sees the volume may
+            # request.
             os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
             self._listener = Listener(listening, partial(self._answer, has))
             self._listener.start()
@@ -144,7 +158,8 @@ class Asked:
         """
         Fetch a revision in this context: a failure becomes the answer to the consumer.
         """
-        # Of a cycle that is abandoned: the next one would start with this revision, and time out.
+        # Of a cycle that is abandoned: the next one would start with this revision, and
+        # time out.
         late = "the cycle timed out while it fetched this revision"
         failure: SidecarError | None = SidecarError("cycle_timeout", late)
         try:
@@ -152,7 +167,11 @@ class Asked:
             failure = None
         except SidecarError as error:
             failure = error
-            log.warning("requested_revision_unavailable", revision=revision, **error.log_fields())
+            log.warning(
+                "requested_revision_unavailable",
+                revision=revision,
+                **error.log_fields(),
+            )
         finally:
             self._failures.pop(revision, None)
             if failure is not None:

@@ -1,5 +1,6 @@
 """
-The output of every ``check`` command: a line for each check, and below it how to fix a failure.
+The output of every ``check`` command: a line for each check, and below it how to fix a
+failure.
 """
 
 import json
@@ -30,7 +31,8 @@ def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
     Print one line.
 
     Args:
-        mark: ``??``: needs attention, but is not a failure. Empty: continues the line above.
+        mark: ``??``: needs attention, but is not a failure. Empty: continues the line
+            above.
         text: May be untrusted: characters that could control a terminal are escaped.
     """
     sys.stdout.write(f"  {mark:<5} {printable(name):<14} {printable(text)}\n")
@@ -49,7 +51,8 @@ def fail(name: str, error: SidecarError) -> bool:
 
 def unknown(names: Iterable[str]) -> None:
     """
-    Print variables with our prefix that are not settings, and entries of NO_PROXY without meaning.
+    Print variables with our prefix that are not settings, and entries of NO_PROXY
+    without meaning.
     """
     for name in names:
         say("??", "settings", f"{name} is not a setting")
@@ -59,12 +62,14 @@ def unknown(names: Iterable[str]) -> None:
 
 def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
     """
-    Print whether a folder is writable or can be created; return whether it supports hard links.
+    Print whether a folder is writable or can be created; return whether it supports
+    hard links.
 
     Nothing is left behind.
 
     Raises:
-        TargetError: The folder is not writable, or its file system lacks what a sidecar needs.
+        TargetError: The folder is not writable, or its file system lacks what a sidecar
+            needs.
     """
     folder = nearest_folder(path)
     has_links = True
@@ -88,10 +93,11 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
 
 def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
     """
-    Print whether the gate can run, by having it judge a folder with a DAG that does nothing.
+    Print whether the gate can run, by having it judge a folder with a DAG that does
+    nothing.
 
-    It does not judge the source, which only a daemon has on disk; the daemon reports those
-    verdicts.
+    It does not judge the source, which only a daemon has on disk; the daemon reports
+    those verdicts.
 
     Args:
         name: The kind of gate, as in the settings.
@@ -104,7 +110,10 @@ def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
         return True
     place = parent_folder()
     try:
-        with explained(f"cannot write to {place}"), TemporaryDirectory(dir=place) as inside:
+        with (
+            explained(f"cannot write to {place}"),
+            TemporaryDirectory(dir=place) as inside,
+        ):
             os.chmod(inside, 0o755)  # noqa: S103 - the command may run as another user
             Path(inside, DAG).write_text("pass\n")
             refusal = gate.examine("check", inside, [DAG], fence)
@@ -112,17 +121,22 @@ def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:
         return fail("gate", error)
     say("ok", "gate", f"{name}: it runs; only a daemon judges the source with it")
     if refusal is not None:
-        say("??", "", f"it refuses a folder with a DAG that does nothing: {refusal.message}")
+        say(
+            "??",
+            "",
+            f"it refuses a folder with a DAG that does nothing: {refusal.message}",
+        )
     return True
 
 
 def daemon(bind: tuple[str, int]) -> bool:
     """
-    Print the state of a running daemon, if there is one: it may fail although the other checks
-    succeed. Return the result of the check.
+    Print the state of a running daemon, if there is one: it may fail although the other
+    checks succeed. Return the result of the check.
 
     Args:
-        bind: The host and port of the daemon, from the settings that it shares with this process.
+        bind: The host and port of the daemon, from the settings that it shares with
+            this process.
     """
     where = f"{bind[0] or 'localhost'}:{bind[1]}"
     try:
@@ -151,8 +165,8 @@ def daemon(bind: tuple[str, int]) -> bool:
 
 def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     """
-    Return the daemon's answer; empty if nothing answers, or not with a JSON object. HTTP/1.0 makes
-    any server close the connection after its answer.
+    Return the daemon's answer; empty if nothing answers, or not with a JSON object.
+    HTTP/1.0 makes any server close the connection after its answer.
 
     Raises:
         TimeoutError: The daemon accepts the connection, but does not answer.
@@ -161,7 +175,8 @@ def _ask(bind: tuple[str, int]) -> dict[str, Any]:
     try:
         with socket.create_connection(place, ANSWER_SECONDS) as connection:
             connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
-            answer = connection.makefile("rb").read(ANSWER_BYTES)  # it closes the connection
+            # it closes the connection
+            answer = connection.makefile("rb").read(ANSWER_BYTES)
             said = json.loads(answer.partition(b"\r\n\r\n")[2])
     except TimeoutError:
         raise

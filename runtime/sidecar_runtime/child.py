@@ -1,6 +1,6 @@
 """
-Runs a program until it ends, and leaves no process of it running; and a private folder, for what
-such a program reads.
+Runs a program until it ends, and leaves no process of it running; and a private folder,
+for what such a program reads.
 """
 
 import fcntl
@@ -28,7 +28,9 @@ LINE_BYTES = 1 << 20
 KEPT_BYTES = 64 << 10
 REAP_SECONDS = 1.0
 PIPE_BYTES = 65536
-"""Capacity of a pipe (pipe(7)): one read returns all that an ended writer left in it."""
+"""
+Capacity of a pipe (pipe(7)): one read returns all that an ended writer left in it.
+"""
 
 Hear = Callable[[bytes], object]
 """Receives output in pieces of any size; an empty one is the end."""
@@ -103,17 +105,20 @@ def run(
     watch: Watch = lambda: None,
 ) -> int:
     """
-    Run a program in its own session until it ends; return its exit code, which is negative if a
-    signal killed it. Whatever is left of its process group is killed at every end.
+    Run a program in its own session until it ends; return its exit code, which is
+    negative if a signal killed it. Whatever is left of its process group is killed at
+    every end.
 
     Args:
         err: Receives standard error; None: `out` receives it, too.
-        watch: Called several times a second; an exception that it raises ends the program.
+        watch: Called several times a second; an exception that it raises ends the
+            program.
 
     Raises:
         OSError: The program cannot be started.
         DeadlinePassed: It took too long.
-        CycleAbandoned: The fence was revoked; then nothing is started, or the program was killed.
+        CycleAbandoned: The fence was revoked; then nothing is started, or the program
+            was killed.
     """
     with _readable(command.given) as given, fence:
         process = subprocess.Popen(
@@ -128,14 +133,17 @@ def run(
     return attend(process, fence, deadline_seconds, (out, err), watch)
 
 
-def attend(process: Process, fence: Fence, seconds: float, hears: Hears, watch: Watch) -> int:
+def attend(
+    process: Process, fence: Fence, seconds: float, hears: Hears, watch: Watch
+) -> int:
     """
     As :func:`run`, for a program that was started in its own session.
     """
     until = time.monotonic() + seconds
 
     def kill() -> None:
-        if process.returncode is None:  # once it is reaped, its id may belong to another process
+        # once it is reaped, its id may belong to another process
+        if process.returncode is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 
@@ -162,7 +170,8 @@ def ending(code: int) -> str:
 
 def _readable(data: bytes) -> IO[bytes]:
     """
-    Return an open file in memory, so that the program reads as much as it likes, when it likes.
+    Return an open file in memory, so that the program reads as much as it likes, when
+    it likes.
     """
     file = os.fdopen(os.memfd_create("input"), "w+b")
     file.write(data)
@@ -172,7 +181,8 @@ def _readable(data: bytes) -> IO[bytes]:
 
 def _listen(process: Process, hears: Hears, until: float, watch: Watch) -> None:
     """
-    Pass on output until the process ends, even if another process still holds its pipes.
+    Pass on output until the process ends, even if another process still holds its
+    pipes.
     """
     with selectors.DefaultSelector() as selector:
         for stream, hear in zip((process.stdout, process.stderr), hears, strict=True):
@@ -181,7 +191,9 @@ def _listen(process: Process, hears: Hears, until: float, watch: Watch) -> None:
         has_ended = False
         while not has_ended:
             # It is not reaped, so that its id is not reused.
-            status = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            status = os.waitid(
+                os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+            )
             has_ended = status is not None
             tick = TICK_SECONDS if selector.get_map() else CLOSED_TICK_SECONDS
             for key, _ in selector.select(0.0 if has_ended else tick):
@@ -201,7 +213,8 @@ def _reap_group(group: int) -> None:
     """
     Reap the orphans of a killed group, which this process inherits if it is process 1.
 
-    Stops after ``REAP_SECONDS``, because a process that is stuck in the kernel may not end.
+    Stops after ``REAP_SECONDS``, because a process that is stuck in the kernel may not
+    end.
     """
     until = time.monotonic() + REAP_SECONDS
     with suppress(ChildProcessError):
@@ -217,8 +230,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 class PrivateFolder:
     """
-    A folder with mode 0700 in `parent`; folders of killed processes, which no longer hold a
-    ``flock`` on them, are removed.
+    A folder with mode 0700 in `parent`; folders of killed processes, which no longer
+    hold a ``flock`` on them, are removed.
 
     Args:
         prefix: The start of its name, and of the names of leftovers.
@@ -235,7 +248,8 @@ class PrivateFolder:
         new = tempfile.mkdtemp(prefix=".", dir=parent)
         self._lock = os.open(new, _FOLDER)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # Renamed once it is locked: until then, a process that starts now would remove it.
+        # Renamed once it is locked: until then, a process that starts now would remove
+        # it.
         self.path = os.path.join(parent, prefix + os.path.basename(new)[1:])
         os.rename(new, self.path)
 
@@ -249,11 +263,13 @@ class PrivateFolder:
 
 def parent_folder() -> str:
     """
-    Return TMPDIR or /tmp; where neither can be written, because the root is read-only and nothing
-    is mounted there, /dev/shm, which a container always has.
+    Return TMPDIR or /tmp; where neither can be written, because the root is read-only
+    and nothing is mounted there, /dev/shm, which a container always has.
     """
     places = (os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm")  # noqa: S108 - the folder is private
-    return next((path for path in places if os.access(path, os.W_OK | os.X_OK)), places[1])
+    return next(
+        (path for path in places if os.access(path, os.W_OK | os.X_OK)), places[1]
+    )
 
 
 def _remove_leftover(path: str) -> None:

@@ -1,7 +1,8 @@
 """
 Failures that are not bugs: each has an exit code, a machine-readable reason and advice.
 
-Their texts may come from strangers: :func:`printable` and :func:`json_text` make them safe.
+Their texts may come from strangers: :func:`printable` and :func:`json_text` make them
+safe.
 """
 
 import json
@@ -14,7 +15,8 @@ EXIT_BUG = 1
 EXIT_SETTINGS = 2
 EXIT_GAVE_UP = 3
 
-# In JSON: an escaped backslash, one character as a pair of surrogates, or a lone surrogate.
+# In JSON: an escaped backslash, one character as a pair of surrogates, or a lone
+# surrogate.
 _SURROGATES = re.compile(r"\\\\|\\ud[89ab]..\\ud[c-f]..|\\(ud[89a-f]..)")
 
 
@@ -29,8 +31,8 @@ class SidecarError(Exception):
         advice: What to do about it; empty if the message is sufficient.
 
     Attributes:
-        retry_within_seconds: Upper limit for the wait before the next try, for failures during
-            which something expires; ``None`` leaves the wait to the backoff.
+        retry_within_seconds: Upper limit for the wait before the next try, for failures
+            during which something expires; ``None`` leaves the wait to the backoff.
         retry_after_seconds: Lower limit, for failures before whose end no try is made.
     """
 
@@ -59,7 +61,8 @@ class GaveUp(SidecarError):
 
 class Problem(NamedTuple):
     """
-    One wrong setting: its name, the value as given (never a secret), and what is allowed.
+    One wrong setting: its name, the value as given (never a secret), and what is
+    allowed.
 
     `value` is None if the variable is not a setting, because it may contain a password.
     """
@@ -77,8 +80,8 @@ class SettingsError(SidecarError):
     """
     One or more settings are wrong; all of them are listed.
 
-    Names and values come from the environment, which may contain any bytes: what is not printable
-    is escaped in the `problems`.
+    Names and values come from the environment, which may contain any bytes: what is not
+    printable is escaped in the `problems`.
     """
 
     exit_code = EXIT_SETTINGS
@@ -99,7 +102,9 @@ def explain(error: BaseException) -> SidecarError:
         return error
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError):
-        return SidecarError("memory_limit", said, "Raise the memory limit of this container.")
+        return SidecarError(
+            "memory_limit", said, "Raise the memory limit of this container."
+        )
     # What threads say, and fork().
     if "can't start new thread" in said or isinstance(error, BlockingIOError):
         return SidecarError(
@@ -108,7 +113,9 @@ def explain(error: BaseException) -> SidecarError:
             "A limit of processes is reached: the kubelet's for pods (podPidsLimit), the user's "
             "(ulimit -u) or the node's (kernel.pid_max). Find out what runs there, or raise it.",
         )
-    return SidecarError("bug", said, "Please report this bug with the traceback from the log.")
+    return SidecarError(
+        "bug", said, "Please report this bug with the traceback from the log."
+    )
 
 
 # --- the text of strangers
@@ -116,24 +123,27 @@ def explain(error: BaseException) -> SidecarError:
 
 def printable(text: str) -> str:
     """
-    Return a text with escaped invisible characters, such as those that control a terminal.
+    Return a text with escaped invisible characters, such as those that control a
+    terminal.
 
-    Names, messages and server answers are untrusted: an escape sequence could hide an error, and a
-    bidirectional control character could reorder the text next to it.
+    Names, messages and server answers are untrusted: an escape sequence could hide an
+    error, and a bidirectional control character could reorder the text next to it.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def json_text(value: object, **how: Any) -> str:
     r"""
-    Return JSON that strict readers accept: a lone surrogate, as in a file name that is not UTF-8,
-    becomes the text that :func:`printable` returns, such as ``\udce9``.
+    Return JSON that strict readers accept: a lone surrogate, as in a file name that is
+    not UTF-8, becomes the text that :func:`printable` returns, such as ``\udce9``.
 
     Args:
         how: Arguments of :func:`json.dumps`.
     """
     text = json.dumps(value, **how)
-    return _SURROGATES.sub(lambda found: rf"\\{found[1]}" if found[1] else found[0], text)
+    return _SURROGATES.sub(
+        lambda found: rf"\\{found[1]}" if found[1] else found[0], text
+    )
 
 
 def counted(number: int, noun: str) -> str:

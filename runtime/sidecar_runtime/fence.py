@@ -10,7 +10,8 @@ from sidecar_runtime.errors import SidecarError
 
 class CycleAbandoned(Exception):
     """
-    The cycle was abandoned (timeout or shutdown); nothing that it still does may be published.
+    The cycle was abandoned (timeout or shutdown); nothing that it still does may be
+    published.
     """
 
 
@@ -20,17 +21,20 @@ class Fence:
 
     Args:
         is_asked_for: Whether SIGHUP triggered this cycle.
-        in_flight_seconds: How long :meth:`revoke` waits for a publish that is in progress.
+        in_flight_seconds: How long :meth:`revoke` waits for a publish that is in
+            progress.
 
     Attributes:
-        blame: The failure that the cycle is waiting out, if it knows one: recorded instead of
-            ``cycle_timeout`` when the cycle is abandoned.
+        blame: The failure that the cycle is waiting out, if it knows one: recorded
+            instead of ``cycle_timeout`` when the cycle is abandoned.
 
     Raises:
         CycleAbandoned: On entering, once the fence is revoked.
     """
 
-    def __init__(self, *, is_asked_for: bool = False, in_flight_seconds: float = 0.4) -> None:
+    def __init__(
+        self, *, is_asked_for: bool = False, in_flight_seconds: float = 0.4
+    ) -> None:
         self.is_asked_for = is_asked_for
         self._in_flight_seconds = in_flight_seconds
         self.blame: SidecarError | None = None
@@ -53,7 +57,8 @@ class Fence:
 
     def on_revoke(self, callback: Callable[[], object]) -> None:
         """
-        Call back on revocation, from the revoking thread, or now if it is revoked already.
+        Call back on revocation, from the revoking thread, or now if it is revoked
+        already.
 
         The callback must not block, and may be called twice.
         """
@@ -63,7 +68,8 @@ class Fence:
 
     def forget(self, callback: Callable[[], object]) -> None:
         """
-        Remove a callback: a fence may outlive the process or object that the callback ends.
+        Remove a callback: a fence may outlive the process or object that the callback
+        ends.
         """
         self._callbacks.remove(callback)
 
@@ -81,7 +87,8 @@ class Fence:
         """
         Allow no further publish, and wait briefly for one that is in progress.
 
-        The wait is bounded: a publish may be stuck in the kernel (a dead network file system).
+        The wait is bounded: a publish may be stuck in the kernel (a dead network file
+        system).
         """
         self._revoked.set()
         for callback in list(self._callbacks):

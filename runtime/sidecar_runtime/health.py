@@ -1,9 +1,9 @@
 """
 What a sidecar tells, and the state of its process: heartbeat, past cycles, last error.
 
-*Alive* means that the worker itself finished a cycle recently, successful or failed. *Ready* means
-that what consumers need is published and valid now; only the sidecar can tell, so it implements a
-function for it.
+*Alive* means that the worker itself finished a cycle recently, successful or failed.
+*Ready* means that what consumers need is published and valid now; only the sidecar can
+tell, so it implements a function for it.
 """
 
 import time
@@ -23,7 +23,8 @@ QUIET = ("unchanged", "partial", "waiting", "settling", "held", "refused")
 
 class About(NamedTuple):
     """
-    The identity of this process: image name, version, and a description of source and target.
+    The identity of this process: image name, version, and a description of source and
+    target.
 
     Args:
         pod: As in :func:`sidecar_runtime.app.find_pod`.
@@ -40,15 +41,15 @@ class About(NamedTuple):
 
 class Readiness(NamedTuple):
     """
-    Whether what consumers need is published and valid now; each sidecar answers for itself (s3-sync
-    in ``folder/target.py``).
+    Whether what consumers need is published and valid now; each sidecar answers for
+    itself (s3-sync in ``folder/target.py``).
 
     Args:
         revision: Short name of the published revision; empty before the first publish.
         published_at: Unix time of that publish.
         problem: Why it is not ready; empty if it is.
-        shortfall: Why the published state is incomplete or older than the source; empty if it is
-            the complete newest revision.
+        shortfall: Why the published state is incomplete or older than the source; empty
+            if it is the complete newest revision.
     """
 
     ready: bool
@@ -63,14 +64,17 @@ class Outcome(NamedTuple):
     The result of a cycle; a failed cycle raises instead of returning ``error``.
 
     Args:
-        result: ``partial``: only the readable files are published. ``waiting``: another process
-            owns the target. ``settling``: the source may still be changing. ``held``: it changed
-            so much that a person should confirm. ``refused``: the gate refuses its revision.
+        result: ``partial``: only the readable files are published. ``waiting``: another
+            process owns the target. ``settling``: the source may still be changing.
+            ``held``: it changed so much that a person should confirm. ``refused``: the
+            gate refuses its revision.
         revision: Short name of the source state that is now published.
-        counts: Numbers of changes, by name with unit, for the log line and the status page. Empty
-            if a partial or refused cycle changed nothing.
-        problem: A problem that a person should know about, although the cycle did not fail.
-        is_enough: Whether a one-shot may end, although the result is partial, held or refused.
+        counts: Numbers of changes, by name with unit, for the log line and the status
+            page. Empty if a partial or refused cycle changed nothing.
+        problem: A problem that a person should know about, although the cycle did not
+            fail.
+        is_enough: Whether a one-shot may end, although the result is partial, held or
+            refused.
     """
 
     result: Result
@@ -89,7 +93,8 @@ class Outcome(NamedTuple):
     @property
     def is_publish(self) -> bool:
         """
-        Whether the cycle published a change, possibly only readable files or a fallback.
+        Whether the cycle published a change, possibly only readable files or a
+        fallback.
         """
         is_short = self.result in ("partial", "refused")
         return self.result == "changed" or (is_short and bool(self.counts))
@@ -97,7 +102,8 @@ class Outcome(NamedTuple):
 
 class PastCycle(NamedTuple):
     """
-    A cycle that has ended: Unix time of its start, the seconds that it took, and its outcome.
+    A cycle that has ended: Unix time of its start, the seconds that it took, and its
+    outcome.
     """
 
     started_at: float
@@ -116,12 +122,17 @@ class Health:
         self._limit_seconds = 60.0
         self._next_cycle_at = clock()
         self.cycles: tuple[PastCycle, ...] = ()
-        """The past ones, newest first; replaced, never changed: readers need no lock."""
+        """
+        The past ones, newest first; replaced, never changed: readers need no lock.
+        """
         self.last_error: SidecarError | None = None
         """The latest failure or other problem, until a cycle has none."""
         self.last_error_at: float | None = None
         self.failing_since: float | None = None
-        """Unix time of the first problem of the current series, as `last_error_at` of the last."""
+        """
+        Unix time of the first problem of the current series, as `last_error_at` of the
+        last.
+        """
         self.consecutive_failures = 0
 
     def beat(self) -> None:
@@ -132,8 +143,8 @@ class Health:
 
     def expect_cycle(self, in_seconds: float, late_seconds: float) -> None:
         """
-        Set when the next cycle will start, and how late its end may be before the process counts as
-        not alive.
+        Set when the next cycle will start, and how late its end may be before the
+        process counts as not alive.
         """
         self._next_cycle_at = self._clock() + in_seconds
         self._limit_seconds = in_seconds + late_seconds
@@ -152,20 +163,24 @@ class Health:
 
     def record(self, outcome: Outcome, seconds: float) -> None:
         """
-        Add a cycle that has just ended to the history; one that succeeded may have a problem, too.
+        Add a cycle that has just ended to the history; one that succeeded may have a
+        problem, too.
 
         Args:
             seconds: How long it took.
         """
         now, before, problem = time.time(), self.cycles, outcome.problem
-        if problem is not None:  # its traceback would keep everything that the cycle held
+        # its traceback would keep everything that the cycle held
+        if problem is not None:
             problem = SidecarError(problem.reason, problem.message, problem.advice)
             outcome = outcome._replace(problem=problem)
         # Repeated quiet cycles share one line, or they would push out the others.
         last = before[0].outcome if before else Outcome("error")
         if outcome.result == last.result in QUIET and not last.is_publish:
             before = before[1:]
-        self.cycles = (PastCycle(now - seconds, seconds, outcome), *before)[:PAST_CYCLES]
+        self.cycles = (PastCycle(now - seconds, seconds, outcome), *before)[
+            :PAST_CYCLES
+        ]
         self.last_error, self.last_error_at = problem, now
         self.failing_since = (self.failing_since or now) if problem else None
         is_failure = outcome.result == "error"
@@ -177,7 +192,8 @@ class Health:
 
 class Names(dict[str, object]):
     """
-    Facts keyed by foreign names, such as object keys or DAGs: the status page shows them unchanged.
+    Facts keyed by foreign names, such as object keys or DAGs: the status page shows
+    them unchanged.
     """
 
 
@@ -209,7 +225,8 @@ class Sidecar(Protocol):
 
     def readiness(self) -> Readiness:
         """
-        Return whether what consumers need is published and valid now; cheap and thread-safe.
+        Return whether what consumers need is published and valid now; cheap and
+        thread-safe.
         """
 
     def details(self) -> dict[str, object]:

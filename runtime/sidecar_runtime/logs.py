@@ -1,8 +1,8 @@
 """
 The log stream: JSON lines on stdout, or structlog's readable form on a terminal.
 
-Records of the standard library (APScheduler, botocore, asyncio) pass through the same renderer, so
-that every line of the container is valid JSON.
+Records of the standard library (APScheduler, botocore, asyncio) pass through the same
+renderer, so that every line of the container is valid JSON.
 """
 
 import logging
@@ -28,10 +28,11 @@ KEPT_LINES = 500
 
 class UnblockedHandler(logging.Handler):
     """
-    Writes in a thread of its own: a log driver that stops reading must not stop the process.
+    Writes in a thread of its own: a log driver that stops reading must not stop the
+    process.
 
-    Lines that cannot be written now are kept, up to ``KEPT_LINES``; further ones are dropped and
-    counted. The end of the process waits ``WAIT_SECONDS`` for them.
+    Lines that cannot be written now are kept, up to ``KEPT_LINES``; further ones are
+    dropped and counted. The end of the process waits ``WAIT_SECONDS`` for them.
 
     Raises:
         RuntimeError: No thread can be started.
@@ -41,11 +42,15 @@ class UnblockedHandler(logging.Handler):
         super().__init__()
         self._lines: queue.Queue[bytes] = queue.Queue(KEPT_LINES)
         self._dropped = 0
-        threading.Thread(target=self._write, args=[descriptor], name="log", daemon=True).start()
+        threading.Thread(
+            target=self._write, args=[descriptor], name="log", daemon=True
+        ).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+            self._lines.put_nowait(
+                f"{self.format(record)}\n".encode(errors="backslashreplace")
+            )
         except queue.Full:
             self._dropped += 1
         except Exception:  # noqa: BLE001 - as in every handler: lose the line, not the process
@@ -56,7 +61,8 @@ class UnblockedHandler(logging.Handler):
             line = self._lines.get()
             with suppress(OSError):  # a full disk, a closed pipe
                 while line:
-                    select.select([], [descriptor], [])  # who shares the pipe may not want to block
+                    # who shares the pipe may not want to block
+                    select.select([], [descriptor], [])
                     line = line[os.write(descriptor, line) :]
             self._lines.task_done()
             if self._dropped and self._lines.empty():
@@ -71,7 +77,8 @@ class UnblockedHandler(logging.Handler):
 
 def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """
-    Omit what says little to people: the date, zeros. Escape the traceback as the rest is escaped.
+    Omit what says little to people: the date, zeros. Escape the traceback as the rest
+    is escaped.
     """
     first = {"timestamp": event["timestamp"][11:19]}
     if trace := event.get("exception"):
@@ -87,7 +94,11 @@ def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def configure(
-    level: str, form: str | None = None, stream: TextIO | None = None, *, may_drop: bool = False
+    level: str,
+    form: str | None = None,
+    stream: TextIO | None = None,
+    *,
+    may_drop: bool = False,
 ) -> None:
     """
     Send structlog and the standard library's logging to one stream.
@@ -96,7 +107,8 @@ def configure(
         level: ``debug``, ``info``, ``warning`` or ``error``.
         form: ``json`` or ``console``; ``None`` selects ``console`` on a terminal only.
         stream: Standard output by default.
-        may_drop: Whether to drop lines instead of blocking the process when they are not read.
+        may_drop: Whether to drop lines instead of blocking the process when they are
+            not read.
     """
     out = stream if stream is not None else sys.stdout
     shared: list[Processor] = [
@@ -106,7 +118,10 @@ def configure(
     ]
     final: list[Processor] = [_for_programs, JSONRenderer(json_text)]
     if form == "console" or (form is None and out.isatty()):
-        final = [_for_people, structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True)]
+        final = [
+            _for_people,
+            structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True),
+        ]
     handler = UnblockedHandler(out.fileno()) if may_drop else logging.StreamHandler(out)
     final = [ProcessorFormatter.remove_processors_meta, format_exc_info, *final]
     handler.setFormatter(ProcessorFormatter(foreign_pre_chain=shared, processors=final))

@@ -1,8 +1,10 @@
 """
-Runs cycles: decides when the next one starts, what its end means, and when the process stops.
+Runs cycles: decides when the next one starts, what its end means, and when the process
+stops.
 
-The main thread decides (:class:`Loop`). Signal handlers, the trigger and the thread that runs
-cycles put events into its queue; besides, the trigger only sets the time of the next tick.
+The main thread decides (:class:`Loop`). Signal handlers, the trigger and the thread
+that runs cycles put events into its queue; besides, the trigger only sets the time of
+the next tick.
 """
 
 import gc
@@ -29,14 +31,17 @@ log = get_logger("sidecar")
 
 def backoff_seconds(failures: int, interval_seconds: float) -> float:
     """
-    Return the seconds to wait after the given number of consecutive failures (1 or more).
+    Return the seconds to wait after the given number of consecutive failures (1 or
+    more).
 
-    Exponential: up to two seconds, or two intervals if that is less, then twice as long with each
-    failure, up to a minute, or the interval if that is longer. With full jitter (a wait drawn from
-    the whole range), which best spreads a fleet that failed together; see "Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015.
+    Exponential: up to two seconds, or two intervals if that is less, then twice as long
+    with each failure, up to a minute, or the interval if that is longer. With full
+    jitter (a wait drawn from the whole range), which best spreads a fleet that failed
+    together; see "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    longest = min(max(60.0, interval_seconds), min(1.0, interval_seconds) * 2 ** min(failures, 32))
+    longest = min(
+        max(60.0, interval_seconds), min(1.0, interval_seconds) * 2 ** min(failures, 32)
+    )
     return max(0.2, random.uniform(0.0, longest))
 
 
@@ -46,9 +51,10 @@ class Pace(NamedTuple):
 
     Args:
         backoff: As :func:`backoff_seconds`.
-        waiting_retry_seconds: Wait before the next cycle if another process owns the target or
-            the source is still being changed; never longer than the interval.
-        clock_grace_seconds: How late the trigger may be before the loop starts a cycle itself.
+        waiting_retry_seconds: Wait before the next cycle if another process owns the
+            target or the source is still being changed; never longer than the interval.
+        clock_grace_seconds: How late the trigger may be before the loop starts a cycle
+            itself.
         liveness_grace_seconds: How late the heartbeat may be beyond wait and timeout.
         tidy_seconds: How long a cycle may clean up at the end of the process.
     """
@@ -69,8 +75,9 @@ class Idle(NamedTuple):
 
     Args:
         is_regular: Whether the trigger ends it.
-        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a cause that
-            its sidecar does not know, so it may ask for the next one at once, again and again.
+        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a
+            cause that its sidecar does not know, so it may ask for the next one at
+            once, again and again.
     """
 
     until: float
@@ -104,15 +111,18 @@ class Running(NamedTuple):
     again: Event | None = None
 
 
-def start_scheduler(tick: Callable[[], None], seconds_to_next: Callable[[], float]) -> Any:
+def start_scheduler(
+    tick: Callable[[], None], seconds_to_next: Callable[[], float]
+) -> Any:
     """
-    Start APScheduler, which triggers the cycles of a daemon: its job only puts an event.
+    Start APScheduler, which triggers the cycles of a daemon: its job only puts an
+    event.
 
-    Its own interval trigger lists each time that it missed: 200 million, if a node that boots in
-    1970 gets the date later.
+    Its own interval trigger lists each time that it missed: 200 million, if a node that
+    boots in 1970 gets the date later.
 
-    The job runs in the scheduler's own thread (``debug``), because a pool is joined at exit: a job
-    that sleeps 6 s delays SIGTERM by 6 s (measured).
+    The job runs in the scheduler's own thread (``debug``), because a pool is joined at
+    exit: a job that sleeps 6 s delays SIGTERM by 6 s (measured).
 
     Raises:
         RuntimeError: No thread can be started.
@@ -125,7 +135,9 @@ def start_scheduler(tick: Callable[[], None], seconds_to_next: Callable[[], floa
         def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
             return now + timedelta(seconds=seconds_to_next())
 
-    scheduler = BackgroundScheduler(executors={"default": {"type": "debug"}}, timezone=UTC)
+    scheduler = BackgroundScheduler(
+        executors={"default": {"type": "debug"}}, timezone=UTC
+    )
     scheduler.start()
     scheduler.add_job(tick, Trigger(), id="cycle", misfire_grace_time=None)
     return scheduler
@@ -142,7 +154,9 @@ class Worker:
         RuntimeError: No thread can be started.
     """
 
-    def __init__(self, begin: Callable[[], Session], report: Callable[[Finished], object]) -> None:
+    def __init__(
+        self, begin: Callable[[], Session], report: Callable[[Finished], object]
+    ) -> None:
         self._begin = begin
         self._report = report
         self._requests: SimpleQueue[Fence] = SimpleQueue()
@@ -154,11 +168,15 @@ class Worker:
         Run a cycle under this fence.
 
         Raises:
-            SidecarError: An abandoned cycle has not returned (stuck in a system call). No other one
-                can run; the heartbeat ages, and the liveness probe restarts the container.
+            SidecarError: An abandoned cycle has not returned (stuck in a system call).
+                No other one can run; the heartbeat ages, and the liveness probe
+                restarts the container.
         """
         if self._is_busy:
-            said, advice = "an abandoned cycle has not returned", "Liveness restarts the container."
+            said, advice = (
+                "an abandoned cycle has not returned",
+                "Liveness restarts the container.",
+            )
             raise SidecarError("cycle_timeout", said, advice)
         self._is_busy = True
         self._requests.put(fence)
@@ -176,7 +194,8 @@ class Worker:
             self._is_busy = False
             self._report(Finished(fence, end))
             if not isinstance(end, Outcome):
-                # The traceback keeps the cycle's objects, downloads too, alive in reference cycles.
+                # The traceback keeps the cycle's objects, downloads too, alive in
+                # reference cycles.
                 del end
                 gc.collect()
 
@@ -195,7 +214,11 @@ class Loop:
     pace = Pace()
 
     def __init__(
-        self, sidecar: Sidecar, settings: CommonSettings, health: Health, metrics: Metrics
+        self,
+        sidecar: Sidecar,
+        settings: CommonSettings,
+        health: Health,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._health = health
@@ -205,8 +228,12 @@ class Loop:
         self._due = 0.0
         self._scheduler: Any = None
         if not settings.one_shot:
-            self._scheduler = start_scheduler(lambda: self._events.put("tick"), self._set_due)
-        seconds = settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
+            self._scheduler = start_scheduler(
+                lambda: self._events.put("tick"), self._set_due
+            )
+        seconds = (
+            settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
+        )
         self._give_up_at = time.monotonic() + seconds
         self._state: Idle | Running | None = Idle(time.monotonic())
         """None: the process is about to end."""
@@ -222,12 +249,15 @@ class Loop:
         Run until the process should end; return the exit code.
 
         Raises:
-            GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle raised it.
+            GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle
+                raised it.
         """
         ear, alarm = os.pipe()
         os.set_blocking(alarm, False)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=[ear], name="signals", daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=[ear], name="signals", daemon=True
+        ).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
         for early in HEEDED:
@@ -248,15 +278,17 @@ class Loop:
 
     def _listen(self, ear: int) -> None:
         """
-        Wake the main thread, in which Python runs signal handlers, at each signal: one that arrives
-        right before a wait begins would be noticed at its end (once in 1,500 SIGTERMs).
+        Wake the main thread, in which Python runs signal handlers, at each signal: one
+        that arrives right before a wait begins would be noticed at its end (once in
+        1,500 SIGTERMs).
         """
         while os.read(ear, 64):
             self._events.put("signal")
 
     def _report(self, finished: Finished) -> None:
         """
-        Put the end of a cycle into the queue; called in the cycle's thread, which proves it alive.
+        Put the end of a cycle into the queue; called in the cycle's thread, which
+        proves it alive.
         """
         self._health.beat()
         self._events.put(finished)
@@ -276,7 +308,9 @@ class Loop:
                 self._state = None
             case "tick" if isinstance(state, Idle) and state.is_regular:
                 self._start()
-            case Finished(fence, end) if isinstance(state, Running) and fence is state.fence:
+            case Finished(fence, end) if (
+                isinstance(state, Running) and fence is state.fence
+            ):
                 self._conclude(end)  # it was not abandoned
 
     def _ask(self, asker: Event) -> None:
@@ -292,7 +326,8 @@ class Loop:
 
     def _act_in_time(self, state: Idle | Running) -> None:
         """
-        Give up, abandon a cycle that took too long, or start one, whatever the wall clock says.
+        Give up, abandon a cycle that took too long, or start one, whatever the wall
+        clock says.
         """
         if time.monotonic() >= self._give_up_at:
             raise self._gave_up("one_shot_deadline")
@@ -321,14 +356,18 @@ class Loop:
         Revoke the fence of a cycle that took too long, and count the cycle as failed.
         """
         fence.revoke()
-        limit, seconds = f"{self._settings.variable_prefix}TIMEOUT", self._settings.timeout_seconds
+        limit, seconds = (
+            f"{self._settings.variable_prefix}TIMEOUT",
+            self._settings.timeout_seconds,
+        )
         late = f"the cycle took longer than {limit} ({seconds:g} s) and was abandoned"
         advice = f"Find out what it waits on (network or volume), or raise {limit}."
         self._conclude(fence.blame or SidecarError("cycle_timeout", late, advice))
 
     def _conclude(self, end: Outcome | BaseException) -> None:
         """
-        Record the end of a cycle; decide when the next one starts, or that the process ends.
+        Record the end of a cycle; decide when the next one starts, or that the process
+        ends.
         """
         assert isinstance(self._state, Running)
         _, fence, started_at, again = self._state
@@ -351,7 +390,8 @@ class Loop:
 
     def _wait_seconds(self, outcome: Outcome) -> float | None:
         """
-        Return how long to wait after a cycle that did not fail; None to wait for the trigger.
+        Return how long to wait after a cycle that did not fail; None to wait for the
+        trigger.
         """
         interval, is_one_shot = self._settings.interval_seconds, self._settings.one_shot
         if outcome.result in ("waiting", "settling", "partial" if is_one_shot else ""):
@@ -360,9 +400,10 @@ class Loop:
 
     def _set_due(self) -> float:
         """
-        Set the time of the next regular cycle, and return the seconds until then: from start to
-        start, shifted by up to a tenth to spread a fleet; a long cycle misses some. The scheduler
-        calls this twice at each tick, and uses what it returns last.
+        Set the time of the next regular cycle, and return the seconds until then: from
+        start to start, shifted by up to a tenth to spread a fleet; a long cycle misses
+        some. The scheduler calls this twice at each tick, and uses what it returns
+        last.
         """
         seconds = self._settings.interval_seconds * random.uniform(0.9, 1.1)
         self._due = time.monotonic() + seconds
@@ -375,7 +416,8 @@ class Loop:
         now, is_regular, grace_seconds = time.monotonic(), seconds is None, 0.0
         if seconds is None:
             grace_seconds = self.pace.clock_grace_seconds
-            if self._due + grace_seconds <= now:  # the scheduler's wall clock was set back
+            # the scheduler's wall clock was set back
+            if self._due + grace_seconds <= now:
                 at = datetime.now(UTC) + timedelta(seconds=self._set_due())
                 self._scheduler.modify_job("cycle", next_run_time=at)
             seconds = max(0.0, self._due - now)
@@ -393,21 +435,27 @@ class Loop:
 
     def _gave_up(self, reason: str) -> GaveUp:
         """
-        Return the error that ends the process because of this limit, with the last cause: a
-        failure, or what the running cycle is waiting out.
+        Return the error that ends the process because of this limit, with the last
+        cause: a failure, or what the running cycle is waiting out.
         """
         blame = self._state.fence.blame if isinstance(self._state, Running) else None
         if error := self._health.last_error or blame:
             return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
         past = [cycle.outcome for cycle in self._health.cycles]
-        last = [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
+        last = (
+            [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
+        )
         message = f"no cycle succeeded in time: {' '.join(map(str, last))}"
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
-        return GaveUp(reason, message, f"Find out what the cycle waits on, or raise {limit}.")
+        return GaveUp(
+            reason, message, f"Find out what the cycle waits on, or raise {limit}."
+        )
 
     # --- how a cycle is reported
 
-    def _record_success(self, outcome: Outcome, seconds: float, *, is_asked_for: bool) -> None:
+    def _record_success(
+        self, outcome: Outcome, seconds: float, *, is_asked_for: bool
+    ) -> None:
         """
         Record a cycle that did not fail: in the log if it is news.
         """
@@ -415,7 +463,9 @@ class Loop:
         self._record(outcome, seconds)
         is_waiting = outcome.result in ("settling", "waiting")
         problem = outcome.problem if is_waiting or outcome.result == "partial" else None
-        is_new = problem is not None and (before is None or before.message != problem.message)
+        is_new = problem is not None and (
+            before is None or before.message != problem.message
+        )
         is_news = is_new or outcome.is_publish or failures or is_asked_for
         if is_waiting and not is_news:
             return  # such cycles are two seconds apart

@@ -23,7 +23,8 @@ class Series:
 
     Attributes:
         value: The number, or the sum of all observations of a histogram or summary.
-        counts: Its observations by bucket, each without the smaller ones; a summary has one bucket.
+        counts: Its observations by bucket, each without the smaller ones; a summary has
+            one bucket.
     """
 
     _lock = threading.Lock()
@@ -56,7 +57,8 @@ class Family:
 
     Args:
         kind: ``counter``, ``gauge``, ``histogram`` or ``summary``.
-        buckets: The largest value of each bucket of a histogram, without the infinite one.
+        buckets: The largest value of each bucket of a histogram, without the infinite
+            one.
         constant: More labels, with one value each.
     """
 
@@ -85,10 +87,19 @@ class Metrics:
     def __init__(self, sidecar: str, version: str, revision: str) -> None:
         self.sidecar = sidecar
         self.families: dict[str, Family] = {}
-        self.cycles = self.counter_by("result", "sidecar_cycles_total", "Cycles by result.")
-        self.failures = self.counter_by("reason", "sidecar_failures_total", "Failures by reason.")
-        name, more = "sidecar_cycle_duration_seconds", {"buckets": DURATION_BUCKETS_SECONDS}
-        self.duration = self.family("histogram", name, "Wall time of a cycle.", **more).labels()
+        self.cycles = self.counter_by(
+            "result", "sidecar_cycles_total", "Cycles by result."
+        )
+        self.failures = self.counter_by(
+            "reason", "sidecar_failures_total", "Failures by reason."
+        )
+        name, more = (
+            "sidecar_cycle_duration_seconds",
+            {"buckets": DURATION_BUCKETS_SECONDS},
+        )
+        self.duration = self.family(
+            "histogram", name, "Wall time of a cycle.", **more
+        ).labels()
         text = "Unix time of the last changed, unchanged, partial or waiting cycle."
         self.last_success = self.gauge("sidecar_last_success_timestamp_seconds", text)
         text = "Unix time of the last published change."
@@ -112,15 +123,20 @@ class Metrics:
         Set what /readyz says now.
 
         Args:
-            revision: The published revision; empty if there is none or only a part of one.
+            revision: The published revision; empty if there is none or only a part of
+                one.
         """
         self.ready.set(is_ready)
         if published := self.families.get(_PUBLISHED):
             published.series.clear()
             if revision:
-                published.labels(revision.removeprefix("sha256-")[:REVISION_DIGITS]).set(1)
+                published.labels(
+                    revision.removeprefix("sha256-")[:REVISION_DIGITS]
+                ).set(1)
 
-    def family(self, kind: str, name: str, text: str, *labels: str, **more: Any) -> Family:
+    def family(
+        self, kind: str, name: str, text: str, *labels: str, **more: Any
+    ) -> Family:
         """
         Add a metric with the label ``sidecar`` and others.
 
@@ -128,7 +144,9 @@ class Metrics:
             more: Other arguments of :class:`Family`.
         """
         constant = {"sidecar": self.sidecar}
-        self.families[name] = Family(kind, name, text, labels, constant=constant, **more)
+        self.families[name] = Family(
+            kind, name, text, labels, constant=constant, **more
+        )
         return self.families[name]
 
     def counter(self, name: str, text: str) -> Series:
@@ -139,7 +157,8 @@ class Metrics:
 
     def counter_by(self, label: str, name: str, text: str) -> Callable[[str], Series]:
         """
-        Add a metric; return a function from the value of an additional label to its counter.
+        Add a metric; return a function from the value of an additional label to its
+        counter.
         """
         return self.family("counter", name, text, label).labels
 
@@ -151,6 +170,7 @@ class Metrics:
 
     def gauge_by(self, label: str, name: str, text: str) -> Callable[[str], Series]:
         """
-        Add a metric; return a function from the value of an additional label to its gauge.
+        Add a metric; return a function from the value of an additional label to its
+        gauge.
         """
         return self.family("gauge", name, text, label).labels

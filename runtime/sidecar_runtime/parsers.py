@@ -1,5 +1,6 @@
 """
-Parsers of settings: text to value, or a ``ValueError`` that describes the allowed values.
+Parsers of settings: text to value, or a ``ValueError`` that describes the allowed
+values.
 
 A parser's attribute ``allowed`` describes the allowed values for the reference.
 """
@@ -26,10 +27,12 @@ def allows(words: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
 
 def utf_8(text: str) -> str:
     """
-    Return the text; any setting may be shown, and no answer can contain half a character.
+    Return the text; any setting may be shown, and no answer can contain half a
+    character.
 
     Raises:
-        ValueError: It contains one, from a byte in the environment or an escape in JSON.
+        ValueError: It contains one, from a byte in the environment or an escape in
+            JSON.
     """
     try:
         text.encode()
@@ -49,9 +52,12 @@ _DURATION_SECONDS = (1, 86400, 3600, 60, 1, 0.001)
 YEAR_SECONDS = 365 * 86400.0
 
 
-def duration(at_least: float = 0.0, at_most: float = 7 * 86400.0) -> Callable[[str], float]:
+def duration(
+    at_least: float = 0.0, at_most: float = 7 * 86400.0
+) -> Callable[[str], float]:
     """
-    Return a parser of durations to seconds: ``10``, ``0.5``, ``10s``, ``5m``, ``1h30m``, ``2d``.
+    Return a parser of durations to seconds: ``10``, ``0.5``, ``10s``, ``5m``,
+    ``1h30m``, ``2d``.
     """
     most = f"{at_most:g}s" if at_most % 86400 else f"{at_most / 86400:g}d"
     words = f"a duration such as 10, 10s, 5m or 1h30m, from {at_least:g}s to {most}"
@@ -76,7 +82,8 @@ TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 @allows("true or false, in any case")
 def boolean(text: str) -> bool:
     """
-    Parse ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in any case.
+    Parse ``true`` or ``false`` (also ``yes``/``no``, ``on``/``off``, ``1``/``0``), in
+    any case.
     """
     word = text.strip().lower()
     if word not in TRUE | FALSE:
@@ -116,7 +123,8 @@ def mode(text: str) -> int:
     """
     Parse an octal file mode; the owner must have read permission.
 
-    YAML turns an unquoted 0644 into 420; the decimal values of common modes are refused.
+    YAML turns an unquoted 0644 into 420; the decimal values of common modes are
+    refused.
     """
     if not re.fullmatch(r"0?[0-7]{3}", text.strip()) or text.strip() in _DECIMAL_MODES:
         raise ValueError('is not an octal mode such as "0644", in quotes')

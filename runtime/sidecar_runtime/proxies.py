@@ -1,15 +1,17 @@
 """
-Which requests go through a proxy: one meaning of ``NO_PROXY`` for every client of the suite.
+Which requests go through a proxy: one meaning of ``NO_PROXY`` for every client of the
+suite.
 
 Its entries are separated by commas or spaces:
 
 - ``*``: every host;
 - a name, also as ``.name`` or ``*.name``: that host and all hosts below it;
-- an address or a network, such as ``10.0.0.0/8``: a host that is given as such an address, because
-  no name is resolved.
+- an address or a network, such as ``10.0.0.0/8``: a host that is given as such an
+  address, because no name is resolved.
 
-A name or an address may end in ``:PORT``. As in curl and Python, a variable in lower case wins.
-Sources: ``lib/noproxy.c`` of curl, ``golang.org/x/net/http/httpproxy``, ``urllib.request``.
+A name or an address may end in ``:PORT``. As in curl and Python, a variable in lower
+case wins. Sources: ``lib/noproxy.c`` of curl, ``golang.org/x/net/http/httpproxy``,
+``urllib.request``.
 """
 
 import re
@@ -23,8 +25,8 @@ METADATA = (
     "[fd00:ec2::23],[fd00:ec2::254]"  # as urllib reads them
 )
 """
-The addresses of EC2's, ECS's and EKS's metadata services. Each node has its own: through a proxy
-they do not answer, or with the credentials of the proxy's node.
+The addresses of EC2's, ECS's and EKS's metadata services. Each node has its own:
+through a proxy they do not answer, or with the credentials of the proxy's node.
 """
 
 _WITH_PORT = re.compile(r"([^:]+|\[.+\]):(\d+)")
@@ -32,7 +34,9 @@ _WITH_PORT = re.compile(r"([^:]+|\[.+\]):(\d+)")
 _NAME = re.compile(r"(?:\*?\.)?((?:[\w-]+\.)*(?!\d+\.?$)[\w-]+)\.?")
 
 
-def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> str | None:
+def proxy_for(
+    scheme: str, host: str, port: int, environ: Mapping[str, str]
+) -> str | None:
     """
     Return the URL of the proxy for requests to a host; None if they are sent directly.
     """
@@ -52,25 +56,30 @@ def is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:
 
 def ignored(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return ``NO_PROXY`` with the reason why some of it has no effect; empty if all is understood.
+    Return ``NO_PROXY`` with the reason why some of it has no effect; empty if all is
+    understood.
     """
     # An entry that is a URL may contain a password.
-    wrong = [e.rpartition("@")[2] for e in _entries(environ) if _covers(e, "", 0) is None]
+    wrong = [
+        e.rpartition("@")[2] for e in _entries(environ) if _covers(e, "", 0) is None
+    ]
     why = f"not a host, .domain, address or network, with or without :PORT: {', '.join(wrong)}"
     return {variable("no_proxy", environ): why} if wrong else {}
 
 
 def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return variables that give ``NO_PROXY`` this meaning in programs that are not ours, as far as
-    they can express it, and that except the metadata services.
+    Return variables that give ``NO_PROXY`` this meaning in programs that are not ours,
+    as far as they can express it, and that except the metadata services.
 
     git reads no ``:PORT``, and botocore no network.
     """
     if not any(name.lower().endswith("_proxy") for name in environ):
         return {}
     entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ) if e != "*"]
-    endpoint = urlsplit(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).hostname or ""
+    endpoint = (
+        urlsplit(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).hostname or ""
+    )
     text = ",".join([*entries, METADATA, endpoint])
     if "*" in _entries(environ):
         text = "*"  # others read it only if it is the only entry
@@ -86,14 +95,19 @@ def variable(name: str, environ: Mapping[str, str]) -> str:
 
 def configured(environ: Mapping[str, str]) -> str:
     """
-    Return the proxies that are set, as ``NAME=URL`` without passwords; empty if there are none.
+    Return the proxies that are set, as ``NAME=URL`` without passwords; empty if there
+    are none.
     """
     names = [variable(name, environ) for name in ("https_proxy", "http_proxy")]
-    return ", ".join(f"{n}={environ[n].rpartition('@')[2]}" for n in names if environ.get(n))
+    return ", ".join(
+        f"{n}={environ[n].rpartition('@')[2]}" for n in names if environ.get(n)
+    )
 
 
 def _entries(environ: Mapping[str, str]) -> list[str]:
-    return environ.get(variable("no_proxy", environ), "").lower().replace(",", " ").split()
+    return (
+        environ.get(variable("no_proxy", environ), "").lower().replace(",", " ").split()
+    )
 
 
 def _covers(entry: str, host: str, port: int) -> bool | None:

@@ -1,8 +1,9 @@
 """
 Environment → one frozen dataclass, with all problems reported together.
 
-A setting is a dataclass field declared with :func:`setting`: its variable, parser, default and
-meaning. Empty variables count as unset, because an empty Helm value becomes an empty variable.
+A setting is a dataclass field declared with :func:`setting`: its variable, parser,
+default and meaning. Empty variables count as unset, because an empty Helm value becomes
+an empty variable.
 """
 
 import dataclasses
@@ -15,24 +16,33 @@ from typing import Any, NamedTuple, TypeVar
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import bind_address, boolean, choice, count, duration, utf_8
+from sidecar_runtime.parsers import (
+    bind_address,
+    boolean,
+    choice,
+    count,
+    duration,
+    utf_8,
+)
 
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
 _ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
 
-# Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`, `<NAME>_PORT`, …):
+# Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`,
+# `<NAME>_PORT`, …):
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _INJECTED = re.compile(r"_SERVICE_HOST$|_PORT(_|$)")
-# How alike a typo and a name are, as difflib measures it: ONESHOT and ONE_SHOT, BUCKET and
-# AWS_BUCKET, but not PATH and DEST_PATH.
+# How alike a typo and a name are, as difflib measures it: ONESHOT and ONE_SHOT, BUCKET
+# and AWS_BUCKET, but not PATH and DEST_PATH.
 _LIKENESS = 0.75
 
 # A URL should not contain a password, but some do; it must not appear in an error.
-# It may contain a bare / or @, so everything up to the last @ of the line is hidden. The group is
-# atomic: otherwise a long line with many // and no @ would take minutes.
+# It may contain a bare / or @, so everything up to the last @ of the line is hidden.
+# The group is atomic: otherwise a long line with many // and no @ would take minutes.
 _USERINFO = re.compile(r"^(?>(.*?//)).*@", re.MULTILINE)
-# The same in a word without //: a forgotten scheme. In git@HOST:PATH the @ is before the colon.
+# The same in a word without //: a forgotten scheme. In git@HOST:PATH the @ is before
+# the colon.
 _BARE_USERINFO = re.compile(r"(?<!\S)([\"']?)[^\s/:\"']+:(?!//)\S+@")
 
 
@@ -51,8 +61,10 @@ class Spec(NamedTuple):
         variable: Its name, without the sidecar's prefix if `prefixed`.
         parse: Text to value; raises a ``ValueError`` that describes the allowed values.
         text: The description for the reference: meaning, unit, reason for the default.
-        default: As a person would write it; with ``None`` the field is ``None`` when unset.
-        allowed: The allowed values for the reference; by default the description of the parser.
+        default: As a person would write it; with ``None`` the field is ``None`` when
+            unset.
+        allowed: The allowed values for the reference; by default the description of the
+            parser.
         show: Returns the part of the text that may be displayed.
     """
 
@@ -68,7 +80,8 @@ class Spec(NamedTuple):
 
 def setting(variable: str, parse: Callable[[str], Any], **more: Any) -> Any:
     """
-    Declare a field that is read from the environment, with the arguments of a :class:`Spec`.
+    Declare a field that is read from the environment, with the arguments of a
+    :class:`Spec`.
     """
     spec = Spec(variable, parse, **{"allowed": getattr(parse, "allowed", ""), **more})
     return dataclasses.field(metadata={_SPEC: spec})
@@ -80,7 +93,8 @@ class CommonSettings:
     The settings of every sidecar; the settings class of a sidecar inherits from it.
 
     Args:
-        variable_prefix: The prefix of the variables that were read, for messages that name one.
+        variable_prefix: The prefix of the variables that were read, for messages that
+            name one.
     """
 
     variable_prefix: str = ""
@@ -124,7 +138,10 @@ class CommonSettings:
         text="The address that serves /healthz, /readyz, /metrics and the status page.",
     )
     status_page: bool = setting(
-        "STATUS_PAGE", boolean, default="true", text="Serve the status page at / and /status."
+        "STATUS_PAGE",
+        boolean,
+        default="true",
+        text="Serve the status page at / and /status.",
     )
     log_level: str = setting(
         "LOG_LEVEL",
@@ -154,11 +171,14 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
     specs = {}
     for field in dataclasses.fields(cls):
         spec: Spec | None = field.metadata.get(_SPEC)
-        if spec is None:  # a plain default: the sidecar reads this setting from another source
+        # a plain default: the sidecar reads this setting from another source
+        if spec is None:
             continue
         name = prefix + spec.variable if spec.prefixed else spec.variable
         specs[field.name] = spec._replace(variable=name)
-    return dict(sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed)))
+    return dict(
+        sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed))
+    )
 
 
 def names_of(cls: type[Any], prefix: str) -> frozenset[str]:
@@ -180,16 +200,17 @@ def load(
     Read a settings class from the environment.
 
     Args:
-        instead: Wrong names of a setting without which a start would do harm, each with the right
-            name; refused unless that is set, too.
+        instead: Wrong names of a setting without which a start would do harm, each with
+            the right name; refused unless that is set, too.
         check: Rules across settings, for settings that are right one by one.
 
     Returns:
-        The settings, and the variables with the prefix that resemble no setting, for a warning.
+        The settings, and the variables with the prefix that resemble no setting, for a
+        warning.
 
     Raises:
-        SettingsError: One or more settings are wrong; it lists all of them. A variable with the
-            prefix that resembles a setting is one of them.
+        SettingsError: One or more settings are wrong; it lists all of them. A variable
+            with the prefix that resembles a setting is one of them.
     """
     specs, names = specs_of(cls, prefix), names_of(cls, prefix)
     given = {name: text.strip() for name, text in environ.items() if text.strip()}
@@ -229,13 +250,16 @@ def _check_names(
     known: Set[str], prefix: str, given: Mapping[str, str], instead: Mapping[str, str]
 ) -> tuple[list[Problem], list[str]]:
     """
-    Return a problem for each typo, and the names with the prefix that resemble no setting.
+    Return a problem for each typo, and the names with the prefix that resemble no
+    setting.
     """
     strangers = sorted(given.keys() - known)
     ours = [n for n in strangers if n.startswith(prefix) and not _INJECTED.search(n)]
     plain = {name.removeprefix(prefix): name for name in known}
     meant = {n: plain.get(_nearest(n.removeprefix(prefix), plain), "") for n in ours}
-    meant |= {n: right for n, right in instead.items() if n in given and right not in given}
+    meant |= {
+        n: right for n, right in instead.items() if n in given and right not in given
+    }
     problems = [
         Problem(name, None, f"is not a setting; did you mean {right}?")
         for name, right in meant.items()
@@ -251,14 +275,20 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return "".join(difflib.get_close_matches(name, sorted(names), 1, _LIKENESS))
 
 
-def changed_settings(cls: type[Any], prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
+def changed_settings(
+    cls: type[Any], prefix: str, environ: Mapping[str, str]
+) -> dict[str, str]:
     """
-    Return the settings that differ from the defaults, as they were written, without passwords.
+    Return the settings that differ from the defaults, as they were written, without
+    passwords.
     """
     given = {
-        spec: environ.get(spec.variable, "").strip() for spec in specs_of(cls, prefix).values()
+        spec: environ.get(spec.variable, "").strip()
+        for spec in specs_of(cls, prefix).values()
     }
-    changed = {spec: text for spec, text in given.items() if text not in ("", spec.default)}
+    changed = {
+        spec: text for spec, text in given.items() if text not in ("", spec.default)
+    }
     return {spec.variable: spec.show(text) for spec, text in changed.items()}
 
 
@@ -273,7 +303,9 @@ def describe(cls: type[Any], prefix: str, also: str) -> str:
     for spec in specs_of(cls, prefix).values():
         lines += ["", f"  {spec.variable}  ({_default(spec)})"]
         for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
-            lines += textwrap.wrap(text, 88, initial_indent="      ", subsequent_indent="      ")
+            lines += textwrap.wrap(
+                text, 88, initial_indent="      ", subsequent_indent="      "
+            )
     lines += ["", *textwrap.wrap(f"also reads: {also}", 92, subsequent_indent="  ")]
     return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
 

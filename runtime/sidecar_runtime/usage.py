@@ -17,7 +17,8 @@ def make_parser(
     also: str,
 ) -> ArgumentParser:
     """
-    Return a parser that supports ``--version``, and whose ``--help`` ends with the settings.
+    Return a parser that supports ``--version``, and whose ``--help`` ends with the
+    settings.
 
     Args:
         example: An example command line.
@@ -29,5 +30,7 @@ def make_parser(
         formatter_class=RawDescriptionHelpFormatter,  # the default one breaks addresses
         epilog=f"example:\n  {example}\n\n{describe(settings, prefix, also)}",
     )
-    parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"{program} {__version__}"
+    )
     return parser

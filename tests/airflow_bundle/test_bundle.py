@@ -29,7 +29,12 @@ VERSION = f"sha256-{'a' * 64}"
 
 def files_of(number: int) -> dict[str, bytes]:
     mark = f"MARK = {number}\n".encode()
-    return {"mark.py": mark, "pkg/mark_2.py": mark, "same.py": b"pass\n", "dags/mark_3.py": mark}
+    return {
+        "mark.py": mark,
+        "pkg/mark_2.py": mark,
+        "same.py": b"pass\n",
+        "dags/mark_3.py": mark,
+    }
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ class Pod:
         return self.ends.enter_context(release_daemon(self.s3, self.target, told))
 
     def initialize(self, version: str | None = None, **given: Any) -> Path:
-        return self.bundles.initialize(**{"path": self.link, "version": version, **given})
+        return self.bundles.initialize(
+            **{"path": self.link, "version": version, **given}
+        )
 
     def fails(self, version: str | None = None, **given: Any) -> str:
         """Return how a bundle of this version fails."""
@@ -70,7 +77,9 @@ def airflow() -> Airflow:
 
 
 @pytest.fixture(scope="module")
-def bundles(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
+def bundles(
+    airflow: Airflow, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bundles]:
     with running_bundles(airflow, tmp_path_factory.mktemp("airflow")) as bundles:
         yield bundles
 
@@ -106,7 +115,9 @@ def test_only_a_refresh_moves_to_the_current_version(
 
     new = pod.shelf.publish(files_of(7))
     daemon.sync()
-    assert str(path) == pod.bundles.do("path") and versions[3] == pod.bundles.do("version")
+    assert str(path) == pod.bundles.do("path") and versions[3] == pod.bundles.do(
+        "version"
+    )
     assert pod.shows(3, path)  # in use, so kept although RETAIN_FOR is 0
 
     pod.bundles.do("refresh")
@@ -188,7 +199,9 @@ def test_a_subfolder_can_be_the_dag_folder_of_every_version_that_has_it(
     daemon.sync()
     with pytest.raises(BundleFailed, match="has no folder 'dags'"):
         pod.bundles.do("refresh")
-    assert str(path) == pod.bundles.do("path") and versions[3] == pod.bundles.do("version")
+    assert str(path) == pod.bundles.do("path") and versions[3] == pod.bundles.do(
+        "version"
+    )
 
 
 # --- one version
@@ -212,7 +225,9 @@ def test_without_a_sidecar_shows_what_is_there_and_waits_for_what_is_not(
     assert "sidecar of this pod is running. If another node writes this volume" in said
 
 
-def test_reports_a_failing_source_before_the_first_publish(pod: Pod, versions: list[str]) -> None:
+def test_reports_a_failing_source_before_the_first_publish(
+    pod: Pod, versions: list[str]
+) -> None:
     """As in a task pod, where task and sidecar start together."""
     pod.s3.inject(error(403, "AccessDenied"))
     pod.start().wait_for_event("cycle_failed")
@@ -228,12 +243,21 @@ def test_reports_a_failing_source_before_the_first_publish(pod: Pod, versions: l
 @pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize(
     "place",
-    ["dags/current/dags", "dags/.s3-sync/../current/", "alias", "dags", f"dags/{STORE}/{VERSION}"],
+    [
+        "dags/current/dags",
+        "dags/.s3-sync/../current/",
+        "alias",
+        "dags",
+        f"dags/{STORE}/{VERSION}",
+    ],
 )
 def test_refuses_current_and_other_versions_on_pythons_path_by_any_name(
     pod: Pod, versions: list[str], tmp_path: Path, place: str
 ) -> None:
-    """Even for the current version, because another one may become current during the task."""
+    """
+    Even for the current version, because another one may become current during the
+    task.
+    """
     (tmp_path / "alias").symlink_to(pod.link)
     pod.bundles.do("python_path", folders=[str(tmp_path / place)])
 
@@ -255,22 +279,35 @@ def test_allows_the_version_itself_and_other_folders_on_pythons_path(pod: Pod) -
 def test_a_task_fails_if_the_plugins_folder_is_in_the_current_version(
     airflow: Airflow, pod: Pod, versions: list[str], tmp_path: Path
 ) -> None:
-    """Airflow adds the plugins folder to the path when it starts, without PYTHONPATH."""
+    """
+    Airflow adds the plugins folder to the path when it starts, without PYTHONPATH.
+    """
     setting = {"AIRFLOW__CORE__PLUGINS_FOLDER": f"{pod.link}/plugins"}
     with running_bundles(airflow, tmp_path, setting) as bundles:
-        said = str(raised(BundleFailed, bundles.initialize, path=pod.link, version=versions[3]))
-    assert f"{pod.link}/plugins is on Python's path" in said and "plugins_folder" in said
+        said = str(
+            raised(BundleFailed, bundles.initialize, path=pod.link, version=versions[3])
+        )
+    assert (
+        f"{pod.link}/plugins is on Python's path" in said and "plugins_folder" in said
+    )
 
 
 def test_concurrent_requests_get_their_versions_and_fetch_each_one_once(
     pod: Pod, counts: Counts
 ) -> None:
-    """With `--full`, two thousand requests for fifty versions, with the default retention."""
-    made = [pod.shelf.publish(files_of(number)).revision for number in range(counts.versions)]
+    """
+    With `--full`, two thousand requests for fifty versions, with the default retention.
+    """
+    made = [
+        pod.shelf.publish(files_of(number)).revision
+        for number in range(counts.versions)
+    ]
     pod.start(S3_SYNC_RETAIN_COUNT=None, S3_SYNC_RETAIN_FOR=None).until_synced()
     pod.s3.forget()
 
-    wrong = pod.bundles.do("storm", path=pod.link, versions=made, calls=counts.version_calls)
+    wrong = pod.bundles.do(
+        "storm", path=pod.link, versions=made, calls=counts.version_calls
+    )
 
     assert [] == wrong
     assert len(made) - 1 == sum(map(is_manifest, pod.s3.requests))
@@ -290,7 +327,9 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
     """Airflow's clean-up fails if a version has no folder in the expected place."""
     airflow = Airflow.install_or_skip(version)
     ours, told = "airflow_sidecar_bundle.SidecarDagBundle", {"path": pod.link}
-    configured = [{"name": "dags", "classpath": ours, "kwargs": {**told, "refresh_interval": 5}}]
+    configured = [
+        {"name": "dags", "classpath": ours, "kwargs": {**told, "refresh_interval": 5}}
+    ]
     setting = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(configured)}
     with running_bundles(airflow, tmp_path / "airflow", setting) as bundles:
         bundles.do("configured")
@@ -304,13 +343,20 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
         assert pod.shows(2, Path(bundles.do("path")))
 
 
-def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Path) -> None:
-    """The published one, one in use, and those that are retained; no other is ever shown."""
+def test_commits_of_git_sync_wrapper_are_versions(
+    bundles: Bundles, tmp_path: Path
+) -> None:
+    """
+    The published one, one in use, and those that are retained; no other is ever shown.
+    """
     skip_without_git_sync()
     with git_site(tmp_path) as site:
         link = str(site.link)
         old = site.repository.commit(files_of(0), whole=True)
-        keeps = {"GIT_SYNC_WRAPPER_RETAIN_COUNT": "0", "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s"}
+        keeps = {
+            "GIT_SYNC_WRAPPER_RETAIN_COUNT": "0",
+            "GIT_SYNC_WRAPPER_RETAIN_FOR": "0s",
+        }
         site.publish(**keeps)
         path = bundles.initialize(path=link)
         assert old == path.name == bundles.do("version")
@@ -327,5 +373,7 @@ def test_commits_of_git_sync_wrapper_are_versions(bundles: Bundles, tmp_path: Pa
         bundles.do("drop", "run")
         site.wait_until_shown(site.repository.commit(files_of(2), whole=True))
         wait_until(lambda: not path.exists(), "nobody uses it any more", 30)
-        failed = raised(BundleFailed, bundles.initialize, path=link, version=old, wait_seconds=0.5)
+        failed = raised(
+            BundleFailed, bundles.initialize, path=link, version=old, wait_seconds=0.5
+        )
         assert "only the versions on the volume are available" in str(failed)

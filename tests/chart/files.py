@@ -48,7 +48,8 @@ def text(name: str) -> str:
 
 def load(name: str) -> Values:
     """
-    Return the values of a file or a command, with each reference to `sidecars` replaced.
+    Return the values of a file or a command, with each reference to `sidecars`
+    replaced.
     """
     return copy.deepcopy(_parsed(name))
 
@@ -64,7 +65,9 @@ def filled(values: Values) -> Values:
     """
 
     def value(match: re.Match[str]) -> str:
-        return str(functools.reduce(lambda found, key: found[key], match[1].split("."), values))
+        return str(
+            functools.reduce(lambda found, key: found[key], match[1].split("."), values)
+        )
 
     def inner(node: Any) -> Any:
         if isinstance(node, dict):
@@ -78,4 +81,8 @@ def filled(values: Values) -> Values:
 
 
 def load_objects(name: str) -> list[Values]:
-    return [one for one in yaml.load_all((SNIPPETS / name).read_text(), yaml.CSafeLoader) if one]
+    return [
+        one
+        for one in yaml.load_all((SNIPPETS / name).read_text(), yaml.CSafeLoader)
+        if one
+    ]

@@ -25,7 +25,8 @@ kubernetes_validate.utils.schema_contents = functools.cache(
 
 def strict_complaints(thing: Values) -> list[str]:
     """
-    Report fields of an object that its schema does not define, or whose values it refuses.
+    Report fields of an object that its schema does not define, or whose values it
+    refuses.
     """
     return [*_complaints(json.dumps(thing))]
 

@@ -13,7 +13,14 @@ _VOLUMES = {
 }
 
 # The volumes that a sidecar writes.
-OURS = {"s3-dags", "git-dags", "krb5-ccache", "git-sync-tmp", "sync-perm-tmp", "project"}
+OURS = {
+    "s3-dags",
+    "git-dags",
+    "krb5-ccache",
+    "git-sync-tmp",
+    "sync-perm-tmp",
+    "project",
+}
 
 
 def containers(pod: Values) -> list[Values]:
@@ -27,16 +34,21 @@ def kinds(pod: Values) -> dict[str, str]:
     """
     Return the sidecars of a pod, each with its kind: extra, init or native.
     """
-    found = {one["name"]: "extra" for one in pod["containers"] if one["name"] in SIDECARS}
+    found = {
+        one["name"]: "extra" for one in pod["containers"] if one["name"] in SIDECARS
+    }
     for one in pod.get("initContainers") or []:
         if one["name"] in SIDECARS:
-            found[one["name"]] = "native" if one.get("restartPolicy") == "Always" else "init"
+            found[one["name"]] = (
+                "native" if one.get("restartPolicy") == "Always" else "init"
+            )
     return found
 
 
 def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator[str]:
     """
-    Check a pod against the PodSecurity level `restricted`; `only` limits the containers.
+    Check a pod against the PodSecurity level `restricted`; `only` limits the
+    containers.
     """
     outer = pod.get("securityContext") or {}
     for container in containers(pod):
@@ -47,12 +59,15 @@ def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator
         rules = {
             "runAsNonRoot": both.get("runAsNonRoot") is True,
             "runAsUser": both.get("runAsUser") != 0,
-            "seccompProfile": (both.get("seccompProfile") or {}).get("type") == "RuntimeDefault",
+            "seccompProfile": (both.get("seccompProfile") or {}).get("type")
+            == "RuntimeDefault",
             "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
             "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
             "privileged": not inner.get("privileged"),
         }
-        yield from (f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds)
+        yield from (
+            f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds
+        )
     yield from (key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key))
     for volume in pod.get("volumes") or []:
         if not volume.keys() <= {"name", *_VOLUMES}:
@@ -60,7 +75,10 @@ def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator
 
 
 def _twice(kind: str, names: list[str]) -> Iterator[str]:
-    yield from (f"{kind}: {name} twice" for name in {one for one in names if names.count(one) > 1})
+    yield from (
+        f"{kind}: {name} twice"
+        for name in {one for one in names if names.count(one) > 1}
+    )
 
 
 def volume_complaints(pod: Values) -> Iterator[str]:
@@ -71,15 +89,21 @@ def volume_complaints(pod: Values) -> Iterator[str]:
     names = [volume["name"] for volume in volumes]
     yield from _twice("volumes", names)
     for volume in volumes:
-        if volume["name"] in OURS and not volume.get("emptyDir", {"sizeLimit": 1}).get("sizeLimit"):
+        if volume["name"] in OURS and not volume.get("emptyDir", {"sizeLimit": 1}).get(
+            "sizeLimit"
+        ):
             yield f"volume {volume['name']} has no sizeLimit"
     for container in containers(pod):
         mounts, name = container.get("volumeMounts") or [], container["name"]
         yield from _twice(name, [mount["mountPath"] for mount in mounts])
-        yield from _twice(name, [variable["name"] for variable in container.get("env") or []])
+        yield from _twice(
+            name, [variable["name"] for variable in container.get("env") or []]
+        )
         without = {mount["name"] for mount in mounts} - set(names)
         yield from (f"{name}: no volume {one}" for one in without)
-    yield from _twice("containers", [container["name"] for container in containers(pod)])
+    yield from _twice(
+        "containers", [container["name"] for container in containers(pod)]
+    )
 
 
 def keytab_complaints(pod: Values) -> Iterator[str]:
@@ -92,7 +116,9 @@ def keytab_complaints(pod: Values) -> Iterator[str]:
         if "keytab" in str(volume.get("secret"))
     }
     for container in containers(pod):
-        mounts = [one for one in container.get("volumeMounts") or [] if one["name"] in secrets]
+        mounts = [
+            one for one in container.get("volumeMounts") or [] if one["name"] in secrets
+        ]
         if mounts and container["name"] != "kerberos":
             yield f"{container['name']} mounts the keytab"
         if container["name"] == "kerberos" and [("/etc/keytab", True, False)] != [
@@ -103,7 +129,8 @@ def keytab_complaints(pod: Values) -> Iterator[str]:
 
 def sharing_complaints(pod: Values) -> Iterator[str]:
     """
-    Check that Airflow mounts every volume that a sidecar writes, read-only, on the same path.
+    Check that Airflow mounts every volume that a sidecar writes, read-only, on the same
+    path.
     """
     airflow = next(one for one in pod["containers"] if one["name"] not in SIDECARS)
     sees = {
@@ -125,9 +152,9 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
     """
     Check each sidecar's variables, probes, port, image and resources.
 
-    The startup probe of a native sidecar requires readiness, so that Airflow waits; a task that
-    requests the version of its run needs none. Nothing else requires readiness, and an init
-    container that ends is one-shot and has no probes.
+    The startup probe of a native sidecar requires readiness, so that Airflow waits; a
+    task that requests the version of its run needs none. Nothing else requires
+    readiness, and an init container that ends is one-shot and has no probes.
     """
     for name, kind in kinds(pod).items():
         (container,) = (one for one in containers(pod) if one["name"] == name)
@@ -136,18 +163,27 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
         if (given.get(sidecar.one_shot) == "true") != (kind == "init"):
             yield f"{name}: only an init container that ends is one-shot"
         ready = "/readyz" if kind == "native" else "/healthz"
-        wanted = {"livenessProbe": "/healthz", "startupProbe": ready} if kind != "init" else {}
+        wanted = (
+            {"livenessProbe": "/healthz", "startupProbe": ready}
+            if kind != "init"
+            else {}
+        )
         if kind == "native" and "base" in {one["name"] for one in pod["containers"]}:
             wanted = {key: path for key, path in wanted.items() if key in container}
-        probes = {key: container[key]["httpGet"] for key in container if key.endswith("Probe")}
+        probes = {
+            key: container[key]["httpGet"] for key in container if key.endswith("Probe")
+        }
         if wanted != {key: get["path"] for key, get in probes.items()}:
             yield f"{name}: probes are {probes}"
-        ports = {one["name"]: one["containerPort"] for one in container.get("ports", [])}
+        ports = {
+            one["name"]: one["containerPort"] for one in container.get("ports", [])
+        }
         if {ports.get(get["port"]) for get in probes.values()} - {sidecar.port}:
             yield f"{name}: a probe uses another port than {sidecar.port}"
         resources = container.get("resources", {})
         rules = {
-            "read-only root": container["securityContext"]["readOnlyRootFilesystem"] is True,
+            "read-only root": container["securityContext"]["readOnlyRootFilesystem"]
+            is True,
             "requests": {"cpu", "memory"} <= resources.get("requests", {}).keys(),
             "memory limit": "memory" in resources.get("limits", {}),
             "image tag": ":" in container["image"].rpartition("/")[2],

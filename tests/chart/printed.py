@@ -22,13 +22,16 @@ def choice(command: str) -> Choice:
     """
     Return the combination that a command prints.
     """
-    return {**dict.fromkeys(CHOICES, ""), **dict(word.split("=") for word in command.split()[2:])}
+    return {
+        **dict.fromkeys(CHOICES, ""),
+        **dict(word.split("=") for word in command.split()[2:]),
+    }
 
 
 def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     """
-    Return the sidecars that each pod must have, with their kinds; without an EXECUTOR, for pods
-    of the KubernetesExecutor.
+    Return the sidecars that each pod must have, with their kinds; without an EXECUTOR,
+    for pods of the KubernetesExecutor.
     """
     source, executor = choice["SOURCE"], choice["EXECUTOR"] or "KubernetesExecutor"
     name = "git-sync-wrapper" if source == "git" else "s3-sync"
@@ -43,7 +46,9 @@ def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     else:
         found["scheduler" if executor == "LocalExecutor" else "worker"] = dags | tickets
     if choice["SYNC_PERM"]:
-        found["webserver" if choice["AIRFLOW"] == "2" else "api-server"] = {"sync-perm": "extra"}
+        found["webserver" if choice["AIRFLOW"] == "2" else "api-server"] = {
+            "sync-perm": "extra"
+        }
     return {pod: some for pod, some in found.items() if some}
 
 
@@ -68,7 +73,8 @@ def _few() -> dict[str, Choice]:
 
 
 _PRODUCT = (
-    dict(zip(CHOICES, words, strict=True)) for words in itertools.product(*CHOICES.values())
+    dict(zip(CHOICES, words, strict=True))
+    for words in itertools.product(*CHOICES.values())
 )
 ALL: Mapping[str, Choice] = {
     command(choice): choice for choice in _PRODUCT if not complaints(choice)

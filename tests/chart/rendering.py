@@ -28,9 +28,12 @@ DOCUMENTS = {"RELEASE_NOTES.rst", "dockerfiles", "docs", "newsfragments"}
 WITHOUT_SUBCHART = "postgresql.enabled=false"
 
 
-def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list[Values]:
+def render(
+    home: Path, names: Sequence[str], namespace: str = "airflow"
+) -> list[Values]:
     """
-    Render the chart with values files, `make values` commands, and settings such as `a=b`.
+    Render the chart with values files, `make values` commands, and settings such as
+    `a=b`.
 
     The release is `airflow`.
     """
@@ -50,7 +53,11 @@ def render(home: Path, names: Sequence[str], namespace: str = "airflow") -> list
     )
     assert 0 == done.returncode, f"helm: {done.returncode} {done.stderr}"
     # The C loader takes a tenth of the CPU of the Python loader.
-    return [manifest for manifest in yaml.load_all(done.stdout, yaml.CSafeLoader) if manifest]
+    return [
+        manifest
+        for manifest in yaml.load_all(done.stdout, yaml.CSafeLoader)
+        if manifest
+    ]
 
 
 @functools.cache
@@ -86,7 +93,8 @@ def _argument(home: Path, name: str) -> str:
 
 def pods(manifests: list[Values]) -> Iterator[Values]:
     """
-    Yield the pods that objects create, including the template of task pods, with metadata.
+    Yield the pods that objects create, including the template of task pods, with
+    metadata.
     """
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
@@ -101,8 +109,13 @@ def _volumes(manifest: Values, pod: Values) -> list[Values]:
     """
     Return the volumes of a pod, including the claims that a StatefulSet adds.
     """
-    names = [one["metadata"]["name"] for one in manifest["spec"].get("volumeClaimTemplates") or []]
-    added = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
+    names = [
+        one["metadata"]["name"]
+        for one in manifest["spec"].get("volumeClaimTemplates") or []
+    ]
+    added = [
+        {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names
+    ]
     return [*(pod["spec"].get("volumes") or []), *added]
 
 

@@ -63,7 +63,9 @@ class Charted:
         try:
             module.load_settings({**self.image, **environ})
         except SettingsError as error:
-            found += [f"{one.setting}={one.value} {one.problem}" for one in error.problems]
+            found += [
+                f"{one.setting}={one.value} {one.problem}" for one in error.problems
+            ]
         return found
 
     @property
@@ -71,8 +73,22 @@ class Charted:
         return import_module(f"{self.package}.settings")
 
 
-_AWS = ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY")
-_GIT = ("PASSWORD_FILE", "PERIOD", "REF", "REPO", "ROOT", "LINK", "USERNAME", "PASSWORD")
+_AWS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_SECRET_ACCESS_KEY",
+)
+_GIT = (
+    "PASSWORD_FILE",
+    "PERIOD",
+    "REF",
+    "REPO",
+    "ROOT",
+    "LINK",
+    "USERNAME",
+    "PASSWORD",
+)
 _GITSYNC = tuple(f"GITSYNC_{name}" for name in (*_GIT, "MAX_FAILURES"))
 _PROGRAM = {"GIT_SYNC_WRAPPER_GIT_SYNC": sys.executable}
 SIDECARS: Mapping[str, Charted] = {

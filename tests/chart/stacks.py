@@ -1,5 +1,6 @@
 """
-The stacks of values files that are rendered and started, and the sidecars of their pods.
+The stacks of values files that are rendered and started, and the sidecars of their
+pods.
 """
 
 from tests.chart import printed
@@ -30,7 +31,9 @@ IN_THE_CHART: tuple[Stack, ...] = (
 
 
 def _of(words: str, executor: str = "CeleryExecutor") -> Kinds:
-    return printed.kinds({**printed.choice(f"make values {words}"), "EXECUTOR": executor})
+    return printed.kinds(
+        {**printed.choice(f"make values {words}"), "EXECUTOR": executor}
+    )
 
 
 _LISTING, _GIT, _TICKETS = _of("SOURCE=listing"), _of("SOURCE=git"), _of("KERBEROS=1")
@@ -57,6 +60,8 @@ EXPECTED: dict[Stack, Kinds] = {
 }
 DAILY = [*EXPECTED, *((name,) for name in printed.FEW)]
 EXPECTED |= {
-    (name,): printed.kinds({**choice, "EXECUTOR": choice["EXECUTOR"] or "CeleryExecutor"})
+    (name,): printed.kinds(
+        {**choice, "EXECUTOR": choice["EXECUTOR"] or "CeleryExecutor"}
+    )
     for name, choice in printed.ALL.items()
 }

@@ -1,6 +1,6 @@
 """
-The IAM policies. `make verify-aws` on a server that enforces IAM and verifies signatures: the
-policy of s3-sync is sufficient, and allows nothing else.
+The IAM policies. `make verify-aws` on a server that enforces IAM and verifies
+signatures: the policy of s3-sync is sufficient, and allows nothing else.
 """
 
 import json
@@ -25,7 +25,9 @@ STEPS = {"identity": "ok", "conditional_writes": "ok", "release": "ok", "role": 
 @pytest.mark.parametrize(
     "path", sorted(files.SNIPPETS.glob("iam/*.json")), ids=lambda one: one.stem
 )
-def test_a_policy_allows_named_actions_on_named_resources_of_the_values(path: Path) -> None:
+def test_a_policy_allows_named_actions_on_named_resources_of_the_values(
+    path: Path,
+) -> None:
     bucket = files.load("s3-sync.native.yaml")["sidecars"]["bucket"]
     for statement in json.loads(path.read_text())["Statement"]:
         actions, places = (
@@ -37,7 +39,11 @@ def test_a_policy_allows_named_actions_on_named_resources_of_the_values(path: Pa
         if actions != ["ecr:GetAuthorizationToken"]:
             assert statement["Condition"] if path.stem.startswith("trust") else places
             assert "*" not in places
-        assert all(re.match(f"arn:aws:s3:::{bucket}(/|$)", one) for one in places if ":s3:" in one)
+        assert all(
+            re.match(f"arn:aws:s3:::{bucket}(/|$)", one)
+            for one in places
+            if ":s3:" in one
+        )
 
 
 class MotoWithIam(ProgramServer):
@@ -51,16 +57,25 @@ class MotoWithIam(ProgramServer):
 
     def command(self) -> list[str]:
         program = Path(sys.executable).with_name("moto_server")
-        return ["env", "INITIAL_NO_AUTH_ACTION_COUNT=3", str(program), f"--port={self.port}"]
+        return [
+            "env",
+            "INITIAL_NO_AUTH_ACTION_COUNT=3",
+            str(program),
+            f"--port={self.port}",
+        ]
 
 
-def test_verify_aws_proves_the_policy_of_s3_sync_and_removes_everything(tmp_path: Path) -> None:
+def test_verify_aws_proves_the_policy_of_s3_sync_and_removes_everything(
+    tmp_path: Path,
+) -> None:
     """
     The last step fails, here because there is no container tool.
     """
     with MotoWithIam(tmp_path) as moto:
         session = boto3.Session("any", "any", region_name=moto.region)
-        iam = session.client("iam", endpoint_url=moto.endpoint, config=Config(proxies={}))
+        iam = session.client(
+            "iam", endpoint_url=moto.endpoint, config=Config(proxies={})
+        )
         user = {"UserName": "admin", "PolicyName": "all"}
         iam.create_user(UserName="admin")
         policy = json.dumps({"Version": "2012-10-17", "Statement": [ANYTHING]})

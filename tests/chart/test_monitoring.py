@@ -28,7 +28,8 @@ def load(name: str) -> Values:
 
 
 needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is missing: make setup-test as root"
+    shutil.which("promtool") is None,
+    reason="promtool is missing: make setup-test as root",
 )
 
 
@@ -37,7 +38,11 @@ def promtool(*arguments: str, folder: Path) -> str:
     Run promtool in a folder; return its output if it fails, else an empty string.
     """
     done = subprocess.run(
-        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        ["promtool", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -69,9 +74,13 @@ def test_every_alert_is_listed_and_has_a_firing_and_a_silent_promtool_test() -> 
     names = sorted(rule["alert"] for rule in rules())
     table = (MONITORING / "README.md").read_text()
 
-    assert [rule["alert"] for rule in rules()] == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert [rule["alert"] for rule in rules()] == re.findall(
+        r"^\| `(\w+)` \|", table, re.MULTILINE
+    )
     assert names == sorted({one["alertname"] for one in held if "exp_alerts" in one})
-    assert names == sorted({one["alertname"] for one in held if "exp_alerts" not in one})
+    assert names == sorted(
+        {one["alertname"] for one in held if "exp_alerts" not in one}
+    )
 
 
 def test_every_expression_names_existing_metrics_of_ours() -> None:
@@ -88,7 +97,9 @@ def test_every_expression_names_existing_metrics_of_ours() -> None:
 
 
 @needs_promtool
-def test_objective_queries_of_the_page_return_the_expected_shares(tmp_path: Path) -> None:
+def test_objective_queries_of_the_page_return_the_expected_shares(
+    tmp_path: Path,
+) -> None:
     page = (ROOT / "docs/how-to/run-in-production.md").read_text()
     asked = re.findall(r"^avg_over_time\(\S+\)$", page, re.MULTILINE)
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(load("slo-rule.yaml")["spec"]))

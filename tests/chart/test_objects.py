@@ -12,7 +12,9 @@ from tests.chart.sidecars import WANTED_KEYS, environment
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_match_the_kubernetes_schemas(name: str) -> None:
-    assert [] == [one for thing in files.load_objects(name) for one in strict_complaints(thing)]
+    assert [] == [
+        one for thing in files.load_objects(name) for one in strict_complaints(thing)
+    ]
 
 
 @pytest.mark.parametrize("name", [one for one in OBJECTS if one.startswith("objects/")])
@@ -34,14 +36,25 @@ def test_pods_of_objects_pass_every_check(name: str) -> None:
 def test_airflow_reads_the_shared_ticket_where_kerberos_writes_it() -> None:
     deployment, *others = files.load_objects("objects/shared-ticket.yaml")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    claims = {one["metadata"]["namespace"]: one for one in others if "namespace" in one["metadata"]}
-    volumes = {one["metadata"]["name"]: one["spec"] for one in others if one["spec"].get("csi")}
+    claims = {
+        one["metadata"]["namespace"]: one
+        for one in others
+        if "namespace" in one["metadata"]
+    }
+    volumes = {
+        one["metadata"]["name"]: one["spec"] for one in others if one["spec"].get("csi")
+    }
 
     values = files.load("examples/shared-ticket.yaml")
 
-    assert f"FILE:{environment(container)['KERBEROS_CCACHE']}" == environment(values)["KRB5CCNAME"]
+    assert (
+        f"FILE:{environment(container)['KERBEROS_CCACHE']}"
+        == environment(values)["KRB5CCNAME"]
+    )
     (claim,) = (one for one in values["volumes"] if "persistentVolumeClaim" in one)
-    assert {"claimName": "krb5-ccache", "readOnly": True} == claim["persistentVolumeClaim"]
+    assert {"claimName": "krb5-ccache", "readOnly": True} == claim[
+        "persistentVolumeClaim"
+    ]
     assert "keytab" not in str(values)
     assert claims.keys() == {deployment["metadata"]["namespace"], "airflow"}
     assert {"krb5-ccache"} == {one["metadata"]["name"] for one in claims.values()}
@@ -58,11 +71,17 @@ def test_airflow_mounts_the_claim_that_git_sync_fills() -> None:
     name = claim["metadata"]["name"]
 
     assert {"claimName": name, "readOnly": True} == reads["persistentVolumeClaim"]
-    assert {"claimName": name} in [one.get("persistentVolumeClaim") for one in pod["volumes"]]
+    assert {"claimName": name} in [
+        one.get("persistentVolumeClaim") for one in pod["volumes"]
+    ]
     assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
     link = f"/opt/airflow/dags/{environment(container)['GITSYNC_LINK']}"
     assert values["config"]["core"]["dags_folder"] == link
-    assert {"name": reads["name"], "mountPath": "/opt/airflow/dags", "readOnly": True} == mount
+    assert {
+        "name": reads["name"],
+        "mountPath": "/opt/airflow/dags",
+        "readOnly": True,
+    } == mount
 
 
 def test_external_secrets_create_the_keys_that_their_readers_need() -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from tests.chart import files, pods
 from tests.chart.kubernetes import strict_complaints
-from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, component, rendered, rendered_pods
+from tests.chart.rendering import (
+    CAN_RENDER,
+    HOW_TO_RENDER,
+    component,
+    rendered,
+    rendered_pods,
+)
 from tests.chart.sidecars import SIDECARS, Values, environment
 from tests.chart.stacks import DAILY, EXPECTED, IN_THE_CHART, Stack
 
@@ -54,12 +60,18 @@ def test_every_object_matches_the_kubernetes_schemas(stack: Stack) -> None:
 def test_pods_pass_every_check(stack: Stack) -> None:
     for pod in rendered_pods(stack):
         spec = pod["spec"]
-        found = pods.complaints(spec) if pods.kinds(spec) else [*pods.volume_complaints(spec)]
+        found = (
+            pods.complaints(spec)
+            if pods.kinds(spec)
+            else [*pods.volume_complaints(spec)]
+        )
         assert [] == [*found, *pods.keytab_complaints(spec)]
 
 
 @each_stack
-def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(stack: Stack) -> None:
+def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(
+    stack: Stack,
+) -> None:
     (config,) = (
         one["data"]["airflow.cfg"]
         for one in rendered(stack)
@@ -67,15 +79,27 @@ def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(stack: Stack
     )
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(config)
-    sources, links = set(), {folder for name, folder in FOLDERS.items() if name in stack}
+    sources, links = (
+        set(),
+        {folder for name, folder in FOLDERS.items() if name in stack},
+    )
     for _, container in ours(stack):
         given = environment(container)
         if "DEST_PATH" in given:
-            links.add(given["DEST_PATH"] + "/current" * (given.get("S3_SYNC_LAYOUT") == "snapshot"))
+            links.add(
+                given["DEST_PATH"]
+                + "/current" * (given.get("S3_SYNC_LAYOUT") == "snapshot")
+            )
         elif "GITSYNC_LINK" in given:
             links.add(f"{given['GITSYNC_ROOT']}/{given['GITSYNC_LINK']}/dags")
             assert "-1" == given["GITSYNC_MAX_FAILURES"]
-        names = ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE", "GITSYNC_REPO", "GITSYNC_REF")
+        names = (
+            "AWS_BUCKET",
+            "KEY_PATH",
+            "S3_SYNC_SOURCE",
+            "GITSYNC_REPO",
+            "GITSYNC_REF",
+        )
         sources.add(tuple(given.get(name) for name in names))
 
     sources.discard((None,) * 5)
@@ -84,14 +108,18 @@ def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(stack: Stack
 
 
 @each_stack
-def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks(stack: Stack) -> None:
+def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks(
+    stack: Stack,
+) -> None:
     gated = [name for name, one in ours(stack) if "_GATE'" in str(one)]
 
     assert "task pod" not in gated
     assert bool(gated) == any("GATE=1" in name for name in stack)
 
 
-@pytest.mark.parametrize("stack", [one for one in DAILY if "VERSIONS" in str(one)], ids=" ".join)
+@pytest.mark.parametrize(
+    "stack", [one for one in DAILY if "VERSIONS" in str(one)], ids=" ".join
+)
 def test_the_bundle_reads_the_link_and_its_module_is_on_the_path(stack: Stack) -> None:
     values = files.load(stack[0])
     (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
@@ -103,8 +131,14 @@ def test_the_bundle_reads_the_link_and_its_module_is_on_the_path(stack: Stack) -
     for pod in rendered_pods(stack):
         for container in pod["spec"]["containers"]:
             mounts = {one["name"]: one for one in container.get("volumeMounts") or []}
-            if "sidecar-bundle" in mounts and container["name"] in ("base", component(pod)):
-                assert environment(container)["PYTHONPATH"] == mounts["sidecar-bundle"]["mountPath"]
+            if "sidecar-bundle" in mounts and container["name"] in (
+                "base",
+                component(pod),
+            ):
+                assert (
+                    environment(container)["PYTHONPATH"]
+                    == mounts["sidecar-bundle"]["mountPath"]
+                )
 
 
 @pytest.mark.parametrize("stack", IN_THE_CHART, ids=" ".join)
@@ -123,7 +157,11 @@ def test_drop_in_replaces_the_charts_git_sync_in_every_pod(stack: Stack) -> None
     for container in found:
         assert "/git-sync-wrapper:" in container["image"]
         given = environment(container)
-        mine = {name: one for name, one in given.items() if name.startswith("GIT_SYNC_WRAPPER")}
+        mine = {
+            name: one
+            for name, one in given.items()
+            if name.startswith("GIT_SYNC_WRAPPER")
+        }
         assert [] == SIDECARS["git-sync-wrapper"].complaints(
             mine | {"GITSYNC_REPO": given["GITSYNC_REPO"]}
         )
@@ -131,10 +169,15 @@ def test_drop_in_replaces_the_charts_git_sync_in_every_pod(stack: Stack) -> None
 
 
 @each_stack
-def test_network_policies_and_security_groups_select_every_pod_with_a_sidecar(stack: Stack) -> None:
+def test_network_policies_and_security_groups_select_every_pod_with_a_sidecar(
+    stack: Stack,
+) -> None:
     selectors = [
         policy["spec"]["podSelector"]
-        for name in ("network/network-policy.yaml", "network/security-group-policy.yaml")
+        for name in (
+            "network/network-policy.yaml",
+            "network/security-group-policy.yaml",
+        )
         for policy in files.load_objects(name)
     ]
     for pod in rendered_pods(stack):
@@ -160,4 +203,6 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
                     "eks.amazonaws.com/role-arn"
                 )
                 has_keys = "AWS_ACCESS_KEY_ID" in environment(container)
-                assert has_keys or str(role).startswith("arn:aws:iam::111122223333:role/airflow")
+                assert has_keys or str(role).startswith(
+                    "arn:aws:iam::111122223333:role/airflow"
+                )

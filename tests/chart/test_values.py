@@ -40,7 +40,9 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
     done = print_values(*words)
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout == deployment.values(choice(" ".join(["make", "values", *words])))
+    assert done.stdout == deployment.values(
+        choice(" ".join(["make", "values", *words]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,11 +50,20 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
     [
         ("AIRFLOW=1", "AIRFLOW=1: write 3 or 2, or omit it\n"),
         ("KERBEROS=yes", "KERBEROS=yes: write 1, or omit it\n"),
-        ("", "nothing to run: write SOURCE=listing, release or git, KERBEROS=1 or SYNC_PERM=1\n"),
+        (
+            "",
+            "nothing to run: write SOURCE=listing, release or git, KERBEROS=1 or SYNC_PERM=1\n",
+        ),
         ("KERBEROS=1 GATE=1", "GATE=1: write SOURCE=listing, release or git\n"),
         ("SOURCE=listing SIGNED=1", "SIGNED=1: write SOURCE=release\n"),
-        ("SOURCE=listing VERSIONS=1", "VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git\n"),
-        ("SOURCE=git VERSIONS=1", "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, Celery"),
+        (
+            "SOURCE=listing VERSIONS=1",
+            "VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git\n",
+        ),
+        (
+            "SOURCE=git VERSIONS=1",
+            "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, Celery",
+        ),
         ("SOURCE=git ENV=dev", "ENV=dev: write one of AIRFLOW, EXECUTOR, SOURCE"),
     ],
 )

@@ -31,9 +31,14 @@ NEEDED = {
 
 def missing() -> str:
     """
-    Return what is missing for tests on a cluster, in one line; empty if nothing is missing.
+    Return what is missing for tests on a cluster, in one line; empty if nothing is
+    missing.
     """
-    names = [f"{name}, which {what}" for name, what in NEEDED.items() if name not in os.environ]
+    names = [
+        f"{name}, which {what}"
+        for name, what in NEEDED.items()
+        if name not in os.environ
+    ]
     if not os.environ.get("LOAD_IMAGE") and not os.environ.get("REGISTRY"):
         names.append(
             "LOAD_IMAGE, a command that loads an image archive into the cluster, or REGISTRY"
@@ -55,7 +60,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     kubectl("get", "nodes")
     host = os.environ["CLUSTER_HOST"]
     with MotoServer(host) as s3, Kdc(folder / "kdc", REALM, host=host) as kdc:
-        kdc.write_keytab(folder / "airflow.keytab", kdc.add_principal(PRINCIPAL).split("@")[0])
+        kdc.write_keytab(
+            folder / "airflow.keytab", kdc.add_principal(PRINCIPAL).split("@")[0]
+        )
         kdc.add_principal(SERVICE)
         kdc.client_config(folder / "krb5.conf")
         for bucket in BUCKETS.values():
@@ -81,18 +88,27 @@ def newer(world: World, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def outside(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, World]]:
+def outside(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[bool, World]]:
     """
-    The world with revision 1 in git and in a bucket, by whether the bucket contains releases.
+    The world with revision 1 in git and in a bucket, by whether the bucket contains
+    releases.
     """
-    with GitServer(tmp_path_factory.mktemp("git"), host=os.environ["CLUSTER_HOST"]) as git:
-        git.repository().commit({f"dags/{path}": text for path, text in revision(1).items()})
+    with GitServer(
+        tmp_path_factory.mktemp("git"), host=os.environ["CLUSTER_HOST"]
+    ) as git:
+        git.repository().commit(
+            {f"dags/{path}": text for path, text in revision(1).items()}
+        )
         found = {}
         for has_releases, write in ((False, upload), (True, publish)):
             bucket = f"files-{write.__name__}"
             world.s3.client().create_bucket(Bucket=bucket)
             write(world, bucket, 1)
-            found[has_releases] = dataclasses.replace(world, bucket=bucket, repository=git.url())
+            found[has_releases] = dataclasses.replace(
+                world, bucket=bucket, repository=git.url()
+            )
         # The buckets of values-dev.yaml and values-prd.yaml.
         upload(world, BUCKETS["dev"], 1)
         publish(world, BUCKETS["prd"], 1)

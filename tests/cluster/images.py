@@ -32,18 +32,24 @@ class Images:
 
     def settings(self) -> tuple[str, ...]:
         """
-        Return the settings that a user writes for the image of Airflow; `substitute` sets ours.
+        Return the settings that a user writes for the image of Airflow; `substitute`
+        sets ours.
         """
-        return f"images.airflow.repository={self.registry}/reader", f"images.airflow.tag={self.tag}"
+        return (
+            f"images.airflow.repository={self.registry}/reader",
+            f"images.airflow.tag={self.tag}",
+        )
 
 
 def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:
     """
-    Build the images and load them with LOAD_IMAGE; with REGISTRY, the cluster pulls them.
+    Build the images and load them with LOAD_IMAGE; with REGISTRY, the cluster pulls
+    them.
 
     Args:
         folder: Where the archives are stored.
-        names: The images to provide: sidecars, `airflow`, and those of Dockerfiles here.
+        names: The images to provide: sidecars, `airflow`, and those of Dockerfiles
+            here.
         tag: The tag of the images; empty = that of this commit.
     """
     tag = tag or _run("scripts/build-image", "--name", "s3-sync").rpartition(":")[2]
@@ -85,7 +91,11 @@ def _run(*command: str, **variables: str) -> str:
         AssertionError: It failed.
     """
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr[-3000:]}"
     return (done.stdout.strip().splitlines() or [""])[-1]

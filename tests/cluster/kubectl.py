@@ -28,7 +28,11 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
         AssertionError: It failed.
     """
     done = subprocess.run(
-        ["kubectl", *arguments], input=given, capture_output=True, text=True, check=False
+        ["kubectl", *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout
@@ -63,7 +67,9 @@ class Pod:
     @property
     def is_ready(self) -> bool:
         conditions = self.manifest["status"].get("conditions", [])
-        return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
+        return any(
+            (one["type"], one["status"]) == ("Ready", "True") for one in conditions
+        )
 
     @property
     def statuses(self) -> dict[str, Values]:
@@ -78,7 +84,9 @@ class Pod:
         """
         Run a command in a container and return its output.
         """
-        return self.namespace.run("exec", self.name, f"--container={container}", "--", *command)
+        return self.namespace.run(
+            "exec", self.name, f"--container={container}", "--", *command
+        )
 
     def log(self, container: str) -> list[Any]:
         """
@@ -122,9 +130,13 @@ class Namespace:
         """
         Return the pods that are not being deleted.
         """
-        found = json.loads(self.run("get", "pods", f"--selector={selector}", "--output=json"))
+        found = json.loads(
+            self.run("get", "pods", f"--selector={selector}", "--output=json")
+        )
         return [
-            Pod(self, one) for one in found["items"] if "deletionTimestamp" not in one["metadata"]
+            Pod(self, one)
+            for one in found["items"]
+            if "deletionTimestamp" not in one["metadata"]
         ]
 
     def wait_for_ready(self, number: int, selector: str = "tier=airflow") -> list[Pod]:
@@ -132,13 +144,18 @@ class Namespace:
         Wait until there are exactly this many pods and all are ready; return them.
 
         Raises:
-            AssertionError: Not in time, or one restarted; describes the pods that are not ready.
+            AssertionError: Not in time, or one restarted; describes the pods that are
+                not ready.
         """
 
         def ready() -> list[Pod]:
             found = self.pods(selector)
             assert not any(pod.restarts for pod in found), "one restarts"
-            return found if len(found) == number and all(one.is_ready for one in found) else []
+            return (
+                found
+                if len(found) == number and all(one.is_ready for one in found)
+                else []
+            )
 
         return self.wait_until(ready, f"{number} pods are ready")
 
@@ -147,13 +164,16 @@ class Namespace:
         Wait for a condition; return its first true value.
 
         Raises:
-            AssertionError: It was not true in time; describes the pods that are not ready.
+            AssertionError: It was not true in time; describes the pods that are not
+                ready.
         """
         try:
             return wait_until(condition, what, PATIENCE_SECONDS, step_seconds=0.5)
         except AssertionError as error:
             columns = "--output=custom-columns=:.involvedObject.name,:.message"
-            warnings = self.attempt("get", "events", "--field-selector=type=Warning", columns)
+            warnings = self.attempt(
+                "get", "events", "--field-selector=type=Warning", columns
+            )
             pods = self.attempt("get", "pods")
             raise AssertionError(f"{error}\n{pods}\n{warnings}") from None
 
@@ -161,11 +181,14 @@ class Namespace:
 @contextmanager
 def namespace(name: str) -> Iterator[Namespace]:
     """
-    Create a namespace that enforces `restricted`, and finally delete it with its contents.
+    Create a namespace that enforces `restricted`, and finally delete it with its
+    contents.
     """
     kubectl("create", "namespace", name)
     try:
-        kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        kubectl(
+            "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"
+        )
         yield Namespace(name)
     finally:
         kubectl("delete", "namespace", name, "--wait=false")

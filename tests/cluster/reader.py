@@ -1,13 +1,15 @@
 """
-Runs in the pods instead of Airflow: reads the DAG files in the `dags_folder` of airflow.cfg.
+Runs in the pods instead of Airflow: reads the DAG files in the `dags_folder` of
+airflow.cfg.
 
     reader.py read     reads the whole folder once, and prints the result
     reader.py follow   reads it again and again, and prints each change of the result
     reader.py idle     waits in another container
 
-Each file begins with the line `# <revision> <number of its files> <path>`, so that the reader
-detects truncated files and files of two revisions. A result is a line of JSON: the number of the
-`revision`, or the `flaw`. Like Airflow, the last two exit with code 0 on SIGTERM.
+Each file begins with the line `# <revision> <number of its files> <path>`, so that the
+reader detects truncated files and files of two revisions. A result is a line of JSON:
+the number of the `revision`, or the `flaw`. Like Airflow, the last two exit with code 0
+on SIGTERM.
 """
 
 import configparser
@@ -25,7 +27,9 @@ def mark(number: int, files: int, path: str) -> bytes:
     """
     Return the content of one file of a revision.
     """
-    return f"# {number} {files} {path}\n".encode() + b"#" * (100 * number % 5_000) + b"\n"
+    return (
+        f"# {number} {files} {path}\n".encode() + b"#" * (100 * number % 5_000) + b"\n"
+    )
 
 
 def look() -> dict[str, int | str]:
@@ -35,7 +39,8 @@ def look() -> dict[str, int | str]:
     config = configparser.ConfigParser(interpolation=None)
     config.read(os.path.join(os.environ["AIRFLOW_HOME"], "airflow.cfg"))
     try:
-        # Resolved once per pass, as in the DAG processor, which keeps the paths of a listing.
+        # Resolved once per pass, as in the DAG processor, which keeps the paths of a
+        # listing.
         folder = os.path.realpath(config["core"]["dags_folder"], strict=True)
         found = [
             read(os.path.join(here, name), folder)
@@ -69,7 +74,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "read":
         print(json.dumps(look()))
         sys.exit()
-    # SIGTERM is blocked and waited for: this also works as process 1, and never cuts a line.
+    # SIGTERM is blocked and waited for: this also works as process 1, and never cuts a
+    # line.
     signal.pthread_sigmask(signal.SIG_BLOCK, END)
     last = None
     while not signal.sigtimedwait(END, PAUSE_SECONDS):

@@ -92,12 +92,17 @@ class Stack:
 def _replicas(one: Values) -> int:
     if one["kind"] == "Pod":
         return 1
-    return int(one["spec"]["replicas"]) if one["kind"] in ("Deployment", "StatefulSet") else 0
+    return (
+        int(one["spec"]["replicas"])
+        if one["kind"] in ("Deployment", "StatefulSet")
+        else 0
+    )
 
 
 def revision(number: int) -> dict[str, bytes]:
     """
-    Return the files of a revision of the DAG folder; each contains the revision's number.
+    Return the files of a revision of the DAG folder; each contains the revision's
+    number.
     """
     paths = [f"team{count % 3}/dag{count}.py" for count in range(12)]
     return {path: mark(number, len(paths), path) for path in paths}
@@ -117,7 +122,9 @@ def publish(world: World, bucket: str, number: int) -> None:
     """
     folder = write_files(Path(tempfile.mkdtemp(dir=world.folder)), revision(number))
     private = world.key.write_private(world.folder / "sign.pem")
-    publishing = Publishing(world.s3, bucket, world.folder / "home", {"KEY_PATH": EXAMPLES_PREFIX})
+    publishing = Publishing(
+        world.s3, bucket, world.folder / "home", {"KEY_PATH": EXAMPLES_PREFIX}
+    )
     publishing.succeed("publish", folder, "--sign-key", private)
 
 
@@ -138,7 +145,10 @@ def of_the_user(world: World) -> Iterator[Values]:
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         yield {**_object("Secret", name), "data": encoded, **kind}
     krb5_conf = (world.folder / "krb5.conf").read_text()
-    yield {**_object("ConfigMap", "airflow-krb5-conf"), "data": {"krb5.conf": krb5_conf}}
+    yield {
+        **_object("ConfigMap", "airflow-krb5-conf"),
+        "data": {"krb5.conf": krb5_conf},
+    }
     key = world.key.public_pem.decode()
     yield {**_object("ConfigMap", "s3-sync-keys"), "data": {"ci-2026-11.pem": key}}
     yield module()
@@ -149,7 +159,10 @@ def module() -> Values:
     Return the ConfigMap with the module of the DAG bundle.
     """
     path = MODULE / "airflow_sidecar_bundle.py"
-    return {**_object("ConfigMap", "airflow-sidecar-bundle"), "data": {path.name: path.read_text()}}
+    return {
+        **_object("ConfigMap", "airflow-sidecar-bundle"),
+        "data": {path.name: path.read_text()},
+    }
 
 
 def _object(kind: str, name: str) -> Values:
@@ -174,13 +187,19 @@ def stack(
             rendered.append(yaml.safe_load(one["data"][TASK_POD]))
     images = world.images
     site = Site(
-        world.s3.endpoint, images.name("reader"), images.name, world.bucket, world.repository
+        world.s3.endpoint,
+        images.name("reader"),
+        images.name,
+        world.bucket,
+        world.repository,
     )
     objects = substitute(rendered, site)
     if only is not None:
         objects = [one for one in objects if _component_of(one) in {*only, None}]
     brought = {one["metadata"]["name"] for one in objects}
-    given = [one for one in of_the_user(world) if one["metadata"]["name"] not in brought]
+    given = [
+        one for one in of_the_user(world) if one["metadata"]["name"] not in brought
+    ]
     with namespace(name) as place:
         place.create([*given, *objects])
         yield Stack(place, objects)

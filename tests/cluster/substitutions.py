@@ -1,8 +1,10 @@
 """
-All changes to the rendered objects before they are created, with a reader instead of Airflow.
+All changes to the rendered objects before they are created, with a reader instead of
+Airflow.
 
-Nothing else changes. The sidecars keep their probes, resources and security contexts; variables
-and mounts are only added, except for the addresses of the bucket and of the git repository.
+Nothing else changes. The sidecars keep their probes, resources and security contexts;
+variables and mounts are only added, except for the addresses of the bucket and of the
+git repository.
 """
 
 from collections.abc import Callable, Iterator
@@ -87,8 +89,12 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
         for container in pods.containers(spec):
             if sidecar_of(container):
                 continue
-            paths = {mount["mountPath"] for mount in container.get("volumeMounts") or []}
-            reads = "/opt/airflow/airflow.cfg" in paths and bool({DAGS_FOLDER, "/git"} & paths)
+            paths = {
+                mount["mountPath"] for mount in container.get("volumeMounts") or []
+            }
+            reads = "/opt/airflow/airflow.cfg" in paths and bool(
+                {DAGS_FOLDER, "/git"} & paths
+            )
             for key in ("livenessProbe", "readinessProbe", "startupProbe", "args"):
                 container.pop(key, None)
             is_init = container in (spec.get("initContainers") or [])
@@ -98,7 +104,8 @@ def read_instead_of_airflow(objects: list[Values], _: Site) -> None:
 
 def give_the_role(objects: list[Values], _: Site) -> None:
     """
-    Add the token and variables that EKS's webhook adds for a service account with a role.
+    Add the token and variables that EKS's webhook adds for a service account with a
+    role.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook
     """
@@ -111,7 +118,11 @@ def give_the_role(objects: list[Values], _: Site) -> None:
         role = roles.get(spec["serviceAccountName"])
         if role is None:
             continue
-        source = {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
+        source = {
+            "audience": "sts.amazonaws.com",
+            "expirationSeconds": 86400,
+            "path": "token",
+        }
         projected = {"sources": [{"serviceAccountToken": source}]}
         spec["volumes"].append({"name": "aws-iam-token", "projected": projected})
         for container in pods.containers(spec):
@@ -129,8 +140,9 @@ def give_the_role(objects: list[Values], _: Site) -> None:
 
 def lead_to_this_machine(objects: list[Values], site: Site) -> None:
     """
-    Set the sidecars' images to those of this commit, the endpoint of s3-sync to the tests' server,
-    because AWS is not available, and replace the bucket and the git repository of files to paste.
+    Set the sidecars' images to those of this commit, the endpoint of s3-sync to the
+    tests' server, because AWS is not available, and replace the bucket and the git
+    repository of files to paste.
     """
     for container in containers(objects):
         if name := sidecar_of(container):
@@ -140,19 +152,27 @@ def lead_to_this_machine(objects: list[Values], site: Site) -> None:
         for one in container.get("env") or []:
             if site.repository and one["name"] in ("GITSYNC_REPO", "GIT_SYNC_REPO"):
                 one["value"] = site.repository
-            if site.bucket and (one["name"], one.get("value")) == ("AWS_BUCKET", BUCKET):
+            if site.bucket and (one["name"], one.get("value")) == (
+                "AWS_BUCKET",
+                BUCKET,
+            ):
                 one["value"] = site.bucket
 
 
 def bring_the_claims(objects: list[Values], _: Site) -> None:
     """
-    Replace claims of StatefulSets, and claims that the chart does not create, with emptyDirs.
+    Replace claims of StatefulSets, and claims that the chart does not create, with
+    emptyDirs.
     """
     for one in objects:
         for claim in one.get("spec", {}).pop("volumeClaimTemplates", None) or []:
             volume = {"name": claim["metadata"]["name"], "emptyDir": {}}
             one["spec"]["template"]["spec"]["volumes"].append(volume)
-    made = {one["metadata"]["name"] for one in objects if one["kind"] == "PersistentVolumeClaim"}
+    made = {
+        one["metadata"]["name"]
+        for one in objects
+        if one["kind"] == "PersistentVolumeClaim"
+    }
     for spec in specs(objects):
         for volume in spec.get("volumes") or []:
             claim = volume.get("persistentVolumeClaim")

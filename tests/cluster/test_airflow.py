@@ -1,5 +1,6 @@
 """
-A real Airflow with the KubernetesExecutor: each task runs the code of its run's release.
+A real Airflow with the KubernetesExecutor: each task runs the code of its run's
+release.
 """
 
 import contextlib
@@ -21,7 +22,12 @@ from tests.chart.rendering import render
 from tests.cluster import images
 from tests.cluster.kubectl import Namespace, Pod, kubectl, namespace
 from tests.cluster.stack import World, module
-from tests.cluster.substitutions import TASK_POD, Site, give_the_role, lead_to_this_machine
+from tests.cluster.substitutions import (
+    TASK_POD,
+    Site,
+    give_the_role,
+    lead_to_this_machine,
+)
 from tests.support.airflow.databases import PASSWORD, USER, Postgres
 from tests.support.airflow.runs import DAG_ID, TASKS, Notes, Runs
 from tests.support.http.fake_proxy import pump
@@ -51,7 +57,10 @@ class Forwarder(ThreadingTCPServer):
         self.port = int(self.server_address[1])
 
     def finish_request(self, request: Any, _: Any) -> None:
-        with contextlib.suppress(OSError), socket.create_connection(self.target) as upstream:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(self.target) as upstream,
+        ):
             pump(request, upstream)
 
     @contextmanager
@@ -104,14 +113,16 @@ class Live:
 
     def end(self, run: str, mark: str, version: str) -> None:
         """
-        Let a run finish; check that all of its tasks ran one release, and that their pods end.
+        Let a run finish; check that all of its tasks ran one release, and that their
+        pods end.
         """
         self.runs.notes.let_go(run)
         assert "success" == self.runs.wait_for(run, "success", "failed"), run
         assert [(task, mark) for task in TASKS] == self.runs.notes.of(run)
         assert version == self.runs.version_of(run)
         self.place.wait_until(
-            lambda: {"Succeeded"} == {pod.phase for pod in self.tasks()}, "its pods have ended"
+            lambda: {"Succeeded"} == {pod.phase for pod in self.tasks()},
+            "its pods have ended",
         )
 
 
@@ -128,7 +139,9 @@ def airflow(
     folder, host = tmp_path_factory.mktemp("airflow"), os.environ["CLUSTER_HOST"]
     image = images.provide(folder, ("airflow",))
     world.s3.client().create_bucket(Bucket=BUCKET)
-    server = urlsplit(kubectl("config", "view", "--minify", "-ojsonpath={..cluster.server}"))
+    server = urlsplit(
+        kubectl("config", "view", "--minify", "-ojsonpath={..cluster.server}")
+    )
     with ExitStack() as stack:
         api = stack.enter_context(Forwarder().serving())
         target = str(server.hostname), server.port or 443
@@ -137,17 +150,33 @@ def airflow(
         database = stack.enter_context(Postgres(host)).new_database()
         place = stack.enter_context(namespace(f"airflow-{run}"))
         runs = Runs(f"http://{host}:{api.port}", database, notes)
-        publisher = Publishing(world.s3, BUCKET, folder / "home", {"KEY_PATH": EXAMPLES_PREFIX})
+        publisher = Publishing(
+            world.s3, BUCKET, folder / "home", {"KEY_PATH": EXAMPLES_PREFIX}
+        )
         found = Live(runs, place, publisher, folder, request.getfixturevalue("newer"))
         first = found.release("start")
 
-        login = {"user": USER, "pass": PASSWORD, "host": host, "port": database.server.port}
-        reach = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": str(kubernetes.port)}
+        login = {
+            "user": USER,
+            "pass": PASSWORD,
+            "host": host,
+            "port": database.server.port,
+        }
+        reach = {
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": str(kubernetes.port),
+        }
         of_here = {
-            "images": {"airflow": {"repository": f"{image.registry}/airflow", "tag": image.tag}},
+            "images": {
+                "airflow": {"repository": f"{image.registry}/airflow", "tag": image.tag}
+            },
             "data": {"metadataConnection": {**login, "db": database.name}},
-            "config": {"core": {"execution_api_server_url": f"{runs.endpoint}/execution/"}},
-            "extraEnv": yaml.safe_dump([{"name": n, "value": v} for n, v in reach.items()]),
+            "config": {
+                "core": {"execution_api_server_url": f"{runs.endpoint}/execution/"}
+            },
+            "extraEnv": yaml.safe_dump(
+                [{"name": n, "value": v} for n, v in reach.items()]
+            ),
         }
         (folder / "of-here.yaml").write_text(yaml.safe_dump(of_here))
         values = (PRINTED, str(Path(__file__).with_name("airflow.yaml")))
@@ -155,7 +184,9 @@ def airflow(
         (holder,) = (one for one in objects if TASK_POD in (one.get("data") or {}))
         task = yaml.safe_load(holder["data"][TASK_POD])
         for change in (give_the_role, lead_to_this_machine):
-            change([*objects, task], Site(world.s3.endpoint, "", world.images.name, BUCKET))
+            change(
+                [*objects, task], Site(world.s3.endpoint, "", world.images.name, BUCKET)
+            )
         holder["data"][TASK_POD] = yaml.safe_dump(task)
 
         place.create([module(), *objects])
@@ -170,13 +201,16 @@ def airflow(
 
 def roll_out(airflow: Live) -> None:
     """
-    Give the DAG processor's sidecar another image: no other pod is replaced, nothing restarts.
+    Give the DAG processor's sidecar another image: no other pod is replaced, nothing
+    restarts.
     """
     processor, place = "deployment/airflow-dag-processor", airflow.place
 
     def others() -> dict[str, int]:
         found = [pod for pod in place.pods() if pod.phase == "Running"]
-        return {pod.name: pod.restarts for pod in found if "dag-processor" not in pod.name}
+        return {
+            pod.name: pod.restarts for pod in found if "dag-processor" not in pod.name
+        }
 
     before = others()
     place.run("set", "image", processor, f"s3-sync={airflow.newer}")
@@ -189,7 +223,9 @@ def end_its_sidecar(airflow: Live) -> None:
     End s3-sync beside the running task, which the kubelet restarts.
     """
     (pod,) = (pod for pod in airflow.tasks() if pod.phase == "Running")
-    pod.execute("s3-sync", "python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+    pod.execute(
+        "s3-sync", "python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)"
+    )
 
 
 def end_the_scheduler(airflow: Live) -> None:
@@ -200,7 +236,11 @@ def test_a_run_keeps_its_release_through_publishes_rollouts_kills_a_clear_and_a_
     airflow: Live,
 ) -> None:
     versions, seen, runs = [airflow.publish("0")], [], airflow.runs
-    disturbances: list[Callable[[Live], None]] = [roll_out, end_its_sidecar, end_the_scheduler]
+    disturbances: list[Callable[[Live], None]] = [
+        roll_out,
+        end_its_sidecar,
+        end_the_scheduler,
+    ]
     for number, disturb in enumerate(disturbances):
         seen.append(runs.begin())
         disturb(airflow)
@@ -209,7 +249,9 @@ def test_a_run_keeps_its_release_through_publishes_rollouts_kills_a_clear_and_a_
     assert len(TASKS) * len(seen) == len(airflow.tasks())
 
     runs.clear(seen[0], "third")
-    airflow.place.wait_until(lambda: len(runs.notes.of(seen[0])) == 4, "third ran again")
+    airflow.place.wait_until(
+        lambda: len(runs.notes.of(seen[0])) == 4, "third ran again"
+    )
     assert ("third", "0") == runs.notes.of(seen[0])[-1]
 
     airflow.publisher.succeed("rollback", versions[1])

@@ -10,7 +10,15 @@ from tests.chart.stacks import AS_PODS, EXPECTED, WHOLE
 from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import SERVICE
 from tests.cluster.kubectl import Pod
-from tests.cluster.stack import PRINCIPAL, REALM, YOUR_VALUES, Stack, World, seen_by, stack
+from tests.cluster.stack import (
+    PRINCIPAL,
+    REALM,
+    YOUR_VALUES,
+    Stack,
+    World,
+    seen_by,
+    stack,
+)
 
 # The stacks that are started, of all that are rendered.
 STARTED: tuple[Names, ...] = (
@@ -35,16 +43,22 @@ def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
 ) -> None:
     is_whole = "values.yaml" in names
     world = outside["SOURCE=release" in names[0]]
-    own = (f"sidecars.bucket={world.bucket}", f"sidecars.gitSync.repo={world.repository}")
+    own = (
+        f"sidecars.bucket={world.bucket}",
+        f"sidecars.gitSync.repo={world.repository}",
+    )
     users = () if is_whole else (*(own if names[0] in FEW else ()), YOUR_VALUES)
-    # Each Fargate pod requests a node of its own, and the one node here has room for one.
+    # Each Fargate pod requests a node of its own, and the one node here has room for
+    # one.
     only = frozenset({"dag-processor"}) if "examples/fargate.yaml" in names else None
     name = f"files-{STARTED.index(names)}-{run}"
     with stack(world, name, (*users, *names), only) as place:
         found = place.pods()
         kinds = {name: pods.kinds(some[0].spec) for name, some in found.items()}
         expected = {
-            one: some for one, some in EXPECTED[names].items() if only is None or one in only
+            one: some
+            for one, some in EXPECTED[names].items()
+            if only is None or one in only
         }
         assert expected == {one: some for one, some in kinds.items() if some}
         _see_dags(place)

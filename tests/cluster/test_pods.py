@@ -1,5 +1,6 @@
 """
-The pods of the two complete deployments: they see DAGs, wait for S3, and follow a rollout.
+The pods of the two complete deployments: they see DAGs, wait for S3, and follow a
+rollout.
 """
 
 import dataclasses
@@ -21,7 +22,9 @@ from tests.support.aws.servers import MotoServer
 READERS = {"base", "dag-processor", "triggerer"}
 
 
-@pytest.mark.parametrize(("values", "write"), [(DEV, upload), (PRD, publish)], ids=["dev", "prd"])
+@pytest.mark.parametrize(
+    ("values", "write"), [(DEV, upload), (PRD, publish)], ids=["dev", "prd"]
+)
 def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods(
     values: Names, write: Callable[[World, str, int], None], world: World, run: str
 ) -> None:
@@ -34,7 +37,8 @@ def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods
         def all_see(number: int) -> bool:
             return {f'{{"revision": {number}}}'} == {seen_by(*one) for one in following}
 
-        scheduler = set() if values == DEV else {"scheduler"}  # task pods get its release
+        # task pods get its release
+        scheduler = set() if values == DEV else {"scheduler"}
         assert READERS | scheduler == {name for _, name in consumers}
         for pod, container in consumers:
             if container != "scheduler":  # starts without DAGs
@@ -48,7 +52,9 @@ def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods
         assert '{"revision": 1}' == seen_by(*task)
 
 
-def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(world: World, run: str) -> None:
+def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(
+    world: World, run: str
+) -> None:
     upload(world, BUCKETS["dev"], 3)
     later = MotoServer(os.environ["CLUSTER_HOST"])
     later.start()
@@ -83,7 +89,10 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
     publish(world, BUCKETS["prd"], 10)
     logs: dict[str, Path] = {}
     only = frozenset({"dag-processor", "task pod"})
-    with ExitStack() as ends, stack(world, f"rollout-{run}", (*PRD, str(often)), only) as place:
+    with (
+        ExitStack() as ends,
+        stack(world, f"rollout-{run}", (*PRD, str(often)), only) as place,
+    ):
         kubectl = ("kubectl", f"--namespace={place.namespace.name}")
 
         def follow() -> list[str]:
@@ -91,7 +100,13 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
             for name in names:
                 if name not in logs:
                     logs[name] = tmp_path / name
-                    command = [*kubectl, "logs", "--follow", "--container=dag-processor", name]
+                    command = [
+                        *kubectl,
+                        "logs",
+                        "--follow",
+                        "--container=dag-processor",
+                        name,
+                    ]
                     output = ends.enter_context(logs[name].open("wb"))
                     ends.enter_context(subprocess.Popen(command, stdout=output))
             return names
@@ -111,15 +126,20 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
         pods = place.pods()
         place.namespace.wait_until(
             lambda: (
-                {'{"revision": 34}'} == {seen_by(p, "dag-processor") for p in pods["dag-processor"]}
+                {'{"revision": 34}'}
+                == {seen_by(p, "dag-processor") for p in pods["dag-processor"]}
             ),
             "the last release",
         )
         assert tasks == [pod.name for pod in pods["task pod"]]
 
-    told = {name: [json.loads(line) for line in log.open()] for name, log in logs.items()}
+    told = {
+        name: [json.loads(line) for line in log.open()] for name, log in logs.items()
+    }
     assert len(told) > len(old) + len(new), "there was a pod in place of the killed one"
-    assert all({"stopped": True} == told[name][-1] for name in old), "they were read to their end"
+    assert all({"stopped": True} == told[name][-1] for name in old), (
+        "they were read to their end"
+    )
     lines = [line for found in told.values() for line in found]
     assert [] == [line for line in lines if "flaw" in line]
     assert 8 < len({line["revision"] for line in lines if "revision" in line})

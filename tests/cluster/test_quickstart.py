@@ -18,20 +18,27 @@ from tests.cluster.stack import YOUR_VALUES, World, stack
 CURRENT = "/opt/airflow/dags/current/hello.py"
 
 
-def publish(place: Namespace, objects: list[Values], image: str, endpoint: str, word: str) -> None:
+def publish(
+    place: Namespace, objects: list[Values], image: str, endpoint: str, word: str
+) -> None:
     """
     Run the job of `s3.yaml` with a DAG that prints another word.
 
-    The job uses the pod's address, because the cluster may have neither Services nor DNS.
+    The job uses the pod's address, because the cluster may have neither Services nor
+    DNS.
     """
     text = json.dumps(objects).replace("http://s3:7070", endpoint)
-    text = text.replace("first-dags", f"dags-{word}").replace('print(\\"hello', f'print(\\"{word}')
+    text = text.replace("first-dags", f"dags-{word}").replace(
+        'print(\\"hello', f'print(\\"{word}'
+    )
     again = json.loads(text)
     (job,) = (one for one in again if one["kind"] == "Job")
     job["metadata"]["name"] = f"publish-{word}"
     job["spec"]["template"]["spec"]["containers"][0]["image"] = image
     place.create(again)
-    place.run("wait", "--for=condition=complete", "--timeout=300s", f"job/publish-{word}")
+    place.run(
+        "wait", "--for=condition=complete", "--timeout=300s", f"job/publish-{word}"
+    )
 
 
 def test_first_release_and_a_change_reach_every_pod_that_reads_dags(
@@ -46,18 +53,28 @@ def test_first_release_and_a_change_reach_every_pod_that_reads_dags(
     with namespace(f"quickstart-s3-{run}") as place:
         place.create(server)
         (pod,) = place.wait_for_ready(1, "app.kubernetes.io/name=s3")
-        s3: Any = SimpleNamespace(endpoint=f"http://{pod.manifest['status']['podIP']}:7070")
+        s3: Any = SimpleNamespace(
+            endpoint=f"http://{pod.manifest['status']['podIP']}:7070"
+        )
         image = world.images.name("s3-sync")
         publish(place, publishing, image, s3.endpoint, "hello")
         values = (YOUR_VALUES, "quickstart/values.yaml")
-        with stack(dataclasses.replace(world, s3=s3), f"quickstart-{run}", values) as airflow:
+        with stack(
+            dataclasses.replace(world, s3=s3), f"quickstart-{run}", values
+        ) as airflow:
             consumers = airflow.consumers()
 
             def said() -> set[str]:
                 grep = ("grep", "-o", "print.*", CURRENT)
                 return {pod.execute(name, *grep).strip() for pod, name in consumers}
 
-            assert ["dag-processor", "scheduler"] == sorted(name for _, name in consumers)
-            airflow.namespace.wait_until(lambda: {'print("hello")'} == said(), "the first release")
+            assert ["dag-processor", "scheduler"] == sorted(
+                name for _, name in consumers
+            )
+            airflow.namespace.wait_until(
+                lambda: {'print("hello")'} == said(), "the first release"
+            )
             publish(place, publishing, image, s3.endpoint, "again")
-            airflow.namespace.wait_until(lambda: {'print("again")'} == said(), "the change")
+            airflow.namespace.wait_until(
+                lambda: {'print("again")'} == said(), "the change"
+            )

@@ -1,5 +1,6 @@
 """
-The demos and a short soak pass all their checks, and leave no files or processes behind.
+The demos and a short soak pass all their checks, and leave no files or processes
+behind.
 """
 
 import contextlib
@@ -22,17 +23,28 @@ ROOT = Path(__file__).parents[2]
 
 def played(*module: str, timeout_seconds: float) -> str:
     """
-    Play one without standard input and with an unreachable proxy; return what it printed.
+    Play one without standard input and with an unreachable proxy; return what it
+    printed.
     """
     dead = f"http://127.0.0.1:{own_port()}"
-    kept = {name: os.environ[name] for name in ("PATH", "GIT_SYNC_BIN") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "GIT_SYNC_BIN")
+        if name in os.environ
+    }
     with tempfile.TemporaryDirectory(prefix="demo-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # for the user of the database server
         done = subprocess.run(
             [sys.executable, "-W", "error::ResourceWarning", "-m", *module],
             cwd=ROOT,
-            env={**kept, "TMPDIR": name, "HOME": name, "HTTP_PROXY": dead, "http_proxy": dead},
+            env={
+                **kept,
+                "TMPDIR": name,
+                "HOME": name,
+                "HTTP_PROXY": dead,
+                "http_proxy": dead,
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -69,7 +81,8 @@ def test_demo_completes_every_step_and_cleans_up() -> None:
 @pytest.mark.parametrize("version", ["3", "2.11"])
 def test_demo_with_airflow_completes_every_step_and_cleans_up(version: Version) -> None:
     skip_without_postgres()
-    Airflow.install_or_skip(version)  # here, because an installation leaves files in HOME
+    # here, because an installation leaves files in HOME
+    Airflow.install_or_skip(version)
 
     assert "all steps passed" in played("demo.airflow", version, timeout_seconds=1_500)
 

@@ -1,5 +1,6 @@
 """
-The documents link what exists, and name what the code has: settings, metrics, events, reasons.
+The documents link what exists, and name what the code has: settings, metrics, events,
+reasons.
 """
 
 import re
@@ -23,10 +24,17 @@ DOCUMENTS = sorted(
 SECTIONS = ["Contract", "Values", "Settings", "Commands", "Probes, metrics, status"]
 SECTIONS += ["Permissions", "Failures", "Limits", "Behavior"]
 # Names that the documents mention as wrong, foreign, or of commands only.
-NO_SETTINGS = {"S3_SYNC_BUCKET", "S3_SYNC_LAYUOT", "S3_SYNC_PORT", "S3_SYNC_SERVICE_HOST"}
+NO_SETTINGS = {
+    "S3_SYNC_BUCKET",
+    "S3_SYNC_LAYUOT",
+    "S3_SYNC_PORT",
+    "S3_SYNC_SERVICE_HOST",
+}
 NO_SETTINGS |= {"S3_SYNC_SIGN_KEY"}
 
-each_sidecar = pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar.name)
+each_sidecar = pytest.mark.parametrize(
+    "sidecar", SIDECARS, ids=lambda sidecar: sidecar.name
+)
 
 
 def without_code(text: str) -> str:
@@ -40,7 +48,9 @@ def section(path: Path, title: str) -> str:
     """
     Return the text below a level-2 heading.
     """
-    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE)
+    match = re.search(
+        rf"^## {title}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE
+    )
     assert match, f"{path} has no section {title}"
     return match[1]
 
@@ -68,7 +78,9 @@ def anchors(path: Path) -> set[str]:
     Return the anchors that GitHub creates for the headings of a document.
     """
     headings = re.findall(r"^#+ (.+)$", without_code(path.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings
+    }
 
 
 def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
@@ -86,7 +98,9 @@ def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
                 broken.append(f"{path.relative_to(ROOT)}: {link}")
 
     assert [] == broken
-    pictures = {path for kind in ("png", "svg") for path in (ROOT / "docs").rglob(f"*.{kind}")}
+    pictures = {
+        path for kind in ("png", "svg") for path in (ROOT / "docs").rglob(f"*.{kind}")
+    }
     assert set() == {*DOCUMENTS, *pictures} - linked
 
 
@@ -111,7 +125,9 @@ def test_readme_has_the_common_sections_and_all_settings(sidecar: Documented) ->
     assert set() == names_of(sidecar.settings, sidecar.prefix) - {*first_column(text)}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
     text, tests = path.read_text(), text_of(ROOT / "tests")
     known = {name for table in metric_tables() for name in first_column(table)}
@@ -120,9 +136,16 @@ def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
 
     for sidecar in SIDECARS:
         mentioned = set(re.findall(rf"\b{sidecar.prefix}[A-Z_]+\b", text))
-        assert set() == mentioned - names_of(sidecar.settings, sidecar.prefix) - NO_SETTINGS
-    assert set() == {*re.findall(rf"\b((?:{prefixes})[a-z_]+(?:{ends}))\b", text)} - known
-    for name in re.findall(r"`(test_\w+)`", text) if path.name == "what-is-defended.md" else ():
+        assert (
+            set()
+            == mentioned - names_of(sidecar.settings, sidecar.prefix) - NO_SETTINGS
+        )
+    assert (
+        set() == {*re.findall(rf"\b((?:{prefixes})[a-z_]+(?:{ends}))\b", text)} - known
+    )
+    for name in (
+        re.findall(r"`(test_\w+)`", text) if path.name == "what-is-defended.md" else ()
+    ):
         assert f"def {name}(" in tests, name
 
 
@@ -141,12 +164,17 @@ def test_exactly_the_failure_reasons_are_documented(sidecar: Documented) -> None
     documented = first_column(section(ROOT / sidecar.readme, "Failures"))
 
     assert set() == {*sidecar.reasons} - {*documented}
-    words = set(re.findall(r"\w+", text_of(ROOT / "sidecars" / sidecar.name, ROOT / "runtime")))
+    words = set(
+        re.findall(r"\w+", text_of(ROOT / "sidecars" / sidecar.name, ROOT / "runtime"))
+    )
     assert set() == {*documented} - words
 
 
 def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -> None:
-    projects = [*ROOT.glob("sidecars/*/pyproject.toml"), *ROOT.glob("[ar]*/pyproject.toml")]
+    projects = [
+        *ROOT.glob("sidecars/*/pyproject.toml"),
+        *ROOT.glob("[ar]*/pyproject.toml"),
+    ]
     (released, *_) = re.findall(
         r"^## \[(\d[^]]*)\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )
@@ -160,27 +188,45 @@ def test_projects_and_changelog_have_the_version_of_the_code_and_the_license() -
         assert [(ROOT / "LICENSE").read_text()] == texts
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("sidecars/*/Dockerfile")], ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("sidecars/*/Dockerfile")], ids=lambda p: p.parent.name
+)
 def test_installs_only_packages_pinned_by_hash(path: Path) -> None:
     """
-    Only this repository's own code is installed without hashes, and without dependencies.
+    Only this repository's own code is installed without hashes, and without
+    dependencies.
     """
     text = path.read_text().replace("\\\n", " ")
     installs = re.findall(r"pip\b[^&\n]* install ([^&\n]+)", text)
 
     assert installs
-    assert [] == [one for one in installs if not re.search("--require-hashes|--no-deps", one)]
+    assert [] == [
+        one for one in installs if not re.search("--require-hashes|--no-deps", one)
+    ]
     for lock in re.findall(r"requirements/([\w-]+\.txt)", text):
         pins = re.findall(
-            r"^[\w.-]+==.*(?:\n .*)*", (ROOT / "requirements" / lock).read_text(), re.MULTILINE
+            r"^[\w.-]+==.*(?:\n .*)*",
+            (ROOT / "requirements" / lock).read_text(),
+            re.MULTILINE,
         )
         assert pins
         assert [] == [pin for pin in pins if "--hash=sha256:" not in pin]
 
 
 def test_labels_contain_no_names_except_principal_and_ccache() -> None:
-    cells = re.findall(r"^\| `\w+` \| \w+ \| (.*?) \|", "".join(metric_tables()), re.MULTILINE)
-    few = {"reason", "result", "operation", "kind", "status", "name", "version", "revision"}
+    cells = re.findall(
+        r"^\| `\w+` \| \w+ \| (.*?) \|", "".join(metric_tables()), re.MULTILINE
+    )
+    few = {
+        "reason",
+        "result",
+        "operation",
+        "kind",
+        "status",
+        "name",
+        "version",
+        "revision",
+    }
 
     assert few | {"principal", "ccache"} == {
         label for cell in cells for label in re.findall(r"\w+", cell)

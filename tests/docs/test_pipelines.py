@@ -1,8 +1,8 @@
 """
 The pipelines of the how-to are valid in their CI, and publish releases.
 
-Each runs unchanged in bash. A stand-in for `docker run` starts the real s3-sync with only the
-variables that were passed on; another replaces the Airflow of the image.
+Each runs unchanged in bash. A stand-in for `docker run` starts the real s3-sync with
+only the variables that were passed on; another replaces the Airflow of the image.
 """
 
 import json
@@ -27,7 +27,9 @@ from tests.support.s3_sync.publishing import (
 )
 from tests.support.scripts import script
 
-PAGE = (Path(__file__).parents[2] / "docs/how-to/publish-releases-from-ci.md").read_text()
+PAGE = (
+    Path(__file__).parents[2] / "docs/how-to/publish-releases-from-ci.md"
+).read_text()
 # The Python of the image: its Airflow finds one DAG in any folder.
 PYTHON = """
 echo '{"airflow": "3.3.2", "dags": ["sales"], "trouble": "",
@@ -64,9 +66,13 @@ def block(language: str, title: str) -> str:
     """
     Return the code block of a section.
     """
-    section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    section = re.search(
+        rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE
+    )
     assert section
-    found = re.search(rf"^```{language}\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE)
+    found = re.search(
+        rf"^```{language}\n(.*?)^```", section[1], re.DOTALL | re.MULTILINE
+    )
     assert found
     return found[1]
 
@@ -115,7 +121,11 @@ PIPELINES: dict[str, Any] = {
     ),
     "jenkins": (
         jenkins,
-        {"GIT_COMMIT": COMMIT, "GIT_BRANCH": "main", "BUILD_URL": "https://jenkins.example.com/7/"},
+        {
+            "GIT_COMMIT": COMMIT,
+            "GIT_BRANCH": "main",
+            "BUILD_URL": "https://jenkins.example.com/7/",
+        },
         "https://jenkins.example.com/7/",
     ),
     "codebuild": (
@@ -152,12 +162,24 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     script(programs / "git", "echo 'Sales by country'")
     script(airflow / "python", PYTHON)
     container = tmp_path / "container.json"
-    inside = {"PATH": f"{airflow}:/usr/bin:/bin", "HOME": str(tmp_path), **bucket.environment()}
+    inside = {
+        "PATH": f"{airflow}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        **bucket.environment(),
+    }
     container.write_text(json.dumps(inside))
     # Only GitLab runs its job in the image itself.
     path = f"{airflow}:{VENV_BIN}" if name == "gitlab" else str(programs)
-    environment = {"CONTAINER": str(container), "WORKSPACE": str(tmp_path), **variables, **given}
-    environment |= {"AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), **bucket.environment()}
+    environment = {
+        "CONTAINER": str(container),
+        "WORKSPACE": str(tmp_path),
+        **variables,
+        **given,
+    }
+    environment |= {
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        **bucket.environment(),
+    }
 
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
@@ -174,7 +196,11 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     }
     assert FILES == read_release(objects)
     origin = json.loads(objects[f"{PREFIX}current.json"])["origin"]
-    assert (COMMIT, "main", url) == (origin["commit"], origin["branch"], origin["ci_url"])
+    assert (COMMIT, "main", url) == (
+        origin["commit"],
+        origin["branch"],
+        origin["ci_url"],
+    )
     assert name == "jenkins" or origin["by"] == "ada"
     assert name == "codebuild" or origin["message"] == "Sales by country"
     assert "Checked with Airflow 3.3.2" in ran.stdout

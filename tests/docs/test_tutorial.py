@@ -34,7 +34,8 @@ def steps() -> list[str]:
     """
     blocks = re.findall(r"```console\n(.*?)```", TUTORIAL, re.DOTALL)
     lines = [
-        [line for line in block.splitlines() if not line.startswith(ELSEWHERE)] for block in blocks
+        [line for line in block.splitlines() if not line.startswith(ELSEWHERE)]
+        for block in blocks
     ]
     return ["\n".join(kept) + "\n" for kept in lines if kept]
 
@@ -87,7 +88,9 @@ def account(moto: MotoServer) -> Iterator[Any]:
         )
 
     client("eks").create_cluster(
-        name=CLUSTER, roleArn="arn:aws:iam::123456789012:role/eks", resourcesVpcConfig={}
+        name=CLUSTER,
+        roleArn="arn:aws:iam::123456789012:role/eks",
+        resourcesVpcConfig={},
     )
     yield client
     client("eks").delete_cluster(name=CLUSTER)
@@ -104,22 +107,40 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
     iam = account("iam")
     policy = iam.get_role_policy(RoleName="airflow-s3-sync", PolicyName="s3-sync")
     snippet = (files.SNIPPETS / "iam/s3-sync.json").read_text()
-    assert json.loads(snippet.replace("my-airflow-bucket", BUCKET)) == policy["PolicyDocument"]
+    assert (
+        json.loads(snippet.replace("my-airflow-bucket", BUCKET))
+        == policy["PolicyDocument"]
+    )
     trust = iam.get_role(RoleName="airflow-s3-sync")["Role"]["AssumeRolePolicyDocument"]
     assert "EXAMPLE" not in str(trust)
     values = files.filled(yaml.safe_load((tmp_path / "build/s3-sync.yaml").read_text()))
     (container,) = values["dagProcessor"]["extraInitContainers"]
-    assert "123456789012.dkr.ecr.eu-central-1.amazonaws.com/s3-sync:0.3.0" == container["image"]
+    assert (
+        "123456789012.dkr.ecr.eu-central-1.amazonaws.com/s3-sync:0.3.0"
+        == container["image"]
+    )
     given = {variable["name"]: variable.get("value") for variable in container["env"]}
     dags = tmp_path / "dags"
-    more = {"DEST_PATH": str(dags), "INTERVAL": "0.2", "S3_SYNC_HTTP_BIND": "127.0.0.1:0"}
-    with SidecarProcess(S3_SYNC, {**moto.environment(), **given, **more}, tmp_path / "home"):
+    more = {
+        "DEST_PATH": str(dags),
+        "INTERVAL": "0.2",
+        "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
+    }
+    with SidecarProcess(
+        S3_SYNC, {**moto.environment(), **given, **more}, tmp_path / "home"
+    ):
         hello = dags / "hello.py"
         wait_until(hello.exists, "the DAG is there", 60)
         compile(hello.read_text(), "hello.py", "exec")
         machine.run(change)
-        wait_until(lambda: "hello again" in hello.read_text(), "the change is there", 60)
+        wait_until(
+            lambda: "hello again" in hello.read_text(), "the change is there", 60
+        )
 
     machine.run(clean_up.replace("aws ecr", "true aws ecr"))  # no image was pushed
-    assert BUCKET not in [bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]]
-    assert "airflow-s3-sync" not in [role["RoleName"] for role in iam.list_roles()["Roles"]]
+    assert BUCKET not in [
+        bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]
+    ]
+    assert "airflow-s3-sync" not in [
+        role["RoleName"] for role in iam.list_roles()["Roles"]
+    ]

@@ -37,7 +37,9 @@ def test_signs_like_git_remote_codecommit(
     now = calendar.timegm(time.strptime(theirs.partition("Z")[0], "%Y%m%dT%H%M%S"))
     for said in (host, f"{host}:443"):
         for path in ("/v1/repos/da-gs", "v1/repos/da-gs"):
-            assert theirs == codecommit.password("se+cret/", said, path, region, now + 0.5)
+            assert theirs == codecommit.password(
+                "se+cret/", said, path, region, now + 0.5
+            )
     username = url.removeprefix("https://").partition(":")[0]
     assert username == quote(codecommit.username("AKIA0123", token), safe="")
 
@@ -55,5 +57,7 @@ def test_signs_like_git_remote_codecommit(
         ("git-codecommit.a.b.amazonaws.com", None),
     ],
 )
-def test_recognizes_codecommit_hosts_and_their_regions(host: str, region: str | None) -> None:
+def test_recognizes_codecommit_hosts_and_their_regions(
+    host: str, region: str | None
+) -> None:
     assert region == codecommit.region_of(host)

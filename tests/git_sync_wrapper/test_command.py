@@ -28,7 +28,9 @@ REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
         ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 3720.0),
     ],
 )
-def test_merges_settings_of_git_sync(environ: dict[str, str], field: str, value: object) -> None:
+def test_merges_settings_of_git_sync(
+    environ: dict[str, str], field: str, value: object
+) -> None:
     settings, _, _ = _read([], REPO | environ)
 
     assert value == getattr(settings, field)
@@ -47,7 +49,9 @@ def run(argument: str, code: int = 0, **environ: str) -> str:
     """Run the command, and return its output."""
     command = [str(VENV_BIN / "git-sync-wrapper"), argument]
     environ |= {"PATH": os.environ["PATH"]}
-    ran = subprocess.run(command, env=environ, capture_output=True, check=False, text=True)
+    ran = subprocess.run(
+        command, env=environ, capture_output=True, check=False, text=True
+    )
     assert code == ran.returncode, ran
     return ran.stdout
 
@@ -63,4 +67,6 @@ def test_version_help_and_manual_need_no_settings(tmp_path: Path) -> None:
 def test_an_unknown_command_exits_with_code_2() -> None:
     said = run("chek", code=2, **REPO)
 
-    assert all(part in said for part in ('"COMMAND"', '"chek"', "is neither check")), said
+    assert all(part in said for part in ('"COMMAND"', '"chek"', "is neither check")), (
+        said
+    )

@@ -26,14 +26,21 @@ def problems(*arguments: str, **environ: str) -> list[tuple[str, str | None, str
 def test_passes_on_what_it_does_not_know() -> None:
     arguments = ("-v3", "--frob=1", "--git-gc", "off", "--depth=2")
     environ = {"GITSYNC_FROB": "x", "GIT_SYNC_DEPTH": "3", "PATH": "/bin"}
-    ours = {"GITSYNC_PASSWORD": "p", "GIT_SYNC_BRANCH": "b", "GIT_SYNC_WRAPPER_FSYNC": "true"}
+    ours = {
+        "GITSYNC_PASSWORD": "p",
+        "GIT_SYNC_BRANCH": "b",
+        "GIT_SYNC_WRAPPER_FSYNC": "true",
+    }
 
     assert arguments == read(*arguments, "--link", "repo", "--password=p").arguments
     assert environ == for_git_sync(environ | ours)
 
 
 def test_of_two_names_for_a_flag_that_is_passed_git_sync_gets_the_new_one() -> None:
-    """git-sync 4 would take the old one; an unknown flag of a newer git-sync has two names, too."""
+    """
+    git-sync 4 would take the old one; an unknown flag of a newer git-sync has two
+    names, too.
+    """
     new = {"GITSYNC_DEPTH": "2", "GITSYNC_FROB": "new", "GITSYNC_COOKIE_FILE": "true"}
     old = {"GIT_SYNC_DEPTH": "3", "GIT_SYNC_FROB": "old", "GIT_COOKIE_FILE": "false"}
     unset = {"GITSYNC_GIT": "", "GIT_SYNC_GIT": "/git"}
@@ -54,7 +61,9 @@ def test_of_two_names_for_a_flag_that_is_passed_git_sync_gets_the_new_one() -> N
 def test_a_default_of_the_chart_overrides_nothing(
     ref: str, branch: str, rev: str, expected: str
 ) -> None:
-    assert expected == read(GITSYNC_REF=ref, GIT_SYNC_BRANCH=branch, GIT_SYNC_REV=rev).ref
+    assert (
+        expected == read(GITSYNC_REF=ref, GIT_SYNC_BRANCH=branch, GIT_SYNC_REV=rev).ref
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +105,10 @@ def test_a_default_of_the_chart_overrides_nothing(
             ]
         ),
         # a signal has three spellings
-        *(({"--sync-on-signal": n}, "sync_on_signal", 10) for n in ("SIGUSR1", "USR1", "10")),
+        *(
+            ({"--sync-on-signal": n}, "sync_on_signal", 10)
+            for n in ("SIGUSR1", "USR1", "10")
+        ),
         # only a full hash is pinned
         ({"--ref": "a" * 40}, "is_pinned", True),
         ({"--ref": "0" * 64}, "is_pinned", True),
@@ -105,8 +117,12 @@ def test_a_default_of_the_chart_overrides_nothing(
         ({"--ref": "a" * 39}, "is_pinned", False),
     ],
 )
-def test_each_setting_sets_its_field(given: dict[str, str], field: str, value: object) -> None:
-    arguments = [f"{name}={text}" for name, text in given.items() if name.startswith("-")]
+def test_each_setting_sets_its_field(
+    given: dict[str, str], field: str, value: object
+) -> None:
+    arguments = [
+        f"{name}={text}" for name, text in given.items() if name.startswith("-")
+    ]
     environ = {name: text for name, text in given.items() if not name.startswith("-")}
 
     assert value == getattr(read(*arguments, **environ), field)
@@ -115,7 +131,10 @@ def test_each_setting_sets_its_field(given: dict[str, str], field: str, value: o
 def test_repeated_flags_accumulate() -> None:
     one = '{"url":"https://a","username":"u","password":"p"}'
     options = read(
-        f"--credential={one}", f"--credential=[{one}]", "--ssh-key-file=/a", "--ssh-key-file=/b"
+        f"--credential={one}",
+        f"--credential=[{one}]",
+        "--ssh-key-file=/a",
+        "--ssh-key-file=/b",
     )
 
     assert 2 == len(options.credential)
@@ -140,18 +159,31 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
     [
         ({"GIT_SYNC_WAIT": "0.5s"}, ("GIT_SYNC_WAIT", "0.5s", "is not a number")),
         ({"GITSYNC_PERIOD": "ten"}, ("GITSYNC_PERIOD", "ten", "is not a duration")),
-        ({"GITSYNC_GIT_CONFIG": "x"}, ("GITSYNC_GIT_CONFIG", "***", "is not KEY:VALUE")),
-        ({"GITSYNC_CREDENTIAL": "{}"}, ("GITSYNC_CREDENTIAL", "***", "is not JSON with an http")),
+        (
+            {"GITSYNC_GIT_CONFIG": "x"},
+            ("GITSYNC_GIT_CONFIG", "***", "is not KEY:VALUE"),
+        ),
+        (
+            {"GITSYNC_CREDENTIAL": "{}"},
+            ("GITSYNC_CREDENTIAL", "***", "is not JSON with an http"),
+        ),
         *(
             ({"GITSYNC_REPO": repo}, ("GITSYNC_REPO", "***", "%2F"))
             for repo in (
                 *("https://me:hu/sh@x/y", "https://me:12/sh@x/y", "https://hu/sh@x/y"),
-                *("https://me:12#sh@x/y", "https://me:p@1/sh@x/y", "https://me:hush@[x/y"),
+                *(
+                    "https://me:12#sh@x/y",
+                    "https://me:p@1/sh@x/y",
+                    "https://me:hush@[x/y",
+                ),
                 *("ssh://git:hush@x/y", "HTTPS://me:12/sh@x/y", "ftp://me:hush@x/y"),
                 *("me:hush@h/x", "me:hu/sh@h/x", "me:hush@h:1/x", "hush@h/x"),
             )
         ),
-        ({"GITSYNC_SYNC_ON_SIGNAL": "KILL"}, ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is not a signal")),
+        (
+            {"GITSYNC_SYNC_ON_SIGNAL": "KILL"},
+            ("GITSYNC_SYNC_ON_SIGNAL", "KILL", "is not a signal"),
+        ),
     ],
 )
 def test_reports_a_problem_under_the_given_name_and_hides_secrets(
@@ -176,7 +208,9 @@ def test_separates_credentials_from_the_repository_url() -> None:
     assert ("me", "p@ss") == (options.username, options.password)
 
 
-@pytest.mark.parametrize("written", ["t=a&b", r"t=a\u0026b"], ids=["as it is", "in JSON"])
+@pytest.mark.parametrize(
+    "written", ["t=a&b", r"t=a\u0026b"], ids=["as it is", "in JSON"]
+)
 def test_hides_the_query_of_the_repository_url_plain_and_in_json(written: str) -> None:
     options = read("--repo=https://git.example.com/x.git?t=a&b")
 

@@ -39,7 +39,11 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
 ) -> None:
     found = access()
     config = configured({}, [("credential.useHttpPath", "true"), *found.configs])
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_TERMINAL_PROMPT": "0"}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "GIT_TERMINAL_PROMPT": "0",
+    }
     done = subprocess.run(
         ["git", "credential", "fill"],
         input=f"url={url}\n\n",
@@ -49,7 +53,9 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
         check=False,
     )
 
-    assert user == dict(line.split("=", 1) for line in done.stdout.splitlines()).get("username")
+    assert user == dict(line.split("=", 1) for line in done.stdout.splitlines()).get(
+        "username"
+    )
 
 
 REFUSED = "fatal: Authentication failed for 'https://h.example/org/a/'"

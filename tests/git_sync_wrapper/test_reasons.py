@@ -61,25 +61,45 @@ NO_TLS = (
     ("reason", "said"),
     [
         *((reason, SAID[reason]) for reason, one in REASONS.items() if one.said),
-        *(("credentials_refused", f"The requested URL returned error: {n}") for n in (401, 403)),
+        *(
+            ("credentials_refused", f"The requested URL returned error: {n}")
+            for n in (401, 403)
+        ),
         ("target_full", "fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace"),
         (
             "target_full",
             "unable to create directory for '.git/worktrees/1/logs/HEAD': No such file",
         ),
         # What the server says about itself.
-        ("server_error", "remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)"),
-        ("server_error", "remote: fatal: unable to create file: No space left on device"),
+        (
+            "server_error",
+            "remote: fatal: Out of memory, malloc failed (tried to allocate 9 bytes)",
+        ),
+        (
+            "server_error",
+            "remote: fatal: unable to create file: No space left on device",
+        ),
         # The consequence, early EOF, would suggest another cause.
         ("out_of_memory", "error: index-pack died of signal 9\nfatal: early EOF"),
-        ("server_error", "fatal: write error: Broken pipe"),  # no disk is full: remove nothing
+        # no disk is full: remove nothing
+        ("server_error", "fatal: write error: Broken pipe"),
         # A cut connection says nothing about the certificate.
         *(("server_error", said) for said in CUT),
-        ("server_error", "kex_exchange_identification: Connection closed by remote host"),
+        (
+            "server_error",
+            "kex_exchange_identification: Connection closed by remote host",
+        ),
         ("throttled", "The requested URL returned error: 503"),
         *(
-            ("ssh_key_refused", f"git@ssh.dev.azure.com: Permission denied ({methods}).")
-            for methods in ("gssapi-with-mic,publickey", "keyboard-interactive", "password")
+            (
+                "ssh_key_refused",
+                f"git@ssh.dev.azure.com: Permission denied ({methods}).",
+            )
+            for methods in (
+                "gssapi-with-mic,publickey",
+                "keyboard-interactive",
+                "password",
+            )
         ),
         *(("tls_failed", said) for said in NO_TLS),
         # git-sync's own messages, about its files and its requests for a GitHub App.
@@ -88,7 +108,10 @@ NO_TLS = (
         ("name_unresolved", "dial tcp: lookup api.github.com: no such host"),
         ("remote_unreachable", "dial tcp 10.0.0.1:443: connect: connection refused"),
         ("remote_timeout", "dial tcp 10.0.0.1:443: i/o timeout"),
-        ("tls_failed", "tls: failed to verify certificate: x509: certificate has expired"),
+        (
+            "tls_failed",
+            "tls: failed to verify certificate: x509: certificate has expired",
+        ),
     ],
 )
 def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
@@ -114,7 +137,9 @@ def test_quotes_no_proxy_url_that_git_cannot_read() -> None:
         "git-sync failed",
     )
 
-    assert error.message.endswith("fatal: unable to access 'https://x/': Unsupported proxy syntax")
+    assert error.message.endswith(
+        "fatal: unable to access 'https://x/': Unsupported proxy syntax"
+    )
 
 
 FETCH = (
@@ -128,7 +153,9 @@ FETCH = (
     ("report", "message"),
     [
         (
-            json.dumps({"Msg": "too many failures, aborting", "Err": FETCH, "Args": {}}),
+            json.dumps(
+                {"Msg": "too many failures, aborting", "Err": FETCH, "Args": {}}
+            ),
             "fatal: unable to access 'https://x/': Could not resolve host: x",
         ),
         (
@@ -138,4 +165,7 @@ FETCH = (
     ],
 )
 def test_quotes_gits_error_from_git_syncs_report(report: str, message: str) -> None:
-    assert f"git-sync failed: {message}" == explain(heard(report), "git-sync failed").message
+    assert (
+        f"git-sync failed: {message}"
+        == explain(heard(report), "git-sync failed").message
+    )

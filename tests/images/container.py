@@ -17,7 +17,12 @@ from tests.support.daemon import SidecarProcess
 
 # The number of UIDs for each user in Debian's default /etc/subuid.
 ROOTLESS_UIDS = 65_536
-HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
+HARDENED = (
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--network=host",
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class Image:
         """
         Return the tool's description of the image.
         """
-        described: list[dict[str, Any]] = json.loads(self.run_tool("image", "inspect", self.name))
+        described: list[dict[str, Any]] = json.loads(
+            self.run_tool("image", "inspect", self.name)
+        )
         return described[0]
 
     def labels(self) -> dict[str, str]:
@@ -41,7 +48,9 @@ class Image:
         Return the OCI labels by the last part of their names (`title`, `base.name`).
         """
         found = self.inspect()["Config"]["Labels"].items()
-        return {name.removeprefix("org.opencontainers.image."): text for name, text in found}
+        return {
+            name.removeprefix("org.opencontainers.image."): text for name, text in found
+        }
 
     @property
     def over_base_bytes(self) -> int:
@@ -76,7 +85,9 @@ class Image:
         Return the UID and GID of a file, as containers see them.
         """
         inside = ["podman", "unshare"] if self.is_rootless else []
-        said = subprocess.check_output([*inside, "stat", "--format=%u %g", path], text=True)
+        said = subprocess.check_output(
+            [*inside, "stat", "--format=%u %g", path], text=True
+        )
         uid, gid = map(int, said.split())
         return uid, gid
 
@@ -85,7 +96,9 @@ class Image:
         Return the options that match the strictest pod: not even `/tmp` is writable.
         """
         if self.is_rootless and int(user.split(":")[0]) >= ROOTLESS_UIDS:
-            pytest.skip(f"podman has no UID {user.split(':')[0]} without root: run it as root")
+            pytest.skip(
+                f"podman has no UID {user.split(':')[0]} without root: run it as root"
+            )
         podman = ["--read-only-tmpfs=false"] if self.tool == "podman" else []
         return [*HARDENED, *podman, f"--user={user}"]
 
@@ -108,7 +121,8 @@ class Container(SidecarProcess):
     """
     A sidecar in a hardened container, with its files mounted at the same paths.
 
-    The tool's client represents the process: it passes on output, signals and the exit code.
+    The tool's client represents the process: it passes on output, signals and the exit
+    code.
     """
 
     def __init__(
@@ -160,5 +174,7 @@ class Container(SidecarProcess):
         Return the warnings, the errors, and the log lines that are not JSON.
         """
         calm = ("debug", "info")
-        loud = [json.dumps(event) for event in self.events if event.get("level") not in calm]
+        loud = [
+            json.dumps(event) for event in self.events if event.get("level") not in calm
+        ]
         return loud + self.stray_lines

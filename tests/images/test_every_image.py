@@ -1,5 +1,6 @@
 """
-Checks for the image of every sidecar: start, contents, labels, layers, digest, bill of materials.
+Checks for the image of every sidecar: start, contents, labels, layers, digest, bill of
+materials.
 """
 
 import json
@@ -23,9 +24,11 @@ from tests.support.package_mirror import PackageMirror
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
-    path.parent.parent.name: path.parent.name for path in ROOT.glob("sidecars/*/*/__main__.py")
+    path.parent.parent.name: path.parent.name
+    for path in ROOT.glob("sidecars/*/*/__main__.py")
 }
-# Programs and folders that only a build needs, without Debian's own documentation and menus.
+# Programs and folders that only a build needs, without Debian's own documentation and
+# menus.
 UNWANTED = re.compile(
     r"(^|/)(pip|uv|uvx|gcc|g\+\+|cc|c\+\+|clang|make|cython|flit|ninja|cmake)[-0-9.]*$"
     r"|(^|/)(kinit|klist|kadmin|krb5-config|gssapi\.h)$"
@@ -92,13 +95,17 @@ def own_entries(image: Image, folder: Path) -> Iterator[Entry]:
     Args:
         folder: Where the archive of the image is stored meanwhile.
     """
-    above = len(Image(image.tool, image.labels()["base.name"]).inspect()["RootFS"]["Layers"])
+    above = len(
+        Image(image.tool, image.labels()["base.name"]).inspect()["RootFS"]["Layers"]
+    )
     archive = folder / "image.tar"
     image.run_tool("save", f"--output={archive}", image.name)
     with tarfile.open(archive) as saved:
         (manifest,) = json.loads(_read(saved, "manifest.json"))
         for layer in manifest["Layers"][above:]:
-            with tarfile.open(fileobj=saved.extractfile(saved.getmember(layer))) as opened:
+            with tarfile.open(
+                fileobj=saved.extractfile(saved.getmember(layer))
+            ) as opened:
                 for member in opened:
                     if member.isfile():
                         assert member.size < LARGEST_BYTES, member.name
@@ -144,7 +151,9 @@ def test_labels_state_the_commit_and_the_daemon_runs_as_the_charts_user_without_
     image: Image, name: str, project: dict[str, Any]
 ) -> None:
     git = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        git, cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
 
     own = image.labels()
 
@@ -169,18 +178,26 @@ def test_labels_state_the_commit_and_the_daemon_runs_as_the_charts_user_without_
 def test_contains_exactly_the_locked_packages(
     image: Image, name: str, project: dict[str, Any]
 ) -> None:
-    said = json.loads(image.run("-c", LIST_DISTRIBUTIONS, entrypoint=EXPECTED[name].python))
+    said = json.loads(
+        image.run("-c", LIST_DISTRIBUTIONS, entrypoint=EXPECTED[name].python)
+    )
 
     lock = (ROOT / f"requirements/{name}.txt").read_text()
-    locked = {*re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)} - {"tzdata"}  # for Windows
+    # for Windows
+    locked = {*re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE)} - {"tzdata"}
     found = {package.lower().replace("_", "-") for package in said}
     assert locked | {project["name"], "sidecar-runtime"} == found
 
 
-def test_layers_contain_no_build_tools_and_no_tests(name: str, entries: list[Entry]) -> None:
+def test_layers_contain_no_build_tools_and_no_tests(
+    name: str, entries: list[Entry]
+) -> None:
     parts = {part for path, _ in entries for part in path.split("/")}
 
-    assert {PACKAGES[name], "sidecar_runtime"} == parts & {*PACKAGES.values(), "sidecar_runtime"}
+    assert {PACKAGES[name], "sidecar_runtime"} == parts & {
+        *PACKAGES.values(),
+        "sidecar_runtime",
+    }
     assert [] == [path for path, _ in entries if UNWANTED.search(path)]
 
 
@@ -191,12 +208,16 @@ def test_layers_contain_no_secrets(image: Image, entries: list[Entry]) -> None:
     read = [one for one in entries if not re.match(r"usr/lib/.*\.so\b", one[0])]
 
     assert [] == [path for path, _ in entries if PRIVATE_FILES.search(path)]
-    assert [] == [(path, found[0]) for path, content in read if (found := SECRETS.search(content))]
+    assert [] == [
+        (path, found[0]) for path, content in read if (found := SECRETS.search(content))
+    ]
     assert "INDEX_URL=" not in said.replace("ARG PIP_INDEX_URL=", "")
     assert not SECRETS.search(said.encode())
 
 
-@pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
+@pytest.mark.parametrize(
+    "user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"]
+)
 def test_version_and_help_run_in_a_hardened_container(
     image: Image, name: str, project: dict[str, Any], user: str
 ) -> None:
@@ -213,12 +234,18 @@ def test_rebuild_behind_a_mirror_has_the_same_digest_and_no_password(
     If the mirror's password were anywhere in the image, the digest would differ.
     """
     if image.tool == "docker":
-        pytest.skip("docker leaves the times of the build in layers: take podman or buildah")
+        pytest.skip(
+            "docker leaves the times of the build in layers: take podman or buildah"
+        )
     password = f"canary{uuid.uuid4().hex}"
     again = f"again-{uuid.uuid4().hex[:8]}"
     with PackageMirror(password) as mirror:
         # With chroot, the build runs in this machine's network, where the mirror is.
-        variables = {"TAG": again, "PIP_INDEX_URL": mirror.url, "BUILDAH_ISOLATION": "chroot"}
+        variables = {
+            "TAG": again,
+            "PIP_INDEX_URL": mirror.url,
+            "BUILDAH_ISOLATION": "chroot",
+        }
         built = subprocess.run(
             ["scripts/build-image", name],
             cwd=ROOT,
@@ -231,14 +258,17 @@ def test_rebuild_behind_a_mirror_has_the_same_digest_and_no_password(
     described = second.inspect()
     second.run_tool("rmi", second.name)
 
-    assert "sidecar-runtime" not in mirror.asked  # never from an index: it is in this repository
+    # never from an index: it is in this repository
+    assert "sidecar-runtime" not in mirror.asked
     assert "structlog" in mirror.asked
     assert password not in json.dumps(described)
     if name != "kerberos":  # Cython compiles gssapi in one of two ways
         assert image.inspect()["Digest"] == described["Digest"]
 
 
-def test_bill_of_materials_is_valid_and_lists_every_locked_package(image: Image, name: str) -> None:
+def test_bill_of_materials_is_valid_and_lists_every_locked_package(
+    image: Image, name: str
+) -> None:
     done = subprocess.run(
         ["scripts/sbom", name],
         cwd=ROOT,
@@ -250,7 +280,9 @@ def test_bill_of_materials_is_valid_and_lists_every_locked_package(image: Image,
     text = (ROOT / done.stdout.strip()).read_text()
     said: dict[str, Any] = json.loads(text)
     references = [component["bom-ref"] for component in said["components"]]
-    packages = {component["purl"] for component in said["components"] if "purl" in component}
+    packages = {
+        component["purl"] for component in said["components"] if "purl" in component
+    }
     assert "operating-system" in {component["type"] for component in said["components"]}
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     pins = re.findall(r"^([a-z0-9.-]+)==([^ ]+) \\$", lock, re.MULTILINE)

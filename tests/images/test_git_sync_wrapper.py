@@ -1,5 +1,6 @@
 """
-The image of git-sync-wrapper: its contents, and that it replaces git-sync's image, hardened.
+The image of git-sync-wrapper: its contents, and that it replaces git-sync's image,
+hardened.
 """
 
 import os
@@ -37,7 +38,8 @@ def container(
     **settings: str | None,
 ) -> Container:
     """
-    Return a hardened container as in the chart, but with a root that the tests can read.
+    Return a hardened container as in the chart, but with a root that the tests can
+    read.
 
     Args:
         tmp: Whether a writable file system is mounted on /tmp.
@@ -49,7 +51,9 @@ def container(
         **settings,
     }
     options = ["--tmpfs=/tmp:mode=1777"] * tmp
-    return Container(image, environment, here.folder / "home", [here.root], readable, user, options)
+    return Container(
+        image, environment, here.folder / "home", [here.root], readable, user, options
+    )
 
 
 def test_contains_git_sync_and_a_git_for_the_next_one(image: Image) -> None:
@@ -60,7 +64,9 @@ def test_contains_git_sync_and_a_git_for_the_next_one(image: Image) -> None:
 
     assert version is not None
     assert (int(version[1]), int(version[2])) >= (2, 46)
-    assert re.search(r"^v4\.", image.run("--version", entrypoint="/git-sync"), re.MULTILINE)
+    assert re.search(
+        r"^v4\.", image.run("--version", entrypoint="/git-sync"), re.MULTILINE
+    )
 
 
 def test_submodules_work_without_perl(image: Image, here: GitSite) -> None:
@@ -94,7 +100,9 @@ def test_follows_a_branch_in_a_hardened_container(
 
 
 @pytest.mark.parametrize("user", [CHART, ARBITRARY], ids=["chart", "arbitrary"])
-def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, user: str) -> None:
+def test_ssh_works_for_any_user(
+    image: Image, here: GitSite, tmp_path: Path, user: str
+) -> None:
     """
     ssh requires an entry in /etc/passwd for the user that runs it.
     """
@@ -107,7 +115,9 @@ def test_ssh_works_for_any_user(image: Image, here: GitSite, tmp_path: Path, use
         known_hosts.write_text(ssh.known_hosts)
         url = ssh.url(here.repository.folder)
         files = {"SSH_KEY_FILE": str(key), "SSH_KNOWN_HOSTS_FILE": str(known_hosts)}
-        login: dict[str, Any] = {f"GITSYNC_{name}": path for name, path in files.items()}
+        login: dict[str, Any] = {
+            f"GITSYNC_{name}": path for name, path in files.items()
+        }
         login |= {"GITSYNC_REPO": url, "GIT_SYNC_REPO": url}
         with container(image, here, user, (key, known_hosts), **login) as running:
             here.wait_until_shown(here.repository.head(), running, 60)

@@ -25,7 +25,9 @@ def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
         yield kdc
 
 
-@pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
+@pytest.mark.parametrize(
+    "user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"]
+)
 def test_keeps_a_ticket_fresh_in_a_hardened_container(
     image: Image, kdc: Kdc, tmp_path: Path, user: str
 ) -> None:
@@ -45,7 +47,12 @@ def test_keeps_a_ticket_fresh_in_a_hardened_container(
         return run_client(["klist", "-s"], config, ccache).returncode == 0
 
     with Container(
-        image, environment, tmp_path / "home", [ccache.parent], [keytab.parent, config], user
+        image,
+        environment,
+        tmp_path / "home",
+        [ccache.parent],
+        [keytab.parent, config],
+        user,
     ) as container:
         container.wait_until_ready()
         assert is_valid()

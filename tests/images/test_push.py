@@ -1,7 +1,9 @@
 """
-`make push` to a plain registry, and to ECR: moto, and a real registry behind ECR's host name.
+`make push` to a plain registry, and to ECR: moto, and a real registry behind ECR's host
+name.
 
-The content of the image does not matter: it is a sidecar with one file in a copy of the repository.
+The content of the image does not matter: it is a sidecar with one file in a copy of the
+repository.
 """
 
 import base64
@@ -29,7 +31,8 @@ PLATFORMS = "linux/amd64,linux/arm64"
 TOOLS = ("buildah", "podman")
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("docker-registry") is None, reason="docker-registry is missing: make setup-test"
+    shutil.which("docker-registry") is None,
+    reason="docker-registry is missing: make setup-test",
 )
 
 
@@ -39,7 +42,8 @@ Done = subprocess.CompletedProcess[str]
 @dataclass
 class Project:
     """
-    A copy of the repository with one sidecar, and a container tool with a store of its own.
+    A copy of the repository with one sidecar, and a container tool with a store of its
+    own.
     """
 
     folder: Path
@@ -48,7 +52,8 @@ class Project:
 
     def run(self, *command: str, **variables: str) -> Done:
         """
-        Run a command in the copy, without this machine's settings for registries and storage.
+        Run a command in the copy, without this machine's settings for registries and
+        storage.
         """
         base = {
             "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
@@ -58,7 +63,11 @@ class Project:
             "CONTAINERS_REGISTRIES_CONF": str(self.folder.parent / "registries.conf"),
             "REGISTRY_AUTH_FILE": str(self.folder.parent / "auth.json"),
         }
-        kept = {name: os.environ[name] for name in ("CONTAINERS_CONF",) if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("CONTAINERS_CONF",)
+            if name in os.environ
+        }
         return subprocess.run(
             command,
             cwd=self.folder,
@@ -97,9 +106,13 @@ def works(tool: str) -> bool:
 
 def path_with(tool: str) -> str:
     """
-    Return a PATH with a Go tool: an installed one, or the one that `scripts/go-tool` has built.
+    Return a PATH with a Go tool: an installed one, or the one that `scripts/go-tool`
+    has built.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "airflow-sidecars"
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        / "airflow-sidecars"
+    )
     path = os.pathsep.join([os.environ["PATH"], *map(str, cache.glob(f"{tool}-*"))])
     if shutil.which(tool, path=path) is None:
         pytest.skip(f"{tool} is missing: scripts/go-tool {tool} builds it")
@@ -125,7 +138,9 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(params=TOOLS)
-def project(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -> Project:
+def project(
+    request: pytest.FixtureRequest, registry: Registry, tmp_path: Path
+) -> Project:
     """
     A project whose base image is in the plain registry, for two architectures.
     """
@@ -143,7 +158,9 @@ def project(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) 
     tiny.mkdir(parents=True)
     shutil.copytree(ROOT / "scripts", folder / "scripts")
     shutil.copy(ROOT / "Makefile", folder)
-    project = Project(folder, request.param, {"BASE_IMAGE": f"{registry.address}/base:1"})
+    project = Project(
+        folder, request.param, {"BASE_IMAGE": f"{registry.address}/base:1"}
+    )
     (tiny / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     for name in ("content", "base-amd64", "base-arm64"):
         (tiny / name).write_text(f"{name} {tmp_path}\n")
@@ -174,7 +191,12 @@ def complaint(done: Done) -> str:
 def test_never_overwrites_a_tag(project: Project, registry: Registry) -> None:
     commit = project.commit()
     name = f"again/{project.tool}/tiny"
-    push = ("make", "--silent", "push", f"REGISTRY={registry.address}/again/{project.tool}")
+    push = (
+        "make",
+        "--silent",
+        "push",
+        f"REGISTRY={registry.address}/again/{project.tool}",
+    )
     project.succeed(*push, "TAG=0.1.0")
     digest, _ = registry.manifest(name, "0.1.0")
     (project.folder / "sidecars/tiny/content").write_text("changed\n")
@@ -196,10 +218,13 @@ def test_never_overwrites_a_tag(project: Project, registry: Registry) -> None:
 @pytest.fixture
 def keys(project: Project, tmp_path: Path) -> Path:
     """
-    The folder of a key pair for cosign: `cosign.key`, with a password, and `cosign.pub`.
+    The folder of a key pair for cosign: `cosign.key`, with a password, and
+    `cosign.pub`.
     """
     project.variables |= {"COSIGN_PASSWORD": "open sesame", "PATH": path_with("cosign")}
-    project.succeed("cosign", "generate-key-pair", f"--output-key-prefix={tmp_path}/cosign")
+    project.succeed(
+        "cosign", "generate-key-pair", f"--output-key-prefix={tmp_path}/cosign"
+    )
     return tmp_path
 
 
@@ -232,7 +257,8 @@ def test_signs_the_manifests_of_both_architectures_and_attests_the_digest(
     digest, manifest = registry.manifest(f"{repository}/tiny", "1")
     found = {
         entry["platform"]["architecture"]: registry.config(
-            f"{repository}/tiny", registry.manifest(f"{repository}/tiny", entry["digest"])[1]
+            f"{repository}/tiny",
+            registry.manifest(f"{repository}/tiny", entry["digest"])[1],
         )["architecture"]
         for entry in manifest["manifests"]
     }
@@ -243,7 +269,9 @@ def test_signs_the_manifests_of_both_architectures_and_attests_the_digest(
     attested = project.succeed("scripts/attest", "tiny", **settings).splitlines()[-1]
 
     for kind in ("cyclonedx", "slsaprovenance1"):
-        done = project.succeed("cosign", "verify-attestation", *key, f"--type={kind}", attested)
+        done = project.succeed(
+            "cosign", "verify-attestation", *key, f"--type={kind}", attested
+        )
         statement = json.loads(base64.b64decode(json.loads(done)["payload"]))
         assert digest == f"sha256:{statement['subject'][0]['digest']['sha256']}"
     built = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
@@ -257,7 +285,9 @@ def test_refuses_uncommitted_changes_no_registry_and_an_unreachable_one(
     project.commit()
     unreachable = project.run("make", "push/tiny", "REGISTRY=127.0.0.1:9")
     (project.folder / "sidecars/tiny/content").write_text("changed\n")
-    changed = project.run("make", "push/tiny", f"REGISTRY={registry.address}/dirty/{project.tool}")
+    changed = project.run(
+        "make", "push/tiny", f"REGISTRY={registry.address}/dirty/{project.tool}"
+    )
 
     # Not taken for a missing tag.
     assert "Cannot determine whether 127.0.0.1:9/tiny:" in complaint(unreachable)
@@ -269,7 +299,8 @@ def test_refuses_uncommitted_changes_no_registry_and_an_unreachable_one(
 @pytest.fixture
 def ecr(project: Project, protected: Registry, moto: MotoServer) -> Iterator[Project]:
     """
-    The project with AWS: moto as ECR's API, the protected registry behind ECR's host name.
+    The project with AWS: moto as ECR's API, the protected registry behind ECR's host
+    name.
     """
     with FakeProxy(protected.port) as proxy:
         project.variables |= {

@@ -40,19 +40,28 @@ def test_botocore_contains_only_s3_and_the_credential_services(image: Image) -> 
     assert {"s3", *asked} == set(known)
 
 
-@pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
+@pytest.mark.parametrize(
+    "user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"]
+)
 def test_follows_the_bucket_in_a_hardened_container(
     image: Image, rclone: RcloneServer, bucket: str, tmp_path: Path, user: str
 ) -> None:
     client, target = rclone.client(), tmp_path / "dags"
     settings = {"KEY_PATH": "team/dags", "INTERVAL": "0.5"}
-    first = {"sales.py": "# team/dags/sales.py\n", "lib/rates.py": "# team/dags/lib/rates.py\n"}
+    first = {
+        "sales.py": "# team/dags/sales.py\n",
+        "lib/rates.py": "# team/dags/lib/rates.py\n",
+    }
 
     daemon = Daemon(rclone, bucket, target, settings=settings)
-    with Container(image, {**daemon.environment}, daemon.home, [target], user=user) as container:
+    with Container(
+        image, {**daemon.environment}, daemon.home, [target], user=user
+    ) as container:
         container.wait_until_ready()
         shown = [path for path in target.rglob("*.py") if ".s3-sync" not in path.parts]
-        assert first == {str(path.relative_to(target)): path.read_text() for path in shown}
+        assert first == {
+            str(path.relative_to(target)): path.read_text() for path in shown
+        }
         published = (target / "lib/rates.py").stat()
         assert (int(user.split(":")[0]), 0) == image.owner(target / "lib/rates.py")
         assert 0o644 == stat.S_IMODE(published.st_mode)
@@ -60,7 +69,10 @@ def test_follows_the_bucket_in_a_hardened_container(
         client.put_object(Bucket=bucket, Key="team/dags/sales.py", Body=b"# second\n")
         client.delete_object(Bucket=bucket, Key="team/dags/lib/rates.py")
         wait_until(lambda: not (target / "lib/rates.py").exists(), "the change arrives")
-        wait_until(lambda: "# second\n" == (target / "sales.py").read_text(), "the other arrives")
+        wait_until(
+            lambda: "# second\n" == (target / "sales.py").read_text(),
+            "the other arrives",
+        )
 
         assert 200 == container.get("/healthz").status
         assert 200 == container.get("/readyz").status

@@ -1,5 +1,6 @@
 """
-The image of sync-perm: an Airflow image with one additional folder, which works hardened.
+The image of sync-perm: an Airflow image with one additional folder, which works
+hardened.
 """
 
 import json
@@ -22,7 +23,9 @@ print(json.dumps([sys.prefix, *sorted(d.name for d in importlib.metadata.distrib
 
 
 @pytest.fixture(scope="module")
-def migrated(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def migrated(
+    image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
     """
     A metadata database that the image's own Airflow created.
     """
@@ -50,7 +53,9 @@ def roles_with_website(metadata: Database) -> set[str]:
     """
     Return the roles that may see Airflow's pages.
     """
-    return {role for role, action in grants_on(metadata, "Website") if action == "can_read"}
+    return {
+        role for role, action in grants_on(metadata, "Website") if action == "can_read"
+    }
 
 
 def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
@@ -62,7 +67,9 @@ def test_airflow_packages_are_those_of_the_base_image(image: Image) -> None:
     assert "apache-airflow" in ours
 
 
-@pytest.mark.parametrize("user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"])
+@pytest.mark.parametrize(
+    "user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"]
+)
 def test_syncs_permissions_in_a_hardened_container(
     image: Image, migrated: Database, tmp_path: Path, user: str
 ) -> None:
@@ -73,7 +80,9 @@ def test_syncs_permissions_in_a_hardened_container(
         "SYNC_PERM_HTTP_BIND": "127.0.0.1:0",
     }
     writable = [tmp_path / "scratch"]
-    with Container(image, environment, tmp_path / "home", writable, user=user) as daemon:
+    with Container(
+        image, environment, tmp_path / "home", writable, user=user
+    ) as daemon:
         daemon.wait_until_ready(PASS_SECONDS)
         before = roles_with_website(migrated)
         assert {"Admin", "Viewer", "User", "Op"} <= before
@@ -83,7 +92,9 @@ def test_syncs_permissions_in_a_hardened_container(
             "the late role is served",
             PASS_SECONDS,
         )
-        daemon.wait_for_event("pass_finished", PASS_SECONDS, reason="roles", result="success")
+        daemon.wait_for_event(
+            "pass_finished", PASS_SECONDS, reason="roles", result="success"
+        )
         code = daemon.terminate().code
 
     assert 0 == code

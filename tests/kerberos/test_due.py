@@ -18,7 +18,10 @@ from kerberos_sidecar.lockout import window_wait
 from kerberos_sidecar.reasons import CODES, REASONS, failure, meaning_of
 from kerberos_sidecar.settings import load_settings
 
-AIRFLOW, OTHER = parse_principal("airflow@EXAMPLE.COM"), parse_principal("other@EXAMPLE.COM")
+AIRFLOW, OTHER = (
+    parse_principal("airflow@EXAMPLE.COM"),
+    parse_principal("other@EXAMPLE.COM"),
+)
 NOW, AT = 1_700_000_000.0, 500.0
 CAPITAL = parse_principal("Airflow@EXAMPLE.COM")
 TICKET = Ticket(AIRFLOW, int(NOW), int(NOW) + 36_000, 0, 0.0)
@@ -40,7 +43,12 @@ def cause(
     set_clock: float = 0.0,
 ) -> Cause | None:
     return due.cause_of(
-        last, found, keytab, is_asked_for=asked, at=AT + after, now=NOW + after + set_clock
+        last,
+        found,
+        keytab,
+        is_asked_for=asked,
+        at=AT + after,
+        now=NOW + after + set_clock,
     )
 
 
@@ -56,7 +64,8 @@ def cause(
         ({"found": Found(None, NOW, "is not a version 4 ccache")}, "damaged"),
         ({"found": Found(TICKET, NOW, "has mode 0600")}, "damaged"),
         ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, "taken"),
-        ({"found": Found(replace(TICKET, principal=CAPITAL), NOW)}, None),  # as Active Directory
+        # as Active Directory
+        ({"found": Found(replace(TICKET, principal=CAPITAL), NOW)}, None),
         ({"keytab": "airflow@EXAMPLE.COM 3/18/4567"}, "keytab_changed"),
         ({"keytab": "the keytab /k does not exist"}, "keytab_changed"),
         ({"asked": True}, "asked"),
@@ -64,7 +73,8 @@ def cause(
         ({"found": SHORT, "after": 150}, "half_life"),  # after half of its own lifetime
         ({"found": BEHIND, "after": 29}, None),
         ({"found": BEHIND, "after": 30}, "half_life"),
-        ({"found": Found(TICKET, NOW - 100_000), "after": 30}, None),  # by a file server's clock
+        # by a file server's clock
+        ({"found": Found(TICKET, NOW - 100_000), "after": 30}, None),
         ({"set_clock": 60}, None),
         ({"set_clock": -60}, None),
         ({"set_clock": 61}, "clock_set"),
@@ -73,7 +83,9 @@ def cause(
         ({"set_clock": -60, "after": 3_600}, "interval"),
     ],
 )
-def test_returns_why_a_ticket_is_due(given: dict[str, Any], expected: Cause | None) -> None:
+def test_returns_why_a_ticket_is_due(
+    given: dict[str, Any], expected: Cause | None
+) -> None:
     assert expected == cause(**given)
 
 
@@ -116,7 +128,9 @@ def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     assert problem == found.problem_at(now, wanted)
 
 
-def test_refused_keys_wait_for_a_window_and_retries_for_a_quarter_of_a_life_at_most() -> None:
+def test_refused_keys_wait_for_a_window_and_retries_for_a_quarter_of_a_life_at_most() -> (
+    None
+):
     assert 0 == window_wait(-math.inf, NOW, 1_800)
     assert 1_850 == window_wait(NOW - 10, NOW, 1_800)
     assert 5 == window_wait(NOW, NOW, 3)
@@ -124,7 +138,9 @@ def test_refused_keys_wait_for_a_window_and_retries_for_a_quarter_of_a_life_at_m
     assert 0 == window_wait(NOW + 1, NOW, 1_800)
     assert 0 == window_wait(NOW, NOW, 0)
     for life, expected in ((36_000, 9_000), (3, 1), (0, math.inf), (-5, math.inf)):
-        assert expected == due.retry_within(replace(TICKET, ends_at=int(NOW) + life), NOW)
+        assert expected == due.retry_within(
+            replace(TICKET, ends_at=int(NOW) + life), NOW
+        )
     assert math.inf == due.retry_within(None, NOW)
 
 
@@ -138,7 +154,11 @@ def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -
     assert ("keytab_changed", at) == (one.cause(), one.next_at)
     refused = Failed(failure("keytab_stale", "refused"), 1, "another", at + 60)
     same = replace(refused, situation=one.situation)
-    for failed, seconds in ((None, due.FLOOR_SECONDS), (refused, due.FLOOR_SECONDS), (same, 60)):
+    for failed, seconds in (
+        (None, due.FLOOR_SECONDS),
+        (refused, due.FLOOR_SECONDS),
+        (same, 60),
+    ):
         one.state = State(last, failed, tried_at=at)
         assert at + seconds == one.next_at
         one.ask()
@@ -154,7 +174,9 @@ def test_what_others_swap_in_a_loop_is_tried_with_a_floor_but_sighup_at_once() -
         (-1765328246, "kdc_garbage"), (-1765328324, "kdc_refused"), (0, "krb5_failed"),
     ],
 )  # fmt: skip
-def test_a_code_of_libkrb5_has_its_reason_and_each_reason_advice(code: int, reason: str) -> None:
+def test_a_code_of_libkrb5_has_its_reason_and_each_reason_advice(
+    code: int, reason: str
+) -> None:
     assert reason == meaning_of(code)[0]
     assert {reason for reason, _ in CODES.values()} <= REASONS.keys()
     assert all(reason.advice.endswith(".") for reason in REASONS.values())

@@ -37,7 +37,9 @@ def test_parses_and_formats_a_principal(text: str, expected: Principal) -> None:
     assert text == str(expected)
 
 
-@pytest.mark.parametrize("text", ["", "@R", "a@", "a/@R", "/a@R", "a@b@R", "a b@R", "a\0@R", "a\\"])
+@pytest.mark.parametrize(
+    "text", ["", "@R", "a@", "a/@R", "/a@R", "a@b@R", "a b@R", "a\0@R", "a\\"]
+)
 def test_refuses_text_that_is_not_a_principal(text: str) -> None:
     with pytest.raises(ValueError, match="is not a principal such as"):
         parse_principal(text)
@@ -55,15 +57,28 @@ def test_names_match_without_a_realm_or_in_another_case_and_expand_the_host() ->
 
 
 @pytest.mark.parametrize("offset_seconds", [0, 600, -600])
-def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(offset_seconds: int) -> None:
-    entries = config("fast_avail", b"yes"), tgt(END, renew_until=END + 9), config("pa", b"2")
+def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(
+    offset_seconds: int,
+) -> None:
+    entries = (
+        config("fast_avail", b"yes"),
+        tgt(END, renew_until=END + 9),
+        config("pa", b"2"),
+    )
 
     ticket = read_ticket(ccache(*entries, offset_seconds=offset_seconds))
 
     assert "airflow@EXAMPLE.COM" == str(ticket.principal)
-    assert (offset_seconds, 36_000) == (ticket.clock_offset_seconds, ticket.lifetime_seconds)
+    assert (offset_seconds, 36_000) == (
+        ticket.clock_offset_seconds,
+        ticket.lifetime_seconds,
+    )
     times = (ticket.starts_at, ticket.ends_at, ticket.renew_until)
-    assert (START - offset_seconds, END - offset_seconds, END + 9 - offset_seconds) == times
+    assert (
+        START - offset_seconds,
+        END - offset_seconds,
+        END + 9 - offset_seconds,
+    ) == times
     assert 0 == read_ticket(ccache(tgt(END), offset_seconds=offset_seconds)).renew_until
 
 
@@ -78,11 +93,17 @@ def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(offset_seconds: 
         (b"\5\3" + ccache(tgt(END))[2:], "is not a version 4 ccache"),
         (bytes((5, 4)) + bytes(2_000_000), "is not a version 4 ccache"),
         (b"\5\4", "ends in the middle"),
-        # A consumer can write such names, or a wrong length can make bytes of a key part of it.
-        *((ccache(tgt(END), name=name), r"name is not text$") for name in ("a\x1b[2J", "a" * 3000)),
+        # A consumer can write such names, or a wrong length can make bytes of a key
+        # part of it.
+        *(
+            (ccache(tgt(END), name=name), r"name is not text$")
+            for name in ("a\x1b[2J", "a" * 3000)
+        ),
     ],
 )
-def test_refuses_what_contains_no_tgt_of_its_principal(content: bytes, problem: str) -> None:
+def test_refuses_what_contains_no_tgt_of_its_principal(
+    content: bytes, problem: str
+) -> None:
     with pytest.raises(ValueError, match=problem):
         read_ticket(content)
 
@@ -101,7 +122,9 @@ def test_damaged_content_raises_only_known_errors_that_reveal_no_key(
 ) -> None:
     content = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
 
     said = ""
     try:
@@ -115,7 +138,11 @@ def test_damaged_content_raises_only_known_errors_that_reveal_no_key(
 @pytest.mark.parametrize("offset_seconds", [-7, 0, 600])
 def test_reduces_a_ccache_to_its_ticket(offset_seconds: int) -> None:
     """Without `refresh_time`, readers add nothing to it."""
-    entries = (config("fast_avail", b"yes"), tgt(END), config("refresh_time", b"1700018000"))
+    entries = (
+        config("fast_avail", b"yes"),
+        tgt(END),
+        config("refresh_time", b"1700018000"),
+    )
 
     found, _ = reduce(ccache(*entries, offset_seconds=offset_seconds))
 
@@ -153,7 +180,9 @@ def test_reads_principals_kvnos_and_enctypes(tmp_path: Path) -> None:
 
 def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
     def text(*entries: bytes) -> str:
-        return str(select("/k", parse_keytab(keytab(*entries)), parse_principal("airflow")))
+        return str(
+            select("/k", parse_keytab(keytab(*entries)), parse_principal("airflow"))
+        )
 
     assert text(entry(), entry("b")) == text(entry("c"), entry(), hole(9), entry())
     assert text(entry()) != text(entry(kvno=3))
@@ -180,14 +209,20 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
         (keytab(entry()) + b"\x5c\xa1\x90\x11", "keytab_garbage"),
     ],
 )
-def test_reports_the_reason_of_invalid_content(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_reports_the_reason_of_invalid_content(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     assert reason == refused(write(tmp_path, content)).reason
 
 
 def test_selects_the_first_principal_or_the_requested_one() -> None:
     keys = parse_keytab(keytab(entry("b"), entry("a"), entry("a", "OTHER.COM")))
 
-    for wanted, expected in ((None, "b@EXAMPLE.COM"), ("a", "a@EXAMPLE.COM"), ("a@OTHER.COM",) * 2):
+    for wanted, expected in (
+        (None, "b@EXAMPLE.COM"),
+        ("a", "a@EXAMPLE.COM"),
+        ("a@OTHER.COM",) * 2,
+    ):
         name = parse_principal(wanted) if wanted else None
         assert expected == str(select("/k", keys, name).principal)
 
@@ -205,14 +240,21 @@ def test_selects_the_first_principal_or_the_requested_one() -> None:
 def test_reports_which_principals_exist_instead(wanted: str, reason: str) -> None:
 
     with pytest.raises(SidecarError, match=r"a@EXAMPLE\.COM, b@EXAMPLE\.COM") as caught:
-        select("/k", parse_keytab(keytab(entry("a"), entry("b"))), parse_principal(wanted))
+        select(
+            "/k", parse_keytab(keytab(entry("a"), entry("b"))), parse_principal(wanted)
+        )
 
     assert reason == caught.value.reason
     many = parse_keytab(keytab(*(entry(f"service{number}") for number in range(3000))))
-    assert len(raised(SidecarError, select, "/k", many, parse_principal(wanted)).message) < 500
+    assert (
+        len(raised(SidecarError, select, "/k", many, parse_principal(wanted)).message)
+        < 500
+    )
 
 
-def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(tmp_path: Path) -> None:
+def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(
+    tmp_path: Path,
+) -> None:
     """The length of the second component covers the key."""
     key = b"legible!" * 4
     content = bytearray(keytab(entry("airflow/x", key=key)))
@@ -263,7 +305,9 @@ def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
         "kdc_default_options = 0",
     ]
 
-    lines = [line.strip() for line in overlay(load_settings(environ)[0], "R").splitlines()]
+    lines = [
+        line.strip() for line in overlay(load_settings(environ)[0], "R").splitlines()
+    ]
 
     assert ["[libdefaults]", *relations, "R = {", *relations, "}"] == lines
     assert "lifetime" not in overlay(load_settings({})[0], "R")
@@ -272,9 +316,10 @@ def test_the_overlay_overrides_the_site_also_in_the_part_of_the_realm() -> None:
 def test_quotes_what_a_file_says_of_a_realm_with_its_line(tmp_path: Path) -> None:
     settings, path = site(tmp_path, SITE), tmp_path / "krb5.conf"
 
-    assert [f"{path}, line 10: kdc = one  # of two", f"{path}, line 11: kdc = two:88"] == (
-        lines_about(settings, "R", HUNG)
-    )
+    assert [
+        f"{path}, line 10: kdc = one  # of two",
+        f"{path}, line 11: kdc = two:88",
+    ] == (lines_about(settings, "R", HUNG))
     lives = [f"{path}, line 3: ticket_lifetime = 10 hours"]
     assert lives == lines_about(settings, "R", BAD_DURATION), "7d is none that is wrong"
     assert [] == lines_about(settings, "R", 0)
@@ -303,13 +348,19 @@ def test_quotes_what_a_file_says_of_a_realm_with_its_line(tmp_path: Path) -> Non
 def test_quotes_the_first_line_that_libkrb5_cannot_parse(
     tmp_path: Path, text: str, line: int, quoted: str
 ) -> None:
-    settings = site(tmp_path, f"[libdefaults]\n  rdns = false\n  {text}\n\n" + "x\n" * bool(line))
+    settings = site(
+        tmp_path, f"[libdefaults]\n  rdns = false\n  {text}\n\n" + "x\n" * bool(line)
+    )
 
-    expected = [f"{tmp_path}/krb5.conf, line {line}: cannot parse {quoted}"] if line else []
+    expected = (
+        [f"{tmp_path}/krb5.conf, line {line}: cannot parse {quoted}"] if line else []
+    )
     assert expected == lines_about(settings, "R", BAD_FORMAT)
 
 
-def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: Path) -> None:
+def test_reads_what_a_file_includes_but_nothing_that_includes_itself(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "more").mkdir()
     one = tmp_path / "more" / "one.conf"
     one.write_text("[realms]\nR = {\nkdc = here\n}\n")
@@ -320,15 +371,22 @@ def test_reads_what_a_file_includes_but_nothing_that_includes_itself(tmp_path: P
     one.write_text(f"include {tmp_path}/krb5.conf\n")
     error = krb5_conf.wrong(settings)
     assert error and "config_invalid" == error.reason
-    assert f"{one}, line 1 includes {tmp_path}/krb5.conf, which includes it" == error.message
+    assert (
+        f"{one}, line 1 includes {tmp_path}/krb5.conf, which includes it"
+        == error.message
+    )
 
 
-def test_krb5_config_is_missing_if_none_of_its_files_is_readable(tmp_path: Path) -> None:
+def test_krb5_config_is_missing_if_none_of_its_files_is_readable(
+    tmp_path: Path,
+) -> None:
     relative = load_settings({"KRB5_CONFIG": "krb5.conf:"})[0]
     assert [os.path.join(os.getcwd(), "krb5.conf")] == krb5_conf.site_paths(relative)
     assert krb5_conf.wrong(site(tmp_path, "")) is None
     assert krb5_conf.wrong(load_settings({})[0]) is None
     assert krb5_conf.wrong(load_settings({"KRB5_CONFIG": str(tmp_path)})[0]) is None
-    error = krb5_conf.wrong(load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0])
+    error = krb5_conf.wrong(
+        load_settings({"KRB5_CONFIG": f"{tmp_path}/a:{tmp_path}/b"})[0]
+    )
 
     assert error and "config_missing" == error.reason

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from kerberos_sidecar.formats import parse_principal
-from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Entry, Settings, changed, load_settings
+from kerberos_sidecar.settings import (
+    CHART_NAMES,
+    PREFIX,
+    Entry,
+    Settings,
+    changed,
+    load_settings,
+)
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.settings import names_of
 from tests.support.raising import raised
@@ -41,7 +48,10 @@ def several(*items: dict[str, Any]) -> str:
 def test_accepts_the_published_example_and_an_empty_environment() -> None:
     settings, unknown = load_settings(EXAMPLE)
 
-    assert (3600.0, "/etc/krb5.conf") == (settings.interval_seconds, settings.krb5_config)
+    assert (3600.0, "/etc/krb5.conf") == (
+        settings.interval_seconds,
+        settings.krb5_config,
+    )
     assert (Entry(None, "/etc/keytab/ccache", None, 0o640),) == settings.entries
     assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
     assert [] == unknown
@@ -62,7 +72,8 @@ def test_accepts_the_variables_of_the_charts_kerberos_container_after_its_own() 
     )
     settings = read(**CHART, KERBEROS_CCACHE="/ours/ccache")
     assert ("/ours/ccache", 3600.0) == (settings.ccache, settings.interval_seconds)
-    settings = read(**CHART, KERBEROS_PRINCIPALS=several(FIRST))  # the chart always sets its names
+    # the chart always sets its names
+    settings = read(**CHART, KERBEROS_PRINCIPALS=several(FIRST))
     assert (Entry(A, "/c", "/etc/airflow.keytab", 0o640),) == settings.entries
     assert {*CHART_NAMES.values()} <= names_of(Settings, PREFIX)
 
@@ -81,7 +92,9 @@ def test_shows_settings_and_errors_under_the_names_that_were_used() -> None:
     assert ("AIRFLOW__KERBEROS__CCACHE", "KCM:") == (problem.setting, problem.value)
 
 
-@pytest.mark.parametrize("text", ["/run/cc", "FILE:/run/cc", "file:/run//cc", "/run/./cc"])
+@pytest.mark.parametrize(
+    "text", ["/run/cc", "FILE:/run/cc", "file:/run//cc", "/run/./cc"]
+)
 def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> None:
     assert "/run/cc" == read(KERBEROS_CCACHE=text).ccache
 
@@ -91,12 +104,20 @@ def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> Non
     [
         ("INTERVAL", "0.5", "is not between 1s and"),
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
-        ("KERBEROS_PRINCIPAL", "a@b@c", "is not a principal such as airflow@EXAMPLE.COM"),
+        (
+            "KERBEROS_PRINCIPAL",
+            "a@b@c",
+            "is not a principal such as airflow@EXAMPLE.COM",
+        ),
         ("KERBEROS_CCACHE", "/etc/keytab/k", "is also the keytab"),
         ("KERBEROS_CCACHE", "FILE:ccache", "absolute path"),
         ("KERBEROS_CCACHE", "FILE:/", "root of the file system"),
         *(
-            ("KERBEROS_CCACHE", f"{kind}:/x", f"is a {kind.upper()} ccache, which other cont")
+            (
+                "KERBEROS_CCACHE",
+                f"{kind}:/x",
+                f"is a {kind.upper()} ccache, which other cont",
+            )
             for kind in ("DIR", "KCM", "KEYRING", "dir")
         ),
         ("KERBEROS_CCACHE_MODE", "416", "is not an octal mode"),
@@ -112,18 +133,35 @@ def test_accepts_a_ccache_path_with_or_without_the_file_prefix(text: str) -> Non
                 ("[]", "is not a JSON list of objects"),
                 ("[1]", "is not a JSON list of objects"),
                 (several(FIRST | {"cache": ""}), "knows only principal, key"),
-                (several(FIRST | {"ccache": 1}), "item 1: ccache 1 is not a JSON string"),
-                (several(FIRST | {"principal": "a b"}), "item 1: principal 'a b' is not a"),
+                (
+                    several(FIRST | {"ccache": 1}),
+                    "item 1: ccache 1 is not a JSON string",
+                ),
+                (
+                    several(FIRST | {"principal": "a b"}),
+                    "item 1: principal 'a b' is not a",
+                ),
                 (several(FIRST | {"principal": "a\udcff"}), r"'a\udcff' is not UTF-8"),
                 (several(FIRST | {"mode": "0666"}), "'0666' grants more"),
-                (several(FIRST, {"principal": "b@R"}), "item 2: needs principal and ccache"),
-                (several(FIRST, FIRST | {"ccache": "/x/../c"}), "of more than one principal"),
-                (several(FIRST, FIRST | {"keytab": "/c", "ccache": "/d"}), "is also the keytab"),
+                (
+                    several(FIRST, {"principal": "b@R"}),
+                    "item 2: needs principal and ccache",
+                ),
+                (
+                    several(FIRST, FIRST | {"ccache": "/x/../c"}),
+                    "of more than one principal",
+                ),
+                (
+                    several(FIRST, FIRST | {"keytab": "/c", "ccache": "/d"}),
+                    "is also the keytab",
+                ),
             )
         ),
     ],
 )
-def test_reports_an_invalid_value_with_its_setting(name: str, value: str, what: str) -> None:
+def test_reports_an_invalid_value_with_its_setting(
+    name: str, value: str, what: str
+) -> None:
     (found,) = problems_of(**{"KERBEROS_KEYTAB": "/etc/keytab/k", name: value})
 
     assert name == found.setting
@@ -140,13 +178,23 @@ def test_two_paths_that_lead_to_one_file_are_the_same_but_a_replaced_ccache_is_a
 
     (found,) = problems_of(KERBEROS_PRINCIPALS=text)
 
-    assert (paths[0], "is the ccache of more than one principal") == (found.value, found.problem)
+    assert (paths[0], "is the ccache of more than one principal") == (
+        found.value,
+        found.problem,
+    )
     (tmp_path / "c").symlink_to(tmp_path / "k")
     read(KERBEROS_CCACHE=paths[0], KERBEROS_KEYTAB=f"{tmp_path}/k")
 
 
-def test_listed_principals_inherit_omitted_values_but_no_settings_for_one_are_beside_them() -> None:
-    second = {"principal": "b@R", "ccache": "FILE:/cc/b", "keytab": "/k/b", "mode": "0600"}
+def test_listed_principals_inherit_omitted_values_but_no_settings_for_one_are_beside_them() -> (
+    None
+):
+    second = {
+        "principal": "b@R",
+        "ccache": "FILE:/cc/b",
+        "keytab": "/k/b",
+        "mode": "0600",
+    }
     settings = read(
         KERBEROS_PRINCIPALS=several(FIRST, second, FIRST | {"ccache": "/d"}),
         KERBEROS_KEYTAB="/k/all",

@@ -1,8 +1,9 @@
 """
-Measures the tests: draws faults with a seed, plants one at a time, and runs the tests that enter
-the function until one fails.
+Measures the tests: draws faults with a seed, plants one at a time, and runs the tests
+that enter the function until one fails.
 
-A fault that no test detects has survived. The share that is killed may not fall below the baseline.
+A fault that no test detects has survived. The share that is killed may not fall below
+the baseline.
 """
 
 import argparse
@@ -68,7 +69,9 @@ class Trial:
         while True:
             left_out = set(self.broken)
             with copy.planted(fault):
-                failed = copy.run([*tests, *(f"--deselect={name}" for name in left_out)])
+                failed = copy.run(
+                    [*tests, *(f"--deselect={name}" for name in left_out)]
+                )
             if not failed or not copy.run([failed] if "::" in failed else tests):
                 return failed
             if "::" not in failed or failed in left_out:
@@ -100,12 +103,19 @@ def share_of(report: str) -> float:
 
 def main() -> int:
     """
-    Run, and return the exit code: 1 if the share is more than three points below the baseline.
+    Run, and return the exit code: 1 if the share is more than three points below the
+    baseline.
     """
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
-    parser.add_argument("--count", type=int, default=100, help="faults to draw (default: 100)")
-    parser.add_argument("--only", default="", help="only files whose path contains this text")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the draw (default: 1)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=100, help="faults to draw (default: 100)"
+    )
+    parser.add_argument(
+        "--only", default="", help="only files whose path contains this text"
+    )
     parser.add_argument(
         "--minutes",
         type=float,
@@ -116,10 +126,14 @@ def main() -> int:
     drawable = [fault for file in sources() for fault in find_faults(file)]
     chosen = [fault for fault in drawable if options.only in fault.file]
     if not chosen:
-        parser.error(f"--only: no path contains {options.only}; an example is {drawable[0].file}")
+        parser.error(
+            f"--only: no path contains {options.only}; an example is {drawable[0].file}"
+        )
     faults = draw(chosen, options.seed, options.count)
     if sys.version_info < (3, 12):
-        parser.error("needs Python 3.12 or later: rm -r .venv; make setup PYTHON=python3.13")
+        parser.error(
+            "needs Python 3.12 or later: rm -r .venv; make setup PYTHON=python3.13"
+        )
     with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)

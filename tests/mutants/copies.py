@@ -1,9 +1,9 @@
 """
 Copies of the tree, in which the tests run with one fault at a time.
 
-The tests start sidecars with the console scripts next to their interpreter, and sidecars start
-children with `-I`. So each copy has its own environment, in which every process imports the copy's
-code; third-party packages come from `.venv`.
+The tests start sidecars with the console scripts next to their interpreter, and
+sidecars start children with `-I`. So each copy has its own environment, in which every
+process imports the copy's code; third-party packages come from `.venv`.
 """
 
 import os
@@ -24,7 +24,8 @@ from tests.mutants.trace import Notes
 
 TEST_TIMEOUT_SECONDS = 120
 RUN_TIMEOUT_SECONDS = 3600
-# For each process: a fault can fill the memory of the machine, and then other tests fail.
+# For each process: a fault can fill the memory of the machine, and then other tests
+# fail.
 MEMORY_LIMIT_BYTES = 4 << 30
 TRACED = "import tests.mutants.trace; tests.mutants.trace.start()"
 # Not tests of the code that faults are planted in, or they need more than this machine.
@@ -33,7 +34,8 @@ IGNORED = ("tests/images", "tests/cluster", "tests/demo")
 
 class Copy:
     """
-    A copy of all files that git tracks or would add, in its own folder; removed with the block.
+    A copy of all files that git tracks or would add, in its own folder; removed with
+    the block.
     """
 
     def __init__(self) -> None:
@@ -60,13 +62,19 @@ class Copy:
 
     def _make_environment(self) -> None:
         venv = self.root / ".venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "venv", "--without-pip", venv], check=True
+        )
         theirs, ours = Path(sysconfig.get_path("purelib")), Path(sys.prefix)
         self._site = venv / theirs.relative_to(ours)
         # The editable installs of this repository's projects, each a folder in a file.
-        installed = [Path(path.read_text().partition("\n")[0]) for path in theirs.glob("*.pth")]
+        installed = [
+            Path(path.read_text().partition("\n")[0]) for path in theirs.glob("*.pth")
+        ]
         projects = [
-            self.root / path.relative_to(ROOT) for path in installed if ROOT in path.parents
+            self.root / path.relative_to(ROOT)
+            for path in installed
+            if ROOT in path.parents
         ]
         lines = [str(path) for path in (*projects, theirs)]
         (self._site / "copy.pth").write_text("\n".join(lines) + "\n")
@@ -92,7 +100,8 @@ class Copy:
     def _write(self, file: str, content: bytes) -> None:
         path = self.root / file
         path.write_bytes(content)
-        # Python compares compiled code with the size of the source and its mtime in whole seconds.
+        # Python compares compiled code with the size of the source and its mtime in
+        # whole seconds.
         self._written += 1
         moment = 1_000_000_000 + self._written
         os.utime(path, (moment, moment))
@@ -130,11 +139,24 @@ class Copy:
 
     def _pytest(self, arguments: list[str]) -> tuple[int, str]:
         """
-        Run pytest; return its exit code (or that of its end by a signal) and its output.
+        Run pytest; return its exit code (or that of its end by a signal) and its
+        output.
         """
         limited = ["prlimit", f"--data={MEMORY_LIMIT_BYTES}"]
-        pytest = [*limited, str(self.root / ".venv/bin/python"), "-m", "pytest", "-q", "-rfE"]
-        options = ["-p", "no:cacheprovider", f"--timeout={TEST_TIMEOUT_SECONDS}", "--tb=no"]
+        pytest = [
+            *limited,
+            str(self.root / ".venv/bin/python"),
+            "-m",
+            "pytest",
+            "-q",
+            "-rfE",
+        ]
+        options = [
+            "-p",
+            "no:cacheprovider",
+            f"--timeout={TEST_TIMEOUT_SECONDS}",
+            "--tb=no",
+        ]
         process = subprocess.Popen(
             [*pytest, *options, *arguments],
             cwd=self.root,

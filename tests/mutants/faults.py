@@ -1,7 +1,8 @@
 """
 Faults in the product's code, drawn by a seed: each is one change of its syntax.
 
-Texts are never mutated: docstrings, log lines, help and advice are for people, not for tests.
+Texts are never mutated: docstrings, log lines, help and advice are for people, not for
+tests.
 """
 
 import ast
@@ -98,8 +99,8 @@ def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
     """
     Draw `count` lines, and one fault for each.
 
-    All lines with faults are equally likely. A line's place in the draw depends only on its own
-    text, so an edit changes the draw only for the lines that it touches.
+    All lines with faults are equally likely. A line's place in the draw depends only on
+    its own text, so an edit changes the draw only for the lines that it touches.
     """
 
     def rank(*parts: object) -> str:
@@ -113,7 +114,10 @@ def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
         by_line.setdefault((fault.file, fault.number), []).append(fault)
     lines = sorted(
         by_line.values(),
-        key=lambda same: (rank(same[0].file, same[0].function, same[0].line), same[0].number),
+        key=lambda same: (
+            rank(same[0].file, same[0].function, same[0].line),
+            same[0].number,
+        ),
     )
     chosen = []
     for same in lines:
@@ -152,7 +156,9 @@ class _Source:
     def text(self, node: ast.AST) -> str:
         return self.content[self.start(node) : self.end(node)].decode()
 
-    def swapped(self, node: ast.AST, operands: list[ast.expr], old: str, new: str) -> str:
+    def swapped(
+        self, node: ast.AST, operands: list[ast.expr], old: str, new: str
+    ) -> str:
         """
         Return the text of a node with another operator between its first two operands.
         """
@@ -160,7 +166,10 @@ class _Source:
         word = r"\b{}\b" if old[0].isalpha() else "{}"
         between = self.content[start:end].decode()
         between = re.sub(word.format(r"\s+".join(old.split())), new, between, count=1)
-        before, after = self.content[self.start(node) : start], self.content[end : self.end(node)]
+        before, after = (
+            self.content[self.start(node) : start],
+            self.content[end : self.end(node)],
+        )
         return before.decode() + between + after.decode()
 
 
@@ -168,7 +177,8 @@ def _walk(
     source: _Source, node: ast.AST, function: str = "", returns: ast.expr | None = None
 ) -> Iterator[tuple[str, str, Any, str]]:
     """
-    Yield for each fault in a node and below: function, operator, replaced node, its new text.
+    Yield for each fault in a node and below: function, operator, replaced node, its new
+    text.
     """
     for operator, replaced, new in _faults_at(source, node, returns):
         yield function, operator, replaced, new
@@ -217,7 +227,8 @@ def _faults_at(
             # Adding 1 to a large number rarely makes a relevant difference.
             yield "constant", node, repr(value + 1 if value < 10 else value * 2)
         case (
-            ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call))
+            ast.Expr(value=ast.Call() as call)
+            | ast.Expr(value=ast.Await(value=ast.Call() as call))
         ):
             if not source.text(call).startswith(("log.d", "_log.d")):
                 yield "drop call", node, "pass"
@@ -225,7 +236,11 @@ def _faults_at(
             yield "drop raise", node, "pass"
         case ast.Return(value=ast.expr() as value):
             kind = source.text(returns).partition("[")[0] if returns else ""
-            empty = f"not ({source.text(value)})" if kind == "bool" else _EMPTY.get(kind, "None")
+            empty = (
+                f"not ({source.text(value)})"
+                if kind == "bool"
+                else _EMPTY.get(kind, "None")
+            )
             yield "empty return", node, f"return {empty}"
     for test in tests:
         # Remove an inner `not`; leave constants to their own operator.

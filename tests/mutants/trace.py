@@ -1,9 +1,9 @@
 """
 Notes which functions of the product each test file enters, in all of its processes.
 
-A `.pth` file of a copy imports this module in each Python process. Whatever a process enters counts
-for the test file that its pytest ancestor runs at that moment, because a sidecar gets neither the
-variables nor the descriptors of the test that starts it.
+A `.pth` file of a copy imports this module in each Python process. Whatever a process
+enters counts for the test file that its pytest ancestor runs at that moment, because a
+sidecar gets neither the variables nor the descriptors of the test that starts it.
 
 PYTEST_DONT_REWRITE: it is imported before pytest.
 """
@@ -24,7 +24,8 @@ MONITORING: Any = getattr(sys, "monitoring", None)  # Python 3.12 or later
 
 def _note(*words: object) -> None:
     """
-    Append a line to the notes of this process; a full disk or a missing permission loses it.
+    Append a line to the notes of this process; a full disk or a missing permission
+    loses it.
     """
     with suppress(OSError), open(NOTES / f"{os.getpid()}.notes", "a") as file:
         file.write("\t".join(map(str, words)) + "\n")
@@ -32,7 +33,8 @@ def _note(*words: object) -> None:
 
 def _find_test_file() -> str:
     """
-    Return the test file of the nearest ancestor that runs tests; empty if there is none.
+    Return the test file of the nearest ancestor that runs tests; empty if there is
+    none.
     """
     pid = os.getpid()
     while pid > 1:
@@ -40,7 +42,9 @@ def _find_test_file() -> str:
             return (NOTES / f"{pid}.at").read_text()
         try:
             # The parent is the second field after the name, which may contain anything.
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(
+                Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+            )
         except OSError:
             return ""
     return ""
@@ -55,12 +59,18 @@ class _Tracer:
 
     def enter(self, code: CodeType, _offset: int) -> object:
         """
-        Handle the first entry of a function; it causes no more events until `restart_events`.
+        Handle the first entry of a function; it causes no more events until
+        `restart_events`.
         """
         file = code.co_filename.removeprefix(ROOT)
         if file != code.co_filename and not file.startswith(("tests/", ".venv/")):
             self.test_file = self.test_file or _find_test_file()
-            _note("enters", self.test_file, file, code.co_qualname.replace(".<locals>", ""))
+            _note(
+                "enters",
+                self.test_file,
+                file,
+                code.co_qualname.replace(".<locals>", ""),
+            )
         return MONITORING.DISABLE
 
 
@@ -91,7 +101,8 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
 def pytest_runtest_logreport(report: Any) -> None:
     """
-    Note the duration of a phase of a test, but not again in the process that distributes tests.
+    Note the duration of a phase of a test, but not again in the process that
+    distributes tests.
     """
     if not hasattr(report, "node"):
         _note("takes", report.nodeid.partition("::")[0], report.duration)
@@ -121,11 +132,15 @@ class Notes:
         """
         Return the test files that enter a function, quickest first.
 
-        A constant, a field or a default counts as used by whoever enters anything in its file.
+        A constant, a field or a default counts as used by whoever enters anything in
+        its file.
         """
         found = self._entered.get((file, function), set())
         if not found:
             found = {
-                test for (at, _), tests in self._entered.items() if at == file for test in tests
+                test
+                for (at, _), tests in self._entered.items()
+                if at == file
+                for test in tests
             }
         return sorted(found, key=lambda test: (self.seconds[test], test))

@@ -91,7 +91,8 @@ def clock() -> Clock:
 
 class Script:
     """
-    A sidecar whose cycles follow a script, one step each; after the last step it sends SIGTERM.
+    A sidecar whose cycles follow a script, one step each; after the last step it sends
+    SIGTERM.
 
     A step is an outcome to return, an exception to raise, or a function to call.
 
@@ -143,8 +144,14 @@ READY = Script()
 
 
 def settings_of(**environment: str) -> CommonSettings:
-    """Return the common settings with these variables, without prefix; INTERVAL defaults to 1h."""
-    environ = {"INTERVAL": environment.pop("INTERVAL", "1h"), "X_HTTP_BIND": "127.0.0.1:0"}
+    """
+    Return the common settings with these variables, without prefix; INTERVAL defaults
+    to 1h.
+    """
+    environ = {
+        "INTERVAL": environment.pop("INTERVAL", "1h"),
+        "X_HTTP_BIND": "127.0.0.1:0",
+    }
     environ |= {f"X_{name}": value for name, value in environment.items()}
     settings, _ = load(CommonSettings, "X_", environ)
     return settings

@@ -65,7 +65,9 @@ for asked in (b"", b"anonymous"):
 def test_a_forked_child_is_like_another_and_its_failure_is_told() -> None:
     """And it ends if it is never asked: settings may be wrong."""
     failed, healthy = (
-        subprocess.run([sys.executable, "-c", FORKS.format(gone)], capture_output=True, text=True)
+        subprocess.run(
+            [sys.executable, "-c", FORKS.format(gone)], capture_output=True, text=True
+        )
         for gone in ("'botocore'", "'nothing'")
     )
     assert "ModuleNotFoundError" in failed.stdout
@@ -78,14 +80,17 @@ def test_a_child_that_failed_before_it_was_asked_is_quoted(fence: Fence) -> None
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     EARLY.append(child)
 
-    assert "failed: no module" in raised(CredentialsError, Chain().current, fence).message
+    assert (
+        "failed: no module" in raised(CredentialsError, Chain().current, fence).message
+    )
 
 
 def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(
     monkeypatch: pytest.MonkeyPatch, fence: Fence, log: Log
 ) -> None:
     clock, chain = Clock(), Chain()
-    keys = ["AKID", "", "", "", "LATER"]  # what the child answers; nothing: STS is silent
+    # what the child answers; nothing: STS is silent
+    keys = ["AKID", "", "", "", "LATER"]
 
     def ask(*_: object) -> dict[str, Any]:
         if not (key := keys.pop(0)):
@@ -104,7 +109,9 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
 
     assert [4, 4, 3, 3, 2] == left
     kept = [("warning", "credentials_unavailable", "STS is silent")] * 2
-    assert kept == [(e["level"], e["reason"], e["error"]) for e in log.events("credentials_kept")]
+    assert kept == [
+        (e["level"], e["reason"], e["error"]) for e in log.events("credentials_kept")
+    ]
 
     clock.seconds += REFRESH_BEFORE_SECONDS
     assert "STS is silent" == raised(CredentialsError, chain.current, fence).message
@@ -119,7 +126,9 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
         ("token", "AWS_SESSION_TOKEN"),
     ],
 )
-@pytest.mark.parametrize("value", ["s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"])
+@pytest.mark.parametrize(
+    "value", ["s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"]
+)
 def test_credentials_invalid_in_a_header_are_named_but_not_shown(
     name: str, variable: str, value: str
 ) -> None:
@@ -134,12 +143,20 @@ def test_credentials_invalid_in_a_header_are_named_but_not_shown(
 
 
 def said_by_sts(code: str) -> exceptions.ClientError:
-    return exceptions.ClientError({"Error": {"Code": code}}, "AssumeRoleWithWebIdentity")
+    return exceptions.ClientError(
+        {"Error": {"Code": code}}, "AssumeRoleWithWebIdentity"
+    )
 
 
 def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError:
-    said = f"Received non 200 response {status} from container metadata: no" if status else "y"
-    return exceptions.CredentialRetrievalError(provider="container-role", error_msg=said)
+    said = (
+        f"Received non 200 response {status} from container metadata: no"
+        if status
+        else "y"
+    )
+    return exceptions.CredentialRetrievalError(
+        provider="container-role", error_msg=said
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +170,10 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
         (exceptions.ProfileNotFound(profile="x"), "credentials_missing"),
         (exceptions.ConfigNotFound(path="x"), "credentials_missing"),
         (exceptions.NoCredentialsError(), "credentials_missing"),
-        (exceptions.PartialCredentialsError(provider="env", cred_var="x"), "credentials_missing"),
+        (
+            exceptions.PartialCredentialsError(provider="env", cred_var="x"),
+            "credentials_missing",
+        ),
         (exceptions.SSOTokenLoadError(error_msg="x"), "credentials_expired"),
         (said_by_the_agent(None), "credentials_unavailable"),
         (said_by_the_agent(400), "credentials_denied"),
@@ -162,11 +182,16 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
         (said_by_the_agent(429), "credentials_unavailable"),
         (said_by_the_agent(500), "credentials_unavailable"),
         (exceptions.SSLError(endpoint_url="x", error=OSError("y")), "tls_failed"),
-        (exceptions.EndpointConnectionError(endpoint_url="x"), "credentials_unavailable"),
+        (
+            exceptions.EndpointConnectionError(endpoint_url="x"),
+            "credentials_unavailable",
+        ),
         (FileNotFoundError(2, "no token file"), "credentials_unavailable"),
     ],
     ids=str,
 )
-def test_botocore_errors_have_a_reason_with_advice(error: Exception, reason: str) -> None:
+def test_botocore_errors_have_a_reason_with_advice(
+    error: Exception, reason: str
+) -> None:
     assert reason == classify(error)
     assert ADVICE[reason]

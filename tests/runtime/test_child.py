@@ -20,7 +20,9 @@ from tests.support.waiting import wait_until
 FAMILY = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(600)"
 
 
-def run(program: str, fence: Fence, seconds: float = 60.0) -> tuple[int, list[str], list[str]]:
+def run(
+    program: str, fence: Fence, seconds: float = 60.0
+) -> tuple[int, list[str], list[str]]:
     """Run a Python program; return its exit code, and the lines of both outputs."""
     out: list[str] = []
     err: list[str] = []
@@ -34,7 +36,9 @@ def run(program: str, fence: Fence, seconds: float = 60.0) -> tuple[int, list[st
 
 
 def test_run_passes_on_output_lines_and_the_exit_code(fence: Fence) -> None:
-    program = "import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)"
+    program = (
+        "import sys; print('a\\nb'); print('c', end='', file=sys.stderr); sys.exit(7)"
+    )
 
     assert (7, ["a", "b"], ["c"]) == run(program, fence)
 
@@ -49,7 +53,10 @@ def test_revoking_the_fence_kills_the_process_and_allows_no_other(
 ) -> None:
     program = f"open({str(tmp_path / 'made')!r}, 'w'); {FAMILY}"
     revoking = threading.Thread(
-        target=lambda: (wait_until(lambda: os.listdir(tmp_path), "it started"), fence.revoke())
+        target=lambda: (
+            wait_until(lambda: os.listdir(tmp_path), "it started"),
+            fence.revoke(),
+        )
     )
     revoking.start()
 
@@ -77,7 +84,8 @@ def ask(script: str, given: bytes = b"", *, is_head: bool = False) -> tuple[byte
         ("echo a; echo b >&2; exit 3", (b"a\nb\n", 3)),
         ("exec true", (b"", 0)),
         ("head -c 10; exec <&-; sleep 0.1", (b"x" * 10, 0)),
-        # It writes while it reads: a parent that wrote all input first would wait forever.
+        # It writes while it reads: a parent that wrote all input first would wait
+        # forever.
         ("tee /dev/stderr", (b"x" * child.KEPT_BYTES, 0)),
         ("exec <&- >&- 2>&-; sleep 0.3; exit 4", (b"", 4)),
         ("sleep 600 & exit 5", (b"", 5)),
@@ -114,10 +122,14 @@ NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
 def test_an_orphan_of_a_child_is_killed_and_reaped() -> None:
-    """Each child runs in its own session, so its orphan is killed with its process group."""
+    """
+    Each child runs in its own session, so its orphan is killed with its process group.
+    """
     can = shutil.which("unshare") and os.getuid() == 0
     if not can or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
-        pytest.skip("a process namespace needs root, and a kernel or container that lets it")
+        pytest.skip(
+            "a process namespace needs root, and a kernel or container that lets it"
+        )
 
     done = subprocess.run(
         [*NAMESPACE, sys.executable, "-c", PROGRAM],

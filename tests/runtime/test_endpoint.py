@@ -1,5 +1,6 @@
 """
-The HTTP server of a sidecar: its answers, clients that behave badly, requests for revisions.
+The HTTP server of a sidecar: its answers, clients that behave badly, requests for
+revisions.
 """
 
 import contextlib
@@ -41,16 +42,25 @@ def endpoint(health: Health) -> Endpoint:
 # --- answers
 
 
-def test_text_that_is_not_unicode_is_escaped_in_every_answer(endpoint: Endpoint) -> None:
-    """File names that are not UTF-8 have lone surrogates, which strict readers of JSON refuse."""
+def test_text_that_is_not_unicode_is_escaped_in_every_answer(
+    endpoint: Endpoint,
+) -> None:
+    """
+    File names that are not UTF-8 have lone surrogates, which strict readers of JSON
+    refuse.
+    """
     name = "caf\udce9"
-    endpoint.health.record(Outcome("error", "", {name: 1}, SidecarError("no", name, name)), 0)
+    endpoint.health.record(
+        Outcome("error", "", {name: 1}, SidecarError("no", name, name)), 0
+    )
     endpoint.metrics.failures(name).inc()
 
     for path in ("/readyz", "/status", "/", "/metrics"):
         text = endpoint.answer(path).body.decode()
         if path in ("/readyz", "/status"):
-            text = json.dumps(json.loads(text), ensure_ascii=False).replace("\\\\", "\\")
+            text = json.dumps(json.loads(text), ensure_ascii=False).replace(
+                "\\\\", "\\"
+            )
         assert text.encode()
         assert r"caf\udce9" in text.replace("\\\\", "\\"), path
 
@@ -68,7 +78,8 @@ class Server:
     def __init__(self) -> None:
         listening = listen((LOOPBACK, 0), "HTTP_BIND")
         self.listener = Listener(
-            listening, lambda path: Answer(HTTPStatus.OK, BIG if path == "/big" else b"{}")
+            listening,
+            lambda path: Answer(HTTPStatus.OK, BIG if path == "/big" else b"{}"),
         )
         self.address: tuple[str, int] = listening.getsockname()
 
@@ -157,7 +168,9 @@ def test_silent_clients_neither_block_probes_nor_exceed_the_connection_limit(
     server: Server,
 ) -> None:
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS * 2)]
+        clients = [
+            stack.enter_context(server.connect()) for _ in range(CONNECTIONS * 2)
+        ]
         for _ in range(5):
             assert server.status() == 200
         # The oldest connection was closed.
@@ -196,11 +209,16 @@ HOSTILE = [
 
 @pytest.fixture
 def asked() -> Asked:
-    return Asked("/dags", Metrics("s3-sync", "1", "2").counter_by("result", "asked_total", "…"))
+    return Asked(
+        "/dags", Metrics("s3-sync", "1", "2").counter_by("result", "asked_total", "…")
+    )
 
 
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(asked: Asked) -> None:
-    """Otherwise memory and requests to the source would grow with the requests of consumers."""
+    """
+    Otherwise memory and requests to the source would grow with the requests of
+    consumers.
+    """
     for number in range(MOST):
         assert asked.ask(str(number)) is None
 
@@ -229,12 +247,16 @@ def store(tmp_path: Path, asked: Asked) -> Iterator[int]:
 def test_refuses_invalid_paths_and_requests_no_revision(
     asked: Asked, store: int, tmp_path: Path
 ) -> None:
-    assert dict.fromkeys(HOSTILE, 404) == {path: ask_socket(tmp_path, path)[0] for path in HOSTILE}
+    assert dict.fromkeys(HOSTILE, 404) == {
+        path: ask_socket(tmp_path, path)[0] for path in HOSTILE
+    }
     assert 405 == ask_socket(tmp_path, f"/revisions/{THERE}", "DELETE")[0]
     assert [] == list(asked.waiting) and [NAME] == os.listdir(tmp_path)
 
 
-def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(asked: Asked) -> None:
+def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(
+    asked: Asked,
+) -> None:
     """The consumer gets the reason, and the next cycle fetches the other revisions."""
     for revision in (THERE, AWAY):
         asked.ask(revision)

@@ -37,7 +37,9 @@ from tests.support.raising import raised
 
 
 def settings_of(**environment: str) -> GateSettings:
-    environ = {"X_HTTP_BIND": ":0"} | {f"X_{name}": value for name, value in environment.items()}
+    environ = {"X_HTTP_BIND": ":0"} | {
+        f"X_{name}": value for name, value in environment.items()
+    }
     return load(GateSettings, "X_", environ, check=lambda it: check_gate(it, "X_"))[0]
 
 
@@ -53,11 +55,23 @@ NAMES = "variable names"
         ("syntax", "GRAMMAR", "3.6", "3.6", "is not one of"),
         ("syntax", "GRAMMAR", "3.99", "3.99", "is not one of"),
         ("syntax", "GRAMMAR", "3.11.4", "3.11.4", "is not one of"),
-        ("syntax", "TIMEOUT", "10m", "600", "must be less than X_TIMEOUT, which is 600 s"),
+        (
+            "syntax",
+            "TIMEOUT",
+            "10m",
+            "600",
+            "must be less than X_TIMEOUT, which is 600 s",
+        ),
         ("syntax", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", BOTH),
         ("off", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", BOTH),
         ("command", "COMMAND", "", "", BOTH),
-        ("command", "COMMAND", "nowhere-to-be-found --check", "nowhere-to-be-found …", PROGRAM),
+        (
+            "command",
+            "COMMAND",
+            "nowhere-to-be-found --check",
+            "nowhere-to-be-found …",
+            PROGRAM,
+        ),
         ("command", "COMMAND", __file__, __file__, PROGRAM),
         ("command", "COMMAND", "/etc", "/etc", PROGRAM),
         ("command", "COMMAND", "''", "''", PROGRAM),
@@ -74,7 +88,9 @@ def test_rejects_settings_and_says_what_is_allowed_without_showing_values(
 ) -> None:
     command = {"GATE_COMMAND": "true"} if gate == "command" else {}
 
-    error = raised(SettingsError, settings_of, GATE=gate, **command | {f"GATE_{name}": text})
+    error = raised(
+        SettingsError, settings_of, GATE=gate, **command | {f"GATE_{name}": text}
+    )
 
     (problem,) = error.problems
     assert (f"X_GATE_{name}", shown) == (problem.setting, problem.value)
@@ -105,10 +121,16 @@ KeyError: 'x'
         ("d/a.py:12:  what  \n", [("d/a.py", 12, "what")]),
         ("d/a.py:12 what\r\n", [("d/a.py", 12, "what")]),
         ("a b.py:1: what: ever\n", [("a b.py", 1, "what: ever")]),
-        ("b.py:9: one\nnoise\nd/a.py:1: two\n", [("b.py", 9, "one"), ("d/a.py", 1, "two")]),
+        (
+            "b.py:9: one\nnoise\nd/a.py:1: two\n",
+            [("b.py", 9, "one"), ("d/a.py", 1, "two")],
+        ),
         # If a library raises, the calling line in the revision is the one to fix.
         (TRACEBACK, [("b.py", 2, "KeyError: 'x'")]),
-        (TRACEBACK.replace("d/a", "n").replace("b.py", "n.py"), [("", None, "KeyError: 'x'")]),
+        (
+            TRACEBACK.replace("d/a", "n").replace("b.py", "n.py"),
+            [("", None, "KeyError: 'x'")],
+        ),
         (TRACEBACK + "b.py:1: what\n", [("b.py", 1, "what")]),
         (f"b.py:1: {'x' * 5_000}\n", [("b.py", 1, "x" * PROBLEM_CHARACTERS)]),
         ("y" * 5_000, [("", None, "y" * PROBLEM_CHARACTERS)]),
@@ -136,10 +158,14 @@ class Door:
         self.folder = folder
         self.clock = Clock()
         self.metrics = Metrics("box", "1", "r")
-        settings = replace(settings_of(), gate_timeout_seconds=30.0, gate_env=tuple(variables))
+        settings = replace(
+            settings_of(), gate_timeout_seconds=30.0, gate_env=tuple(variables)
+        )
         self.gate = Gate(check, settings, GateMetrics(self.metrics), self.clock)
 
-    def judge(self, revision: str = "r1", changed: Sequence[str] = ()) -> RevisionRefused | None:
+    def judge(
+        self, revision: str = "r1", changed: Sequence[str] = ()
+    ) -> RevisionRefused | None:
         return self.gate.judge(revision, str(self.folder), changed, Fence())
 
     def checks(self, result: str) -> float:
@@ -156,8 +182,12 @@ def knock(tmp_path: Path) -> Knock:
     folder = tmp_path / "candidate"
     folder.mkdir()
 
-    def make(script: str = "", check: Check | None = None, variables: Sequence[str] = ()) -> Door:
-        return Door(folder, check or Check(("sh", "-c", script), read_command), variables)
+    def make(
+        script: str = "", check: Check | None = None, variables: Sequence[str] = ()
+    ) -> Door:
+        return Door(
+            folder, check or Check(("sh", "-c", script), read_command), variables
+        )
 
     return make
 
@@ -165,7 +195,13 @@ def knock(tmp_path: Path) -> Knock:
 def test_a_command_inherits_only_known_and_named_variables(
     knock: Knock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("AIRFLOW_HOME", "GITSYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "TZ"):
+    for name in (
+        "AIRFLOW_HOME",
+        "GITSYNC_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "PYTHONPATH",
+        "TZ",
+    ):
         monkeypatch.setenv(name, f"of {name}")
     for name in ("HOME", "LANG", "UNSET"):
         monkeypatch.delenv(name, raising=False)
@@ -203,10 +239,22 @@ def test_a_verdict_is_remembered_and_reported(
     assert (refused is None) == (code == 0)
     if refused:
         assert ("revision_refused", 3) == (refused.reason, refused.exit_code)
-        assert "the gate refuses revision r1: a.py:12: it is broken; 1 more" == refused.message
+        assert (
+            "the gate refuses revision r1: a.py:12: it is broken; 1 more"
+            == refused.message
+        )
         problems = ["a.py:12: it is broken", "a.py:13: this too"]
-        assert {"revision": "r1", "files_refused": 1, "problems": problems} == refused.facts()
-        first = {"path": "a.py", "line": 12, "problem": "it is broken", "files_refused": 1}
+        assert {
+            "revision": "r1",
+            "files_refused": 1,
+            "problems": problems,
+        } == refused.facts()
+        first = {
+            "path": "a.py",
+            "line": 12,
+            "problem": "it is broken",
+            "files_refused": 1,
+        }
         assert first.items() <= log.events("revision_refused")[0].items()
 
 
@@ -235,7 +283,9 @@ def test_a_commands_refusal_is_checked_again_with_backoff(
     assert not door.gate.is_due("r1")
 
 
-def test_a_syntax_refusal_is_final_until_a_check_is_requested(knock: Knock, log: Log) -> None:
+def test_a_syntax_refusal_is_final_until_a_check_is_requested(
+    knock: Knock, log: Log
+) -> None:
     door = knock(check=syntax_check(GRAMMARS[-1]))
     source = door.folder / "a.py"
     source.write_text("def 1")

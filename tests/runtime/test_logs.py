@@ -1,5 +1,6 @@
 """
-The format of the log: all lines of a container pass through one renderer. Untrusted text.
+The format of the log: all lines of a container pass through one renderer. Untrusted
+text.
 """
 
 import io
@@ -66,7 +67,11 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
 
     logs.get_logger("box").info("box_opened", size_bytes=3, files_deleted=0, path="a b")
     logs.get_logger("box").warning(
-        "box_failed", advice="Open it\x1b[2J.", error="it is \u202ethere", reason="closed", at=1
+        "box_failed",
+        advice="Open it\x1b[2J.",
+        error="it is \u202ethere",
+        reason="closed",
+        at=1,
     )
     logging.getLogger("botocore.credentials").info("Found %s", "keys")
     try:
@@ -88,7 +93,9 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
 
 
 def test_escapes_characters_that_could_control_a_terminal() -> None:
-    assert r"\x1b[31mred\r\n ü \udcff \u202e" == printable("\x1b[31mred\r\n ü \udcff \u202e")
+    assert r"\x1b[31mred\r\n ü \udcff \u202e" == printable(
+        "\x1b[31mred\r\n ü \udcff \u202e"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """
 The real loop in this process's main thread, with a scripted sidecar and short waits.
 
-Tests send signals only after the first cycle has started: the loop's handlers are installed then.
+Tests send signals only after the first cycle has started: the loop's handlers are
+installed then.
 """
 
 import os
@@ -22,12 +23,21 @@ from sidecar_runtime.health import Health, Outcome, Result
 from sidecar_runtime.loop import Idle, Loop, Pace, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
-from tests.runtime.recording import CHANGED, UNCHANGED, WAITING, Log, Script, settings_of
+from tests.runtime.recording import (
+    CHANGED,
+    UNCHANGED,
+    WAITING,
+    Log,
+    Script,
+    settings_of,
+)
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
 DENIED = SidecarError("access_denied", "may not list", "allow it")
-REFUSAL = SidecarError("revision_refused", "the gate refuses r2: a.py:3: what", "fix it")
+REFUSAL = SidecarError(
+    "revision_refused", "the gate refuses r2: a.py:3: what", "fix it"
+)
 REFUSED = Outcome("refused", "r1", problem=REFUSAL)
 SETTLING = Outcome("settling", "r1")
 HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
@@ -59,8 +69,13 @@ class Run:
         """Run until the script is over."""
         assert self() == EXIT_DONE
 
-    def until(self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)) -> None:
-        """Run until `act`, called from another thread after that many cycles, ends the loop."""
+    def until(
+        self, results: int, act: Callable[[], object] = lambda: send(signal.SIGTERM)
+    ) -> None:
+        """
+        Run until `act`, called from another thread after that many cycles, ends the
+        loop.
+        """
         self.sidecar.rests = True  # the other thread may be late
         thread = self.when_idle(results, act)
         self.until_stopped()
@@ -79,14 +94,19 @@ class Run:
 
     def count(self, *results: str) -> float:
         """Return how often the metric counted these results, by default all."""
-        return sum(self.metrics.cycles(result).value for result in results or get_args(Result))
+        return sum(
+            self.metrics.cycles(result).value for result in results or get_args(Result)
+        )
 
     def results(self) -> list[str]:
         return [cycle.outcome.result for cycle in reversed(self.health.cycles)]
 
 
 def run(*steps: Any, pace: Pace = QUICK, **changes: Any) -> Run:
-    """Return an unstarted loop; `changes` are settings, and the interval defaults to an hour."""
+    """
+    Return an unstarted loop; `changes` are settings, and the interval defaults to an
+    hour.
+    """
     return Run(Script(*steps), replace(settings_of(), **changes), pace)
 
 
@@ -99,7 +119,9 @@ def hear(log: Log, number: signal.Signals) -> None:
     count = len(log.events("signal_received"))
     send(number)
     wait_until(
-        lambda: len(log.events("signal_received")) > count, "the signal is heard", step_seconds=0
+        lambda: len(log.events("signal_received")) > count,
+        "the signal is heard",
+        step_seconds=0,
     )
 
 
@@ -119,7 +141,10 @@ def handlers_restored() -> Iterator[None]:
 def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The trigger sets the time of the next cycle while one runs; by up to a tenth, at random."""
+    """
+    The trigger sets the time of the next cycle while one runs; by up to a tenth, at
+    random.
+    """
     monkeypatch.setattr(loop, "start_scheduler", lambda *_: Mock())
     monkeypatch.setattr("random.uniform", lambda *tenth: 2.0 * (tenth == (0.9, 1.1)))
     one = run(interval_seconds=900.0)
@@ -128,7 +153,9 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
 
     waits._rest(waits._wait_seconds(CHANGED))
 
-    assert isinstance(waits._state, Idle) and waits._state.is_regular and due == waits._due
+    assert (
+        isinstance(waits._state, Idle) and waits._state.is_regular and due == waits._due
+    )
     assert 2 * one.settings.interval_seconds == waits._set_due()
 
 
@@ -173,8 +200,13 @@ def test_whatever_a_cycle_raises_is_a_failure_with_a_traceback(
     assert ["error", "changed"] == one.results()
 
 
-def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know(log: Log) -> None:
-    """It would ask for the next cycle again and again: nothing has noted that this one failed."""
+def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know(
+    log: Log,
+) -> None:
+    """
+    It would ask for the next cycle again and again: nothing has noted that this one
+    failed.
+    """
 
     def cycle(_: Fence) -> Outcome:
         one.loop.wake()
@@ -192,7 +224,9 @@ def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know
     assert 1 == one.sidecar.cycles
 
 
-def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(log: Log) -> None:
+def test_a_trigger_that_fires_as_a_cycle_fails_does_not_end_the_backoff(
+    log: Log,
+) -> None:
     """It would also overwrite the time of the next cycle, which then seems overdue."""
     one = run(DENIED, CHANGED, pace=RESTING)
     record = one.health.record
@@ -226,7 +260,9 @@ def test_backoff_grows_with_failures_and_a_success_resets_it(log: Log) -> None:
 
     pace = QUICK._replace(backoff=backoff)
 
-    run(DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1).until_stopped()
+    run(
+        DENIED, DENIED, DENIED, CHANGED, DENIED, pace=pace, interval_seconds=0.1
+    ).until_stopped()
 
     assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (1, 0.1)]
 
@@ -241,9 +277,15 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
     assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
 
 
-@pytest.mark.parametrize("outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result)
-def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: Outcome) -> None:
-    waiting = outcome._replace(problem=SidecarError("unsettled", "it changes", "leave it"))
+@pytest.mark.parametrize(
+    "outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result
+)
+def test_warns_once_about_the_problem_of_a_cycle_that_waits(
+    log: Log, outcome: Outcome
+) -> None:
+    waiting = outcome._replace(
+        problem=SidecarError("unsettled", "it changes", "leave it")
+    )
 
     run(outcome, waiting, waiting).until(3)
 
@@ -268,7 +310,9 @@ def test_warns_once_about_the_problem_of_a_cycle_that_waits(log: Log, outcome: O
 def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
     log: Log, end: Any, message: str, advice: str
 ) -> None:
-    one = run(*[end] * 999, one_shot=True, one_shot_deadline_seconds=1.5, interval_seconds=0.1)
+    one = run(
+        *[end] * 999, one_shot=True, one_shot_deadline_seconds=1.5, interval_seconds=0.1
+    )
 
     error = raised(GaveUp, one)
 
@@ -291,7 +335,9 @@ def test_sighup_and_wake_trigger_a_cycle_while_idle_or_in_backoff(
         return CHANGED
 
     one = run(step, cycle, pace=RESTING)
-    thread = one.when_idle(1, lambda: send(signal.SIGHUP) if is_asked_for else Loop.wake(one.loop))
+    thread = one.when_idle(
+        1, lambda: send(signal.SIGHUP) if is_asked_for else Loop.wake(one.loop)
+    )
 
     one.until(2)
     thread.join()
@@ -300,10 +346,14 @@ def test_sighup_and_wake_trigger_a_cycle_while_idle_or_in_backoff(
 
 
 def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:
-    """Otherwise a change after the listing of the running cycle would wait for an interval."""
+    """
+    Otherwise a change after the listing of the running cycle would wait for an
+    interval.
+    """
 
     def cycle(_: Fence) -> Outcome:
-        for _turn in range(150):  # a signal right before the main thread sleeps must wake it
+        # a signal right before the main thread sleeps must wake it
+        for _turn in range(150):
             hear(log, signal.SIGHUP)
         return CHANGED
 
@@ -318,7 +368,9 @@ def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:
 # --- the end of a cycle that takes too long
 
 
-def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(log: Log) -> None:
+def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
+    log: Log,
+) -> None:
     released = threading.Event()
     pace = QUICK._replace(liveness_grace_seconds=1.0)
 
@@ -326,7 +378,9 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(log: Log)
         assert released.wait(60)
         return CHANGED
 
-    one = run(hangs, *[CHANGED] * 600, pace=pace, timeout_seconds=0.2, interval_seconds=0.1)
+    one = run(
+        hangs, *[CHANGED] * 600, pace=pace, timeout_seconds=0.2, interval_seconds=0.1
+    )
 
     def look() -> None:
         wait_until(lambda: not one.health.is_alive, "it is not alive")
@@ -341,5 +395,10 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(log: Log)
     thread.join()
 
     failed = log.events("cycle_failed")[0]
-    assert "cycle_timeout" == failed["reason"] and failed["advice"].endswith("or raise X_TIMEOUT.")
-    assert "the cycle took longer than X_TIMEOUT (0.2 s) and was abandoned" == failed["error"]
+    assert "cycle_timeout" == failed["reason"] and failed["advice"].endswith(
+        "or raise X_TIMEOUT."
+    )
+    assert (
+        "the cycle took longer than X_TIMEOUT (0.2 s) and was abandoned"
+        == failed["error"]
+    )

@@ -65,12 +65,18 @@ import {sidecar}.__main__
 
 
 @contextmanager
-def start(program: str, *arguments: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
+def start(
+    program: str, *arguments: str, **more: Any
+) -> Iterator[subprocess.Popen[str]]:
     """Start a program; kill it at the end of the block."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **more}
     command = [sys.executable, "-u", "-c", program, *arguments]
     with subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], text=True, env={"PATH": "/usr/bin:/bin"}, **options
+        command,
+        cwd=Path(__file__).parents[2],
+        text=True,
+        env={"PATH": "/usr/bin:/bin"},
+        **options,
     ) as process:
         try:
             yield process
@@ -98,7 +104,9 @@ def code_at(number: signal.Signals, program: str, *arguments: str) -> int:
 # --- signals
 
 
-@pytest.mark.parametrize("how", ["hang", "hang_in_a_publish", "hang_and_hold_the_interpreter"])
+@pytest.mark.parametrize(
+    "how", ["hang", "hang_in_a_publish", "hang_and_hold_the_interpreter"]
+)
 def test_sigterm_ends_the_process_while_a_cycle_hangs(how: str) -> None:
     body = f"begin_logs(settings_of(LOG_LEVEL='error'), []); return daemon({how})"
 
@@ -108,7 +116,8 @@ def test_sigterm_ends_the_process_while_a_cycle_hangs(how: str) -> None:
 @pytest.mark.parametrize(
     ("sidecar", "number", "arguments", "code"),
     [
-        ("git_sync_wrapper", signal.SIGTERM, ["--repo", "https://h/r"], 0),  # flags are no command
+        # flags are no command
+        ("git_sync_wrapper", signal.SIGTERM, ["--repo", "https://h/r"], 0),
         ("kerberos_sidecar", signal.SIGTERM, [], 0),
         ("sync_perm", signal.SIGTERM, [], 0),
         ("s3_sync", signal.SIGINT, [], 0),
@@ -141,13 +150,19 @@ def test_exits_with_the_exit_code_of_the_command(body: str, code: int) -> None:
     assert run(body) == (code, [])
 
 
-SETTINGS = "SettingsError([Problem('A', 'x', 'is bad'), Problem('B', '', 'is missing')])"
+SETTINGS = (
+    "SettingsError([Problem('A', 'x', 'is bad'), Problem('B', '', 'is missing')])"
+)
 
 
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
-        (f"raise {SETTINGS}", 2, {"setting": "B", "value": "", "problem": "is missing"}),
+        (
+            f"raise {SETTINGS}",
+            2,
+            {"setting": "B", "value": "", "problem": "is missing"},
+        ),
         (
             "raise GaveUp('failure_limit', 'too many', 'look there')",
             3,
@@ -164,7 +179,12 @@ SETTINGS = "SettingsError([Problem('A', 'x', 'is bad'), Problem('B', '', 'is mis
             {"setting": "X_HTTP_BIND", "value": "192.0.2.1:1"},
         ),
     ],
-    ids=["settings", "it gives up", "the loop gives up", "an address that cannot be bound"],
+    ids=[
+        "settings",
+        "it gives up",
+        "the loop gives up",
+        "an address that cannot be bound",
+    ],
 )
 def test_the_last_log_line_has_the_cause_of_the_end(
     body: str, code: int, said: dict[str, str]
@@ -187,7 +207,9 @@ return daemon(*[cycle] * 10_000, INTERVAL="0.1s")
 """
 
 
-def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(tmp_path: Path) -> None:
+def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "cycles"
     path.touch()
     body = CYCLES.format(file=path).strip().replace("\n", "\n    ")
@@ -199,7 +221,9 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(tmp_
         wait_until(lambda: path.stat().st_size > 2, "it runs cycles")
         pipe.fill()
         before = path.stat().st_size
-        wait_until(lambda: path.stat().st_size > before + 10, "more lines than are kept")
+        wait_until(
+            lambda: path.stat().st_size > before + 10, "more lines than are kept"
+        )
         text = ""
         while "log_lines_dropped" not in text:
             text += pipe.drain()
@@ -215,14 +239,23 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(tmp_
 
 @pytest.mark.parametrize(
     ("module", "metrics"),
-    [("git_sync_wrapper.sidecar", "WrapperMetrics"), ("s3_sync.metrics", "SyncMetrics")],
+    [
+        ("git_sync_wrapper.sidecar", "WrapperMetrics"),
+        ("s3_sync.metrics", "SyncMetrics"),
+    ],
 )
 def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
     module: str, metrics: str
 ) -> None:
     """Each task pod pays for what a start imports."""
     sidecar = module.partition(".")[0]
-    heavy = ("apscheduler", "prometheus_client", "http.client", "botocore", f"{sidecar}.check")
+    heavy = (
+        "apscheduler",
+        "prometheus_client",
+        "http.client",
+        "botocore",
+        f"{sidecar}.check",
+    )
     program = (
         f"import sys, {sidecar}.command, sidecar_runtime.app\n"
         f"from {module} import {metrics}\n"
@@ -230,4 +263,7 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
 
-    assert "[]" == subprocess.check_output([sys.executable, "-c", program], text=True).strip()
+    assert (
+        "[]"
+        == subprocess.check_output([sys.executable, "-c", program], text=True).strip()
+    )

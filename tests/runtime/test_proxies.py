@@ -62,8 +62,25 @@ EXCEPTIONS = [
 ]
 # Not one client reads these in the same way, and few of them say so.
 WRONG = [
-    *("http://minio:9000", "https://minio.svc/", "minio/", "minio:http", "minio:", "user@minio"),
-    *("10.0.0.0/33", "10.0.0.0/", "10.*", "10.0.0.300", "10.1", "s3.*.example", "*svc", "**", "."),
+    *(
+        "http://minio:9000",
+        "https://minio.svc/",
+        "minio/",
+        "minio:http",
+        "minio:",
+        "user@minio",
+    ),
+    *(
+        "10.0.0.0/33",
+        "10.0.0.0/",
+        "10.*",
+        "10.0.0.300",
+        "10.1",
+        "s3.*.example",
+        "*svc",
+        "**",
+        ".",
+    ),
 ]
 
 
@@ -92,12 +109,17 @@ def test_an_entry_without_a_meaning_is_named(entry: str) -> None:
 def test_other_programs_read_the_same_names() -> None:
     """curl knows no `*.`, and neither it nor urllib a `*` among other entries."""
     wide = {"HTTPS_PROXY": PROXY, "NO_PROXY": "minio *"}
-    given = {"https_proxy": PROXY, "no_proxy": "*.svc .Example.com,10.0.0.0/8 minio:9000"}
+    given = {
+        "https_proxy": PROXY,
+        "no_proxy": "*.svc .Example.com,10.0.0.0/8 minio:9000",
+    }
 
     assert {"*"} == set(proxies.for_others(wide).values())
     told = proxies.for_others(given)
     assert told["NO_PROXY"] == told["no_proxy"]
-    assert ["svc", "example.com", "10.0.0.0/8", "minio:9000"] == told["no_proxy"].split(",")[:4]
+    assert ["svc", "example.com", "10.0.0.0/8", "minio:9000"] == told["no_proxy"].split(
+        ","
+    )[:4]
     for text in told.values():  # what we read in it is what we read before
         for host in ("a.svc", "svc", "example.com", "10.1.2.3"):
             assert proxies.is_excepted(host, 80, given) and proxies.is_excepted(

@@ -1,5 +1,6 @@
 """
-The settings: the environment becomes a frozen object, or an error with all problems; the parsers.
+The settings: the environment becomes a frozen object, or an error with all problems;
+the parsers.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,9 @@ GOOD = {"BOX": "a-box"}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
-    box: str = setting("BOX", str, prefixed=False, required=True, allowed="a name", text="Which.")
+    box: str = setting(
+        "BOX", str, prefixed=False, required=True, allowed="a name", text="Which."
+    )
     layout: str = setting("LAYOUT", choice("flat", "tree"), default="flat", text="How.")
     mode: int | None = setting("MODE", mode, text="Unset: the umask decides.")
 
@@ -53,7 +56,9 @@ def problems_of(**environ: str) -> list[Problem]:
 
 
 def test_reads_variables_and_applies_defaults() -> None:
-    settings = read(BOX="a-box", INTERVAL="5m", BOX_SYNC_LAYOUT="Tree", BOX_SYNC_ONE_SHOT="True")
+    settings = read(
+        BOX="a-box", INTERVAL="5m", BOX_SYNC_LAYOUT="Tree", BOX_SYNC_ONE_SHOT="True"
+    )
 
     assert ("a-box", "tree", None) == (settings.box, settings.layout, settings.mode)
     assert 300.0 == settings.interval_seconds
@@ -73,13 +78,16 @@ def test_reports_all_problems_together() -> None:
         BOX_SYNC_COLOR="red",
     )
 
-    names = (
-        "BOX INTERVAL BOX_SYNC_MODE BOX_SYNC_LAYOUT BOX_SYNC_TIMEOUT BOX_SYNC_LAYUOT BOX_SYNC_COLOR"
-    )
+    names = """
+        BOX INTERVAL BOX_SYNC_MODE BOX_SYNC_LAYOUT
+        BOX_SYNC_TIMEOUT BOX_SYNC_LAYUOT BOX_SYNC_COLOR
+    """
     assert sorted(names.split()) == sorted(problem.setting for problem in found)
 
 
-@pytest.mark.parametrize(("mode", "named"), [("0644", "BOX_SYNC_LAYOUT"), ("r", "BOX_SYNC_MODE")])
+@pytest.mark.parametrize(
+    ("mode", "named"), [("0644", "BOX_SYNC_LAYOUT"), ("r", "BOX_SYNC_MODE")]
+)
 def test_rules_across_settings_are_checked_once_each_of_them_is_right(
     mode: str, named: str
 ) -> None:
@@ -104,15 +112,21 @@ def test_rules_across_settings_are_checked_once_each_of_them_is_right(
         ("BOX_SYNC_INTERVAL", "INTERVAL"),
     ],
 )
-def test_a_typo_in_a_name_is_reported_with_the_right_name(slip: str, right: str) -> None:
-    assert [Problem(slip, None, f"is not a setting; did you mean {right}?")] == problems_of(
-        **GOOD, **{slip: "whatever"}
-    )
+def test_a_typo_in_a_name_is_reported_with_the_right_name(
+    slip: str, right: str
+) -> None:
+    assert [
+        Problem(slip, None, f"is not a setting; did you mean {right}?")
+    ] == problems_of(**GOOD, **{slip: "whatever"})
 
 
-def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set() -> None:
+def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set() -> (
+    None
+):
     instead = {"CRATE": "BOX_SYNC_LAYOUT"}
-    error = raised(SettingsError, load, Settings, PREFIX, GOOD | {"CRATE": "x"}, instead=instead)
+    error = raised(
+        SettingsError, load, Settings, PREFIX, GOOD | {"CRATE": "x"}, instead=instead
+    )
     both = GOOD | {"CRATE": "x", "BOX_SYNC_LAYOUT": "flat"}
 
     problem = "is not a setting; did you mean BOX_SYNC_LAYOUT?"
@@ -124,23 +138,37 @@ def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set()
 def test_a_typo_in_a_required_name_is_pointed_out() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Other(CommonSettings):
-        path: str = setting("BOX_PATH", str, prefixed=False, required=True, text="Where.")
+        path: str = setting(
+            "BOX_PATH", str, prefixed=False, required=True, text="Where."
+        )
 
-    error = raised(SettingsError, load, Other, PREFIX, {"BOX_PAHT": "secret", "PATH": "/bin"})
+    error = raised(
+        SettingsError, load, Other, PREFIX, {"BOX_PAHT": "secret", "PATH": "/bin"}
+    )
     assert "BOX_PAHT is set: is it a typo?" in error.problems[0].problem
     assert "secret" not in str(error)
     error = raised(SettingsError, load, Other, PREFIX, {"PATH": "/bin"})
     assert "PATH is set" not in error.problems[0].problem
 
 
-def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a_service() -> None:
-    others = ["BOXER", "INTERVALS", "LAYOUT", "BOX_SNYC_LAYOUT", "AIRFLOW__BOX_SYNC__LAYOUT"]
+def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a_service() -> (
+    None
+):
+    others = [
+        "BOXER",
+        "INTERVALS",
+        "LAYOUT",
+        "BOX_SNYC_LAYOUT",
+        "AIRFLOW__BOX_SYNC__LAYOUT",
+    ]
     ends = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP"]
     ends += [f"PORT_80_TCP_{end}" for end in ("PROTO", "PORT", "ADDR")]
     services = "BOX_SYNC", "BOX_SYNC_MODE", "BOX_SYNC_0"
     injected = [f"{name}_{end}" for name in services for end in ends]
 
-    assert [] == load(Settings, PREFIX, GOOD | dict.fromkeys([*others, *injected], "x"))[1]
+    assert (
+        [] == load(Settings, PREFIX, GOOD | dict.fromkeys([*others, *injected], "x"))[1]
+    )
 
 
 # --- showing
@@ -175,15 +203,23 @@ def test_changed_settings_are_shown_as_written_without_passwords() -> None:
         ("no host in 'u:p@h'", "no host in '***@h'"),
         ("u:p@h and https://v:q@i", "***@h and https://***@i"),
         ("git@h: denied, as a@b", "git@h: denied, as a@b"),
-        ('[{"principal":"a@REALM","ccache":"/c"}]', '[{"principal":"a@REALM","ccache":"/c"}]'),
+        (
+            '[{"principal":"a@REALM","ccache":"/c"}]',
+            '[{"principal":"a@REALM","ccache":"/c"}]',
+        ),
         ("'https://u:p@h/r/': no host h", "'https://***@h/r/': no host h"),
-        ("https://u:p@h\nhttps://i\nhttps://v:q@j", "https://***@h\nhttps://i\nhttps://***@j"),
+        (
+            "https://u:p@h\nhttps://i\nhttps://v:q@j",
+            "https://***@h\nhttps://i\nhttps://***@j",
+        ),
     ],
 )
 def test_hides_everything_up_to_the_last_at_sign_of_a_line_with_a_url(
     text: str, shown: str
 ) -> None:
-    """It hides too much rather than a part of a password, which may contain a bare / or @."""
+    """
+    It hides too much rather than a part of a password, which may contain a bare / or @.
+    """
     assert shown == without_password(text)
 
 
@@ -191,7 +227,10 @@ def test_help_shows_allowed_values_and_defaults() -> None:
     text = describe(Settings, PREFIX, "OTHER")
 
     assert "  BOX  (required)\n      Which.\n      Allowed: a name.\n" in text
-    assert "  BOX_SYNC_LAYOUT  (default flat)\n      How.\n      Allowed: flat or tree.\n" in text
+    assert (
+        "  BOX_SYNC_LAYOUT  (default flat)\n      How.\n      Allowed: flat or tree.\n"
+        in text
+    )
     assert "  BOX_SYNC_MODE  (unset)\n" in text
     assert f"{DOCS}/README.md" in text
 
@@ -209,22 +248,48 @@ ADDRESSES = {
 @pytest.mark.parametrize(
     ("parse", "values"),
     [
-        (duration(), {"10": 10, "0.5": 0.5, "10s": 10, "1.5s": 1.5, "5m": 300, "1.5h": 5400}),
-        (duration(), {"1h30m": 5400, "2d12h": 216_000, "1h30m10s": 5410, "2m30s": 150, "0": 0}),
-        (duration(), {"500ms": 0.5, "1s500ms": 1.5, "1m500ms": 60.5, " 10s ": 10, "1h 30m": 5400}),
+        (
+            duration(),
+            {"10": 10, "0.5": 0.5, "10s": 10, "1.5s": 1.5, "5m": 300, "1.5h": 5400},
+        ),
+        (
+            duration(),
+            {"1h30m": 5400, "2d12h": 216_000, "1h30m10s": 5410, "2m30s": 150, "0": 0},
+        ),
+        (
+            duration(),
+            {
+                "500ms": 0.5,
+                "1s500ms": 1.5,
+                "1m500ms": 60.5,
+                " 10s ": 10,
+                "1h 30m": 5400,
+            },
+        ),
         (duration(at_least=1, at_most=60), {"1": 1, "1m": 60}),
-        (boolean, dict.fromkeys(["true", "True", "TRUE", "yes", "on", "1", " true "], True)),
+        (
+            boolean,
+            dict.fromkeys(["true", "True", "TRUE", "yes", "on", "1", " true "], True),
+        ),
         (boolean, dict.fromkeys(["false", "False", "FALSE", "no", "off", "0"], False)),
         (count, {"0": 0, "7": 7, " 999 ": 999}),
-        (mode, {"0644": 0o644, "644": 0o644, " 0400 ": 0o400, "0777": 0o777, "664": 0o664}),
+        (
+            mode,
+            {"0644": 0o644, "644": 0o644, " 0400 ": 0o400, "0777": 0o777, "664": 0o664},
+        ),
         (words, {"*.py, *.sql ,,b": ("*.py", "*.sql", "b"), " , ": ()}),
         (choice("json", "console"), {" JSON ": "json"}),
-        (absolute_path, {"/dags": "/dags", "/dags/": "/dags", "//a///b/./c/..": "/a/b"}),
+        (
+            absolute_path,
+            {"/dags": "/dags", "/dags/": "/dags", "//a///b/./c/..": "/a/b"},
+        ),
         (absolute_path, {"/a b/ü": "/a b/ü"}),
         (bind_address, ADDRESSES),
     ],
 )
-def test_parses_allowed_values(parse: Callable[[str], object], values: dict[str, object]) -> None:
+def test_parses_allowed_values(
+    parse: Callable[[str], object], values: dict[str, object]
+) -> None:
     assert values == {text: parse(text) for text in values}
 
 
@@ -236,17 +301,29 @@ def test_parses_allowed_values(parse: Callable[[str], object], values: dict[str,
             "is not a duration such as 10, 10s, 5m or 1h30m",
             "soon|10x|m5|5m1h|-1|1,5|1e3|inf|nan|1w|| |10 s s|s",
         ),
-        (duration(at_least=1, at_most=60), "is not between 1s and 60s", "0.999|61|0|2h"),
+        (
+            duration(at_least=1, at_most=60),
+            "is not between 1s and 60s",
+            "0.999|61|0|2h",
+        ),
         (duration(at_least=1), "is not between 1s and 7d", "0|8d"),
         (boolean, "is not true or false", "|maybe|2|truefalse|t"),
         (count, "is not a whole number", "-1|1.0|many||1_000|1111111111"),
         (choice("json", "console"), "is not one of json, console", "xml"),
-        (mode, 'is not an octal mode such as "0644"', "0888|rw-r--r--|0o644|64|06440|1777|-644|"),
-        # YAML turns an unquoted 0644, 0664, 0640, 0600 or 0660 into these numbers, and Helm passes
-        # them on. Read as octal, 420 would allow only the group to write.
+        (
+            mode,
+            'is not an octal mode such as "0644"',
+            "0888|rw-r--r--|0o644|64|06440|1777|-644|",
+        ),
+        # YAML turns an unquoted 0644, 0664, 0640, 0600 or 0660 into these numbers, and
+        # Helm passes them on. Read as octal, 420 would allow only the group to write.
         (mode, 'is not an octal mode such as "0644"', "420|436|416|384|432"),
         (mode, "does not allow the owner to read", "0000|0200|0044"),
-        (absolute_path, "is not an absolute path", "dags|./dags|~/dags||s3://bucket/dags|/a\0b"),
+        (
+            absolute_path,
+            "is not an absolute path",
+            "dags|./dags|~/dags||s3://bucket/dags|/a\0b",
+        ),
         (absolute_path, "is the root of the file system", "/|//|/.|/a/..|/../.."),
         (
             bind_address,

@@ -13,7 +13,15 @@ from prometheus_client import generate_latest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.health import QUIET, About, Health, Names, Outcome, Readiness, Result
+from sidecar_runtime.health import (
+    QUIET,
+    About,
+    Health,
+    Names,
+    Outcome,
+    Readiness,
+    Result,
+)
 from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY, page, status
 from sidecar_runtime.metrics import Metrics
@@ -49,7 +57,10 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
         health.record(Outcome("error", problem=error), 0.1)
 
     assert health.last_error is not None
-    assert (None, None) == (health.last_error.__traceback__, health.last_error.__cause__)
+    assert (None, None) == (
+        health.last_error.__traceback__,
+        health.last_error.__cause__,
+    )
     assert health.cycles[0].outcome.problem is health.last_error
 
 
@@ -84,7 +95,9 @@ def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) 
     assert 'revision="0123456789ab"' in shown
 
     metrics.show_readiness(is_ready=False, revision="")
-    assert b"sidecar_published_info{" not in generate_latest(registry_of(metrics.families))
+    assert b"sidecar_published_info{" not in generate_latest(
+        registry_of(metrics.families)
+    )
 
 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
@@ -94,12 +107,18 @@ def hostile_facts(health: Health) -> dict[str, Any]:
     problem = SidecarError(HOSTILE, HOSTILE, HOSTILE)
     health.record(Outcome("changed", "", {HOSTILE: HOSTILE}), 0.5)
     health.record(Outcome("error", "", {HOSTILE: HOSTILE}, problem), 0.5)
-    details: dict[str, object] = {HOSTILE: HOSTILE, "map": {HOSTILE: HOSTILE}, "list": [HOSTILE]}
+    details: dict[str, object] = {
+        HOSTILE: HOSTILE,
+        "map": {HOSTILE: HOSTILE},
+        "list": [HOSTILE],
+    }
     details["names"] = Names({HOSTILE: HOSTILE})
     sidecar = Script(ready=Readiness(False, HOSTILE, 0.0, HOSTILE), details=details)
     pod = dict.fromkeys(("name", "namespace", "node"), HOSTILE)
     settings = {HOSTILE: HOSTILE}
-    return status(About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings), health, sidecar)
+    return status(
+        About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings), health, sidecar
+    )
 
 
 def test_all_facts_are_html_escaped(health: Health) -> None:
@@ -143,7 +162,9 @@ def test_only_a_value_that_is_a_whole_url_becomes_a_link(
 # --- JSON
 
 
-def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_has_the_documented_keys(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problem = SidecarError("access_denied", "may not", "allow it")
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.125)
     health.record(Outcome("changed", "r1", {"files": 3}), 0.125)
@@ -164,7 +185,12 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
     } == changed
     at = "2023-11-14T22:13:30.500+00:00"
     docs = f"{DOCS}/../sidecars/box-sync/README.md#failures"
-    told = {"reason": "access_denied", "error": "may not", "advice": "allow it", "docs": docs}
+    told = {
+        "reason": "access_denied",
+        "error": "may not",
+        "advice": "allow it",
+        "docs": docs,
+    }
     expected = {
         "alive": True,
         "ready": True,
@@ -177,9 +203,14 @@ def test_json_has_the_documented_keys(health: Health, monkeypatch: pytest.Monkey
         "last_error": {**told, "since": at, "at": at},
         "details": {},
     }
-    assert ABOUT._asdict() | expected == {name: facts[name] for name in facts if name != "cycles"}
+    assert ABOUT._asdict() | expected == {
+        name: facts[name] for name in facts if name != "cycles"
+    }
 
 
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
     """It is the time of a file, which another process may have set."""
-    assert status(ABOUT, health, Script(ready=Readiness(True, "r1", 1e15)))["published_at"] is None
+    assert (
+        status(ABOUT, health, Script(ready=Readiness(True, "r1", 1e15)))["published_at"]
+        is None
+    )

@@ -17,7 +17,10 @@ NEWEST = GRAMMARS[-1]
 
 
 def checked(folder: Path) -> tuple[int, bytes]:
-    """Run the check on the file `a.py` of a folder as the gate does; return code and output."""
+    """
+    Run the check on the file `a.py` of a folder as the gate does; return code and
+    output.
+    """
     done = subprocess.run(
         [sys.executable, "-I", syntax.__file__, NEWEST],
         cwd=folder,
@@ -91,7 +94,9 @@ def test_reports_line_and_problem_of_a_source_that_does_not_compile(
     ],
     ids=["null byte", "signs", "brackets", "attributes", "sum", "number"],
 )
-def test_reports_a_source_that_exhausts_the_compiler(tmp_path: Path, source: bytes) -> None:
+def test_reports_a_source_that_exhausts_the_compiler(
+    tmp_path: Path, source: bytes
+) -> None:
     """Runs in a separate process, because the source may crash it."""
     (tmp_path / "a.py").write_bytes(source)
 
@@ -169,7 +174,9 @@ def test_accepts_an_fstring_that_older_pythons_can_parse(text: str) -> None:
 def test_a_missing_file_fails_and_a_foreign_link_or_fifo_yields_nothing(
     tmp_path: Path, kind: str
 ) -> None:
-    """Others may have planted a link or a FIFO: neither may disclose anything or block."""
+    """
+    Others may have planted a link or a FIFO: neither may disclose anything or block.
+    """
     folder = tmp_path / "folder"
     folder.mkdir()
     if kind == "link":

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import FACTS_BYTES, TargetLock, explain_os_error, read_file
+from sidecar_runtime.volume.files import (
+    FACTS_BYTES,
+    TargetLock,
+    explain_os_error,
+    read_file,
+)
 from sidecar_runtime.volume.snapshots import ASKED, Snapshots
 
 OLD, NEW = b"old content", b"new content, which is longer"
@@ -41,15 +46,21 @@ def folder(tmp_path: Path) -> Iterator[int]:
         (errno.ESTALE, "target_failed", "Check the volume"),
     ],
 )
-def test_file_system_errors_have_a_reason_and_advice(number: int, reason: str, advice: str) -> None:
-    error = explain_os_error(OSError(number, os.strerror(number)), "cannot write '/dags/a.py'")
+def test_file_system_errors_have_a_reason_and_advice(
+    number: int, reason: str, advice: str
+) -> None:
+    error = explain_os_error(
+        OSError(number, os.strerror(number)), "cannot write '/dags/a.py'"
+    )
 
     assert error.reason == reason
     assert advice in error.advice
     assert error.message.startswith(f"cannot write '/dags/a.py': {os.strerror(number)}")
 
 
-def test_refuses_to_read_anything_but_a_regular_file(tmp_path: Path, folder: int) -> None:
+def test_refuses_to_read_anything_but_a_regular_file(
+    tmp_path: Path, folder: int
+) -> None:
     (tmp_path / "real").write_bytes(NEW)
     (tmp_path / "link").symlink_to("real")
     os.mkfifo(tmp_path / "pipe")
@@ -83,12 +94,18 @@ class Shelf:
 
     def begin(self, **changes: Any) -> Snapshots:
         """Return the snapshots of the store, as a new process opens it."""
-        arguments = {"retain_count": 2, "retain_seconds": 600.0, "fsync": False} | changes
+        arguments = {
+            "retain_count": 2,
+            "retain_seconds": 600.0,
+            "fsync": False,
+        } | changes
         store_fd = os.open(STORE, os.O_RDONLY, dir_fd=self._root_fd)
         return Snapshots(self._root_fd, store_fd, STORE, link="current", **arguments)
 
     def make(self, *revisions: str, **changes: Any) -> Snapshots:
-        """Add and show revisions one after the other; the file of each contains its name."""
+        """
+        Add and show revisions one after the other; the file of each contains its name.
+        """
         snapshots = self.begin(**changes)
         for revision in revisions:
             snapshots.add(revision, filling(revision), Fence())
@@ -122,7 +139,9 @@ def filling(content: str) -> Callable[[int], None]:
 
 
 def pruned(snapshots: Snapshots) -> set[str]:
-    """Prune as if the current revision were the published one; return the kept snapshots."""
+    """
+    Prune as if the current revision were the published one; return the kept snapshots.
+    """
     return set(snapshots.prune(snapshots.current(), Fence()))
 
 
@@ -132,9 +151,21 @@ def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf) -> None:
     (shelf.store / "r1/d").mkdir()
     (shelf.store / "list.managed").write_text("x")
     (shelf.store / "link").symlink_to("r1")
-    others = ["", ".r1.7", "missing", "link", "list.managed", "r1/..", "r1/d", "..", "r1\0"]
+    others = [
+        "",
+        ".r1.7",
+        "missing",
+        "link",
+        "list.managed",
+        "r1/..",
+        "r1/d",
+        "..",
+        "r1\0",
+    ]
 
-    assert [] == [name for name in [*others, "x" * 300, "\ud800"] if snapshots.has(name)]
+    assert [] == [
+        name for name in [*others, "x" * 300, "\ud800"] if snapshots.has(name)
+    ]
     assert ["r1"] == snapshots.revisions()
 
 
@@ -191,7 +222,9 @@ def test_keeps_snapshots_by_count_or_if_replaced_recently(
 
 
 def test_keeps_the_newest_requested_snapshots(shelf: Shelf) -> None:
-    """They are counted separately from older snapshots; their marks are removed with them."""
+    """
+    They are counted separately from older snapshots; their marks are removed with them.
+    """
     snapshots = shelf.make("r1", "r2")
     for name in ("a1", "a2", "a3"):
         snapshots.add(f".{name}", filling(name), Fence())

@@ -1,4 +1,7 @@
-"""Shared by tests of client and applier: credentials without a child process, and a client."""
+"""
+Shared by tests of client and applier: credentials without a child process, and a
+client.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,15 +36,23 @@ class Given(Chain):
 
 
 def config(**changes: Any) -> AwsConfig:
-    """Return botocore's configuration if only the region is configured, with changes."""
+    """
+    Return botocore's configuration if only the region is configured, with changes.
+    """
     unset = dict.fromkeys(("endpoint_url", "ca_bundle", "addressing_style"))
-    facts: dict[str, Any] = {"region": "us-east-1", "use_fips": False, "use_dualstack": False}
+    facts: dict[str, Any] = {
+        "region": "us-east-1",
+        "use_fips": False,
+        "use_dualstack": False,
+    }
     return AwsConfig(**facts | unset | changes)
 
 
 def config_of(server: FakeS3, **changes: Any) -> AwsConfig:
     """Return the configuration with this server as the endpoint."""
-    return config(**{"region": server.region, "endpoint_url": server.endpoint} | changes)
+    return config(
+        **{"region": server.region, "endpoint_url": server.endpoint} | changes
+    )
 
 
 class Body:

@@ -16,7 +16,10 @@ from tests.support.aws.fake_s3 import FakeS3
 
 
 class Process:
-    """A sidecar for a folder; tests run its cycles. `stop` and `start` stand for a new process."""
+    """
+    A sidecar for a folder; tests run its cycles. `stop` and `start` stand for a new
+    process.
+    """
 
     def __init__(self, s3: FakeS3, folder: Path) -> None:
         self.s3 = s3
@@ -24,7 +27,11 @@ class Process:
         self._session: Session | None = None
 
     def start(self, settings: dict[str, str]) -> None:
-        environ = {"AWS_BUCKET": self.s3.bucket, "DEST_PATH": str(self.folder), **settings}
+        environ = {
+            "AWS_BUCKET": self.s3.bucket,
+            "DEST_PATH": str(self.folder),
+            **settings,
+        }
         self._metrics = SyncMetrics("0", "r")
         self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
         with pytest.MonkeyPatch.context() as patch:
@@ -32,7 +39,10 @@ class Process:
             self._session = self._sidecar.begin()
 
     def _open_client(self, settings: Settings, metrics: SyncMetrics) -> S3Client:
-        """Return a client without the child for credentials, which takes longer than a cycle."""
+        """
+        Return a client without the child for credentials, which takes longer than a
+        cycle.
+        """
         return S3Client(
             settings.bucket,
             settings.prefix,

@@ -36,7 +36,8 @@ def download(staging: StagingFolder) -> Iterator[Download]:
 
 
 CHECKSUMS = {
-    name: header_value(name, BODY) for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
+    name: header_value(name, BODY)
+    for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256")
 }
 
 
@@ -56,7 +57,9 @@ def test_a_restart_discards_the_first_attempt(
             download.write(body)
 
             assert download.size_bytes == len(body)
-            assert body == os.pread(download.finish({}, "x", must_match=True).fd, 100, 0)
+            assert body == os.pread(
+                download.finish({}, "x", must_match=True).fd, 100, 0
+            )
             assert len(os.listdir(tmp_path)) <= 1
 
 
@@ -94,12 +97,16 @@ def test_refuses_a_body_of_another_length(staging: StagingFolder) -> None:
     long = raised(ObjectError, download.write, b"6")
 
     assert ["object_corrupt"] * 2 == [short.reason, long.reason]
-    assert "'dags/a.py'" in short.message and "4 bytes, not the 5 listed" in short.message
+    assert (
+        "'dags/a.py'" in short.message and "4 bytes, not the 5 listed" in short.message
+    )
     assert "more than the 5 bytes listed" in long.message
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)
-def test_a_checksum_proves_or_contradicts_the_body(download: Download, name: str) -> None:
+def test_a_checksum_proves_or_contradicts_the_body(
+    download: Download, name: str
+) -> None:
     header = f"x-amz-checksum-{name}"
     headers = {header: CHECKSUMS[name], "x-amz-checksum-type": "FULL_OBJECT"}
     assert is_proven(download, headers, OTHER)
@@ -117,7 +124,10 @@ def test_a_checksum_proves_or_contradicts_the_body(download: Download, name: str
 def test_crcs_equal_the_check_values_of_the_catalog(
     staging: StagingFolder, name: str, check: str
 ) -> None:
-    """The check value is the CRC of nine digits: https://reveng.sourceforge.io/crc-catalogue/"""
+    """
+    The check value is the CRC of nine digits:
+    https://reveng.sourceforge.io/crc-catalogue/
+    """
     assert check == digest(name, b"123456789").hex()
     large = b"more than one block" * 5_000
     for body in (b"123456789", large):
@@ -125,14 +135,21 @@ def test_crcs_equal_the_check_values_of_the_catalog(
             download.write(body[:5])
             download.write(body[5:])
 
-            assert is_proven(download, {f"x-amz-checksum-{name}": header_value(name, body)}, OTHER)
+            assert is_proven(
+                download, {f"x-amz-checksum-{name}": header_value(name, body)}, OTHER
+            )
 
 
 def test_verifies_every_checksum_of_the_response(download: Download) -> None:
     names = {"crc32": "crc32", "sha256": "sha1"}
-    headers = {f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()}
+    headers = {
+        f"x-amz-checksum-{name}": CHECKSUMS[other] for name, other in names.items()
+    }
 
-    assert "its sha256 is" in raised(ObjectError, is_proven, download, headers, MD5).message
+    assert (
+        "its sha256 is"
+        in raised(ObjectError, is_proven, download, headers, MD5).message
+    )
 
 
 @pytest.mark.parametrize(

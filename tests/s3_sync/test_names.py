@@ -29,9 +29,26 @@ SHA256 = hashlib.sha256(b"".join(BODY)).hexdigest()
 
 PARTS = st.one_of(
     st.sampled_from(
-        ["", ".", "..", "...", RESERVED, ".S3-SYNC", "a", " ", "~", "-", "\\", "\0", "\n", "a\0b"]
+        [
+            "",
+            ".",
+            "..",
+            "...",
+            RESERVED,
+            ".S3-SYNC",
+            "a",
+            " ",
+            "~",
+            "-",
+            "\\",
+            "\0",
+            "\n",
+            "a\0b",
+        ]
     ),
-    st.sampled_from(["..\0", "\udcff", "é", "é", "x" * 255, "x" * 256, "é" * 128, "%2e%2e"]),
+    st.sampled_from(
+        ["..\0", "\udcff", "é", "é", "x" * 255, "x" * 256, "é" * 128, "%2e%2e"]
+    ),
     st.text(max_size=8),
 )
 PATHS = st.lists(PARTS, max_size=20).map("/".join)
@@ -115,8 +132,29 @@ def test_filters_are_globs_over_the_whole_path(
     assert bool(compile_filter(include, exclude)(path)) is is_wanted
 
 
-GLOBS = ["*.py", "dags/*", "*[ab].sql", "x?z", "a/b.py", "*", "[!a]*", "a*b*c", "*.", "ü*"]
-FILES = ["a.py", "dags/x.txt", "d/dags/x.txt", "qa.sql", "qc.sql", "xyz", "a/b.py", "aXbYc", "ü"]
+GLOBS = [
+    "*.py",
+    "dags/*",
+    "*[ab].sql",
+    "x?z",
+    "a/b.py",
+    "*",
+    "[!a]*",
+    "a*b*c",
+    "*.",
+    "ü*",
+]
+FILES = [
+    "a.py",
+    "dags/x.txt",
+    "d/dags/x.txt",
+    "qa.sql",
+    "qc.sql",
+    "xyz",
+    "a/b.py",
+    "aXbYc",
+    "ü",
+]
 
 
 def test_filters_agree_with_the_aws_command_line() -> None:
@@ -139,7 +177,9 @@ def test_each_digest_matches_only_its_content(etag: str) -> None:
     assert not has_digest(etag, [b"other"])
 
 
-@pytest.mark.parametrize("etag", ["", f"{MD5}-2", f"{MD5}+x", MD5.upper(), f"x{SHA256}"])
+@pytest.mark.parametrize(
+    "etag", ["", f"{MD5}-2", f"{MD5}+x", MD5.upper(), f"x{SHA256}"]
+)
 def test_an_etag_that_is_not_a_digest_matches_no_content(etag: str) -> None:
     assert not has_digest(etag, BODY)
 
@@ -147,4 +187,6 @@ def test_an_etag_that_is_not_a_digest_matches_no_content(etag: str) -> None:
 def test_recognizes_kinds_and_the_executable_bit() -> None:
     assert (True, False) == (looks_like_md5(MD5), looks_like_md5(SHA256))
     assert (False, True, False) == tuple(map(is_hex, (MD5, SHA256, SHA256.upper())))
-    assert [False, False, True] == [is_executable(e) for e in (SHA256, "abc+x", f"{SHA256}+x")]
+    assert [False, False, True] == [
+        is_executable(e) for e in (SHA256, "abc+x", f"{SHA256}+x")
+    ]

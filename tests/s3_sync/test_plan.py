@@ -1,4 +1,7 @@
-"""What should be on disk ↔ what is → plan; the brake; names that a volume does not distinguish."""
+"""
+What should be on disk ↔ what is → plan; the brake; names that a volume does not
+distinguish.
+"""
 
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
@@ -19,12 +22,17 @@ PATHS = st.sampled_from(["a", "b", "c/d", "c/e", "f/g/h"])
 ETAGS = st.sampled_from(["one", "two"])
 SIZES = st.integers(0, 2)
 WANTED = st.dictionaries(PATHS, st.builds(Entry, st.just("key"), ETAGS, SIZES))
-HOLDINGS = st.dictionaries(PATHS, st.builds(Held, ETAGS, SIZES, st.just(1), st.just(2), st.just(3)))
+HOLDINGS = st.dictionaries(
+    PATHS, st.builds(Held, ETAGS, SIZES, st.just(1), st.just(2), st.just(3))
+)
 
 
 @dataclass
 class World:
-    """A model of a folder: files on disk, and our files; damaged ones are held without content."""
+    """
+    A model of a folder: files on disk, and our files; damaged ones are held without
+    content.
+    """
 
     disk: dict[str, object]
     held: dict[str, Held]
@@ -76,16 +84,21 @@ def test_our_files_become_the_wanted_files_and_foreign_ones_stay(
     assert Plan(plan.put, ()) == plan_of(wanted, world, kept={*world.disk, *world.held})
     for path in plan.put:
         held, entry = world.held.get(path), wanted[path]
-        assert held is None or (held.etag, held.size_bytes) != (entry.etag, entry.size_bytes)
+        assert held is None or (held.etag, held.size_bytes) != (
+            entry.etag,
+            entry.size_bytes,
+        )
 
     world.apply(plan, wanted)
 
-    assert {path: (held.etag, held.size_bytes) for path, held in world.held.items()} == {
-        path: (entry.etag, entry.size_bytes) for path, entry in wanted.items()
-    }
+    assert {
+        path: (held.etag, held.size_bytes) for path, held in world.held.items()
+    } == {path: (entry.etag, entry.size_bytes) for path, entry in wanted.items()}
     assert "damaged" not in world.disk.values()
     assert wanted.keys() <= world.disk.keys()
-    assert world.foreign == {path: what for path, what in foreign.items() if path not in wanted}
+    assert world.foreign == {
+        path: what for path, what in foreign.items() if path not in wanted
+    }
     assert Plan((), ()) == plan_of(wanted, world)
 
 
@@ -93,10 +106,15 @@ def test_our_files_become_the_wanted_files_and_foreign_ones_stay(
 def test_deletes_the_given_foreign_files_and_never_those_that_are_kept(
     wanted: dict[str, Entry], world: World, kept: set[str]
 ) -> None:
-    """Kept are files whose object cannot be read by anybody, and all under S3_SYNC_DELETE=none."""
+    """
+    Kept are files whose object cannot be read by anybody, and all under
+    S3_SYNC_DELETE=none.
+    """
     foreign = sorted(world.foreign)
     plan = plan_of(wanted, world, foreign=foreign)
-    assert set(plan.delete) - kept == {*plan_of(wanted, world, foreign=foreign, kept=kept).delete}
+    assert set(plan.delete) - kept == {
+        *plan_of(wanted, world, foreign=foreign, kept=kept).delete
+    }
 
     world.apply(plan, wanted)
 
@@ -110,7 +128,9 @@ def many(count: int) -> set[str]:
     return {f"{number:03}.py" for number in range(count)}
 
 
-def is_held(one: Brake, wanted: set[str], managed: set[str], asked: bool = False) -> bool:
+def is_held(
+    one: Brake, wanted: set[str], managed: set[str], asked: bool = False
+) -> bool:
     return one.judge(managed - wanted, len(managed), is_asked_for=asked) is not None
 
 
@@ -139,7 +159,8 @@ def test_applies_the_deletion_after_the_hold_time_which_a_complete_listing_resta
 
     assert not is_held(one, many(1), many(100))
     assert [(99, 20)] * 2 == [
-        (event["files_to_delete"], len(event["paths"])) for event in log.events("deletion_held")
+        (event["files_to_delete"], len(event["paths"]))
+        for event in log.events("deletion_held")
     ]
 
 
@@ -151,7 +172,8 @@ def test_an_approved_deletion_does_not_cover_the_next_one(asked: bool) -> None:
     clock.seconds += 0 if asked else HOLD_SECONDS
     assert not is_held(one, many(100), many(1000), asked)
 
-    assert not is_held(one, many(99), many(600))  # some of the files were deleted, then S3 failed
+    # some of the files were deleted, then S3 failed
+    assert not is_held(one, many(99), many(600))
     assert is_held(one, many(5), many(99))
     clock.seconds += HOLD_SECONDS - 1
     assert is_held(one, many(5), many(99))
@@ -186,8 +208,12 @@ def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     clashes = {f"dags/{path}": "name_clash" for path in skipped}
     assert {"dags/x//y": "unsafe_path", **clashes} == found.skipped
     assert "revision" == found.revision
-    assert state is without_clashes(state, None, "dags/"), "a volume that distinguishes them"
-    cold = without_clashes(state_of("a.py")._replace(kept={"A.py", "b.py"}), str.casefold)
+    assert state is without_clashes(state, None, "dags/"), (
+        "a volume that distinguishes them"
+    )
+    cold = without_clashes(
+        state_of("a.py")._replace(kept={"A.py", "b.py"}), str.casefold
+    )
     assert {"b.py"} == cold.kept
 
 

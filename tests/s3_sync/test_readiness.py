@@ -34,7 +34,11 @@ BROKEN = b"x = (\n"
 def rows() -> list[list[str]]:
     """Return the rows of the table."""
     text = (DOCS / "reference/readiness.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith(("| listing", "| release"))]
+    lines = [
+        line
+        for line in text.splitlines()
+        if line.startswith(("| listing", "| release"))
+    ]
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return found + [
         [source, f"{before}, not the last one", *rest]
@@ -49,7 +53,8 @@ def cases() -> list[ParameterSet]:
         pytest.param(row, name, id=f"{'; '.join(row[:3])}: {name}")
         for row in rows()
         for name in LAYOUTS
-        if ("gate" not in row[2] or "gate" in name) and (row[0] == "listing" or "snap" in name)
+        if ("gate" not in row[2] or "gate" in name)
+        and (row[0] == "listing" or "snap" in name)
     ]
 
 
@@ -162,8 +167,8 @@ def files_removed(world: World, *, with_list: bool) -> None:
 
 def one_removed(world: World, order: str) -> None:
     """
-    Remove a file and all hard links to it; whether it was published first or last, because the last
-    line of the list is believed only if its file exists.
+    Remove a file and all hard links to it; whether it was published first or last,
+    because the last line of the list is believed only if its file exists.
     """
     if world.settings.get("S3_SYNC_SOURCE"):
         all_published(world)
@@ -188,8 +193,12 @@ BEFORE: dict[str, Callable[[World], object]] = {
     "complete, 30 files": many_published,
     "partial": partly_published,
     "complete, then one file removed": lambda world: one_removed(world, "acd b"),
-    "complete, then one file removed, not the last one": lambda world: one_removed(world, "b acd"),
-    "complete, then its files removed": lambda world: files_removed(world, with_list=False),
+    "complete, then one file removed, not the last one": lambda world: one_removed(
+        world, "b acd"
+    ),
+    "complete, then its files removed": lambda world: files_removed(
+        world, with_list=False
+    ),
     "complete, then its files and its list removed": lambda world: files_removed(
         world, with_list=True
     ),
@@ -210,7 +219,9 @@ NOW: dict[str, Make] = {
         world.publish(8),
         world.s3.inject(error(404, "NoSuchKey"), is_bundle),
     ),
-    "the gate refuses it, and accepts an earlier one": lambda world, _: earlier_accepted(world),
+    "the gate refuses it, and accepts an earlier one": lambda world, _: (
+        earlier_accepted(world)
+    ),
     "the gate refuses it, and all earlier ones": lambda world, _: (
         world.publish(5, broken=True),
         world.publish(6, broken=True),
@@ -231,7 +242,9 @@ def test_every_row_of_the_table_holds(
     row: list[str], layout: str, s3: FakeS3, process: Process
 ) -> None:
     source, before, now, ready, published, revision, one_shot = row
-    world = World(s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {}))
+    world = World(
+        s3, process, LAYOUTS[layout] | (RELEASE if source == "release" else {})
+    )
     BEFORE[before](world)
     if now == "is complete":
         complete(world)
@@ -248,7 +261,11 @@ def test_every_row_of_the_table_holds(
     assert (ready == "yes") == process.is_ready, process.problem
     assert published == what_is_published(process)
     if revision in ("old", "earlier"):
-        assert {"old": world.before, "earlier": world.earlier}[revision] == process.revision != ""
+        assert (
+            {"old": world.before, "earlier": world.earlier}[revision]
+            == process.revision
+            != ""
+        )
     elif revision == "new":
         assert process.revision not in ("", world.before)
     else:
@@ -260,7 +277,11 @@ def test_every_row_of_the_table_holds(
 
 @pytest.mark.parametrize(("before", "gone"), [("complete", "a"), ("partial", "ab")])
 def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, before: str, gone: str
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    gone: str,
 ) -> None:
     BEFORE[before](World(s3, process, {}))
     for name in gone:
@@ -278,8 +299,12 @@ def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
     assert process.is_ready and not (process.folder / "a.py").exists()
 
 
-def test_a_one_shot_does_not_succeed_while_it_is_not_ready(s3: FakeS3, process: Process) -> None:
-    """A file is lost and cannot be read again, while most others are gone from the source."""
+def test_a_one_shot_does_not_succeed_while_it_is_not_ready(
+    s3: FakeS3, process: Process
+) -> None:
+    """
+    A file is lost and cannot be read again, while most others are gone from the source.
+    """
     world = World(s3, process, {})
     s3.put_each([f"dags/{number:02}.py" for number in range(30)], b"v = 1\n")
     process.run(world.settings | {"S3_SYNC_ONE_SHOT": "true"})
@@ -308,9 +333,14 @@ def what_is_published(process: Process) -> str:
 
 @pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
 def test_files_that_cannot_be_deleted_change_nothing_that_is_said(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, layout: dict[str, str]
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: dict[str, str],
 ) -> None:
-    """Files of others under S3_SYNC_DELETE=all, and our own after a change of the layout."""
+    """
+    Files of others under S3_SYNC_DELETE=all, and our own after a change of the layout.
+    """
     s3.put_each(["dags/x.py", "dags/y.py"], b"x\n")
     if layout:
         process.run({"KEY_PATH": "dags"})

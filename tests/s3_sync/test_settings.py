@@ -8,7 +8,12 @@ from s3_sync.settings import INSTEAD, Settings, bucket, load_settings
 from sidecar_runtime.errors import Problem, SettingsError
 from tests.support.raising import raised
 
-EXAMPLE = {"AWS_BUCKET": "a-bucket", "KEY_PATH": "dags", "DEST_PATH": "/opt/dags", "INTERVAL": "10"}
+EXAMPLE = {
+    "AWS_BUCKET": "a-bucket",
+    "KEY_PATH": "dags",
+    "DEST_PATH": "/opt/dags",
+    "INTERVAL": "10",
+}
 ARN = "arn:aws:s3:eu-central-1:123456789012:accesspoint/dags"
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 RELEASES = {"S3_SYNC_SOURCE": "release", **SNAPSHOT}
@@ -24,7 +29,9 @@ def problem_of(**environ: str) -> Problem:
     return problem
 
 
-def test_the_published_example_is_complete_and_the_defaults_match_the_contract() -> None:
+def test_the_published_example_is_complete_and_the_defaults_match_the_contract() -> (
+    None
+):
     settings, unknown = load_settings(EXAMPLE)
 
     assert [] == unknown
@@ -43,7 +50,12 @@ def test_reads_a_gate_and_a_pinned_release() -> None:
     command = "python3 -m compileall 'with blank'"
     gate = read(**SNAPSHOT, S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=command)
 
-    assert (shutil.which("python3"), "-m", "compileall", "with blank") == gate.gate_command
+    assert (
+        shutil.which("python3"),
+        "-m",
+        "compileall",
+        "with blank",
+    ) == gate.gate_command
     assert REVISION == read(**RELEASES, S3_SYNC_REVISION=f" {REVISION} ").revision
     assert read(**RELEASES).revision is None
 
@@ -67,14 +79,24 @@ WRONG: list[tuple[dict[str, str], str, str, str]] = [
     ({}, "S3_SYNC_RETAIN_FOR", "ever", "is not a duration"),
     ({}, "S3_SYNC_SETTLE", "8d", "is not"),
     ({}, "S3_SYNC_MAX_DELETE", "101%", "is not a percentage"),
-    ({}, "S3_SYNC_BUCKET_ACCESS", "anonymous", "is not one of private, requester-pays, public"),
+    (
+        {},
+        "S3_SYNC_BUCKET_ACCESS",
+        "anonymous",
+        "is not one of private, requester-pays, public",
+    ),
     # YAML turned the mode into another number.
     *(({}, "S3_SYNC_FILE_MODE", mode, "") for mode in ("420", "436", "rw-", "0999")),
     ({}, "S3_SYNC_GATE", "pylint", "is not one of off, syntax, command"),
     ({}, "S3_SYNC_SOURCE", "release", "needs S3_SYNC_LAYOUT=snapshot"),
     ({}, "S3_SYNC_GATE", "syntax", "Airflow's dags_folder to /opt/dags/current"),
     *(
-        (RELEASES, f"S3_SYNC_{name}", value, "cannot be used with S3_SYNC_SOURCE=release")
+        (
+            RELEASES,
+            f"S3_SYNC_{name}",
+            value,
+            "cannot be used with S3_SYNC_SOURCE=release",
+        )
         for name, value in NOT_FOR_RELEASES.items()
     ),
     ({}, "S3_SYNC_REVISION", REVISION, "requires S3_SYNC_SOURCE=release"),
@@ -88,7 +110,9 @@ WRONG: list[tuple[dict[str, str], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("given", "name", "value", "said"), WRONG)
-def test_refuses_wrong_values(given: dict[str, str], name: str, value: str, said: str) -> None:
+def test_refuses_wrong_values(
+    given: dict[str, str], name: str, value: str, said: str
+) -> None:
     problem = problem_of(**given, **{name: value})
 
     assert (name, value) == (problem.setting, problem.value)
@@ -97,7 +121,9 @@ def test_refuses_wrong_values(given: dict[str, str], name: str, value: str, said
 
 def test_refuses_a_command_gate_without_a_command() -> None:
 
-    assert "S3_SYNC_GATE_COMMAND" == problem_of(**SNAPSHOT, S3_SYNC_GATE="command").setting
+    assert (
+        "S3_SYNC_GATE_COMMAND" == problem_of(**SNAPSHOT, S3_SYNC_GATE="command").setting
+    )
 
 
 # --- the bucket
@@ -117,7 +143,9 @@ def test_accepts_ordinary_buckets_and_access_points_only(name: str) -> None:
     if name in BUCKETS:
         assert name == bucket(name)
     else:
-        assert "neither the name of an ordinary bucket" in str(raised(ValueError, bucket, name))
+        assert "neither the name of an ordinary bucket" in str(
+            raised(ValueError, bucket, name)
+        )
 
 
 @pytest.mark.parametrize("name", ["AWS_BUCKET", "KEY_PATH"])
@@ -138,11 +166,15 @@ def test_suggests_bucket_and_key_path_for_a_url_without_its_password(name: str) 
      ("S3_SYNC_KEY_PATH", "KEY_PATH"), ("S3_SYNC_MAXFAILURES", "S3_SYNC_MAX_FAILURES")],
 )  # fmt: skip
 def test_suggests_the_right_name_for_a_misspelled_one(slip: str, right: str) -> None:
-    assert f"is not a setting; did you mean {right}?" == problem_of(**{slip: "x"}).problem
+    assert (
+        f"is not a setting; did you mean {right}?" == problem_of(**{slip: "x"}).problem
+    )
 
 
 def test_names_all_missing_settings_and_a_variable_that_may_be_meant() -> None:
-    bucket, path = raised(SettingsError, load_settings, {"AWS_BUKET": "a-bucket"}).problems
+    bucket, path = raised(
+        SettingsError, load_settings, {"AWS_BUKET": "a-bucket"}
+    ).problems
 
     assert ("AWS_BUCKET", "DEST_PATH") == (bucket.setting, path.setting)
     assert bucket.problem.endswith("(AWS_BUKET is set: is it a typo?)")
@@ -153,7 +185,9 @@ def test_a_wrong_name_of_key_path_does_not_select_the_whole_bucket(slip: str) ->
     without = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
     error = raised(SettingsError, load_settings, without | {slip: "dags"})
 
-    assert [Problem(slip, None, "is not a setting; did you mean KEY_PATH?")] == error.problems
+    assert [
+        Problem(slip, None, "is not a setting; did you mean KEY_PATH?")
+    ] == error.problems
     assert "" == load_settings(EXAMPLE | {slip: "dags", "KEY_PATH": "/"})[0].prefix
 
 

@@ -47,11 +47,16 @@ NO_PRIVATE_KEYS = {
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
-    """Compare with a second implementation: the how-to's commands and the documented format."""
+    """
+    Compare with a second implementation: the how-to's commands and the documented
+    format.
+    """
     private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
 
     def openssl(*arguments: str | Path) -> bytes:
-        return subprocess.run(["openssl", *arguments], check=True, capture_output=True).stdout
+        return subprocess.run(
+            ["openssl", *arguments], check=True, capture_output=True
+        ).stdout
 
     openssl("genpkey", "-algorithm", "ed25519", "-out", private)
     openssl("pkey", "-in", private, "-pubout", "-out", public)
@@ -59,10 +64,22 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     message, signature = tmp_path / "message", tmp_path / "signature"
     message.write_bytes(b"s3-sync pointer\0bucket\0dags/\0" + MESSAGE)
 
-    openssl("pkeyutl", "-sign", "-rawin", "-inkey", private, "-in", message, "-out", signature)
+    openssl(
+        "pkeyutl",
+        "-sign",
+        "-rawin",
+        "-inkey",
+        private,
+        "-in",
+        message,
+        "-out",
+        signature,
+    )
 
     assert signer.keys == keys
-    assert openssl("base64", "-A", "-in", signature) in signer.sign(MESSAGE, "bucket", "dags/")
+    assert openssl("base64", "-A", "-in", signature) in signer.sign(
+        MESSAGE, "bucket", "dags/"
+    )
     raw = tmp_path / "raw"
     raw.write_bytes(openssl("pkey", "-in", private, "-pubout", "-outform", "DER")[-32:])
     assert openssl("dgst", "-sha256", "-r", raw).decode().startswith(signer.key_id)
@@ -73,7 +90,9 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
 
 def test_reads_several_keys_from_a_folder_or_a_file(tmp_path: Path) -> None:
     folder = write_keys(tmp_path / "keys", KEY, OTHER)
-    (tmp_path / "both.pem").write_bytes(KEY.public_pem + b"\n# the next one\n" + OTHER.public_pem)
+    (tmp_path / "both.pem").write_bytes(
+        KEY.public_pem + b"\n# the next one\n" + OTHER.public_pem
+    )
 
     both = {KEY.key_id, OTHER.key_id}
     assert both == set(read_keys(str(folder)).by_id)
@@ -81,7 +100,9 @@ def test_reads_several_keys_from_a_folder_or_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NO_PUBLIC_KEYS)
-def test_refuses_invalid_public_keys_and_shows_no_secret(tmp_path: Path, name: str) -> None:
+def test_refuses_invalid_public_keys_and_shows_no_secret(
+    tmp_path: Path, name: str
+) -> None:
     content, said = NO_PUBLIC_KEYS[name]
     path = tmp_path / "keys" / "a.pem"
     path.parent.mkdir()
@@ -98,7 +119,9 @@ def test_refuses_invalid_public_keys_and_shows_no_secret(tmp_path: Path, name: s
 
 
 def test_refuses_a_folder_without_keys(tmp_path: Path) -> None:
-    assert "contains no public keys" in str(raised(ValueError, read_keys, str(tmp_path)))
+    assert "contains no public keys" in str(
+        raised(ValueError, read_keys, str(tmp_path))
+    )
 
 
 # --- private keys

@@ -1,5 +1,6 @@
 """
-The limit of processes of a pod or a node is used up: the probes of each sidecar are still answered.
+The limit of processes of a pod or a node is used up: the probes of each sidecar are
+still answered.
 
 The kubelet would otherwise kill a healthy container. A start says what it lacks.
 """
@@ -20,7 +21,8 @@ from tests.support.git.git_sync import WRAPPER
 from tests.support.kerberos.site import KERBEROS_SIDECAR
 from tests.support.machine.users import as_user
 
-# The limit counts the processes of a uid: no other test, and no other suite, may use this one.
+# The limit counts the processes of a uid: no other test, and no other suite, may use
+# this one.
 UID = random.randrange(50_001, 60_000)
 # Root may lack the capability to limit the processes of others.
 NOBODY = ["setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups"]
@@ -49,7 +51,10 @@ Make = Callable[[Path, str, str], SidecarProcess]
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """A function that describes a sidecar of another user, with a folder that it can write to."""
+    """
+    A function that describes a sidecar of another user, with a folder that it can write
+    to.
+    """
     folder = Path(tempfile.mkdtemp(prefix="limit-"))
     folder.chmod(0o777)
     (folder / "home").mkdir()
@@ -61,7 +66,11 @@ def make() -> Iterator[Make]:
         if program == SYNC_PERM:
             url = "postgresql://airflow:a@127.0.0.1:1/airflow"
             given = StandIn.make(folder / "airflow").environment(url, folder)
-        own = {"INTERVAL": "1h", f"{prefix}_HTTP_BIND": "127.0.0.1:0", "TMPDIR": str(folder)}
+        own = {
+            "INTERVAL": "1h",
+            f"{prefix}_HTTP_BIND": "127.0.0.1:0",
+            "TMPDIR": str(folder),
+        }
         run = as_user(folder / "bin", program, UID, 0)
         return SidecarProcess(run, {**given, **own}, folder / "home")
 
@@ -77,7 +86,9 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
     with make(*sidecar) as daemon:
         daemon.wait_for_event("cycle_failed")
         before = [daemon.get(path).status for path in ("/healthz", "/readyz")]
-        subprocess.run([*NOBODY, "prlimit", f"--pid={daemon.pid}", "--nproc=1"], check=True)
+        subprocess.run(
+            [*NOBODY, "prlimit", f"--pid={daemon.pid}", "--nproc=1"], check=True
+        )
         after = len(daemon.events)
         daemon.sighup()
         daemon.wait_for_event("cycle_failed", after=after)
@@ -91,14 +102,18 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS[:3], ids=lambda sidecar: sidecar[1])
-def test_a_start_without_any_thread_ends_with_one_clear_error(make: Make, sidecar: Sidecar) -> None:
+def test_a_start_without_any_thread_ends_with_one_clear_error(
+    make: Make, sidecar: Sidecar
+) -> None:
     """sync-perm runs Airflow before it starts a thread."""
     daemon = make(*sidecar)
     daemon.wrapper = ("prlimit", "--nproc=1")  # it holds for another user than root
     with daemon:
         end = daemon.wait_for_exit(60)
 
-    errors = [event for event in daemon.events if event["level"] in ("warning", "error")]
+    errors = [
+        event for event in daemon.events if event["level"] in ("warning", "error")
+    ]
     assert ["sidecar_gave_up"] == [event["event"] for event in errors], daemon.log()
     assert (3, "process_limit") == (end.code, errors[0]["reason"])
     assert "podPidsLimit" in errors[0]["advice"]

@@ -23,21 +23,36 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
     script(programs / "make", "mkdir -p dist/wheels && touch dist/wheels/one.whl")
     project = (ROOT / "sidecars/s3-sync/pyproject.toml").read_text()
     (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "REGISTRY": f"{REGISTRY}/"}
+    environment = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "REGISTRY": f"{REGISTRY}/",
+    }
     command = [copy / "scripts/release-assets"]
 
-    subprocess.run([*command, version], env=environment, check=True, capture_output=True)
-    refused = subprocess.run([*command, "9.9"], env=environment, capture_output=True, text=True)
+    subprocess.run(
+        [*command, version], env=environment, check=True, capture_output=True
+    )
+    refused = subprocess.run(
+        [*command, "9.9"], env=environment, capture_output=True, text=True
+    )
 
     assert f"This commit is version {version}, not 9.9" in refused.stderr
     release = copy / "dist/release"
     archive = f"values-{version}.tar.gz"
-    assert {"one.whl", archive, "notes.txt"} == {path.name for path in release.iterdir()}
+    assert {"one.whl", archive, "notes.txt"} == {
+        path.name for path in release.iterdir()
+    }
     subprocess.run(["tar", "-xf", release / archive, "-C", tmp_path], check=True)
-    files = [path.read_text() for path in (tmp_path / "charts-snippets").rglob("*.yaml")]
-    named = {name for text in files for name in re.findall(r"(\S+)/(?:your-task|dbt):", text)}
+    files = [
+        path.read_text() for path in (tmp_path / "charts-snippets").rglob("*.yaml")
+    ]
+    named = {
+        name for text in files for name in re.findall(r"(\S+)/(?:your-task|dbt):", text)
+    }
     assert {"registry.example.com"} == named
-    ours = r"(?:registry: |(\S+)/(?:s3-sync|kerberos|git-sync-wrapper|sync-perm)(?::|$))"
+    ours = (
+        r"(?:registry: |(\S+)/(?:s3-sync|kerberos|git-sync-wrapper|sync-perm)(?::|$))"
+    )
     assert any(f"registry: {REGISTRY}\n" in text for text in files)
     assert [] == [
         line

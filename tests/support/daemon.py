@@ -65,12 +65,17 @@ class Answer:
 
 
 def ask(
-    address: tuple[str, int], path: str, method: str = "GET", timeout_seconds: float = 5.0
+    address: tuple[str, int],
+    path: str,
+    method: str = "GET",
+    timeout_seconds: float = 5.0,
 ) -> Answer:
     """
     Send an HTTP request on a new connection.
     """
-    with contextlib.closing(HTTPConnection(*address, timeout=timeout_seconds)) as connection:
+    with contextlib.closing(
+        HTTPConnection(*address, timeout=timeout_seconds)
+    ) as connection:
         connection.request(method, path)
         response = connection.getresponse()
         body = response.read().decode()
@@ -82,8 +87,8 @@ class SidecarProcess:
     """
     A sidecar with its own environment; a `with` statement starts it.
 
-    Leaving the `with` statement kills it if it still runs. After the process has ended, `start`
-    can be called again: the log starts over.
+    Leaving the `with` statement kills it if it still runs. After the process has ended,
+    `start` can be called again: the log starts over.
     """
 
     patience_seconds = PATIENCE_SECONDS
@@ -101,7 +106,8 @@ class SidecarProcess:
 
         Args:
             program: The console script, or a script that runs it as another user.
-            environment: All variables in addition to PATH and HOME; `None` removes a variable.
+            environment: All variables in addition to PATH and HOME; `None` removes a
+                variable.
             home: HOME; created if missing.
             arguments: The command line, for example `("check",)`.
         """
@@ -109,7 +115,9 @@ class SidecarProcess:
         self.arguments = tuple(arguments)
         self.home = home
         given = {"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(home), **environment}
-        self.environment = {name: value for name, value in given.items() if value is not None}
+        self.environment = {
+            name: value for name, value in given.items() if value is not None
+        }
         self.wrapper: tuple[str, ...] = ()
         """A command that runs the program, for example `setpriv` with arguments."""
         self.events: list[Event] = []
@@ -203,7 +211,8 @@ class SidecarProcess:
             match: Values that the line must contain.
 
         Raises:
-            AssertionError: No such line arrived in time, or the process ended without it.
+            AssertionError: No such line arrived in time, or the process ended without
+                it.
         """
         deadline = time.monotonic() + timeout_seconds
         with self._news:
@@ -220,20 +229,23 @@ class SidecarProcess:
 
     def wait_until_synced(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
         """
-        Wait for the first complete cycle of this process; return its `cycle_finished` line.
+        Wait for the first complete cycle of this process; return its `cycle_finished`
+        line.
         """
         return self.wait_for_event("cycle_finished", timeout_seconds)
 
     def until_synced(self) -> Self:
         """
-        Wait for the first complete cycle and return this process: `sidecar.start().until_synced()`.
+        Wait for the first complete cycle and return this process:
+        `sidecar.start().until_synced()`.
         """
         self.wait_until_synced()
         return self
 
     def sync(self, timeout_seconds: float = PATIENCE_SECONDS) -> Event:
         """
-        Trigger a cycle with SIGHUP, and wait for the end of a cycle that started afterwards.
+        Trigger a cycle with SIGHUP, and wait for the end of a cycle that started
+        afterwards.
 
         Returns:
             Its `cycle_finished` or `cycle_failed` line.
@@ -242,7 +254,11 @@ class SidecarProcess:
         seen = len(self.events)
         self.sighup()
         # If a cycle is already running, it ends between the first two events.
-        for step in ("signal_received", "cycle_started", ("cycle_finished", "cycle_failed")):
+        for step in (
+            "signal_received",
+            "cycle_started",
+            ("cycle_finished", "cycle_failed"),
+        ):
             event = self.wait_for_event(step, timeout_seconds, after=seen)
             seen = self.events.index(event, seen) + 1
         return event
@@ -255,7 +271,9 @@ class SidecarProcess:
         host, _, port = str(event["address"]).rpartition(":")
         return host.strip("[]"), int(port)
 
-    def get(self, path: str, method: str = "GET", timeout_seconds: float = 5.0) -> Answer:
+    def get(
+        self, path: str, method: str = "GET", timeout_seconds: float = 5.0
+    ) -> Answer:
         """
         Send an HTTP request to the daemon.
         """
@@ -280,7 +298,8 @@ class SidecarProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         """
-        Send a signal unless the process has ended: another process may have its id by now.
+        Send a signal unless the process has ended: another process may have its id by
+        now.
         """
         if self.is_running():
             os.kill(self.pid, number)
@@ -310,7 +329,9 @@ class SidecarProcess:
         try:
             code = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {timeout_seconds} s:\n{self.log()}") from None
+            raise AssertionError(
+                f"still runs after {timeout_seconds} s:\n{self.log()}"
+            ) from None
         seconds = time.monotonic() - began
         forget_clock(self.pid)
         for thread in self._threads:
@@ -338,13 +359,17 @@ class SidecarProcess:
         raise AssertionError("no VmRSS")
 
     def wait_for(
-        self, condition: Callable[[], T | None], what: str, timeout_seconds: float | None = None
+        self,
+        condition: Callable[[], T | None],
+        what: str,
+        timeout_seconds: float | None = None,
     ) -> T:
         """
         Return the first true value of a condition that the process should fulfill.
 
         Raises:
-            AssertionError: It was not met in time, or the process ended; with the end of its log.
+            AssertionError: It was not met in time, or the process ended; with the end
+                of its log.
         """
 
         def met() -> T | None:
@@ -397,12 +422,13 @@ class Daemon(SidecarProcess):
         Describe a daemon without starting it.
 
         Args:
-            server: The server for AWS_ENDPOINT_URL and the credentials; `None` omits every AWS
-                variable except AWS_BUCKET.
+            server: The server for AWS_ENDPOINT_URL and the credentials; `None` omits
+                every AWS variable except AWS_BUCKET.
             bucket: AWS_BUCKET.
             target: DEST_PATH; HOME is an empty folder beside it.
             key_path: KEY_PATH.
-            interval: INTERVAL; with the default, only `sync` triggers cycles after the first one.
+            interval: INTERVAL; with the default, only `sync` triggers cycles after the
+                first one.
             settings: More variables; `None` removes a variable that is set here.
             arguments: The command line, for example `("check",)`.
         """
@@ -425,6 +451,10 @@ class Daemon(SidecarProcess):
         )
 
 
-def _matches(event: Event, name: str | tuple[str, ...], match: Mapping[str, Any]) -> bool:
+def _matches(
+    event: Event, name: str | tuple[str, ...], match: Mapping[str, Any]
+) -> bool:
     names = (name,) if isinstance(name, str) else name
-    return event.get("event") in names and all(event.get(k) == v for k, v in match.items())
+    return event.get("event") in names and all(
+        event.get(k) == v for k, v in match.items()
+    )

@@ -26,7 +26,8 @@ class Dialogue:
         Send a line and return the program's answer.
 
         Raises:
-            RuntimeError: The program ended without an answer; the text is the end of its log.
+            RuntimeError: The program ended without an answer; the text is the end of
+                its log.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(line + "\n")

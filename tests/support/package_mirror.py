@@ -30,13 +30,18 @@ class PackageMirror(LoopbackServer):
         """
         The projects that were requested with the password.
         """
-        return {request.path.strip("/").rpartition("/")[2] for request in self.seen(self._knows)}
+        return {
+            request.path.strip("/").rpartition("/")[2]
+            for request in self.seen(self._knows)
+        }
 
     def good_answer(self, request: Request) -> Answer:
         if not self._knows(request):
             return Answer(401, {"WWW-Authenticate": 'Basic realm="mirror"'})
         index = (os.environ.get("PIP_INDEX_URL") or PyPI.simple_url).rstrip("/")
-        return Answer(302, {"Location": f"{index}/{request.path.strip('/').rpartition('/')[2]}/"})
+        return Answer(
+            302, {"Location": f"{index}/{request.path.strip('/').rpartition('/')[2]}/"}
+        )
 
     def _knows(self, request: Request) -> bool:
         pair = b64encode(f"{USER}:{self._password}".encode()).decode()

@@ -43,7 +43,10 @@ def own_port(host: str = "127.0.0.1", *, udp: bool = False) -> int:
         kept = keep_port(host)
         atexit.register(kept.close)
         port: int = kept.getsockname()[1]
-        with socket.socket(type=socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as probe,
+            contextlib.suppress(OSError),
+        ):
             if udp:
                 probe.bind((host, port))
             return port
@@ -66,7 +69,8 @@ def start_server(
         options: Options of `subprocess.Popen`.
 
     Raises:
-        AssertionError: It does not answer in time, or has ended (with the end of its log).
+        AssertionError: It does not answer in time, or has ended (with the end of its
+            log).
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -79,7 +83,9 @@ def start_server(
         )
 
     def does_answer() -> bool:
-        assert process.poll() is None, f"{command[0]} has ended: {log.read_text()[-2000:]}"
+        assert process.poll() is None, (
+            f"{command[0]} has ended: {log.read_text()[-2000:]}"
+        )
         with contextlib.suppress(OSError):
             return answers()
         return False

@@ -9,7 +9,9 @@ E = TypeVar("E", bound=BaseException)
 P = ParamSpec("P")
 
 
-def raised(kind: type[E], act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> E:
+def raised(
+    kind: type[E], act: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+) -> E:
     """
     Call a function, and return the exception of this type that it must raise.
     """

@@ -18,14 +18,18 @@ class Readers:
     Two processes of a program that reads until its standard input closes.
     """
 
-    def __init__(self, place: Path, *more: object, program: str = revisions.__file__) -> None:
+    def __init__(
+        self, place: Path, *more: object, program: str = revisions.__file__
+    ) -> None:
         """
         Start the readers.
 
         Args:
             place: The path that they read; for `tests.support.revisions`, a link.
-            more: Arguments; for that program, how long a snapshot is retained, in seconds.
-            program: A program that prints its counts and lists as one line of JSON at the end.
+            more: Arguments; for that program, how long a snapshot is retained, in
+                seconds.
+            program: A program that prints its counts and lists as one line of JSON at
+                the end.
         """
         self._processes = [
             subprocess.Popen(

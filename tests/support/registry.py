@@ -1,5 +1,6 @@
 """
-A real image registry on loopback, plain or like ECR: with TLS, ECR's host name and a password.
+A real image registry on loopback, plain or like ECR: with TLS, ECR's host name and a
+password.
 """
 
 import json
@@ -29,7 +30,8 @@ KINDS_OF_MANIFEST = (
 
 class Registry:
     """
-    `docker-registry` (Debian's package of the CNCF's distribution), started by a `with` statement.
+    `docker-registry` (Debian's package of the CNCF's distribution), started by a `with`
+    statement.
 
     Attributes:
         certificate: The certificate that clients of a protected registry must trust.
@@ -41,7 +43,8 @@ class Registry:
 
         Args:
             folder: The folder for all its data.
-            hosts: Names in its certificate; if any, it uses TLS and requires the password.
+            hosts: Names in its certificate; if any, it uses TLS and requires the
+                password.
         """
         folder.mkdir(parents=True)
         self.port = own_port()
@@ -52,7 +55,9 @@ class Registry:
             (folder / "htpasswd").write_text(HTPASSWD)
 
     def __enter__(self) -> Self:
-        self._process = start_server(self._command(), self._folder / "log", self._answers)
+        self._process = start_server(
+            self._command(), self._folder / "log", self._answers
+        )
         return self
 
     @property
@@ -68,7 +73,9 @@ class Registry:
         Return the tags of a repository; none if it does not exist.
         """
         try:
-            found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])["tags"]
+            found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])[
+                "tags"
+            ]
         except HTTPError as error:
             if error.code != 404:
                 raise
@@ -87,7 +94,9 @@ class Registry:
         Return the configuration of an image: architecture, labels, history.
         """
         digest = manifest["config"]["digest"]
-        config: dict[str, Any] = json.loads(self._get(f"/v2/{repository}/blobs/{digest}")[1])
+        config: dict[str, Any] = json.loads(
+            self._get(f"/v2/{repository}/blobs/{digest}")[1]
+        )
         return config
 
     def _command(self) -> list[str]:
@@ -100,8 +109,13 @@ class Registry:
             "http": http,
         }
         if self.certificate:
-            http["tls"] = {"certificate": str(self.certificate), "key": str(folder / "key.pem")}
-            config["auth"] = {"htpasswd": {"realm": "ECR", "path": str(folder / "htpasswd")}}
+            http["tls"] = {
+                "certificate": str(self.certificate),
+                "key": str(folder / "key.pem"),
+            }
+            config["auth"] = {
+                "htpasswd": {"realm": "ECR", "path": str(folder / "htpasswd")}
+            }
         (folder / "config.yml").write_text(json.dumps(config))
         return ["docker-registry", "serve", str(folder / "config.yml")]
 
@@ -118,9 +132,16 @@ class Registry:
                 "Authorization": f"Basic {credentials}",
             },
         )
-        context = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
+        context = (
+            ssl.create_default_context(cafile=self.certificate)
+            if self.certificate
+            else None
+        )
         opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=context),
         )
         with opener.open(request, timeout=30) as answer:
-            return {name.lower(): text for name, text in answer.headers.items()}, answer.read()
+            return {
+                name.lower(): text for name, text in answer.headers.items()
+            }, answer.read()

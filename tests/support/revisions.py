@@ -1,9 +1,11 @@
 """
-Revisions whose files all contain the revision, and a process that reads whole revisions.
+Revisions whose files all contain the revision, and a process that reads whole
+revisions.
 
 Each file starts with a line `<revision> <number of the revision's files> <path>`.
-`python revisions.py LINK RETAIN_SECONDS` repeatedly resolves the link and reads all files below
-it until standard input closes. Then it prints its results as one line of JSON.
+`python revisions.py LINK RETAIN_SECONDS` repeatedly resolves the link and reads all
+files below it until standard input closes. Then it prints its results as one line of
+JSON.
 """
 
 import json
@@ -24,13 +26,16 @@ PAUSE_SECONDS = 0.001
 
 def make_revision(number: int) -> dict[str, bytes]:
     """
-    Return the files of a revision; between revisions, paths appear, vanish, become folders.
+    Return the files of a revision; between revisions, paths appear, vanish, become
+    folders.
     """
     chance = random.Random(number)
     paths = [f"pkg{count % 3}/module{count}.py" for count in range(8)]
     paths += [f"moving{chance.randrange(4)}/deep/down/file.py", f"odd{number % 2}.py"]
     paths.append("either" if number % 3 else "either/inside.py")
-    return {path: mark(number, len(paths), path, chance.randrange(2_000)) for path in paths}
+    return {
+        path: mark(number, len(paths), path, chance.randrange(2_000)) for path in paths
+    }
 
 
 def mark(number: int, files: int, path: str, padding: int = 0) -> bytes:

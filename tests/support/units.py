@@ -1,5 +1,6 @@
 """
-Tells test files that need neither servers nor installed packages: those that start no processes.
+Tells test files that need neither servers nor installed packages: those that start no
+processes.
 """
 
 import ast
@@ -13,7 +14,8 @@ STARTING = {"multiprocessing", "subprocess"}
 
 def starts_processes(path: Path) -> bool:
     """
-    Whether a test file imports a module to start processes, or a file of the tests that does.
+    Whether a test file imports a module to start processes, or a file of the tests that
+    does.
     """
     waiting, seen = {path}, set[Path]()
     while waiting:
@@ -34,7 +36,12 @@ def _imports(path: Path) -> Set[str]:
     nodes = list(ast.walk(ast.parse(path.read_bytes())))
     froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     return {
-        *(alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names),
+        *(
+            alias.name
+            for node in nodes
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        ),
         *(node.module or "" for node in froms),
         *(f"{node.module}.{alias.name}" for node in froms for alias in node.names),
     }

@@ -7,7 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0
-"""A generous limit for conditions that take a second, because ten tests may share the CPU."""
+"""
+A generous limit for conditions that take a second, because ten tests may share the CPU.
+"""
 
 
 def wait_until(
@@ -23,8 +25,9 @@ def wait_until(
         condition: Called repeatedly.
         what: The condition in words, for the failure message.
         timeout_seconds: How long to wait.
-        step_seconds: The pause between two calls. `None`: it grows with the wait, because each call
-            (a request, a query) takes milliseconds of CPU from the process under test.
+        step_seconds: The pause between two calls. `None`: it grows with the wait,
+            because each call (a request, a query) takes milliseconds of CPU from the
+            process under test.
 
     Raises:
         AssertionError: The condition did not become true in time.
@@ -37,4 +40,6 @@ def wait_until(
         waited = time.monotonic() - began
         if waited > timeout_seconds:
             raise AssertionError(f"not within {timeout_seconds} s: {what}")
-        time.sleep(min(0.02 + waited / 20, 0.25) if step_seconds is None else step_seconds)
+        time.sleep(
+            min(0.02 + waited / 20, 0.25) if step_seconds is None else step_seconds
+        )

@@ -16,7 +16,9 @@ from sync_perm.compare import (
     Unreadable,
 )
 
-AIRFLOW_2 = Installation("/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", False)
+AIRFLOW_2 = Installation(
+    "/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", False
+)
 
 
 def permissions_of(*dag_ids: str) -> set[Permission]:
@@ -38,13 +40,17 @@ def tables(
     broken: int = 0,
 ) -> Tables:
     """Return tables that are complete except for the given deviations."""
-    held: dict[str, set[Permission]] = {role: set() for role in (*DEFAULT_ROLES, *roles)}
+    held: dict[str, set[Permission]] = {
+        role: set() for role in (*DEFAULT_ROLES, *roles)
+    }
     for role in (*roles, "Admin"):
         held[role].add(WEBSITE)
     for role, action, resource in grants:
         held[role].add((action, resource))
     return Tables(
-        permissions=frozenset(permissions_of(*dags) if permissions is None else permissions)
+        permissions=frozenset(
+            permissions_of(*dags) if permissions is None else permissions
+        )
         | {WEBSITE},
         grants=held,
         broken=broken,

@@ -1,7 +1,8 @@
 """
 A stand-in for an installed Airflow: its command and version.
 
-The command is a script of the test, which changes the database with SQL as Airflow would.
+The command is a script of the test, which changes the database with SQL as Airflow
+would.
 """
 
 import sys
@@ -12,13 +13,17 @@ from pathlib import Path
 class Site:
     """A folder with `bin/airflow` and its site-packages in `packages`."""
 
-    def __init__(self, folder: Path, version: str = "2.11.2", fab: str = "1.5.4") -> None:
+    def __init__(
+        self, folder: Path, version: str = "2.11.2", fab: str = "1.5.4"
+    ) -> None:
         self.folder = folder
         self.packages = folder / "packages"
         self.command = folder / "bin" / "airflow"
         for path in (self.packages / "airflow", self.command.parent):
             path.mkdir(parents=True, exist_ok=True)
-        (self.packages / "airflow/__init__.py").write_text("raise ImportError('too heavy')\n")
+        (self.packages / "airflow/__init__.py").write_text(
+            "raise ImportError('too heavy')\n"
+        )
         self._add("apache_airflow", version)
         if fab:
             self._add("apache_airflow_providers_fab", fab)
@@ -29,7 +34,9 @@ class Site:
         Let Airflow be imported.
         """
         (self.packages / "airflow/__init__.py").write_text("")
-        (self.packages / "airflow/providers/fab/auth_manager").mkdir(parents=True, exist_ok=True)
+        (self.packages / "airflow/providers/fab/auth_manager").mkdir(
+            parents=True, exist_ok=True
+        )
 
     def _add(self, distribution: str, version: str) -> None:
         info = self.packages / f"{distribution}-{version}.dist-info"

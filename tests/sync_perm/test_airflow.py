@@ -40,7 +40,9 @@ def refusal(site: Site, **environ: str) -> str:
         f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''",
     ],
 )
-def test_takes_python_from_the_shebang_of_the_command(tmp_path: Path, shebang: str) -> None:
+def test_takes_python_from_the_shebang_of_the_command(
+    tmp_path: Path, shebang: str
+) -> None:
     site = Site(tmp_path)
     site.write("", shebang)
 
@@ -52,20 +54,27 @@ def test_takes_python_from_the_shebang_of_the_command(tmp_path: Path, shebang: s
 
 
 @pytest.mark.parametrize("shebang", ["#!/bin/sh", "", f"#!{sys.executable}"])
-def test_a_command_that_is_not_airflow_is_a_settings_error(tmp_path: Path, shebang: str) -> None:
+def test_a_command_that_is_not_airflow_is_a_settings_error(
+    tmp_path: Path, shebang: str
+) -> None:
     site = Site(tmp_path)
     site.write("", shebang)
 
     said = refusal(site, PYTHONPATH="")
 
-    assert f"has no airflow command whose Python has Airflow (found {site.command})" in said
+    assert (
+        f"has no airflow command whose Python has Airflow (found {site.command})"
+        in said
+    )
     site.command.unlink()
     assert "(found none); build this image on your Airflow image" in refusal(site)
     old = Site(tmp_path / "old", "2.10.5")
     assert "leads to Airflow 2.10.5; upgrade it to 2.11" in refusal(old)
 
 
-def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(tmp_path: Path) -> None:
+def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(
+    tmp_path: Path,
+) -> None:
     site = Site(tmp_path)
     site.add_python()
     module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
@@ -81,7 +90,9 @@ def test_accepts_only_subclasses_of_fabs_auth_manager_whatever_their_name(tmp_pa
     for ours in ("acme.Okta", "fabrikam.Okta"):
         assert "2.11.2" == find(site, **{MANAGER: ours}).version
     for theirs in ("acme.FabLikeAuthManager", "fabrikam.FabLikeAuthManager"):
-        assert "is not derived from FabAuthManager" in refusal(site, **{MANAGER: theirs})
+        assert "is not derived from FabAuthManager" in refusal(
+            site, **{MANAGER: theirs}
+        )
     assert [] == list(site.folder.rglob("airflow.cfg"))
 
 
@@ -114,14 +125,20 @@ def test_refuses_other_auth_managers(
         ("unknown", "1", False),
     ],
 )
-def test_knows_which_versions_were_tested(version: str, fab: str, is_known: bool) -> None:
+def test_knows_which_versions_were_tested(
+    version: str, fab: str, is_known: bool
+) -> None:
 
     assert is_known == Installation("", "", version, fab, "", False).is_known
 
 
 @pytest.mark.parametrize(
     ("release", "setting", "expected"),
-    [((2, 11), FAB, False), ((3, 3), "acme.MyFabAuthManager", True), ((3, 3), "acme.Okta", False)],
+    [
+        ((2, 11), FAB, False),
+        ((3, 3), "acme.MyFabAuthManager", True),
+        ((3, 3), "acme.Okta", False),
+    ],
 )
 def test_who_applies_access_control_is_up_to_3_3_decided_by_the_setting(
     release: tuple[int, int], setting: str, expected: bool
@@ -133,7 +150,9 @@ def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:
     for attribute, restores in (("sync_dag_perms = print", True), ("pass", False)):
         site = Site(tmp_path / str(restores), "3.4.0", "3.10.1")
         site.add_python()
-        module = site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
+        module = (
+            site.packages / "airflow/providers/fab/auth_manager/fab_auth_manager.py"
+        )
         module.write_text(f"class FabAuthManager:\n    {attribute}\n")
 
         assert (True, restores) == (find(site).is_known, find(site).restores_dags)
@@ -152,25 +171,38 @@ def test_reads_the_arguments_for_the_database_driver(tmp_path: Path) -> None:
     assert {} == find(Site(tmp_path / "3", "3.3.2", "3.10.2"), **older).arguments
     for wrong in ("ours.BAD", "ours.LIST", "ours.NONE", "nothing.ARGS"):
         said = refusal(site, **{name: wrong})
-        assert f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said
+        assert (
+            f"{name}='{wrong}' cannot be imported as a mapping of plain values" in said
+        )
 
 
 # --- its environment
 
 
-def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: Path) -> None:
+def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(
+    tmp_path: Path,
+) -> None:
     home, folder = tmp_path / "home", tmp_path / "own"
     for path in (home / "plugins", home / "config", folder):
         path.mkdir(parents=True)
     (home / "airflow.cfg").write_text("[core]\ndags_folder = /elsewhere\n")
     (home / "webserver_config.py").touch()
-    given = {"AIRFLOW_HOME": str(home), "HOME": "/home/someone", "SYNC_PERM_LOG_LEVEL": "debug"}
+    given = {
+        "AIRFLOW_HOME": str(home),
+        "HOME": "/home/someone",
+        "SYNC_PERM_LOG_LEVEL": "debug",
+    }
     of_libpq = (".pgpass", ".pg_service.conf", ".postgresql")
-    given |= {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgres://u:p@h/d", "PLUGIN_SETTING": "kept"}
+    given |= {
+        "AIRFLOW__CORE__SQL_ALCHEMY_CONN": "postgres://u:p@h/d",
+        "PLUGIN_SETTING": "kept",
+    }
     address = parse_url("TEST", "postgresql://u:p@h/d")
 
     for _ in range(2):  # once per pass
-        found = Airflow(AIRFLOW_2, AirflowConfig(given), str(folder)).environment(address)
+        found = Airflow(AIRFLOW_2, AirflowConfig(given), str(folder)).environment(
+            address
+        )
 
     own = {"HOME", "TMPDIR", "AIRFLOW_HOME", "AIRFLOW__LOGGING__BASE_LOG_FOLDER"}
     assert own == {name for name in own if found[name].startswith(str(folder))}
@@ -178,18 +210,32 @@ def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(tmp_path: 
     assert str(home / "webserver_config.py") == found["AIRFLOW__WEBSERVER__CONFIG_FILE"]
     assert str(home / "plugins") == found["AIRFLOW__CORE__PLUGINS_FOLDER"]
     assert (folder / "config").resolve() == home / "config"
-    assert all(Path("/home/someone", file) == (folder / file).readlink() for file in of_libpq)
+    assert all(
+        Path("/home/someone", file) == (folder / file).readlink() for file in of_libpq
+    )
     assert set() == found.keys() & {"AIRFLOW__CORE__DAGS_FOLDER", "SYNC_PERM_LOG_LEVEL"}
-    assert ("/home/someone/.local", "kept") == (found["PYTHONUSERBASE"], found["PLUGIN_SETTING"])
+    assert ("/home/someone/.local", "kept") == (
+        found["PYTHONUSERBASE"],
+        found["PLUGIN_SETTING"],
+    )
     assert "postgresql://u:p@h/d" == found["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
 
 
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
-        ("kill -9 $$", "pass_killed: Airflow died of signal 9 before DAG 'b' was done: out"),
-        ("exit 1", "pass_failed: Airflow ended with code 1 before DAG 'b' was done: out"),
-        ("sleep 60", "pass_timeout: Airflow was killed after 1 s before DAG 'b' was done: out"),
+        (
+            "kill -9 $$",
+            "pass_killed: Airflow died of signal 9 before DAG 'b' was done: out",
+        ),
+        (
+            "exit 1",
+            "pass_failed: Airflow ended with code 1 before DAG 'b' was done: out",
+        ),
+        (
+            "sleep 60",
+            "pass_timeout: Airflow was killed after 1 s before DAG 'b' was done: out",
+        ),
         ("", "pass_failed: Airflow cannot be started: No such file or directory"),
     ],
 )
@@ -197,13 +243,17 @@ def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
     tmp_path: Path, end: str, expected: str
 ) -> None:
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho \'{{"dag": "a", "error": ""}}\'\necho out\n{end}\n')
+    python.write_text(
+        f'#!/bin/sh\necho \'{{"dag": "a", "error": ""}}\'\necho out\n{end}\n'
+    )
     python.chmod(0o755)
     found = replace(AIRFLOW_2, python=str(python) if end else "/gone")
     run = Airflow(found, AirflowConfig({}), str(tmp_path)).run
     address = parse_url("TEST", "mysql://h/d")
 
-    failed = raised(SidecarError, run, Portion(dags=["a", "b", "c"]), address, Fence(), 1.0)
+    failed = raised(
+        SidecarError, run, Portion(dags=["a", "b", "c"]), address, Fence(), 1.0
+    )
 
     assert expected == f"{failed.reason}: {failed}"
 

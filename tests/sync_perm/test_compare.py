@@ -42,7 +42,9 @@ def test_complete_tables_have_no_difference() -> None:
     ],
     ids=["broken", "resource", "permission", "role", "grant"],
 )
-def test_a_change_of_any_row_that_belongs_to_no_dag_is_seen(change: dict[str, Any]) -> None:
+def test_a_change_of_any_row_that_belongs_to_no_dag_is_seen(
+    change: dict[str, Any],
+) -> None:
     before = tables({"d": None})
 
     assert general(before) != general(replace(before, **change))
@@ -58,15 +60,21 @@ def test_rows_of_single_dags_are_left_to_the_comparison() -> None:
 
 
 def test_each_dag_must_have_its_permissions() -> None:
-    found = tables({"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")})
+    found = tables(
+        {"d": None}, permissions=permissions_of("d") - {("menu_access", "DAG Run:d")}
+    )
 
-    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == compare(found).items
+    assert {Item("dag_permission", "d", ("menu_access", "DAG Run:d"))} == compare(
+        found
+    ).items
 
 
 def test_a_dag_whose_id_is_longer_than_the_column_is_reported_and_not_tried() -> None:
     fits, too_long = "x" * 242, "x" * 243
 
-    found = compare(tables({fits: None, too_long: None}, permissions=permissions_of(fits)))
+    found = compare(
+        tables({fits: None, too_long: None}, permissions=permissions_of(fits))
+    )
 
     assert (NONE, [too_long]) == (found.items, list(found.failing))
     assert "id_too_long" == found.failing[too_long].reason
@@ -85,26 +93,33 @@ def test_a_dag_gets_the_grants_of_its_access_control() -> None:
     "found",
     [
         tables({"d": {}}, grants=[("Admin", "can_edit", "DAG:d")]),
-        tables(permissions=permissions_of("gone"), grants=[("Op", "can_edit", "DAG:gone")]),
+        tables(
+            permissions=permissions_of("gone"), grants=[("Op", "can_edit", "DAG:gone")]
+        ),
         tables(permissions=(), grants=[("Op", "can_read", "DAG:d")]),
     ],
     ids=["of Admin", "of DAGs that are gone", "of DAGs that are left out"],
 )
-def test_revokes_no_grants_of_admin_or_on_dags_that_are_not_compared(found: Tables) -> None:
+def test_revokes_no_grants_of_admin_or_on_dags_that_are_not_compared(
+    found: Tables,
+) -> None:
     assert set() == rows(found)
 
 
 @pytest.mark.parametrize(
     ("asked", "kept"),
     [
-        ({"can_read"}, {"DAG:d", "DAG Run:d"}),  # a set protects the action on both kinds
+        # a set protects the action on both kinds
+        ({"can_read"}, {"DAG:d", "DAG Run:d"}),
         ({"DAGs": {"can_read"}}, {"DAG:d"}),
         ({"DAGs": ["can_read"]}, {"DAG:d"}),
         (["can_read"], {"DAG:d"}),  # revoked, then granted again
         (set(), set()),
     ],
 )
-def test_kept_grants_depend_on_the_type_of_access_control(asked: Any, kept: set[str]) -> None:
+def test_kept_grants_depend_on_the_type_of_access_control(
+    asked: Any, kept: set[str]
+) -> None:
     grants = {("team", "can_read", resource) for resource in ("DAG:d", "DAG Run:d")}
 
     found = tables({"d": {"team": asked}}, roles=["team"], grants=grants)
@@ -117,21 +132,31 @@ def test_two_spellings_of_one_role_get_the_grants_of_both() -> None:
     found = tables({"d": access}, roles=["Data-Eng"])
     found = replace(found, aliases=dict.fromkeys(access, "Data-Eng"))
 
-    granted = {("dag_grant", "Data-Eng", action, "DAG:d") for action in ("can_read", "can_edit")}
+    granted = {
+        ("dag_grant", "Data-Eng", action, "DAG:d")
+        for action in ("can_read", "can_edit")
+    }
     assert (granted, {}) == (rows(found), compare(found).failing)
 
 
 def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
-    """Airflow grants in the order of the mapping, and stops at the first role that it refuses."""
+    """
+    Airflow grants in the order of the mapping, and stops at the first role that it
+    refuses.
+    """
     access = {"one": {"can_read"}, "missing": {"can_read"}, "two": {"can_read"}}
 
-    found = tables({"d": access}, roles=["one", "two"], grants=[("two", "can_edit", "DAG:d")])
+    found = tables(
+        {"d": access}, roles=["one", "two"], grants=[("two", "can_edit", "DAG:d")]
+    )
 
     assert {
         ("dag_grant", "one", "can_read", "DAG:d"),
         ("dag_revoke", "two", "can_edit", "DAG:d"),
     } == rows(found)
-    assert ("role_missing", "role 'missing' does not exist") == compare(found).failing["d"]
+    assert ("role_missing", "role 'missing' does not exist") == compare(found).failing[
+        "d"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +190,10 @@ def text(value: Any, key: str = "_access_control") -> str:
     [
         ({"__type": "dict", "__var": {"a": SET}}, {"a": {"can_read"}}),
         (
-            {"__type": "dict", "__var": {"a": {"__type": "dict", "__var": {"DAG Runs": SET}}}},
+            {
+                "__type": "dict",
+                "__var": {"a": {"__type": "dict", "__var": {"DAG Runs": SET}}},
+            },
             {"a": {"DAG Runs": {"can_read"}}},
         ),
         ({"__type": "dict", "__var": {}}, {}),

@@ -43,12 +43,18 @@ def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
 
 
 def test_only_airflow_2_reads_the_schema_from_core() -> None:
-    config = AirflowConfig({CORE: "mysql://h/d", CORE.replace("CONN", "SCHEMA"): "older"})
+    config = AirflowConfig(
+        {CORE: "mysql://h/d", CORE.replace("CONN", "SCHEMA"): "older"}
+    )
 
-    assert ["older", ""] == [find_source(config, is_2=is_2).schema for is_2 in (True, False)]
+    assert ["older", ""] == [
+        find_source(config, is_2=is_2).schema for is_2 in (True, False)
+    ]
 
 
-def test_runs_the_command_for_each_connection_because_tokens_expire(tmp_path: Path) -> None:
+def test_runs_the_command_for_each_connection_because_tokens_expire(
+    tmp_path: Path,
+) -> None:
     found = source(tmp_path, **{f"{CORE}_CMD": f"cat {tmp_path}/token"})
     for token in ("one", "two"):
         (tmp_path / "token").write_text(f"postgresql://u:{token}@h/d")
@@ -63,7 +69,9 @@ def test_runs_the_command_for_each_connection_because_tokens_expire(tmp_path: Pa
         ("/no/such/program s3cret", "cannot be run"),
     ],
 )
-def test_reports_a_failed_command_without_its_text(tmp_path: Path, command: str, why: str) -> None:
+def test_reports_a_failed_command_without_its_text(
+    tmp_path: Path, command: str, why: str
+) -> None:
     error = raised(SidecarError, source(tmp_path, **{f"{CORE}_CMD": command}).read)
 
     assert "connection_command_failed" == error.reason
@@ -76,11 +84,20 @@ def test_reports_a_failed_command_without_its_text(tmp_path: Path, command: str,
     [
         ("s3cret", "is not a URL"),
         ("postgresql:/u:s3cret@h/d", "is not a URL"),
-        ("mssql+pyodbc://u:s3cret@h/d", "names 'mssql'; supported are postgresql and mysql"),
+        (
+            "mssql+pyodbc://u:s3cret@h/d",
+            "names 'mssql'; supported are postgresql and mysql",
+        ),
         ("postgresql://u:s3cret@h", "names no database"),
-        ("mysql://u:s3cret@h/d?ssl=s3cret", "an ssl that is neither true nor a mapping"),
+        (
+            "mysql://u:s3cret@h/d?ssl=s3cret",
+            "an ssl that is neither true nor a mapping",
+        ),
         ("postgresql://u:p@s3cret@h/d", "write it as %40"),
-        ("sqlite:////opt/s3cret.db", "names 'sqlite'; supported are postgresql and mysql"),
+        (
+            "sqlite:////opt/s3cret.db",
+            "names 'sqlite'; supported are postgresql and mysql",
+        ),
     ],
 )
 def test_refuses_an_invalid_url_without_quoting_it(url: str, why: str) -> None:
@@ -105,7 +122,9 @@ def test_uses_our_own_driver_and_hands_the_url_on(url: str, driver: str) -> None
 
     assert driver == found.url.drivername
     assert not found.text.startswith("postgres:")  # SQLAlchemy no longer accepts it
-    assert found.text.removeprefix("postgresql") == url.removeprefix("postgres").removeprefix("ql")
+    assert found.text.removeprefix("postgresql") == url.removeprefix(
+        "postgres"
+    ).removeprefix("ql")
 
 
 CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
@@ -117,8 +136,14 @@ CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
         ({"ssl_mode": "REQUIRED"}, {"check_hostname": False, "verify_mode": False}),
         ({"ssl": True}, {"check_hostname": False, "verify_mode": False}),
         ({"ssl_ca": "/ca.pem"}, CA),
-        ({"ssl_ca": "/ca.pem", "ssl_mode": "VERIFY_IDENTITY"}, {**CA, "check_hostname": True}),
-        ({"ssl_ca": "/ca.pem", "ssl_check_hostname": "true"}, {**CA, "check_hostname": True}),
+        (
+            {"ssl_ca": "/ca.pem", "ssl_mode": "VERIFY_IDENTITY"},
+            {**CA, "check_hostname": True},
+        ),
+        (
+            {"ssl_ca": "/ca.pem", "ssl_check_hostname": "true"},
+            {**CA, "check_hostname": True},
+        ),
         ({"ssl_ca": "/ca.pem", "ssl_mode": "REQUIRED"}, {**CA, "verify_mode": False}),
     ],
 )
@@ -128,9 +153,13 @@ def test_tls_of_mysql_is_as_strict_as_airflows(
     assert {"ssl": expected} == mysql_tls(given)
 
 
-def test_mysql_without_tls_options_uses_tls_where_offered_and_pymysql_verifies_the_host() -> None:
+def test_mysql_without_tls_options_uses_tls_where_offered_and_pymysql_verifies_the_host() -> (
+    None
+):
     assert {} == mysql_tls({})
-    assert {"ssl_disabled": True} == mysql_tls({"ssl_mode": "DISABLED", "ssl_ca": "/ca.pem"})
+    assert {"ssl_disabled": True} == mysql_tls(
+        {"ssl_mode": "DISABLED", "ssl_ca": "/ca.pem"}
+    )
     found = parse("mysql+pymysql://u@h/d?ssl_ca=/ca.pem")
     assert {"ssl": {**CA, "check_hostname": True}} == mysql_tls(found.url.query)
 
@@ -153,22 +182,40 @@ def test_mysql_without_tls_options_uses_tls_where_offered_and_pymysql_verifies_t
             "user airflow at postgresql://airflow:airflow@h/d",
             "user airflow at postgresql://airflow:***@h/d",
         ),
-        (URL, "redis://:other@redis:6379/0 refused", "redis://:***@redis:6379/0 refused"),
+        (
+            URL,
+            "redis://:other@redis:6379/0 refused",
+            "redis://:***@redis:6379/0 refused",
+        ),
         (URL, "'sentinel://u:p/w@a;sentinel://u:p@w@b'", "'sentinel://u:***@b'"),
         (URL, "mail to a@b about http://host", "mail to a@b about http://host"),
     ],
-    ids=["each form", "as in the URL", "like a public name", "broker", "several", "mail"],
+    ids=[
+        "each form",
+        "as in the URL",
+        "like a public name",
+        "broker",
+        "several",
+        "mail",
+    ],
 )
-def test_hides_the_password_and_those_in_all_urls(url: str, text: str, shown: str) -> None:
+def test_hides_the_password_and_those_in_all_urls(
+    url: str, text: str, shown: str
+) -> None:
     address = parse(url)
 
     assert shown == address.redact(text)
-    assert str(address.url.password) not in repr(address) + repr(Source("X", url, False, ""))
+    assert str(address.url.password) not in repr(address) + repr(
+        Source("X", url, False, "")
+    )
 
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("${PLACE}/plugins", "/somewhere/plugins"), ("mysql://u:p%%40@h/d", "mysql://u:p%40@h/d")],
+    [
+        ("${PLACE}/plugins", "/somewhere/plugins"),
+        ("mysql://u:p%%40@h/d", "mysql://u:p%40@h/d"),
+    ],
 )
 def test_expands_variables_and_unescapes_percent_signs_as_airflow_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, read: str
@@ -177,7 +224,9 @@ def test_expands_variables_and_unescapes_percent_signs_as_airflow_does(
     file = tmp_path / "other.cfg"
     file.write_text(f"[core]\nplugins_folder = {written}\n")
 
-    assert read == AirflowConfig({"AIRFLOW_CONFIG": str(file)}).value("core", "plugins_folder")
+    assert read == AirflowConfig({"AIRFLOW_CONFIG": str(file)}).value(
+        "core", "plugins_folder"
+    )
 
 
 def test_reports_an_invalid_file_without_its_content(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from sync_perm.cycle import Memory
 from sync_perm.tables import Look
 from tests.sync_perm.given import tables
 
-MISSING = {name: Item("dag_permission", name, ("can_read", f"DAG:{name}")) for name in "abc"}
+MISSING = {
+    name: Item("dag_permission", name, ("can_read", f"DAG:{name}")) for name in "abc"
+}
 FULL = {"a": "DiskFull", "b": "DiskFull"}
 # The grant of a DAG by the roles file, which another spelling of its id has on MySQL.
 GIVEN = Item("file_dag_grant", "a", ("team", "can_read", "DAG:a"))

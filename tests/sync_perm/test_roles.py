@@ -34,7 +34,11 @@ def test_reads_both_spellings_of_a_permission() -> None:
     given = "[can_read on Jobs, Jobs.can_edit, can_read on My Company. on Call]"
     found = read(f"roles: {{a: {{permissions: {given}}}}}").roles["a"].permissions
 
-    wanted = [("can_read", "Jobs"), ("can_edit", "Jobs"), ("can_read", "My Company. on Call")]
+    wanted = [
+        ("can_read", "Jobs"),
+        ("can_edit", "Jobs"),
+        ("can_read", "My Company. on Call"),
+    ]
     assert wanted == list(found)
 
 
@@ -84,14 +88,20 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
             "roles:\n a: {dags: [{permissions: []}]}",
             "must have permissions and exactly one of id, tag, owner, folder",
         ),
-        ("roles:\n a: {dags: [{id: a}]}", "2: roles.a.dags[0]: must have permissions and exactly"),
+        (
+            "roles:\n a: {dags: [{id: a}]}",
+            "2: roles.a.dags[0]: must have permissions and exactly",
+        ),
         ("roles:\n a: {dags: [{id: 7, permissions: []}]}", "dags[0].id: is not text"),
         (
             "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",
             "'can_read on Jobs' must be on one of DAG Runs, DAGs",
         ),
         ("roles: {a: {}\n", "2: (file): is not YAML: did not find expected ',' or '}'"),
-        ("roles: {}\n---\nroles: {}\n", "2: (file): is not YAML: but found another document"),
+        (
+            "roles: {}\n---\nroles: {}\n",
+            "2: (file): is not YAML: but found another document",
+        ),
         ("[" * 5_000, "(file): is not YAML: "),
         ("roles: {}\n# \udcff", "2: (file): is not UTF-8"),
     ],
@@ -116,8 +126,16 @@ def test_escapes_terminal_control_characters_in_messages() -> None:
 @pytest.mark.parametrize(
     ("glob", "fits", "not_these"),
     [
-        ("team-a/**", {"team-a/x.py", "team-a/b/c/x.py"}, {"team-ab/x.py", "x/team-a/x.py"}),
-        ("team-a/*.py", {"team-a/x.py", "team-a/.py"}, {"team-a/b/x.py", "team-a/x.zip"}),
+        (
+            "team-a/**",
+            {"team-a/x.py", "team-a/b/c/x.py"},
+            {"team-ab/x.py", "x/team-a/x.py"},
+        ),
+        (
+            "team-a/*.py",
+            {"team-a/x.py", "team-a/.py"},
+            {"team-a/b/x.py", "team-a/x.zip"},
+        ),
         ("team-?/**", {"team-a/x.py"}, {"team-/x.py", "team-ab/x.py", "team-//x.py"}),
         ("**/etl/*.py", {"etl/x.py", "a/b/etl/x.py"}, {"a/metl/x.py", "etl/a/x.py"}),
         ("**", {"x.py", "a/x.py"}, {""}),
@@ -125,7 +143,9 @@ def test_escapes_terminal_control_characters_in_messages() -> None:
         ("a/**/b/**", {"a/b/x", "a/c/d/b/e/x"}, {"a/x", "ab/x"}),
     ],
 )
-def test_a_glob_matches_only_expected_paths(glob: str, fits: set[str], not_these: set[str]) -> None:
+def test_a_glob_matches_only_expected_paths(
+    glob: str, fits: set[str], not_these: set[str]
+) -> None:
     check_glob(glob)
 
     assert fits == {path for path in fits | not_these if matcher(glob)(path)}
@@ -158,14 +178,23 @@ def dag(**body: Any) -> dict[str, Any]:
         ({"roles": {"viewer": {}}}, False),
         ({"roles": {" team": {}}}, False),
         ({"roles": {65 * "a": {}}}, False),
-        (role_of(permissions=["can_read on Jobs", "Jobs.can_read", "x on A.b on C"]), True),
+        (
+            role_of(permissions=["can_read on Jobs", "Jobs.can_read", "x on A.b on C"]),
+            True,
+        ),
         (role_of(permissions=["can_read on DAG:x"]), False),
         (dag(), False),
         (dag(id="a", tag="b"), False),
         (role_of(dags=[{"id": "a"}]), False),
         (dag(id="a", permissions=["DAGs.can_edit", "can_create on DAG Runs"]), True),
-        *[(dag(folder=one), True) for one in ("team/**", "**", "a/*.py", "x.py", "*.zip/**")],
-        *[(dag(folder=one), False) for one in ("/a/**", "team", "a//**", "../**", "a**", "**.py")],
+        *[
+            (dag(folder=one), True)
+            for one in ("team/**", "**", "a/*.py", "x.py", "*.zip/**")
+        ],
+        *[
+            (dag(folder=one), False)
+            for one in ("/a/**", "team", "a//**", "../**", "a**", "**.py")
+        ],
         *[(dag(folder=one), False) for one in ("a/b.zip", "*.zip", "**/?.zip")],
     ],
 )
@@ -186,7 +215,9 @@ def said(file: RoleFile) -> list[str]:
     return [line["event"] for line in logs]
 
 
-def test_an_accepted_file_is_read_again_and_each_mistake_is_logged_once(tmp_path: Path) -> None:
+def test_an_accepted_file_is_read_again_and_each_mistake_is_logged_once(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "roles.yaml"
     path.write_text("roles: {a: {}}")
     os.utime(path, (0, 0))
@@ -216,7 +247,11 @@ def test_an_accepted_file_is_read_again_and_each_mistake_is_logged_once(tmp_path
 
 # --- what it wants
 
-VIEWS: set[Permission] = {("can_read", "Jobs"), ("can_edit", "Pools"), ("can_read", "Website")}
+VIEWS: set[Permission] = {
+    ("can_read", "Jobs"),
+    ("can_edit", "Pools"),
+    ("can_read", "Website"),
+}
 DEFINED = {"Viewer": {("can_read", "Jobs"), WEBSITE}}
 PLACES = {
     "a": Place("team-a/a.py", frozenset({"ann"}), frozenset({"public"})),
@@ -226,7 +261,10 @@ PLACES = {
 
 
 def metadata(
-    dags: dict[str, Any] | None = None, *, roles: Iterable[str] = (), grants: Iterable[Grant] = ()
+    dags: dict[str, Any] | None = None,
+    *,
+    roles: Iterable[str] = (),
+    grants: Iterable[Grant] = (),
 ) -> Tables:
     access = {"a": None, "b": None, "nowhere": None} if dags is None else dags
     permissions = VIEWS | permissions_of(*access)
@@ -244,10 +282,14 @@ def test_a_new_role_gets_its_permissions_and_the_website_permission() -> None:
     # That of an existing role is left to Airflow, and its name is the database's.
     bare = replace(metadata(), grants={"Team": set()}, aliases={"team": "Team"})
     assert {("file_grant", "Team", "can_edit", "Pools")} == rows(text, bare)
-    assert set() == rows(text, metadata(roles=["team"], grants=[("team", "can_edit", "Pools")]))
+    assert set() == rows(
+        text, metadata(roles=["team"], grants=[("team", "can_edit", "Pools")])
+    )
 
 
-def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_changed() -> None:
+def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_changed() -> (
+    None
+):
     text = """\
         roles:
           base: {permissions: [can_edit on Pools], dags: [{id: a, permissions: [can_edit]}]}
@@ -265,7 +307,9 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
     } == {row for row in found if row[1] == "top"}
 
 
-def test_selects_dags_by_id_tag_owner_and_folder_unless_access_control_decides() -> None:
+def test_selects_dags_by_id_tag_owner_and_folder_unless_access_control_decides() -> (
+    None
+):
     text = """\
         roles:
           team:
@@ -288,7 +332,9 @@ def test_selects_dags_by_id_tag_owner_and_folder_unless_access_control_decides()
     } == {(item.dag_id, *item.row) for item in found.items}
     assert () == found.notes
     # At each parse, Airflow revokes every grant that access_control does not list.
-    ruled = metadata({"a": {"team": {"can_edit"}}, "b": {}, "nowhere": {}}, roles=["team"])
+    ruled = metadata(
+        {"a": {"team": {"can_edit"}}, "b": {}, "nowhere": {}}, roles=["team"]
+    )
     assert (set(), ()) == (rows(text, ruled), want(read(text), ruled, DEFINED).notes)
     (note,) = want(read(text.replace("bob", "bill")), metadata(), DEFINED).notes
     assert "roles.team.dags[2] (line 6): no DAG matches owner bill" == note
@@ -304,11 +350,31 @@ PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on 
 @pytest.mark.parametrize(
     ("text", "aliases", "expected"),
     [
-        (PERMISSIONS, {}, "3: roles.team.permissions[0]: this Airflow has no permission 'can_read"),
-        ("roles: {ádmin: {}}", {"ádmin": "Admin"}, "the database treats this name as Admin"),
-        ("roles: {ádmin: {}}", {"Admin": "ádmin"}, "the database treats this name as Admin"),
-        ("roles:\n  soro: {}\n  sørø: {}", {"sørø": "soro"}, "3: roles.sørø: the database treats"),
-        ("roles: {a: {from: [b]}}", {}, "'b' is neither a role in this file nor one of Airflow's"),
+        (
+            PERMISSIONS,
+            {},
+            "3: roles.team.permissions[0]: this Airflow has no permission 'can_read",
+        ),
+        (
+            "roles: {ádmin: {}}",
+            {"ádmin": "Admin"},
+            "the database treats this name as Admin",
+        ),
+        (
+            "roles: {ádmin: {}}",
+            {"Admin": "ádmin"},
+            "the database treats this name as Admin",
+        ),
+        (
+            "roles:\n  soro: {}\n  sørø: {}",
+            {"sørø": "soro"},
+            "3: roles.sørø: the database treats",
+        ),
+        (
+            "roles: {a: {from: [b]}}",
+            {},
+            "'b' is neither a role in this file nor one of Airflow's",
+        ),
     ],
 )
 def test_reports_mistakes_that_only_the_tables_show(

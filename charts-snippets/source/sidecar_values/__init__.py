@@ -1,3 +1,4 @@
 """
-The sidecars in values of the official Airflow Helm chart. It needs only Python's standard library.
+The sidecars in values of the official Airflow Helm chart. It needs only Python's
+standard library.
 """

@@ -43,7 +43,11 @@ WRITTEN: Values = {
     "period": "10s",
     "principal": "airflow@EXAMPLE.COM",
 }
-_KEYS_OF_TAGS = {"s3-sync": "s3Sync", "git-sync-wrapper": "gitSync", "sync-perm": "syncPerm"}
+_KEYS_OF_TAGS = {
+    "s3-sync": "s3Sync",
+    "git-sync-wrapper": "gitSync",
+    "sync-perm": "syncPerm",
+}
 
 
 def _image(name: str, at: Values) -> str:
@@ -86,7 +90,8 @@ def _container(
     Args:
         port: The name and number of the port for metrics and probes.
         memory: What it requests, and its limit.
-        more: Its image and mounts; its user, if that is not the pod's; where more variables are.
+        more: Its image and mounts; its user, if that is not the pod's; where more
+            variables are.
     """
     requested, limit = memory.split()
     container: Values = {"name": name}
@@ -95,7 +100,8 @@ def _container(
     container["image"] = more["image"]
     if "env_from" in more:
         container["envFrom"] = more["env_from"]
-    if form != "init":  # the status page shows the node; a pod has no other way to know it
+    # the status page shows the node; a pod has no other way to know it
+    if form != "init":
         env = {**env, "NODE_NAME": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     container["env"] = _variables(env)
     if form != "init":
@@ -167,12 +173,16 @@ class S3Sync:
         if form == "init":
             env |= _one_shot("S3_SYNC_")
         port, image = ("s3-sync-http", 9811), _image("s3-sync", self.at)
-        return _container("s3-sync", form, env, port, "64Mi 192Mi", image=image, mounts=mounts)
+        return _container(
+            "s3-sync", form, env, port, "64Mi 192Mi", image=image, mounts=mounts
+        )
 
     def volumes(self) -> list[Values]:
         found: list[Values] = [{"name": self.volume, "emptyDir": {"sizeLimit": "1Gi"}}]
         if self.keys:
-            found.append({"name": "s3-sync-keys", "configMap": {"name": "s3-sync-keys"}})
+            found.append(
+                {"name": "s3-sync-keys", "configMap": {"name": "s3-sync-keys"}}
+            )
         return found
 
     def mounts(self) -> list[Values]:
@@ -182,18 +192,24 @@ class S3Sync:
         return [_mount(self.volume, self.folder, read_only=True)]
 
     def account(self) -> Values:
-        return {"create": True, "annotations": {"eks.amazonaws.com/role-arn": self.at["role"]}}
+        return {
+            "create": True,
+            "annotations": {"eks.amazonaws.com/role-arn": self.at["role"]},
+        }
 
 
 class GitSync:
     """
     Args:
         at: Where its values come from.
-        claim: A claim for the commits, which other pods read; then the password is in variables.
+        claim: A claim for the commits, which other pods read; then the password is in
+            variables.
         link: The name of the link to the commit.
     """
 
-    def __init__(self, at: Values = REFERRED, claim: str = "", link: str = "repo") -> None:
+    def __init__(
+        self, at: Values = REFERRED, claim: str = "", link: str = "repo"
+    ) -> None:
         self.at = at
         self.claim = claim
         self.link = link
@@ -205,7 +221,8 @@ class GitSync:
             "GITSYNC_REF": self.at["ref"],
             "GITSYNC_ROOT": "/git",
             "GITSYNC_LINK": self.link,
-            "GITSYNC_MAX_FAILURES": "-1",  # 0, its default: one failed poll fails a task pod
+            # 0, its default: one failed poll fails a task pod
+            "GITSYNC_MAX_FAILURES": "-1",
         }
         if form != "init":
             env["GITSYNC_PERIOD"] = self.at["period"]
@@ -220,7 +237,11 @@ class GitSync:
         env |= gate or {}
         if form == "init":
             env |= _one_shot("GIT_SYNC_WRAPPER_")
-        more |= {"image": _image("git-sync-wrapper", self.at), "mounts": mounts, "user": 65533}
+        more |= {
+            "image": _image("git-sync-wrapper", self.at),
+            "mounts": mounts,
+            "user": 65533,
+        }
         port = ("git-sync-http", 9814)
         return _container("git-sync-wrapper", form, env, port, "64Mi 256Mi", **more)
 
@@ -231,7 +252,10 @@ class GitSync:
         secret = {"secretName": "git-credentials", "defaultMode": Octal(0o440)}
         return [
             {"name": "git-dags", **place},
-            {"name": "git-sync-tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            {
+                "name": "git-sync-tmp",
+                "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"},
+            },
             *([] if self.claim else [{"name": "git-credentials", "secret": secret}]),
         ]
 
@@ -269,7 +293,9 @@ class Kerberos:
             _mount("krb5-ccache", "/var/kerberos-ccache"),
         ]
         port, image = ("kerberos-http", 9813), _image("kerberos", self.at)
-        return _container("kerberos", form, env, port, "48Mi 96Mi", image=image, mounts=mounts)
+        return _container(
+            "kerberos", form, env, port, "48Mi 96Mi", image=image, mounts=mounts
+        )
 
     def volumes(self) -> list[Values]:
         place: Values = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
@@ -295,7 +321,9 @@ class Kerberos:
         """
         Return the variables of Airflow's containers.
         """
-        return _variables({"KRB5_CONFIG": self.CONFIG, "KRB5CCNAME": f"FILE:{self.CCACHE}"})
+        return _variables(
+            {"KRB5_CONFIG": self.CONFIG, "KRB5CCNAME": f"FILE:{self.CCACHE}"}
+        )
 
 
 class SyncPerm:
@@ -304,7 +332,10 @@ class SyncPerm:
     """
 
     def container(self) -> Values:
-        secret = {"name": '{{ include "airflow_metadata_secret" . }}', "key": "connection"}
+        secret = {
+            "name": '{{ include "airflow_metadata_secret" . }}',
+            "key": "connection",
+        }
         env = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": {"secretKeyRef": secret},
             "INTERVAL": "{{ .Values.sidecars.syncPerm.interval }}",
@@ -315,7 +346,9 @@ class SyncPerm:
             _mount("sync-perm-tmp", TMP),
         ]
         port, image = ("sync-perm-http", 9812), _image("sync-perm", REFERRED)
-        return _container("sync-perm", "extra", env, port, "64Mi 512Mi", image=image, mounts=mounts)
+        return _container(
+            "sync-perm", "extra", env, port, "64Mi 512Mi", image=image, mounts=mounts
+        )
 
     def volumes(self) -> list[Values]:
         return [{"name": "sync-perm-tmp", "emptyDir": {"sizeLimit": "64Mi"}}]

@@ -63,9 +63,15 @@ def complaints(choice: Choice) -> list[str]:
         )
     if choice["GATE"] and not source:
         found.append("GATE=1: write SOURCE=listing, release or git")
-    if choice["VERSIONS"] and (choice["AIRFLOW"] == "2" or source not in ("release", "git")):
+    if choice["VERSIONS"] and (
+        choice["AIRFLOW"] == "2" or source not in ("release", "git")
+    ):
         found.append("VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git")
-    if choice["VERSIONS"] and source == "git" and choice["EXECUTOR"] not in _KEEP_COMMITS:
+    if (
+        choice["VERSIONS"]
+        and source == "git"
+        and choice["EXECUTOR"] not in _KEEP_COMMITS
+    ):
         found.append(
             "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, CeleryExecutor or "
             "SOURCE=release, because a new task pod has only the newest commit"
@@ -127,14 +133,17 @@ class _Deployment:
     @property
     def pins_tasks(self) -> bool:
         """
-        Whether task pods get the scheduler's release; with DAG versions, they ask for their run's.
+        Whether task pods get the scheduler's release; with DAG versions, they ask for
+        their run's.
         """
         is_pinned = self.source == "release" and not self.has_versions
         return is_pinned and self.executor == "KubernetesExecutor"
 
     @property
     def is_snapshot(self) -> bool:
-        return self.source == "release" or (self.source == "listing" and bool(self.choice["GATE"]))
+        return self.source == "release" or (
+            self.source == "listing" and bool(self.choice["GATE"])
+        )
 
     @property
     def place(self) -> str:
@@ -142,7 +151,9 @@ class _Deployment:
 
     @property
     def places(self) -> str:
-        return " and ".join([self.place] * bool(self.source) + ["the KDC"] * bool(self.tickets))
+        return " and ".join(
+            [self.place] * bool(self.source) + ["the KDC"] * bool(self.tickets)
+        )
 
     def _dags(self, more: Values) -> S3Sync | GitSync | None:
         if self.is_git or not self.source:
@@ -154,7 +165,8 @@ class _Deployment:
 
     def head(self) -> str:
         """
-        Return the first comment: for whom, with what, what to change, what to run first.
+        Return the first comment: for whom, with what, what to change, what to run
+        first.
         """
         is_alone = not (self.dags or self.tickets)  # sync-perm
         version = "2.11" if self.choice["AIRFLOW"] == "2" else "3"
@@ -169,7 +181,11 @@ class _Deployment:
             *["tickets"] * bool(self.tickets),
             *["permissions"] * bool(self.choice["SYNC_PERM"]),
         ]
-        gated = ", GATE_GRAMMAR to the Python of your Airflow image" if self.choice["GATE"] else ""
+        gated = (
+            ", GATE_GRAMMAR to the Python of your Airflow image"
+            if self.choice["GATE"]
+            else ""
+        )
         versions = ", view_url_template" if self.has_versions else ""
         pinned = "; with --set-file airflowLocalSettings=airflow_local_settings.py"
         lines = [
@@ -187,9 +203,13 @@ class _Deployment:
             module = "airflow-bundle/airflow_sidecar_bundle.py"
             first.append(f"configmap airflow-sidecar-bundle --from-file={module}")
         if self.tickets:
-            first.append("secret generic airflow-kerberos-keytab --from-file=airflow.keytab")
+            first.append(
+                "secret generic airflow-kerberos-keytab --from-file=airflow.keytab"
+            )
             first.append("configmap airflow-krb5-conf --from-file=krb5.conf")
-        lines += [""] * bool(first) + [f"Run first: kubectl create {one}" for one in first]
+        lines += [""] * bool(first) + [
+            f"Run first: kubectl create {one}" for one in first
+        ]
         return "".join(f"# {line}\n" if line else "\n" for line in lines)
 
     def tree(self) -> Values:
@@ -215,7 +235,9 @@ class _Deployment:
         if self.dags:
             found["dagProcessor"] = self._dag_processor()
         if self.dags or self.tickets:
-            found["triggerer"] = Noted(self._why_the_triggerer_waits(), self._of_tasks())
+            found["triggerer"] = Noted(
+                self._why_the_triggerer_waits(), self._of_tasks()
+            )
             found |= self._scheduler()
             found |= self._workers()
         if self.choice["SYNC_PERM"]:
@@ -233,7 +255,11 @@ class _Deployment:
             block["roleArn"] = "arn:aws:iam::111122223333:role/airflow-s3-sync"
             block["bucket"] = WRITTEN["bucket"]
             path = "dags-releases" if self.source == "release" else WRITTEN["path"]
-            block["s3Sync"] = {"tag": TAG, "keyPath": path, "interval": WRITTEN["interval"]}
+            block["s3Sync"] = {
+                "tag": TAG,
+                "keyPath": path,
+                "interval": WRITTEN["interval"],
+            }
         if self.tickets:
             block["kerberos"] = {"tag": TAG, "principal": WRITTEN["principal"]}
         if self.choice["SYNC_PERM"]:
@@ -242,7 +268,11 @@ class _Deployment:
 
     def _config(self) -> Values:
         folder = (
-            "/git/repo/dags" if self.is_git else f"{DAGS}/current" if self.is_snapshot else DAGS
+            "/git/repo/dags"
+            if self.is_git
+            else f"{DAGS}/current"
+            if self.is_snapshot
+            else DAGS
         )
         is_2 = self.choice["AIRFLOW"] == "2"
         section, option = (
@@ -251,7 +281,8 @@ class _Deployment:
             else ("dag_processor", "refresh_interval")
         )
         often = Noted(
-            "How often Airflow looks for new files; the default is 5 minutes.", {option: 30}
+            "How often Airflow looks for new files; the default is 5 minutes.",
+            {option: 30},
         )
         return {"core": {"dags_folder": folder}, section: often}
 
@@ -363,7 +394,9 @@ class _Deployment:
 
     @property
     def _without(self) -> str:
-        return " or ".join(["its ticket"] * bool(self.tickets) + ["its file"] * bool(self.dags))
+        return " or ".join(
+            ["its ticket"] * bool(self.tickets) + ["its file"] * bool(self.dags)
+        )
 
     def _scheduler(self) -> Values:
         if self.executor == "LocalExecutor":
@@ -402,9 +435,13 @@ class _Deployment:
                 "It starts with the task, which requests the version of its run and waits for it."
             )
         elif self.dags:
-            lines.append(f"Task pods wait for {self.place} for up to 5 minutes, and then fail.")
+            lines.append(
+                f"Task pods wait for {self.place} for up to 5 minutes, and then fail."
+            )
         if self.tickets:
-            lines.append("Task pods wait for the KDC; kerberos then runs as long as the task.")
+            lines.append(
+                "Task pods wait for the KDC; kerberos then runs as long as the task."
+            )
         if self.choice["GATE"]:
             lines.append(
                 "They have no gate: on their empty volume, it would compile every file before each "

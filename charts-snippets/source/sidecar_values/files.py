@@ -1,8 +1,8 @@
 """
 The files of charts-snippets that contain a sidecar.
 
-A line of a template in `objects/` such as `- "@kerberos.container native"` stands for the lines of
-that part, with its indentation.
+A line of a template in `objects/` such as `- "@kerberos.container native"` stands for
+the lines of that part, with its indentation.
 """
 
 from __future__ import annotations
@@ -49,13 +49,24 @@ def files() -> dict[Path, str]:
     Return the path and content of every generated file.
     """
     nothing = dict.fromkeys(CHOICES, "")
-    found = {SNIPPETS / name: values({**nothing, **choice}) for name, choice in _PASTED.items()}
-    first_look = {"AIRFLOW": "3", "EXECUTOR": "LocalExecutor", "SOURCE": "release", "VERSIONS": "1"}
+    found = {
+        SNIPPETS / name: values({**nothing, **choice})
+        for name, choice in _PASTED.items()
+    }
+    first_look = {
+        "AIRFLOW": "3",
+        "EXECUTOR": "LocalExecutor",
+        "SOURCE": "release",
+        "VERSIONS": "1",
+    }
     found[SNIPPETS / "quickstart/values.yaml"] = values(
         {**nothing, **first_look},
         head=_QUICKSTART,
         more=_STORE,
-        block={"registry": "localhost", "s3Sync": {"tag": "quickstart", "interval": "5s"}},
+        block={
+            "registry": "localhost",
+            "s3Sync": {"tag": "quickstart", "interval": "5s"},
+        },
         last={"triggerer": {"enabled": False}, "statsd": {"enabled": False}},
     )
     for path in sorted((SOURCE / "objects").glob("*.yaml")):
@@ -64,10 +75,14 @@ def files() -> dict[Path, str]:
 
 
 def _filled(template: str) -> str:
-    return re.sub(r'^( *(?:- )?)"@(\S+)\.(\w+) ?(\w*)"$', _part, template, flags=re.MULTILINE)
+    return re.sub(
+        r'^( *(?:- )?)"@(\S+)\.(\w+) ?(\w*)"$', _part, template, flags=re.MULTILINE
+    )
 
 
 def _part(match: re.Match[str]) -> str:
     before, name, method, form = match.groups()
     lines = lines_of(getattr(_PARTS[name], method)(*filter(None, [form])))
-    return "\n".join([before + lines[0], *(" " * len(before) + line for line in lines[1:])])
+    return "\n".join(
+        [before + lines[0], *(" " * len(before) + line for line in lines[1:])]
+    )

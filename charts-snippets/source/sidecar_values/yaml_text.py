@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z/][\w./@=?&{}-]*(:+[\w/][\w./@=?&{}-]*)*|\d+[A-Za-z]+|\d+(\.\d+){2,}")
+_PLAIN = re.compile(
+    r"[A-Za-z/][\w./@=?&{}-]*(:+[\w/][\w./@=?&{}-]*)*|\d+[A-Za-z]+|\d+(\.\d+){2,}"
+)
 _OTHER_TYPES = {"true", "false", "yes", "no", "on", "off", "null"}
 
 
 class Shared:
     """
-    A value that is written once, with an anchor if it occurs again, and as an alias afterwards.
+    A value that is written once, with an anchor if it occurs again, and as an alias
+    afterwards.
     """
 
     def __init__(self, name: str, value: Any) -> None:
@@ -108,11 +111,16 @@ class _Writer:
                 yield from (f"  {line}" for line in lines[1:])
 
     def _lines(self, value: Any) -> list[str]:
-        return [*self.block(value)] if isinstance(value, (dict, list)) else [_scalar(value)]
+        return (
+            [*self.block(value)]
+            if isinstance(value, (dict, list))
+            else [_scalar(value)]
+        )
 
     def _marked(self, value: Any) -> tuple[str, Any]:
         """
-        Return the anchor or alias of a value, and what is left to write; None after an alias.
+        Return the anchor or alias of a value, and what is left to write; None after an
+        alias.
         """
         if not isinstance(value, Shared):
             return "", value
@@ -126,7 +134,8 @@ class _Writer:
 
 def _shared(value: Any) -> Iterator[str]:
     """
-    Yield the name of each place that refers to a shared value; what it contains counts once.
+    Yield the name of each place that refers to a shared value; what it contains counts
+    once.
     """
     seen: set[str] = set()
 

@@ -23,7 +23,10 @@ def note(name):
     schedule=None,
     start_date=pendulum.datetime(2025, 1, 1),
     access_control={
-        "team_sales": {"DAGs": {"can_read", "can_edit"}, "DAG Runs": {"can_create", "can_read"}}
+        "team_sales": {
+            "DAGs": {"can_read", "can_edit"},
+            "DAG Runs": {"can_create", "can_read"},
+        }
     },
 )
 def month_end():

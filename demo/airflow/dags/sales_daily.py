@@ -18,13 +18,18 @@ CURL = ("curl", "--silent", "--show-error", "--negotiate", "--user", ":")
     start_date=pendulum.datetime(2025, 1, 1),
     description="orders of yesterday",
     access_control={
-        "team_sales": {"DAGs": {"can_read", "can_edit"}, "DAG Runs": {"can_create", "can_read"}}
+        "team_sales": {
+            "DAGs": {"can_read", "can_edit"},
+            "DAG Runs": {"can_create", "can_read"},
+        }
     },
 )
 def sales_daily():
     @task
     def load():
-        answer = subprocess.check_output([*CURL, os.environ["WAREHOUSE_URL"]], text=True)
+        answer = subprocess.check_output(
+            [*CURL, os.environ["WAREHOUSE_URL"]], text=True
+        )
         if answer != "7 orders\n":
             raise ValueError(answer)
 

@@ -10,4 +10,6 @@ with DAG(
     start_date=pendulum.datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
 ):
-    BashOperator(task_id="delete", bash_command="find /opt/airflow/logs -mtime +30 -delete")
+    BashOperator(
+        task_id="delete", bash_command="find /opt/airflow/logs -mtime +30 -delete"
+    )

@@ -1,8 +1,9 @@
 """
 AWS credentials and configuration, from botocore in a short-lived child process.
 
-``credentials`` caches the child's answer; ``chain`` is the child's program. This module starts it,
-and imports almost nothing, because the entry point of s3-sync imports it before the heavy ones.
+``credentials`` caches the child's answer; ``chain`` is the child's program. This module
+starts it, and imports almost nothing, because the entry point of s3-sync imports it
+before the heavy ones.
 """
 
 import os
@@ -19,23 +20,33 @@ shlex ssl tempfile typing urllib.parse uuid xml.etree.ElementTree"""
 
 def start_child(*, is_fork: bool = False) -> Popen[bytes]:
     """
-    Start a child, which imports botocore and reads its question from standard input; if that ends
-    without one, for example with this process, it ends as well.
+    Start a child, which imports botocore and reads its question from standard input; if
+    that ends without one, for example with this process, it ends as well.
 
     Args:
-        is_fork: Of this process, so that ``SHARED`` is imported once. It has no threads yet, and
-            nothing of a PYTHONPATH, which could also be that of people who write DAGs.
+        is_fork: Of this process, so that ``SHARED`` is imported once. It has no threads
+            yet, and nothing of a PYTHONPATH, which could also be that of people who
+            write DAGs.
 
     Raises:
         OSError: No process can be started.
     """
-    # -I: it will hold secrets, so the working directory and PYTHON* must not affect a new process.
+    # -I: it will hold secrets, so the working directory and PYTHON* must not affect a
+    # new process.
     program = [sys.executable, "-I", "-m", "sidecar_runtime.aws.chain"]
     for name in SHARED.split() if is_fork else ():
         import_module(name)
     instead = _be_the_child if is_fork else None
     return Popen(
-        program, -1, None, PIPE, PIPE, PIPE, instead, start_new_session=True, restore_signals=False
+        program,
+        -1,
+        None,
+        PIPE,
+        PIPE,
+        PIPE,
+        instead,
+        start_new_session=True,
+        restore_signals=False,
     )
 
 

@@ -1,13 +1,14 @@
 """
-The program of the short-lived child that asks botocore: ``python -m sidecar_runtime.aws.chain``,
-or its :func:`main` in a fork.
+The program of the short-lived child that asks botocore: ``python -m
+sidecar_runtime.aws.chain``, or its :func:`main` in a fork.
 
-botocore implements the credential chain, its order and its error texts as users know them:
-environment, profiles, SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies, configured endpoints. It
-also costs 10 MiB, and minutes if a metadata or token service does not answer. It therefore runs in
-a process that the daemon can kill. It reads one question from standard input and answers with one
-JSON object on standard output (a secret in a pipe, never in an argument, the environment or a
-file); if it fails, with ``{"error": {"reason", "message"}}``:
+botocore implements the credential chain, its order and its error texts as users know
+them: environment, profiles, SSO, IRSA, Pod Identity, IMDS, CA bundles, proxies,
+configured endpoints. It also costs 10 MiB, and minutes if a metadata or token service
+does not answer. It therefore runs in a process that the daemon can kill. It reads one
+question from standard input and answers with one JSON object on standard output (a
+secret in a pipe, never in an argument, the environment or a file); if it fails, with
+``{"error": {"reason", "message"}}``:
 
 - ``credentials``: ``{"credentials": {…} | null, "region", "endpoint_url", …}``;
 - ``anonymous``: the same, without looking for credentials;
@@ -27,8 +28,14 @@ from botocore.configprovider import ConfiguredEndpointProvider
 
 from sidecar_runtime import proxies
 
-_DENIED = {"AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ValidationError"}
-# From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may pass.
+_DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "InvalidIdentityToken",
+    "ValidationError",
+}
+# From the Pod Identity agent; botocore has its status only in a text. 408 and 429 may
+# pass.
 _AGENT_REFUSED = re.compile(r"Received non 200 response 4(?!08|29)\d\d ")
 _REASONS = {
     exceptions.ConfigNotFound: "credentials_missing",
@@ -43,10 +50,11 @@ _REASONS = {
 
 def open_session(profile: str = "") -> botocore.session.Session:
     """
-    Return a session that reads the environment as the suite does; this changes the environment.
+    Return a session that reads the environment as the suite does; this changes the
+    environment.
 
-    botocore reads only AWS_DEFAULT_REGION; every newer SDK reads AWS_REGION, which the EKS webhook
-    sets. It asks even the node's metadata service through a proxy.
+    botocore reads only AWS_DEFAULT_REGION; every newer SDK reads AWS_REGION, which the
+    EKS webhook sets. It asks even the node's metadata service through a proxy.
     """
     if region := os.environ.get("AWS_REGION"):
         os.environ["AWS_DEFAULT_REGION"] = region
@@ -74,12 +82,15 @@ def configuration(session: botocore.session.Session) -> dict[str, Any]:
         "credentials": None,
         "region": session.get_config_variable("region"),
         "endpoint_url": endpoint.provide() if has_endpoint else None,
-        # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its configuration.
+        # As in botocore's endpoint code; REQUESTS_CA_BUNDLE is not part of its
+        # configuration.
         "ca_bundle": session.get_config_variable("ca_bundle")
         or os.environ.get("REQUESTS_CA_BUNDLE"),
         "addressing_style": s3.get("addressing_style"),
         "use_fips": bool(session.get_config_variable("use_fips_endpoint")),
-        "use_dualstack": bool(is_dual_stack or s3.get("use_dualstack_endpoint") == "true"),
+        "use_dualstack": bool(
+            is_dual_stack or s3.get("use_dualstack_endpoint") == "true"
+        ),
     }
 
 
@@ -88,7 +99,8 @@ def _credentials(session: botocore.session.Session) -> dict[str, Any] | None:
     if found is None:
         return None
     frozen = found.get_frozen_credentials()
-    # Private, but the only source of the expiry; absent on credentials that do not expire.
+    # Private, but the only source of the expiry; absent on credentials that do not
+    # expire.
     expiry: datetime | None = getattr(found, "_expiry_time", None)
     return {
         "access_key": frozen.access_key,
@@ -103,7 +115,9 @@ def whoami(session: botocore.session.Session) -> dict[str, Any]:
     """
     Ask STS for the caller identity, once and with a short timeout.
     """
-    config = Config(connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1})
+    config = Config(
+        connect_timeout=3, read_timeout=3, retries={"total_max_attempts": 1}
+    )
     region = session.get_config_variable("region") or "us-east-1"
     sts: Any = session.create_client("sts", region_name=region, config=config)
     return {"arn": sts.get_caller_identity()["Arn"]}
@@ -135,7 +149,8 @@ def shows_a_header(error: Exception) -> bool:
 
 def shown(error: Exception) -> str:
     """
-    Return the error text, but not that of http.client for an invalid header: it quotes the secret.
+    Return the error text, but not that of http.client for an invalid header: it quotes
+    the secret.
     """
     if shows_a_header(error):
         return "the credentials contain a line break or a control character"

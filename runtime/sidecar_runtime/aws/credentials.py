@@ -1,8 +1,9 @@
 """
 Credentials and AWS configuration, from botocore in a child with a hard deadline.
 
-If a refresh fails, credentials are used until they expire; if a service refuses them, they are
-fetched again. A sidecar that uses them depends on botocore, which only the child imports.
+If a refresh fails, credentials are used until they expire; if a service refuses them,
+they are fetched again. A sidecar that uses them depends on botocore, which only the
+child imports.
 """
 
 import json
@@ -21,7 +22,8 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 
 FETCH_SECONDS = 20.0
-# While the current credentials are valid, a service that does not answer must not delay the cycle.
+# While the current credentials are valid, a service that does not answer must not delay
+# the cycle.
 EARLY_FETCH_SECONDS = 3.0
 WHOAMI_SECONDS = 8.0
 REFRESH_BEFORE_SECONDS = 900.0
@@ -101,7 +103,8 @@ class Chain:
     The credentials of this process, fetched when needed.
 
     Args:
-        is_anonymous: Use :data:`ANONYMOUS` with the configuration; fetch no credentials.
+        is_anonymous: Use :data:`ANONYMOUS` with the configuration; fetch no
+            credentials.
     """
 
     def __init__(self, *, is_anonymous: bool = False) -> None:
@@ -112,10 +115,12 @@ class Chain:
 
     def current(self, fence: Fence) -> tuple[Credentials, AwsConfig]:
         """
-        Return valid credentials; fetch them first if they are missing or about to expire.
+        Return valid credentials; fetch them first if they are missing or about to
+        expire.
 
         Raises:
-            CredentialsError: The fetch failed, and no earlier credentials are still valid.
+            CredentialsError: The fetch failed, and no earlier credentials are still
+                valid.
             CycleAbandoned: The fence was revoked meanwhile.
         """
         now = time.time()
@@ -126,7 +131,9 @@ class Chain:
             try:
                 return self._fetch(fence, EARLY_FETCH_SECONDS)
             except CredentialsError as error:
-                log.warning("credentials_kept", reason=error.reason, error=error.message)
+                log.warning(
+                    "credentials_kept", reason=error.reason, error=error.message
+                )
         return self._held
 
     def forget(self) -> None:
@@ -149,7 +156,9 @@ class Chain:
         return self._identity or None
 
     def _fetch(self, fence: Fence, seconds: float) -> tuple[Credentials, AwsConfig]:
-        answer = ask_child("anonymous" if self._is_anonymous else "credentials", seconds, fence)
+        answer = ask_child(
+            "anonymous" if self._is_anonymous else "credentials", seconds, fence
+        )
         found = answer.pop("credentials")
         held = ANONYMOUS if self._is_anonymous else _checked(found)
         self._held = held, AwsConfig(**answer)
@@ -174,7 +183,11 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
     for name, variable in _VARIABLES.items():
         if not re.fullmatch(r"[!-~]*", found[name] or ""):
             flaw = "contains whitespace, a control character or a non-ASCII character"
-            what = variable if found["method"] == "env" else f"the {name} from {found['method']}"
+            what = (
+                variable
+                if found["method"] == "env"
+                else f"the {name} from {found['method']}"
+            )
             raise CredentialsError("credentials_invalid", f"{what} {flaw}")
     return Credentials(**found)
 
@@ -193,7 +206,8 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
     try:
         process = EARLY.pop() if EARLY else start_child()
         assert process.stdin is not None
-        with suppress(BrokenPipeError), process.stdin as pipe:  # if it has ended, its error tells
+        # if it has ended, its error tells
+        with suppress(BrokenPipeError), process.stdin as pipe:
             pipe.write(question.encode())
         child.attend(process, fence, seconds, (said, complaints), lambda: None)
         answer: dict[str, Any] = json.loads(said.data)

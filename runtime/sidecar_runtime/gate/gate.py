@@ -1,11 +1,11 @@
 """
 The gate: the check that a revision must pass before it is published.
 
-Its unit is the revision: all of it is published, or nothing. A verdict is final for the process,
-except a command's refusal: it may be a failure of the command itself, so the check is repeated,
-less and less often. SIGHUP repeats the check for any refusal. A refusal is not a failure: the
-source is polled as usual for the revision that fixes it. Without a verdict the cycle fails, and the
-next one repeats the check.
+Its unit is the revision: all of it is published, or nothing. A verdict is final for the
+process, except a command's refusal: it may be a failure of the command itself, so the
+check is repeated, less and less often. SIGHUP repeats the check for any refusal. A
+refusal is not a failure: the source is polled as usual for the revision that fixes it.
+Without a verdict the cycle fails, and the next one repeats the check.
 """
 
 import json
@@ -35,17 +35,20 @@ UNDECIDED_TIMES = 3
 # The first and the longest wait before a command's refusal is checked again.
 FIRST_REST_SECONDS = 30.0
 LONGEST_REST_SECONDS = 900.0
-# The only variables that a check inherits, besides those in GATE_ENV: others may be secrets.
+# The only variables that a check inherits, besides those in GATE_ENV: others may be
+# secrets.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 
 PROBLEM_CHARACTERS = 500
 
-# Exit codes that are not a verdict: try again (EX_TEMPFAIL of sysexits.h), and those of a shell for
-# a program that it cannot run (126, 127) or that a signal ended (128 and above).
+# Exit codes that are not a verdict: try again (EX_TEMPFAIL of sysexits.h), and those of
+# a shell for a program that it cannot run (126, 127) or that a signal ended (128 and
+# above).
 _TRY_AGAIN = 75
 _FIRST_OF_SHELLS = 126
 
-# "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python traceback.
+# "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python
+# traceback.
 _PLACE = re.compile(r"^([^\s:][^:\n]*):(\d+)(?::\d+)?:?[ \t]+(\S.*)$", re.MULTILINE)
 _FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
 
@@ -140,10 +143,18 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     found = []
     if (kind == "command") != (command is not None):
         both = f"requires {prefix}GATE=command: set both or neither"
-        found.append(Problem(f"{prefix}GATE_COMMAND", first_word(shlex.join(command or ())), both))
+        found.append(
+            Problem(
+                f"{prefix}GATE_COMMAND", first_word(shlex.join(command or ())), both
+            )
+        )
     if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
         limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
-        found.append(Problem(f"{prefix}GATE_TIMEOUT", f"{settings.gate_timeout_seconds:g}", limit))
+        found.append(
+            Problem(
+                f"{prefix}GATE_TIMEOUT", f"{settings.gate_timeout_seconds:g}", limit
+            )
+        )
     return found
 
 
@@ -185,18 +196,21 @@ class Check(NamedTuple):
     """
     A program that judges a folder: exit code 0 accepts.
 
-    It runs in the folder, in its own process group, and reads the new and changed paths from
-    standard input, each terminated by a NUL. `read` raises :class:`Undecided` if the way it ended
-    is not a verdict.
+    It runs in the folder, in its own process group, and reads the new and changed paths
+    from standard input, each terminated by a NUL. `read` raises :class:`Undecided` if
+    the way it ended is not a verdict.
 
     Args:
         argv: The program and its arguments; no shell.
-        read: Returns findings from the kept output, the exit code (negative: the signal that ended
-            it) and a function that tells whether a path is a file of the folder.
-        suffix: The suffix of the paths that it judges; without such paths it does not run.
-        is_final: Whether its verdict depends on the content alone. The exit code of a command
-            does not distinguish a bad file from a failure of the command.
-        variables: What it inherits besides the variables in GATE_ENV and in :data:`INHERITED`.
+        read: Returns findings from the kept output, the exit code (negative: the signal
+            that ended it) and a function that tells whether a path is a file of the
+            folder.
+        suffix: The suffix of the paths that it judges; without such paths it does not
+            run.
+        is_final: Whether its verdict depends on the content alone. The exit code of a
+            command does not distinguish a bad file from a failure of the command.
+        variables: What it inherits besides the variables in GATE_ENV and in
+            :data:`INHERITED`.
     """
 
     argv: tuple[str, ...]
@@ -208,7 +222,8 @@ class Check(NamedTuple):
 
 def syntax_check(grammar: str) -> Check:
     """
-    Return the check that compiles each new or changed ``.py`` with the grammar of one Python.
+    Return the check that compiles each new or changed ``.py`` with the grammar of one
+    Python.
     """
     argv = (sys.executable, "-I", "-m", "sidecar_runtime.gate.syntax", grammar)
     return Check(argv, _read_syntax, ".py", is_final=True)
@@ -226,7 +241,8 @@ def _read_syntax(said: str, code: int, _: IsFile) -> list[Finding]:
 
 def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
     """
-    Find file positions in a command's output: files of the revision, not libraries or clock times.
+    Find file positions in a command's output: files of the revision, not libraries or
+    clock times.
     """
     if code == 0:
         return []
@@ -234,7 +250,11 @@ def read_command(said: str, code: int, is_file: IsFile) -> list[Finding]:
         raise _no_verdict("the gate's command", code, said)
     problem = _last_line(said) or f"the command ended with {child.ending(code)}"
     places = [place.groups() for place in _PLACE.finditer(said) if is_file(place[1])]
-    frames = [(*frame.groups(), problem) for frame in _FRAME.finditer(said) if is_file(frame[1])]
+    frames = [
+        (*frame.groups(), problem)
+        for frame in _FRAME.finditer(said)
+        if is_file(frame[1])
+    ]
     found = [
         # A linter that runs on `.` writes `./dag.py`.
         Finding(os.path.normpath(path), int(line), problem.strip()[:PROBLEM_CHARACTERS])
@@ -261,7 +281,9 @@ class GateMetrics:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.checks = metrics.counter_by("result", "sidecar_gate_checks_total", "Checks by result.")
+        self.checks = metrics.counter_by(
+            "result", "sidecar_gate_checks_total", "Checks by result."
+        )
         text = "1 while the gate refuses the newest revision, else 0."
         self.refused = metrics.gauge("sidecar_gate_refused", text)
         text = "1 while a fallback for a refused revision is published, else 0."
@@ -328,9 +350,11 @@ class Gate:
 
     def ask_again(self) -> None:
         """
-        Repeat the check for each refusal when its revision is judged next: SIGHUP asks for it.
+        Repeat the check for each refusal when its revision is judged next: SIGHUP asks
+        for it.
 
-        That may be some cycles later, because a cycle can fail before it has a revision to judge.
+        That may be some cycles later, because a cycle can fail before it has a revision
+        to judge.
         """
         for verdict in self._verdicts.values():
             if verdict.refusal is not None:
@@ -338,19 +362,22 @@ class Gate:
 
     def is_due(self, revision: str) -> bool:
         """
-        Whether this revision has no verdict yet, or a refusal that should be checked again.
+        Whether this revision has no verdict yet, or a refusal that should be checked
+        again.
         """
         return self._clock() >= self._verdict(revision).due_at
 
     def recall(self, revision: str) -> RevisionRefused | None:
         """
-        Return the remembered refusal of a revision, unless its check should be repeated.
+        Return the remembered refusal of a revision, unless its check should be
+        repeated.
         """
         return None if self.is_due(revision) else self._verdict(revision).refusal
 
     def silence(self, revision: str, last: Undecided) -> RevisionRefused | None:
         """
-        Return the refusal for a revision that repeatedly got no verdict; None before that.
+        Return the refusal for a revision that repeatedly got no verdict; None before
+        that.
         """
         if self._verdict(revision).silences < UNDECIDED_TIMES:
             return None
@@ -389,7 +416,8 @@ class Gate:
         self, revision: str, folder: str, changed: Collection[str], fence: Fence
     ) -> RevisionRefused | None:
         """
-        Run the check as :meth:`judge` does, but without remembering, counting or logging it.
+        Run the check as :meth:`judge` does, but without remembering, counting or
+        logging it.
         """
         check, seconds = self._check, self._settings.gate_timeout_seconds
         paths = [path for path in changed if path.endswith(check.suffix)]
@@ -397,13 +425,17 @@ class Gate:
             return None
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
         said = child.Kept()
-        command = child.Command(check.argv, self._environment(folder, revision), folder, given)
+        command = child.Command(
+            check.argv, self._environment(folder, revision), folder, given
+        )
         try:
             code = child.run(command, fence, seconds, said)
         except child.DeadlinePassed:
             text = f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s"
             limit = f"{self._settings.variable_prefix}GATE_TIMEOUT"
-            raise Undecided(text, f"Raise {limit} or the container's CPU limit.") from None
+            raise Undecided(
+                text, f"Raise {limit} or the container's CPU limit."
+            ) from None
         except OSError as error:
             text = f"the gate's command cannot be started: {error}"
             remedy = "Check the program in the image and the container's memory limit."
@@ -411,7 +443,9 @@ class Gate:
 
         def is_file(path: str) -> bool:
             # A traceback ends in libraries, which exist elsewhere.
-            is_inside = not os.path.isabs(path) and os.path.normpath(path).split("/")[0] != ".."
+            is_inside = (
+                not os.path.isabs(path) and os.path.normpath(path).split("/")[0] != ".."
+            )
             return is_inside and os.path.isfile(os.path.join(folder, path))
 
         findings = check.read(str(said).replace(f"{folder}/", ""), code, is_file)

@@ -3,10 +3,11 @@ The syntax check of the gate, in its own process.
 
 ``python -m sidecar_runtime.gate.syntax 3.11``
 
-Reads paths relative to the working directory from standard input, each terminated by a NUL. Writes
-a line with a JSON array ``[path, line, problem]`` for each file that is not valid in that grammar.
-Links are followed, but not out of the working directory. No code of the files is run. A source
-that exhausts the compiler crashes this process and not the sidecar.
+Reads paths relative to the working directory from standard input, each terminated by a
+NUL. Writes a line with a JSON array ``[path, line, problem]`` for each file that is not
+valid in that grammar. Links are followed, but not out of the working directory. No code
+of the files is run. A source that exhausts the compiler crashes this process and not
+the sidecar.
 """
 
 import ast
@@ -19,7 +20,8 @@ import tokenize
 import warnings
 from contextlib import suppress
 
-# From the oldest `feature_version`: https://docs.python.org/3/library/ast.html#ast.parse
+# From the oldest `feature_version`:
+# https://docs.python.org/3/library/ast.html#ast.parse
 GRAMMARS = [f"3.{minor}" for minor in range(7, sys.version_info.minor + 1)]
 
 _PROBLEM_CHARACTERS = 500
@@ -45,11 +47,13 @@ def problem_of(source: bytes, grammar: str) -> tuple[int | None, str] | None:
 
 def _new_fstring(source: bytes) -> int | None:
     """
-    Return the line of an f-string that repeats its quotes in its braces, or has a backslash there:
-    the forms of PEP 701 that people write, which `feature_version` does not know.
+    Return the line of an f-string that repeats its quotes in its braces, or has a
+    backslash there: the forms of PEP 701 that people write, which `feature_version`
+    does not know.
     """
     quotes: list[str] = []
-    # A source that compiles may not be readable for the tokenizer: a bug of CPython 3.12 and 3.13.
+    # A source that compiles may not be readable for the tokenizer: a bug of CPython
+    # 3.12 and 3.13.
     with suppress(SystemError, tokenize.TokenError):
         for found in tokenize.tokenize(io.BytesIO(source).readline):
             kind, text = token.tok_name[found.type], found.string
@@ -73,8 +77,11 @@ def _main() -> None:
         with open(os.open(file, _FLAGS), "rb") as opened:
             found = problem_of(opened.read(), sys.argv[1])
         if found is not None:
-            # A message may quote a name of any length, and the gate keeps only so much output.
-            sys.stdout.write(json.dumps([path, found[0], found[1][:_PROBLEM_CHARACTERS]]) + "\n")
+            # A message may quote a name of any length, and the gate keeps only so much
+            # output.
+            sys.stdout.write(
+                json.dumps([path, found[0], found[1][:_PROBLEM_CHARACTERS]]) + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -46,8 +46,13 @@ class Endpoint(NamedTuple):
         """
         match path.partition("?")[0]:
             case "/healthz":
-                is_alive, age = self.health.is_alive, round(self.health.beat_age_seconds, 1)
-                return _json({"alive": is_alive, "heartbeat_age_seconds": age}, is_good=is_alive)
+                is_alive, age = (
+                    self.health.is_alive,
+                    round(self.health.beat_age_seconds, 1),
+                )
+                return _json(
+                    {"alive": is_alive, "heartbeat_age_seconds": age}, is_good=is_alive
+                )
             case "/readyz":
                 facts = readiness_facts(self.health, self.sidecar)
                 return _json(facts, is_good=facts["ready"])
@@ -100,7 +105,9 @@ class _Exposed(prometheus.registry.Collector):
             yield exposed
 
 
-def _samples(family: Family, series: Series) -> Iterator[tuple[str, dict[str, str], float]]:
+def _samples(
+    family: Family, series: Series
+) -> Iterator[tuple[str, dict[str, str], float]]:
     match family.kind:
         case "counter":
             yield "_total", {}, series.value

@@ -1,9 +1,9 @@
 """
 An HTTP server that answers probes despite hostile clients and used-up limits.
 
-One thread, started once, serves all connections and waits for none of them: the limit of processes
-may be used up, and a client may send nothing, or read nothing. Each connection is closed after one
-answer.
+One thread, started once, serves all connections and waits for none of them: the limit
+of processes may be used up, and a client may send nothing, or read nothing. Each
+connection is closed after one answer.
 """
 
 import asyncio
@@ -50,15 +50,19 @@ class Listener:
     """
     Answers GET and HEAD requests on one socket; no request changes anything.
 
-    It serves up to ``CONNECTIONS`` connections; another one closes the oldest. A client has
-    ``CLIENT_SECONDS`` to send a request with lines of up to ``LINE_BYTES``, and to read the answer.
+    It serves up to ``CONNECTIONS`` connections; another one closes the oldest. A client
+    has ``CLIENT_SECONDS`` to send a request with lines of up to ``LINE_BYTES``, and to
+    read the answer.
 
     Args:
         listening: A socket that listens.
-        answer: Returns the answer to a path, from memory: all other clients wait for it.
+        answer: Returns the answer to a path, from memory: all other clients wait for
+            it.
     """
 
-    def __init__(self, listening: socket.socket, answer: Callable[[str], Answer]) -> None:
+    def __init__(
+        self, listening: socket.socket, answer: Callable[[str], Answer]
+    ) -> None:
         self._listening = listening
         self._answer = answer
         self._loop = asyncio.new_event_loop()
@@ -87,23 +91,31 @@ class Listener:
             self._loop.call_soon_threadsafe(self._closed.set)
 
     def _run(self) -> None:
-        # asyncio retries a failed accept (no descriptor is free) every second; the client waits.
-        self._loop.set_exception_handler(lambda _, e: log.debug("http_failed", error=e["message"]))
+        # asyncio retries a failed accept (no descriptor is free) every second; the
+        # client waits.
+        self._loop.set_exception_handler(
+            lambda _, e: log.debug("http_failed", error=e["message"])
+        )
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._talk, sock=self._listening, limit=LINE_BYTES)
+        server = await asyncio.start_server(
+            self._talk, sock=self._listening, limit=LINE_BYTES
+        )
         await self._closed.wait()
         server.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if len(self._open) >= CONNECTIONS:
             oldest = next(iter(self._open))
             del self._open[oldest]
             oldest.abort()
         self._open[writer.transport] = None
-        writer.transport.set_write_buffer_limits(0)  # drain() waits until everything is sent
+        # drain() waits until everything is sent
+        writer.transport.set_write_buffer_limits(0)
         try:
             async with asyncio.timeout(CLIENT_SECONDS):
                 request = await reader.readline()
@@ -111,7 +123,10 @@ class Listener:
                     pass
                 writer.write(self._answer_to(request))
                 await writer.drain()
-        except (OSError, ValueError):  # the client has gone, its time is up, or a line is too long
+        except (
+            OSError,
+            ValueError,
+        ):  # the client has gone, its time is up, or a line is too long
             pass
         finally:
             self._open.pop(writer.transport, None)
@@ -119,7 +134,9 @@ class Listener:
 
     def _answer_to(self, request: bytes) -> bytes:
         found = _FIRST_LINE.fullmatch(request)
-        method, path = (part.decode("latin-1") for part in found.groups()) if found else ("", "")
+        method, path = (
+            (part.decode("latin-1") for part in found.groups()) if found else ("", "")
+        )
         log.debug("http_request", method=method, path=path)
         if method not in ("GET", "HEAD"):
             status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
@@ -129,31 +146,42 @@ class Listener:
                 answer = self._answer(path)
             except Exception:
                 log.exception("http_answer_failed", path=path)
-                answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n')
+                answer = Answer(
+                    HTTPStatus.INTERNAL_SERVER_ERROR, b'{"error": "see the log"}\n'
+                )
         status, body, content_type = answer
-        head = f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
+        )
         head += f"Content-Length: {len(body)}\n{_HEADERS}\n"
         return head.replace("\n", "\r\n").encode() + (b"" if method == "HEAD" else body)
 
 
 def listen(bind: tuple[str, int], setting: str) -> socket.socket:
     """
-    Return a socket that listens on a host, or on all addresses of both families if it is empty.
+    Return a socket that listens on a host, or on all addresses of both families if it
+    is empty.
 
     Args:
         setting: The name of the setting for `bind`, for the error.
 
     Raises:
-        SettingsError: The address cannot be bound (a port in use, an address of another host).
+        SettingsError: The address cannot be bound (a port in use, an address of another
+            host).
     """
     host, port = bind
-    has_both = socket.has_dualstack_ipv6()  # else the kernel has no IPv6; probes come from the node
-    family = socket.AF_INET6 if ":" in host or (has_both and not host) else socket.AF_INET
+    # else the kernel has no IPv6; probes come from the node
+    has_both = socket.has_dualstack_ipv6()
+    family = (
+        socket.AF_INET6 if ":" in host or (has_both and not host) else socket.AF_INET
+    )
     try:
         is_dual = has_both and family == socket.AF_INET6
         return socket.create_server(bind, family=family, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
-        why = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
+        why = (getattr(error, "strerror", None) or str(error)).partition(
+            " (while attempting"
+        )[0]
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             why += " (another container of this pod?): set another port, or 0 for any free one"
         problem = Problem(setting, f"{host}:{port}", f"cannot listen there: {why}")

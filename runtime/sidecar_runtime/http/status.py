@@ -1,8 +1,8 @@
 """
 The status page: its facts as JSON, and the same for people, as HTML without scripts.
 
-All content may be hostile (object keys, commit messages), so all of it is escaped. The page loads
-nothing: its one style sheet is inline, and allowed by its hash.
+All content may be hostile (object keys, commit messages), so all of it is escaped. The
+page loads nothing: its one style sheet is inline, and allowed by its hash.
 """
 
 import base64
@@ -93,7 +93,9 @@ def _iso(moment: float | None) -> str | None:
     # Another process may have set the time of a file to anything.
     with suppress(ValueError, OverflowError, OSError):
         if moment is not None:
-            return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+            return datetime.fromtimestamp(moment, UTC).isoformat(
+                timespec="milliseconds"
+            )
     return None
 
 
@@ -114,14 +116,16 @@ def page(facts: Mapping[str, Any]) -> bytes:
     """
     Return the facts of :func:`status` as an HTML page without scripts.
 
-    It starts with the on-call questions: what is wrong, since when, what to do, what is published.
+    It starts with the on-call questions: what is wrong, since when, what to do, what is
+    published.
     """
     name = _text(facts["sidecar"])
     pod = [str(text) for text in facts["pod"].values() if text]
     good = [word for word in ("ready", "alive") if facts[word]]
     bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
     is_failing = bool(facts["consecutive_failures"])
-    if facts["last_error"]:  # which a cycle that did not fail may have, such as a refused one
+    # which a cycle that did not fail may have, such as a refused one
+    if facts["last_error"]:
         bad.append("failing" if is_failing else _text(facts["cycles"][0]["result"]))
     state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
     marks = [f"<span class=good>{word}</span>" for word in good]
@@ -155,7 +159,10 @@ def page(facts: Mapping[str, Any]) -> bytes:
 
 
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
-    trouble: dict[str, object] = {"not ready": facts["problem"], "shortfall": facts["shortfall"]}
+    trouble: dict[str, object] = {
+        "not ready": facts["problem"],
+        "shortfall": facts["shortfall"],
+    }
     if not facts["alive"]:
         trouble["not alive"] = "No cycle has finished in time. Restart the container."
     if error := facts["last_error"]:
@@ -221,7 +228,11 @@ def _history(cycles: list[dict[str, Any]]) -> str:
     rows = "<tr><th>started<th>seconds<th>result<th>details"
     for cycle in cycles:
         (_, started), (_, seconds), (_, result), *more = cycle.items()
-        details = [f"{name}: {cell}" for name, cell in _pairs(dict(more)) if cell not in ("", "0")]
+        details = [
+            f"{name}: {cell}"
+            for name, cell in _pairs(dict(more))
+            if cell not in ("", "0")
+        ]
         mark = " class=bad" if cycle["reason"] else ""
         rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
         rows += f"<td>{', '.join(details)}"

@@ -1,6 +1,6 @@
 """
-Files on a shared volume: replaced and read as a whole, the lock of their one publisher, and why
-that fails.
+Files on a shared volume: replaced and read as a whole, the lock of their one publisher,
+and why that fails.
 """
 
 import errno
@@ -30,11 +30,12 @@ def write_file(
     """
     Replace a file as a whole: temporary file in the same directory → rename.
 
-    A crash half-way leaves the old file and at most one ``.<name>.new`` beside it, which the
-    next call replaces. `dir_fd` makes `path` relative to an open directory.
+    A crash half-way leaves the old file and at most one ``.<name>.new`` beside it,
+    which the next call replaces. `dir_fd` makes `path` relative to an open directory.
 
     Raises:
-        OSError: The directory is not writable, or the disk is full; the old file is untouched.
+        OSError: The directory is not writable, or the disk is full; the old file is
+            untouched.
     """
     head, tail = os.path.split(os.fspath(path))
     temporary = os.path.join(head, f".{tail}.new")
@@ -55,8 +56,9 @@ def write_file(
 
 def set_mode(fd: int, mode: int) -> None:
     """
-    Set the mode of an open file, if the file system allows it (SMB and some FUSE file systems do
-    not). Without it, a new file has the mode that it was created with, which the umask narrows.
+    Set the mode of an open file, if the file system allows it (SMB and some FUSE file
+    systems do not). Without it, a new file has the mode that it was created with, which
+    the umask narrows.
     """
     with suppress(OSError):
         os.fchmod(fd, mode)
@@ -77,7 +79,8 @@ def is_at(name: str, above: int, opened: int) -> bool:
     Whether a name in an open folder still refers to the file or folder that is open.
     """
     found = stat_in(name, above)
-    with suppress(OSError):  # on NFS, the open one is stale if another client removed it
+    # on NFS, the open one is stale if another client removed it
+    with suppress(OSError):
         return found is not None and os.path.samestat(found, os.fstat(opened))
     return False
 
@@ -93,8 +96,9 @@ def nearest_folder(path: str) -> str:
 
 def free_bytes(place: int | str) -> float:
     """
-    Return the free space for this process at an open folder or a path, in bytes; infinite if the
-    file system does not report it (some FUSE file systems report zero blocks in total).
+    Return the free space for this process at an open folder or a path, in bytes;
+    infinite if the file system does not report it (some FUSE file systems report zero
+    blocks in total).
     """
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
@@ -113,7 +117,8 @@ def write_all(fd: int, content: bytes) -> None:
 
 def read_facts(name: str, folder: int) -> dict[str, Any]:
     """
-    Read a JSON object from an open folder; empty if the file is missing or contains anything else.
+    Read a JSON object from an open folder; empty if the file is missing or contains
+    anything else.
 
     Raises:
         OSError: The volume fails.
@@ -129,7 +134,8 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
 
 def open_file(path: Path, *, dir_fd: int | None, follow: bool = False) -> BinaryIO:
     """
-    Open a regular file for reading; symlinks and other kinds of files (pipes) are refused.
+    Open a regular file for reading; symlinks and other kinds of files (pipes) are
+    refused.
 
     Args:
         follow: Whether the path may be a symlink, as a Secret's files are.
@@ -137,7 +143,9 @@ def open_file(path: Path, *, dir_fd: int | None, follow: bool = False) -> Binary
     Raises:
         OSError: It is missing, or not a regular file.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    flags = (
+        os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    )
     fd = os.open(path, flags, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -152,8 +160,9 @@ def read_file(
     Read a regular file, as in :func:`open_file`.
 
     Args:
-        most_bytes: Larger files are refused unread: whoever can write to the volume may create
-            one, and a process that runs out of memory would do so again at each start.
+        most_bytes: Larger files are refused unread: whoever can write to the volume may
+            create one, and a process that runs out of memory would do so again at each
+            start.
 
     Raises:
         OSError: It is missing, too large, or not a regular file.
@@ -169,22 +178,34 @@ def read_file(
 
 FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 # Of a file that is missing, of another kind, too large or another user's.
-ABSENT_ERRORS = {errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, errno.EACCES}
+ABSENT_ERRORS = {
+    errno.ENOENT,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.EFBIG,
+    errno.EACCES,
+}
 DENIED_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-# A sizeLimit makes only a volume in memory full: on disk, the kubelet evicts the pod instead.
+# A sizeLimit makes only a volume in memory full: on disk, the kubelet evicts the pod
+# instead.
 FULL_ADVICE = (
     "Free space, or inodes (df -i), on the node's disk or enlarge the claim; for a volume in "
     "memory, raise its sizeLimit. The published files are unchanged."
 )
-DENIED_ADVICE = "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
+DENIED_ADVICE = (
+    "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
+)
 OTHER_ADVICE = "Check the volume and its node. The published files are unchanged."
 _ADVICE = {
     errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
     "device or NFS 4.",
     errno.EXDEV: "Another volume is mounted at that path, inside the target. Mount it elsewhere.",
 }
-LINK_ADVICE = "Move it away, and mount nothing at this path: consumers mount its parent folder."
+LINK_ADVICE = (
+    "Move it away, and mount nothing at this path: consumers mount its parent folder."
+)
 
 
 class TargetError(SidecarError):
@@ -196,7 +217,8 @@ class TargetError(SidecarError):
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """
-    Turn failures of the file system into errors with advice; see :func:`explain_os_error`.
+    Turn failures of the file system into errors with advice; see
+    :func:`explain_os_error`.
     """
     try:
         yield
@@ -212,7 +234,12 @@ def needing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}:
+        if error.errno not in {
+            errno.EPERM,
+            errno.EOPNOTSUPP,
+            errno.ENOSYS,
+            errno.ENOLCK,
+        }:
             raise
         said = f"its file system does not support {what} ({error.strerror})"
         raise OSError(errno.EOPNOTSUPP, said) from None
@@ -231,7 +258,9 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
         return TargetError("target_denied", said, DENIED_ADVICE)
-    return TargetError("target_failed", said, _ADVICE.get(error.errno or 0, OTHER_ADVICE))
+    return TargetError(
+        "target_failed", said, _ADVICE.get(error.errno or 0, OTHER_ADVICE)
+    )
 
 
 # --- one publisher at a time
@@ -241,9 +270,9 @@ class TargetLock:
     """
     An exclusive ``flock`` on a file of the target, held until the process ends.
 
-    The kernel releases it when the holder dies, for any reason. The file's content describes the
-    holder. The file is never removed: otherwise two processes could lock two files with the same
-    name.
+    The kernel releases it when the holder dies, for any reason. The file's content
+    describes the holder. The file is never removed: otherwise two processes could lock
+    two files with the same name.
     """
 
     def __init__(self) -> None:
@@ -253,7 +282,8 @@ class TargetLock:
         """
         Try to become the lock holder; True if this process is, even if it already was.
 
-        A lock file that was removed or replaced meanwhile (a wiped volume) is locked again.
+        A lock file that was removed or replaced meanwhile (a wiped volume) is locked
+        again.
 
         Raises:
             OSError: The file cannot be created or opened.
@@ -269,7 +299,11 @@ class TargetLock:
                 return False
             stack.pop_all()
         self._fd = fd
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": round(time.time(), 3)}
+        holder = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": round(time.time(), 3),
+        }
         with suppress(OSError):  # a full disk: the lock is held regardless
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps(holder).encode(), 0)
@@ -286,7 +320,8 @@ class TargetLock:
 
 def take_flock(fd: int) -> bool:
     """
-    Lock an open file exclusively until it is closed; False while another process has locked it.
+    Lock an open file exclusively until it is closed; False while another process has
+    locked it.
 
     Raises:
         OSError: The file system has no ``flock``.

@@ -1,10 +1,12 @@
 """
-Snapshots: complete copies of revisions side by side, and a link that shows the current one.
+Snapshots: complete copies of revisions side by side, and a link that shows the current
+one.
 
-``ROOT/<link>`` is a relative symlink to ``ROOT/<store>/<revision>``, swapped with a rename. A
-reader that resolves it once keeps seeing one revision. A copy consists of hard links, so it costs
-directory entries but no data. All operations work inside open folders and follow no symlink,
-because other processes may be able to write to the volume.
+``ROOT/<link>`` is a relative symlink to ``ROOT/<store>/<revision>``, swapped with a
+rename. A reader that resolves it once keeps seeing one revision. A copy consists of
+hard links, so it costs directory entries but no data. All operations work inside open
+folders and follow no symlink, because other processes may be able to write to the
+volume.
 """
 
 import errno
@@ -20,20 +22,28 @@ from typing import NamedTuple
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import LINK_ADVICE, NEW_FILE, needing, set_mode, stat_in
+from sidecar_runtime.volume.files import (
+    LINK_ADVICE,
+    NEW_FILE,
+    needing,
+    set_mode,
+    stat_in,
+)
 
 FOLDER_MODE = 0o775
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A hard link is impossible: protected_hardlinks, a file system without hard links, too many links
-# to the file, another mount. https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
+# A hard link is impossible: protected_hardlinks, a file system without hard links, too
+# many links to the file, another mount.
+# https://docs.kernel.org/admin-guide/sysctl/fs.html#protected-hardlinks
 NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS}
-# A file or folder cannot be linked: it is missing, of another kind, or closed to this user.
+# A file or folder cannot be linked: it is missing, of another kind, or closed to this
+# user.
 _NOT_OURS = (FileNotFoundError, NotADirectoryError, PermissionError)
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
-# The suffix of a link that is not in its place yet. It is in the same folder: the store may be on
-# another volume.
+# The suffix of a link that is not in its place yet. It is in the same folder: the store
+# may be on another volume.
 BESIDE = ".next-snapshot"
 
 log = get_logger("snapshots")
@@ -43,9 +53,9 @@ class Snapshots(NamedTuple):
     """
     The snapshots of one volume.
 
-    Names that begin with a dot are copies that are being created or removed; :meth:`sweep` removes
-    what a crash left. A snapshot is in use, and kept, while any process holds a shared
-    ``flock`` on its folder.
+    Names that begin with a dot are copies that are being created or removed;
+    :meth:`sweep` removes what a crash left. A snapshot is in use, and kept, while any
+    process holds a shared ``flock`` on its folder.
 
     Args:
         root: The open folder that holds the link.
@@ -53,10 +63,11 @@ class Snapshots(NamedTuple):
         store_path: The path from the root to the store, for the link.
         link: The link's name.
         retain_count: How many older snapshots to keep.
-        retain_seconds: Keep all snapshots that were replaced, requested or in use less than this
-            long ago.
+        retain_seconds: Keep all snapshots that were replaced, requested or in use less
+            than this long ago.
         asked_count: How many requested snapshots to keep: the most recently used ones.
-        fsync: Flush directory entries to disk before the link shows them, and the link itself.
+        fsync: Flush directory entries to disk before the link shows them, and the link
+            itself.
 
     Raises:
         OSError: From every method. The link shows what it showed before, except
@@ -74,7 +85,8 @@ class Snapshots(NamedTuple):
 
     def current(self) -> str:
         """
-        Return the revision that the link shows; empty if that is not a snapshot of this store.
+        Return the revision that the link shows; empty if that is not a snapshot of this
+        store.
         """
         folder, _, revision = self._link().rpartition("/")
         return revision if folder == self.store_path and self.has(revision) else ""
@@ -91,25 +103,31 @@ class Snapshots(NamedTuple):
 
     def revisions(self) -> list[str]:
         """
-        Return all snapshots, most recently replaced first; the current one has no fixed position.
+        Return all snapshots, most recently replaced first; the current one has no fixed
+        position.
         """
         names = os.listdir(self.store)
-        dated = [(found.st_mtime_ns, name) for name in names if (found := self._found(name))]
+        dated = [
+            (found.st_mtime_ns, name) for name in names if (found := self._found(name))
+        ]
         return [name for _, name in sorted(dated, reverse=True)]
 
     def add(self, revision: str, fill: Callable[[int], None], fence: Fence) -> None:
         """
-        Create a snapshot in a temporary folder, then rename it. The link does not show it yet.
+        Create a snapshot in a temporary folder, then rename it. The link does not show
+        it yet.
 
         Args:
-            revision: A name that begins with a dot is private to the caller, until the next start.
+            revision: A name that begins with a dot is private to the caller, until the
+                next start.
             fill: Writes all files into the open folder.
 
         Raises:
             ValueError: The revision is not a file name.
             CycleAbandoned: The fence was revoked; the temporary folder is removed.
         """
-        if not is_name(revision.removeprefix(".")):  # checked earlier; this is the last safeguard
+        # checked earlier; this is the last safeguard
+        if not is_name(revision.removeprefix(".")):
             raise ValueError(f"not the name of a snapshot: {revision!r}")
         name = aside_name(revision)
         os.mkdir(name, FOLDER_MODE, dir_fd=self.store)
@@ -140,7 +158,8 @@ class Snapshots(NamedTuple):
                 # It becomes an older snapshot; its age counts from now.
                 with suppress(OSError):
                     os.utime(before, dir_fd=self.store, follow_symlinks=False)
-            with suppress(FileNotFoundError):  # it no longer counts as a requested snapshot
+            # it no longer counts as a requested snapshot
+            with suppress(FileNotFoundError):
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self.make_way(is_first=False)
             beside, root = self.link + BESIDE, self.root
@@ -174,14 +193,25 @@ class Snapshots(NamedTuple):
         Remove the snapshots that need not be kept; return the kept ones.
 
         Args:
-            published: Is kept, and so is the snapshot that the link shows, if that was changed.
+            published: Is kept, and so is the snapshot that the link shows, if that was
+                changed.
         """
-        kept = [revision for revision in dict.fromkeys((published, self.current())) if revision]
+        kept = [
+            revision
+            for revision in dict.fromkeys((published, self.current()))
+            if revision
+        ]
         older = [revision for revision in self.revisions() if revision not in kept]
-        asked = [revision for revision in older if stat_in(revision + ASKED, self.store)]
+        asked = [
+            revision for revision in older if stat_in(revision + ASKED, self.store)
+        ]
         others = [revision for revision in older if revision not in asked]
-        # If nothing is shown, one of the others is all that is left of the last good state.
-        spared = {*asked[: self.asked_count], *(others[: self.retain_count] if kept else others)}
+        # If nothing is shown, one of the others is all that is left of the last good
+        # state.
+        spared = {
+            *asked[: self.asked_count],
+            *(others[: self.retain_count] if kept else others),
+        }
         for revision in older:
             is_young = self._is_young(revision)
             if is_young or revision in spared or not self.remove(revision, fence):
@@ -190,7 +220,8 @@ class Snapshots(NamedTuple):
 
     def _is_young(self, revision: str) -> bool:
         """
-        Whether a snapshot was replaced, fetched or in use less than `retain_seconds` ago.
+        Whether a snapshot was replaced, fetched or in use less than `retain_seconds`
+        ago.
         """
         now = time.time()
         with opened(revision, self.store) as folder:
@@ -204,10 +235,11 @@ class Snapshots(NamedTuple):
 
     def drop_oldest(self, fence: Fence) -> str:
         """
-        Remove a snapshot before its retention ends, and return it: a requested one, because it can
-        be requested again, or else the one that was replaced first.
+        Remove a snapshot before its retention ends, and return it: a requested one,
+        because it can be requested again, or else the one that was replaced first.
 
-        Returns an empty text if all are current or in use, or if the link shows nothing.
+        Returns an empty text if all are current or in use, or if the link shows
+        nothing.
         """
         current, asked = self.current(), self.asked()
         others = [name for name in self.revisions() if name not in (current, *asked)]
@@ -216,7 +248,8 @@ class Snapshots(NamedTuple):
 
     def remove(self, revision: str, fence: Fence) -> bool:
         """
-        Remove a snapshot, unless the link shows it or it is in use; return whether it was removed.
+        Remove a snapshot, unless the link shows it or it is in use; return whether it
+        was removed.
         """
         if not self.has(revision):
             return False
@@ -224,7 +257,8 @@ class Snapshots(NamedTuple):
         with opened(revision, self.store) as folder, fence:
             if revision == self.current() or not _lock_alone(folder):
                 return False
-            # Renamed first, so that a half-removed folder can never count as a snapshot.
+            # Renamed first, so that a half-removed folder can never count as a
+            # snapshot.
             os.rename(revision, gone, src_dir_fd=self.store, dst_dir_fd=self.store)
             with suppress(FileNotFoundError):
                 os.unlink(revision + ASKED, dir_fd=self.store)
@@ -233,8 +267,8 @@ class Snapshots(NamedTuple):
 
     def sweep(self) -> None:
         """
-        Remove copies that a crash left half created or half removed, links not yet renamed, and the
-        marks of requested snapshots that are gone.
+        Remove copies that a crash left half created or half removed, links not yet
+        renamed, and the marks of requested snapshots that are gone.
         """
         with suppress(OSError):
             os.unlink(self.link + BESIDE, dir_fd=self.root)
@@ -254,10 +288,12 @@ class Snapshots(NamedTuple):
 
     def make_way(self, *, is_first: bool) -> None:
         """
-        Remove an empty folder in the link's place, as a mount or a subPath leaves behind.
+        Remove an empty folder in the link's place, as a mount or a subPath leaves
+        behind.
 
         Args:
-            is_first: The link was never created here, so a file in its place is a foreign one.
+            is_first: The link was never created here, so a file in its place is a
+                foreign one.
 
         Raises:
             SidecarError: ``link_blocked``: the path of the link is occupied.
@@ -268,7 +304,9 @@ class Snapshots(NamedTuple):
             if found and stat.S_ISDIR(found.st_mode):
                 os.rmdir(self.link, dir_fd=self.root)
             elif found and is_foreign:
-                raise FileExistsError(errno.EEXIST, "it is not a link of this sidecar", self.link)
+                raise FileExistsError(
+                    errno.EEXIST, "it is not a link of this sidecar", self.link
+                )
         except OSError as error:
             raise SidecarError(
                 "link_blocked",
@@ -279,13 +317,19 @@ class Snapshots(NamedTuple):
 
 def is_name(revision: str) -> bool:
     """
-    Whether a text is a valid name of a snapshot; it may come from a file that others can write.
+    Whether a text is a valid name of a snapshot; it may come from a file that others
+    can write.
     """
     try:
         name = os.fsencode(revision)
     except UnicodeError:
         return False
-    return bool(name) and not name.startswith(b".") and b"/" not in name and b"\0" not in name
+    return (
+        bool(name)
+        and not name.startswith(b".")
+        and b"/" not in name
+        and b"\0" not in name
+    )
 
 
 def make_symlink(path: str, name: str, *, dir_fd: int | None = None) -> None:
@@ -301,18 +345,22 @@ def make_symlink(path: str, name: str, *, dir_fd: int | None = None) -> None:
 
 def _lock_alone(folder: int) -> bool:
     """
-    Lock an open folder exclusively until it is closed; False while another process uses it.
+    Lock an open folder exclusively until it is closed; False while another process uses
+    it.
     """
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # without locks on folders (NFS), no other process can hold one
+    except (
+        OSError
+    ) as error:  # without locks on folders (NFS), no other process can hold one
         return not isinstance(error, BlockingIOError)
     return True
 
 
 def aside_name(name: str) -> str:
     """
-    Return a temporary name that is not a snapshot's, and that no other process or cycle uses.
+    Return a temporary name that is not a snapshot's, and that no other process or cycle
+    uses.
     """
     return f".{name}.{os.urandom(8).hex()}"
 
@@ -321,7 +369,9 @@ def aside_name(name: str) -> str:
 
 
 @contextmanager
-def opened(name: str, dir_fd: int | None = None, flags: int = FOLDER_FLAGS) -> Iterator[int]:
+def opened(
+    name: str, dir_fd: int | None = None, flags: int = FOLDER_FLAGS
+) -> Iterator[int]:
     """
     Open a folder, or a file with other flags, and close it afterwards.
     """
@@ -336,7 +386,8 @@ def remove_tree(name: str, folder: int) -> None:
     """
     Remove a file or a whole folder in an open folder, if it exists.
 
-    Content that cannot be removed (a bytecode folder of another user) stays and is logged.
+    Content that cannot be removed (a bytecode folder of another user) stays and is
+    logged.
 
     Raises:
         OSError: A file cannot be removed.
@@ -356,17 +407,19 @@ def link_tree(
     source: int, target: int, paths: Iterable[str], *, fsync: bool, above: str = ""
 ) -> Iterator[tuple[str, os.stat_result]]:
     """
-    Link files of an open folder into another, which has none of them; copy those that cannot be
-    hard-linked, and omit those that cannot be read, or are in a folder that is a symlink now.
+    Link files of an open folder into another, which has none of them; copy those that
+    cannot be hard-linked, and omit those that cannot be read, or are in a folder that
+    is a symlink now.
 
     Args:
-        above: What all paths begin with: the place of both folders, with a slash at the end.
+        above: What all paths begin with: the place of both folders, with a slash at the
+            end.
 
     The caller removes no folder meanwhile: it may be open here.
 
     Yields:
-        Each path with the lstat result of the new file, which may be of any kind: the caller
-        compares.
+        Each path with the lstat result of the new file, which may be of any kind: the
+        caller compares.
 
     Raises:
         OSError: The disk is full; files created so far stay.
@@ -387,18 +440,21 @@ def link_tree(
             with suppress(FileExistsError):
                 os.mkdir(name, FOLDER_MODE, dir_fd=target)
             with opened(name, target) as new:
-                yield from link_tree(old, new, inside, fsync=fsync, above=f"{above}{name}/")
+                yield from link_tree(
+                    old, new, inside, fsync=fsync, above=f"{above}{name}/"
+                )
     if fsync:
         os.fsync(target)
 
 
 def link_file(source: str, old: int, target: str, new: int) -> None:
     """
-    Create a hard link, or a copy with the same mode and time if that is impossible; a symlink is
-    not followed.
+    Create a hard link, or a copy with the same mode and time if that is impossible; a
+    symlink is not followed.
 
     Raises:
-        FileNotFoundError: The source is missing, or neither a regular file nor a symlink.
+        FileNotFoundError: The source is missing, or neither a regular file nor a
+            symlink.
         OSError: The target exists, or the disk is full.
     """
     try:
@@ -414,7 +470,9 @@ def link_file(source: str, old: int, target: str, new: int) -> None:
             os.symlink(leads_to, target, dir_fd=new)
 
 
-def _copy_file(source: str, source_folder: int, target: str, target_folder: int) -> None:
+def _copy_file(
+    source: str, source_folder: int, target: str, target_folder: int
+) -> None:
     with opened(source, source_folder, _OLD_FILE) as fd:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):

@@ -1,5 +1,6 @@
 """
-git-sync's own port, for the chart's probes and for dashboards that use git-sync's metrics.
+git-sync's own port, for the chart's probes and for dashboards that use git-sync's
+metrics.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 class ChartPort(Listener):
     """
-    Answers like git-sync: 503 on any path until a commit can be read, 200 from then on. The chart
-    uses this port for liveness, too, and no restart repairs a damaged commit.
+    Answers like git-sync: 503 on any path until a commit can be read, 200 from then on.
+    The chart uses this port for liveness, too, and no restart repairs a damaged commit.
 
     Args:
         is_ready: Whether a commit can be read.
@@ -29,7 +30,10 @@ class ChartPort(Listener):
     """
 
     def __init__(
-        self, bind: tuple[str, int], is_ready: Callable[[], bool], metrics: Families | None
+        self,
+        bind: tuple[str, int],
+        is_ready: Callable[[], bool],
+        metrics: Families | None,
     ) -> None:
         self._is_ready = is_ready
         self._was_ready = False
@@ -44,4 +48,6 @@ class ChartPort(Listener):
         self._was_ready = self._was_ready or self._is_ready()
         if self._was_ready:
             return Answer(HTTPStatus.OK, b"", "text/plain")
-        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"repo is not ready\n", "text/plain")
+        return Answer(
+            HTTPStatus.SERVICE_UNAVAILABLE, b"repo is not ready\n", "text/plain"
+        )

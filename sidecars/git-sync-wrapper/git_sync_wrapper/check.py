@@ -1,5 +1,6 @@
 """
-``git-sync-wrapper check``: tests what the daemon needs, and reports how to fix what fails.
+``git-sync-wrapper check``: tests what the daemon needs, and reports how to fix what
+fails.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, WrapperMetrics, join
 from git_sync_wrapper.snapshot import look
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
+from sidecar_runtime.checks import (
+    daemon,
+    exit_code,
+    fail,
+    say,
+    try_folder,
+    try_gate,
+    unknown,
+)
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
@@ -24,7 +33,10 @@ NEW_GIT_SYNC, NEW_GIT = (4, 8), (2, 46)
 
 
 def run(
-    settings: Settings, names: Iterable[str], options: Options, environ: Mapping[str, str]
+    settings: Settings,
+    names: Iterable[str],
+    options: Options,
+    environ: Mapping[str, str],
 ) -> int:
     """
     Print one line for each check; return the exit code. Nothing is published.
@@ -70,24 +82,34 @@ def check_programs(engine: Engine, fence: Fence) -> bool:
 
 def check_remote(parts: Parts, fence: Fence) -> bool:
     """
-    Print who logs in and with which credentials; check that the server answers, accepts them and
-    has the ref.
+    Print who logs in and with which credentials; check that the server answers, accepts
+    them and has the ref.
     """
     options, began = parts.options, time.monotonic()
     try:
         access = parts.logins.prepare(fence)
-        for who in [sent.who for sent in access.sent] or ["none: anonymous, ssh's or git's own"]:
+        for who in [sent.who for sent in access.sent] or [
+            "none: anonymous, ssh's or git's own"
+        ]:
             say("ok", "credentials", who)
         commit = parts.git.poll(access, fence)
     except SidecarError as error:
         if options.is_github_app and error.reason in LOGIN:
-            say("??", "remote", "only the daemon's git-sync can request the token of a GitHub App")
+            say(
+                "??",
+                "remote",
+                "only the daemon's git-sync can request the token of a GitHub App",
+            )
             return True
         # A server cannot look up a hash, but it has answered.
         if not options.is_pinned or error.reason != "ref_not_found":
             return fail("remote", error)
         commit = "a hash, which only a sync can verify"
-    say("ok", "remote", f"answers in {time.monotonic() - began:.2f} s: {options.ref} is {commit}")
+    say(
+        "ok",
+        "remote",
+        f"answers in {time.monotonic() - began:.2f} s: {options.ref} is {commit}",
+    )
     return True
 
 

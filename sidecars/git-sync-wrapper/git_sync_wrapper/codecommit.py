@@ -1,10 +1,11 @@
 """
 CodeCommit: git's credential helper that signs with AWS credentials.
 
-The password is a signature of host and path, valid for minutes, so it is made at each login. The
-credentials are in the environment, as the runtime's chain has found them. The tests compare the
-signature with git-remote-codecommit and awscli's credential helper, which define its form. AWS
-documents signing at https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
+The password is a signature of host and path, valid for minutes, so it is made at each
+login. The credentials are in the environment, as the runtime's chain has found them.
+The tests compare the signature with git-remote-codecommit and awscli's credential
+helper, which define its form. AWS documents signing at
+https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import re
 import sys
 import time
 
-KEY, SECRET, TOKEN, REGION = (f"GSW_AWS_{name}" for name in ("KEY", "SECRET", "TOKEN", "REGION"))
+KEY, SECRET, TOKEN, REGION = (
+    f"GSW_AWS_{name}" for name in ("KEY", "SECRET", "TOKEN", "REGION")
+)
 
 _HOST = re.compile(
     r"(?:vpce-[a-z0-9-]+\.)?git-codecommit(?:-fips)?\.([a-z0-9-]{1,32})(?:\.vpce)?"
@@ -37,7 +40,8 @@ def region_of(host: str) -> str | None:
 
 def username(access_key: str, token: str | None) -> str:
     """
-    Return the username: the access key, followed by a percent sign and any session token.
+    Return the username: the access key, followed by a percent sign and any session
+    token.
     """
     return "%".join(filter(None, (access_key, token)))
 
@@ -51,7 +55,8 @@ def password(secret_key: str, host: str, path: str, region: str, now: float) -> 
         path: The repository's path from git, with or without its leading slash.
         now: Unix time.
     """
-    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))  # the signed text has no Z
+    # the signed text has no Z
+    moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
     scope = f"{moment[:8]}/{region}/codecommit/aws4_request"
     name = host.partition(":")[0]
     canonical = f"GIT\n/{path.lstrip('/')}\n\nhost:{name}\n\nhost\n"

@@ -1,5 +1,6 @@
 """
-One cycle: lock → inspect and repair → poll → git-sync → judge → snapshot → publish → hooks.
+One cycle: lock → inspect and repair → poll → git-sync → judge → snapshot → publish →
+hooks.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ log = get_logger("cycle")
 
 class GitSyncExitError(GaveUp):
     """
-    The process exits when git-sync would, with git-sync's exit code: after too many failures before
-    the first publication, or after a failed hook of a one-shot.
+    The process exits when git-sync would, with git-sync's exit code: after too many
+    failures before the first publication, or after a failed hook of a one-shot.
     """
 
     exit_code = 1
@@ -65,7 +66,9 @@ class Session:
         except SidecarError as error:
             past, link = self._parts.past, self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):
-                past.readiness = past.readiness._replace(ready=False, problem=f"{link} is gone")
+                past.readiness = past.readiness._replace(
+                    ready=False, problem=f"{link} is gone"
+                )
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise self._failed(error) from error
         except BaseException:
@@ -103,10 +106,14 @@ class Session:
         if outcome.is_publish:
             volume.prune(fence, is_weighed=True)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
-        parts.metrics.git_sync.count("success" if is_news else "noop", time.monotonic() - started)
+        parts.metrics.git_sync.count(
+            "success" if is_news else "noop", time.monotonic() - started
+        )
         return outcome
 
-    def _bring(self, wanted: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
+    def _bring(
+        self, wanted: str, volume: Volume, published: Published, fence: Fence
+    ) -> Outcome:
         """
         Let git-sync bring what the ref names now, and publish it.
         """
@@ -126,7 +133,9 @@ class Session:
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome
 
-    def _publish(self, commit: str, volume: Volume, published: Published, fence: Fence) -> Outcome:
+    def _publish(
+        self, commit: str, volume: Volume, published: Published, fence: Fence
+    ) -> Outcome:
         """
         Publish the commit that is checked out, if the gate accepts it.
         """
@@ -134,14 +143,19 @@ class Session:
         is_same = commit == published.commit and published.is_made_as_asked(options)
         if is_same and not self._inspection.problem:
             if published.refused or not published.ref or published.shortfall(options):
-                # Record that nothing newer is refused any more, and that this ref has it.
+                # Record that nothing newer is refused any more, and that this ref has
+                # it.
                 volume.note(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
-        good, refusal = commit, self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
+        good, refusal = (
+            commit,
+            self._judge.judge(commit, volume, fence, is_urgent=is_urgent),
+        )
         if refusal is not None:
             if published.commit:
-                # A tag may move: then the commit that it named before is the last good one.
+                # A tag may move: then the commit that it named before is the last good
+                # one.
                 self._judge.note(refusal)
                 volume.refuse(commit, fence)
                 return self._refused(published)
@@ -157,9 +171,13 @@ class Session:
             raise self._judge.undecided
         if refusal is None:
             return Outcome("changed", commit)
-        return self._refused(volume.published())._replace(counts={"commits_published": 1})
+        return self._refused(volume.published())._replace(
+            counts={"commits_published": 1}
+        )
 
-    def _turn(self, commit: str, volume: Volume, fence: Fence, *, fallback: str) -> None:
+    def _turn(
+        self, commit: str, volume: Volume, fence: Fence, *, fallback: str
+    ) -> None:
         """
         Publish the commit that is checked out and accepted.
         """
@@ -177,13 +195,19 @@ class Session:
             log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
         engine.keep(commit, build.name)
         volume.show(build, facts, fence, fallback=fallback)
-        log.info("commit_published", revision=commit, files_changed=len(build.changed), **facts)
+        log.info(
+            "commit_published",
+            revision=commit,
+            files_changed=len(build.changed),
+            **facts,
+        )
 
     # --- the volume
 
     def _lock(self, volume: Volume) -> bool:
         """
-        Whether this process has the lock. If it cannot tell, it is ready as a standby is.
+        Whether this process has the lock. If it cannot tell, it is ready as a standby
+        is.
         """
         try:
             return self._parts.past.lock.try_acquire(LOCK, volume.store)
@@ -195,8 +219,8 @@ class Session:
 
     def _restore(self, volume: Volume, fence: Fence) -> Published:
         """
-        Return what is published, restored as far as the remote is not needed: a removed link, and
-        damaged files.
+        Return what is published, restored as far as the remote is not needed: a removed
+        link, and damaged files.
         """
         self._parts.past.waits_for = ""
         published = volume.restore(fence, is_first=not self._arrived)
@@ -212,14 +236,19 @@ class Session:
 
     def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
         """
-        Wait while another process holds the lock. A one-shot ends once the holder has published the
-        remote's commit, or an older one because its gate refuses that commit.
+        Wait while another process holds the lock. A one-shot ends once the holder has
+        published the remote's commit, or an older one because its gate refuses that
+        commit.
         """
         self._arrived, options = "", self._parts.options
         published, problem = volume.published(), None
         self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
         self._show(published, is_holder=False)
-        if self._parts.settings.one_shot and published.commit and not self._inspection.problem:
+        if (
+            self._parts.settings.one_shot
+            and published.commit
+            and not self._inspection.problem
+        ):
             good = [published.commit, published.ref, published.fallback]
             good += [] if options.is_pinned else [published.refused]
             try:
@@ -237,8 +266,8 @@ class Session:
 
     def _poll(self, fence: Fence) -> str:
         """
-        Return the remote's commit; empty if only git-sync can ask for it: of a GitHub App, it alone
-        gets a new token.
+        Return the remote's commit; empty if only git-sync can ask for it: of a GitHub
+        App, it alone gets a new token.
         """
         parts = self._parts
         if parts.options.is_pinned:
@@ -251,7 +280,8 @@ class Session:
                     raise
                 if parts.options.is_github_app:
                     return ""
-                parts.logins.forget(is_refused=True)  # it may have been replaced meanwhile
+                # it may have been replaced meanwhile
+                parts.logins.forget(is_refused=True)
                 wanted = parts.git.poll(parts.logins.prepare(fence), fence)
         except SidecarError:
             parts.metrics.polls("error").inc()
@@ -269,20 +299,26 @@ class Session:
             return self._judge.is_due  # otherwise it would only be refused again
         options = self._parts.options
         return not published.ref or bool(  # none: the link shows what nobody recorded
-            published.refused or published.problem(options) or published.shortfall(options)
+            published.refused
+            or published.problem(options)
+            or published.shortfall(options)
         )
 
     def _is_refused(self, published: Published) -> bool:
         """
-        Whether the gate refuses the newest commit; the noted refusal may concern an older one.
+        Whether the gate refuses the newest commit; the noted refusal may concern an
+        older one.
         """
         return self._judge.refusal is not None and published.commit != self._arrived
 
     # --- the end of a cycle
 
-    def _confirm(self, published: Published, fence: Fence, *, is_holder: bool = True) -> Outcome:
+    def _confirm(
+        self, published: Published, fence: Fence, *, is_holder: bool = True
+    ) -> Outcome:
         """
-        Confirm that the published commit is the remote's; the first time this counts as a change.
+        Confirm that the published commit is the remote's; the first time this counts as
+        a change.
         """
         self._judge.note(None)
         self._show(published, is_holder=is_holder)
@@ -293,7 +329,8 @@ class Session:
 
     def _refused(self, published: Published) -> Outcome:
         """
-        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still succeed.
+        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still
+        succeed.
         """
         self._show(published)
         is_enough = bool(published.commit) and not self._parts.options.is_pinned
@@ -306,24 +343,29 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        self._parts.past.has_synced = False  # if no thread can be started, the next cycle tries
+        # if no thread can be started, the next cycle tries
+        self._parts.past.has_synced = False
         hooks = self._parts.hooks
         if not self._parts.settings.one_shot:
             hooks.announce(commit)
         elif problem := hooks.announce_once(commit, fence):
             advice = REASONS["hook_failed"].advice
-            raise GitSyncExitError("hook_failed", f"{commit} is published, but {problem}", advice)
+            raise GitSyncExitError(
+                "hook_failed", f"{commit} is published, but {problem}", advice
+            )
         self._parts.past.has_synced = True
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """
-        Note a failure; return the error that ends the cycle: before the first publication, the
-        process exits after as many failures as git-sync would.
+        Note a failure; return the error that ends the cycle: before the first
+        publication, the process exits after as many failures as git-sync would.
         """
         past, options = self._parts.past, self._parts.options
         past.failures += 1
         self._parts.hooks.report(error, past.failures)
-        is_published = bool(past.readiness.revision) and not self._parts.settings.one_shot
+        is_published = (
+            bool(past.readiness.revision) and not self._parts.settings.one_shot
+        )
         if isinstance(error, GaveUp) or is_published:
             return error
         if 0 <= options.init_max_failures <= past.failures:
@@ -336,10 +378,15 @@ class Session:
         Say what /readyz and the page answer from now on.
 
         Args:
-            is_holder: Whether this process can change what is published. A standby is ready for
-                another commit as well: a rolling update ends the holder only once it is ready.
+            is_holder: Whether this process can change what is published. A standby is
+                ready for another commit as well: a rolling update ends the holder only
+                once it is ready.
         """
-        past, options, refusal = self._parts.past, self._parts.options, self._judge.refusal
+        past, options, refusal = (
+            self._parts.past,
+            self._parts.options,
+            self._judge.refusal,
+        )
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         refused = {"refused": refusal.facts()} if refusal is not None else {}
@@ -354,7 +401,9 @@ class Session:
         if options.is_pinned and refusal is not None:
             problem = f"the gate refuses {refusal.revision}, which GITSYNC_REF pins"
         problem = self._inspection.problem or problem
-        pointers = [f"{path} {LFS}" for path in snapshot.pointers_of(published.facts)[:1]]
+        pointers = [
+            f"{path} {LFS}" for path in snapshot.pointers_of(published.facts)[:1]
+        ]
         shortfall = "; ".join(filter(None, (shortfall, *pointers)))
         commit, at = published.commit, published.published_at
         past.readiness = Readiness(not problem, commit, at, problem, shortfall)

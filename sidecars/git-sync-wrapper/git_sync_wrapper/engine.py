@@ -1,13 +1,14 @@
 """
-git-sync itself: one run fetches a commit, checks it out below its own root, and exits. If it fails
-again in the same way, :meth:`Engine.run` starts over from an empty repository.
+git-sync itself: one run fetches a commit, checks it out below its own root, and exits.
+If it fails again in the same way, :meth:`Engine.run` starts over from an empty
+repository.
 
-Nobody but the wrapper reads that root. Its checkout is emptied when it has been published, so what
-stays between runs is a repository. Before a run, obstacles from which git-sync does not recover are
-removed; each stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a lock
-file that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed
-publish, a link that is a folder. The caller holds the lock of the volume, and no git of ours is
-alive.
+Nobody but the wrapper reads that root. Its checkout is emptied when it has been
+published, so what stays between runs is a repository. Before a run, obstacles from
+which git-sync does not recover are removed; each stopped a plain git-sync 4.7.1 for
+good, or made it discard its repository: a lock file that a killed git left behind
+(kubernetes/git-sync#914), the temporary link of a killed publish, a link that is a
+folder. The caller holds the lock of the volume, and no git of ours is alive.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ CANDIDATE = "candidate"
 WORKTREES = ".worktrees"
 PUBLISHED = "refs/heads/published"
 FAILED = "failed"
-"""The reason of the last failure, so that one that repeats is known after a restart as well."""
+"""
+The reason of the last failure, so that one that repeats is known after a restart as
+well.
+"""
 STARTED_OVER = "started over: "
 REPORT = "error.json"
 # In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
-# git's names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's quarantine.
+# git's names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's
+# quarantine.
 _UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
 
 log = get_logger("git-sync")
@@ -60,7 +65,12 @@ class Engine:
     """
 
     def __init__(
-        self, program: str, options: Options, environ: Mapping[str, str], git: Git, root: str
+        self,
+        program: str,
+        options: Options,
+        environ: Mapping[str, str],
+        git: Git,
+        root: str,
     ) -> None:
         self.root = root
         self._failed = os.path.join(os.path.dirname(root), STORE, FAILED)
@@ -73,21 +83,26 @@ class Engine:
 
     def run(self, logins: Logins, fence: Fence, **instead: str) -> str:
         """
-        Sync once; return the commit that is checked out now. If a failure repeats while the remote
-        answers, it may come from the repository here: one run starts over from an empty one.
+        Sync once; return the commit that is checked out now. If a failure repeats while
+        the remote answers, it may come from the repository here: one run starts over
+        from an empty one.
 
         Args:
             instead: Flags of git-sync that override the settings.
 
         Raises:
-            SidecarError: It failed, or could not be started; the reason depends on the cause.
-            CycleAbandoned: The fence was revoked; git-sync and all its git processes are gone.
+            SidecarError: It failed, or could not be started; the reason depends on the
+                cause.
+            CycleAbandoned: The fence was revoked; git-sync and all its git processes
+                are gone.
         """
         try:
             commit = self._run(logins, fence, instead)
         except SidecarError as error:
             before = _read(self._failed)
-            is_ours = before == error.reason and error.reason not in KEPT and not instead
+            is_ours = (
+                before == error.reason and error.reason not in KEPT and not instead
+            )
             if is_ours and self._git.answers(logins.prepare(fence), fence):
                 self.throw_away()
                 self._note(f"{STARTED_OVER}{error.reason}")
@@ -115,7 +130,8 @@ class Engine:
         if code == 0:
             return self._candidate()
         cause = explain(
-            heard(said) if said else "\n".join(last), f"git-sync ended with {child.ending(code)}"
+            heard(said) if said else "\n".join(last),
+            f"git-sync ended with {child.ending(code)}",
         )
         if cause.reason == "target_full":
             logins.check_room(nearest_folder(self.root))
@@ -133,7 +149,12 @@ class Engine:
     ) -> int:
         options = self._options
         configs = [*access.configs, *options.configs]
-        environ = {**self._environ, **access.environ, **access.for_git_sync, "TMPDIR": folder}
+        environ = {
+            **self._environ,
+            **access.environ,
+            **access.for_git_sync,
+            "TMPDIR": folder,
+        }
         environ |= {"GITSYNC_REPO": options.repo} | configured(environ, configs)
         flags = {
             "root": self.root,
@@ -142,9 +163,12 @@ class Engine:
             "error-file": os.path.join(folder, REPORT),
             "one-time": "true",
         }
-        if options.sync_timeout > 0:  # git-sync does not get the variables of git-sync 3
+        # git-sync does not get the variables of git-sync 3
+        if options.sync_timeout > 0:
             flags["sync-timeout"] = f"{options.sync_timeout * 1000:.0f}ms"
-        arguments = [f"--{name}={value}" for name, value in {**flags, **instead}.items()]
+        arguments = [
+            f"--{name}={value}" for name, value in {**flags, **instead}.items()
+        ]
         argv = [self._program, *options.arguments, *arguments]
         try:
             command = child.Command(argv, environ)
@@ -166,8 +190,12 @@ class Engine:
             said = json.loads(line)
         message, error = line, ""
         if isinstance(said, dict):
-            # Not the other fields: at some levels they contain configurations and password digests.
-            message, error = str(said.get("msg", "")), str(said.get("error", said.get("err", "")))
+            # Not the other fields: at some levels they contain configurations and
+            # password digests.
+            message, error = (
+                str(said.get("msg", "")),
+                str(said.get("error", said.get("err", ""))),
+            )
         log.debug("git_sync_said", message=message, error=error)
         return heard(f"{message} {error}".strip())
 
@@ -187,12 +215,15 @@ class Engine:
 
     def versions(self, fence: Fence) -> str:
         """
-        Return the versions of git-sync and git, and the rule between them, for messages.
+        Return the versions of git-sync and git, and the rule between them, for
+        messages.
         """
         said = child.Kept(200)
         with suppress(OSError, child.DeadlinePassed):
             argv = [self._program, *self._options.arguments, "--version"]
-            child.run(child.Command(argv, self._environ), fence, GRACE_SECONDS, said, said)
+            child.run(
+                child.Command(argv, self._environ), fence, GRACE_SECONDS, said, said
+            )
         git = b"unknown"
         with suppress(GitFailed):
             git = self._git.ask(["--version"], os.sep, fence)
@@ -202,8 +233,8 @@ class Engine:
 
     def clear(self) -> None:
         """
-        Empty all checkouts, when they are published or refused. Their folders stay: git-sync
-        removes them in its next run, and only then collects garbage.
+        Empty all checkouts, when they are published or refused. Their folders stay:
+        git-sync removes them in its next run, and only then collects garbage.
         """
         if os.path.islink(self.root) or not os.path.isdir(self.root):
             _remove(self.root)
@@ -219,8 +250,8 @@ class Engine:
         """
         Remove git-sync's whole repository; the next run creates it again.
 
-        This frees a full volume: git-sync keeps incomplete checkouts and objects, and would fail
-        indefinitely, even once the source has shrunk.
+        This frees a full volume: git-sync keeps incomplete checkouts and objects, and
+        would fail indefinitely, even once the source has shrunk.
 
         Raises:
             SidecarError: Something cannot be removed.
@@ -235,7 +266,9 @@ class Engine:
         for folder, names, files in os.walk(git):
             found = names if folder == os.path.join(git, "objects") else []
             found = [name for name in found + files if name.startswith(_UNFINISHED)]
-            found += [name for name in files if name.endswith(".lock") or name == "gc.pid"]
+            found += [
+                name for name in files if name.endswith(".lock") or name == "gc.pid"
+            ]
             for path in (os.path.join(folder, name) for name in found):
                 _remove(path)
                 removed.append(os.path.relpath(path, self.root))
@@ -254,7 +287,9 @@ class Engine:
         """
         Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
-        return self._options.is_pinned or "\ttag '" in _read(f"{self.root}/{GIT}/FETCH_HEAD")
+        return self._options.is_pinned or "\ttag '" in _read(
+            f"{self.root}/{GIT}/FETCH_HEAD"
+        )
 
     def parent(self, commit: str, fence: Fence) -> str:
         """
@@ -269,15 +304,17 @@ class Engine:
         try:
             said = self._git.ask(["cat-file", "commit", commit], self.root, fence)
         except GitFailed as error:
-            raise failure("git_sync_failed", f"no parent of {commit}: {error}") from None
+            raise failure(
+                "git_sync_failed", f"no parent of {commit}: {error}"
+            ) from None
         head = said.decode(errors="replace").partition("\n\n")[0]
         found = re.search(r"^parent ([0-9a-f]+)$", head, re.MULTILINE)
         return found[1] if found else ""
 
     def check_whole(self, fence: Fence, restored: str = "") -> None:
         """
-        Refuse a checkout that lacks files of its index: whoever can write to the volume may remove
-        some while git writes them, or while they are linked.
+        Refuse a checkout that lacks files of its index: whoever can write to the volume
+        may remove some while git writes them, or while they are linked.
 
         Args:
             restored: The folder from :meth:`restore`, instead of git-sync's checkout.
@@ -298,13 +335,16 @@ class Engine:
 
     def keep(self, commit: str, name: str) -> None:
         """
-        Keep the objects of the commit that will be published. git-sync forgets them once it has
-        fetched newer commits, although the gate may refuse these; a repair would then need the
-        remote. git finds the files of its submodules in the snapshot of this name from now on.
+        Keep the objects of the commit that will be published. git-sync forgets them
+        once it has fetched newer commits, although the gate may refuse these; a repair
+        would then need the remote. git finds the files of its submodules in the
+        snapshot of this name from now on.
         """
         git = os.path.join(self.root, GIT)
         with suppress(OSError):
-            write_file(os.path.join(git, PUBLISHED), f"{commit}\n".encode(), 0o644, fsync=False)
+            write_file(
+                os.path.join(git, PUBLISHED), f"{commit}\n".encode(), 0o644, fsync=False
+            )
             configs = f"worktrees/{commit}/modules/**/config"
             for path in glob.glob(configs, root_dir=git, recursive=True):
                 text = _read(os.path.join(git, path))
@@ -315,7 +355,8 @@ class Engine:
         """
         Check a commit out again, from the repository here alone; return the folder.
 
-        Empty if that is impossible: objects are missing, or only git-sync can do it (submodules).
+        Empty if that is impossible: objects are missing, or only git-sync can do it
+        (submodules).
 
         Raises:
             CycleAbandoned: The fence was revoked.
@@ -327,9 +368,13 @@ class Engine:
             self._heal()
             _remove(given["GIT_INDEX_FILE"])
             os.makedirs(worktree, exist_ok=True)
-            self._git.ask(["read-tree", "--reset", "-u", commit], worktree, fence, **given)
+            self._git.ask(
+                ["read-tree", "--reset", "-u", commit], worktree, fence, **given
+            )
             pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n"
-            write_file(os.path.join(worktree, GIT), pointer.encode(), 0o644, fsync=False)
+            write_file(
+                os.path.join(worktree, GIT), pointer.encode(), 0o644, fsync=False
+            )
         except (GitFailed, OSError) as error:
             log.warning("restore_failed", revision=commit, error=str(error))
             return ""

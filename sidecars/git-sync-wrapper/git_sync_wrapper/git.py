@@ -36,10 +36,13 @@ class GitFailed(Exception):
 
 class Git:
     """
-    Runs git, in a child each time, without its user's and its system's configuration files.
+    Runs git, in a child each time, without its user's and its system's configuration
+    files.
     """
 
-    def __init__(self, options: Options, environ: Mapping[str, str], folder: str) -> None:
+    def __init__(
+        self, options: Options, environ: Mapping[str, str], folder: str
+    ) -> None:
         """
         Args:
             folder: The private folder; a poll runs there, away from any repository.
@@ -57,9 +60,12 @@ class Git:
             "GIT_TERMINAL_PROMPT": "0",
         }
 
-    def ask(self, words: Sequence[str], folder: str, fence: Fence, **environ: str) -> bytes:
+    def ask(
+        self, words: Sequence[str], folder: str, fence: Fence, **environ: str
+    ) -> bytes:
         """
-        Return git's answer about the repository of a folder; git fetches nothing for it.
+        Return git's answer about the repository of a folder; git fetches nothing for
+        it.
 
         Raises:
             GitFailed: git failed, or could not be started.
@@ -68,14 +74,17 @@ class Git:
         given = {
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_NO_LAZY_FETCH": "1",
-            # A checkout without its .git file must not fall back to a repository above it.
+            # A checkout without its .git file must not fall back to a repository above
+            # it.
             "GIT_CEILING_DIRECTORIES": os.path.dirname(folder),
             **environ,
         }
         local = [("core.hooksPath", os.devnull), ("safe.directory", "*")]
         configs = [*self._options.configs, *local]
         said = child.Kept(ANSWER_BYTES, is_head=True)
-        self._run(words, folder, fence, given | configured(self._environ, configs), said)
+        self._run(
+            words, folder, fence, given | configured(self._environ, configs), said
+        )
         return said.data
 
     def poll(self, access: Access, fence: Fence) -> str:
@@ -91,8 +100,13 @@ class Git:
         if options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
         configs += options.configs
-        # For file:// git runs its server side on this machine, which reads only this file.
-        given = {"GIT_CONFIG_GLOBAL": access.git_config, **access.environ, **access.for_git}
+        # For file:// git runs its server side on this machine, which reads only this
+        # file.
+        given = {
+            "GIT_CONFIG_GLOBAL": access.git_config,
+            **access.environ,
+            **access.for_git,
+        }
         given |= configured(self._environ | given, configs)
         given["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self._folder)
         names = [options.repo, options.ref, f"{options.ref}{_PEELED}"]
@@ -102,14 +116,18 @@ class Git:
             try:
                 self._run(words, self._folder, fence, given, said, POLL_SECONDS)
             except GitFailed as error:
-                raise access.explain(explain(options.hide(str(error)), POLLING)) from None
+                raise access.explain(
+                    explain(options.hide(str(error)), POLLING)
+                ) from None
             lines = (line.partition("\t")[::2] for line in str(said).split("\n"))
             # The line of a peeled tag follows the tag's own.
             found = {name.removesuffix(_PEELED): commit for commit, name in lines}
             for place in _PLACES:
                 if commit := found.get(place.format(options.ref)):
                     return commit
-        raise failure("ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}")
+        raise failure(
+            "ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}"
+        )
 
     def answers(self, access: Access, fence: Fence) -> bool:
         """
@@ -134,7 +152,9 @@ class Git:
         seconds: float = math.inf,
     ) -> None:
         complaints = child.Kept()
-        command = child.Command([self._options.git, *words], {**self._environ, **environ}, folder)
+        command = child.Command(
+            [self._options.git, *words], {**self._environ, **environ}, folder
+        )
         try:
             limit = min(seconds, self._options.sync_timeout)
             code = child.run(command, fence, limit, out, complaints)
@@ -143,19 +163,27 @@ class Git:
         except OSError as error:
             raise GitFailed(f"git cannot be started: {error}") from None
         if code != 0:
-            raise GitFailed(str(complaints) or f"git {words[0]} ended with {child.ending(code)}")
+            raise GitFailed(
+                str(complaints) or f"git {words[0]} ended with {child.ending(code)}"
+            )
 
 
-def configured(environ: Mapping[str, str], configs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def configured(
+    environ: Mapping[str, str], configs: Sequence[tuple[str, str]]
+) -> dict[str, str]:
     """
-    Return variables that pass these configurations to git; those of `environ` follow and win.
+    Return variables that pass these configurations to git; those of `environ` follow
+    and win.
 
     In variables, because every process can read an argument list.
     """
     count = environ.get("GIT_CONFIG_COUNT", "")
     theirs = int(count) if count.isdecimal() else 0
     pairs = list(configs) + [
-        (environ.get(f"GIT_CONFIG_KEY_{n}", ""), environ.get(f"GIT_CONFIG_VALUE_{n}", ""))
+        (
+            environ.get(f"GIT_CONFIG_KEY_{n}", ""),
+            environ.get(f"GIT_CONFIG_VALUE_{n}", ""),
+        )
         for n in range(theirs)
     ]
     told = {"GIT_CONFIG_COUNT": str(len(pairs))}

@@ -1,10 +1,10 @@
 """
-The user's actions around the swap of the link: commands, a web request, a touched file; and the
-error-file.
+The user's actions around the swap of the link: commands, a web request, a touched file;
+and the error-file.
 
-As in git-sync, each hook runs in its own thread, for the newest commit only, and is retried until
-it succeeds. The first sync of a process counts as a change. The cycle starts them at its end
-(``Session._announce``).
+As in git-sync, each hook runs in its own thread, for the newest commit only, and is
+retried until it succeeds. The first sync of a process counts as a change. The cycle
+starts them at its end (``Session._announce``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class HookFailed(Exception):
 
     Args:
         why: The cause, in our words.
-        said: The output of the hook, or the system's error. Only for the log: it may hold secrets.
+        said: The output of the hook, or the system's error. Only for the log: it may
+            hold secrets.
     """
 
     def __init__(self, why: str, said: str = "") -> None:
@@ -85,8 +86,8 @@ def exechook(name: str, options: Options, environ: Mapping[str, str]) -> list[Ho
 
 def webhook(options: Options) -> list[Hook]:
     """
-    Return the hook that sends a request with the commit's hash in its header ``Gitsync-Hash``; none
-    without a URL.
+    Return the hook that sends a request with the commit's hash in its header
+    ``Gitsync-Hash``; none without a URL.
     """
     if options.webhook_url:
         http_client()  # now: a retry should not wait for it
@@ -105,7 +106,9 @@ def webhook(options: Options) -> list[Hook]:
         if 0 < expected != status:
             raise HookFailed(f"the answer is {status} instead of {expected}")
 
-    return [Hook("webhook", run, options.webhook_backoff)] if options.webhook_url else []
+    return (
+        [Hook("webhook", run, options.webhook_backoff)] if options.webhook_url else []
+    )
 
 
 class Hooks:
@@ -114,7 +117,10 @@ class Hooks:
     """
 
     def __init__(
-        self, options: Options, environ: Mapping[str, str], count: Callable[[str, str], None]
+        self,
+        options: Options,
+        environ: Mapping[str, str],
+        count: Callable[[str, str], None],
     ) -> None:
         self._options = options
         self._count = count
@@ -144,7 +150,8 @@ class Hooks:
         Run the pre-publish hook.
 
         Raises:
-            SidecarError: The hook failed: do not publish the commit; a later cycle retries.
+            SidecarError: The hook failed: do not publish the commit; a later cycle
+                retries.
             CycleAbandoned: The fence was revoked.
         """
         for hook in self._before:
@@ -153,24 +160,29 @@ class Hooks:
 
     def announce(self, commit: str) -> None:
         """
-        Start the hooks for a commit, each in a thread that follows its predecessor's, and touch
-        the file; git-sync touches it first.
+        Start the hooks for a commit, each in a thread that follows its predecessor's,
+        and touch the file; git-sync touches it first.
         """
         self.newest = commit
         for hook in self._after:
-            threading.Thread(target=self._work, args=[hook, commit], daemon=True).start()
+            threading.Thread(
+                target=self._work, args=[hook, commit], daemon=True
+            ).start()
         self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:
         """
-        Touch the file, and run each hook once in this thread; return the errors, if any.
+        Touch the file, and run each hook once in this thread; return the errors, if
+        any.
 
         Raises:
             CycleAbandoned: The fence was revoked.
         """
         self._touch()
         folder = os.path.realpath(self._options.link)
-        return "; ".join(filter(None, [self._run(h, commit, folder, fence) for h in self._after]))
+        return "; ".join(
+            filter(None, [self._run(h, commit, folder, fence) for h in self._after])
+        )
 
     def _work(self, hook: Hook, commit: str) -> None:
         with self._locks[hook.name], suppress(CycleAbandoned):
@@ -215,7 +227,11 @@ class Hooks:
         path = self._options.error_file
         if not path:
             return
-        facts = {"Msg": error.reason, "Err": error.message, "Args": {"failCount": failures}}
+        facts = {
+            "Msg": error.reason,
+            "Err": error.message,
+            "Args": {"failCount": failures},
+        }
         try:
             os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
             write_file(path, json.dumps(facts).encode(), 0o644, fsync=False)

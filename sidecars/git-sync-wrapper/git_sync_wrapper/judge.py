@@ -1,10 +1,11 @@
 """
-The gate between a checkout and its snapshot: its verdict on the newest commit, and what an empty
-volume gets instead of a refused one: the newest commit before it that the gate accepts, along first
-parents. The gate's command may write to the checkout, which shares no file with a snapshot.
+The gate between a checkout and its snapshot: its verdict on the newest commit, and what
+an empty volume gets instead of a refused one: the newest commit before it that the gate
+accepts, along first parents. The gate's command may write to the checkout, which shares
+no file with a snapshot.
 
-git-sync fetches and checks out each candidate by its hash, like a pinned commit. If the server
-refuses hashes, git-sync fetches the whole history of the ref first, once.
+git-sync fetches and checks out each candidate by its hash, like a pinned commit. If the
+server refuses hashes, git-sync fetches the whole history of the ref first, once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Judge:
     Attributes:
         refusal: Why the newest commit is not published; None if it is.
         why_nothing: Why not even an older one is published.
-        undecided: The missing verdict behind a refusal or a fallback: the gate must judge again.
+        undecided: The missing verdict behind a refusal or a fallback: the gate must
+            judge again.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -61,21 +63,25 @@ class Judge:
         Note the refusal of the newest commit; None if the gate accepts it.
         """
         self.refusal = refusal
-        self.why_nothing = f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
+        self.why_nothing = (
+            f": the gate refuses {refusal.revision}{why_nothing}" if refusal else ""
+        )
         self._parts.metrics.gate.refused.set(refusal is not None)
 
     def judge(
         self, commit: str, volume: Volume, fence: Fence, *, is_urgent: bool
     ) -> RevisionRefused | None:
         """
-        Let the gate judge the newest commit, which is checked out; None if it is accepted.
+        Let the gate judge the newest commit, which is checked out; None if it is
+        accepted.
 
         Args:
-            is_urgent: Whether nothing is published, or a one-shot must end: then repeatedly missing
-                verdicts count as a refusal.
+            is_urgent: Whether nothing is published, or a one-shot must end: then
+                repeatedly missing verdicts count as a refusal.
 
         Raises:
-            Undecided: There is no verdict, and consumers have an older commit in the meantime.
+            Undecided: There is no verdict, and consumers have an older commit in the
+                meantime.
             CycleAbandoned: The fence was revoked.
         """
         self._judged.clear()
@@ -90,9 +96,13 @@ class Judge:
             return None
         self._judged.append(commit)
         refusal: RevisionRefused | None = None
-        with explained(f"cannot read {folder}"), volume.compared(folder) as (checkout, shown):
+        with (
+            explained(f"cannot read {folder}"),
+            volume.compared(folder) as (checkout, shown),
+        ):
             rows = snapshot.rows_of(checkout).items()
-            links = {path for path, row in rows if stat.S_ISLNK(row.mode)}  # to changed files
+            # to changed files
+            links = {path for path, row in rows if stat.S_ISLNK(row.mode)}
             paths = sorted({*snapshot.changes(checkout, shown), *links})
         while True:
             try:
@@ -106,7 +116,8 @@ class Judge:
                 if refusal := gate.silence(commit, error):
                     self.undecided = error
                     break
-            # Within this cycle: like git-sync, the process may exit at its first failure.
+            # Within this cycle: like git-sync, the process may exit at its first
+            # failure.
             fence.wait(ONCE_MORE_SECONDS)
         with fence:
             fence.blame = None
@@ -114,12 +125,13 @@ class Judge:
 
     def fall_back(self, refusal: RevisionRefused, volume: Volume, fence: Fence) -> str:
         """
-        Check out the newest earlier commit that the gate accepts, and return it; empty if there is
-        none.
+        Check out the newest earlier commit that the gate accepts, and return it; empty
+        if there is none.
 
         Raises:
             Undecided: There is none, and some commit got no verdict.
-            SidecarError: A candidate cannot be fetched now; the caller should try again.
+            SidecarError: A candidate cannot be fetched now; the caller should try
+                again.
             CycleAbandoned: The fence was revoked.
         """
         found, why_none = self._search(refusal.revision, volume, fence)
@@ -133,7 +145,8 @@ class Judge:
 
     def _search(self, refused: str, volume: Volume, fence: Fence) -> tuple[str, str]:
         """
-        Return the fallback, and why there is none, to be read after the refused commit's hash.
+        Return the fallback, and why there is none, to be read after the refused
+        commit's hash.
         """
         engine, gate = self._parts.engine, self._parts.gate
         if engine.is_pinned:
@@ -156,7 +169,8 @@ class Judge:
                 except SidecarError as error:
                     if depth or error.reason != "ref_not_found":
                         raise
-                    # Without a depth, git requests nothing from the server that it already has.
+                    # Without a depth, git requests nothing from the server that it
+                    # already has.
                     depth = {"depth": "0"}
                     engine.run(logins, fence, **depth)
                     engine.run(logins, fence, ref=commit, **depth)
@@ -174,7 +188,11 @@ def _with_pointers(refusal: RevisionRefused, folder: str) -> RevisionRefused:
     """
     Return a refusal that names LFS pointers as what they are.
     """
-    named = {path for path in refusal.paths if snapshot.is_pointer(os.path.join(folder, path))}
+    named = {
+        path
+        for path in refusal.paths
+        if snapshot.is_pointer(os.path.join(folder, path))
+    }
     findings = [
         Finding(found.path, None, LFS) if found.path in named else found
         for found in refusal.findings

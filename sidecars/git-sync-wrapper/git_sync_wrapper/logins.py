@@ -1,10 +1,12 @@
 """
-How git logs in: what the settings and Secrets say now, as variables and files for one child.
+How git logs in: what the settings and Secrets say now, as variables and files for one
+child.
 
-All of it is read again for each child, because Secrets rotate. git-sync itself puts each password
-into git's credential cache for an hour, where the oldest user name wins; so it gets no password.
-git finds them in its environment, by a credential helper for each URL. :meth:`Logins.prepare` reads
-them; :meth:`Access.explain` names the one that a server refused.
+All of it is read again for each child, because Secrets rotate. git-sync itself puts
+each password into git's credential cache for an hour, where the oldest user name wins;
+so it gets no password. git finds them in its environment, by a credential helper for
+each URL. :meth:`Logins.prepare` reads them; :meth:`Access.explain` names the one that a
+server refused.
 """
 
 from __future__ import annotations
@@ -41,11 +43,12 @@ PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
 SECRET_BYTES = 1 << 20
 ASKPASS_SECONDS = 10.0
 ANSWER_BYTES = 1 << 16
-# ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into the file,
-# which needs a writable root; this library shows another file instead.
+# ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into
+# the file, which needs a writable root; this library shows another file instead.
 LIBRARY = "libnss_wrapper.so"
 LIBRARIES = f"/usr/lib/*/{LIBRARY}"
-# The exclamation mark makes git run it in a shell. https://git-scm.com/docs/gitcredentials
+# The exclamation mark makes git run it in a shell.
+# https://git-scm.com/docs/gitcredentials
 _HELPER = (
     '!f() { test "$1" != get || '
     'printf "username=%s\\npassword=%s\\n" "$GSW_USERNAME_{0}" "$GSW_PASSWORD_{0}"; }; f'
@@ -127,7 +130,9 @@ class Logins:
             self._private = PrivateFolder("git-sync-wrapper-", parent_folder())
             self.folder = self._private.path
             self._git_config = os.path.join(self.folder, "gitconfig")
-            write_file(self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False)
+            write_file(
+                self._git_config, b"[safe]\n\tdirectory = *\n", 0o600, fsync=False
+            )
 
     def close(self) -> None:
         """
@@ -153,8 +158,11 @@ class Logins:
             self._said = self._said or self._ask()
             pairs.append((_server(repo), *self._said, "GITSYNC_ASKPASS_URL"))
         elif self._options.is_github_app:
-            # git-sync requests the token and lets git store it: for the polls, and the next run.
-            store = f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
+            # git-sync requests the token and lets git store it: for the polls, and the
+            # next run.
+            store = (
+                f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
+            )
             access.configs.append(("credential.helper", store))
             access.sent.append(Sent(_server(repo), "the token of the GitHub App"))
         _add_pairs(access, pairs)
@@ -164,8 +172,8 @@ class Logins:
 
     def forget(self, *, is_refused: bool) -> None:
         """
-        Ask the service at ``--askpass-url`` again, which is asked once a cycle, as by git-sync; and
-        AWS, if a server refused its login.
+        Ask the service at ``--askpass-url`` again, which is asked once a cycle, as by
+        git-sync; and AWS, if a server refused its login.
         """
         self._said = None
         if is_refused and self._chain is not None:
@@ -173,21 +181,29 @@ class Logins:
 
     def check_room(self, root: str) -> None:
         """
-        Check whether the private folder is full: git's error does not tell which file system is.
+        Check whether the private folder is full: git's error does not tell which file
+        system is.
 
         Raises:
             SidecarError: It is, and it is not on the volume of `root`.
         """
         with _explained(f"cannot write to {self.folder}"):
             if os.stat(self.folder).st_dev != os.stat(root).st_dev:
-                write_file(os.path.join(self.folder, "probe"), bytes(1 << 16), 0o600, fsync=False)
+                write_file(
+                    os.path.join(self.folder, "probe"),
+                    bytes(1 << 16),
+                    0o600,
+                    fsync=False,
+                )
 
     def scratch(self) -> tempfile.TemporaryDirectory[str]:
         """
         Return a folder for one child, in the private folder.
         """
         with _explained(f"cannot write to {self.folder}"):
-            return tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
+            return tempfile.TemporaryDirectory(
+                dir=self.folder, ignore_cleanup_errors=True
+            )
 
     # --- user and password
 
@@ -216,14 +232,23 @@ class Logins:
         Return user and password from the service at ``--askpass-url``.
         """
         try:
-            status, body = send_request("GET", self._options.askpass_url, {}, ASKPASS_SECONDS)
-        except (OSError, ValueError) as error:  # that of a ValueError may quote a password
+            status, body = send_request(
+                "GET", self._options.askpass_url, {}, ASKPASS_SECONDS
+            )
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # that of a ValueError may quote a password
             said = error if isinstance(error, OSError) else "it is not a URL"
-            raise failure("askpass_failed", f"no login from --askpass-url: {said}") from None
+            raise failure(
+                "askpass_failed", f"no login from --askpass-url: {said}"
+            ) from None
         lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         if status != 200 or not (fields.get("username") or fields.get("password")):
-            raise failure("askpass_failed", f"--askpass-url answers {status}, without a login")
+            raise failure(
+                "askpass_failed", f"--askpass-url answers {status}, without a login"
+            )
         return fields.get("username", ""), fields.get("password", "")
 
     # --- CodeCommit
@@ -231,12 +256,15 @@ class Logins:
     @property
     def _signs(self) -> bool:
         url = split_url(self._options.repo)
-        is_codecommit = url.scheme == "https" and codecommit.region_of(url.netloc) is not None
+        is_codecommit = (
+            url.scheme == "https" and codecommit.region_of(url.netloc) is not None
+        )
         return is_codecommit or self._settings.credentials == "codecommit"
 
     def _sign(self, access: Access, fence: Fence) -> None:
         """
-        Add the helper that signs with the pod's AWS identity; a signature lasts for minutes.
+        Add the helper that signs with the pod's AWS identity; a signature lasts for
+        minutes.
         """
         from sidecar_runtime.aws.credentials import Chain  # noqa: PLC0415 - only for AWS
 
@@ -253,7 +281,8 @@ class Logins:
                 (f"credential.{server}.helper", ""),
                 (f"credential.{server}.helper", f"!{program}"),
                 (f"credential.{server}.useHttpPath", "true"),
-                # CodeCommit may answer 403 without a login; then git does not ask its helper.
+                # CodeCommit may answer 403 without a login; then git does not ask its
+                # helper.
                 (f"http.{server}/.proactiveAuth", "basic"),
             ]
         )
@@ -268,7 +297,8 @@ class Logins:
 
     def _add_ssh(self, access: Access) -> None:
         """
-        Add keys and known hosts, as copies that ssh accepts, and an entry in /etc/passwd.
+        Add keys and known hosts, as copies that ssh accepts, and an entry in
+        /etc/passwd.
         """
         options = self._options
         keys = [
@@ -278,22 +308,29 @@ class Logins:
         hosts = PINNED_HOSTS
         if os.path.exists(options.ssh_known_hosts_file):
             hosts = self._usable(
-                "GITSYNC_SSH_KNOWN_HOSTS_FILE", options.ssh_known_hosts_file, "known_hosts"
+                "GITSYNC_SSH_KNOWN_HOSTS_FILE",
+                options.ssh_known_hosts_file,
+                "known_hosts",
             )
         access.for_git_sync.update(
-            {"GITSYNC_SSH_KEY_FILE": ":".join(keys), "GITSYNC_SSH_KNOWN_HOSTS_FILE": hosts}
+            {
+                "GITSYNC_SSH_KEY_FILE": ":".join(keys),
+                "GITSYNC_SSH_KNOWN_HOSTS_FILE": hosts,
+            }
         )
         # As git-sync builds it.
         command = os.environ.get("GIT_SSH_COMMAND") or "ssh"
         command += "".join(f" -i {key}" for key in keys if key)
-        known = f"=yes -o UserKnownHostsFile={hosts}" if options.ssh_known_hosts else "=no"
+        known = (
+            f"=yes -o UserKnownHostsFile={hosts}" if options.ssh_known_hosts else "=no"
+        )
         access.for_git["GIT_SSH_COMMAND"] = f"{command} -o StrictHostKeyChecking{known}"
         access.environ.update(self._user_entry())
 
     def _usable(self, setting: str, path: str, name: str) -> str:
         """
-        Return the path of a private copy with clean line ends, which ssh accepts; ssh itself
-        reports a file that is missing.
+        Return the path of a private copy with clean line ends, which ssh accepts; ssh
+        itself reports a file that is missing.
         """
         if not os.path.exists(path):
             return path
@@ -327,19 +364,23 @@ class Logins:
 
 def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
     """
-    Add a helper for each login: for all paths of its server, as in git-sync, then for its own.
+    Add a helper for each login: for all paths of its server, as in git-sync, then for
+    its own.
 
-    ssh and git@HOST:PATH have no use for a login, and git would give one without a scheme to every
-    server.
+    ssh and git@HOST:PATH have no use for a login, and git would give one without a
+    scheme to every server.
     """
     narrow: list[tuple[str, str]] = []
-    ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))  # the best match last
+    # the best match last
+    ordered = sorted(enumerate(pairs), key=lambda item: len(item[1][0]))
     for number, (url, user, password, origin) in ordered:
         if split_url(url).scheme not in ("http", "https", "file"):
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
-        access.sent.append(Sent(f"{url.rstrip('/')}/", f"{who}, from {origin}", doubt=doubt))
+        access.sent.append(
+            Sent(f"{url.rstrip('/')}/", f"{who}, from {origin}", doubt=doubt)
+        )
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
@@ -350,7 +391,8 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
 
 def is_encoded(password: str) -> bool:
     """
-    Whether a password looks like base64 of another one; many tokens look like base64 of rubbish.
+    Whether a password looks like base64 of another one; many tokens look like base64 of
+    rubbish.
     """
     if not _BASE64.fullmatch(password):
         return False
@@ -383,7 +425,9 @@ def _secret(setting: str, value: str, path: str | None) -> str:
     text = _read(setting, path).decode("utf-8", "surrogateescape") if path else value
     text = text.strip("\r\n")
     if not text or "\n" in text or "\0" in text:
-        raise failure("secret_malformed", f"{setting} is empty, has several lines or a NUL byte")
+        raise failure(
+            "secret_malformed", f"{setting} is empty, has several lines or a NUL byte"
+        )
     return text
 
 
@@ -398,7 +442,9 @@ def _read(setting: str, path: str) -> bytes:
 def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
     has_password = bool(options.password or options.password_file)
     file = settings.username_file
-    if settings.credentials == "codecommit" and (has_password or options.username or file):
+    if settings.credentials == "codecommit" and (
+        has_password or options.username or file
+    ):
         kind = f"{PREFIX}CREDENTIALS"
         yield Problem(kind, "codecommit", "signs requests: unset every other login")
     if has_password != bool(options.username or file) and (has_password or file):
@@ -408,8 +454,9 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
 @cache
 def http_client() -> tuple[Any, Any]:
     """
-    Return urllib's module and the trusted CAs. As in git-sync, a process reads them once: that
-    takes 25 ms of CPU, and urllib otherwise does it for each request, even over http.
+    Return urllib's module and the trusted CAs. As in git-sync, a process reads them
+    once: that takes 25 ms of CPU, and urllib otherwise does it for each request, even
+    over http.
     """
     from urllib import request  # noqa: PLC0415 - 3 MiB, and few need it
 
@@ -420,8 +467,9 @@ def send_request(
     method: str, url: str, headers: Mapping[str, str], seconds: float
 ) -> tuple[int, bytes]:
     """
-    Send a request, for a webhook or ``--askpass-url``; return the status and the beginning of the
-    body. As in Go, user and password of the URL become Basic authentication.
+    Send a request, for a webhook or ``--askpass-url``; return the status and the
+    beginning of the body. As in Go, user and password of the URL become Basic
+    authentication.
 
     Raises:
         OSError: There is no answer.
@@ -438,7 +486,9 @@ def send_request(
     if userinfo:
         login = ":".join(map(unquote, userinfo.partition(":")[::2])).encode()
         # Not for the server that a redirect leads to.
-        asked.add_unredirected_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
+        asked.add_unredirected_header(
+            "Authorization", f"Basic {base64.b64encode(login).decode()}"
+        )
     try:
         opener = request.build_opener(way, request.HTTPSHandler(context=trust))
         with opener.open(asked, timeout=seconds) as answer:

@@ -1,10 +1,12 @@
 """
-The settings of git-sync that the wrapper must know, from flags and variables in every spelling.
+The settings of git-sync that the wrapper must know, from flags and variables in every
+spelling.
 
-All others reach git-sync unread, and it checks them itself; what is in ``TAKEN``, or not passed on
-by its `Flag`, is the wrapper's own. In git-sync 4 an old name overrides the
-new one (kubernetes/git-sync, since 4.4); here the new name wins, unless only the official chart's
-default sets it. As in git-sync, a flag overrides every variable, and empty counts as unset.
+All others reach git-sync unread, and it checks them itself; what is in ``TAKEN``, or
+not passed on by its `Flag`, is the wrapper's own. In git-sync 4 an old name overrides
+the new one (kubernetes/git-sync, since 4.4); here the new name wins, unless only the
+official chart's default sets it. As in git-sync, a flag overrides every variable, and
+empty counts as unset.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from sidecar_runtime.settings import without_password
 
 OURS = "GIT_SYNC_WRAPPER_"
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# What `dags.gitSync.branch` and `.ref` are if their user sets neither (official chart, from 1.13.1
-# to 1.22.0 at least); the chart always sets both variables.
+# What `dags.gitSync.branch` and `.ref` are if their user sets neither (official chart,
+# from 1.13.1 to 1.22.0 at least); the chart always sets both variables.
 CHART_REF = "v2-2-stable"
 HIDDEN_FLAG = "__env__"
 _FLAG = "git_sync_wrapper.flag"
@@ -44,13 +46,18 @@ _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
 
 def logins(text: str) -> list[dict[str, str]]:
     """
-    Read the JSON of ``--credential``: objects and lists of objects, separated by commas.
+    Read the JSON of ``--credential``: objects and lists of objects, separated by
+    commas.
     """
     try:
         found = json.loads(f"[{text}]")
-        items = [item for one in found for item in (one if isinstance(one, list) else [one])]
+        items = [
+            item for one in found for item in (one if isinstance(one, list) else [one])
+        ]
         if all(re.match("https?://[^/]", one["url"]) for one in items):
-            return [{"url": one["url"], "username": one["username"], **one} for one in items]
+            return [
+                {"url": one["url"], "username": one["username"], **one} for one in items
+            ]
     except (ValueError, TypeError, KeyError):
         pass
     text = "is not JSON with an http(s) url, username, and password or password-file"
@@ -59,13 +66,16 @@ def logins(text: str) -> list[dict[str, str]]:
 
 def configs(text: str) -> tuple[tuple[str, str], ...]:
     """
-    Read ``section.key:value,"section.sub.key":"value"``; a backslash escapes special characters.
+    Read ``section.key:value,"section.sub.key":"value"``; a backslash escapes special
+    characters.
     """
     found, start = [], 0
     while start < len(text):
         match = _CONFIG.match(text, start)
         if match is None:
-            raise ValueError('is not KEY:VALUE[,KEY:VALUE...]; a value may be in "quotes"')
+            raise ValueError(
+                'is not KEY:VALUE[,KEY:VALUE...]; a value may be in "quotes"'
+            )
         key = match[2] if match[1] is None else _plain(match[1])
         found.append((key, _plain(match[4] if match[3] is None else match[3])))
         start = match.end()
@@ -80,7 +90,10 @@ def signal_name(text: str) -> signal.Signals:
     """
     Read the name (``SIGHUP``, ``HUP``) or number of a signal that can trigger a sync.
     """
-    names = {**signal.Signals.__members__, **{str(int(one)): one for one in signal.Signals}}
+    names = {
+        **signal.Signals.__members__,
+        **{str(int(one)): one for one in signal.Signals},
+    }
     found = names.get(text) or names.get(f"SIG{text}")
     if found in (None, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
         raise ValueError("is not a signal that can trigger a sync, such as SIGHUP")
@@ -102,7 +115,8 @@ class Flag(NamedTuple):
     A flag that the wrapper reads.
 
     Args:
-        is_passed: Whether git-sync gets it as well; the others are the wrapper's own affair.
+        is_passed: Whether git-sync gets it as well; the others are the wrapper's own
+            affair.
         also: Its variables besides ``GITSYNC_NAME`` and ``GIT_SYNC_NAME``.
         separator: Joins its values if the flag is repeated.
     """
@@ -116,7 +130,8 @@ class Flag(NamedTuple):
 
 def flag(default: Any, parse: Callable[[str], Any] = str, **more: Any) -> Any:
     """
-    Declare a field that a flag sets, with git-sync's default and the arguments of a :class:`Flag`.
+    Declare a field that a flag sets, with git-sync's default and the arguments of a
+    :class:`Flag`.
     """
     return dataclasses.field(default=default, metadata={_FLAG: Flag(parse, **more)})
 
@@ -125,7 +140,8 @@ def flag(default: Any, parse: Callable[[str], Any] = str, **more: Any) -> Any:
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Options:
     """
-    The settings of git-sync, with its defaults. Paths are absolute; durations are in seconds.
+    The settings of git-sync, with its defaults. Paths are absolute; durations are in
+    seconds.
 
     Args:
         arguments: The arguments that git-sync gets.
@@ -147,7 +163,9 @@ class Options:
     git: str = flag("git", is_passed=True)
     # They may hold http.extraHeader.
     git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
-    git_config_add: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True, separator=",")
+    git_config_add: tuple[tuple[str, str], ...] = flag(
+        (), configs, is_secret=True, separator=","
+    )
     period: float = flag(10.0, _seconds)
     init_period: float | None = flag(None, _seconds)
     sync_timeout: float = flag(120.0, _seconds, is_passed=True)
@@ -173,7 +191,9 @@ class Options:
     username: str = flag("")
     password: str = flag("", is_secret=True)
     password_file: str = flag("")
-    credential: Sequence[dict[str, str]] = flag((), logins, is_secret=True, separator=",")
+    credential: Sequence[dict[str, str]] = flag(
+        (), logins, is_secret=True, separator=","
+    )
     askpass_url: str = flag("", also=("GIT_ASKPASS_URL",))
     ssh_key_file: tuple[str, ...] = flag(
         ("/etc/git-secret/ssh",), _paths, also=("GIT_SSH_KEY_FILE",), separator=":"
@@ -208,7 +228,8 @@ class Options:
     @property
     def configs(self) -> tuple[tuple[str, str], ...]:
         """
-        Additional git configurations: pairs of key and value; a key may have several values.
+        Additional git configurations: pairs of key and value; a key may have several
+        values.
         """
         return (*self.git_config, *self.git_config_add)
 
@@ -229,7 +250,8 @@ class Options:
 
     def hide(self, text: str) -> str:
         """
-        Remove the query of the repository's URL, which may contain a token, from a text.
+        Remove the query of the repository's URL, which may contain a token, from a
+        text.
         """
         if not (query := split_url(self.repo).query):
             return text
@@ -251,7 +273,8 @@ def _milliseconds(text: str) -> str:
     return f"{found}ms" if found else ""
 
 
-# The names of git-sync 3: flag, variable, flag of git-sync 4, and how its text becomes the new one.
+# The names of git-sync 3: flag, variable, flag of git-sync 4, and how its text becomes
+# the new one.
 OLD: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
     ("rev", "GIT_SYNC_REV", "ref", lambda text: "" if text == "HEAD" else text),
     ("branch", "GIT_SYNC_BRANCH", "ref", str),
@@ -278,7 +301,8 @@ TAKEN |= {variable for _, variable, _, _ in OLD}
 
 def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the environment that git-sync gets, of two names for one setting only the new one.
+    Return the environment that git-sync gets, of two names for one setting only the new
+    one.
     """
     new = {name: name.replace("GIT_SYNC_", "GITSYNC_", 1) for name in environ}
     new |= {v: variables(name)[0] for name in FLAGS for v in variables(name)}
@@ -295,7 +319,8 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
     Read git-sync's flags and variables.
 
     Raises:
-        SettingsError: One or more are invalid; it lists all of them, by the names that were used.
+        SettingsError: One or more are invalid; it lists all of them, by the names that
+            were used.
     """
     problems: list[Problem] = []
     line, rest = _read_line(arguments, problems)
@@ -303,13 +328,19 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
     for name, one in FLAGS.items():
         found = list(_candidates(name, line, environ, problems))
         if name == "ref":
-            found = [pair for pair in found if pair[0][0] == "-" or pair[1] != CHART_REF] or found
+            found = [
+                pair for pair in found if pair[0][0] == "-" or pair[1] != CHART_REF
+            ] or found
         if found:
             origin, text = found[0]
             try:
                 values[name.replace("-", "_")] = one.parse(text)
             except ValueError as error:
-                shown = "***" if one.is_secret else _QUERY.sub(r"\1***", without_password(text))
+                shown = (
+                    "***"
+                    if one.is_secret
+                    else _QUERY.sub(r"\1***", without_password(text))
+                )
                 problems.append(Problem(origin, shown, str(error)))
     problems += _check(values)
     if problems:
@@ -323,7 +354,8 @@ def _read_line(
     arguments: Sequence[str], problems: list[Problem]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """
-    Return the values of our flags, ``--flag=value`` or ``--flag value``, and what git-sync gets.
+    Return the values of our flags, ``--flag=value`` or ``--flag value``, and what
+    git-sync gets.
     """
     hidden = {f"{HIDDEN_FLAG}{variables(name)[0]}": name for name in FLAGS}
     known = FLAGS.keys() | {name for name, *_ in OLD}
@@ -362,9 +394,16 @@ def _candidates(
     if items := [item for item in line.get(name, ()) if item]:
         yield f"--{name}", separator.join(items) if separator else items[-1]
     olds = [old for old in OLD if old[2] == name]
-    given = [(f"--{key}", line.get(key, [""])[-1], convert) for key, _, _, convert in olds]
-    given += [(variable, environ.get(variable, ""), str) for variable in variables(name)]
-    given += [(variable, environ.get(variable, ""), convert) for _, variable, _, convert in olds]
+    given = [
+        (f"--{key}", line.get(key, [""])[-1], convert) for key, _, _, convert in olds
+    ]
+    given += [
+        (variable, environ.get(variable, ""), str) for variable in variables(name)
+    ]
+    given += [
+        (variable, environ.get(variable, ""), convert)
+        for _, variable, _, convert in olds
+    ]
     for origin, text, convert in given:
         try:
             if text and (converted := convert(text)):
@@ -387,7 +426,8 @@ def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _is_safe(repo: str) -> bool:
     """
-    Whether a repository cannot expose a password: git and its errors show the whole URL.
+    Whether a repository cannot expose a password: git and its errors show the whole
+    URL.
     """
     if "://" not in repo:
         return _NO_URL.match(repo) is not None
@@ -405,14 +445,17 @@ def _take_login_from_url(values: dict[str, Any]) -> None:
     userinfo, at, host = url.netloc.rpartition("@")
     if at and url.scheme in ("http", "https"):
         username, _, password = userinfo.partition(":")
-        values["repo"] = urlunsplit((url.scheme, host, url.path, url.query, url.fragment))
+        values["repo"] = urlunsplit(
+            (url.scheme, host, url.path, url.query, url.fragment)
+        )
         values.setdefault("username", unquote(username))
         values.setdefault("password", unquote(password))
 
 
 def _complete(values: dict[str, Any]) -> None:
     """
-    Make paths absolute, as git-sync does, and fill in defaults that depend on other flags.
+    Make paths absolute, as git-sync does, and fill in defaults that depend on other
+    flags.
     """
     values.setdefault("init_max_failures", values.get("max_failures", 0))
     root = values["root"] = os.path.realpath(values.get("root", "/git"))

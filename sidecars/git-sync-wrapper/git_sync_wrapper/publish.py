@@ -1,9 +1,9 @@
 """
 The volume: snapshots of commits, which of them the link shows, and whether it is whole.
 
-The link is swapped in :meth:`Volume.show`; :meth:`Volume.prune` removes older commits, by bytes
-here and by count and age in the runtime's `Snapshots`; :class:`Inspection` looks for damage and
-repairs it without the remote, if it can.
+The link is swapped in :meth:`Volume.show`; :meth:`Volume.prune` removes older commits,
+by bytes here and by count and age in the runtime's `Snapshots`; :class:`Inspection`
+looks for damage and repairs it without the remote, if it can.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from sidecar_runtime.volume.snapshots import FOLDER_MODE, Snapshots, opened, rem
 LOCK = "lock"
 LIST = ".files"
 AIRFLOWIGNORE = ".airflowignore"
-# Matches any commit in both syntaxes of Airflow's ignore files: glob and regular expression.
+# Matches any commit in both syntaxes of Airflow's ignore files: glob and regular
+# expression.
 _ANY_COMMIT = b"[0-9a-f]*\n"
 # Inspects at every thirtieth poll, but at least this often.
 INSPECTED_POLLS = 30
@@ -45,8 +46,8 @@ class Build(NamedTuple):
     A snapshot of a commit that is not shown yet.
 
     Args:
-        name: The commit's hash, or with a number if that name is taken: names of snapshots are not
-            used again while somebody may read them.
+        name: The commit's hash, or with a number if that name is taken: names of
+            snapshots are not used again while somebody may read them.
         changed: Its files that are not those of the published commit.
         pointers: Its files that are pointers of Git LFS.
     """
@@ -61,8 +62,8 @@ class Volume:
     The open root of one wrapper.
 
     Raises:
-        SidecarError: From every method: the volume failed. The link leads to the same commit as
-            before, or possibly to the one that :meth:`show` was called with.
+        SidecarError: From every method: the volume failed. The link leads to the same
+            commit as before, or possibly to the one that :meth:`show` was called with.
     """
 
     def __init__(self, settings: Settings, options: Options) -> None:
@@ -102,8 +103,8 @@ class Volume:
 
     def restore(self, fence: Fence, *, is_first: bool) -> Published:
         """
-        Return the published commit, after showing the recorded one if the link is gone, or if a
-        crash came between the record and the link. The caller holds the lock.
+        Return the published commit, after showing the recorded one if the link is gone,
+        or if a crash came between the record and the link. The caller holds the lock.
 
         Args:
             is_first: Whether a crash may have left something in the store.
@@ -111,14 +112,25 @@ class Volume:
         if is_first:
             with explained(f"cannot clear {self.root}/{STORE}"), fence:
                 self.snapshots.sweep()
-                # Airflow's folder walk follows links: if it begins at the root, it must skip this.
-                with suppress(OSError):  # on a full volume, what is published comes first
-                    write_file(AIRFLOWIGNORE, _ANY_COMMIT, 0o664, fsync=False, dir_fd=self.store)
+                # Airflow's folder walk follows links: if it begins at the root, it must
+                # skip this. on a full volume, what is published comes first
+                with suppress(OSError):
+                    write_file(
+                        AIRFLOWIGNORE,
+                        _ANY_COMMIT,
+                        0o664,
+                        fsync=False,
+                        dir_fd=self.store,
+                    )
         published = self.published()
         with explained(f"cannot read {RECORD}"):
             last = str(read_facts(RECORD, self.store).get("snapshot", ""))
         is_other = last != published.name and (is_first or not published.name)
-        if is_other and self.snapshots.has(last) and not (published.name and self.damage(last)):
+        if (
+            is_other
+            and self.snapshots.has(last)
+            and not (published.name and self.damage(last))
+        ):
             self._swap(last, fence)
             log.warning("link_restored", revision=snapshot.commit_of(last))
             published = self.published()
@@ -152,7 +164,9 @@ class Volume:
         shown: int | None = None
         with opened(checkout) as folder, ExitStack() as stack:
             with suppress(OSError):
-                shown = stack.enter_context(opened(self.snapshots.current(), self.store))
+                shown = stack.enter_context(
+                    opened(self.snapshots.current(), self.store)
+                )
             yield folder, shown
 
     def build(
@@ -163,15 +177,20 @@ class Volume:
         check: Callable[[Fence], None] = lambda _: None,
     ) -> Build:
         """
-        Return a snapshot that is equal to a checkout: one that is kept and undamaged, or a new one.
-        Nobody sees it yet, and a later call returns the same.
+        Return a snapshot that is equal to a checkout: one that is kept and undamaged,
+        or a new one. Nobody sees it yet, and a later call returns the same.
 
         Args:
             check: Raises if the checkout was not complete while it was linked.
         """
         builds: list[Build] = []
-        copies = [n for n in self.snapshots.revisions() if snapshot.commit_of(n) == commit]
-        with explained(f"cannot make a snapshot of {commit}"), self.compared(checkout) as both:
+        copies = [
+            n for n in self.snapshots.revisions() if snapshot.commit_of(n) == commit
+        ]
+        with (
+            explained(f"cannot make a snapshot of {commit}"),
+            self.compared(checkout) as both,
+        ):
             folder, shown = both
             for name in copies:
                 rows = self._listed(name) or {}
@@ -179,7 +198,10 @@ class Volume:
                     if snapshot.is_copy(folder, kept, rows):
                         pointers = snapshot.lfs_pointers(kept, rows)
                         return Build(name, snapshot.changes(folder, shown), pointers)
-            names = [commit, *(f"{commit}.{number + 2}" for number in range(len(copies)))]
+            names = [
+                commit,
+                *(f"{commit}.{number + 2}" for number in range(len(copies))),
+            ]
             name = next(name for name in names if name not in copies)
 
             def fill(new: int) -> None:
@@ -196,14 +218,19 @@ class Volume:
         return builds[0]
 
     def show(
-        self, build: Build, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
+        self,
+        build: Build,
+        facts: Mapping[str, Any],
+        fence: Fence,
+        *,
+        fallback: str = "",
     ) -> None:
         """
         Publish a snapshot: write the record, and swap the link.
 
-        A crash half-way leaves the old link with the new record; the next start swaps the link. A
-        failure leaves the same, or the new link, if only the flush to disk failed: a crash of the
-        node may undo that swap.
+        A crash half-way leaves the old link with the new record; the next start swaps
+        the link. A failure leaves the same, or the new link, if only the flush to disk
+        failed: a crash of the node may undo that swap.
         """
         self.note(build.name, facts, fence, fallback=fallback)
         self._swap(build.name, fence)
@@ -230,12 +257,15 @@ class Volume:
 
     def refuse(self, commit: str, fence: Fence) -> None:
         """
-        Record that the gate refuses a newer commit, so that one-shots do not wait for it.
+        Record that the gate refuses a newer commit, so that one-shots do not wait for
+        it.
         """
         with fence, suppress(OSError):  # without room, one-shots wait
             record = read_facts(RECORD, self.store)
             if record and record.get("refused") != commit:
-                snapshot.write_record({**record, "refused": commit}, self.store, fsync=self._fsync)
+                snapshot.write_record(
+                    {**record, "refused": commit}, self.store, fsync=self._fsync
+                )
 
     def _swap(self, name: str, fence: Fence) -> None:
         with explained(f"cannot swap the link {self._options.link}"):
@@ -255,7 +285,11 @@ class Volume:
             if shown := self.snapshots.current():
                 self.snapshots.prune(shown, fence)
             most = self._retain_bytes if is_weighed else None
-            while most is not None and self.older_bytes() > most and self.drop_oldest(fence):
+            while (
+                most is not None
+                and self.older_bytes() > most
+                and self.drop_oldest(fence)
+            ):
                 pass
             self._remove_lists()
         except (OSError, SidecarError) as error:
@@ -263,18 +297,22 @@ class Volume:
 
     def older_bytes(self) -> int:
         """
-        Return the size of older commits, without files that the published commit shares.
+        Return the size of older commits, without files that the published commit
+        shares.
         """
         sizes: dict[int, int] = {}
         for name in self.snapshots.revisions():
-            sizes |= snapshot.sizes_of(snapshot.read_rows(name + LIST, self.store) or {})
+            sizes |= snapshot.sizes_of(
+                snapshot.read_rows(name + LIST, self.store) or {}
+            )
         shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
         return sum(size for inode, size in sizes.items() if inode not in shown)
 
     def lacking_bytes(self) -> float:
         """
-        Return how much room is missing for another commit; 0 or less if there is enough. It may
-        need the published commit's size for its files, and as much again for git's objects.
+        Return how much room is missing for another commit; 0 or less if there is
+        enough. It may need the published commit's size for its files, and as much again
+        for git's objects.
         """
         with explained(f"cannot read {self.root}"):
             shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
@@ -282,7 +320,8 @@ class Volume:
 
     def drop_oldest(self, fence: Fence) -> bool:
         """
-        Remove the oldest kept commit, even before its time; return False if there is none.
+        Remove the oldest kept commit, even before its time; return False if there is
+        none.
         """
         with explained(f"cannot clear {self.root}/{STORE}"):
             dropped = self.snapshots.drop_oldest(fence)
@@ -294,7 +333,11 @@ class Volume:
     def _remove_lists(self) -> None:
         for name in os.listdir(self.store):
             folder = name.removesuffix(LIST)
-            if folder != name and not folder.startswith(".") and not self.snapshots.has(folder):
+            if (
+                folder != name
+                and not folder.startswith(".")
+                and not self.snapshots.has(folder)
+            ):
                 remove_tree(name, self.store)
 
 
@@ -302,9 +345,9 @@ class Inspection:
     """
     Looks for damage: when that is due, and after that while anything is damaged.
 
-    Whoever can write to the volume may damage published files, and so may a node that loses power.
-    git-sync's repository on the volume usually has all that a repair needs, even if the remote is
-    down.
+    Whoever can write to the volume may damage published files, and so may a node that
+    loses power. git-sync's repository on the volume usually has all that a repair
+    needs, even if the remote is down.
 
     Attributes:
         problem: What is damaged; empty if nothing is.
@@ -315,60 +358,89 @@ class Inspection:
         self._due_at = 0.0
         self.problem = ""
 
-    def look(self, volume: Volume, shown: Published, *, is_asked_for: bool = False) -> None:
+    def look(
+        self, volume: Volume, shown: Published, *, is_asked_for: bool = False
+    ) -> None:
         """
-        Inspect the published commit, if that is due; it is in any case if somebody asks for it.
+        Inspect the published commit, if that is due; it is in any case if somebody asks
+        for it.
         """
         is_due = time.monotonic() >= self._due_at or is_asked_for or bool(self.problem)
         if not (shown.commit and is_due):
             return
-        seconds = min(INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds)
+        seconds = min(
+            INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds
+        )
         self._due_at = time.monotonic() + seconds
         damaged = volume.damage(shown.name)
         before, self.problem = self.problem, ""
         if damaged:
             files = counted(len(damaged), "file")
-            self.problem = f"damaged or missing in {shown.commit}: {files}, such as {damaged[0]}"
+            self.problem = (
+                f"damaged or missing in {shown.commit}: {files}, such as {damaged[0]}"
+            )
             if not before:
                 paths = damaged[: snapshot.NAMED_PATHS]
-                log.warning("damage_found", revision=shown.commit, files=len(damaged), paths=paths)
+                log.warning(
+                    "damage_found",
+                    revision=shown.commit,
+                    files=len(damaged),
+                    paths=paths,
+                )
 
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
-        Replace the published commit's damaged snapshot by one from git-sync's repository here,
-        without the remote. A commit that a hook may have changed, or that is checked out in part,
-        goes the way of a new one.
+        Replace the published commit's damaged snapshot by one from git-sync's
+        repository here, without the remote. A commit that a hook may have changed, or
+        that is checked out in part, goes the way of a new one.
         """
-        options, commit, engine = self._parts.options, published.commit, self._parts.engine
+        options, commit, engine = (
+            self._parts.options,
+            published.commit,
+            self._parts.engine,
+        )
         is_other = published.shortfall(options) and not published.fallback
-        is_altered = options.pre_publish_exechook_command or options.sparse_checkout_file
+        is_altered = (
+            options.pre_publish_exechook_command or options.sparse_checkout_file
+        )
         if is_other or is_altered or published.problem(options):
             return
         if not (checkout := engine.restore(commit, fence)):
             return
         try:
-            build = volume.build(commit, checkout, fence, lambda f: engine.check_whole(f, checkout))
+            build = volume.build(
+                commit, checkout, fence, lambda f: engine.check_whole(f, checkout)
+            )
             engine.keep(commit, build.name)
             facts = {**published.facts, "refused": published.refused}
             volume.show(build, facts, fence, fallback=published.fallback)
             engine.clear()
-        except (SidecarError, OSError) as error:  # the cycle goes on: a newer commit may be whole
+        except (
+            SidecarError,
+            OSError,
+        ) as error:  # the cycle goes on: a newer commit may be whole
             log.warning("restore_failed", revision=commit, error=str(error))
             return
         paths = build.changed[: snapshot.NAMED_PATHS]
-        log.warning("damage_repaired", revision=commit, files=len(build.changed), paths=paths)
+        log.warning(
+            "damage_repaired", revision=commit, files=len(build.changed), paths=paths
+        )
         self.problem = ""
 
 
 def make_room(
-    attempt: Callable[[], T], throw_away: Callable[[], None], volume: Volume, fence: Fence
+    attempt: Callable[[], T],
+    throw_away: Callable[[], None],
+    volume: Volume,
+    fence: Fence,
 ) -> T:
     """
     Check out and publish a commit with enough room; return the result of `attempt`.
 
-    git-sync does not recover from a full volume: an incomplete checkout stays. So room is made
-    before it runs, and again if that was not enough: its repository goes first, because it collects
-    garbage by number of packs, not by size; then replaced commits, the oldest first.
+    git-sync does not recover from a full volume: an incomplete checkout stays. So room
+    is made before it runs, and again if that was not enough: its repository goes first,
+    because it collects garbage by number of packs, not by size; then replaced commits,
+    the oldest first.
 
     Args:
         attempt: Checks out and publishes, from the start each time.
@@ -379,7 +451,9 @@ def make_room(
         CycleAbandoned: The fence was revoked.
     """
     # Older commits that together free less than a tenth of the missing room are kept.
-    while 0 < volume.lacking_bytes() < 10 * volume.older_bytes() and volume.drop_oldest(fence):
+    while 0 < volume.lacking_bytes() < 10 * volume.older_bytes() and volume.drop_oldest(
+        fence
+    ):
         pass
     is_first = True
     while True:
@@ -406,5 +480,7 @@ def _move_aside(link: str) -> None:
         try:
             os.rename(link, aside)
         except OSError as error:
-            raise failure("link_blocked", f"cannot move {link} aside: {error.strerror}") from error
+            raise failure(
+                "link_blocked", f"cannot move {link} aside: {error.strerror}"
+            ) from error
         log.warning("folder_moved_aside", folder=link, to=aside)

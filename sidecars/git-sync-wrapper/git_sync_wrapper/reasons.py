@@ -1,9 +1,10 @@
 """
-The one table of failures: how messages of git, ssh and git-sync tell the cause, and what to do.
+The one table of failures: how messages of git, ssh and git-sync tell the cause, and
+what to do.
 
-They report sentences, not codes. The patterns match git 2.39 to 2.47, curl 7.88 to 8.14, OpenSSH
-9.2 to 10.0, and git-sync itself, which is written in Go and reports disk errors in lower case. Any
-other message is quoted, with the reason `git_sync_failed`.
+They report sentences, not codes. The patterns match git 2.39 to 2.47, curl 7.88 to
+8.14, OpenSSH 9.2 to 10.0, and git-sync itself, which is written in Go and reports disk
+errors in lower case. Any other message is quoted, with the reason `git_sync_failed`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sidecar_runtime.settings import without_password
 from sidecar_runtime.volume.files import DENIED_ADVICE, FULL_ADVICE, LINK_ADVICE
 
 SAID_CHARACTERS = 700
-# Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has cut.
+# Messages of GnuTLS and OpenSSL about a connection that the server or a firewall has
+# cut.
 _CUT = (
     r"non-properly terminated|Error in the (pull|push) function|unexpected eof while reading"
     r"|SSL_ERROR_(SYSCALL|ZERO_RETURN)"
@@ -25,8 +27,8 @@ _CUT = (
 
 class Reason(NamedTuple):
     """
-    One cause: what to do about it, and the pattern of its messages; empty if the wrapper itself
-    finds it.
+    One cause: what to do about it, and the pattern of its messages; empty if the
+    wrapper itself finds it.
     """
 
     advice: str
@@ -46,7 +48,8 @@ REASONS = {
     "target_full": Reason(
         FULL_ADVICE,
         r"No space left on device|Disk quota exceeded|unable to write (file|new index)"
-        # git hides the cause. It has just created files in the folder above, so no inode is left.
+        # git hides the cause. It has just created files in the folder above, so no
+        # inode is left.
         r"|Out of diskspace|unable to create directory for",
     ),
     "out_of_memory": Reason(
@@ -137,7 +140,8 @@ REASONS = {
         r"context deadline exceeded|Run\(.{,4000}\): context",
     ),
     "target_denied": Reason(
-        DENIED_ADVICE, r"Permission denied|Read-only file system|Operation not permitted"
+        DENIED_ADVICE,
+        r"Permission denied|Read-only file system|Operation not permitted",
     ),
     "git_sync_failed": Reason(
         "Read the quoted error; set GIT_SYNC_WRAPPER_LOG_LEVEL=debug to log all output."
@@ -180,7 +184,8 @@ REASONS = {
 
 # Only this machine can have these, whatever a server says.
 LOCAL = {"target_full", "out_of_memory", "target_denied"}
-# These may come from a login that is wrong, or missing; `logins.Access` knows which was sent.
+# These may come from a login that is wrong, or missing; `logins.Access` knows which was
+# sent.
 LOGIN = {
     *("login_missing", "credentials_refused", "access_denied"),
     *("ssh_key_refused", "repository_not_found"),
@@ -188,7 +193,13 @@ LOGIN = {
 # When another reason repeats, git-sync's repository may be what is wrong.
 KEPT = LOCAL | {
     *("git_too_old", "git_sync_usage", "git_sync_unusable", "private_folder_failed"),
-    *("throttled", "server_error", "sync_timeout", "access_denied", "target_incomplete"),
+    *(
+        "throttled",
+        "server_error",
+        "sync_timeout",
+        "access_denied",
+        "target_incomplete",
+    ),
 }
 
 _UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
@@ -215,7 +226,8 @@ def explain(said: str, doing: str) -> SidecarError:
 
 def heard(report: str) -> str:
     """
-    Return an error-file or a line of git-sync's log with the line breaks of what it quotes.
+    Return an error-file or a line of git-sync's log with the line breaks of what it
+    quotes.
     """
     return re.sub(r'\\+[ntr]|stderr: "|" }', "\n", report.replace('\\"', '"'))
 
@@ -226,5 +238,6 @@ def _short(said: str) -> str:
     """
     # git quotes a proxy URL that it cannot read, which may begin with a password.
     without = without_password(_UNREADABLE_PROXY.sub("Unsupported proxy syntax", said))
-    without = re.sub(r" after \d+ ms", "", without)  # curl's: each failure would look new
+    # curl's: each failure would look new
+    without = re.sub(r" after \d+ ms", "", without)
     return " ".join(without.split())[-SAID_CHARACTERS:]

@@ -90,9 +90,12 @@ class Settings(GateSettings):
 
 def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
-    Return the settings, and the variables with our prefix that no setting reads, as :func:`load`.
+    Return the settings, and the variables with our prefix that no setting reads, as
+    :func:`load`.
 
     Raises:
         SettingsError: One or more are invalid; it lists all of them.
     """
-    return load(Settings, PREFIX, environ, check=lambda settings: check_gate(settings, PREFIX))
+    return load(
+        Settings, PREFIX, environ, check=lambda settings: check_gate(settings, PREFIX)
+    )

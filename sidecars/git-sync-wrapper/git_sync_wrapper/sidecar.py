@@ -1,6 +1,6 @@
 """
-The sidecar that the loop runs: the parts of a cycle, what outlives its thread, and the metrics,
-git-sync's own among them.
+The sidecar that the loop runs: the parts of a cycle, what outlives its thread, and the
+metrics, git-sync's own among them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,23 @@ NOTHING = Readiness(False, problem="nothing is published yet")
 
 class GitSyncMetrics:
     """
-    The metrics that git-sync itself would export, without our labels: its dashboards still work.
+    The metrics that git-sync itself would export, without our labels: its dashboards
+    still work.
 
-    Its counters of askpass and GitHub calls, which have no sample before the first call, are
-    missing. The statuses of a sync are ``error``, ``success`` for a change and for the first sync
-    of a process, and ``noop``.
+    Its counters of askpass and GitHub calls, which have no sample before the first
+    call, are missing. The statuses of a sync are ``error``, ``success`` for a change
+    and for the first sync of a process, and ``noop``.
     """
 
     def __init__(self) -> None:
         by = ("status",)
-        self._durations = Family("summary", "git_sync_duration_seconds", "Duration of a sync.", by)
+        self._durations = Family(
+            "summary", "git_sync_duration_seconds", "Duration of a sync.", by
+        )
         self._syncs = Family("counter", "git_sync_count_total", "Syncs by status.", by)
-        self._fetches = Family("counter", "git_fetch_count_total", "Fetches of a new commit.")
+        self._fetches = Family(
+            "counter", "git_fetch_count_total", "Fetches of a new commit."
+        )
         text, labels = "Hook runs by name and status.", ("name", "status")
         self._hooks = Family("counter", "git_sync_hook_run_count_total", text, labels)
         families = (self._durations, self._syncs, self._fetches, self._hooks)
@@ -80,7 +85,9 @@ class WrapperMetrics(Metrics):
             "Polls of the remote by result: same, new or error.",
         )
         self.runs = self.counter_by(
-            "result", "git_sync_wrapper_runs_total", "git-sync runs by result: success or error."
+            "result",
+            "git_sync_wrapper_runs_total",
+            "git-sync runs by result: success or error.",
         )
 
 
@@ -90,12 +97,14 @@ class Past:
     What outlives a cycle and its thread.
 
     Args:
-        readiness: The answer of /readyz: written by the cycle, read by the endpoint, which never
-            waits for the volume.
+        readiness: The answer of /readyz: written by the cycle, read by the endpoint,
+            which never waits for the volume.
         details: The facts of the status page.
         failures: Consecutive failures, as git-sync counts them.
-        has_synced: Whether a cycle of this process has found the newest commit published.
-        waits_for: Who has the lock of the volume, as last logged; empty if this process has it.
+        has_synced: Whether a cycle of this process has found the newest commit
+            published.
+        waits_for: Who has the lock of the volume, as last logged; empty if this process
+            has it.
     """
 
     readiness: Readiness = NOTHING
@@ -123,13 +132,17 @@ class Parts(NamedTuple):
 
 
 def join(
-    settings: Settings, options: Options, environ: Mapping[str, str], metrics: WrapperMetrics
+    settings: Settings,
+    options: Options,
+    environ: Mapping[str, str],
+    metrics: WrapperMetrics,
 ) -> Parts:
     """
     Return the parts for these settings; their logins must be closed.
 
     Raises:
-        SidecarError: Settings contradict each other, or the private folder cannot be created.
+        SidecarError: Settings contradict each other, or the private folder cannot be
+            created.
     """
     logins = Logins(settings, options)
     git = Git(options, environ, logins.folder)
@@ -137,7 +150,9 @@ def join(
         settings,
         options,
         git,
-        Engine(settings.git_sync, options, environ, git, f"{options.root}/{engine.ROOT}"),
+        Engine(
+            settings.git_sync, options, environ, git, f"{options.root}/{engine.ROOT}"
+        ),
         logins,
         make_gate(settings, metrics.gate),
         Hooks(options, environ, metrics.git_sync.count_hook),

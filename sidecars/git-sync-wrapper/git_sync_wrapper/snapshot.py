@@ -1,9 +1,9 @@
 """
-A snapshot of a commit on the volume: its files, which are links, the list of them, and the record
-of which one is published.
+A snapshot of a commit on the volume: its files, which are links, the list of them, and
+the record of which one is published.
 
-No link is followed, and folders are walked through open ones: others may write to the volume, and a
-path may be longer than the kernel accepts.
+No link is followed, and folders are walked through open ones: others may write to the
+volume, and a path may be longer than the kernel accepts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from git_sync_wrapper.git import Git, GitFailed
 from git_sync_wrapper.options import Options
 from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import FACTS_BYTES, read_facts, read_file, stat_in, write_file
+from sidecar_runtime.volume.files import (
+    FACTS_BYTES,
+    read_facts,
+    read_file,
+    stat_in,
+    write_file,
+)
 from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
 
 STORE = ".snapshots"
@@ -36,14 +42,15 @@ CHUNK_BYTES = 1 << 15
 LFS = b"version https://git-lfs.github.com/spec/"
 LIST_BYTES = 64 << 20
 """The limit of a list, enough for 350,000 files; larger lists are not used."""
-# The kubelet adds these rights to each file when it mounts a volume with an fsGroup, and a setgid
-# bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
+# The kubelet adds these rights to each file when it mounts a volume with an fsGroup,
+# and a setgid bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660
 
 
 class Row(NamedTuple):
     """
-    A file, symlink or folder: ``st_mode``, and of all but folders what changes with the content.
+    A file, symlink or folder: ``st_mode``, and of all but folders what changes with the
+    content.
     """
 
     mode: int
@@ -57,8 +64,8 @@ Rows: TypeAlias = dict[str, Row]
 
 def walk(top: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
     """
-    Yield what is below an open folder, folders before their content: the path, the open folder that
-    contains it, its name there, and its lstat.
+    Yield what is below an open folder, folders before their content: the path, the open
+    folder that contains it, its name there, and its lstat.
 
     What vanishes meanwhile is passed over.
 
@@ -92,19 +99,23 @@ def rows_of(top: int) -> Rows:
         if stat.S_ISDIR(found.st_mode):
             rows[path] = Row(found.st_mode)
         elif name != GIT:
-            rows[path] = Row(found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns)
+            rows[path] = Row(
+                found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
+            )
     return rows
 
 
 def damaged(rows: Rows, top: int) -> list[str]:
     """
-    Return what is missing or not as it was in an open folder. More files and more rights are no
-    damage: a mount with an fsGroup adds rights.
+    Return what is missing or not as it was in an open folder. More files and more
+    rights are no damage: a mount with an fsGroup adds rights.
     """
     now: Rows = {}
     with suppress(OSError):  # a folder that was closed
         now = rows_of(top)
-    return sorted(path or "." for path, row in rows.items() if not _is_same(row, now.get(path)))
+    return sorted(
+        path or "." for path, row in rows.items() if not _is_same(row, now.get(path))
+    )
 
 
 def _is_same(row: Row, now: Row | None) -> bool:
@@ -128,13 +139,15 @@ def write_rows(rows: Rows, name: str, folder: int, *, fsync: bool) -> None:
 
 def read_rows(name: str, folder: int) -> Rows | None:
     """
-    Return a list; None if there is none, or if it is invalid: whoever can write to the volume can
-    write it, but its paths and numbers are only compared.
+    Return a list; None if there is none, or if it is invalid: whoever can write to the
+    volume can write it, but its paths and numbers are only compared.
     """
     try:
         found = json.loads(read_file(name, LIST_BYTES, dir_fd=folder))
         rows = {path: Row(*row) for path, row in found.items()}
-        return rows if all(type(n) is int for row in rows.values() for n in row) else None
+        return (
+            rows if all(type(n) is int for row in rows.values() for n in row) else None
+        )
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         return None
 
@@ -151,7 +164,8 @@ def sizes_of(rows: Rows) -> dict[int, int]:
 
 def commit_of(name: str) -> str:
     """
-    Return the commit of a snapshot's name: a hash, or for another copy of it ``HASH.2``.
+    Return the commit of a snapshot's name: a hash, or for another copy of it
+    ``HASH.2``.
     """
     return name.partition(".")[0]
 
@@ -161,12 +175,16 @@ Found: TypeAlias = tuple[str, int, str, os.stat_result, bool]
 
 def compare(checkout: int, shown: int | None) -> Iterator[Found]:
     """
-    Yield what is in a checkout, as :func:`walk` does, and whether it is a file that is equal to the
-    one at the same path of what is shown.
+    Yield what is in a checkout, as :func:`walk` does, and whether it is a file that is
+    equal to the one at the same path of what is shown.
     """
     for path, folder, name, found in walk(checkout):
         is_file = name != GIT and not stat.S_ISDIR(found.st_mode)
-        is_equal = is_file and shown is not None and _is_equal(name, folder, found, path, shown)
+        is_equal = (
+            is_file
+            and shown is not None
+            and _is_equal(name, folder, found, path, shown)
+        )
         yield path, folder, name, found, is_equal
 
 
@@ -191,12 +209,12 @@ def is_copy(checkout: int, kept: int, rows: Rows) -> bool:
 
 def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]:
     """
-    Fill an open, empty folder with links: to the file that is shown if it is equal, so that it
-    keeps its times and needs no space, or to that of the checkout.
+    Fill an open, empty folder with links: to the file that is shown if it is equal, so
+    that it keeps its times and needs no space, or to that of the checkout.
 
     Args:
-        further: A folder that leads from the new folder's place to the checkout's, for the pointers
-            to git's repository.
+        further: A folder that leads from the new folder's place to the checkout's, for
+            the pointers to git's repository.
 
     Returns:
         The files that are not the shown ones.
@@ -220,10 +238,12 @@ def build(checkout: int, new: int, shown: int | None, further: str) -> list[str]
     return sorted(changed)
 
 
-def _is_equal(name: str, folder: int, mine: os.stat_result, path: str, shown: int) -> bool:
+def _is_equal(
+    name: str, folder: int, mine: os.stat_result, path: str, shown: int
+) -> bool:
     """
-    Whether a file of the checkout is equal to that at the same path of what is shown. Equal blobs
-    may be checked out differently (`.gitattributes`), so git cannot tell.
+    Whether a file of the checkout is equal to that at the same path of what is shown.
+    Equal blobs may be checked out differently (`.gitattributes`), so git cannot tell.
     """
     theirs = stat_in(path, shown)
     if theirs is None or mine.st_size != theirs.st_size:
@@ -240,7 +260,10 @@ def _is_equal(name: str, folder: int, mine: os.stat_result, path: str, shown: in
 
 
 def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
-    with opened(name, folder, FILE_FLAGS) as mine, opened(path, shown, FILE_FLAGS) as theirs:
+    with (
+        opened(name, folder, FILE_FLAGS) as mine,
+        opened(path, shown, FILE_FLAGS) as theirs,
+    ):
         while (chunk := os.read(mine, CHUNK_BYTES)) == os.read(theirs, CHUNK_BYTES):
             if len(chunk) < CHUNK_BYTES:
                 return True
@@ -290,7 +313,8 @@ class Published(NamedTuple):
         name: The snapshot that the link shows.
         made_by: The flags that affect its files; empty if not recorded.
         published_at: Unix time.
-        fallback: The refused commit that this one replaces; empty if this is no fallback.
+        fallback: The refused commit that this one replaces; empty if this is no
+            fallback.
         repo: The repository it was published from, for display; empty if not recorded.
         ref: The ref it was published for; empty if not recorded.
         refused: The newer commit that the gate refuses; empty if there is none.
@@ -309,8 +333,9 @@ class Published(NamedTuple):
 
     def problem(self, options: Options) -> str:
         """
-        Return why this commit is wrong for consumers: it is not the pinned one, or is of another
-        repository; empty if it is not. Facts that are not recorded count as equal.
+        Return why this commit is wrong for consumers: it is not the pinned one, or is
+        of another repository; empty if it is not. Facts that are not recorded count as
+        equal.
         """
         link, ref = options.link, options.ref
         # The hash of an annotated tag pins the commit that the tag names.
@@ -338,7 +363,10 @@ class Published(NamedTuple):
         """
         Whether it is of another repository; a pinned commit is the same in each.
         """
-        return not options.is_pinned and self.repo not in ("", options.hide(options.repo))
+        return not options.is_pinned and self.repo not in (
+            "",
+            options.hide(options.repo),
+        )
 
     def is_made_as_asked(self, options: Options) -> bool:
         """
@@ -360,8 +388,8 @@ def look(options: Options) -> Published:
 
 def read_record(name: str, store: int) -> Published:
     """
-    Return the snapshot that the link shows, with its record in the open store. The record is
-    untrusted: whoever can write to the volume can write it.
+    Return the snapshot that the link shows, with its record in the open store. The
+    record is untrusted: whoever can write to the volume can write it.
     """
     found, commit = stat_in(name, store), commit_of(name)
     if found is None:  # no link, or it leads to a commit that was removed
@@ -374,7 +402,9 @@ def read_record(name: str, store: int) -> Published:
     at = record.get("published_at")
     is_time = isinstance(at, int | float) and math.isfinite(at)
     facts = {key: record[key] for key in FACTS if key in record}
-    return Published(commit, name, published_at=at if is_time else None, facts=facts, **said)
+    return Published(
+        commit, name, published_at=at if is_time else None, facts=facts, **said
+    )
 
 
 def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
@@ -384,7 +414,9 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    write_file(RECORD, json_text(record).encode() + b"\n", 0o664, fsync=fsync, dir_fd=store)
+    write_file(
+        RECORD, json_text(record).encode() + b"\n", 0o664, fsync=fsync, dir_fd=store
+    )
 
 
 # --- for people
@@ -399,7 +431,9 @@ def describe(git: Git, folder: str, commit: str, fence: Fence) -> dict[str, Any]
     """
     form = "--format=%an%x00%ct%x00%s"
     try:
-        said = git.ask(["log", "-1", "--no-show-signature", form, commit], folder, fence)
+        said = git.ask(
+            ["log", "-1", "--no-show-signature", form, commit], folder, fence
+        )
         author, at, subject = said.decode(errors="replace").rstrip("\n").split("\0")
         moment = datetime.fromtimestamp(int(at), UTC).isoformat(timespec="seconds")
     except (GitFailed, ValueError, OverflowError, OSError):

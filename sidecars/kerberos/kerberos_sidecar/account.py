@@ -1,9 +1,9 @@
 """
 One ccache to keep fresh: what is known about it, and when it is due.
 
-Cycles write `state` behind their fence. Whoever looks at the volume writes what it saw, so that the
-HTTP endpoint never waits for the volume or for a cycle. Both are replaced at any moment: read each
-attribute once.
+Cycles write `state` behind their fence. Whoever looks at the volume writes what it saw,
+so that the HTTP endpoint never waits for the volume or for a cycle. Both are replaced
+at any moment: read each attribute once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class State:
     What cycles leave to the next one; replaced as a whole.
 
     Args:
-        is_asked_for: Whether SIGHUP requested a new ticket that has not been published yet.
+        is_asked_for: Whether SIGHUP requested a new ticket that has not been published
+            yet.
         tried_at: When a ticket was last requested; monotonic seconds, as the next one.
         retaken_at: When the ccache was last taken from another process.
     """
@@ -57,7 +58,8 @@ class Account:
     """
     Attributes:
         state: Written by cycles, behind their fence.
-        found, keytab: The ccache and the keytab at the last look, or what is wrong with it.
+        found, keytab: The ccache and the keytab at the last look, or what is wrong with
+            it.
         principal: The configured name until a keytab completes it.
         group: The group of the files that we create there.
     """
@@ -67,7 +69,9 @@ class Account:
         self.entry = entry
         self.state = State()
         self.found = Found(problem="has not been read yet")
-        self.keytab: Keytab | SidecarError = failure("keytab_missing", "has not been read yet")
+        self.keytab: Keytab | SidecarError = failure(
+            "keytab_missing", "has not been read yet"
+        )
         self.principal = entry.principal
         self.group: int | None = None
 
@@ -110,7 +114,9 @@ class Account:
         Make a ticket due now.
         """
         failed = self.state.failed and replace(self.state.failed, retry_at=0.0)
-        self.state = replace(self.state, is_asked_for=True, failed=failed, tried_at=-math.inf)
+        self.state = replace(
+            self.state, is_asked_for=True, failed=failed, tried_at=-math.inf
+        )
 
     def cause(self) -> Cause | None:
         """
@@ -119,26 +125,34 @@ class Account:
         last, is_asked_for = self.state.last, self.state.is_asked_for
         at, now = time.monotonic(), time.time()
         return due.cause_of(
-            last, self.found, str(self.keytab), is_asked_for=is_asked_for, at=at, now=now
+            last,
+            self.found,
+            str(self.keytab),
+            is_asked_for=is_asked_for,
+            at=at,
+            now=now,
         )
 
     def taken_by(self) -> str:
         """
-        Return who took the ccache from us, by the last look: another principal, or a uid whose file
-        consumers cannot read; empty if nobody did, or if our new keytab explains another principal.
+        Return who took the ccache from us, by the last look: another principal, or a
+        uid whose file consumers cannot read; empty if nobody did, or if our new keytab
+        explains another principal.
         """
         found, principal, cause = self.found, self.principal, self.cause()
         ticket = found.ticket
         if ticket and principal and not ticket.principal.resembles(principal):
             return "" if cause == "keytab_changed" else str(ticket.principal)
-        is_in_use = cause == "damaged" and (ticket is None or ticket.ends_at > time.time())
+        is_in_use = cause == "damaged" and (
+            ticket is None or ticket.ends_at > time.time()
+        )
         return found.holder if is_in_use else ""
 
     @property
     def situation(self) -> str:
         """
-        What the success of a try depends on, as far as it is seen: the keytab, and who took the
-        ccache.
+        What the success of a try depends on, as far as it is seen: the keytab, and who
+        took the ccache.
         """
         return f"{self.keytab} {self.taken_by()}"
 
@@ -172,11 +186,19 @@ class Account:
         """
         ticket, error = self.found.ticket, self.error
         who = str(self.principal or f"the first principal in {self.source}")
-        facts: dict[str, object] = {"principal": who, "keytab": self.source, "kvno": self.kvno}
-        facts["next_ticket_in_seconds"] = round(max(0.0, self.next_at - time.monotonic()), 1)
+        facts: dict[str, object] = {
+            "principal": who,
+            "keytab": self.source,
+            "kvno": self.kvno,
+        }
+        facts["next_ticket_in_seconds"] = round(
+            max(0.0, self.next_at - time.monotonic()), 1
+        )
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
-            facts["renew_until"] = iso(ticket.renew_until) if ticket.renew_until else None
+            facts["renew_until"] = (
+                iso(ticket.renew_until) if ticket.renew_until else None
+            )
             facts["clock_offset_seconds"] = ticket.clock_offset_seconds
         if error is not None:
             facts["last_error"] = f"{error.reason}: {error.message}"
@@ -186,35 +208,49 @@ class Account:
 
 class KerberosMetrics(Metrics):
     """
-    The common metrics, and the sidecar's own with the principal and the ccache path as labels.
+    The common metrics, and the sidecar's own with the principal and the ccache path as
+    labels.
     """
 
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("kerberos", version, revision)
         text = "Tickets acquired and published."
-        self._acquired = self.family("counter", "kerberos_acquired_tickets_total", text, *_LABELS)
-        self._gauges = [self.family("gauge", *named, *_LABELS) for named in _GAUGES.items()]
+        self._acquired = self.family(
+            "counter", "kerberos_acquired_tickets_total", text, *_LABELS
+        )
+        self._gauges = [
+            self.family("gauge", *named, *_LABELS) for named in _GAUGES.items()
+        ]
 
     def record(self, principal: Principal, ccache: str, seconds: float) -> None:
         """
         Count a published ticket, and record the seconds that it took to acquire.
         """
-        self.last_publish.set_to_current_time()  # the cycle fails if another principal does
+        # the cycle fails if another principal does
+        self.last_publish.set_to_current_time()
         self._acquired.labels(str(principal), ccache).inc()
         self._gauges[-1].labels(str(principal), ccache).set(seconds)
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
-        Update the gauges of each ccache whose full principal is known; remove what is about the
-        former first principal of a keytab.
+        Update the gauges of each ccache whose full principal is known; remove what is
+        about the former first principal of a keytab.
         """
-        known = {(str(one.principal), one.entry.ccache): one for one in accounts if one.realm}
+        known = {
+            (str(one.principal), one.entry.ccache): one for one in accounts if one.realm
+        }
         for family in (self._acquired, *self._gauges):
             for gone in set(family.series) - known.keys():
                 family.series.pop(gone, None)  # two threads show
         for labels, account in known.items():
             facts, found = [0.0, 0.0, 0.0], account.found.ticket
             if found is not None:
-                facts = [found.ends_at, found.lifetime_seconds, found.clock_offset_seconds]
-            for family, value in zip(self._gauges, [*facts, account.kvno], strict=False):
+                facts = [
+                    found.ends_at,
+                    found.lifetime_seconds,
+                    found.clock_offset_seconds,
+                ]
+            for family, value in zip(
+                self._gauges, [*facts, account.kvno], strict=False
+            ):
                 family.labels(*labels).set(value)

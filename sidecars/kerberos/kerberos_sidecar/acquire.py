@@ -1,8 +1,10 @@
 """
-The child that acquires one ticket: reads a request from stdin, answers on stdout, in JSON.
+The child that acquires one ticket: reads a request from stdin, answers on stdout, in
+JSON.
 
-libkrb5 may wait for minutes for KDCs that stay silent, and nothing can interrupt it but the end of
-its process: this one is killed with its group at the deadline, and with its parent.
+libkrb5 may wait for minutes for KDCs that stay silent, and nothing can interrupt it but
+the end of its process: this one is killed with its group at the deadline, and with its
+parent.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 def withdraw() -> None:
     """
-    Deny processes with the same uid ``/proc/PID/root``, ``mem``, ``environ``, and ptrace.
+    Deny processes with the same uid ``/proc/PID/root``, ``mem``, ``environ``, and
+    ptrace.
 
-    In a pod with ``shareProcessNamespace``, a consumer with our uid could read the keytab there. It
-    still can while the interpreter starts, because every exec ends this protection. If the kernel
-    refuses, the process runs without it.
+    In a pod with ``shareProcessNamespace``, a consumer with our uid could read the
+    keytab there. It still can while the interpreter starts, because every exec ends
+    this protection. If the kernel refuses, the process runs without it.
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -43,14 +46,18 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     Acquire a ticket.
 
     Args:
-        request: ``principal``; ``client_keytab`` and ``ccache``, paths, of which the latter does
-            not exist yet; ``overlay`` and ``site``, contents and paths that make up krb5.conf.
+        request: ``principal``; ``client_keytab`` and ``ccache``, paths, of which the
+            latter does not exist yet; ``overlay`` and ``site``, contents and paths that
+            make up krb5.conf.
 
     Returns:
-        ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error. libkrb5
-        traces to stderr, so that the parent knows what KDCs said if this process is killed.
+        ``ccache``, what libkrb5 wrote, in base64. Or ``code`` and ``said``, its error.
+        libkrb5 traces to stderr, so that the parent knows what KDCs said if this
+        process is killed.
     """
-    os.environ["KRB5_CONFIG"] = f"{_in_memory(request['overlay'].encode())}:{request['site']}"
+    os.environ["KRB5_CONFIG"] = (
+        f"{_in_memory(request['overlay'].encode())}:{request['site']}"
+    )
     os.environ["KRB5_TRACE"] = "/proc/self/fd/2"
     import gssapi  # noqa: PLC0415 - after the process has withdrawn, with our krb5.conf
 
@@ -64,7 +71,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:
         code = (error.min_code ^ 1 << 31) - (1 << 31)
-        return {"code": code, "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2]}
+        return {
+            "code": code,
+            "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2],
+        }
 
 
 def main() -> None:

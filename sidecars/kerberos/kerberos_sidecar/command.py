@@ -1,5 +1,6 @@
 """
-The command line of ``kerberos-sidecar``, the assembly of its parts, and the command ``check``.
+The command line of ``kerberos-sidecar``, the assembly of its parts, and the command
+``check``.
 
 ``check`` tries everything the daemon needs, and reports what to fix and how.
 """
@@ -18,7 +19,13 @@ from kerberos_sidecar.due import iso
 from kerberos_sidecar.lockout import check_refused
 from kerberos_sidecar.publish import Staging, look
 from kerberos_sidecar.request import acquire, prepare
-from kerberos_sidecar.settings import CHART_NAMES, PREFIX, Settings, changed, load_settings
+from kerberos_sidecar.settings import (
+    CHART_NAMES,
+    PREFIX,
+    Settings,
+    changed,
+    load_settings,
+)
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
@@ -44,7 +51,9 @@ def run() -> int:
     example = "KERBEROS_KEYTAB=/keytab/airflow KERBEROS_CCACHE=/ccache/airflow kerberos-sidecar"
     also = f"Airflow's own variables, for settings that are unset: {', '.join(CHART_NAMES)}"
     parser = make_parser("kerberos-sidecar", purpose, Settings, PREFIX, example, also)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands"
+    )
     text = "check krb5.conf, the keytabs, the KDC and the ccaches"
     check = commands.add_parser("check", help=text, description=text)
     check.add_argument(
@@ -59,7 +68,9 @@ def run() -> int:
     if arguments.command == "check":
         return run_checks(settings, names, arguments.consumer)
     begin_logs(settings, names)
-    metrics = KerberosMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    metrics = KerberosMetrics(
+        __version__, os.environ.get("SIDECAR_REVISION", "unknown")
+    )
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets, and TIMEOUT that of one request.
     seconds = settings.timeout_seconds * len(settings.entries) + VOLUME_SECONDS
@@ -67,7 +78,9 @@ def run() -> int:
         settings, interval_seconds=HEARTBEAT_SECONDS, timeout_seconds=seconds
     )
     shown = changed(os.environ)
-    about = About("kerberos", __version__, settings.source, settings.target, settings=shown)
+    about = About(
+        "kerberos", __version__, settings.source, settings.target, settings=shown
+    )
     return run_daemon(sidecar, looping, about, metrics, watch=sidecar.watch)
 
 
@@ -93,18 +106,29 @@ def _check(settings: Settings, account: Account) -> bool:
     """
     Acquire a ticket without publishing it: only a request proves that a keytab works.
 
-    Refused keys count together with the daemon's tries, because people run `check` repeatedly.
+    Refused keys count together with the daemon's tries, because people run `check`
+    repeatedly.
     """
     try:
         with Staging(account.entry, Fence()) as staging:
-            say("ok", "ccache", f"{account.entry.ccache} is writable as uid {os.getuid()}")
+            say(
+                "ok",
+                "ccache",
+                f"{account.entry.ccache} is writable as uid {os.getuid()}",
+            )
             found = look(account.entry, staging.group)
             if found.published_at is not None:
                 problem = found.problem_at(time.time(), account.entry.principal)
-                until = f"is valid until {iso(found.ticket.ends_at)}" if found.ticket else ""
+                until = (
+                    f"is valid until {iso(found.ticket.ends_at)}"
+                    if found.ticket
+                    else ""
+                )
                 say("??" if problem else "ok", "", f"it {problem or until}")
             keytab = prepare(account, settings, staging)
-            text = f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
+            text = (
+                f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
+            )
             say("ok", "keytab", text)
             check_refused(keytab, settings)
             _, ticket = acquire(keytab, settings, staging)
@@ -118,14 +142,21 @@ def _check(settings: Settings, account: Account) -> bool:
 
 def _is_readable(account: Account, who: tuple[int, int]) -> bool:
     """
-    Check whether a consumer may enter the ccache's folder and read the ccache, by their modes.
+    Check whether a consumer may enter the ccache's folder and read the ccache, by their
+    modes.
     """
     entry = account.entry
     folder = os.path.dirname(entry.ccache)
     if account.group is None:
         return False  # reported above
     found, (uid, gid), name = os.stat(folder), who, f"uid {who[0]} with group {who[1]}"
-    there = (folder, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, stat.S_IXOTH)
+    there = (
+        folder,
+        stat.S_IMODE(found.st_mode),
+        found.st_uid,
+        found.st_gid,
+        stat.S_IXOTH,
+    )
     # The system may refuse the folder's group.
     file = (entry.ccache, entry.mode, os.getuid(), account.group, stat.S_IROTH)
     for path, mode, owner, group, bit in (there, file):
@@ -133,7 +164,11 @@ def _is_readable(account: Account, who: tuple[int, int]) -> bool:
         if uid and not mode >> shift & bit:
             text = f"{path} has mode {mode:04o}, uid {owner}, group {group}"
             say("FAIL", "consumer", f"{name} cannot read it: {text}")
-            say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
+            say(
+                "",
+                "",
+                "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.",
+            )
             return False
     say("ok", "consumer", f"{name} can read it")
     return True

@@ -1,6 +1,6 @@
 """
-The sidecar that the loop runs. One cycle: for each principal, due? → keytab → child → verify →
-publish → note.
+The sidecar that the loop runs. One cycle: for each principal, due? → keytab → child →
+verify → publish → note.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class KerberosSidecar:
     """
     The kerberos sidecar, for the whole process.
 
-    Cycles decide and act, in one thread. Another thread looks at the volumes, keeps what
-    `readiness` answers up to date, and wakes the loop when a cycle would have something to do: it
-    may wait for a dead volume, or a cycle for a silent KDC, and HTTP and signals for neither.
+    Cycles decide and act, in one thread. Another thread looks at the volumes, keeps
+    what `readiness` answers up to date, and wakes the loop when a cycle would have
+    something to do: it may wait for a dead volume, or a cycle for a silent KDC, and
+    HTTP and signals for neither.
     """
 
     def __init__(self, settings: Settings, metrics: KerberosMetrics) -> None:
@@ -60,8 +61,8 @@ class KerberosSidecar:
         Try each principal that is due, once.
 
         Raises:
-            SidecarError: All failures of principals, an outage last, if one of them was tried in
-                this cycle. Every published ccache stays.
+            SidecarError: All failures of principals, an outage last, if one of them was
+                tried in this cycle. Every published ccache stays.
             CycleAbandoned: The fence was revoked.
         """
         self._is_busy = True
@@ -74,24 +75,31 @@ class KerberosSidecar:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
-        Start to look, with a function that requests a cycle; warn if readers of a ccache can also
-        read its keytab.
+        Start to look, with a function that requests a cycle; warn if readers of a
+        ccache can also read its keytab.
         """
         for account in self._accounts:
             keytab, ccache = account.entry.keytab, account.entry.ccache
             folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
             if os.path.realpath(os.path.dirname(ccache)) == os.path.realpath(folder):
                 log.warning("keytab_exposed", folder=folder, ccache=ccache)
-        threading.Thread(target=self._look, args=[wake], name="look", daemon=True).start()
+        threading.Thread(
+            target=self._look, args=[wake], name="look", daemon=True
+        ).start()
 
     def readiness(self) -> Readiness:
         """
-        Return whether every ccache is valid now, no matter which process wrote it; from memory.
+        Return whether every ccache is valid now, no matter which process wrote it; from
+        memory.
         """
-        problems = [problem for account in self._accounts if (problem := account.problem())]
+        problems = [
+            problem for account in self._accounts if (problem := account.problem())
+        ]
         times = [account.found.published_at for account in self._accounts]
         published_at = min((at for at in times if at is not None), default=None)
-        return Readiness(not problems, revision(self._accounts), published_at, "; ".join(problems))
+        return Readiness(
+            not problems, revision(self._accounts), published_at, "; ".join(problems)
+        )
 
     def details(self) -> dict[str, object]:
         """
@@ -116,16 +124,19 @@ class KerberosSidecar:
         if not errors or self._is_kept(errors):
             return Outcome("changed" if acquired else "unchanged", name, counts)
         told = together(errors)
-        if not any(one.error for one in tried):  # they wait, which is no further failure
+        # they wait, which is no further failure
+        if not any(one.error for one in tried):
             return Outcome("partial", name, counts if acquired else {}, told)
         soonest = min(account.next_at for account in self._accounts) - time.monotonic()
-        told.retry_within_seconds = told.retry_after_seconds = max(PAUSE_SECONDS, soonest)
+        told.retry_within_seconds = told.retry_after_seconds = max(
+            PAUSE_SECONDS, soonest
+        )
         raise told from min(errors, key=is_outage)
 
     def _next(self, tried: Sequence[Account], fence: Fence) -> Account | None:
         """
-        Return the next principal that is due; those of a silent realm come last, so that it never
-        delays the others twice in a row.
+        Return the next principal that is due; those of a silent realm come last, so
+        that it never delays the others twice in a row.
         """
         ready = []
         for account in self._accounts:
@@ -135,12 +146,15 @@ class KerberosSidecar:
                     account.state = replace(account.state, failed=None)
             elif account not in tried and account.next_at <= time.monotonic():
                 ready.append(account)
-        silent = {one.realm for one in self._accounts if one.error and is_outage(one.error)}
+        silent = {
+            one.realm for one in self._accounts if one.error and is_outage(one.error)
+        }
         return min(ready, key=lambda one: one.realm in silent, default=None)
 
     def _try(self, account: Account, counts_since: float, fence: Fence) -> bool:
         """
-        Acquire and publish a ticket, or note why that failed; return whether it succeeded.
+        Acquire and publish a ticket, or note why that failed; return whether it
+        succeeded.
         """
         cause, situation = account.cause() or "start", account.situation
         with fence:
@@ -151,7 +165,8 @@ class KerberosSidecar:
             raise
         except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
             known = explain(error)
-            known.__cause__ = known.__cause__ if known is error else error  # for the log
+            # for the log
+            known.__cause__ = known.__cause__ if known is error else error
             if is_outage(known):
                 self._silent[account.realm] = known
             with fence:
@@ -161,7 +176,9 @@ class KerberosSidecar:
             account.look()
         return True
 
-    def _acquire(self, account: Account, cause: Cause, counts_since: float, fence: Fence) -> None:
+    def _acquire(
+        self, account: Account, cause: Cause, counts_since: float, fence: Fence
+    ) -> None:
         """
         Raises:
             SidecarError: No ticket was published.
@@ -187,7 +204,9 @@ class KerberosSidecar:
         )
         retaken_at = time.monotonic() if owner else account.state.retaken_at
         with fence:
-            account.state = State(last, tried_at=account.state.tried_at, retaken_at=retaken_at)
+            account.state = State(
+                last, tried_at=account.state.tried_at, retaken_at=retaken_at
+            )
             self._metrics.record(keytab.principal, entry.ccache, seconds)
         facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
         if owner:
@@ -212,16 +231,25 @@ class KerberosSidecar:
         wait_seconds = error.retry_within_seconds
         if wait_seconds is None:
             wait_seconds = backoff_seconds(count, due.RETRY_FLOOR_SECONDS)
-            wait_seconds = min(wait_seconds, due.retry_within(account.found.ticket, time.time()))
+            wait_seconds = min(
+                wait_seconds, due.retry_within(account.found.ticket, time.time())
+            )
         retry_at = time.monotonic() + wait_seconds
-        account.state = replace(account.state, failed=Failed(error, count, situation, retry_at))
+        account.state = replace(
+            account.state, failed=Failed(error, count, situation, retry_at)
+        )
 
     def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
         """
-        Whether a one-shot is done although no KDC answers, because all tickets are still valid.
+        Whether a one-shot is done although no KDC answers, because all tickets are
+        still valid.
         """
         is_valid = not any(account.problem() for account in self._accounts)
-        if not self._settings.one_shot or not is_valid or not all(map(is_outage, errors)):
+        if (
+            not self._settings.one_shot
+            or not is_valid
+            or not all(map(is_outage, errors))
+        ):
             return False
         log.warning("ticket_kept", **errors[0].log_fields())
         return True

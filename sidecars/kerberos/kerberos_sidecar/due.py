@@ -19,10 +19,12 @@ Cause = FromOutside | Literal["start", "asked", "clock_set", "half_life", "inter
 FROM_OUTSIDE = get_args(FromOutside)
 FLOOR_SECONDS = 5.0
 
-# How far the clock may be set without a new ticket: services tolerate five minutes in total.
+# How far the clock may be set without a new ticket: services tolerate five minutes in
+# total.
 CLOCK_STEP_SECONDS = 60.0
 
-# Keeps a fleet whose tickets expire together from flooding the KDCs in the last seconds.
+# Keeps a fleet whose tickets expire together from flooding the KDCs in the last
+# seconds.
 RETRY_FLOOR_SECONDS = 1.0
 
 # A ccache that another process keeps taking is taken back at most this often.
@@ -37,8 +39,10 @@ class Found:
     Args:
         ticket: ``None`` if the ccache is missing or unusable.
         published_at: Unix time; ``None`` if the file cannot be found.
-        problem: Why the file is invalid or unreadable for consumers; empty if it is neither.
-        holder: The uid and group of a file that only its mode or group makes unreadable.
+        problem: Why the file is invalid or unreadable for consumers; empty if it is
+            neither.
+        holder: The uid and group of a file that only its mode or group makes
+            unreadable.
     """
 
     ticket: Ticket | None = None
@@ -59,7 +63,9 @@ class Found:
         if principal and not (owner.is_named(principal) or owner.resembles(principal)):
             return f"belongs to {owner}, not to {principal}"
         if self.ticket.ends_at <= now:
-            return f"contains a ticket that expired {now - self.ticket.ends_at:.0f} s ago"
+            return (
+                f"contains a ticket that expired {now - self.ticket.ends_at:.0f} s ago"
+            )
         return ""
 
 
@@ -72,7 +78,8 @@ class Acquired:
         at: Seconds of the monotonic clock.
         keytab: The stamp of the keytab then.
         wait_seconds: The time from `at` until a new ticket is due; `cause` is why.
-        zero_at: The Unix time at which the monotonic clock was 0, by the clock at the request.
+        zero_at: The Unix time at which the monotonic clock was 0, by the clock at the
+            request.
     """
 
     ticket: Ticket
@@ -87,7 +94,8 @@ def wait_after(
     ticket: Ticket, now: float, interval_seconds: float, draw: float
 ) -> tuple[float, Cause]:
     """
-    Return the seconds until a new ticket is due, up to a tenth earlier at random, and the cause.
+    Return the seconds until a new ticket is due, up to a tenth earlier at random, and
+    the cause.
 
     Args:
         now: Unix time.
@@ -100,13 +108,20 @@ def wait_after(
 
 
 def cause_of(
-    last: Acquired | None, found: Found, keytab: str, *, is_asked_for: bool, at: float, now: float
+    last: Acquired | None,
+    found: Found,
+    keytab: str,
+    *,
+    is_asked_for: bool,
+    at: float,
+    now: float,
 ) -> Cause | None:
     """
     Return why an entry is due; ``None`` if it is not.
 
     Args:
-        last: The last ticket that this process acquired for the entry; ``None`` at first.
+        last: The last ticket that this process acquired for the entry; ``None`` at
+            first.
         keytab: The current stamp of the keytab.
         at: Seconds of the monotonic clock.
         now: Unix time.
@@ -123,16 +138,21 @@ def cause_of(
         return "asked"
     if keytab != last.keytab:
         return "keytab_changed"
-    # Consumers add the offset in the ccache to our clock, but it was measured before the clock was
-    # set. A suspended machine looks the same, because its monotonic clock stops.
+    # Consumers add the offset in the ccache to our clock, but it was measured before
+    # the clock was set. A suspended machine looks the same, because its monotonic clock
+    # stops.
     if abs(now - at - last.zero_at) > CLOCK_STEP_SECONDS:
         return "clock_set"
     if at - last.at >= last.wait_seconds:
         return last.cause
-    # Another process published a shorter ticket. Halve the life that was left at its publication:
-    # with a slow KDC clock, half of a ticket's full life may already be over. A file server's clock
-    # decides when that was, so the rule does not apply to our own ticket.
-    if found.ticket != last.ticket and now >= (found.published_at + found.ticket.ends_at) / 2:
+    # Another process published a shorter ticket. Halve the life that was left at its
+    # publication: with a slow KDC clock, half of a ticket's full life may already be
+    # over. A file server's clock decides when that was, so the rule does not apply to
+    # our own ticket.
+    if (
+        found.ticket != last.ticket
+        and now >= (found.published_at + found.ticket.ends_at) / 2
+    ):
         return "half_life"
     return None
 
@@ -144,7 +164,8 @@ class Failed:
 
     Args:
         count: How many in a row.
-        situation: What it was tried with; once that changes, the next try need not wait.
+        situation: What it was tried with; once that changes, the next try need not
+            wait.
         retry_at: Seconds of the monotonic clock.
     """
 
@@ -158,7 +179,8 @@ def retry_within(ticket: Ticket | None, now: float) -> float:
     """
     Return the longest wait before a retry, in seconds; infinite without a valid ticket.
 
-    It is a quarter of the ticket's remaining life, to notice in time that a KDC has recovered.
+    It is a quarter of the ticket's remaining life, to notice in time that a KDC has
+    recovered.
 
     Args:
         now: Unix time.

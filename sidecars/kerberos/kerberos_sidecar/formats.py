@@ -1,8 +1,9 @@
 """
-Names of principals, the octets of Kerberos' files, and the reader of FILE ccaches; without libkrb5.
+Names of principals, the octets of Kerberos' files, and the reader of FILE ccaches;
+without libkrb5.
 
-A ccache is read except for its keys and tickets, and reduced to its ticket-granting ticket. The
-format is MIT's, version 4:
+A ccache is read except for its keys and tickets, and reduced to its ticket-granting
+ticket. The format is MIT's, version 4:
 https://web.mit.edu/kerberos/krb5-latest/doc/formats/ccache_file_format.html
 """
 
@@ -41,16 +42,20 @@ class Principal:
     @property
     def is_text(self) -> bool:
         """
-        Whether the name is printable and short; bytes of a key that were misread are not.
+        Whether the name is printable and short; bytes of a key that were misread are
+        not.
         """
         name = "".join((*self.components, self.realm))
         return name.isprintable() and "\ufffd" not in name and len(name) < NAME_LIMIT
 
     def is_named(self, wanted: Principal) -> bool:
         """
-        Whether this is the wanted principal; without a realm, `wanted` matches any realm.
+        Whether this is the wanted principal; without a realm, `wanted` matches any
+        realm.
         """
-        return wanted == self or (not wanted.realm and wanted.components == self.components)
+        return wanted == self or (
+            not wanted.realm and wanted.components == self.components
+        )
 
     def resembles(self, other: Principal) -> bool:
         """
@@ -119,11 +124,13 @@ class Octets:
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """
-    The ticket-granting ticket of a ccache; times are Unix times by this machine's clock.
+    The ticket-granting ticket of a ccache; times are Unix times by this machine's
+    clock.
 
     Args:
         renew_until: 0 if the ticket is not renewable.
-        clock_offset_seconds: How far the KDC's clock is ahead of ours, as measured by libkrb5.
+        clock_offset_seconds: How far the KDC's clock is ahead of ours, as measured by
+            libkrb5.
     """
 
     principal: Principal
@@ -142,7 +149,8 @@ def read_ticket(content: bytes) -> Ticket:
     Return the TGT of a ccache, valid or expired.
 
     Raises:
-        ValueError: The content is not a ccache, or contains no TGT for its principal and realm.
+        ValueError: The content is not a ccache, or contains no TGT for its principal
+            and realm.
     """
     return reduce(content)[1]
 
@@ -151,8 +159,9 @@ def reduce(content: bytes) -> tuple[bytes, Ticket]:
     """
     Return a ccache with nothing but the TGT, and the TGT.
 
-    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers append 292 bytes
-    at each acquisition past half of the ticket's life (MIT 1.20.1, 2026-11).
+    It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers
+    append 292 bytes at each acquisition past half of the ticket's life (MIT 1.20.1,
+    2026-11).
 
     Raises:
         ValueError: As in :func:`read_ticket`.
@@ -167,7 +176,10 @@ def reduce(content: bytes) -> tuple[bytes, Ticket]:
         principal = _read_principal(octets)
         if not principal.is_text:
             raise ValueError("belongs to a principal whose name is not text")
-        tgt, head = Principal(("krbtgt", principal.realm), principal.realm), content[: octets.at]
+        tgt, head = (
+            Principal(("krbtgt", principal.realm), principal.realm),
+            content[: octets.at],
+        )
         while octets.left:  # a consumer may have added tens of thousands of entries
             start = octets.at
             server, ticket = _read_entry(octets, offset_seconds)
@@ -186,7 +198,9 @@ def _read_header(header: Octets) -> float:
         tag = header.integer(2)
         field = Octets(header.take(header.integer(2)))
         if tag == _TAG_OFFSET:
-            offset_seconds = field.integer(4, signed=True) + field.integer(4, signed=True) / 1e6
+            offset_seconds = (
+                field.integer(4, signed=True) + field.integer(4, signed=True) / 1e6
+            )
     return offset_seconds
 
 
@@ -207,7 +221,9 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
     server = _read_principal(octets)
     octets.skip(2)  # the encryption type of the session key
     octets.skip(octets.integer(4))
-    authenticated_at, starts_at, ends_at, renew_until = (octets.integer(4) for _ in range(4))
+    authenticated_at, starts_at, ends_at, renew_until = (
+        octets.integer(4) for _ in range(4)
+    )
     octets.skip(5)  # whether it is a session key, and flags
     for _ in range(2):  # addresses, authorization data
         for _ in range(octets.integer(4)):

@@ -1,9 +1,9 @@
 """
 Finds a keytab and reads its principals, key versions and encryption types.
 
-libkrb5 reports "No credentials cache found" for seven different faults of a keytab (MIT 1.20.1,
-2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's, version 2:
-https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
+libkrb5 reports "No credentials cache found" for seven different faults of a keytab (MIT
+1.20.1, 2026-11), so the keytab is checked before libkrb5 reads it. The format is MIT's,
+version 2: https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.files import read_file
 
 SIZE_LIMIT_BYTES = 1 << 20
-# A real entry has a few hundred bytes. A much larger length means that the file is not a keytab.
+# A real entry has a few hundred bytes. A much larger length means that the file is not
+# a keytab.
 ENTRY_LIMIT_BYTES = 1 << 16
 
 # https://www.iana.org/assignments/kerberos-parameters
@@ -61,7 +62,8 @@ class Key:
 @dataclass(frozen=True, slots=True)
 class Keytab:
     """
-    The keys of one principal in a keytab file; its ``str`` changes with them, but reveals none.
+    The keys of one principal in a keytab file; its ``str`` changes with them, but
+    reveals none.
     """
 
     path: str
@@ -98,20 +100,28 @@ def select(path: str, keys: Sequence[Key], wanted: Principal | None) -> Keytab:
     principals = list(dict.fromkeys(key.principal for key in keys))
     for found in principals:
         if wanted is None or found.is_named(wanted):
-            return Keytab(path, found, tuple(key for key in keys if key.principal == found))
+            return Keytab(
+                path, found, tuple(key for key in keys if key.principal == found)
+            )
     shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
-    if wanted and wanted.realm and wanted.realm not in {found.realm for found in principals}:
+    if (
+        wanted
+        and wanted.realm
+        and wanted.realm not in {found.realm for found in principals}
+    ):
         text = f"{path} has no key for the realm {wanted.realm}, only for {shown}"
         raise failure("realm_absent", text)
-    raise failure("principal_absent", f"{path} has no key for {wanted}, only for {shown}")
+    raise failure(
+        "principal_absent", f"{path} has no key for {wanted}, only for {shown}"
+    )
 
 
 def find_keytab(entry: Entry, settings: Settings) -> str:
     """
     Return the path of an entry's keytab: the only one in the folder if none is named.
 
-    The first bytes exclude krb5.conf, and our ccaches, which change often. If no file is a keytab,
-    the error is about the files that exist.
+    The first bytes exclude krb5.conf, and our ccaches, which change often. If no file
+    is a keytab, the error is about the files that exist.
 
     Raises:
         SidecarError: The folder contains no keytab, or several.
@@ -132,12 +142,15 @@ def find_keytab(entry: Entry, settings: Settings) -> str:
             raise failure("keytab_missing", f"{folder} contains no keytab")
         case keytabs:
             shown = ", ".join(map(os.path.basename, keytabs[:5]))
-            raise failure("keytab_ambiguous", f"{folder} contains {len(keytabs)} keytabs: {shown}")
+            raise failure(
+                "keytab_ambiguous", f"{folder} contains {len(keytabs)} keytabs: {shown}"
+            )
 
 
 def _begins_like_a_keytab(path: str) -> bool:
     """
-    Check the first bytes; a file that cannot be read counts as a keytab, so that it is reported.
+    Check the first bytes; a file that cannot be read counts as a keytab, so that it is
+    reported.
     """
     try:
         with open(path, "rb") as file:
@@ -151,7 +164,8 @@ def read_keytab(path: str) -> tuple[Key, ...]:
     Return the keys in a file; follow symlinks, because a Secret's files are symlinks.
 
     Raises:
-        SidecarError: The file is missing, unreadable, empty, truncated, or not a keytab.
+        SidecarError: The file is missing, unreadable, empty, truncated, or not a
+            keytab.
     """
     try:
         content = read_file(path, SIZE_LIMIT_BYTES, follow=True)
@@ -165,7 +179,9 @@ def read_keytab(path: str) -> tuple[Key, ...]:
     except ValueError as error:
         if _BASE64.fullmatch(content):
             raise failure("keytab_garbage", f"{path} is base64 text", _TWICE) from None
-        raise failure("keytab_garbage", f"{path} {error} ({len(content)} bytes)") from None
+        raise failure(
+            "keytab_garbage", f"{path} {error} ({len(content)} bytes)"
+        ) from None
     if not keys:
         raise failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
     return keys
@@ -216,7 +232,8 @@ def _read_key(record: Octets) -> Key:
     if not components:
         raise ValueError("has an entry without a name")
     principal = Principal(components, realm)
-    if not principal.is_text:  # wrong lengths can make bytes of the key part of the name
+    # wrong lengths can make bytes of the key part of the name
+    if not principal.is_text:
         raise ValueError("has an entry whose name is not text")
     return Key(principal, kvno, enctype, trace)
 
@@ -227,4 +244,6 @@ def _explain_unread(path: str, error: OSError) -> SidecarError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return failure("keytab_missing", f"the keytab {path} does not exist")
     who = f"uid {os.getuid()} with group {os.getgid()}"
-    return failure("keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}")
+    return failure(
+        "keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}"
+    )

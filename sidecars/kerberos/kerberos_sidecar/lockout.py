@@ -1,9 +1,10 @@
 """
 Remembers which keys the KDC refused, and when, so that retries never lock an account.
 
-The memory is a file beside each ccache, ``.NAME.refused``, with a line for each keytab: restarts
-and the command ``check`` count as much as the daemon, and so do another ccache with the same keys,
-and another uid with the same group. Consumers may be able to write it.
+The memory is a file beside each ccache, ``.NAME.refused``, with a line for each keytab:
+restarts and the command ``check`` count as much as the daemon, and so do another ccache
+with the same keys, and another uid with the same group. Consumers may be able to write
+it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.volume.files import read_file, write_file
 
-# The margin beyond the lockout window: a KDC uses its own clock, in whole seconds, and MIT's still
-# counts a failure that is exactly as old as its window.
+# The margin beyond the lockout window: a KDC uses its own clock, in whole seconds, and
+# MIT's still counts a failure that is exactly as old as its window.
 WINDOW_MORE_SHARE, WINDOW_MORE_SECONDS = 1 / 30, 2.0
 
 
@@ -28,11 +29,12 @@ def window_wait(refused_at: float, now: float, window_seconds: float) -> float:
     """
     Return the seconds until keys that the KDC has refused may be tried again.
 
-    A policy forgets failures only after a whole window without one, so tries that are closer
-    together add up, however few they are.
+    A policy forgets failures only after a whole window without one, so tries that are
+    closer together add up, however few they are.
 
     Args:
-        refused_at, now: Unix times; one that is ahead (the clock was set back) does not count.
+        refused_at, now: Unix times; one that is ahead (the clock was set back) does not
+            count.
     """
     if not window_seconds or refused_at > now:
         return 0.0
@@ -46,10 +48,13 @@ def check_refused(keytab: Keytab, settings: Settings, since: float = -math.inf) 
         since: Refusals before this Unix time do not count.
 
     Raises:
-        SidecarError: The KDC has refused these keys, and more tries could lock the account.
+        SidecarError: The KDC has refused these keys, and more tries could lock the
+            account.
     """
     now, window_seconds = time.time(), settings.lockout_window_seconds
-    times = [_times(entry.ccache).get(str(keytab), -math.inf) for entry in settings.entries]
+    times = [
+        _times(entry.ccache).get(str(keytab), -math.inf) for entry in settings.entries
+    ]
     waits = [window_wait(at, now, window_seconds) for at in times if at >= since]
     wait_seconds = max(waits, default=0.0)
     if wait_seconds:
@@ -90,5 +95,7 @@ def _times(ccache: str) -> dict[str, float]:
     """
     with suppress(OSError, ValueError):
         lines = read_file(_memory(ccache), 1 << 16).decode().splitlines()
-        return {keys: float(at) for at, _, keys in (line.partition(" ") for line in lines)}
+        return {
+            keys: float(at) for at, _, keys in (line.partition(" ") for line in lines)
+        }
     return {}

@@ -1,15 +1,17 @@
 """
-Publishes a ccache, and reads the published one: a private file beside it is renamed over it.
+Publishes a ccache, and reads the published one: a private file beside it is renamed
+over it.
 
 These files may exist beside a ccache ``NAME``:
 
-- ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it, which marks
-  what has the same random part as in use. Names are random, so writers never wait for each other.
+- ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it,
+  which marks what has the same random part as in use. Names are random, so writers
+  never wait for each other.
 - ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5.
 - ``.NAME.refused``: which keys the KDC refused, and when.
 
-A killed process leaves the first ones unlocked; the next :class:`Staging` of any process removes
-them.
+A killed process leaves the first ones unlocked; the next :class:`Staging` of any
+process removes them.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ _REASONS = {
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
 }
 
-PLACE_ADVICE = "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there."
+PLACE_ADVICE = (
+    "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there."
+)
 
 log = get_logger("ccache")
 
@@ -57,7 +61,8 @@ def look(entry: Entry, own_group: int | None) -> Found:
     A file without the bits of the configured mode, such as a ``kinit``'s 0600, is bad.
 
     Args:
-        own_group: The group of the files that we create there, if the system refuses the folder's.
+        own_group: The group of the files that we create there, if the system refuses
+            the folder's.
     """
     try:
         found = os.stat(entry.ccache, follow_symlinks=False)
@@ -94,8 +99,8 @@ class Staging:
         group: The group of the file; the system may refuse the folder's group.
 
     Raises:
-        SidecarError: On entering and publishing: the folder is missing, full or not writable. On
-            entering: the volume does not keep the mode.
+        SidecarError: On entering and publishing: the folder is missing, full or not
+            writable. On entering: the volume does not keep the mode.
     """
 
     def __init__(self, entry: Entry, fence: Fence) -> None:
@@ -138,7 +143,8 @@ class Staging:
         with explained(self.ccache):
             os.lseek(self._fd, 0, os.SEEK_SET)
             write_all(self._fd, content)
-            os.ftruncate(self._fd, len(content))  # at last: until then, its room is reserved
+            # at last: until then, its room is reserved
+            os.ftruncate(self._fd, len(content))
             os.fsync(self._fd)
             with self.fence:
                 os.rename(self._stem + NEW, self.ccache)
@@ -147,22 +153,30 @@ class Staging:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
         is_folder = os.path.isdir(self.ccache) and not os.path.islink(self.ccache)
-        # On overlayfs a plain file may have another st_dev than its folder, so ismount() would lie.
-        mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+        # On overlayfs a plain file may have another st_dev than its folder, so
+        # ismount() would lie.
+        mounts = {
+            line.split()[4]
+            for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        }
         if is_folder or os.path.join(os.path.realpath(folder), name) in mounts:
             raise OSError(errno.EISDIR, "a folder or a mount is at this path")
         with suppress(FileNotFoundError):
             owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}
             if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
-                raise PermissionError(errno.EPERM, "the folder is sticky, and another uid's file")
+                raise PermissionError(
+                    errno.EPERM, "the folder is sticky, and another uid's file"
+                )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        while not self._stem or not os.path.exists(self._stem + NEW):  # swept before it was locked
+        # swept before it was locked
+        while not self._stem or not os.path.exists(self._stem + NEW):
             self._discard()
             self._stem = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
             self._fd = os.open(self._stem + NEW, flags, 0o600)
             with suppress(OSError):  # without file locks, leftovers are never removed
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
-        with suppress(OSError):  # an EFS access point refuses, and the kernel if it is not ours
+        # an EFS access point refuses, and the kernel if it is not ours
+        with suppress(OSError):
             os.fchown(self._fd, -1, above.st_gid)
         self.group = os.fstat(self._fd).st_gid
         os.fchmod(self._fd, self._mode)  # after the group: chown clears mode bits
@@ -186,8 +200,8 @@ def _sweep(ccache: str) -> None:
     """
     folder, name = (glob.escape(part) for part in os.path.split(ccache))
     for left in glob.glob(os.path.join(folder, f".{name}.*{NEW}")):
-        # NFS locks for writing only. Raises if the file is in use, or is another uid's, or the file
-        # system has no locks: it stays.
+        # NFS locks for writing only. Raises if the file is in use, or is another uid's,
+        # or the file system has no locks: it stays.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with suppress(OSError), open(os.open(left, flags), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
 """
-The one table of failures: what each reason concerns, when it is retried, and what to do about it.
+The one table of failures: what each reason concerns, when it is retried, and what to do
+about it.
 
 The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 """
@@ -15,9 +16,11 @@ from sidecar_runtime.errors import SidecarError
 class Reason(NamedTuple):
     """
     Args:
-        is_outage: No KDC of the realm answered, so nothing is known about the principal.
-        is_counted: A try counts toward a lockout of the account, so the same keys are not tried
-            again before KERBEROS_LOCKOUT_WINDOW is over; all else is retried with backoff.
+        is_outage: No KDC of the realm answered, so nothing is known about the
+            principal.
+        is_counted: A try counts toward a lockout of the account, so the same keys are
+            not tried again before KERBEROS_LOCKOUT_WINDOW is over; all else is retried
+            with backoff.
     """
 
     advice: str
@@ -26,42 +29,85 @@ class Reason(NamedTuple):
 
 
 REASONS = {
-    "keytab_missing": Reason("Mount its Secret there, as a folder, or correct KERBEROS_KEYTAB."),
+    "keytab_missing": Reason(
+        "Mount its Secret there, as a folder, or correct KERBEROS_KEYTAB."
+    ),
     "keytab_ambiguous": Reason("Set KERBEROS_KEYTAB to one of them."),
-    "keytab_unreadable": Reason("Set the pod's fsGroup, or defaultMode: 0440 on the Secret."),
-    "keytab_garbage": Reason("Create the Secret from the keytab file itself, in binary."),
+    "keytab_unreadable": Reason(
+        "Set the pod's fsGroup, or defaultMode: 0440 on the Secret."
+    ),
+    "keytab_garbage": Reason(
+        "Create the Secret from the keytab file itself, in binary."
+    ),
     "keytab_empty": Reason("Export it again with ktadd, ktpass or msktutil."),
-    "keytab_truncated": Reason("Copy it again in binary mode, and create the Secret from it."),
-    "keytab_enctypes_unusable": Reason("Export AES keys, or correct permitted_enctypes."),
+    "keytab_truncated": Reason(
+        "Copy it again in binary mode, and create the Secret from it."
+    ),
+    "keytab_enctypes_unusable": Reason(
+        "Export AES keys, or correct permitted_enctypes."
+    ),
     "keytab_stale": Reason(
         "The key has changed, or was created with another salt: export the keytab again, and a new "
         "key is tried at once. To protect the account from a lockout, the same key is tried once "
         "in KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
         is_counted=True,
     ),
-    "realm_absent": Reason("Correct the realm (usually in capitals), or mount its keytab."),
-    "principal_absent": Reason("Correct KERBEROS_PRINCIPAL, or export a keytab for it."),
-    "principal_unknown": Reason("Create it if it was deleted, or correct KERBEROS_PRINCIPAL."),
-    "principal_expired": Reason("Extend the account's expiry date."),
-    "principal_disabled": Reason("Enable it; look for a client that locks it with an old keytab."),
-    "password_expired": Reason("Exempt it from expiry, or change its key and export it again."),
-    "preauth_unsupported": Reason("Let the account need no hardware token, card or OTP."),
-    "kdc_unreachable": Reason(
-        "Check the KDC, kdc = in krb5.conf, DNS, and network policies (port 88).", is_outage=True
+    "realm_absent": Reason(
+        "Correct the realm (usually in capitals), or mount its keytab."
     ),
-    "kdc_hung": Reason("Look for firewalls (port 88), dead and busy KDCs.", is_outage=True),
-    "kdc_garbage": Reason("Check kdc = and the port in krb5.conf, and look for a proxy."),
+    "principal_absent": Reason(
+        "Correct KERBEROS_PRINCIPAL, or export a keytab for it."
+    ),
+    "principal_unknown": Reason(
+        "Create it if it was deleted, or correct KERBEROS_PRINCIPAL."
+    ),
+    "principal_expired": Reason("Extend the account's expiry date."),
+    "principal_disabled": Reason(
+        "Enable it; look for a client that locks it with an old keytab."
+    ),
+    "password_expired": Reason(
+        "Exempt it from expiry, or change its key and export it again."
+    ),
+    "preauth_unsupported": Reason(
+        "Let the account need no hardware token, card or OTP."
+    ),
+    "kdc_unreachable": Reason(
+        "Check the KDC, kdc = in krb5.conf, DNS, and network policies (port 88).",
+        is_outage=True,
+    ),
+    "kdc_hung": Reason(
+        "Look for firewalls (port 88), dead and busy KDCs.", is_outage=True
+    ),
+    "kdc_garbage": Reason(
+        "Check kdc = and the port in krb5.conf, and look for a proxy."
+    ),
     "kdc_refused": Reason("Look for the reason in the KDC's log."),
-    "realm_unknown": Reason("Add the realm and its kdc to krb5.conf; check the realm's capitals."),
-    "clock_skew": Reason("Fix time synchronization. Only kdc_timesync = 0 makes it matter."),
+    "realm_unknown": Reason(
+        "Add the realm and its kdc to krb5.conf; check the realm's capitals."
+    ),
+    "clock_skew": Reason(
+        "Fix time synchronization. Only kdc_timesync = 0 makes it matter."
+    ),
     "config_missing": Reason("Mount krb5.conf there, readable for this container."),
     "config_invalid": Reason("Correct the file that KRB5_CONFIG names."),
-    "ticket_unusable": Reason("Compare with kinit -kt: its name (aliases), clocks, maximum life."),
-    "krb5_failed": Reason("Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr."),
-    "ccache_full": Reason("Enlarge the volume (sizeLimit). The published ccache is intact."),
-    "ccache_denied": Reason("Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky."),
-    "ccache_missing": Reason("Mount the volume for the ccache there, or correct KERBEROS_CCACHE."),
-    "ccache_failed": Reason("Check the volume and its node. The published ccache is intact."),
+    "ticket_unusable": Reason(
+        "Compare with kinit -kt: its name (aliases), clocks, maximum life."
+    ),
+    "krb5_failed": Reason(
+        "Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr."
+    ),
+    "ccache_full": Reason(
+        "Enlarge the volume (sizeLimit). The published ccache is intact."
+    ),
+    "ccache_denied": Reason(
+        "Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky."
+    ),
+    "ccache_missing": Reason(
+        "Mount the volume for the ccache there, or correct KERBEROS_CCACHE."
+    ),
+    "ccache_failed": Reason(
+        "Check the volume and its node. The published ccache is intact."
+    ),
     "ccache_contested": Reason(
         "Give each principal its own ccache (KERBEROS_CCACHE), and look for a second sidecar or a "
         "kinit on this volume. Sidecars of one principal need the same runAsUser, runAsGroup and "
@@ -87,8 +133,8 @@ def failure(
 
 def together(errors: Iterable[SidecarError]) -> SidecarError:
     """
-    Return the first of several failures, which also tells the others. An outage ends on its own: it
-    comes last, and is reported once for all principals of a realm.
+    Return the first of several failures, which also tells the others. An outage ends on
+    its own: it comes last, and is reported once for all principals of a realm.
     """
     first, *others = sorted(dict.fromkeys(errors), key=is_outage)
     more = "".join(f"; {error.reason}: {error.message}" for error in others)
@@ -108,31 +154,45 @@ BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
 BAD_BOOLEAN, BAD_INTEGER = -1429577700, -1429577699
 NO_KEY, PREAUTH_FAILED = -1765328203, -1765328174
 
-# What a KDC says in the course of a request: demand preauthentication, or TCP for a long answer.
+# What a KDC says in the course of a request: demand preauthentication, or TCP for a
+# long answer.
 ROUTINE = {-1765328359, -1765328332, -1765328293}
 
 _STALE = "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}"
 _SKEWED = "the clocks of this node and the KDC differ by more than the allowed skew"
 _NO_ENCTYPE = (
-    "the KDC or krb5.conf permits no key of {principal} in {keytab}, which has only {held}"
+    "the KDC or krb5.conf permits no key of {principal} in {keytab}, "
+    "which has only {held}"
 )
 _NO_ENCTYPES = (-1765328370, -1765328234, NO_KEY, -1765328196, -1765328148, -1765328147)
 
 # Code → reason, and a sentence with places for names.
 CODES = {
-    -1765328383: ("principal_expired", "the KDC reports that the account {principal} has expired"),
+    -1765328383: (
+        "principal_expired",
+        "the KDC reports that the account {principal} has expired",
+    ),
     -1765328378: ("principal_unknown", "the KDC does not know {principal}"),
-    -1765328366: ("principal_disabled", "the account {principal} is disabled or locked"),
+    -1765328366: (
+        "principal_disabled",
+        "the account {principal} is disabled or locked",
+    ),
     -1765328361: ("password_expired", "the password or key of {principal} has expired"),
     -1765328360: ("keytab_stale", _STALE),
     -1765328353: ("keytab_stale", _STALE),
     -1765328347: ("clock_skew", _SKEWED),
     -1765328236: ("clock_skew", _SKEWED),
     -1765328230: ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
-    PREAUTH_FAILED: ("preauth_unsupported", "the KDC demands more of {principal} than a key"),
+    PREAUTH_FAILED: (
+        "preauth_unsupported",
+        "the KDC demands more of {principal} than a key",
+    ),
     BAD_FORMAT: ("config_invalid", "krb5.conf cannot be parsed"),
     BAD_DURATION: ("config_invalid", "krb5.conf has an invalid duration"),
-    BAD_VALUE: ("config_invalid", "libkrb5 refuses a kdc of {realm} or a value in krb5.conf"),
+    BAD_VALUE: (
+        "config_invalid",
+        "libkrb5 refuses a kdc of {realm} or a value in krb5.conf",
+    ),
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     HUNG: ("kdc_hung", "no KDC of {realm} answers"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
@@ -145,8 +205,8 @@ _BOOLEANS = ("allow_weak_crypto", "allow_rc4", "allow_des3", "enforce_ok_as_dele
 _DURATIONS = ("ticket_lifetime", "renew_lifetime", "clockskew", "request_timeout")
 _KDCS = ("kdc", "primary_kdc", "master_kdc")
 
-# Code → the relations of krb5.conf that may be its cause ("": a line that cannot be parsed), and
-# which values cannot (a pattern): libkrb5 names neither file nor line.
+# Code → the relations of krb5.conf that may be its cause ("": a line that cannot be
+# parsed), and which values cannot (a pattern): libkrb5 names neither file nor line.
 LINES = {
     **dict.fromkeys((BAD_FORMAT, -1429577697, -1429577693), (("",), "")),
     BAD_BOOLEAN: ((*_BOOLEANS, "ignore_acceptor_hostname"), _BOOLEAN),
@@ -173,7 +233,13 @@ def meaning_of(code: int) -> tuple[str, str]:
     if code in CODES:
         return CODES[code]
     if code in _ASN1 or code in _ODD_ANSWERS:
-        return "kdc_garbage", "the server that answers for {realm} does not speak Kerberos"
+        return (
+            "kdc_garbage",
+            "the server that answers for {realm} does not speak Kerberos",
+        )
     if code in _FROM_KDC:
         return "kdc_refused", "the KDC refused the request for {principal}"
-    return "krb5_failed", f"libkrb5 could not acquire a ticket for {{principal}} (code {code})"
+    return (
+        "krb5_failed",
+        f"libkrb5 could not acquire a ticket for {{principal}} (code {code})",
+    )

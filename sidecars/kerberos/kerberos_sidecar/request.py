@@ -19,31 +19,44 @@ from kerberos_sidecar.account import Account
 from kerberos_sidecar.formats import Principal, Ticket, reduce
 from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.publish import Staging
-from kerberos_sidecar.reasons import HUNG, NO_CONTACT, NO_KEY, failure, meaning_of, together
+from kerberos_sidecar.reasons import (
+    HUNG,
+    NO_CONTACT,
+    NO_KEY,
+    failure,
+    meaning_of,
+    together,
+)
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 
-# libkrb5 also says "cannot contact any KDC" of a name that DNS does not know and of a silent KDC.
-# Refusals and unknown names fail within 0.3 s; silence takes 18 to 27 s (MIT 1.20.1, 2026-11).
+# libkrb5 also says "cannot contact any KDC" of a name that DNS does not know and of a
+# silent KDC. Refusals and unknown names fail within 0.3 s; silence takes 18 to 27 s
+# (MIT 1.20.1, 2026-11).
 SILENCE_SECONDS = 3.0
 
 ANSWER_BYTES = 4 << 20
-LIMITS_ADVICE = "Raise the limits: memory, open files, or processes (podPidsLimit, ulimit -u)."
+LIMITS_ADVICE = (
+    "Raise the limits: memory, open files, or processes (podPidsLimit, ulimit -u)."
+)
 
 # Lines of libkrb5's trace.
 _OFFERED = re.compile(r"Processing preauth types: (.*)")
 _RECEIVED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
 
-# What the child inherits: no setting, no secret of the pod, and nothing that is meant for
-# consumers, such as KRB5CCNAME.
-_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|(L[CD]_|FAKETIME).*")
+# What the child inherits: no setting, no secret of the pod, and nothing that is meant
+# for consumers, such as KRB5CCNAME.
+_INHERITED = re.compile(
+    r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|(L[CD]_|FAKETIME).*"
+)
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
 
 
 def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
     """
-    Look again, now that it is known which group our files have, and check what needs no KDC.
+    Look again, now that it is known which group our files have, and check what needs no
+    KDC.
 
     Raises:
         SidecarError: A request would be in vain.
@@ -56,7 +69,9 @@ def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
     return keytab
 
 
-def acquire(keytab: Keytab, settings: Settings, staging: Staging) -> tuple[bytes, Ticket]:
+def acquire(
+    keytab: Keytab, settings: Settings, staging: Staging
+) -> tuple[bytes, Ticket]:
     """
     Return a new ccache and the ticket in it; note whether the KDC refuses the key.
 
@@ -74,9 +89,14 @@ def acquire(keytab: Keytab, settings: Settings, staging: Staging) -> tuple[bytes
         "site": ":".join(krb5_conf.site_paths(settings)),
         "parent": os.getpid(),
     }
-    environ = {name: text for name, text in os.environ.items() if _INHERITED.fullmatch(name)}
+    environ = {
+        name: text for name, text in os.environ.items() if _INHERITED.fullmatch(name)
+    }
     command = child.Command(_PROGRAM, environ, "/", json.dumps(asked).encode())
-    out, trace = child.Kept(ANSWER_BYTES), Trace(lambda: lockout.note(staging.ccache, keytab))
+    out, trace = (
+        child.Kept(ANSWER_BYTES),
+        Trace(lambda: lockout.note(staging.ccache, keytab)),
+    )
     began = time.monotonic()
     try:
         code = child.run(command, staging.fence, settings.timeout_seconds, out, trace)
@@ -87,7 +107,9 @@ def acquire(keytab: Keytab, settings: Settings, staging: Staging) -> tuple[bytes
         text = f"no process can be started ({error.strerror})"
         raise SidecarError("process_limit", text, LIMITS_ADVICE) from error
     except ValueError:
-        said = "; ".join(line for line in str(trace).splitlines() if not line.startswith("["))
+        said = "; ".join(
+            line for line in str(trace).splitlines() if not line.startswith("[")
+        )
         text = f"the process that asks for {keytab.principal} ended with {child.ending(code)}: "
         if code == -signal.SIGKILL:  # by the kernel: nothing else ends it so
             raise SidecarError("memory_limit", text + said, LIMITS_ADVICE) from None
@@ -98,7 +120,9 @@ def acquire(keytab: Keytab, settings: Settings, staging: Staging) -> tuple[bytes
         if reasons.REASONS[failed.reason].is_counted:
             window_seconds = settings.lockout_window_seconds
             lockout.note(staging.ccache, keytab)
-            failed.retry_within_seconds = lockout.window_wait(0, 0, window_seconds) or None
+            failed.retry_within_seconds = (
+                lockout.window_wait(0, 0, window_seconds) or None
+            )
         raise failed
     lockout.forget(staging.ccache)
     return _verify(base64.b64decode(answer["ccache"]), keytab.principal)
@@ -109,8 +133,9 @@ class Trace(child.Kept):
     Keeps what libkrb5 traces while it asks.
 
     Args:
-        note: Called as soon as a KDC has refused the key: libkrb5 also asks the primary KDC before
-            it answers, which may be silent, and this process may end meanwhile.
+        note: Called as soon as a KDC has refused the key: libkrb5 also asks the primary
+            KDC before it answers, which may be silent, and this process may end
+            meanwhile.
     """
 
     def __init__(self, note: Callable[[], object]) -> None:
@@ -119,7 +144,10 @@ class Trace(child.Kept):
 
     def __call__(self, chunk: bytes) -> None:
         super().__call__(chunk)
-        if any(reasons.REASONS[meaning_of(code)[0]].is_counted for code, _ in self._received()):
+        if any(
+            reasons.REASONS[meaning_of(code)[0]].is_counted
+            for code, _ in self._received()
+        ):
             self._note()
 
     def answer(self) -> dict[str, Any]:
@@ -150,7 +178,9 @@ def _explain(
     if code == reasons.PREAUTH_FAILED and f"with result: {NO_KEY}/" in answer["trace"]:
         code = NO_KEY
     reason, text = meaning_of(code)
-    if reason == "preauth_unsupported" and (offered := _OFFERED.findall(answer["trace"])):
+    if reason == "preauth_unsupported" and (
+        offered := _OFFERED.findall(answer["trace"])
+    ):
         said += f"; it offers {offered[-1]}"
     names = {"principal": principal, "realm": principal.realm, "keytab": keytab.path}
     text = text.format(**names, kvno=keytab.kvno, held=keytab.held)
@@ -168,7 +198,9 @@ def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
     try:
         content, ticket = reduce(content)
     except ValueError as error:
-        raise failure("ticket_unusable", f"the KDC's reply for {principal} {error}") from None
+        raise failure(
+            "ticket_unusable", f"the KDC's reply for {principal} {error}"
+        ) from None
     left_seconds = ticket.ends_at - time.time()
     if ticket.principal.resembles(principal) and left_seconds > 0:
         return content, ticket

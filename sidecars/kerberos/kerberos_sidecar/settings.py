@@ -1,8 +1,9 @@
 """
-The settings of the kerberos sidecar, including the names that the chart's own container uses.
+The settings of the kerberos sidecar, including the names that the chart's own container
+uses.
 
-`INTERVAL` and `KRB5_CONFIG` have no prefix because existing deployments already set them. libkrb5
-reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5_conf`.
+`INTERVAL` and `KRB5_CONFIG` have no prefix because existing deployments already set
+them. libkrb5 reads krb5.conf itself: see :mod:`kerberos_sidecar.krb5_conf`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,27 @@ from typing import Any
 
 from kerberos_sidecar.formats import Principal, parse_principal
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.parsers import absolute_path, allows, boolean, duration, mode, utf_8
-from sidecar_runtime.settings import CommonSettings, changed_settings, inherited, load, setting
+from sidecar_runtime.parsers import (
+    absolute_path,
+    allows,
+    boolean,
+    duration,
+    mode,
+    utf_8,
+)
+from sidecar_runtime.settings import (
+    CommonSettings,
+    changed_settings,
+    inherited,
+    load,
+    setting,
+)
 
 PREFIX = "KERBEROS_"
 YEAR_SECONDS = 365 * 86400.0
 
-# Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value instead.
+# Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value
+# instead.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
 
 # The variables that the chart sets from `kerberos.*` in values.yaml (chart 1.22.0).
@@ -57,7 +72,9 @@ def ccache_mode(text: str) -> int:
     """
     value = mode(text)
     if value & ~0o664:
-        raise ValueError("grants more than 0664, the most permissive mode that is allowed")
+        raise ValueError(
+            "grants more than 0664, the most permissive mode that is allowed"
+        )
     return value
 
 
@@ -66,7 +83,9 @@ def principal(text: str) -> Principal:
     """
     Parse a principal; replace ``_HOST`` with this host's name, as Airflow does.
     """
-    return parse_principal(text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text)
+    return parse_principal(
+        text.replace("_HOST", socket.getfqdn()) if "_HOST" in text else text
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +105,19 @@ class Entry:
     mode: int
 
 
-_PARSERS = {"principal": principal, "keytab": absolute_path, "ccache": ccache, "mode": ccache_mode}
+_PARSERS = {
+    "principal": principal,
+    "keytab": absolute_path,
+    "ccache": ccache,
+    "mode": ccache_mode,
+}
 
 
 @allows('JSON such as [{"principal": "a@B", "ccache": "/c", "keytab": "/k"}]')
 def entries(text: str) -> tuple[Mapping[str, Any], ...]:
     """
-    Parse the JSON list of principals; omitted keys default to the settings for one principal.
+    Parse the JSON list of principals; omitted keys default to the settings for one
+    principal.
     """
     try:
         items = json.loads(text)
@@ -107,7 +132,9 @@ def entries(text: str) -> tuple[Mapping[str, Any], ...]:
 def _entry(number: int, item: Mapping[str, object]) -> Mapping[str, Any]:
     if not {"principal", "ccache"} <= item.keys() <= _PARSERS.keys():
         known = ", ".join(_PARSERS)
-        raise ValueError(f"item {number}: needs principal and ccache, and knows only {known}")
+        raise ValueError(
+            f"item {number}: needs principal and ccache, and knows only {known}"
+        )
     read = {}
     for key, value in item.items():
         try:
@@ -133,29 +160,46 @@ class Settings(CommonSettings):
         text="Replace the ticket after this time or at half of its life, up to a tenth earlier.",
     )
     timeout_seconds: float = inherited(
-        "timeout_seconds", default="60s", text="The longest that a request for one ticket may take."
+        "timeout_seconds",
+        default="60s",
+        text="The longest that a request for one ticket may take.",
     )
     http_bind: tuple[str, int] = inherited("http_bind", default=":9813")
     krb5_config: str | None = setting(
-        "KRB5_CONFIG", str, prefixed=False, text="The site's krb5.conf. Unset: /etc/krb5.conf."
+        "KRB5_CONFIG",
+        str,
+        prefixed=False,
+        text="The site's krb5.conf. Unset: /etc/krb5.conf.",
     )
     keytab: str | None = setting(
-        "KEYTAB", absolute_path, text="The keytab. Unset: the only one in KERBEROS_KEYTAB_DIR."
+        "KEYTAB",
+        absolute_path,
+        text="The keytab. Unset: the only one in KERBEROS_KEYTAB_DIR.",
     )
     keytab_dir: str = setting(
-        "KEYTAB_DIR", absolute_path, default="/etc/keytab", text="Where to search for a keytab."
+        "KEYTAB_DIR",
+        absolute_path,
+        default="/etc/keytab",
+        text="Where to search for a keytab.",
     )
     principal: Principal | None = setting(
-        "PRINCIPAL", principal, text="Without a realm: the keytab's. Unset: its first principal."
+        "PRINCIPAL",
+        principal,
+        text="Without a realm: the keytab's. Unset: its first principal.",
     )
     ccache: str = setting(
         "CCACHE", ccache, default="/etc/keytab/ccache", text="The ccache to publish."
     )
     ccache_mode: int = setting(
-        "CCACHE_MODE", ccache_mode, default="0640", text="The file mode of published ccaches."
+        "CCACHE_MODE",
+        ccache_mode,
+        default="0640",
+        text="The file mode of published ccaches.",
     )
     principals: tuple[Mapping[str, Any], ...] | None = setting(
-        "PRINCIPALS", entries, text="Several principals, each with its own ccache, instead of one."
+        "PRINCIPALS",
+        entries,
+        text="Several principals, each with its own ccache, instead of one.",
     )
     ticket_lifetime_seconds: float | None = setting(
         "TICKET_LIFETIME",
@@ -175,7 +219,10 @@ class Settings(CommonSettings):
         "refused key is not tried again for this long, except on SIGHUP. 0: no limit.",
     )
     forwardable: bool = setting(
-        "FORWARDABLE", boolean, default="true", text="Whether to request forwardable tickets."
+        "FORWARDABLE",
+        boolean,
+        default="true",
+        text="Whether to request forwardable tickets.",
     )
 
     @property
@@ -185,14 +232,18 @@ class Settings(CommonSettings):
         """
         default: dict[str, Any] = {"keytab": self.keytab, "mode": self.ccache_mode}
         one: dict[str, Any] = {"principal": self.principal, "ccache": self.ccache}
-        return tuple(Entry(**default | dict(item)) for item in self.principals or (one,))
+        return tuple(
+            Entry(**default | dict(item)) for item in self.principals or (one,)
+        )
 
     @property
     def source(self) -> str:
         """
         The keytabs, or the folders to search for them, as text.
         """
-        return ", ".join(dict.fromkeys(one.keytab or self.keytab_dir for one in self.entries))
+        return ", ".join(
+            dict.fromkeys(one.keytab or self.keytab_dir for one in self.entries)
+        )
 
     @property
     def target(self) -> str:
@@ -207,17 +258,21 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Return the settings and the unknown variables, as :func:`load` does.
 
     Raises:
-        SettingsError: Settings are wrong; it lists all of them, under the names the user wrote.
+        SettingsError: Settings are wrong; it lists all of them, under the names the
+            user wrote.
     """
     given, chart = _given(environ)
-    both = [name for name in FOR_ONE if name in given and f"{PREFIX}PRINCIPALS" in given]
+    both = [
+        name for name in FOR_ONE if name in given and f"{PREFIX}PRINCIPALS" in given
+    ]
     text = f"cannot be combined with {PREFIX}PRINCIPALS"
     mixed = [Problem(name, given[name], text) for name in both]
     try:
         return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
     except SettingsError as error:
         named = [
-            one._replace(setting=chart.get(one.setting, one.setting)) for one in error.problems
+            one._replace(setting=chart.get(one.setting, one.setting))
+            for one in error.problems
         ]
         raise SettingsError(named) from None
 
@@ -233,11 +288,12 @@ def changed(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """
-    Return the variables that are set, with the chart's under our names as well, and the chart's
-    names that apply, by our names.
+    Return the variables that are set, with the chart's under our names as well, and the
+    chart's names that apply, by our names.
     """
     given = {name: value for name, value in environ.items() if value.strip()}
-    # The chart always sets its names for one principal, so they do not conflict with a list.
+    # The chart always sets its names for one principal, so they do not conflict with a
+    # list.
     taken = given.keys() | (FOR_ONE if f"{PREFIX}PRINCIPALS" in given else ())
     set_by_chart = [(ours, name) for name, ours in CHART_NAMES.items() if name in given]
     chart = {ours: name for ours, name in set_by_chart if ours not in taken}
@@ -252,7 +308,9 @@ def _check(settings: Settings) -> list[Problem]:
     problems = []
     for place in dict.fromkeys(places):
         if places.count(place) > 1:
-            problems.append(Problem(name, place, "is the ccache of more than one principal"))
+            problems.append(
+                Problem(name, place, "is the ccache of more than one principal")
+            )
         if place in keytabs:
             problems.append(Problem(name, place, "is also the keytab"))
     return problems
@@ -260,8 +318,10 @@ def _check(settings: Settings) -> list[Problem]:
 
 def _place(path: str) -> str:
     """
-    Return the path that a rename to `path` would create or replace; a final link is not followed.
+    Return the path that a rename to `path` would create or replace; a final link is not
+    followed.
 
-    Consumers may be able to write there, and a link to the keytab must not prevent the start.
+    Consumers may be able to write there, and a link to the keytab must not prevent the
+    start.
     """
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))

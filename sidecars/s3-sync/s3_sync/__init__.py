@@ -10,7 +10,8 @@ Keeps a folder in sync with an S3 prefix.
 ``build``      a folder is brought up to date by links and downloads, and the gate is asked
 ``problems``   what could not be read, and when it is tried again
 ``folder``     the synced folder and its `.s3-sync`: files, their journal, snapshots;
-               ``folder.target`` keeps `published.json`, and decides whether the pod is ready
+               ``folder.target`` keeps `published.json`, and decides whether the pod is
+               ready
 ``s3``         the S3 reader, from requests down to connections
 ``publisher``  the commands: publish, promote, roll back, list, diff, pin and prune releases
 =============  ==================================================================================

@@ -1,10 +1,10 @@
 """
-Builds: a folder is brought up to date with a state, as far as the state can be read; then the gate,
-if there is one, judges it.
+Builds: a folder is brought up to date with a state, as far as the state can be read;
+then the gate, if there is one, judges it.
 
-A gate stops a change, never a pod: if nothing is published yet, or only the newest state could
-repair what is, and the gate refuses that state, the newest state that it accepts is published
-instead, until it accepts a newer one.
+A gate stops a change, never a pod: if nothing is published yet, or only the newest
+state could repair what is, and the gate refuses that state, the newest state that it
+accepts is published instead, until it accepts a newer one.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Build:
 
 class Builder:
     """
-    Builds the states of one source on one target, and asks the gate about them; belongs to one
-    thread.
+    Builds the states of one source on one target, and asks the gate about them; belongs
+    to one thread.
 
     Attributes:
         problems: What could not be read.
@@ -86,8 +86,9 @@ class Builder:
 
     async def repair(self, state: State, until: float, fence: Fence) -> int:
         """
-        Fetch damaged files again that the source still has, into what consumers see; return how
-        many were restored. Where the volume fails, a build tells, and can make room.
+        Fetch damaged files again that the source still has, into what consumers see;
+        return how many were restored. Where the volume fails, a build tells, and can
+        make room.
         """
         target = self._target
         shown = target.shown
@@ -107,9 +108,12 @@ class Builder:
         self._metrics.files.healed.inc(restored)
         return restored
 
-    async def build(self, state: State, plan: Plan, until: float, fence: Fence) -> Build:
+    async def build(
+        self, state: State, plan: Plan, until: float, fence: Fence
+    ) -> Build:
         """
-        Bring a folder up to date with a state: what is shown, file by file, or a new snapshot.
+        Bring a folder up to date with a state: what is shown, file by file, or a new
+        snapshot.
 
         Args:
             plan: The difference to what is shown; of it, the deletions are confirmed.
@@ -141,19 +145,28 @@ class Builder:
         name = partial_name(work.folder.files) if missing else state.revision
         return Build(state, name, work, missing)
 
-    async def _in_place(self, state: State, gone: set[str], until: float, fence: Fence) -> Work:
+    async def _in_place(
+        self, state: State, gone: set[str], until: float, fence: Fence
+    ) -> Work:
         """
         Replace the files of the target one by one.
         """
-        target, before, folder = self._target, self._target.published, self._target.shown
+        target, before, folder = (
+            self._target,
+            self._target.published,
+            self._target.shown,
+        )
         assert folder is not None
         left = not_held(state.files, state.files, folder.files)
         deleted = len(gone & folder.files.keys())
         changes, files = deleted + len(left), len(folder.files) - len(gone)
-        is_other = before is not None and (changes, files) != (before.missing, before.files)
+        is_other = before is not None and (changes, files) != (
+            before.missing,
+            before.files,
+        )
         if is_other and (deleted or changes > 1):
-            # Consumers will see neither the old nor the new state. A full volume must not prevent
-            # it, because deletions may make room.
+            # Consumers will see neither the old nor the new state. A full volume must
+            # not prevent it, because deletions may make room.
             begun = Published("", state.revision, UNFINISHED, changes, "", now(), files)
             with suppress(OSError):
                 target.write(begun, fence)
@@ -161,7 +174,8 @@ class Builder:
         try:
             return await self._fill(state, gone, until, fence)
         except (SidecarError, OSError):
-            if before is not None and folder.files == target.recorded:  # no file was replaced
+            # no file was replaced
+            if before is not None and folder.files == target.recorded:
                 target.write(before, fence)
             raise
 
@@ -177,10 +191,13 @@ class Builder:
                 work.folder.forget(path)
         _delete(gone, work)
 
-    async def _fill(self, state: State, gone: Collection[str], until: float, fence: Fence) -> Work:
+    async def _fill(
+        self, state: State, gone: Collection[str], until: float, fence: Fence
+    ) -> Work:
         """
-        Bring the target, or a new folder beside what is shown, up to date with a state by links and
-        downloads; if the volume is full, make room as long as there is something to remove.
+        Bring the target, or a new folder beside what is shown, up to date with a state
+        by links and downloads; if the volume is full, make room as long as there is
+        something to remove.
 
         Args:
             gone: Files in place that may be deleted to make room.
@@ -189,7 +206,11 @@ class Builder:
             SidecarError: The source fails as a whole.
             OSError: The volume fails, or is too small.
         """
-        snapshots, files, later = self._target.snapshots, state.files, self.problems.resting
+        snapshots, files, later = (
+            self._target.snapshots,
+            state.files,
+            self.problems.resting,
+        )
         while True:
             full: OSError | None = None
             folder = self._target.shown if snapshots is None else snapshots.begin()
@@ -212,10 +233,17 @@ class Builder:
                     self.problems.note(files, folder.files, work.failed)
                 self.problems.show(state.skipped)
             failed = work.failed.items()
-            large = [files[p].size_bytes for p, why in failed if why.reason == "target_full"]
-            most = os.statvfs(folder.fd)  # for what exceeds the whole volume, no room is made
-            is_full = full or any(size < most.f_blocks * most.f_frsize for size in large)
-            has_room = gone if snapshots is None else is_full and snapshots.make_room(fence)
+            large = [
+                files[p].size_bytes for p, why in failed if why.reason == "target_full"
+            ]
+            # for what exceeds the whole volume, no room is made
+            most = os.statvfs(folder.fd)
+            is_full = full or any(
+                size < most.f_blocks * most.f_frsize for size in large
+            )
+            has_room = (
+                gone if snapshots is None else is_full and snapshots.make_room(fence)
+            )
             if not (is_full and has_room):
                 break
             _delete(gone, work)
@@ -226,7 +254,9 @@ class Builder:
 
     # --- what could not be read
 
-    def _require(self, state: State, missing: Mapping[str, SidecarError], work: Work) -> None:
+    def _require(
+        self, state: State, missing: Mapping[str, SidecarError], work: Work
+    ) -> None:
         """
         Raises:
             SidecarError: The folder must not be published as the state.
@@ -249,8 +279,8 @@ class Builder:
 
     def _give_up(self, missing: Collection[str], work: Work) -> None:
         """
-        Remove files in place that cannot be restored now, and those of another source that would
-        stand in for files that could not be read.
+        Remove files in place that cannot be restored now, and those of another source
+        that would stand in for files that could not be read.
         """
         folder, is_known = work.folder, self._target.record.is_of_source
         lost = set(folder.lost() if is_known else folder.files)
@@ -277,8 +307,8 @@ class Builder:
         Return the build to publish: this one, or what the gate accepts instead of it.
 
         Raises:
-            RevisionRefused: What is published stays, or there is nothing that the gate accepts;
-                then what was built stays for the next cycle.
+            RevisionRefused: What is published stays, or there is nothing that the gate
+                accepts; then what was built stays for the next cycle.
             Undecided: There is no verdict, and the gate should be asked again first.
         """
         refusal = self._ask(build, fence)
@@ -297,7 +327,9 @@ class Builder:
         if rest is None:
             raise refusal
         missing = len(rest.missing)
-        log.warning("gate_fallback", name=rest.name, refused=refused, files_missing=missing)
+        log.warning(
+            "gate_fallback", name=rest.name, refused=refused, files_missing=missing
+        )
         rest.fallback, rest.refusal = refused, refusal
         return rest
 
@@ -316,19 +348,25 @@ class Builder:
         if shown is not None and build.name == snapshots.name:
             return None
         files = shown.files if shown is not None else {}
-        changed = [path for path, held in folder.files.items() if files.get(path) != held]
+        changed = [
+            path for path, held in folder.files.items() if files.get(path) != held
+        ]
         try:
             refusal = gate.judge(build.name, folder.path, changed, fence)
             folder.purge(fence)  # the gate's command may have changed files
             for path in folder.damaged(folder.files):
                 said = f"the gate's command, or another process, changed {path!r} in .s3-sync"
-                raise TargetError("target_failed", said, "Find out what writes to .s3-sync.")
+                raise TargetError(
+                    "target_failed", said, "Find out what writes to .s3-sync."
+                )
             if refusal is not None:
                 self._refused = build.state.revision, build.name
             return refusal
         except Undecided as error:
             silence = gate.silence(build.name, error)
-            if silence is None or (target.is_good(fence) and not self._settings.one_shot):
+            if silence is None or (
+                target.is_good(fence) and not self._settings.one_shot
+            ):
                 raise
             return silence
 
@@ -336,7 +374,8 @@ class Builder:
         self, build: Build, refusal: RevisionRefused | None, fence: Fence
     ) -> Build | None:
         """
-        Remove the files that the gate names until it accepts the rest; None if it does not.
+        Remove the files that the gate names until it accepts the rest; None if it does
+        not.
         """
         while refusal is not None:
             named = refusal.paths & build.work.folder.files.keys()
@@ -344,7 +383,9 @@ class Builder:
                 return None
             for path in named:
                 build.work.folder.delete(path, fence)
-                build.missing[path] = SidecarError("file_refused", f"the gate refused {path!r}")
+                build.missing[path] = SidecarError(
+                    "file_refused", f"the gate refused {path!r}"
+                )
             build.name = partial_name(build.work.folder.files)
             refusal = self._ask(build, fence)
         return build
@@ -372,7 +413,8 @@ class Builder:
 
 def _delete(paths: Collection[str], work: Work) -> None:
     """
-    Delete files of a folder. One of another owner may stay: no consumer needs its absence.
+    Delete files of a folder. One of another owner may stay: no consumer needs its
+    absence.
 
     Raises:
         OSError: The volume fails as a whole.

@@ -1,8 +1,9 @@
 """
-``s3-sync check``: try everything that the daemon needs; report what is wrong and how to fix it.
+``s3-sync check``: try everything that the daemon needs; report what is wrong and how to
+fix it.
 
-The target is opened by the daemon's own code. Name clashes on a volume that ignores case are the
-daemon's alone: it finds them as it writes.
+The target is opened by the daemon's own code. Name clashes on a volume that ignores
+case are the daemon's alone: it finds them as it writes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,15 @@ from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
 from s3_sync.sidecar import open_client
 from sidecar_runtime import __version__, logs
-from sidecar_runtime.checks import daemon, exit_code, fail, say, try_folder, try_gate, unknown
+from sidecar_runtime.checks import (
+    daemon,
+    exit_code,
+    fail,
+    say,
+    try_folder,
+    try_gate,
+    unknown,
+)
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
@@ -39,8 +48,9 @@ OBJECTS = 20
 
 def run(settings: Settings, names: Iterable[str]) -> int:
     """
-    Print one line per check; return the exit code: 0 only if the source can be published, as far
-    as it was read, and a daemon that is already running, if any, has published it.
+    Print one line per check; return the exit code: 0 only if the source can be
+    published, as far as it was read, and a daemon that is already running, if any, has
+    published it.
 
     Args:
         names: Variables with our prefix that are not settings.
@@ -52,23 +62,33 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     state = _check_source(settings, open_client(settings, metrics))
     is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
     is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
-    return exit_code([state is not None, is_target_good, is_gate_good, daemon(settings.http_bind)])
+    return exit_code(
+        [state is not None, is_target_good, is_gate_good, daemon(settings.http_bind)]
+    )
 
 
 def _check_source(settings: Settings, client: S3Client) -> State | None:
     """
-    Check credentials and identity, then each permission with a real request; return what the
-    source has, or None if it cannot be read.
+    Check credentials and identity, then each permission with a real request; return
+    what the source has, or None if it cannot be read.
     """
     fence, part = Fence(), "credentials"
     try:
         credentials, config = client.chain.current(fence)
         endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
         is_public = settings.bucket_access == "public"
-        used = "not used: requests are unsigned" if is_public else f"from {credentials.method}"
+        used = (
+            "not used: requests are unsigned"
+            if is_public
+            else f"from {credentials.method}"
+        )
         say("ok", part, f"{used}; {endpoint}, region {config.region or 'not set'}")
         identity = client.chain.identity(fence)
-        say("ok" if identity else "??", "identity", identity or "not reported by STS; not fatal")
+        say(
+            "ok" if identity else "??",
+            "identity",
+            identity or "not reported by STS; not fatal",
+        )
         part = "source"
         client.begin_cycle(fence)
         read = _read_release if settings.source_kind == "release" else _read_listing
@@ -85,15 +105,22 @@ def _check_source(settings: Settings, client: S3Client) -> State | None:
 
 async def _read_listing(settings: Settings, client: S3Client, fence: Fence) -> State:
     """
-    List the prefix, and read the first byte of some objects: only a real read proves the
-    permission.
+    List the prefix, and read the first byte of some objects: only a real read proves
+    the permission.
     """
     state = await ListingSource(settings, client).read(fence)
-    say("ok", "s3:ListBucket", f"files: {len(state.files)}, keys skipped: {len(state.skipped)}")
+    say(
+        "ok",
+        "s3:ListBucket",
+        f"files: {len(state.files)}, keys skipped: {len(state.skipped)}",
+    )
     in_order = sorted(state.files, key=lambda path: -state.files[path].size_bytes)
-    chosen = list({path.rpartition("/")[0]: path for path in in_order}.values())[:OBJECTS]
+    chosen = list({path.rpartition("/")[0]: path for path in in_order}.values())[
+        :OBJECTS
+    ]
     for path in chosen:
-        with suppress(ObjectMoved):  # it was changed or deleted meanwhile, or it is empty
+        # it was changed or deleted meanwhile, or it is empty
+        with suppress(ObjectMoved):
             key = f"{settings.prefix}{path}"
             await client.get(Get("get", key, headers=lambda: {"range": "bytes=0-0"}))
     say("ok", "s3:GetObject", f"{len(chosen)} of {len(state.files)} objects read")
@@ -102,7 +129,8 @@ async def _read_listing(settings: Settings, client: S3Client, fence: Fence) -> S
 
 async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> State:
     """
-    Read the pointer unless a release is pinned, the manifest, and one byte of the bundle.
+    Read the pointer unless a release is pinned, the manifest, and one byte of the
+    bundle.
     """
     source = ReleaseSource(settings, client)
     with suppress(OSError):
@@ -118,8 +146,8 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
 
 def _check_target(settings: Settings, state: State, status: Status) -> bool:
     """
-    Check that the source fits into the folder and that the daemon could open it, unless one has;
-    leave nothing behind.
+    Check that the source fits into the folder and that the daemon could open it, unless
+    one has; leave nothing behind.
     """
     path, is_snapshot = settings.dest_path, settings.layout == "snapshot"
     target = Target(settings, TargetLock(), status)

@@ -32,11 +32,16 @@ def run() -> int:
         if arguments.command in cli.COMMANDS:
             return cli.run(arguments, os.environ)
         is_check = arguments.command == "check"
-    if find_spec("httptools") is None:  # of the extra `daemon`, which publishing does not need
-        raise SidecarError("package_missing", "it can only publish", "Install s3-sync[daemon].")
-    os.umask(0o002)  # another uid of the same group must be able to continue on this volume
+    # of the extra `daemon`, which publishing does not need
+    if find_spec("httptools") is None:
+        raise SidecarError(
+            "package_missing", "it can only publish", "Install s3-sync[daemon]."
+        )
+    # another uid of the same group must be able to continue on this volume
+    os.umask(0o002)
     settings, unknown = load_settings(os.environ)
-    read_trusted_keys(settings)  # a bad key fails the start; later it only fails a cycle
+    # a bad key fails the start; later it only fails a cycle
+    read_trusted_keys(settings)
     if is_check:
         from s3_sync import check  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 """
-What one cycle brings into a folder, and which errors of the volume end it; and the download of one
-object into a staging file, verified.
+What one cycle brings into a folder, and which errors of the volume end it; and the
+download of one object into a staging file, verified.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Work:
 
 async def at_once(bring: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
     """
-    Run a task as often as there is something to bring, up to a number of connections; the first
-    error ends all of them, and is raised.
+    Run a task as often as there is something to bring, up to a number of connections;
+    the first error ends all of them, and is raised.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -109,18 +109,23 @@ class Download:
         Receive a piece of the body.
 
         Raises:
-            ObjectError: The body exceeds the listed size; an endless body must not fill the disk.
+            ObjectError: The body exceeds the listed size; an endless body must not fill
+                the disk.
             OSError: The disk is full.
         """
         self.size_bytes += len(chunk)
         if self.size_bytes > self._listed_bytes:
-            raise self._corrupt(f"it has more than the {self._listed_bytes} bytes listed")
+            raise self._corrupt(
+                f"it has more than the {self._listed_bytes} bytes listed"
+            )
         write_all(self._staging.fd, chunk)
 
-    def finish(self, headers: Mapping[str, str], etag: str, *, must_match: bool) -> Staging:
+    def finish(
+        self, headers: Mapping[str, str], etag: str, *, must_match: bool
+    ) -> Staging:
         """
-        Verify the body against the size, checksums and ETag that S3 reported; return it as a
-        complete staging file.
+        Verify the body against the size, checksums and ETag that S3 reported; return it
+        as a complete staging file.
 
         Args:
             must_match: Whether an ETag that should be an MD5 must match.
@@ -130,7 +135,9 @@ class Download:
             OSError: The disk is full.
         """
         if self.size_bytes != self._listed_bytes:
-            said = f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
+            said = (
+                f"it has {self.size_bytes} bytes, not the {self._listed_bytes} listed"
+            )
             raise self._corrupt(said)
         staging = self._staging
         staging.is_verified = self._has_checksum(headers, staging)
@@ -138,7 +145,9 @@ class Download:
             found = hash_of("md5", read_blocks(staging.fd)).hex()
             staging.is_verified = found == etag
             if must_match and found != etag:
-                raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE)
+                raise self._corrupt(
+                    f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE
+                )
         return staging
 
     def _has_checksum(self, headers: Mapping[str, str], staging: Staging) -> bool:
@@ -151,9 +160,15 @@ class Download:
         is_verified = False
         for name in CHECKSUMS:
             said = headers.get(f"x-amz-checksum-{name}", "")
-            if not said or "-" in said or headers.get("x-amz-checksum-type") == "COMPOSITE":
+            if (
+                not said
+                or "-" in said
+                or headers.get("x-amz-checksum-type") == "COMPOSITE"
+            ):
                 continue
-            found = base64.b64encode(checksum_of(name, read_blocks(staging.fd))).decode()
+            found = base64.b64encode(
+                checksum_of(name, read_blocks(staging.fd))
+            ).decode()
             if found != said:
                 raise self._corrupt(f"its {name} is {found}, but S3 reports {said}")
             is_verified = True
@@ -184,7 +199,11 @@ def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
 
 
 # Names of S3 → of anycrc, and their sizes in bytes; see docs/decisions/README.md.
-_CRCS = {"crc32": ("CRC32", 4), "crc32c": ("CRC32-ISCSI", 4), "crc64nvme": ("CRC64-NVME", 8)}
+_CRCS = {
+    "crc32": ("CRC32", 4),
+    "crc32c": ("CRC32-ISCSI", 4),
+    "crc64nvme": ("CRC64-NVME", 8),
+}
 CHECKSUMS = (*_CRCS, "sha256", "sha1")
 
 

@@ -1,8 +1,8 @@
 """
 The source ``listing``: every object under the prefix becomes a file.
 
-Pages of ListObjectsV2 become the files of a state; :meth:`ListingSource.confirm` asks a second time
-before a deletion; :meth:`ListingSource.fetch` downloads the objects.
+Pages of ListObjectsV2 become the files of a state; :meth:`ListingSource.confirm` asks a
+second time before a deletion; :meth:`ListingSource.fetch` downloads the objects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from s3_sync.download import Download, Work, at_once
-from s3_sync.names import ARCHIVED_CLASSES, POINTER, Content, compile_filter, folders_of, refusal_of
+from s3_sync.names import (
+    ARCHIVED_CLASSES,
+    POINTER,
+    Content,
+    compile_filter,
+    folders_of,
+    refusal_of,
+)
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
 from s3_sync.s3.client import S3Client
@@ -39,7 +46,8 @@ KEYS_LIMIT = 200_000
 ELEMENTS_LIMIT = 100_000
 # How many names beside an empty prefix an error tells.
 NAMED = 5
-# After this many failures in a row, without a success, the endpoint fails, not single objects.
+# After this many failures in a row, without a success, the endpoint fails, not single
+# objects.
 FAILURE_STREAK = 8
 # An object that is not complete after this part of a cycle's time is slow.
 SLOW_SHARE = 0.8
@@ -75,8 +83,8 @@ class ListingSource:
         Return the listing; the same object while nothing changes.
 
         Raises:
-            SourceError: S3 rejected the request, the response contradicts itself, or the prefix is
-                empty.
+            SourceError: S3 rejected the request, the response contradicts itself, or
+                the prefix is empty.
             CycleAbandoned: The fence was revoked.
         """
         self._client.begin_cycle(fence)
@@ -97,8 +105,12 @@ class ListingSource:
             pages[digest] = page
             keys += count
             if keys > KEYS_LIMIT:
-                said = f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not"
-                raise SourceError("too_many_keys", said, "Set KEY_PATH to the DAG folder only.")
+                said = (
+                    f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not"
+                )
+                raise SourceError(
+                    "too_many_keys", said, "Set KEY_PATH to the DAG folder only."
+                )
             token = next_token(body, page)
         if not self._state.revision or list(pages) != list(self._pages):
             self._state, self._pages = join(pages.values(), settings.prefix), pages
@@ -108,21 +120,28 @@ class ListingSource:
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
         """
-        Return the paths that a second listing lacks as well: a store or a proxy may lose a page
-        once, and a deletion is hard to undo.
+        Return the paths that a second listing lacks as well: a store or a proxy may
+        lose a page once, and a deletion is hard to undo.
         """
         again = await self.read(fence)
-        return {path for path in paths if path not in again.files and path not in again.kept}
+        return {
+            path for path in paths if path not in again.files and path not in again.kept
+        }
 
     async def fetch(
-        self, paths: Sequence[str], state: State, work: Work, before: Mapping[str, SidecarError]
+        self,
+        paths: Sequence[str],
+        state: State,
+        work: Work,
+        before: Mapping[str, SidecarError],
     ) -> None:
         """
-        Download objects into a folder; the work notes those that fail. Files on disk that have the
-        content already are adopted.
+        Download objects into a folder; the work notes those that fail. Files on disk
+        that have the content already are adopted.
 
         Args:
-            before: Earlier errors by path: repeating one is no evidence against the endpoint.
+            before: Earlier errors by path: repeating one is no evidence against the
+                endpoint.
 
         Raises:
             SidecarError: The endpoint fails as a whole.
@@ -150,10 +169,15 @@ class ListingSource:
         self._client.close()
 
     async def _fetch(
-        self, path: str, files: Mapping[str, Content], work: Work, before: Collection[str]
+        self,
+        path: str,
+        files: Mapping[str, Content],
+        work: Work,
+        before: Collection[str],
     ) -> None:
         """
-        Bring one file, or note why that failed; what began late goes on in the next cycle.
+        Bring one file, or note why that failed; what began late goes on in the next
+        cycle.
         """
         key, began = f"{self._settings.prefix}{path}", time.monotonic()
         try:
@@ -169,7 +193,10 @@ class ListingSource:
             kind, now = concerns(error.reason), time.monotonic()
             if kind == "cycle":
                 raise
-            if now >= work.until and now - began < SLOW_SHARE * self._settings.timeout_seconds:
+            if (
+                now >= work.until
+                and now - began < SLOW_SHARE * self._settings.timeout_seconds
+            ):
                 work.unreached.add(path)
             elif now >= work.until:
                 said = f"{key!r} was not complete before the cycle's time was up"
@@ -190,7 +217,8 @@ class ListingSource:
 
         Raises:
             ObjectMoved, S3Error: The object cannot be read.
-            TargetError: A file of another owner is in the way, or the object does not fit.
+            TargetError: A file of another owner is in the way, or the object does not
+                fit.
             OSError: The volume fails.
         """
         file, folder, verify = files[path], work.folder, self._settings.verify
@@ -205,17 +233,21 @@ class ListingSource:
             work.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match)
             folder.put(path, file, staging, work.fence)
-        encoding = headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
+        encoding = (
+            headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
+        )
         if encoding not in ("", "identity"):
             log.warning("object_encoded", key=key, encoding=encoding)
 
     async def _empty(self) -> SourceError:
         """
-        Return the error for a prefix without a file to sync, which counts what is there, or names
-        what is beside it.
+        Return the error for a prefix without a file to sync, which counts what is
+        there, or names what is beside it.
         """
         counts = Counter(self._state.skipped.values())
-        said = [f"{count} skipped ({reason})" for reason, count in sorted(counts.items())]
+        said = [
+            f"{count} skipped ({reason})" for reason, count in sorted(counts.items())
+        ]
         if filtered := sum(page.filtered for page in self._pages.values()):
             said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
         return SourceError(
@@ -235,9 +267,15 @@ class ListingSource:
         above = prefix[: prefix.rfind("/", 0, -1) + 1]
         said = "no key begins with it"
         with suppress(SidecarError):  # not everybody may list the folder above
-            root = _root(await self._client.list_page(None, prefix=above, delimiter="/"))
-            found = {unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES}
-            near = get_close_matches(prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0)
+            root = _root(
+                await self._client.list_page(None, prefix=above, delimiter="/")
+            )
+            found = {
+                unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES
+            }
+            near = get_close_matches(
+                prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0
+            )
             said += f"; beside it are {', '.join(near) or 'no others'}"
         return said
 
@@ -246,8 +284,8 @@ class Reading(NamedTuple):
     """
     A listing, and since when it has been the same (monotonic seconds).
 
-    A listing shows some moment between its request and its response: what is first seen in it has
-    lasted since its response, and lasts until the next request at least.
+    A listing shows some moment between its request and its response: what is first seen
+    in it has lasted since its response, and lasts until the next request at least.
     """
 
     revision: str
@@ -256,13 +294,17 @@ class Reading(NamedTuple):
 
 def same_since(before: Reading | None, revision: str, now: float) -> Reading:
     """
-    Return since when a listing has been the same; ``Sync._settling`` decides whether that is long
-    enough. Pure.
+    Return since when a listing has been the same; ``Sync._settling`` decides whether
+    that is long enough. Pure.
 
     Args:
         now: When the listing arrived (monotonic seconds).
     """
-    return before if before is not None and before.revision == revision else Reading(revision, now)
+    return (
+        before
+        if before is not None and before.revision == revision
+        else Reading(revision, now)
+    )
 
 
 # --- pages of ListObjectsV2: their bytes → the files of the source; pure
@@ -322,7 +364,8 @@ def read_page(
     for contents in root.iter("Contents"):
         facts = {child.tag: child.text or "" for child in contents}
         key = facts.get("Key", "")
-        if is_encoded:  # bytes that are not UTF-8 become lone surrogates, which no path may contain
+        # bytes that are not UTF-8 become lone surrogates, which no path may contain
+        if is_encoded:
             key = unquote_plus(key, errors="surrogateescape")
         if not key or not key.startswith(prefix):
             raise listing_invalid(f"the key {key!r} is not under the prefix")
@@ -338,16 +381,22 @@ def read_page(
         elif path in files:
             raise listing_invalid(f"the key {key!r} is listed twice")
         else:
-            etag, size = facts.get("ETag", "").removeprefix("W/").strip('"'), facts.get("Size", "")
+            etag, size = (
+                facts.get("ETag", "").removeprefix("W/").strip('"'),
+                facts.get("Size", ""),
+            )
             is_usable = _VERSION.fullmatch(f"{etag} {size}")
-            files[path] = Entry(path, etag, int(size)) if is_usable else Entry(path, "", 0)
+            files[path] = (
+                Entry(path, etag, int(size)) if is_usable else Entry(path, "", 0)
+            )
     return Page(files, filtered, skipped, truncated == "false")
 
 
 def join(pages: Iterable[Page], prefix: str) -> State:
     """
-    Merge pages into a state, whose revision is a digest of all paths, ETags and sizes, and of the
-    paths of archived objects; if a key is both a file and a folder, the file is skipped.
+    Merge pages into a state, whose revision is a digest of all paths, ETags and sizes,
+    and of the paths of archived objects; if a key is both a file and a folder, the file
+    is skipped.
 
     Raises:
         SourceError: A key is listed twice.
@@ -360,17 +409,25 @@ def join(pages: Iterable[Page], prefix: str) -> State:
             raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
         files |= page.files
         skipped |= page.skipped
-    kept = {key.removeprefix(prefix) for key, why in skipped.items() if why == "archived"}
+    kept = {
+        key.removeprefix(prefix) for key, why in skipped.items() if why == "archived"
+    }
     for path in files.keys() & folders_of([*files, *kept]):
         del files[path]
         skipped[prefix + path] = "file_and_folder"
     if "release" in skipped.values() and POINTER in files:
         del files[POINTER]
-        skipped[prefix + POINTER] = "release"  # without releases, it is an ordinary file
+        # without releases, it is an ordinary file
+        skipped[prefix + POINTER] = "release"
     # What has, or may have, a file on disk; however the store orders and cuts it.
     named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
     text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")
-    return State(hashlib.blake2b(text, digest_size=6).hexdigest(), files, skipped, frozenset(kept))
+    return State(
+        hashlib.blake2b(text, digest_size=6).hexdigest(),
+        files,
+        skipped,
+        frozenset(kept),
+    )
 
 
 def listing_invalid(message: str) -> SourceError:
@@ -395,7 +452,9 @@ def next_token(body: bytes, page: Page) -> str | None:
     if page.is_last:
         return None
     for name, text in _TOKEN.findall(body):
-        if name.startswith(b"Next") and (token := unescape(text.decode(errors="replace")).strip()):
+        if name.startswith(b"Next") and (
+            token := unescape(text.decode(errors="replace")).strip()
+        ):
             return token
     raise listing_invalid("it is truncated but has no continuation token")
 

@@ -1,6 +1,6 @@
 """
-The metrics of s3-sync, and the content of /readyz and the status page: written by the cycle, read
-by the endpoint.
+The metrics of s3-sync, and the content of /readyz and the status page: written by the
+cycle, read by the endpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class SyncMetrics(Metrics):
             "s3_sync_downloaded_bytes_total", "Bytes of object bodies downloaded."
         )
         self.skipped = self.gauge_by(
-            "reason", "s3_sync_skipped_keys", "Keys that cannot become files, by reason."
+            "reason",
+            "s3_sync_skipped_keys",
+            "Keys that cannot become files, by reason.",
         )
         self.unread = self.gauge_by(
             "reason",
@@ -40,10 +42,14 @@ class SyncMetrics(Metrics):
             "s3_sync_partial", "1 while the published state is partial, else 0."
         )
         self.held = self.gauge(
-            "s3_sync_held_deletions", "Files whose deletion S3_SYNC_MAX_DELETE holds back."
+            "s3_sync_held_deletions",
+            "Files whose deletion S3_SYNC_MAX_DELETE holds back.",
         )
         self.gate = GateMetrics(self)
-        name, text = "sidecar_requested_revisions_total", "Requested older revisions, by result."
+        name, text = (
+            "sidecar_requested_revisions_total",
+            "Requested older revisions, by result.",
+        )
         self.requested = self.counter_by("result", name, text)
         requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
@@ -64,16 +70,21 @@ class FileMetrics:
             "s3_sync_published_files_total", "Files published: new, changed or adopted."
         )
         self.deleted = counter(
-            "s3_sync_deleted_files_total", "Files removed because the source does not have them."
+            "s3_sync_deleted_files_total",
+            "Files removed because the source does not have them.",
         )
         self.healed = counter(
-            "s3_sync_healed_files_total", "Published files restored after damage on disk."
+            "s3_sync_healed_files_total",
+            "Published files restored after damage on disk.",
         )
         text = "Snapshots on the volume because a consumer requested them."
         self.requested = gauge("sidecar_requested_snapshots", text)
-        self.managed = gauge("s3_sync_managed_files", "Files on disk that s3-sync published.")
+        self.managed = gauge(
+            "s3_sync_managed_files", "Files on disk that s3-sync published."
+        )
         self.unverified = gauge(
-            "s3_sync_unverified_files", "Managed files whose content no checksum has verified."
+            "s3_sync_unverified_files",
+            "Managed files whose content no checksum has verified.",
         )
 
 
@@ -92,4 +103,6 @@ class Status:
         Merge into the details; empty mappings and lists are removed.
         """
         merged = {**self.details, **details}
-        self.details = {key: value for key, value in merged.items() if value not in ({}, [])}
+        self.details = {
+            key: value for key, value in merged.items() if value not in ({}, [])
+        }

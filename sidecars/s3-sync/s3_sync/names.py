@@ -1,11 +1,11 @@
 """
-What things are called: a key as a path below the target, or why it cannot become one; a file by
-its content; a release by its id. Pure.
+What things are called: a key as a path below the target, or why it cannot become one; a
+file by its content; a release by its id. Pure.
 
-The content of a file is the ETag of an object, which may be an MD5, or in a release SHA-256 and
-executable bit, ``<64 hex digits>[+x]``. The id of a release is the version that Airflow's own
-manifest bundles give to the same files: ``sha256-`` and the SHA-256 of a canonical JSON
-(docs/reference/release-format.md).
+The content of a file is the ETag of an object, which may be an MD5, or in a release
+SHA-256 and executable bit, ``<64 hex digits>[+x]``. The id of a release is the version
+that Airflow's own manifest bundles give to the same files: ``sha256-`` and the SHA-256
+of a canonical JSON (docs/reference/release-format.md).
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from typing import Protocol
 RESERVED = ".s3-sync"
 NAME_LIMIT_BYTES = 255
 PATH_LIMIT_BYTES = 4095
-# Deeper nesting is not intentional, and Python's folder walk fails at about 1,000 levels.
+# Deeper nesting is not intentional, and Python's folder walk fails at about 1,000
+# levels.
 DEPTH_LIMIT = 200
 
-# Objects that `s3-sync publish` writes beside its pointer (docs/reference/release-format.md).
-# Airflow would load each bundle, a zip file, as DAGs.
+# Objects that `s3-sync publish` writes beside its pointer
+# (docs/reference/release-format.md). Airflow would load each bundle, a zip file, as
+# DAGs.
 _OF_RELEASE = re.compile(
-    r"(bundles/#\.zip|releases/sha256-#\.json\.gz|pins/sha256-#)".replace("#", "[0-9a-f]{64}")
+    r"(bundles/#\.zip|releases/sha256-#\.json\.gz|pins/sha256-#)".replace(
+        "#", "[0-9a-f]{64}"
+    )
 )
 POINTER = "current.json"
 
-# Objects that must be restored before they can be read, unlike Glacier Instant Retrieval.
+# Objects that must be restored before they can be read, unlike Glacier Instant
+# Retrieval.
 ARCHIVED_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
 
 EXECUTABLE = "+x"
@@ -68,7 +73,9 @@ def refusal_of(path: str, target_bytes: int) -> str | None:
     return None
 
 
-def compile_filter(include: Sequence[str], exclude: Sequence[str]) -> Callable[[str], bool]:
+def compile_filter(
+    include: Sequence[str], exclude: Sequence[str]
+) -> Callable[[str], bool]:
     """
     Return a predicate for wanted relative paths; globs match as in ``aws s3 sync``.
     """
@@ -115,7 +122,8 @@ def looks_like_md5(etag: str) -> bool:
 
 def is_hex(text: str) -> bool:
     """
-    Whether a text is a SHA-256 as we write it; a regular expression takes three times as long.
+    Whether a text is a SHA-256 as we write it; a regular expression takes three times
+    as long.
     """
     try:
         return len(text) == 64 and bytes.fromhex(text).hex() == text
@@ -162,18 +170,21 @@ def short(revision: str) -> str:
     """
     Return a revision shortened for display; anything else as it is.
     """
-    return revision[len(BEGINNING) :][:SHORT_DIGITS] if is_revision(revision) else revision
+    return (
+        revision[len(BEGINNING) :][:SHORT_DIGITS] if is_revision(revision) else revision
+    )
 
 
 def revision_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
     """
     Return the id of a set of files.
 
-    As ``json.dumps(…, sort_keys=True, separators=(",", ":"))`` would write it, in a third of the
-    time: 10,000 files take 8 ms.
+    As ``json.dumps(…, sort_keys=True, separators=(",", ":"))`` would write it, in a
+    third of the time: 10,000 files take 8 ms.
 
     Args:
-        files: Path, SHA-256, size in bytes and whether it is executable, sorted by path.
+        files: Path, SHA-256, size in bytes and whether it is executable, sorted by
+            path.
     """
     rows = ",".join(
         f'{{"executable":{"true" if is_x else "false"},"path":{quoted(path)},"sha256":"{sha256}",'

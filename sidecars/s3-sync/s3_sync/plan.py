@@ -1,9 +1,9 @@
 """
 What should be on disk ↔ what is → plan; and the brake on mass deletion. Pure.
 
-A listing that lacks most files is usually a mistake, so it is held back long enough for you to
-notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by the callers (`sync.py`
-says where): a state names the files that are kept.
+A listing that lacks most files is usually a mistake, so it is held back long enough for
+you to notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by the
+callers (`sync.py` says where): a state names the files that are kept.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class State(NamedTuple):
         revision: The name of the state.
         files: The files, by path relative to the target.
         skipped: The reason why a key cannot become a file, by key.
-        kept: Paths whose files on disk stay: their objects exist but cannot be read by anybody, or
-            nothing is ever deleted (``S3_SYNC_DELETE=none``).
+        kept: Paths whose files on disk stay: their objects exist but cannot be read by
+            anybody, or nothing is ever deleted (``S3_SYNC_DELETE=none``).
         facts: Additional facts for the status page.
-        is_whole: Whether the files belong together, so that all of them are published or none.
+        is_whole: Whether the files belong together, so that all of them are published
+            or none.
         detail: What its source needs to fetch the files.
         sequence: Of a release: the highest sequence seen, and the key that signed it.
     """
@@ -65,19 +66,24 @@ class Plan(NamedTuple):
     delete: tuple[str, ...]
 
 
-def make_plan(state: State, held: Mapping[str, Content], *, foreign: Iterable[str] = ()) -> Plan:
+def make_plan(
+    state: State, held: Mapping[str, Content], *, foreign: Iterable[str] = ()
+) -> Plan:
     """
     Compare the files of a state with those that are held.
 
-    A change is a different ETag or size; times are never compared. What was altered on disk is held
-    without an ETag.
+    A change is a different ETag or size; times are never compared. What was altered on
+    disk is held without an ETag.
 
     Args:
-        foreign: Files that s3-sync does not own, to be deleted (``S3_SYNC_DELETE=all``).
+        foreign: Files that s3-sync does not own, to be deleted
+            (``S3_SYNC_DELETE=all``).
     """
     put = not_held(state.files, state.files, held)
     there = chain(held, foreign)
-    gone = [path for path in there if path not in state.files and path not in state.kept]
+    gone = [
+        path for path in there if path not in state.files and path not in state.kept
+    ]
     return Plan(tuple(put), tuple(gone))
 
 
@@ -94,16 +100,23 @@ def is_held(held: Content | None, file: Content) -> bool:
     """
     Whether what is held of a path is the file of a state.
     """
-    return held is not None and held.etag == file.etag and held.size_bytes == file.size_bytes
+    return (
+        held is not None
+        and held.etag == file.etag
+        and held.size_bytes == file.size_bytes
+    )
 
 
-def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str = "") -> State:
+def without_clashes(
+    state: State, fold: Callable[[str], str] | None, prefix: str = ""
+) -> State:
     """
-    Return a state without files that the file system does not distinguish from another one: the
-    first one in the order of names stays, the others are skipped.
+    Return a state without files that the file system does not distinguish from another
+    one: the first one in the order of names stays, the others are skipped.
 
     Args:
-        fold: What the file system takes names for; None if it distinguishes all of them.
+        fold: What the file system takes names for; None if it distinguishes all of
+            them.
         prefix: The prefix of all keys.
 
     Raises:
@@ -112,7 +125,9 @@ def without_clashes(state: State, fold: Callable[[str], str] | None, prefix: str
     if fold is None:
         return state
     taken = set(map(fold, state.files))
-    state = state._replace(kept={path for path in state.kept if fold(path) not in taken})
+    state = state._replace(
+        kept={path for path in state.kept if fold(path) not in taken}
+    )
     first = {fold(path): path for path in sorted(state.files, reverse=True)}
     clashing = [path for path in sorted(state.files) if first[fold(path)] != path]
     if not clashing:
@@ -134,21 +149,27 @@ class Brake:
     Holds listings back that would delete too many files, and remembers since when.
     """
 
-    def __init__(self, percent: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, percent: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._percent = percent
         self._clock = clock
         self._since: float | None = None
-        # Files that may be deleted now that they were held long enough; further ones are held.
+        # Files that may be deleted now that they were held long enough; further ones
+        # are held.
         self._released: set[str] = set()
 
-    def judge(self, gone: Collection[str], held: int, *, is_asked_for: bool) -> SidecarError | None:
+    def judge(
+        self, gone: Collection[str], held: int, *, is_asked_for: bool
+    ) -> SidecarError | None:
         """
         Return why a listing is held back; None if it may be applied.
 
         Args:
             gone: The published files that it lacks.
             held: The number of published files.
-            is_asked_for: Whether an operator triggered this cycle; releases a hold known before.
+            is_asked_for: Whether an operator triggered this cycle; releases a hold
+                known before.
         """
         self._released.intersection_update(gone)
         rest = len(gone) - len(self._released)
@@ -158,7 +179,12 @@ class Brake:
         if self._since is None:
             self._since = self._clock()
             named = sorted(gone)[:NAMED_FILES]
-            log.warning("deletion_held", files_to_delete=len(gone), managed_files=held, paths=named)
+            log.warning(
+                "deletion_held",
+                files_to_delete=len(gone),
+                managed_files=held,
+                paths=named,
+            )
         elif is_asked_for:
             self._since = -math.inf
         if self._clock() - self._since >= HOLD_SECONDS:

@@ -1,6 +1,6 @@
 """
-Files that the source has and the volume lacks: each is named once and retried with backoff, without
-a limit. Keys that cannot become files: counted, and each named once.
+Files that the source has and the volume lacks: each is named once and retried with
+backoff, without a limit. Keys that cannot become files: counted, and each named once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ log = get_logger("cycle")
 
 class Unread(NamedTuple):
     """
-    A file that could not be read: the version that was tried, why, how often, and when it is due
-    again (monotonic seconds).
+    A file that could not be read: the version that was tried, why, how often, and when
+    it is due again (monotonic seconds).
     """
 
     etag: str
@@ -80,11 +80,13 @@ class Problems:
         is_asked_for: bool = False,
     ) -> None:
         """
-        Forget files that the source no longer has, or that are held. Those with a new version are
-        due at once, and all of them if an operator triggered the cycle.
+        Forget files that the source no longer has, or that are held. Those with a new
+        version are due at once, and all of them if an operator triggered the cycle.
         """
         there = [path for path in self._unread if path in files]
-        self._unread = {path: self._unread[path] for path in not_held(there, files, held)}
+        self._unread = {
+            path: self._unread[path] for path in not_held(there, files, held)
+        }
         for path, unread in self._unread.items():
             if is_asked_for or files[path].etag != unread.etag:
                 self._unread[path] = unread._replace(due_at=0.0)
@@ -96,8 +98,8 @@ class Problems:
         failed: Mapping[str, SidecarError],
     ) -> None:
         """
-        Note what was tried: files that failed, and those that are held now. One of these makes all
-        others due: their problem may be over as well.
+        Note what was tried: files that failed, and those that are held now. One of
+        these makes all others due: their problem may be over as well.
         """
         before = self._unread
         self._unread = {path: before[path] for path in not_held(before, files, held)}
@@ -111,7 +113,8 @@ class Problems:
 
     def show(self, skipped: Mapping[str, str]) -> None:
         """
-        Count unread files and skipped keys by reason, name new ones, and show the first of them.
+        Count unread files and skipped keys by reason, name new ones, and show the first
+        of them.
 
         Args:
             skipped: The reason by key, from the source.
@@ -129,7 +132,9 @@ class Problems:
             log.warning("key_skipped", key=key, reason=first[key])
         for path in sorted(unread.keys() - self._named):
             error = unread[path].error
-            log.warning("object_unread", path=path, reason=error.reason, error=error.message)
+            log.warning(
+                "object_unread", path=path, reason=error.reason, error=error.message
+            )
         self._named = first.keys() | unread.keys()
         self._status.show(
             unread=Names({path: one.error.reason for path, one in unread.items()}),
@@ -152,8 +157,8 @@ class Shortage:
     What the last cycles lacked.
 
     Attributes:
-        cycles: How many cycles in a row lacked the same files; after LASTING_CYCLES, a one-shot
-            accepts a partial state.
+        cycles: How many cycles in a row lacked the same files; after LASTING_CYCLES, a
+            one-shot accepts a partial state.
     """
 
     def __init__(self) -> None:
@@ -167,7 +172,9 @@ class Shortage:
         Note what a cycle lacks; return whether that is new, but never twice in a row.
         """
         # Of those that just keep changing, each cycle lacks others.
-        lasting = {p for p, error in missing.items() if error.reason != "object_changing"}
+        lasting = {
+            p for p, error in missing.items() if error.reason != "object_changing"
+        }
         is_same = bool(missing) and lasting == self._lasting
         self.cycles = self.cycles + 1 if is_same else int(bool(missing))
         self._is_new = bool(missing.keys() - self._missing) and not self._is_new
@@ -177,7 +184,8 @@ class Shortage:
 
 def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:
     """
-    Return one error for all missing files: that of the first one, with the number of files.
+    Return one error for all missing files: that of the first one, with the number of
+    files.
     """
     first = errors[min(errors)]
     message = f"{len(errors)} of {len(files)} files are missing: {first.message}"

@@ -1,14 +1,15 @@
 """
 The one table of failures: what each reason concerns, and what to do about it.
 
-A failure of the source or the volume as a whole, such as that of a LIST, ends the cycle. One of a
-single object of a listing holds back only that object; so does a path that the volume refuses
-(``TargetError`` in `listing.py`). One of a release ends the cycle, too, if the release is the
-current one, but older ones can still be published (``Builder._earlier``) and requested
-(`sidecar.py`). Which errors of the file system are the volume's is in `download.py`
-(``VOLUME_ERRORS``), how many failed objects in a row end a cycle in `listing.py`
-(``FAILURE_STREAK``), and when too few can be read to publish anything in `build.py`
-(``Builder._require``). A file that cannot be removed ends a cycle at its end (``Sync._record``).
+A failure of the source or the volume as a whole, such as that of a LIST, ends the
+cycle. One of a single object of a listing holds back only that object; so does a path
+that the volume refuses (``TargetError`` in `listing.py`). One of a release ends the
+cycle, too, if the release is the current one, but older ones can still be published
+(``Builder._earlier``) and requested (`sidecar.py`). Which errors of the file system are
+the volume's is in `download.py` (``VOLUME_ERRORS``), how many failed objects in a row
+end a cycle in `listing.py` (``FAILURE_STREAK``), and when too few can be read to
+publish anything in `build.py` (``Builder._require``). A file that cannot be removed
+ends a cycle at its end (``Sync._record``).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from sidecar_runtime.errors import SidecarError
 class Reason(NamedTuple):
     """
     Args:
-        concerns: ``request``: one request, so a single object until several fail in a row.
-            ``refusal``: one object, which S3 refuses to read, while it may serve others.
+        concerns: ``request``: one request, so a single object until several fail in a
+            row. ``refusal``: one object, which S3 refuses to read, while it may serve
+            others.
         advice: What to do, where the same holds for each failure with this reason.
         is_retried: Whether the client sends the request again at once.
         rest_seconds: The shortest pause before the object is tried again.
@@ -41,7 +43,8 @@ endpoint_invalid link_blocked listing_invalid region_invalid source_empty target
 target_failed target_full too_many_keys trusted_keys_invalid
 """
 _OF_ONE = "access_denied_delete access_denied_put blocked etag_missing file_refused object_corrupt"
-# An object that is missing is denied for s3:ListBucket to an identity that may not list.
+# An object that is missing is denied for s3:ListBucket to an identity that may not
+# list.
 _REFUSED = "access_denied_get access_denied_kms access_denied_list"
 _OF_RELEASE = """
 gate_undecided release_invalid release_missing release_replayed release_untrusted request_in_outage
@@ -55,7 +58,8 @@ REASONS = {
     **dict.fromkeys(_REFUSED.split(), Reason("refusal")),
     **dict.fromkeys(_OF_RELEASE.split(), Reason("release")),
     "answer_foreign": Reason(
-        "request", "Check the firewall, ingress, proxy or captive portal before the endpoint."
+        "request",
+        "Check the firewall, ingress, proxy or captive portal before the endpoint.",
     ),
     "bucket_not_found": Reason(
         "cycle",
@@ -68,11 +72,14 @@ REASONS = {
         "stay.",
     ),
     "client_error": Reason(
-        "object", "Follow the quoted error; check the endpoint and any proxy in front of it."
+        "object",
+        "Follow the quoted error; check the endpoint and any proxy in front of it.",
     ),
     "clock_skew": Reason("cycle", "Check the time synchronization of the node."),
     "connection_lost": Reason(
-        "request", "If it persists, check for a proxy or firewall that cuts connections.", True
+        "request",
+        "If it persists, check for a proxy or firewall that cuts connections.",
+        True,
     ),
     "credentials_expired": Reason("cycle", "Renew the credentials at their source."),
     "credentials_invalid": Reason(
@@ -86,7 +93,8 @@ REASONS = {
         "HTTPS_PROXY and NO_PROXY.",
     ),
     "kms_key_unusable": Reason(
-        "refusal", f"Enable the key, or encrypt the object with another key. {_IN_RELEASE}"
+        "refusal",
+        f"Enable the key, or encrypt the object with another key. {_IN_RELEASE}",
     ),
     "name_unresolved": Reason(
         "cycle", "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster."
@@ -112,13 +120,17 @@ REASONS = {
         "percent-encoded: http://USER:PASSWORD@HOST:PORT.",
     ),
     "redirect_refused": Reason(
-        "request", "Check the endpoint and AWS_REGION; look for a proxy or captive portal."
+        "request",
+        "Check the endpoint and AWS_REGION; look for a proxy or captive portal.",
     ),
     "request_timeout": Reason(
-        "request", "Check the route to S3 (VPC endpoint, security group, proxy) for lost packets."
+        "request",
+        "Check the route to S3 (VPC endpoint, security group, proxy) for lost packets.",
     ),
     "server_error": Reason(
-        "request", "If it persists, check the server and any proxy in front of it.", True
+        "request",
+        "If it persists, check the server and any proxy in front of it.",
+        True,
     ),
     "throttled": Reason(
         "request",
@@ -128,7 +140,9 @@ REASONS = {
     ),
     # The CA bundle is read again for the next request: it may have been rotated.
     "tls_failed": Reason(
-        "cycle", "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.", True
+        "cycle",
+        "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
+        True,
     ),
 }
 
@@ -151,9 +165,15 @@ class S3Error(SidecarError):
     """
 
     def __init__(
-        self, reason: str, message: str, advice: str = "", permission: Permission | None = None
+        self,
+        reason: str,
+        message: str,
+        advice: str = "",
+        permission: Permission | None = None,
     ) -> None:
-        super().__init__(reason, message, advice or REASONS.get(reason, Reason()).advice)
+        super().__init__(
+            reason, message, advice or REASONS.get(reason, Reason()).advice
+        )
         self.permission = permission
 
 
@@ -166,6 +186,7 @@ def concerns(reason: str) -> str:
 
 def is_of_current_release(reason: str) -> bool:
     """
-    Whether only the current release cannot be shown, so that older ones can still be read.
+    Whether only the current release cannot be shown, so that older ones can still be
+    read.
     """
     return concerns(reason) in ("release", "refusal")

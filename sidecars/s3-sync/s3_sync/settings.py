@@ -1,8 +1,8 @@
 """
 The settings of s3-sync; the four names of the first published example have no prefix.
 
-The `AWS_*` variables (region, credentials, endpoint, certificates) mean what they mean to
-botocore: see :mod:`sidecar_runtime.aws.chain`.
+The `AWS_*` variables (region, credentials, endpoint, certificates) mean what they mean
+to botocore: see :mod:`sidecar_runtime.aws.chain`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ _BUCKET = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]"
     r"|arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint[:/][a-z0-9-]+"
 )
-# Aliases of what s3-sync does not support: multi-region access points, S3 Express, Object Lambda,
-# Outposts. https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+# Aliases of what s3-sync does not support: multi-region access points, S3 Express,
+# Object Lambda, Outposts.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _UNSUPPORTED = re.compile(r"\.mrap$|--(ol|op|x|xa)-s3$")
 
 
@@ -56,14 +57,17 @@ def bucket(text: str) -> str:
     """
     name = _no_url(text)
     if not _BUCKET.fullmatch(name) or _UNSUPPORTED.search(name):
-        raise ValueError("is neither the name of an ordinary bucket nor the ARN of an access point")
+        raise ValueError(
+            "is neither the name of an ordinary bucket nor the ARN of an access point"
+        )
     return name
 
 
 @allows("a prefix such as airflow/dags")
 def key_path(text: str) -> str:
     """
-    Read a prefix; slashes at either end are trimmed, and it always names a whole folder.
+    Read a prefix; slashes at either end are trimmed, and it always names a whole
+    folder.
     """
     return _no_url(text).strip("/")
 
@@ -88,13 +92,17 @@ def globs(text: str) -> tuple[str, ...]:
     return words(text)
 
 
-@allows("sha256- and 64 hexadecimal digits, as shown by `s3-sync releases --output json`")
+@allows(
+    "sha256- and 64 hexadecimal digits, as shown by `s3-sync releases --output json`"
+)
 def revision(text: str) -> str:
     """
     Read the id of a release.
     """
     if not is_revision(text.strip()):
-        raise ValueError("is not the id of a release (sha256- and 64 hexadecimal digits)")
+        raise ValueError(
+            "is not the id of a release (sha256- and 64 hexadecimal digits)"
+        )
     return text.strip()
 
 
@@ -182,10 +190,16 @@ class Settings(GateSettings):
         text="`requester-pays`: pay for requests. `public`: no signatures, no credentials.",
     )
     include: tuple[str, ...] = setting(
-        "INCLUDE", globs, default="", text="Sync only keys that match; relative to KEY_PATH."
+        "INCLUDE",
+        globs,
+        default="",
+        text="Sync only keys that match; relative to KEY_PATH.",
     )
     exclude: tuple[str, ...] = setting(
-        "EXCLUDE", globs, default="", text="Skip keys that match one of these, also included ones."
+        "EXCLUDE",
+        globs,
+        default="",
+        text="Skip keys that match one of these, also included ones.",
     )
     delete: str = setting(
         "DELETE",
@@ -217,7 +231,10 @@ class Settings(GateSettings):
         text="Apply a listing only once it has stayed the same for this long, also in a new pod.",
     )
     retain_count: int = setting(
-        "RETAIN_COUNT", count, default="2", text="How many older snapshots to keep for readers."
+        "RETAIN_COUNT",
+        count,
+        default="2",
+        text="How many older snapshots to keep for readers.",
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
@@ -232,10 +249,16 @@ class Settings(GateSettings):
         text="How many requested older releases (DAG versions of Airflow 3) to keep. 0: none.",
     )
     file_mode: int = setting(
-        "FILE_MODE", mode, default="0644", text="The mode of a listing's files, when they are new."
+        "FILE_MODE",
+        mode,
+        default="0644",
+        text="The mode of a listing's files, when they are new.",
     )
     fsync: bool = setting(
-        "FSYNC", boolean, default="false", text="Flush each file to disk: for persistent volumes."
+        "FSYNC",
+        boolean,
+        default="false",
+        text="Flush each file to disk: for persistent volumes.",
     )
 
     @property
@@ -250,7 +273,11 @@ class Settings(GateSettings):
         """
         Whether consumers may request older releases.
         """
-        return self.source_kind == "release" and self.keep_requested > 0 and not self.one_shot
+        return (
+            self.source_kind == "release"
+            and self.keep_requested > 0
+            and not self.one_shot
+        )
 
     @property
     def source(self) -> str:
@@ -267,7 +294,9 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
-    return load(Settings, PREFIX, environ, instead=INSTEAD, check=partial(_check, environ))
+    return load(
+        Settings, PREFIX, environ, instead=INSTEAD, check=partial(_check, environ)
+    )
 
 
 def read_trusted_keys(settings: Settings) -> Keys | None:
@@ -292,11 +321,18 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
     """
     Return the settings that do not fit others.
     """
-    in_place, is_release = settings.layout == "in-place", settings.source_kind == "release"
+    in_place, is_release = (
+        settings.layout == "in-place",
+        settings.source_kind == "release",
+    )
     # What belongs together is shown at once.
     current = f"{settings.dest_path}/current"
-    layout = f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to {current}"
-    whole = "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
+    layout = (
+        f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to {current}"
+    )
+    whole = (
+        "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
+    )
     release = "requires S3_SYNC_SOURCE=release"
     rules = [
         ("DEST_PATH", os.path.isfile(settings.dest_path), "is a file, not a folder"),
@@ -311,8 +347,14 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
         ("S3_SYNC_DELETE", is_release and settings.delete == "none", whole),
     ]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        is_wrong = environ.get(name) and split_url(environ[name], "http", "https") is None
+        is_wrong = (
+            environ.get(name) and split_url(environ[name], "http", "https") is None
+        )
         rules.append((name, is_wrong, "is not http(s)://HOST[:PORT]"))
-    given = {name: without_password(environ.get(name, "").strip()) for name, _, _ in rules}
-    problems = [Problem(name, given[name], why) for name, is_wrong, why in rules if is_wrong]
+    given = {
+        name: without_password(environ.get(name, "").strip()) for name, _, _ in rules
+    }
+    problems = [
+        Problem(name, given[name], why) for name, is_wrong, why in rules if is_wrong
+    ]
     return problems + check_gate(settings, PREFIX)

@@ -1,9 +1,9 @@
 """
-The sidecar that the loop runs, and the thread that runs its cycles and answers requests for older
-releases.
+The sidecar that the loop runs, and the thread that runs its cycles and answers requests
+for older releases.
 
-A one-shot ends in the runtime's loop (``Loop._conclude``); ``Session.cycle`` says whether it may:
-only when the volume is ready.
+A one-shot ends in the runtime's loop (``Loop._conclude``); ``Session.cycle`` says
+whether it may: only when the volume is ready.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class S3Sync:
         self.lock = TargetLock()
         self.status = Status(metrics)
         self.gate = make_gate(settings, metrics.gate)
-        self.asked = Asked(settings.dest_path, metrics.requested) if settings.answers else None
+        self.asked = (
+            Asked(settings.dest_path, metrics.requested) if settings.answers else None
+        )
 
     def begin(self) -> Session:
         return Session(self)
@@ -92,7 +94,9 @@ class Session:
         self._target = Target(settings, sidecar.lock, status)
         source = ReleaseSource if settings.source_kind == "release" else ListingSource
         self._source = source(settings, open_client(settings, status.metrics))
-        self._sync = Sync(Parts(settings, status, self._target, self._source, sidecar.gate))
+        self._sync = Sync(
+            Parts(settings, status, self._target, self._source, sidecar.gate)
+        )
         self._volume: Volume | None = None
         self._serving: Serving | None = None
 
@@ -109,11 +113,16 @@ class Session:
             sidecar.gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        outcome, readiness = self._loop.run_until_complete(task), sidecar.status.readiness
+        outcome, readiness = (
+            self._loop.run_until_complete(task),
+            sidecar.status.readiness,
+        )
         if not sidecar.settings.one_shot or readiness.ready:
             return outcome
         if outcome.is_success:  # a one-shot ends only when the volume is ready
-            raise TargetError("target_failed", readiness.problem, "Find out what changes files.")
+            raise TargetError(
+                "target_failed", readiness.problem, "Find out what changes files."
+            )
         return outcome._replace(is_enough=False)
 
     def close(self) -> None:
@@ -140,7 +149,9 @@ class Session:
             with explained(f"cannot write to {path}"):
                 try:
                     return await self._sync.cycle(fence)
-                except OSError as error:  # all files fit, but not their list, or the record
+                except (
+                    OSError
+                ) as error:  # all files fit, but not their list, or the record
                     if error.errno in FULL_ERRORS and target.snapshots is not None:
                         target.snapshots.make_room(fence)
                     raise
@@ -151,13 +162,16 @@ class Session:
             if not fence.is_revoked:
                 target.show(fence)
                 if self._serving is not None:
-                    is_outage = failure is not None and not is_of_current_release(failure.reason)
+                    is_outage = failure is not None and not is_of_current_release(
+                        failure.reason
+                    )
                     with explained(f"cannot write to {path}"):
                         await self._serving.serve(fence, failure if is_outage else None)
 
     def _serve(self) -> None:
         """
-        Answer the consumers of the volume that is open now, if they may request releases.
+        Answer the consumers of the volume that is open now, if they may request
+        releases.
         """
         sidecar, layout = self._sidecar, self._target.snapshots
         if self._serving is not None:
@@ -165,7 +179,9 @@ class Session:
         self._serving = None
         if layout and sidecar.asked and isinstance(self._source, ReleaseSource):
             metrics = sidecar.status.metrics
-            self._serving = Serving(sidecar.settings, metrics, sidecar.asked, self._source, layout)
+            self._serving = Serving(
+                sidecar.settings, metrics, sidecar.asked, self._source, layout
+            )
 
 
 class Serving(NamedTuple):
@@ -187,11 +203,12 @@ class Serving(NamedTuple):
 
     async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
         """
-        Download requested releases, as many as fit into a cycle; a failure is reported to the
-        consumers that wait.
+        Download requested releases, as many as fit into a cycle; a failure is reported
+        to the consumers that wait.
 
         Args:
-            outage: The error that the cycle ended with; None if older releases can be read.
+            outage: The error that the cycle ended with; None if older releases can be
+                read.
 
         Raises:
             CycleAbandoned: The fence was revoked; another thread answers now.
@@ -213,7 +230,8 @@ class Serving(NamedTuple):
 
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
-        Download one release beside the published one; the next start removes leftovers of a crash.
+        Download one release beside the published one; the next start removes leftovers
+        of a crash.
         """
         layout = self.layout
         if layout.is_whole(revision):

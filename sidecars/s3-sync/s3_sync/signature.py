@@ -1,8 +1,8 @@
 """
 Ed25519 signatures of pointers: private keys that sign, public keys that are trusted.
 
-The signed bytes: docs/reference/release-format.md. Imported only where there are keys: a daemon
-without trusted keys never loads `cryptography`, which saves 8 MiB.
+The signed bytes: docs/reference/release-format.md. Imported only where there are keys:
+a daemon without trusted keys never loads `cryptography`, which saves 8 MiB.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 ALGORITHM = "ed25519"
 KEY_ID_DIGITS = 16
@@ -56,7 +62,9 @@ class Keys(NamedTuple):
             raise ValueError("it is not signed")
         found = _TEXT.fullmatch(signature)
         if found is None:
-            raise ValueError(f"its signature is malformed, or not of the kind {ALGORITHM}")
+            raise ValueError(
+                f"its signature is malformed, or not of the kind {ALGORITHM}"
+            )
         key_id, text = found.groups()
         if key_id not in self.by_id:
             raise ValueError(f"it is signed by {key_id}, which is not trusted")
@@ -65,7 +73,9 @@ class Keys(NamedTuple):
             message = _message(body, bucket, prefix)
             Ed25519PublicKey.from_public_bytes(self.by_id[key_id]).verify(raw, message)
         except (ValueError, InvalidSignature):
-            raise ValueError(f"{key_id} signed other content, or for another place") from None
+            raise ValueError(
+                f"{key_id} signed other content, or for another place"
+            ) from None
         return key_id
 
 
@@ -74,17 +84,23 @@ def read_keys(path: str) -> Keys:
     Read the public keys in a file, or in all files of a folder that are not hidden.
 
     Raises:
-        ValueError: There is no key, or something other than public keys; the text names the file.
+        ValueError: There is no key, or something other than public keys; the text names
+            the file.
     """
     files = [path]
     try:
         if os.path.isdir(path):
-            # A mounted ConfigMap has hidden entries, such as the link `..data`: they are no keys.
-            names = [name for name in sorted(os.listdir(path)) if not name.startswith(".")]
+            # A mounted ConfigMap has hidden entries, such as the link `..data`: they
+            # are no keys.
+            names = [
+                name for name in sorted(os.listdir(path)) if not name.startswith(".")
+            ]
             files = [os.path.join(path, name) for name in names]
         by_id = {key_id_of(raw): raw for file in files for raw in _read_file(file)}
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.filename}: {error.strerror}") from None
+        raise ValueError(
+            f"cannot be read: {error.filename}: {error.strerror}"
+        ) from None
     if not by_id:
         raise ValueError("contains no public keys")
     return Keys(by_id)
@@ -102,9 +118,13 @@ def _read_file(path: str) -> list[bytes]:
         keys = [load_pem_public_key(block[0]) for block in _PEM.finditer(data)]
     except (ValueError, UnsupportedAlgorithm):
         keys = []
-    found = [key.public_bytes_raw() for key in keys if isinstance(key, Ed25519PublicKey)]
+    found = [
+        key.public_bytes_raw() for key in keys if isinstance(key, Ed25519PublicKey)
+    ]
     if not found or len(found) < len(keys):
-        raise ValueError(f"contains something other than Ed25519 public keys in PEM in {path}")
+        raise ValueError(
+            f"contains something other than Ed25519 public keys in PEM in {path}"
+        )
     return found
 
 
@@ -141,7 +161,11 @@ def read_signer(path: str) -> Signer:
             key = load_pem_private_key(file.read(FILE_LIMIT_BYTES), None)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except (TypeError, ValueError, UnsupportedAlgorithm):  # TypeError: it has a password
+    except (
+        TypeError,
+        ValueError,
+        UnsupportedAlgorithm,
+    ):  # TypeError: it has a password
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError(

@@ -1,11 +1,12 @@
 """
-One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish → record.
+One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish →
+record.
 
-``Sync._settling`` waits until a listing stays the same, and ``Sync.cycle`` for one cycle if files
-of a snapshot fail that did not fail before: both end as ``settling``. `listing.py` looks again
-before a deletion; what consumers see, and whether that is ready, is the target's
-(`folder/target.py`). ``S3_SYNC_DELETE=none`` keeps files in ``Sync.cycle``, in ``Builder._give_up``
-and in ``Target.finish``.
+``Sync._settling`` waits until a listing stays the same, and ``Sync.cycle`` for one
+cycle if files of a snapshot fail that did not fail before: both end as ``settling``.
+`listing.py` looks again before a deletion; what consumers see, and whether that is
+ready, is the target's (`folder/target.py`). ``S3_SYNC_DELETE=none`` keeps files in
+``Sync.cycle``, in ``Builder._give_up`` and in ``Target.finish``.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class Sync:
         asked_at = time.monotonic()
         read = await self._source.read(fence)
         held = target.shown.files if target.shown is not None else {}
-        if not target.record.is_of_source and (target.snapshots or self._settings.delete != "none"):
-            read = read._replace(kept=read.kept - held.keys())  # those are not what was archived
+        if not target.record.is_of_source and (
+            target.snapshots or self._settings.delete != "none"
+        ):
+            # those are not what was archived
+            read = read._replace(kept=read.kept - held.keys())
         elif self._settings.delete == "none":
             read = read._replace(kept={*read.kept, *(held.keys() - read.files.keys())})
         state = without_clashes(read, target.volume.fold, self._settings.prefix)
@@ -75,7 +79,9 @@ class Sync:
         refusal = builder.recall(state)
         waiting = self._settling(state, asked_at) or self._braked(state, fence)
         waiting = waiting or (self._refused(refusal) if refusal is not None else None)
-        if waiting is not None and (waiting.result != "refused" or target.is_good(fence)):
+        if waiting is not None and (
+            waiting.result != "refused" or target.is_good(fence)
+        ):
             return waiting
 
         plan = self._plan(state)
@@ -87,8 +93,9 @@ class Sync:
             return self._outcome(state, missing, {"files_healed": healed})
 
         build = await builder.build(state, plan, until, fence)
-        # Files of snapshots belong together: an upload, an outage or a change of a policy may have
-        # happened during the cycle. So a new lack settles for a cycle, without S3_SYNC_SETTLE, too.
+        # Files of snapshots belong together: an upload, an outage or a change of a
+        # policy may have happened during the cycle. So a new lack settles for a cycle,
+        # without S3_SYNC_SETTLE, too.
         if self._shortage.is_new(build.missing) and target.snapshots is not None:
             return Outcome("settling", self._revision, _counts(build))
         try:
@@ -112,7 +119,9 @@ class Sync:
         """
         self._reading, self._shortage = None, Shortage()
         if isinstance(self._source, ReleaseSource):
-            self._source.sequence = max(self._source.sequence, self._target.record.sequence)
+            self._source.sequence = max(
+                self._source.sequence, self._target.record.sequence
+            )
         self._builder.problems.meet({}, {})
         self._builder.problems.show({})
         self._status.metrics.held.set(0)
@@ -126,7 +135,8 @@ class Sync:
 
     def _settling(self, state: State, asked_at: float) -> Outcome | None:
         """
-        Return the outcome while a new listing has not stayed the same for S3_SYNC_SETTLE.
+        Return the outcome while a new listing has not stayed the same for
+        S3_SYNC_SETTLE.
         """
         seconds, published = self._settings.settle_seconds, self._target.published
         self._reading = same_since(self._reading, state.revision, time.monotonic())
@@ -141,8 +151,8 @@ class Sync:
         """
         Return the outcome while a listing is held back because it lacks too many files.
 
-        Files that are lost already are not missed. Before the first publish, the files on disk may
-        belong to another source.
+        Files that are lost already are not missed. Before the first publish, the files
+        on disk may belong to another source.
         """
         shown = self._target.shown
         if state.is_whole or shown is None or self._target.published is None:
@@ -168,14 +178,20 @@ class Sync:
         if shown is None:
             return make_plan(state, {})
         lost, layout = shown.lost(), target.snapshots
-        is_same = layout and state.is_whole and state.revision == self._revision == layout.name
+        is_same = (
+            layout
+            and state.is_whole
+            and state.revision == self._revision == layout.name
+        )
         if is_same and not lost and len(shown.files) == len(state.files):
             return Plan((), ())
         for path in lost:
             if path in state.kept:
                 shown.forget(path)  # it cannot be downloaded again
         is_cleared = self._settings.delete == "all" and target.snapshots is None
-        return make_plan(state, shown.files, foreign=shown.foreign() if is_cleared else ())
+        return make_plan(
+            state, shown.files, foreign=shown.foreign() if is_cleared else ()
+        )
 
     def _is_done(self, state: State, plan: Plan, fence: Fence) -> bool:
         """
@@ -199,30 +215,48 @@ class Sync:
         """
         Record and log what is published; return the numbers for the log.
         """
-        target, folder, before = self._target, self._target.shown, self._target.published
+        target, folder, before = (
+            self._target,
+            self._target.shown,
+            self._target.published,
+        )
         assert folder is not None
         folder.end_cycle(fence)
         for path, error in build.work.failed.items():
             if path not in build.missing:
                 raise error
         changes = compare(target.recorded, folder.files)
-        name, missing, aim = build.name, len(build.missing), build.fallback or build.state.revision
+        name, missing, aim = (
+            build.name,
+            len(build.missing),
+            build.fallback or build.state.revision,
+        )
         numbers = {kind: len(paths) for kind, paths in changes.items()}
         facts = ("" if missing else name, aim, name, missing, build.fallback, now())
-        said = Published(*facts, len(folder.files), 0, *build.state.sequence, *numbers.values())
+        said = Published(
+            *facts, len(folder.files), 0, *build.state.sequence, *numbers.values()
+        )
         if any(numbers.values()):
             counts = {f"files_{kind}": number for kind, number in numbers.items()}
-            named = {kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths}
+            named = {
+                kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths
+            }
             log.info("files_changed", name=name, **counts, **named)
         elif before is not None:  # the numbers of the last publish stay
             said = said._replace(**{kind: getattr(before, kind) for kind in numbers})
-        is_same = before is not None and said == before._replace(published_at=said.published_at)
+        is_same = before is not None and said == before._replace(
+            published_at=said.published_at
+        )
         if not (is_same and target.record.is_written):
             target.write(said, fence)
         published, deleted = numbers["added"] + numbers["changed"], numbers["deleted"]
         self._status.metrics.files.published.inc(published)
         self._status.metrics.files.deleted.inc(deleted)
-        return {"files_published": published, "files_deleted": deleted, **_counts(build)}
+        return {
+            "files_published": published,
+            "files_deleted": deleted,
+            **_counts(build),
+        }
 
     def _outcome(
         self,
@@ -242,14 +276,18 @@ class Sync:
             return self._refused(refusal)._replace(counts=counts)
         if missing:
             is_lasting = self._shortage.cycles >= LASTING_CYCLES
-            return Outcome("partial", "", counts, explain(missing, state.files), is_lasting)
+            return Outcome(
+                "partial", "", counts, explain(missing, state.files), is_lasting
+            )
         return Outcome("changed" if counts else "unchanged", self._revision, counts)
 
 
-def compare(before: Mapping[str, Content], after: Mapping[str, Content]) -> dict[str, list[str]]:
+def compare(
+    before: Mapping[str, Content], after: Mapping[str, Content]
+) -> dict[str, list[str]]:
     """
-    Return what changes between two states, by kind; what is adopted counts as added, and restoring
-    a damaged file changes nothing.
+    Return what changes between two states, by kind; what is adopted counts as added,
+    and restoring a damaged file changes nothing.
     """
     other = [path for path, file in after.items() if before.get(path, file) is not file]
     return {

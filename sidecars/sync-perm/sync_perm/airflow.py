@@ -29,9 +29,11 @@ from sync_perm.reasons import failure
 
 # The time limit in interactive commands; the daemon has a setting for it.
 COMMAND_SECONDS = 120.0
-# Airflow is stopped a little before the cycle would be abandoned, so that it can report the cause.
+# Airflow is stopped a little before the cycle would be abandoned, so that it can report
+# the cause.
 PASS_SHARE = 0.9
-# How long a portion works on DAGs: long beside the start of Airflow, short beside a person's wait.
+# How long a portion works on DAGs: long beside the start of Airflow, short beside a
+# person's wait.
 PORTION_SECONDS = 60.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
@@ -54,7 +56,8 @@ class Installation:
         python: The interpreter that contains Airflow.
         version: Airflow's version.
         fab: The FAB provider's version.
-        auth_manager: The auth manager to set for passes, if none is configured; else empty.
+        auth_manager: The auth manager to set for passes, if none is configured; else
+            empty.
         restores_dags: Whether Airflow applies ``access_control`` at each parse.
         arguments: What Airflow passes to its database driver besides the URL.
     """
@@ -77,7 +80,8 @@ class Installation:
     @property
     def is_known(self) -> bool:
         """
-        Whether our script was tested with this Airflow; otherwise ``airflow sync-perm`` runs.
+        Whether our script was tested with this Airflow; otherwise ``airflow sync-perm``
+        runs.
         """
         fab, is_3 = _release(self.fab)[0], (3, 0) <= self.release <= (3, 4)
         return fab in (2, 3) if is_3 else (self.release, fab) == ((2, 11), 1)
@@ -85,36 +89,60 @@ class Installation:
 
 def find_installation(config: AirflowConfig) -> Installation:
     """
-    Inspect the image's Airflow: 0.05 s of CPU, or 2 to 4 s if its auth manager must be imported.
+    Inspect the image's Airflow: 0.05 s of CPU, or 2 to 4 s if its auth manager must be
+    imported.
 
     Raises:
-        SettingsError: Airflow is missing, its auth manager is not FAB's, or the arguments for its
-            database driver cannot be read.
+        SettingsError: Airflow is missing, its auth manager is not FAB's, or the
+            arguments for its database driver cannot be read.
     """
     where = outer_path(config.environ)
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
-    arguments = [config.value(one, "sql_alchemy_connect_args") for one in ("database", "core")]
-    told = _look(python, config, {"manager": manager, "arguments": arguments}) if python else {}
+    arguments = [
+        config.value(one, "sql_alchemy_connect_args") for one in ("database", "core")
+    ]
+    told = (
+        _look(python, config, {"manager": manager, "arguments": arguments})
+        if python
+        else {}
+    )
     version, fab = told.get("airflow", ""), told.get("fab", "")
     if not version:
-        found = f"has no airflow command whose Python has Airflow (found {path or 'none'})"
+        found = (
+            f"has no airflow command whose Python has Airflow (found {path or 'none'})"
+        )
         wrong = "PATH", where, f"{found}; build this image on your Airflow image"
     elif _release(version) < OLDEST:
-        wrong = "PATH", where, f"leads to Airflow {version}; upgrade it to 2.11 or later"
+        wrong = (
+            "PATH",
+            where,
+            f"leads to Airflow {version}; upgrade it to 2.11 or later",
+        )
     elif not isinstance(told["arguments"], dict):
         problem = "cannot be imported as a mapping of plain values"
-        wrong = name("database", "sql_alchemy_connect_args"), " ".join(arguments).strip(), problem
+        wrong = (
+            name("database", "sql_alchemy_connect_args"),
+            " ".join(arguments).strip(),
+            problem,
+        )
     elif told["problem"] or not fab:
         missing = "needs the FAB provider, which this image does not contain"
-        wrong = name("core", "auth_manager"), manager, told["problem"] if fab else missing
+        wrong = (
+            name("core", "auth_manager"),
+            manager,
+            told["problem"] if fab else missing,
+        )
     else:
-        # The chart configures its own containers through airflow.cfg, which extra containers lack.
-        # If this sidecar runs beside Airflow 3 without it, assume FAB, the chart's default.
+        # The chart configures its own containers through airflow.cfg, which extra
+        # containers lack. If this sidecar runs beside Airflow 3 without it, assume FAB,
+        # the chart's default.
         assumed = FAB if not manager and _release(version)[0] >= 3 else ""
         restores = told["restores_dags"]
-        return Installation(path, python, version, fab, assumed, restores, told["arguments"])
+        return Installation(
+            path, python, version, fab, assumed, restores, told["arguments"]
+        )
     raise SettingsError([Problem(*wrong)])
 
 
@@ -136,26 +164,31 @@ def _python_of(path: str, where: str) -> str:
     """
     Return the interpreter in the first line of a script; empty if it names none.
 
-    Installers write ``#!/bin/sh`` and ``'''exec' "/path/python" …`` if the path is too long for the
-    kernel.
+    Installers write ``#!/bin/sh`` and ``'''exec' "/path/python" …`` if the path is too
+    long for the kernel.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as script:
             head = script.readline() + script.readline()
     except OSError:
         return ""
-    match = re.search(r"[^\s\"'!]*python[\w.]*", head) if head.startswith("#!") else None
+    match = (
+        re.search(r"[^\s\"'!]*python[\w.]*", head) if head.startswith("#!") else None
+    )
     return shutil.which(match[0], path=where) or "" if match else ""
 
 
-def _look(python: str, config: AirflowConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+def _look(
+    python: str, config: AirflowConfig, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """
     Let the script look at the Airflow beside it; empty if that fails.
     """
     folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
     places = [f"{config.home}/config", *filter(None, folders)]
     said = child.Kept()
-    with tempfile.TemporaryDirectory(dir=parent_folder()) as home:  # importing Airflow writes there
+    # importing Airflow writes there
+    with tempfile.TemporaryDirectory(dir=parent_folder()) as home:
         environ = {**config.environ, "AIRFLOW_HOME": home}
         if config.has_file:
             environ["AIRFLOW_CONFIG"] = config.path
@@ -179,7 +212,8 @@ class Portion(NamedTuple):
         roles: Whether to sync Airflow's own views and roles.
         dags: The DAGs to sync, until a minute has passed.
         given: Missing rows of the roles file.
-        load: Whether to tell what Airflow defines for its roles, even if it does not write them.
+        load: Whether to tell what Airflow defines for its roles, even if it does not
+            write them.
     """
 
     roles: bool = False
@@ -197,7 +231,8 @@ class Report:
         hide: Hides secrets in a text.
         tried: DAG → Airflow's error, or an empty text.
         logged: The errors of Airflow that belong to no DAG.
-        defined: Role → the permissions that Airflow defines for it; None if roles were not loaded.
+        defined: Role → the permissions that Airflow defines for it; None if roles were
+            not loaded.
         place: The file and line of the user's that made Airflow fail.
         last: Its last lines.
     """
@@ -211,7 +246,8 @@ class Report:
 
     def hear(self, line: str) -> None:
         """
-        Process a line of standard output: an answer of our script in JSON, if it is that.
+        Process a line of standard output: an answer of our script in JSON, if it is
+        that.
         """
         try:
             said: Any = json.loads(line) if line.startswith("{") else None
@@ -223,7 +259,9 @@ class Report:
             case {"logged": str(text)}:
                 self.logged.append(self._shown(text))
             case {"defined": dict(roles)}:
-                self.defined = {role: frozenset(map(tuple, held)) for role, held in roles.items()}
+                self.defined = {
+                    role: frozenset(map(tuple, held)) for role, held in roles.items()
+                }
             case {"failed": str(text), "where": str(place)}:
                 self.place = place
                 self.overhear(text)
@@ -242,7 +280,9 @@ class Report:
         """
         Return the last error line, or else the last line, as the end of a sentence.
         """
-        lines = [line for line in self.last if "rror" in line and not line.startswith(" ")]
+        lines = [
+            line for line in self.last if "rror" in line and not line.startswith(" ")
+        ]
         words = [*self.last, *lines][-1:]
         return f": {self._shown(words[0])}" if words else ""
 
@@ -273,7 +313,8 @@ class Airflow:
 
         Args:
             seconds: The time limit, after which it is killed.
-            watch: Called several times a second; an exception that it raises ends Airflow.
+            watch: Called several times a second; an exception that it raises ends
+                Airflow.
 
         Raises:
             SidecarError: It failed as a whole.
@@ -284,36 +325,50 @@ class Airflow:
         file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(RUNNER), "work", str(file)]
         try:
-            file.write_text(json.dumps(self._task(work, min(PORTION_SECONDS, seconds / 2))))
+            file.write_text(
+                json.dumps(self._task(work, min(PORTION_SECONDS, seconds / 2)))
+            )
             command = child.Command(argv, self.environment(address), self.folder)
         except OSError as error:
             text = f"cannot write to {self.folder}: {error.strerror}"
             raise failure("tmpdir_failed", text) from None
 
         def ended(how: str) -> str:
-            rest = (f" before DAG {one!r} was done" for one in work.dags if one not in report.tried)
+            rest = (
+                f" before DAG {one!r} was done"
+                for one in work.dags
+                if one not in report.tried
+            )
             return f"Airflow {how}{next(rest, '')}{report.last_words()}"
 
         try:
             code = child.run(command, fence, seconds, *hears, watch)
         except child.DeadlinePassed:
-            raise failure("pass_timeout", ended(f"was killed after {seconds:.3g} s")) from None
+            raise failure(
+                "pass_timeout", ended(f"was killed after {seconds:.3g} s")
+            ) from None
         except OSError as error:
-            raise failure("pass_failed", f"Airflow cannot be started: {error.strerror}") from None
+            raise failure(
+                "pass_failed", f"Airflow cannot be started: {error.strerror}"
+            ) from None
         if code < 0:
             raise failure("pass_killed", ended(f"died of signal {-code}"))
         if report.place:
             raise failure("config_failed", f"{report.place}{report.last_words()}")
         if code:
             text = ended(f"ended with code {code}")
-            raise failure("database_not_migrated" if "`airflow db" in text else "pass_failed", text)
+            raise failure(
+                "database_not_migrated" if "`airflow db" in text else "pass_failed",
+                text,
+            )
         if not self.installation.is_known:  # its own command tries all
             report.tried = dict.fromkeys(work.dags, "")
         return report
 
     def _task(self, work: Portion, seconds: float) -> dict[str, object]:
         """
-        Return the task of our script, or of Airflow's own command where ours was never tested.
+        Return the task of our script, or of Airflow's own command where ours was never
+        tested.
         """
         given: dict[str, list[tuple[str, ...]]] = {}
         for item in work.given:
@@ -333,14 +388,17 @@ class Airflow:
         """
         Return the environment of Airflow.
 
-        Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it gets separate
-        ones. Files that it reads there are still taken from the real folders by default.
+        Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it
+        gets separate ones. Files that it reads there are still taken from the real
+        folders by default.
 
         Raises:
             OSError: The folder is not writable.
         """
         config, folder = self.config, self.folder
-        environ = {k: v for k, v in config.environ.items() if not k.startswith("SYNC_PERM_")}
+        environ = {
+            k: v for k, v in config.environ.items() if not k.startswith("SYNC_PERM_")
+        }
         home = environ.get("HOME") or os.path.expanduser("~")
         os.makedirs(f"{folder}/logs", exist_ok=True)
         environ |= {
@@ -351,10 +409,13 @@ class Airflow:
             name("database", "sql_alchemy_conn"): address.text,
             name("logging", "base_log_folder"): f"{folder}/logs",
             name("logging", "remote_logging"): "False",
-            name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
+            name(
+                "scheduler", "child_process_log_directory"
+            ): f"{folder}/logs/scheduler",
             name("core", "load_examples"): "False",
         }
-        # Airflow imports modules from `config` that airflow.cfg may name: logging_config_class.
+        # Airflow imports modules from `config` that airflow.cfg may name:
+        # logging_config_class.
         for real in (f"{config.home}/config", *(f"{home}/{one}" for one in OF_LIBPQ)):
             with suppress(FileExistsError):
                 os.symlink(real, f"{folder}/{os.path.basename(real)}")
@@ -362,7 +423,8 @@ class Airflow:
             environ[name("core", "auth_manager")] = self.installation.auth_manager
         # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
         environ.setdefault("USER", "airflow")
-        # The real HOME may contain a user's site-packages; in the official image, Airflow itself.
+        # The real HOME may contain a user's site-packages; in the official image,
+        # Airflow itself.
         environ.setdefault("PYTHONUSERBASE", f"{home}/.local")
         if config.has_file:
             environ["AIRFLOW_CONFIG"] = config.path

@@ -1,6 +1,7 @@
 """
-``sync-perm check``: tries everything the daemon needs, and reports whether Airflow needs it.
-``sync-perm diff``: prints the comparison, which is what the daemon would write. Both write nothing.
+``sync-perm check``: tries everything the daemon needs, and reports whether Airflow
+needs it. ``sync-perm diff``: prints the comparison, which is what the daemon would
+write. Both write nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ UNWRITTEN = "Airflow has not written its roles here yet, which the first pass do
 
 
 def run(
-    settings: Settings, names: Iterable[str], reader: Reader, airflow: Airflow, source: Source
+    settings: Settings,
+    names: Iterable[str],
+    reader: Reader,
+    airflow: Airflow,
+    source: Source,
 ) -> int:
     """
     Run all checks, print a line for each, and return the exit code.
@@ -52,21 +57,34 @@ def run(
             name = "tables"
             reader.poll(database)
             try_write(database)
-            say("ok", "lock", "is free" if database.try_lock() else "is held by another sync-perm")
+            say(
+                "ok",
+                "lock",
+                "is free" if database.try_lock() else "is held by another sync-perm",
+            )
         name = "roles"
         loads = airflow.installation.is_known
         seconds = min(COMMAND_SECONDS, settings.timeout_seconds * PASS_SHARE)
         look = _look_once(reader, address, airflow if loads else None, seconds)
         if loads:
-            say("ok", name, "Airflow tells what it defines" if look.is_written else UNWRITTEN)
+            say(
+                "ok",
+                name,
+                "Airflow tells what it defines" if look.is_written else UNWRITTEN,
+            )
     except SidecarError as error:
         fail(name, error)
         return EXIT_GAVE_UP
-    return exit_code([_report_difference(reader, look, airflow), daemon(settings.http_bind)])
+    return exit_code(
+        [_report_difference(reader, look, airflow), daemon(settings.http_bind)]
+    )
 
 
 def _look_once(
-    reader: Reader, address: Address, airflow: Airflow | None, seconds: float = COMMAND_SECONDS
+    reader: Reader,
+    address: Address,
+    airflow: Airflow | None,
+    seconds: float = COMMAND_SECONDS,
 ) -> Look:
     """
     Compare the tables as the daemon does.
@@ -88,12 +106,19 @@ def _look_once(
 
 def _report_airflow(airflow: Airflow) -> None:
     """
-    Report the version, who applies ``access_control``, the security manager, and what runs.
+    Report the version, who applies ``access_control``, the security manager, and what
+    runs.
     """
     found, config = airflow.installation, airflow.config
     say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
-    told = " (assumed: not set in the environment or airflow.cfg)" if found.auth_manager else ""
-    who = "Airflow applies access_control" if found.restores_dags else "nobody else does"
+    told = (
+        " (assumed: not set in the environment or airflow.cfg)"
+        if found.auth_manager
+        else ""
+    )
+    who = (
+        "Airflow applies access_control" if found.restores_dags else "nobody else does"
+    )
     say("ok", "auth manager", f"FAB{told}; at each parse, {who}")
     given = (config.value(section, "config_file") for section in ("fab", "webserver"))
     paths = (*given, f"{config.home}/webserver_config.py")
@@ -113,14 +138,20 @@ def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
     for dag_id, one in sorted(look.difference.failing.items()):
         say("??", f"DAG {dag_id}", f"{one.reason}: {one.text}")
     file = reader.file
-    need = "yes: Airflow does not apply the roles file" if file else _need(look, airflow)
+    need = (
+        "yes: Airflow does not apply the roles file" if file else _need(look, airflow)
+    )
     say("??" if need.startswith("hardly") else "ok", "needed?", need)
     if file and file.problem:
         return fail("roles file", file.problem)
     if file and not look.is_written:
         say("??", "roles file", f"{file.path} is compared after the first pass")
     elif file:
-        say("ok", "roles file", f"{file.path}: {counted(len(file.document.roles), 'role')}")
+        say(
+            "ok",
+            "roles file",
+            f"{file.path}: {counted(len(file.document.roles), 'role')}",
+        )
     return True
 
 
@@ -130,9 +161,15 @@ def _need(look: Look, airflow: Airflow) -> str:
     """
     asking = sum(1 for access in look.tables.dags.values() if access is not None)
     if asking and not airflow.installation.restores_dags:
-        return f"yes: {asking} DAGs have an access_control that Airflow does not restore"
+        return (
+            f"yes: {asking} DAGs have an access_control that Airflow does not restore"
+        )
     custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
-    dags = "" if airflow.installation.restores_dags else "no compared DAG has an access_control; "
+    dags = (
+        ""
+        if airflow.installation.restores_dags
+        else "no compared DAG has an access_control; "
+    )
     roles = "can read the Website only after the next start of Airflow"
     return f"{'for roles only' if custom else 'hardly'}: {dags}{custom} custom roles, which {roles}"
 
@@ -153,11 +190,16 @@ def diff(reader: Reader, airflow: Airflow, source: Source) -> int:
             sys.stderr.write(f"sync-perm diff: {printable(text)}\n")
         return EXIT_SETTINGS if mistakes else error.exit_code
     items, failing, _, notes = look.difference
-    lines = [f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in sorted(items)]
+    lines = [
+        f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in sorted(items)
+    ]
     lines += [] if items or not look.is_written else ["nothing differs"]
     lines += [
-        f"? DAG {dag_id}: {one.reason}: {one.text}" for dag_id, one in sorted(failing.items())
+        f"? DAG {dag_id}: {one.reason}: {one.text}"
+        for dag_id, one in sorted(failing.items())
     ]
-    lines += [f"? {note}" for note in (*notes, *([] if look.is_written else [UNWRITTEN]))]
+    lines += [
+        f"? {note}" for note in (*notes, *([] if look.is_written else [UNWRITTEN]))
+    ]
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     return EXIT_DIFFERS if items or not look.is_written else EXIT_DONE

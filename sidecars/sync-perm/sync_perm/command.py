@@ -26,7 +26,10 @@ from sync_perm.tables import Reader
 
 T = TypeVar("T")
 Given = tuple[Settings, Sequence[str], AirflowConfig, Source, Installation]
-"""The complete, valid configuration; the texts are variables with our prefix but no settings."""
+"""
+The complete, valid configuration; the texts are variables with our prefix but no
+settings.
+"""
 
 log = logs.get_logger("command")
 
@@ -38,25 +41,39 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = "Keep Airflow's roles and DAG permissions in sync. Default: run as a daemon."
-    example = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
+    purpose = (
+        "Keep Airflow's roles and DAG permissions in sync. Default: run as a daemon."
+    )
+    example = (
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
+    )
     also = "Airflow's own, above all AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, and its airflow.cfg"
     parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands"
+    )
     text = "check Airflow and the database; report whether you need sync-perm"
     commands.add_parser("check", help=text)
-    commands.add_parser("diff", help="show what would be written; exit code 4: it differs")
+    commands.add_parser(
+        "diff", help="show what would be written; exit code 4: it differs"
+    )
     command = parser.parse_args(sys.argv[1:]).command
     os.umask(0o077)  # keeps the configuration that Airflow writes private
     settings, unknown, config, source, found = read_all(os.environ)
     if not command:
         begin_logs(settings, unknown)
     else:
-        logs.configure("error", "console", sys.stderr)  # the commands print their own findings
+        # the commands print their own findings
+        logs.configure("error", "console", sys.stderr)
     choice = settings.include_dags
     include_dags = not found.restores_dags if choice == "auto" else choice == "true"
-    file, has_versions = settings.roles and RoleFile(settings.roles), found.release >= (3, 0)
-    reader = Reader(include_dags=include_dags, file=file or None, has_versions=has_versions)
+    file, has_versions = (
+        settings.roles and RoleFile(settings.roles),
+        found.release >= (3, 0),
+    )
+    reader = Reader(
+        include_dags=include_dags, file=file or None, has_versions=has_versions
+    )
     folder = PrivateFolder("sync-perm-", parent_folder())
     try:
         airflow = Airflow(found, config, folder.path)
@@ -90,10 +107,14 @@ def read_all(environ: Mapping[str, str]) -> Given:
     airflow = attempt(lambda: find_installation(config)) if config else None
     arguments = airflow.arguments if airflow else {}
     is_2 = airflow is not None and airflow.release < (3, 0)
-    source = attempt(lambda: find_source(config, arguments, is_2=is_2)) if config else None
+    source = (
+        attempt(lambda: find_source(config, arguments, is_2=is_2)) if config else None
+    )
     shown = attempt(source.shown) if source else None
     if loaded and loaded[0].roles and airflow and not airflow.is_known:
-        problem = f"was never tested with Airflow {airflow.version}; use a newer sync-perm"
+        problem = (
+            f"was never tested with Airflow {airflow.version}; use a newer sync-perm"
+        )
         problems.append(Problem("SYNC_PERM_ROLES", loaded[0].roles, problem))
     if problems or not (loaded and config and source and shown and airflow):
         raise SettingsError(problems)
@@ -103,7 +124,12 @@ def read_all(environ: Mapping[str, str]) -> Given:
 def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow) -> int:
     found, where = airflow.installation, source.shown()
     mode = "targeted" if found.is_known else "cli"
-    facts = {"version": found.version, "fab": found.fab, "command": found.command, "mode": mode}
+    facts = {
+        "version": found.version,
+        "fab": found.fab,
+        "command": found.command,
+        "mode": mode,
+    }
     log.info("airflow_found", **facts, assumed_auth_manager=found.auth_manager)
     metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
     target = "roles and DAG permissions" if reader.include_dags else "roles"

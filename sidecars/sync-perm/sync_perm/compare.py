@@ -1,9 +1,11 @@
 """
-The one comparison: the rows of single DAGs that are wanted, minus those that are there; pure.
+The one comparison: the rows of single DAGs that are wanted, minus those that are there;
+pure.
 
-Which rows a DAG must have is defined by its ``access_control``, as Airflow applies it: see
-`sync_perm_for_dag` of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to 3.10). It only has
-to be right about *whether* a DAG differs: Airflow's own functions write the rows.
+Which rows a DAG must have is defined by its ``access_control``, as Airflow applies it:
+see `sync_perm_for_dag` of `FabAirflowSecurityManagerOverride` (FAB provider 1.5 to
+3.10). It only has to be right about *whether* a DAG differs: Airflow's own functions
+write the rows.
 """
 
 from __future__ import annotations
@@ -13,7 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 Kind = Literal[
-    "dag_permission", "dag_grant", "dag_revoke", "file_role", "file_grant", "file_dag_grant"
+    "dag_permission",
+    "dag_grant",
+    "dag_revoke",
+    "file_role",
+    "file_grant",
+    "file_dag_grant",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -32,7 +39,8 @@ matters: Airflow keeps grants only for sets and mappings."""
 ADMIN = "Admin"
 DEFAULT_ROLES = (ADMIN, "Public", "Viewer", "User", "Op")
 WEBSITE = ("can_read", "Website")
-# How many characters the name of a resource may have: ab_view_menu.name of each Airflow.
+# How many characters the name of a resource may have: ab_view_menu.name of each
+# Airflow.
 LONGEST = 250
 
 
@@ -57,7 +65,9 @@ class Item(NamedTuple):
 
     def __str__(self) -> str:
         role = () if len(self.row) == 2 else self.row[:1]
-        return ": ".join((*role, " on ".join(self.row[len(role) :]) or "the role itself"))
+        return ": ".join(
+            (*role, " on ".join(self.row[len(role) :]) or "the role itself")
+        )
 
     @property
     def is_of_file(self) -> bool:
@@ -69,7 +79,8 @@ class Item(NamedTuple):
 
 class Resource(NamedTuple):
     """
-    A kind of DAG permission, such as ``DAGs`` with the prefix ``DAG:``, and its actions.
+    A kind of DAG permission, such as ``DAGs`` with the prefix ``DAG:``, and its
+    actions.
     """
 
     prefix: str
@@ -100,7 +111,8 @@ class Place(NamedTuple):
     What a roles file may select a DAG by, besides its id.
 
     Args:
-        path: Of its file, relative to the DAG folder or the bundle's root; empty outside of it.
+        path: Of its file, relative to the DAG folder or the bundle's root; empty
+            outside of it.
     """
 
     path: str
@@ -117,7 +129,8 @@ class Tables:
         broken: The number of permissions without action or resource (AIRFLOW-5336).
         bare: Resources without any permission; Airflow has some.
         dags: DAG → its access control.
-        aliases: Another spelling of a role → the database's, whose collation equates them.
+        aliases: Another spelling of a role → the database's, whose collation equates
+            them.
         places: The places of the DAGs; empty unless requested.
     """
 
@@ -138,7 +151,8 @@ class Tables:
 
 def general(tables: Tables) -> frozenset[Row]:
     """
-    Return the rows that belong to no single DAG: what Airflow's own sync of roles reads and writes.
+    Return the rows that belong to no single DAG: what Airflow's own sync of roles reads
+    and writes.
     """
 
     def rows() -> Iterator[Row]:
@@ -183,7 +197,9 @@ def compare(tables: Tables) -> Difference:
             failing[dag_id] = Failure("id_too_long", text)
             continue
         permissions = {
-            (a, kind.prefix + dag_id) for kind in RESOURCES.values() for a in kind.actions
+            (a, kind.prefix + dag_id)
+            for kind in RESOURCES.values()
+            for a in kind.actions
         }
         missing = permissions - tables.permissions
         wanted_count += len(permissions)
@@ -197,7 +213,9 @@ def compare(tables: Tables) -> Difference:
             kept = _kept(held, access, resources)
             wanted_count += len(wanted)
             items |= {Item("dag_grant", dag_id, grant) for grant in wanted - held}
-            items |= {Item("dag_revoke", dag_id, grant) for grant in held - kept - wanted}
+            items |= {
+                Item("dag_revoke", dag_id, grant) for grant in held - kept - wanted
+            }
             if failure is not None:
                 failing[dag_id] = failure
     return Difference(frozenset(items), failing, wanted_count)
@@ -208,7 +226,9 @@ def _grants_by_resource(tables: Tables) -> Mapping[str, Set[Grant]]:
     Return the grants on each DAG that has an access control, by resource.
     """
     ruled = (dag_id for dag_id, access in tables.dags.items() if access is not None)
-    found: dict[str, set[Grant]] = {one + dag_id: set() for dag_id in ruled for one in PREFIXES}
+    found: dict[str, set[Grant]] = {
+        one + dag_id: set() for dag_id in ruled for one in PREFIXES
+    }
     for role, permissions in tables.grants.items():
         for action, resource in permissions:
             if resource in found:
@@ -222,8 +242,8 @@ def _kept(
     """
     Return the grants that Airflow does not revoke.
 
-    A set of actions protects grants on every kind of resource, a mapping protects grants on the
-    kinds it names, and any other type protects none.
+    A set of actions protects grants on every kind of resource, a mapping protects
+    grants on the kinds it names, and any other type protects none.
     """
     names = {resource: name for name, resource in resources.items()}
 
@@ -241,13 +261,16 @@ def _wanted(
     access: AccessControl, tables: Tables, resources: Mapping[str, str]
 ) -> tuple[set[Grant], Failure | None]:
     """
-    Return the grants that Airflow makes, in its order, up to the first one that it refuses.
+    Return the grants that Airflow makes, in its order, up to the first one that it
+    refuses.
     """
     wanted: set[Grant] = set()
     for role, asked in access.items():
         if tables.spelled(role) not in tables.grants:
             return wanted, Failure("role_missing", f"role {role!r} does not exist")
-        for name, actions in (asked if isinstance(asked, dict) else {"DAGs": asked}).items():
+        for name, actions in (
+            asked if isinstance(asked, dict) else {"DAGs": asked}
+        ).items():
             if name not in RESOURCES:
                 return wanted, _invalid(role, name, RESOURCES)
             try:
@@ -256,7 +279,9 @@ def _wanted(
                 return set(), Failure("access_control_invalid", str(error))
             if wrong:
                 return wanted, _invalid(role, wrong[0], RESOURCES[name].actions)
-            wanted |= {(tables.spelled(role), action, resources[name]) for action in actions}
+            wanted |= {
+                (tables.spelled(role), action, resources[name]) for action in actions
+            }
     return wanted, None
 
 

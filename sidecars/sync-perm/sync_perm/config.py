@@ -1,8 +1,10 @@
 """
-Reads what is needed of Airflow's configuration before Airflow runs, above all its database.
+Reads what is needed of Airflow's configuration before Airflow runs, above all its
+database.
 
-Order and expansion follow Airflow (`AirflowConfigParser._lookup_sequence` and `expand_env_var` in
-`airflow/configuration.py`, 2.7 to 3.3): an environment variable overrides airflow.cfg.
+Order and expansion follow Airflow (`AirflowConfigParser._lookup_sequence` and
+`expand_env_var` in `airflow/configuration.py`, 2.7 to 3.3): an environment variable
+overrides airflow.cfg.
 """
 
 from __future__ import annotations
@@ -30,13 +32,16 @@ COMMAND_SECONDS = 30.0
 KEY = "sql_alchemy_conn"
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
-# Up to the last @ of a word, so that a password with an unquoted @ is hidden completely.
+# Up to the last @ of a word, so that a password with an unquoted @ is hidden
+# completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
 # Names of variables and options whose values Airflow's own output may quote.
 _SECRET_NAME = re.compile(
-    r"(pass(w(or)?d|phrase)?|pwd|secret|token|key|conn|credentials?)$|^airflow_conn_", re.IGNORECASE
+    r"(pass(w(or)?d|phrase)?|pwd|secret|token|key|conn|credentials?)$|^airflow_conn_",
+    re.IGNORECASE,
 )
-# Shorter ones are hidden in URLs only, because "airflow" is the password of many databases.
+# Shorter ones are hidden in URLs only, because "airflow" is the password of many
+# databases.
 SHORTEST_SECRET = 8
 
 
@@ -52,7 +57,9 @@ class AirflowConfig:
         self.environ = environ
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
         self.path = _expand(environ.get("AIRFLOW_CONFIG") or f"{self.home}/airflow.cfg")
-        self._file = configparser.RawConfigParser(strict=False, default_section="\0none")
+        self._file = configparser.RawConfigParser(
+            strict=False, default_section="\0none"
+        )
         try:
             self._file.read_string(Path(self.path).read_text(encoding="utf-8"))
             self.has_file = True
@@ -65,9 +72,12 @@ class AirflowConfig:
 
     def secrets(self) -> set[str]:
         """
-        Return the values in the environment and in airflow.cfg whose names are those of secrets.
+        Return the values in the environment and in airflow.cfg whose names are those of
+        secrets.
         """
-        options = (self._file.items(section, raw=True) for section in self._file.sections())
+        options = (
+            self._file.items(section, raw=True) for section in self._file.sections()
+        )
         given = chain(self.environ.items(), *options)
         found = {text.strip() for name, text in given if _SECRET_NAME.search(name)}
         return {text for text in found if len(text) >= SHORTEST_SECRET}
@@ -107,7 +117,8 @@ def _expand(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    A database and its credentials; the password is never shown, not even in a traceback.
+    A database and its credentials; the password is never shown, not even in a
+    traceback.
 
     Args:
         text: The URL for Airflow.
@@ -130,15 +141,19 @@ class Address:
 
     def redact(self, text: str, others: Iterable[str] = ()) -> str:
         """
-        Return a text without passwords in URLs, and without this one and others anywhere.
+        Return a text without passwords in URLs, and without this one and others
+        anywhere.
 
-        A password that equals the name of the user, host or database is replaced only inside URLs,
-        because as a plain word it reveals nothing.
+        A password that equals the name of the user, host or database is replaced only
+        inside URLs, because as a plain word it reveals nothing.
         """
         text = _URL_PASSWORD.sub(r"\1:***@", text)
         options = [*self.url.query.items(), *self.arguments.items()]
         secrets = {str(value) for key, value in options if "passw" in key}
-        secrets |= {str(self.url.password), *(m[2] for m in _URL_PASSWORD.finditer(self.text))}
+        secrets |= {
+            str(self.url.password),
+            *(m[2] for m in _URL_PASSWORD.finditer(self.text)),
+        }
         secrets -= {"", "None", self.url.username, self.url.host, self.url.database}
         # The longest first, because it may contain another one.
         for secret in sorted(secrets | {*others} - {self.text}, key=len, reverse=True):
@@ -160,7 +175,8 @@ class Source:
 
     def shown(self) -> str:
         """
-        Return the text to show for it: the address, or the name of the setting with the command.
+        Return the text to show for it: the address, or the name of the setting with the
+        command.
 
         Raises:
             SettingsError: The URL is invalid, or the database is not supported.
@@ -181,9 +197,13 @@ class Source:
         said = child.Kept(is_head=True)
         try:
             command = child.Command(shlex.split(self.text), os.environ)
-            code = child.run(command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None)
+            code = child.run(
+                command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None
+            )
             if code == 0:
-                return parse_url(self.setting, str(said).strip(), self.schema, self.arguments)
+                return parse_url(
+                    self.setting, str(said).strip(), self.schema, self.arguments
+                )
             why = f"ended with code {code}"
         except child.DeadlinePassed:
             why = f"was silent for {COMMAND_SECONDS:g} s"
@@ -191,7 +211,9 @@ class Source:
             why = f"printed text that {error.problems[0].problem}"
         except (OSError, ValueError) as error:
             why = f"cannot be run ({type(error).__name__})"
-        raise failure("connection_command_failed", f"the command in {self.setting} {why}")
+        raise failure(
+            "connection_command_failed", f"the command in {self.setting} {why}"
+        )
 
 
 def find_source(
@@ -208,7 +230,9 @@ def find_source(
         SettingsError: The URL is not set, or only in a form that needs Airflow itself.
     """
     sections = ("database", "core")
-    schemas = (config.value(section, "sql_alchemy_schema") for section in sections[: 1 + is_2])
+    schemas = (
+        config.value(section, "sql_alchemy_schema") for section in sections[: 1 + is_2]
+    )
     schema = next(filter(None, schemas), "")
     places = [(name(s, KEY), config.variable, s) for s in sections]
     places += [(f"[{s}] {KEY} in {config.path}", config.option, s) for s in sections]
@@ -231,7 +255,8 @@ def parse_url(
     Parse an SQLAlchemy URL.
 
     Raises:
-        SettingsError: The URL is invalid, or the database is not supported; it is never shown.
+        SettingsError: The URL is invalid, or the database is not supported; it is never
+            shown.
     """
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text)
     problem = "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
@@ -241,15 +266,23 @@ def parse_url(
         problem = ""
         if dialect not in DRIVERS:
             problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
-        elif not isinstance({**url.query, **arguments}.get("ssl") or {}, (bool, Mapping)):
-            problem = "or its connect_args have an ssl that is neither true nor a mapping"
+        elif not isinstance(
+            {**url.query, **arguments}.get("ssl") or {}, (bool, Mapping)
+        ):
+            problem = (
+                "or its connect_args have an ssl that is neither true nor a mapping"
+            )
         elif "@" in (url.host or "") + (url.database or ""):
-            # Text after the first @ counts as the host, and would show the rest of a password.
+            # Text after the first @ counts as the host, and would show the rest of a
+            # password.
             problem = "has more than one @; in the user and password, write it as %40"
         elif not url.database:
             problem = "names no database after the host"
     if problem:
         raise SettingsError([Problem(setting, "***", problem)])
-    if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:  # which mysqlclient does not
+    # which mysqlclient does not
+    if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:
         url = url.set(query={"ssl_check_hostname": "true", **url.query})
-    return Address(url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema, arguments)
+    return Address(
+        url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema, arguments
+    )

@@ -1,5 +1,6 @@
 """
-One cycle: poll → look → lock → one portion of work → look; the next follows while it progresses.
+One cycle: poll → look → lock → one portion of work → look; the next follows while it
+progresses.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from sync_perm.tables import Look, Reader, try_write
 
 # Of the roles file, at most this many rows at a time: about a minute, as for DAGs.
 PORTION_ROWS = 2_000
-# How long a DAG that two passes did not fix is left alone; one may have met another process that
-# wrote the same rows at the same moment.
+# How long a DAG that two passes did not fix is left alone; one may have met another
+# process that wrote the same rows at the same moment.
 HELD_SECONDS = 600.0
-# A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, … seconds.
+# A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, …
+# seconds.
 PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
 # Within ten minutes.
@@ -46,8 +48,8 @@ class Memory:
     What a cycle leaves to the next one, also in another thread.
 
     Args:
-        synced: The general rows when Airflow's own sync last left them as they were; None at the
-            start, and when SIGHUP asks for that sync.
+        synced: The general rows when Airflow's own sync last left them as they were;
+            None at the start, and when SIGHUP asks for that sync.
         defined: What Airflow defines for its roles.
         doubted: The rows that a pass did not fix.
         held: Those of them that another pass did not fix either, and why.
@@ -76,43 +78,57 @@ class Memory:
         items = look.difference.items - (self.held.keys() if is_held else set())
         dags = {item.dag_id for item in items if not item.is_of_file}
         # Roles first, because a DAG may name them.
-        given = sorted((one for one in items if one.is_of_file), reverse=True)[:PORTION_ROWS]
+        given = sorted((one for one in items if one.is_of_file), reverse=True)[
+            :PORTION_ROWS
+        ]
         roles = self.synced != look.general
         if not (dags or given or roles):
             return None
-        # What a pass could not fix comes last, so that it keeps no other DAG waiting; and so does,
-        # after a strike, the first one, because it may be what ended that pass.
+        # What a pass could not fix comes last, so that it keeps no other DAG waiting;
+        # and so does, after a strike, the first one, because it may be what ended that
+        # pass.
         tried = {item.dag_id for item in self.doubted}
         order = sorted(dags, key=lambda one: (one in tried, one))
         first = self.strikes % max(1, len(order))
         return Portion(roles, order[first:] + order[:first], given)
 
-    def hold(self, work: Portion, report: Report, before: Set[Item], after: Set[Item]) -> None:
+    def hold(
+        self, work: Portion, report: Report, before: Set[Item], after: Set[Item]
+    ) -> None:
         """
-        Leave the rows of DAGs alone that a portion tried and did not fix, for the second time.
+        Leave the rows of DAGs alone that a portion tried and did not fix, for the
+        second time.
 
-        If it fixed nothing, and each of several DAGs failed for the first time, the pass has
-        failed: not they are wrong, but the database, such as one without space. Passes that fail
-        for ten minutes say that they are wrong after all.
+        If it fixed nothing, and each of several DAGs failed for the first time, the
+        pass has failed: not they are wrong, but the database, such as one without
+        space. Passes that fail for ten minutes say that they are wrong after all.
         """
-        texts, known = list(report.tried.values()), {item.dag_id for item in self.doubted}
+        texts, known = (
+            list(report.tried.values()),
+            {item.dag_id for item in self.doubted},
+        )
         is_new = self.strikes < MOST_STRIKES and known.isdisjoint(report.tried)
         if before <= after and len(texts) > 1 and all(texts) and is_new:
             self.error = failure("pass_failed", texts[0])
             return
         given = {one for one in work.given if one.dag_id}
-        given |= {one for one in before if one.dag_id in report.tried and not one.is_of_file}
+        given |= {
+            one for one in before if one.dag_id in report.tried and not one.is_of_file
+        }
         missed = given.intersection(after)
         if again := missed & self.doubted:
             why = "still differs after a pass without an error"
-            self.held = {**self.held, **{one: report.tried.get(one.dag_id) or why for one in again}}
+            self.held = {
+                **self.held,
+                **{one: report.tried.get(one.dag_id) or why for one in again},
+            }
             self.held_until = time.monotonic() + HELD_SECONDS
         self.doubted |= missed
 
     def judge(self, rows: frozenset[object]) -> None:
         """
-        Judge what a good pass wrote, if anything: once again is an accident, or a person who tries
-        something; the third time, another process undoes it.
+        Judge what a good pass wrote, if anything: once again is an accident, or a
+        person who tries something; the third time, another process undoes it.
         """
         now = time.monotonic()
         self.written = [one for one in self.written if one[0] > now - UNDONE_SECONDS]
@@ -211,13 +227,15 @@ class Session:
     def _reconcile(self, fence: Fence) -> Outcome:
         look, memory, written = self._look(fence), self._memory, 0
         if memory.plan(look) and time.monotonic() >= memory.next_at:
-            # Read again, because a command's URL may have been rotated since we connected.
+            # Read again, because a command's URL may have been rotated since we
+            # connected.
             with closing(Database(self._of.source.read(fence))) as lock:
                 try_write(lock)
                 if not lock.try_lock():
                     self._seen = ""
                     return Outcome("waiting", "", {"holder": "another sync-perm"})
-                if self._poll(fence) != self._seen:  # another sidecar had the lock until now
+                # another sidecar had the lock until now
+                if self._poll(fence) != self._seen:
                     look = self._look(fence)
                 if work := memory.plan(look):
                     look, written = self._run(work, look, lock, fence)
@@ -253,7 +271,8 @@ class Session:
         """
         Compare the tables.
 
-        The fingerprint is taken first, so that the next poll notices changes during the comparison.
+        The fingerprint is taken first, so that the next poll notices changes during the
+        comparison.
         """
         self._seen = self._poll(fence)
         assert self._database is not None
@@ -266,27 +285,37 @@ class Session:
         Show what differs, but for the DAGs that passes did not fix: those are failing.
 
         Raises:
-            CycleAbandoned: The fence was revoked, and the next cycle may have seen newer tables.
+            CycleAbandoned: The fence was revoked, and the next cycle may have seen
+                newer tables.
         """
         memory, difference = self._memory, look.difference
         with fence:
             memory.doubted &= difference.items
-            memory.held = {one: memory.held[one] for one in memory.held.keys() & memory.doubted}
-            failing = {one.dag_id: Failure("not_fixed", why) for one, why in memory.held.items()}
+            memory.held = {
+                one: memory.held[one] for one in memory.held.keys() & memory.doubted
+            }
+            failing = {
+                one.dag_id: Failure("not_fixed", why)
+                for one, why in memory.held.items()
+            }
             difference = difference._replace(
                 items=difference.items - memory.held.keys(),
                 failing={**failing, **difference.failing},
             )
             is_synced = memory.synced == look.general
             file = self._of.reader.file
-            self._of.status.show(difference, self._seen[:12], is_synced=is_synced, file=file)
+            self._of.status.show(
+                difference, self._seen[:12], is_synced=is_synced, file=file
+            )
 
-    def _run(self, work: Portion, look: Look, lock: Database, fence: Fence) -> tuple[Look, int]:
+    def _run(
+        self, work: Portion, look: Look, lock: Database, fence: Fence
+    ) -> tuple[Look, int]:
         """
         Run one portion and look again; return how many rows it has written.
 
-        Roles are synced if Airflow's own sync has left all rows as they were: whatever it changed,
-        or another process changed meanwhile, is judged by another run.
+        Roles are synced if Airflow's own sync has left all rows as they were: whatever
+        it changed, or another process changed meanwhile, is judged by another run.
 
         Raises:
             SidecarError: Airflow failed as a whole; rows written until then stay.
@@ -299,7 +328,9 @@ class Session:
         started, seconds = time.monotonic(), self._of.seconds * PASS_SHARE
         report, memory.error = None, None
         try:
-            report = self._of.airflow.run(work, lock.address, fence, seconds, lock.check_lock)
+            report = self._of.airflow.run(
+                work, lock.address, fence, seconds, lock.check_lock
+            )
             memory.defined = report.defined or memory.defined
             if report.logged:
                 text = f"Airflow logged while it synced roles: {report.logged[-1]}"
@@ -308,12 +339,15 @@ class Session:
             memory.error = error
             memory.strike()
         after = self._look(fence)
-        written = (look.difference.items - after.difference.items) | (look.general ^ after.general)
+        written = (look.difference.items - after.difference.items) | (
+            look.general ^ after.general
+        )
         if report and memory.error is None:
             if work.roles and look.general == after.general:
                 memory.synced = after.general
             memory.hold(work, report, look.difference.items, after.difference.items)
-            if (not written and memory.plan(after)) or memory.error:  # Airflow did not write it
+            # Airflow did not write it
+            if (not written and memory.plan(after)) or memory.error:
                 memory.strike()
             else:
                 memory.judge(written)

@@ -1,5 +1,6 @@
 """
-A connection to the metadata database: its errors, its lock, and what differs between servers.
+A connection to the metadata database: its errors, its lock, and what differs between
+servers.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from sync_perm.reasons import failure
 Row = tuple[Any, ...]
 
 CONNECT_SECONDS = 10
-# How long a server or network may be silent during a query, such as one that waits for a lock.
+# How long a server or network may be silent during a query, such as one that waits for
+# a lock.
 ANSWER_SECONDS = 30
-# The server frees the lock of a lost node after this time without a query. It is longer than the
-# limit for a query, so that a pass without a connection ends before another pass starts.
+# The server frees the lock of a lost node after this time without a query. It is longer
+# than the limit for a query, so that a pass without a connection ends before another
+# pass starts.
 IDLE_SECONDS = 45
 
-# The codes of errors, and what libpq, PostgreSQL and PgBouncer say in connection errors, which have
-# none: https://www.postgresql.org/docs/current/errcodes-appendix.html,
+# The codes of errors, and what libpq, PostgreSQL and PgBouncer say in connection
+# errors, which have none:
+# https://www.postgresql.org/docs/current/errcodes-appendix.html,
 # https://dev.mysql.com/doc/mysql-errors/8.4/en/
 REASONS: Mapping[str, str] = {
     "database_not_migrated": r"^(42P01|42703|3F000|1146|1054)$",
@@ -39,8 +43,8 @@ REASONS: Mapping[str, str] = {
     "database_read_denied": r"^(42501|1142|1143)$",
     # By the server, innodb_read_only (two codes), or transaction_read_only.
     "database_read_only": r"^(25006|1290|1874|1836|1792)$",
-    # Gone, lost, shutdown, killed, idle for too long; 0: PyMySQL's for a closed one. With TLS, a
-    # break mentions SSL.
+    # Gone, lost, shutdown, killed, idle for too long; 0: PyMySQL's for a closed one.
+    # With TLS, a break mentions SSL.
     "database_lost": r"^(0$|08|57P|25P03|2006$|2013$|1053$|1927$|4031$)|terminating connection|"
     r"closed the connection|has been closed|could not (receive|send) data|connection reset|"
     r"ssl syscall|unexpected eof",
@@ -54,9 +58,9 @@ class Database:
     """
     One connection, which may also hold the lock of passes.
 
-    The lock is in the database itself. If this process dies, the server sees the connection end and
-    releases it. If the whole node dies, the server ends the connection after `idle_seconds` without
-    a query.
+    The lock is in the database itself. If this process dies, the server sees the
+    connection end and releases it. If the whole node dies, the server ends the
+    connection after `idle_seconds` without a query.
 
     Args:
         query_seconds: How long PostgreSQL may take for a query.
@@ -74,14 +78,22 @@ class Database:
                 address.url.set(query={}) if self.is_mysql else address.url,
                 poolclass=NullPool,
                 isolation_level="AUTOCOMMIT",
-                connect_args=_of_mysql(address) if self.is_mysql else _of_postgresql(address),
+                connect_args=_of_mysql(address)
+                if self.is_mysql
+                else _of_postgresql(address),
             )
             self._connection = engine.connect()
         quote = engine.dialect.identifier_preparer.quote
-        # In the message of each query, and for it alone, so that PgBouncer's other clients, which
-        # use the same connections in transaction mode, have none. PyMySQL has its own limit.
-        self._limit = "" if self.is_mysql else f"SET LOCAL statement_timeout = '{query_seconds}s'; "
-        # What queries write in braces: where the tables are, and the type that holds any text.
+        # In the message of each query, and for it alone, so that PgBouncer's other
+        # clients, which use the same connections in transaction mode, have none.
+        # PyMySQL has its own limit.
+        self._limit = (
+            ""
+            if self.is_mysql
+            else f"SET LOCAL statement_timeout = '{query_seconds}s'; "
+        )
+        # What queries write in braces: where the tables are, and the type that holds
+        # any text.
         self._words = {
             "in": f"{quote(address.schema)}." if address.schema else "",
             "text": "CHAR" if self.is_mysql else "TEXT",
@@ -93,12 +105,14 @@ class Database:
         """
         if self._connection is not None:
             with suppress(SQLAlchemyError, OSError):
-                self._connection.invalidate()  # without a rollback, which a hanging server delays
+                # without a rollback, which a hanging server delays
+                self._connection.invalidate()
                 self._connection.close()
 
     def rows(self, query: str, **values: object) -> list[Row]:
         """
-        Return all rows of a query, with ``:name`` for parameters and ``{in}`` before tables.
+        Return all rows of a query, with ``:name`` for parameters and ``{in}`` before
+        tables.
 
         Raises:
             SidecarError: The query or the connection failed.
@@ -106,17 +120,23 @@ class Database:
         with self._explained():
             assert self._connection is not None
             lists = [name for name, value in values.items() if isinstance(value, list)]
-            bound: list[Any] = [sqlalchemy.bindparam(name, expanding=True) for name in lists]
-            text = sqlalchemy.text(self._limit + query.format_map(self._words)).bindparams(*bound)
+            bound: list[Any] = [
+                sqlalchemy.bindparam(name, expanding=True) for name in lists
+            ]
+            text = sqlalchemy.text(
+                self._limit + query.format_map(self._words)
+            ).bindparams(*bound)
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
     def try_lock(self, idle_seconds: int = IDLE_SECONDS) -> bool:
         """
-        Try to take the lock, and hold it until :meth:`close`, which is due without it, too.
+        Try to take the lock, and hold it until :meth:`close`, which is due without it,
+        too.
 
-        PostgreSQL's is of a transaction, so that PgBouncer reserves the server connection until its
-        end. MySQL's is a name that includes the database, as names are server-wide.
+        PostgreSQL's is of a transaction, so that PgBouncer reserves the server
+        connection until its end. MySQL's is a name that includes the database, as names
+        are server-wide.
 
         Raises:
             SidecarError: The database failed.
@@ -127,13 +147,18 @@ class Database:
             name = "SHA1(CONCAT('sync-perm/', DATABASE(), '/', :place))"
             return bool(self.rows(f"SELECT GET_LOCK({name}, 0)", place=place)[0][0])
         self.rows("BEGIN")
-        self.rows(f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}")
-        query = "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))"
+        self.rows(
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}"
+        )
+        query = (
+            "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))"
+        )
         return bool(self.rows(query, place=place)[0][0])
 
     def check_lock(self) -> None:
         """
-        Check with the server that we still hold the lock; the connection is not idle then.
+        Check with the server that we still hold the lock; the connection is not idle
+        then.
 
         Raises:
             SidecarError: The connection was lost, and with it the lock (``lock_lost``).
@@ -157,22 +182,28 @@ class Database:
             if reason == "database_lost" and self._connection is None:
                 reason = "database_unreachable"
             said = " ".join(str(cause.args[-1] if cause.args else cause).split())
-            raise failure(reason, f"{self.address}: {self.address.redact(said)}") from None
+            raise failure(
+                reason, f"{self.address}: {self.address.redact(said)}"
+            ) from None
 
 
 def _reason_of(error: BaseException) -> str:
     """
-    Return the reason for an error of a driver; ``database_lost`` also for a failed connect.
+    Return the reason for an error of a driver; ``database_lost`` also for a failed
+    connect.
     """
-    # PyMySQL raises its own errors in place of the socket's. The end of a connection with TLS says
-    # nothing about certificates or options.
+    # PyMySQL raises its own errors in place of the socket's. The end of a connection
+    # with TLS says nothing about certificates or options.
     ended = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
     causes = (error, error.__context__)
-    is_tls = any(isinstance(one, ssl.SSLError) and not isinstance(one, ended) for one in causes)
+    is_tls = any(
+        isinstance(one, ssl.SSLError) and not isinstance(one, ended) for one in causes
+    )
     if is_tls or isinstance(error, FileNotFoundError):  # of ssl_ca
         return "database_tls_failed"
     numbers = [str(one) for one in error.args[:1] if isinstance(one, int)]  # PyMySQL's
-    words = re.sub('"[^"]*"', '""', str(error).lower())  # without names, such as ssl.example.com
+    # without names, such as ssl.example.com
+    words = re.sub('"[^"]*"', '""', str(error).lower())
     said = getattr(error, "pgcode", None) or (numbers or [words])[0]
     found = (reason for reason, pattern in REASONS.items() if re.search(pattern, said))
     return next(found, "database_failed")
@@ -180,7 +211,8 @@ def _reason_of(error: BaseException) -> str:
 
 def _of_postgresql(address: Address) -> dict[str, Any]:
     """
-    Return the arguments for psycopg2: ours, unless the URL has them, then Airflow's own.
+    Return the arguments for psycopg2: ours, unless the URL has them, then Airflow's
+    own.
     """
     ours = {
         "application_name": f"sync-perm@{socket.gethostname()}"[:63],
@@ -196,8 +228,8 @@ def _of_postgresql(address: Address) -> dict[str, Any]:
 
 def _of_mysql(address: Address) -> dict[str, Any]:
     """
-    Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's driver; but for
-    the charset, because its own holds every name.
+    Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's
+    driver; but for the charset, because its own holds every name.
     """
     given = {**address.url.query, **address.arguments}
     return {
@@ -211,15 +243,23 @@ def _of_mysql(address: Address) -> dict[str, Any]:
 
 def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return PyMySQL's arguments for the TLS options of Airflow's driver; none: TLS where offered.
+    Return PyMySQL's arguments for the TLS options of Airflow's driver; none: TLS where
+    offered.
 
-    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate, and ``ssl`` may be
-    True, which requires TLS (since mysqlclient 2.2.4). PyMySQL verifies nothing by default.
+    Like that driver, ``ssl_ca`` without ``ssl_mode`` verifies the certificate, and
+    ``ssl`` may be True, which requires TLS (since mysqlclient 2.2.4). PyMySQL verifies
+    nothing by default.
     """
-    said = {key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"}
-    of_ssl = {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
+    said = {
+        key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"
+    }
+    of_ssl = (
+        {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
+    )
     said = {key: str(value) for key, value in {**said, **of_ssl}.items()}
-    tls: dict[str, Any] = {key: said[key] for key in ("ca", "cert", "key") if key in said}
+    tls: dict[str, Any] = {
+        key: said[key] for key in ("ca", "cert", "key") if key in said
+    }
     mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
 
     def says(*names: str) -> bool:

@@ -1,8 +1,8 @@
 """
 The one table of failures: what each reason concerns, and what to do about it.
 
-A failure of the cycle ends it, and the loop retries with backoff. A failure of a DAG is reported
-beside it; the other DAGs are synced.
+A failure of the cycle ends it, and the loop retries with backoff. A failure of a DAG is
+reported beside it; the other DAGs are synced.
 """
 
 from __future__ import annotations

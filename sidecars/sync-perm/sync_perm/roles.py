@@ -1,7 +1,9 @@
 """
-Roles as code: the roles file, its mistakes with their lines, and the rows that it wants.
+Roles as code: the roles file, its mistakes with their lines, and the rows that it
+wants.
 
-The schema is docs/reference/roles.schema.json; rules that a schema cannot express are checked here.
+The schema is docs/reference/roles.schema.json; rules that a schema cannot express are
+checked here.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ NAMED_MISTAKES = 5
 # Replaces the key in mistakes that concern the whole file.
 WHOLE = "(file)"
 _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
-# The wheels contain the C loader, whose depth is limited; a build without it is only slower.
+# The wheels contain the C loader, whose depth is limited; a build without it is only
+# slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 log = get_logger("roles_file")
@@ -76,7 +79,9 @@ class Where:
     mistakes: list[Mistake] = field(default_factory=list, compare=False, repr=False)
 
     def refuse(self, problem: str) -> None:
-        self.mistakes.append(Mistake(self.line, printable(self.key), printable(problem)))
+        self.mistakes.append(
+            Mistake(self.line, printable(self.key), printable(problem))
+        )
 
     def below(self, node: yaml.Node, key: str) -> Where:
         """
@@ -92,7 +97,8 @@ class Selection:
     A selection of DAGs, and the permissions on them.
 
     Args:
-        permissions: Pairs of a resource kind and an action, such as ``DAGs`` and ``can_read``.
+        permissions: Pairs of a resource kind and an action, such as ``DAGs`` and
+            ``can_read``.
     """
 
     by: str
@@ -127,7 +133,8 @@ class Document(NamedTuple):
 
 class Read(NamedTuple):
     """
-    What was read at a place: a mapping or list of such, or a parsed text; None if it is wrong.
+    What was read at a place: a mapping or list of such, or a parsed text; None if it is
+    wrong.
     """
 
     value: Any
@@ -139,8 +146,9 @@ def read(node: yaml.Node, shape: Any, where: Where) -> Read:
     Read a node; what does not have the shape is recorded and left out.
 
     Args:
-        shape: For a mapping, the shapes of its values by key, or that of all as ``*``; for a list,
-            a list with that of its items; for a text, its parser, which raises a ValueError.
+        shape: For a mapping, the shapes of its values by key, or that of all as ``*``;
+            for a list, a list with that of its items; for a text, its parser, which
+            raises a ValueError.
     """
     match shape, node:
         case dict(), yaml.MappingNode():
@@ -149,7 +157,9 @@ def read(node: yaml.Node, shape: Any, where: Where) -> Read:
             what = "of roles" if "*" in shape else f"with {', '.join(shape)}"
             where.refuse(f"is not a mapping {what}")
         case [inner], yaml.SequenceNode():
-            places = ((item, where.below(item, f"[{n}]")) for n, item in enumerate(node.value))
+            places = (
+                (item, where.below(item, f"[{n}]")) for n, item in enumerate(node.value)
+            )
             found = [read(item, inner, place) for item, place in places]
             return Read([one for one in found if one.value is not None], where)
         case list(), _:
@@ -164,7 +174,9 @@ def read(node: yaml.Node, shape: Any, where: Where) -> Read:
     return Read(None, where)
 
 
-def _fields(node: yaml.MappingNode, shape: Mapping[str, Any], where: Where) -> dict[str, Read]:
+def _fields(
+    node: yaml.MappingNode, shape: Mapping[str, Any], where: Where
+) -> dict[str, Read]:
     found: dict[str, Read] = {}
     for key, value in node.value:
         name = read(key, str, where.below(key, "")).value
@@ -195,7 +207,9 @@ def parse(data: bytes) -> Document:
         Where(line, WHOLE, whole.mistakes).refuse("is not UTF-8")
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or getattr(error, "reason", "is nested too deep")
+        said = getattr(error, "problem", None) or getattr(
+            error, "reason", "is nested too deep"
+        )
         line = mark.line + 1 if mark else 1
         Where(line, WHOLE, whole.mistakes).refuse(f"is not YAML: {said}")
     return Document(roles, tuple(sorted(whole.mistakes)))
@@ -203,7 +217,9 @@ def parse(data: bytes) -> Document:
 
 def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
     if name != name.strip() or not 0 < len(name) <= MAX_NAME:
-        where.refuse(f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends")
+        where.refuse(
+            f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends"
+        )
     for own in DEFAULT_ROLES:
         if name.casefold() == own.casefold():
             text = f"{own} is one of Airflow's own roles, which the file cannot change"
@@ -229,7 +245,9 @@ def _on_others(text: str) -> Permission:
     for kind in RESOURCES.values():
         if resource.startswith(kind.prefix):
             name = resource.removeprefix(kind.prefix)
-            raise ValueError(f"is for one DAG: write it under `dags`, with `id: {name}`")
+            raise ValueError(
+                f"is for one DAG: write it under `dags`, with `id: {name}`"
+            )
     return action, resource
 
 
@@ -239,7 +257,9 @@ def _on_dags(text: str) -> tuple[str, str]:
         raise ValueError(f"must be on one of {', '.join(sorted(RESOURCES))}")
     actions = sorted(RESOURCES[kind].actions)
     if action not in actions:
-        raise ValueError(f"is not an action on {kind}; allowed are {', '.join(actions)}")
+        raise ValueError(
+            f"is not an action on {kind}; allowed are {', '.join(actions)}"
+        )
     return kind, action
 
 
@@ -251,7 +271,9 @@ def _split(text: str) -> tuple[str, str]:
         ValueError: The text has neither of the two forms that Airflow uses.
     """
     if (match := _PERMISSION.fullmatch(text)) is None:
-        raise ValueError("is not a permission such as `can_read on DAGs` or `DAGs.can_read`")
+        raise ValueError(
+            "is not a permission such as `can_read on DAGs` or `DAGs.can_read`"
+        )
     return match[1] or match[4], match[2] or match[3]
 
 
@@ -268,7 +290,8 @@ def check_glob(glob: str) -> str:
     if any(segment in ("", ".", "..") for segment in segments):
         text = "has a segment that is empty, . or ..; write it below the DAG folder, as team-a/**"
         raise ValueError(text)
-    # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a folder too.
+    # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a
+    # folder too.
     if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
         raise ValueError(f"names a folder; to select the DAGs in it, write {glob}/**")
     return glob
@@ -278,8 +301,8 @@ def matcher(glob: str) -> Callable[[str], bool]:
     """
     Return a function that reports whether a path matches a glob.
 
-    ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any number of
-    folders; at the end, ``**`` matches everything below.
+    ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any
+    number of folders; at the end, ``**`` matches everything below.
     """
     marks = {"**/": "(?:[^/]+/)*", "**": ".+", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
@@ -303,7 +326,11 @@ def lineage(name: str, roles: Mapping[str, Role]) -> Iterable[str]:
     """
     found = [name]
     for one in found:  # which grows meanwhile
-        found += [base for base in (roles[one].bases if one in roles else ()) if base not in found]
+        found += [
+            base
+            for base in (roles[one].bases if one in roles else ())
+            if base not in found
+        ]
     return found
 
 
@@ -350,39 +377,58 @@ class RoleFile:
         """
         Return by what the file selects DAGs.
         """
-        return frozenset(one.by for role in self.document.roles.values() for one in role.selections)
+        return frozenset(
+            one.by for role in self.document.roles.values() for one in role.selections
+        )
 
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
         """
-        Return the rows that the file wants; none if it has mistakes, which are recorded and logged
-        once.
+        Return the rows that the file wants; none if it has mistakes, which are recorded
+        and logged once.
 
         Args:
-            defined: None if it is not known yet, and with it which permissions exist: then nothing
-                is wanted.
+            defined: None if it is not known yet, and with it which permissions exist:
+                then nothing is wanted.
         """
         found = _find_mistakes(self.document, tables, is_known=defined is not None)
         found = sorted([*self.document.mistakes, *found])
         if found or defined is not None:
             self._take(found)
-        return NOTHING if found or defined is None else want(self.document, tables, defined)
+        return (
+            NOTHING
+            if found or defined is None
+            else want(self.document, tables, defined)
+        )
 
     def _take(self, found: list[Mistake]) -> None:
         """
         Record the mistakes; without any, the file is valid.
         """
         texts = [f"{self.path}:{mistake}" for mistake in found[:NAMED_MISTAKES]]
-        texts += [f"and {len(found) - len(texts)} more"] if len(found) > len(texts) else []
-        self.problem = failure("roles_file_invalid", "; ".join(texts)) if found else None
+        texts += (
+            [f"and {len(found) - len(texts)} more"] if len(found) > len(texts) else []
+        )
+        self.problem = (
+            failure("roles_file_invalid", "; ".join(texts)) if found else None
+        )
         said, self.mistakes, self.said = self.said, found, (self.revision, found)
         for line, key, problem in found if said != self.said else ():
-            log.warning("roles_file_refused", file=self.path, line=line, key=key, error=problem)
+            log.warning(
+                "roles_file_refused", file=self.path, line=line, key=key, error=problem
+            )
         if said != self.said and not found:
             roles = len(self.document.roles)
-            log.info("roles_file_accepted", file=self.path, revision=self.revision, roles=roles)
+            log.info(
+                "roles_file_accepted",
+                file=self.path,
+                revision=self.revision,
+                roles=roles,
+            )
 
 
-def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> list[Mistake]:
+def _find_mistakes(
+    document: Document, tables: Tables, *, is_known: bool
+) -> list[Mistake]:
     """
     Return the mistakes that only the whole file and the database show.
 
@@ -390,13 +436,16 @@ def _find_mistakes(document: Document, tables: Tables, *, is_known: bool) -> lis
         is_known: Whether Airflow has written its permissions.
     """
     found: list[Mistake] = []
-    names = {tables.spelled(role): role for role in DEFAULT_ROLES}  # by the database's spelling
+    # by the database's spelling
+    names = {tables.spelled(role): role for role in DEFAULT_ROLES}
     for name, role in document.roles.items():
         for base in role.bases.keys() - document.roles.keys() - set(DEFAULT_ROLES):
             text = f"{base!r} is neither a role in this file nor one of Airflow's own"
             replace(role.bases[base], mistakes=found).refuse(text)
         if (other := names.setdefault(tables.spelled(name), name)) != name:
-            replace(role.where, mistakes=found).refuse(f"the database treats this name as {other}")
+            replace(role.where, mistakes=found).refuse(
+                f"the database treats this name as {other}"
+            )
         for one in role.permissions.keys() - tables.permissions if is_known else ():
             text = f"this Airflow has no permission {' on '.join(one)!r}"
             replace(role.permissions[one], mistakes=found).refuse(text)
@@ -414,13 +463,18 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
 
     def permissions(name: str) -> Iterator[tuple[str, Permission]]:
         """
-        Yield the permissions that a role must have, each with the id of its DAG, or empty.
+        Yield the permissions that a role must have, each with the id of its DAG, or
+        empty.
         """
         for one in lineage(name, document.roles):
             role = document.roles.get(one)
             if role is None:  # Admin has all, which Airflow defines nowhere
-                base = tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
-                yield from (("", given) for given in base if not given[1].startswith(PREFIXES))
+                base = (
+                    tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
+                )
+                yield from (
+                    ("", given) for given in base if not given[1].startswith(PREFIXES)
+                )
                 continue
             yield from (("", permission) for permission in role.permissions)
             for selection in role.selections:
@@ -436,7 +490,10 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
         role = tables.spelled(name)
         held = tables.grants.get(role)
         if held is None:
-            items |= {Item("file_role", "", (role,)), Item("file_grant", "", (role, *WEBSITE))}
+            items |= {
+                Item("file_role", "", (role,)),
+                Item("file_grant", "", (role, *WEBSITE)),
+            }
         for dag_id, permission in permissions(name):
             size += 1
             if permission not in (held or ()):

@@ -1,23 +1,32 @@
 """
-The script that the image's own Airflow Python runs: ``python runner.py look|work JSON``.
+The script that the image's own Airflow Python runs: ``python runner.py look|work
+JSON``.
 
-It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB provider.
-All output of Airflow itself goes to standard error. Standard output has one JSON object per line.
+It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB
+provider. All output of Airflow itself goes to standard error. Standard output has one
+JSON object per line.
 
-``look`` tells what this Airflow is, and imports it only if that needs it: see :func:`look`.
+``look`` tells what this Airflow is, and imports it only if that needs it: see
+:func:`look`.
 
 ``work`` reads a file with one JSON object:
 
-- ``parent``: the sidecar's process; this script dies with it, because the lock is released then;
-- ``command``: a command to run instead of the following (the full ``airflow sync-perm``);
+- ``parent``: the sidecar's process; this script dies with it, because the lock is
+  released then;
+- ``command``: a command to run instead of the following (the full ``airflow
+  sync-perm``);
 - ``roles``: whether to sync Airflow's views and roles;
-- ``load``: whether to tell what Airflow defines for them, even if it does not write them;
-- ``given``: role → [action, resource] pairs; a missing role is created, and no grant is removed;
-- ``dags``: the ids of the DAGs to sync, until ``seconds`` have passed, but at least one.
+- ``load``: whether to tell what Airflow defines for them, even if it does not write
+  them;
+- ``given``: role → [action, resource] pairs; a missing role is created, and no grant is
+  removed;
+- ``dags``: the ids of the DAGs to sync, until ``seconds`` have passed, but at least
+  one.
 
-It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged": text}`` for an
-error of roles that Airflow logged or raised, ``{"dag": id, "error": text}`` for each DAG that was
-tried, and ``{"failed": text, "where": the file and line of the user's}`` if it fails.
+It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
+text}`` for an error of roles that Airflow logged or raised, ``{"dag": id, "error":
+text}`` for each DAG that was tried, and ``{"failed": text, "where": the file and line
+of the user's}`` if it fails.
 """
 
 from __future__ import annotations
@@ -44,7 +53,9 @@ Answer = Callable[[dict[str, Any]], None]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
-BUILDER = "airflow.providers.fab.auth_manager.cli_commands.utils.get_application_builder"
+BUILDER = (
+    "airflow.providers.fab.auth_manager.cli_commands.utils.get_application_builder"
+)
 OVERRIDES = "airflow.providers.fab.auth_manager.security_manager.override"
 # Who logs that a row could not be written, and goes on: the security managers.
 WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
@@ -58,9 +69,9 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     Return what this Airflow is.
 
     Args:
-        given: ``manager``: the configured auth manager, or empty; ``arguments``: the objects that
-            `sql_alchemy_connect_args` names in [database] and in [core], which only Airflow 2
-            reads; ``places``: folders to import from.
+        given: ``manager``: the configured auth manager, or empty; ``arguments``: the
+            objects that `sql_alchemy_connect_args` names in [database] and in [core],
+            which only Airflow 2 reads; ``places``: folders to import from.
     """
     sys.path += given["places"]
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
@@ -73,7 +84,9 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
             importlib.import_module("airflow")  # which extends the path
             manager = imported(setting)
             if not issubclass(manager, imported(FAB)):
-                problem = "is not derived from FabAuthManager, so there is nothing to sync"
+                problem = (
+                    "is not derived from FabAuthManager, so there is nothing to sync"
+                )
     except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
@@ -99,12 +112,15 @@ def version_of(distribution: str) -> str:
         return ""
 
 
-def applies_access_control(release: tuple[int, ...], setting: str, manager: Any) -> bool:
+def applies_access_control(
+    release: tuple[int, ...], setting: str, manager: Any
+) -> bool:
     """
     Whether Airflow itself applies the ``access_control`` of DAGs at each parse.
 
-    As Airflow decides it (airflow/dag_processing/collection.py): in 3.0 to 3.3 by the text of the
-    setting, from 3.4 on by a function of the auth manager's class, which FAB's has since 3.10.2.
+    As Airflow decides it (airflow/dag_processing/collection.py): in 3.0 to 3.3 by the
+    text of the setting, from 3.4 on by a function of the auth manager's class, which
+    FAB's has since 3.10.2.
     """
     if release < (3, 4):
         return release >= (3, 0) and "FabAuthManager" in setting
@@ -129,7 +145,8 @@ class Errors(logging.Handler):
 
     def begin(self) -> None:
         """
-        Forget what was found; attach it again, because Airflow's app configures the loggers.
+        Forget what was found; attach it again, because Airflow's app configures the
+        loggers.
         """
         self.found: list[str] = []
         for name in WRITERS:
@@ -140,8 +157,8 @@ class Errors(logging.Handler):
 
     def of(self, session: Any, deed: Callable[[], None]) -> list[str]:
         """
-        Sync one DAG or role of the file; return what Airflow logged and raised, so that others go
-        on.
+        Sync one DAG or role of the file; return what Airflow logged and raised, so that
+        others go on.
         """
         self.begin()
         try:
@@ -156,15 +173,25 @@ class Errors(logging.Handler):
 
 def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
     """
-    Do what ``airflow sync-perm`` does, except for its row in ``log``; tell what it defines.
+    Do what ``airflow sync-perm`` does, except for its row in ``log``; tell what it
+    defines.
     """
     if not is_written:
         for section in ("FAB", "WEBSERVER"):  # otherwise loading writes the views
             os.environ[f"AIRFLOW__{section}__UPDATE_FAB_PERMS"] = "False"
-        imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = lambda _: None
+        imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = (
+            lambda _: None
+        )
     with imported(BUILDER)() as appbuilder:
         errors.begin()
-        answer({"defined": {one["role"]: list(one["perms"]) for one in appbuilder.sm.ROLE_CONFIGS}})
+        answer(
+            {
+                "defined": {
+                    one["role"]: list(one["perms"])
+                    for one in appbuilder.sm.ROLE_CONFIGS
+                }
+            }
+        )
         if is_written:
             appbuilder.add_permissions(update_perms=True)
             appbuilder.sm.sync_roles()
@@ -184,7 +211,8 @@ def give(name: str, pairs: list[list[str]], manager: Any) -> None:
 
 def made(found: Any, name: str) -> Any:
     """
-    Return the object that Airflow found or created; raise for None, which means that it failed.
+    Return the object that Airflow found or created; raise for None, which means that it
+    failed.
     """
     if found is None:
         raise RuntimeError(f"Airflow could not create {name!r}")
@@ -195,12 +223,16 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     """
     Sync one DAG, unless it was deleted since the plan was made.
     """
-    row = imported("airflow.models.serialized_dag.SerializedDagModel").get(dag_id, session=session)
+    row = imported("airflow.models.serialized_dag.SerializedDagModel").get(
+        dag_id, session=session
+    )
     if row is None:
         return
     dag = row.data["dag"]
     access = dag.get("_access_control", dag.get("access_control"))
-    serialization = imported("airflow.serialization.serialized_objects.BaseSerialization")
+    serialization = imported(
+        "airflow.serialization.serialized_objects.BaseSerialization"
+    )
     manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
 
 
@@ -208,15 +240,18 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     """
     Carry out the task.
 
-    Garbage is collected only while it works on DAGs: until then there is next to none (2 MiB), and
-    the search for it is a fifth of a run.
+    Garbage is collected only while it works on DAGs: until then there is next to none
+    (2 MiB), and the search for it is a fifth of a run.
     """
     gc.disable()
     until = time.monotonic() + task["seconds"]
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
-    # As each of Airflow's commands: creating the app would create tables. It ends this process.
-    if imported("airflow.configuration.conf").getboolean("database", "check_migrations"):
+    # As each of Airflow's commands: creating the app would create tables. It ends this
+    # process.
+    if imported("airflow.configuration.conf").getboolean(
+        "database", "check_migrations"
+    ):
         imported("airflow.utils.db.check_and_run_migrations")()
     errors = Errors(logging.ERROR)
     if task["roles"] or task["load"]:
@@ -229,7 +264,9 @@ def work(task: dict[str, Any], answer: Answer) -> None:
         # As Airflow's own parser uses it.
         is_2 = version_of("apache-airflow").startswith("2.")
         www = "airflow.www" if is_2 else "airflow.providers.fab.www"
-        manager = imported(f"{www}.security_appless.ApplessAirflowSecurityManager")(session=session)
+        manager = imported(f"{www}.security_appless.ApplessAirflowSecurityManager")(
+            session=session
+        )
         gc.freeze()
         gc.enable()
         for name, pairs in task["given"].items():
@@ -244,7 +281,8 @@ def work(task: dict[str, Any], answer: Answer) -> None:
 
 def where(error: BaseException) -> str:
     """
-    Return the last line of a file of the user that an error passed, such as webserver_config.py.
+    Return the last line of a file of the user that an error passed, such as
+    webserver_config.py.
     """
     libraries = (os.path.dirname(os.__file__), os.path.abspath(__file__), "<")
     found = [

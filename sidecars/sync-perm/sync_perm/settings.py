@@ -1,8 +1,8 @@
 """
 The settings of sync-perm.
 
-Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see :mod:`sync_perm.config`
-and :mod:`sync_perm.airflow`.
+Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see
+:mod:`sync_perm.config` and :mod:`sync_perm.airflow`.
 """
 
 from __future__ import annotations

@@ -38,16 +38,25 @@ class PermMetrics(Metrics):
         self.differences = self.gauge_by(
             "kind", "sync_perm_differences", "Rows to change, by kind."
         )
-        self.pending = self.gauge("sync_perm_pending_dags", "DAGs that the next pass changes.")
+        self.pending = self.gauge(
+            "sync_perm_pending_dags", "DAGs that the next pass changes."
+        )
         self.failing = self.gauge_by(
             "reason", "sync_perm_failing_dags", "DAGs that cannot be synced."
         )
         self.mistakes = self.gauge(
-            "sync_perm_roles_file_mistakes", "Mistakes in the roles file, which is ignored then."
+            "sync_perm_roles_file_mistakes",
+            "Mistakes in the roles file, which is ignored then.",
         )
-        self.changed = self.counter("sync_perm_changed_entries_total", "Rows that passes changed.")
+        self.changed = self.counter(
+            "sync_perm_changed_entries_total", "Rows that passes changed."
+        )
         self.passes = self.family(
-            "counter", "sync_perm_passes_total", "Passes, by reason and result.", "reason", "result"
+            "counter",
+            "sync_perm_passes_total",
+            "Passes, by reason and result.",
+            "reason",
+            "result",
         ).labels
 
 
@@ -59,18 +68,27 @@ class Status:
     def __init__(self, metrics: PermMetrics, **details: object) -> None:
         self.metrics = metrics
         self._named: Mapping[str, Failure] = {}
-        self.readiness = Readiness(False, problem="the permissions have not been compared yet")
+        self.readiness = Readiness(
+            False, problem="the permissions have not been compared yet"
+        )
         self.details: dict[str, object] = details
 
     def show(
-        self, difference: Difference, revision: str, *, is_synced: bool, file: RoleFile | None
+        self,
+        difference: Difference,
+        revision: str,
+        *,
+        is_synced: bool,
+        file: RoleFile | None,
     ) -> None:
         """
         Show the result of a comparison.
 
         Args:
-            difference: The rows that a pass would fix, and the DAGs that cannot be synced.
-            is_synced: Whether this process has let Airflow sync its roles, and they are unchanged.
+            difference: The rows that a pass would fix, and the DAGs that cannot be
+                synced.
+            is_synced: Whether this process has let Airflow sync its roles, and they are
+                unchanged.
         """
         items, failing, wanted, notes = difference
         pending = sorted({item.dag_id for item in items if item.dag_id})
@@ -93,7 +111,9 @@ class Status:
         shown: dict[str, object] = {
             "differences": dict(kinds),
             "pending_dags": pending[:NAMED],
-            "pending_roles_file": [str(i) for i in sorted(items) if i.is_of_file][:NAMED],
+            "pending_roles_file": [str(i) for i in sorted(items) if i.is_of_file][
+                :NAMED
+            ],
             "failing_dags": Names(
                 (dag_id, f"{one.reason}: {one.text}")
                 for dag_id, one in sorted(failing.items())[:NAMED]
@@ -103,14 +123,23 @@ class Status:
         if file:
             self.metrics.mistakes.set(len(file.mistakes))
             shown |= {"roles_file": file.path, "roles_file_notes": list(notes[:NAMED])}
-            shortfalls += [f"the roles file is ignored: {file.problem}"] if file.problem else []
+            shortfalls += (
+                [f"the roles file is ignored: {file.problem}"] if file.problem else []
+            )
         if failing:
-            dags = [f"{dag_id} ({failing[dag_id].reason})" for dag_id in sorted(failing)]
+            dags = [
+                f"{dag_id} ({failing[dag_id].reason})" for dag_id in sorted(failing)
+            ]
             told = ", ".join(dags[:TOLD_DAGS] + ["…"] * (len(dags) > TOLD_DAGS))
             shortfalls.append(f"{counted(len(dags), 'DAG')} cannot be synced: {told}")
         self.tell(**shown)
-        problem, shortfall = "; ".join(problems), "" if problems else "; ".join(shortfalls)
-        self.readiness = Readiness(not problems, revision, problem=problem, shortfall=shortfall)
+        problem, shortfall = (
+            "; ".join(problems),
+            "" if problems else "; ".join(shortfalls),
+        )
+        self.readiness = Readiness(
+            not problems, revision, problem=problem, shortfall=shortfall
+        )
         self.confirm()
 
     def confirm(self) -> None:

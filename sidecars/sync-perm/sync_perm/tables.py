@@ -34,7 +34,8 @@ PERMISSIONS = """
 SELECT p.id, a.name, r.name FROM {in}ab_permission_view p
 LEFT JOIN {in}ab_permission a ON a.id = p.permission_id
 LEFT JOIN {in}ab_view_menu r ON r.id = p.view_menu_id"""
-# From Airflow 3 on a DAG may have several rows, the newest of which counts: it is the last here.
+# From Airflow 3 on a DAG may have several rows, the newest of which counts: it is the
+# last here.
 VERSIONS = """
 SELECT s.dag_id, s.dag_hash FROM {in}serialized_dag s
 JOIN {in}dag_version v ON v.id = s.dag_version_id ORDER BY v.version_number"""
@@ -60,10 +61,11 @@ DAG_COLUMNS = {"serialized_dag": "dag_id, last_updated"}
 
 def try_write(database: Database) -> None:
     """
-    Check that the account can write each table; otherwise Airflow would log an error per row and
-    succeed.
+    Check that the account can write each table; otherwise Airflow would log an error
+    per row and succeed.
 
-    The server's settings do not show it: some accounts can write although it is ``read_only``.
+    The server's settings do not show it: some accounts can write although it is
+    ``read_only``.
 
     Raises:
         SidecarError: A query or the connection failed, or the account cannot write.
@@ -71,13 +73,18 @@ def try_write(database: Database) -> None:
     try:
         for table in COLUMNS:
             database.rows(f"UPDATE {{in}}{table} SET id = id WHERE 1 = 0")
-            database.rows(f"INSERT INTO {{in}}{table} SELECT * FROM {{in}}{table} WHERE 1 = 0")
+            database.rows(
+                f"INSERT INTO {{in}}{table} SELECT * FROM {{in}}{table} WHERE 1 = 0"
+            )
             database.rows(f"DELETE FROM {{in}}{table} WHERE 1 = 0")
             # One with another name is null, and not judged.
-            ours = f"to_regclass('{{in}}{table}_id_seq'), 'USAGE, UPDATE'"  # nextval needs one
+            # nextval needs one
+            ours = f"to_regclass('{{in}}{table}_id_seq'), 'USAGE, UPDATE'"
             query = f"SELECT has_sequence_privilege({ours})"
             if not database.is_mysql and (False,) in database.rows(query):
-                text = f"{database.address}: permission denied for sequence {table}_id_seq"
+                text = (
+                    f"{database.address}: permission denied for sequence {table}_id_seq"
+                )
                 raise failure("database_read_only", text)
     except SidecarError as error:
         if error.reason != "database_read_denied":  # reading has worked until now
@@ -87,11 +94,12 @@ def try_write(database: Database) -> None:
 
 class Look(NamedTuple):
     """
-    The tables at one time: the rows that only Airflow can judge, and what differs of the others.
+    The tables at one time: the rows that only Airflow can judge, and what differs of
+    the others.
 
     Args:
-        is_written: Whether Airflow has written permissions that it defines; else the roles file
-            cannot be compared yet.
+        is_written: Whether Airflow has written permissions that it defines; else the
+            roles file cannot be compared yet.
     """
 
     tables: Tables
@@ -110,18 +118,21 @@ class Reader:
         has_versions: Whether this is Airflow 3.
     """
 
-    def __init__(self, *, include_dags: bool, file: RoleFile | None, has_versions: bool) -> None:
+    def __init__(
+        self, *, include_dags: bool, file: RoleFile | None, has_versions: bool
+    ) -> None:
         self.include_dags = include_dags
         self.file = file
         self._has_versions = has_versions
         self._path = "relative_fileloc" if has_versions else "fileloc"
-        # DAG → hash, and the access control with that hash. The mapping is replaced, never shrunk,
-        # because an abandoned cycle may still be reading it.
+        # DAG → hash, and the access control with that hash. The mapping is replaced,
+        # never shrunk, because an abandoned cycle may still be reading it.
         self._known: dict[str, tuple[str, Access]] = {}
 
     def poll(self, database: Database) -> str:
         """
-        Return a digest of all that passes read: one query, 5 ms at 1,000 DAGs on PostgreSQL.
+        Return a digest of all that passes read: one query, 5 ms at 1,000 DAGs on
+        PostgreSQL.
 
         Airflow writes tags, owners and paths without serializing the DAG again.
 
@@ -132,7 +143,10 @@ class Reader:
         dags, places = self._reads
         columns = COLUMNS | (DAG_COLUMNS if dags else {})
         if places:
-            columns |= {"dag_tag": "dag_id, name", "dag": f"dag_id, owners, {self._path}"}
+            columns |= {
+                "dag_tag": "dag_id, name",
+                "dag": f"dag_id, owners, {self._path}",
+            }
         each = (
             f"(SELECT COUNT(*), SUM({number}(CONCAT_WS(',', {names}))) FROM {{in}}{table}) {table}"
             for table, names in columns.items()
@@ -144,7 +158,8 @@ class Reader:
     @property
     def _reads(self) -> tuple[bool, bool]:
         """
-        Return whether the access control of DAGs is read, and by what else the file selects them.
+        Return whether the access control of DAGs is read, and by what else the file
+        selects them.
         """
         by = self.file.selected_by if self.file else frozenset()
         return self.include_dags or bool(by), not by <= {"id"}
@@ -161,12 +176,15 @@ class Reader:
         """
         tables = self.read(database)
         roles, more = {ADMIN, *(defined or DEFAULT_ROLES)}, NOTHING
-        is_written = not defined or any(map(tables.permissions.intersection, defined.values()))
+        is_written = not defined or any(
+            map(tables.permissions.intersection, defined.values())
+        )
         if self.file:
             more = self.file.compare(tables, defined if is_written else None)
             is_given = defined and not self.file.problem
             roles |= self.file.document.roles.keys() if is_given else set()
-        # A DAG may name any role that is there, or that the next pass creates before its grants.
+        # A DAG may name any role that is there, or that the next pass creates before
+        # its grants.
         grants = {**{role: frozenset[Permission]() for role in roles}, **tables.grants}
         dags = tables.dags if self.include_dags else {}
         found = compare(replace(tables, dags=dags, grants=grants))
@@ -189,7 +207,9 @@ class Reader:
         for number, holder in database.rows(query):
             if number in pairs and holder in roles:
                 grants[roles[holder]].add(pairs[number])
-        named = {name for one in access.values() if isinstance(one, dict) for name in one}
+        named = {
+            name for one in access.values() if isinstance(one, dict) for name in one
+        }
         named |= set(self.file.document.roles if self.file else ())
         unknown = sorted(named.difference(grants))
         return Tables(
@@ -197,7 +217,9 @@ class Reader:
             grants=grants,
             broken=len(rows) - len(pairs),
             dags=access,
-            bare=frozenset(name for (name,) in resources).difference(r for _, r in pairs.values()),
+            bare=frozenset(name for (name,) in resources).difference(
+                r for _, r in pairs.values()
+            ),
             aliases=_find_aliases(database, unknown) if database.is_mysql else {},
             places=self._read_places(database) if reads_places else {},
         )
@@ -222,9 +244,12 @@ class Reader:
 
     def _read_dags(self, database: Database) -> dict[str, Access]:
         """
-        Return the access control of each DAG; fetch what has changed since the last time.
+        Return the access control of each DAG; fetch what has changed since the last
+        time.
         """
-        newest: dict[str, str] = dict(database.rows(VERSIONS if self._has_versions else HASHES))
+        newest: dict[str, str] = dict(
+            database.rows(VERSIONS if self._has_versions else HASHES)
+        )
         before = self._known
         self._known = known = {
             dag_id: before[dag_id]
@@ -236,24 +261,36 @@ class Reader:
             dag_ids = unknown[start : start + DAGS]
             hashes = [newest[dag_id] for dag_id in dag_ids]
             # Without a row, the DAG changes meanwhile, and is left to the next look.
-            for dag_id, digest, *row in database.rows(SERIALIZED, dag_ids=dag_ids, hashes=hashes):
+            for dag_id, digest, *row in database.rows(
+                SERIALIZED, dag_ids=dag_ids, hashes=hashes
+            ):
                 known[dag_id] = digest, read_access_control(*row)
         return {dag_id: access for dag_id, (_, access) in known.items()}
 
 
-def read_access_control(data: str | None, compressed: bytes | memoryview | None) -> Access:
+def read_access_control(
+    data: str | None, compressed: bytes | memoryview | None
+) -> Access:
     """
     Return the access control in a row of ``serialized_dag``; None if the DAG has none.
 
     Most DAGs have none, and are not parsed.
     """
-    known = (LookupError, TypeError, ValueError, AttributeError, RecursionError, zlib.error)
+    known = (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        zlib.error,
+    )
     try:
         text = zlib.decompress(compressed).decode() if compressed else data or "{}"
         if 'access_control"' not in text:
             return None
         dag = json.loads(text)["dag"]
-        found = dag.get("_access_control", dag.get("access_control"))  # Airflow 2, Airflow 3
+        # Airflow 2, Airflow 3
+        found = dag.get("_access_control", dag.get("access_control"))
         return None if found is None else dict(_decode(found))
     except known as error:
         return Unreadable(f"{type(error).__name__}: {error}")
@@ -279,7 +316,8 @@ def _decode(value: Any) -> Any:
 
 def _find_aliases(database: Database, names: Iterable[str]) -> dict[str, str]:
     """
-    Return the names that MySQL's collation equates with these unknown ones, as Airflow finds them.
+    Return the names that MySQL's collation equates with these unknown ones, as Airflow
+    finds them.
     """
     query = "SELECT MIN(name) FROM {in}ab_role WHERE name = :name"
     found = {}

@@ -56,7 +56,9 @@ def open_volume(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) ->
 
 
 @contextmanager
-def opened(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Iterator[Folder]:
+def opened(
+    folder: Path, *, file_mode: int = 0o644, fsync: bool = False
+) -> Iterator[Folder]:
     """Open the target as the next process does."""
     volume = open_volume(folder, file_mode=file_mode, fsync=fsync)
     target = open_in_place(volume)

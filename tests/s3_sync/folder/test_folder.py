@@ -10,7 +10,14 @@ import pytest
 from s3_sync.folder.folder import Folder
 from s3_sync.names import RESERVED
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from tests.s3_sync.folder.handling import BODY, entry_of, opened, put, staged, staging_of
+from tests.s3_sync.folder.handling import (
+    BODY,
+    entry_of,
+    opened,
+    put,
+    staged,
+    staging_of,
+)
 
 # --- putting files into place
 
@@ -42,7 +49,9 @@ def test_lists_a_file_before_its_rename_and_flushes_it_if_configured(
     assert steps == (flushed if fsync else ["rename, listed"])
 
 
-def test_a_revoked_fence_changes_nothing(folder: Path, target: Folder, revoked: Fence) -> None:
+def test_a_revoked_fence_changes_nothing(
+    folder: Path, target: Folder, revoked: Fence
+) -> None:
     put(target, "old.py")
     (folder / "same.py").write_bytes(BODY)
     listed = sorted(os.listdir(folder))
@@ -64,7 +73,9 @@ def test_a_revoked_fence_changes_nothing(folder: Path, target: Folder, revoked: 
     assert [] == staged(folder)
 
 
-def test_a_failed_rename_keeps_the_old_file_and_its_line(folder: Path, target: Folder) -> None:
+def test_a_failed_rename_keeps_the_old_file_and_its_line(
+    folder: Path, target: Folder
+) -> None:
     put(target, "a.py", b"old")
     before = target.files["a.py"]
     staging = staging_of(target)

@@ -1,4 +1,7 @@
-"""The journal: the list of files, after kills, on a full disk, and with any kind of damage."""
+"""
+The journal: the list of files, after kills, on a full disk, and with any kind of
+damage.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.journal import HEADER, NAME, SLACK_LINES, Held, Journal, read_journal
+from s3_sync.folder.journal import (
+    HEADER,
+    NAME,
+    SLACK_LINES,
+    Held,
+    Journal,
+    read_journal,
+)
 from tests.runtime.recording import Log
 from tests.support.machine.volumes import full_disk
 
@@ -50,7 +60,9 @@ class Box:
 
     def load(self, *, is_shared: bool = True) -> dict[str, Held]:
         """Return the files that the next process would read."""
-        return read_journal(NAME, self.state_fd, self.root_fd, is_shared=is_shared).files
+        return read_journal(
+            NAME, self.state_fd, self.root_fd, is_shared=is_shared
+        ).files
 
     def put(self, path: str, content: bytes = b"x") -> Held:
         """Create a file, as a rename would, and return its record."""
@@ -58,7 +70,9 @@ class Box:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         s = place.stat()
-        return Held(f"etag-of-{content.decode()}", s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode)
+        return Held(
+            f"etag-of-{content.decode()}", s.st_size, s.st_mtime_ns, s.st_ino, s.st_mode
+        )
 
     def has(self, *paths: str) -> Files:
         """Begin a list, and publish these files."""
@@ -138,7 +152,9 @@ def test_half_a_line_at_the_end_is_ignored_and_replaced(box: Box, log: Log) -> N
 
 @pytest.mark.parametrize("deed", ["add", "change", "remove"])
 @pytest.mark.parametrize("is_done", [True, False])
-def test_the_last_line_counts_if_its_action_was_done(box: Box, deed: str, is_done: bool) -> None:
+def test_the_last_line_counts_if_its_action_was_done(
+    box: Box, deed: str, is_done: bool
+) -> None:
     files = box.has("a.py", "b.py")
     before, path = dict(files.files), "new.py" if deed == "add" else "a.py"
     if deed == "remove":
@@ -172,7 +188,10 @@ def test_a_full_disk_leaves_no_half_line(box: Box, room_bytes: int) -> None:
     files.add("a.py", first)
     before = box.journal.read_bytes()
 
-    with full_disk(len(before) + room_bytes), pytest.raises(OSError, match=r"No space|too large"):
+    with (
+        full_disk(len(before) + room_bytes),
+        pytest.raises(OSError, match=r"No space|too large"),
+    ):
         files.add("b.py", first)
 
     assert box.journal.read_bytes() == before
@@ -244,11 +263,22 @@ def test_a_volume_that_fails_says_nothing_about_the_list() -> None:
         read_journal("managed", -1, -1, is_shared=True)
 
 
-OTHER_HEADERS = ["", GOOD, '["s3-sync managed files", 2]', '["another list", 1]', "{}", "\0\0\0"]
+OTHER_HEADERS = [
+    "",
+    GOOD,
+    '["s3-sync managed files", 2]',
+    '["another list", 1]',
+    "{}",
+    "\0\0\0",
+]
 
 
-@pytest.mark.parametrize("text", ["", *(f"{first}\n{GOOD}\n" for first in OTHER_HEADERS)])
-def test_ignores_a_list_that_is_empty_or_has_another_header(box: Box, log: Log, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", *(f"{first}\n{GOOD}\n" for first in OTHER_HEADERS)]
+)
+def test_ignores_a_list_that_is_empty_or_has_another_header(
+    box: Box, log: Log, text: str
+) -> None:
     box.journal.write_text(text)
 
     assert box.load() == {}
@@ -256,7 +286,9 @@ def test_ignores_a_list_that_is_empty_or_has_another_header(box: Box, log: Log, 
 
 
 @pytest.mark.parametrize("inode", [1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
-@pytest.mark.parametrize("mtime_ns", [-(1 << 63), -2_208_988_800_000_000_000, -1, (1 << 63) - 1])
+@pytest.mark.parametrize(
+    "mtime_ns", [-(1 << 63), -2_208_988_800_000_000_000, -1, (1 << 63) - 1]
+)
 def test_reads_great_inode_numbers_and_times_before_1970(
     box: Box, inode: int, mtime_ns: int
 ) -> None:

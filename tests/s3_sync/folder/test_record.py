@@ -30,7 +30,12 @@ BAD_VALUES = [
 
 def record(**environ: str) -> Record:
     """Return the record of a process with these settings."""
-    given = {"AWS_BUCKET": "bucket", "KEY_PATH": "dags", "DEST_PATH": "/nowhere", **environ}
+    given = {
+        "AWS_BUCKET": "bucket",
+        "KEY_PATH": "dags",
+        "DEST_PATH": "/nowhere",
+        **environ,
+    }
     return Record(load_settings(given)[0])
 
 
@@ -57,7 +62,9 @@ RELEASE = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
 SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
 
 
-def test_a_record_survives_a_restart_and_says_what_is_missing(volume: Volume, folder: Path) -> None:
+def test_a_record_survives_a_restart_and_says_what_is_missing(
+    volume: Volume, folder: Path
+) -> None:
     state, said = folder / ".s3-sync", R7._replace(added=1, deleted=2)
     record().write(volume, Fence(), said)
     assert said == read(state)
@@ -78,7 +85,9 @@ def test_a_record_survives_a_restart_and_says_what_is_missing(volume: Volume, fo
 def test_a_record_without_a_required_signature_or_of_other_filters_does_not_count(
     volume: Volume, folder: Path
 ) -> None:
-    """Without keys, anyone who can write to the bucket could have published its files."""
+    """
+    Without keys, anyone who can write to the bucket could have published its files.
+    """
     state = folder / ".s3-sync"
     record(**RELEASE).write(volume, Fence(), R7)
     assert not readiness(state, **SIGNED).ready
@@ -86,7 +95,8 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     assert readiness(state, **SIGNED).ready
     assert readiness(state, **RELEASE).ready  # without keys, any record counts
     record(**SIGNED).write(volume, Fence(), R7._replace(sequence=7, signed_by="key"))
-    pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}  # a replayed pointer stays refused after it
+    # a replayed pointer stays refused after it
+    pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
     assert (7, "key") == opened(state, **SIGNED, **pinned).sequence
 
     record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
@@ -100,7 +110,10 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
         *(b"", b"{", b"null", b"[]", b'"r1"', b"\xff\xfe", b"[" * 100_000),
         json.dumps(GOOD)[:-5].encode(),
         *(json.dumps(GOOD | {name: value}).encode() for name, value in BAD_VALUES),
-        *(json.dumps({k: GOOD[k] for k in GOOD if k != name}).encode() for name in NEEDED),
+        *(
+            json.dumps({k: GOOD[k] for k in GOOD if k != name}).encode()
+            for name in NEEDED
+        ),
     ],
     ids=range(24),
 )
@@ -117,9 +130,14 @@ def test_a_volume_that_fails_says_nothing_about_the_record() -> None:
         record().read(-1)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400])
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "1e400", "1e20", "1" + "0" * 400]
+)
 def test_tolerates_an_invalid_publish_time(tmp_path: Path, number: str) -> None:
-    """Anyone who can write to the volume can write this time, which is shown and computed with."""
+    """
+    Anyone who can write to the volume can write this time, which is shown and computed
+    with.
+    """
     (tmp_path / NAME).write_text(json.dumps(GOOD).replace("1700000000.5", number))
 
     said = readiness(tmp_path)

@@ -1,4 +1,6 @@
-"""Snapshots that are built beside the current one: requested, abandoned and renewed ones."""
+"""
+Snapshots that are built beside the current one: requested, abandoned and renewed ones.
+"""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +20,11 @@ SHOWN, REVISION = "b" * 64, "a" * 64
 FILES = ("one.py", "two.py", "pkg/three.py")
 
 
-GIVEN = {"AWS_BUCKET": "a-bucket", "DEST_PATH": "/nowhere", "S3_SYNC_LAYOUT": "snapshot"}
+GIVEN = {
+    "AWS_BUCKET": "a-bucket",
+    "DEST_PATH": "/nowhere",
+    "S3_SYNC_LAYOUT": "snapshot",
+}
 SETTINGS = load_settings(GIVEN)[0]
 
 
@@ -48,7 +54,9 @@ def hidden(store: Path) -> list[str]:
     return [name for name in os.listdir(store) if name[0] == "."]
 
 
-def test_a_build_is_continued_unless_it_was_changed(layout: SnapshotLayout, store: Path) -> None:
+def test_a_build_is_continued_unless_it_was_changed(
+    layout: SnapshotLayout, store: Path
+) -> None:
     put(layout.begin(), "one.py", b"2 = 2\n")
     Path(layout.begin().path, "left.by.a.gate").touch()
     assert ["one.py"] == list(layout.begin().files) == os.listdir(layout.begin().path)
@@ -87,7 +95,10 @@ def test_a_snapshot_whose_list_is_lost_is_never_emptied(
     Path(store, f"{SHOWN}.managed").unlink()
     after = SnapshotLayout(SETTINGS, volume, SHOWN)
     seen: list[bool] = []
-    there = lambda *_: seen.append(all(Path(store, SHOWN, path).exists() for path in FILES))  # noqa: E731
+
+    def there(*_: object) -> None:
+        seen.append(all(Path(store, SHOWN, path).exists() for path in FILES))
+
     monkeypatch.setattr(Folder, "take", there)
 
     publish(after, SHOWN)

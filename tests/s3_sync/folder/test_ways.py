@@ -85,7 +85,9 @@ def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
 # --- replacing existing entries
 
 
-def test_replaces_a_symlink_wherever_it_points(ground: Ground, tmp_path: Path, log: Log) -> None:
+def test_replaces_a_symlink_wherever_it_points(
+    ground: Ground, tmp_path: Path, log: Log
+) -> None:
     (tmp_path / "outside/e").mkdir(parents=True)
     for target in (str(tmp_path / "outside"), ".s3-sync", "nowhere", "d", "..", "."):
         (ground.folder / "d").symlink_to(target)
@@ -139,7 +141,9 @@ def test_a_publish_changes_nothing_or_no_foreign_file(
     else:
         assert b"new" == ground.tree()[path]
         for place, content in before.items():
-            is_foreign = content == place.encode() and place not in managed and place != path
+            is_foreign = (
+                content == place.encode() and place not in managed and place != path
+            )
             if is_foreign and "__pycache__" not in place:
                 assert content == ground.tree()[place], "a foreign file"
     finally:

@@ -53,7 +53,9 @@ def page(
     truncated = truncated or ("true" if token else "false")
     own = [f"<Name>bucket</Name><IsTruncated>{truncated}</IsTruncated>"]
     own.append(f"<KeyCount>{len(found)}</KeyCount>")
-    own.append(f"<NextContinuationToken>{token}</NextContinuationToken>" if token else "")
+    own.append(
+        f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    )
     own.append(f"<EncodingType>{encoding}</EncodingType>" if encoding else "")
     parts = [*found, *own] if first else [*own, *found]
     return (
@@ -66,7 +68,9 @@ class Server:
     """Responds with given pages, by token; stands for the client of a source."""
 
     def __init__(self, *pages: bytes) -> None:
-        self.pages: dict[str | None, bytes] = dict(zip([None, *"abcdefgh"], pages, strict=False))
+        self.pages: dict[str | None, bytes] = dict(
+            zip([None, *"abcdefgh"], pages, strict=False)
+        )
         self.asked: list[str | None] = []
 
     def begin_cycle(self, fence: Fence) -> None:

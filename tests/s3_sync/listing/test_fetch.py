@@ -34,14 +34,23 @@ class Fetching:
         return list(names)
 
     def fetch(
-        self, before: Mapping[str, SidecarError] = {}, until: float = math.inf, verify: str = "auto"
+        self,
+        before: Mapping[str, SidecarError] = {},
+        until: float = math.inf,
+        verify: str = "auto",
     ) -> Work:
         """Fetch all files; see `work` if that raises an error."""
         files = {
-            (path := key.removeprefix("dags/")): Entry(path, stored.etag, len(stored.body))
+            (path := key.removeprefix("dags/")): Entry(
+                path, stored.etag, len(stored.body)
+            )
             for key, stored in self.s3.objects.items()
         }
-        given = {"AWS_BUCKET": self.s3.bucket, "KEY_PATH": "dags", "DEST_PATH": "/nowhere"}
+        given = {
+            "AWS_BUCKET": self.s3.bucket,
+            "KEY_PATH": "dags",
+            "DEST_PATH": "/nowhere",
+        }
         settings = load_settings(given | {"S3_SYNC_VERIFY": verify})[0]
         self.work = Work(self.folder, Fence(), until)
 
@@ -94,7 +103,9 @@ def test_a_streak_of_failures_counts_as_an_endpoint_failure(fetching: Fetching) 
     assert FAILURE_STREAK <= len(fetching.work.failed) < FAILURE_STREAK + CONNECTIONS
 
 
-def test_refused_objects_and_those_that_failed_before_form_no_streak(fetching: Fetching) -> None:
+def test_refused_objects_and_those_that_failed_before_form_no_streak(
+    fetching: Fetching,
+) -> None:
     names = fetching.put(*(f"{number:02}.py" for number in range(3 * CONNECTIONS)))
     before = {name: WireError("request_timeout", name) for name in names}
     fetching.s3.inject(error(403, "AccessDenied"), is_get())
@@ -106,4 +117,7 @@ def test_refused_objects_and_those_that_failed_before_form_no_streak(fetching: F
     late = fetching.fetch(before=before, until=time.monotonic())
 
     assert dict.fromkeys(names, "server_error") == reasons(work)
-    assert (dict.fromkeys(names, "request_timeout"), set()) == (reasons(late), late.unreached)
+    assert (dict.fromkeys(names, "request_timeout"), set()) == (
+        reasons(late),
+        late.unreached,
+    )

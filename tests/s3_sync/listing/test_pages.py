@@ -51,12 +51,21 @@ MORE = (
         ),
         *(
             page(contents("dags/a.py", etag=etag))
-            for etag in (ETAG, f'"{ETAG}"', f"W/&quot;{ETAG}&quot;", f"&#34;{ETAG}&#34;")
+            for etag in (
+                ETAG,
+                f'"{ETAG}"',
+                f"W/&quot;{ETAG}&quot;",
+                f"&#34;{ETAG}&#34;",
+            )
         ),
         page(contents("dags/a.py", more=MORE)),
         page(contents("dags/a.py")).replace(b"<KeyCount>1</KeyCount>", b""),
         # Folder markers, and the prefix itself, are not files.
-        page(contents("dags/", size="0"), contents("dags/sub/", etag=""), contents("dags/a.py")),
+        page(
+            contents("dags/", size="0"),
+            contents("dags/sub/", etag=""),
+            contents("dags/a.py"),
+        ),
     ],
 )
 def test_servers_spell_the_same_page_differently(body: bytes) -> None:
@@ -65,7 +74,19 @@ def test_servers_spell_the_same_page_differently(body: bytes) -> None:
     assert (A, {}) == (found.files, found.skipped)
 
 
-ODD = ["a b", "a+b", "a%b", "a%2Fb", "a&b<c>", "ü/日本", "e\u0301", "a'b\"c", "~x", "a\\b", "100%"]
+ODD = [
+    "a b",
+    "a+b",
+    "a%b",
+    "a%2Fb",
+    "a&b<c>",
+    "ü/日本",
+    "e\u0301",
+    "a'b\"c",
+    "~x",
+    "a\\b",
+    "100%",
+]
 
 
 @pytest.mark.parametrize("path", [*ODD, "new\nline", "tab\there", "\x01control"])
@@ -88,7 +109,9 @@ def test_skips_keys_that_cannot_become_files_with_a_reason() -> None:
     }
     names = [name.replace("\udce9", "%E9") for name in skipped]
     cold = {"cold.py": "GLACIER", "colder.py": "DEEP_ARCHIVE", "../cold": "GLACIER"}
-    classes = [contents(f"dags/{name}", storage_class=kind) for name, kind in cold.items()]
+    classes = [
+        contents(f"dags/{name}", storage_class=kind) for name, kind in cold.items()
+    ]
     cool = contents("dags/cool.py", storage_class="GLACIER_IR")
 
     found = read(page(*map(contents, names), *classes, cool, encoding="url"))
@@ -105,7 +128,9 @@ def test_skips_keys_that_cannot_become_files_with_a_reason() -> None:
      {"etag": "a b"}, {"etag": "a&#13;&#10;x-injected: 1"}, {"etag": "日本"},
      {"etag": "&quot;&quot;"}, {"order": ("Key", "ETag")}, {"order": ("Key", "Size")}],
 )  # fmt: skip
-def test_an_entry_without_valid_etag_or_size_has_neither(change: Mapping[str, Any]) -> None:
+def test_an_entry_without_valid_etag_or_size_has_neither(
+    change: Mapping[str, Any],
+) -> None:
     wanted = read(page(contents("dags/a.py", **change), contents("dags/b"))).files
 
     assert (Entry("a.py", "", 0), ETAG) == (wanted["a.py"], wanted["b"].etag)
@@ -116,40 +141,59 @@ def test_an_entry_without_valid_etag_or_size_has_neither(change: Mapping[str, An
 
 def test_follows_the_continuation_tokens_unescaped() -> None:
     server = Server(page(contents("dags/1"), token="x&amp;y&#x2F;z=="))
-    server.pages["x&y/z=="] = page(token="b")  # a page without keys does not end the listing
+    # a page without keys does not end the listing
+    server.pages["x&y/z=="] = page(token="b")
     server.pages["b"] = page(contents("dags/3"))
 
     assert ["1", "3"] == list(Lister(server).read().files)
     assert [None, "x&y/z==", "b"] == server.asked
 
 
-def test_reports_too_many_keys_without_listing_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_too_many_keys_without_listing_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("s3_sync.listing.KEYS_LIMIT", 3)
-    pages = [page(contents(f"dags/{n}"), contents(f"dags/{n}.x"), token="ab"[n]) for n in (0, 1)]
+    pages = [
+        page(contents(f"dags/{n}"), contents(f"dags/{n}.x"), token="ab"[n])
+        for n in (0, 1)
+    ]
     server = Server(*pages, page())
 
     error = raised(SourceError, Lister(server).read)
 
-    assert ("too_many_keys", True) == (error.reason, "more than 3 keys" in error.message)
+    assert ("too_many_keys", True) == (
+        error.reason,
+        "more than 3 keys" in error.message,
+    )
     assert [None, "a"] == server.asked
 
 
 @pytest.mark.parametrize("is_split", [False, True])
 def test_a_folder_wins_over_a_file_of_the_same_name(is_split: bool) -> None:
     found = [contents(f"dags/{name}") for name in ("a", "a/b", "a/b/c", "ab")]
-    pages = [page(*found[:1], token="a"), page(*found[1:])] if is_split else [page(*found)]
+    pages = (
+        [page(*found[:1], token="a"), page(*found[1:])] if is_split else [page(*found)]
+    )
 
     listing = read(*pages)
 
     assert {"a/b/c", "ab"} == set(listing.files)
-    assert {"dags/a": "file_and_folder", "dags/a/b": "file_and_folder"} == listing.skipped
-    assert {"a"} == read(page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/")))).files.keys()
+    assert {
+        "dags/a": "file_and_folder",
+        "dags/a/b": "file_and_folder",
+    } == listing.skipped
+    assert {"a"} == read(
+        page(*map(contents, ("dags/a", "dags/a/..", "dags/a/x/")))
+    ).files.keys()
     cold = contents("dags/a/b", storage_class="GLACIER")
     assert {} == read(page(contents("dags/a"), cold)).files, "its file on disk stays"
 
 
 def test_a_listing_stays_the_same_object_until_it_changes() -> None:
-    """S3's tokens differ from call to call; a failed listing does not discard the last one."""
+    """
+    S3's tokens differ from call to call; a failed listing does not discard the last
+    one.
+    """
     server = Server(page(contents("dags/1"), token="a"), page(contents("dags/2")))
     reader = Lister(server)
     before = reader.read()
@@ -165,14 +209,18 @@ def test_a_listing_stays_the_same_object_until_it_changes() -> None:
     after = reader.read()
 
     assert after is not before
-    assert after.files["1"] is before.files["1"], "an unchanged page is not parsed again"
+    assert after.files["1"] is before.files["1"], (
+        "an unchanged page is not parsed again"
+    )
     assert 6 == after.files["2"].size_bytes
 
 
 # --- the revision
 
 
-@given(st.lists(st.integers(1, 999), unique=True, min_size=1, max_size=30), st.randoms())
+@given(
+    st.lists(st.integers(1, 999), unique=True, min_size=1, max_size=30), st.randoms()
+)
 def test_the_revision_does_not_depend_on_page_breaks(
     numbers: list[int], draw: random.Random
 ) -> None:
@@ -184,7 +232,10 @@ def test_the_revision_does_not_depend_on_page_breaks(
 
 def test_the_revision_identifies_the_wanted_files() -> None:
     a, b = contents("dags/a"), contents("dags/b")
-    same = [page(a, b), page(contents("dags/a", storage_class="X"), b, contents("dags/c/"))]
+    same = [
+        page(a, b),
+        page(contents("dags/a", storage_class="X"), b, contents("dags/c/")),
+    ]
     others = [
         page(),
         page(a, contents("dags/c")),
@@ -196,20 +247,29 @@ def test_the_revision_identifies_the_wanted_files() -> None:
     revision = read(same[0]).revision
 
     assert (12, revision) == (len(revision), read(same[1]).revision)
-    assert 1 + len(others) == len({revision, *(read(other).revision for other in others)})
+    assert 1 + len(others) == len(
+        {revision, *(read(other).revision for other in others)}
+    )
 
 
 def test_releases_under_the_prefix_are_skipped() -> None:
-    """Airflow loads every zip file that it finds, and a bundle contains all DAGs of a release."""
+    """
+    Airflow loads every zip file that it finds, and a bundle contains all DAGs of a
+    release.
+    """
     own, bundle = contents("dags/a.py"), f"dags/{bundle_key('a' * 64)}"
     pointers = [contents("dags/current.json", size=size) for size in ("1", "2")]
     alone = read(page(own))
 
-    mixed = [read(page(own, contents(bundle), token="a"), page(one)) for one in pointers]
+    mixed = [
+        read(page(own, contents(bundle), token="a"), page(one)) for one in pointers
+    ]
 
     assert [alone.files] * 2 == [found.files for found in mixed]
     assert {bundle: "release", "dags/current.json": "release"} == mixed[0].skipped
-    assert {alone.revision} == {found.revision for found in mixed}, "publishing does not change it"
+    assert {alone.revision} == {found.revision for found in mixed}, (
+        "publishing does not change it"
+    )
     found = read(page(own, pointers[0])).files
     assert {"a.py", "current.json"} == found.keys(), "there is no release"
 
@@ -252,11 +312,18 @@ def test_refuses_a_listing_that_contradicts_itself(said: str) -> None:
 # --- settling
 
 
-def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_wait() -> None:
-    """Even back to a known state: an upload is interrupted, reverted, and started again."""
+def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_wait() -> (
+    None
+):
+    """
+    Even back to a known state: an upload is interrupted, reverted, and started again.
+    """
     first = same_since(None, "r1", 10.0)
     assert (Reading("r1", 10.0), first) == (first, same_since(first, "r1", 40.0))
 
     second = same_since(first, "r2", 20.0)
 
-    assert (Reading("r2", 20.0), Reading("r1", 30.0)) == (second, same_since(second, "r1", 30.0))
+    assert (Reading("r2", 20.0), Reading("r1", 30.0)) == (
+        second,
+        same_since(second, "r1", 30.0),
+    )

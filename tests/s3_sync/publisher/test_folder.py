@@ -14,7 +14,9 @@ FILES = {"a.py": b"a", "b/c.py": b"c", ".airflowignore": b"x\n"}
 
 
 def paths(folder: Path, *exclude: str) -> list[str]:
-    return [file.path for file in look(str(folder), make_rules(str(folder), exclude))[0]]
+    return [
+        file.path for file in look(str(folder), make_rules(str(folder), exclude))[0]
+    ]
 
 
 def refusal(folder: Path) -> FolderError:
@@ -22,13 +24,25 @@ def refusal(folder: Path) -> FolderError:
 
 
 def test_finds_all_files_sorted_and_reports_what_is_left_out(tmp_path: Path) -> None:
-    rest = {".git/config": b"", "b/__pycache__/c.pyc": b"", "b/.airflow-bundle-manifest.json": b""}
-    folder = write_files(tmp_path / "dags", FILES | rest | {"x~": b"", ".venv/lib.py": b""})
+    rest = {
+        ".git/config": b"",
+        "b/__pycache__/c.pyc": b"",
+        "b/.airflow-bundle-manifest.json": b"",
+    }
+    folder = write_files(
+        tmp_path / "dags", FILES | rest | {"x~": b"", ".venv/lib.py": b""}
+    )
 
     files, left_out = look(str(folder), make_rules(str(folder), ()))
 
     assert sorted(FILES) == [file.path for file in files]
-    expected = [".git/", ".venv/", "b/.airflow-bundle-manifest.json", "b/__pycache__/", "x~"]
+    expected = [
+        ".git/",
+        ".venv/",
+        "b/.airflow-bundle-manifest.json",
+        "b/__pycache__/",
+        "x~",
+    ]
     assert expected == left_out
 
 
@@ -36,18 +50,29 @@ def test_rules_of_the_file_and_of_the_command_line_apply_but_not_to_what_never_b
     tmp_path: Path,
 ) -> None:
     rules = b"*.sql\n!keep.sql\n!__pycache__/\n!*.pyc\n!*~\n"
-    more = {"a.sql": b"", "keep.sql": b"", "x~": b"", "__pycache__/y.pyc": b"", "z.pyc": b""}
+    more = {
+        "a.sql": b"",
+        "keep.sql": b"",
+        "x~": b"",
+        "__pycache__/y.pyc": b"",
+        "z.pyc": b"",
+    }
     folder = write_files(tmp_path / "dags", FILES | more | {".s3-sync-ignore": rules})
 
     assert [".airflowignore", "keep.sql", "x~"] == paths(folder, "*.py")
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o655, 0o645, 0o744])
-def test_a_file_is_executable_if_anybody_may_execute_it(tmp_path: Path, mode: int) -> None:
+def test_a_file_is_executable_if_anybody_may_execute_it(
+    tmp_path: Path, mode: int
+) -> None:
     folder = write_files(tmp_path / "dags", FILES)
     (folder / "a.py").chmod(mode)
 
-    found = {file.path: file.is_executable for file in look(str(folder), make_rules("", ()))[0]}
+    found = {
+        file.path: file.is_executable
+        for file in look(str(folder), make_rules("", ()))[0]
+    }
 
     assert {"a.py": True, "b/c.py": False, ".airflowignore": False} == found
 
@@ -87,12 +112,18 @@ def test_refuses_what_cannot_be_released(
 
 
 def test_refuses_an_empty_and_a_missing_folder(tmp_path: Path) -> None:
-    assert "folder_empty" == refusal(write_files(tmp_path / "dags", {"x.pyc": b""})).reason
+    assert (
+        "folder_empty" == refusal(write_files(tmp_path / "dags", {"x.pyc": b""})).reason
+    )
     assert "folder_missing" == refusal(tmp_path / "nowhere").reason
 
 
 def test_the_origin_comes_from_the_ci_where_git_knows_nothing(tmp_path: Path) -> None:
     origin = find_origin(str(tmp_path), GITHUB)
 
-    assert ("ada", "1" * 40, "main") == (origin["by"], origin["commit"], origin["branch"])
+    assert ("ada", "1" * 40, "main") == (
+        origin["by"],
+        origin["commit"],
+        origin["branch"],
+    )
     assert "https://github.example.com/team/dags/actions/runs/7" == origin["ci_url"]

@@ -1,4 +1,7 @@
-"""A reader of releases written from docs/reference/release-format.md alone; it imports nothing."""
+"""
+A reader of releases written from docs/reference/release-format.md alone; it imports
+nothing.
+"""
 
 import base64
 import gzip
@@ -30,7 +33,9 @@ def read(
     keys = ("executable", "path", "sha256", "size")
     rows = [{name: file[name] for name in keys} for file in manifest["files"]]
     rows.sort(key=lambda row: row["path"])
-    text = json.dumps({"files": rows, "schema_version": 1}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        {"files": rows, "schema_version": 1}, sort_keys=True, separators=(",", ":")
+    )
     assert version == f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
     bundle = objects[f"bundles/{manifest['bundle']['sha256']}.zip"]
     assert len(bundle) == manifest["bundle"]["size"]
@@ -41,7 +46,10 @@ def read(
         data = bundle[start:end]
         if file["stored"] < file["size"]:
             data = zlib.decompress(data, -zlib.MAX_WBITS)
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["size"], file["sha256"])
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (
+            file["size"],
+            file["sha256"],
+        )
         found[file["path"]] = data, file["executable"]
     return version, found
 
@@ -57,6 +65,8 @@ def verified(pointer: bytes, place: tuple[str, str], key: bytes) -> bytes:
     body = body_of(pointer)
     algorithm, key_id, proof = json.loads(pointer[len(body) :])["signature"].split(":")
     assert (algorithm, key_id) == ("ed25519", hashlib.sha256(key).hexdigest()[:16])
-    message = b"\0".join([b"s3-sync pointer", place[0].encode(), place[1].encode(), body])
+    message = b"\0".join(
+        [b"s3-sync pointer", place[0].encode(), place[1].encode(), body]
+    )
     Ed25519PublicKey.from_public_bytes(key).verify(base64.b64decode(proof), message)
     return body

@@ -28,7 +28,9 @@ def test_a_bundle_is_an_ordinary_zip_whose_offsets_follow_from_the_manifest() ->
             assert FILES[info.filename] == bundle.read(info)
             start = info.header_offset + 30 + len(info.filename.encode())
             assert start == release.manifest.files[info.filename].offset
-            assert (0o755 if info.filename == "a.py" else 0o644) == info.external_attr >> 16 & 0o777
+            assert (
+                0o755 if info.filename == "a.py" else 0o644
+            ) == info.external_attr >> 16 & 0o777
     assert release.bundle_bytes == make_release(FILES, executable={"a.py"}).bundle_bytes
 
 
@@ -40,8 +42,12 @@ def test_a_file_that_would_shrink_too_much_is_stored() -> None:
 
 
 def received(data: bytes, stored: bytes, step: int = 7) -> bytes:
-    """Return what a reader takes for a file of this data that has these stored bytes."""
-    file = make_release({"a": data}).manifest.files["a"]._replace(stored_bytes=len(stored))
+    """
+    Return what a reader takes for a file of this data that has these stored bytes.
+    """
+    file = (
+        make_release({"a": data}).manifest.files["a"]._replace(stored_bytes=len(stored))
+    )
     taken = bytearray()
     content = IncomingContent(file, taken.extend)
     try:
@@ -84,7 +90,11 @@ def test_refuses_content_that_differs_from_the_manifest(name: str) -> None:
 
 def test_refuses_what_follows_the_end_before_it_piles_up() -> None:
     """As much as 256 MiB."""
-    file = make_release({"a": TEXT}).manifest.files["a"]._replace(stored_bytes=len(STORED) + 8)
+    file = (
+        make_release({"a": TEXT})
+        .manifest.files["a"]
+        ._replace(stored_bytes=len(STORED) + 8)
+    )
     content = IncomingContent(file, lambda block: None)
     content.write(STORED)
 
@@ -93,8 +103,15 @@ def test_refuses_what_follows_the_end_before_it_piles_up() -> None:
 
 
 def test_neighbors_share_a_request() -> None:
-    sizes = {"a": (10, 31), "b": (0, 72), "c": (GAP_BYTES + 1, 103), "d": (5, GAP_BYTES + 135)}
-    a, b, c, d = (File(name, "", size, False, size, at) for name, (size, at) in sizes.items())
+    sizes = {
+        "a": (10, 31),
+        "b": (0, 72),
+        "c": (GAP_BYTES + 1, 103),
+        "d": (5, GAP_BYTES + 135),
+    }
+    a, b, c, d = (
+        File(name, "", size, False, size, at) for name, (size, at) in sizes.items()
+    )
 
     assert [[a], [d]] == join([d, a, b])
     assert [[a, c, d]] == join([a, b, c, d])
@@ -145,4 +162,7 @@ def test_a_hostile_manifest_takes_no_more_memory_than_the_largest_release() -> N
 
     legal, hostile = peak("legal"), {kind: peak(kind) for kind in HOSTILE}
 
-    assert [] == [kind for kind, kb in hostile.items() if kb > 1.2 * legal], (legal, hostile)
+    assert [] == [kind for kind, kb in hostile.items() if kb > 1.2 * legal], (
+        legal,
+        hostile,
+    )

@@ -40,19 +40,25 @@ NAMES = (
 
 
 def odd_files(seed: int) -> dict[str, bytes]:
-    """Return files that deflate well, not at all, or too well, with names of all kinds."""
+    """
+    Return files that deflate well, not at all, or too well, with names of all kinds.
+    """
     dice = random.Random(seed)
     files = {}
     for number in range(200):
         folders = dice.choices(NAMES, k=dice.choice((0, 1, 1, 2, 5)))
         path = "/".join([*folders, f"{number}{dice.choice(NAMES)[: 200 - number]}"])
-        files[path] = dice.choice((b"", bytes(9_999), b"x = 1\n" * 99, dice.randbytes(99)))
+        files[path] = dice.choice(
+            (b"", bytes(9_999), b"x = 1\n" * 99, dice.randbytes(99))
+        )
     return files
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_id_is_that_of_airflows_manifest_bundles(seed: int) -> None:
-    """As apache/airflow computes it: airflow/dag_processing/bundles/manifest.py, 2026-11."""
+    """
+    As apache/airflow computes it: airflow/dag_processing/bundles/manifest.py, 2026-11.
+    """
     files = odd_files(seed)
     executable = set(list(files)[::3])
     entries = [
@@ -64,7 +70,10 @@ def test_the_id_is_that_of_airflows_manifest_bundles(seed: int) -> None:
         }
         for path, content in files.items()
     ]
-    payload = {"schema_version": 1, "files": sorted(entries, key=lambda one: str(one["path"]))}
+    payload = {
+        "schema_version": 1,
+        "files": sorted(entries, key=lambda one: str(one["path"])),
+    }
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
 
     expected = f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
@@ -79,12 +88,18 @@ def test_a_reader_written_from_the_page_accepts_releases(signs: bool) -> None:
     release = make_release(files, executable=list(files)[:5])
     objects = release.objects()
     if signs:
-        objects["current.json"] = key.signer.sign(objects["current.json"], "bucket", "dags/")
+        objects["current.json"] = key.signer.sign(
+            objects["current.json"], "bucket", "dags/"
+        )
 
-    version, found = independent.read(objects, ("bucket", "dags/"), key.raw if signs else b"")
+    version, found = independent.read(
+        objects, ("bucket", "dags/"), key.raw if signs else b""
+    )
 
     assert release.revision == version
-    assert {path: (body, path in list(files)[:5]) for path, body in files.items()} == found
+    assert {
+        path: (body, path in list(files)[:5]) for path, body in files.items()
+    } == found
 
 
 def test_a_manifest_survives_writing_and_reading() -> None:
@@ -102,7 +117,13 @@ def facts_of(data: bytes) -> dict[str, Any]:
 
 
 def row(path: str = "a.py", **more: Any) -> dict[str, Any]:
-    return {"executable": False, "path": path, "sha256": "0" * 64, "size": 1, "stored": 1} | more
+    return {
+        "executable": False,
+        "path": path,
+        "sha256": "0" * 64,
+        "size": 1,
+        "stored": 1,
+    } | more
 
 
 def manifest_of(*rows: Mapping[str, Any], **more: Any) -> tuple[bytes, str]:
@@ -112,7 +133,11 @@ def manifest_of(*rows: Mapping[str, Any], **more: Any) -> tuple[bytes, str]:
         {"files": entries, "schema_version": 1}, sort_keys=True, separators=(",", ":")
     )
     version = f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
-    facts = facts_of(RELEASE.manifest_bytes) | {"version": version, "files": list(rows)} | more
+    facts = (
+        facts_of(RELEASE.manifest_bytes)
+        | {"version": version, "files": list(rows)}
+        | more
+    )
     return gzip.compress(json.dumps(facts).encode()), version
 
 
@@ -175,9 +200,15 @@ TEXTS: dict[str, Callable[[], bytes]] = {
     "UTF-16": lambda: with_text(lambda text: text.decode().encode("utf-16")),
     "a name twice": lambda: with_text(lambda text: b'{"format":3,' + text[1:]),
     "NaN": lambda: with_text(lambda text: b'{"x":NaN,' + text[1:]),
-    "another format": lambda: with_text(lambda text: text.replace(b'"format":3', b'"format":2')),
-    "format is text": lambda: with_text(lambda text: text.replace(b'"format":3', b'"format":"3"')),
-    "another schema": lambda: with_text(lambda text: text.replace(b'version":1', b'version":2')),
+    "another format": lambda: with_text(
+        lambda text: text.replace(b'"format":3', b'"format":2')
+    ),
+    "format is text": lambda: with_text(
+        lambda text: text.replace(b'"format":3', b'"format":"3"')
+    ),
+    "another schema": lambda: with_text(
+        lambda text: text.replace(b'version":1', b'version":2')
+    ),
     "other content": lambda: with_text(lambda text: text.replace(b'"a.py"', b'"A.py"')),
     "a list": lambda: gzip.compress(b"[]"),
     "deep": lambda: gzip.compress(b"[" * 100_000),
@@ -185,7 +216,9 @@ TEXTS: dict[str, Callable[[], bytes]] = {
     "blanks": lambda: with_text(lambda text: b" " * INFLATED_LIMIT_BYTES + text),
     "too long": lambda: bytes(MANIFEST_LIMIT_BYTES + 1),
     "commas": lambda: gzip.compress(b"[" + b"1," * COMMAS_LIMIT + b"1]"),
-    "empty objects": lambda: gzip.compress(b"[" + b"{}," * (FILES_LIMIT + 200) + b"{}]"),
+    "empty objects": lambda: gzip.compress(
+        b"[" + b"{}," * (FILES_LIMIT + 200) + b"{}]"
+    ),
     "empty lists": lambda: gzip.compress(b"[" + b"[]," * COMMAS_LIMIT + b"[]]"),
     "fields": lambda: gzip.compress(
         json.dumps(dict.fromkeys(map(str, range(100_000)), 1)).encode()
@@ -207,9 +240,14 @@ def test_ignores_unknown_fields_and_odd_facts_for_people() -> None:
     facts = facts_of(RELEASE.manifest_bytes)
     facts |= {"new": {"path": 1}, "origin": {"by": 7, "new": "x", "message": "m" * 999}}
 
-    found = parse_manifest(zlib.compress(json.dumps(facts).encode(), wbits=31), RELEASE.revision)
+    found = parse_manifest(
+        zlib.compress(json.dumps(facts).encode(), wbits=31), RELEASE.revision
+    )
 
-    assert (RELEASE.manifest.files, {"message": "m" * 500}) == (found.files, found.origin)
+    assert (RELEASE.manifest.files, {"message": "m" * 500}) == (
+        found.files,
+        found.origin,
+    )
 
 
 # --- pointers
@@ -239,7 +277,12 @@ def test_a_pointer_survives_writing_and_reading_and_stays_below_its_limit() -> N
 def test_refuses_a_malformed_pointer(change: dict[str, Any]) -> None:
 
     with pytest.raises(Invalid):
-        read_pointer(json.dumps(json.loads(RELEASE.pointer_bytes) | change).encode(), None, "", "")
+        read_pointer(
+            json.dumps(json.loads(RELEASE.pointer_bytes) | change).encode(),
+            None,
+            "",
+            "",
+        )
 
 
 # --- signatures
@@ -259,10 +302,28 @@ def test_a_signature_covers_every_byte_and_the_place() -> None:
         (both, data, "bucket", "prd/", "for another place"),
         (both, data[:at], "bucket", "dags/", "it is not signed"),
         (both, data + b"\n", "bucket", "dags/", "it is not signed"),
-        (both, data.replace(b"ed25519", b"rsa"), "bucket", "dags/", "malformed, or not of"),
-        (both, data[:at] + b'{"signature": "AAAA"}\n', "bucket", "dags/", "malformed, or not of"),
+        (
+            both,
+            data.replace(b"ed25519", b"rsa"),
+            "bucket",
+            "dags/",
+            "malformed, or not of",
+        ),
+        (
+            both,
+            data[:at] + b'{"signature": "AAAA"}\n',
+            "bucket",
+            "dags/",
+            "malformed, or not of",
+        ),
         (both, data[:-8] + b'AAA="}\n', "bucket", "dags/", "signed other content"),
-        (other.signer.keys, data, "bucket", "dags/", f"by {key.key_id}, which is not trusted"),
+        (
+            other.signer.keys,
+            data,
+            "bucket",
+            "dags/",
+            f"by {key.key_id}, which is not trusted",
+        ),
     ):
         with pytest.raises(Untrusted, match=said):
             read_pointer(changed, keys, bucket, prefix)

@@ -1,5 +1,6 @@
 """
-Answers of all kinds to a listing and a download: each ends as its row specifies, in little memory.
+Answers of all kinds to a listing and a download: each ends as its row specifies, in
+little memory.
 
 If possible, the answer is the good one, sent in another way.
 """
@@ -30,7 +31,9 @@ def s3(s3: FakeS3) -> FakeS3:
 
 
 def read(s3: FakeS3, what: str, times: int = 1) -> tuple[str, bytes]:
-    """List or get; return the reason of the error, empty after success, and the last body."""
+    """
+    List or get; return the reason of the error, empty after success, and the last body.
+    """
     body = Body()
 
     async def scene(client: S3Client) -> None:
@@ -39,7 +42,9 @@ def read(s3: FakeS3, what: str, times: int = 1) -> tuple[str, bytes]:
                 body.restart()
                 body.write(await client.list_page(None))
             else:
-                await client.get_object("dags/a.py", hashlib.md5(BODY).hexdigest(), 15, body)
+                await client.get_object(
+                    "dags/a.py", hashlib.md5(BODY).hexdigest(), 15, body
+                )
 
     try:
         play(s3, scene)
@@ -55,11 +60,15 @@ def sent_as(
     *,
     closes: bool = False,
 ) -> Fault:
-    """Send the good body with a head, a framing and a tail; `SIZE` stands for its length."""
+    """
+    Send the good body with a head, a framing and a tail; `SIZE` stands for its length.
+    """
 
     def fault(exchange: Exchange) -> None:
         body = exchange.good().body
-        exchange.send_bytes(head.replace(b"SIZE", b"%d" % len(body)) + frame(body) + after)
+        exchange.send_bytes(
+            head.replace(b"SIZE", b"%d" % len(body)) + frame(body) + after
+        )
         if closes:
             exchange.close()
 
@@ -100,10 +109,16 @@ WHOLE = {
     ),
     "byte by byte": drip(1, 0),
     "100 before it": sent_as(b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED),
-    "103 before it, twice": sent_as(b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n" * 2 + SIZED),
-    "Connection: close": sent_as(OK + b"Connection: close\r\n" + SIZED[len(OK) :], closes=True),
+    "103 before it, twice": sent_as(
+        b"HTTP/1.1 103 Hints\r\nLink: </x>\r\n\r\n" * 2 + SIZED
+    ),
+    "Connection: close": sent_as(
+        OK + b"Connection: close\r\n" + SIZED[len(OK) :], closes=True
+    ),
     "closed silently": sent_as(SIZED, closes=True),
-    "a second answer after it": sent_as(SIZED, after=OK + b"Content-Length: 4\r\n\r\nevil"),
+    "a second answer after it": sent_as(
+        SIZED, after=OK + b"Content-Length: 4\r\n\r\nevil"
+    ),
     "garbage after it": sent_as(SIZED, after=b"\x00\xff" * 100),
     "an ETag with blanks around it": padded_etag,
 }
@@ -113,7 +128,11 @@ BROKEN: dict[str, tuple[Fault, str, int]] = {
     "reset before the answer": (reset(), "connection_lost", 3),
     "truncated in the body": (truncate(after=3), "connection_lost", 3),
     "no last chunk": (sent_as(CHUNKED, one_chunk, closes=True), "connection_lost", 3),
-    "neither length nor chunks": (sent_as(OK + b"\r\n", closes=True), "server_error", 3),
+    "neither length nor chunks": (
+        sent_as(OK + b"\r\n", closes=True),
+        "server_error",
+        3,
+    ),
     "a login page without a head": (raw(b"<html>\r\n\r\n"), "server_error", 3),
     "101, another protocol": (
         raw(b"HTTP/1.1 101 x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"),
@@ -121,8 +140,16 @@ BROKEN: dict[str, tuple[Fault, str, int]] = {
         3,
     ),
     "301 to another host": (error(301, "Moved", headers=EVIL), "redirect_refused", 1),
-    "307 to another host": (error(307, "TemporaryRedirect", headers=EVIL), "redirect_refused", 1),
-    "301 to a region that would be a host": (moved_to("evil.example/"), "redirect_refused", 1),
+    "307 to another host": (
+        error(307, "TemporaryRedirect", headers=EVIL),
+        "redirect_refused",
+        1,
+    ),
+    "301 to a region that would be a host": (
+        moved_to("evil.example/"),
+        "redirect_refused",
+        1,
+    ),
     "301 back and forth": (moved_to("eu-west-1"), "redirect_refused", 2),
     "an expired session": (error(400, "ExpiredToken"), "credentials_expired", 1),
     "407, unasked": (answer_with(Answer(407, {}, b"<html>")), "proxy_refused", 1),
@@ -162,7 +189,10 @@ What a server sends at most of what has no end.
 
 
 def endless(start: bytes, repeated: bytes) -> Fault:
-    """Send the same bytes repeatedly until the client disconnects; `%d` in them is a number."""
+    """
+    Send the same bytes repeatedly until the client disconnects; `%d` in them is a
+    number.
+    """
 
     def fault(exchange: Exchange) -> None:
         exchange.send_bytes(start)
@@ -180,7 +210,9 @@ def endless(start: bytes, repeated: bytes) -> Fault:
 HEADERS = b"a%d: b\r\n"
 WITHOUT_END = {
     "blank lines": endless(b"", b"\r\n"),
-    "answers 103 with headers": endless(b"", b"HTTP/1.1 103 x\r\nLink: </a>; rel=x\r\n\r\n"),
+    "answers 103 with headers": endless(
+        b"", b"HTTP/1.1 103 x\r\nLink: </a>; rel=x\r\n\r\n"
+    ),
     "the status line": endless(b"HTTP/1.1 200 ", b"x"),
     "headers": endless(OK, HEADERS),
     "headers of an error": endless(b"HTTP/1.1 403 x\r\n", HEADERS),
@@ -190,7 +222,9 @@ WITHOUT_END = {
 
 
 def grown_bytes(s3: FakeS3, what: str, reason: str) -> int:
-    """Return the peak of the memory that a request takes, which must end with this reason."""
+    """
+    Return the peak of the memory that a request takes, which must end with this reason.
+    """
     tracemalloc.start()
     try:
         assert reason == read(s3, what)[0]

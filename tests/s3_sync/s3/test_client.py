@@ -1,4 +1,6 @@
-"""Requests to S3: their contents, retries, credentials, regions, proxies and certificates."""
+"""
+Requests to S3: their contents, retries, credentials, regions, proxies and certificates.
+"""
 
 import asyncio
 import base64
@@ -33,9 +35,13 @@ def s3(s3: FakeS3) -> FakeS3:
     return s3
 
 
-async def get(client: S3Client, body: Body | None = None, etag: str = "") -> dict[str, str]:
+async def get(
+    client: S3Client, body: Body | None = None, etag: str = ""
+) -> dict[str, str]:
     md5_of_hello = "5d41402abc4b2a76b9719d911017c592"
-    return await client.get_object("dags/a b+ü.py", etag or md5_of_hello, 5, body or Body())
+    return await client.get_object(
+        "dags/a b+ü.py", etag or md5_of_hello, 5, body or Body()
+    )
 
 
 async def list_all(client: S3Client) -> bytes:
@@ -76,7 +82,11 @@ def test_lists_a_page_and_gets_the_listed_version_of_an_object(s3: FakeS3) -> No
     assert f"/{s3.bucket}/dags/a%20b%2B%C3%BC.py" == got.target
     said = {"x-amz-checksum-mode": "ENABLED", "accept-encoding": "identity"}
     assert got.headers.items() >= said.items()
-    assert (b"hello", "5", ["list", "get"]) == (body.whole, headers["content-length"], counts)
+    assert (b"hello", "5", ["list", "get"]) == (
+        body.whole,
+        headers["content-length"],
+        counts,
+    )
 
 
 def test_the_requester_pays_if_the_setting_says_so(s3: FakeS3) -> None:
@@ -85,7 +95,9 @@ def test_the_requester_pays_if_the_setting_says_so(s3: FakeS3) -> None:
     play(s3, list_and_get, pays=True)
 
     payers = [request.headers.get("x-amz-request-payer") for request in s3.requests]
-    signed = ["request-payer" in request.headers["authorization"] for request in s3.requests]
+    signed = [
+        "request-payer" in request.headers["authorization"] for request in s3.requests
+    ]
     assert [None, None, "requester", "requester"] == payers
     assert [False, False, True, True] == signed
 
@@ -121,8 +133,12 @@ def test_an_exception_of_the_receiver_propagates_without_a_retry(s3: FakeS3) -> 
     assert 1 == len(s3.requests)
 
 
-def test_a_kept_connection_that_breaks_in_a_response_is_not_used_again(s3: FakeS3) -> None:
-    """Only a request that the server has not begun to answer is sent again unnoticed."""
+def test_a_kept_connection_that_breaks_in_a_response_is_not_used_again(
+    s3: FakeS3,
+) -> None:
+    """
+    Only a request that the server has not begun to answer is sent again unnoticed.
+    """
     counts: list[Operation] = []
 
     async def scene(client: S3Client) -> None:
@@ -162,7 +178,9 @@ def test_sends_plain_http_to_the_proxy_in_absolute_form(
     async def scene(client: S3Client) -> list[bytes]:
         return [await list_all(client), await list_all(client)]
 
-    assert [b"hello"] * 2 == play(s3, scene, Given(config(endpoint_url="http://store.example")))
+    assert [b"hello"] * 2 == play(
+        s3, scene, Given(config(endpoint_url="http://store.example"))
+    )
     for request in s3.requests:
         assert request.target.startswith(f"http://store.example/{s3.bucket}?")
         assert ("store.example", AUTHORIZATION) == (
@@ -239,7 +257,9 @@ def test_an_unusable_proxy_is_reported_without_its_login(
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidSecurity", "InvalidToken"])
-def test_concurrent_requests_fetch_rotated_credentials_once(s3: FakeS3, code: str) -> None:
+def test_concurrent_requests_fetch_rotated_credentials_once(
+    s3: FakeS3, code: str
+) -> None:
     chain = Given(config_of(s3), OLD, NEW, GIVEN)
     s3.inject(error(403, code), lambda request: scope_of(request)[0] == "AKIDOLD")
 
@@ -275,7 +295,9 @@ def test_a_refusal_of_the_new_credentials_too_hides_them(s3: FakeS3) -> None:
 
 
 @pytest.mark.parametrize("answer", ["moved", "redirect", "malformed"])
-def test_keeps_using_the_region_that_s3_reports_for_the_bucket(s3: FakeS3, answer: str) -> None:
+def test_keeps_using_the_region_that_s3_reports_for_the_bucket(
+    s3: FakeS3, answer: str
+) -> None:
     s3.region, s3.region_answer = "eu-central-1", answer  # type: ignore[assignment]
     chain = Given(config_of(s3, region="us-east-1"))
 
@@ -285,4 +307,6 @@ def test_keeps_using_the_region_that_s3_reports_for_the_bucket(s3: FakeS3, answe
         await get(client)
 
     play(s3, scene, chain)
-    assert ["us-east-1", *["eu-central-1"] * 3] == [scope_of(one)[2] for one in s3.requests]
+    assert ["us-east-1", *["eu-central-1"] * 3] == [
+        scope_of(one)[2] for one in s3.requests
+    ]

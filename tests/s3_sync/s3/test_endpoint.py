@@ -26,7 +26,15 @@ from tests.support.raising import raised
 KEY = "dags/a b+ü.py"
 POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"
 REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"]
-BUCKETS = ["a-bucket", "1bucket", "my.dotted.bucket", "under_score", "Upper-Case", "abc", "a" * 63]
+BUCKETS = [
+    "a-bucket",
+    "1bucket",
+    "my.dotted.bucket",
+    "under_score",
+    "Upper-Case",
+    "abc",
+    "a" * 63,
+]
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +84,21 @@ class Botocore:
         if not self._sent:
             raise Refused
         request = self._sent.pop()
-        scope = request.headers["Authorization"].decode().split("Credential=", 1)[1].split("/")
+        scope = (
+            request.headers["Authorization"]
+            .decode()
+            .split("Credential=", 1)[1]
+            .split("/")
+        )
         return request.url, scope[2]
 
 
 def our_url(bucket: str, settings: AwsConfig) -> tuple[str, str]:
     address = locate(bucket, settings)
-    return f"{address.scheme}://{address.host_header}{address.path_of(KEY)}", address.region
+    return (
+        f"{address.scheme}://{address.host_header}{address.path_of(KEY)}",
+        address.region,
+    )
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -93,7 +109,11 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
     compared = 0
     kinds = itertools.product([False, True], [False, True], [None, "path", "virtual"])
     for use_fips, use_dualstack, style in kinds:
-        options = {"use_fips": use_fips, "use_dualstack": use_dualstack, "addressing_style": style}
+        options = {
+            "use_fips": use_fips,
+            "use_dualstack": use_dualstack,
+            "addressing_style": style,
+        }
         settings = config(region=region, **options)
         with suppress(Refused):  # the partition has no FIPS or dual-stack endpoint
             theirs = Botocore(session, settings)
@@ -122,15 +142,24 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
 def test_custom_endpoint_urls_equal_botocores(
     session: botocore.session.Session, endpoint: str, style: str | None
 ) -> None:
-    settings = config(endpoint_url=endpoint, addressing_style=style, region="eu-central-1")
+    settings = config(
+        endpoint_url=endpoint, addressing_style=style, region="eu-central-1"
+    )
     is_address = "127.0.0.1" in endpoint or "[" in endpoint
     if style == "virtual" and is_address:  # it has no subdomains
         return
     theirs = Botocore(session, settings)
     dotted = [] if style == "virtual" else ["my.dotted.bucket"]
-    points = [] if is_address or style == "path" else [POINT.format("aws", "eu-central-1", "/")]
+    points = (
+        []
+        if is_address or style == "path"
+        else [POINT.format("aws", "eu-central-1", "/")]
+    )
     for bucket in ("a-bucket", *dotted, *points):
-        (expected, region), (ours, our_region) = theirs.get(bucket, KEY), our_url(bucket, settings)
+        (expected, region), (ours, our_region) = (
+            theirs.get(bucket, KEY),
+            our_url(bucket, settings),
+        )
 
         assert _plain(expected) == _plain(ours)
         assert region == our_region
@@ -155,7 +184,9 @@ def test_the_region_that_s3_reports_overrides_the_configured_one(
     found: str | None, configured: str | None, region: str
 ) -> None:
     address = locate("a-bucket", config(region=configured), found)
-    minio = locate("a-bucket", config(endpoint_url="http://minio:9000", region=configured), found)
+    minio = locate(
+        "a-bucket", config(endpoint_url="http://minio:9000", region=configured), found
+    )
 
     assert [region] * 2 == [address.region, minio.region]
     assert address.host == f"a-bucket.s3.{region}.amazonaws.com"
@@ -182,7 +213,10 @@ def test_selects_the_proxy_by_scheme_and_host(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NO_PROXY", "minio")
     endpoints = [None, "http://store:9000", "http://minio:9000"]
 
-    found = [locate("a-bucket", config(endpoint_url=endpoint)).proxy for endpoint in endpoints]
+    found = [
+        locate("a-bucket", config(endpoint_url=endpoint)).proxy
+        for endpoint in endpoints
+    ]
 
     assert ["http://proxy.example", PROXY, None] == found
 
@@ -200,14 +234,22 @@ ODD_KEYS = (
 @pytest.mark.parametrize("token", ["", "session/token+=="], ids=["keys", "session"])
 @pytest.mark.parametrize(
     "origin",
-    [Address("https", "b.s3.eu-central-1.amazonaws.com", 443), Address("http", "::1", 9000)],
+    [
+        Address("https", "b.s3.eu-central-1.amazonaws.com", 443),
+        Address("http", "::1", 9000),
+    ],
 )
-def test_signs_odd_keys_and_queries_as_botocore_does(origin: Address, token: str) -> None:
+def test_signs_odd_keys_and_queries_as_botocore_does(
+    origin: Address, token: str
+) -> None:
     address = origin._replace(base_path="/bucket", region="eu-central-1")
     draw = random.Random(20)
     drawn = ["".join(draw.choices(ALPHABET, k=draw.randint(1, 60))) for _ in range(300)]
     for key in [*ODD_KEYS, *drawn]:
-        for query in ({}, {"list-type": "2", "prefix": key, "start-after": key, "empty": ""}):
+        for query in (
+            {},
+            {"list-type": "2", "prefix": key, "start-after": key, "empty": ""},
+        ):
             path = address.path_of(key)
             headers = {"x-amz-checksum-mode": "ENABLED"} if len(key) % 2 else {}
             url = f"{origin.scheme}://{origin.host_header}{path}"
@@ -215,9 +257,13 @@ def test_signs_odd_keys_and_queries_as_botocore_does(origin: Address, token: str
             theirs_of = BotocoreCredentials("AKIAEXAMPLE", "sec/ret+", token or None)
             S3SigV4Auth(theirs_of, "s3", "eu-central-1").add_auth(request)
             theirs = {name.lower(): value for name, value in request.headers.items()}
-            now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            now = datetime.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(
+                tzinfo=UTC
+            )
             ours_of = Credentials("AKIAEXAMPLE", "sec/ret+", token)
 
-            ours = sign(ours_of, address, path, encode_query(query), headers, now.timestamp())
+            ours = sign(
+                ours_of, address, path, encode_query(query), headers, now.timestamp()
+            )
 
             assert theirs.items() <= ours.items(), repr(key)

@@ -54,23 +54,39 @@ def failed(request: Request, found: Answer) -> S3Error:
             b'<Error xmlns="x"><Code> NoSuchKey </Code>\n<Message>\ngone &#38; lost</Message>',
             ("NoSuchKey", "gone & lost"),
         ),
-        *((body, ("", "")) for body in (b"", b"<html>no", b"\xff", b"<Code>", b"<" * 200_000)),
+        *(
+            (body, ("", ""))
+            for body in (b"", b"<html>no", b"\xff", b"<Code>", b"<" * 200_000)
+        ),
     ],
 )
-def test_reads_code_and_message_in_any_order(body: bytes, said: tuple[str, str]) -> None:
+def test_reads_code_and_message_in_any_order(
+    body: bytes, said: tuple[str, str]
+) -> None:
     assert (*said, "") == read_refusal(Answer(404, {}, body))
 
 
 @pytest.mark.parametrize(
     "region",
-    ["eu-north-1", "evil.example/", "eu-west-1.evil.example", "x@y", "EU", "eu\r\nx", "x" * 33],
+    [
+        "eu-north-1",
+        "evil.example/",
+        "eu-west-1.evil.example",
+        "x@y",
+        "EU",
+        "eu\r\nx",
+        "x" * 33,
+    ],
 )
 def test_reads_a_valid_region_from_the_header_or_the_document(region: str) -> None:
     """It becomes part of the host name of a signed request."""
     document = f"<Error><Region>{escape(region)}</Region></Error>".encode()
     expected = region if region == "eu-north-1" else ""
 
-    assert expected == read_refusal(Answer(301, {"x-amz-bucket-region": region}, b"")).region
+    assert (
+        expected
+        == read_refusal(Answer(301, {"x-amz-bucket-region": region}, b"")).region
+    )
     assert expected == read_refusal(Answer(400, {}, document)).region
 
 
@@ -79,9 +95,15 @@ def test_reads_a_valid_region_from_the_header_or_the_document(region: str) -> No
 
 @pytest.mark.parametrize(
     ("region", "partition"),
-    [("eu-central-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
+    [
+        ("eu-central-1", "aws"),
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+    ],
 )
-def test_arns_are_of_the_partition_or_the_access_point(region: str, partition: str) -> None:
+def test_arns_are_of_the_partition_or_the_access_point(
+    region: str, partition: str
+) -> None:
     assert f"arn:{partition}:s3:::a-bucket" == LIST._replace(region=region).arn("")
     assert POINT == LIST._replace(bucket=POINT).arn("")
     assert f"{POINT}/object/dags/*" == GET._replace(bucket=POINT).arn("dags/*")
@@ -97,7 +119,9 @@ def denied_message(action: str, resource: str | None, quotes: str = '"') -> str:
 
 @pytest.mark.parametrize("says", ["all", "nothing"])
 @pytest.mark.parametrize("operation", ["list", "get", "put", "delete"])
-def test_a_denial_reports_action_resource_and_what_s3_said(operation: str, says: str) -> None:
+def test_a_denial_reports_action_resource_and_what_s3_said(
+    operation: str, says: str
+) -> None:
     request = LIST if operation == "list" else GET._replace(operation=operation)  # type: ignore[arg-type]
     action = "s3:ListBucket" if request is LIST else f"s3:{operation.title()}Object"
     arn = BUCKET_ARN if request is LIST else f"{BUCKET_ARN}/dags/pkg/a.py"
@@ -108,7 +132,10 @@ def test_a_denial_reports_action_resource_and_what_s3_said(operation: str, says:
 
     assert type(error) is (SourceError if request is LIST else ObjectError)
     assert error.reason == f"access_denied_{operation}"
-    assert f"S3 denied {action} for {request.url}: 403 AccessDenied {message}" == error.message
+    assert (
+        f"S3 denied {action} for {request.url}: 403 AccessDenied {message}"
+        == error.message
+    )
     assert f"Allow {action} on {scope} in the role's policy" in error.advice
     assert error.permission == Permission(action, scope)
 
@@ -116,13 +143,38 @@ def test_a_denial_reports_action_resource_and_what_s3_said(operation: str, says:
 @pytest.mark.parametrize(
     ("message", "reason", "action", "arn"),
     [
-        (denied_message("s3:GetObjectVersion", None), "get", "s3:GetObjectVersion", None),
+        (
+            denied_message("s3:GetObjectVersion", None),
+            "get",
+            "s3:GetObjectVersion",
+            None,
+        ),
         # S3 reports this for a missing object if the caller may not list the bucket.
-        (denied_message("s3:ListBucket", BUCKET_ARN), "list", "s3:ListBucket", BUCKET_ARN),
-        (denied_message("s3express:CreateSession", None), "get", "s3express:CreateSession", None),
-        (denied_message("kms:GenerateDataKey", KEY_ARN), "kms", "kms:GenerateDataKey", KEY_ARN),
+        (
+            denied_message("s3:ListBucket", BUCKET_ARN),
+            "list",
+            "s3:ListBucket",
+            BUCKET_ARN,
+        ),
+        (
+            denied_message("s3express:CreateSession", None),
+            "get",
+            "s3express:CreateSession",
+            None,
+        ),
+        (
+            denied_message("kms:GenerateDataKey", KEY_ARN),
+            "kms",
+            "kms:GenerateDataKey",
+            KEY_ARN,
+        ),
         (denied_message("kms:Decrypt", KEY_ARN, ""), "kms", "kms:Decrypt", KEY_ARN),
-        (denied_message("kms:Decrypt", None), "kms", "kms:Decrypt", f"the KMS key of {GET.url}"),
+        (
+            denied_message("kms:Decrypt", None),
+            "kms",
+            "kms:Decrypt",
+            f"the KMS key of {GET.url}",
+        ),
         (
             "The ciphertext refers to a customer master key that you are not allowed to access.",
             "kms",
@@ -145,7 +197,10 @@ def test_a_denial_reports_the_action_that_s3_denied(
 
 # What a listing and a GET end with; `moved`: the object is left for the next cycle.
 ANSWERS: dict[tuple[str, str], list[Answer]] = {
-    ("bucket_not_found",) * 2: [answer(404, "NoSuchBucket"), answer(404, "NoSuchAccessPoint")],
+    ("bucket_not_found",) * 2: [
+        answer(404, "NoSuchBucket"),
+        answer(404, "NoSuchAccessPoint"),
+    ],
     # An endpoint that already contains the bucket takes its name for a key.
     ("bucket_not_found", "moved"): [answer(404), answer(404, "NoSuchKey")],
     ("client_error", "moved"): [
@@ -158,16 +213,25 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(403, "SignatureDoesNotMatch"),
         answer(403, "InvalidAccessKeyId"),
     ],
-    ("credentials_expired",) * 2: [answer(400, "ExpiredToken"), answer(400, "InvalidToken")],
+    ("credentials_expired",) * 2: [
+        answer(400, "ExpiredToken"),
+        answer(400, "InvalidToken"),
+    ],
     ("object_archived",) * 2: [answer(403, "InvalidObjectState")],
-    ("kms_key_unusable",) * 2: [answer(400, "KMS.DisabledException"), answer(403, "KMS.X")],
+    ("kms_key_unusable",) * 2: [
+        answer(400, "KMS.DisabledException"),
+        answer(403, "KMS.X"),
+    ],
     ("throttled",) * 2: [answer(503, "SlowDown"), answer(429, "TooManyRequests")],
     ("server_error",) * 2: [
         answer(500, "InternalError"),
         answer(400, "RequestTimeout"),
         *map(answer, (408, 429, 502, 503, 504)),
     ],
-    ("redirect_refused",) * 2: [answer(301, "PermanentRedirect"), *map(answer, (307, 302, 304))],
+    ("redirect_refused",) * 2: [
+        answer(301, "PermanentRedirect"),
+        *map(answer, (307, 302, 304)),
+    ],
     ("client_error",) * 2: [
         answer(400, "InvalidArgument"),
         answer(405),
@@ -207,9 +271,18 @@ def test_every_response_has_a_reason_for_a_list_and_for_a_get(
             answer(400, "Odd", "because & so"),
             "S3 answered s3://a-bucket/dags/ with 400 Odd because",
         ),
-        (answer(307, location="http://portal.example/"), "redirecting to 'http://portal.example/'"),
-        (answer(403, server="squid"), "squid (no content type) answered s3://a-bucket/dags/"),
-        (answer(503, **{"content-type": "text/html; x"}), "a server without a name (text/html)"),
+        (
+            answer(307, location="http://portal.example/"),
+            "redirecting to 'http://portal.example/'",
+        ),
+        (
+            answer(403, server="squid"),
+            "squid (no content type) answered s3://a-bucket/dags/",
+        ),
+        (
+            answer(503, **{"content-type": "text/html; x"}),
+            "a server without a name (text/html)",
+        ),
     ],
 )
 def test_an_error_quotes_the_response_and_who_sent_it(found: Answer, said: str) -> None:

@@ -37,7 +37,11 @@ SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL 2
 # For tasks whose worker is killed.
 RETRIES = {"default_args": "{'retries': 3}"}
 # Only the current version, those in use, and one requested.
-KEPT = {"S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": "0", "S3_SYNC_KEEP_REQUESTED": "1"}
+KEPT = {
+    "S3_SYNC_RETAIN_COUNT": "0",
+    "S3_SYNC_RETAIN_FOR": "0",
+    "S3_SYNC_KEEP_REQUESTED": "1",
+}
 
 
 class Releases:
@@ -49,9 +53,12 @@ class Releases:
         target, told = home / "dags", {**KEPT, "S3_SYNC_LAYOUT": "snapshot"}
         self.store, self.link = target / STORE, target / "current"
         self.shelf.publish({"none.py": b""})
-        # Only `follow` triggers later cycles. Without a release, the first cycle would fail; its
-        # retry could prune a version between two tasks of a run, which would request and keep it.
-        self.daemon = stack.enter_context(release_daemon(s3, target, told)).until_synced()
+        # Only `follow` triggers later cycles. Without a release, the first cycle would
+        # fail; its retry could prune a version between two tasks of a run, which would
+        # request and keep it.
+        self.daemon = stack.enter_context(
+            release_daemon(s3, target, told)
+        ).until_synced()
 
     def publish(self, files: Mapping[str, bytes]) -> str:
         """Publish a version; return its name."""
@@ -81,7 +88,10 @@ class World:
     home: Path
 
     def publish(self, mark: str, **options: str) -> str:
-        """Publish a version of a DAG with these options, and wait until Airflow has parsed it."""
+        """
+        Publish a version of a DAG with these options, and wait until Airflow has parsed
+        it.
+        """
         version = self.source.publish(self.live.notes.files_of(mark, **options))
         self.source.follow()
         self.live.wait_for_version(version)
@@ -111,10 +121,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         versions = Releases(home, stack)
         database = airflow.new_postgres(server, home)
         told = {
-            **dict(f"AIRFLOW__{line}".split() for line in SETTINGS.strip().splitlines()),
+            **dict(
+                f"AIRFLOW__{line}".split() for line in SETTINGS.strip().splitlines()
+            ),
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         }
-        components = Components(airflow, database.url, home / "airflow", versions.link, told)
+        components = Components(
+            airflow, database.url, home / "airflow", versions.link, told
+        )
         stack.enter_context(components)
         live = Runs(components.endpoint, database, notes)
         first = versions.publish(notes.files_of("start"))
@@ -155,8 +169,12 @@ def test_a_run_finishes_with_the_code_it_started_with(world: World) -> None:
     assert [(task, "A") for task in TASKS] == live.notes.of(back)
 
 
-def test_the_documented_query_lists_the_versions_that_s3_must_keep(world: World) -> None:
-    """These are the versions of runs that can be cleared, and the version parsed last."""
+def test_the_documented_query_lists_the_versions_that_s3_must_keep(
+    world: World,
+) -> None:
+    """
+    These are the versions of runs that can be cleared, and the version parsed last.
+    """
     old = world.publish("of a run")
     world.end(world.live.begin())
     new = world.publish("of no run")
@@ -191,7 +209,9 @@ def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -
 def test_each_task_runs_its_version_despite_publishes_and_kills(
     world: World, counts: Counts
 ) -> None:
-    """Publishes, rollbacks, and kills of sidecar, dag-processor and worker during runs."""
+    """
+    Publishes, rollbacks, and kills of sidecar, dag-processor and worker during runs.
+    """
     live, source, random = world.live, world.source, Random(20)
     current = world.publish("0", **RETRIES)
     known = {current: "0"}

@@ -1,4 +1,6 @@
-"""`git-sync-wrapper check` reports problems before a pod does, and publishes nothing."""
+"""
+`git-sync-wrapper check` reports problems before a pod does, and publishes nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_check_accepts_the_flags_of_git_sync(here: GitSite) -> None:
     assert f"{here.root}/elsewhere" in said
 
 
-def test_check_reports_the_published_commit_beside_a_running_wrapper(here: GitSite) -> None:
+def test_check_reports_the_published_commit_beside_a_running_wrapper(
+    here: GitSite,
+) -> None:
     wrapper = here.publish()
     before = sorted(os.listdir(here.root))
 
@@ -42,7 +46,9 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite) 
     """The wrapper is ready because the files are good."""
     good = here.folder / "good"
     settings = {
-        "GITSYNC_EXECHOOK_COMMAND": script(here.folder / "hook", f"test -e {good} || exit 3"),
+        "GITSYNC_EXECHOOK_COMMAND": script(
+            here.folder / "hook", f"test -e {good} || exit 3"
+        ),
         "GITSYNC_EXECHOOK_BACKOFF": "1s",
         "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
         "GIT_SYNC_WRAPPER_STATUS_PAGE": "false",
@@ -54,7 +60,9 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite) 
     assert said == wrapper.wait_until_ready().json()["shortfall"]
     assert said in check(here, code=3, **settings)
     good.touch()
-    wait_until(lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds")
+    wait_until(
+        lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds"
+    )
     check(here, code=0, **settings)
 
 
@@ -81,7 +89,9 @@ def test_log_page_and_check_explain_a_failure_of_the_daemon(
     if reason == "credentials_refused":
         here.server.accept(("deploy", "the next one"))
     here.repository.commit({"a.py": "def broken(:\n"})
-    wait_until(lambda: (wrapper.status()["last_error"] or {}).get("reason") == reason, reason)
+    wait_until(
+        lambda: (wrapper.status()["last_error"] or {}).get("reason") == reason, reason
+    )
 
     told = {
         "page": wrapper.get("/").body.replace("<wbr>", ""),
@@ -93,12 +103,16 @@ def test_log_page_and_check_explain_a_failure_of_the_daemon(
         assert "canary-4711" not in text
 
 
-def test_page_log_and_record_report_author_time_subject_and_changes(here: GitSite) -> None:
+def test_page_log_and_record_report_author_time_subject_and_changes(
+    here: GitSite,
+) -> None:
     """Also after a restart and beside a lock holder, without git and remote."""
     here.repository.commit({"old.py": "1", "a.py": "1"}, whole=True)
     wrapper = here.publish()
     commit = here.repository.commit(
-        {"a.py": "2", "new.py": "1", "old.py": None}, author="김민지", message="보고서 추가"
+        {"a.py": "2", "new.py": "1", "old.py": None},
+        author="김민지",
+        message="보고서 추가",
     )
     told = {"author": "김민지", "subject": "보고서 추가", "changed": ["a.py", "new.py"]}
     said = wrapper.wait_for_event("commit_published", revision=commit)

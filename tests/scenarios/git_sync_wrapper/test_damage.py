@@ -1,4 +1,6 @@
-"""The wrapper detects and repairs files that another writer or a power loss has damaged."""
+"""
+The wrapper detects and repairs files that another writer or a power loss has damaged.
+"""
 
 import os
 import shutil
@@ -15,7 +17,11 @@ from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 Spoil = Callable[[Path], None]
-FILES: dict[str, str | bytes] = {"a.py": "a = 1\n", "pkg/deep/b.py": "b = 1\n", "c.py": "a.py"}
+FILES: dict[str, str | bytes] = {
+    "a.py": "a = 1\n",
+    "pkg/deep/b.py": "b = 1\n",
+    "c.py": "a.py",
+}
 
 
 def empty_tree(tree: Path) -> None:
@@ -54,7 +60,10 @@ SPOILS = [empty_tree, truncate, edit, lock_up, put_something_else]
 
 
 def contents(tree: Path) -> dict[str, str]:
-    """Return the mode and content, or link target, of each file and folder except git's own."""
+    """
+    Return the mode and content, or link target, of each file and folder except git's
+    own.
+    """
     return {
         str(path.relative_to(tree)): f"-> {os.readlink(path)}"
         if path.is_symlink()
@@ -82,7 +91,9 @@ def test_a_signal_repairs_damage_while_offline(here: GitSite, spoil: Spoil) -> N
 
     assert before == contents(here.link.resolve()), wrapper.log()
     assert 200 == wrapper.get("/readyz").status
-    assert wrapper.find_events("damage_found") and wrapper.find_events("damage_repaired")
+    assert wrapper.find_events("damage_found") and wrapper.find_events(
+        "damage_repaired"
+    )
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
@@ -108,12 +119,18 @@ def test_a_start_repairs_damage_and_leaves_intact_files_alone(
 
 def forget_published(here: GitSite) -> None:
     """
-    Remove the unreachable objects of the published commit, as git-sync does after it has fetched a
-    newer one.
+    Remove the unreachable objects of the published commit, as git-sync does after it
+    has fetched a newer one.
     """
     engine = here.root / ".git-sync"
-    for words in ("worktree prune", "reflog expire --expire=now --all", "gc --quiet --prune=now"):
-        subprocess.run(["git", "-c", "safe.directory=*", *words.split()], cwd=engine, check=True)
+    for words in (
+        "worktree prune",
+        "reflog expire --expire=now --all",
+        "gc --quiet --prune=now",
+    ):
+        subprocess.run(
+            ["git", "-c", "safe.directory=*", *words.split()], cwd=engine, check=True
+        )
 
 
 def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> None:
@@ -148,7 +165,9 @@ def test_a_repair_whose_files_somebody_removes_is_not_published(here: GitSite) -
     assert before == contents(here.link.resolve()), "git-sync has brought it"
 
 
-def test_no_more_than_a_sparse_checkout_comes_to_the_volume_for_a_repair(here: GitSite) -> None:
+def test_no_more_than_a_sparse_checkout_comes_to_the_volume_for_a_repair(
+    here: GitSite,
+) -> None:
     """Only git-sync can make one, and needs the remote; a whole tree may not fit."""
     (patterns := here.folder / "sparse").write_text("/pkg\n")
     log = here.folder / "log"
@@ -178,7 +197,9 @@ def test_what_vanishes_during_an_inspection_does_not_stop_it(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
-def test_a_file_that_is_mounted_in_the_links_place_is_reported_as_such(here: GitSite) -> None:
+def test_a_file_that_is_mounted_in_the_links_place_is_reported_as_such(
+    here: GitSite,
+) -> None:
     here.root.mkdir()
     here.link.touch()
     wrapper = here.describe()
@@ -188,7 +209,9 @@ def test_a_file_that_is_mounted_in_the_links_place_is_reported_as_such(here: Git
     assert "link_blocked" == wrapper.start().wait_for_event("cycle_failed")["reason"]
 
 
-def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(here: GitSite) -> None:
+def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(
+    here: GitSite,
+) -> None:
     folder = here.folder / "links"
     wrapper = here.wrapper(GITSYNC_LINK=str(folder / "repo"))
     wrapper.wait_until_ready()
@@ -200,8 +223,13 @@ def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(here: GitSite)
     wrapper.wait_until_ready()
 
 
-def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(here: GitSite) -> None:
-    """On a shared volume each pod inspects for itself; the next poll of the holder is far away."""
+def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(
+    here: GitSite,
+) -> None:
+    """
+    On a shared volume each pod inspects for itself; the next poll of the holder is far
+    away.
+    """
     commit_files(here)
     holder = here.publish(GITSYNC_PERIOD="1h")
     before = contents(here.link.resolve())

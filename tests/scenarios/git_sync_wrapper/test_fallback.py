@@ -1,4 +1,6 @@
-"""A gate stops a change, never a pod: an empty volume gets the newest accepted commit."""
+"""
+A gate stops a change, never a pod: an empty volume gets the newest accepted commit.
+"""
 
 import json
 from pathlib import Path
@@ -23,12 +25,17 @@ def bad(here: GitSite, number: int = 1) -> str:
 
 
 def record(here: GitSite) -> str:
-    """Return the fallback in `published.json`, which is written right after the link is swapped."""
+    """
+    Return the fallback in `published.json`, which is written right after the link is
+    swapped.
+    """
     file = here.root / ".snapshots/published.json"
     return str(json.loads(file.read_text())["fallback"]) if file.exists() else "not yet"
 
 
-def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(here: GitSite) -> None:
+def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(
+    here: GitSite,
+) -> None:
     good(here)
     accepted = good(here, 2)
     bad(here)
@@ -39,10 +46,15 @@ def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(here
     wrapper.wait_until_ready()
     event = wrapper.wait_for_event("gate_fallback")
     assert (accepted, refused) == (event["name"], event["refused"])
-    assert f"the gate refused {refused}, so this is a fallback" == wrapper.status()["shortfall"]
+    assert (
+        f"the gate refused {refused}, so this is a fallback"
+        == wrapper.status()["shortfall"]
+    )
     wait_until(lambda: 1 == wrapper.metrics()[REFUSED], "the newest is refused")
     assert (1, refused) == (wrapper.metrics()[FALLBACK], record(here))
-    assert (here.root / ".git-sync/.git/shallow").exists(), "the whole history was fetched"
+    assert (here.root / ".git-sync/.git/shallow").exists(), (
+        "the whole history was fetched"
+    )
     here.wait_until_shown(good(here, 3), wrapper)
     wait_until(lambda: 0 == wrapper.metrics()[FALLBACK], "it is left")
     ended = wrapper.metrics()[REFUSED], wrapper.status()["shortfall"], record(here)
@@ -59,7 +71,9 @@ def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     event = wrapper.wait_for_event("fallback_unusable")
 
     assert (pinned, "pinned") == (event["revision"], event["reason"])
-    said = f"nothing is published yet: the gate refuses {pinned}, which GITSYNC_REF pins"
+    said = (
+        f"nothing is published yet: the gate refuses {pinned}, which GITSYNC_REF pins"
+    )
     wait_until(lambda: said == wrapper.status()["problem"], said)
     assert ("", 503) == (here.shown(), wrapper.get("/readyz").status)
 
@@ -78,14 +92,19 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
 
 
-@pytest.mark.parametrize("mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"])
+@pytest.mark.parametrize(
+    "mode", [{}, {"GITSYNC_ONE_TIME": "true"}], ids=["daemon", "one-shot"]
+)
 def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here: GitSite, tmp_path: Path, mode: dict[str, str]
 ) -> None:
     check = script(tmp_path / "check", "grep -q def dag.py || exit 0\nkill -KILL $$")
     accepted = good(here)
     bad(here)
-    command = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": check}
+    command = {
+        "GIT_SYNC_WRAPPER_GATE": "command",
+        "GIT_SYNC_WRAPPER_GATE_COMMAND": check,
+    }
     wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0", **mode, **command)
 
     if mode:
@@ -98,7 +117,9 @@ def test_a_gate_without_a_verdict_three_times_counts_as_refused(
     here.wait_until_shown(good(here, 2), wrapper)
 
 
-def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(here: GitSite) -> None:
+def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(
+    here: GitSite,
+) -> None:
     here.repository.commit({"dag.py": "def (\n"}, whole=True, onto="")
     for number in range(3):
         bad(here, number)
@@ -110,10 +131,16 @@ def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(here: Git
     wrapper.wait_for_event("revision_refused", revision=newest)
     wait_until(lambda: newest in str(wrapper.status()["problem"]), "all are refused")
 
-    assert before + 1 == len(wrapper.find_events("git_sync_said", message="starting up")) > 2
+    assert (
+        before + 1
+        == len(wrapper.find_events("git_sync_said", message="starting up"))
+        > 2
+    )
 
 
-def test_fetches_the_history_if_the_server_refuses_commits_by_hash(here: GitSite) -> None:
+def test_fetches_the_history_if_the_server_refuses_commits_by_hash(
+    here: GitSite,
+) -> None:
     for number in range(22):
         accepted = good(here, number)
     for number in range(3):

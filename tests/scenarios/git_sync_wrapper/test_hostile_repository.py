@@ -1,4 +1,7 @@
-"""A hostile committer runs no code beside Airflow, reads no other files, and gets no password."""
+"""
+A hostile committer runs no code beside Airflow, reads no other files, and gets no
+password.
+"""
 
 import json
 from pathlib import Path
@@ -21,7 +24,13 @@ def test_executes_no_hooks_filters_or_modules_from_the_repository(
     shell = f"#!/bin/sh\ntouch {witness}\n"
     python = f"open({str(witness)!r}, 'w')\n"
     scripts = [".githooks/post-checkout", "hooks/post-checkout", "hooks/post-merge"]
-    modules = ["sitecustomize.py", "usercustomize.py", "ast.py", "git_sync_wrapper.py", "dag.py"]
+    modules = [
+        "sitecustomize.py",
+        "usercustomize.py",
+        "ast.py",
+        "git_sync_wrapper.py",
+        "dag.py",
+    ]
     here.repository.commit(
         {
             **dict.fromkeys(scripts, shell),
@@ -40,7 +49,9 @@ def test_executes_no_hooks_filters_or_modules_from_the_repository(
     assert not witness.exists()
 
 
-def test_a_file_name_that_is_not_utf_8_is_escaped_in_the_same_way_everywhere(here: GitSite) -> None:
+def test_a_file_name_that_is_not_utf_8_is_escaped_in_the_same_way_everywhere(
+    here: GitSite,
+) -> None:
     """Strict readers of JSON refuse a whole text that contains a lone surrogate."""
     here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
@@ -48,16 +59,24 @@ def test_a_file_name_that_is_not_utf_8_is_escaped_in_the_same_way_everywhere(her
     wrapper.wait_for_event("cycle_finished", result="refused")
     refused = [wrapper.get(path).body for path in ("/readyz", "/status", "/")]
     lines = json.dumps(wrapper.find_events("revision_refused"), ensure_ascii=False)
-    here.wait_until_shown(here.repository.commit({"caf\udce9.py": "two = 2\n"}), wrapper)
+    here.wait_until_shown(
+        here.repository.commit({"caf\udce9.py": "two = 2\n"}), wrapper
+    )
     record = (here.store / "published.json").read_text()
 
     for text in (*refused, lines, record):
-        shown = text if "<html" in text else json.dumps(json.loads(text), ensure_ascii=False)
+        shown = (
+            text
+            if "<html" in text
+            else json.dumps(json.loads(text), ensure_ascii=False)
+        )
         assert shown.encode()
         assert r"caf\udce9.py" in shown.replace("\\\\", "\\")
 
 
-@pytest.mark.parametrize("transport", ["ext::sh -c touch% {witness}", "file://{folder}/library"])
+@pytest.mark.parametrize(
+    "transport", ["ext::sh -c touch% {witness}", "file://{folder}/library"]
+)
 def test_refuses_a_submodule_whose_url_is_a_command_or_a_local_folder(
     here: GitSite, witness: Path, transport: str
 ) -> None:
@@ -80,19 +99,29 @@ def test_sends_no_password_to_the_server_of_a_foreign_submodule(
         foreign.accept(("nobody", "knows"))
         wrapper = here.publish(GITSYNC_USERNAME="deploy", GITSYNC_PASSWORD="password")
         good = here.shown()
-        here.repository.commit_submodule("library", foreign.url("library.git"), "1" * 40)
+        here.repository.commit_submodule(
+            "library", foreign.url("library.git"), "1" * 40
+        )
         failed = wrapper.wait_for_event("cycle_failed")
 
         assert good == here.shown()
         assert "login_missing" == failed["reason"], failed
         assert foreign.endpoint.removeprefix("http://") in failed["error"]
-        assert "deploy" not in failed["error"], "the login that was never sent is not blamed"
+        assert "deploy" not in failed["error"], (
+            "the login that was never sent is not blamed"
+        )
         assert foreign.requests
-        assert {None} == {request.headers.get("authorization") for request in foreign.requests}
+        assert {None} == {
+            request.headers.get("authorization") for request in foreign.requests
+        }
 
 
-def test_keeps_a_symlink_out_of_the_repository_and_never_shows_its_target(here: GitSite) -> None:
-    """A reader follows the link in its own container, so it sees that container's files."""
+def test_keeps_a_symlink_out_of_the_repository_and_never_shows_its_target(
+    here: GitSite,
+) -> None:
+    """
+    A reader follows the link in its own container, so it sees that container's files.
+    """
     secret = here.folder / "secret"
     secret.write_text("the secret itself (\n")
     files = {"dag.py": "x = 1\n", "leak.py": str(secret)}

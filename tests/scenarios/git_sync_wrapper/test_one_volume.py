@@ -1,4 +1,7 @@
-"""One volume for all pods: one writer, standbys, one-shots beside them, and rolling updates."""
+"""
+One volume for all pods: one writer, standbys, one-shots beside them, and rolling
+updates.
+"""
 
 import os
 import random
@@ -19,7 +22,9 @@ ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
 
 
 @pytest.mark.timeout(3_600)
-def test_readers_see_only_whole_trees_while_pods_restart(here: GitSite, counts: Counts) -> None:
+def test_readers_see_only_whole_trees_while_pods_restart(
+    here: GitSite, counts: Counts
+) -> None:
     chance = random.Random(11)
     settings = {
         "GIT_SYNC_WRAPPER_RETAIN_COUNT": "1",
@@ -32,7 +37,9 @@ def test_readers_see_only_whole_trees_while_pods_restart(here: GitSite, counts: 
         with reading(seen, here.link, RETAIN_SECONDS):
             for pod in pods:
                 number += 1
-                newest = here.commit_revision(number, **({"onto": ""} if number % 3 else {}))
+                newest = here.commit_revision(
+                    number, **({"onto": ""} if number % 3 else {})
+                )
                 one_shot = here.wrapper(**settings, **ONE_SHOT)
                 pod.kill()  # one of the pods is the lock holder
                 if chance.random() < 0.3:
@@ -46,7 +53,9 @@ def test_readers_see_only_whole_trees_while_pods_restart(here: GitSite, counts: 
     assert seen["changes"] >= PODS
 
 
-def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(here: GitSite) -> None:
+def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(
+    here: GitSite,
+) -> None:
     old = here.publish()
     for number in (2, 3, 4):
         new = here.wrapper()
@@ -57,7 +66,9 @@ def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(here
         old = new
 
 
-def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(here: GitSite) -> None:
+def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(
+    here: GitSite,
+) -> None:
     here.publish().kill()
     (here.store / "lock").unlink()
     (here.store / "lock").mkdir()
@@ -67,7 +78,9 @@ def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(here: 
     assert here.shown() == wrapper.wait_until_ready().json()["revision"]
 
 
-def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(here: GitSite) -> None:
+def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(
+    here: GitSite,
+) -> None:
     here.publish()
     here.server.stop()
     one_shot = here.wrapper(**ONE_SHOT, GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="5s")
@@ -78,7 +91,9 @@ def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(here: GitSite
     assert gave_up["error"].startswith("remote_unreachable: cannot poll the remote: ")
 
 
-def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(here: GitSite) -> None:
+def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(
+    here: GitSite,
+) -> None:
     """Symlinks are copied and repaired as well: they are part of the commit."""
     modes = {"link.py": "120000", "folder": "120000", "run.sh": "100755"}
     files: dict[str, str | bytes | None] = {
@@ -92,7 +107,9 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(here
     with without_hard_links(here.root):
         wrapper = here.publish()
         first = here.link.resolve()
-        assert ("a.py", "pkg") == tuple(os.readlink(first / name) for name in ("link.py", "folder"))
+        assert ("a.py", "pkg") == tuple(
+            os.readlink(first / name) for name in ("link.py", "folder")
+        )
         assert os.access(first / "run.sh", os.X_OK)
         assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
         here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
@@ -104,6 +121,9 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(here
         wrapper.sync()
 
         tree = here.link.resolve()
-        assert ("a = 1\n", "a.py") == ((tree / "a.py").read_text(), os.readlink(tree / "link.py"))
+        assert ("a = 1\n", "a.py") == (
+            (tree / "a.py").read_text(),
+            os.readlink(tree / "link.py"),
+        )
         wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
         wrapper.terminate()

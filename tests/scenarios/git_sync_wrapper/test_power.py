@@ -1,4 +1,7 @@
-"""Power cuts around the link swap: the disk then has a whole commit, the old or the new one."""
+"""
+Power cuts around the link swap: the disk then has a whole commit, the old or the new
+one.
+"""
 
 import os
 import random
@@ -31,7 +34,10 @@ def wait_for_revision(number: int, root: Path) -> None:
 
 
 def commit_journal(volume: Path) -> None:
-    """Write names without contents to the disk, as ext4 does on its own within five seconds."""
+    """
+    Write names without contents to the disk, as ext4 does on its own within five
+    seconds.
+    """
     with (volume / "other").open("w") as file:
         os.fsync(file.fileno())
 
@@ -40,7 +46,10 @@ def commit_journal(volume: Path) -> None:
 def after_power_cut(
     here: GitSite, folder: Path, wrapper: SidecarProcess
 ) -> Iterator[tuple[Path, SidecarProcess]]:
-    """Yield the root as the disk has it, and a wrapper for it; stop that wrapper at the end."""
+    """
+    Yield the root as the disk has it, and a wrapper for it; stop that wrapper at the
+    end.
+    """
     with power_cut(wrapper, folder) as left:
         root = left / "root"
         after = here.describe(GITSYNC_ROOT=str(root))
@@ -63,7 +72,9 @@ def test_a_power_cut_around_the_link_swap_leaves_a_whole_commit(
     hook = script(tmp_path / "hook", f"touch {hooked}")
     with disk(tmp_path, DISK_MIB) as volume:
         root = volume / "root"
-        wrapper = here.wrapper(GITSYNC_ROOT=str(root), GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook)
+        wrapper = here.wrapper(
+            GITSYNC_ROOT=str(root), GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook
+        )
         wrapper.wait_until_ready()
         for number in range(2, 2 + counts.power_cuts):
             hooked.unlink(missing_ok=True)

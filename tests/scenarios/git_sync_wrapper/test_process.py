@@ -1,4 +1,7 @@
-"""The wrapper as a process: its user, its exit at any moment, its memory and its file modes."""
+"""
+The wrapper as a process: its user, its exit at any moment, its memory and its file
+modes.
+"""
 
 import random
 import shutil
@@ -19,7 +22,9 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach; git-sync's own may be private to its owner."""
+    """
+    A folder that every user can reach; git-sync's own may be private to its owner.
+    """
     folder = Path(tempfile.mkdtemp(prefix="git-site-"))
     folder.chmod(0o755)
     yield folder
@@ -43,7 +48,10 @@ def test_runs_as_any_user_in_group_0_without_a_home(open_folder: Path) -> None:
 
 
 def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None:
-    """Wait until more than `number` different git commands have run, or a cycle has finished."""
+    """
+    Wait until more than `number` different git commands have run, or a cycle has
+    finished.
+    """
     seen: set[str] = set()
 
     def has_come() -> bool:
@@ -72,13 +80,16 @@ def test_sigterm_at_any_moment_exits_with_0_and_leaves_no_process(
 
 
 @pytest.mark.parametrize(
-    ("command", "reason"), [("fetch", "sync_timeout"), ("ls-files", "target_incomplete")]
+    ("command", "reason"),
+    [("fetch", "sync_timeout"), ("ls-files", "target_incomplete")],
 )
 def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(
     here: GitSite, command: str, reason: str
 ) -> None:
     body = f'[ "$1" != {command} ] || exec sleep 600\nexec git "$@"'
-    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="6s")
+    wrapper = here.wrapper(
+        GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="6s"
+    )
 
     # Not the first failure: on a busy machine, git-sync may take too long before.
     wrapper.wait_for_event("cycle_failed", 60, reason=reason)
@@ -98,11 +109,14 @@ def test_polls_without_changes_ask_only_for_the_ref(here: GitSite) -> None:
     # Otherwise the server lists all refs, those of all pull requests too.
     asked = [request.body for request in here.server.requests if request.body]
     assert all(b"ref-prefix refs/heads/" in body for body in asked)
-    assert 1 == len([line for line in wrapper.events if "initializing" in str(line.get("message"))])
+    assert 1 == len(
+        [line for line in wrapper.events if "initializing" in str(line.get("message"))]
+    )
 
 
 @pytest.mark.parametrize(
-    ("group_write", "folder_mode", "mode"), [("true", 0o775, 0o664), ("false", 0o755, 0o644)]
+    ("group_write", "folder_mode", "mode"),
+    [("true", 0o775, 0o664), ("false", 0o755, 0o644)],
 )
 def test_modes_do_not_depend_on_the_umask(
     here: GitSite, group_write: str, folder_mode: int, mode: int

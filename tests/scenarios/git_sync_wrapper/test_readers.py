@@ -41,7 +41,9 @@ class Trouble:
 
     def commit(self) -> None:
         self.number += 1
-        self.here.wait_until_shown(self.here.commit_revision(self.number), self.wrapper, 60)
+        self.here.wait_until_shown(
+            self.here.commit_revision(self.number), self.wrapper, 60
+        )
 
     def hurried_commits(self) -> None:
         """Commit three times, faster than any period."""
@@ -77,7 +79,9 @@ class Trouble:
     def kill_of_the_wrapper(self) -> None:
         self.hurried_commits()
         # A random moment: time itself is what is tested here.
-        self.here.server.wait_for(count=len(self.here.server.requests) + self.chance.randrange(4))
+        self.here.server.wait_for(
+            count=len(self.here.server.requests) + self.chance.randrange(4)
+        )
         self.wrapper.kill()
         self.wrapper.start()
 
@@ -97,7 +101,9 @@ class Trouble:
             self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
             self.here.server.start()
             return
-        self.here.server.inject(self.chance.choice([answer_with(Answer(503)), truncate(60)]))
+        self.here.server.inject(
+            self.chance.choice([answer_with(Answer(503)), truncate(60)])
+        )
         self.hurried_commits()
         self.wrapper.wait_for_event("cycle_failed", 60, after=seen)
         self.here.server.heal()

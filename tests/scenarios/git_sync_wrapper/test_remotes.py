@@ -1,4 +1,6 @@
-"""Servers and refs as they are: the wrapper keeps what it has and follows what comes back."""
+"""
+Servers and refs as they are: the wrapper keeps what it has and follows what comes back.
+"""
 
 import os
 
@@ -11,7 +13,8 @@ from tests.support.http.loopback import Answer
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(429, "throttled"), (503, "throttled"), (500, "server_error")]
+    ("status", "reason"),
+    [(429, "throttled"), (503, "throttled"), (500, "server_error")],
 )
 def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
     here: GitSite, status: int, reason: str
@@ -21,7 +24,12 @@ def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
     here.server.inject(answer_with(Answer(status, {"Retry-After": "1"})))
     commit = here.commit_revision(2)
     for _ in range(2):
-        assert reason == wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))["reason"]
+        assert (
+            reason
+            == wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))[
+                "reason"
+            ]
+        )
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
     here.server.heal()
 
@@ -32,7 +40,9 @@ def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
 def test_recovers_from_an_outage_of_dns_or_the_proxy(here: GitSite, name: str) -> None:
     hosts, entry = here.folder / "hosts", "127.0.0.1 git.invalid\n"
     hosts.write_text(entry)
-    wrapper = here.describe(GITSYNC_REPO=here.server.url().replace("127.0.0.1", "git.invalid"))
+    wrapper = here.describe(
+        GITSYNC_REPO=here.server.url().replace("127.0.0.1", "git.invalid")
+    )
     if name == "proxy":
         wrapper.environment["http_proxy"] = here.server.endpoint
     elif os.getuid() == 0:
@@ -59,7 +69,9 @@ def test_git_reads_exceptions_as_the_wrapper_does(here: GitSite) -> None:
     repository = here.server.url().replace("127.0.0.1", "localhost")
     with FakeProxy(here.server.port) as proxy:
         through = {"http_proxy": proxy.endpoint, "NO_PROXY": "10.0.0.0/8,*.localhost"}
-        here.wrapper(GITSYNC_REPO=repository, **through).wait_for_event("cycle_finished")
+        here.wrapper(GITSYNC_REPO=repository, **through).wait_for_event(
+            "cycle_finished"
+        )
 
     assert [] == proxy.asked
 

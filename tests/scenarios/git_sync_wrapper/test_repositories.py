@@ -21,12 +21,17 @@ def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:
     wrapper.sync()
 
     assert {"a.py": b"a = 2\n"} == here.files()
-    assert 0 == here.wrapper("--one-time", GIT_DEFAULT_HASH="sha256").wait_for_exit().code
+    assert (
+        0 == here.wrapper("--one-time", GIT_DEFAULT_HASH="sha256").wait_for_exit().code
+    )
     assert second == wrapper.wait_until_ready().json()["revision"]
 
 
 def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
-    """Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the commit."""
+    """
+    Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the
+    commit.
+    """
     commit = here.server.repository("library.git").commit({"lib.py": "lib = 1\n"})
     first = here.repository.commit({"a.py": "a = 1\n"}, whole=True)
     patterns = here.folder / "sparse"
@@ -34,15 +39,27 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     wrapper = here.wrapper(GITSYNC_SPARSE_CHECKOUT_FILE=str(patterns))
     here.wait_until_shown(first, wrapper)
 
-    added = here.repository.commit_submodule("lib", here.server.url("library.git"), commit)
+    added = here.repository.commit_submodule(
+        "lib", here.server.url("library.git"), commit
+    )
     here.wait_until_shown(added, wrapper)
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
-    said = ["git", "-c", "safe.directory=*", "-C", f"{here.link}/lib", "status", "--porcelain"]
+    said = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "-C",
+        f"{here.link}/lib",
+        "status",
+        "--porcelain",
+    ]
     wrapper.wait_for_event("cycle_finished", revision=added)
     assert b"" == subprocess.run(said, capture_output=True, check=True).stdout
     assert ".gitmodules" not in here.files()
-    here.wait_until_shown(here.repository.commit({"lib": None, ".gitmodules": None}), wrapper)
+    here.wait_until_shown(
+        here.repository.commit({"lib": None, ".gitmodules": None}), wrapper
+    )
     assert {"a.py": b"a = 1\n"} == here.files()
     here.wait_until_shown(here.repository.commit({"a.py": "a = 2\n"}), wrapper)
     seen = len(wrapper.events)
@@ -55,7 +72,9 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     assert {"a.py": b"a = 2\n"} == here.files()
 
 
-POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+POINTER = (
+    f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+)
 
 
 def test_names_git_lfs_pointers(here: GitSite) -> None:
@@ -63,7 +82,10 @@ def test_names_git_lfs_pointers(here: GitSite) -> None:
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
 
     assert ["data.bin"] == wrapper.wait_for_event("lfs_pointers_published")["paths"]
-    assert "data.bin is a Git LFS pointer" in wrapper.wait_until_ready().json()["shortfall"]
+    assert (
+        "data.bin is a Git LFS pointer"
+        in wrapper.wait_until_ready().json()["shortfall"]
+    )
 
     here.repository.commit({"dag.py": POINTER})
     wrapper.wait_for_event("cycle_finished", result="refused")

@@ -1,4 +1,6 @@
-"""A snapshot is never changed under its readers: its name and its files stay its own."""
+"""
+A snapshot is never changed under its readers: its name and its files stay its own.
+"""
 
 import fcntl
 import os
@@ -41,7 +43,9 @@ def test_a_commit_that_is_published_again_leaves_its_folder_to_a_task(
     os.close(task)
 
 
-def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(here: GitSite) -> None:
+def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(
+    here: GitSite,
+) -> None:
     wrapper = here.publish(**KEEP)
     older = os.readlink(here.link)
     commit = here.commit_revision(2)
@@ -58,7 +62,10 @@ def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new
 ) -> None:
     program = script(here.folder / "edit", "echo '# edited' >> a.py")
     hook = {"GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND": program}
-    gate = {"GIT_SYNC_WRAPPER_GATE": "command", "GIT_SYNC_WRAPPER_GATE_COMMAND": program}
+    gate = {
+        "GIT_SYNC_WRAPPER_GATE": "command",
+        "GIT_SYNC_WRAPPER_GATE_COMMAND": program,
+    }
     commit_files(here)
     wrapper = here.publish(**(hook if kind == "hook" else gate))
     folder = here.link.resolve()
@@ -73,7 +80,9 @@ def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new
     assert [] == wrapper.find_events("damage_found"), wrapper.log()
 
 
-def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(here: GitSite) -> None:
+def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(
+    here: GitSite,
+) -> None:
     wrapper = here.publish()
     old = os.readlink(here.link)
     here.wait_until_shown(here.commit_revision(2), wrapper)
@@ -85,7 +94,10 @@ def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(her
 
     here.wrapper().wait_until_ready()
 
-    wait_until(lambda: here.repository.head() == here.shown(), "the link shows what is recorded")
+    wait_until(
+        lambda: here.repository.head() == here.shown(),
+        "the link shows what is recorded",
+    )
     assert f'"revision": "{here.shown()}"' in record(here)
 
 
@@ -95,12 +107,16 @@ def test_older_commits_take_no_more_space_than_they_may(here: GitSite) -> None:
         commit = here.repository.commit({"big.bin": os.urandom(600_000)})
         wrapper.wait_for_event("cycle_finished", revision=commit)
 
-    assert 2 == len([path for path in here.store.iterdir() if (path / "big.bin").exists()])
+    assert 2 == len(
+        [path for path in here.store.iterdir() if (path / "big.bin").exists()]
+    )
     assert wrapper.find_events("snapshot_dropped")
 
 
 @pytest.mark.parametrize("kind", ["pin", "branch"])
-def test_becomes_ready_only_with_the_commit_of_a_new_ref(here: GitSite, kind: str) -> None:
+def test_becomes_ready_only_with_the_commit_of_a_new_ref(
+    here: GitSite, kind: str
+) -> None:
     """No answer reports the old commit as good, and readiness is not lost again."""
     first = here.repository.head()
     here.repository.git("branch", "release", first)
@@ -127,6 +143,18 @@ def test_another_depth_applies_at_a_restart(here: GitSite) -> None:
     here.commit_revision(2)
     here.publish(GITSYNC_DEPTH="1").kill()
     here.wrapper(GITSYNC_DEPTH="2")
-    words = ["git", "-c", "safe.directory=*", "-C", str(here.link), "rev-list", "--count", "HEAD"]
+    words = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "-C",
+        str(here.link),
+        "rev-list",
+        "--count",
+        "HEAD",
+    ]
 
-    wait_until(lambda: b"2\n" == subprocess.run(words, capture_output=True).stdout, "two commits")
+    wait_until(
+        lambda: b"2\n" == subprocess.run(words, capture_output=True).stdout,
+        "two commits",
+    )

@@ -1,4 +1,6 @@
-"""Fixtures of the kerberos scenarios: a KDC per module, a principal and a folder per test."""
+"""
+Fixtures of the kerberos scenarios: a KDC per module, a principal and a folder per test.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -42,7 +44,9 @@ def proxy(kdc: Kdc) -> Iterator[KdcProxy]:
 def make_site(kdc: Kdc) -> Iterator[MakeSite]:
     """A function that creates sites; they stop their processes when the test ends."""
     with ExitStack() as stack:
-        yield lambda life: stack.enter_context(site(kdc, f"airflow{next(_numbers)}", life))
+        yield lambda life: stack.enter_context(
+            site(kdc, f"airflow{next(_numbers)}", life)
+        )
 
 
 @pytest.fixture

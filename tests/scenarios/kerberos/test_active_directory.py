@@ -1,5 +1,6 @@
 """
-Active Directory, provided by Samba's domain controller: its tickets, new passwords, lockouts.
+Active Directory, provided by Samba's domain controller: its tickets, new passwords,
+lockouts.
 
 Only its KDC runs, on loopback and its own port; accounts are changed in the database.
 Programs: `samba`, `samba-tool` (Debian: samba-ad-dc, samba-ad-provision).
@@ -27,7 +28,9 @@ Tool = Callable[..., str]
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, env={"PATH": PATH}, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, env={"PATH": PATH}, capture_output=True, text=True, timeout=600
+    )
     assert 0 == done.returncode, done.stdout + done.stderr
     return done.stdout
 
@@ -47,18 +50,32 @@ def tool(tmp_path: Path, only_in_full: None) -> Iterator[Tool]:
         "server services": "kdc",
     }
     given = [f"--option={name}={value}" for name, value in options.items()]
-    names = [f"--realm={REALM}", "--domain=AD", "--server-role=dc", "--dns-backend=NONE"]
+    names = [
+        f"--realm={REALM}",
+        "--domain=AD",
+        "--server-role=dc",
+        "--dns-backend=NONE",
+    ]
     run("samba-tool", "domain", "provision", *names, f"--targetdir={folder}", *given)
     # `--option` applies only to the provisioning; the server reads smb.conf.
     config = folder / "etc" / "smb.conf"
-    kept = re.sub(rf"^\s*({'|'.join(options)}) = .*\n", "", config.read_text(), flags=re.MULTILINE)
+    kept = re.sub(
+        rf"^\s*({'|'.join(options)}) = .*\n", "", config.read_text(), flags=re.MULTILINE
+    )
     lines = "".join(f"\t{name} = {value}\n" for name, value in options.items())
     config.write_text(kept.replace("[global]\n", f"[global]\n{lines}", 1))
     (tmp_path / "krb5.conf").write_text(
         f"[libdefaults]\n  default_realm = {REALM}\n  dns_lookup_kdc = false\n  rdns = false\n"
         f"[realms]\n  {REALM} = {{\n    kdc = 127.0.0.1:{port}\n  }}\n"
     )
-    command = ["samba", "-s", str(config), "--foreground", "--no-process-group", "--model=single"]
+    command = [
+        "samba",
+        "-s",
+        str(config),
+        "--foreground",
+        "--no-process-group",
+        "--model=single",
+    ]
     server = start_server(
         command, folder / "said", lambda: listens("127.0.0.1", port), {"PATH": PATH}
     )
@@ -67,10 +84,16 @@ def tool(tmp_path: Path, only_in_full: None) -> Iterator[Tool]:
     server.wait()
 
 
-def test_follows_changed_passwords_and_never_locks_the_account(tool: Tool, tmp_path: Path) -> None:
+def test_follows_changed_passwords_and_never_locks_the_account(
+    tool: Tool, tmp_path: Path
+) -> None:
     """The ticket contains the account's groups and does not fit into a datagram."""
-    keytab, ccache, config = (tmp_path / name for name in ("keytab", "krb5cc", "krb5.conf"))
-    tool("domain", "passwordsettings", "set", f"--account-lockout-threshold={THRESHOLD}")
+    keytab, ccache, config = (
+        tmp_path / name for name in ("keytab", "krb5cc", "krb5.conf")
+    )
+    tool(
+        "domain", "passwordsettings", "set", f"--account-lockout-threshold={THRESHOLD}"
+    )
     tool("user", "create", "airflow", "Secret.Word1")
     tool("spn", "add", "HTTP/airflow.ad.test", "airflow")
 

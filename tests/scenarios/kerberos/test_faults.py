@@ -48,10 +48,13 @@ def modify(flags: str) -> Fault:
 
 
 def configure(old: str, new: str) -> Fault:
-    return lambda site: site.config.write_text(site.config.read_text().replace(old, new))
+    return lambda site: site.config.write_text(
+        site.config.read_text().replace(old, new)
+    )
 
 
-# Reason, fault, and what the error and `check` quote of krb5.conf or of the KDC's answer.
+# Reason, fault, and what the error and `check` quote of krb5.conf or of the KDC's
+# answer.
 FAULTS: list[tuple[str, Fault, list[str]]] = [
     ("keytab_missing", lambda site: site.keytab.unlink(), []),
     ("keytab_missing", lambda site: shutil.rmtree(site.keytab.parent), []),
@@ -65,13 +68,25 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
     ("principal_expired", modify("-expire yesterday"), []),
     ("password_expired", modify("-pwexpire yesterday"), []),
     ("principal_disabled", modify("-allow_tix"), []),
-    ("principal_unknown", lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"), []),
+    (
+        "principal_unknown",
+        lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"),
+        [],
+    ),
     ("preauth_unsupported", modify("+requires_hwauth"), ["it offers PA-"]),
     ("config_missing", lambda site: site.config.unlink(), []),
-    ("config_invalid", configure("[libdefaults]", "[libdefaults"), ["line 1: cannot parse [libd"]),
+    (
+        "config_invalid",
+        configure("[libdefaults]", "[libdefaults"),
+        ["line 1: cannot parse [libd"],
+    ),
     ("realm_unknown", configure("  EXAMPLE.TEST = {", "  OTHER.TEST = {"), []),
     ("config_invalid", configure("\n  }", "  # note\n  }"), ["  # note"]),
-    ("config_invalid", configure("    kdc = ", "    kdc = http://"), [": kdc = http://127.0.0.1:"]),
+    (
+        "config_invalid",
+        configure("    kdc = ", "    kdc = http://"),
+        [": kdc = http://127.0.0.1:"],
+    ),
     (
         "config_invalid",
         configure("[libdefaults]", "include /nonexistent\n[libdefaults]"),
@@ -85,7 +100,11 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
             "ticket_lifetime = 1 fortnight": "line 7: ticket_lifetime = 1 fortnight",
         }.items()
     ),
-    ("config_invalid", configure("[libdefaults]", "module /x:y\n[libdefaults]"), ["module /x:y"]),
+    (
+        "config_invalid",
+        configure("[libdefaults]", "module /x:y\n[libdefaults]"),
+        ["module /x:y"],
+    ),
     (
         "keytab_enctypes_unusable",
         keep_one_forbidden_key,
@@ -116,11 +135,15 @@ def test_keeps_the_ticket_during_each_later_fault_and_recovers(here: Site) -> No
         if quoted:
             checked = here.start("check")
             assert 3 == checked.wait_for_exit(60).code
-            assert [] == [text for text in [reason, *quoted] if text not in checked.log()]
+            assert [] == [
+                text for text in [reason, *quoted] if text not in checked.log()
+            ]
         assert before == here.ccache.read_bytes()
         fix(here)
         daemon.sighup()
-        wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it recovers", 60)
+        wait_until(
+            lambda: daemon.get("/readyz").json()["reason"] is None, "it recovers", 60
+        )
 
 
 def fix(site: Site) -> None:
@@ -131,7 +154,9 @@ def fix(site: Site) -> None:
     name = site.principal.partition("@")[0]
     if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
         site.kdc.add_principal(name)
-    never = "-expire never -pwexpire never +allow_tix -requires_hwauth -requires_preauth"
+    never = (
+        "-expire never -pwexpire never +allow_tix -requires_hwauth -requires_preauth"
+    )
     site.kdc.kadmin(f"modprinc {never} {site.principal}")
     fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
     site.keytab.parent.mkdir(exist_ok=True)
@@ -146,23 +171,31 @@ def test_check_reports_each_fault_and_publishes_nothing(here: Site) -> None:
         return checked.wait_for_exit(90).code, checked.log()
 
     code, said = check()
-    assert (0, True) == (code, here.principal in said and str(here.keytab) in said), said
+    assert (0, True) == (code, here.principal in said and str(here.keytab) in said), (
+        said
+    )
     code, said = check("--consumer", "50001:50001", KERBEROS_CCACHE_MODE="0600")
     assert (3, True) == (code, "50001" in said), said
     here.keytab.unlink()
     here.config.unlink()
     code, said = check()
-    assert (3, True) == (code, "keytab_missing" in said and "config_missing" in said), said
+    assert (3, True) == (code, "keytab_missing" in said and "config_missing" in said), (
+        said
+    )
     assert before == os.listdir(here.ccache.parent)
 
 
-def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(here: Site) -> None:
+def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(
+    here: Site,
+) -> None:
     (here.keytab.parent / "krb5.conf").write_bytes(here.config.read_bytes())
     here.ccache.parent.chmod(0o777)
     program = here.as_user(50000)
     here.keytab.chmod(0o600)
     folder = str(here.keytab.parent)
-    daemon = here.start(program=program, KERBEROS_KEYTAB_DIR=folder, KERBEROS_KEYTAB=None)
+    daemon = here.start(
+        program=program, KERBEROS_KEYTAB_DIR=folder, KERBEROS_KEYTAB=None
+    )
 
     failed = failure(daemon)
 
@@ -176,7 +209,10 @@ def test_reports_an_unreadable_keytab_with_the_uid_that_cannot_read_it(here: Sit
 def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
     make_site: MakeSite, running_kdc: Kdc
 ) -> None:
-    """libkrb5 adopts the KDC's clock, which is ten minutes ahead, and so is the end of tickets."""
+    """
+    libkrb5 adopts the KDC's clock, which is ten minutes ahead, and so is the end of
+    tickets.
+    """
     site, ahead_seconds = make_site("8s"), 600
     running_kdc.stop()
     running_kdc.start(clock_offset_seconds=ahead_seconds)
@@ -189,4 +225,6 @@ def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
     assert daemon.get("/readyz").status == 200
     assert site.expiry() > time.time() + ahead_seconds / 2
     running_kdc.stop()
-    wait_until(lambda: daemon.get("/readyz").status == 503, "readiness ends at the expiry", 60)
+    wait_until(
+        lambda: daemon.get("/readyz").status == 503, "readiness ends at the expiry", 60
+    )

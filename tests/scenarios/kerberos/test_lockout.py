@@ -1,4 +1,6 @@
-"""A stale keytab never locks the account, although the KDC enforces a lockout policy."""
+"""
+A stale keytab never locks the account, although the KDC enforces a lockout policy.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,17 @@ from tests.support.kerberos.site import Site, failure, several
 from tests.support.waiting import wait_until
 
 MOST_FAILURES = 5
-# Seconds instead of half an hour: the policy can be shortened, the KDC's clock not sped up.
+# Seconds instead of half an hour: the policy can be shortened, the KDC's clock not sped
+# up.
 WINDOW_SECONDS = 3
 
 
 @contextmanager
 def policy(kdc: Kdc, site: Site) -> Iterator[None]:
-    """Lock the account, until an administrator unlocks it, after five wrong keys in a window."""
+    """
+    Lock the account, until an administrator unlocks it, after five wrong keys in a
+    window.
+    """
     name = site.principal.partition("@")[0]
     limits = f"-maxfailure {MOST_FAILURES} -failurecountinterval {WINDOW_SECONDS}s"
     kdc.kadmin(f"addpol {limits} -lockoutduration 0 {name}")
@@ -52,9 +58,9 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
     make_site: MakeSite, running_kdc: Kdc, counts: Counts
 ) -> None:
     """
-    The same key is tried once in a window, however often the container restarts; a KDC that counts
-    over two windows would lock the account. A new keytab is tried immediately, and an old one is
-    used again once the KDC accepts it again.
+    The same key is tried once in a window, however often the container restarts; a KDC
+    that counts over two windows would lock the account. A new keytab is tried
+    immediately, and an old one is used again once the KDC accepts it again.
     """
     site, chance = make_site("1d"), random.Random(5)
     with policy(running_kdc, site):
@@ -65,14 +71,19 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
         while time.monotonic() < ends_at:
             with site.sidecar(**settings) as daemon:
                 failure(daemon)
-                stops_at = time.monotonic() + chance.expovariate(1 / (2 * WINDOW_SECONDS))
+                stops_at = time.monotonic() + chance.expovariate(
+                    1 / (2 * WINDOW_SECONDS)
+                )
                 time.sleep(max(0.0, min(stops_at, ends_at) - time.monotonic()))
         passed_seconds = time.monotonic() - began
 
         tried = refusals(running_kdc, site)
         assert tried
         assert (tried - 1) * WINDOW_SECONDS <= passed_seconds
-        assert f"LOCKED_OUT: {site.principal}" not in (running_kdc.folder / "kdc.log").read_text()
+        assert (
+            f"LOCKED_OUT: {site.principal}"
+            not in (running_kdc.folder / "kdc.log").read_text()
+        )
 
         daemon = site.start(**settings)
         failure(daemon)
@@ -95,13 +106,16 @@ def add_silent_primary(site: Site, proxy: KdcProxy) -> None:
     site.config.write_text(text.replace("    kdc", line))
 
 
-@pytest.mark.parametrize("noted", ["on the volume", "in the process", "behind a silent primary"])
+@pytest.mark.parametrize(
+    "noted", ["on the volume", "in the process", "behind a silent primary"]
+)
 def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
     here: Site, running_kdc: Kdc, proxy: KdcProxy, noted: str
 ) -> None:
     """
-    SIGHUP tries a refused key once more; `check` and another uid's restart do not. A wait is no
-    failure. The note may be another's in a sticky folder; libkrb5 may be killed at its deadline.
+    SIGHUP tries a refused key once more; `check` and another uid's restart do not. A
+    wait is no failure. The note may be another's in a sticky folder; libkrb5 may be
+    killed at its deadline.
     """
     settings = {"KERBEROS_TIMEOUT": "3s", "KERBEROS_LOCKOUT_WINDOW": "1800"}
     settings["KERBEROS_MAX_FAILURES"] = "3"
@@ -119,7 +133,11 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
             assert "keytab_stale" == failed["reason"], "SIGHUP tries it once more"
             assert failed["retry_in_seconds"] > int(settings["KERBEROS_LOCKOUT_WINDOW"])
             time.sleep(4)  # four tries, were it retried with backoff
-            assert 2 == refusals(running_kdc, here) == len(daemon.find_events("cycle_failed"))
+            assert (
+                2
+                == refusals(running_kdc, here)
+                == len(daemon.find_events("cycle_failed"))
+            )
             assert daemon.is_running()
         if noted == "in the process":
             return
@@ -141,7 +159,9 @@ def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
         here.ccache.parent / "second",
         here.ccache.parent / f".{here.ccache.name}.refused",
     )
-    entries = [{"principal": here.principal, "ccache": path} for path in (here.ccache, second)]
+    entries = [
+        {"principal": here.principal, "ccache": path} for path in (here.ccache, second)
+    ]
     with policy(running_kdc, here):
         make_stale(here)
         with here.sidecar(**several(*entries)):

@@ -31,7 +31,8 @@ def test_waits_for_a_kdc_that_is_down_and_keeps_the_ticket_until_it_expires(
     running_kdc.stop()
     before, expiry = site.ccache.read_bytes(), site.expiry()
 
-    for _ in range(6):  # without the limit of a quarter, the sixth wait would be half a minute
+    # without the limit of a quarter, the sixth wait would be half a minute
+    for _ in range(6):
         failed = site.refresh(daemon)
         assert "kdc_unreachable" == failed["reason"]
         assert failed["retry_in_seconds"] <= life_seconds or time.time() >= expiry
@@ -40,7 +41,9 @@ def test_waits_for_a_kdc_that_is_down_and_keeps_the_ticket_until_it_expires(
         assert 200 == status or time.time() >= expiry
         time.sleep(0.1)
 
-    wait_until(lambda: daemon.get("/readyz").status == 503, "/readyz reports the expiry")
+    wait_until(
+        lambda: daemon.get("/readyz").status == 503, "/readyz reports the expiry"
+    )
     wait_until(lambda: not site.is_valid(), "klist reports the expiry")
     assert (200, before) == (daemon.get("/healthz").status, site.ccache.read_bytes())
     running_kdc.start()
@@ -84,7 +87,9 @@ def test_a_restart_stays_ready_if_the_system_refused_the_folders_group(
     assert before == here.ccache.read_bytes()
     here.ccache.chmod(0o600)
     one_shot = {"KERBEROS_ONE_SHOT": "true", "KERBEROS_ONE_SHOT_DEADLINE": "2s"}
-    assert 3 == here.start(program=user, **one_shot).wait_for_exit().code, "no consumer can read it"
+    assert 3 == here.start(program=user, **one_shot).wait_for_exit().code, (
+        "no consumer can read it"
+    )
 
 
 @pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
@@ -123,7 +128,9 @@ def test_ends_a_request_at_its_deadline_and_recovers_when_the_kdc_answers(
 
     running_kdc.resume()
 
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
+    wait_until(
+        lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left"
+    )
     assert before != here.ccache.read_bytes()
 
 
@@ -137,11 +144,15 @@ def silent(count: int, kdc: Kdc) -> Iterator[list[KdcProxy]]:
         yield proxies
 
 
-def test_acquires_a_ticket_from_the_last_kdc_when_five_hang_and_one_refuses(here: Site) -> None:
+def test_acquires_a_ticket_from_the_last_kdc_when_five_hang_and_one_refuses(
+    here: Site,
+) -> None:
     daemon = here.sidecar()
     with silent(5, here.kdc) as proxies:
         closed = f"127.0.0.1:{own_port()}"
-        here.configure((closed, *(proxy.address for proxy in proxies), here.kdc.address))
+        here.configure(
+            (closed, *(proxy.address for proxy in proxies), here.kdc.address)
+        )
 
         daemon.start().wait_until_synced(120)
 
@@ -159,7 +170,9 @@ def test_reports_a_server_that_is_no_kdc(here: Site, proxy: KdcProxy) -> None:
     assert here.kdc.realm in failed["error"]
 
 
-def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(here: Site) -> None:
+def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(
+    here: Site,
+) -> None:
     with silent(1, here.kdc) as (proxy,):
         away, folder = "SILENT.TEST", here.ccache.parent
         keys = here.folder / "keytab" / "away"
@@ -171,7 +184,9 @@ def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(here: Site
             for name in ("one", "two")
         ]
         entries = several(*both, {"principal": here.principal, "ccache": here.ccache})
-        daemon = here.start(**entries, KERBEROS_TIMEOUT="20s", KERBEROS_MAX_FAILURES="1")
+        daemon = here.start(
+            **entries, KERBEROS_TIMEOUT="20s", KERBEROS_MAX_FAILURES="1"
+        )
 
         failed = failure(daemon)
 

@@ -1,4 +1,6 @@
-"""Programs that read the ccache never fail, whatever the writers do, and never change it."""
+"""
+Programs that read the ccache never fail, whatever the writers do, and never change it.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
     make_site: MakeSite, kdc: Kdc, counts: Counts, writers: int
 ) -> None:
     """
-    With tickets of 16 s many reads fall into the second half of a life. In a folder of their group,
-    as `fsGroup` sets it, writers with different uids rename over each other's files.
+    With tickets of 16 s many reads fall into the second half of a life. In a folder of
+    their group, as `fsGroup` sets it, writers with different uids rename over each
+    other's files.
     """
     site, kinds = make_site("16s"), (*KINDS, "java") if HAS_JAVA else KINDS
     service = kdc.add_principal(f"HTTP/{writers}.example.test")
@@ -36,8 +39,14 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
     daemons = [site.publish(program=user, INTERVAL="1s") for user in users]
     sizes, inodes, owners, reads = set[int](), set[int](), set[int](), Counter[Kind]()
 
-    while reads.total() < counts.ticket_reads or min(reads.values()) <= 10 or len(inodes) <= 3:
-        with readers(site.folder / "bin", site.ccache, site.config, kinds, service) as found:
+    while (
+        reads.total() < counts.ticket_reads
+        or min(reads.values()) <= 10
+        or len(inodes) <= 3
+    ):
+        with readers(
+            site.folder / "bin", site.ccache, site.config, kinds, service
+        ) as found:
             ends_at = time.monotonic() + 10
             while time.monotonic() < ends_at:
                 status = site.ccache.stat()
@@ -48,7 +57,9 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
             for reader in found:
                 reader.stop()
                 print(f"{reader.kind}: {reader.reads} reads, {reader.failed} failed")
-            assert {} == {reader.kind: reader.failures for reader in found if reader.failed}
+            assert {} == {
+                reader.kind: reader.failures for reader in found if reader.failed
+            }
             reads += Counter({reader.kind: reader.reads for reader in found})
 
     assert (1, writers) == (len(sizes), len(owners)), "a reader changed the size"
@@ -65,19 +76,37 @@ HADOOP = """pyspark==4.1.4 \\
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not HAS_JAVA, reason="Hadoop needs java: make setup-test as root")
-def test_hadoops_own_client_logs_in_with_the_ticket(here: Site, only_in_full: None) -> None:
-    """With Spark's jars (450 MB), as nobody: Hadoop needs a user that is in /etc/passwd."""
+def test_hadoops_own_client_logs_in_with_the_ticket(
+    here: Site, only_in_full: None
+) -> None:
+    """
+    With Spark's jars (450 MB), as nobody: Hadoop needs a user that is in /etc/passwd.
+    """
     spark, wanted = here.folder / "spark", here.folder / "wanted"
     wanted.write_text(HADOOP)
-    install = f"pip install --quiet --no-deps --target {spark} --python {sys.executable}"
-    uv = [str(ROOT / "scripts" / "uv"), *install.split(), "--require-hashes", "-r", str(wanted)]
+    install = (
+        f"pip install --quiet --no-deps --target {spark} --python {sys.executable}"
+    )
+    uv = [
+        str(ROOT / "scripts" / "uv"),
+        *install.split(),
+        "--require-hashes",
+        "-r",
+        str(wanted),
+    ]
     subprocess.run(uv, check=True)
     here.publish()
 
     java = as_user(here.folder / "bin", Path(JAVA or ""), 65_534, 0)
-    options = [f"-Djava.security.krb5.conf={here.config}", "-cp", f"{spark}/pyspark/jars/*"]
+    options = [
+        f"-Djava.security.krb5.conf={here.config}",
+        "-cp",
+        f"{spark}/pyspark/jars/*",
+    ]
     environment = {"PATH": PATH, "KRB5CCNAME": f"FILE:{here.ccache}"}
     source = HERE / "java" / "Login.java"
-    done = subprocess.run([java, *options, source], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [java, *options, source], env=environment, capture_output=True, text=True
+    )
 
     assert f"{here.principal} (auth:KERBEROS)\n" == done.stdout, done.stderr

@@ -15,28 +15,47 @@ from tests.support.kerberos.site import Site, failure
 from tests.support.waiting import wait_until
 
 CAT = ("setpriv", "--reuid=50000", "--regid=0", "--clear-groups", "cat")
-PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TZ",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+)
 
 
 def keys_of(site: Site) -> list[bytes]:
-    listing = run_client(["klist", "-K", "-e", "-t", "-k", str(site.keytab)], site.config)
-    keys = [bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing.stdout)]
+    listing = run_client(
+        ["klist", "-K", "-e", "-t", "-k", str(site.keytab)], site.config
+    )
+    keys = [
+        bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing.stdout)
+    ]
     assert keys
     return keys
 
 
 def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
-    """Assert that log and HTTP answers have no key in hex, in base64 or as Python's bytes."""
+    """
+    Assert that log and HTTP answers have no key in hex, in base64 or as Python's bytes.
+    """
     said = daemon.log() + json.dumps(daemon.events) + "\n".join(daemon.stray_lines)
     if daemon.is_running():
-        said += "".join(daemon.get(path).body for path in ("/", "/status", "/readyz", "/metrics"))
+        said += "".join(
+            daemon.get(path).body for path in ("/", "/status", "/readyz", "/metrics")
+        )
     for key in keys:
         inner = base64.b64encode(key[1:]).decode()[2:-4]
         forms = [key.hex(), key.hex().upper(), inner, repr(key)[2:-1], key[:8].hex()]
         assert [] == [form for form in forms if form in said]
 
 
-def test_keys_never_appear_in_logs_or_http_answers_on_failures(here: Site, proxy: KdcProxy) -> None:
+def test_keys_never_appear_in_logs_or_http_answers_on_failures(
+    here: Site, proxy: KdcProxy
+) -> None:
     keys, content = keys_of(here), here.keytab.read_bytes()
     here.configure(proxy.address)
     checked = here.start("check")
@@ -60,13 +79,16 @@ def test_keys_never_appear_in_logs_or_http_answers_on_failures(here: Site, proxy
     assert_silent(daemon, keys)
 
 
-@pytest.mark.parametrize("wrapper", [(), ("prlimit", "--core=0:0")], ids=["", "hard limit"])
+@pytest.mark.parametrize(
+    "wrapper", [(), ("prlimit", "--core=0:0")], ids=["", "hard limit"]
+)
 def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
     here: Site, wrapper: tuple[str, ...]
 ) -> None:
     """
-    Containers of a pod with `shareProcessNamespace` see each other's `/proc/PID`. It writes nothing
-    to /tmp, HOME or the keytab's folder: a read-only root is enough. Only root can raise a limit.
+    Containers of a pod with `shareProcessNamespace` see each other's `/proc/PID`. It
+    writes nothing to /tmp, HOME or the keytab's folder: a read-only root is enough.
+    Only root can raise a limit.
     """
     here.ccache.parent.chmod(0o777)
     daemon = here.sidecar(program=here.as_user(50000))
@@ -78,14 +100,21 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
         assert (1, b"") == (said.returncode, said.stdout), path
         assert b"Permission denied" in said.stderr
     limits = Path(f"/proc/{daemon.pid}/limits").read_text()
-    # A limit of 1 byte also holds if the kernel pipes cores to a program; no page fits into it.
+    # A limit of 1 byte also holds if the kernel pipes cores to a program; no page fits
+    # into it.
     assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
-    assert [] == [*(here.folder / "tmp").iterdir(), *daemon.home.iterdir(), *here.leftovers()]
+    assert [] == [
+        *(here.folder / "tmp").iterdir(),
+        *daemon.home.iterdir(),
+        *here.leftovers(),
+    ]
     assert ["airflow.keytab"] == [path.name for path in here.keytab.parent.iterdir()]
 
 
 def child_of(daemon: SidecarProcess) -> str:
-    return subprocess.run(["pgrep", "-P", str(daemon.pid)], capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["pgrep", "-P", str(daemon.pid)], capture_output=True, text=True
+    ).stdout
 
 
 def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
@@ -93,16 +122,27 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
 ) -> None:
     running_kdc.hang()
     here.ccache.parent.chmod(0o777)
-    secrets = {"LDAP_PASSWORD": "hunter2", "LD_LIBRARY_PATH": "/nonexistent", "TZ": "UTC"}
+    secrets = {
+        "LDAP_PASSWORD": "hunter2",
+        "LD_LIBRARY_PATH": "/nonexistent",
+        "TZ": "UTC",
+    }
     secrets |= {"AIRFLOW__CORE__FERNET_KEY": "hunter2", "KRB5_TRACE_KEY": "hunter2"}
     daemon = here.start(program=here.as_user(50000), **secrets)
     child = Path("/proc") / wait_until(lambda: child_of(daemon).strip(), "a child asks")
-    wait_until(lambda: b"acquire" in (child / "cmdline").read_bytes(), "it is a program of ours")
+    wait_until(
+        lambda: b"acquire" in (child / "cmdline").read_bytes(),
+        "it is a program of ours",
+    )
 
-    names = {one.partition(b"=")[0] for one in (child / "environ").read_bytes().split(b"\0")}
+    names = {
+        one.partition(b"=")[0] for one in (child / "environ").read_bytes().split(b"\0")
+    }
     assert {b"TZ", b"LD_LIBRARY_PATH"} <= names <= {b"", *map(str.encode, PASSED_ON)}
     assert here.principal.encode() not in (child / "cmdline").read_bytes()
     cat = [*CAT, f"{child}/environ"]
-    wait_until(lambda: subprocess.run(cat, capture_output=True).returncode, "it withdraws")
+    wait_until(
+        lambda: subprocess.run(cat, capture_output=True).returncode, "it withdraws"
+    )
     daemon.kill()
     wait_until(lambda: not child.exists(), "it ends with its parent")

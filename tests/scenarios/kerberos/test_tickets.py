@@ -49,8 +49,14 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
 def test_acquires_tickets_of_other_names_types_and_versions(
     here: Site, name: str, enctypes: list[str], kvno: int
 ) -> None:
-    """A host; AES-SHA2; an enterprise name; versions that need more than one byte, and none."""
-    principal, keytab = here.kdc.add_principal(name), here.folder / "keytab" / "odd.keytab"
+    """
+    A host; AES-SHA2; an enterprise name; versions that need more than one byte, and
+    none.
+    """
+    principal, keytab = (
+        here.kdc.add_principal(name),
+        here.folder / "keytab" / "odd.keytab",
+    )
     types = " ".join(f"{one}:normal" for one in enctypes)
     here.kdc.kadmin(f'ktadd -k {keytab} -e "{types}" "{principal}"')
     here.kdc.kadmin(f'modprinc -kvno {kvno} "{principal}"')
@@ -62,7 +68,9 @@ def test_acquires_tickets_of_other_names_types_and_versions(
 
     assert kvno == here.sample(daemon, "kerberos_keytab_kvno", principal=label)
     assert principal in run_client(["klist"], here.config, here.ccache).stdout
-    assert len(enctypes) == run_client(["klist", "-k", str(keytab)], here.config).stdout.count("@E")
+    assert len(enctypes) == run_client(
+        ["klist", "-k", str(keytab)], here.config
+    ).stdout.count("@E")
 
 
 def test_principals_of_two_realms_and_a_ticket_for_a_service_of_the_other(
@@ -72,7 +80,10 @@ def test_principals_of_two_realms_and_a_ticket_for_a_service_of_the_other(
     with Kdc(tmp_path / "kdc", "OTHER.TEST") as other:
         for kdc in (here.kdc, other):
             kdc.kadmin(f"addprinc -pw trust krbtgt/{other.realm}@{here.kdc.realm}")
-        service, away = other.add_principal("HTTP/there"), other.add_principal("airflow")
+        service, away = (
+            other.add_principal("HTTP/there"),
+            other.add_principal("airflow"),
+        )
         other.copy_keys(here.keytab, away)
         realms = f"[realms]\n  {other.realm} = {{\n    kdc = {other.address}\n  }}\n"
         here.config.write_text(here.config.read_text() + realms)
@@ -82,12 +93,17 @@ def test_principals_of_two_realms_and_a_ticket_for_a_service_of_the_other(
         here.publish(**several(first, {"principal": away, "ccache": there}))
 
         for ccache, owner in ((here.ccache, here.principal), (there, away)):
-            assert f"principal: {owner}" in run_client(["klist"], here.config, ccache).stdout
+            assert (
+                f"principal: {owner}"
+                in run_client(["klist"], here.config, ccache).stdout
+            )
             done = run_client(["kvno", service], here.config, ccache)
             assert 0 == done.returncode, done.stderr
 
 
-def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(here: Site) -> None:
+def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(
+    here: Site,
+) -> None:
     other = here.kdc.add_principal(f"other-{here.principal.partition('@')[0]}")
     keytab = here.kdc.write_keytab(here.folder / "other" / "other.keytab", other)
     first = here.publish()
@@ -108,7 +124,10 @@ def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(here: S
 
 
 def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
-    """Some agents write a Secret's files again and again; the kubelet swaps a link, `..data`."""
+    """
+    Some agents write a Secret's files again and again; the kubelet swaps a link,
+    `..data`.
+    """
     versions = [here.keytab.parent / f"..{number}" for number in range(2)]
     for folder in versions:
         folder.mkdir()
@@ -133,13 +152,20 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
     here.kdc.write_keytab(keytab, other := here.kdc.add_principal("rotated"))
     swap()
 
-    daemon.wait_for_event("ticket_acquired", 60, cause="keytab_changed", principal=other)
-    wait_until(lambda: here.principal not in daemon.get("/metrics").body, "only the new one counts")
+    daemon.wait_for_event(
+        "ticket_acquired", 60, cause="keytab_changed", principal=other
+    )
+    wait_until(
+        lambda: here.principal not in daemon.get("/metrics").body,
+        "only the new one counts",
+    )
     assert here.sample(daemon, "kerberos_acquired_tickets_total", principal=other)
 
 
 @pytest.mark.parametrize("step", ["+5h", "-5h"])
-def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(here: Site, step: str) -> None:
+def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(
+    here: Site, step: str
+) -> None:
     """Consumers add the KDC's offset in the ccache to the node's clock."""
     file = here.folder / "clock"
     clock = set_clock(file, "+0h")
@@ -149,17 +175,23 @@ def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(here: Site, step: str)
     acquired = daemon.wait_for_event("ticket_acquired", 60, cause="clock_set")
 
     assert 200 == daemon.get("/readyz").status, acquired
-    assert 0 == run_client(["klist", "-s"], here.config, here.ccache, **clock).returncode
+    assert (
+        0 == run_client(["klist", "-s"], here.config, here.ccache, **clock).returncode
+    )
 
 
-def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site) -> None:
+def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(
+    here: Site,
+) -> None:
     service = here.kdc.add_principal(f"{SERVICE}{here.principal.partition('@')[0]}")
     keytab = here.kdc.write_keytab(here.folder / "service.keytab", service)
     here.kdc.kadmin(f"modprinc -maxrenewlife 7d {here.principal}")
     here.publish().terminate()
     before, issued = here.ccache.read_bytes(), here.kdc.requests()
     lives = {"KERBEROS_TICKET_LIFETIME": "2h", "KERBEROS_RENEW_LIFETIME": "5h"}
-    daemon = here.publish(INTERVAL=None, AIRFLOW__KERBEROS__REINIT_FREQUENCY="600", **lives)
+    daemon = here.publish(
+        INTERVAL=None, AIRFLOW__KERBEROS__REINIT_FREQUENCY="600", **lives
+    )
     asked = here.refresh(daemon)
     assert ("asked", 7200) == (asked["cause"], round(asked["lifetime_seconds"], -2))
     assert issued + 2 == here.kdc.requests()
@@ -171,7 +203,9 @@ def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(here: Site)
     assert "Flags: FRI" in listing and "refresh_time" not in listing
     assert [] == here.leftovers()
     done = run_client(["kvno", "-k", str(keytab), service], here.config, here.ccache)
-    assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), done.stderr
+    assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), (
+        done.stderr
+    )
     shown = daemon.status()["settings"]
     assert "600" == shown["AIRFLOW__KERBEROS__REINIT_FREQUENCY"]
     assert "INTERVAL" not in shown

@@ -1,4 +1,6 @@
-"""A full or closed volume, damage by consumers, two sidecars on one ccache, and kills."""
+"""
+A full or closed volume, damage by consumers, two sidecars on one ccache, and kills.
+"""
 
 import random
 import subprocess
@@ -16,7 +18,9 @@ from tests.support.machine.volumes import fill_up, mount, small_volume
 from tests.support.waiting import wait_until
 
 
-def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(here: Site) -> None:
+def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(
+    here: Site,
+) -> None:
     folder = here.ccache.parent
     folder.rmdir()
     with small_volume(folder, "64k"):
@@ -33,7 +37,9 @@ def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(here: 
         assert_tells(daemon, "ccache_full", ready=True)
         assert [] == here.leftovers("filler")
         (folder / "filler").unlink()
-        wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "it is cleared", 20)
+        wait_until(
+            lambda: daemon.get("/readyz").json()["reason"] is None, "it is cleared", 20
+        )
         assert before != (before := here.ccache.read_bytes())
 
         assert mount("-o", "remount,ro", str(folder))
@@ -43,12 +49,16 @@ def test_keeps_the_last_ccache_when_the_volume_is_full_or_turns_read_only(here: 
 
 
 @pytest.mark.parametrize(
-    ("why", "mode"), [("closed", 0o755), ("sticky", 0o1777), ("folder", 0o777), ("mount", 0o777)]
+    ("why", "mode"),
+    [("closed", 0o755), ("sticky", 0o1777), ("folder", 0o777), ("mount", 0o777)],
 )
 def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     here: Site, why: str, mode: int
 ) -> None:
-    """In a sticky folder, as `/tmp`, only the owner of a file can replace it. A folder stays."""
+    """
+    In a sticky folder, as `/tmp`, only the owner of a file can replace it. A folder
+    stays.
+    """
     there, is_mount = here.ccache, why == "mount"
     there.mkdir() if why == "folder" else there.write_bytes(b"of root")
     assert not is_mount or mount("--bind", "/proc/version", str(there))
@@ -101,11 +111,19 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
 def test_two_sidecars_that_cannot_share_a_folder_do_not_flood_the_kdc(
     here: Site, users: tuple[tuple[int, int], ...], mode: str
 ) -> None:
-    """Such as two pods on one volume: each needs a file that the other's consumers cannot read."""
+    """
+    Such as two pods on one volume: each needs a file that the other's consumers cannot
+    read.
+    """
     here.ccache.parent.chmod(0o777)
-    daemons = [here.start(program=here.as_user(*user), KERBEROS_CCACHE_MODE=mode) for user in users]
+    daemons = [
+        here.start(program=here.as_user(*user), KERBEROS_CCACHE_MODE=mode)
+        for user in users
+    ]
 
-    wait_until(lambda: any(one.find_events("cycle_failed") for one in daemons), "one gives way")
+    wait_until(
+        lambda: any(one.find_events("cycle_failed") for one in daemons), "one gives way"
+    )
     time.sleep(3)
 
     failed = [event for one in daemons for event in one.find_events("cycle_failed")]
@@ -118,8 +136,12 @@ def test_two_sidecars_that_cannot_share_a_folder_do_not_flood_the_kdc(
 
 
 @pytest.mark.timeout(3_600)
-def test_sigkill_at_any_moment_leaves_a_valid_ccache(here: Site, counts: Counts) -> None:
-    """SIGHUPs make it publish continually, so that the kills hit every step of a cycle."""
+def test_sigkill_at_any_moment_leaves_a_valid_ccache(
+    here: Site, counts: Counts
+) -> None:
+    """
+    SIGHUPs make it publish continually, so that the kills hit every step of a cycle.
+    """
     chance = random.Random(11)
     replaced = set()
     daemon = here.sidecar()

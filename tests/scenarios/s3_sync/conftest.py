@@ -1,4 +1,6 @@
-"""Fixtures of the s3-sync scenarios: servers, a target, daemons that end with the test."""
+"""
+Fixtures of the s3-sync scenarios: servers, a target, daemons that end with the test.
+"""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -36,7 +38,9 @@ class StartDaemon:
         wrapper: tuple[str, ...] = (),
     ) -> Daemon:
         options: dict[str, Any] = {"interval": interval, "arguments": arguments}
-        daemon = daemon_for(s3 or self._s3, target or self._target, settings=settings, **options)
+        daemon = daemon_for(
+            s3 or self._s3, target or self._target, settings=settings, **options
+        )
         daemon.wrapper = wrapper
         self.daemons.append(daemon)
         return daemon.start()
@@ -92,7 +96,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def synced(one: Running) -> Iterator[Running]:
-    """The daemon of the module; after each test it must complete a cycle without faults."""
+    """
+    The daemon of the module; after each test it must complete a cycle without faults.
+    """
     yield one
     one.recover()
 

@@ -1,4 +1,7 @@
-"""Random histories of a bucket and its target, reproducible from a seed, with known content."""
+"""
+Random histories of a bucket and its target, reproducible from a seed, with known
+content.
+"""
 
 import contextlib
 import os
@@ -14,7 +17,9 @@ from tests.support.aws.servers import S3Server
 
 MULTIPART_MINIMUM = 5 << 20
 FOREIGN_TIME = 1_500_000_000
-"""Modification time of the files that other processes own in the target, in Unix seconds."""
+"""
+Modification time of the files that other processes own in the target, in Unix seconds.
+"""
 
 NAMES = (
     "a.py", "b.py", "dag.py", "__init__.py", "pkg", "pkg2", "sub", "README", "Readme", "readme",
@@ -61,14 +66,19 @@ class Bucket:
             self.objects[key] = content
 
     def _put_in_parts(self, place: dict[str, str], content: bytes) -> None:
-        upload = {**place, "UploadId": self._client.create_multipart_upload(**place)["UploadId"]}
+        upload = {
+            **place,
+            "UploadId": self._client.create_multipart_upload(**place)["UploadId"],
+        }
         parts: list[dict[str, Any]] = []
         for offset in range(0, len(content), MULTIPART_MINIMUM):
             body = content[offset : offset + MULTIPART_MINIMUM]
             number = len(parts) + 1
             answer = self._client.upload_part(**upload, PartNumber=number, Body=body)
             parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-        self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        self._client.complete_multipart_upload(
+            **upload, MultipartUpload={"Parts": parts}
+        )
 
     @contextlib.contextmanager
     def _unless_refused(self) -> Iterator[None]:
@@ -95,14 +105,18 @@ class Bucket:
             not {"", ".", ".."} & set(key.split("/"))
             and not any(other.startswith(f"{key}/") for other in others)
             and not any(key.startswith(f"{other}/") for other in others)
-            and all(spellings.get(_nfc(place), place) == place for place in _places(key))
+            and all(
+                spellings.get(_nfc(place), place) == place for place in _places(key)
+            )
         )
 
     def assert_known(self) -> None:
         """Assert that the server lists exactly the expected objects."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         listed = {
-            entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])
+            entry["Key"]: entry["Size"]
+            for page in pages
+            for entry in page.get("Contents", [])
         }
         assert {key: len(content) for key, content in self.objects.items()} == listed
 
@@ -112,7 +126,8 @@ class History:
     Random changes to a bucket and to a target, all from one seed.
 
     Attributes:
-        foreign: Relative path → content of the files in the target that other processes own.
+        foreign: Relative path → content of the files in the target that other processes
+            own.
         deeds: The changes in words, for the message of a failure.
     """
 
@@ -132,7 +147,9 @@ class History:
         return f"{self.bucket.key_path}/{path}" if self.bucket.key_path else path
 
     def step(self, deeds: int) -> None:
-        """Make random changes to the bucket and, between complete cycles, to the target."""
+        """
+        Make random changes to the bucket and, between complete cycles, to the target.
+        """
         kinds: dict[Callable[[], None], int] = {
             self._put_new: 30,
             self._overwrite: 40,
@@ -147,7 +164,9 @@ class History:
             self._tamper: 12,
         }
         self.deeds.append("--- step")
-        chosen = self._random.choices(list(kinds), weights=list(kinds.values()), k=deeds)
+        chosen = self._random.choices(
+            list(kinds), weights=list(kinds.values()), k=deeds
+        )
         # Tamper last, so that no edited file loses its key in the same step.
         for kind in sorted(chosen, key=lambda kind: kind == self._tamper):
             kind()
@@ -213,7 +232,10 @@ class History:
         self._put(self.key(self._path()) + "/", b"")
 
     def _put_beside(self) -> None:
-        """Put a key that a prefix without a slash would match: `dags-old/x` beside `dags/`."""
+        """
+        Put a key that a prefix without a slash would match: `dags-old/x` beside
+        `dags/`.
+        """
         if self.bucket.key_path:
             self._put(f"{self.bucket.key_path}-old/{self._path()}", self._content())
 
@@ -243,13 +265,20 @@ class History:
             return
         roots = [""] + [os.path.dirname(path) for path in self._published()]
         root = self._random.choice(roots)
-        name = self._random.choice(("__pycache__/a.cpython-311.pyc", "own.log", "pkg", "b.py"))
+        name = self._random.choice(
+            ("__pycache__/a.cpython-311.pyc", "own.log", "pkg", "b.py")
+        )
         path = os.path.join(root, name)
         place = self.target / path
         folders = [self.target / parent for parent in Path(path).parents]
-        if os.path.lexists(place) or any(os.path.lexists(f) and not f.is_dir() for f in folders):
+        if os.path.lexists(place) or any(
+            os.path.lexists(f) and not f.is_dir() for f in folders
+        ):
             return
-        if any(_has_path(key.removeprefix(self.key("")), path) for key in self.bucket.objects):
+        if any(
+            _has_path(key.removeprefix(self.key("")), path)
+            for key in self.bucket.objects
+        ):
             return
         self._did("plant foreign", path)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +292,8 @@ class History:
             self._did("remove foreign", path)
             (self.target / path).unlink()
             del self.foreign[path]
-            with contextlib.suppress(OSError):  # up to the first folder that is not empty
+            # up to the first folder that is not empty
+            with contextlib.suppress(OSError):
                 os.removedirs((self.target / path).parent)
 
     def _tamper(self) -> None:

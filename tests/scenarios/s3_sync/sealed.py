@@ -1,9 +1,10 @@
 """
 Sealed files, which prove their own integrity, and a process that reads them.
 
-A sealed file begins with one line, `<path> <version> <length of the rest> <sha256 of the rest>`.
-The program, `python sealed.py TARGET`, reads files of a target at full speed until its standard
-input closes, and then prints its observations as one line of JSON.
+A sealed file begins with one line, `<path> <version> <length of the rest> <sha256 of
+the rest>`. The program, `python sealed.py TARGET`, reads files of a target at full
+speed until its standard input closes, and then prints its observations as one line of
+JSON.
 """
 
 import hashlib
@@ -77,7 +78,9 @@ def _paths(folder: Path, target: Path) -> list[str]:
     ]
 
 
-def _read(target: Path, path: str, seen: Observations, versions: dict[str, bytes]) -> None:
+def _read(
+    target: Path, path: str, seen: Observations, versions: dict[str, bytes]
+) -> None:
     """Read one file block by block, as a slow reader does, and record flaws."""
     blocks = []
     try:

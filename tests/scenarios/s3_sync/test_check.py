@@ -12,7 +12,14 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import IDENTITY_ARN, FakeSts
-from tests.support.aws.fake_s3 import SECRET_KEY, FakeS3, access_denied, error, is_get, is_list
+from tests.support.aws.fake_s3 import (
+    SECRET_KEY,
+    FakeS3,
+    access_denied,
+    error,
+    is_get,
+    is_list,
+)
 from tests.support.http.loopback import Fault, Match, dead_endpoint
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
@@ -45,7 +52,9 @@ def check(start: StartDaemon) -> Check:
     return run
 
 
-def test_succeeds_with_working_settings_and_publishes_nothing(check: Check, target: Path) -> None:
+def test_succeeds_with_working_settings_and_publishes_nothing(
+    check: Check, target: Path
+) -> None:
     with FakeSts() as sts:
         said = check(0, {"AWS_ENDPOINT_URL_STS": sts.endpoint})
 
@@ -56,26 +65,47 @@ def test_succeeds_with_working_settings_and_publishes_nothing(check: Check, targ
 
 DENIED = error(403, "AccessDenied", "Access Denied")
 NO_KEY = access_denied("kms:Decrypt", KEY_ARN, IDENTITY_ARN)
-MISTAKES: dict[str, tuple[Mapping[str, str], tuple[Fault, Match] | None, tuple[str, ...]]] = {
-    "bucket": ({"AWS_BUCKET": "no-such-bucket"}, None, ("bucket_not_found", "no-such-bucket")),
+MISTAKES: dict[
+    str, tuple[Mapping[str, str], tuple[Fault, Match] | None, tuple[str, ...]]
+] = {
+    "bucket": (
+        {"AWS_BUCKET": "no-such-bucket"},
+        None,
+        ("bucket_not_found", "no-such-bucket"),
+    ),
     "prefix": ({"KEY_PATH": "dgas"}, None, ("source_empty", "s3://dags-bucket/dgas/")),
     "filter": ({"S3_SYNC_INCLUDE": "*.pyy"}, None, ("source_empty", "S3_SYNC_INCLUDE")),
     "endpoint": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, None, ("127.0.0.1:1",)),
     "target": ({"DEST_PATH": "/sys/s3-sync"}, None, ("/sys/s3-sync",)),
     "release": (RELEASE, None, ("release_missing", "dags/current.json")),
     "gate": (
-        SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": "sh -c 'exit 75'"},
+        SNAPSHOT
+        | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": "sh -c 'exit 75'"},
         None,
         ("gate_undecided",),
     ),
-    "list denied": ({}, (DENIED, is_list), ('"s3:ListBucket"', f'"{BUCKET_ARN}"', "Effect")),
-    "get denied": ({}, (DENIED, is_get()), ('"s3:GetObject"', f'"{BUCKET_ARN}/dags/*"')),
-    "key denied": ({}, (NO_KEY, is_get()), ('"kms:Decrypt"', f'"{KEY_ARN}"', IDENTITY_ARN)),
+    "list denied": (
+        {},
+        (DENIED, is_list),
+        ('"s3:ListBucket"', f'"{BUCKET_ARN}"', "Effect"),
+    ),
+    "get denied": (
+        {},
+        (DENIED, is_get()),
+        ('"s3:GetObject"', f'"{BUCKET_ARN}/dags/*"'),
+    ),
+    "key denied": (
+        {},
+        (NO_KEY, is_get()),
+        ('"kms:Decrypt"', f'"{KEY_ARN}"', IDENTITY_ARN),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_reports_what_is_wrong(check: Check, s3: FakeS3, target: Path, name: str) -> None:
+def test_reports_what_is_wrong(
+    check: Check, s3: FakeS3, target: Path, name: str
+) -> None:
     settings, denied, named = MISTAKES[name]
     if denied is not None:
         s3.inject(*denied)
@@ -87,18 +117,26 @@ def test_reports_what_is_wrong(check: Check, s3: FakeS3, target: Path, name: str
 
 
 def test_reads_the_smallest_object_of_each_folder(check: Check, s3: FakeS3) -> None:
-    """A policy may cover only some folders; an object that changes meanwhile is no failure."""
+    """
+    A policy may cover only some folders; an object that changes meanwhile is no
+    failure.
+    """
     s3.put_all({"dags/zoo/big.bin": bytes(1 << 20), "dags/zoo/z.py": b"z"})
     s3.inject(error(412, "PreconditionFailed"), is_get("dags/a.py"))
 
     check(0)
 
-    asked = {request.path.removeprefix(f"/{s3.bucket}/dags/") for request in s3.seen(is_get())}
+    asked = {
+        request.path.removeprefix(f"/{s3.bucket}/dags/")
+        for request in s3.seen(is_get())
+    }
     assert {"", "pkg", "zoo"} == {path.rpartition("/")[0] for path in asked}
     assert "zoo/z.py" in asked
 
 
-def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path) -> None:
+def test_reports_files_that_do_not_fit(
+    check: Check, s3: FakeS3, tmp_path: Path
+) -> None:
     s3.put("dags/big.bin", bytes(3 << 20))
     with small_volume(tmp_path / "volume", "2m") as volume:
         said = check(3, {"DEST_PATH": str(volume / "dags")})
@@ -107,11 +145,26 @@ def test_reports_files_that_do_not_fit(check: Check, s3: FakeS3, tmp_path: Path)
 
 
 IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "a file for the state": ("target_failed", lambda path: make(path / ".s3-sync").touch()),
-    "a folder for the lock": ("target_failed", lambda path: make(path / ".s3-sync/lock").mkdir()),
-    "a file for the link": ("link_blocked", lambda path: make(path / "current").touch()),
-    "a foreign link": ("link_blocked", lambda path: make(path / "current").symlink_to("/etc")),
-    "a full folder for the link": ("link_blocked", lambda path: make(path / "current/x").touch()),
+    "a file for the state": (
+        "target_failed",
+        lambda path: make(path / ".s3-sync").touch(),
+    ),
+    "a folder for the lock": (
+        "target_failed",
+        lambda path: make(path / ".s3-sync/lock").mkdir(),
+    ),
+    "a file for the link": (
+        "link_blocked",
+        lambda path: make(path / "current").touch(),
+    ),
+    "a foreign link": (
+        "link_blocked",
+        lambda path: make(path / "current").symlink_to("/etc"),
+    ),
+    "a full folder for the link": (
+        "link_blocked",
+        lambda path: make(path / "current/x").touch(),
+    ),
 }
 
 
@@ -121,7 +174,9 @@ def make(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("what", IN_THE_WAY)
-def test_reports_a_target_that_the_daemon_cannot_use(check: Check, target: Path, what: str) -> None:
+def test_reports_a_target_that_the_daemon_cannot_use(
+    check: Check, target: Path, what: str
+) -> None:
     said, block = IN_THE_WAY[what]
     block(target)
     before = sorted(target.rglob("*"))
@@ -194,7 +249,12 @@ def test_asks_the_daemon_beside_it_what_it_has_published(
 def test_reports_a_revision_that_the_gate_refuses(
     check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str], page: str
 ) -> None:
-    settings = {**port, **SNAPSHOT, "S3_SYNC_GATE": "syntax", "S3_SYNC_STATUS_PAGE": page}
+    settings = {
+        **port,
+        **SNAPSHOT,
+        "S3_SYNC_GATE": "syntax",
+        "S3_SYNC_STATUS_PAGE": page,
+    }
     daemon = start(settings).until_synced()
     s3.put("dags/a.py", b"x = (\n")
     daemon.sync()

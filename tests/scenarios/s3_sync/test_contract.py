@@ -15,14 +15,19 @@ from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
-LAYOUTS = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+LAYOUTS = pytest.mark.parametrize(
+    "layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"]
+)
 
 
 @LAYOUTS
 def test_a_changed_file_gets_a_later_second_and_others_keep_their_time(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
-    """Python's bytecode cache and Airflow's file processor compare whole seconds and sizes."""
+    """
+    Python's bytecode cache and Airflow's file processor compare whole seconds and
+    sizes.
+    """
     daemon = start(layout).until_synced()
     folder = target / "current" if layout else target
     seconds, others = [], set()
@@ -78,7 +83,9 @@ def test_a_key_that_is_missing_from_one_listing_stays(
     daemon = start(layout).until_synced()
 
     def lose(body: bytes) -> bytes:
-        return re.sub(rb"<Contents><Key>dags.{1,3}pkg.{1,3}b\.py<.*?</Contents>", b"", body)
+        return re.sub(
+            rb"<Contents><Key>dags.{1,3}pkg.{1,3}b\.py<.*?</Contents>", b"", body
+        )
 
     s3.inject(replace_body(lose), is_list, times=1)
     ended = daemon.sync()
@@ -103,16 +110,22 @@ def test_a_listing_without_most_files_is_held_back_until_sighup(
     assert FILES == consumed(target)
 
 
-def test_a_standby_is_not_ready_if_something_else_is_published(start: StartDaemon) -> None:
+def test_a_standby_is_not_ready_if_something_else_is_published(
+    start: StartDaemon,
+) -> None:
     start().until_synced()
     second = start(SNAPSHOT, interval="0.2")
 
-    assert "fits the settings" in str(second.wait_for_event("target_waiting")["problem"])
+    assert "fits the settings" in str(
+        second.wait_for_event("target_waiting")["problem"]
+    )
     ready = second.get("/readyz")
     assert 503 == ready.status and "holds the lock" in ready.body
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_DELETE": "none"}])
+@pytest.mark.parametrize(
+    "layout", [{}, SNAPSHOT, SNAPSHOT | {"S3_SYNC_DELETE": "none"}]
+)
 def test_files_of_another_prefix_stand_in_for_no_object(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -122,7 +135,10 @@ def test_files_of_another_prefix_stand_in_for_no_object(
     other = start({**layout, "KEY_PATH": "other"}, interval="0.2")
     other.wait_until_ready()
 
-    wait_until(lambda: consumed(target).keys() == {"b.py", "c.py"}, "only the new files are there")
+    wait_until(
+        lambda: consumed(target).keys() == {"b.py", "c.py"},
+        "only the new files are there",
+    )
     assert "1 file is missing" in other.get("/readyz").json()["shortfall"]
 
 
@@ -166,11 +182,14 @@ def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
     wait_until((target / "new.py").exists, "others are published")
     assert FILES["a.py"] == (target / "a.py").read_bytes()
     wait_until(
-        lambda: daemon.get("/readyz").json()["reason"] == "access_denied_get", "it is reported"
+        lambda: daemon.get("/readyz").json()["reason"] == "access_denied_get",
+        "it is reported",
     )
 
     s3.heal()
-    wait_until(lambda: (target / "a.py").read_bytes() == b"denied\n", "it is read again")
+    wait_until(
+        lambda: (target / "a.py").read_bytes() == b"denied\n", "it is read again"
+    )
 
 
 DEEDS = ["touch left.py", "rm -f a.py", "echo x >> a.py"]
@@ -207,7 +226,9 @@ def test_a_file_of_others_blocks_only_its_own_path(
     is_blocked = kind == "a folder of others"
     assert (target / "x").is_dir() == is_blocked
     assert FILES.items() <= published(target).items()
-    assert ({"x": "blocked"} if is_blocked else None) == daemon.status()["details"].get("unread")
+    assert ({"x": "blocked"} if is_blocked else None) == daemon.status()["details"].get(
+        "unread"
+    )
     ready = daemon.get("/readyz")
     assert (200, is_blocked) == (ready.status, not ready.json()["revision"])
     if is_blocked:

@@ -32,7 +32,9 @@ def test_tree_equals_the_model_after_every_cycle(
 
 
 def _run_history(server: S3Server, folder: Path, seed: int) -> None:
-    """Repeat changes, a cycle (sometimes a restart) and a comparison, all from one seed."""
+    """
+    Repeat changes, a cycle (sometimes a restart) and a comparison, all from one seed.
+    """
     choice = random.Random(seed)
     target = folder / "target"
     folder.mkdir()
@@ -68,10 +70,14 @@ def _run_history(server: S3Server, folder: Path, seed: int) -> None:
 
 def _compare(daemon: Daemon, history: History) -> None:
     """Assert that the target equals the model and has nothing else."""
-    expectation = expect(history.bucket.objects, history.bucket.key_path, history.foreign)
+    expectation = expect(
+        history.bucket.objects, history.bucket.key_path, history.foreign
+    )
     history.foreign = {path: history.foreign[path] for path in expectation.foreign}
 
-    assert [] == difference(expectation.files | history.foreign, read_tree(daemon.target))
+    assert [] == difference(
+        expectation.files | history.foreign, read_tree(daemon.target)
+    )
     for path in history.foreign:
         assert (daemon.target / path).stat().st_mtime == FOREIGN_TIME
     assert [] == empty_folders(daemon.target)
@@ -84,7 +90,8 @@ def _skipped_by_reason(daemon: Daemon) -> dict[str, int]:
     return {
         sample.partition('reason="')[2].partition('"')[0]: int(value)
         for sample, value in daemon.metrics().items()
-        if sample.startswith(("s3_sync_skipped_keys{", "s3_sync_unread_objects{")) and value
+        if sample.startswith(("s3_sync_skipped_keys{", "s3_sync_unread_objects{"))
+        and value
     }
 
 

@@ -1,4 +1,6 @@
-"""A gate stops a change, never a pod: a new pod gets a fallback for a refused revision."""
+"""
+A gate stops a change, never a pod: a new pod gets a fallback for a refused revision.
+"""
 
 import os
 import random
@@ -32,7 +34,9 @@ def revision(number: int, *, broken: bool = False) -> dict[str, bytes]:
 def kill_at_random(
     daemon: Daemon, target: Path, counts: Counts, *revisions: Mapping[str, bytes]
 ) -> None:
-    """Kill the daemon at random moments; assert that a snapshot is complete or absent."""
+    """
+    Kill the daemon at random moments; assert that a snapshot is complete or absent.
+    """
     chance = random.Random(7)
     for _ in range(counts.kills // 2):
         time.sleep(chance.uniform(0.2, 1.2))
@@ -55,14 +59,18 @@ def test_a_new_pod_gets_the_newest_accepted_release(
     kill_at_random(daemon, target, counts, revision(2))
 
     daemon.wait_until_ready()
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "refused")
+    wait_until(
+        lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "refused"
+    )
     ready = daemon.get("/readyz").json()
     assert (good.revision, True) == (ready["revision"], ready["ready"])
     assert bad.revision in ready["shortfall"]
     assert revision(2) == consumed(target)
 
     better = shelf.publish(revision(5))
-    wait_until(lambda: daemon.status()["revision"] == better.revision, "the next good release")
+    wait_until(
+        lambda: daemon.status()["revision"] == better.revision, "the next good release"
+    )
     assert revision(5) == consumed(target)
     assert daemon.get("/readyz").json()["shortfall"] is None
 
@@ -82,7 +90,9 @@ def test_a_new_pod_gets_all_files_of_a_listing_except_the_refused_ones(
     assert "fallback" in daemon.get("/readyz").json()["shortfall"]
     s3.put("dags/pkg0/m0.py", b"V = 1\n")
     wait_until(lambda: consumed(target) == revision(1), "the fixed file is published")
-    wait_until(lambda: daemon.get("/readyz").json()["shortfall"] is None, "no file is missing")
+    wait_until(
+        lambda: daemon.get("/readyz").json()["shortfall"] is None, "no file is missing"
+    )
 
 
 @pytest.mark.timeout(3_600)
@@ -90,7 +100,9 @@ def test_readers_see_only_complete_accepted_releases(
     s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, counts: Counts
 ) -> None:
     """Refused releases contain a file that the readers report as a flaw."""
-    check = script(tmp_path / "check", "test ! -e no.py || { echo no.py:1: no; exit 1; }")
+    check = script(
+        tmp_path / "check", "test ! -e no.py || { echo no.py:1: no; exit 1; }"
+    )
     gate = GATE | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": check}
     shelf, chance = Shelf(s3), random.Random(5)
     seen: dict[str, Any] = {}

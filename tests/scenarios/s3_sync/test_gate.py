@@ -1,4 +1,7 @@
-"""The gate reports a refused revision and keeps the last good one, tested with whole processes."""
+"""
+The gate reports a refused revision and keeps the last good one, tested with whole
+processes.
+"""
 
 import json
 import os
@@ -58,7 +61,10 @@ def by_command(*words: object) -> dict[str, str]:
 
 
 def checks(daemon: Daemon) -> tuple[float, float, float]:
-    """Return how many revisions were accepted and refused, and whether the newest is refused."""
+    """
+    Return how many revisions were accepted and refused, and whether the newest is
+    refused.
+    """
     return (
         count_of(daemon, "sidecar_gate_checks_total", result="accepted"),
         count_of(daemon, "sidecar_gate_checks_total", result="refused"),
@@ -101,9 +107,15 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     refused = daemon.wait_for_event("revision_refused")
     place = f"{BROKEN_NAME}:2"
 
-    assert ("error", BROKEN_NAME, 2) == (refused["level"], refused["path"], refused["line"])
+    assert ("error", BROKEN_NAME, 2) == (
+        refused["level"],
+        refused["path"],
+        refused["line"],
+    )
     assert "was never closed" in refused["problem"]
-    assert [{"path": BROKEN_NAME, "line": 2, "problem": refused["problem"]}] == refused["problems"]
+    assert [{"path": BROKEN_NAME, "line": 2, "problem": refused["problem"]}] == refused[
+        "problems"
+    ]
     assert 1 == refused["files_refused"]
     wait_for_cycles(daemon, "refused", 3)
     assert GOOD == consumed(target)
@@ -117,7 +129,10 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     assert place in status["last_error"]["error"]
     assert place in str(status["details"]["refused"])
     assert refused["revision"] in str(status["details"]["refused"])
-    assert (0, "refused") == (status["consecutive_failures"], status["cycles"][0]["result"])
+    assert (0, "refused") == (
+        status["consecutive_failures"],
+        status["cycles"][0]["result"],
+    )
     page = daemon.get("/").body
     assert "&lt;img src=x onerror=alert(1)&gt;.py:2" in page
     assert "<img" not in page
@@ -172,9 +187,14 @@ def test_command_receives_the_complete_candidate_and_its_changed_paths(
     first, second = [json.loads(line) for line in report.read_text().splitlines()]
     assert ["two words", "$HOME", "*"] == first["arguments"]
     # The interpreter sets LC_CTYPE itself if no locale is given (PEP 538).
-    assert {"GATE_FOLDER", "GATE_REVISION", "HOME", "PATH", "PYTHONDONTWRITEBYTECODE", "TEAM"} == (
-        set(first["variables"]) - {"LC_CTYPE"}
-    )
+    assert {
+        "GATE_FOLDER",
+        "GATE_REVISION",
+        "HOME",
+        "PATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "TEAM",
+    } == (set(first["variables"]) - {"LC_CTYPE"})
     assert sorted(["", *GOOD]) == first["changed"]
     assert {path: body.decode() for path, body in GOOD.items()} == first["files"]
     assert sorted(["", "sales.py", *odd]) == second["changed"]
@@ -185,7 +205,9 @@ def test_command_receives_the_complete_candidate_and_its_changed_paths(
 
 
 @pytest.mark.usefixtures("no_nap_is_left")
-def test_sigterm_ends_a_hanging_command_and_all_its_processes(start: StartDaemon) -> None:
+def test_sigterm_ends_a_hanging_command_and_all_its_processes(
+    start: StartDaemon,
+) -> None:
     hanging = f"sleep {NAP} & trap '' TERM INT; sleep {NAP}; sleep {NAP}"
     daemon = start(by_command("sh", "-c", hanging))
     wait_until(lambda: len(napping()) == 2, "the command hangs")

@@ -19,7 +19,9 @@ OWN_METRICS = {
 def test_metrics_have_the_documented_names_types_and_labels(synced: Running) -> None:
     answer = synced.daemon.get("/metrics")
 
-    families = {family.name: family for family in text_string_to_metric_families(answer.body)}
+    families = {
+        family.name: family for family in text_string_to_metric_families(answer.body)
+    }
 
     assert answer.headers["content-type"].startswith("text/plain")
     for name, kind in (SHARED_METRICS | OWN_METRICS).items():
@@ -29,11 +31,21 @@ def test_metrics_have_the_documented_names_types_and_labels(synced: Running) -> 
                 assert sample.labels.get("sidecar") == "s3-sync", sample
     for family in families.values():
         labels = {label for sample in family.samples for label in sample.labels}
-        allowed = {"sidecar", "result", "reason", "operation", "le", "version", "revision"}
+        allowed = {
+            "sidecar",
+            "result",
+            "reason",
+            "operation",
+            "le",
+            "version",
+            "revision",
+        }
         assert labels <= allowed, family.name
 
 
-def test_metrics_count_published_healed_deleted_and_skipped_files(synced: Running) -> None:
+def test_metrics_count_published_healed_deleted_and_skipped_files(
+    synced: Running,
+) -> None:
     before = synced.daemon.metrics()
     synced.s3.put("dags/new.py", b"12345")
     synced.s3.put("dags//double", b"x")

@@ -1,4 +1,6 @@
-"""The life of the process: signals, one-shots, deadlines, restarts, locks and permissions."""
+"""
+The life of the process: signals, one-shots, deadlines, restarts, locks and permissions.
+"""
 
 import ctypes
 import os
@@ -21,7 +23,9 @@ SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_an_idle_daemon_cleanly(start: StartDaemon, number: signal.Signals) -> None:
+def test_a_signal_stops_an_idle_daemon_cleanly(
+    start: StartDaemon, number: signal.Signals
+) -> None:
     daemon = start().until_synced()
     daemon.send_signal(number)
 
@@ -38,7 +42,9 @@ def test_heeds_signals_that_are_delivered_to_another_thread(start: StartDaemon) 
     def signal_another_thread(number: signal.Signals) -> None:
         threads = [int(name) for name in os.listdir(f"/proc/{daemon.pid}/task")]
         other = next(thread for thread in threads if thread != daemon.pid)
-        assert 0 == ctypes.CDLL(None).syscall(SYS_TGKILL, daemon.pid, other, int(number))
+        assert 0 == ctypes.CDLL(None).syscall(
+            SYS_TGKILL, daemon.pid, other, int(number)
+        )
 
     seen = len(daemon.events)
     signal_another_thread(signal.SIGHUP)
@@ -49,7 +55,8 @@ def test_heeds_signals_that_are_delivered_to_another_thread(start: StartDaemon) 
 
 
 @pytest.mark.parametrize(
-    ("match", "after"), [(is_list, None), *((is_get("dags/a.py"), after) for after in (None, 0, 5))]
+    ("match", "after"),
+    [(is_list, None), *((is_get("dags/a.py"), after) for after in (None, 0, 5))],
 )
 def test_sigterm_stops_the_daemon_during_a_hanging_request(
     s3: FakeS3, target: Path, start: StartDaemon, match: Match, after: int | None
@@ -67,8 +74,13 @@ def test_sigterm_stops_the_daemon_during_a_hanging_request(
     assert daemon.stray_lines == []
 
 
-def test_a_one_shot_publishes_exits_and_binds_no_port(target: Path, start: StartDaemon) -> None:
-    """And code of other people, which a PYTHONPATH may contain, never sees its credentials."""
+def test_a_one_shot_publishes_exits_and_binds_no_port(
+    target: Path, start: StartDaemon
+) -> None:
+    """
+    And code of other people, which a PYTHONPATH may contain, never sees its
+    credentials.
+    """
     (target.parent / "botocore.py").write_text("raise SystemExit('not ours')")
     settings = {"S3_SYNC_ONE_SHOT": "true", "PYTHONPATH": str(target.parent)}
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -77,10 +89,14 @@ def test_a_one_shot_publishes_exits_and_binds_no_port(target: Path, start: Start
         assert 0 == daemon.wait_for_exit().code, daemon.log()
 
     assert (FILES, []) == (published(target), daemon.stray_lines)
-    assert [] == [e for e in daemon.events if e["event"] in ("http_listening", "cycle_failed")]
+    assert [] == [
+        e for e in daemon.events if e["event"] in ("http_listening", "cycle_failed")
+    ]
 
 
-def test_a_restart_is_ready_from_disk_while_s3_is_silent(s3: FakeS3, start: StartDaemon) -> None:
+def test_a_restart_is_ready_from_disk_while_s3_is_silent(
+    s3: FakeS3, start: StartDaemon
+) -> None:
     start().until_synced().terminate()
     s3.inject(hang())
 
@@ -118,7 +134,9 @@ def test_abandoned_cycles_leak_neither_threads_nor_connections(
     daemon = start({"S3_SYNC_TIMEOUT": "3s"}, interval="0.2").until_synced()
     threads, files = resources(daemon.pid)
     s3.inject(hang(), is_list)
-    failed = daemon.wait_for_event("cycle_failed", consecutive_failures=3, timeout_seconds=90)
+    failed = daemon.wait_for_event(
+        "cycle_failed", consecutive_failures=3, timeout_seconds=90
+    )
     abandoned = int(failed["consecutive_failures"])
     before = len(daemon.events)
     s3.heal()
@@ -137,7 +155,9 @@ def resources(pid: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o664])
-def test_modes_do_not_depend_on_the_umask(target: Path, start: StartDaemon, mode: int) -> None:
+def test_modes_do_not_depend_on_the_umask(
+    target: Path, start: StartDaemon, mode: int
+) -> None:
     """Another user of the group must be able to continue."""
     umask = ("/bin/sh", "-c", f'umask {mode & 0o77:03o}; exec "$0" "$@"')
     start({"S3_SYNC_FILE_MODE": f"{mode:04o}"}, wrapper=umask).until_synced()
@@ -148,7 +168,9 @@ def test_modes_do_not_depend_on_the_umask(target: Path, start: StartDaemon, mode
     assert 0o664 == stat.S_IMODE((target / ".s3-sync/lock").stat().st_mode)
 
 
-def test_a_standby_waits_and_takes_over(s3: FakeS3, target: Path, start: StartDaemon) -> None:
+def test_a_standby_waits_and_takes_over(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
     first = start().until_synced()
     second = start(interval="0.5")
 

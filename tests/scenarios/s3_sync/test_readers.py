@@ -1,4 +1,6 @@
-"""Readers at full speed while the bucket changes: every file is complete, none is missing."""
+"""
+Readers at full speed while the bucket changes: every file is complete, none is missing.
+"""
 
 import random
 from pathlib import Path
@@ -46,13 +48,17 @@ def test_readers_never_see_a_partial_mixed_or_missing_file(
     assert [] == difference(expect(bucket.objects).files, read_tree(target))
 
 
-def _put(bucket: Bucket, chance: random.Random, path: str, size: int | None = None) -> None:
+def _put(
+    bucket: Bucket, chance: random.Random, path: str, size: int | None = None
+) -> None:
     payload = chance.randbytes(chance.choice(SIZES) if size is None else size)
     bucket.put(path, sealed.seal(path, chance.randrange(10**9), payload))
 
 
 def _change(bucket: Bucket, chance: random.Random) -> None:
-    """Overwrite some files, with the same or another size, and create and delete others."""
+    """
+    Overwrite some files, with the same or another size, and create and delete others.
+    """
     for _ in range(8):
         path = chance.choice(sorted(bucket.objects))
         same_size = len(bucket.objects[path].partition(b"\n")[2])

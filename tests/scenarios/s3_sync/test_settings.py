@@ -9,8 +9,12 @@ from tests.support.aws.fake_s3 import FakeS3, is_list
 from tests.support.s3_sync.scripted import FILES, daemon_for, published
 
 
-def test_the_published_example_works_without_other_settings(s3: FakeS3, target: Path) -> None:
-    """Four names, endpoint and credentials; the bind address only keeps tests on loopback."""
+def test_the_published_example_works_without_other_settings(
+    s3: FakeS3, target: Path
+) -> None:
+    """
+    Four names, endpoint and credentials; the bind address only keeps tests on loopback.
+    """
     daemon = daemon_for(s3, target)
     daemon.environment = {
         "AWS_BUCKET": s3.bucket,
@@ -67,4 +71,6 @@ def test_bad_input_exits_with_code_2_and_names_the_setting(
 def test_a_signing_key_is_no_setting_of_the_daemon(start: StartDaemon) -> None:
     daemon = start({"S3_SYNC_SIGN_KEY": "/nowhere/key.pem"}).until_synced()
 
-    assert ["S3_SYNC_SIGN_KEY"] == [e["setting"] for e in daemon.find_events("setting_unknown")]
+    assert ["S3_SYNC_SIGN_KEY"] == [
+        e["setting"] for e in daemon.find_events("setting_unknown")
+    ]

@@ -30,7 +30,8 @@ def quiet_bucket() -> Iterator[SwappingS3]:
 
 def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> None:
     """
-    Do the steps with pauses shorter than S3_SYNC_SETTLE; assert that none of them is published.
+    Do the steps with pauses shorter than S3_SYNC_SETTLE; assert that none of them is
+    published.
 
     Starts over if the machine was too busy to keep the pauses short.
     """
@@ -52,16 +53,23 @@ def slowly(s3: SwappingS3, steps: list[Callable[[], object]], target: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("layout", "gate"), [("in-place", "off"), ("snapshot", "off"), ("snapshot", "syntax")]
+    ("layout", "gate"),
+    [("in-place", "off"), ("snapshot", "off"), ("snapshot", "syntax")],
 )
 def test_a_partial_upload_is_never_published(
     layout: str, gate: str, s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
     """Files are created, changed and deleted one by one."""
-    settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_GATE": gate, "S3_SYNC_SETTLE": SETTLE}
+    settings = {
+        "S3_SYNC_LAYOUT": layout,
+        "S3_SYNC_GATE": gate,
+        "S3_SYNC_SETTLE": SETTLE,
+    }
     daemon = start(settings, interval="0.1").until_synced()
     uploads = [lambda path=path: s3.put(f"dags/{path}", NEW[path]) for path in NEW]
-    deletions = [lambda path=path: s3.delete(f"dags/{path}") for path in OLD if path not in NEW]
+    deletions = [
+        lambda path=path: s3.delete(f"dags/{path}") for path in OLD if path not in NEW
+    ]
     seen = len(daemon.events)
     slowly(s3, [*uploads, *deletions], target)
     assert 200 == daemon.get("/readyz").status
@@ -85,5 +93,7 @@ def test_no_part_is_shown_of_states_that_are_overtaken_one_after_another(
     s3.inject(first(overtake), is_get("dags/file0.py"))
     s3.put_all({"file0.py": b"# first\n", "file1.py": b"# changed\n"}, "dags/")
 
-    wait_until(lambda: consumed(target)["file0.py"] == b"# third\n", "the last state is shown")
+    wait_until(
+        lambda: consumed(target)["file0.py"] == b"# third\n", "the last state is shown"
+    )
     assert [] == daemon.find_events("cycle_finished", result="partial")

@@ -1,4 +1,7 @@
-"""An object that takes longer than a cycle holds back only itself; half a change is reported."""
+"""
+An object that takes longer than a cycle holds back only itself; half a change is
+reported.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +20,9 @@ from tests.support.waiting import wait_until
 SLOW = "models/slow.bin"
 # An object may take nine tenths of it.
 LIMIT = {"S3_SYNC_TIMEOUT": "4s"}
-LAYOUTS = pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+LAYOUTS = pytest.mark.parametrize(
+    "layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"]
+)
 
 
 @LAYOUTS
@@ -31,7 +36,10 @@ def test_a_slow_object_holds_back_only_itself(
     assert FILES == consumed(target)
     ready = daemon.get("/readyz").json()
     assert (None, "object_slow") == (ready["revision"], ready["reason"])
-    assert f"'dags/{SLOW}' was not complete before the cycle's time was up" in ready["error"]
+    assert (
+        f"'dags/{SLOW}' was not complete before the cycle's time was up"
+        in ready["error"]
+    )
     assert "S3_SYNC_TIMEOUT" in ready["advice"]
 
     s3.put("dags/a.py", b"changed")
@@ -44,7 +52,9 @@ def test_a_slow_object_holds_back_only_itself(
 
     s3.heal()
     daemon.sighup()
-    wait_until(lambda: daemon.get("/readyz").json()["revision"], "the revision is complete", 60)
+    wait_until(
+        lambda: daemon.get("/readyz").json()["revision"], "the revision is complete", 60
+    )
     assert b"slow" * 1_000 == consumed(target)[SLOW]
 
 
@@ -58,7 +68,9 @@ def test_a_damaged_file_whose_object_is_slow_holds_back_only_itself(
     (target / SLOW).unlink()
     start(LIMIT, interval="0.2")
 
-    wait_until(lambda: consumed(target)["a.py"] == b"an urgent fix", "others are published", 60)
+    wait_until(
+        lambda: consumed(target)["a.py"] == b"an urgent fix", "others are published", 60
+    )
 
 
 def reports(daemon: Daemon) -> dict[str, Any]:
@@ -89,7 +101,9 @@ def test_endpoint_record_and_metric_agree_while_half_a_change_is_downloaded(
         assert FILES == consumed(target)
         assert before == reports(daemon)
     else:
-        wait_until(lambda: consumed(target)["a.py"] == b"changed", "half of it is in place")
+        wait_until(
+            lambda: consumed(target)["a.py"] == b"changed", "half of it is in place"
+        )
         half = reports(daemon)
         assert (3, "") == (half["missing"], half["revision"])
         assert half["aim"] != before["aim"]

@@ -1,4 +1,6 @@
-"""Fixtures for the sync-perm scenarios: real Airflow, real databases, and supervisors."""
+"""
+Fixtures for the sync-perm scenarios: real Airflow, real databases, and supervisors.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,12 +25,16 @@ from tests.support.airflow.sync_perm import SyncPerm
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
-# The first test installs Airflow, which takes minutes; every wait in a test has its own limit.
+# The first test installs Airflow, which takes minutes; every wait in a test has its own
+# limit.
 INSTALLS = pytest.mark.timeout(1_800)
 
 
 def on_airflow(*versions: Version) -> Callable[[Test], Test]:
-    """Run a test on these versions with `--full`; without it on 2.11, if that is one of them."""
+    """
+    Run a test on these versions with `--full`; without it on 2.11, if that is one of
+    them.
+    """
 
     def mark(test: Test) -> Test:
         test.versions = versions  # type: ignore[attr-defined]
@@ -38,7 +44,9 @@ def on_airflow(*versions: Version) -> Callable[[Test], Test]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize each test with its versions of Airflow; without `--full` only 2.11."""
+    """
+    Parametrize each test with its versions of Airflow; without `--full` only 2.11.
+    """
     if "airflow" in metafunc.fixturenames and "kind" not in metafunc.fixturenames:
         versions = getattr(metafunc.function, "versions", ("2.11",))
         marks = [INSTALLS]
@@ -94,7 +102,11 @@ def database(airflow: Airflow, postgres: Postgres, home: Path) -> Iterator[Datab
 
 @pytest.fixture
 def metadata(
-    request: pytest.FixtureRequest, airflow: Airflow, kind: Kind, home: Path, tmp_path: Path
+    request: pytest.FixtureRequest,
+    airflow: Airflow,
+    kind: Kind,
+    home: Path,
+    tmp_path: Path,
 ) -> Database:
     """A metadata database of that kind in which `airflow sync-perm` has run."""
     made: Database
@@ -136,7 +148,10 @@ def begin(standin: StandIn, tmp_path: Path) -> Iterator[StartSyncPerm]:
 
 
 def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:
-    """Yield a start function; at the end, kill all, and check that no log has the password."""
+    """
+    Yield a start function; at the end, kill all, and check that no log has the
+    password.
+    """
     started: list[SyncPerm] = []
 
     def start_one(

@@ -1,4 +1,7 @@
-"""A stand-in for Airflow, for tests of the code around it: it needs 0.1 s of CPU instead of 5."""
+"""
+A stand-in for Airflow, for tests of the code around it: it needs 0.1 s of CPU instead
+of 5.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +48,10 @@ INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (1, 1)
 
 @dataclass(frozen=True)
 class StandIn(Airflow):
-    """An Airflow with few permissions; its command grants the website, or runs a given script."""
+    """
+    An Airflow with few permissions; its command grants the website, or runs a given
+    script.
+    """
 
     site: Site
 
@@ -58,12 +64,17 @@ class StandIn(Airflow):
         return cls("2.11", folder, site)
 
     def environment(self, url: str | None, home: Path) -> dict[str, str]:
-        """Return the variables of an Airflow component, with the path of its packages."""
+        """
+        Return the variables of an Airflow component, with the path of its packages.
+        """
         return {**super().environment(url, home), "PYTHONPATH": str(self.site.packages)}
 
 
 def small(server: Postgres) -> Database:
-    """Create a metadata database with the tables that sync-perm reads, in which nothing differs."""
+    """
+    Create a metadata database with the tables that sync-perm reads, in which nothing
+    differs.
+    """
     database = server.new_database()
     database.query(TABLES + ROWS)
     return database

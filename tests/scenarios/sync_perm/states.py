@@ -26,7 +26,11 @@ DAG_IDS = (
 )
 CUSTOM_ROLES = ("team_a", "team_b", "Équipe d'été", "100%", "team_a ", "admin")
 # Role names that MySQL and MariaDB treat as equal: as in the database → as in DAGs.
-MIXED_ROLES = {"Team_A": "team_a", "DATA-eng": "Data-Eng", "Équipe d'été": "equipe D'ETE"}
+MIXED_ROLES = {
+    "Team_A": "team_a",
+    "DATA-eng": "Data-Eng",
+    "Équipe d'été": "equipe D'ETE",
+}
 # If the two names are equal, `DAG:Sales_Daily` is also the permission of `sales_daily`.
 MIXED_DAG_IDS = tuple(dag_id for dag_id in DAG_IDS if dag_id != "Sales_Daily")
 DEFAULT_ROLES = ("Viewer", "User", "Op", "Public")
@@ -39,7 +43,9 @@ class World:
 
     version: Version
     random: random.Random
-    roles: Mapping[str, str] = field(default_factory=lambda: {role: role for role in CUSTOM_ROLES})
+    roles: Mapping[str, str] = field(
+        default_factory=lambda: {role: role for role in CUSTOM_ROLES}
+    )
     """The spelling of each role in the database → its spelling in DAGs."""
     dag_ids: Sequence[str] = DAG_IDS
     dags: dict[str, AccessControl] = field(default_factory=dict)
@@ -58,16 +64,23 @@ class World:
             return None
         if kind < 0.4:
             return {}
-        roles = self.random.sample((*self.roles.values(), *DEFAULT_ROLES, "Admin"), self._up_to(3))
+        roles = self.random.sample(
+            (*self.roles.values(), *DEFAULT_ROLES, "Admin"), self._up_to(3)
+        )
         return {role: self._wanted() for role in roles}
 
     def _wanted(self) -> Any:
         on_dag = self.random.sample(ACTIONS, self._up_to(3))
         if self.random.random() < 0.5:
             return on_dag
-        on_runs = self.random.sample(("can_create", "can_read", "can_delete", "menu_access"), 2)
+        on_runs = self.random.sample(
+            ("can_create", "can_read", "can_delete", "menu_access"), 2
+        )
         wanted: dict[str, list[str]] = {"DAGs": on_dag, "DAG Runs": on_runs}
-        return {name: wanted[name] for name in self.random.sample(list(wanted), self._up_to(2))}
+        return {
+            name: wanted[name]
+            for name in self.random.sample(list(wanted), self._up_to(2))
+        }
 
     def _up_to(self, most: int) -> int:
         return self.random.randint(0 if self.random.random() < 0.1 else 1, most)
@@ -80,7 +93,10 @@ def add_all_roles(database: Database, world: World) -> None:
 
 
 def damage(database: Database, world: World, times: int) -> list[str]:
-    """Change rows as people, restores and races do; return a description for failure messages."""
+    """
+    Change rows as people, restores and races do; return a description for failure
+    messages.
+    """
     done = []
     for _ in range(times):
         name, deed = world.random.choice(DEEDS)
@@ -88,7 +104,9 @@ def damage(database: Database, world: World, times: int) -> list[str]:
     return done
 
 
-def _some_permission(database: Database, world: World, *, of_dags: bool) -> tuple[str, str]:
+def _some_permission(
+    database: Database, world: World, *, of_dags: bool
+) -> tuple[str, str]:
     rows = permissions.contents(database)["permissions"]
     of_dag: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for action, resource in rows:
@@ -115,7 +133,9 @@ def revoke(database: Database, world: World, *, roles: Collection[str] = ()) -> 
     return row
 
 
-def delete_permission(database: Database, world: World, *, of_dags: bool) -> tuple[str, str]:
+def delete_permission(
+    database: Database, world: World, *, of_dags: bool
+) -> tuple[str, str]:
     action, resource = _some_permission(database, world, of_dags=of_dags)
     permissions.delete_permission(database, action, resource)
     return action, resource

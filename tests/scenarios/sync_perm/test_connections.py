@@ -1,4 +1,6 @@
-"""The sources and forms of the connection that Airflow accepts, and the rights it needs."""
+"""
+The sources and forms of the connection that Airflow accepts, and the rights it needs.
+"""
 
 from pathlib import Path
 
@@ -19,7 +21,11 @@ RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
 def test_the_least_privileges_in_the_readme_are_sufficient(
-    airflow: Airflow, postgres: Postgres, database: Database, home: Path, start: StartSyncPerm
+    airflow: Airflow,
+    postgres: Postgres,
+    database: Database,
+    home: Path,
+    start: StartSyncPerm,
 ) -> None:
     airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
     tables = ("ab_role", *(f"ab_{name}" for name in RESULTS))
@@ -34,7 +40,11 @@ def test_the_least_privileges_in_the_readme_are_sufficient(
     daemon = start(None, {CONN: postgres.url(database.name, user, SECRET)})
     add_role(database, "team")
 
-    wait_until(lambda: ("team", "can_read") in grants_on(database, "Website"), "ok", PASS_SECONDS)
+    wait_until(
+        lambda: ("team", "can_read") in grants_on(database, "Website"),
+        "ok",
+        PASS_SECONDS,
+    )
     if not airflow.is_3:  # Airflow 3 syncs only roles
         wait_until(lambda: grants_on(database, "DAG:a"), "ok", PASS_SECONDS)
     daemon.wait_until_good()

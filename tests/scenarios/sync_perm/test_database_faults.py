@@ -24,10 +24,15 @@ def own_postgres() -> Iterator[Postgres]:
 
 
 def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
-    """Check for failures of one line with advice: no traceback, no pass, and healthz answers."""
+    """
+    Check for failures of one line with advice: no traceback, no pass, and healthz
+    answers.
+    """
     failed = daemon.wait_for_event("cycle_failed", SECONDS, reason=reason)
     wait_until(
-        lambda: len(daemon.find_events("cycle_failed", reason=reason)) >= 2, "again", SECONDS
+        lambda: len(daemon.find_events("cycle_failed", reason=reason)) >= 2,
+        "again",
+        SECONDS,
     )
 
     assert failed["advice"]
@@ -43,7 +48,9 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
 
 def assert_recovers(daemon: SyncPerm) -> None:
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
-    wait_until(lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS)
+    wait_until(
+        lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS
+    )
 
 
 def test_recovers_when_the_database_is_down_at_the_start_and_later(
@@ -60,7 +67,9 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
     assert_recovers(daemon)
     own_postgres.stop()
     seen = len(daemon.events)
-    daemon.wait_for_event("cycle_failed", SECONDS, after=seen, reason="database_unreachable")
+    daemon.wait_for_event(
+        "cycle_failed", SECONDS, after=seen, reason="database_unreachable"
+    )
     assert 200 == daemon.get("/readyz").status
     assert "database_unreachable" == daemon.get("/readyz").json()["reason"]
     own_postgres.start()
@@ -71,7 +80,10 @@ def test_recovers_when_the_database_is_down_at_the_start_and_later(
 def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
     own_postgres: Postgres, begin: StartSyncPerm, tmp_path: Path
 ) -> None:
-    """The server ends all connections then; Airflow's own setting names a command for the URL."""
+    """
+    The server ends all connections then; Airflow's own setting names a command for the
+    URL.
+    """
     database, address = small(own_postgres), tmp_path / "url"
     database.query("CREATE ROLE guest SUPERUSER LOGIN PASSWORD 'first-Pa55'")
     address.write_text(own_postgres.url(database.name, "guest", "first-Pa55"))
@@ -81,7 +93,10 @@ def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
     def disturb(*statements: str) -> int:
         for statement in statements:
             database.query(statement)
-        seen, end = len(daemon.events), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        seen, end = (
+            len(daemon.events),
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity",
+        )
         database.query(f"{end} WHERE usename = 'guest'")
         return seen
 
@@ -112,7 +127,9 @@ def test_reports_a_missing_and_then_an_unmigrated_database_and_recovers(
     assert_is_a_calm_failure(daemon, "database_missing")
     admin.query(f"ALTER DATABASE {database.name}_later RENAME TO {database.name}")
     assert_is_a_calm_failure(daemon, "database_not_migrated")
-    assert [] == database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert [] == database.query(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    )
     database.query("ALTER SCHEMA public RENAME TO empty")
     database.query("ALTER SCHEMA migrated RENAME TO public")
     assert_recovers(daemon)
@@ -146,7 +163,9 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     url = postgres.url(database.name, "guest", given)
 
     daemon = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url})
-    without_tls = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{url}?sslmode=require"})
+    without_tls = begin(
+        None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{url}?sslmode=require"}
+    )
 
     assert_is_a_calm_failure(without_tls, "database_tls_failed")
     assert_is_a_calm_failure(daemon, "database_denied")
@@ -157,7 +176,9 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     assert_is_a_calm_failure(daemon, "database_read_only")  # it may not insert
     seen = len(daemon.events)
     database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
-    while "sequence" not in daemon.wait_for_event("cycle_failed", SECONDS, seen)["error"]:
+    while (
+        "sequence" not in daemon.wait_for_event("cycle_failed", SECONDS, seen)["error"]
+    ):
         seen = len(daemon.events)
     database.query("GRANT UPDATE ON ALL SEQUENCES IN SCHEMA public TO guest")
     assert_recovers(daemon)

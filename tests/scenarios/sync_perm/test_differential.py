@@ -1,4 +1,6 @@
-"""Whatever the tables contain, they end as Airflow's own `sync-perm` would leave them."""
+"""
+Whatever the tables contain, they end as Airflow's own `sync-perm` would leave them.
+"""
 
 import random
 from pathlib import Path
@@ -27,12 +29,18 @@ ON_OTHERS = 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize the histories by version and database; fewer of them sync roles only."""
+    """
+    Parametrize the histories by version and database; fewer of them sync roles only.
+    """
     if "history" in metafunc.fixturenames:
         number = counts_of(metafunc.config).permission_histories
         cells: list[tuple[Version, Kind]] = [("2.11", "postgres")]
         if metafunc.config.getoption("--full"):
-            cells = [(version, kind) for version, kinds in DATABASES.items() for kind in kinds]
+            cells = [
+                (version, kind)
+                for version, kinds in DATABASES.items()
+                for kind in kinds
+            ]
         params = [
             pytest.param(*cell, include_dags, history, marks=INSTALLS)
             for cell in cells
@@ -43,7 +51,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(names, params, indirect=["airflow"], scope="session")
 
 
-def expected(airflow: Airflow, copy: Database, home: Path, arguments: tuple[str, ...]) -> Contents:
+def expected(
+    airflow: Airflow, copy: Database, home: Path, arguments: tuple[str, ...]
+) -> Contents:
     """Return the contents of a copy after Airflow's own sync."""
     airflow.run(copy, home, "airflow", "sync-perm", *arguments)
     return contents(copy)
@@ -52,9 +62,17 @@ def expected(airflow: Airflow, copy: Database, home: Path, arguments: tuple[str,
 def wait_for_contents(
     database: Database, wanted: Contents, story: list[str], daemon: SyncPerm
 ) -> None:
-    """Wait for the wanted contents; an AssertionError lists the changes and the differences."""
+    """
+    Wait for the wanted contents; an AssertionError lists the changes and the
+    differences.
+    """
     try:
-        wait_until(lambda: contents(database) == wanted, "equal", PASS_SECONDS, step_seconds=0.25)
+        wait_until(
+            lambda: contents(database) == wanted,
+            "equal",
+            PASS_SECONDS,
+            step_seconds=0.25,
+        )
     except AssertionError:
         events = [str(event) for event in daemon.events if event["level"] != "debug"]
         told = [*story, "", *difference(contents(database), wanted), "", *events]
@@ -74,7 +92,9 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
 ) -> None:
     world = World(airflow.version, random.Random(history))
     if kind == "mariadb":
-        world = World(airflow.version, random.Random(history), MIXED_ROLES, MIXED_DAG_IDS)
+        world = World(
+            airflow.version, random.Random(history), MIXED_ROLES, MIXED_DAG_IDS
+        )
     add_all_roles(metadata, world)
     story: list[str] = []
     daemon = None
@@ -83,7 +103,9 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
         parsed = world.random.random() < 0.3
         airflow.write_dags(metadata, home, dags, parsed=parsed)
         story += [f"step {step}: {parsed=} {dags}", *damage(metadata, world, 6)]
-        wanted = expected(airflow, copy_of(metadata, tmp_path), home, ARGUMENTS[include_dags])
+        wanted = expected(
+            airflow, copy_of(metadata, tmp_path), home, ARGUMENTS[include_dags]
+        )
         if daemon is None:
             daemon = start(metadata, {"SYNC_PERM_INCLUDE_DAGS": include_dags})
 

@@ -1,4 +1,7 @@
-"""The purpose of the sidecar: late roles and lost grants; and the rows that it leaves alone."""
+"""
+The purpose of the sidecar: late roles and lost grants; and the rows that it leaves
+alone.
+"""
 
 import signal
 from pathlib import Path
@@ -6,7 +9,13 @@ from pathlib import Path
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import add_role, contents, grant, grants_on, log_rows
+from tests.support.airflow.permissions import (
+    add_role,
+    contents,
+    grant,
+    grants_on,
+    log_rows,
+)
 from tests.support.airflow.sync_perm import PASS_SECONDS, signal_all
 from tests.support.waiting import wait_until
 
@@ -14,9 +23,16 @@ from tests.support.waiting import wait_until
 def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
-    dags = {"late": {"team_late": ["can_read", "can_edit"]}, "c_good": {"Viewer": ["can_edit"]}}
-    dags |= {"a_broken": {"nobody_has_it": ["can_read"]}, "b_odd": {"Viewer": ["can_fly"]}}
-    for _ in range(2):  # the second parse finds no change, so it no longer reports the role
+    dags = {
+        "late": {"team_late": ["can_read", "can_edit"]},
+        "c_good": {"Viewer": ["can_edit"]},
+    }
+    dags |= {
+        "a_broken": {"nobody_has_it": ["can_read"]},
+        "b_odd": {"Viewer": ["can_fly"]},
+    }
+    # the second parse finds no change, so it no longer reports the role
+    for _ in range(2):
         airflow.write_dags(database, home, dags, parsed=True)
     daemon = start(database)
     daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="late", reason="role_missing")
@@ -41,22 +57,33 @@ def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
     daemon.wait_until_good()
 
     assert set() == before
-    assert {("team_late", "can_read"), ("team_late", "can_edit")} == grants_on(database, "DAG:late")
+    assert {("team_late", "can_read"), ("team_late", "can_edit")} == grants_on(
+        database, "DAG:late"
+    )
     assert ("team_late", "can_read") in grants_on(database, "Website")
-    passes = [event for event in daemon.events[seen:] if event["event"] == "pass_finished"]
+    passes = [
+        event for event in daemon.events[seen:] if event["event"] == "pass_finished"
+    ]
     assert len(passes) <= 2, "a pass that grants, and one that finds nothing to do"
     assert rows == log_rows(database), "the script leaves none"
-    wait_until(lambda: "late" not in daemon.status()["details"]["failing_dags"], "it fails no more")
+    wait_until(
+        lambda: "late" not in daemon.status()["details"]["failing_dags"],
+        "it fails no more",
+    )
 
 
 def test_a_killed_portion_loses_nothing_and_the_next_goes_on(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     """As after a restore: no DAG has its permissions."""
-    airflow.write_dags(database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(60)})
+    airflow.write_dags(
+        database, home, {f"dag_{n}": {"Viewer": ["can_edit"]} for n in range(60)}
+    )
     daemon = start(database)
     wait_until(
-        lambda: "of 480 rows are missing" in daemon.get("/readyz").body, "readiness says it", 60
+        lambda: "of 480 rows are missing" in daemon.get("/readyz").body,
+        "readiness says it",
+        60,
     )
     wait_until(lambda: grants_on(database, "DAG:dag_0"), "the first DAG", PASS_SECONDS)
 
@@ -74,7 +101,9 @@ def test_a_killed_portion_loses_nothing_and_the_next_goes_on(
 def test_writes_nothing_and_starts_no_process_while_nothing_changes(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
-    airflow.write_dags(database, home, {"a": None, "b": {"Viewer": ["can_edit"]}}, parsed=True)
+    airflow.write_dags(
+        database, home, {"a": None, "b": {"Viewer": ["can_edit"]}}, parsed=True
+    )
     add_role(database, "team")
     grant(database, "team", "can_read", "Website")
     grant(database, "Viewer", "menu_access", "Admin")  # more than Airflow grants it

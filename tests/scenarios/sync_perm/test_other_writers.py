@@ -1,4 +1,7 @@
-"""Other writers of the same rows: Airflow itself, and a sidecar of another Airflow version."""
+"""
+Other writers of the same rows: Airflow itself, and a sidecar of another Airflow
+version.
+"""
 
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -30,7 +33,10 @@ RESOURCES = ("Jobs", "Pools", "Variables")
 
 @pytest.fixture
 def other(database: Database) -> Iterator[Any]:
-    """The transaction of a web server, as a cursor; the sidecar's Airflow detects deadlocks."""
+    """
+    The transaction of a web server, as a cursor; the sidecar's Airflow detects
+    deadlocks.
+    """
     database.query(f"ALTER DATABASE {database.name} SET deadlock_timeout = '5s'")
     with closing(database.server.connect(database.name)) as connection:
         cursor = connection.cursor()
@@ -40,12 +46,20 @@ def other(database: Database) -> Iterator[Any]:
 
 def wait_until_blocked(database: Database) -> None:
     """Wait until another process waits for the transaction."""
-    sql = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-    wait_until(lambda: database.query(sql, (database.name,)), "blocked", PASS_SECONDS, 0.05)
+    sql = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    )
+    wait_until(
+        lambda: database.query(sql, (database.name,)), "blocked", PASS_SECONDS, 0.05
+    )
 
 
 def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
-    airflow: Airflow, database: Database, other: Any, start: StartSyncPerm, tmp_path: Path
+    airflow: Airflow,
+    database: Database,
+    other: Any,
+    start: StartSyncPerm,
+    tmp_path: Path,
 ) -> None:
     home, file = tmp_path / "home", tmp_path / "roles.yaml"
     airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
@@ -56,7 +70,8 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
 
     daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
     wait_until_blocked(database)
-    other.execute("COMMIT")  # Airflow 2 leaves a row without a resource, and a permission less
+    # Airflow 2 leaves a row without a resource, and a permission less
+    other.execute("COMMIT")
     daemon.wait_until_good()
 
     assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
@@ -71,10 +86,13 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     wanted = ", ".join(f"can_read on {name}" for name in RESOURCES)
     file.write_text(f"roles:\n  team: {{permissions: [{wanted}]}}\n")
     wait_until_blocked(database)
-    with suppress(psycopg2.errors.DeadlockDetected):  # a busy machine: it is our process otherwise
+    # a busy machine: it is our process otherwise
+    with suppress(psycopg2.errors.DeadlockDetected):
         other.execute(first)
         other.execute(last)
-        failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
+        failed = daemon.wait_for_event(
+            "cycle_failed", PASS_SECONDS, reason="pass_failed"
+        )
         assert "deadlock detected" in failed["error"]
     other.execute("ROLLBACK")
     daemon.wait_until_good()
@@ -104,17 +122,29 @@ def overlapping(supervisors: Sequence[SyncPerm]) -> list[str]:
 def test_sidecars_of_two_airflow_versions_on_one_database_do_not_fight(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
-    """As in an upgrade: the database is migrated under the old sidecar, which then only reads."""
-    new, home, settings = Airflow.install_or_skip("3"), tmp_path, {"SYNC_PERM_INCLUDE_DAGS": "true"}
+    """
+    As in an upgrade: the database is migrated under the old sidecar, which then only
+    reads.
+    """
+    new, home, settings = (
+        Airflow.install_or_skip("3"),
+        tmp_path,
+        {"SYNC_PERM_INCLUDE_DAGS": "true"},
+    )
     add_role(database, "team")
     old = start(database, settings).until_good()
-    url = database.url.replace("postgresql", "postgresql+psycopg2")  # psycopg 3 cannot migrate
+    # psycopg 3 cannot migrate
+    url = database.url.replace("postgresql", "postgresql+psycopg2")
     migrate, variables = f"{new.bin}/airflow db migrate", new.environment(url, home)
-    subprocess.run(migrate.split(), env=variables, cwd=home, check=True, capture_output=True)
+    subprocess.run(
+        migrate.split(), env=variables, cwd=home, check=True, capture_output=True
+    )
     new.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
     both = starting(new, tmp_path / "new")
     other = next(both)(database, settings).until_good()
-    failed = old.wait_for_event("cycle_failed", PASS_SECONDS, reason="database_not_migrated")
+    failed = old.wait_for_event(
+        "cycle_failed", PASS_SECONDS, reason="database_not_migrated"
+    )
 
     assert "Make sure the command is run using Airflow version 2.11" in failed["error"]
     assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")

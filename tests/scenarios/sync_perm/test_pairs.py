@@ -30,11 +30,18 @@ def test_each_schema_of_each_database_has_its_own_lock(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     urls = [new_url(request, server) for _ in range(2)]
-    schemas = [(urls[0], ""), (urls[0], "airflow"), (urls[0], "other"), (urls[1], "airflow")]
+    schemas = [
+        (urls[0], ""),
+        (urls[0], "airflow"),
+        (urls[0], "other"),
+        (urls[1], "airflow"),
+    ]
     with ExitStack() as stack:
 
         def takes(url: str, schema: str) -> bool:
-            return stack.enter_context(closing(Lock(parse_url("TEST", url, schema)))).try_lock()
+            return stack.enter_context(
+                closing(Lock(parse_url("TEST", url, schema)))
+            ).try_lock()
 
         assert [True] * 4 == [takes(*one) for one in schemas]
         assert [False] * 4 == [takes(*one) for one in schemas]
@@ -57,10 +64,15 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(
 
 
 @pytest.mark.parametrize("server", SERVERS[:2])
-def test_a_query_that_waits_for_a_lock_ends(request: pytest.FixtureRequest, server: str) -> None:
+def test_a_query_that_waits_for_a_lock_ends(
+    request: pytest.FixtureRequest, server: str
+) -> None:
     """As during a migration, which locks tables exclusively."""
     address = parse_url("TEST", new_url(request, server), "")
-    with closing(Lock(address)) as other, closing(Lock(address, query_seconds=1)) as one:
+    with (
+        closing(Lock(address)) as other,
+        closing(Lock(address, query_seconds=1)) as one,
+    ):
         one.rows("CREATE TABLE ab_role (name TEXT)")
         assert other.try_lock()
         other.rows("LOCK TABLE ab_role IN ACCESS EXCLUSIVE MODE")
@@ -70,11 +82,15 @@ def test_a_query_that_waits_for_a_lock_ends(request: pytest.FixtureRequest, serv
         assert "canceling statement due to statement timeout" in failed.message
 
 
-def test_a_role_whose_letters_the_character_set_lacks_has_no_alias(mariadb: MariaDb) -> None:
+def test_a_role_whose_letters_the_character_set_lacks_has_no_alias(
+    mariadb: MariaDb,
+) -> None:
     database = mariadb.new_database("latin1_swedish_ci")
     database.query("CREATE TABLE ab_role (name VARCHAR(64)) SELECT 'Team' AS name")
     with closing(Lock(parse_url("TEST", database.url))) as connection:
-        assert {"team": "Team"} == _find_aliases(connection, ["Ωmega", "x😀", "team", "other"])
+        assert {"team": "Team"} == _find_aliases(
+            connection, ["Ωmega", "x😀", "team", "other"]
+        )
 
 
 def test_the_limits_of_a_query_and_a_lock_check_fit_into_the_idle_limit() -> None:

@@ -1,4 +1,7 @@
-"""Passes that fail, hang or are killed: each has its own reason and leaves no process behind."""
+"""
+Passes that fail, hang or are killed: each has its own reason and leaves no process
+behind.
+"""
 
 import os
 import signal
@@ -22,7 +25,10 @@ from tests.support.waiting import wait_until
 
 
 def wait_for_child(daemon: SyncPerm) -> list[int]:
-    """Wait until the FOREVER script of the pass sleeps; return its process and its children."""
+    """
+    Wait until the FOREVER script of the pass sleeps; return its process and its
+    children.
+    """
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
     asleep = "airflow sync-perm asleep"
@@ -31,7 +37,9 @@ def wait_for_child(daemon: SyncPerm) -> list[int]:
 
 
 def assert_one_line_each(daemon: SyncPerm, reason: str) -> None:
-    """Check for one short failure with advice, and no more passes than the backoff allows."""
+    """
+    Check for one short failure with advice, and no more passes than the backoff allows.
+    """
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason=reason)
 
     assert failed["advice"]
@@ -58,7 +66,9 @@ sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {
     standin.site.write(body)
 
     url = f"redis://:{broker}@redis:6379/0"
-    daemon = begin(unsynced, {"AIRFLOW__CELERY__BROKER_URL": url, "AIRFLOW__CORE__FERNET_KEY": key})
+    daemon = begin(
+        unsynced, {"AIRFLOW__CELERY__BROKER_URL": url, "AIRFLOW__CORE__FERNET_KEY": key}
+    )
 
     assert_one_line_each(daemon, "pass_failed")
     error = daemon.status()["last_error"]["error"]
@@ -66,7 +76,9 @@ sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {
     assert f"redis://:***@redis:6379/0 does not take *** of {hidden}" in error
     shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
     shown += [daemon.log(), str(daemon.events)]
-    assert not any(secret in text for secret in (broker, key, PASSWORD) for text in shown)
+    assert not any(
+        secret in text for secret in (broker, key, PASSWORD) for text in shown
+    )
 
 
 def test_a_hanging_cli_is_killed_with_all_its_children(
@@ -124,7 +136,9 @@ def test_a_database_that_refuses_writes_blames_no_dag(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     """As with a full disk; the one-shot goes on until there is space."""
-    airflow.write_dags(database, home, {name: {"Viewer": ["can_edit"]} for name in "abc"})
+    airflow.write_dags(
+        database, home, {name: {"Viewer": ["can_edit"]} for name in "abc"}
+    )
     database.query(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'No space left on device'; END $$"

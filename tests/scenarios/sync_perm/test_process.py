@@ -17,7 +17,9 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
 
     assert 0 == daemon.wait_for_exit(PASS_SECONDS).code
     assert [] == daemon.find_events("http_listening")
-    assert ["start"] * 2 == [event["reason"] for event in daemon.find_events("pass_finished")]
+    assert ["start"] * 2 == [
+        event["reason"] for event in daemon.find_events("pass_finished")
+    ]
     assert is_synced(unsynced)
 
 
@@ -39,10 +41,16 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
 
 @on_airflow("2.11", "3")
 def test_check_of_a_database_that_was_never_synced_blames_nothing_that_the_first_pass_creates(
-    airflow: Airflow, postgres: Postgres, home: Path, tmp_path: Path, start: StartSyncPerm
+    airflow: Airflow,
+    postgres: Postgres,
+    home: Path,
+    tmp_path: Path,
+    start: StartSyncPerm,
 ) -> None:
     database = airflow.new_postgres(postgres, home, "migrated")
-    airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"], "team": ["can_read"]}})
+    airflow.write_dags(
+        database, home, {"a": {"Viewer": ["can_edit"], "team": ["can_read"]}}
+    )
     file = tmp_path / "roles.yaml"
     file.write_text("roles: {team: {permissions: [can_read on Connections]}}")
     settings = {"SYNC_PERM_ROLES": str(file), "SYNC_PERM_INCLUDE_DAGS": "true"}
@@ -56,5 +64,7 @@ def test_check_of_a_database_that_was_never_synced_blames_nothing_that_the_first
 
     assert [] == daemon.find_events("roles_file_refused")
     assert "Viewer" not in str(daemon.find_events("dag_failed"))
-    assert {("Viewer", "can_edit"), ("team", "can_read")} == grants_on(database, "DAG:a")
+    assert {("Viewer", "can_edit"), ("team", "can_read")} == grants_on(
+        database, "DAG:a"
+    )
     assert ("team", "can_read") in grants_on(database, "Connections")

@@ -1,4 +1,7 @@
-"""Roles as code beside a real Airflow: the permissions of the file exist; nothing else changes."""
+"""
+Roles as code beside a real Airflow: the permissions of the file exist; nothing else
+changes.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +60,9 @@ WANTED = {
 
 def ours(database: Database, resource: str) -> set[tuple[str, str]]:
     """Return the grants of the file's roles on a resource."""
-    return {row for row in grants_on(database, resource) if row[0] in ("reader", "team-a")}
+    return {
+        row for row in grants_on(database, resource) if row[0] in ("reader", "team-a")
+    }
 
 
 def given(database: Database) -> dict[str, set[tuple[str, str]]]:
@@ -69,7 +74,10 @@ def given(database: Database) -> dict[str, set[tuple[str, str]]]:
 def test_diff_predicts_what_the_daemon_grants_and_restores(
     airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
 ) -> None:
-    file, settings = tmp_path / "roles.yaml", {"SYNC_PERM_ROLES": str(tmp_path / "roles.yaml")}
+    file, settings = (
+        tmp_path / "roles.yaml",
+        {"SYNC_PERM_ROLES": str(tmp_path / "roles.yaml")},
+    )
     file.write_text(FILE.replace("on Connections", "on Konnections"))
     add_role(database, "team-a")
     airflow.write_dags(database, tmp_path, DAGS, parsed=True, places=PLACES)
@@ -94,17 +102,23 @@ def test_diff_predicts_what_the_daemon_grants_and_restores(
     viewers = {row[1:] for row in now["grants"] if row[0] == "Viewer"}
     assert viewers <= {row[1:] for row in now["grants"] if row[0] == "team-a"}
     after = run_command("diff", airflow, database.url, tmp_path, settings)
-    assert (0, "nothing differs") == (after.returncode, after.stdout.strip()), after.stderr
+    assert (0, "nothing differs") == (after.returncode, after.stdout.strip()), (
+        after.stderr
+    )
 
     # A grant that was removed in the UI is restored; an added one is kept.
     revoke(database, "reader", "can_read", "DAG:b1")
     grant(database, "reader", "can_edit", "DAG:b2")
     daemon.wait_for_event("pass_started", PASS_SECONDS, reason="file", file_rows=1)
-    wait_until(lambda: ours(database, "DAG:b1") == WANTED["DAG:b1"], "it is back", PASS_SECONDS)
+    wait_until(
+        lambda: ours(database, "DAG:b1") == WANTED["DAG:b1"], "it is back", PASS_SECONDS
+    )
     assert ["grants: too much ('reader', 'can_edit', 'DAG:b2')"] == difference(
         contents(database), now
     )
     # A new DAG in the team's folder.
     places = {"a3": ("team-a/3.py",)}
     airflow.write_dags(database, tmp_path, {"a3": None}, parsed=True, places=places)
-    wait_until(lambda: ours(database, "DAG:a3") == WANTED["DAG:a1"], "granted", PASS_SECONDS)
+    wait_until(
+        lambda: ours(database, "DAG:a3") == WANTED["DAG:a1"], "granted", PASS_SECONDS
+    )

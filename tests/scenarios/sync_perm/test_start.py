@@ -1,11 +1,18 @@
-"""Before sync-perm is ready, it has read the permissions that default roles must have."""
+"""
+Before sync-perm is ready, it has read the permissions that default roles must have.
+"""
 
 from pathlib import Path
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import contents, delete_permission, difference, revoke
+from tests.support.airflow.permissions import (
+    contents,
+    delete_permission,
+    difference,
+    revoke,
+)
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.waiting import wait_until
 
@@ -29,7 +36,10 @@ def test_restores_lost_grants_of_default_and_own_roles_before_it_is_ready(
 ) -> None:
     config = tmp_path / "webserver_config.py"
     config.write_text(MANAGER)
-    settings = {f"AIRFLOW__{section}__CONFIG_FILE": str(config) for section in ("FAB", "WEBSERVER")}
+    settings = {
+        f"AIRFLOW__{section}__CONFIG_FILE": str(config)
+        for section in ("FAB", "WEBSERVER")
+    }
     first = start(database, settings).until_good()
     whole = contents(database)
     revoke(database, "Auditor", "can_read", "Audit Logs")
@@ -51,10 +61,15 @@ def test_restores_lost_grants_of_default_and_own_roles_before_it_is_ready(
 def test_a_webserver_config_that_this_container_cannot_read_is_named(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
-    """It reads a variable that only the web server has; `check` fails in the same words."""
+    """
+    It reads a variable that only the web server has; `check` fails in the same words.
+    """
     config = tmp_path / "webserver_config.py"
     config.write_text("import os\nSECRET = os.environ['OIDC_CLIENT_SECRET']\n")
-    settings = {f"AIRFLOW__{section}__CONFIG_FILE": str(config) for section in ("FAB", "WEBSERVER")}
+    settings = {
+        f"AIRFLOW__{section}__CONFIG_FILE": str(config)
+        for section in ("FAB", "WEBSERVER")
+    }
 
     daemon = start(database, settings)
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
@@ -72,7 +87,10 @@ def test_a_webserver_config_that_this_container_cannot_read_is_named(
 def test_a_database_of_another_airflow_waits_for_its_migration(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
-    """As `airflow sync-perm`, unless [database] check_migrations is false; so does `check`."""
+    """
+    As `airflow sync-perm`, unless [database] check_migrations is false; so does
+    `check`.
+    """
     revoke(database, "Op", "can_create", "DAG Runs")
     ((version,),) = database.query("SELECT version_num FROM alembic_version")
     database.query("UPDATE alembic_version SET version_num = '22ed7efa9da2'")
@@ -105,7 +123,9 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
 
     assert [] == start(database, settings).until_good().find_events("cycle_failed")
     # A server that Airflow would not trust.
-    (tmp_path / "ours.py").write_text("ARGS = {'sslmode': 'verify-ca', 'sslrootcert': '/none'}\n")
+    (tmp_path / "ours.py").write_text(
+        "ARGS = {'sslmode': 'verify-ca', 'sslrootcert': '/none'}\n"
+    )
     refused = start(database, settings)
     refused.wait_for_event("cycle_failed", PASS_SECONDS, reason="database_tls_failed")
 

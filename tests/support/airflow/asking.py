@@ -29,7 +29,9 @@ def ask(folder: Path, question: str, method: str = "GET") -> tuple[int, dict[str
         client.settimeout(PATIENCE_SECONDS)
         client.connect(f"/proc/self/fd/{opened}/ask.sock")
         # Built by hand, because client libraries refuse to send some of these requests.
-        client.sendall(f"{method} {question} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+        client.sendall(
+            f"{method} {question} HTTP/1.1\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = HTTPResponse(client)
         answer.begin()
         return answer.status, json.loads(answer.read() or b"{}")
@@ -39,7 +41,9 @@ def ask(folder: Path, question: str, method: str = "GET") -> tuple[int, dict[str
 
 
 def asked(
-    folder: Path, revision: str, until: Callable[[int], bool] = lambda status: status == 200
+    folder: Path,
+    revision: str,
+    until: Callable[[int], bool] = lambda status: status == 200,
 ) -> tuple[int, dict[str, Any]]:
     """
     Request a revision until the answer has the expected status; return the last answer.
@@ -61,4 +65,6 @@ def kept(store: Path) -> set[str]:
     """
     Return the names of the versions in a store.
     """
-    return {path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."}
+    return {
+        path.name for path in store.iterdir() if path.is_dir() and path.name[0] != "."
+    }

@@ -1,8 +1,8 @@
 """
 Runs a command on a DAG bundle for each line of standard input; run by Airflow's Python.
 
-A command is a line of JSON: `{"do": ..., "name": ..., ...}`. So is its answer, with `value` or
-`error`.
+A command is a line of JSON: `{"do": ..., "name": ..., ...}`. So is its answer, with
+`value` or `error`.
 """
 
 import gc
@@ -75,19 +75,27 @@ def cost(call: Any, times: int) -> list[float]:
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(times):
         call()
-    return [(time.process_time() - cpu) / times * 1e3, (time.perf_counter() - wall) / times * 1e3]
+    return [
+        (time.process_time() - cpu) / times * 1e3,
+        (time.perf_counter() - wall) / times * 1e3,
+    ]
 
 
 def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
     """
-    Initialize bundles of these versions concurrently, a thread per call; return the problems.
+    Initialize bundles of these versions concurrently, a thread per call; return the
+    problems.
     """
     wrong: list[str] = []
 
     def work(version: str) -> None:
         try:
             bundle = SidecarDagBundle(
-                name=name, refresh_interval=5, path=path, version=version, wait_seconds=240
+                name=name,
+                refresh_interval=5,
+                path=path,
+                version=version,
+                wait_seconds=240,
             )
             bundle.initialize()
             marks = {file.read_text() for file in bundle.path.rglob("mark*.py")}
@@ -107,7 +115,8 @@ def storm(name: str, path: str, versions: list[str], calls: int) -> list[str]:
 
 def clean_up(name: str, version: str) -> bool:
     """
-    Remove an unused version as Airflow's scheduler does; return whether it is untracked.
+    Remove an unused version as Airflow's scheduler does; return whether it is
+    untracked.
     """
     with BundleVersionLock(name, version):
         pass

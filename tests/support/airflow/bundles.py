@@ -36,7 +36,9 @@ class Bundles:
         Raises:
             BundleFailed: The bundle raised an exception.
         """
-        answer = json.loads(self._child.ask(json.dumps({"do": what, "name": name, **given})))
+        answer = json.loads(
+            self._child.ask(json.dumps({"do": what, "name": name, **given}))
+        )
         if "error" in answer:
             raise BundleFailed(answer["error"])
         return answer["value"]

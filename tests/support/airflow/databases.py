@@ -37,16 +37,20 @@ _numbers = itertools.count(1)
 
 def find_program(name: str) -> str | None:
     """
-    Return the path of a server program, also outside of PATH, where Debian installs many.
+    Return the path of a server program, also outside of PATH, where Debian installs
+    many.
     """
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), "/usr/sbin"])
+    path = os.pathsep.join(
+        [*map(str, folders), os.environ.get("PATH", ""), "/usr/sbin"]
+    )
     return shutil.which(name, path=path)
 
 
 def missing_programs(*names: str) -> str:
     """
-    Return the reason to skip, which lists the missing programs; empty if none is missing.
+    Return the reason to skip, which lists the missing programs; empty if none is
+    missing.
     """
     missing = [name for name in names if find_program(name) is None]
     return f"needs {', '.join(missing)}: make setup-test as root" if missing else ""
@@ -69,14 +73,17 @@ def skip_without_postgres() -> None:
 
 class Server(ABC):
     """
-    A server on a loopback port; `stop` followed by `start` is an outage that keeps all data.
+    A server on a loopback port; `stop` followed by `start` is an outage that keeps all
+    data.
     """
 
     scheme: str
     first_database: str
     """The name of a database that always exists."""
     end_signal = signal.SIGTERM
-    """Ends the server immediately; the kernel also sends it when the tests are killed."""
+    """
+    Ends the server immediately; the kernel also sends it when the tests are killed.
+    """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
@@ -200,7 +207,14 @@ class Postgres(Server):
         subprocess.run(
             [
                 *(str(find_program("initdb")), "--pgdata", str(self.folder / "data")),
-                *("--username", USER, "--pwfile", str(secret), "--auth", "scram-sha-256"),
+                *(
+                    "--username",
+                    USER,
+                    "--pwfile",
+                    str(secret),
+                    "--auth",
+                    "scram-sha-256",
+                ),
                 *("--no-sync", "--encoding", "UTF8", "--locale", "C.UTF-8"),
             ],
             check=True,
@@ -228,7 +242,11 @@ class Postgres(Server):
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
         connection = psycopg2.connect(
-            host=self.host, port=self.port, dbname=database, user=user, password=password
+            host=self.host,
+            port=self.port,
+            dbname=database,
+            user=user,
+            password=password,
         )
         connection.autocommit = True
         return connection
@@ -245,12 +263,15 @@ class Postgres(Server):
         """
         Drop a database, even if clients are connected to it.
         """
-        Database(self, "postgres").query(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
+        Database(self, "postgres").query(
+            f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)"
+        )
 
 
 class PgBouncer(Server):
     """
-    PgBouncer in transaction mode, as in the official chart; serves all databases of a server.
+    PgBouncer in transaction mode, as in the official chart; serves all databases of a
+    server.
     """
 
     scheme = "postgresql"
@@ -277,7 +298,11 @@ class PgBouncer(Server):
         )
 
     def command(self) -> list[str]:
-        return [str(find_program("pgbouncer")), "--quiet", str(self.folder / "pgbouncer.ini")]
+        return [
+            str(find_program("pgbouncer")),
+            "--quiet",
+            str(self.folder / "pgbouncer.ini"),
+        ]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
         return Postgres.connect(self, database, user, password)  # type: ignore[arg-type]
@@ -295,8 +320,15 @@ class MariaDb(Server):
         super().__init__()
         subprocess.run(
             [
-                *(str(find_program("mariadb-install-db")), "--no-defaults", "--skip-test-db"),
-                *(f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"),
+                *(
+                    str(find_program("mariadb-install-db")),
+                    "--no-defaults",
+                    "--skip-test-db",
+                ),
+                *(
+                    f"--datadir={self.folder}/data",
+                    "--auth-root-authentication-method=normal",
+                ),
                 "--skip-name-resolve",
             ],
             check=True,
@@ -312,7 +344,11 @@ class MariaDb(Server):
 
     def command(self) -> list[str]:
         return [
-            *(str(find_program("mariadbd")), "--no-defaults", f"--datadir={self.folder}/data"),
+            *(
+                str(find_program("mariadbd")),
+                "--no-defaults",
+                f"--datadir={self.folder}/data",
+            ),
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
             *(f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"),
@@ -340,7 +376,8 @@ class MariaDb(Server):
 
     def copy(self, database: Database, name: str = "") -> Database:
         """
-        Copy a database, without its foreign keys, while other processes are connected to it.
+        Copy a database, without its foreign keys, while other processes are connected
+        to it.
 
         Args:
             name: The name of the copy; empty for a unique one.

@@ -69,7 +69,8 @@ class Airflow:
     @classmethod
     def install_or_skip(cls, version: Version) -> Self:
         """
-        Call :meth:`install`; skip the test, or all tests of the fixture, if Airflow is missing.
+        Call :meth:`install`; skip the test, or all tests of the fixture, if Airflow is
+        missing.
         """
         try:
             return cls.install(version)
@@ -112,10 +113,16 @@ class Airflow:
         return variables
 
     def run(
-        self, database: Database, home: Path, *arguments: str, given: str = "", check: bool = True
+        self,
+        database: Database,
+        home: Path,
+        *arguments: str,
+        given: str = "",
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """
-        Run a program of this environment, `airflow` or `python`, and wait until it ends.
+        Run a program of this environment, `airflow` or `python`, and wait until it
+        ends.
 
         Args:
             given: Its standard input.
@@ -161,12 +168,14 @@ class Airflow:
         script = Path(__file__).with_name("write_dags.py")
         self.run(database, home, "python", "-P", str(script), given=given)
 
-    def new_postgres(self, server: Postgres, home: Path, state: State = "synced") -> Database:
+    def new_postgres(
+        self, server: Postgres, home: Path, state: State = "synced"
+    ) -> Database:
         """
         Create a PostgreSQL metadata database.
 
-        Airflow creates a template of each state once, dumped into the environment's folder. Each
-        server loads the dump; every database is a copy of the template.
+        Airflow creates a template of each state once, dumped into the environment's
+        folder. Each server loads the dump; every database is a copy of the template.
         """
         template = f"template_{self.version.replace('.', '_')}_{state}"
         known = Database(server, "postgres").query("SELECT datname FROM pg_database")
@@ -187,7 +196,9 @@ class Airflow:
             server.copy(made, template)
         return server.copy(Database(server, template))
 
-    def _load_template(self, server: Postgres, home: Path, state: State, template: str) -> None:
+    def _load_template(
+        self, server: Postgres, home: Path, state: State, template: str
+    ) -> None:
         dump = self.folder / f"{state}.sql"
         if not dump.exists():
             made = server.new_database()
@@ -198,7 +209,9 @@ class Airflow:
             server.drop(made)
         loading = server.new_database()
         _load(loading, dump)
-        Database(server, "postgres").query(f"ALTER DATABASE {loading.name} RENAME TO {template}")
+        Database(server, "postgres").query(
+            f"ALTER DATABASE {loading.name} RENAME TO {template}"
+        )
 
     def _initialize(self, database: Database, home: Path, state: State) -> None:
         self.run(database, home, "airflow", "db", "migrate")
@@ -239,10 +252,19 @@ def _dump(database: Database, path: Path) -> None:
 
 
 def _load(database: Database, path: Path) -> None:
-    _tool("psql", database, "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", f"--file={path}")
+    _tool(
+        "psql",
+        database,
+        "--quiet",
+        "--no-psqlrc",
+        "--set=ON_ERROR_STOP=1",
+        f"--file={path}",
+    )
 
 
 def _tool(name: str, database: Database, *arguments: str) -> None:
     path = find_program(name)
     assert path
-    subprocess.run([path, f"--dbname={database.url}", *arguments], check=True, capture_output=True)
+    subprocess.run(
+        [path, f"--dbname={database.url}", *arguments], check=True, capture_output=True
+    )

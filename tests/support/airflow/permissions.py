@@ -35,7 +35,8 @@ _CONTENTS = {
 
 def contents(database: Database) -> Contents:
     """
-    Return the sorted rows of the permission tables without ids, but with duplicates and NULLs.
+    Return the sorted rows of the permission tables without ids, but with duplicates and
+    NULLs.
     """
     return {
         name: sorted(database.query(sql), key=lambda row: tuple(map(str, row)))
@@ -45,7 +46,8 @@ def contents(database: Database) -> Contents:
 
 def difference(ours: Contents, theirs: Contents) -> list[str]:
     """
-    Return the rows that our result lacks or has in excess; empty if the results are equal.
+    Return the rows that our result lacks or has in excess; empty if the results are
+    equal.
     """
     found = []
     for name, rows in theirs.items():
@@ -69,7 +71,8 @@ def grants_on(database: Database, resource: str) -> set[tuple[str, str]]:
 
 def null_rows(database: Database) -> int:
     """
-    Count permissions without action or resource, which two concurrent runs of Airflow leave.
+    Count permissions without action or resource, which two concurrent runs of Airflow
+    leave.
     """
     (row,) = database.query(
         "SELECT COUNT(*) FROM ab_permission_view"
@@ -102,7 +105,8 @@ def add_role(database: Database, name: str) -> None:
     Create a role, as the web UI does.
     """
     database.query(
-        "INSERT INTO ab_role (id, name) VALUES (%s, %s)", (new_id(database, "ab_role"), name)
+        "INSERT INTO ab_role (id, name) VALUES (%s, %s)",
+        (new_id(database, "ab_role"), name),
     )
 
 
@@ -116,7 +120,14 @@ def add_user(database: Database, name: str, password_hash: str) -> None:
     database.query(
         "INSERT INTO ab_user (id, first_name, last_name, username, password, active, email)"
         " VALUES (%s, %s, %s, %s, %s, TRUE, %s)",
-        (new_id(database, "ab_user"), name, name, name, password_hash, f"{name}@example.com"),
+        (
+            new_id(database, "ab_user"),
+            name,
+            name,
+            name,
+            password_hash,
+            f"{name}@example.com",
+        ),
     )
 
 
@@ -136,7 +147,8 @@ def permission_id(database: Database, action: str, resource: str) -> int:
     Return the id of an existing permission.
     """
     ((found,),) = database.query(
-        f"SELECT pv.id {_PERMISSIONS} WHERE p.name = %s AND v.name = %s", (action, resource)
+        f"SELECT pv.id {_PERMISSIONS} WHERE p.name = %s AND v.name = %s",
+        (action, resource),
     )
     return int(found)
 
@@ -177,7 +189,8 @@ def delete_permission(database: Database, action: str, resource: str) -> None:
     found = permission_id(database, action, resource)
     while database.query("SELECT id FROM ab_permission_view WHERE id = %s", (found,)):
         database.query(
-            "DELETE FROM ab_permission_view_role WHERE permission_view_id = %s", (found,)
+            "DELETE FROM ab_permission_view_role WHERE permission_view_id = %s",
+            (found,),
         )
         with suppress(*_OUTRUN):
             database.query("DELETE FROM ab_permission_view WHERE id = %s", (found,))

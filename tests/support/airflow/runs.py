@@ -65,7 +65,8 @@ with DAG("marked", schedule=None, description=MARK{options}):
 
 class Notes(LoopbackServer):
     """
-    Receives notes from tasks; blocks the first task of each run until the run is released.
+    Receives notes from tasks; blocks the first task of each run until the run is
+    released.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -86,7 +87,8 @@ class Notes(LoopbackServer):
 
     def of(self, run: str) -> list[tuple[str, str]]:
         """
-        Return a run's notes: each task's name, and the marks of all the code that it executed.
+        Return a run's notes: each task's name, and the marks of all the code that it
+        executed.
         """
         return [
             (line["task"], "+".join(sorted(set(line["marks"]))))
@@ -103,7 +105,9 @@ class Notes(LoopbackServer):
         """
         more = "".join(f", {name}={value}" for name, value in options.items())
         return {
-            "marked.py": _DAG.format(mark=mark, notes=self.endpoint, options=more).encode(),
+            "marked.py": _DAG.format(
+                mark=mark, notes=self.endpoint, options=more
+            ).encode(),
             "mark_module.py": f'MARK = "{mark}"\n'.encode(),
             "mark.txt": mark.encode(),
         }
@@ -114,7 +118,8 @@ class Notes(LoopbackServer):
 
 class Runs:
     """
-    An Airflow in which every user is an admin: its API, its metadata, and its tasks' notes.
+    An Airflow in which every user is an admin: its API, its metadata, and its tasks'
+    notes.
     """
 
     def __init__(self, endpoint: str, database: Database, notes: Notes) -> None:
@@ -126,7 +131,8 @@ class Runs:
 
     def wait_for_version(self, version: str) -> None:
         """
-        Wait until Airflow's newest version of the DAG is from this version of the bundle.
+        Wait until Airflow's newest version of the DAG is from this version of the
+        bundle.
         """
         sql = (
             "SELECT bundle_version FROM dag_version WHERE dag_id = %s"
@@ -140,11 +146,14 @@ class Runs:
 
     def wait_for_description(self, description: str) -> None:
         """
-        Wait until the DAG has this description, which means that Airflow has parsed its file.
+        Wait until the DAG has this description, which means that Airflow has parsed its
+        file.
         """
 
         def is_there() -> bool:
-            return bool(self.ask("GET", f"/dags/{DAG_ID}")["description"] == description)
+            return bool(
+                self.ask("GET", f"/dags/{DAG_ID}")["description"] == description
+            )
 
         wait_until(is_there, f"the description {description}", PATIENCE_SECONDS, 0.2)
 
@@ -155,7 +164,11 @@ class Runs:
         """
         Trigger a run, wait until its first task runs, and return its id.
         """
-        run = str(self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})["dag_run_id"])
+        run = str(
+            self.ask("POST", f"/dags/{DAG_ID}/dagRuns", {"logical_date": None})[
+                "dag_run_id"
+            ]
+        )
         self.wait_for_note(run, TASKS[0])
         return run
 
@@ -163,7 +176,12 @@ class Runs:
         """
         Clear tasks of a run, so that they run again.
         """
-        body = {"dry_run": False, "dag_run_id": run, "task_ids": list(tasks), "only_failed": False}
+        body = {
+            "dry_run": False,
+            "dag_run_id": run,
+            "task_ids": list(tasks),
+            "only_failed": False,
+        }
         self.ask("POST", f"/dags/{DAG_ID}/clearTaskInstances", body)
 
     def state_of(self, run: str) -> str:
@@ -173,7 +191,12 @@ class Runs:
         """
         Wait until a run is in one of these states; return its state.
         """
-        wait_until(lambda: self.state_of(run) in states, f"{run}: {states}", PATIENCE_SECONDS, 0.2)
+        wait_until(
+            lambda: self.state_of(run) in states,
+            f"{run}: {states}",
+            PATIENCE_SECONDS,
+            0.2,
+        )
         return self.state_of(run)
 
     def version_of(self, run: str) -> str:
@@ -188,7 +211,10 @@ class Runs:
         Wait until a task of a run has sent a note.
         """
         wait_until(
-            lambda: task in dict(self.notes.of(run)), f"{task} of {run}", PATIENCE_SECONDS, 0.1
+            lambda: task in dict(self.notes.of(run)),
+            f"{task} of {run}",
+            PATIENCE_SECONDS,
+            0.1,
         )
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -201,7 +227,11 @@ class Runs:
         return self._send(method, f"/api/v2{path}", body, headers)
 
     def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None, headers: dict[str, str]
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        headers: dict[str, str],
     ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **headers}
@@ -215,7 +245,9 @@ class Runs:
             except HTTPError as error:
                 if error.code < 500:  # 5xx is temporary: Airflow is busy
                     said = error.read().decode(errors="replace")
-                    raise AssertionError(f"{method} {path}: {error.code} {said}") from None
+                    raise AssertionError(
+                        f"{method} {path}: {error.code} {said}"
+                    ) from None
             return bool(answers)
 
         wait_until(is_answered, f"an answer to {method} {path}", step_seconds=1)

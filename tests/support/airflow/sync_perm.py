@@ -83,9 +83,12 @@ class SyncPerm(SidecarProcess):
 
     def quiet_polls(self) -> float:
         """
-        Return the number of cycles that found nothing to do; 0 before the first has ended.
+        Return the number of cycles that found nothing to do; 0 before the first has
+        ended.
         """
-        return self.metrics().get('sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}', 0)
+        return self.metrics().get(
+            'sidecar_cycles_total{result="unchanged",sidecar="sync-perm"}', 0
+        )
 
     def children(self) -> list[int]:
         """
@@ -95,7 +98,11 @@ class SyncPerm(SidecarProcess):
 
 
 def run_command(
-    name: str, airflow: Airflow, url: str | None, home: Path, settings: Mapping[str, str] = {}
+    name: str,
+    airflow: Airflow,
+    url: str | None,
+    home: Path,
+    settings: Mapping[str, str] = {},
 ) -> subprocess.CompletedProcess[str]:
     """
     Run `sync-perm check` or `sync-perm diff` to its end.
@@ -128,7 +135,13 @@ def command_line(pid: int) -> str:
     Return the arguments of a process; empty if it has ended.
     """
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        return (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode()
+            .strip()
+        )
     return ""
 
 
@@ -137,7 +150,9 @@ def is_alive(pid: int) -> bool:
     Whether a process exists and is not a zombie.
     """
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     return False
 
 

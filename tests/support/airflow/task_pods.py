@@ -1,9 +1,11 @@
 """
-Creates task pods as the scheduler's KubernetesExecutor does; run by Airflow's own Python.
+Creates task pods as the scheduler's KubernetesExecutor does; run by Airflow's own
+Python.
 
 Standard input is JSON, a list of pods to create in order:
-{"template": path of a pod template, "files": {path: content or null}, "override": labels or null}.
-`files` are written (null: removed) before the pod is created in the Kubernetes API of KUBECONFIG.
+{"template": path of a pod template, "files": {path: content or null}, "override":
+labels or null}. `files` are written (null: removed) before the pod is created in the
+Kubernetes API of KUBECONFIG.
 """
 
 import json
@@ -13,7 +15,9 @@ from pathlib import Path
 from queue import Queue
 
 from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import KubernetesJob
+from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_types import (
+    KubernetesJob,
+)
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_utils import (
     AirflowKubernetesScheduler,
 )
@@ -44,7 +48,8 @@ if __name__ == "__main__":
             KubernetesJob(
                 key=TaskInstanceKey("sales", f"task{number}", "today", 1, -1),
                 command=["airflow", "tasks", "run", "sales", f"task{number}", "today"],
-                kube_executor_config=labels and V1Pod(metadata=V1ObjectMeta(labels=labels)),
+                kube_executor_config=labels
+                and V1Pod(metadata=V1ObjectMeta(labels=labels)),
                 pod_template_file=wanted["template"],
             )
         )

@@ -1,10 +1,12 @@
 """
-Writes DAGs into Airflow's metadata database as its DAG processor does; run by Airflow's own Python.
+Writes DAGs into Airflow's metadata database as its DAG processor does; run by Airflow's
+own Python.
 
 Standard input is JSON: {"parsed": bool, "dags": {DAG id: access_control or null},
 "places": {DAG id: [path below the DAG folder, tag, ...]}}.
-With "parsed", their permissions are also written, as after a parse of their files. Without it,
-only their serialized forms are written, as if every permission had been lost.
+With "parsed", their permissions are also written, as after a parse of their files.
+Without it, only their serialized forms are written, as if every permission had been
+lost.
 """
 
 import inspect
@@ -47,7 +49,11 @@ def write_2(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("# what Airflow keeps as the code of the DAG\n")
         dag = DAG(
-            dag_id, schedule=None, start_date=FIRST_DAY, access_control=access_control, tags=tags
+            dag_id,
+            schedule=None,
+            start_date=FIRST_DAY,
+            access_control=access_control,
+            tags=tags,
         )
         dag.fileloc = str(file)
         bag.dags[dag_id] = dag
@@ -66,7 +72,8 @@ def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
     from airflow.utils.session import create_session
 
     names = vars(serialized_objects)
-    to_dict = (names.get("DagSerialization") or names["SerializedDAG"]).to_dict  # in 3.0 the latter
+    # in 3.0 the latter
+    to_dict = (names.get("DagSerialization") or names["SerializedDAG"]).to_dict
     if not parsed:
         collection._sync_dag_perms = lambda *_, **__: None
     errors: dict[tuple[str, str], str] = {}
@@ -86,7 +93,8 @@ def write_3(dags: dict[str, Any], places: dict[str, list[str]], parsed: bool) ->
             dag.relative_fileloc = path
             made.append(serialized_objects.LazyDeserializedDAG(data=to_dict(dag)))
         update = collection.update_dag_parsing_results_in_db
-        takes_duration = "parse_duration" in inspect.signature(update).parameters  # 3.1 and later
+        # 3.1 and later
+        takes_duration = "parse_duration" in inspect.signature(update).parameters
         duration = [None] if takes_duration else []
         update("dags-folder", None, made, errors, *duration, set(), session)
     print(errors)

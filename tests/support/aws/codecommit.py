@@ -1,5 +1,6 @@
 """
-CodeCommit's check of a signature, implemented from AWS's documentation, not from our signer.
+CodeCommit's check of a signature, implemented from AWS's documentation, not from our
+signer.
 """
 
 import hashlib
@@ -29,7 +30,10 @@ def judge(
             return False
         stamp, signature = password[:15], password[16:]
         signed_at = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        if password[15:16] != "Z" or abs((datetime.now(UTC) - signed_at).total_seconds()) > 900:
+        if (
+            password[15:16] != "Z"
+            or abs((datetime.now(UTC) - signed_at).total_seconds()) > 900
+        ):
             return False
         repository = path.split("/info/refs")[0].removesuffix("/git-upload-pack")
         wanted = _signature(credentials.secret_key, stamp, region, host, repository)

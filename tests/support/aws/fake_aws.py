@@ -1,8 +1,8 @@
 """
 Fakes of the AWS credential services.
 
-Each is a recording `LoopbackServer`, so the same faults can make it fail, hang or disconnect.
-`issue` sets the credentials that it issues next.
+Each is a recording `LoopbackServer`, so the same faults can make it fail, hang or
+disconnect. `issue` sets the credentials that it issues next.
 """
 
 import json
@@ -30,7 +30,8 @@ class SessionCredentials:
 
     def identity(self, refusal: str | None = None) -> Identity:
         """
-        Return the identity with which a `FakeS3` accepts them, or refuses them with this code.
+        Return the identity with which a `FakeS3` accepts them, or refuses them with
+        this code.
         """
         return Identity(self.secret_key, self.token, refusal)
 
@@ -73,7 +74,8 @@ class CredentialSource(LoopbackServer):
 
 class FakeSts(CredentialSource):
     """
-    STS: AssumeRole, AssumeRoleWithWebIdentity, GetCallerIdentity; for AWS_ENDPOINT_URL_STS.
+    STS: AssumeRole, AssumeRoleWithWebIdentity, GetCallerIdentity; for
+    AWS_ENDPOINT_URL_STS.
     """
 
     def good_answer(self, request: Request) -> Answer:
@@ -83,7 +85,9 @@ class FakeSts(CredentialSource):
             keys["SessionToken"] = keys.pop("Token")
             user = _elements({"Arn": IDENTITY_ARN, "AssumedRoleId": "AROATEST:s3-sync"})
             inner = f"<Credentials>{_elements(keys)}</Credentials>"
-            return _sts_answer(action, f"{inner}<AssumedRoleUser>{user}</AssumedRoleUser>")
+            return _sts_answer(
+                action, f"{inner}<AssumedRoleUser>{user}</AssumedRoleUser>"
+            )
         if action == "GetCallerIdentity":
             elements = {"UserId": "AROATEST:s3-sync", "Account": "123456789012"}
             return _sts_answer(action, _elements({"Arn": IDENTITY_ARN, **elements}))
@@ -104,7 +108,8 @@ class FakeSts(CredentialSource):
 
 class FakePodIdentity(CredentialSource):
     """
-    The EKS Pod Identity agent, whose answers have the format of ECS container credentials.
+    The EKS Pod Identity agent, whose answers have the format of ECS container
+    credentials.
 
     Args:
         authorization: The token that the client must send; None = any.
@@ -121,7 +126,8 @@ class FakePodIdentity(CredentialSource):
 
     def environment(self, token_file: Path) -> dict[str, str]:
         """
-        Return the variables that EKS injects into a pod with Pod Identity, for this server.
+        Return the variables that EKS injects into a pod with Pod Identity, for this
+        server.
         """
         return {
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.endpoint}/v1/credentials",
@@ -175,7 +181,9 @@ def is_action(action: str) -> Match:
 
 
 def _json_answer(document: dict[str, str]) -> Answer:
-    return Answer(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
+    return Answer(
+        200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+    )
 
 
 def _sts_answer(action: str, inner: str) -> Answer:

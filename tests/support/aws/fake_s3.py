@@ -1,9 +1,11 @@
 """
-A scripted S3 server: a dict of objects, and every unusual answer of S3-compatible stores.
+A scripted S3 server: a dict of objects, and every unusual answer of S3-compatible
+stores.
 
-It answers ListObjectsV2 (with a delimiter, too), GetObject, HeadObject and HeadBucket for one
-bucket, path style or virtual-hosted. Failures are injected as a `Fault` (those of any HTTP server
-are in `tests.support.http.faults`, those of S3 in this module). Every request is recorded.
+It answers ListObjectsV2 (with a delimiter, too), GetObject, HeadObject and HeadBucket
+for one bucket, path style or virtual-hosted. Failures are injected as a `Fault` (those
+of any HTTP server are in `tests.support.http.faults`, those of S3 in this module).
+Every request is recorded.
 
     with FakeS3() as s3:
         s3.put("dags/a.py", b"print()")
@@ -60,7 +62,8 @@ class FakeS3(LoopbackServer):
         objects: key → object; changed by `put` and `delete`.
         identities: access key → its identity. If not empty, signatures are checked.
         clock: the time that objects and answers are dated with.
-        region_answer: answer to a request signed for another region; None = ignore the region.
+        region_answer: answer to a request signed for another region; None = ignore the
+            region.
     """
 
     def __init__(
@@ -102,7 +105,9 @@ class FakeS3(LoopbackServer):
             at: when it was written; None = now.
         """
         etag = hashlib.md5(body).hexdigest() if etag is None else etag
-        self.objects[key] = Stored(body, etag, at or self.clock(), headers or {}, storage_class)
+        self.objects[key] = Stored(
+            body, etag, at or self.clock(), headers or {}, storage_class
+        )
 
     def put_each(self, keys: Iterable[str], body: bytes, **stored: Any) -> None:
         """
@@ -114,7 +119,9 @@ class FakeS3(LoopbackServer):
         for key in keys:
             self.put(key, body, **stored)
 
-    def put_all(self, bodies: Mapping[str, bytes], prefix: str = "", **stored: Any) -> None:
+    def put_all(
+        self, bodies: Mapping[str, bytes], prefix: str = "", **stored: Any
+    ) -> None:
         """
         Store objects, each under its key below a prefix.
 
@@ -128,7 +135,10 @@ class FakeS3(LoopbackServer):
         """
         Return the content below `dags/`, by path.
         """
-        return {key.removeprefix("dags/"): stored.body for key, stored in self.objects.items()}
+        return {
+            key.removeprefix("dags/"): stored.body
+            for key, stored in self.objects.items()
+        }
 
     def delete(self, *keys: str) -> None:
         for key in keys:
@@ -163,19 +173,29 @@ class FakeS3(LoopbackServer):
             return None
         headers = {"x-amz-bucket-region": self.region}
         if self.region_answer == "moved":
-            return error_answer(301, "PermanentRedirect", headers=headers, Endpoint="s3.example")
+            return error_answer(
+                301, "PermanentRedirect", headers=headers, Endpoint="s3.example"
+            )
         if self.region_answer == "redirect":
             headers["Location"] = "http://dags-bucket.s3.example/"
-            return error_answer(307, "TemporaryRedirect", headers=headers, Endpoint="s3.example")
+            return error_answer(
+                307, "TemporaryRedirect", headers=headers, Endpoint="s3.example"
+            )
         message = "The authorization header is malformed; the region is wrong"
         return error_answer(
-            400, "AuthorizationHeaderMalformed", message, headers=headers, Region=self.region
+            400,
+            "AuthorizationHeaderMalformed",
+            message,
+            headers=headers,
+            Region=self.region,
         )
 
     def _object(self, request: Request, key: str) -> Answer:
         stored = self.objects.get(key)
         if stored is None:
-            return error_answer(404, "NoSuchKey", "The specified key does not exist.", Key=key)
+            return error_answer(
+                404, "NoSuchKey", "The specified key does not exist.", Key=key
+            )
         wanted = request.headers.get("if-match", "").strip('"')
         if wanted and wanted != stored.etag:
             return error_answer(412, "PreconditionFailed", Condition="If-Match")
@@ -200,7 +220,9 @@ class FakeS3(LoopbackServer):
         if delimiter:
             keys = sorted({_cut(key, prefix, delimiter) for key in keys})
         page = keys[: int(query.get("max-keys", 1000))]
-        token = base64.urlsafe_b64encode(page[-1].encode()).decode() if page != keys else ""
+        token = (
+            base64.urlsafe_b64encode(page[-1].encode()).decode() if page != keys else ""
+        )
         encoded = query.get("encoding-type") == "url"
         inner = "".join(
             [
@@ -290,7 +312,8 @@ def error(
 
 def access_denied(action: str, resource: str, identity: str) -> Fault:
     """
-    Answer 403 as S3 does since 2024 within one account: with identity, action and resource.
+    Answer 403 as S3 does since 2024 within one account: with identity, action and
+    resource.
     """
     message = (
         f"User: {identity} is not authorized to perform: {action} on resource: "
@@ -334,7 +357,8 @@ def _ranged(body: bytes, text: str, headers: dict[str, str]) -> Answer:
 
 def _cut(key: str, prefix: str, delimiter: str) -> str:
     """
-    Return the common prefix of a key, up to the first delimiter after the prefix, or the key.
+    Return the common prefix of a key, up to the first delimiter after the prefix, or
+    the key.
     """
     head, found, _ = key.removeprefix(prefix).partition(delimiter)
     return prefix + head + found

@@ -58,7 +58,9 @@ def signed_region(request: Request) -> str | None:
     """
     Return the region in the credential scope of a request; None = not signed.
     """
-    found = re.search(r"Credential=[^/]+/\d{8}/([^/]+)/", request.headers.get("authorization", ""))
+    found = re.search(
+        r"Credential=[^/]+/\d{8}/([^/]+)/", request.headers.get("authorization", "")
+    )
     return found[1] if found else None
 
 
@@ -70,7 +72,9 @@ def signed_by(request: Request) -> str | None:
     return found[1] if found else None
 
 
-def signature_problem(request: Request, identities: Mapping[str, Identity]) -> Answer | None:
+def signature_problem(
+    request: Request, identities: Mapping[str, Identity]
+) -> Answer | None:
     """
     Check the identity and the signature of a request.
 
@@ -81,14 +85,18 @@ def signature_problem(request: Request, identities: Mapping[str, Identity]) -> A
         return None
     identity = identities.get(signed_by(request) or "")
     if identity is None:
-        return error_answer(403, "InvalidAccessKeyId", "The key Id does not exist in our records.")
+        return error_answer(
+            403, "InvalidAccessKeyId", "The key Id does not exist in our records."
+        )
     if identity.refusal is not None:
         status = 400 if identity.refusal == "ExpiredToken" else 403
         return error_answer(status, identity.refusal, "The provided token has expired.")
     if request.headers.get("x-amz-security-token") != identity.token:
         return error_answer(400, "InvalidToken", "The provided token is malformed.")
     if _signature(request, identity.secret_key) not in request.headers["authorization"]:
-        return error_answer(403, "SignatureDoesNotMatch", "The signature does not match.")
+        return error_answer(
+            403, "SignatureDoesNotMatch", "The signature does not match."
+        )
     return None
 
 
@@ -106,9 +114,14 @@ def _signature(request: Request, secret_key: str) -> str:
     canonical = "\n".join(
         [
             request.method,
-            quote(unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1"),
+            quote(
+                unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1"
+            ),
             "&".join(f"{name}={value}" for name, value in query),
-            *(f"{name}:{request.headers[name].strip()}" for name in signed_headers.split(";")),
+            *(
+                f"{name}:{request.headers[name].strip()}"
+                for name in signed_headers.split(";")
+            ),
             "",
             signed_headers,
             request.headers["x-amz-content-sha256"],

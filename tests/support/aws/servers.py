@@ -1,9 +1,10 @@
 """
 Real S3 servers on loopback, each with its own peculiarities.
 
-`MotoServer` is pure Python, runs in the test's process, accepts almost any key and honors If-Match.
-`RcloneServer` is one Go process, checks signatures, and is strict about keys.
-`MinioServer` and `VersityServer` are used in companies; `scripts/s3-servers` builds them.
+`MotoServer` is pure Python, runs in the test's process, accepts almost any key and
+honors If-Match. `RcloneServer` is one Go process, checks signatures, and is strict
+about keys. `MinioServer` and `VersityServer` are used in companies;
+`scripts/s3-servers` builds them.
 """
 
 import base64
@@ -39,8 +40,8 @@ class S3Server(ABC):
     """
     An S3 server on one address, started by `start` or by a `with` statement.
 
-    `stop` followed by `start` is an outage: the same endpoint answers again, with the same
-    objects unless they were only in memory.
+    `stop` followed by `start` is an outage: the same endpoint answers again, with the
+    same objects unless they were only in memory.
     """
 
     name: str
@@ -115,14 +116,16 @@ class S3Server(ABC):
             )
             config = Config(
                 s3={"addressing_style": "path"},
-                # Do not use the machine's proxies. Reading them from the environment in a thread
-                # would also race with pytest, which changes it for each test.
+                # Do not use the machine's proxies. Reading them from the environment in
+                # a thread would also race with pytest, which changes it for each test.
                 proxies={},
                 retries={"max_attempts": 1},
                 connect_timeout=5,
                 read_timeout=30,
             )
-            self._client = session.client("s3", endpoint_url=self.endpoint, config=config)
+            self._client = session.client(
+                "s3", endpoint_url=self.endpoint, config=config
+            )
         return self._client
 
     def new_bucket(self, stem: str = "bucket") -> str:
@@ -138,8 +141,8 @@ class MotoServer(S3Server):
     """
     Moto in this process, in threads; signatures are not checked.
 
-    All servers of a process share one set of objects, which exists until the process ends: use
-    `new_bucket`. Closes the connection after every answer.
+    All servers of a process share one set of objects, which exists until the process
+    ends: use `new_bucket`. Closes the connection after every answer.
     """
 
     name = "moto"
@@ -204,8 +207,9 @@ class RcloneServer(ProgramServer):
     """
     `rclone serve s3` in memory, which checks signatures; `stop` deletes the objects.
 
-    Merges NFD names into NFC, drops the slash of folder markers, returns ETags without quotes,
-    ignores If-Match; refuses `//`, `..`, and a key that is both file and folder.
+    Merges NFD names into NFC, drops the slash of folder markers, returns ETags without
+    quotes, ignores If-Match; refuses `//`, `..`, and a key that is both file and
+    folder.
     """
 
     name = "rclone"
@@ -229,7 +233,9 @@ class BuiltServer(ProgramServer):
         super().__init__(folder)
         found = os.environ.get(self.variable) or shutil.which(self.name)
         if not found:
-            pytest.skip(f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go')
+            pytest.skip(
+                f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go'
+            )
         self.program = found
 
     def answers(self) -> bool:
@@ -253,8 +259,9 @@ class VersityServer(BuiltServer):
 
     def takes(self, key: str) -> bool:
         """
-        Return False for characters that XML 1.0 lacks, which it lists under other names, and for
-        names near its disk's limit: its temporary names are longer, and overwrites corrupt objects.
+        Return False for characters that XML 1.0 lacks, which it lists under other
+        names, and for names near its disk's limit: its temporary names are longer, and
+        overwrites corrupt objects.
         """
         is_long = any(len(part.encode()) > NAME_BYTES for part in key.split("/"))
         return not is_long and not NOT_IN_XML.search(key)
@@ -265,7 +272,13 @@ class VersityServer(BuiltServer):
             folder.mkdir(exist_ok=True)
         keys = [f"--access={self.access_key}", f"--secret={self.secret_key}"]
         where = ["posix", f"--sidecar={facts}", str(objects)]
-        return [self.program, f"--port={self.host}:{self.port}", *keys, "--quiet", *where]
+        return [
+            self.program,
+            f"--port={self.host}:{self.port}",
+            *keys,
+            "--quiet",
+            *where,
+        ]
 
 
 class MinioServer(BuiltServer):
@@ -282,8 +295,26 @@ class MinioServer(BuiltServer):
         objects.mkdir(exist_ok=True)
         key = base64.b64encode(bytes(32)).decode()
         variables = [
-            *(f"MINIO_ROOT_USER={self.access_key}", f"MINIO_ROOT_PASSWORD={self.secret_key}"),
-            *(f"MINIO_KMS_SECRET_KEY=tests:{key}", "MINIO_UPDATE=off", f"HOME={self.folder}"),
+            *(
+                f"MINIO_ROOT_USER={self.access_key}",
+                f"MINIO_ROOT_PASSWORD={self.secret_key}",
+            ),
+            *(
+                f"MINIO_KMS_SECRET_KEY=tests:{key}",
+                "MINIO_UPDATE=off",
+                f"HOME={self.folder}",
+            ),
         ]
-        addresses = [f"--address={self.host}:{self.port}", "--console-address=127.0.0.1:0"]
-        return ["env", *variables, self.program, "server", "--quiet", *addresses, str(objects)]
+        addresses = [
+            f"--address={self.host}:{self.port}",
+            "--console-address=127.0.0.1:0",
+        ]
+        return [
+            "env",
+            *variables,
+            self.program,
+            "server",
+            "--quiet",
+            *addresses,
+            str(objects),
+        ]

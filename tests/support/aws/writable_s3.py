@@ -1,5 +1,6 @@
 """
-The scripted S3 server for publishers: it accepts writes, and optionally obeys conditions.
+The scripted S3 server for publishers: it accepts writes, and optionally obeys
+conditions.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ class WritableS3(FakeS3):
     A writable bucket.
 
     Attributes:
-        conditions: How a PUT handles `If-Match` and `If-None-Match`: `obeyed`; `ignored`, as in
-            `rclone serve s3`; `refused` with 501, as in S3 before 2024.
+        conditions: How a PUT handles `If-Match` and `If-None-Match`: `obeyed`;
+            `ignored`, as in `rclone serve s3`; `refused` with 501, as in S3 before
+            2024.
         on_write: Called after every write, before its answer.
     """
 
@@ -38,7 +40,9 @@ class WritableS3(FakeS3):
         if refusal := signature_problem(request, self.identities):
             return refusal
         if bucket != self.bucket:
-            return error_answer(404, "NoSuchBucket", "The specified bucket does not exist")
+            return error_answer(
+                404, "NoSuchBucket", "The specified bucket does not exist"
+            )
         with self._writing:
             if request.method == "DELETE":
                 self.objects.pop(key, None)
@@ -71,10 +75,12 @@ class WritableS3(FakeS3):
 
 def is_write(*ends: str) -> Match:
     """
-    Match writes and deletions of keys that end with one of these; without arguments, of all keys.
+    Match writes and deletions of keys that end with one of these; without arguments, of
+    all keys.
     """
     return lambda request: (
-        request.method in ("PUT", "DELETE") and (not ends or request.path.endswith(ends))
+        request.method in ("PUT", "DELETE")
+        and (not ends or request.path.endswith(ends))
     )
 
 

@@ -1,11 +1,12 @@
 """
-A `docker` for git-sync's own end-to-end suite, implemented with namespaces; runs as root.
+A `docker` for git-sync's own end-to-end suite, implemented with namespaces; runs as
+root.
 
-`python containers.py run|ps|inspect|kill|pause|unpause …` acts as that `docker`. A container has
-its own processes, and its own root on top of this machine's. Its address is a loopback address, so
-the suite needs a network namespace. CONTAINERS is the folder with the state of the containers; its
-`images.json` maps images to programs:
-`{image: {"command": […], "env": {…}, "mounts": {path: path inside}}}`.
+`python containers.py run|ps|inspect|kill|pause|unpause …` acts as that `docker`. A
+container has its own processes, and its own root on top of this machine's. Its address
+is a loopback address, so the suite needs a network namespace. CONTAINERS is the folder
+with the state of the containers; its `images.json` maps images to programs: `{image:
+{"command": […], "env": {…}, "mounts": {path: path inside}}}`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ def _run(state: Path, arguments: list[str]) -> int:
         "mounts": [*mounts, *map(list, image.get("mounts", {}).items())],
         "image": told.image,
         "command": command,
-        "env": {**image.get("env", {}), **dict(pair.split("=", 1) for pair in told.env)},
+        "env": {
+            **image.get("env", {}),
+            **dict(pair.split("=", 1) for pair in told.env),
+        },
         "gid": (told.u or "").partition(":")[2],
         "address": _address(name),
         "shell": shutil.which("git-shell"),
@@ -107,7 +111,9 @@ def _run(state: Path, arguments: list[str]) -> int:
             from tests.support.waiting import wait_until
 
             port = {HTTPD: 80, SSHD: 22}.get(told.image) or int(told.command[0])
-            wait_until(lambda: _listens(plan["address"], port), "the server listens", 60)
+            wait_until(
+                lambda: _listens(plan["address"], port), "the server listens", 60
+            )
         sys.stdout.write(f"{name}\n")
         return 0
     code: int = process.wait()
@@ -120,9 +126,12 @@ def _address(name: str) -> str:
 
 def _listens(address: str, port: int) -> bool:
     """
-    Whether a server listens; does not connect to it, because the server counts connections.
+    Whether a server listens; does not connect to it, because the server counts
+    connections.
     """
-    here = f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X} 00000000:0000 0A"
+    here = (
+        f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X} 00000000:0000 0A"
+    )
     return here in Path("/proc/net/tcp").read_text()
 
 
@@ -139,7 +148,11 @@ def _first(path: Path) -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         outer = path.read_text()
         first = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
-        return 0 if os.path.samefile(f"/proc/{first}/ns/pid", "/proc/self/ns/pid") else first
+        return (
+            0
+            if os.path.samefile(f"/proc/{first}/ns/pid", "/proc/self/ns/pid")
+            else first
+        )
     return 0
 
 
@@ -168,7 +181,8 @@ def _enter(plan: dict[str, Any]) -> None:
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(root))
     _bind_all("/", root, but=("etc", "tmp", "run", "root", "proc", "var", "git"))
     (root / "root").mkdir()
-    _bind_all("/root", root / "root")  # unlike the machine's /root, other users can enter it
+    # unlike the machine's /root, other users can enter it
+    _bind_all("/root", root / "root")
     for name in ("tmp", "run", "var/log", "home/test"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
@@ -240,7 +254,9 @@ def _serve_git(address: str) -> None:
             return (name, word) == (user, "testpass")
         salt = password.split("$")[2]
         said = subprocess.run(
-            ["openssl", "passwd", "-apr1", "-salt", salt, word], capture_output=True, check=True
+            ["openssl", "passwd", "-apr1", "-salt", salt, word],
+            capture_output=True,
+            check=True,
         )
         return name == user and said.stdout.decode().strip() == password
 
@@ -261,7 +277,9 @@ def _serve_words(address: str, port: str, command: str) -> None:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             request = b"".join(iter(lambda: self.rfile.readline().rstrip(b"\r\n"), b""))
-            said = subprocess.run(["sh", "-c", command], input=request + b"\n", capture_output=True)
+            said = subprocess.run(
+                ["sh", "-c", command], input=request + b"\n", capture_output=True
+            )
             self.wfile.write(said.stdout)
             with open("/var/log/hits", "a", encoding="utf-8") as hits:
                 hits.write(f"{time.time()}\n")

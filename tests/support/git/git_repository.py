@@ -46,13 +46,15 @@ class Repository:
             form = f"--object-format={object_format}"
             head = f"--initial-branch={self.branch}"
             _run(["git", "init", "--quiet", "--bare", form, head, str(folder)])
-            # As on large forges: commits can be fetched by hash, and partial clones are allowed.
+            # As on large forges: commits can be fetched by hash, and partial clones are
+            # allowed.
             for name in ("uploadpack.allowAnySHA1InWant", "uploadpack.allowFilter"):
                 self.git("config", name, "true")
 
     def git(self, *arguments: str, stdin: bytes = b"") -> str:
         """
-        Run a git command in the repository and return its output without the last newline.
+        Run a git command in the repository and return its output without the last
+        newline.
         """
         return _run(["git", "-C", str(self.folder), *arguments], stdin).rstrip("\n")
 
@@ -74,7 +76,8 @@ class Repository:
             files: Changes relative to the parent.
             branch: The branch; created without a parent if missing.
             message: The commit message.
-            onto: A parent other than the branch's head, as in a force push; empty: no parent.
+            onto: A parent other than the branch's head, as in a force push; empty: no
+                parent.
             modes: Path → git's mode, if it is not 100644 (`120000` is a symlink).
             author: The name of the author; git allows no `<` or `>` in it.
             whole: Whether the files are the complete tree.
@@ -107,7 +110,8 @@ class Repository:
 
     def commit_submodule(self, path: str, url: str, commit: str) -> str:
         """
-        Commit a submodule to the default branch, which must have a commit, and return the hash.
+        Commit a submodule to the default branch, which must have a commit, and return
+        the hash.
         """
         modules = f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
         text = (
@@ -124,14 +128,18 @@ class Repository:
         Return the head of a branch; empty if the branch does not exist.
         """
         return self.git(
-            "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch or self.branch}"
+            "for-each-ref",
+            "--format=%(objectname)",
+            f"refs/heads/{branch or self.branch}",
         )
 
     def tag(self, name: str, commit: str, message: str = "") -> None:
         """
         Create or move a tag; with a message, it is an annotated tag.
         """
-        self.git("tag", "--force", *(["-a", "-m", message] if message else []), name, commit)
+        self.git(
+            "tag", "--force", *(["-a", "-m", message] if message else []), name, commit
+        )
 
     def set_branch(self, branch: str, commit: str) -> None:
         """

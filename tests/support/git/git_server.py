@@ -1,5 +1,6 @@
 """
-A real git server over HTTP: git's own http-backend behind basic auth, with injectable faults.
+A real git server over HTTP: git's own http-backend behind basic auth, with injectable
+faults.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ Judge = Callable[[str, str, str], bool]
 
 class GitServer(LoopbackServer):
     """
-    Serves the bare repositories of a folder at `<endpoint>/<name>`; a `with` statement starts it.
+    Serves the bare repositories of a folder at `<endpoint>/<name>`; a `with` statement
+    starts it.
 
-    Every request is recorded (`requests`), `inject` breaks answers, and `stop` followed by `start`
-    is an outage on the same port. The accepted credentials can change at any time.
+    Every request is recorded (`requests`), `inject` breaks answers, and `stop` followed
+    by `start` is an outage on the same port. The accepted credentials can change at any
+    time.
     """
 
     def __init__(
-        self, folder: Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+        self,
+        folder: Path,
+        *,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         """
         Describe a server that requires no credentials.
@@ -47,9 +54,11 @@ class GitServer(LoopbackServer):
         """Decides about credentials; None = no credentials are required."""
         self.refusal = 401
         """
-        The status for wrong credentials. Without credentials it is 401, so that clients send them.
+        The status for wrong credentials. Without credentials it is 401, so that clients
+        send them.
 
-        After a 403 git keeps its cached credentials: CodeCommit's answer to expired ones.
+        After a 403 git keeps its cached credentials: CodeCommit's answer to expired
+        ones.
         """
 
     def repository(self, name: str = "dags.git") -> Repository:
@@ -104,10 +113,16 @@ class GitServer(LoopbackServer):
             "HTTP_CONTENT_ENCODING": request.headers.get("content-encoding", ""),
         }
         done = subprocess.run(
-            [HTTP_BACKEND], input=request.body, env=environment, capture_output=True, timeout=120
+            [HTTP_BACKEND],
+            input=request.body,
+            env=environment,
+            capture_output=True,
+            timeout=120,
         )
         head, _, body = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
+        headers = dict(
+            line.split(": ", 1) for line in head.decode().split("\r\n") if line
+        )
         return Answer(int(headers.pop("Status", "200 OK").split()[0]), headers, body)
 
 
@@ -128,5 +143,7 @@ def skip_reason() -> str:
     """
     has_git = shutil.which("git") is not None and os.access(HTTP_BACKEND, os.X_OK)
     return (
-        "" if has_git else "a git server needs git with its http-backend: make setup-test as root"
+        ""
+        if has_git
+        else "a git server needs git with its http-backend: make setup-test as root"
     )

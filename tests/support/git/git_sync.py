@@ -25,7 +25,9 @@ from tests.support.revisions import make_revision
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 WRAPPER = VENV_BIN / "git-sync-wrapper"
-GIT_SYNC = Path(os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync") or "/git-sync")
+GIT_SYNC = Path(
+    os.environ.get("GIT_SYNC_BIN") or shutil.which("git-sync") or "/git-sync"
+)
 
 
 def skip_reason() -> str:
@@ -88,7 +90,8 @@ class GitSite:
 
     def environment(self) -> dict[str, str | None]:
         """
-        Return the variables for both plain git-sync and the wrapper: short periods, long timeouts.
+        Return the variables for both plain git-sync and the wrapper: short periods,
+        long timeouts.
         """
         self.tmp.mkdir(exist_ok=True)
         return {
@@ -106,7 +109,9 @@ class GitSite:
         Start git-sync without the wrapper.
         """
         home = self.folder / "home"
-        process = SidecarProcess(self.engine, self.environment() | settings, home, arguments)
+        process = SidecarProcess(
+            self.engine, self.environment() | settings, home, arguments
+        )
         self.processes.append(process)
         return process.start()
 
@@ -120,7 +125,9 @@ class GitSite:
             "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
             "GIT_SYNC_WRAPPER_LOG_LEVEL": "debug",
         }
-        wrapper = SidecarProcess(WRAPPER, environment | settings, self.folder / "home", arguments)
+        wrapper = SidecarProcess(
+            WRAPPER, environment | settings, self.folder / "home", arguments
+        )
         self.processes.append(wrapper)
         return wrapper
 
@@ -146,8 +153,8 @@ class GitSite:
 
     def shown(self) -> str:
         """
-        Return the hash of the commit that consumers see, from the folder's name, which may end with
-        a number; empty if none.
+        Return the hash of the commit that consumers see, from the folder's name, which
+        may end with a number; empty if none.
         """
         with suppress(OSError):
             name = Path(os.readlink(self.link)).name if self.link.is_dir() else ""
@@ -174,7 +181,9 @@ class GitSite:
         """
 
         def is_shown() -> bool:
-            assert process is None or process.is_running() or self.shown() == commit, "it ended"
+            assert process is None or process.is_running() or self.shown() == commit, (
+                "it ended"
+            )
             return self.shown() == commit
 
         try:
@@ -216,7 +225,9 @@ class GitSite:
 
 
 @contextmanager
-def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[GitSite]:
+def git_site(
+    folder: Path, engine: Path = GIT_SYNC, **options: Any
+) -> Iterator[GitSite]:
     """
     Provide a remote without commits and an empty volume; kill all processes at the end.
 
@@ -236,7 +247,8 @@ def git_site(folder: Path, engine: Path = GIT_SYNC, **options: Any) -> Iterator[
 
 def commands() -> dict[int, str]:
     """
-    Return this machine's processes and command lines, except this process and its readers.
+    Return this machine's processes and command lines, except this process and its
+    readers.
     """
     found = {}
     for name in os.listdir("/proc"):
@@ -285,7 +297,12 @@ def chart_environment(site: GitSite, **more: str) -> dict[str, str]:
         "GIT_SYNC_MAX_SYNC_FAILURES": "0",
         "GITSYNC_MAX_FAILURES": "0",
     }
-    both = {"REPO": site.server.url(), "ROOT": str(site.root), "DEPTH": "1", "ADD_USER": "true"}
+    both = {
+        "REPO": site.server.url(),
+        "ROOT": str(site.root),
+        "DEPTH": "1",
+        "ADD_USER": "true",
+    }
     both["HTTP_BIND"] = "127.0.0.1:0"
     for name, value in {**both, **more}.items():
         values[f"GIT_SYNC_{name}"] = values[f"GITSYNC_{name}"] = value

@@ -1,5 +1,6 @@
 """
-A real git server over SSH: sshd on loopback as the user of the tests, with its own keys.
+A real git server over SSH: sshd on loopback as the user of the tests, with its own
+keys.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ def skip_without_sshd() -> None:
     """
     Skip if sshd or an ssh client is missing.
     """
-    if SSHD is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
-        pytest.skip("SSH needs openssh-server and openssh-client: make setup-test as root")
+    if (
+        SSHD is None
+        or shutil.which("ssh") is None
+        or shutil.which("ssh-keygen") is None
+    ):
+        pytest.skip(
+            "SSH needs openssh-server and openssh-client: make setup-test as root"
+        )
 
 
 class SshServer:
@@ -65,7 +72,8 @@ class SshServer:
 
     def url(self, repository: Path) -> str:
         """
-        Return the URL of a repository, for the only user who can log in: the user of the tests.
+        Return the URL of a repository, for the only user who can log in: the user of
+        the tests.
         """
         return f"ssh://{pwd.getpwuid(os.getuid()).pw_name}@127.0.0.1:{self.port}{repository}"
 
@@ -75,7 +83,18 @@ class SshServer:
         Create a key pair without a passphrase; replaces an existing one.
         """
         path.unlink(missing_ok=True)
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            "test",
+            "-f",
+            str(path),
+        ]
         subprocess.run(command, check=True, timeout=30)
         return path
 
@@ -100,7 +119,8 @@ class SshServer:
         assert SSHD is not None
         self.port = self.port or own_port()
         if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # as root, sshd chroots to this folder
+            # as root, sshd chroots to this folder
+            Path("/run/sshd").mkdir(exist_ok=True)
         config = self.folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\n"

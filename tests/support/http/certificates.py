@@ -17,7 +17,8 @@ LOOPBACK = IPv4Address("127.0.0.1")
 
 def self_signed(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
     """
-    Create a self-signed CA certificate for 127.0.0.1 and DNS names, which may be wildcards.
+    Create a self-signed CA certificate for 127.0.0.1 and DNS names, which may be
+    wildcards.
 
     Returns:
         The server's context, and the PEM file that a client must trust (AWS_CA_BUNDLE).
@@ -34,11 +35,15 @@ def self_signed(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
         .not_valid_before(now + timedelta(days=-1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([*map(x509.DNSName, names), x509.IPAddress(LOOPBACK)]),
+            x509.SubjectAlternativeName(
+                [*map(x509.DNSName, names), x509.IPAddress(LOOPBACK)]
+            ),
             critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,11 @@ from tests.support.http.loopback import Answer, Exchange, LoopbackServer, Reques
 
 class FakeProxy(LoopbackServer):
     """
-    An HTTPS proxy that connects every CONNECT to the same local server, whatever its host.
+    An HTTPS proxy that connects every CONNECT to the same local server, whatever its
+    host.
 
-    For AWS's host names, that server is a `FakeS3` with a certificate for `*.amazonaws.com`.
+    For AWS's host names, that server is a `FakeS3` with a certificate for
+    `*.amazonaws.com`.
 
     Args:
         port: The port of that server.
@@ -35,7 +37,10 @@ class FakeProxy(LoopbackServer):
         return Answer(405)
 
     def _connect(self, exchange: Exchange) -> None:
-        with contextlib.suppress(OSError), socket.create_connection(self._upstream) as upstream:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(self._upstream) as upstream,
+        ):
             exchange.send_bytes(b"HTTP/1.1 200 Connection established\r\n\r\n")
             pump(exchange.connection, upstream)
         exchange.close()

@@ -1,7 +1,8 @@
 """
 Faults of an HTTP answer in transit, for any `LoopbackServer`.
 
-Faults that are specific to S3 (its error documents, redirects) are in `tests.support.aws.fake_s3`.
+Faults that are specific to S3 (its error documents, redirects) are in
+`tests.support.aws.fake_s3`.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,8 @@ def first(action: Callable[[], object]) -> Fault:
 
 def hang(after: int | None = None) -> Fault:
     """
-    Hang before the answer, or after that many bytes of its body; continue when released.
+    Hang before the answer, or after that many bytes of its body; continue when
+    released.
     """
 
     def fault(exchange: Exchange) -> None:

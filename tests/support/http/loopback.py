@@ -1,9 +1,10 @@
 """
 A recording HTTP server on 127.0.0.1 that misbehaves on demand.
 
-It is the base of the fakes of S3 and of the AWS credential services. A fake computes the good
-`Answer` to a `Request`; a `Fault` decides what is sent instead (see `tests.support.http.faults`).
-The test can inject faults at any time; they apply to matching requests until `heal()`.
+It is the base of the fakes of S3 and of the AWS credential services. A fake computes
+the good `Answer` to a `Request`; a `Fault` decides what is sent instead (see
+`tests.support.http.faults`). The test can inject faults at any time; they apply to
+matching requests until `heal()`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Request:
     Args:
         target: path and query exactly as sent.
         headers: names in lower case.
-        connection: number of the TCP connection, counted from 1; equal numbers mean reuse.
+        connection: number of the TCP connection, counted from 1; equal numbers mean
+            reuse.
     """
 
     method: str
@@ -53,7 +55,8 @@ class Request:
     @property
     def raw_path(self) -> str:
         """
-        The path as sent, without the origin (scheme and host) that clients send to a proxy.
+        The path as sent, without the origin (scheme and host) that clients send to a
+        proxy.
         """
         path = self.target.partition("?")[0]
         return path if path.startswith("/") else "/" + path.split("/", 3)[3]
@@ -105,16 +108,18 @@ class LoopbackServer:
     """
     Base of the fakes, which implement only `good_answer`.
 
-    Started by `start` or by a `with` statement, whose end asserts that the fake had no `bugs`.
-    `stop` followed by `start` is an outage on the same port. Each connection has a thread; `stop`
-    abandons threads that hang.
+    Started by `start` or by a `with` statement, whose end asserts that the fake had no
+    `bugs`. `stop` followed by `start` is an outage on the same port. Each connection
+    has a thread; `stop` abandons threads that hang.
 
     Args:
         tls: serve HTTPS with this context; None = plain HTTP.
         host: a loopback address or name.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.requests: list[Request] = []
         self.bugs: list[str] = []
         self.port = 0
@@ -125,7 +130,8 @@ class LoopbackServer:
         self._released = threading.Event()
         self._connections = 0
         self._http: _Server | None = None
-        # Reserves the port from the first start to the end, even while the server is stopped.
+        # Reserves the port from the first start to the end, even while the server is
+        # stopped.
         self._kept: socket.socket | None = None
 
     @property
@@ -170,11 +176,14 @@ class LoopbackServer:
 
     def good_answer(self, request: Request) -> Answer:
         """
-        Return a healthy service's answer, computed for each request from the current state.
+        Return a healthy service's answer, computed for each request from the current
+        state.
         """
         raise NotImplementedError
 
-    def inject(self, fault: Fault, match: Match | None = None, *, times: int | None = None) -> None:
+    def inject(
+        self, fault: Fault, match: Match | None = None, *, times: int | None = None
+    ) -> None:
         """
         Apply a fault to the requests that match, the newest rule first.
 
@@ -200,7 +209,9 @@ class LoopbackServer:
         released, self._released = self._released, threading.Event()
         released.set()
 
-    def wait_for(self, match: Match | None = None, *, count: int = 1, timeout: float = 10) -> None:
+    def wait_for(
+        self, match: Match | None = None, *, count: int = 1, timeout: float = 10
+    ) -> None:
         """
         Wait until that many matching requests have arrived since the last `forget()`.
 
@@ -208,15 +219,23 @@ class LoopbackServer:
             TimeoutError: Fewer requests arrived within `timeout` seconds.
         """
         with self._changed:
-            enough = self._changed.wait_for(lambda: len(self.seen(match)) >= count, timeout)
+            enough = self._changed.wait_for(
+                lambda: len(self.seen(match)) >= count, timeout
+            )
         if not enough:
-            raise TimeoutError(f"{len(self.seen(match))} of {count} requests in {timeout} s")
+            raise TimeoutError(
+                f"{len(self.seen(match))} of {count} requests in {timeout} s"
+            )
 
     def seen(self, match: Match | None = None) -> list[Request]:
         """
         Return the recorded requests that match.
         """
-        return [request for request in list(self.requests) if match is None or match(request)]
+        return [
+            request
+            for request in list(self.requests)
+            if match is None or match(request)
+        ]
 
     def forget(self) -> None:
         """
@@ -250,7 +269,9 @@ class Exchange:
     A request and the means to answer it, correctly or not.
     """
 
-    def __init__(self, server: LoopbackServer, handler: _Handler, request: Request) -> None:
+    def __init__(
+        self, server: LoopbackServer, handler: _Handler, request: Request
+    ) -> None:
         self.request = request
         self._server = server
         self._handler = handler
@@ -308,7 +329,9 @@ class Exchange:
         Drop the connection with a TCP reset.
         """
         linger_off = struct.pack("ii", 1, 0)
-        self._handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_off)
+        self._handler.connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, linger_off
+        )
         self.close()
 
 
@@ -353,7 +376,8 @@ class _Server(ThreadingTCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """
-        Record an error of the fake; clients and upstream servers that disconnect are not errors.
+        Record an error of the fake; clients and upstream servers that disconnect are
+        not errors.
         """
         if not isinstance(sys.exception(), (OSError, HTTPException)):
             self.fake.bugs.append(traceback.format_exc())

@@ -1,7 +1,9 @@
 """
-A program that uses a ccache in a loop, as Airflow's tasks do, until its standard input ends.
+A program that uses a ccache in a loop, as Airflow's tasks do, until its standard input
+ends.
 
-``ccache_reader.py klist|acquire|context [SERVICE]`` prints ``{"reads": ..., "failures": [...]}``.
+``ccache_reader.py klist|acquire|context [SERVICE]`` prints ``{"reads": ..., "failures":
+[...]}``.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def main() -> None:
                 failures.append(f"{type(error).__name__}: {error}")
         if select.select([sys.stdin], [], [], 0)[0]:
             break
-    print(json.dumps({"reads": reads, "failures": failures[:20], "failed": len(failures)}))
+    print(
+        json.dumps({"reads": reads, "failures": failures[:20], "failed": len(failures)})
+    )
 
 
 def klist() -> Callable[[], object]:
@@ -47,12 +51,15 @@ def klist() -> Callable[[], object]:
 
 def acquire() -> Callable[[], object]:
     """
-    Return a read that every GSSAPI client does first: parse the ccache and check its expiry.
+    Return a read that every GSSAPI client does first: parse the ccache and check its
+    expiry.
     """
     import gssapi
 
     def read() -> None:
-        credentials = gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos])
+        credentials = gssapi.Credentials(
+            usage="initiate", mechs=[gssapi.MechType.kerberos]
+        )
         assert credentials.lifetime > 0
         assert str(credentials.name).startswith("airflow")
 
@@ -61,7 +68,8 @@ def acquire() -> Callable[[], object]:
 
 def context(service: str) -> Callable[[], object]:
     """
-    Return a read that creates a token for a service, as clients of Hive, HDFS or the web do.
+    Return a read that creates a token for a service, as clients of Hive, HDFS or the
+    web do.
     """
     import gssapi
 
@@ -69,7 +77,9 @@ def context(service: str) -> Callable[[], object]:
 
     def read() -> None:
         mechanism = gssapi.MechType.kerberos
-        assert gssapi.SecurityContext(name=name, mech=mechanism, usage="initiate").step()
+        assert gssapi.SecurityContext(
+            name=name, mech=mechanism, usage="initiate"
+        ).step()
 
     return read
 

@@ -44,21 +44,34 @@ def hole(size_bytes: int) -> bytes:
     return struct.pack(">i", -size_bytes) + bytes(size_bytes)
 
 
-def ccache(*credentials: bytes, name: str = "airflow", offset_seconds: int = 0) -> bytes:
+def ccache(
+    *credentials: bytes, name: str = "airflow", offset_seconds: int = 0
+) -> bytes:
     header = struct.pack(">HHii", 1, 8, offset_seconds, 0)
-    content = b"\5\4" + struct.pack(">H", len(header)) + header + _principal("EXAMPLE.COM", [name])
+    content = (
+        b"\5\4"
+        + struct.pack(">H", len(header))
+        + header
+        + _principal("EXAMPLE.COM", [name])
+    )
     return content + b"".join(credentials)
 
 
 def tgt(
-    ends_at: int, *, name: str = "airflow", realm: str = "EXAMPLE.COM", renew_until: int = 0
+    ends_at: int,
+    *,
+    name: str = "airflow",
+    realm: str = "EXAMPLE.COM",
+    renew_until: int = 0,
 ) -> bytes:
     times = (STARTS_AT, STARTS_AT, ends_at, renew_until)
     server = _principal(realm, ["krbtgt", realm])
     return _credential(_principal(realm, [name]), server, times, 0x40C00000, b"ticket")
 
 
-def config(key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM") -> bytes:
+def config(
+    key: str, value: bytes, name: str = "airflow", realm: str = "EXAMPLE.COM"
+) -> bytes:
     """Return a configuration entry, in which libkrb5 stores its own data."""
     server = _principal("X-CACHECONF:", ["krb5_ccache_conf_data", key])
     return _credential(_principal(realm, [name]), server, (0, 0, 0, 0), 0, value)

@@ -38,7 +38,9 @@ def skip_without_kdc() -> None:
     Skip a module, or a fixture's tests, if the KDC or gssapi is missing.
     """
     if find_spec("gssapi") is None:
-        pytest.skip("gssapi is not compiled: make setup-test as root", allow_module_level=True)
+        pytest.skip(
+            "gssapi is not compiled: make setup-test as root", allow_module_level=True
+        )
     if MISSING:
         pytest.skip(
             f"a real KDC needs {', '.join(MISSING)}: make setup-test as root",
@@ -53,7 +55,9 @@ class Kdc:
     `stop` followed by `start` is an outage that keeps port and principals.
     """
 
-    def __init__(self, folder: Path, realm: str = REALM, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, realm: str = REALM, host: str = "127.0.0.1"
+    ) -> None:
         """
         Describe a realm without creating it.
 
@@ -98,7 +102,8 @@ class Kdc:
         Start the KDC; the first time, create the realm.
 
         Args:
-            clock_offset_seconds: How far libfaketime sets its clock ahead of the machine's.
+            clock_offset_seconds: How far libfaketime sets its clock ahead of the
+                machine's.
         """
         if not self.port:
             self.port = own_port(self.host, udp=True)
@@ -142,8 +147,12 @@ class Kdc:
         Run a kadmin command on the database and return its output.
         """
         command, env = ["kadmin.local", "-r", self.realm, "-q", query], self.environment
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
-        assert 0 == done.returncode and " while " not in done.stderr, f"{query}: {done.stderr}"
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=30
+        )
+        assert 0 == done.returncode and " while " not in done.stderr, (
+            f"{query}: {done.stderr}"
+        )
         return done.stdout
 
     def add_principal(self, name: str, life: str = "1d") -> str:
@@ -154,7 +163,9 @@ class Kdc:
             name: The name without the realm.
             life: The maximum lifetime of its tickets (`16s`).
         """
-        self.kadmin(f'addprinc -randkey -maxlife {life} -maxrenewlife "0" {_quoted(name)}')
+        self.kadmin(
+            f'addprinc -randkey -maxlife {life} -maxrenewlife "0" {_quoted(name)}'
+        )
         return f"{name}@{self.realm}"
 
     def write_keytab(self, path: Path, principal: str) -> Path:
@@ -234,7 +245,9 @@ class Kdc:
             """)
         )
         command = ["kdb5_util", "create", "-r", self.realm, "-s", "-P", "master"]
-        subprocess.run(command, env=self.environment, capture_output=True, check=True, timeout=60)
+        subprocess.run(
+            command, env=self.environment, capture_output=True, check=True, timeout=60
+        )
         self.kadmin(f'modprinc -maxrenewlife "7d" krbtgt/{self.realm}')
 
 
@@ -246,7 +259,12 @@ def run_client(
     """
     return subprocess.run(
         command,
-        env={"PATH": PATH, "KRB5_CONFIG": str(config), "KRB5CCNAME": str(ccache), **more},
+        env={
+            "PATH": PATH,
+            "KRB5_CONFIG": str(config),
+            "KRB5CCNAME": str(ccache),
+            **more,
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -21,8 +21,8 @@ class KdcProxy:
     """
     One port on 127.0.0.1, UDP and TCP; `behavior` can change at any time.
 
-    `silent` accepts requests and keeps connections open, `garbage` answers with bytes that are not
-    Kerberos.
+    `silent` accepts requests and keeps connections open, `garbage` answers with bytes
+    that are not Kerberos.
     """
 
     def __init__(self, kdc_port: int) -> None:
@@ -84,7 +84,9 @@ class KdcProxy:
         while not self._ends.is_set():
             with suppress(OSError):
                 connection, _ = self._tcp.accept()
-                threading.Thread(target=self._relay_tcp, args=(connection,), daemon=True).start()
+                threading.Thread(
+                    target=self._relay_tcp, args=(connection,), daemon=True
+                ).start()
 
     def _relay_tcp(self, client: socket.socket) -> None:
         self.requests += 1

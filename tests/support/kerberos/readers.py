@@ -68,7 +68,8 @@ def readers(
         config: Their krb5.conf.
         kinds: One reader for each.
         service: The principal for which `context` and `java` request a ticket.
-        another_user: Whether they run as a user that can only read the ccache, through its group.
+        another_user: Whether they run as a user that can only read the ccache, through
+            its group.
     """
     found: list[Reader] = []
     try:
@@ -79,7 +80,11 @@ def readers(
                 script = as_user(folder, script, CONSUMER_UID, GROUP)
             process = subprocess.Popen(
                 [str(script), *arguments],
-                env={"PATH": PATH, "KRB5_CONFIG": str(config), "KRB5CCNAME": str(ccache)},
+                env={
+                    "PATH": PATH,
+                    "KRB5_CONFIG": str(config),
+                    "KRB5CCNAME": str(ccache),
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -88,7 +93,9 @@ def readers(
             found.append(Reader(kind, process))
         for reader in found:
             assert reader.process.stdout is not None
-            assert "ready\n" == reader.process.stdout.readline(), reader.process.communicate()
+            assert "ready\n" == reader.process.stdout.readline(), (
+                reader.process.communicate()
+            )
         yield found
     finally:
         for reader in found:
@@ -104,7 +111,9 @@ def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
     assert JAVA is not None
     if not (folder / "CcacheReader.class").exists():
         source = HERE / "java" / "CcacheReader.java"
-        subprocess.run(["javac", "-d", str(folder), str(source)], check=True, timeout=120)
+        subprocess.run(
+            ["javac", "-d", str(folder), str(source)], check=True, timeout=120
+        )
     options = ["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     conf = f"-Djava.security.krb5.conf={config}"
     return [JAVA, *options, conf, "-cp", str(folder), "CcacheReader", service]

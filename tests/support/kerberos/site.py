@@ -1,5 +1,6 @@
 """
-A realm with a principal, its keytab, a ccache folder, and `kerberos-sidecar` as a process.
+A realm with a principal, its keytab, a ccache folder, and `kerberos-sidecar` as a
+process.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Site:
 
     def settings(self, **settings: str | None) -> dict[str, str | None]:
         """
-        Return the environment of a sidecar; only SIGHUP triggers cycles after the first.
+        Return the environment of a sidecar; only SIGHUP triggers cycles after the
+        first.
         """
         return {
             "INTERVAL": "1h",
@@ -75,7 +77,10 @@ class Site:
         """
         home = self.folder / f"home-{len(self.daemons)}"
         daemon = SidecarProcess(
-            Path(program or KERBEROS_SIDECAR), self.settings(**settings), home, arguments
+            Path(program or KERBEROS_SIDECAR),
+            self.settings(**settings),
+            home,
+            arguments,
         )
         self.daemons.append(daemon)
         return daemon
@@ -90,14 +95,17 @@ class Site:
 
     def as_user(self, uid: int, gid: int = 0) -> Path:
         """
-        Return a script that runs the sidecar as another user, which can read the keytab.
+        Return a script that runs the sidecar as another user, which can read the
+        keytab.
         """
         self.keytab.chmod(0o644 if gid else 0o640)
         self.config.chmod(0o644)
         (self.folder / "tmp").chmod(0o777)
         return as_user(self.folder / f"bin-{gid}", KERBEROS_SIDECAR, uid, gid)
 
-    def publish(self, program: Path | str | None = None, **settings: str | None) -> SidecarProcess:
+    def publish(
+        self, program: Path | str | None = None, **settings: str | None
+    ) -> SidecarProcess:
         """
         Start a sidecar and wait for its first ticket.
         """
@@ -105,14 +113,19 @@ class Site:
         daemon.wait_until_synced()
         return daemon
 
-    def configure(self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str) -> None:
+    def configure(
+        self, kdcs: str | tuple[str, ...] | None = None, **libdefaults: str
+    ) -> None:
         self.kdc.client_config(self.config, kdcs, libdefaults)
 
     def is_valid(self, ccache: Path | None = None) -> bool:
         """
         Whether `klist -s` accepts the ccache.
         """
-        return run_client(["klist", "-s"], self.config, ccache or self.ccache).returncode == 0
+        return (
+            run_client(["klist", "-s"], self.config, ccache or self.ccache).returncode
+            == 0
+        )
 
     def expiry(self) -> float:
         """
@@ -124,15 +137,20 @@ class Site:
         """
         Return unexpected entries of the ccache folder.
         """
-        return sorted(set(os.listdir(self.ccache.parent)) - {self.ccache.name, *expected})
+        return sorted(
+            set(os.listdir(self.ccache.parent)) - {self.ccache.name, *expected}
+        )
 
     def refresh(self, daemon: SidecarProcess) -> Event:
         """
-        Request a ticket with SIGHUP; return the `ticket_acquired` or `cycle_failed` line.
+        Request a ticket with SIGHUP; return the `ticket_acquired` or `cycle_failed`
+        line.
         """
         after = len(daemon.events)
         daemon.sighup()
-        return daemon.wait_for_event(("ticket_acquired", "cycle_failed"), 30, after=after)
+        return daemon.wait_for_event(
+            ("ticket_acquired", "cycle_failed"), 30, after=after
+        )
 
     def sample(
         self,
@@ -154,7 +172,9 @@ class Site:
         return f"{stat.S_IMODE(self.ccache.stat().st_mode):04o}"
 
 
-def failure(daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.0) -> Event:
+def failure(
+    daemon: SidecarProcess, after: int = 0, timeout_seconds: float = 30.0
+) -> Event:
     """
     Wait for the next failed cycle and return its line.
     """
@@ -191,7 +211,8 @@ def site(kdc: Kdc, principal: str, life: str = "1d") -> Iterator[Site]:
 
 def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
     """
-    Assert that readiness, status, page and metrics report the reason, and liveness is unaffected.
+    Assert that readiness, status, page and metrics report the reason, and liveness is
+    unaffected.
     """
     readiness = daemon.get("/readyz")
     assert readiness.status == (200 if ready else 503)
@@ -201,5 +222,10 @@ def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
     assert error["reason"] == reason
     assert error["error"] and error["advice"]
     assert reason in daemon.get("/").body
-    assert daemon.metrics()[f'sidecar_failures_total{{reason="{reason}",sidecar="kerberos"}}'] >= 1
+    assert (
+        daemon.metrics()[
+            f'sidecar_failures_total{{reason="{reason}",sidecar="kerberos"}}'
+        ]
+        >= 1
+    )
     assert daemon.get("/healthz").status == 200

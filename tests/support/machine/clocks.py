@@ -32,7 +32,8 @@ def libfaketime() -> Path:
 
 def set_clock(file: Path, offset: str) -> dict[str, str]:
     """
-    Set the wall clock of the processes with these variables, which it returns, such as "+5h".
+    Set the wall clock of the processes with these variables, which it returns, such as
+    "+5h".
 
     Renames the file into place: libfaketime ends a process that reads an empty one.
     """
@@ -46,8 +47,8 @@ def forget_clock(pid: int) -> None:
     """
     Remove the shared memory that libfaketime leaves when its process is killed.
 
-    Otherwise a later process with the same id cannot start with a fake clock: libfaketime creates
-    its semaphore with O_EXCL.
+    Otherwise a later process with the same id cannot start with a fake clock:
+    libfaketime creates its semaphore with O_EXCL.
     """
     for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
         (SHARED / name).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """
-The open descriptors of the test process, selected by target: server threads have their own.
+The open descriptors of the test process, selected by target: server threads have their
+own.
 """
 
 import os
@@ -8,7 +9,8 @@ from contextlib import suppress
 
 def held(prefix: object) -> list[str]:
     """
-    Return the targets of open descriptors that start with a prefix: a folder, or `pipe:`.
+    Return the targets of open descriptors that start with a prefix: a folder, or
+    `pipe:`.
     """
     found = []
     for name in os.listdir("/proc/self/fd"):

@@ -23,7 +23,8 @@ class UnreadPipe:
         """
         Write empty lines until the pipe is full.
         """
-        # Opened again, because O_NONBLOCK on this descriptor would affect the logging process.
+        # Opened again, because O_NONBLOCK on this descriptor would affect the logging
+        # process.
         writer = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         try:
             for size in (PAGE_BYTES, 1):

@@ -11,10 +11,23 @@ import sys
 
 import pytest
 
-# The numbers of the system calls; x86_64 has older forms, which the C library uses as well.
+# The numbers of the system calls; x86_64 has older forms, which the C library uses as
+# well.
 CALLS = {
-    "x86_64": {"fchmod": 91, "fchmodat": 268, "flock": 73, "renameat": 264, "symlinkat": 266},
-    "aarch64": {"fchmod": 52, "fchmodat": 53, "flock": 32, "renameat": 38, "symlinkat": 36},
+    "x86_64": {
+        "fchmod": 91,
+        "fchmodat": 268,
+        "flock": 73,
+        "renameat": 264,
+        "symlinkat": 266,
+    },
+    "aarch64": {
+        "fchmod": 52,
+        "fchmodat": 53,
+        "flock": 32,
+        "renameat": 38,
+        "symlinkat": 36,
+    },
 }.get(os.uname().machine, {})
 CALLS |= {"chmod": 90, "symlink": 88} if os.uname().machine == "x86_64" else {}
 CALLS |= {"fchmodat2": 452} if CALLS else {}
@@ -27,7 +40,8 @@ _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 
 def refusing(code: int, *names: str) -> tuple[str, ...]:
     """
-    Return a prefix that runs a command for which these system calls fail with an error code.
+    Return a prefix that runs a command for which these system calls fail with an error
+    code.
     """
     if not CALLS:
         pytest.skip("the numbers of this machine's system calls are unknown here")
@@ -44,10 +58,13 @@ def _refuse(code: int, numbers: list[int]) -> None:
     """
     steps = [(_LOAD_NUMBER, 0, 0, 0)]
     steps += [
-        (_JUMP_IF_EQUAL, len(numbers) - index, 0, number) for index, number in enumerate(numbers)
+        (_JUMP_IF_EQUAL, len(numbers) - index, 0, number)
+        for index, number in enumerate(numbers)
     ]
     steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _FAIL | code)]
-    program = _Program(len(steps), b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = _Program(
+        len(steps), b"".join(struct.pack("HBBI", *step) for step in steps)
+    )
     libc = ctypes.CDLL(None, use_errno=True)
     for arguments in (
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
@@ -58,5 +75,8 @@ def _refuse(code: int, numbers: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    _refuse(int(sys.argv[1]), [CALLS[name] for name in sys.argv[2].split(",") if name in CALLS])
+    _refuse(
+        int(sys.argv[1]),
+        [CALLS[name] for name in sys.argv[2].split(",") if name in CALLS],
+    )
     os.execvp(sys.argv[3], sys.argv[3:])

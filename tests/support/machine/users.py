@@ -1,5 +1,6 @@
 """
-Programs that run as another user, even if that user cannot enter the interpreter's home.
+Programs that run as another user, even if that user cannot enter the interpreter's
+home.
 """
 
 import os
@@ -15,14 +16,16 @@ ROOT = Path(__file__).parents[3]
 
 def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     """
-    Write a script that runs a program as another user, without capabilities or other groups.
+    Write a script that runs a program as another user, without capabilities or other
+    groups.
 
-    If Python or this repository is in a closed folder (`/root`), a mount namespace of the process
-    makes it reachable without changing anything else.
+    If Python or this repository is in a closed folder (`/root`), a mount namespace of
+    the process makes it reachable without changing anything else.
 
     Args:
         folder: The folder for the script; the user must be able to reach it.
-        program: The program to run; arguments are passed on, and the process id stays the same.
+        program: The program to run; arguments are passed on, and the process id stays
+            the same.
         uid: The user; needs no entry in /etc/passwd.
         gid: Its group.
     """
@@ -39,7 +42,8 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     hidden = {
         tree: closed
         for tree in trees
-        if (closed := _closed_ancestor(tree)) is not None and trees.isdisjoint(tree.parents)
+        if (closed := _closed_ancestor(tree)) is not None
+        and trees.isdisjoint(tree.parents)
     }
     if hidden:
         lines = [*_show(folder, hidden), *lines]
@@ -48,8 +52,15 @@ def as_user(folder: Path, program: Path, uid: int, gid: int) -> Path:
     enter = "unshare --mount --propagation private " if hidden else ""
     script.write_text(f'#!/bin/sh\nexec {enter}sh {inner} "$@"\n')
     script.chmod(0o755)
-    if hidden and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
-        pytest.skip("Python lies in a closed folder, and this machine allows no mount namespace")
+    if (
+        hidden
+        and subprocess.run(
+            ["unshare", "--mount", "true"], capture_output=True
+        ).returncode
+    ):
+        pytest.skip(
+            "Python lies in a closed folder, and this machine allows no mount namespace"
+        )
     return script
 
 
@@ -65,12 +76,18 @@ def _closed_ancestor(tree: Path) -> Path | None:
 
 def _show(folder: Path, hidden: dict[Path, Path]) -> list[str]:
     """
-    Return shell commands that mount an open, empty folder over each closed one, with the trees.
+    Return shell commands that mount an open, empty folder over each closed one, with
+    the trees.
     """
     lines = []
     for number, tree in enumerate(hidden):
-        lines += [f"mkdir -p {folder}/.{number}", f"mount --bind {tree} {folder}/.{number}"]
-    lines += [f"mount -t tmpfs -o mode=0755 none {closed}" for closed in set(hidden.values())]
+        lines += [
+            f"mkdir -p {folder}/.{number}",
+            f"mount --bind {tree} {folder}/.{number}",
+        ]
+    lines += [
+        f"mount -t tmpfs -o mode=0755 none {closed}" for closed in set(hidden.values())
+    ]
     for number, tree in enumerate(hidden):
         lines += [f"mkdir -p {tree}", f"mount --move {folder}/.{number} {tree}"]
     return lines

@@ -1,5 +1,6 @@
 """
-Volumes: small ones that fill up, disks that lose power, file systems without hard links.
+Volumes: small ones that fill up, disks that lose power, file systems without hard
+links.
 """
 
 import contextlib
@@ -27,8 +28,9 @@ CLONE_NEWNS = 0x20000
 
 def mount_in_private() -> None:
     """
-    Move this process into a mount namespace of its own, if that is allowed: what it mounts ends
-    with it and its children, even if they are killed. `os.unshare` is new in Python 3.12.
+    Move this process into a mount namespace of its own, if that is allowed: what it
+    mounts ends with it and its children, even if they are killed. `os.unshare` is new
+    in Python 3.12.
     """
     if ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
         mount("--make-rslave", "/")
@@ -40,7 +42,9 @@ def small_volume(path: Path, size: str) -> Iterator[Path]:
     Mount a tmpfs of a given size (`4m`, and more options); skip if that is not allowed.
     """
     path.mkdir(parents=True)
-    if os.getuid() != 0 or not mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)):
+    if os.getuid() != 0 or not mount(
+        "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)
+    ):
         pytest.skip("mounting a volume needs root")
     try:
         yield path
@@ -64,7 +68,8 @@ def full_disk(room_bytes: int) -> Iterator[None]:
 @contextlib.contextmanager
 def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
     """
-    Mount `folder/image`, ext4 with a journal, at `folder/volume`; skip if that is not allowed.
+    Mount `folder/image`, ext4 with a journal, at `folder/volume`; skip if that is not
+    allowed.
     """
     path, image = folder / "volume", folder / "image"
     path.mkdir()
@@ -81,15 +86,20 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
     try:
         yield path
     finally:  # twice if another volume was mounted over it
-        while subprocess.run(["umount", "--lazy", str(path)], capture_output=True).returncode == 0:
+        while (
+            subprocess.run(
+                ["umount", "--lazy", str(path)], capture_output=True
+            ).returncode
+            == 0
+        ):
             pass
 
 
 @contextlib.contextmanager
 def without_hard_links(path: Path) -> Iterator[Path]:
     """
-    Mount a file system without hard links, like some network file systems: FUSE over a child
-    process of the SFTP server. Skip if that is not allowed.
+    Mount a file system without hard links, like some network file systems: FUSE over a
+    child process of the SFTP server. Skip if that is not allowed.
     """
     what = "a volume without hard links"
     there = path.with_name(f"{path.name}-there")
@@ -98,7 +108,9 @@ def without_hard_links(path: Path) -> Iterator[Path]:
         pytest.skip(f"{what} needs sshfs and openssh's sftp-server")
     ours, its = socket.socketpair()
     with ours, its:
-        server = subprocess.Popen([SFTP_SERVER], stdin=its.fileno(), stdout=its.fileno())
+        server = subprocess.Popen(
+            [SFTP_SERVER], stdin=its.fileno(), stdout=its.fileno()
+        )
         command = ["sshfs", f"x:{there}", path, "-f", "-o", "passive,disable_hardlink"]
         mounted = _fuse(what, path, command, stdin=ours.fileno(), stdout=ours.fileno())
         try:
@@ -112,28 +124,40 @@ def without_hard_links(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def ignoring_case(path: Path) -> Iterator[Path]:
     """
-    Mount a file system that ignores case, as SMB does: FUSE over a folder. Its inodes reach 2**64.
-    Skip if that is not allowed.
+    Mount a file system that ignores case, as SMB does: FUSE over a folder. Its inodes
+    reach 2**64. Skip if that is not allowed.
     """
-    there, rclone = path.with_name(f"{path.name}-there"), Path(sys.executable).parent / "rclone"
+    there, rclone = (
+        path.with_name(f"{path.name}-there"),
+        Path(sys.executable).parent / "rclone",
+    )
     there.mkdir()
-    options = ["--vfs-case-insensitive", "--vfs-cache-mode=writes", "--config=/dev/null"]
+    options = [
+        "--vfs-case-insensitive",
+        "--vfs-cache-mode=writes",
+        "--config=/dev/null",
+    ]
     command = [rclone, "mount", there, path, *options, f"--cache-dir={path}-cache"]
     with _fuse("a volume that ignores case", path, command, stderr=subprocess.DEVNULL):
         yield path
 
 
 @contextlib.contextmanager
-def _fuse(what: str, path: Path, command: Sequence[object], **streams: int) -> Iterator[None]:
+def _fuse(
+    what: str, path: Path, command: Sequence[object], **streams: int
+) -> Iterator[None]:
     """
-    Run a program that mounts a file system at a new folder, and unmounts it when it is terminated.
+    Run a program that mounts a file system at a new folder, and unmounts it when it is
+    terminated.
     """
     path.mkdir()
     if os.getuid() != 0:
         pytest.skip(f"{what} needs root")
     mounted = subprocess.Popen([*map(str, command)], **streams)  # type: ignore[call-overload]
     try:
-        wait_until(lambda: path.is_mount() or mounted.poll() is not None, "it is mounted")
+        wait_until(
+            lambda: path.is_mount() or mounted.poll() is not None, "it is mounted"
+        )
         if not path.is_mount():
             pytest.skip(f"{what} needs /dev/fuse")
         yield
@@ -150,13 +174,15 @@ def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
 
     At any moment, the image's content is the state after a power cut.
     """
-    # A new name: another test's mount namespace may still use an earlier copy's loop device.
+    # A new name: another test's mount namespace may still use an earlier copy's loop
+    # device.
     copy, path = Path(tempfile.mkdtemp(dir=folder), "copy"), folder / "after"
     path.mkdir(exist_ok=True)
     writer.send_signal(signal.SIGSTOP)
     try:
         shutil.copyfile(folder / "image", copy)
-        while not filecmp.cmp(folder / "image", copy, shallow=False):  # the kernel was writing
+        # the kernel was writing
+        while not filecmp.cmp(folder / "image", copy, shallow=False):
             shutil.copyfile(folder / "image", copy)
     finally:
         writer.send_signal(signal.SIGCONT)

@@ -1,7 +1,8 @@
 """
 Commands of s3-sync in processes that are forked after the imports, one after the other.
 
-Imports take most of the time of a short command; forked, a hundred commands take only seconds.
+Imports take most of the time of a short command; forked, a hundred commands take only
+seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Forked:
 
     def wait(self) -> int:
         """
-        Wait until the command ends; return its exit code, or minus the signal that killed it.
+        Wait until the command ends; return its exit code, or minus the signal that
+        killed it.
         """
         return int(self.answers.readline())
 
@@ -81,10 +83,16 @@ class ForkServer:
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         folder.mkdir(parents=True, exist_ok=True)
-        order = {"arguments": arguments, "environment": environment, "folder": str(folder)}
+        order = {
+            "arguments": arguments,
+            "environment": environment,
+            "folder": str(folder),
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return Forked(int(self._process.stdout.readline()), folder, self._process.stdout)
+        return Forked(
+            int(self._process.stdout.readline()), folder, self._process.stdout
+        )
 
 
 def _serve() -> None:

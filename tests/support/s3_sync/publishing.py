@@ -99,7 +99,9 @@ class Publishing:
             **(pipes | streams),
         )
 
-    def run(self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]) -> Ran:
+    def run(
+        self, *arguments: str | Path, program: Path = S3_SYNC, **streams: int | IO[Any]
+    ) -> Ran:
         """
         Run a command until it ends.
         """
@@ -135,7 +137,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def read_release(objects: Mapping[str, bytes]) -> dict[str, bytes]:
     """
-    Return the files of the current release, read and verified as the reference describes.
+    Return the files of the current release, read and verified as the reference
+    describes.
 
     Args:
         objects: The objects of the bucket, by full key.
@@ -153,7 +156,14 @@ def check_every_release(objects: Mapping[str, bytes]) -> None:
     """
     for key in objects:
         if key.startswith(PREFIX + MANIFEST_FOLDER):
-            name = key.removeprefix(PREFIX + MANIFEST_FOLDER).removesuffix(MANIFEST_SUFFIX)
-            read_release({**objects, PREFIX + POINTER_KEY: json.dumps({"version": name}).encode()})
+            name = key.removeprefix(PREFIX + MANIFEST_FOLDER).removesuffix(
+                MANIFEST_SUFFIX
+            )
+            read_release(
+                {
+                    **objects,
+                    PREFIX + POINTER_KEY: json.dumps({"version": name}).encode(),
+                }
+            )
     if PREFIX + POINTER_KEY in objects:
         read_release(objects)

@@ -48,7 +48,8 @@ class Release:
 
     def objects(self) -> dict[str, bytes]:
         """
-        Return all three objects by key relative to the prefix, in the order of a publish.
+        Return all three objects by key relative to the prefix, in the order of a
+        publish.
         """
         return {
             bundle_key(self.manifest.bundle_sha256): self.bundle_bytes,
@@ -66,7 +67,9 @@ def make_release(
     Args:
         more: Options of `seal`.
     """
-    contents = [FileContent(path, files[path], path in executable) for path in sorted(files)]
+    contents = [
+        FileContent(path, files[path], path in executable) for path in sorted(files)
+    ]
     out = io.BytesIO()
     return seal(write_bundle(contents, out), out.getvalue(), **more)
 
@@ -86,10 +89,14 @@ def seal(
     sha256, size = sha256_of(bundle), len(bundle)
     manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
     pointer = point_to(manifest, history, at)
-    return Release(pointer, manifest, write_pointer(pointer), write_manifest(manifest), bundle)
+    return Release(
+        pointer, manifest, write_pointer(pointer), write_manifest(manifest), bundle
+    )
 
 
-def point_to(manifest: Manifest, history: Sequence[str] = (), at: datetime = AT) -> Pointer:
+def point_to(
+    manifest: Manifest, history: Sequence[str] = (), at: datetime = AT
+) -> Pointer:
     """
     Create a pointer whose sequence continues its history.
 
@@ -97,5 +104,9 @@ def point_to(manifest: Manifest, history: Sequence[str] = (), at: datetime = AT)
         history: Revisions, newest first.
     """
     count = len(history)
-    turns = tuple(Turn(name, count - n, time_text(at)) for n, name in enumerate(history))
-    return Pointer(Turn(manifest.revision, count + 1, time_text(at)), manifest.origin, turns)
+    turns = tuple(
+        Turn(name, count - n, time_text(at)) for n, name in enumerate(history)
+    )
+    return Pointer(
+        Turn(manifest.revision, count + 1, time_text(at)), manifest.origin, turns
+    )

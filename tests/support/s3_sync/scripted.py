@@ -91,7 +91,8 @@ class Running:
 
     def withstand(self, fault: Fault, match: Match | None = None) -> Event:
         """
-        Assert that a change during a fault is published only after the fault, and then completely.
+        Assert that a change during a fault is published only after the fault, and then
+        completely.
 
         Returns:
             The log line with the reason.
@@ -117,9 +118,12 @@ class Running:
 
 
 @contextmanager
-def running(target: Path, settings: Mapping[str, str | None] | None = None) -> Iterator[Running]:
+def running(
+    target: Path, settings: Mapping[str, str | None] | None = None
+) -> Iterator[Running]:
     """
-    Run a daemon with a scripted server; after the first cycle, only SIGHUP triggers cycles.
+    Run a daemon with a scripted server; after the first cycle, only SIGHUP triggers
+    cycles.
     """
     with FakeS3() as s3:
         s3.put_all(FILES, "dags/")

@@ -91,7 +91,9 @@ def release_daemon(
     """
     Describe a daemon that reads releases from a scripted server, without starting it.
     """
-    return daemon_for(s3, target, interval=interval, settings={**RELEASE, **(settings or {})})
+    return daemon_for(
+        s3, target, interval=interval, settings={**RELEASE, **(settings or {})}
+    )
 
 
 def is_pointer(request: Request) -> bool:

@@ -32,9 +32,13 @@ class Key:
         key = Ed25519PrivateKey.generate()
         self.raw = key.public_key().public_bytes_raw()
         self.signer = Signer(key)
-        self.private_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.private_pem = key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
         public = key.public_key()
-        self.public_pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.public_pem = public.public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
 
     @property
     def key_id(self) -> str:
@@ -50,8 +54,8 @@ class Key:
 
 def write_keys(folder: Path, *keys: Key) -> Path:
     """
-    Make a folder contain exactly these public keys, like a ConfigMap volume: as links into
-    `..data`, which is itself a link that is swapped.
+    Make a folder contain exactly these public keys, like a ConfigMap volume: as links
+    into `..data`, which is itself a link that is swapped.
     """
     folder.mkdir(exist_ok=True)
     data = folder / f"..{len(list(folder.glob('..[0-9]*')))}"

@@ -35,7 +35,9 @@ OURS = {".airflowignore", "lock", "published.json", "snapshots", "staging"}
 class SwappingS3(FakeS3):
     """A bucket whose objects all change in one step, between two answers."""
 
-    def __init__(self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes] | None = None, age_seconds: float = 0.0
+    ) -> None:
         super().__init__()
         self.swap(files or {}, age_seconds)
 
@@ -80,7 +82,9 @@ def current(target: Path) -> str:
 
 
 def shown(target: Path) -> dict[str, bytes]:
-    """Return the files that a consumer finds through `current`; all must be regular files."""
+    """
+    Return the files that a consumer finds through `current`; all must be regular files.
+    """
     return read_tree(Path(os.path.realpath(target / "current", strict=True)))
 
 
@@ -90,15 +94,24 @@ def consumed(target: Path) -> dict[str, bytes]:
 
 
 def snapshot_leftovers(target: Path) -> list[str]:
-    """Return unexpected entries of the target after a complete cycle, without foreign files."""
+    """
+    Return unexpected entries of the target after a complete cycle, without foreign
+    files.
+    """
     hidden = target / ".s3-sync"
     found = [str(path) for path in hidden.iterdir() if path.name not in OURS]
     found += [str(path) for path in (hidden / "staging").iterdir()]
-    found += [str(path) for path in target.iterdir() if path.name not in (".s3-sync", "current")]
+    found += [
+        str(path)
+        for path in target.iterdir()
+        if path.name not in (".s3-sync", "current")
+    ]
     kept = snapshots(target)
     wanted = kept | {f"{name}.managed" for name in kept}
     names = os.listdir(hidden / "snapshots")
-    return found + [name for name in names if name.startswith(".") or name not in wanted]
+    return found + [
+        name for name in names if name.startswith(".") or name not in wanted
+    ]
 
 
 def count_of(daemon: Daemon, name: str, **labels: str) -> float:
@@ -113,14 +126,16 @@ def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
     name = "sidecar_cycles_total"
     before = count_of(daemon, name, result=result)
     wait_until(
-        lambda: count_of(daemon, name, result=result) >= before + count, f"{count} more {result}"
+        lambda: count_of(daemon, name, result=result) >= before + count,
+        f"{count} more {result}",
     )
 
 
 def wait_until_shown(daemon: Daemon, files: Mapping[str, bytes]) -> None:
     """Run cycles until `current` shows exactly these files."""
     for _ in range(10):
-        with suppress(AssertionError, OSError):  # `current` is missing or a foreign link
+        # `current` is missing or a foreign link
+        with suppress(AssertionError, OSError):
             if shown(daemon.target) == files:
                 return
         daemon.sync()

@@ -36,8 +36,8 @@ def expect(
     Args:
         objects: Key → content, the whole bucket.
         key_path: KEY_PATH without slashes around it.
-        foreign: Relative paths of files that other processes put into the target; their content
-            differs from that of every key.
+        foreign: Relative paths of files that other processes put into the target; their
+            content differs from that of every key.
     """
     prefix = f"{key_path}/" if key_path else ""
     wanted, skipped = {}, {}
@@ -58,7 +58,9 @@ def expect(
         if path in in_the_way or foreign_files & set(_folders(path)):
             skipped[path] = "blocked"
     files = {path: content for path, content in wanted.items() if path not in skipped}
-    kept = {path for path in foreign_files if not {path, *_folders(path)} & files.keys()}
+    kept = {
+        path for path in foreign_files if not {path, *_folders(path)} & files.keys()
+    }
     return Expectation(files, skipped, kept)
 
 
@@ -82,7 +84,9 @@ def _folders(path: str) -> list[str]:
 
 
 def _folders_it_holds(path: str) -> list[str]:
-    """Return the folders above a foreign file, which cannot become files because of it."""
+    """
+    Return the folders above a foreign file, which cannot become files because of it.
+    """
     folders = _folders(path)
     if BYTECODE in path.split("/"):
         return folders[folders.index(path.partition(f"{BYTECODE}/")[0] + BYTECODE) :]
@@ -103,7 +107,9 @@ def read_tree(target: Path) -> dict[str, bytes]:
         for name in [*folders, *names]:
             path = os.path.join(folder, name)
             mode = os.lstat(path).st_mode
-            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), f"neither file nor folder: {path!r}"
+            assert stat.S_ISREG(mode) or stat.S_ISDIR(mode), (
+                f"neither file nor folder: {path!r}"
+            )
         for name in names:
             path = os.path.join(folder, name)
             tree[os.path.relpath(path, target)] = Path(path).read_bytes()
@@ -137,11 +143,14 @@ def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> li
 
 def leftovers(target: Path) -> list[str]:
     """
-    Return unexpected entries of `.s3-sync` after a complete cycle, such as staged downloads.
+    Return unexpected entries of `.s3-sync` after a complete cycle, such as staged
+    downloads.
     """
     ours = {"lock", "managed", "staging", "published.json", ".airflowignore"}
     hidden = target / RESERVED
-    staged = [f"{RESERVED}/staging/{path.name}" for path in (hidden / "staging").iterdir()]
+    staged = [
+        f"{RESERVED}/staging/{path.name}" for path in (hidden / "staging").iterdir()
+    ]
     return staged + [
         f"{RESERVED}/{path.name}" for path in hidden.iterdir() if path.name not in ours
     ]

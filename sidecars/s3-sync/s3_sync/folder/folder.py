@@ -1,5 +1,6 @@
 """
-One folder that is kept file by file: the target itself, a snapshot, or a snapshot that is built.
+One folder that is kept file by file: the target itself, a snapshot, or a snapshot that
+is built.
 
 Every change of files is made here, inside the folder, and under a fence.
 """
@@ -28,7 +29,12 @@ from s3_sync.names import Content, folders_of, has_digest, is_executable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
+from sidecar_runtime.volume.snapshots import (
+    FOLDER_FLAGS,
+    FOLDER_MODE,
+    opened,
+    remove_tree,
+)
 
 SECOND_NS = 1_000_000_000
 # A file is already gone, or was replaced by something else.
@@ -45,13 +51,14 @@ class Folder:
         fd: The open folder; closed with this object.
 
     Attributes:
-        files: The files, by path. One that is known to be damaged is held without content, so that
-            it counts as changed; see :meth:`inspect`.
-        journal: None while nobody reads the folder: it is listed when it becomes a snapshot.
-        is_lost: Whether the list was missing or damaged, so that only the source can tell what
-            should be there.
-        before: The files that consumers see instead, until this folder is shown: a successor gets
-            a later time.
+        files: The files, by path. One that is known to be damaged is held without
+            content, so that it counts as changed; see :meth:`inspect`.
+        journal: None while nobody reads the folder: it is listed when it becomes a
+            snapshot.
+        is_lost: Whether the list was missing or damaged, so that only the source can
+            tell what should be there.
+        before: The files that consumers see instead, until this folder is shown: a
+            successor gets a later time.
 
     Raises:
         OSError: From every method, if the file system fails; the files stay.
@@ -70,8 +77,8 @@ class Folder:
 
     def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
         """
-        Read the list of the files from an open folder of lists, and keep it up to date; close the
-        folder if that fails.
+        Read the list of the files from an open folder of lists, and keep it up to date;
+        close the folder if that fails.
         """
         try:
             listed = read_journal(name, lists, self.fd, is_shared=is_shared)
@@ -94,26 +101,32 @@ class Folder:
 
     def damaged(self, paths: Collection[str]) -> set[str]:
         """
-        Return those of our files that are no longer as they were put into place, or that are in a
-        folder that is a link now, if only to the same files.
+        Return those of our files that are no longer as they were put into place, or
+        that are in a folder that is a link now, if only to the same files.
         """
-        linked = tuple(f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd))
-        return self._altered(paths) | {path for path in paths if path.startswith(linked)}
+        linked = tuple(
+            f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd)
+        )
+        return self._altered(paths) | {
+            path for path in paths if path.startswith(linked)
+        }
 
     def _altered(self, paths: Iterable[str]) -> set[str]:
         found = ((path, stat_in(path, self.fd)) for path in paths)
-        return {path for path, it in found if it is None or not self.files[path].matches(it)}
+        return {
+            path for path, it in found if it is None or not self.files[path].matches(it)
+        }
 
     def inspect(self, most: int, parts: int, *, is_snapshot: bool = False) -> bool:
         """
-        Inspect another part of the files at each call, all of them if that finds damage, which
-        rarely hits a single file; return whether there is new damage.
+        Inspect another part of the files at each call, all of them if that finds
+        damage, which rarely hits a single file; return whether there is new damage.
 
         Args:
             most: How many files need no parts.
             parts: Into how many parts at most the files are divided.
-            is_snapshot: A folder that is a link now, to the same files, is noticed only when all
-                files are inspected: the next snapshot does not follow it.
+            is_snapshot: A folder that is a link now, to the same files, is noticed only
+                when all files are inspected: the next snapshot does not follow it.
         """
         parts = min(parts, -(-len(self.files) // most)) or 1
         self._turn = (self._turn + 1) % parts
@@ -129,7 +142,11 @@ class Folder:
         """
         Return the files that are known to be damaged.
         """
-        lost = [p for p, held in self.files.items() if not held.etag] if self._may_be_hurt else []
+        lost = (
+            [p for p, held in self.files.items() if not held.etag]
+            if self._may_be_hurt
+            else []
+        )
         self._may_be_hurt = bool(lost)
         return lost
 
@@ -143,14 +160,18 @@ class Folder:
 
     def adopt(self, path: str, content: Content, fence: Fence) -> bool:
         """
-        List a file, and keep its times, if it has the content already, according to its MD5 or
-        SHA-256; return whether it has. It is unknown or damaged, or its name is of the other kind
-        of source.
+        List a file, and keep its times, if it has the content already, according to its
+        MD5 or SHA-256; return whether it has. It is unknown or damaged, or its name is
+        of the other kind of source.
         """
-        if self.journal is None or stat_in(path, self.fd) is None:  # mostly; a walk takes longer
+        # mostly; a walk takes longer
+        if self.journal is None or stat_in(path, self.fd) is None:
             return False
         try:
-            with walk(self.fd, path) as (folder, name), opened(name, folder, OLD_FILE) as fd:
+            with (
+                walk(self.fd, path) as (folder, name),
+                opened(name, folder, OLD_FILE) as fd,
+            ):
                 found = os.fstat(fd)
                 is_same = found.st_size == content.size_bytes
                 is_same = is_same and has_mode(found, self._mode_of(content))
@@ -166,15 +187,17 @@ class Folder:
         """
         Rename a complete, verified staging file into place.
 
-        All slow work is done before the fence; inside it, only names change. A crash half-way
-        leaves the old file, or the new one, and at most one staging file.
+        All slow work is done before the fence; inside it, only names change. A crash
+        half-way leaves the old file, or the new one, and at most one staging file.
 
         Raises:
             Blocked: A file of another owner is in the way.
             CycleAbandoned: The fence was revoked.
         """
         there = stat_in(path, self.fd) if self.journal is not None else None
-        found = self.staging.finish(staging, self._next_time(path, there), self._mode_of(content))
+        found = self.staging.finish(
+            staging, self._next_time(path, there), self._mode_of(content)
+        )
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
             is_free = there is None and self.journal is not None
@@ -205,8 +228,9 @@ class Folder:
 
     def purge(self, fence: Fence, also: Collection[str] = ()) -> None:
         """
-        Remove everything that is not ours, as far as possible, from a folder that belongs to
-        s3-sync alone: a gate's command, and readers, may leave files and bytecode.
+        Remove everything that is not ours, as far as possible, from a folder that
+        belongs to s3-sync alone: a gate's command, and readers, may leave files and
+        bytecode.
 
         Args:
             also: More paths that are ours.
@@ -217,7 +241,8 @@ class Folder:
 
     def forget(self, path: str) -> None:
         """
-        Remove a file from the list; the file on disk belongs to another process from now on.
+        Remove a file from the list; the file on disk belongs to another process from
+        now on.
         """
         if path in self.files:
             self._note(path, None)
@@ -234,7 +259,8 @@ class Folder:
 
     def _mode_of(self, content: Content) -> int:
         """
-        Return the mode of a file; an executable file is executable for everyone who can read it.
+        Return the mode of a file; an executable file is executable for everyone who can
+        read it.
         """
         mode = self.staging.file_mode
         mode |= (mode & 0o444) >> 2 if is_executable(content.etag) else 0
@@ -242,16 +268,22 @@ class Folder:
 
     def _next_time(self, path: str, there: os.stat_result | None) -> int:
         """
-        Return the current time, or the next full second after the predecessor's if that is later.
+        Return the current time, or the next full second after the predecessor's if that
+        is later.
 
-        Python's bytecode cache and Airflow's file processor compare whole seconds and sizes.
+        Python's bytecode cache and Airflow's file processor compare whole seconds and
+        sizes.
         """
-        times = [one.mtime_ns for one in (self.files.get(path), self.before.get(path)) if one]
+        times = [
+            one.mtime_ns for one in (self.files.get(path), self.before.get(path)) if one
+        ]
         if there is not None:
             times.append(there.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
-    def _place(self, path: str, held: Held, name: str, fd: int, *, is_free: bool = False) -> None:
+    def _place(
+        self, path: str, held: Held, name: str, fd: int, *, is_free: bool = False
+    ) -> None:
         with walk(self.fd, path, self._make_folder) as (folder, last):
             if not is_free:
                 self._make_way(path, folder, last)
@@ -280,8 +312,8 @@ class Folder:
 
     def _make_folder(self, path: str, name: str, fd: int) -> None:
         """
-        Create one folder; remove a symlink, or a file of ours, in its place: the source, where no
-        path is both, does not have that file any more.
+        Create one folder; remove a symlink, or a file of ours, in its place: the
+        source, where no path is both, does not have that file any more.
         """
         try:
             os.mkdir(name, FOLDER_MODE, dir_fd=fd)
@@ -295,7 +327,8 @@ class Folder:
 
     def _make_way(self, path: str, folder: int, name: str) -> None:
         """
-        Remove a folder that is in place of a file, unless it contains files of other owners.
+        Remove a folder that is in place of a file, unless it contains files of other
+        owners.
 
         Bytecode is removed with it, because its sources are gone from the bucket.
         """

@@ -1,11 +1,11 @@
 """
 The list of files that s3-sync put into a folder, and therefore may replace and delete.
 
-A journal with one JSON array a line: ``[path, etag, size, mtime_ns, inode, mode]`` for a file, with
-a trailing ``0`` if its content was not verified; ``[path]`` for a removed file. A line is written
-*before* its action: the rename that puts the line's inode into place, or the removal. So after a
-crash the file at the last line's path shows whether that line is true. All earlier lines are,
-because actions happen one at a time.
+A journal with one JSON array a line: ``[path, etag, size, mtime_ns, inode, mode]`` for
+a file, with a trailing ``0`` if its content was not verified; ``[path]`` for a removed
+file. A line is written *before* its action: the rename that puts the line's inode into
+place, or the removal. So after a crash the file at the last line's path shows whether
+that line is true. All earlier lines are, because actions happen one at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from typing import NamedTuple
 
 from s3_sync.names import Content, refusal_of
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import ABSENT_ERRORS, is_at, open_file, stat_in, write_file
+from sidecar_runtime.volume.files import (
+    ABSENT_ERRORS,
+    is_at,
+    open_file,
+    stat_in,
+    write_file,
+)
 
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
@@ -30,7 +36,8 @@ LIST_MODE = 0o664
 LINE_BYTES = 16 << 10
 # The journal is rewritten when dead lines outnumber live ones by more than this.
 SLACK_LINES = 1000
-# What the kubelet adds to the mode of every file at a mount of a claim, if the pod has an fsGroup:
+# What the kubelet adds to the mode of every file at a mount of a claim, if the pod has
+# an fsGroup:
 # https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/volume/volume_linux.go
 _OF_FS_GROUP = 0o660
 
@@ -39,8 +46,8 @@ log = get_logger("managed")
 
 class Held(NamedTuple):
     """
-    One file that s3-sync put into place: the ETag of its object, which is empty once it is known to
-    be damaged, and its stat values.
+    One file that s3-sync put into place: the ETag of its object, which is empty once it
+    is known to be damaged, and its stat values.
 
     Args:
         is_verified: Whether a checksum, or an MD5 in the ETag, matched the content.
@@ -63,7 +70,8 @@ class Held(NamedTuple):
 
     def of(self, found: os.stat_result) -> Held | None:
         """
-        Return the facts for a hard link to this file or for a copy of it; None for another file.
+        Return the facts for a hard link to this file or for a copy of it; None for
+        another file.
         """
         if found.st_ino != self.inode and found.st_nlink > 1:
             return None
@@ -142,8 +150,8 @@ class Journal:
 
     def note(self, path: str, held: Held | None) -> None:
         """
-        List what a path is, or that it is about to be removed. On a full disk, which a removal may
-        fix, the journal catches up once there is room.
+        List what a path is, or that it is about to be removed. On a full disk, which a
+        removal may fix, the journal catches up once there is room.
         """
         try:
             self._append(_line(path, held))
@@ -152,8 +160,8 @@ class Journal:
 
     def compact(self, files: Mapping[str, Held]) -> None:
         """
-        Rewrite the journal when it has too many dead lines, or lacks some, or when it was removed;
-        again after the next cycle if that fails.
+        Rewrite the journal when it has too many dead lines, or lacks some, or when it
+        was removed; again after the next cycle if that fails.
         """
         is_long = self._lines > 2 * len(files) + SLACK_LINES
         if is_long or not is_at(self._name, self._dir_fd, self._fd):
@@ -185,7 +193,13 @@ class Journal:
         """
         lines = [json.dumps(HEADER, separators=(",", ":")).encode() + b"\n"]
         lines += [_line(path, held) for path, held in files.items()]
-        write_file(self._name, b"".join(lines), LIST_MODE, fsync=self._fsync, dir_fd=self._dir_fd)
+        write_file(
+            self._name,
+            b"".join(lines),
+            LIST_MODE,
+            fsync=self._fsync,
+            dir_fd=self._dir_fd,
+        )
         fd = self._open()
         if self._fd >= 0:
             os.close(self._fd)
@@ -206,13 +220,14 @@ def _line(path: str, held: Held | None) -> bytes:
 
 def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Listed:
     """
-    Return what a journal says, without the last line if a process was killed before its action.
+    Return what a journal says, without the last line if a process was killed before its
+    action.
 
     Args:
         root_fd: The folder whose files are listed.
-        is_shared: Whether the folder may contain files of other owners: such a file must not be
-            mistaken for one that was about to be put into place. If False, a last file that is not
-            there stays listed, and counts as damaged.
+        is_shared: Whether the folder may contain files of other owners: such a file
+            must not be mistaken for one that was about to be put into place. If False,
+            a last file that is not there stays listed, and counts as damaged.
 
     Raises:
         OSError: The volume fails.
@@ -240,11 +255,15 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
                     files[path] = held
                 lines, size_bytes, last = lines + 1, size_bytes + len(line), line
         except (ValueError, TypeError, RecursionError) as error:
-            log.warning("managed_list_damaged", line=lines + bool(size_bytes) + 1, error=str(error))
+            log.warning(
+                "managed_list_damaged",
+                line=lines + bool(size_bytes) + 1,
+                error=str(error),
+            )
             return Listed(files, is_lost=True)
     found = stat_in(path, root_fd) if path else None
-    # A line is true if its inode is in place, or if the removed file is not. The inode alone does
-    # not tell: the next file that anybody creates there may get it.
+    # A line is true if its inode is in place, or if the removed file is not. The inode
+    # alone does not tell: the next file that anybody creates there may get it.
     if now := files.get(path):
         is_true = found is not None and found.st_ino == now.inode
     else:
@@ -261,8 +280,8 @@ def _read_line(line: bytes) -> tuple[str, Held | None]:
     """
     Return the path of a line, and its file unless the line is a removal.
 
-    Other processes with access to the volume can write this file, so a path that cannot come from
-    a key is refused: it could lead out of the target.
+    Other processes with access to the volume can write this file, so a path that cannot
+    come from a key is refused: it could lead out of the target.
 
     Raises:
         ValueError, TypeError, RecursionError: The line is not valid.

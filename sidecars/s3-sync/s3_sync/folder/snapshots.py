@@ -1,10 +1,10 @@
 """
 The snapshot layout: ``DEST_PATH/current`` is a link to one complete state.
 
-A new state is built in a folder beside the current one, from links to it and downloads. It gets its
-name, is recorded, and is shown by swapping the link: after a crash in between, the record decides.
-A folder that was begun is thrown away at the next start; in the same process, the next cycle goes
-on with its verified files.
+A new state is built in a folder beside the current one, from links to it and downloads.
+It gets its name, is recorded, and is shown by swapping the link: after a crash in
+between, the record decides. A folder that was begun is thrown away at the next start;
+in the same process, the next cycle goes on with its verified files.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ class SnapshotLayout:
     def __init__(self, settings: Settings, volume: Volume, published: str) -> None:
         """
         Args:
-            published: The name that is recorded as published; without it, the link decides.
+            published: The name that is recorded as published; without it, the link
+                decides.
         """
         self._volume = volume
         self.shown: Folder | None = None
         self._build: Folder | None = None
-        # Whether older snapshots were whole when they were inspected: reading all files of one
-        # takes longer than the answer to a consumer may.
+        # Whether older snapshots were whole when they were inspected: reading all files
+        # of one takes longer than the answer to a consumer may.
         self._whole: dict[str, bool] = {}
         self.store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
@@ -72,7 +73,9 @@ class SnapshotLayout:
         with ExitStack() as stack:
             stack.callback(os.close, self.store)
             self.snapshots.sweep()
-            name = published if self.snapshots.has(published) else self.snapshots.current()
+            name = (
+                published if self.snapshots.has(published) else self.snapshots.current()
+            )
             if name:
                 self.shown = self._open(name)
             stack.pop_all()
@@ -97,14 +100,20 @@ class SnapshotLayout:
         Whether the open folders are still at their paths.
         """
         is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
-        return is_there and (self.shown is None or is_at(self.name, self.store, self.shown.fd))
+        return is_there and (
+            self.shown is None or is_at(self.name, self.store, self.shown.fd)
+        )
 
     def drop_damaged(self, fence: Fence) -> None:
         """
-        Remove older snapshots that were altered, at once or as soon as no process uses them:
-        consumers request them again, or fail instead of running other code.
+        Remove older snapshots that were altered, at once or as soon as no process uses
+        them: consumers request them again, or fail instead of running other code.
         """
-        damaged = [n for n in self.snapshots.revisions() if n != self.name and not self._inspect(n)]
+        damaged = [
+            n
+            for n in self.snapshots.revisions()
+            if n != self.name and not self._inspect(n)
+        ]
         self._whole = dict.fromkeys(damaged, False)
         for name in damaged:
             is_removed = self.snapshots.remove(name, fence)
@@ -114,7 +123,8 @@ class SnapshotLayout:
 
     def begin(self) -> Folder:
         """
-        Return a folder that nobody reads, with what earlier cycles of this process brought into it.
+        Return a folder that nobody reads, with what earlier cycles of this process
+        brought into it.
         """
         if self._build is not None:
             self._build.purge(Fence())
@@ -138,21 +148,26 @@ class SnapshotLayout:
         if taken:
             mine = [path for path in mine if taken.isdisjoint(folders_of([path]))]
         hurt: list[str] = []
-        for path, there in link_tree(shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync):
+        for path, there in link_tree(
+            shown.fd, folder.fd, mine, fsync=self._volume.staging.fsync
+        ):
             held = shown.files[path].of(there)
             if held is None:  # it is damaged, or was replaced meanwhile
                 hurt.append(path)
                 continue
-            if fence.is_revoked:  # an abandoned cycle ends here, even if it copies files
+            # an abandoned cycle ends here, even if it copies files
+            if fence.is_revoked:
                 raise CycleAbandoned
             folder.files[path] = held
         for path in hurt:  # now that no folder is open that this may remove
             folder.delete(path, fence)
 
-    def reuse(self, files: Mapping[str, Content], folder: Folder, fence: Fence) -> list[str]:
+    def reuse(
+        self, files: Mapping[str, Content], folder: Folder, fence: Fence
+    ) -> list[str]:
         """
-        Give a new folder the files that are shown already, and remove those of an earlier state;
-        return the paths of the others.
+        Give a new folder the files that are shown already, and remove those of an
+        earlier state; return the paths of the others.
         """
         for path, held in list(folder.files.items()):
             if path not in files or not is_held(held, files[path]):
@@ -164,14 +179,16 @@ class SnapshotLayout:
 
     def publish(self, name: str, folder: Folder, fence: Fence) -> None:
         """
-        Give a complete folder its name; :meth:`show` shows it to consumers, once that is recorded.
+        Give a complete folder its name; :meth:`show` shows it to consumers, once that
+        is recorded.
 
         Raises:
             SidecarError: ``link_blocked``.
             CycleAbandoned: The fence was revoked; consumers see what they saw before.
         """
         is_first = not self.snapshots.revisions() and self.shown is None
-        with fence:  # before the folder gets its name: it is what the next try goes on with
+        # before the folder gets its name: it is what the next try goes on with
+        with fence:
             self.snapshots.make_way(is_first=is_first)
         there = self._keep_as(name, folder, fence)
         if there is folder:
@@ -206,7 +223,8 @@ class SnapshotLayout:
     @contextmanager
     def aside(self, name: str) -> Iterator[Folder]:
         """
-        Yield a new folder for a requested revision, which :meth:`keep` turns into a snapshot.
+        Yield a new folder for a requested revision, which :meth:`keep` turns into a
+        snapshot.
         """
         folder = self._new_folder(name)
         aside = os.path.basename(folder.path)
@@ -218,7 +236,8 @@ class SnapshotLayout:
 
     def keep(self, name: str, folder: Folder, fence: Fence) -> None:
         """
-        Turn a folder that was filled aside into a requested snapshot; the link does not change.
+        Turn a folder that was filled aside into a requested snapshot; the link does not
+        change.
         """
         there = self._keep_as(name, folder, fence, is_asked=True)
         self._whole.pop(name, None)
@@ -229,8 +248,8 @@ class SnapshotLayout:
 
     def is_whole(self, name: str) -> bool:
         """
-        Whether a snapshot exists, and all of its files are as they were published; called from any
-        thread.
+        Whether a snapshot exists, and all of its files are as they were published;
+        called from any thread.
         """
         if name == self.name or not self.snapshots.has(name):
             return self.snapshots.has(name)
@@ -266,7 +285,10 @@ class SnapshotLayout:
         kept = self.snapshots.prune(self.name, fence)
         with fence:
             for name in os.listdir(self.store):
-                if name.endswith(_LIST_SUFFIX) and name.removesuffix(_LIST_SUFFIX) not in kept:
+                if (
+                    name.endswith(_LIST_SUFFIX)
+                    and name.removesuffix(_LIST_SUFFIX) not in kept
+                ):
                     os.unlink(name, dir_fd=self.store)
         for name, is_whole in list(self._whole.items()):
             if not (is_whole or self._inspect(name)):
@@ -288,7 +310,9 @@ class SnapshotLayout:
 
     def _new_folder(self, name: str) -> Folder:
         aside = aside_name(name)
-        return Folder(self._path(aside), open_own_folder(aside, self.store), self._volume.staging)
+        return Folder(
+            self._path(aside), open_own_folder(aside, self.store), self._volume.staging
+        )
 
     def _open(self, name: str) -> Folder:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
@@ -299,9 +323,9 @@ class SnapshotLayout:
         self, name: str, folder: Folder, fence: Fence, *, is_asked: bool = False
     ) -> Folder:
         """
-        Give a complete folder its name; return the snapshot of that name. One that exists has the
-        same files, and readers: what differs, because it is damaged or must get a later time, is
-        renamed into it.
+        Give a complete folder its name; return the snapshot of that name. One that
+        exists has the same files, and readers: what differs, because it is damaged or
+        must get a later time, is renamed into it.
         """
         if self.snapshots.has(name):
             there = self.shown if self.shown and name == self.name else self._open(name)
@@ -333,7 +357,9 @@ class SnapshotLayout:
 def _bring_up_to_date(folder: Folder, build: Folder, fence: Fence) -> None:
     folder.purge(fence, build.files)  # a list that was lost names none of them
     differs = folder.damaged(folder.files)
-    differs |= {path for path, held in build.files.items() if folder.files.get(path) != held}
+    differs |= {
+        path for path, held in build.files.items() if folder.files.get(path) != held
+    }
     for path in folder.files.keys() - build.files.keys():
         folder.delete(path, fence)
     for path in differs & build.files.keys():

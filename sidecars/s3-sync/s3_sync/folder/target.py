@@ -24,7 +24,13 @@ from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import TargetLock, read_facts, read_holder, stat_in, write_file
+from sidecar_runtime.volume.files import (
+    TargetLock,
+    read_facts,
+    read_holder,
+    stat_in,
+    write_file,
+)
 from sidecar_runtime.volume.snapshots import opened, remove_tree
 
 log = get_logger("target")
@@ -54,7 +60,8 @@ class Published(NamedTuple):
 
     Args:
         revision: The source's revision if it is completely published; else empty.
-        aim: The revision that should be published; differs from `revision` while partial.
+        aim: The revision that should be published; differs from `revision` while
+            partial.
         name: The name of the state, and of its snapshot.
         missing: The number of files missing or out of date; 0 if the state is complete.
         fallback: The refused revision if a fallback is published; else empty.
@@ -110,11 +117,13 @@ class Record:
     The record of one source, one layout and one choice of files on a volume.
 
     Attributes:
-        published: What the record says, or would say if the volume took it; None if nothing is
-            published that fits the settings: its files are not those that consumers need, or not
-            where they look.
-        is_of_source: Whether the record is of this source and layout, whatever files were chosen.
-        sequence: Of releases of this source: the highest sequence seen, and the key that signed it.
+        published: What the record says, or would say if the volume took it; None if
+            nothing is published that fits the settings: its files are not those that
+            consumers need, or not where they look.
+        is_of_source: Whether the record is of this source and layout, whatever files
+            were chosen.
+        sequence: Of releases of this source: the highest sequence seen, and the key
+            that signed it.
         is_written: Whether the record on disk is the one that this process knows.
     """
 
@@ -137,16 +146,21 @@ class Record:
 
     def read(self, state: int) -> None:
         """
-        Read the record from the open `.s3-sync`; one that is missing, malformed, or of other
-        settings says nothing.
+        Read the record from the open `.s3-sync`; one that is missing, malformed, or of
+        other settings says nothing.
         """
         facts = read_facts(NAME, state)
         where = {"filters": None, **self._where}
         differs = {name for name, value in where.items() if facts.get(name) != value}
-        said, is_pinned = parse(facts), not self._pin or facts.get("revision") == self._pin
+        said, is_pinned = (
+            parse(facts),
+            not self._pin or facts.get("revision") == self._pin,
+        )
         self.published = said if is_pinned and not differs else None
         self.is_of_source = differs <= {"filters"}
-        self.sequence = (said.sequence, said.signed_by) if said and self.is_of_source else (0, "")
+        self.sequence = (
+            (said.sequence, said.signed_by) if said and self.is_of_source else (0, "")
+        )
         self.is_written = True
 
     def read_outside(self, path: str) -> Published | None:
@@ -175,7 +189,9 @@ class Record:
             del facts["sequence"], facts["signed_by"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
-            write_file(NAME, content, 0o664, fsync=volume.staging.fsync, dir_fd=volume.state)
+            write_file(
+                NAME, content, 0o664, fsync=volume.staging.fsync, dir_fd=volume.state
+            )
         self.is_written = True
 
     def readiness(self, problem: str = "") -> Readiness:
@@ -187,10 +203,17 @@ class Record:
         """
         published = self.published
         if published is None:
-            return Readiness(False, problem="nothing is published yet that fits the settings here")
+            return Readiness(
+                False, problem="nothing is published yet that fits the settings here"
+            )
         if published.damaged:
             problem = f"{_are(published.damaged, 'published file')} missing or altered on disk"
-        facts = (published.revision, published.published_at, problem, published.shortfall)
+        facts = (
+            published.revision,
+            published.published_at,
+            problem,
+            published.shortfall,
+        )
         return Readiness(not problem, *facts)
 
 
@@ -206,15 +229,16 @@ def now() -> float:
 
 
 LOCK = "lock"
-# Inspecting every file costs more than polling S3, so it is spread over cycles, until one is found
-# damaged. By source: how many files are inspected in one cycle, or more where all of them would
-# take more cycles than the second number.
+# Inspecting every file costs more than polling S3, so it is spread over cycles, until
+# one is found damaged. By source: how many files are inspected in one cycle, or more
+# where all of them would take more cycles than the second number.
 SCANS = {"listing": (500, 10), "release": (30, 30)}
 
 
 class Target:
     """
-    The target while this process may hold its lock; the lock and the status belong to the process.
+    The target while this process may hold its lock; the lock and the status belong to
+    the process.
 
     Attributes:
         volume: The open target; None while another process holds the lock.
@@ -257,8 +281,8 @@ class Target:
 
     def show(self, fence: Fence) -> None:
         """
-        Show readiness, metrics and status of what is published; note damage in the record, which a
-        standby reads.
+        Show readiness, metrics and status of what is published; note damage in the
+        record, which a standby reads.
         """
         shown, published, volume = self.shown, self.published, self.volume
         files = shown.files if shown is not None else {}
@@ -267,7 +291,9 @@ class Target:
             damaged = len(shown.lost()) + max(0, published.files - len(files))
             if damaged != published.damaged:
                 with suppress(OSError):
-                    self.record.write(volume, fence, published._replace(damaged=damaged))
+                    self.record.write(
+                        volume, fence, published._replace(damaged=damaged)
+                    )
         problem = self.snapshots.problem if self.snapshots is not None else ""
         self._status.readiness = self.record.readiness(problem)
         self._status.show(waiting_for=[], managed_files=len(files))
@@ -285,7 +311,10 @@ class Target:
         """
         if self.shown is None:
             return
-        scan, is_snapshot = SCANS[self._settings.source_kind], self.snapshots is not None
+        scan, is_snapshot = (
+            SCANS[self._settings.source_kind],
+            self.snapshots is not None,
+        )
         is_new = self.shown.inspect(*scan, is_snapshot=is_snapshot)
         if self.snapshots is not None:
             if is_new:
@@ -308,8 +337,8 @@ class Target:
 
     def finish(self, fence: Fence) -> None:
         """
-        Remove snapshots that need not be kept, and what another layout left on this volume, now
-        that what is shown is recorded.
+        Remove snapshots that need not be kept, and what another layout left on this
+        volume, now that what is shown is recorded.
         """
         assert self.volume is not None
         if self.snapshots is None:
@@ -326,12 +355,16 @@ class Target:
 
     def acquire(self) -> str:
         """
-        Take the lock and open the target; return the process that holds it instead, in words.
+        Take the lock and open the target; return the process that holds it instead, in
+        words.
 
         Raises:
-            OSError: The target cannot be opened or written; what is published still counts.
+            OSError: The target cannot be opened or written; what is published still
+                counts.
         """
-        if not all(part is None or part.is_current() for part in (self.volume, self.snapshots)):
+        if not all(
+            part is None or part.is_current() for part in (self.volume, self.snapshots)
+        ):
             self.close()
         try:
             volume = self.volume or Volume(self._settings.dest_path)
@@ -362,12 +395,13 @@ class Target:
 
     def _take_over(self, volume: Volume) -> None:
         """
-        Open what is shown, and inspect everything that a previous process left. Files that it
-        published are ready before S3 answers.
+        Open what is shown, and inspect everything that a previous process left. Files
+        that it published are ready before S3 answers.
         """
         settings, record = self._settings, self.record
         is_snapshot = settings.layout == "snapshot"
-        # Hard links share their content: an edit in one snapshot would change all of them.
+        # Hard links share their content: an edit in one snapshot would change all of
+        # them.
         mode = 0o644 if settings.source_kind == "release" else settings.file_mode
         volume.begin(mode & (~0o222 if is_snapshot else ~0), fsync=settings.fsync)
         record.read(volume.state)
@@ -398,11 +432,14 @@ class Target:
 
     def _stand_by(self, holder: str) -> str:
         """
-        Wait for the lock holder; ready while what it has published fits the settings here.
+        Wait for the lock holder; ready while what it has published fits the settings
+        here.
         """
         readiness = self._look_from_outside()
         if not readiness.ready:
-            readiness = readiness._replace(problem=f"{holder} holds the lock: {readiness.problem}")
+            readiness = readiness._replace(
+                problem=f"{holder} holds the lock: {readiness.problem}"
+            )
         self._status.readiness = readiness
         if self._status.details.get("waiting_for") != holder:
             say = log.info if readiness.ready else log.warning
@@ -435,8 +472,8 @@ def open_in_place(volume: Volume) -> Folder:
 
 def _remove_in_place(volume: Volume, fence: Fence) -> None:
     """
-    Remove the files that were published in place, now that a snapshot is; those that were altered
-    belong to others.
+    Remove the files that were published in place, now that a snapshot is; those that
+    were altered belong to others.
     """
     if stat_in(MANAGED, volume.state) is None:
         return
@@ -453,6 +490,8 @@ def _remove_snapshots(volume: Volume, fence: Fence) -> None:
     """
     with fence:
         place = f"{RESERVED}/{SNAPSHOTS}/"
-        if is_link(LINK, volume.root) and os.readlink(LINK, dir_fd=volume.root).startswith(place):
+        if is_link(LINK, volume.root) and os.readlink(
+            LINK, dir_fd=volume.root
+        ).startswith(place):
             os.unlink(LINK, dir_fd=volume.root)
         remove_tree(SNAPSHOTS, volume.state)

@@ -1,10 +1,10 @@
 """
-The volume: the open target, `.s3-sync` in it, and its staging folder; and walks below the target
-that follow no link.
+The volume: the open target, `.s3-sync` in it, and its staging folder; and walks below
+the target that follow no link.
 
-A path is walked from an open folder, name by name. Changes at its end are made relative to the
-folder that was opened. So a process that can write to the volume can never redirect s3-sync out of
-the target.
+A path is walked from an open folder, name by name. Changes at its end are made relative
+to the folder that was opened. So a process that can write to the volume can never
+redirect s3-sync out of the target.
 """
 
 from __future__ import annotations
@@ -19,8 +19,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from s3_sync.names import DEPTH_LIMIT, RESERVED
-from sidecar_runtime.volume.files import TargetError, is_at, set_mode, stat_in, write_file
-from sidecar_runtime.volume.snapshots import FOLDER_FLAGS, FOLDER_MODE, opened, remove_tree
+from sidecar_runtime.volume.files import (
+    TargetError,
+    is_at,
+    set_mode,
+    stat_in,
+    write_file,
+)
+from sidecar_runtime.volume.snapshots import (
+    FOLDER_FLAGS,
+    FOLDER_MODE,
+    opened,
+    remove_tree,
+)
 
 STAGING = "staging"
 SNAPSHOTS = "snapshots"
@@ -38,7 +49,8 @@ SPARED = {BYTECODE, "lost+found"}
 # A larger buffer takes longer to allocate, for each of many small files, than to read.
 BLOCK_BYTES = 16 << 10
 
-# One counter for the process: an abandoned cycle must not share names with its successor.
+# One counter for the process: an abandoned cycle must not share names with its
+# successor.
 _NUMBERS = itertools.count()
 
 
@@ -49,7 +61,9 @@ class Blocked(TargetError):
 
     def __init__(self, path: str) -> None:
         said = f"what is in the way of {path!r} is not a file of s3-sync"
-        super().__init__("blocked", said, "Move it out of DEST_PATH, or rename the key.")
+        super().__init__(
+            "blocked", said, "Move it out of DEST_PATH, or rename the key."
+        )
 
 
 class Volume:
@@ -60,7 +74,8 @@ class Volume:
         root: The target folder; its own path may be a symlink, which the user chose.
         state: `.s3-sync` in it.
         staging: Files in it are renamed into place or removed; see :meth:`begin`.
-        fold: What the file system takes names for; None if it distinguishes all of them.
+        fold: What the file system takes names for; None if it distinguishes all of
+            them.
 
     Raises:
         OSError: From every method, if the file system fails.
@@ -81,22 +96,23 @@ class Volume:
 
     def begin(self, file_mode: int, *, fsync: bool) -> None:
         """
-        Begin to write, now that this process has the lock: open staging, and remove what killed
-        processes left.
+        Begin to write, now that this process has the lock: open staging, and remove
+        what killed processes left.
         """
         remove_tree(STAGING, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)
-        # Airflow's folder walk includes hidden folders. A full disk must not prevent the start.
+        # Airflow's folder walk includes hidden folders. A full disk must not prevent
+        # the start.
         with suppress(OSError):
             write_file(AIRFLOWIGNORE, _HIDDEN, 0o664, fsync=False, dir_fd=self.state)
         self.fold = fold if is_folding(staging) else None
 
     def is_current(self) -> bool:
         """
-        Whether the open folders are still at their paths: the target, or `.s3-sync`, may have been
-        removed and created again.
+        Whether the open folders are still at their paths: the target, or `.s3-sync`,
+        may have been removed and created again.
         """
         with suppress(OSError):
             return (
@@ -115,7 +131,8 @@ class Volume:
 
 def fold(path: str) -> str:
     """
-    Return what a file system takes a name for that ignores case or Unicode's normal forms.
+    Return what a file system takes a name for that ignores case or Unicode's normal
+    forms.
     """
     return unicodedata.normalize("NFC", path).casefold()
 
@@ -155,7 +172,9 @@ MakeFolder = Callable[[str, str, int], None]
 
 
 @contextmanager
-def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple[int, str]]:
+def walk(
+    root: int, path: str, make: MakeFolder | None = None
+) -> Iterator[tuple[int, str]]:
     """
     Walk to the parent folder of a path and yield it, open, with the last name.
 
@@ -163,9 +182,10 @@ def walk(root: int, path: str, make: MakeFolder | None = None) -> Iterator[tuple
         make: Called where a folder is missing, or something else is there.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: A folder is missing, or something else is there.
-        ValueError: The path leads elsewhere; a last safeguard, because such keys are refused
-            earlier.
+        FileNotFoundError, NotADirectoryError: A folder is missing, or something else is
+            there.
+        ValueError: The path leads elsewhere; a last safeguard, because such keys are
+            refused earlier.
     """
     *folders, name = path.split("/")
     if not {"", ".", ".."}.isdisjoint((*folders, name)):
@@ -195,10 +215,12 @@ def is_link(name: str, folder: int) -> bool:
     return found is not None and stat.S_ISLNK(found.st_mode)
 
 
-def foreign_files(fd: int, ours: Container[str], spared: Iterable[str] = SPARED) -> Iterator[str]:
+def foreign_files(
+    fd: int, ours: Container[str], spared: Iterable[str] = SPARED
+) -> Iterator[str]:
     """
-    Yield all files, links and folders that are too deep for our files, below an open folder, that
-    are not ours.
+    Yield all files, links and folders that are too deep for our files, below an open
+    folder, that are not ours.
 
     Args:
         spared: Folders of these names are left out.
@@ -247,7 +269,8 @@ class Staging:
     is_verified: bool = False
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1  # closed once, even if closing fails (NFS reports quotas then)
+        # closed once, even if closing fails (NFS reports quotas then)
+        fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
@@ -279,8 +302,8 @@ class StagingFolder(NamedTuple):
         """
         Set the mode and time of a complete file, close it, and return its stat result.
 
-        The time is set even if it is the current one: on NFS the server otherwise sets it after
-        the close, so that it differs from the recorded time.
+        The time is set even if it is the current one: on NFS the server otherwise sets
+        it after the close, so that it differs from the recorded time.
         """
         os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
         found = os.fstat(staging.fd)

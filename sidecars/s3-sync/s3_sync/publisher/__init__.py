@@ -1,3 +1,4 @@
 """
-The commands for people and CI: publish, promote, roll back, list, diff, pin and prune releases.
+The commands for people and CI: publish, promote, roll back, list, diff, pin and prune
+releases.
 """

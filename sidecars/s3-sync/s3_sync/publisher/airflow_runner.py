@@ -1,14 +1,16 @@
 """
-Loads a folder of DAGs as Airflow's DAG processor does, with the Python of an Airflow 2.7 to 3.
+Loads a folder of DAGs as Airflow's DAG processor does, with the Python of an Airflow
+2.7 to 3.
 
-``python airflow_runner.py HOME``: HOME is an empty folder, which becomes AIRFLOW_HOME; GATE_FOLDER
-in the environment is the folder to load. It imports nothing from s3-sync. Each file is loaded in a
-process of its own, so that it cannot affect the next one. At the end, one JSON object is written to
-the file ``answer`` in HOME:
+``python airflow_runner.py HOME``: HOME is an empty folder, which becomes AIRFLOW_HOME;
+GATE_FOLDER in the environment is the folder to load. It imports nothing from s3-sync.
+Each file is loaded in a process of its own, so that it cannot affect the next one. At
+the end, one JSON object is written to the file ``answer`` in HOME:
 
 - ``airflow``: its version; ``dags``: the ids of all DAGs;
 - ``findings``: rows of path, line or null, and problem;
-- ``trouble``: why a file has no verdict: a signal, or a failure of Airflow or of this program.
+- ``trouble``: why a file has no verdict: a signal, or a failure of Airflow or of this
+  program.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ FRAME = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
 
 def environment(home: str, folder: str) -> dict[str, str]:
     """
-    Return the settings of Airflow that are never taken from the user, above all the database.
+    Return the settings of Airflow that are never taken from the user, above all the
+    database.
     """
     return {
         "AIRFLOW_HOME": home,
@@ -53,7 +56,8 @@ def environment(home: str, folder: str) -> dict[str, str]:
 
 class Loader:
     """
-    Loads files one by one, and serializes their DAGs, as Airflow would for its database.
+    Loads files one by one, and serializes their DAGs, as Airflow would for its
+    database.
     """
 
     def __init__(self, folder: str) -> None:
@@ -90,7 +94,9 @@ class Loader:
                 errors[path] = traceback.format_exc()
         return {"dags": dags, "errors": errors}
 
-    def load_apart(self, path: str, said: Path, timeout_seconds: float) -> dict[str, Any]:
+    def load_apart(
+        self, path: str, said: Path, timeout_seconds: float
+    ) -> dict[str, Any]:
         """
         Load one file in a separate process, which is killed after the timeout.
 
@@ -100,7 +106,8 @@ class Loader:
         said.unlink(missing_ok=True)
         child = FORK.Process(target=self._tell, args=(path, said))
         child.start()
-        ended = os.pidfd_open(child.pid or 0)  # join() would also wait for what the file forked
+        # join() would also wait for what the file forked
+        ended = os.pidfd_open(child.pid or 0)
         is_late = not connection.wait([ended], timeout_seconds)
         os.close(ended)
         if is_late:
@@ -142,7 +149,9 @@ def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
     importers = import_module("airflow.sdk.importers")
     local = import_module("airflow.dag_processing.bundles.local")
     bundle = local.LocalDagBundle(name=BUNDLE, path=folder)
-    listed = importers.get_importer_registry(BUNDLE).list_dag_definitions(bundle, safe_mode=is_safe)
+    listed = importers.get_importer_registry(BUNDLE).list_dag_definitions(
+        bundle, safe_mode=is_safe
+    )
     places = (
         one.source_reference
         if isinstance(one, importers.DagImportError)
@@ -161,9 +170,19 @@ def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
     Args:
         path: The file that Airflow shows as broken.
     """
-    lines = [line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()]
-    frames = [(number, found) for number, line in enumerate(lines) if (found := FRAME.match(line))]
-    ours = [found for _, found in frames if os.path.isfile(os.path.join(folder, found["path"]))]
+    lines = [
+        line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()
+    ]
+    frames = [
+        (number, found)
+        for number, line in enumerate(lines)
+        if (found := FRAME.match(line))
+    ]
+    ours = [
+        found
+        for _, found in frames
+        if os.path.isfile(os.path.join(folder, found["path"]))
+    ]
     ours = [found for found in ours if not os.path.isabs(found["path"])]
     # The indented source follows the last frame, then the error.
     end = frames[-1][0] + 1 if frames else 0
@@ -173,7 +192,9 @@ def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
     path = path.replace(f"{folder}/", "")
     if ours and ours[-1]["path"] != path:
         problem += f" (in {ours[-1]['path']}:{ours[-1]['line']})"
-    line = next((int(one["line"]) for one in reversed(ours) if one["path"] == path), None)
+    line = next(
+        (int(one["line"]) for one in reversed(ours) if one["path"] == path), None
+    )
     return path, line, problem
 
 
@@ -188,25 +209,37 @@ def work(home: str, folder: str) -> dict[str, Any]:
     if airflow.__version__.startswith("2."):  # a DAG file may query the database
         section = "core"
         import_module("airflow.utils.db").initdb(load_connections=False)
-        import_module("airflow.settings").engine.dispose()  # children must not share a connection
+        # children must not share a connection
+        import_module("airflow.settings").engine.dispose()
     else:
         import_module("airflow.sdk.execution_time.supervisor")
     if folder not in sys.path:  # at the end, as in Airflow
         sys.path.append(folder)
     import_module("airflow.plugins_manager").ensure_plugins_loaded()
     found: list[tuple[str, int | None, str]] = []
-    paths = sorted(dag_files(folder, is_safe=conf.getboolean("core", "dag_discovery_safe_mode")))
+    paths = sorted(
+        dag_files(folder, is_safe=conf.getboolean("core", "dag_discovery_safe_mode"))
+    )
     read_imports = import_module("airflow.utils.file").iter_airflow_imports
     # What the files import of Airflow, once for all of them, as its DAG processor does.
     for name in {name for path in paths for name in read_imports(path)}:
         with suppress(Exception):  # the file that imports it will report it
             import_module(name)
-    loader, seconds = Loader(folder), conf.getfloat(section, "dag_file_processor_timeout")
+    loader, seconds = (
+        Loader(folder),
+        conf.getfloat(section, "dag_file_processor_timeout"),
+    )
     dags: dict[str, str] = {}
     trouble = ""
     for path in paths:
-        said, name = loader.load_apart(path, Path(home, "said"), seconds), path[len(folder) + 1 :]
-        found += [finding(place, text, folder) for place, text in said.get("errors", {}).items()]
+        said, name = (
+            loader.load_apart(path, Path(home, "said"), seconds),
+            path[len(folder) + 1 :],
+        )
+        found += [
+            finding(place, text, folder)
+            for place, text in said.get("errors", {}).items()
+        ]
         if "trouble" in said:
             trouble = trouble or f"loading {name} failed: {said['trouble']}"
         found += [
@@ -224,4 +257,6 @@ def work(home: str, folder: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this program: its modules must not be imported
-    Path(sys.argv[1], "answer").write_text(json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"])))
+    Path(sys.argv[1], "answer").write_text(
+        json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"]))
+    )

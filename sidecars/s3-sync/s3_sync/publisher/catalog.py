@@ -17,9 +17,10 @@ from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
-# `prune-releases` removes nothing younger than a day; what is older than half of it is written
-# again before it is used. So a prune and a publish at the same time do not meet, unless a prune is
-# suspended between its look at an object and the deletion for as long as a publish takes.
+# `prune-releases` removes nothing younger than a day; what is older than half of it is
+# written again before it is used. So a prune and a publish at the same time do not
+# meet, unless a prune is suspended between its look at an object and the deletion for
+# as long as a publish takes.
 DAY = timedelta(days=1)
 
 # The names of the newest turns.
@@ -63,7 +64,8 @@ class Current(NamedTuple):
     @property
     def names(self) -> dict[str, str]:
         """
-        The revisions that have a name: ``current`` and ``previous``, as far as there are any.
+        The revisions that have a name: ``current`` and ``previous``, as far as there
+        are any.
         """
         turns = self.pointer.turns() if self.pointer else ()
         return {name: turn.revision for name, turn in zip(TURNS, turns, strict=False)}
@@ -90,7 +92,8 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
     Return the pointer.
 
     Args:
-        forces: Whether to accept an object that is not a pointer or not trusted, to replace it.
+        forces: Whether to accept an object that is not a pointer or not trusted, to
+            replace it.
 
     Raises:
         ReleaseError: It is not a pointer, or not trusted.
@@ -117,8 +120,8 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
 
 def resolve(store: Store, text: str) -> str:
     """
-    Return the revision for ``current``, ``previous``, a full id, with or without `sha256-`, or its
-    first digits.
+    Return the revision for ``current``, ``previous``, a full id, with or without
+    `sha256-`, or its first digits.
 
     Raises:
         RevisionError: None matches, or more than one.
@@ -143,7 +146,10 @@ def resolve(store: Store, text: str) -> str:
     revision = f"{BEGINNING}{beginning[1]}"
     if is_revision(revision):
         return revision
-    found = [entry.revision for entry in list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")]
+    found = [
+        entry.revision
+        for entry in list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
+    ]
     if len(found) != 1:
         raise RevisionError(
             "release_unknown",
@@ -164,7 +170,9 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     stored = store.read(form.manifest_key(revision))
     if stored is None:
         said = f"{store.url}{form.MANIFEST_FOLDER} has no {revision}"
-        raise RevisionError("release_unknown", said, "It may have been pruned: publish it again.")
+        raise RevisionError(
+            "release_unknown", said, "It may have been pruned: publish it again."
+        )
     try:
         return form.parse_manifest(stored.data, revision), stored.data
     except form.Invalid as error:
@@ -179,7 +187,9 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     )
 
 
-def list_releases(store: Store, beginning: str = form.MANIFEST_FOLDER) -> list[CatalogEntry]:
+def list_releases(
+    store: Store, beginning: str = form.MANIFEST_FOLDER
+) -> list[CatalogEntry]:
     """
     Return the existing releases, the most recently used first, without their manifests.
 
@@ -191,19 +201,23 @@ def list_releases(store: Store, beginning: str = form.MANIFEST_FOLDER) -> list[C
         revision = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
         if is_revision(revision):
             found.append(CatalogEntry(revision, listed.modified_at))
-    return sorted(found, key=lambda entry: (entry.used_at, entry.revision), reverse=True)
+    return sorted(
+        found, key=lambda entry: (entry.used_at, entry.revision), reverse=True
+    )
 
 
 def with_manifests(
     store: Store, entries: Iterable[CatalogEntry], take: Callable[[CatalogEntry], Any]
 ) -> list[Any]:
     """
-    Return what is taken from each release with its manifest: of all at once, manifests may be more
-    than fits into memory. Several are read at once.
+    Return what is taken from each release with its manifest: of all at once, manifests
+    may be more than fits into memory. Several are read at once.
     """
     readers = ThreadPoolExecutor(READERS)
     try:
-        return list(readers.map(lambda entry: take(_with_manifest(store, entry)), entries))
+        return list(
+            readers.map(lambda entry: take(_with_manifest(store, entry)), entries)
+        )
     finally:  # a signal must not wait for the other responses
         readers.shutdown(wait=False, cancel_futures=True)
 

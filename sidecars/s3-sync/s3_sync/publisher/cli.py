@@ -43,7 +43,8 @@ SIGN_KEY = f"{PREFIX}SIGN_KEY"
 
 _GATE = "--gate --airflow-python --gate-allow"
 _WRITE = "--sign-key --trusted-keys --force --dry-run"
-# Each command: what it does, and its arguments; `?` marks one that may be omitted, and its default.
+# Each command: what it does, and its arguments; `?` marks one that may be omitted, and
+# its default.
 COMMANDS = {
     "publish": (
         "make the content of a folder the current release",
@@ -53,7 +54,10 @@ COMMANDS = {
         "make a release from one prefix current in another",
         f"source target revision?current --source-profile --profile {_GATE} {_WRITE}",
     ),
-    "rollback": ("make an earlier release current again", f"revision?previous url? {_WRITE}"),
+    "rollback": (
+        "make an earlier release current again",
+        f"revision?previous url? {_WRITE}",
+    ),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
         "list the files that differ between two releases, or between a folder and a release",
@@ -102,7 +106,10 @@ HOW: dict[str, dict[str, Any]] = {
     "--dry-run": _SWITCH,
     "--limit": _COUNT,
     "--keep-count": _COUNT,
-    "--keep-for": {"type": _parsed(duration(at_most=10 * YEAR_SECONDS)), "default": "30d"},
+    "--keep-for": {
+        "type": _parsed(duration(at_most=10 * YEAR_SECONDS)),
+        "default": "30d",
+    },
     "--output": {"choices": ("text", "json"), "default": "text"},
 }
 _HELP = """\
@@ -134,16 +141,21 @@ after the same
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """
-    Read the command line of ``s3-sync``; ``--help``, ``--version`` and errors end the process.
+    Read the command line of ``s3-sync``; ``--help``, ``--version`` and errors end the
+    process.
     """
-    purpose = "Keep a folder equal to an S3 prefix. Without a command, run until stopped."
+    purpose = (
+        "Keep a folder equal to an S3 prefix. Without a command, run until stopped."
+    )
     example = "AWS_BUCKET=my-bucket KEY_PATH=dags DEST_PATH=/opt/airflow/dags s3-sync"
     also = (
         "AWS_REGION, AWS_PROFILE, AWS_ROLE_ARN and all other variables from which the AWS SDK "
         "takes region, credentials, proxy and certificates"
     )
     parser = make_parser("s3-sync", purpose, Settings, PREFIX, example, also)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands"
+    )
     text = "check settings, credentials, permissions, the target and a running daemon"
     commands.add_parser("check", help=text, description=text)
     meaning = dict(line.split(maxsplit=1) for line in _HELP.splitlines())
@@ -161,12 +173,15 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     # Else an optional argument would be absent once an option follows it (bpo-14191).
     given, command = argparse.Namespace(command=words[0]), commands.choices[words[0]]
     arguments = command.parse_intermixed_args(words[1:], given)
-    # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be omitted.
+    # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be
+    # omitted.
     if words[0] == "rollback" and releases.is_url(arguments.revision):
         revision = "previous" if arguments.url is None else arguments.url
         arguments.revision, arguments.url = revision, arguments.revision
     found = vars(arguments)
-    if found.get("gate") != AIRFLOW and (found.get("airflow_python") or found.get("gate_allow")):
+    if found.get("gate") != AIRFLOW and (
+        found.get("airflow_python") or found.get("gate_allow")
+    ):
         command.error(f"--airflow-python and --gate-allow require --gate {AIRFLOW}")
     return arguments
 
@@ -183,9 +198,14 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         findings = error.findings if isinstance(error, RevisionRefused) else ()
         said = [f"s3-sync {arguments.command}: {error.message}"]
         said += [*(f"    {finding}" for finding in findings), f"  {error.advice}"]
-        sys.stderr.write("".join(f"{printable(line)}\n" for line in said if line.strip()))
+        sys.stderr.write(
+            "".join(f"{printable(line)}\n" for line in said if line.strip())
+        )
         if is_json:
-            problems = {"result": "failed", "problems": [one._asdict() for one in findings]}
+            problems = {
+                "result": "failed",
+                "problems": [one._asdict() for one in findings],
+            }
             sys.stdout.write(f"{json_text(problems | error.log_fields())}\n")
         return error.exit_code
     lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
@@ -204,16 +224,22 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     words = vars(arguments)
     url: str | None = words.get("target") or words.get("url")
     if arguments.command == "diff":  # of two URLs needs no place of its own
-        url = url or next(filter(releases.is_url, (arguments.before, arguments.after)), None)
+        url = url or next(
+            filter(releases.is_url, (arguments.before, arguments.after)), None
+        )
     settings = _settings(words, environ, url)
     keys, signer = _keys(settings, words, environ)
     store = Store(settings, keys, words.get("profile") or "")
     airflow = None
     if words.get("gate") == AIRFLOW:
-        airflow = gate.find_airflow(arguments.airflow_python, arguments.gate_allow, environ)
+        airflow = gate.find_airflow(
+            arguments.airflow_python, arguments.gate_allow, environ
+        )
     judge = partial(gate.judge, settings, airflow)
     is_dry, forces = words.get("dry_run", False), words.get("force", False)
-    order = publish.Order(store, signer, judge, folder.find_publisher(environ), is_dry, forces)
+    order = publish.Order(
+        store, signer, judge, folder.find_publisher(environ), is_dry, forces
+    )
     match arguments.command:
         case "publish":
             rules = folder.make_rules(arguments.folder, arguments.exclude)
@@ -222,10 +248,14 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return publish.publish(order, arguments.folder, rules, origin)
         case "promote":
             there = _settings(words, environ, arguments.source)
-            source = Store(there, read_trusted_keys(settings), arguments.source_profile or "")
+            source = Store(
+                there, read_trusted_keys(settings), arguments.source_profile or ""
+            )
             return publish.restore(order, source, arguments.revision, "promoted")
         case "rollback":
-            return publish.restore(order, store, arguments.revision, publish.ROLLED_BACK)
+            return publish.restore(
+                order, store, arguments.revision, publish.ROLLED_BACK
+            )
         case "releases":
             return releases.releases(store, arguments.limit)
         case "diff":
@@ -234,7 +264,11 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             stores = [Store(_settings(words, environ, one), keys) for one in urls]
             return releases.diff(stores, texts)
         case "prune-releases":
-            path, count, seconds = arguments.keep_from, arguments.keep_count, arguments.keep_for
+            path, count, seconds = (
+                arguments.keep_from,
+                arguments.keep_count,
+                arguments.keep_for,
+            )
             kept = releases.read_names(path) if path else set()
             kept |= {settings.revision} if settings.revision else set()
             return releases.prune(store, kept, count, seconds, is_dry=is_dry)
@@ -244,7 +278,9 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return releases.unpin(store, arguments.revision)
 
 
-def _settings(words: Mapping[str, Any], environ: Mapping[str, str], url: str | None) -> Settings:
+def _settings(
+    words: Mapping[str, Any], environ: Mapping[str, str], url: str | None
+) -> Settings:
     """
     Return the daemon's settings, overridden by the command line.
 
@@ -287,17 +323,21 @@ def _keys(
     settings: Settings, words: Mapping[str, Any], environ: Mapping[str, str]
 ) -> tuple[Keys | None, Signer | None]:
     """
-    Return the keys that a command trusts, by default its own, and the one that it signs with.
+    Return the keys that a command trusts, by default its own, and the one that it signs
+    with.
 
     Raises:
-        SettingsError: A key cannot be read, or the trusted keys would refuse the result.
+        SettingsError: A key cannot be read, or the trusted keys would refuse the
+            result.
     """
     keys, path = read_trusted_keys(settings), ""
     if "sign_key" in words:  # the command updates the pointer
         path = words["sign_key"] or environ.get(SIGN_KEY, "")
     if not path:
         if words["command"] in ("publish", "rollback") and keys is not None:
-            problem = "requires --sign-key: pods with these keys refuse an unsigned release"
+            problem = (
+                "requires --sign-key: pods with these keys refuse an unsigned release"
+            )
             name = f"{PREFIX}TRUSTED_KEYS"
             raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
         # Of an unsigned promotion, the trusted keys are those of the source.
@@ -305,7 +345,11 @@ def _keys(
     try:
         signer = read_signer(key_file(path))
         if keys is not None and signer.key_id not in keys.by_id:
-            raise ValueError(f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS")
+            raise ValueError(
+                f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS"
+            )
     except ValueError as error:
-        raise SettingsError([Problem(SIGN_KEY, without_key(path), str(error))]) from None
+        raise SettingsError(
+            [Problem(SIGN_KEY, without_key(path), str(error))]
+        ) from None
     return keys or signer.keys, signer

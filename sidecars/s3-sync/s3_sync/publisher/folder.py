@@ -1,5 +1,6 @@
 """
-The folder to publish, and the release in hand: built from a folder, or downloaded and verified.
+The folder to publish, and the release in hand: built from a folder, or downloaded and
+verified.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 IGNORE_FILE = ".s3-sync-ignore"
-# Files that version control, Python and editors leave in a folder. The last matching rule wins, so
-# a later `!rule` includes a file again. `.airflowignore` is content: Airflow reads it.
+# Files that version control, Python and editors leave in a folder. The last matching
+# rule wins, so a later `!rule` includes a file again. `.airflowignore` is content:
+# Airflow reads it.
 _DEFAULT_RULES = f"""\
 {IGNORE_FILE} *.py[co] *~ .DS_Store .*.sw[a-p]
 .hg/ .svn/ .venv/ .*_cache/ .ipynb_checkpoints/ .idea/ .vscode/
@@ -121,11 +123,12 @@ def _reading() -> Iterator[None]:
 @_reading()
 def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
     """
-    Return the files of a release, sorted by path, and the paths that rules leave out, of which
-    folders end in a slash. Symlinks are followed.
+    Return the files of a release, sorted by path, and the paths that rules leave out,
+    of which folders end in a slash. Symlinks are followed.
 
     Raises:
-        FolderError: It is not a folder, is empty, or contains something that cannot be released.
+        FolderError: It is not a folder, is empty, or contains something that cannot be
+            released.
     """
     if not os.path.isdir(folder):  # also the empty name of an unset CI variable
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
@@ -141,7 +144,9 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
     return files, left_out
 
 
-def _walk(prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec) -> Iterator[Found | str]:
+def _walk(
+    prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec
+) -> Iterator[Found | str]:
     """
     Yield the files of one folder, and the paths that are left out.
 
@@ -214,13 +219,16 @@ def _add(content: FileContent, bundle: zipfile.ZipFile) -> File:
     info = zipfile.ZipInfo(path, EPOCH)
     info.create_system = UNIX
     info.external_attr = (stat.S_IFREG | (0o755 if is_executable else 0o644)) << 16
-    # Stored if deflating makes it no smaller, or so small that a reader would refuse it.
+    # Stored if deflating makes it no smaller, or so small that a reader would refuse
+    # it.
     deflated_bytes = len(zlib.compress(data, LEVEL, -zlib.MAX_WBITS))
     is_worth = deflated_bytes < len(data) <= deflated_bytes * form.RATIO_LIMIT
     info.compress_type = zipfile.ZIP_DEFLATED if is_worth else zipfile.ZIP_STORED
     bundle.writestr(info, data, compresslevel=LEVEL)
     offset = info.header_offset + form.HEADER_BYTES + len(path.encode())
-    return File(path, sha256_of(data), len(data), is_executable, info.compress_size, offset)
+    return File(
+        path, sha256_of(data), len(data), is_executable, info.compress_size, offset
+    )
 
 
 # --- a release in hand
@@ -283,7 +291,9 @@ def scratch(purpose: str) -> Iterator[str]:
     """
     prefix = f"s3-sync-{purpose}-"
     try:
-        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as path:
+        with tempfile.TemporaryDirectory(
+            prefix=prefix, ignore_cleanup_errors=True
+        ) as path:
             yield path
     except OSError as error:
         raise FolderError(
@@ -294,10 +304,15 @@ def scratch(purpose: str) -> Iterator[str]:
 
 
 def build_parcel(
-    folder: str, rules: GitIgnoreSpec, place: str, origin: Mapping[str, str], now: datetime
+    folder: str,
+    rules: GitIgnoreSpec,
+    place: str,
+    origin: Mapping[str, str],
+    now: datetime,
 ) -> tuple[Parcel, list[str]]:
     """
-    Build a release from a folder, which is read once; return it, and the paths that were left out.
+    Build a release from a folder, which is read once; return it, and the paths that
+    were left out.
 
     Args:
         place: The folder for the bundle.
@@ -312,7 +327,10 @@ def build_parcel(
         files = write_bundle(map(_read, found), bundle)
         bundle.seek(0)
         sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
-    revision, size = revision_of(file[:4] for file in files.values()), os.path.getsize(path)
+    revision, size = (
+        revision_of(file[:4] for file in files.values()),
+        os.path.getsize(path),
+    )
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)
     try:
@@ -351,7 +369,8 @@ def download_parcel(store: Store, revision: str, place: str) -> Parcel:
 
 def find_origin(folder: str, environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the known origin; git, if available, takes precedence over the variables of the CI.
+    Return the known origin; git, if available, takes precedence over the variables of
+    the CI.
     """
     origin = _of_ci(environ)
     if log := _ask_git(folder, "log", "-1", "--format=%H%x00%an <%ae>%x00%s"):
@@ -366,20 +385,28 @@ def find_publisher(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return who publishes, and the CI run.
     """
-    return {name: text for name, text in _of_ci(environ).items() if name in ("by", "ci_url")}
+    return {
+        name: text for name, text in _of_ci(environ).items() if name in ("by", "ci_url")
+    }
 
 
 def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the origin according to the variables of the CI; without one, who is user and machine.
+    Return the origin according to the variables of the CI; without one, who is user and
+    machine.
     """
     origin = {
         fact: next((environ[name] for name in names.split() if environ.get(name)), "")
         for fact, names in _OF_CI.items()
     }
-    server, repository = environ.get("GITHUB_SERVER_URL"), environ.get("GITHUB_REPOSITORY")
+    server, repository = (
+        environ.get("GITHUB_SERVER_URL"),
+        environ.get("GITHUB_REPOSITORY"),
+    )
     if server and repository:
-        origin["ci_url"] = f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
+        origin["ci_url"] = (
+            f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
+        )
     if not origin["by"]:
         origin["by"] = platform.node()
         with suppress(KeyError, OSError):  # a uid without a name
@@ -393,7 +420,9 @@ def _ask_git(folder: str, *arguments: str) -> str:
     """
     command = ["git", "-C", folder, *arguments]
     try:
-        said = subprocess.run(command, check=True, capture_output=True, timeout=GIT_SECONDS)
+        said = subprocess.run(
+            command, check=True, capture_output=True, timeout=GIT_SECONDS
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return said.stdout.decode(errors="replace").strip()

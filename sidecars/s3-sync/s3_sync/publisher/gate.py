@@ -1,5 +1,6 @@
 """
-The gate before an upload: the daemon's gate, to which every file is new, or a real Airflow.
+The gate before an upload: the daemon's gate, to which every file is new, or a real
+Airflow.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, m
 
 NAMED = 20
 RUNNER = Path(__file__).with_name("airflow_runner.py")
-# The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the database.
+# The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the
+# database.
 HOME_FOLDERS = ("config", "plugins")
-# Where Python and its packages find modules and libraries; the daemon's gate does not need them.
+# Where Python and its packages find modules and libraries; the daemon's gate does not
+# need them.
 VARIABLES = ("LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUSERBASE")
 
 
@@ -37,7 +40,8 @@ class Verdict(NamedTuple):
 
     Args:
         gate: Its name.
-        checked_by: Which Airflow accepted them, when, and what it found; empty for any other gate.
+        checked_by: Which Airflow accepted them, when, and what it found; empty for any
+            other gate.
         dag_ids: The ids of all DAGs that it loaded, sorted.
         allowed: Problems that were allowed.
     """
@@ -49,7 +53,9 @@ class Verdict(NamedTuple):
 
     def lines(self) -> list[str]:
         if self.gate == "off":
-            return ["Not checked: the gate is off (--gate airflow checks with your Airflow)"]
+            return [
+                "Not checked: the gate is off (--gate airflow checks with your Airflow)"
+            ]
         checked = [f"Checked with {self.checked_by}"] if self.checked_by else []
         return [*checked, *(f"  allowed: {one}" for one in self.allowed[:NAMED])]
 
@@ -98,7 +104,8 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
         airflow: The Airflow to use as gate, instead of the gate in the settings.
 
     Raises:
-        RevisionRefused: The gate refuses the files; the error lists file, line and reason.
+        RevisionRefused: The gate refuses the files; the error lists file, line and
+            reason.
         SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish").gate
@@ -111,10 +118,14 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
             return Verdict("off")
         parcel.write(folder)
         try:
-            refusal = gate.examine(parcel.revision, folder, [*parcel.manifest.files], Fence())
+            refusal = gate.examine(
+                parcel.revision, folder, [*parcel.manifest.files], Fence()
+            )
         except Undecided as error:
             said = f"the gate came to no verdict: {error.message}"
-            raise SidecarError("gate_undecided", said, f"{error.remedy} Publish again.") from error
+            raise SidecarError(
+                "gate_undecided", said, f"{error.remedy} Publish again."
+            ) from error
         if refusal is not None:
             refusal.advice = f"Fix the files and publish again.{advice}"
             refusal.exit_code = FolderError.exit_code
@@ -148,7 +159,11 @@ def _check(airflow: Airflow, home: str) -> Check:
             raise Undecided(answer["trouble"], remedy)
         findings = [Finding(*row) for row in answer["findings"]]
         patterns = airflow.allowed
-        return [one for one in findings if not any(it.search(one.problem) for it in patterns)]
+        return [
+            one
+            for one in findings
+            if not any(it.search(one.problem) for it in patterns)
+        ]
 
     return Check((airflow.python, str(RUNNER), home), read, variables=VARIABLES)
 
@@ -166,5 +181,7 @@ def _verdict(answer: Mapping[str, Any]) -> Verdict:
     found = counted(len(answer["dags"]), "DAG")
     if missing := {one.path for one in allowed}:
         found += f", {counted(len(missing), 'file')} not loaded"
-    checked_by = f"Airflow {answer['airflow']} at {time_text(datetime.now(UTC))}: {found}"
+    checked_by = (
+        f"Airflow {answer['airflow']} at {time_text(datetime.now(UTC))}: {found}"
+    )
     return Verdict("airflow", checked_by, answer["dags"], [str(one) for one in allowed])

@@ -1,9 +1,10 @@
 """
 The commands that make a release current: publish, promote, rollback.
 
-Each has the whole release in hand, built or downloaded and verified, before it writes anything. If
-it is killed before the pointer is written, the current release stays, and at most unused objects
-are left: the next publish of the same content completes them, `prune-releases` removes them.
+Each has the whole release in hand, built or downloaded and verified, before it writes
+anything. If it is killed before the pointer is written, the current release stays, and
+at most unused objects are left: the next publish of the same content completes them,
+`prune-releases` removes them.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Order(NamedTuple):
         signer: Signs the pointer; None: it is not signed.
         judge: Runs the gate on a release, and raises if it refuses.
         who: Who runs the command, as a part of an origin.
-        forces: Whether to write everything again, and replace a pointer that is damaged, not
-            trusted, or signed although there is no signer.
+        forces: Whether to write everything again, and replace a pointer that is
+            damaged, not trusted, or signed although there is no signer.
     """
 
     store: Store
@@ -49,7 +50,9 @@ class Order(NamedTuple):
     forces: bool = False
 
 
-def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str, str]) -> Report:
+def publish(
+    order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str, str]
+) -> Report:
     """
     Make the content of a folder the current release.
 
@@ -64,21 +67,24 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str
     report.facts["left_out"] = left_out
     if left_out:
         more = ", …" if len(left_out) > NAMED else ""
-        report.lines.insert(0, f"Left out: {len(left_out)} ({', '.join(left_out[:NAMED])}{more})")
+        report.lines.insert(
+            0, f"Left out: {len(left_out)} ({', '.join(left_out[:NAMED])}{more})"
+        )
     return report
 
 
 def restore(order: Order, source: Store, name: str, done: str) -> Report:
     """
-    Make an existing release current: one of another place, byte for byte, or an earlier one again.
+    Make an existing release current: one of another place, byte for byte, or an earlier
+    one again.
 
     Args:
         name: Names the release, as in :func:`catalog.resolve`.
         done: What the command does: ``promoted`` or :data:`ROLLED_BACK`.
 
     Raises:
-        SidecarError: The release is missing or damaged, the gate refuses it, or another publisher
-            was faster; nothing is changed.
+        SidecarError: The release is missing or damaged, the gate refuses it, or another
+            publisher was faster; nothing is changed.
     """
     before = catalog.read_current(order.store, forces=order.forces)
     revision = catalog.resolve(source, name)
@@ -111,7 +117,11 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         said = f"{store.url}{form.POINTER_KEY} is signed, but this command has no key to sign with"
         advice = "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more."
         raise ReleaseError("release_untrusted", said, advice)
-    if _is_current(order, before, revision) and not order.forces and _is_whole(store, revision):
+    if (
+        _is_current(order, before, revision)
+        and not order.forces
+        and _is_whole(store, revision)
+    ):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines = []
@@ -119,15 +129,21 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         verdict = order.judge(parcel)
         lines, facts = verdict.lines(), facts | verdict._asdict()
         if verdict.checked_by and done == "published":
-            manifest = manifest._replace(origin={**origin, "checked_by": verdict.checked_by})
+            manifest = manifest._replace(
+                origin={**origin, "checked_by": verdict.checked_by}
+            )
             parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
-    changes = compare(catalog.find_manifest(store, old.revision) if old else None, manifest)
+    changes = compare(
+        catalog.find_manifest(store, old.revision) if old else None, manifest
+    )
     facts["changes"] = changes._asdict()
     if order.is_dry:
         lines.append(f"Would be {done} to {store.url}: {short(revision)}, {what}")
         facts["result"] = "planned"
     else:
-        _make_current(order, before, parcel, _next_pointer(order, old, revision, done, origin))
+        _make_current(
+            order, before, parcel, _next_pointer(order, old, revision, done, origin)
+        )
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
         if signer:
@@ -141,18 +157,24 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
 
 
 def _next_pointer(
-    order: Order, old: form.Pointer | None, revision: str, done: str, origin: Mapping[str, str]
+    order: Order,
+    old: form.Pointer | None,
+    revision: str,
+    done: str,
+    origin: Mapping[str, str],
 ) -> bytes:
     """
     Return the next pointer, signed if there is a key.
 
-    Its sequence is the time in seconds, or the previous sequence plus one if that is higher: more
-    than any that pods remember, even if an old pointer was restored or it is missing.
+    Its sequence is the time in seconds, or the previous sequence plus one if that is
+    higher: more than any that pods remember, even if an old pointer was restored or it
+    is missing.
     """
     store, signer, now = order.store, order.signer, order.store.now()
     sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
     turns = old.turns() if old else ()
-    # The release that is current already adds no turn; a rollback takes back the turns since.
+    # The release that is current already adds no turn; a rollback takes back the turns
+    # since.
     ended = [turn.revision for turn in (turns if done == ROLLED_BACK else turns[:1])]
     if revision in ended:
         turns = turns[ended.index(revision) + 1 :]
@@ -171,7 +193,9 @@ def _next_pointer(
 # --- objects
 
 
-def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer: bytes) -> None:
+def _make_current(
+    order: Order, before: catalog.Current, parcel: Parcel, pointer: bytes
+) -> None:
     """
     Write what is missing of a release, and make it current.
 
@@ -182,9 +206,11 @@ def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer
     store, revision, old = order.store, parcel.revision, before.pointer
     _upload(store, parcel, forces=order.forces)
     try:
-        # A write that the store must refuse, and that changes nothing if it does not: `rclone serve
-        # s3` ignores conditions (2026-11).
-        store.put(form.manifest_key(revision), parcel.data, NO_ETAG if before.etag else "")
+        # A write that the store must refuse, and that changes nothing if it does not:
+        # `rclone serve s3` ignores conditions (2026-11).
+        store.put(
+            form.manifest_key(revision), parcel.data, NO_ETAG if before.etag else ""
+        )
     except ConditionFailed:
         pass
     else:
@@ -207,7 +233,8 @@ def _make_current(order: Order, before: catalog.Current, parcel: Parcel, pointer
 
 def _is_current(order: Order, found: catalog.Current, revision: str) -> bool:
     """
-    Whether a pointer names a release, and is signed with the key of the command if it has one.
+    Whether a pointer names a release, and is signed with the key of the command if it
+    has one.
     """
     is_ours = order.signer is None or found.signed_by == order.signer.key_id
     return is_ours and found.names.get("current") == revision
@@ -215,7 +242,8 @@ def _is_current(order: Order, found: catalog.Current, revision: str) -> bool:
 
 def _upload(store: Store, parcel: Parcel, *, forces: bool) -> None:
     """
-    Write the manifest, and before it the bundle unless that is there and too young to be pruned.
+    Write the manifest, and before it the bundle unless that is there and too young to
+    be pruned.
     """
     there = None if forces else _look_at_bundle(store, parcel.manifest)
     if there is None or store.age_of(there) > catalog.DAY / 2:

@@ -48,21 +48,33 @@ def releases(store: Store, limit: int) -> Report:
         limit: How many at most; 0: all.
     """
     current = catalog.read_current(store, forces=True)
-    names, pins, found = current.names, catalog.read_pins(store), catalog.list_releases(store)
+    names, pins, found = (
+        current.names,
+        catalog.read_pins(store),
+        catalog.list_releases(store),
+    )
     found.sort(key=lambda entry: entry.revision != names.get("current"))
     entries = found[:limit] if limit else found
-    rows = catalog.with_manifests(store, entries, lambda entry: _facts(entry, names, pins))
+    rows = catalog.with_manifests(
+        store, entries, lambda entry: _facts(entry, names, pins)
+    )
     older, refusal = len(found) - len(rows), str(current.refusal or "")
     facts = {
         "url": store.url,
         "current": names.get("current"),
-        "history": [turn.facts() for turn in current.pointer.turns()] if current.pointer else [],
+        "history": [turn.facts() for turn in current.pointer.turns()]
+        if current.pointer
+        else [],
         "releases": rows,
         "older": older,
         "refused": refusal,
         "signed_by": current.signed_by,
     }
-    lines = _table([HEAD, *map(_row, rows)]) if rows else [f"{store.url} has no releases yet."]
+    lines = (
+        _table([HEAD, *map(_row, rows)])
+        if rows
+        else [f"{store.url} has no releases yet."]
+    )
     if older:
         lines.append(f"and {older} older releases; --limit 0 lists all")
     return Report([*lines, refusal] if refusal else lines, facts)
@@ -134,7 +146,9 @@ class Changes(NamedTuple):
         return lines
 
     def __str__(self) -> str:
-        return ", ".join(f"{len(names)} {kind}" for kind, names in self._asdict().items())
+        return ", ".join(
+            f"{len(names)} {kind}" for kind, names in self._asdict().items()
+        )
 
 
 def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
@@ -143,7 +157,9 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
     """
     old, new = before.files if before else {}, after.files
     changed = [path for path in new if path in old and old[path].etag != new[path].etag]
-    return Changes(sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys()))
+    return Changes(
+        sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys())
+    )
 
 
 def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
@@ -152,12 +168,15 @@ def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
 
     Args:
         stores: The place of each.
-        texts: Each is a folder, a URL, or names a release as in :func:`catalog.resolve`.
+        texts: Each is a folder, a URL, or names a release as in
+            :func:`catalog.resolve`.
     """
     (name, before), (other, after) = map(_find, stores, texts)
     changes = compare(before, after)
     facts = {"before": name, "after": other, "changes": changes._asdict()}
-    return Report([f"{short(name)} → {short(other)}: {changes}", *changes.lines()], facts)
+    return Report(
+        [f"{short(name)} → {short(other)}: {changes}", *changes.lines()], facts
+    )
 
 
 def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
@@ -179,22 +198,29 @@ def is_url(text: str) -> bool:
 # --- prune and pin
 
 
-def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: bool) -> Report:
+def prune(
+    store: Store, kept: set[str], count: int, seconds: float, *, is_dry: bool
+) -> Report:
     """
-    Remove old releases, and bundles that no release names; nothing that was used within a day.
+    Remove old releases, and bundles that no release names; nothing that was used within
+    a day.
 
-    If it is killed, every release that has a manifest is whole; the next prune removes the rest.
+    If it is killed, every release that has a manifest is whole; the next prune removes
+    the rest.
 
     Args:
-        kept: Beginnings of revisions to keep whatever their age, besides those in use and pinned
-            ones.
+        kept: Beginnings of revisions to keep whatever their age, besides those in use
+            and pinned ones.
         count: How many of the most recently used to keep.
         seconds: Keep those that were current within this time.
 
     Raises:
         ReleaseError: Releases exist, but none is current; nothing is removed.
     """
-    bundles, entries = list(store.list(form.BUNDLE_FOLDER)), catalog.list_releases(store)
+    bundles, entries = (
+        list(store.list(form.BUNDLE_FOLDER)),
+        catalog.list_releases(store),
+    )
     now = store.now()
     youngest = now - max(catalog.DAY, timedelta(seconds=seconds))
     spared = (*kept, *(_in_use(store) if entries else ()))
@@ -207,7 +233,9 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
         and (is_dry or _remove(store, form.manifest_key(entry.revision)))
     ]
     names = {entry.revision for entry in going}
-    left = [entry for entry in catalog.list_releases(store) if entry.revision not in names]
+    left = [
+        entry for entry in catalog.list_releases(store) if entry.revision not in names
+    ]
     # While a manifest is unknown, its bundle is, too.
     named = set(catalog.with_manifests(store, left, _bundle_of))
     loose = [
@@ -228,7 +256,10 @@ def prune(store: Store, kept: set[str], count: int, seconds: float, *, is_dry: b
         "freed_bytes": freed,
     }
     verb = "Would remove" if is_dry else "Removed"
-    lines = [f"{verb} {short(e.revision)}, last used {form.time_text(e.used_at)}" for e in going]
+    lines = [
+        f"{verb} {short(e.revision)}, last used {form.time_text(e.used_at)}"
+        for e in going
+    ]
     lines.append(
         f"{verb} from {store.url}: releases {len(going)}, bundles {len(loose)} "
         f"({size_text(freed)}); releases kept: {len(left)}"
@@ -268,12 +299,12 @@ def _remove(store: Store, key: str) -> bool:
 
 def read_names(path: str) -> set[str]:
     """
-    Return the revisions in the file of `--keep-from`, or their beginnings, one per line; ``-`` is
-    standard input. The commits of older runs match no release.
+    Return the revisions in the file of `--keep-from`, or their beginnings, one per
+    line; ``-`` is standard input. The commits of older runs match no release.
 
     Raises:
-        RevisionError: It cannot be read, is empty, or contains something else: more likely, the
-            program that wrote it has failed than that no release is needed.
+        RevisionError: It cannot be read, is empty, or contains something else: more
+            likely, the program that wrote it has failed than that no release is needed.
     """
     found = set()
     try:
@@ -283,7 +314,9 @@ def read_names(path: str) -> set[str]:
             if digits := catalog.DIGITS.fullmatch(name):
                 found.add(f"{BEGINNING}{digits[1]}")
             elif name:
-                raise ValueError(f"line {number} is neither a revision nor a commit: {name!r:.99}")
+                raise ValueError(
+                    f"line {number} is neither a revision nor a commit: {name!r:.99}"
+                )
         if not found:
             raise ValueError("it is empty; omit it to keep none")
     except (OSError, ValueError) as error:

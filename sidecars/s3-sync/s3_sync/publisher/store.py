@@ -1,8 +1,8 @@
 """
 The bucket as a publisher sees it: whole objects, some of them written conditionally.
 
-The only module that loads boto3: a publisher runs for seconds, so botocore's retries and its
-handling of request bodies are worth the cost of its client.
+The only module that loads boto3: a publisher runs for seconds, so botocore's retries
+and its handling of request bodies are worth the cost of its client.
 """
 
 from __future__ import annotations
@@ -80,14 +80,17 @@ class Store:
     One prefix of one bucket.
 
     Args:
-        keys: The keys that its pointer must be signed with; None: any pointer is trusted.
+        keys: The keys that its pointer must be signed with; None: any pointer is
+            trusted.
         profile: The AWS profile; empty: the one of the environment.
 
     Raises:
         SidecarError: From every method: S3 refuses or is unreachable; no credentials.
     """
 
-    def __init__(self, settings: Settings, keys: Keys | None, profile: str = "") -> None:
+    def __init__(
+        self, settings: Settings, keys: Keys | None, profile: str = ""
+    ) -> None:
         self.keys = keys
         self.bucket = settings.bucket
         self.prefix = settings.prefix
@@ -97,7 +100,8 @@ class Store:
         with self._explaining("list", ""):
             session = boto3.Session(botocore_session=open_session(profile))
             self._client: Any = session.client("s3", config=_CONFIG)
-            # A repeated deletion could remove what another publisher has written meanwhile.
+            # A repeated deletion could remove what another publisher has written
+            # meanwhile.
             once = Config(retries={"total_max_attempts": 1})
             self._deleter: Any = session.client("s3", config=_CONFIG.merge(once))
         self._client.meta.events.register("after-call.s3", self._note_time)
@@ -130,7 +134,8 @@ class Store:
 
     def download(self, key: str, path: str) -> str | None:
         """
-        Download an object into a file; return its SHA-256, or None if it does not exist.
+        Download an object into a file; return its SHA-256, or None if it does not
+        exist.
         """
         with self._explaining("get", key):
             found = self._get(key)
@@ -143,7 +148,8 @@ class Store:
 
     def look(self, key: str) -> Stored | None:
         """
-        Return what is known of one object without reading it; None if it does not exist.
+        Return what is known of one object without reading it; None if it does not
+        exist.
         """
         found = next(self.list(key), None)  # a listing begins with the shortest key
         return found if found and found.key == key else None
@@ -171,7 +177,8 @@ class Store:
             status, code = _answer_of(error)
             if status == 404 and code != "NoSuchBucket":
                 return None
-            # Without permission to list the whole bucket, S3 answers 403 if it does not exist.
+            # Without permission to list the whole bucket, S3 answers 403 if it does not
+            # exist.
             with suppress(SidecarError):
                 if code.startswith("AccessDenied") and self.look(key) is None:
                     return None
@@ -179,16 +186,19 @@ class Store:
 
     # --- writing
 
-    def put(self, key: str, body: bytes | io.BufferedReader, if_etag: str | None = None) -> None:
+    def put(
+        self, key: str, body: bytes | io.BufferedReader, if_etag: str | None = None
+    ) -> None:
         """
         Write an object, completely or not at all.
 
-        botocore retries when a response is lost, so a failed condition may mean our own success:
-        read the object and compare.
+        botocore retries when a response is lost, so a failed condition may mean our own
+        success: read the object and compare.
 
         Args:
             body: The content, or an open file with it.
-            if_etag: Write only if the object still has this ETag; empty: if it does not exist.
+            if_etag: Write only if the object still has this ETag; empty: if it does not
+                exist.
 
         Raises:
             ConditionFailed: The condition is not met.
@@ -245,9 +255,13 @@ class Store:
             yield
         except exceptions.ClientError as error:
             status, code = _answer_of(error)
-            refusal = Refusal(code, str(error.response.get("Error", {}).get("Message", "")), "")
+            refusal = Refusal(
+                code, str(error.response.get("Error", {}).get("Message", "")), ""
+            )
             region = self._client.meta.region_name or ""
-            request = Request(operation, self.bucket, self.prefix + key, self.prefix, region)
+            request = Request(
+                operation, self.bucket, self.prefix + key, self.prefix, region
+            )
             explained = explain(Answer(status), refusal, request)
             if not isinstance(explained, SidecarError):
                 text = f"S3 rejected the request for {request.url} ({error})"
@@ -270,7 +284,9 @@ def _unreachable(error: Exception) -> SidecarError:
     found = (reason for kind, reason in kinds.items() if isinstance(error, kind))
     reason = next(found, "") or classify(error)
     # botocore keeps the cause but does not show it.
-    if reason == "endpoint_unreachable" and "resolve" in str(getattr(error, "kwargs", "")):
+    if reason == "endpoint_unreachable" and "resolve" in str(
+        getattr(error, "kwargs", "")
+    ):
         reason = "name_unresolved"
     kind = CredentialsError if reason.startswith("credentials_") else WireError
     return kind(reason, without_password(shown(error)))
@@ -278,7 +294,8 @@ def _unreachable(error: Exception) -> SidecarError:
 
 def _answer_of(error: exceptions.ClientError) -> tuple[int, str]:
     """
-    Return status and code of S3's answer; the code is empty if the response is not S3's.
+    Return status and code of S3's answer; the code is empty if the response is not
+    S3's.
 
     Without a code, botocore takes the status.
     """

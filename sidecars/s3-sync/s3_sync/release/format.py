@@ -1,8 +1,9 @@
 """
-The format of a release: reads and writes manifest and pointer, and reads the bundle. Pure.
+The format of a release: reads and writes manifest and pointer, and reads the bundle.
+Pure.
 
-See docs/reference/release-format.md. What is parsed may be hostile: the memory that it takes is
-bounded by what a legal release of the largest size takes.
+See docs/reference/release-format.md. What is parsed may be hostile: the memory that it
+takes is bounded by what a legal release of the largest size takes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3_sync.names import EXECUTABLE, PATH_LIMIT_BYTES, is_hex, is_revision, refusal_of, revision_of
+from s3_sync.names import (
+    EXECUTABLE,
+    PATH_LIMIT_BYTES,
+    is_hex,
+    is_revision,
+    refusal_of,
+    revision_of,
+)
 from s3_sync.s3.refusals import ObjectError
 
 if TYPE_CHECKING:
@@ -46,15 +54,18 @@ SEQUENCE_LIMIT = (1 << 53) - 1
 TEXT_LIMIT_CHARACTERS = 500
 # No object of ours has more fields.
 FIELDS_LIMIT = 100
-# A file that would inflate to more than this many times its size is stored, not deflated.
+# A file that would inflate to more than this many times its size is stored, not
+# deflated.
 RATIO_LIMIT = 100
 # The most to inflate at a time.
 BLOCK_BYTES = 1 << 20
-# The size of a local file header in the bundle, without the file name (APPNOTE.TXT 4.3.7).
+# The size of a local file header in the bundle, without the file name (APPNOTE.TXT
+# 4.3.7).
 HEADER_BYTES = 30
 
-# What an origin may tell people: who published (a person or a CI job), the commit and its branch,
-# author and message, the CI run, and what a real Airflow found in the files.
+# What an origin may tell people: who published (a person or a CI job), the commit and
+# its branch, author and message, the CI run, and what a real Airflow found in the
+# files.
 ORIGIN = ("by", "commit", "branch", "author", "message", "ci_url", "checked_by")
 # The last line of a signed pointer.
 SIGNATURE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
@@ -91,7 +102,8 @@ class File(NamedTuple):
     One file of a release.
 
     Args:
-        stored_bytes: If equal to `size_bytes`, stored unchanged; if less, a raw deflate stream.
+        stored_bytes: If equal to `size_bytes`, stored unchanged; if less, a raw deflate
+            stream.
         offset: Where its stored bytes begin in the bundle.
     """
 
@@ -121,7 +133,8 @@ class Manifest(NamedTuple):
     Args:
         files: By path, sorted; also the order of the bundle.
         bundle_sha256: Of the whole bundle, and its name.
-        origin: Where it comes from: the texts of :data:`ORIGIN` that its publisher knew.
+        origin: Where it comes from: the texts of :data:`ORIGIN` that its publisher
+            knew.
     """
 
     revision: str
@@ -150,7 +163,11 @@ class Turn(NamedTuple):
     since: str
 
     def facts(self) -> dict[str, Any]:
-        return {"version": self.revision, "sequence": self.sequence, "since": self.since}
+        return {
+            "version": self.revision,
+            "sequence": self.sequence,
+            "since": self.since,
+        }
 
 
 class Pointer(NamedTuple):
@@ -159,8 +176,8 @@ class Pointer(NamedTuple):
 
     Args:
         origin: As in the manifest, of this publish, promotion or rollback.
-        history: The turns before, newest first. A rollback drops those that it goes back over: a
-            release that was left is not restored.
+        history: The turns before, newest first. A rollback drops those that it goes
+            back over: a release that was left is not restored.
     """
 
     turn: Turn
@@ -207,7 +224,9 @@ def write_manifest(manifest: Manifest) -> bytes:
         "created_at": manifest.created_at,
         "origin": _texts(manifest.origin),
         "bundle": {"sha256": manifest.bundle_sha256, "size": manifest.bundle_bytes},
-        "files": [dict(zip(_ROW, file, strict=False)) for file in manifest.files.values()],
+        "files": [
+            dict(zip(_ROW, file, strict=False)) for file in manifest.files.values()
+        ],
     }
     return gzip.compress(json.dumps(facts, separators=(",", ":")).encode(), 6, mtime=0)
 
@@ -238,23 +257,31 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
         target_bytes: The length of the target's own path.
 
     Raises:
-        Invalid: It is malformed, of another release, or contains a path that must not be written.
+        Invalid: It is malformed, of another release, or contains a path that must not
+            be written.
     """
     facts = _load(_inflate(data))
     if facts.get("schema_version") != 1:
-        raise Invalid(f"its schema_version is {facts.get('schema_version')!r:.50}, not 1")
+        raise Invalid(
+            f"its schema_version is {facts.get('schema_version')!r:.50}, not 1"
+        )
     files = _read_files(_get(facts, "files", list), target_bytes)
     found = revision_of(file[:4] for file in files.values())
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
     bundle = _get(facts, "bundle", dict)
-    sha256, size = _get(bundle, "sha256", str), _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
+    sha256, size = (
+        _get(bundle, "sha256", str),
+        _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES),
+    )
     if not is_hex(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
     created_at, origin = _text(facts, "created_at"), _texts(facts.get("origin"))
     manifest = Manifest(found, files, sha256, size, created_at, origin)
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
-        raise Invalid(f"its files have {manifest.size_bytes} bytes; limit {TOTAL_LIMIT_BYTES}")
+        raise Invalid(
+            f"its files have {manifest.size_bytes} bytes; limit {TOTAL_LIMIT_BYTES}"
+        )
     return manifest
 
 
@@ -269,7 +296,9 @@ def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
         if not is_hex(sha256):
             raise Invalid("sha256 of a file is not 64 hexadecimal digits")
         if not 0 <= stored <= size <= min(FILE_LIMIT_BYTES, stored * RATIO_LIMIT):
-            raise Invalid(f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes")
+            raise Invalid(
+                f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes"
+            )
         if problem := problem_of(path, target_bytes):
             raise Invalid(f"the path {path!r:.300} cannot become a file: {problem}")
         offset = end + HEADER_BYTES + len(path.encode())
@@ -284,7 +313,9 @@ def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
     return files
 
 
-def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tuple[Pointer, str]:
+def read_pointer(
+    data: bytes, keys: Keys | None, bucket: str, prefix: str
+) -> tuple[Pointer, str]:
     """
     Verify and read a pointer; return it with the id of the key that signed it.
 
@@ -299,7 +330,9 @@ def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tu
     body = data[: found.start() + 1] if found else data
     signature = found[1].decode() if found else ""
     try:
-        signed_by = keys.judge(body, bucket, prefix, signature) if keys is not None else ""
+        signed_by = (
+            keys.judge(body, bucket, prefix, signature) if keys is not None else ""
+        )
     except ValueError as error:
         raise Untrusted(str(error)) from None
     if len(data) > POINTER_LIMIT_BYTES:
@@ -309,7 +342,9 @@ def read_pointer(data: bytes, keys: Keys | None, bucket: str, prefix: str) -> tu
     pointer = Pointer(_turn(facts), _texts(facts.get("origin")), history)
     turns = [pointer.turn.sequence, *(turn.sequence for turn in history)]
     if len(history) > HISTORY_LIMIT or turns != sorted(set(turns), reverse=True):
-        raise Invalid(f"history is not a list of at most {HISTORY_LIMIT} turns, newest first")
+        raise Invalid(
+            f"history is not a list of at most {HISTORY_LIMIT} turns, newest first"
+        )
     return pointer, signed_by
 
 
@@ -351,20 +386,31 @@ def _inflate(data: bytes) -> str:
 
 def _load(text: str) -> dict[str, Any]:
     """
-    Parse JSON strictly: ASCII, no duplicate names in an object, no NaN, no more than is legal.
+    Parse JSON strictly: ASCII, no duplicate names in an object, no NaN, no more than is
+    legal.
     """
-    if not text.isascii():  # one character beyond the BMP would take four bytes for each character
+    # one character beyond the BMP would take four bytes for each character
+    if not text.isascii():
         raise Invalid("it contains characters that are not ASCII")
-    if text.count(",") + text.count("[") > COMMAS_LIMIT or text.count("{") > BRACES_LIMIT:
-        raise Invalid(f"it contains more than {COMMAS_LIMIT} commas and lists, or too many objects")
+    if (
+        text.count(",") + text.count("[") > COMMAS_LIMIT
+        or text.count("{") > BRACES_LIMIT
+    ):
+        raise Invalid(
+            f"it contains more than {COMMAS_LIMIT} commas and lists, or too many objects"
+        )
     try:
-        facts = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        facts = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise Invalid(f"it is not JSON: {error}") from error
     if type(facts) is not dict:
         raise Invalid("it is not a JSON object")
     if facts.get("format") != FORMAT or type(facts["format"]) is not int:
-        raise Invalid(f"its format is {facts.get('format')!r:.50}; this s3-sync reads {FORMAT}")
+        raise Invalid(
+            f"its format is {facts.get('format')!r:.50}; this s3-sync reads {FORMAT}"
+        )
     return facts
 
 
@@ -376,7 +422,13 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     if len(found) < len(pairs):
         raise Invalid("an object has a duplicate name, or too many")
     try:  # each name by itself: tuple(map(…)) takes twice as long
-        return found["path"], found["sha256"], found["size"], found["executable"], found["stored"]
+        return (
+            found["path"],
+            found["sha256"],
+            found["size"],
+            found["executable"],
+            found["stored"],
+        )
     except KeyError:
         return found
 
@@ -391,7 +443,9 @@ def _turn(facts: Any) -> Turn:
     revision = _get(facts, "version", str)
     if not is_revision(revision):
         raise Invalid(f"{revision!r:.100} is not the id of a release")
-    return Turn(revision, _number(facts, "sequence", SEQUENCE_LIMIT), _text(facts, "since"))
+    return Turn(
+        revision, _number(facts, "sequence", SEQUENCE_LIMIT), _text(facts, "since")
+    )
 
 
 # What is only for people is ignored if it is malformed, not refused.
@@ -429,7 +483,8 @@ class IncomingContent:
     Inflates and verifies one file of a bundle while its stored bytes arrive.
 
     Args:
-        take: Receives the content, block by block; verified only when :meth:`finish` returns.
+        take: Receives the content, block by block; verified only when :meth:`finish`
+            returns.
     """
 
     def __init__(self, file: File, take: Callable[[bytes], object]) -> None:
@@ -471,7 +526,9 @@ class IncomingContent:
             if not self._inflater.eof:
                 raise self._corrupt("its data has no end")
         if self._size_bytes != self._file.size_bytes:
-            raise self._corrupt(f"it has {self._size_bytes} bytes, not {self._file.size_bytes}")
+            raise self._corrupt(
+                f"it has {self._size_bytes} bytes, not {self._file.size_bytes}"
+            )
         if (found := self._digest.hexdigest()) != self._file.sha256:
             raise self._corrupt(f"its SHA-256 is {found}, not {self._file.sha256}")
 

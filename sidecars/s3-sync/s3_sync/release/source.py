@@ -1,8 +1,9 @@
 """
 The source ``release``: the release that the pointer names, or the pinned one.
 
-The pointer is polled with If-None-Match; then the manifest is read, and those files of the bundle
-that the target does not have. Each file is inflated, verified and put into place while it arrives.
+The pointer is polled with If-None-Match; then the manifest is read, and those files of
+the bundle that the target does not have. Each file is inflated, verified and put into
+place while it arrives.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from sidecar_runtime.volume.files import write_all
 if TYPE_CHECKING:
     from s3_sync.signature import Keys
 
-# Gaps up to this size are downloaded and discarded rather than requested around: a request costs
-# 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1 ms.
+# Gaps up to this size are downloaded and discarded rather than requested around: a
+# request costs 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1
+# ms.
 GAP_BYTES = 64 << 10
 _LIST = ACTIONS["list"]
 _ADVICE = (
@@ -45,8 +47,8 @@ class ReleaseSource:
     The releases under a prefix.
 
     Attributes:
-        sequence: The highest sequence seen, and the key that signed it; from `published.json` at
-            first.
+        sequence: The highest sequence seen, and the key that signed it; from
+            `published.json` at first.
     """
 
     def __init__(self, settings: Settings, client: S3Client) -> None:
@@ -63,9 +65,9 @@ class ReleaseSource:
         Return the pinned release, or else the current one.
 
         Raises:
-            SourceError: ``release_missing``, ``release_invalid``: it is missing or malformed.
-                ``release_untrusted``, ``release_replayed``, ``trusted_keys_invalid``: it is not
-                trusted, or no key is.
+            SourceError: ``release_missing``, ``release_invalid``: it is missing or
+                malformed. ``release_untrusted``, ``release_replayed``,
+                ``trusted_keys_invalid``: it is not trusted, or no key is.
             CycleAbandoned: The fence was revoked.
         """
         revision = self._settings.revision
@@ -93,11 +95,15 @@ class ReleaseSource:
         return set(paths)
 
     async def fetch(
-        self, paths: Sequence[str], state: State, work: Work, before: Mapping[str, SidecarError]
+        self,
+        paths: Sequence[str],
+        state: State,
+        work: Work,
+        before: Mapping[str, SidecarError],
     ) -> None:
         """
-        Bring files of a release into a folder; a crash leaves verified files and at most one
-        staging file for each connection.
+        Bring files of a release into a folder; a crash leaves verified files and at
+        most one staging file for each connection.
 
         Raises:
             SidecarError: The bundle cannot be read, or does not match its manifest.
@@ -107,14 +113,20 @@ class ReleaseSource:
         manifest: Manifest = state.detail
         self._client.begin_cycle(work.fence)
         files, adopt = manifest.files, work.folder.adopt
-        missing = [files[path] for path in paths if not adopt(path, files[path], work.fence)]
+        missing = [
+            files[path] for path in paths if not adopt(path, files[path], work.fence)
+        ]
         for file in missing:
             if not file.stored_bytes:
                 Cutter([file], 0, work).take(file, b"")
         groups = join(missing)
         queue = iter(groups)
-        with self._reading(form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN) as key:
-            await at_once(lambda: self._read_next(key, manifest, queue, work), len(groups))
+        with self._reading(
+            form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN
+        ) as key:
+            await at_once(
+                lambda: self._read_next(key, manifest, queue, work), len(groups)
+            )
 
     async def try_bundle(self, state: State) -> None:
         """
@@ -123,18 +135,25 @@ class ReleaseSource:
         Raises:
             SidecarError: It does not exist, or cannot be read.
         """
-        with self._reading(form.bundle_key(state.detail.bundle_sha256), _PUBLISH_AGAIN) as key:
-            await self._client.get(Get("bundle", key, 1, lambda: {"range": "bytes=0-0"}))
+        with self._reading(
+            form.bundle_key(state.detail.bundle_sha256), _PUBLISH_AGAIN
+        ) as key:
+            await self._client.get(
+                Get("bundle", key, 1, lambda: {"range": "bytes=0-0"})
+            )
 
     def earlier(self) -> list[str]:
         """
-        Return the releases before the current one, newest first, except those that a rollback has
-        left; none if a release is pinned, because a pin must not be replaced.
+        Return the releases before the current one, newest first, except those that a
+        rollback has left; none if a release is pinned, because a pin must not be
+        replaced.
         """
         pointer = self._pointer
         if self._settings.revision or pointer is None:
             return []
-        return [one.revision for one in pointer.history if one.revision != pointer.revision]
+        return [
+            one.revision for one in pointer.history if one.revision != pointer.revision
+        ]
 
     def close(self) -> None:
         self._client.close()
@@ -146,14 +165,18 @@ class ReleaseSource:
         Read the trusted keys, if signatures are required.
 
         Raises:
-            SourceError: ``trusted_keys_invalid``: no valid keys, so nothing can be trusted.
+            SourceError: ``trusted_keys_invalid``: no valid keys, so nothing can be
+                trusted.
         """
         try:
             keys = read_trusted_keys(self._settings)
         except SettingsError as error:
-            advice = "Restore the public keys, in PEM format; nothing is trusted until then."
+            advice = (
+                "Restore the public keys, in PEM format; nothing is trusted until then."
+            )
             raise self._error("trusted_keys_invalid", error.message, advice) from None
-        if keys != self._keys:  # the pointer has to be verified again, with the new keys
+        # the pointer has to be verified again, with the new keys
+        if keys != self._keys:
             self._keys, self._etag = keys, ""
 
     async def _poll(self) -> Pointer:
@@ -177,7 +200,9 @@ class ReleaseSource:
         Verify and read a pointer, and remember its sequence.
         """
         settings, keys, (seen, seen_by) = self._settings, self._keys, self.sequence
-        pointer, signed_by = form.read_pointer(data, keys, settings.bucket, settings.prefix)
+        pointer, signed_by = form.read_pointer(
+            data, keys, settings.bucket, settings.prefix
+        )
         # Replacing a stolen key also discards the sequences that the thief signed.
         if keys is not None and seen_by in keys.by_id and pointer.turn.sequence < seen:
             raise self._error(
@@ -199,7 +224,9 @@ class ReleaseSource:
             "It was pruned, or never published: publish its content again, or use another "
             "release. `prune-releases --keep-from` keeps what runs need.",
         ) as key:
-            answer = await self._client.get(Get("manifest", key, form.MANIFEST_LIMIT_BYTES))
+            answer = await self._client.get(
+                Get("manifest", key, form.MANIFEST_LIMIT_BYTES)
+            )
             target_bytes = len(self._settings.dest_path.encode())
             return form.parse_manifest(answer.body, revision, target_bytes)
 
@@ -222,7 +249,9 @@ class ReleaseSource:
             size_bytes = files[-1].end - files[0].offset
             try:
                 if time.monotonic() < work.until:
-                    ranges = Get("bundle", key, size_bytes, cutter.headers, cutter.check)
+                    ranges = Get(
+                        "bundle", key, size_bytes, cutter.headers, cutter.check
+                    )
                     await self._client.get(ranges._replace(until=work.until), cutter)
                     if cutter.left:
                         said = f"the bundle ends before {cutter.left[-1].path!r}"
@@ -252,13 +281,19 @@ class ReleaseSource:
         try:
             yield f"{self._settings.prefix}{key}"
         except form.Invalid as error:
-            raise self._error(error.reason, f"{where} is refused: {error}", _ADVICE) from None
+            raise self._error(
+                error.reason, f"{where} is refused: {error}", _ADVICE
+            ) from None
         except (ObjectMoved, ObjectError) as error:
             self._manifest = None  # a publish may have written it and its bundle again
             # S3 does not tell an identity that may not list whether an object exists.
             permission = None if isinstance(error, ObjectMoved) else error.permission
-            if isinstance(error, ObjectMoved) or (permission and permission.action == _LIST):
-                raise self._error("release_missing", f"{where} does not exist", advice) from None
+            if isinstance(error, ObjectMoved) or (
+                permission and permission.action == _LIST
+            ):
+                raise self._error(
+                    "release_missing", f"{where} does not exist", advice
+                ) from None
             raise
 
     def _error(self, reason: str, message: str, advice: str) -> SourceError:
@@ -320,13 +355,16 @@ class Cutter:
 
     def check(self, headers: Mapping[str, str]) -> None:
         """
-        Check that the response contains what was requested, of a bundle of the right size.
+        Check that the response contains what was requested, of a bundle of the right
+        size.
 
         Raises:
             ObjectError: It does not.
         """
         asked = f"bytes {self._at}-{self._last.end - 1}/{self._bundle_bytes}"
-        if (found := headers.get("content-range", "a response without a range")) != asked:
+        if (
+            found := headers.get("content-range", "a response without a range")
+        ) != asked:
             said = f"the server sent {found!r:.80} of the bundle instead of {asked}"
             raise ObjectError("bundle_corrupt", said)
 
@@ -348,12 +386,16 @@ class Cutter:
 
     def take(self, file: File, piece: bytes) -> None:
         """
-        Unpack the next bytes of a file; after the last ones, verify it and rename it into place.
+        Unpack the next bytes of a file; after the last ones, verify it and rename it
+        into place.
         """
         work, is_last = self._work, file.end <= self._at or not file.stored_bytes
         if self._incoming is None:
             staging = work.folder.staging.open()
-            self._incoming = staging, IncomingContent(file, partial(write_all, staging.fd))
+            self._incoming = (
+                staging,
+                IncomingContent(file, partial(write_all, staging.fd)),
+            )
         staging, content = self._incoming
         try:
             content.write(piece)

@@ -1,13 +1,15 @@
 """
 The S3 client: list a page, get an object. The daemon needs no other operation.
 
-:meth:`S3Client.get` retries requests (``is_retried`` in `reasons.py`); `http.py` only sends one
-again where a kept connection turns out to be closed. All other retries are those of later cycles.
+:meth:`S3Client.get` retries requests (``is_retried`` in `reasons.py`); `http.py` only
+sends one again where a kept connection turns out to be closed. All other retries are
+those of later cycles.
 
-boto3's client uses ten times the CPU (measured: 45 ms for a page of 1,000 keys, 0.7-1.1 ms for a
-GET); see docs/decisions/README.md. Hosts are the simple part of S3's endpoint rules, and signatures
-are those of GET requests without a body: tests compare both with botocore. The settings refuse the
-other kinds of buckets by name: multi-region access points, S3 Express, Object Lambda.
+boto3's client uses ten times the CPU (measured: 45 ms for a page of 1,000 keys, 0.7-1.1
+ms for a GET); see docs/decisions/README.md. Hosts are the simple part of S3's endpoint
+rules, and signatures are those of GET requests without a body: tests compare both with
+botocore. The settings refuse the other kinds of buckets by name: multi-region access
+points, S3 Express, Object Lambda.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ class Get(NamedTuple):
     Args:
         key: The key of an object, or the prefix of a listing.
         size_bytes: The expected size, which extends the time limit of each attempt.
-        headers: Returns additional headers before each attempt: a range resumes where the last one
-            ended.
+        headers: Returns additional headers before each attempt: a range resumes where
+            the last one ended.
         check: Checks the headers of the response before its body arrives.
         until: When to give up (monotonic seconds).
         query: The query of a listing.
@@ -162,13 +164,20 @@ class S3Client:
         return (await self.get(Get("list", self._prefix, query=query))).body
 
     async def get_object(
-        self, key: str, etag: str, size_bytes: int, receiver: Receiver, *, until: float = math.inf
+        self,
+        key: str,
+        etag: str,
+        size_bytes: int,
+        receiver: Receiver,
+        *,
+        until: float = math.inf,
     ) -> dict[str, str]:
         """
         Read one object into the receiver and return the headers of the response.
 
         Args:
-            etag: The ETag that the object must still have, without quotes; empty is an error.
+            etag: The ETag that the object must still have, without quotes; empty is an
+                error.
             until: When to give up (monotonic seconds).
 
         Raises:
@@ -193,9 +202,9 @@ class S3Client:
 
     async def get(self, what: Get, receiver: Receiver | None = None) -> Answer:
         """
-        Send a request, and again after transient failures (throttling, server errors, lost
-        connections), with rotated credentials, or to the bucket's region. A conditional request may
-        return 304.
+        Send a request, and again after transient failures (throttling, server errors,
+        lost connections), with rotated credentials, or to the bucket's region. A
+        conditional request may return 304.
 
         Args:
             receiver: Receives the body; None to return it.
@@ -222,14 +231,22 @@ class S3Client:
         if self._pool is not None:
             self._pool.close()
 
-    async def _try(self, what: Get, receiver: Receiver | None, *, is_last: bool) -> Answer:
+    async def _try(
+        self, what: Get, receiver: Receiver | None, *, is_last: bool
+    ) -> Answer:
         assert self._pool is not None and self._access is not None
         address, credentials = self._pool.address, self._access[0]
         if receiver is not None:
             receiver.restart()
         headers, query = what.headers(), encode_query(what.query) if what.query else ""
-        path = address.path_of(what.key) if what.operation != "list" else address.base_path or "/"
-        signed = sign(credentials, address, path, query, {**self._own_headers, **headers})
+        path = (
+            address.path_of(what.key)
+            if what.operation != "list"
+            else address.base_path or "/"
+        )
+        signed = sign(
+            credentials, address, path, query, {**self._own_headers, **headers}
+        )
         self._count(what.operation)
         seconds = ANSWER_SECONDS + what.size_bytes / SLOWEST_BYTES_PER_SECOND
         seconds = min(seconds, max(0.1, what.until - time.monotonic()))
@@ -242,13 +259,17 @@ class S3Client:
         refusal = read_refusal(answer)
         if not is_last and self._adapt(answer, refusal, what.operation, credentials):
             raise _Again
-        request = Request(what.operation, self._bucket, what.key, self._prefix, address.region)
+        request = Request(
+            what.operation, self._bucket, what.key, self._prefix, address.region
+        )
         raise explain(answer, refusal, request)
 
-    def _adapt(self, answer: Answer, refusal: Refusal, what: Operation, used: Credentials) -> bool:
+    def _adapt(
+        self, answer: Answer, refusal: Refusal, what: Operation, used: Credentials
+    ) -> bool:
         """
-        Whether the request should be sent again, to the region that S3 reports for the bucket, or
-        with rotated credentials.
+        Whether the request should be sent again, to the region that S3 reports for the
+        bucket, or with rotated credentials.
         """
         assert self._access is not None and self._pool is not None
         is_elsewhere = refusal.region not in ("", self._pool.address.region)
@@ -264,14 +285,16 @@ class S3Client:
 
     def _move(self, bucket_region: str | None) -> None:
         """
-        Switch to another configuration, or to the bucket's region; the host is always derived here,
-        never taken from S3.
+        Switch to another configuration, or to the bucket's region; the host is always
+        derived here, never taken from S3.
         """
         assert self._access is not None
         config = self._access[1]
         self.close()
         self._pool = None
-        self._pool = Pool(locate(self._bucket, config, bucket_region), partial(read_trust, config))
+        self._pool = Pool(
+            locate(self._bucket, config, bucket_region), partial(read_trust, config)
+        )
 
 
 class _Again(Exception):
@@ -285,13 +308,21 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     Return the address of a bucket (name, or ARN of an access point).
 
     Args:
-        bucket_region: The bucket's region as S3 reported it; default: the configured region.
+        bucket_region: The bucket's region as S3 reported it; default: the configured
+            region.
 
     Raises:
         SourceError: ``region_invalid``, ``endpoint_invalid``.
     """
-    region, service, name = bucket_region or config.region or DEFAULT_REGION, "s3", bucket
-    is_virtual = _VIRTUAL_HOST.fullmatch(bucket) is not None and config.addressing_style != "path"
+    region, service, name = (
+        bucket_region or config.region or DEFAULT_REGION,
+        "s3",
+        bucket,
+    )
+    is_virtual = (
+        _VIRTUAL_HOST.fullmatch(bucket) is not None
+        and config.addressing_style != "path"
+    )
     if bucket.startswith("arn:"):
         _, _, _, region, account, resource = bucket.split(":", 5)
         name = f"{re.split('[:/]', resource, maxsplit=1)[1]}-{account}"
@@ -299,7 +330,9 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     elif config.endpoint_url:  # in the path by default, as in botocore
         is_virtual = config.addressing_style == "virtual"
     if not REGION.fullmatch(region):
-        raise SourceError("region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION.")
+        raise SourceError(
+            "region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION."
+        )
     fips, dual = "-fips" * config.use_fips, "dualstack." * config.use_dualstack
     regional = f"https://{service}{fips}.{dual}{region}.{partition_of(region)[1]}"
     url = split_url(config.endpoint_url or regional, "http", "https")
@@ -332,7 +365,9 @@ def encode_query(query: Mapping[str, str]) -> str:
     """
     Return the canonical query string, sorted as the signature requires.
     """
-    pairs = (f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items())
+    pairs = (
+        f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in query.items()
+    )
     return "&".join(sorted(pairs))
 
 
@@ -353,8 +388,8 @@ def sign(
     now: float | None = None,
 ) -> dict[str, str]:
     """
-    Return the headers of a GET, signed with AWS Signature Version 4: the given ones, ``host``, and
-    those of the signature; an anonymous GET has none.
+    Return the headers of a GET, signed with AWS Signature Version 4: the given ones,
+    ``host``, and those of the signature; an anonymous GET has none.
 
     Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 

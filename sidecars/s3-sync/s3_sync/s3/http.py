@@ -1,10 +1,10 @@
 """
-HTTP/1.1 for lists and downloads: keep-alive connections to one address, directly or through a
-proxy, on asyncio, parsed by llhttp (httptools).
+HTTP/1.1 for lists and downloads: keep-alive connections to one address, directly or
+through a proxy, on asyncio, parsed by llhttp (httptools).
 
-A connection sends one request at a time, limits every wait, follows no redirect, and refuses a
-response whose end cannot be determined. A request on a kept connection that turns out to be closed
-is sent again on a new one; all other retries are the client's.
+A connection sends one request at a time, limits every wait, follows no redirect, and
+refuses a response whose end cannot be determined. A request on a kept connection that
+turns out to be closed is sent again on a new one; all other retries are the client's.
 """
 
 from __future__ import annotations
@@ -26,25 +26,29 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from s3_sync.reasons import S3Error
 from sidecar_runtime.settings import without_password
 
-with suppress(ModuleNotFoundError):  # of the extra `daemon`: where only releases are published
+# of the extra `daemon`: where only releases are published
+with suppress(ModuleNotFoundError):
     import httptools
 
 PROXY_HEAD_LIMIT_BYTES = 16 << 10
 # For a connection, including its name, TLS and a proxy's tunnel.
 CONNECT_SECONDS = 10.0
-# For reusing an idle connection: NAT gateways and firewalls forget it, some after a minute.
+# For reusing an idle connection: NAT gateways and firewalls forget it, some after a
+# minute.
 KEEP_SECONDS = 50.0
-# A host's next address is tried if one has not accepted a connection by then (RFC 8305).
+# A host's next address is tried if one has not accepted a connection by then (RFC
+# 8305).
 NEXT_ADDRESS_SECONDS = 0.25
 IDLE_SECONDS = 30.0
-# S3 never sends a larger response that is kept in memory: a page of 1,000 keys of maximum length,
-# percent-encoded, has less than 5 MiB.
+# S3 never sends a larger response that is kept in memory: a page of 1,000 keys of
+# maximum length, percent-encoded, has less than 5 MiB.
 BODY_LIMIT_BYTES = 32 << 20
-# Everything except the body: interim responses, headers, chunk sizes and extensions, trailers. S3
-# sends 10 KiB at most.
+# Everything except the body: interim responses, headers, chunk sizes and extensions,
+# trailers. S3 sends 10 KiB at most.
 FRAMING_LIMIT_BYTES = 64 << 10
 
-# For what arrives at once, on each connection; asyncio's own would be a new 256 KiB each time.
+# For what arrives at once, on each connection; asyncio's own would be a new 256 KiB
+# each time.
 BUFFER_BYTES = 64 << 10
 
 Sink = Callable[[bytes], object]
@@ -60,7 +64,8 @@ class WireError(S3Error):
 @dataclass(slots=True)
 class Answer:
     """
-    A response: status, headers (lower-case names), and the body unless a sink received it.
+    A response: status, headers (lower-case names), and the body unless a sink received
+    it.
     """
 
     status: int = 0
@@ -133,10 +138,10 @@ class Connection(asyncio.BufferedProtocol):
 
         Args:
             head: The complete request line and headers.
-            sink: Receives the body of a 200 or 206 as it arrives; an exception it raises ends the
-                request and is raised here.
-            check: Checks the headers of a 200 or 206 before the body arrives; like the sink, it
-                may raise.
+            sink: Receives the body of a 200 or 206 as it arrives; an exception it
+                raises ends the request and is raised here.
+            check: Checks the headers of a 200 or 206 before the body arrives; like the
+                sink, it may raise.
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
@@ -145,8 +150,12 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        timer = self._loop.call_at(now + min(IDLE_SECONDS, seconds), self._watch, now + seconds)
-        self._exchange = exchange = _Exchange(self._loop.create_future(), timer, sink, check)
+        timer = self._loop.call_at(
+            now + min(IDLE_SECONDS, seconds), self._watch, now + seconds
+        )
+        self._exchange = exchange = _Exchange(
+            self._loop.create_future(), timer, sink, check
+        )
         try:
             self._transport.write(head)
             await exchange.waiter
@@ -177,7 +186,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._loop.time() < due:
             self._current.timer = self._loop.call_at(due, self._watch, ends_at)
             return
-        said = f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
+        said = (
+            f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
+        )
         self._current.end(WireError("request_timeout", said))
 
     # --- asyncio.BufferedProtocol
@@ -199,14 +210,20 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(self._buffer[:nbytes])
             if exchange.framing_bytes > FRAMING_LIMIT_BYTES:
-                said = f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body"
+                said = (
+                    f"the response has over {FRAMING_LIMIT_BYTES} bytes without a body"
+                )
                 raise WireError("server_error", said)
         except Exception as found:  # noqa: BLE001 - whatever the sink raises ends the request
             error: BaseException = found
             if isinstance(found, httptools.HttpParserCallbackError):
                 error = found.__context__ or found
-            elif isinstance(found, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
-                error = WireError("server_error", f"the response is not HTTP/1.1: {found}")
+            elif isinstance(
+                found, (httptools.HttpParserError, httptools.HttpParserUpgrade)
+            ):
+                error = WireError(
+                    "server_error", f"the response is not HTTP/1.1: {found}"
+                )
             self.is_usable = False
             exchange.end(error)
 
@@ -242,7 +259,9 @@ class Connection(asyncio.BufferedProtocol):
             headers.clear()
             return
         is_success = status in (200, 206)
-        has_end = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "")
+        has_end = "content-length" in headers or "chunked" in headers.get(
+            "transfer-encoding", ""
+        )
         if not has_end and is_success:
             raise WireError("server_error", "the response does not declare its length")
         if not has_end and status not in (204, 304):  # its text may never end
@@ -260,7 +279,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         exchange.held += body
         if len(exchange.held) > BODY_LIMIT_BYTES:
-            raise WireError("server_error", f"the response has over {BODY_LIMIT_BYTES} bytes")
+            raise WireError(
+                "server_error", f"the response has over {BODY_LIMIT_BYTES} bytes"
+            )
 
     def on_message_complete(self) -> None:
         exchange = self._current
@@ -289,7 +310,8 @@ class Address(NamedTuple):
     @property
     def name(self) -> str:
         """
-        The host without the dot that makes a name absolute: certificates and servers know none.
+        The host without the dot that makes a name absolute: certificates and servers
+        know none.
         """
         return self.host.rstrip(".")
 
@@ -304,25 +326,28 @@ class Address(NamedTuple):
 
     def path_of(self, key: str) -> str:
         """
-        Return the path of a key; S3 expects it percent-encoded once and never normalized.
+        Return the path of a key; S3 expects it percent-encoded once and never
+        normalized.
         """
         return f"{self.base_path}/{quote(key, safe='/-_.~')}"
 
 
 class Pool:
     """
-    Keep-alive connections to one address; :meth:`get` may run concurrently, as often as its callers
-    do (``download.CONNECTIONS``).
+    Keep-alive connections to one address; :meth:`get` may run concurrently, as often as
+    its callers do (``download.CONNECTIONS``).
 
     Args:
-        read_trust: Reads the trusted certificates; called again after a failed handshake, because
-            they may have been rotated.
+        read_trust: Reads the trusted certificates; called again after a failed
+            handshake, because they may have been rotated.
 
     Raises:
         WireError: The proxy is of an unsupported kind.
     """
 
-    def __init__(self, address: Address, read_trust: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self, address: Address, read_trust: Callable[[], ssl.SSLContext]
+    ) -> None:
         self.address = address
         self._place = address.host, address.port
         self._read_trust = read_trust
@@ -369,11 +394,14 @@ class Pool:
                 continue
             connection = kept or await self._open()
             try:
-                answer = await connection.request(head, sink, ends_at - time.monotonic(), check)
+                answer = await connection.request(
+                    head, sink, ends_at - time.monotonic(), check
+                )
             except WireError:
                 if kept is None or kept.has_begun or time.monotonic() >= ends_at:
                     raise
-                # The server closed it, or a firewall forgot it, and probably the others as well.
+                # The server closed it, or a firewall forgot it, and probably the others
+                # as well.
                 self.close()
                 continue
             if connection.is_usable:
@@ -415,13 +443,18 @@ class Pool:
         except ssl.SSLError as error:
             self._context = None
             why = getattr(error, "verify_message", "") or error.reason or str(error)
-            is_other_name = getattr(error, "verify_code", 0) in (62, 64)  # X509_V_ERR_*_MISMATCH
+            # X509_V_ERR_*_MISMATCH
+            is_other_name = getattr(error, "verify_code", 0) in (62, 64)
             advice = "Use a name of the endpoint that its certificate contains."
             said = f"the TLS handshake with {where} failed: {why}"
-            raise WireError("tls_failed", said, advice if is_other_name else "") from None
+            raise WireError(
+                "tls_failed", said, advice if is_other_name else ""
+            ) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
-            raise WireError("endpoint_unreachable", f"cannot connect to {where}: {why}") from None
+            raise WireError(
+                "endpoint_unreachable", f"cannot connect to {where}: {why}"
+            ) from None
 
     async def _open_tunnel(self, proxy: str) -> Connection:
         """
@@ -440,7 +473,9 @@ class Pool:
                 status = b"no complete response"
             if status.split(b" ")[1:2] != [b"200"]:
                 said = status.partition(b"\r\n")[0].decode("latin-1")
-                raise WireError("proxy_refused", f"{self._where} answered CONNECT with {said}")
+                raise WireError(
+                    "proxy_refused", f"{self._where} answered CONNECT with {said}"
+                )
             assert self._context is not None
             connection = Connection()
             transport = await loop.start_tls(
@@ -455,8 +490,8 @@ class Pool:
 
     async def _dial(self, protocol: Callable[[], Any], **tls: Any) -> tuple[Any, Any]:
         """
-        Connect to the first address of the place that accepts a connection; return transport and
-        protocol.
+        Connect to the first address of the place that accepts a connection; return
+        transport and protocol.
 
         Raises:
             OSError, UnicodeError: Its name has no address, or none of them accepts.

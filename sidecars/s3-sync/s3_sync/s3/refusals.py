@@ -20,11 +20,16 @@ ACTIONS: dict[Operation, str] = {
     "delete": "s3:DeleteObject",
 }
 
-_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
+_EXPIRED = (
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "TokenRefreshRequired",
+    "InvalidToken",
+)
 # Google Cloud Storage says InvalidSecurity for an unknown key.
 _ROTATED = ("InvalidAccessKeyId", "InvalidSecurity", "SignatureDoesNotMatch")
-# Codes with a reason of their own; statuses with a code; statuses without, which S3 itself sends
-# for a bucket at most.
+# Codes with a reason of their own; statuses with a code; statuses without, which S3
+# itself sends for a bucket at most.
 _CODES = {
     **dict.fromkeys(_EXPIRED, "credentials_expired"),
     **dict.fromkeys(_ROTATED, "credentials_invalid"),
@@ -35,12 +40,16 @@ _CODES = {
 _STATUSES = {404: "bucket_not_found", 429: "throttled", 503: "throttled"}
 _FOREIGN = {403: "answer_foreign", 404: "bucket_not_found", 407: "proxy_refused"}
 
-_DENIED = re.compile(r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?")
-# The kinds of denied actions. A different policy statement grants each, and often another team.
+_DENIED = re.compile(
+    r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?"
+)
+# The kinds of denied actions. A different policy statement grants each, and often
+# another team.
 _KIND = re.compile(r"(?:s3:)?(list|get|put|delete|kms)", re.IGNORECASE)
 # The region becomes part of a host name and a header.
 REGION = re.compile(r"[a-z0-9-]{1,32}")
-# Region prefix, partition, and domain of the endpoints; all other public regions are in "aws".
+# Region prefix, partition, and domain of the endpoints; all other public regions are in
+# "aws".
 # https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html
 PARTITIONS = (
     ("cn-", "aws-cn", "amazonaws.com.cn"),
@@ -52,8 +61,8 @@ PARTITIONS = (
 
 def is_stale(code: str, operation: Operation) -> bool:
     """
-    Whether credentials should be fetched again once: they were rotated or have expired. What a
-    proxy alters in the path of one object only looks like another secret.
+    Whether credentials should be fetched again once: they were rotated or have expired.
+    What a proxy alters in the path of one object only looks like another secret.
     """
     is_of_object = code == "SignatureDoesNotMatch" and operation in ("get", "bundle")
     return code in (*_EXPIRED, *_ROTATED) and not is_of_object
@@ -93,7 +102,9 @@ def partition_of(region: str) -> tuple[str, str]:
     """
     Return the partition of a region, and the domain of its endpoints.
     """
-    return next((name, suffix) for start, name, suffix in PARTITIONS if region.startswith(start))
+    return next(
+        (name, suffix) for start, name, suffix in PARTITIONS if region.startswith(start)
+    )
 
 
 class Refusal(NamedTuple):
@@ -108,7 +119,8 @@ class Refusal(NamedTuple):
 
 class SourceError(S3Error):
     """
-    The source fails as a whole, unless the table (`reasons.py`) says that it concerns one object.
+    The source fails as a whole, unless the table (`reasons.py`) says that it concerns
+    one object.
     """
 
 
@@ -135,12 +147,17 @@ def read_refusal(answer: Answer) -> Refusal:
         return unescape(match[1]).strip() if match else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
-    return Refusal(find("Code"), find("Message"), region if REGION.fullmatch(region) else "")
+    return Refusal(
+        find("Code"), find("Message"), region if REGION.fullmatch(region) else ""
+    )
 
 
-def explain(answer: Answer, refusal: Refusal, request: Request) -> S3Error | ObjectMoved:
+def explain(
+    answer: Answer, refusal: Refusal, request: Request
+) -> S3Error | ObjectMoved:
     """
-    Return the error for a response that is not a success; it quotes S3, which knows best.
+    Return the error for a response that is not a success; it quotes S3, which knows
+    best.
 
     A failed listing is a failure of the source; a failed object may be the only one.
     """
@@ -155,7 +172,9 @@ def explain(answer: Answer, refusal: Refusal, request: Request) -> S3Error | Obj
             return ObjectMoved()
         reason, by = _reason_of(status, code, operation), "S3"
         if not code:  # S3 sends one with each list and GET
-            kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+            kind = answer.headers.get("content-type", "no content type").partition(";")[
+                0
+            ]
             by = f"{answer.headers.get('server') or 'a server without a name'} ({kind})"
         if place := answer.headers.get("location"):
             said += f", redirecting to {place!r}"
@@ -166,8 +185,8 @@ def explain(answer: Answer, refusal: Refusal, request: Request) -> S3Error | Obj
 
 def _reason_of(status: int, code: str, operation: Operation) -> str:
     """
-    Return the reason for a response that is neither a success nor a denial; only a code makes it
-    S3's verdict.
+    Return the reason for a response that is neither a success nor a denial; only a code
+    makes it S3's verdict.
     """
     statuses = _STATUSES if code else _FOREIGN
     if code in _CODES:
@@ -198,7 +217,8 @@ def _explain_denied(
         scope = str(resource) if is_named else f"the KMS key of {request.url}"
         place += " and the key's policy"
     elif resource and action == ACTIONS["list"]:
-        # A missing object is denied for s3:ListBucket, which would reveal that it is missing.
+        # A missing object is denied for s3:ListBucket, which would reveal that it is
+        # missing.
         scope = resource
     kind = _KIND.match(action) or _KIND.match(ACTIONS[request.operation])
     assert kind is not None

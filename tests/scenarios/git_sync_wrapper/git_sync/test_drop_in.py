@@ -30,7 +30,9 @@ class Hooked(LoopbackServer):
 
 
 def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -> None:
-    """As with git-sync, the first sync of a process runs the hooks even if nothing is new."""
+    """
+    As with git-sync, the first sync of a process runs the hooks even if nothing is new.
+    """
     log = here.folder / "log"
     told = f'echo "$GITSYNC_HASH $(pwd -P) $(readlink {here.link})" >> {log}'
     command = script(here.folder / "hook", told)
@@ -52,10 +54,14 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
         wrapper.start()
         hooked.wait_for(count=3)
         wrapper.sync()
-        lines = wait_until(lambda: _lines(log) if len(_lines(log)) >= 3 else [], wrapper.log())
+        lines = wait_until(
+            lambda: _lines(log) if len(_lines(log)) >= 3 else [], wrapper.log()
+        )
 
         assert [first, second, second] == hooked.hashes()
-        assert {("me", "p@ss")} == {credentials_of(request) for request in hooked.seen()}
+        assert {("me", "p@ss")} == {
+            credentials_of(request) for request in hooked.seen()
+        }
         assert "p%40ss" not in wrapper.log()
     assert [first, second, second] == [line.split()[0] for line in lines]
     for line in lines:
@@ -112,8 +118,12 @@ def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None
     wait_until(lambda: not file.exists(), f"no error file:\n{wrapper.log()}")
     wait_until(lambda: ask(address, "/").status == 200, "the port says ready")
     metrics = ask(address, "/metrics").body
-    assert re.search(r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE)
-    assert re.search(r'^git_sync_count_total\{status="error"\} [1-9]', metrics, re.MULTILINE)
+    assert re.search(
+        r'^git_sync_count_total\{status="success"\} 1$', metrics, re.MULTILINE
+    )
+    assert re.search(
+        r'^git_sync_count_total\{status="error"\} [1-9]', metrics, re.MULTILINE
+    )
     assert re.search(r"^git_fetch_count_total [1-9]", metrics, re.MULTILINE)
 
 
@@ -125,10 +135,13 @@ def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
     here.wait_until_shown(commit, wrapper)
 
 
-def test_runs_as_init_container_and_sidecar_with_the_chart_environment(here: GitSite) -> None:
+def test_runs_as_init_container_and_sidecar_with_the_chart_environment(
+    here: GitSite,
+) -> None:
     here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
     init_container = chart_environment(here, ONE_TIME="true", **CREDENTIALS)
-    init = here.wrapper(**init_container | {"GITSYNC_REF": "v2-2-stable"})  # only the branch is set
+    # only the branch is set
+    init = here.wrapper(**init_container | {"GITSYNC_REF": "v2-2-stable"})
     assert 0 == init.wait_for_exit().code, init.log()
     assert here.repository.head() == here.shown()
     assert [] == [*here.root.glob(".git-sync/.worktrees/*/*")]

@@ -12,7 +12,10 @@ from tests.support.machine.volumes import small_volume
 
 
 def tmp_link(root: Path) -> None:
-    """Create the temporary link that a kill between two system calls leaves beside the link."""
+    """
+    Create the temporary link that a kill between two system calls leaves beside the
+    link.
+    """
     os.symlink("nowhere", root / "tmp-link")
 
 
@@ -49,7 +52,10 @@ def used_bytes(folder: Path) -> int:
 def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
 ) -> None:
-    """No failure ends the wrapper either, because an earlier process has published a commit."""
+    """
+    No failure ends the wrapper either, because an earlier process has published a
+    commit.
+    """
     here.publish().kill()
     spoil(private_root(here))
     before = here.shown()
@@ -67,7 +73,11 @@ def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
 
 @pytest.mark.parametrize(
     ("when", "spoil"),
-    [("before a start", tmp_link), ("while it runs", index_lock), ("while it runs", damage_link)],
+    [
+        ("before a start", tmp_link),
+        ("while it runs", index_lock),
+        ("while it runs", damage_link),
+    ],
 )
 def test_recovers_from_leftovers_without_a_fresh_clone(
     here: GitSite, spoil: Callable[[Path], None], when: str
@@ -85,11 +95,15 @@ def test_recovers_from_leftovers_without_a_fresh_clone(
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-    assert repository == (private_root(here) / ".git").stat().st_ino, "it was not thrown away"
+    assert repository == (private_root(here) / ".git").stat().st_ino, (
+        "it was not thrown away"
+    )
 
 
 def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
-    """A migration: the same volume, another image; link and foreign files stay meanwhile."""
+    """
+    A migration: the same volume, another image; link and foreign files stay meanwhile.
+    """
     plain = here.plain()
     here.wait_until_shown(here.repository.head(), plain)
     plain.kill()
@@ -122,7 +136,10 @@ def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) ->
 
 @pytest.fixture
 def a_megabyte(request: pytest.FixtureRequest) -> int:
-    """A megabyte in bytes; without `--full` a quarter of it, because only proportions matter."""
+    """
+    A megabyte in bytes; without `--full` a quarter of it, because only proportions
+    matter.
+    """
     return 1_000_000 if request.config.getoption("--full") else 250_000
 
 
@@ -134,7 +151,9 @@ def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
     with small_volume(here.root, str(60 * a_megabyte)):
         wrapper = here.publish()
         for _ in range(counts.commits):
-            files = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)}
+            files = {
+                f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)
+            }
             here.wait_until_shown(here.repository.commit(files), wrapper, 120)
         wrapper.kill()
 
@@ -145,19 +164,24 @@ def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
 def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
     here: GitSite, a_megabyte: int
 ) -> None:
-    files = {f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)}
+    files = {
+        f"pkg{number % 20}/m{number}.py": f"m = {number}\n" for number in range(1_000)
+    }
     data = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(16)}
     here.repository.commit({**files, **data}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_RETAIN_COUNT="10")
     for number in range(10):
         commit = here.repository.commit({"pkg1/m1.py": f"m = -{number}\n"})
-        wrapper.wait_for_event("cycle_finished", revision=commit)  # the checkout is empty again
+        # the checkout is empty again
+        wrapper.wait_for_event("cycle_finished", revision=commit)
         if number == 0:
             before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
             used = used_bytes(here.root)
 
     after = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
-    assert [here.link / "pkg1/m1.py"] == [path for path in before if before[path] != after[path]]
+    assert [here.link / "pkg1/m1.py"] == [
+        path for path in before if before[path] != after[path]
+    ]
     kept = here.root / ".snapshots"
     assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
     # Directory entries and git objects, but no second copy of unchanged files.
@@ -165,7 +189,9 @@ def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
     assert used_bytes(here.root) - used < 16 * a_megabyte
 
 
-def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(here: GitSite) -> None:
+def test_refuses_a_commit_whose_symlinked_module_has_a_syntax_error(
+    here: GitSite,
+) -> None:
     here.repository.commit({"dag.py": "x = 1\n", "dag.txt": "x = 1\n"}, whole=True)
     here.repository.commit({"linked.py": "dag.txt"}, modes={"linked.py": "120000"})
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")

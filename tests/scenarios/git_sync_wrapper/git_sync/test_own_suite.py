@@ -1,4 +1,7 @@
-"""git-sync's own suite, the unmodified `test_e2e.sh` in GIT_SYNC_SUITE, run with the wrapper."""
+"""
+git-sync's own suite, the unmodified `test_e2e.sh` in GIT_SYNC_SUITE, run with the
+wrapper.
+"""
 
 import json
 import os
@@ -30,7 +33,11 @@ MAXWAIT = "20"
 
 def differing() -> set[str]:
     """Return the cases that the page lists."""
-    table = PAGE.read_text().partition("## Differences from git-sync")[2].partition("\n## ")[0]
+    table = (
+        PAGE.read_text()
+        .partition("## Differences from git-sync")[2]
+        .partition("\n## ")[0]
+    )
     return {
         case
         for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
@@ -46,16 +53,29 @@ def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
         made.mkdir()
     shutil.copytree(SUITE, suite)
     subprocess.run(["git", "init", "-q", str(suite)], check=True)
-    image = {"command": [str(WRAPPER)], "mounts": {str(GIT_SYNC): "/git-sync"}, "env": SETTINGS}
+    image = {
+        "command": [str(WRAPPER)],
+        "mounts": {str(GIT_SYNC): "/git-sync"},
+        "env": SETTINGS,
+    }
     (state / "images.json").write_text(json.dumps({IMAGE: image}))
     docker = f'#!/bin/sh\nexec {sys.executable} {containers.__file__} "$@"\n'
     for name, text in {"docker": docker, "make": "#!/bin/sh\n"}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    every = re.findall(r"^function e2e::(\w+)", (suite / "test_e2e.sh").read_text(), re.MULTILINE)
+    every = re.findall(
+        r"^function e2e::(\w+)", (suite / "test_e2e.sh").read_text(), re.MULTILINE
+    )
     names = chosen or set(every) - LEFT_OUT
     said = subprocess.run(
-        ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec ./test_e2e.sh "$@"', "sh"]
+        [
+            "unshare",
+            "--net",
+            "sh",
+            "-c",
+            'ip link set lo up && exec ./test_e2e.sh "$@"',
+            "sh",
+        ]
         + [f"^{name}$" for name in sorted(names)],
         cwd=suite,
         env={
@@ -78,7 +98,9 @@ def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
 @pytest.mark.usefixtures("only_in_full")
 def test_all_cases_pass_except_those_that_the_page_lists(tmp_path: Path) -> None:
     if os.getuid() != 0 or not (SUITE / "test_e2e.sh").is_file():
-        pytest.skip("git-sync's own suite needs root, and GIT_SYNC_SUITE: the folder that has it")
+        pytest.skip(
+            "git-sync's own suite needs root, and GIT_SYNC_SUITE: the folder that has it"
+        )
 
     named = differing()
     results = run_suite(tmp_path / "all", set())

@@ -1,4 +1,7 @@
-"""What git-sync's own repository remembers stops nothing: a run starts over from an empty one."""
+"""
+What git-sync's own repository remembers stops nothing: a run starts over from an empty
+one.
+"""
 
 import shutil
 from pathlib import Path
@@ -70,7 +73,9 @@ def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> 
     assert [] == wrapper.find_events("repository_removed")
     here.server.start()
     here.wait_until_shown(second, wrapper, 60)
-    assert "cycle_finished" == wrapper.sync()["event"], "without polls, SIGHUP still counts"
+    assert "cycle_finished" == wrapper.sync()["event"], (
+        "without polls, SIGHUP still counts"
+    )
 
 
 def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> None:
@@ -79,7 +84,9 @@ def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> Non
     failed = wrapper.wait_for_event("cycle_failed", 60)
 
     assert "git_too_old" == failed["reason"], failed
-    assert all(part in failed["error"] for part in ("git-sync v4.", "git version 2.", "2.46"))
+    assert all(
+        part in failed["error"] for part in ("git-sync v4.", "git version 2.", "2.46")
+    )
 
 
 def test_git_sync_itself_names_a_flag_that_it_does_not_know(here: GitSite) -> None:

@@ -11,8 +11,13 @@ from tests.support.http.fake_proxy import FakeProxy
 HOST = "git-codecommit.eu-central-1.amazonaws.com"
 
 
-def test_codecommit_needs_no_setting_and_check_reports_the_signing_identity(tmp_path: Path) -> None:
-    """Only the session's signature is accepted; the region is the host's, not the IRSA pod's."""
+def test_codecommit_needs_no_setting_and_check_reports_the_signing_identity(
+    tmp_path: Path,
+) -> None:
+    """
+    Only the session's signature is accepted; the region is the host's, not the IRSA
+    pod's.
+    """
     context, authority = self_signed(tmp_path / "tls", HOST)
     token = tmp_path / "token"
     token.write_text("web identity")

@@ -1,4 +1,7 @@
-"""Credentials change at run time: no sync fails, although old ones immediately become invalid."""
+"""
+Credentials change at run time: no sync fails, although old ones immediately become
+invalid.
+"""
 
 import base64
 import json
@@ -18,7 +21,9 @@ REGION = "us-east-1"
 
 
 class AskpassServer(LoopbackServer):
-    """Answers with the current username and password, in the format of git's credentials."""
+    """
+    Answers with the current username and password, in the format of git's credentials.
+    """
 
     username = password = ""
 
@@ -43,7 +48,12 @@ def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> Non
             exchange.send(exchange.good())
 
         askpass.inject(late, times=1)
-        follow(here, rotate, 2, GITSYNC_ASKPASS_URL=askpass.endpoint.replace("//", "//me:p%40ss@"))
+        follow(
+            here,
+            rotate,
+            2,
+            GITSYNC_ASKPASS_URL=askpass.endpoint.replace("//", "//me:p%40ss@"),
+        )
 
 
 def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
@@ -67,7 +77,10 @@ def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
 def follow(
     here: GitSite, rotate: Callable[[int], None], times: int, **settings: str | None
 ) -> None:
-    """Rotate and commit `times` times; check that each commit arrives and that no cycle fails."""
+    """
+    Rotate and commit `times` times; check that each commit arrives and that no cycle
+    fails.
+    """
     rotate(1)
     wrapper = here.publish(**settings)
     for number in range(2, 2 + times):
@@ -86,7 +99,11 @@ def test_submodules_on_other_servers_use_their_own_credentials(
         other.accept(("library", "other password"))
         here.server.accept(("deploy", "password"))
         here.repository.commit_submodule("library", other.url("library.git"), commit)
-        credential = {"url": other.endpoint, "username": "library", "password": "other password"}
+        credential = {
+            "url": other.endpoint,
+            "username": "library",
+            "password": "other password",
+        }
         here.publish(
             GITSYNC_USERNAME="deploy",
             GITSYNC_PASSWORD="password",
@@ -97,7 +114,9 @@ def test_submodules_on_other_servers_use_their_own_credentials(
 
 
 @pytest.mark.parametrize("refusal", [401, 403])
-def test_a_refused_password_that_was_encoded_twice_is_named(here: GitSite, refusal: int) -> None:
+def test_a_refused_password_that_was_encoded_twice_is_named(
+    here: GitSite, refusal: int
+) -> None:
     here.server.accept(("deploy", "correct horse battery"))
     here.server.refusal = refusal
     encoded = base64.b64encode(b"correct horse battery").decode()
@@ -111,7 +130,9 @@ def test_a_refused_password_that_was_encoded_twice_is_named(here: GitSite, refus
 
 
 @pytest.mark.parametrize("way", [".netrc", "GIT_CONFIG_COUNT"])
-def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite, way: str) -> None:
+def test_a_login_that_git_itself_finds_serves_polls_and_runs(
+    here: GitSite, way: str
+) -> None:
     here.server.accept(("deploy", "password"))
     settings = {}
     if way == ".netrc":
@@ -120,9 +141,15 @@ def test_a_login_that_git_itself_finds_serves_polls_and_runs(here: GitSite, way:
         file.write_text("machine 127.0.0.1 login deploy password password\n")
     else:
         header = f"Authorization: Basic {base64.b64encode(b'deploy:password').decode()}"
-        settings = {"GIT_CONFIG_KEY_0": "http.extraHeader", "GIT_CONFIG_VALUE_0": header, way: "1"}
+        settings = {
+            "GIT_CONFIG_KEY_0": "http.extraHeader",
+            "GIT_CONFIG_VALUE_0": header,
+            way: "1",
+        }
     wrapper = here.publish(**settings)
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
-    wrapper.wait_for(lambda: len(wrapper.find_events("commit_published")) == 2, "two publishes")
+    wrapper.wait_for(
+        lambda: len(wrapper.find_events("commit_published")) == 2, "two publishes"
+    )
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()

@@ -1,4 +1,7 @@
-"""A GitHub App: git-sync requests tokens, git and the poll use them, and old ones are refused."""
+"""
+A GitHub App: git-sync requests tokens, git and the poll use them, and old ones are
+refused.
+"""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +24,9 @@ class GitHubApi(LoopbackServer):
         self.tokens += 1
         ends_at = datetime.now(UTC) + timedelta(hours=1)
         answer = {"token": self.token, "expires_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
-        return Answer(201, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+        return Answer(
+            201, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+        )
 
     @property
     def token(self) -> str:
@@ -30,7 +35,10 @@ class GitHubApi(LoopbackServer):
 
 @pytest.fixture
 def app(here: GitSite) -> Iterator[GitHubApi]:
-    """An app whose key is in the pod; only its newest token gives access to the repository."""
+    """
+    An app whose key is in the pod; only its newest token gives access to the
+    repository.
+    """
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -43,7 +51,9 @@ def app(here: GitSite) -> Iterator[GitHubApi]:
         yield api
 
 
-def test_no_sync_fails_when_a_token_becomes_invalid(here: GitSite, app: GitHubApi) -> None:
+def test_no_sync_fails_when_a_token_becomes_invalid(
+    here: GitSite, app: GitHubApi
+) -> None:
     wrapper = here.publish(
         GITSYNC_GITHUB_BASE_URL=f"{app.endpoint}/",
         GITSYNC_GITHUB_APP_CLIENT_ID="Iv1.0123456789abcdef",

@@ -26,7 +26,9 @@ FORMS = {
 
 
 def recorder(here: GitSite) -> str:
-    """Create a git that records its arguments, its core size limit and its configuration."""
+    """
+    Create a git that records its arguments, its core size limit and its configuration.
+    """
     out = here.folder / "recorded"
     out.mkdir()
     return script(
@@ -40,14 +42,18 @@ def recorder(here: GitSite) -> str:
 
 def said(wrapper: SidecarProcess) -> str:
     """Return all that the wrapper reports: events, stray lines and pages."""
-    pages = "".join(wrapper.get(path).body for path in ("/", "/status", "/readyz", "/metrics"))
+    pages = "".join(
+        wrapper.get(path).body for path in ("/", "/status", "/readyz", "/metrics")
+    )
     return json.dumps(wrapper.events) + "\n".join(wrapper.stray_lines) + pages
 
 
 def written(here: GitSite) -> dict[str, str]:
     """Return all files of the volume, HOME and TMPDIR, but not the mounted secret."""
     paths = (
-        path for path in here.folder.rglob("*") if path.is_file() and "secret" not in path.parts
+        path
+        for path in here.folder.rglob("*")
+        if path.is_file() and "secret" not in path.parts
     )
     return {str(path): path.read_bytes().decode(errors="replace") for path in paths}
 
@@ -65,12 +71,22 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
     credential = {"url": here.server.url(), "username": "deploy", "password": PASSWORD}
     settings = {
         "variable": {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": PASSWORD},
-        "file": {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD_FILE": str(secret / "password")},
-        "url": {"GITSYNC_REPO": here.server.url(userinfo=f"deploy:{quote(PASSWORD, safe='')}")},
+        "file": {
+            "GITSYNC_USERNAME": "deploy",
+            "GITSYNC_PASSWORD_FILE": str(secret / "password"),
+        },
+        "url": {
+            "GITSYNC_REPO": here.server.url(
+                userinfo=f"deploy:{quote(PASSWORD, safe='')}"
+            )
+        },
         "credential": {"GITSYNC_CREDENTIAL": json.dumps(credential)},
     }[way]
     wrapper = here.publish(
-        **settings, GITSYNC_GIT=recorder(here), GITSYNC_VERBOSE="9", GITSYNC_ERROR_FILE="error.json"
+        **settings,
+        GITSYNC_GIT=recorder(here),
+        GITSYNC_VERBOSE="9",
+        GITSYNC_ERROR_FILE="error.json",
     )
     here.wait_until_shown(here.commit_revision(2), wrapper)
     here.server.inject(answer_with(Answer(403)))
@@ -79,11 +95,15 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
 
     recorded = list((here.folder / "recorded").iterdir())
     assert [path for path in recorded if path.suffix == ".config"]
-    assert {} == {path: found for path, text in written(here).items() if (found := leaks(text))}
+    assert {} == {
+        path: found for path, text in written(here).items() if (found := leaks(text))
+    }
     assert [] == leaks(said(wrapper))
     for path in recorded:
         if path.suffix == ".limits":
-            assert re.search(r"core file size +[01] +[01] ", path.read_text()), path.read_text()
+            assert re.search(r"core file size +[01] +[01] ", path.read_text()), (
+                path.read_text()
+            )
     limits = Path(f"/proc/{wrapper.pid}/limits").read_text()
     assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
 

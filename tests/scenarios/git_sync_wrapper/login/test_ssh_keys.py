@@ -30,9 +30,12 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
             if number == 2:
                 wrapper.start()
                 failed = wrapper.wait_for_event("cycle_failed", 60)
-                # The built-in keys of the forges are used, and this server has another one.
+                # The built-in keys of the forges are used, and this server has another
+                # one.
                 assert "host_key_changed" == failed["reason"], failed
-                entry = ssh.known_hosts.replace(ssh.known_hosts.split()[0], "github.com")
+                entry = ssh.known_hosts.replace(
+                    ssh.known_hosts.split()[0], "github.com"
+                )
                 known.write_text(entry.replace("\n", "\r\n"))
             here.wait_until_shown(here.commit_revision(number), wrapper)
         ssh.stop()

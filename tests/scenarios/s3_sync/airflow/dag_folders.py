@@ -1,4 +1,6 @@
-"""DAG folders for a real Airflow of any version: many kinds of broken and of good files."""
+"""
+DAG folders for a real Airflow of any version: many kinds of broken and of good files.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ class Broken:
 
 def broken_files(head: str) -> dict[str, Broken]:
     """Return the broken files by path; they require the files of `good_beside`."""
-    of_3 = {"orm.py": Broken(ORM, 4, "Direct database access via the ORM is not allowed")}
+    of_3 = {
+        "orm.py": Broken(ORM, 4, "Direct database access via the ORM is not allowed")
+    }
     return (of_3 if head.startswith(OF_3) else {}) | {
         "syntax.py": Broken(b"# airflow\nwith DAG(:\n", 2, "SyntaxError: "),
         "missing_module.py": Broken(
@@ -86,7 +90,9 @@ def broken_files(head: str) -> dict[str, Broken]:
             4,
             "ModuleNotFoundError: No module named 'team_lib.forgotten'",
         ),
-        "second.py": Broken(one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py"),
+        "second.py": Broken(
+            one_dag(head, "twice"), None, "the DAG 'twice' is also in first.py"
+        ),
         "unserializable.py": Broken(
             dag_file(
                 head,
@@ -106,7 +112,9 @@ def broken_files(head: str) -> dict[str, Broken]:
             ANY,  # the line at which the timeout interrupts it
             "DagBag import timeout for slow.py after 0.5s",
         ),
-        "exits.py": Broken(b"from airflow import DAG\nraise SystemExit(1)\n", 2, "SystemExit: 1"),
+        "exits.py": Broken(
+            b"from airflow import DAG\nraise SystemExit(1)\n", 2, "SystemExit: 1"
+        ),
     }
 
 
@@ -131,7 +139,8 @@ def good_beside(head: str) -> dict[str, bytes]:
     }
 
 
-# The content of `airflow_local_settings`: `slow.py` times out on every machine, no other file does.
+# The content of `airflow_local_settings`: `slow.py` times out on every machine, no
+# other file does.
 LOCAL_SETTINGS = b"""
 def get_dagbag_import_timeout(dag_file_path):
     return 0.5 if dag_file_path.endswith("/slow.py") else 600.0

@@ -29,16 +29,21 @@ from tests.support.s3_sync.releases import make_release
 
 # Airflow 2 and 3.
 TIMEOUTS = tuple(
-    f"AIRFLOW__{section}__DAG_FILE_PROCESSOR_TIMEOUT" for section in ("CORE", "DAG_PROCESSOR")
+    f"AIRFLOW__{section}__DAG_FILE_PROCESSOR_TIMEOUT"
+    for section in ("CORE", "DAG_PROCESSOR")
 )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Use one Airflow, all with `--full`. The first test installs it, which takes minutes."""
+    """
+    Use one Airflow, all with `--full`. The first test installs it, which takes minutes.
+    """
     if "airflow" in metafunc.fixturenames:
         is_full = metafunc.config.getoption("--full")
         versions = get_args(Version) if is_full else ("2.11",)
-        params = [pytest.param(one, marks=pytest.mark.timeout(1_800)) for one in versions]
+        params = [
+            pytest.param(one, marks=pytest.mark.timeout(1_800)) for one in versions
+        ]
         metafunc.parametrize("airflow", params, indirect=True, scope="session")
 
 
@@ -55,8 +60,14 @@ class Gate:
         self.airflow = airflow
         self.home = home
         self.head = head_for(airflow.version)
-        given = {"AWS_BUCKET": "bucket", "DEST_PATH": "/nowhere", "S3_SYNC_GATE_TIMEOUT": "20m"}
-        self._settings = load_settings(given | {"S3_SYNC_GATE_ENV": ",".join(TIMEOUTS)})[0]
+        given = {
+            "AWS_BUCKET": "bucket",
+            "DEST_PATH": "/nowhere",
+            "S3_SYNC_GATE_TIMEOUT": "20m",
+        }
+        self._settings = load_settings(
+            given | {"S3_SYNC_GATE_ENV": ",".join(TIMEOUTS)}
+        )[0]
 
     def load(self, files: Mapping[str, bytes], *allowed: str) -> Verdict:
         """
@@ -86,7 +97,9 @@ def gate(airflow: InstalledAirflow, tmp_path: Path) -> Gate:
 def test_refuses_and_reports_each_broken_file_and_no_other(gate: Gate) -> None:
     write_files(gate.home / "config", {"airflow_local_settings.py": LOCAL_SETTINGS})
     expected = broken_files(gate.head)
-    files = good_beside(gate.head) | {path: broken.body for path, broken in expected.items()}
+    files = good_beside(gate.head) | {
+        path: broken.body for path, broken in expected.items()
+    }
 
     found = {refusal.path: refusal for refusal in gate.refusals(files)}
 
@@ -103,7 +116,9 @@ def test_refuses_a_file_that_hangs_beyond_airflows_own_timeout(
         monkeypatch.setenv(name, "5")
     hangs = b"import signal, time  # airflow DAG\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
 
-    [refusal] = gate.refusals({"hangs.py": hangs + b"time.sleep(600)\n", "notes.txt": b""})
+    [refusal] = gate.refusals(
+        {"hangs.py": hangs + b"time.sleep(600)\n", "notes.txt": b""}
+    )
 
     text = "loading it takes longer than dag_file_processor_timeout, 5 s"
     assert Finding("hangs.py", None, text) == refusal
@@ -112,9 +127,14 @@ def test_refuses_a_file_that_hangs_beyond_airflows_own_timeout(
 def test_no_verdict_if_airflow_fails(gate: Gate) -> None:
     files = {"sales.py": one_dag(gate.head, "sales"), "a/.airflowignore": b"good\n"}
 
-    error = raised(SidecarError, gate.load, {**files, ".airflowignore": "café".encode("latin-1")})
+    error = raised(
+        SidecarError, gate.load, {**files, ".airflowignore": "café".encode("latin-1")}
+    )
 
-    assert ("gate_undecided", True) == (error.reason, "UnicodeDecodeError" in error.message)
+    assert ("gate_undecided", True) == (
+        error.reason,
+        "UnicodeDecodeError" in error.message,
+    )
 
 
 def test_accepts_errors_that_match_a_pattern(gate: Gate) -> None:
@@ -125,7 +145,9 @@ def test_accepts_errors_that_match_a_pattern(gate: Gate) -> None:
 
     assert ["load.py"] == [one.path for one in gate.refusals(files)]
     verdict = gate.load(files, r"No module named '(pandas|snowflake)\b")
-    assert ["load.py:2: ModuleNotFoundError: No module named 'snowflake'"] == verdict.allowed
+    assert [
+        "load.py:2: ModuleNotFoundError: No module named 'snowflake'"
+    ] == verdict.allowed
     assert ["sales"] == verdict.dag_ids
     assert verdict.checked_by.endswith(": 1 DAG, 1 file not loaded")
 
@@ -134,12 +156,14 @@ def test_dag_files_see_only_listed_variables_and_the_release_tells_who_checked_i
     airflow: InstalledAirflow, moto: MotoServer, tmp_path: Path
 ) -> None:
     """
-    Runs the command itself, with a DAG file that records its environment; the user's AIRFLOW_HOME
-    stays untouched. A missing package is refused unless it is allowed.
+    Runs the command itself, with a DAG file that records its environment; the user's
+    AIRFLOW_HOME stays untouched. A missing package is refused unless it is allowed.
     """
     seen = tmp_path / "seen"
     spy = f"import os\nopen({str(seen)!r}, 'w').write('\\n'.join(sorted(os.environ)))\n".encode()
-    home = write_files(tmp_path / "home/airflow", {"airflow.cfg": b"[core]\nexecutor = Nonsense\n"})
+    home = write_files(
+        tmp_path / "home/airflow", {"airflow.cfg": b"[core]\nexecutor = Nonsense\n"}
+    )
     publisher = Publishing(
         moto,
         moto.new_bucket("airflow"),
@@ -154,15 +178,29 @@ def test_dag_files_see_only_listed_variables_and_the_release_tells_who_checked_i
     )
     reads = b"from airflow.models import Variable\nVariable.get('sales_rate')\n"
     folder = write_files(
-        tmp_path / "dags", {"sales.py": one_dag(head_for(airflow.version), "sales") + spy + reads}
+        tmp_path / "dags",
+        {"sales.py": one_dag(head_for(airflow.version), "sales") + spy + reads},
     )
     arguments = ("--gate", "airflow", "--airflow-python", airflow.bin / "python")
 
     facts = publisher.succeed("publish", folder, *arguments)
 
-    names = {name for name in seen.read_text().split() if not name.startswith("AIRFLOW__CORE__")}
-    own = {"AIRFLOW_HOME", "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED", "_AIRFLOW_PROCESS_CONTEXT"}
-    given = {"PATH", "HOME", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW_VAR_SALES_RATE"}
+    names = {
+        name
+        for name in seen.read_text().split()
+        if not name.startswith("AIRFLOW__CORE__")
+    }
+    own = {
+        "AIRFLOW_HOME",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED",
+        "_AIRFLOW_PROCESS_CONTEXT",
+    }
+    given = {
+        "PATH",
+        "HOME",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "AIRFLOW_VAR_SALES_RATE",
+    }
     gate = {"GATE_FOLDER", "GATE_REVISION", "PYTHONDONTWRITEBYTECODE"}
     assert own | given | gate <= names
     assert not {"AIRFLOW_VAR_SECRET", "AIRFLOW_VAR_OTHER"} & names
@@ -182,8 +220,15 @@ def test_dag_files_see_only_listed_variables_and_the_release_tells_who_checked_i
         problem["path"],
         problem["line"],
     )
-    assert "    no.py:2: ModuleNotFoundError" in refused.err and "--gate-allow" in refused.err
+    assert (
+        "    no.py:2: ModuleNotFoundError" in refused.err
+        and "--gate-allow" in refused.err
+    )
     assert newest["revision"] == publisher.succeed("releases")["current"]
-    allowed = publisher.run("publish", folder, *arguments, "--gate-allow", "named 'snowflake'")
-    assert 0 == allowed.code and "  allowed: no.py:2: ModuleNotFoundError" in allowed.out, allowed
+    allowed = publisher.run(
+        "publish", folder, *arguments, "--gate-allow", "named 'snowflake'"
+    )
+    assert (
+        0 == allowed.code and "  allowed: no.py:2: ModuleNotFoundError" in allowed.out
+    ), allowed
     assert "0 DAGs, 1 file not loaded" in allowed.out

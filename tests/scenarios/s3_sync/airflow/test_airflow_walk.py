@@ -44,12 +44,16 @@ FILES = DAGS | OTHERS
 
 
 @pytest.fixture(scope="module", params=["in-place", "snapshot"])
-def volume(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def volume(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     """A target after two revisions: in the snapshot layout, both are there."""
     target = tmp_path_factory.mktemp("volume") / "dags"
     with SwappingS3() as s3:
         s3.swap(FILES | {"old.py": DAG % b"old"})
-        with daemon_for(s3, target, settings={"S3_SYNC_LAYOUT": request.param}) as daemon:
+        with daemon_for(
+            s3, target, settings={"S3_SYNC_LAYOUT": request.param}
+        ) as daemon:
             daemon.wait_until_synced()
             s3.swap(FILES)
             daemon.sync()
@@ -69,7 +73,8 @@ def walk(airflow: Airflow, syntax: str, home: Path, *folders: Path) -> list[list
     """Return the files that the walk finds in each folder."""
     said = subprocess.run(
         [airflow.bin / "python", "-c", WALK, *folders],
-        env=airflow.environment(None, home) | {"AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX": syntax},
+        env=airflow.environment(None, home)
+        | {"AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX": syntax},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -84,8 +89,8 @@ def test_airflow_finds_each_dag_exactly_once(
     airflow: Airflow, volume: Path, syntax: str, tmp_path: Path
 ) -> None:
     """
-    Users may set the DAG folder or the target itself. For `.airflowignore` Airflow 2 uses the first
-    syntax by default, Airflow 3 the second.
+    Users may set the DAG folder or the target itself. For `.airflowignore` Airflow 2
+    uses the first syntax by default, Airflow 3 the second.
     """
     folder = volume / "current" if (volume / "current").is_symlink() else volume
 

@@ -1,5 +1,6 @@
 """
-The scheduler and its tasks use one release: the pod_mutation_hook in the KubernetesExecutor.
+The scheduler and its tasks use one release: the pod_mutation_hook in the
+KubernetesExecutor.
 
 Airflow, its executor and its Kubernetes client are real; only the API server is a fake.
 """
@@ -57,7 +58,10 @@ class KubernetesApi(LoopbackServer):
 
     @property
     def pods(self) -> list[Pod]:
-        return [json.loads(request.body) for request in self.seen(lambda r: r.method == "POST")]
+        return [
+            json.loads(request.body)
+            for request in self.seen(lambda r: r.method == "POST")
+        ]
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,10 @@ class Given:
     A task to start: the scheduler's published release, and the pod template.
 
     Args:
-        published: The content of published.json; None: no file; AS_IT_IS: what s3-sync wrote.
-        settings: Variables of the template's s3-sync that differ; None removes a variable.
+        published: The content of published.json; None: no file; AS_IT_IS: what s3-sync
+            wrote.
+        settings: Variables of the template's s3-sync that differ; None removes a
+            variable.
         name: The name of the template's init container.
         override: Labels that the task sets in its own `pod_override`.
         of_maps: Variables whose values come from a ConfigMap.
@@ -86,9 +92,14 @@ class Given:
         values = load(self.snippet)["workers"]["kubernetes"]
         (container,) = values["extraInitContainers"]
         container["name"] = self.name
-        variables = {one["name"]: one["value"] for one in container["env"]} | dict(self.settings)
+        variables = {one["name"]: one["value"] for one in container["env"]} | dict(
+            self.settings
+        )
         container["env"] = [
-            {"name": name, "valueFrom": {"configMapKeyRef": {"name": "dags", "key": name}}}
+            {
+                "name": name,
+                "valueFrom": {"configMapKeyRef": {"name": "dags", "key": name}},
+            }
             if name in self.of_maps
             else {"name": name, "value": value}
             for name, value in variables.items()
@@ -113,7 +124,9 @@ class Given:
 
 
 def create(version: str, folder: Path, cases: list[Given]) -> tuple[list[Pod], str]:
-    """Let the KubernetesExecutor start tasks; return their pods and the executor's log."""
+    """
+    Let the KubernetesExecutor start tasks; return their pods and the executor's log.
+    """
     airflow = Airflow.install_or_skip(version)  # type: ignore[arg-type]
     settings = folder / "airflow/config/airflow_local_settings.py"
     settings.parent.mkdir(parents=True)
@@ -125,7 +138,9 @@ def create(version: str, folder: Path, cases: list[Given]) -> tuple[list[Pod], s
         record = folder / given.record
         record.parent.mkdir(parents=True, exist_ok=True)
         files = {} if given.published is AS_IT_IS else {str(record): given.published}
-        wanted.append({"template": str(template), "files": files, "override": given.override})
+        wanted.append(
+            {"template": str(template), "files": files, "override": given.override}
+        )
     with KubernetesApi() as api:
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(_kubeconfig(api.endpoint)))
@@ -173,7 +188,9 @@ BLANKS = {"AWS_BUCKET": " my-airflow-bucket ", "KEY_PATH": " /dags-releases/ "}
 # Pods that the hook pins to the scheduler's release or commit.
 PINNED = {
     "release": Given(),
-    "access point": Given(OF_POINT, {"AWS_BUCKET": ACCESS_POINT}, of_maps=("KEY_PATH",)),
+    "access point": Given(
+        OF_POINT, {"AWS_BUCKET": ACCESS_POINT}, of_maps=("KEY_PATH",)
+    ),
     "slashes and blanks": Given(settings={**BLANKS, "S3_SYNC_SOURCE": "Release "}),
     "task with a pod of its own": Given(override={"team": "sales"}),
     "commit": of_commits(),
@@ -184,7 +201,10 @@ PINNED = {
 # Pods that it skips, and the message in the log, if there is one.
 LEFT = {
     "nothing published": (Given(None), "nothing is published in"),
-    "a listing": (Given(json.dumps(PUBLISHED | {"kind": "listing"})), "does not publish a release"),
+    "a listing": (
+        Given(json.dumps(PUBLISHED | {"kind": "listing"})),
+        "does not publish a release",
+    ),
     "bytes": (Given("\udc80\udc81"), "UnicodeDecodeError"),
     "deep nesting": (Given("[" * 100_000), "RecursionError"),
     "another prefix": (
@@ -201,7 +221,10 @@ LEFT = {
     ),
     "pinned by its template": (Given(settings={"S3_SYNC_REVISION": "by hand"}), ""),
     "another init container": (Given(name="wait-for-database"), ""),
-    "no branch": (of_commits(settings={"GITSYNC_REF": None}), "its env has no GITSYNC_REF"),
+    "no branch": (
+        of_commits(settings={"GITSYNC_REF": None}),
+        "its env has no GITSYNC_REF",
+    ),
     "another branch": (
         of_commits(settings={"GITSYNC_REF": "dev"}),
         "it reads dev of https://git.example.com/data-team/dags.git, but the scheduler main",
@@ -227,16 +250,25 @@ def created(
 def test_a_task_runs_the_schedulers_release_although_a_newer_one_is_current(
     s3: FakeS3, tmp_path: Path
 ) -> None:
-    """Runs s3-sync beside the scheduler, the hook, the executor, and s3-sync in the task pod."""
+    """
+    Runs s3-sync beside the scheduler, the hook, the executor, and s3-sync in the task
+    pod.
+    """
     shelf = Shelf(s3)
     first = shelf.publish({"sales.py": b"the release of the scheduler"})
     source = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags"}
-    with release_daemon(s3, tmp_path / "dags", {"S3_SYNC_LAYOUT": "snapshot"}) as scheduler:
+    with release_daemon(
+        s3, tmp_path / "dags", {"S3_SYNC_LAYOUT": "snapshot"}
+    ) as scheduler:
         scheduler.wait_until_synced()
         shelf.publish({"sales.py": b"what CI has just published"})
         pods, _ = create("2.11", tmp_path, [Given(AS_IT_IS, source)])
-    variables = {name: one.get("value", "") for name, one in environment_of(pods[0]).items()}
-    task = Daemon(None, "", tmp_path / "task/dags", settings={**variables, **s3.environment()})
+    variables = {
+        name: one.get("value", "") for name, one in environment_of(pods[0]).items()
+    }
+    task = Daemon(
+        None, "", tmp_path / "task/dags", settings={**variables, **s3.environment()}
+    )
     task.environment |= {"DEST_PATH": str(task.target), "PATH": "/usr/bin:/bin"}
 
     with task:
@@ -288,8 +320,12 @@ def test_hook_skips_an_unmatched_pod_and_logs_the_reason(
     assert reason in created["log"]
 
 
-def test_hook_exports_only_itself_and_never_raises(caplog: pytest.LogCaptureFixture) -> None:
-    """Without `__all__`, every public name of the file would overwrite an Airflow setting."""
+def test_hook_exports_only_itself_and_never_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """
+    Without `__all__`, every public name of the file would overwrite an Airflow setting.
+    """
     names: dict[str, Any] = {"__name__": "airflow_local_settings"}
     exec(compile(HOOK.read_text(), HOOK, "exec"), names)
 

@@ -1,6 +1,6 @@
 """
-Whatever happens to published files and to `.s3-sync`, the next cycles repair it; links that
-another process plants are never followed.
+Whatever happens to published files and to `.s3-sync`, the next cycles repair it; links
+that another process plants are never followed.
 """
 
 import shutil
@@ -38,7 +38,9 @@ def one(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """A daemon in each layout, for all damages."""
-    with running(tmp_path_factory.mktemp("damaged") / "dags", LAYOUTS[request.param]) as one:
+    with running(
+        tmp_path_factory.mktemp("damaged") / "dags", LAYOUTS[request.param]
+    ) as one:
         yield one
 
 
@@ -61,7 +63,9 @@ def moved_away(path: Path) -> None:
 
 def linked_back(folder: Path) -> None:
     """Move a folder away, and link to it from its place."""
-    own = next(one / ".s3-sync" for one in folder.parents if (one / ".s3-sync").is_dir())
+    own = next(
+        one / ".s3-sync" for one in folder.parents if (one / ".s3-sync").is_dir()
+    )
     folder.rename(own / folder.name)
     folder.symlink_to(own / folder.name)
 
@@ -71,10 +75,14 @@ FILES: dict[str, Callable[[Path], object]] = {
     "folder removed": lambda path: shutil.rmtree(path.parent),
     "edited": lambda path: overwrite(path, b"print('B')\n"),
     "emptied": lambda path: overwrite(path, b""),
-    "replaced": lambda path: instead(path, lambda one: one.write_bytes(b"print('b')\n")),
+    "replaced": lambda path: instead(
+        path, lambda one: one.write_bytes(b"print('b')\n")
+    ),
     "a link": lambda path: instead(path, lambda one: one.symlink_to("/etc/passwd")),
     "a folder": lambda path: instead(path, lambda one: one.mkdir()),
-    "in a linked folder": lambda path: instead(path.parent, lambda one: one.symlink_to("/etc")),
+    "in a linked folder": lambda path: instead(
+        path.parent, lambda one: one.symlink_to("/etc")
+    ),
     "in a moved folder": lambda path: linked_back(path.parent),
     "another mode": lambda path: path.chmod(0o777),
 }
@@ -84,9 +92,13 @@ OWN: dict[str, Callable[[Path], object]] = {
     "record removed": lambda own: (own / "published.json").unlink(),
     "record damaged": lambda own: (own / "published.json").write_bytes(b"nonsense"),
     "lists removed": lambda own: [path.unlink() for path in own.rglob("*managed")],
-    "lists damaged": lambda own: [path.write_bytes(b"nonsense") for path in own.rglob("*managed")],
+    "lists damaged": lambda own: [
+        path.write_bytes(b"nonsense") for path in own.rglob("*managed")
+    ],
     "staging moved": lambda own: moved_away(own / "staging"),
-    "snapshots removed": lambda own: shutil.rmtree(own / "snapshots", ignore_errors=True),
+    "snapshots removed": lambda own: shutil.rmtree(
+        own / "snapshots", ignore_errors=True
+    ),
     "all removed": shutil.rmtree,
     "target removed": lambda own: shutil.rmtree(own.parent),
     "target moved": lambda own: moved_away(own.parent),
@@ -119,7 +131,9 @@ def test_a_damaged_file_is_downloaded_again(one: Running, damage: str) -> None:
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
 @pytest.mark.parametrize("damage", OWN)
-def test_what_belongs_to_s3_sync_is_repaired(one: Running, damage: str, is_running: bool) -> None:
+def test_what_belongs_to_s3_sync_is_repaired(
+    one: Running, damage: str, is_running: bool
+) -> None:
     own = one.daemon.target / ".s3-sync"
     if not is_running:
         one.daemon.kill()
@@ -144,7 +158,9 @@ PLANTED = (
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_link_is_never_followed(one: Running, planted: str, tmp_path: Path) -> None:
+def test_a_planted_link_is_never_followed(
+    one: Running, planted: str, tmp_path: Path
+) -> None:
     target = one.daemon.target
     is_snapshot = (target / "current").is_symlink()
     if ("current" in planted or "snapshots" in planted) and not is_snapshot:
@@ -161,7 +177,9 @@ def test_a_planted_link_is_never_followed(one: Running, planted: str, tmp_path: 
         (target / "pkg").unlink()
     repair(one)
 
-    assert {"b.py": b"victim"} == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"b.py": b"victim"} == {
+        path.name: path.read_bytes() for path in tmp_path.iterdir()
+    }
 
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
@@ -179,7 +197,9 @@ def test_an_older_snapshot_that_shares_a_damaged_file_is_removed(
         daemon.start().wait_for_event("cycle_finished")
     daemon.sync()
 
-    assert [old] == [event["revision"] for event in daemon.find_events("snapshot_damaged")]
+    assert [old] == [
+        event["revision"] for event in daemon.find_events("snapshot_damaged")
+    ]
     assert {current(daemon.target)} == snapshots(daemon.target)
     assert B == shown(daemon.target)
     s3.swap(A)
@@ -190,11 +210,17 @@ def test_an_older_snapshot_that_shares_a_damaged_file_is_removed(
 def test_repairs_damage_among_a_thousand_files(
     s3: FakeS3, target: Path, start: StartDaemon, layout: str
 ) -> None:
-    """Within ten cycles. A cycle that has not noticed it (half of them) publishes all the same."""
-    s3.put_all({f"team_{n % 900}/dag_{n}.py": b"print(%d)\n" % n for n in range(1000)}, "dags/")
+    """
+    Within ten cycles. A cycle that has not noticed it (half of them) publishes all the
+    same.
+    """
+    s3.put_all(
+        {f"team_{n % 900}/dag_{n}.py": b"print(%d)\n" % n for n in range(1000)}, "dags/"
+    )
     daemon = start(LAYOUTS[layout]).until_synced()
 
-    for damages in (FILES, ["in a moved folder"]):  # again, without others that would find it
+    # again, without others that would find it
+    for damages in (FILES, ["in a moved folder"]):
         for number, damage in enumerate(damages, 500):
             FILES[damage](top(target) / f"team_{number}/dag_{number}.py")
             s3.put("dags/new.py", b"%d" % number)

@@ -66,7 +66,9 @@ class Rounds:
                     # A random sleep is the only way to choose a random moment.
                     time.sleep(self._half_seconds * self._random.uniform(0, 2))
                     tried = self._kill(old)
-                    self._half_seconds *= {"too early": 1.2, "too late": 1 / 1.2}.get(tried, 1)
+                    self._half_seconds *= {"too early": 1.2, "too late": 1 / 1.2}.get(
+                        tried, 1
+                    )
                 if not self.is_snapshot:
                     self._plant_where_files_are_missing()
                 self._delete_what_was_just_published(old)
@@ -78,7 +80,9 @@ class Rounds:
     def _tree(self) -> dict[str, bytes]:
         """Return what consumers see."""
         if self.is_snapshot:
-            return shown(self.target) if os.path.lexists(self.target / "current") else {}
+            return (
+                shown(self.target) if os.path.lexists(self.target / "current") else {}
+            )
         return read_tree(self.target)
 
     def _begun(self) -> list[Path]:
@@ -86,13 +90,18 @@ class Rounds:
         return [*self.target.glob(".s3-sync/snapshots/.*/*/*.py")]
 
     def _progress(self) -> int:
-        """Return the size of the journal in bytes, or as much for the files of a new snapshot."""
+        """
+        Return the size of the journal in bytes, or as much for the files of a new
+        snapshot.
+        """
         if self.is_snapshot:
             return 30 * len(self._begun())
         return (self.target / ".s3-sync/managed").stat().st_size
 
     def _last_in_journal(self) -> str:
-        """Return the path that the daemon was publishing or deleting when it was killed."""
+        """
+        Return the path that the daemon was publishing or deleting when it was killed.
+        """
         lines = (self.target / ".s3-sync/managed").read_bytes().split(b"\n")[:-1]
         return str(json.loads(lines[-1])[0]) if lines else ""
 
@@ -114,21 +123,27 @@ class Rounds:
         self.kills += 1
         now = self._tree()
         new = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
-        self.half_done += bool(self._begun()) if self.is_snapshot else now not in (old, new)
+        self.half_done += (
+            bool(self._begun()) if self.is_snapshot else now not in (old, new)
+        )
 
         assert not self.is_snapshot or now in (old, new), "not shown at once"
         if old.keys() - new.keys() - now.keys():  # deletions come last
             assert new.items() <= now.items()
         assert self._foreign.items() <= now.items()
         for path, content in now.items():
-            assert path in self._foreign or content in self._versions[path], f"partial file: {path}"
+            assert path in self._foreign or content in self._versions[path], (
+                f"partial file: {path}"
+            )
         if old == new:
             return "nothing to do"
         return "too early" if now == old else "too late" if now == new else "half done"
 
     def _check(self) -> None:
         """Assert that the target equals the model and has nothing else."""
-        wanted = expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
+        wanted = (
+            expect(self.bucket.objects, foreign=self._foreign).files | self._foreign
+        )
 
         assert [] == difference(wanted, self._tree()), self._daemon.log()
         left = snapshot_leftovers if self.is_snapshot else leftovers
@@ -137,7 +152,9 @@ class Rounds:
 
     def _put(self, path: str) -> None:
         content = sealed.seal(
-            path, self._random.randrange(10**9), self._random.randbytes(self._random.choice(SIZES))
+            path,
+            self._random.randrange(10**9),
+            self._random.randbytes(self._random.choice(SIZES)),
         )
         versions = self._versions.setdefault(path, set())
         versions.add(content)
@@ -154,7 +171,9 @@ class Rounds:
 
     def _change(self, count: int) -> None:
         for _ in range(count):
-            path = f"pkg{self._random.randrange(6)}/file{self._random.randrange(FILES)}.py"
+            path = (
+                f"pkg{self._random.randrange(6)}/file{self._random.randrange(FILES)}.py"
+            )
             if path in self.bucket.objects and self._random.random() < 0.4:
                 self._delete(path)
             else:
@@ -164,9 +183,12 @@ class Rounds:
         """
         Put foreign files at paths that the daemon was about to publish or has deleted.
 
-        Their keys are deleted, so that only a wrong journal could make the daemon remove them.
+        Their keys are deleted, so that only a wrong journal could make the daemon
+        remove them.
         """
-        missing = [path for path in sorted(self._versions) if not (self.target / path).exists()]
+        missing = [
+            path for path in sorted(self._versions) if not (self.target / path).exists()
+        ]
         chosen = set(self._random.sample(missing, min(3, len(missing))))
         for path in sorted(chosen | ({self._last_in_journal()} & set(missing))):
             if path in self.bucket.objects:
@@ -180,7 +202,9 @@ class Rounds:
             del self._foreign[path]
 
     def _delete_what_was_just_published(self, old: dict[str, bytes]) -> None:
-        """Delete the keys of the last files that the cycle published, and of some others."""
+        """
+        Delete the keys of the last files that the cycle published, and of some others.
+        """
         fresh = [
             path
             for path, content in self._tree().items()
@@ -198,7 +222,9 @@ class Rounds:
 def test_converges_after_sigkill_at_any_moment(
     server: S3Server, counts: Counts, tmp_path: Path, layout: str
 ) -> None:
-    rounds = Rounds(server, tmp_path / "target", layout, seed=1 if server.name == "moto" else 2)
+    rounds = Rounds(
+        server, tmp_path / "target", layout, seed=1 if server.name == "moto" else 2
+    )
     rounds.run((counts.kills + 1) // 2)
     said = f"{rounds.kills} kills, {rounds.half_done} with half of the work done"
     print(f"{layout}, {server.name}: {said}")

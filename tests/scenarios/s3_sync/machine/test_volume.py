@@ -1,6 +1,6 @@
 """
-The volume is full, read-only or another user's, or its file system lacks something: published
-files stay, the reason is reported.
+The volume is full, read-only or another user's, or its file system lacks something:
+published files stay, the reason is reported.
 
 Mounting a small volume requires root; otherwise these tests are skipped.
 """
@@ -53,7 +53,8 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     s3.put("dags/a.py", b"changed, but there is no room for all")
     s3.put("dags/big.bin", os.urandom(size))
 
-    failed = [daemon.sync() for _ in range(3 if layout else 1)][-1]  # a snapshot waits for more
+    # a snapshot waits for more
+    failed = [daemon.sync() for _ in range(3 if layout else 1)][-1]
 
     assert size < MIB or retained <= (snapshots(volume / "dags") if layout else set())
 
@@ -77,14 +78,16 @@ def test_survives_a_volume_without_a_free_byte(
     s3: FakeS3, volume: Path, start: StartDaemon, restarts: bool
 ) -> None:
     """
-    Not even the list of managed files can grow. Deletions make room, so nothing that must be
-    written first may hold them back.
+    Not even the list of managed files can grow. Deletions make room, so nothing that
+    must be written first may hold them back.
     """
     large = [f"dags/large{number}.py" for number in range(4)]
     s3.put_each(large, b"x = 1\n" * 10_000)
     daemon = start(target=volume / "dags").until_synced()
     fill_up(volume / "foreign.bin")
-    many = [f"dags/many/a_file_with_a_long_name_{number:050d}.py" for number in range(60)]
+    many = [
+        f"dags/many/a_file_with_a_long_name_{number:050d}.py" for number in range(60)
+    ]
     s3.put_each(many, b"x" * 100)
 
     assert daemon.sync()["reason"] == "target_full"
@@ -151,7 +154,9 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     daemon = start(layout, target=volume / "dags")
 
     daemon.wait_for_event("cycle_finished", result="partial", reason="target_full")
-    wait_until(lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready")
+    wait_until(
+        lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready"
+    )
 
     assert consumed(volume / "dags") == FILES
     assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is missing")
@@ -163,7 +168,10 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
 def test_room_is_made_for_the_list_of_a_snapshot_and_the_record(
     s3: FakeS3, tmp_path: Path, start: StartDaemon
 ) -> None:
-    """Each file of a new snapshot fits beside the retained ones, and then nothing else does."""
+    """
+    Each file of a new snapshot fits beside the retained ones, and then nothing else
+    does.
+    """
     s3.put_each((f"dags/{number}.py" for number in range(4)), bytes(40_000))
     with small_volume(tmp_path / "small", "200k") as volume:
         daemon = start(SNAPSHOT, target=volume / "dags").until_synced()
@@ -189,7 +197,9 @@ def test_older_snapshots_never_fill_a_small_volume(
 
         s3.objects.clear()
         offer(bodies[0])
-        daemon = start(SNAPSHOT | {"S3_SYNC_SOURCE": source}, target=volume / "dags").until_synced()
+        daemon = start(
+            SNAPSHOT | {"S3_SYNC_SOURCE": source}, target=volume / "dags"
+        ).until_synced()
         for number, body in enumerate(bodies[1:], 1):
             offer(body)
             if number == 4:
@@ -227,27 +237,36 @@ def test_each_new_user_of_the_group_continues_without_downloading_again(
     s3: FakeS3, open_folder: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
     """
-    OpenShift assigns each namespace other users. When a pod mounts the volume, Kubernetes sets the
-    group, `g+rw` for files and `g+s` for folders (`SetVolumeOwnership` in volume_linux.go).
+    OpenShift assigns each namespace other users. When a pod mounts the volume,
+    Kubernetes sets the group, `g+rw` for files and `g+s` for folders
+    (`SetVolumeOwnership` in volume_linux.go).
     """
     target = open_folder / "dags"
     target.mkdir()
     target.chmod(0o777)
     for number, uid in enumerate([50000, 50001, 0, 50002, 50000]):
         s3.forget()
-        daemon = start(layout, target=target, wrapper=(str(as_user(open_folder, ENV, uid, 2000)),))
+        daemon = start(
+            layout, target=target, wrapper=(str(as_user(open_folder, ENV, uid, 2000)),)
+        )
         began = daemon.until_synced().find_events("cycle_finished")[0]
         if number:
             assert ("unchanged", []) == (began["result"], s3.seen(is_get()))
-        s3.put_all({"a.py": b"a = %d\n" % number, f"by/{number}.py": b"b = 1\n"}, "dags/")
+        s3.put_all(
+            {"a.py": b"a = %d\n" % number, f"by/{number}.py": b"b = 1\n"}, "dags/"
+        )
         daemon.sync()
         (target / ("current" if layout else "") / "pkg/b.py").unlink()
         daemon.sync()
         assert s3.files() == consumed(target)
         assert 0 == daemon.terminate().code
-        subprocess.run(["chgrp", "--recursive", "--no-dereference", "2000", target], check=True)
+        subprocess.run(
+            ["chgrp", "--recursive", "--no-dereference", "2000", target], check=True
+        )
         subprocess.run(["chmod", "--recursive", "ug+rwX", target], check=True)
-        subprocess.run(["find", target, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"])
+        subprocess.run(
+            ["find", target, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"]
+        )
 
 
 def test_names_what_a_user_cannot_write_and_publishes_the_rest(
@@ -323,7 +342,11 @@ def test_publishes_where_modes_cannot_be_changed(
     ],
 )
 def test_names_what_the_file_system_lacks(
-    start: StartDaemon, lacks: str, code: int, calls: tuple[str, ...], layout: dict[str, str]
+    start: StartDaemon,
+    lacks: str,
+    code: int,
+    calls: tuple[str, ...],
+    layout: dict[str, str],
 ) -> None:
     wrapper = refusing(code, *calls)
 

@@ -13,7 +13,11 @@ from tests.support.s3_sync.publishing import (
     write_files,
 )
 
-A = {"a.py": b"print('a')\n", "sql/Q3 report (final).sql": b"select 1;\n" * 40, "empty": b""}
+A = {
+    "a.py": b"print('a')\n",
+    "sql/Q3 report (final).sql": b"select 1;\n" * 40,
+    "empty": b"",
+}
 B = {"a.py": b"print('b')\n", "docs/\u00dcberblick.md": b"# \xc3\x9c\n"}
 C = {"c.py": b""}
 BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
@@ -33,7 +37,9 @@ class Place:
 
     def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
         """Publish a folder with these files; return the facts."""
-        return self.publisher.succeed("publish", write_files(self.dags, files), *arguments)
+        return self.publisher.succeed(
+            "publish", write_files(self.dags, files), *arguments
+        )
 
     def publisher_with(self, **settings: str) -> Publishing:
         """Return a publisher of the same user with more variables."""
@@ -45,7 +51,9 @@ class Place:
     def bodies(self) -> dict[str, bytes]:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return {
-            item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+            item["Key"]: self._client.get_object(Bucket=self.bucket, Key=item["Key"])[
+                "Body"
+            ].read()
             for item in found
         }
 

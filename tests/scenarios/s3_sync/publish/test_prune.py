@@ -1,4 +1,6 @@
-"""Prune goes by age alone: beside other commands, what the pointer names is always there."""
+"""
+Prune goes by age alone: beside other commands, what the pointer names is always there.
+"""
 
 import random
 import time
@@ -16,7 +18,12 @@ from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
-from tests.support.s3_sync.publishing import PREFIX, Publishing, read_release, write_files
+from tests.support.s3_sync.publishing import (
+    PREFIX,
+    Publishing,
+    read_release,
+    write_files,
+)
 from tests.support.s3_sync.releases import Release, make_release
 
 # A day of this server lasts so long that each command ends within half of it.
@@ -47,22 +54,33 @@ class CheckedBucket(Bucket):
 
 
 @pytest.mark.timeout(1_800)
-def test_what_the_pointer_names_is_there_beside_prunes(counts: Counts, tmp_path: Path) -> None:
-    """Publishes of new and of old content, rollbacks and prunes, three commands at a time."""
+def test_what_the_pointer_names_is_there_beside_prunes(
+    counts: Counts, tmp_path: Path
+) -> None:
+    """
+    Publishes of new and of old content, rollbacks and prunes, three commands at a time.
+    """
     dice = random.Random(7)
     codes: dict[str, list[int]] = {"publish": [], "rollback": [], "prune-releases": []}
     with CheckedBucket() as bucket, ExitStack() as stack:
         bucket.clock = fast_clock()
         servers = [stack.enter_context(ForkServer()) for _ in range(3)]
         homes = [tmp_path / str(number) for number in range(3)]
-        environments = [Publishing(bucket, bucket.bucket, home).environment for home in homes]
+        environments = [
+            Publishing(bucket, bucket.bucket, home).environment for home in homes
+        ]
 
         def start(number: int, words: list[str]) -> Forked:
             homes[number].mkdir(exist_ok=True)
-            return servers[number].start(words, environments[number], homes[number] / "said")
+            return servers[number].start(
+                words, environments[number], homes[number] / "said"
+            )
 
         def publish(number: int) -> list[str]:
-            return ["publish", str(write_files(homes[number] / "dags", dice.choice(CONTENTS)))]
+            return [
+                "publish",
+                str(write_files(homes[number] / "dags", dice.choice(CONTENTS))),
+            ]
 
         assert 0 == start(0, publish(0)).wait()
         for _ in range(2 * counts.histories):
@@ -127,8 +145,12 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
     assert not bucket.objects.keys() & (objects_of(old) | objects_of(killed))
 
 
-def test_a_release_counts_as_used_until_it_was_replaced(bucket: WritableS3, tmp_path: Path) -> None:
-    """A run can still be on a release that was current until yesterday, however old it is."""
+def test_a_release_counts_as_used_until_it_was_replaced(
+    bucket: WritableS3, tmp_path: Path
+) -> None:
+    """
+    A run can still be on a release that was current until yesterday, however old it is.
+    """
     publisher = Publishing(bucket, bucket.bucket, tmp_path)
     folder = tmp_path / "dags"
     first = publisher.succeed("publish", write_files(folder, CONTENTS[0]))["revision"]
@@ -163,10 +185,18 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
             return exchange.reset()
         return exchange.send(error_answer(503, "SlowDown"))
 
-    key = next(PREFIX + key for key in make_release(CONTENTS[0]).objects() if key.endswith(part))
-    bucket.inject(fail, lambda one: one.method == "DELETE" and one.path.endswith(key), times=1)
+    key = next(
+        PREFIX + key
+        for key in make_release(CONTENTS[0]).objects()
+        if key.endswith(part)
+    )
+    bucket.inject(
+        fail, lambda one: one.method == "DELETE" and one.path.endswith(key), times=1
+    )
     ran = publishers[0].run(*PRUNE, "--output", "json")
 
     assert (3, fault) == (ran.code, ran.facts()["reason"]), ran
     publishers[0].succeed(*PRUNE)
-    assert CONTENTS[0] == read_release({key: stored.body for key, stored in bucket.objects.items()})
+    assert CONTENTS[0] == read_release(
+        {key: stored.body for key, stored in bucket.objects.items()}
+    )

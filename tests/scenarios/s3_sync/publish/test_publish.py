@@ -5,7 +5,12 @@ import subprocess
 import sys
 
 from tests.scenarios.s3_sync.publish.place import BROKEN, A, B, C, Place
-from tests.support.s3_sync.publishing import PREFIX, Publishing, read_release, write_files
+from tests.support.s3_sync.publishing import (
+    PREFIX,
+    Publishing,
+    read_release,
+    write_files,
+)
 
 
 def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> None:
@@ -28,9 +33,13 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
     assert (len(B), "Second") == (newest["files"], newest["origin"]["message"])
 
     third = place.publish(C)
-    for expected, files in ((second, B), (first, A)):  # the second one goes further back
+    # the second one goes further back
+    for expected, files in ((second, B), (first, A)):
         back = place.publisher.succeed("rollback")
-        assert ("rolled_back", expected["revision"]) == (back["result"], back["revision"])
+        assert ("rolled_back", expected["revision"]) == (
+            back["result"],
+            back["revision"],
+        )
         assert files == place.current()
     assert "has no previous release" in place.publisher.run("rollback").err
     place.publisher.succeed("rollback", third["revision"])
@@ -40,19 +49,26 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
     assert second["revision"] == pin["revision"]
     assert "unpinned" == place.publisher.succeed("unpin", second["revision"])["result"]
     prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
-    assert [] == place.publisher.succeed(*prune)["removed"], "nothing younger than a day goes"
+    assert [] == place.publisher.succeed(*prune)["removed"], (
+        "nothing younger than a day goes"
+    )
     assert A == place.current()
 
 
 def test_the_commands_need_none_of_the_daemons_packages(on_moto: Place) -> None:
     """`pip install s3-sync` in CI; the daemon needs `s3-sync[daemon]`."""
     without = "import sys; sys.modules |= dict.fromkeys(('anycrc', 'httptools')); "
-    program = f"{without}sys.argv[0] = 's3-sync'; from s3_sync.__main__ import main; main()"
+    program = (
+        f"{without}sys.argv[0] = 's3-sync'; from s3_sync.__main__ import main; main()"
+    )
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", program, *arguments],
-            env={**on_moto.publisher.environment, "DEST_PATH": str(on_moto.home / "target")},
+            env={
+                **on_moto.publisher.environment,
+                "DEST_PATH": str(on_moto.home / "target"),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -77,13 +93,17 @@ def test_promotes_a_release_unchanged(place: Place) -> None:
 
     refused = prd.run("promote", place.publisher.url, url, "--gate", "syntax")
     assert 2 == refused.code and "a.py" in refused.err
-    answer = prd.succeed("promote", place.publisher.url, url, "--gate", "syntax", second[7:19])
+    answer = prd.succeed(
+        "promote", place.publisher.url, url, "--gate", "syntax", second[7:19]
+    )
     assert (second, first) == (answer["revision"], answer["previous"])
     assert {"added": ["docs/\u00dcberblick.md"], "changed": ["a.py"]} == {
         name: answer["changes"][name] for name in ("added", "changed")
     }
     assert broken == place.publisher.succeed("releases")["releases"][0]["revision"]
-    there = [(key, body) for key, body in place.bodies().items() if key.startswith("prd/")]
+    there = [
+        (key, body) for key, body in place.bodies().items() if key.startswith("prd/")
+    ]
     assert B == read_release({key.replace("prd/", PREFIX): body for key, body in there})
     said = prd.run("promote", place.publisher.url, url, "--profile", "nobody")
     assert 3 == said.code and "nobody" in said.err

@@ -10,7 +10,12 @@ import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
 from tests.support.aws.fake_s3 import error, is_get, is_list
-from tests.support.aws.writable_s3 import WritableS3, forbid_missing, is_write, lose_answer
+from tests.support.aws.writable_s3 import (
+    WritableS3,
+    forbid_missing,
+    is_write,
+    lose_answer,
+)
 from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Match
 from tests.support.s3_sync.forked import ForkServer
@@ -40,7 +45,9 @@ class Site:
         return self.publisher.run("publish", folder, "--output", "json")
 
     def current(self) -> dict[str, bytes]:
-        return read_release({key: stored.body for key, stored in self.s3.objects.items()})
+        return read_release(
+            {key: stored.body for key, stored in self.s3.objects.items()}
+        )
 
 
 @pytest.fixture
@@ -70,7 +77,9 @@ def test_names_the_missing_permission_and_its_resource(
     site.s3.inject(error(403, "AccessDenied"), match)
     dags = write_files(tmp_path / "dags", B)
 
-    ran = site.publisher.run(*(word.format(dags=dags) for word in words), "--output", "json")
+    ran = site.publisher.run(
+        *(word.format(dags=dags) for word in words), "--output", "json"
+    )
 
     assert (3, f"access_denied_{name}") == (ran.code, ran.facts()["reason"]), ran
     assert action in ran.err and f"arn:aws:s3:::{site.s3.bucket}" in ran.err
@@ -88,11 +97,15 @@ def test_names_the_missing_permission_and_its_resource(
 def test_a_publisher_that_reports_success_has_published(
     site: Site, tmp_path: Path, part: str, is_same: bool, is_first: bool
 ) -> None:
-    """Another one publishes just before one of its writes: only what was read is replaced."""
+    """
+    Another one publishes just before one of its writes: only what was read is replaced.
+    """
     assert is_first or 0 == site.publish(A).code
     other = Publishing(site.s3, site.s3.bucket, tmp_path / "other")
     theirs = write_files(tmp_path / "theirs", B if is_same else {"a.py": b"c"})
-    site.s3.inject(first(lambda: other.succeed("publish", theirs)), is_write(part), times=1)
+    site.s3.inject(
+        first(lambda: other.succeed("publish", theirs)), is_write(part), times=1
+    )
 
     ran = site.publish(B)
 
@@ -107,7 +120,9 @@ def test_never_writes_a_pointer_that_readers_refuse(site: Site) -> None:
     release = make_release(A)
     site.s3.put_all(release.objects(), PREFIX)
     turn = release.pointer.turn._replace(sequence=SEQUENCE_LIMIT)
-    site.s3.put(f"{PREFIX}current.json", write_pointer(release.pointer._replace(turn=turn)))
+    site.s3.put(
+        f"{PREFIX}current.json", write_pointer(release.pointer._replace(turn=turn))
+    )
     before = dict(site.s3.objects)
 
     ran = site.publish(B)

@@ -11,7 +11,9 @@ def test_reports_every_broken_file_and_uploads_nothing(on_moto: Place) -> None:
     on_moto.publish(A)
     before = on_moto.bodies()
 
-    ran = on_moto.publisher.run("publish", write_files(on_moto.dags, BROKEN), "--gate", "syntax")
+    ran = on_moto.publisher.run(
+        "publish", write_files(on_moto.dags, BROKEN), "--gate", "syntax"
+    )
 
     assert (2, "") == (ran.code, ran.out)
     assert "a.py:1: '(' was never closed" in ran.err and "b.py:1:" in ran.err
@@ -26,9 +28,14 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
     seen = tmp_path / "seen"
     gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
     publisher = on_moto.publisher_with(
-        S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=gate, S3_SYNC_GATE_ENV="SEEN", SEEN=str(seen)
+        S3_SYNC_GATE="command",
+        S3_SYNC_GATE_COMMAND=gate,
+        S3_SYNC_GATE_ENV="SEEN",
+        SEEN=str(seen),
     )
 
     assert "command" == publisher.succeed("publish", on_moto.dags)["gate"]
-    assert [f"./{name}" for name in sorted([*A, "link.py"])] == seen.read_text().splitlines()
+    assert [
+        f"./{name}" for name in sorted([*A, "link.py"])
+    ] == seen.read_text().splitlines()
     assert [] == list(on_moto.home.glob("s3-sync-*"))

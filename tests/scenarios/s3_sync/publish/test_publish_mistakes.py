@@ -1,4 +1,6 @@
-"""Wrong arguments, unreadable files and missing servers are reported; nothing is written."""
+"""
+Wrong arguments, unreadable files and missing servers are reported; nothing is written.
+"""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +22,10 @@ PINNED = make_release({"pinned.py": b""})
 
 @pytest.fixture
 def refused(on_moto: Place) -> Iterator[Place]:
-    """A bucket with two releases, one pinned, and a folder; the bucket must stay unchanged."""
+    """
+    A bucket with two releases, one pinned, and a folder; the bucket must stay
+    unchanged.
+    """
     write_files(on_moto.dags, A)
     for release in (PINNED, make_release(A, at=datetime.now(UTC))):
         for name, body in release.objects().items():
@@ -35,7 +40,10 @@ def refused(on_moto: Place) -> Iterator[Place]:
     ("arguments", "names"),
     [
         (["publish", "{folder}/nowhere"], ["/nowhere' is not a folder"]),
-        (["publish", "{dags}", "bucket/prefix"], ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
+        (
+            ["publish", "{dags}", "bucket/prefix"],
+            ["'bucket/prefix'", "s3://BUCKET/PREFIX"],
+        ),
         (["publish", "{dags}", "s3://"], ["AWS_BUCKET"]),
         (["publish", "{dags}", "--exclude", "!"], ["--exclude", "'!'"]),
         (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
@@ -43,20 +51,35 @@ def refused(on_moto: Place) -> Iterator[Place]:
             ["publish", "{dags}", "--gate", "airflow", "--airflow-python", "/nowhere"],
             ["--airflow-python='/nowhere'", "is not an executable program"],
         ),
-        (["publish", "{dags}", "--airflow-python", "/bin/sh"], ["require --gate airflow"]),
-        (["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("], ["'(' missing )"]),
-        (["publish", "{dags}", "--sign-key", ""], ["'' is empty: name a file, or omit it"]),
+        (
+            ["publish", "{dags}", "--airflow-python", "/bin/sh"],
+            ["require --gate airflow"],
+        ),
+        (
+            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
+            ["'(' missing )"],
+        ),
+        (
+            ["publish", "{dags}", "--sign-key", ""],
+            ["'' is empty: name a file, or omit it"],
+        ),
         (["publish"], ["FOLDER"]),
         (["publish", ""], ["'' is not a folder"]),
         (["rollback", ""], ["'' is not a revision"]),
-        (["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""], ["'' is not a revision"]),
+        (
+            ["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""],
+            ["'' is not a revision"],
+        ),
         (["rollback", "s3://{bucket}/dags", ""], ["'' is not a revision"]),
         (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
         (["unpin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
         (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
         (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
-        (["prune-releases", "--keep-from", "/dev/null"], ["'/dev/null'", "it is empty"]),
+        (
+            ["prune-releases", "--keep-from", "/dev/null"],
+            ["'/dev/null'", "it is empty"],
+        ),
         (["prune-releases", "--keep-from", "{keep}"], ["keep'", "line 3", '["sha256-']),
     ],
 )
@@ -66,7 +89,11 @@ def test_reports_wrong_arguments_and_writes_nothing(
     keep = refused.home / "keep"
     keep.parent.mkdir(exist_ok=True)
     keep.write_text(f"{'0' * 40}\n\n{json.dumps([PINNED.revision])}\n")
-    given = {"folder": refused.dags.parent, "dags": refused.dags, "bucket": refused.bucket}
+    given = {
+        "folder": refused.dags.parent,
+        "dags": refused.dags,
+        "bucket": refused.bucket,
+    }
     given |= {"keep": keep}
 
     ran = refused.publisher.run(*[text.format(**given) for text in arguments])
@@ -104,7 +131,9 @@ def test_names_the_file_or_folder_that_it_cannot_read(
     ran = publisher.run("publish", open_folder / "dags", program=program)
 
     assert (2, "") == (ran.code, ran.out), ran
-    assert f"dags/{name}".strip("/") in ran.err and "Permission denied" in ran.err, ran.err
+    assert f"dags/{name}".strip("/") in ran.err and "Permission denied" in ran.err, (
+        ran.err
+    )
     assert "Traceback" not in ran.err
 
 

@@ -86,7 +86,9 @@ DEEDS = {
 class Scene:
     """A bucket that is restored before each run of a command."""
 
-    def __init__(self, bucket: Bucket, server: ForkServer, deed: Deed, folder: Path) -> None:
+    def __init__(
+        self, bucket: Bucket, server: ForkServer, deed: Deed, folder: Path
+    ) -> None:
         self.bucket = bucket
         self._server = server
         self._folder = folder
@@ -107,14 +109,19 @@ class Scene:
         self.bucket.objects = dict(self._objects)
 
     def start(self) -> Forked:
-        return self._server.start(self._arguments, self._environment, self._folder / "said")
+        return self._server.start(
+            self._arguments, self._environment, self._folder / "said"
+        )
 
-    def stop_at(self, number: int, stopping: signal.Signals, *, is_done: bool) -> Forked:
+    def stop_at(
+        self, number: int, stopping: signal.Signals, *, is_done: bool
+    ) -> Forked:
         """
         Run the command, and stop it at a request.
 
         Args:
-            is_done: Whether the server executes that request; the answer is lost in either case.
+            is_done: Whether the server executes that request; the answer is lost in
+                either case.
         """
         began = threading.Event()
 
@@ -136,7 +143,9 @@ class Scene:
 
 @pytest.fixture
 def bucket() -> Iterator[Bucket]:
-    """A bucket in which every write must leave the complete old or new release current."""
+    """
+    A bucket in which every write must leave the complete old or new release current.
+    """
     with Bucket() as bucket:
         yield bucket
         assert [] == bucket.problems

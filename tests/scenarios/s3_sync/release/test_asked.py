@@ -29,7 +29,11 @@ Begin = Callable[..., Daemon]
 
 def files_of(number: int) -> dict[str, bytes]:
     """Return the files of a release, of which only `own.py` differs."""
-    return {**COMMON, "own.py": f"number = {number}\n".encode() * 200, "pkg/empty.py": b""}
+    return {
+        **COMMON,
+        "own.py": f"number = {number}\n".encode() * 200,
+        "pkg/empty.py": b"",
+    }
 
 
 @pytest.fixture
@@ -78,7 +82,9 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert files_of(1) == published(store / releases[1].revision)
     assert shown == (target / "current").readlink() and files_of(5) == consumed(target)
     assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
-    event = daemon.wait_for_event("requested_revision_ready", revision=releases[1].revision)
+    event = daemon.wait_for_event(
+        "requested_revision_ready", revision=releases[1].revision
+    )
     assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
     kept = 'sidecar_requested_snapshots{sidecar="s3-sync"}'
     wait_until(lambda: 1 == daemon.metrics()[kept], "the cycle that brought it ends")
@@ -88,12 +94,17 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
 
 
-def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Begin) -> None:
+def test_reports_a_requested_release_that_does_not_exist(
+    store: Path, begin: Begin
+) -> None:
     daemon = begin()
 
     status, said = asked(store, ABSENT, lambda status: status != 202)
 
-    assert (404, True) == (status, f"releases/{ABSENT}.json.gz does not exist" in said["error"])
+    assert (404, True) == (
+        status,
+        f"releases/{ABSENT}.json.gz does not exist" in said["error"],
+    )
     event = daemon.wait_for_event("requested_revision_unavailable", revision=ABSENT)
     assert "release_missing" == said["reason"] == event["reason"]
     assert "prune-releases --keep-from" in event["advice"]
@@ -101,7 +112,9 @@ def test_reports_a_requested_release_that_does_not_exist(store: Path, begin: Beg
 
 DAMAGE: dict[str, Callable[[Shelf, Release], None]] = {
     "manifest": lambda shelf, current: shelf.remove(manifest_key(current.revision)),
-    "bundle": lambda shelf, current: shelf.remove(bundle_key(current.manifest.bundle_sha256)),
+    "bundle": lambda shelf, current: shelf.remove(
+        bundle_key(current.manifest.bundle_sha256)
+    ),
     "pointer": lambda shelf, _: shelf.put(POINTER_KEY, b"{}"),
 }
 
@@ -236,7 +249,9 @@ def test_provides_a_requested_release_after_a_kill_during_its_download(
     assert [] == [name for name in os.listdir(store) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("is_new", [True, False], ids=["a new one", "another that is asked for"])
+@pytest.mark.parametrize(
+    "is_new", [True, False], ids=["a new one", "another that is asked for"]
+)
 def test_drops_requested_releases_to_make_room_on_a_full_volume(
     shelf: Shelf, start: StartDaemon, tmp_path: Path, is_new: bool
 ) -> None:

@@ -12,7 +12,13 @@ from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.faults import replace_body
 from tests.support.http.loopback import Request
-from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle, is_manifest, is_pointer
+from tests.support.s3_sync.shelf import (
+    RELEASE,
+    Shelf,
+    is_bundle,
+    is_manifest,
+    is_pointer,
+)
 from tests.support.s3_sync.snapshots import consumed
 
 FILES = {"a.py": b"print('a')\n" * 90, "pkg/empty.py": b"", "z.bin": os.urandom(5_000)}
@@ -71,7 +77,9 @@ def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
     waits: list[float] = []
     while len(waits) < 6:  # the backoff alone would be up to twelve seconds
         seen = len(daemon.events)
-        waits.append(daemon.wait_for_event("cycle_failed", 60, seen)["retry_in_seconds"])
+        waits.append(
+            daemon.wait_for_event("cycle_failed", 60, seen)["retry_in_seconds"]
+        )
     assert {0.2} == set(waits)
 
     shelf.point_to(good)
@@ -87,7 +95,9 @@ def test_a_one_shot_downloads_the_pinned_release_instead_of_the_current_one(
 ) -> None:
     first = next(iter(shelf.releases))
     shelf.publish({"a.py": b"another\n"})
-    assert 0 == begin(S3_SYNC_REVISION=first, S3_SYNC_ONE_SHOT="true").wait_for_exit().code
+    assert (
+        0 == begin(S3_SYNC_REVISION=first, S3_SYNC_ONE_SHOT="true").wait_for_exit().code
+    )
 
     assert {"pointer": 0, "manifest": 1, "bundle": 1} == parts(s3.requests)
     assert FILES == consumed(target)

@@ -1,4 +1,7 @@
-"""A fleet of daemons and one-shots during releases, rollbacks and kills: readers see no mix."""
+"""
+A fleet of daemons and one-shots during releases, rollbacks and kills: readers see no
+mix.
+"""
 
 import random
 from contextlib import ExitStack
@@ -16,7 +19,8 @@ from tests.support.waiting import wait_until
 
 MOST_TURNS = 20
 KILLS = 2
-# All at once, the starts would take each other's time for credentials, which has a limit.
+# All at once, the starts would take each other's time for credentials, which has a
+# limit.
 STARTS = 6
 # The polls that the test server can answer beside all other requests.
 POLLS_PER_SECOND = 24
@@ -34,14 +38,19 @@ def shown(daemon: Daemon) -> int:
 
 
 @pytest.mark.timeout(3_600)
-def test_no_consumer_of_a_fleet_sees_a_mixed_release(counts: Counts, tmp_path: Path) -> None:
+def test_no_consumer_of_a_fleet_sees_a_mixed_release(
+    counts: Counts, tmp_path: Path
+) -> None:
     chance = random.Random(11)
     with FakeS3() as s3, ExitStack() as stack:
         shelf = Shelf(s3)
         made: dict[int, Release] = {1: shelf.publish(make_revision(1))}
         folders = [tmp_path / str(number) / "dags" for number in range(counts.fleet)]
         interval = f"{counts.fleet / POLLS_PER_SECOND:.1f}"
-        daemons = [release_daemon(s3, folder, SETTINGS, interval=interval) for folder in folders]
+        daemons = [
+            release_daemon(s3, folder, SETTINGS, interval=interval)
+            for folder in folders
+        ]
         for number, daemon in enumerate(daemons):
             stack.enter_context(daemon)
             daemons[max(number - STARTS, 0)].wait_until_synced(120)
@@ -61,8 +70,12 @@ def test_no_consumer_of_a_fleet_sees_a_mixed_release(counts: Counts, tmp_path: P
 
         for number in range(2, turns + 2):
             before, now = now, number
-            folders = [tmp_path / f"{number}-{one}" for one in range(counts.fleet // turns)]
-            fetches = [release_daemon(s3, folder / "dags", once).start() for folder in folders]
+            folders = [
+                tmp_path / f"{number}-{one}" for one in range(counts.fleet // turns)
+            ]
+            fetches = [
+                release_daemon(s3, folder / "dags", once).start() for folder in folders
+            ]
             if number % 4 == 0:
                 now = chance.choice(sorted(made))
                 shelf.point_to(made[now])

@@ -1,4 +1,7 @@
-"""Signed releases: forged, unsigned and old pointers are refused; the last good release stays."""
+"""
+Signed releases: forged, unsigned and old pointers are refused; the last good release
+stays.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +36,9 @@ class Site:
     def publish(self, files: dict[str, bytes], *more: str) -> bytes:
         """Publish a signed release; return its pointer."""
         folder = write_files(self._folder / "dags", files)
-        self.publisher.succeed("publish", folder, "--sign-key", str(self._private), *more)
+        self.publisher.succeed(
+            "publish", folder, "--sign-key", str(self._private), *more
+        )
         return self.pointer
 
     @property
@@ -61,12 +66,17 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def test_refuses_forged_unsigned_and_moved_pointers(site: Site) -> None:
     good = site.pointer
-    body, line = good[: good.rindex(b'{"signature"')], good[good.rindex(b'{"signature"') :]
+    body, line = (
+        good[: good.rindex(b'{"signature"')],
+        good[good.rindex(b'{"signature"') :],
+    )
     elsewhere = site.key.signer.sign(body, site.s3.bucket, "other/")
 
     site.refuses(body, "release_untrusted")
     site.refuses(body.replace(b'"by": "', b'"by": "not ') + line, "release_untrusted")
-    site.refuses(site.other.signer.sign(body, site.s3.bucket, PREFIX), "release_untrusted")
+    site.refuses(
+        site.other.signer.sign(body, site.s3.bucket, PREFIX), "release_untrusted"
+    )
     site.refuses(elsewhere, "release_untrusted")
     site.refuses(good + b"\n", "release_untrusted")
     site.s3.put(POINTER, good)
@@ -88,7 +98,9 @@ def test_refuses_an_old_pointer_also_after_a_restart(site: Site) -> None:
     wait_until_shown(site.daemon, C)  # the retry after the failure may come first
 
 
-def test_remembers_the_sequence_of_a_rollback_that_it_saw_as_no_change(site: Site) -> None:
+def test_remembers_the_sequence_of_a_rollback_that_it_saw_as_no_change(
+    site: Site,
+) -> None:
     site.publish(B)
     withdrawn = site.pointer
     site.publish(A)  # between two polls
@@ -109,10 +121,14 @@ def test_keys_rotate_without_a_restart(site: Site) -> None:
 
     write_keys(site.keys, site.other)
     assert "unchanged" == site.daemon.sync()["result"]
-    site.refuses(site.key.signer.sign(body, site.s3.bucket, PREFIX), "release_untrusted")
+    site.refuses(
+        site.key.signer.sign(body, site.s3.bucket, PREFIX), "release_untrusted"
+    )
 
 
-def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(site: Site) -> None:
+def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(
+    site: Site,
+) -> None:
     """A thief signs the highest sequence; then the key is replaced."""
     body = site.pointer[: site.pointer.rindex(b'{"signature"')]
     sequence = body[body.index(b'"sequence": ') :].split(b",")[0]
@@ -130,23 +146,37 @@ def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -
     site.s3.put(POINTER, site.pointer[: site.pointer.rindex(b'{"signature"')])
     folder = str(site.publisher.environment["HOME"]) + "/../dags"
 
-    refused = site.publisher.run("publish", folder, "--sign-key", str(site.keys / "../key.pem"))
-    assert 3 == refused.code and "it is not signed" in refused.err and "--force" in refused.err
+    refused = site.publisher.run(
+        "publish", folder, "--sign-key", str(site.keys / "../key.pem")
+    )
+    assert (
+        3 == refused.code
+        and "it is not signed" in refused.err
+        and "--force" in refused.err
+    )
 
     site.publish(B, "--force")
     assert "changed" == site.daemon.sync()["result"]
     assert B == shown(site.daemon.target)
 
 
-def test_an_unsigned_command_ends_signing_only_with_force(site: Site, tmp_path: Path) -> None:
+def test_an_unsigned_command_ends_signing_only_with_force(
+    site: Site, tmp_path: Path
+) -> None:
     site.publish(B)
-    good, dags, dev = site.pointer, write_files(tmp_path / "new", C), f"s3://{site.s3.bucket}/dev"
+    good, dags, dev = (
+        site.pointer,
+        write_files(tmp_path / "new", C),
+        f"s3://{site.s3.bucket}/dev",
+    )
     site.publisher.succeed("publish", dags, dev)
 
     promote = ("promote", dev, site.publisher.url)
     for words in (("publish", dags), ("rollback",), promote):
         refused = site.publisher.run(*words, "--output", "json")
-        assert (3, "release_untrusted") == (refused.code, refused.facts()["reason"]), refused
+        assert (3, "release_untrusted") == (refused.code, refused.facts()["reason"]), (
+            refused
+        )
         assert "--sign-key" in refused.err and "--force" in refused.err
         assert good == site.pointer
 
@@ -159,7 +189,12 @@ def test_another_key_that_was_faster_with_the_same_release_is_a_conflict(
     site: Site, tmp_path: Path
 ) -> None:
     keys = write_keys(tmp_path / "both", site.key, site.other)
-    ours = ("--sign-key", site.other.write_private(tmp_path / "other.pem"), "--trusted-keys", keys)
+    ours = (
+        "--sign-key",
+        site.other.write_private(tmp_path / "other.pem"),
+        "--trusted-keys",
+        keys,
+    )
     dags = write_files(tmp_path / "new", B)
     site.s3.inject(first(lambda: site.publish(B)), is_write("current.json"), times=1)
 
@@ -167,4 +202,6 @@ def test_another_key_that_was_faster_with_the_same_release_is_a_conflict(
 
     assert (3, "publish_conflict") == (ran.code, ran.facts()["reason"]), ran
     assert f"signed by {site.key.key_id}" in ran.err
-    assert site.other.key_id == site.publisher.succeed("publish", dags, *ours)["signed_by"]
+    assert (
+        site.other.key_id == site.publisher.succeed("publish", dags, *ours)["signed_by"]
+    )

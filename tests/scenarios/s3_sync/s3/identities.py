@@ -32,9 +32,14 @@ def children(pid: int) -> list[int]:
 def assert_hides(daemon: Daemon, *secrets: str) -> None:
     """Assert that no log, HTTP answer or command line contains a secret."""
     shown = [daemon.log()]
-    shown += [daemon.get(path).body for path in ("/", "/status", "/readyz", "/healthz", "/metrics")]
+    shown += [
+        daemon.get(path).body
+        for path in ("/", "/status", "/readyz", "/healthz", "/metrics")
+    ]
     for pid in (daemon.pid, *children(daemon.pid)):
         with suppress(FileNotFoundError, ProcessLookupError):  # a child that has ended
-            shown.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+            shown.append(
+                Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            )
     for secret in secrets:
         assert not [text for text in shown if secret in text], secret

@@ -1,6 +1,6 @@
 """
-Sources of credentials, their rotation and their silence; no log or answer reveals a secret, and no
-child process is left.
+Sources of credentials, their rotation and their silence; no log or answer reveals a
+secret, and no child process is left.
 """
 
 from pathlib import Path
@@ -35,7 +35,10 @@ def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
     """Hand out new credentials, and let S3 refuse the old ones."""
     old, new = source.credentials, session_credentials(next(numbers), 3600)
     source.issue(new)
-    s3.identities = {old.access_key: old.identity(refusal), new.access_key: new.identity()}
+    s3.identities = {
+        old.access_key: old.identity(refusal),
+        new.access_key: new.identity(),
+    }
 
 
 @pytest.mark.parametrize("keys", [{}, NO_KEYS], ids=["with keys", "without"])
@@ -63,14 +66,25 @@ def test_syncs_with_irsa_and_hides_its_secrets(
     call = sts.seen(ASSUME)[0].form
     assert call["RoleArn"] == ROLE_ARN
     assert call["WebIdentityToken"] == "service-account-token-1"
-    secrets = (sts.credentials.secret_key, sts.credentials.token, "service-account-token-1")
+    secrets = (
+        sts.credentials.secret_key,
+        sts.credentials.token,
+        "service-account-token-1",
+    )
     assert_hides(daemon, *secrets)
     assert len(sts.seen(ASSUME)) == 1
 
 
-@pytest.mark.parametrize("refusal", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
+@pytest.mark.parametrize(
+    "refusal", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"]
+)
 def test_fetches_new_credentials_within_the_cycle_when_s3_rejects_the_old(
-    s3: FakeS3, start: StartDaemon, sts: FakeSts, token_file: Path, refusal: str, irsa: Settings
+    s3: FakeS3,
+    start: StartDaemon,
+    sts: FakeSts,
+    token_file: Path,
+    refusal: str,
+    irsa: Settings,
 ) -> None:
     accept(s3, sts.credentials)
     daemon = start(irsa).until_synced()
@@ -94,7 +108,11 @@ def test_syncs_with_pod_identity_and_follows_its_rotation(
         accept(s3, agent.credentials)
         daemon = start({**NO_KEYS, **agent.environment(token_file)}).until_synced()
         assert published(target) == FILES
-        secrets = (agent.credentials.secret_key, agent.credentials.token, token_file.read_text())
+        secrets = (
+            agent.credentials.secret_key,
+            agent.credentials.token,
+            token_file.read_text(),
+        )
         assert_hides(daemon, *secrets)
 
         agent.authorization = "service-account-token-2"

@@ -1,4 +1,6 @@
-"""S3 is down, refuses or throttles: the last good files stay, and the reason is reported."""
+"""
+S3 is down, refuses or throttles: the last good files stay, and the reason is reported.
+"""
 
 from pathlib import Path
 
@@ -15,10 +17,16 @@ from tests.support.waiting import wait_until
 NO = {
     "access_denied_list": error(403, "AccessDenied", "Access Denied"),
     "credentials_invalid": error(403, "InvalidAccessKeyId", "no such key"),
-    "credentials_invalid-signature": error(403, "SignatureDoesNotMatch", "wrong signature"),
-    "credentials_expired": error(400, "ExpiredToken", "The provided token has expired."),
+    "credentials_invalid-signature": error(
+        403, "SignatureDoesNotMatch", "wrong signature"
+    ),
+    "credentials_expired": error(
+        400, "ExpiredToken", "The provided token has expired."
+    ),
     "clock_skew": error(403, "RequestTimeTooSkewed", "The difference is too large."),
-    "bucket_not_found": error(404, "NoSuchBucket", "The specified bucket does not exist"),
+    "bucket_not_found": error(
+        404, "NoSuchBucket", "The specified bucket does not exist"
+    ),
     "server_error": error(500, "InternalError", "We encountered an internal error."),
     "throttled": error(503, "SlowDown", "Please reduce your request rate."),
     "throttled-429": error(429, "TooManyRequests", "Please reduce your request rate."),
@@ -27,7 +35,10 @@ NO = {
 
 
 def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
-    """Assert that readiness, status page and metrics report the reason; liveness stays 200."""
+    """
+    Assert that readiness, status page and metrics report the reason; liveness stays
+    200.
+    """
     readiness = daemon.get("/readyz")
     assert readiness.status == (200 if ready else 503)
     assert readiness.json()["ready"] is ready
@@ -36,7 +47,10 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
     status = daemon.status()
     assert status["last_error"]["reason"] == reason
     assert status["last_error"]["error"]
-    assert status["cycles"][0]["reason"] == reason or status["cycles"][-1]["reason"] == reason
+    assert (
+        status["cycles"][0]["reason"] == reason
+        or status["cycles"][-1]["reason"] == reason
+    )
     assert reason in daemon.get("/").body
     labels, metrics = f'{{reason="{reason}",sidecar="s3-sync"}}', daemon.metrics()
     if metrics.get(f"s3_sync_unread_objects{labels}"):  # an object fails, not the cycle
@@ -118,7 +132,9 @@ def test_waits_for_s3_at_start_and_keeps_the_files_during_an_outage(
     s3.start()
     wait_until((target / "new.py").exists, "the new file is there")
     assert published(target) == {**FILES, "new.py": b"new"}
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left")
+    wait_until(
+        lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left"
+    )
 
 
 def test_a_change_that_fails_before_its_first_file_leaves_the_revision(

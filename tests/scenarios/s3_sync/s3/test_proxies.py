@@ -41,7 +41,9 @@ def test_credentials_of_the_node_are_never_requested_through_a_proxy(
     assert [] == proxy.asked
 
 
-def test_missing_credentials_name_the_proxy(start: StartDaemon, proxy: FakeProxy) -> None:
+def test_missing_credentials_name_the_proxy(
+    start: StartDaemon, proxy: FakeProxy
+) -> None:
     through: Settings = {"HTTPS_PROXY": proxy.endpoint.replace("//", "//user:s3cr3t@")}
 
     daemon = start(NO_KEYS | {"AWS_EC2_METADATA_DISABLED": "true"} | through)
@@ -52,7 +54,9 @@ def test_missing_credentials_name_the_proxy(start: StartDaemon, proxy: FakeProxy
 
 
 def test_an_exception_may_be_a_network(start: StartDaemon, proxy: FakeProxy) -> None:
-    daemon = start({"HTTP_PROXY": proxy.endpoint, "NO_PROXY": "127.0.0.0/8"}).until_synced()
+    daemon = start(
+        {"HTTP_PROXY": proxy.endpoint, "NO_PROXY": "127.0.0.0/8"}
+    ).until_synced()
 
     assert published(daemon.target) == FILES
     assert [] == proxy.asked
@@ -62,7 +66,10 @@ def test_an_entry_that_is_not_understood_is_reported_at_start_and_by_check(
     start: StartDaemon, proxy: FakeProxy, s3: FakeS3
 ) -> None:
     wrong = f"http://127.0.0.1:{s3.port},10.0.0.0/33"
-    through: Settings = {"HTTP_PROXY": proxy.endpoint, "NO_PROXY": f"{wrong},.svc,minio:9000"}
+    through: Settings = {
+        "HTTP_PROXY": proxy.endpoint,
+        "NO_PROXY": f"{wrong},.svc,minio:9000",
+    }
 
     daemon = start(through)
     warned = daemon.wait_for_event("setting_unused")
@@ -79,13 +86,17 @@ def test_an_entry_that_is_not_understood_is_reported_at_start_and_by_check(
     assert all(url.startswith(f"http://127.0.0.1:{s3.port}/") for url in proxy.asked)
 
 
-def test_another_kind_of_proxy_is_one_clear_error(start: StartDaemon, tmp_path: Path) -> None:
+def test_another_kind_of_proxy_is_one_clear_error(
+    start: StartDaemon, tmp_path: Path
+) -> None:
     """Whether the environment or a profile names the endpoint that it is used for."""
     profile = tmp_path / "config"
     profile.write_text("[default]\nendpoint_url = http://minio.example:9000\n")
     through = {"HTTP_PROXY": "https://user:s3cr3t@proxy.example:3128", "NO_PROXY": ""}
 
-    daemon = start({**through, "AWS_ENDPOINT_URL": None, "AWS_CONFIG_FILE": str(profile)})
+    daemon = start(
+        {**through, "AWS_ENDPOINT_URL": None, "AWS_CONFIG_FILE": str(profile)}
+    )
     failed = daemon.wait_for_event("cycle_failed")
 
     said = "the proxy https://***@proxy.example:3128 is not http://HOST:PORT"

@@ -1,4 +1,7 @@
-"""Differences between real servers: ETags, checksums, encryption, order and spelling of keys."""
+"""
+Differences between real servers: ETags, checksums, encryption, order and spelling of
+keys.
+"""
 
 import os
 from contextlib import suppress
@@ -14,7 +17,8 @@ from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
 from tests.support.s3_sync.target_model import difference, expect, read_tree
 
-# Both Unicode forms of names, names that percent-encoding could break, and orders by bytes.
+# Both Unicode forms of names, names that percent-encoding could break, and orders by
+# bytes.
 NAMES = (
     "caf\u00e9.py", "cafe\u0301.py", "\uac00.py", "\u1100\u1161.py", "\u65e5\u672c\u8a9e.py",
     "\U0001f680.py", "\uffee.py", "a+b 100%.py", " a b .py", "&amp;'\".py", "A.py", "a.py",
@@ -27,17 +31,28 @@ def filled(server: S3Server) -> Bucket:
     bucket = Bucket(server, "dags")
 
     def put(key: str, body: bytes, **options: Any) -> None:
-        with suppress(ClientError):  # not every server supports every checksum and encryption
-            server.client().put_object(Bucket=bucket.name, Key=key, Body=body, **options)
+        # not every server supports every checksum and encryption
+        with suppress(ClientError):
+            server.client().put_object(
+                Bucket=bucket.name, Key=key, Body=body, **options
+            )
             bucket.objects[key] = body
 
     for name in NAMES:
         bucket.put(f"dags/{name}", name.encode())
     for name in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"):
         body = f"# {name}\n".encode()
-        put(f"dags/sums/{name}.py", body, **{f"Checksum{name}": header_value(name.lower(), body)})
+        put(
+            f"dags/sums/{name}.py",
+            body,
+            **{f"Checksum{name}": header_value(name.lower(), body)},
+        )
     for kind in ("AES256", "aws:kms"):
-        put(f"dags/sealed/{kind[:3]}.py", f"# {kind}\n".encode(), ServerSideEncryption=kind)
+        put(
+            f"dags/sealed/{kind[:3]}.py",
+            f"# {kind}\n".encode(),
+            ServerSideEncryption=kind,
+        )
     bucket.put("dags/empty.py", b"")
     bucket.put_in_parts("dags/big.bin", os.urandom(MULTIPART_MINIMUM + 1))
     return bucket
@@ -47,14 +62,19 @@ def test_syncs_every_kind_of_object_that_a_server_accepts(
     server: S3Server, filled: Bucket, tmp_path: Path
 ) -> None:
     def is_right(daemon: Daemon) -> bool:
-        return [] == difference(expect(filled.objects, "dags").files, read_tree(daemon.target))
+        return [] == difference(
+            expect(filled.objects, "dags").files, read_tree(daemon.target)
+        )
 
     with Daemon(server, filled.name, tmp_path / "dags", "dags") as daemon:
         daemon.wait_until_synced(60)
         assert is_right(daemon)
         assert daemon.status()["revision"]
 
-        for old, new in (("dags/big.bin", "dags/copy of big.bin"), ("dags/a.py", "dags/copied.py")):
+        for old, new in (
+            ("dags/big.bin", "dags/copy of big.bin"),
+            ("dags/a.py", "dags/copied.py"),
+        ):
             source = {"Bucket": filled.name, "Key": old}
             server.client().copy_object(Bucket=filled.name, Key=new, CopySource=source)
             filled.objects[new] = filled.objects[old]

@@ -1,4 +1,7 @@
-"""A prefix without a file to sync: what is there is counted, or what is beside it is named."""
+"""
+A prefix without a file to sync: what is there is counted, or what is beside it is
+named.
+"""
 
 from collections.abc import Mapping
 
@@ -13,15 +16,35 @@ from tests.support.aws.fake_s3 import FakeS3, error, is_list
     [
         (["dags/a//b.py", "dags/../c.py"], {}, "2 skipped (unsafe_path)"),
         (["dags/a.txt"], {"S3_SYNC_INCLUDE": "*.py"}, "1 left out by S3_SYNC_INCLUDE"),
-        (["dags/a.py", "dags/.s3-sync/x"], {"S3_SYNC_EXCLUDE": "a*"}, "1 skipped (reserved), 1 le"),
-        (["dags/", "/dags/a.py", "zoo", "Dags/a.py"], {}, "with it; beside it are Dags/, /, zoo"),
-        (["x/dag+s/a.py", "dags/a.py"], {"KEY_PATH": "x/dags"}, "with it; beside it are x/dag+s/"),
-        (["zoo"], {"KEY_PATH": "x/dags"}, "no key begins with it; beside it are no others"),
+        (
+            ["dags/a.py", "dags/.s3-sync/x"],
+            {"S3_SYNC_EXCLUDE": "a*"},
+            "1 skipped (reserved), 1 le",
+        ),
+        (
+            ["dags/", "/dags/a.py", "zoo", "Dags/a.py"],
+            {},
+            "with it; beside it are Dags/, /, zoo",
+        ),
+        (
+            ["x/dag+s/a.py", "dags/a.py"],
+            {"KEY_PATH": "x/dags"},
+            "with it; beside it are x/dag+s/",
+        ),
+        (
+            ["zoo"],
+            {"KEY_PATH": "x/dags"},
+            "no key begins with it; beside it are no others",
+        ),
         ([f"dags/bundles/{'0' * 64}.zip"], {}, "1 skipped (release)"),
     ],
 )
 def test_counts_what_is_there(
-    s3: FakeS3, start: StartDaemon, keys: list[str], settings: Mapping[str, str], said: str
+    s3: FakeS3,
+    start: StartDaemon,
+    keys: list[str],
+    settings: Mapping[str, str],
+    said: str,
 ) -> None:
     s3.objects.clear()
     s3.put_each(keys, b"x = 1\n")
@@ -33,8 +56,14 @@ def test_counts_what_is_there(
 
 
 def test_what_is_beside_it_may_be_forbidden(s3: FakeS3, start: StartDaemon) -> None:
-    s3.inject(error(403, "AccessDenied"), lambda one: is_list(one) and "delimiter" in one.query)
+    s3.inject(
+        error(403, "AccessDenied"),
+        lambda one: is_list(one) and "delimiter" in one.query,
+    )
 
     failed = start({"KEY_PATH": "dgas"}).wait_for_event("cycle_failed")
 
-    assert ("source_empty", True) == (failed["reason"], failed["error"].endswith("begins with it"))
+    assert ("source_empty", True) == (
+        failed["reason"],
+        failed["error"].endswith("begins with it"),
+    )

@@ -1,7 +1,8 @@
 """
 Broken answers, silent servers and bad certificates: nothing wrong is published.
 
-One case of each kind with a whole daemon; tests/s3_sync/s3/test_answers.py has all cases.
+One case of each kind with a whole daemon; tests/s3_sync/s3/test_answers.py has all
+cases.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ def test_a_truncated_response_changes_nothing(synced: Running, match: Match) -> 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon whose cycles have five seconds."""
-    with running(tmp_path_factory.mktemp("impatient") / "dags", {"S3_SYNC_TIMEOUT": "5s"}) as one:
+    with running(
+        tmp_path_factory.mktemp("impatient") / "dags", {"S3_SYNC_TIMEOUT": "5s"}
+    ) as one:
         yield one
 
 

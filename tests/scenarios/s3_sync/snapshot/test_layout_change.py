@@ -31,8 +31,18 @@ GATED = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_GATE": "syntax"}
 WAYS = (IN_PLACE, SNAPSHOT, GATED)
 TOUR = [IN_PLACE, SNAPSHOT, GATED, IN_PLACE, GATED, SNAPSHOT, IN_PLACE]
 """From each to each other."""
-A = {"a.py": b"A = 1\n", "pkg/b.py": b"B = 1\n", "pkg/sub/c.py": b"C = 1\n", "current.py": b""}
-B = {"a.py": b"A = 2\n", "pkg/b.py": b"B = 1\n", "new.py": b"N = 1\n", "pkg/sub/d": b"D = 1\n"}
+A = {
+    "a.py": b"A = 1\n",
+    "pkg/b.py": b"B = 1\n",
+    "pkg/sub/c.py": b"C = 1\n",
+    "current.py": b"",
+}
+B = {
+    "a.py": b"A = 2\n",
+    "pkg/b.py": b"B = 1\n",
+    "new.py": b"N = 1\n",
+    "pkg/sub/d": b"D = 1\n",
+}
 LATE = A | {"late.py": b"L = 1\n"}
 FOREIGN = {"theirs.txt": b"theirs", "pkg/theirs.txt": b"theirs"}
 
@@ -41,8 +51,14 @@ def only(way: Mapping[str, str], target: Path) -> list[str]:
     """Return the leftovers of another layout."""
     if way["S3_SYNC_LAYOUT"] == "snapshot":
         theirs = {path.partition("/")[0] for path in FOREIGN}
-        return [path for path in snapshot_leftovers(target) if os.path.basename(path) not in theirs]
-    return leftovers(target) + (["current"] if os.path.lexists(target / "current") else [])
+        return [
+            path
+            for path in snapshot_leftovers(target)
+            if os.path.basename(path) not in theirs
+        ]
+    return leftovers(target) + (
+        ["current"] if os.path.lexists(target / "current") else []
+    )
 
 
 def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -63,7 +79,10 @@ def restart(daemon: Daemon, way: Mapping[str, str]) -> None:
 def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
     s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:
-    """Each layout is killed with files published; some changes coincide with a new revision."""
+    """
+    Each layout is killed with files published; some changes coincide with a new
+    revision.
+    """
     s3.swap(A)
     daemon = start(TOUR[0]).until_synced()
     put_foreign(target)
@@ -83,9 +102,15 @@ def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
         assert LATE == without_foreign(consumed(target)), step
 
 
-@pytest.mark.parametrize(("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(IN_PLACE, SNAPSHOT), (SNAPSHOT, IN_PLACE)]
+)
 def test_keeps_the_old_layout_until_most_new_files_are_readable(
-    before: dict[str, str], after: dict[str, str], s3: SwappingS3, target: Path, start: StartDaemon
+    before: dict[str, str],
+    after: dict[str, str],
+    s3: SwappingS3,
+    target: Path,
+    start: StartDaemon,
 ) -> None:
     s3.swap(A)
     daemon = start(before).until_synced()

@@ -1,5 +1,6 @@
 """
-A power cut at any moment: with `S3_SYNC_FSYNC` the revision at `current` is complete afterwards.
+A power cut at any moment: with `S3_SYNC_FSYNC` the revision at `current` is complete
+afterwards.
 
 The image of a file system on a loop device contains what a power cut would leave.
 """
@@ -28,7 +29,8 @@ def test_a_power_cut_at_any_moment_leaves_a_complete_revision(
         daemon = start(settings, s3=s3, target=volume / "dags").until_synced()
         least = 0
         for number in range(1, counts.kills // 2 + 1):
-            # Two cycles in a row that an upload disturbs publish a partial revision, and report it.
+            # Two cycles in a row that an upload disturbs publish a partial revision,
+            # and report it.
             wait_until_shown(daemon, make_revision(number - 1))
             s3.swap(make_revision(number))
             if chance.random() < 0.3:
@@ -39,7 +41,9 @@ def test_a_power_cut_at_any_moment_leaves_a_complete_revision(
                 # A random sleep is the only way to choose a random moment.
                 time.sleep(chance.uniform(0, 0.06))
             with power_cut(daemon, tmp_path) as left:
-                shown = read_revision(os.path.realpath(left / "dags/current", strict=True))
+                shown = read_revision(
+                    os.path.realpath(left / "dags/current", strict=True)
+                )
                 assert least <= shown <= number
                 least = shown
         with power_cut(daemon, tmp_path) as left:

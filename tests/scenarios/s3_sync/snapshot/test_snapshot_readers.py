@@ -1,4 +1,7 @@
-"""Readers at full speed while revisions change quickly: each tree is one complete revision."""
+"""
+Readers at full speed while revisions change quickly: each tree is one complete
+revision.
+"""
 
 import random
 import time
@@ -27,7 +30,11 @@ from tests.support.s3_sync.snapshots import (
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 4
-SETTINGS = {**SNAPSHOT, "S3_SYNC_RETAIN_COUNT": "1", "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s"}
+SETTINGS = {
+    **SNAPSHOT,
+    "S3_SYNC_RETAIN_COUNT": "1",
+    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
+}
 SETTLE_SECONDS = 1.5
 
 
@@ -49,23 +56,29 @@ class Churn:
 
     def live(self, daemon: Daemon, publishes: int) -> None:
         """
-        Change the bucket, often in the middle of a cycle, until the daemon has published enough.
+        Change the bucket, often in the middle of a cycle, until the daemon has
+        published enough.
 
-        Never in two cycles in a row: as documented, such changes would be published as partial.
+        Never in two cycles in a row: as documented, such changes would be published as
+        partial.
         """
         daemon.wait_for_event("target_acquired", 60)
         began = len(daemon.find_events("cycle_finished", result="changed"))
         deadline = time.monotonic() + 60
         # The first change after a start may meet the first cycle.
         is_mid_cycle = True
-        while len(daemon.find_events("cycle_finished", result="changed")) - began < publishes:
+        while (
+            len(daemon.find_events("cycle_finished", result="changed")) - began
+            < publishes
+        ):
             assert time.monotonic() < deadline, daemon.log()
             self.turn()
             is_mid_cycle = not is_mid_cycle and self._chance.random() < 0.8
             if is_mid_cycle:
                 seen = len(daemon.events)
                 daemon.sighup()
-                daemon.wait_for_event("signal_received", after=seen)  # the next sync sees its own
+                # the next sync sees its own
+                daemon.wait_for_event("signal_received", after=seen)
                 # A random sleep is the only way to choose a random moment.
                 time.sleep(self._chance.uniform(0, 0.1))
             else:
@@ -119,7 +132,9 @@ def test_no_tree_is_mixed_while_revisions_change_and_the_daemon_is_killed(
 def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
     fast_server: S3Server, counts: Counts, tmp_path: Path
 ) -> None:
-    """Each revision is uploaded object by object, then rests long enough to be published."""
+    """
+    Each revision is uploaded object by object, then rests long enough to be published.
+    """
     chance = random.Random(9)
     target = tmp_path / "target"
     bucket = Bucket(fast_server)
@@ -128,7 +143,9 @@ def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
     upload(bucket, last, chance)
     uploads = broken = 0
     seen: dict[str, Any] = {}
-    with Daemon(fast_server, bucket.name, target, interval="0.1", settings=settings) as daemon:
+    with Daemon(
+        fast_server, bucket.name, target, interval="0.1", settings=settings
+    ) as daemon:
         daemon.wait_until_synced(60)
         with reading(seen, target / "current", RETAIN_SECONDS):
             for number in range(1, counts.kills // 4 + 1):
@@ -136,7 +153,8 @@ def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
                 uploads += 1
                 if upload(bucket, last, chance) > SETTLE_SECONDS * 0.9:
                     broken += 1
-                # Until about the moment at which the daemon lists for the last time and downloads.
+                # Until about the moment at which the daemon lists for the last time and
+                # downloads.
                 time.sleep(SETTLE_SECONDS + chance.uniform(0, 0.4))
                 if number % 4 == 0:
                     daemon.kill()
@@ -151,7 +169,10 @@ def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
 
 
 def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) -> float:
-    """Replace the content of a bucket; return the longest pause between two steps in seconds."""
+    """
+    Replace the content of a bucket; return the longest pause between two steps in
+    seconds.
+    """
     gap_seconds, before = 0.0, time.monotonic()
     deletions = [path for path in bucket.objects if path not in files]
     for path in [*deletions, *files]:
@@ -165,9 +186,14 @@ def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) ->
     return gap_seconds
 
 
-def test_a_resolved_snapshot_path_stays_for_the_retention_period(tmp_path: Path) -> None:
+def test_a_resolved_snapshot_path_stays_for_the_retention_period(
+    tmp_path: Path,
+) -> None:
     target, stays_seconds = tmp_path / "dags", 3
-    settings = SETTINGS | {"S3_SYNC_RETAIN_COUNT": "0", "S3_SYNC_RETAIN_FOR": f"{stays_seconds}s"}
+    settings = SETTINGS | {
+        "S3_SYNC_RETAIN_COUNT": "0",
+        "S3_SYNC_RETAIN_FOR": f"{stays_seconds}s",
+    }
     with (
         SwappingS3(make_revision(1)) as s3,
         daemon_for(s3, target, interval="0.1", settings=settings) as daemon,
