@@ -29,6 +29,13 @@ T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
 _ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
 
+# Settings of earlier versions that every sidecar had, without the prefix, each with what
+# to do instead. They are refused: whoever set one expects it to have an effect.
+_GONE = {
+    "JITTER": "no longer exists: each wait is shifted by up to a tenth; remove it",
+    "LOG_FORMAT": "no longer exists: logs are JSON, and lines on a terminal; remove it",
+}
+
 # Variables that Kubernetes injects for every Service (`<NAME>_SERVICE_HOST`,
 # `<NAME>_PORT`, …):
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -194,6 +201,7 @@ def load(
     environ: Mapping[str, str],
     *,
     instead: Mapping[str, str] = {},
+    gone: Mapping[str, str] = {},
     check: Callable[[T], list[Problem]] = lambda _: [],
 ) -> tuple[T, list[str]]:
     """
@@ -202,6 +210,9 @@ def load(
     Args:
         instead: Wrong names of a setting without which a start would do harm, each with
             the right name; refused unless that is set, too.
+        gone: Settings of earlier versions of this sidecar, without the prefix, each
+            with what to do instead. They are refused whatever their value: one that
+            meant "write nothing" must not be passed over by a daemon that writes.
         check: Rules across settings, for settings that are right one by one.
 
     Returns:
@@ -214,7 +225,10 @@ def load(
     """
     specs, names = specs_of(cls, prefix), names_of(cls, prefix)
     given = {name: text.strip() for name, text in environ.items() if text.strip()}
-    problems, unknown = _check_names(names, prefix, given, instead)
+    retired = {prefix + name: text for name, text in (_GONE | dict(gone)).items()}
+    problems = [Problem(n, given[n], retired[n]) for n in retired if n in given]
+    typos, unknown = _check_names(names, prefix, given.keys() - retired.keys(), instead)
+    problems += typos
     values: dict[str, Any] = {}
     for field, spec in specs.items():
         text = given.get(spec.variable)
@@ -247,13 +261,13 @@ def _parse(spec: Spec, text: str | None, strangers: Iterable[str]) -> Any:
 
 
 def _check_names(
-    known: Set[str], prefix: str, given: Mapping[str, str], instead: Mapping[str, str]
+    known: Set[str], prefix: str, given: Set[str], instead: Mapping[str, str]
 ) -> tuple[list[Problem], list[str]]:
     """
     Return a problem for each typo, and the names with the prefix that resemble no
     setting.
     """
-    strangers = sorted(given.keys() - known)
+    strangers = sorted(given - known)
     ours = [n for n in strangers if n.startswith(prefix) and not _INJECTED.search(n)]
     plain = {name.removeprefix(prefix): name for name in known}
     meant = {n: plain.get(_nearest(n.removeprefix(prefix), plain), "") for n in ours}

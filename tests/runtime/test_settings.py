@@ -135,6 +135,22 @@ def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set()
     assert [] == load(Settings, PREFIX, GOOD, instead=instead)[1]
 
 
+@pytest.mark.parametrize("text", ["true", "false"])
+def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
+    text: str,
+) -> None:
+    given = {"BOX_SYNC_PEDAL": text, "BOX_SYNC_JITTER": text}
+    gone = {"PEDAL": "no longer exists: walk"}
+
+    error = raised(SettingsError, load, Settings, PREFIX, GOOD | given, gone=gone)
+
+    problems = {one.setting: one for one in error.problems}
+    assert given.keys() == problems.keys()
+    pedal = Problem("BOX_SYNC_PEDAL", text, "no longer exists: walk")
+    assert pedal == problems["BOX_SYNC_PEDAL"]
+    assert load(Settings, PREFIX, GOOD | {"BOX_SYNC_PEDAL": " "}, gone=gone)
+
+
 def test_a_typo_in_a_required_name_is_pointed_out() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Other(CommonSettings):

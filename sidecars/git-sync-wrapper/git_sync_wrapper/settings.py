@@ -21,6 +21,18 @@ from sidecar_runtime.settings import inherited, load, setting
 
 PREFIX = "GIT_SYNC_WRAPPER_"
 
+_NO_REQUESTS = "no longer exists: pods cannot request commits; remove it"
+# What earlier versions had; see `load`.
+GONE = {
+    "DRY_RUN": "no longer exists, and the wrapper writes: remove it to let it write; "
+    "`git-sync-wrapper check` writes nothing",
+    "KEEP_REQUESTED": _NO_REQUESTS,
+    "KEEP_REQUESTED_BYTES": _NO_REQUESTS,
+    "MODE": "no longer exists: the wrapper always publishes by itself; remove it, or "
+    "run the image of git-sync",
+    "SECRET_STAGE": "no longer exists: secrets are files; remove it",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(GateSettings):
@@ -97,5 +109,9 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: One or more are invalid; it lists all of them.
     """
     return load(
-        Settings, PREFIX, environ, check=lambda settings: check_gate(settings, PREFIX)
+        Settings,
+        PREFIX,
+        environ,
+        gone=GONE,
+        check=lambda settings: check_gate(settings, PREFIX),
     )

@@ -37,6 +37,12 @@ from sidecar_runtime.settings import (
 PREFIX = "KERBEROS_"
 YEAR_SECONDS = 365 * 86400.0
 
+# What earlier versions had; see `load`.
+GONE = {
+    "DRY_RUN": "no longer exists, and the sidecar writes: remove it to let it write; "
+    "`kerberos-sidecar check` writes nothing",
+}
+
 # Settings for a single principal; each item of KERBEROS_PRINCIPALS has its own value
 # instead.
 FOR_ONE = ("KERBEROS_PRINCIPAL", "KERBEROS_CCACHE")
@@ -268,7 +274,13 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     text = f"cannot be combined with {PREFIX}PRINCIPALS"
     mixed = [Problem(name, given[name], text) for name in both]
     try:
-        return load(Settings, PREFIX, given, check=lambda read: mixed + _check(read))
+        return load(
+            Settings,
+            PREFIX,
+            given,
+            gone=GONE,
+            check=lambda read: mixed + _check(read),
+        )
     except SettingsError as error:
         named = [
             one._replace(setting=chart.get(one.setting, one.setting))

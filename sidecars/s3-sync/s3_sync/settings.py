@@ -40,6 +40,18 @@ PREFIX = "S3_SYNC_"
 _WRONG = "AWS_KEY_PATH AWS_PREFIX KEYPATH KEY_PREFIX S3_KEY_PATH S3_PREFIX S3_SYNC_PREFIX key_path"
 INSTEAD = dict.fromkeys(_WRONG.split(), "KEY_PATH")
 
+# What earlier versions had; see `load`.
+GONE = {
+    "DRY_RUN": "no longer exists, and s3-sync writes: remove it to let it write; "
+    "`s3-sync check` and `s3-sync diff` only read",
+    "KEEP_REQUESTED_BYTES": "no longer exists: requested releases are limited by "
+    "their number (S3_SYNC_KEEP_REQUESTED) and by the volume; remove it",
+    "MAX_DELETE_HOLD": "no longer exists: a listing is held back for 15 minutes; "
+    "remove it, or let S3_SYNC_MAX_DELETE decide which listings are",
+    "MAX_KEYS": "no longer exists: memory is the limit; remove it, and let KEY_PATH "
+    "or S3_SYNC_INCLUDE name the DAGs only",
+}
+
 _BUCKET = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]"
     r"|arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint[:/][a-z0-9-]+"
@@ -295,7 +307,12 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         SettingsError: One or more settings are wrong; the error lists all of them.
     """
     return load(
-        Settings, PREFIX, environ, instead=INSTEAD, check=partial(_check, environ)
+        Settings,
+        PREFIX,
+        environ,
+        instead=INSTEAD,
+        gone=GONE,
+        check=partial(_check, environ),
     )
 
 

@@ -15,6 +15,17 @@ from sidecar_runtime.settings import CommonSettings, inherited, load, setting
 
 PREFIX = "SYNC_PERM_"
 
+# What earlier versions had; see `load`.
+GONE = {
+    "AIRFLOW": "no longer exists: `airflow` is found on PATH; remove it, and put the "
+    "folder of that program first in PATH",
+    "AUTH_MANAGER": "no longer exists: Airflow is asked for its auth manager; remove it",
+    "DRY_RUN": "no longer exists, and sync-perm writes: remove it to let it write; "
+    "`sync-perm diff` prints what it would write",
+    "TARGETED": "no longer exists: whether the whole command runs depends on Airflow's "
+    "version; remove it",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
@@ -47,4 +58,4 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: Settings are wrong; it lists all of them.
     """
-    return load(Settings, PREFIX, environ)
+    return load(Settings, PREFIX, environ, gone=GONE)
