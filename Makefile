@@ -138,8 +138,8 @@ test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: also a r
 	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: mutants
-mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime)
-	$(BIN)/python -m tests.mutants $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime; PROMISES=1: break each documented promise)
+	$(BIN)/python -m tests.mutants $(if $(PROMISES),--promises) $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 .PHONY: soak
 soak: ## run all sidecars under random faults and kills (MINUTES=25 SEED=7 ARGS="--help")

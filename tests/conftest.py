@@ -48,6 +48,8 @@ from tests.support.aws.servers import (  # noqa: E402
     RcloneServer,
     VersityServer,
 )
+from tests.support.ledger.judging import is_judged, report, unexcused  # noqa: E402
+from tests.support.ledger.seen import LEDGER  # noqa: E402
 from tests.support.machine.volumes import mount_in_private  # noqa: E402
 from tests.support.units import starts_processes  # noqa: E402
 
@@ -194,10 +196,33 @@ def pytest_xdist_make_scheduler(
     return SideBySide(config, log)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """
-    Print the number of skipped tests for each reason.
+    Send what a worker's tests have seen to the process that runs the workers; there,
+    with `--full`, fail a run of all tests that left out a documented name.
     """
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["ledger"] = LEDGER.noted()
+    elif is_judged(session.config) and unexcused() and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """
+    Take what the tests of a worker have seen.
+    """
+    LEDGER.take(getattr(node, "workeroutput", {}).get("ledger", []))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """
+    Print the number of skipped tests for each reason, and the share of the documented
+    names that the tests have seen.
+    """
+    for line in report(is_judged(config)):
+        terminalreporter.write_line(line)
     left_out = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])

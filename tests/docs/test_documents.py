@@ -14,6 +14,7 @@ from docs.__main__ import FILES, generated, metrics, shared_metrics
 from docs.sidecars import SIDECARS, Documented
 from sidecar_runtime import __version__
 from sidecar_runtime.settings import names_of
+from tests.support.ledger.documented import first_column, section
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -42,25 +43,6 @@ def without_code(text: str) -> str:
     Return a document without its code blocks.
     """
     return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-
-
-def section(path: Path, title: str) -> str:
-    """
-    Return the text below a level-2 heading.
-    """
-    match = re.search(
-        rf"^## {title}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE
-    )
-    assert match, f"{path} has no section {title}"
-    return match[1]
-
-
-def first_column(text: str) -> list[str]:
-    """
-    Return the names in backticks, one or several, in the first column of tables.
-    """
-    cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", text, re.MULTILINE)
-    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
 
 def text_of(*folders: Path) -> str:

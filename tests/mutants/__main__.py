@@ -9,13 +9,16 @@ the baseline.
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import accumulate
 from queue import SimpleQueue
 
-from tests.mutants.copies import Copy
+from tests.mutants.copies import Copy, Edit
 from tests.mutants.faults import ROOT, Fault, draw, find_faults, sources
+from tests.mutants.promises import Promise, promises
 from tests.mutants.trace import Notes
 
 # Tests mostly wait.
@@ -29,54 +32,89 @@ class Trial:
     Tries faults, several at once, each in its own copy of the tree.
     """
 
-    def __init__(self, copies: list[Copy], notes: Notes, limit_seconds: float) -> None:
+    def __init__(self, copies: list[Copy]) -> None:
         self._copies: SimpleQueue[Copy] = SimpleQueue()
         for copy in copies:
             self._copies.put(copy)
-        self._notes = notes
-        self._limit_seconds = limit_seconds
         self.broken: set[str] = set()
         """Tests that also fail without a fault, and are therefore ignored."""
 
-    def try_one(self, fault: Fault) -> str:
+    def killer(self, fault: Edit, tests: Sequence[str]) -> str:
         """
-        Try a fault in the next free copy, and print a line for the result.
-
-        Returns:
-            The test that failed, or pytest's exit code; empty for a survivor.
-        """
-        found = self._notes.tests_of(fault.file, fault.function)
-        spent = accumulate(self._notes.seconds[test] for test in found)
-        in_time = sum(seconds <= self._limit_seconds for seconds in spent)
-        chosen = found[: max(1, in_time)]
-        copy = self._copies.get()
-        try:
-            killed_by = self._meet(fault, copy, chosen) if chosen else ""
-        finally:
-            self._copies.put(copy)
-        left_out = f" ({len(found) - len(chosen)} test files left out)"
-        verdict = f"killed by {killed_by}" if killed_by else f"SURVIVED{left_out}"
-        print(f"{fault.file}:{fault.number}  {fault.operator}  {verdict}", flush=True)
-        return killed_by
-
-    def _meet(self, fault: Fault, copy: Copy, tests: list[str]) -> str:
-        """
-        Return the first test that fails with the fault and passes without it.
+        Return the first test that fails with the fault, in the next free copy, and
+        passes without it; or pytest's exit code; empty if the fault survives.
 
         Raises:
             SystemExit: Tests cannot be collected even without the fault.
         """
+        copy = self._copies.get()
+        try:
+            return self._meet(fault, copy, tests)
+        finally:
+            self._copies.put(copy)
+
+    def _meet(self, fault: Edit, copy: Copy, tests: Sequence[str]) -> str:
         while True:
             left_out = set(self.broken)
             with copy.planted(fault):
                 failed = copy.run(
                     [*tests, *(f"--deselect={name}" for name in left_out)]
                 )
-            if not failed or not copy.run([failed] if "::" in failed else tests):
+            again = [failed] if "::" in failed else [*tests]
+            if not failed or not copy.run(again):
                 return failed
             if "::" not in failed or failed in left_out:
                 raise SystemExit(f"{' '.join(tests)} fails without a fault: {failed}")
             self.broken.add(failed)
+
+
+def try_drawn(trial: Trial, notes: Notes, limit_seconds: float, fault: Fault) -> str:
+    """
+    Try a drawn fault with the tests that enter its function, the quickest files first,
+    as many as take `limit_seconds`; print a line for the result.
+
+    Returns:
+        As :meth:`Trial.killer`.
+    """
+    found = notes.tests_of(fault.file, fault.function)
+    spent = accumulate(notes.seconds[test] for test in found)
+    in_time = sum(seconds <= limit_seconds for seconds in spent)
+    chosen = found[: max(1, in_time)]
+    killed_by = trial.killer(fault, chosen) if chosen else ""
+    left_out = f" ({len(found) - len(chosen)} test files left out)"
+    verdict = f"killed by {killed_by}" if killed_by else f"SURVIVED{left_out}"
+    print(f"{fault.file}:{fault.number}  {fault.operator}  {verdict}", flush=True)
+    return killed_by
+
+
+def try_promise(trial: Trial, promise: Promise) -> bool:
+    """
+    Break a promise, print its sentence with the test that noticed, and return whether
+    one did.
+    """
+    killed_by = trial.killer(promise, promise.tests)
+    verdict = f"killed by {killed_by}" if killed_by else "SURVIVED"
+    print(f"{promise.page}: {promise.sentence}\n  {verdict}", flush=True)
+    return bool(killed_by)
+
+
+def try_promises(only: str) -> int:
+    """
+    Break each promise; return the exit code: 1 if a fault survives.
+    """
+    entries = promises(only)
+    wrong = [complaint for entry in entries for complaint in entry.complaints()]
+    if wrong or not entries:
+        print("\n".join(wrong or [f"no promise is about {only}"]))
+        return 1
+    with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        copies = [stack.enter_context(Copy()) for _ in entries[:SIDE_BY_SIDE]]
+        trial = Trial(copies)
+        kept = list(pool.map(partial(try_promise, trial), entries))
+    for name in sorted(trial.broken):
+        print(f"\nalso fails without a fault: {name}")
+    print(f"\n{sum(kept)} of {len(kept)} broken promises were noticed")
+    return 0 if all(kept) else 1
 
 
 def describe(faults: list[Fault], killers: list[str]) -> str:
@@ -122,7 +160,14 @@ def main() -> int:
         default=4,
         help="minutes of tests for each fault, quickest files first (default: 4)",
     )
+    parser.add_argument(
+        "--promises",
+        action="store_true",
+        help="instead of drawing faults, break each sentence of tests/mutants/promises",
+    )
     options = parser.parse_args()
+    if options.promises:
+        return try_promises(options.only)
     drawable = [fault for file in sources() for fault in find_faults(file)]
     chosen = [fault for fault in drawable if options.only in fault.file]
     if not chosen:
@@ -137,8 +182,9 @@ def main() -> int:
     with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)
-        trial = Trial(copies, copies[0].trace(), 60 * options.minutes)
-        report = describe(faults, list(pool.map(trial.try_one, faults)))
+        trial, notes = Trial(copies), copies[0].trace()
+        tried = partial(try_drawn, trial, notes, 60 * options.minutes)
+        report = describe(faults, list(pool.map(tried, faults)))
     for name in sorted(trial.broken):
         print(f"\nalso fails without a fault: {name}")
     print(report)

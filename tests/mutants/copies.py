@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
-from tests.mutants.faults import ROOT, Fault, tracked
+from tests.mutants.faults import ROOT, tracked
 from tests.mutants.trace import Notes
 
 TEST_TIMEOUT_SECONDS = 120
@@ -30,6 +30,17 @@ MEMORY_LIMIT_BYTES = 4 << 30
 TRACED = "import tests.mutants.trace; tests.mutants.trace.start()"
 # Not tests of the code that faults are planted in, or they need more than this machine.
 IGNORED = ("tests/images", "tests/cluster", "tests/demo")
+
+
+class Edit(Protocol):
+    """
+    A change of one file.
+    """
+
+    @property
+    def file(self) -> str: ...
+
+    def apply(self, original: bytes) -> bytes: ...
 
 
 class Copy:
@@ -88,7 +99,7 @@ class Copy:
                 here.symlink_to(script)
 
     @contextmanager
-    def planted(self, fault: Fault) -> Iterator[None]:
+    def planted(self, fault: Edit) -> Iterator[None]:
         """
         A context in which this copy has the fault.
         """

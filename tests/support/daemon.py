@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from tests.support.ledger.seen import Witness
 from tests.support.machine.clocks import forget_clock
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -124,6 +125,7 @@ class SidecarProcess:
         """Every JSON line of stdout so far, oldest first."""
         self.stray_lines: list[str] = []
         """Everything else on stdout or stderr: tracebacks, warnings."""
+        self._witness = Witness(program)
         self._news = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
@@ -135,6 +137,7 @@ class SidecarProcess:
         assert not self.is_running(), "already running"
         self.home.mkdir(parents=True, exist_ok=True)
         self.events, self.stray_lines = [], []
+        self._witness.command(self.arguments, self.environment)
         self._process = subprocess.Popen(
             [*self.wrapper, str(self.program), *self.arguments],
             env=self.environment,
@@ -160,6 +163,10 @@ class SidecarProcess:
                 if line.startswith("{"):
                     with contextlib.suppress(ValueError):
                         event = json.loads(line)
+                if isinstance(event, dict):
+                    self._witness.event(event)
+                else:
+                    self._witness.output(line)
                 with self._news:
                     if isinstance(event, dict):
                         self.events.append(event)
@@ -171,7 +178,18 @@ class SidecarProcess:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
+        self._be_seen()
         self.kill()
+
+    def _be_seen(self) -> None:
+        """
+        Let the ledger see what a daemon says of itself when its test is over.
+        """
+        self._witness.record(self.environment)
+        if self.is_running() and self.find_events("http_listening"):
+            with contextlib.suppress(OSError, HTTPException, ValueError):
+                for path in ("/readyz", "/metrics"):
+                    self.get(path, timeout_seconds=0.5)
 
     @property
     def pid(self) -> int:
@@ -277,7 +295,9 @@ class SidecarProcess:
         """
         Send an HTTP request to the daemon.
         """
-        return ask(self.address(), path, method, timeout_seconds)
+        answer = ask(self.address(), path, method, timeout_seconds)
+        self._witness.answer(path, answer.status, answer.body)
+        return answer
 
     def status(self) -> Any:
         """
@@ -336,6 +356,7 @@ class SidecarProcess:
         forget_clock(self.pid)
         for thread in self._threads:
             thread.join(5)
+        self._witness.end(code)
         return Exit(code, seconds)
 
     def kill(self) -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any
 from s3_sync.release.format import MANIFEST_FOLDER, MANIFEST_SUFFIX, POINTER_KEY
 from tests.s3_sync.release import independent
 from tests.support.daemon import S3_SYNC, VENV_BIN, Server
+from tests.support.ledger.seen import Witness
 from tests.support.s3_sync.forked import ForkServer
 
 PREFIX = "dags/"
@@ -90,6 +91,8 @@ class Publishing:
             streams: `stdout` and `stderr`, if they are not captured.
         """
         self._home.mkdir(parents=True, exist_ok=True)
+        words = [str(argument) for argument in arguments]
+        Witness(program).command(words, self.environment)
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
             [program, *arguments],
@@ -105,13 +108,19 @@ class Publishing:
         """
         Run a command until it ends.
         """
+        witness = Witness(program)
         if self._forks and program == S3_SYNC and not streams:
             words = [str(argument) for argument in arguments]
+            witness.command(words, self.environment)
             forked = self._forks.start(words, self.environment, self._home / "said")
-            return Ran(forked.wait(), forked.out, forked.err)
-        process = self.start(*arguments, program=program, **streams)
-        out, err = process.communicate(timeout=120)
-        return Ran(process.returncode, out, err)
+            ran = Ran(forked.wait(), forked.out, forked.err)
+        else:
+            process = self.start(*arguments, program=program, **streams)
+            out, err = process.communicate(timeout=120)
+            ran = Ran(process.returncode, out, err)
+        witness.output(f"{ran.out}\n{ran.err}")
+        witness.end(ran.code)
+        return ran
 
     def succeed(self, *arguments: str | Path) -> Any:
         """
