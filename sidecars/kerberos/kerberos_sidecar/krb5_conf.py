@@ -139,9 +139,10 @@ def _relations(
                 continue
             with open(path, errors="replace") as file:
                 lines = file.read(1 << 20).splitlines()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             if where or os.path.isdir(path):
-                text = f"{where or 'KRB5_CONFIG'} includes {path}: {error.strerror}"
+                said = error.strerror if isinstance(error, OSError) else error
+                text = f"{where or 'KRB5_CONFIG'} includes {path}: {said}"
                 raise failure("config_invalid", text) from None
             continue
         yield from _parse((*above, path), lines)

@@ -465,8 +465,11 @@ def _root(body: bytes) -> ElementTree.Element:
     """
     if body.count(b"<") > ELEMENTS_LIMIT:
         raise listing_invalid("it has too many elements")
+    # S3 writes UTF-8; another encoding that the document declares may not even exist.
+    parser = ElementTree.XMLParser(encoding="utf-8")  # noqa: S314 - see below
     try:
-        root = ElementTree.fromstring(body)  # noqa: S314 - expat limits entities, loads none
+        # expat limits entities, and loads none
+        root = ElementTree.fromstring(body, parser)  # noqa: S314
     except ElementTree.ParseError as error:
         raise listing_invalid(f"it is not XML: {error}") from None
     if root.tag.startswith("{"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
@@ -310,9 +310,14 @@ class SnapshotLayout:
 
     def _new_folder(self, name: str) -> Folder:
         aside = aside_name(name)
-        return Folder(
-            self._path(aside), open_own_folder(aside, self.store), self._volume.staging
-        )
+        try:
+            fd = open_own_folder(aside, self.store)
+        except OSError:
+            # Made, but not opened: nobody else would remove it before the next start.
+            with suppress(OSError):
+                os.rmdir(aside, dir_fd=self.store)
+            raise
+        return Folder(self._path(aside), fd, self._volume.staging)
 
     def _open(self, name: str) -> Folder:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)

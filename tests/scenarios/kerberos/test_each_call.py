@@ -1,0 +1,70 @@
+"""
+A crash or an error at each call with which the kerberos sidecar publishes a ccache.
+
+With `--full` at every call; otherwise at a few, which a seed draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.each_call.drawing import points
+from tests.support.each_call.stage import Life, Stage
+from tests.support.kerberos.site import Site
+
+KINDS = ("crash", "EIO", "ENOSPC", "EACCES", "revoke")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage() as stage:
+        yield stage
+
+
+def open_sidecar(stage: Stage, site: Site) -> Life:
+    given = {"PATH": "/usr/bin:/bin", "HOME": str(site.folder), **site.settings()}
+    return stage.open("kerberos", given)  # type: ignore[arg-type]
+
+
+def assert_it_has_converged(site: Site, life: Life, where: str) -> None:
+    results = life.settle()
+    assert life.last["ready"], (where, results, life.last)
+    assert site.expiry(), where
+    left = [path.name for path in site.ccache.parent.iterdir()]
+    assert [] == [name for name in left if name.endswith(".new")], (where, left)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_at_any_call_of_a_refresh_keeps_a_valid_ticket_and_leaves_nothing(
+    stage: Stage, make_site: MakeSite, request: pytest.FixtureRequest, kind: str
+) -> None:
+    def refresh(at: int) -> int:
+        """
+        Publish a ticket, and a second one with a fault; return how many calls that
+        took.
+        """
+        site = make_site("1d")
+        with open_sidecar(stage, site) as life:
+            life.cycle()
+            assert life.last["ready"], life.last
+            before = sorted(path.name for path in site.ccache.parent.iterdir())
+            descriptors = life.last["descriptors"]
+            answer = life.cycle((at, kind))
+            where = f"{kind} at call {at}: {answer}"
+            assert site.expiry(), where
+            if not life.has_crashed:
+                assert_it_has_converged(site, life, where)
+                assert life.last["descriptors"] <= descriptors + 1, where
+        with open_sidecar(stage, site) as life:
+            assert_it_has_converged(site, life, f"restart after {where}")
+        after = sorted(path.name for path in site.ccache.parent.iterdir())
+        assert before == after, where
+        return int(answer.get("calls", 0))
+
+    calls = refresh(0)
+    assert calls > 3
+    for at in points(calls, request, kind):
+        refresh(at)

@@ -1,0 +1,3 @@
+"""
+A fault at each system call of a cycle: the process that acts, and who directs it.
+"""

@@ -1,0 +1,243 @@
+"""
+A process that runs cycles of a sidecar step by step, as a test directs it.
+
+Imports take longer than a cycle, so each life of a sidecar is a fork of a process that
+has imported everything. It runs the cycles itself, through the protocol that the loop
+uses, so only that protocol is assumed of the sidecar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from sidecar_runtime import logs
+from sidecar_runtime.aws import credentials
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from tests.support.each_call.calls import CRASHED, Calls
+
+ROOT = Path(__file__).parents[3]
+NO_FAULT = (0, "")
+Fault = tuple[int, str]
+"""The number of the call, from 1, and what happens there; see `Calls.arm`."""
+
+
+class Stage:
+    """
+    The director's side: starts the process, and one life of a sidecar after the other.
+    """
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.each_call.stage"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def open(self, sidecar: str, environment: Mapping[str, str]) -> Life:
+        """
+        Begin a life of a sidecar; its first cycle opens the volume.
+        """
+        return Life(self, self.tell({"sidecar": sidecar, "environment": environment}))
+
+    def tell(self, order: Mapping[str, object]) -> dict[str, Any]:
+        """
+        Give an order to the process; return its answer.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the process has ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Life:
+    """
+    One process of a sidecar.
+
+    Attributes:
+        last: The answer to the last order; see :meth:`cycle`.
+        last_fault: The call that failed last, in this life; empty if none did.
+    """
+
+    def __init__(self, stage: Stage, first: dict[str, Any]) -> None:
+        self._stage = stage
+        self.last = first
+        self.last_fault = ""
+        assert "opened" in first, first
+
+    def cycle(self, fault: Fault = NO_FAULT) -> dict[str, Any]:
+        """
+        Run one cycle.
+
+        Returns:
+            ``result`` (or the name of what it raised), ``reason``, ``calls``, ``fired``
+            (the call that failed), ``ready``, ``problem``, ``shortfall`` and
+            ``descriptors`` (how many are open); after a crash only ``ended``, the exit
+            code.
+        """
+        self.last = self._stage.tell({"fault": fault})
+        self.last_fault = self.last.get("fired") or self.last_fault
+        return self.last
+
+    def settle(self, most: int = 8) -> list[str]:
+        """
+        Run cycles until two in a row change nothing, and return their results.
+        """
+        results: list[str] = []
+        while results[-2:] != ["unchanged"] * 2 and len(results) < most:
+            results.append(self.cycle()["result"])
+        return results
+
+    @property
+    def has_crashed(self) -> bool:
+        return self.last.get("ended") == CRASHED
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """
+        End the process as SIGKILL does: the kernel cleans up, nobody else.
+        """
+        if "ended" not in self.last:
+            self.last = self._stage.tell({"end": True})
+
+
+def _serve() -> None:
+    """
+    Fork for each life, and pass on its end. The fork reads the orders meanwhile.
+    """
+    answer = credentials.ask_child
+    asked: dict[str, dict[str, Any]] = {}
+
+    def ask_once(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
+        return asked.get(question) or answer(question, seconds, fence)
+
+    credentials.ask_child = ask_once
+    while order := _read():
+        environment = order["environment"]
+        if order["sidecar"] == "s3-sync" and not asked:
+            os.environ.update(environment)
+            asked["credentials"] = answer("credentials", 20, Fence())
+        pid = os.fork()
+        if not pid:
+            _live(order["sidecar"], environment)
+        _, status = os.waitpid(pid, 0)
+        _say({"ended": os.waitstatus_to_exitcode(status)})
+
+
+def _live(sidecar: str, environment: Mapping[str, str]) -> NoReturn:
+    os.environ.clear()
+    os.environ.update(environment)
+    calls, session = Calls(), None
+    acting = _make(sidecar)
+    _say({"opened": True})
+    while "fault" in (order := _read()):
+        fence = Fence(is_asked_for=True, in_flight_seconds=0)
+        at, kind = order["fault"]
+        calls.arm(at, kind, fence.revoke)
+        found: dict[str, Any] = {"reason": ""}
+        try:
+            session = session or acting.begin()
+            outcome = session.cycle(fence)
+            found["result"] = outcome.result
+            found["reason"] = outcome.problem.reason if outcome.problem else ""
+        except SidecarError as error:
+            found |= {"result": "failed", "reason": error.reason}
+        except (CycleAbandoned, asyncio.CancelledError):
+            found["result"] = "abandoned"
+        except Exception as error:  # noqa: BLE001 - the test says which call it was
+            found["result"] = f"{type(error).__name__}: {error}"
+        calls.disarm()
+        gc.collect()
+        readiness = acting.readiness()
+        _say(
+            found
+            | {
+                "calls": calls.count,
+                "fired": calls.fired,
+                "ready": readiness.ready,
+                "problem": readiness.problem,
+                "shortfall": readiness.shortfall,
+                "descriptors": _count_files(),
+            }
+        )
+    os._exit(0)
+
+
+def _count_files() -> int:
+    """
+    Return how many descriptors are open, but for sockets: connections come and go.
+    """
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            found += not os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return found
+
+
+def _make(sidecar: str) -> Any:
+    """
+    Return a sidecar with the settings of the environment, as its command makes it.
+    """
+    logs.configure("error", "console", sys.stderr)
+    if sidecar == "s3-sync":
+        from s3_sync.metrics import SyncMetrics
+        from s3_sync.settings import load_settings
+        from s3_sync.sidecar import S3Sync
+
+        settings, _ = load_settings(os.environ)
+        return S3Sync(settings, SyncMetrics("0", "0"))
+    if sidecar == "kerberos":
+        from kerberos_sidecar import account, cycle
+        from kerberos_sidecar import settings as kerberos
+
+        known, _ = kerberos.load_settings(os.environ)
+        return cycle.KerberosSidecar(known, account.KerberosMetrics("0", "0"))
+    from git_sync_wrapper.cycle import Session
+    from git_sync_wrapper.options import read_options
+    from git_sync_wrapper.settings import load_settings as load_wrapper
+    from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
+
+    own, _ = load_wrapper(os.environ)
+    options = read_options([], os.environ)
+    parts = join(own, options, os.environ, WrapperMetrics("0", "0"))
+    return GitSyncWrapper(parts, lambda: Session(parts))
+
+
+def _read() -> dict[str, Any]:
+    """
+    Return the next order; empty at the end. Unbuffered: the fork reads on after it.
+    """
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    found: dict[str, Any] = json.loads(line or b"{}")
+    return found
+
+
+def _say(answer: Mapping[str, object]) -> None:
+    os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    _serve()
