@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -87,6 +89,41 @@ def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
     assert re.search(r"\[warning +\] box_failed +", failed) and failed.endswith(said)
     assert re.search(r"Found keys +\[botocore.credentials\]", found)
     assert "box_crashed" in crashed and "ValueError: bad\\x1b[2J" == trace[-1]
+
+
+def test_timestamps_are_utc_wherever_the_process_runs(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    logs.configure("info", "json", stream)
+
+    logs.get_logger("box").info("box_opened")
+
+    monkeypatch.undo()
+    time.tzset()
+    at = datetime.fromisoformat(str(lines(stream)[0]["timestamp"]))
+    assert at.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - at) < timedelta(hours=1)
+
+
+def test_a_pipe_that_nobody_reads_blocks_nobody_and_what_it_loses_is_counted() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        logs.configure("info", "json", pipe, may_drop=True)
+        log = logs.get_logger("box")
+        for number in range(800):  # more than the pipe and the kept lines hold
+            log.info("box_opened", number=number, text="x" * 1000)
+
+        found: list[dict[str, object]] = []
+        with os.fdopen(reading) as readable:
+            while not found or found[-1]["event"] != "log_lines_dropped":
+                found.append(json.loads(readable.readline()))
+
+    dropped = found.pop()
+    assert list(range(len(found))) == [line["number"] for line in found]
+    assert len(found) > 500
+    assert len(found) + int(str(dropped["lines"])) == 800
 
 
 # --- text for display and in JSON

@@ -14,6 +14,7 @@ from sidecar_runtime.parsers import (
     absolute_path,
     bind_address,
     boolean,
+    byte_size,
     choice,
     count,
     duration,
@@ -289,6 +290,7 @@ ADDRESSES = {
         ),
         (boolean, dict.fromkeys(["false", "False", "FALSE", "no", "off", "0"], False)),
         (count, {"0": 0, "7": 7, " 999 ": 999}),
+        (byte_size, {"7": 7, "256Mi": 256 << 20, "1Gi": 1 << 30, "3KiB": 3 << 10}),
         (
             mode,
             {"0644": 0o644, "644": 0o644, " 0400 ": 0o400, "0777": 0o777, "664": 0o664},

@@ -22,7 +22,7 @@ from sidecar_runtime.health import (
     Readiness,
     Result,
 )
-from sidecar_runtime.http.endpoint import registry_of
+from sidecar_runtime.http.endpoint import Endpoint, registry_of
 from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY, page, status
 from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import ABOUT, READY, Script
@@ -82,6 +82,28 @@ def test_a_problem_lasts_from_its_first_cycle_to_its_last(
     assert (5.0, 7.0) == (health.failing_since, health.last_error_at)
     health.record(Outcome("changed"), 0.1)
     assert health.failing_since is None
+
+
+def test_keeps_the_newest_twenty_cycles(health: Health) -> None:
+    for number in range(25):
+        health.record(Outcome("changed", f"r{number}", {"files": number}), 0.0)
+
+    newest = [f"r{number}" for number in range(24, 4, -1)]
+    assert newest == [cycle.outcome.revision for cycle in health.cycles]
+
+
+@pytest.mark.parametrize("shows_status", [True, False])
+def test_the_status_page_can_be_turned_off_and_the_probes_cannot(
+    health: Health, *, shows_status: bool
+) -> None:
+    metrics = Metrics("box-sync", "1.2.3", "abc")
+    endpoint = Endpoint(ABOUT, health, READY, metrics, shows_status)
+
+    pages = [endpoint.answer(path).status for path in ("/", "/status")]
+    assert [200 if shows_status else 404] * 2 == pages
+    assert endpoint.answer("/readyz").status == 200
+    assert endpoint.answer("/healthz").status == 200
+    assert endpoint.answer("/metrics").status == 200
 
 
 @pytest.mark.parametrize("revision", ["0123456789abcdef", "sha256-0123456789abcdef"])

@@ -1,0 +1,89 @@
+"""
+The limits of cycles: how many may fail, how long one may take, how old the heartbeat
+may be.
+"""
+
+import signal
+import threading
+
+import pytest
+
+from sidecar_runtime.errors import GaveUp
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Health, Outcome
+from tests.runtime.recording import CHANGED, Log
+from tests.runtime.test_loop import DENIED, RESTING, run, send
+from tests.support.machine.clocks import Clock
+from tests.support.raising import raised
+from tests.support.waiting import wait_until
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> None:
+    one = run(*[DENIED] * 9, max_failures=limit)
+
+    error = raised(GaveUp, one)
+
+    assert error.reason == "failure_limit"
+    assert limit == one.sidecar.cycles
+
+
+def test_an_abandoned_cycle_publishes_nothing_when_it_comes_back(log: Log) -> None:
+    released = threading.Event()
+    published: list[str] = []
+
+    def late(fence: Fence) -> Outcome:
+        assert released.wait(60)
+        with fence:
+            published.append("r1")
+        return CHANGED
+
+    one = run(late, pace=RESTING, timeout_seconds=0.2)
+
+    def release() -> None:
+        released.set()
+        wait_until(lambda: not one.loop._worker._is_busy, "the cycle has returned")
+        send(signal.SIGTERM)
+
+    one.until(1, release)
+
+    assert log.events("cycle_failed")[0]["reason"] == "cycle_timeout"
+    assert [] == published
+
+
+@pytest.mark.parametrize("end", [CHANGED, DENIED], ids=["success", "failure"])
+def test_a_cycle_that_ends_is_a_heartbeat_whatever_its_end(
+    log: Log, clock: Clock, end: object
+) -> None:
+    def cycle(_: Fence) -> Outcome:
+        clock.seconds += 10_000.0
+        if isinstance(end, Outcome):
+            return end
+        raise DENIED
+
+    one = run(cycle, pace=RESTING)
+    one.health = Health(clock)
+
+    one.until(1)
+
+    assert one.health.beat_age_seconds == 0.0
+
+
+def test_is_alive_until_the_next_cycle_is_a_minute_later_than_it_may_be(
+    log: Log, clock: Clock
+) -> None:
+    one = run(CHANGED, timeout_seconds=600.0)
+    one.health = Health(clock)
+    seen: list[bool] = []
+
+    def look() -> None:
+        latest = one.health.next_cycle_in_seconds + 600.0 + 60.0
+        for seconds in (latest - 1, latest + 1):
+            clock.seconds += seconds
+            seen.append(one.health.is_alive)
+            clock.seconds -= seconds
+        send(signal.SIGTERM)
+
+    one.until(1, look)
+
+    assert [True, False] == seen
