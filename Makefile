@@ -61,9 +61,11 @@ demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs 
 	$(call prepare,$@)
 	@$(BIN)/python -m demo.airflow $(AIRFLOW)
 
+# The program gets every word of the command line, to refuse those that it does not know.
 .PHONY: values
 values: ## print the values for one deployment (EXECUTOR=KubernetesExecutor SOURCE=listing KERBEROS=1 SYNC_PERM=1)
-	@$(VALUES) $(foreach name,AIRFLOW EXECUTOR SOURCE GATE VERSIONS SIGNED KERBEROS SYNC_PERM,'$(name)=$($(name))')
+	@$(VALUES) $(foreach name,AIRFLOW EXECUTOR SOURCE GATE VERSIONS SIGNED KERBEROS SYNC_PERM,'$(name)=$($(name))') \
+	  $(patsubst %,'%',$(filter-out PYTHON=%,$(MAKEOVERRIDES)))
 
 # Development
 

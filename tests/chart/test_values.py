@@ -5,12 +5,17 @@ What `make values` prints and says; `test_render.py` renders it.
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from sidecar_values import deployment
 from sidecar_values.files import SOURCE
 from tests.chart.printed import choice
+from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, render
+
+ROOT = Path(__file__).parents[2]
 
 
 def print_values(*words: str) -> subprocess.CompletedProcess[str]:
@@ -70,5 +75,33 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
 def test_command_says_what_to_write_instead(words: str, says: str) -> None:
     done = print_values(*words.split())
 
-    assert (2, "") == (done.returncode, done.stdout)
-    assert done.stderr.startswith(says)
+    assert 2 == done.returncode, done.stdout
+    assert done.stderr.startswith(says), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", ["SOURCE=list", "EXECUTER=LocalExecutor SOURCE=listing", "ENV=prd", ""]
+)
+def test_refused_make_prints_what_no_program_takes_for_values(words: str) -> None:
+    done = subprocess.run(
+        ["make", "values", f"PYTHON={sys.executable}", *words.split()],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 2 == done.returncode, done.stdout
+    assert ": write " in done.stderr
+    with pytest.raises(yaml.YAMLError, match="make-values-was-refused"):
+        yaml.safe_load(done.stdout)
+
+
+@pytest.mark.skipif(not CAN_RENDER, reason=HOW_TO_RENDER)
+def test_helm_refuses_the_file_of_a_refused_command(tmp_path: Path) -> None:
+    path = tmp_path / "sidecars.yaml"
+    path.write_text(print_values("SOURCE=list").stdout)
+
+    with pytest.raises(AssertionError, match="make-values-was-refused"):
+        render(tmp_path, (str(path),))

@@ -13,6 +13,9 @@ import sys
 from sidecar_values.deployment import CHOICES, complaints, values
 from sidecar_values.files import SNIPPETS, files
 
+REFUSED = "*make-values-was-refused  # not YAML: no program takes this file for values\n"
+"""Instead of values: from an empty file, helm would install Airflow without sidecars."""
+
 
 def main(words: list[str]) -> int:
     """
@@ -23,9 +26,12 @@ def main(words: list[str]) -> int:
     given = dict(word.partition("=")[::2] for word in words)
     choice = {**dict.fromkeys(CHOICES, ""), **given}
     problems = complaints(choice)
-    sys.stderr.writelines(f"{problem}\n" for problem in problems)
-    sys.stdout.write("" if problems else values(choice))
-    return 2 if problems else 0
+    if problems:
+        sys.stderr.writelines(f"{problem}\n" for problem in problems)
+        sys.stdout.write(REFUSED)
+        return 2
+    sys.stdout.write(values(choice))
+    return 0
 
 
 def _generate(*, is_check: bool) -> int:
