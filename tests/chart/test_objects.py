@@ -76,7 +76,7 @@ def test_airflow_mounts_the_claim_that_git_sync_fills() -> None:
     ]
     assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
     link = f"/opt/airflow/dags/{environment(container)['GITSYNC_LINK']}"
-    assert values["config"]["core"]["dags_folder"] == link
+    assert {"AIRFLOW__CORE__DAGS_FOLDER": link} == environment(values)
     assert {
         "name": reads["name"],
         "mountPath": "/opt/airflow/dags",

@@ -3,6 +3,7 @@ The values, rendered by the official chart; needs `helm` and the whole chart.
 """
 
 import configparser
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -16,18 +17,17 @@ from tests.chart.rendering import (
     rendered,
     rendered_pods,
 )
-from tests.chart.sidecars import SIDECARS, Values, environment
+from tests.chart.sidecars import DAGS_FOLDER, SIDECARS, Values, environment
 from tests.chart.stacks import DAILY, EXPECTED, IN_THE_CHART, Stack
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
 
 each_stack = pytest.mark.parametrize("stack", DAILY, ids=" ".join)
-# Where git-sync inside the chart, or in a Deployment of its own, publishes.
-FOLDERS = {
-    "examples/git-sync-deployment.yaml": "/opt/airflow/dags/current",
-    "git-sync-wrapper.chart.yaml": "/opt/airflow/dags/repo/dags",
-}
+FOLDER = "AIRFLOW__CORE__DAGS_FOLDER"
+BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
+# Where the chart looks for the commits of its own git-sync.
+FOLDERS = {"git-sync-wrapper.chart.yaml": "/opt/airflow/dags/repo/dags"}
 
 
 def ours(stack: Stack) -> Iterator[tuple[str, Values]]:
@@ -68,43 +68,101 @@ def test_pods_pass_every_check(stack: Stack) -> None:
         assert [] == [*found, *pods.keytab_complaints(spec)]
 
 
-@each_stack
-def test_every_pod_has_the_dags_of_one_source_below_the_dags_folder(
-    stack: Stack,
-) -> None:
-    (config,) = (
+def folder_of(pod: Values) -> set[str]:
+    """
+    Return the folders that the sidecars of a pod fill for Airflow.
+    """
+    found = set()
+    for container in pods.containers(pod["spec"]):
+        given = environment(container)
+        if container["name"] == "s3-sync":
+            is_snapshot = given.get("S3_SYNC_LAYOUT") == "snapshot"
+            found.add(given["DEST_PATH"] + "/current" * is_snapshot)
+        elif container["name"] == "git-sync-wrapper":
+            found.add(f"{given['GITSYNC_ROOT']}/{given['GITSYNC_LINK']}/dags")
+            assert "-1" == given["GITSYNC_MAX_FAILURES"]
+    return found
+
+
+def settings_of(stack: Stack) -> configparser.ConfigParser:
+    """
+    Return the airflow.cfg that all pods of a deployment share.
+    """
+    (text,) = (
         one["data"]["airflow.cfg"]
         for one in rendered(stack)
         if one["kind"] == "ConfigMap" and "airflow.cfg" in one["data"]
     )
     parser = configparser.ConfigParser(interpolation=None)
-    parser.read_string(config)
-    sources, links = (
-        set(),
-        {folder for name, folder in FOLDERS.items() if name in stack},
-    )
-    for _, container in ours(stack):
-        given = environment(container)
-        if "DEST_PATH" in given:
-            links.add(
-                given["DEST_PATH"]
-                + "/current" * (given.get("S3_SYNC_LAYOUT") == "snapshot")
-            )
-        elif "GITSYNC_LINK" in given:
-            links.add(f"{given['GITSYNC_ROOT']}/{given['GITSYNC_LINK']}/dags")
-            assert "-1" == given["GITSYNC_MAX_FAILURES"]
-        names = (
-            "AWS_BUCKET",
-            "KEY_PATH",
-            "S3_SYNC_SOURCE",
-            "GITSYNC_REPO",
-            "GITSYNC_REF",
-        )
-        sources.add(tuple(given.get(name) for name in names))
+    parser.read_string(text)
+    return parser
+
+
+@each_stack
+def test_airflow_reads_the_folder_that_the_sidecar_of_its_own_pod_fills(
+    stack: Stack,
+) -> None:
+    """
+    Whatever airflow.cfg says: a pod that restarts during a change of the values reads
+    the new one, but still has the old sidecar.
+    """
+    for pod in rendered_pods(stack):
+        filled = folder_of(pod)
+        airflow = pod["spec"]["containers"][0]
+        if filled and airflow["name"] not in SIDECARS:
+            assert filled == {environment(airflow).get(FOLDER)}, component(pod)
+
+
+@each_stack
+def test_shared_settings_name_no_folder_or_bundle_of_a_sidecar(stack: Stack) -> None:
+    shared = settings_of(stack)
+    folders = {folder for name, folder in FOLDERS.items() if name in stack}
+
+    assert shared["core"]["dags_folder"] in (folders or {DAGS_FOLDER})
+    if "AIRFLOW=2" not in str(stack) and "airflowVersion=2" not in str(stack):
+        (bundle,) = json.loads(shared["dag_processor"]["dag_bundle_config_list"])
+        assert bundle["classpath"].endswith(".LocalDagBundle")
+        assert {} == bundle["kwargs"]
+
+
+@each_stack
+def test_all_pods_have_the_dags_of_one_source_in_one_folder(stack: Stack) -> None:
+    names = ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE", "GITSYNC_REPO", "GITSYNC_REF")
+    given = [environment(container) for _, container in ours(stack)]
+    sources = {tuple(one.get(name) for name in names) for one in given}
+    folders = set().union(*map(folder_of, rendered_pods(stack)))
 
     sources.discard((None,) * 5)
     assert len(sources) <= 1
-    assert (links or {"/opt/airflow/dags"}) == {parser["core"]["dags_folder"]}
+    assert len(folders) <= 1
+
+
+@pytest.mark.parametrize(
+    "stack", [one for one in DAILY if "AIRFLOW=2" in str(one)], ids=" ".join
+)
+def test_scheduler_of_airflow_2_has_the_folder_of_the_pods_that_run_its_tasks(
+    stack: Stack,
+) -> None:
+    """
+    It tells them the file of a task by its path relative to its own folder.
+    """
+    found = {
+        component(pod): environment(pod["spec"]["containers"][0]).get(FOLDER)
+        for pod in rendered_pods(stack)
+    }
+
+    assert found.get("dag-processor") == found["scheduler"]
+
+
+@pytest.mark.parametrize(
+    "stack", [one for one in DAILY if "examples/git-sync" in str(one)], ids=" ".join
+)
+def test_all_pods_read_the_claim_of_a_git_sync_of_its_own(stack: Stack) -> None:
+    for pod in rendered_pods(stack):
+        for container in pod["spec"]["containers"]:
+            paths = [one["mountPath"] for one in container.get("volumeMounts") or []]
+            if DAGS_FOLDER in paths and container["name"] in ("base", component(pod)):
+                assert f"{DAGS_FOLDER}/current" == environment(container)[FOLDER]
 
 
 @each_stack
@@ -121,14 +179,14 @@ def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks(
     "stack", [one for one in DAILY if "VERSIONS" in str(one)], ids=" ".join
 )
 def test_the_bundle_reads_the_link_and_its_module_is_on_the_path(stack: Stack) -> None:
-    values = files.load(stack[0])
-    (bundle,) = values["dagProcessor"]["dagBundleConfigList"]
-    given = bundle["kwargs"]
-    folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
-
-    assert folder == values["config"]["core"]["dags_folder"]
-    assert "{version}" in given["view_url_template"]
     for pod in rendered_pods(stack):
+        if filled := folder_of(pod):
+            variables = environment(pod["spec"]["containers"][0])
+            (bundle,) = json.loads(variables[BUNDLES])
+            given = bundle["kwargs"]
+            folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
+            assert {folder} == filled
+            assert "{version}" in given["view_url_template"]
         for container in pod["spec"]["containers"]:
             mounts = {one["name"]: one for one in container.get("volumeMounts") or []}
             if "sidecar-bundle" in mounts and container["name"] in (

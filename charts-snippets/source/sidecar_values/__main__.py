@@ -13,7 +13,7 @@ import sys
 from sidecar_values.deployment import CHOICES, complaints, values
 from sidecar_values.files import SNIPPETS, files
 
-REFUSED = "*make-values-was-refused  # not YAML: no program takes this file for values\n"
+REFUSED = "*make-values-was-refused  # not YAML, so that helm refuses the file\n"
 """Instead of values: from an empty file, helm would install Airflow without sidecars."""
 
 

@@ -62,7 +62,7 @@ def _mount(name: str, path: str, *, read_only: bool = False, **more: str) -> Val
     return {**mount, "readOnly": True} if read_only else mount
 
 
-def _variables(values: Values) -> list[Values]:
+def variables(values: Values) -> list[Values]:
     """
     Return variables; those whose value is a map come from elsewhere.
     """
@@ -103,7 +103,7 @@ def _container(
     # the status page shows the node; a pod has no other way to know it
     if form != "init":
         env = {**env, "NODE_NAME": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
-    container["env"] = _variables(env)
+    container["env"] = variables(env)
     if form != "init":
         number = port[1]
         container["ports"] = [{"name": port[0], "containerPort": number}]
@@ -321,7 +321,7 @@ class Kerberos:
         """
         Return the variables of Airflow's containers.
         """
-        return _variables(
+        return variables(
             {"KRB5_CONFIG": self.CONFIG, "KRB5CCNAME": f"FILE:{self.CCACHE}"}
         )
 

@@ -4,6 +4,7 @@ The values for one deployment: what `make values` prints, and the files to paste
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from sidecar_values.containers import (
     Kerberos,
     S3Sync,
     SyncPerm,
+    variables,
 )
 from sidecar_values.yaml_text import Noted, Shared, text_of
 
@@ -267,13 +269,6 @@ class _Deployment:
         return block
 
     def _config(self) -> Values:
-        folder = (
-            "/git/repo/dags"
-            if self.is_git
-            else f"{DAGS}/current"
-            if self.is_snapshot
-            else DAGS
-        )
         is_2 = self.choice["AIRFLOW"] == "2"
         section, option = (
             ("scheduler", "dag_dir_list_interval")
@@ -284,7 +279,24 @@ class _Deployment:
             "How often Airflow looks for new files; the default is 5 minutes.",
             {option: 30},
         )
-        return {"core": {"dags_folder": folder}, section: often}
+        return {section: often}
+
+    def _where(self) -> list[Values]:
+        """
+        Return the variables that lead Airflow to the files of the sidecar.
+
+        They are in each pod's own template: during a rollout, an old pod that restarts
+        reads the new airflow.cfg, which all pods share, but still has the old sidecar.
+        """
+        folder = f"{DAGS}/current" if self.is_snapshot else DAGS
+        found = {
+            "AIRFLOW__CORE__DAGS_FOLDER": "/git/repo/dags" if self.is_git else folder
+        }
+        if self.has_versions:
+            found["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
+                [self._bundle()], separators=(",\n ", ":")
+            )
+        return variables(found)
 
     def _module(self) -> Values:
         """
@@ -336,16 +348,16 @@ class _Deployment:
 
     def _files(self) -> Values:
         """
-        Return the volumes and mounts of pods that read DAGs and have no ticket.
+        Return what Airflow needs in pods that read DAGs and have no ticket.
         """
         assert self.dags
         return {
             "extraVolumes": Shared("dags-volumes", self.dags.volumes()),
             "extraVolumeMounts": Shared("dags-mounts", self.dags.mounts()),
+            "env": Shared("dags-env", self._where()),
         }
 
     def _dag_processor(self) -> Noted:
-        bundles = {"dagBundleConfigList": [self._bundle()]} if self.has_versions else {}
         # Without it, the scheduler of Airflow 2 would parse the DAGs.
         enabled = {"enabled": True} if self.choice["AIRFLOW"] == "2" else {}
         note = (
@@ -353,15 +365,15 @@ class _Deployment:
             "deletion of all DAGs."
         )
         rest = {"extraInitContainers": self._native(), **self._files()}
-        return Noted(note, {**enabled, **bundles, **self._account(), **rest})
+        return Noted(note, {**enabled, **self._account(), **rest})
 
     def _why_the_triggerer_waits(self) -> str:
         lines = []
         if self.dags:
             name = "git-sync-wrapper" if self.is_git else "s3-sync"
             lines.append(
-                f"Waits for {self.place}, because triggers defined in the DAG folder are imported "
-                f"from there. If all triggers are in packages, remove {name} here."
+                f"Waits for {self.place}, which brings the triggers in DAG files. If all are in "
+                f"packages, remove {name} here."
             )
         if self.tickets:
             lines.append(
@@ -384,12 +396,13 @@ class _Deployment:
         kerberos = Shared("kerberos", self.tickets.container("native"))
         volumes = self.dags.volumes() if self.dags else []
         mounts = self.dags.mounts() if self.dags else []
+        where = self._where() if self.dags else []
         return {
             **found,
             "extraInitContainers": [*containers, kerberos],
             "extraVolumes": Shared("task-volumes", volumes + self.tickets.volumes()),
             "extraVolumeMounts": Shared("task-mounts", mounts + self.tickets.mounts()),
-            "env": Shared("task-env", self.tickets.env()),
+            "env": Shared("task-env", where + self.tickets.env()),
         }
 
     @property
@@ -403,7 +416,7 @@ class _Deployment:
             note = f"Runs the tasks: waits for {self.places}; none starts without {self._without}."
             return {"scheduler": Noted(note, self._of_tasks())}
         if not self.pins_tasks:
-            return {}
+            return self._scheduler_of_airflow_2()
         assert self.dags
         note = (
             "Reads no DAGs and starts without S3, so s3-sync is an ordinary container here. Task "
@@ -411,6 +424,12 @@ class _Deployment:
         )
         extra = {"extraContainers": [self.dags.container("extra", self._gate())]}
         return {"scheduler": Noted(note, {**self._account(), **extra, **self._files()})}
+
+    def _scheduler_of_airflow_2(self) -> Values:
+        if not self.dags or self.choice["AIRFLOW"] != "2":
+            return {}
+        note = "Reads no DAGs, but names the file of a task relative to this folder."
+        return {"scheduler": Noted(note, {"env": Shared("dags-env", self._where())})}
 
     def _workers(self) -> Values:
         found = {}
