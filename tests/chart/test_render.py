@@ -178,25 +178,28 @@ def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks(
 @pytest.mark.parametrize(
     "stack", [one for one in DAILY if "VERSIONS" in str(one)], ids=" ".join
 )
-def test_the_bundle_reads_the_link_and_its_module_is_on_the_path(stack: Stack) -> None:
+def test_every_airflow_has_the_bundle_of_the_link_and_its_module(stack: Stack) -> None:
+    """
+    Every one: `airflow dags reserialize` deactivates all bundles but its own.
+    """
+    filled = set().union(*map(folder_of, rendered_pods(stack)))
+    found = set()
     for pod in rendered_pods(stack):
-        if filled := folder_of(pod):
-            variables = environment(pod["spec"]["containers"][0])
+        for container in pod["spec"]["containers"]:
+            if container["name"] not in ("base", component(pod)):
+                continue
+            if "airflow.cfg" not in str(container.get("volumeMounts")):
+                continue
+            mounts = {one["name"]: one for one in container["volumeMounts"]}
+            found.add(component(pod))
+            variables = environment(container)
             (bundle,) = json.loads(variables[BUNDLES])
             given = bundle["kwargs"]
             folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
             assert {folder} == filled
             assert "{version}" in given["view_url_template"]
-        for container in pod["spec"]["containers"]:
-            mounts = {one["name"]: one for one in container.get("volumeMounts") or []}
-            if "sidecar-bundle" in mounts and container["name"] in (
-                "base",
-                component(pod),
-            ):
-                assert (
-                    environment(container)["PYTHONPATH"]
-                    == mounts["sidecar-bundle"]["mountPath"]
-                )
+            assert variables["PYTHONPATH"] == mounts["sidecar-bundle"]["mountPath"]
+    assert {"api-server", "dag-processor", "scheduler"} <= found
 
 
 @pytest.mark.parametrize("stack", IN_THE_CHART, ids=" ".join)

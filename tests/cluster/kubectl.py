@@ -52,6 +52,13 @@ class Pod:
         return str(self.manifest["metadata"]["name"])
 
     @property
+    def uid(self) -> str:
+        """
+        What no other pod ever has; pods of a StatefulSet follow under one name.
+        """
+        return str(self.manifest["metadata"]["uid"])
+
+    @property
     def spec(self) -> Values:
         spec: Values = self.manifest["spec"]
         return spec
@@ -125,6 +132,14 @@ class Namespace:
         """
         together = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.run("create", "--filename=-", given=json.dumps(together))
+
+    def apply(self, objects: Sequence[Values]) -> None:
+        """
+        Create the objects, or change those that exist.
+        """
+        together = {"apiVersion": "v1", "kind": "List", "items": objects}
+        how = ("--server-side", "--force-conflicts", "--filename=-")
+        self.run("apply", *how, given=json.dumps(together))
 
     def pods(self, selector: str = "tier=airflow") -> list[Pod]:
         """

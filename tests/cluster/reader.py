@@ -1,6 +1,6 @@
 """
-Runs in the pods instead of Airflow: reads the DAG files in the `dags_folder` of
-airflow.cfg.
+Runs in the pods instead of Airflow: reads the DAG files in its `dags_folder`, from the
+environment or airflow.cfg, as Airflow does.
 
     reader.py read     reads the whole folder once, and prints the result
     reader.py follow   reads it again and again, and prints each change of the result
@@ -38,10 +38,11 @@ def look() -> dict[str, int | str]:
     """
     config = configparser.ConfigParser(interpolation=None)
     config.read(os.path.join(os.environ["AIRFLOW_HOME"], "airflow.cfg"))
+    wanted = os.environ.get("AIRFLOW__CORE__DAGS_FOLDER")
     try:
         # Resolved once per pass, as in the DAG processor, which keeps the paths of a
         # listing.
-        folder = os.path.realpath(config["core"]["dags_folder"], strict=True)
+        folder = os.path.realpath(wanted or config["core"]["dags_folder"], strict=True)
         found = [
             read(os.path.join(here, name), folder)
             for here, _, names in os.walk(folder)

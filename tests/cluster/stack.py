@@ -181,6 +181,25 @@ def stack(
         values: The values files and settings, in Helm's order.
         only: The components to install; None for all.
     """
+    objects = objects_of(world, name, values, only)
+    brought = {one["metadata"]["name"] for one in objects}
+    given = [
+        one for one in of_the_user(world) if one["metadata"]["name"] not in brought
+    ]
+    with namespace(name) as place:
+        place.create([*given, *objects])
+        yield Stack(place, objects)
+
+
+def objects_of(
+    world: World, name: str, values: tuple[str, ...], only: frozenset[str] | None = None
+) -> list[Values]:
+    """
+    Return the objects of the chart, after the substitutions, and a task pod.
+
+    Args:
+        name, values, only: As in `stack`.
+    """
     rendered = render(world.folder, (*world.images.settings(), *values), name)
     for one in list(rendered):
         if TASK_POD in (one.get("data") or {}):
@@ -194,15 +213,9 @@ def stack(
         world.repository,
     )
     objects = substitute(rendered, site)
-    if only is not None:
-        objects = [one for one in objects if _component_of(one) in {*only, None}]
-    brought = {one["metadata"]["name"] for one in objects}
-    given = [
-        one for one in of_the_user(world) if one["metadata"]["name"] not in brought
-    ]
-    with namespace(name) as place:
-        place.create([*given, *objects])
-        yield Stack(place, objects)
+    if only is None:
+        return objects
+    return [one for one in objects if _component_of(one) in {*only, None}]
 
 
 def _component_of(one: Values) -> str | None:

@@ -4,11 +4,8 @@ rollout.
 """
 
 import dataclasses
-import json
 import os
-import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ import pytest
 from tests.chart.stacks import DEV, PRD
 from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import BUCKETS
+from tests.cluster.following import Followed
 from tests.cluster.stack import World, publish, seen_by, stack, upload
 from tests.support.aws.servers import MotoServer
 
@@ -87,29 +85,15 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
     often = tmp_path / "often.yaml"
     often.write_text("sidecars: {s3Sync: {interval: 1s}}")
     publish(world, BUCKETS["prd"], 10)
-    logs: dict[str, Path] = {}
     only = frozenset({"dag-processor", "task pod"})
     with (
-        ExitStack() as ends,
+        Followed(tmp_path) as logs,
         stack(world, f"rollout-{run}", (*PRD, str(often)), only) as place,
     ):
-        kubectl = ("kubectl", f"--namespace={place.namespace.name}")
 
         def follow() -> list[str]:
-            names = [pod.name for pod in place.pods()["dag-processor"]]
-            for name in names:
-                if name not in logs:
-                    logs[name] = tmp_path / name
-                    command = [
-                        *kubectl,
-                        "logs",
-                        "--follow",
-                        "--container=dag-processor",
-                        name,
-                    ]
-                    output = ends.enter_context(logs[name].open("wb"))
-                    ends.enter_context(subprocess.Popen(command, stdout=output))
-            return names
+            pods = place.pods()["dag-processor"]
+            return [logs.follow(place.namespace, pod, "dag-processor") for pod in pods]
 
         old, tasks = follow(), [pod.name for pod in place.pods()["task pod"]]
         for number in range(11, 35):
@@ -121,7 +105,7 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
                 new = follow()
             if number == 26:
                 gone = ("--grace-period=0", "--force", "--wait=false")
-                place.namespace.run("delete", "pod", new[0], *gone)
+                place.namespace.run("delete", "pod", new[0].split()[0], *gone)
                 follow()
         pods = place.pods()
         place.namespace.wait_until(
@@ -133,9 +117,7 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
         )
         assert tasks == [pod.name for pod in pods["task pod"]]
 
-    told = {
-        name: [json.loads(line) for line in log.open()] for name, log in logs.items()
-    }
+    told = {name: logs.lines(name) for name in logs.names}
     assert len(told) > len(old) + len(new), "there was a pod in place of the killed one"
     assert all({"stopped": True} == told[name][-1] for name in old), (
         "they were read to their end"

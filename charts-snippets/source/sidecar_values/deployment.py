@@ -283,32 +283,29 @@ class _Deployment:
 
     def _where(self) -> list[Values]:
         """
-        Return the variables that lead Airflow to the files of the sidecar.
+        Return the variable that leads Airflow to the files of the sidecar.
 
-        They are in each pod's own template: during a rollout, an old pod that restarts
+        It is in each pod's own template: during a rollout, an old pod that restarts
         reads the new airflow.cfg, which all pods share, but still has the old sidecar.
         """
         folder = f"{DAGS}/current" if self.is_snapshot else DAGS
-        found = {
-            "AIRFLOW__CORE__DAGS_FOLDER": "/git/repo/dags" if self.is_git else folder
-        }
-        if self.has_versions:
-            found["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
-                [self._bundle()], separators=(",\n ", ":")
-            )
-        return variables(found)
+        name = "AIRFLOW__CORE__DAGS_FOLDER"
+        return variables({name: "/git/repo/dags" if self.is_git else folder})
 
     def _module(self) -> Values:
         """
-        Return the module of the bundle for DAG versions, for every component.
+        Return the bundle for DAG versions and its module, for every component: a
+        command of Airflow deactivates the bundles that its own container does not know.
         """
         mount = {"name": "sidecar-bundle", "mountPath": _BUNDLE, "readOnly": True}
         config = {"name": "airflow-sidecar-bundle"}
+        bundles = json.dumps([self._bundle()], separators=(",\n ", ":"))
+        name = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
         return {
             "env": Noted(
-                "The bundle's module, from a ConfigMap. Remove these three keys if pip installs it "
-                "in your image.",
-                [{"name": "PYTHONPATH", "value": _BUNDLE}],
+                "The bundle, and its module from a ConfigMap. If your image has it, remove "
+                "PYTHONPATH and the next two keys.",
+                variables({name: bundles, "PYTHONPATH": _BUNDLE}),
             ),
             "volumes": [{"name": "sidecar-bundle", "configMap": config}],
             "volumeMounts": [mount],

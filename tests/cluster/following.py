@@ -1,0 +1,61 @@
+"""
+Logs of containers that are followed while their pods come and go.
+"""
+
+import json
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.cluster.kubectl import Namespace, Pod
+
+
+class Followed:
+    """
+    The logs of containers; a `with` statement ends once all containers have ended, so
+    enclose the namespace in it.
+
+    Args:
+        folder: Where the logs are stored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ends = ExitStack()
+        self.names: list[str] = []
+
+    def __enter__(self) -> "Followed":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.__exit__(kind, error, trace)
+
+    def follow(self, place: Namespace, pod: Pod, container: str) -> str:
+        """
+        Follow a container until it ends; return the name of this log.
+
+        After a restart, its new log has another name.
+        """
+        restarts = pod.statuses[container]["restartCount"]
+        name = f"{pod.name} {container} {restarts}"
+        if name not in self.names:
+            self.names.append(name)
+            command = ["kubectl", f"--namespace={place.name}", "logs", "--follow"]
+            command += [f"--container={container}", pod.name]
+            output = self._ends.enter_context((self._folder / name).open("wb"))
+            self._ends.enter_context(subprocess.Popen(command, stdout=output))
+        return name
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """
+        Return the JSON lines of a log.
+        """
+        text = (self._folder / name).read_text()
+        return [json.loads(line) for line in text.splitlines()]
