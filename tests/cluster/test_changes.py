@@ -223,11 +223,24 @@ def change(started: Stack, new: Source, logs: Followed) -> None:
         is_left = pod.uid in {one.uid for one in place.pods()}
         if is_left and container != "base":
             restart_with_new_settings(place, logs, pod, container)
-    (one,) = (pod for pod, container in old if container == "dag-processor")
-    place.run("delete", "pod", one.name)
+    (drained,) = (pod for pod, container in old if container == "dag-processor")
+    place.run("delete", "pod", drained.name)
     place.wait_until(
-        lambda: any(component(pod.manifest) == "dag-processor" for pod in place.pods()),
-        "its successor is made",
+        lambda: has_successor(place, drained), "the old template has made another pod"
     )
     for pod, container in readers(place):
         logs.follow(place, pod, container)
+
+
+def has_successor(place: Namespace, drained: Pod) -> bool:
+    """
+    Return whether a pod from the same template is ready; it has the new airflow.cfg.
+    """
+    key = "pod-template-hash"
+    wanted = drained.manifest["metadata"]["labels"][key]
+    return any(
+        pod.uid != drained.uid
+        and pod.manifest["metadata"]["labels"].get(key) == wanted
+        and pod.is_ready
+        for pod in place.pods()
+    )
