@@ -16,66 +16,64 @@ CORE = "AIRFLOW__CORE__SQL_ALCHEMY_CONN"
 URL = "postgresql://airflow:p%40ss%2Fword@db.example:6543/meta?sslmode=require"
 
 
-def source(home: Path, text: str = "", **environ: str) -> Source:
+def source(home: Path, text: str = "", says: str = "", **environ: str) -> Source:
+    """Find the source; Airflow says that a command or secret gives this URL."""
     (home / "airflow.cfg").write_text(text)
-    return find_source(AirflowConfig({"AIRFLOW_HOME": str(home), **environ}))
+    config = AirflowConfig({"AIRFLOW_HOME": str(home), **environ})
+    return find_source(config, ask=lambda _: says)
 
 
 def parse(url: str) -> Address:
     return parse_url("TEST", url, "")
 
 
-def test_looks_for_the_url_in_airflows_order(tmp_path: Path) -> None:
-    places = {DATABASE: "mysql://h/1", f"{DATABASE}_CMD": "echo mysql://h/2"}
-    places |= {CORE: "mysql://h/3", f"{CORE}_CMD": "echo mysql://h/4"}
-    text = "[database]\nsql_alchemy_conn = mysql://h/5\n[core]\nsql_alchemy_conn = mysql://h/6\n"
-    found = []
-
-    while places:
-        found.append(source(tmp_path, text, **places).read().url.database)
-        places.pop(next(iter(places)))
-    found.append(source(tmp_path, text).read().url.database)
-    found.append(source(tmp_path, text[text.index("[core]") :]).read().url.database)
-
-    assert ["1", "2", "3", "4", "5", "6"] == found
+def test_reports_a_missing_url(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{DATABASE}='' is missing"):
         source(tmp_path)
 
 
-def test_only_airflow_2_reads_the_schema_from_core() -> None:
-    config = AirflowConfig(
-        {CORE: "mysql://h/d", CORE.replace("CONN", "SCHEMA"): "older"}
-    )
+def test_an_empty_value_of_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    """As in Airflow: whoever empties a variable does not get the file's database."""
+    text = "[database]\nsql_alchemy_conn = mysql://h/d\nsql_alchemy_schema = older\n"
+    empty = {DATABASE: "mysql://h/d", DATABASE.replace("CONN", "SCHEMA"): ""}
 
-    assert ["older", ""] == [
-        find_source(config, is_2=is_2).schema for is_2 in (True, False)
-    ]
+    assert "" == source(tmp_path, text, **empty).schema
+    with pytest.raises(SettingsError, match=f"{DATABASE}='\\*\\*\\*' is not a URL"):
+        source(tmp_path, text, **{DATABASE: ""}).read()
 
 
-def test_runs_the_command_for_each_connection_because_tokens_expire(
-    tmp_path: Path,
-) -> None:
-    found = source(tmp_path, **{f"{CORE}_CMD": f"cat {tmp_path}/token"})
-    for token in ("one", "two"):
-        (tmp_path / "token").write_text(f"postgresql://u:{token}@h/d")
-        assert token == found.read().url.password
+@pytest.mark.parametrize("conn", ["postgresql://u:s3%cret@h/d", "%(s3cret)s"])
+def test_an_option_that_airflow_cannot_read_is_named(tmp_path: Path, conn: str) -> None:
+    text = f"[database]\nsql_alchemy_conn = {conn}\n"
+
+    error = raised(SettingsError, source, tmp_path, text)
+
+    assert f"[database] sql_alchemy_conn in {tmp_path}/airflow.cfg" in str(error)
+    assert "has a % that is neither %% nor %(NAME)s" in str(error)
+    assert "s3cret" not in str(error)
+
+
+def test_airflow_is_asked_for_each_connection_because_tokens_expire() -> None:
+    tokens = ["one", "two"]
+    config = AirflowConfig({f"{CORE}_CMD": "cat token"})
+    found = find_source(config, ask=lambda _: f"mysql://u:{tokens.pop(0)}@h/d\n")
+
+    assert f"{CORE}_CMD" == found.shown()
+    assert ["one", "two"] == [found.read().url.password for _ in range(2)]
 
 
 @pytest.mark.parametrize(
-    ("command", "why"),
-    [
-        ("false", "ended with code 1"),
-        ("echo s3cret", "printed text that is not a URL"),
-        ("/no/such/program s3cret", "cannot be run"),
-    ],
+    ("says", "why"),
+    [("", "gave Airflow no URL"), ("s3cret", "gave Airflow a text that is not a URL")],
 )
 def test_reports_a_failed_command_without_its_text(
-    tmp_path: Path, command: str, why: str
+    tmp_path: Path, says: str, why: str
 ) -> None:
-    error = raised(SidecarError, source(tmp_path, **{f"{CORE}_CMD": command}).read)
+    found = source(tmp_path, says=says, **{f"{CORE}_CMD": "echo s3cret"})
+    error = raised(SidecarError, found.read)
 
     assert "connection_command_failed" == error.reason
-    assert why in error.message
+    assert f"{CORE}_CMD {why}" in error.message
     assert "s3cret" not in error.message
 
 
@@ -206,7 +204,7 @@ def test_hides_the_password_and_those_in_all_urls(
 
     assert shown == address.redact(text)
     assert str(address.url.password) not in repr(address) + repr(
-        Source("X", url, False, "")
+        Source("X", url, ask=lambda _: "")
     )
 
 

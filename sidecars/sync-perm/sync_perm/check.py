@@ -120,8 +120,9 @@ def _report_airflow(airflow: Airflow) -> None:
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
     )
     say("ok", "auth manager", f"FAB{told}; at each parse, {who}")
-    given = (config.value(section, "config_file") for section in ("fab", "webserver"))
-    paths = (*given, f"{config.home}/webserver_config.py")
+    section = "fab" if found.release >= (3, 0) else "webserver"
+    given = config.value(section, "config_file")
+    paths = (given, f"{config.home}/webserver_config.py")
     file = next((path for path in paths if path and os.path.exists(path)), "")
     say("ok", "security", file or "Airflow's default: there is no webserver_config.py")
     if not found.is_known:

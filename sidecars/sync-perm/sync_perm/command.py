@@ -13,10 +13,11 @@ from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import About
 from sidecar_runtime.usage import make_parser
 from sync_perm import check
-from sync_perm.airflow import Airflow, Installation, find_installation
+from sync_perm.airflow import Airflow, Installation, ask_for_url, find_installation
 from sync_perm.config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
 from sync_perm.roles import RoleFile
@@ -107,8 +108,14 @@ def read_all(environ: Mapping[str, str]) -> Given:
     airflow = attempt(lambda: find_installation(config)) if config else None
     arguments = airflow.arguments if airflow else {}
     is_2 = airflow is not None and airflow.release < (3, 0)
+
+    def ask(fence: Fence) -> str:
+        return ask_for_url(airflow.python, config, fence) if airflow and config else ""
+
     source = (
-        attempt(lambda: find_source(config, arguments, is_2=is_2)) if config else None
+        attempt(lambda: find_source(config, arguments, is_2=is_2, ask=ask))
+        if config
+        else None
     )
     shown = attempt(source.shown) if source else None
     if loaded and loaded[0].roles and airflow and not airflow.is_known:

@@ -2,9 +2,8 @@
 Reads what is needed of Airflow's configuration before Airflow runs, above all its
 database.
 
-Order and expansion follow Airflow (`AirflowConfigParser._lookup_sequence` and
-`expand_env_var` in `airflow/configuration.py`, 2.7 to 3.3): an environment variable
-overrides airflow.cfg.
+Order and expansion follow Airflow: `AirflowConfigParser.get` and `expand_env_var` in
+`airflow/configuration.py` (2.11) and `airflow/_shared/configuration/parser.py` (3.3).
 """
 
 from __future__ import annotations
@@ -12,24 +11,25 @@ from __future__ import annotations
 import configparser
 import os
 import re
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sync_perm.reasons import failure
 
-COMMAND_SECONDS = 30.0
+DATABASE = "database"
 KEY = "sql_alchemy_conn"
+# The value itself, a command that prints it, or its name in a secrets backend. Airflow
+# has the latter two for options that hold secrets.
+ENDINGS = ("", "_cmd", "_secret")
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden
@@ -45,6 +45,21 @@ _SECRET_NAME = re.compile(
 SHORTEST_SECRET = 8
 
 
+class Way(NamedTuple):
+    """
+    A place where an option is set.
+
+    Args:
+        setting: Its name: a variable, or an option of airflow.cfg.
+        ending: One of :data:`ENDINGS`.
+        text: As it is written there.
+    """
+
+    setting: str
+    ending: str
+    text: str
+
+
 class AirflowConfig:
     """
     The environment and the airflow.cfg that it names, read once.
@@ -57,9 +72,7 @@ class AirflowConfig:
         self.environ = environ
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
         self.path = _expand(environ.get("AIRFLOW_CONFIG") or f"{self.home}/airflow.cfg")
-        self._file = configparser.RawConfigParser(
-            strict=False, default_section="\0none"
-        )
+        self._file = configparser.ConfigParser()  # Airflow's own is derived from it
         try:
             self._file.read_string(Path(self.path).read_text(encoding="utf-8"))
             self.has_file = True
@@ -82,23 +95,41 @@ class AirflowConfig:
         found = {text.strip() for name, text in given if _SECRET_NAME.search(name)}
         return {text for text in found if len(text) >= SHORTEST_SECRET}
 
-    def variable(self, section: str, key: str) -> str:
+    def ways(self, section: str, key: str, *older: str) -> Iterator[Way]:
         """
-        Return the value in the environment, expanded; empty if it is unset.
-        """
-        return _expand(self.environ.get(name(section, key)) or "")
+        Yield where an option is set, what Airflow prefers first.
 
-    def option(self, section: str, key: str) -> str:
-        """
-        Return the value in airflow.cfg, expanded; empty if it is unset.
-        """
-        return _expand(self._file.get(section, key, fallback="").replace("%%", "%"))
+        Args:
+            older: Sections where Airflow also looks for it.
 
-    def value(self, section: str, key: str) -> str:
+        Raises:
+            SettingsError: airflow.cfg has a % that Airflow cannot read either.
         """
-        Return the value that Airflow would use, without Airflow's own default.
+        sections = (section, *older)
+        for one in sections:
+            for ending in ENDINGS:
+                variable = name(one, key + ending)
+                if variable in self.environ:
+                    yield Way(variable, ending, self.environ[variable])
+        for ending in ENDINGS:
+            for one in sections:
+                if not self._file.has_option(one, key + ending):
+                    continue
+                setting = f"[{one}] {key}{ending} in {self.path}"
+                try:
+                    text = self._file.get(one, key + ending)
+                except configparser.InterpolationError:
+                    problem = "has a % that is neither %% nor %(NAME)s"
+                    raise SettingsError([Problem(setting, "***", problem)]) from None
+                yield Way(setting, ending, text)
+
+    def value(self, section: str, key: str, *older: str) -> str:
         """
-        return self.variable(section, key) or self.option(section, key)
+        Return the value that Airflow would use, without Airflow's own default; empty if
+        it is unset.
+        """
+        ways = self.ways(section, key, *older)
+        return next((_expand(way.text) for way in ways if not way.ending), "")
 
 
 def name(section: str, key: str) -> str:
@@ -164,60 +195,58 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class Source:
     """
-    The source of the URL: a variable, an option, or a command in one of them.
+    The source of the URL.
+
+    Args:
+        setting: Where Airflow finds it.
+        text: The URL; None if Airflow must tell it, which has the command or secret.
+        ask: Lets Airflow tell it; empty if that failed.
     """
 
     setting: str
-    text: str = field(repr=False)
-    is_command: bool
-    schema: str
+    text: str | None = field(repr=False)
+    ask: Callable[[Fence], str] = field(repr=False)
+    schema: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def shown(self) -> str:
         """
         Return the text to show for it: the address, or the name of the setting with the
-        command.
+        command or secret.
 
         Raises:
             SettingsError: The URL is invalid, or the database is not supported.
         """
-        return self.setting if self.is_command else str(self.read())
+        return self.setting if self.text is None else str(self.read())
 
     def read(self, fence: Fence | None = None) -> Address:
         """
-        Return the address; run a command each time, because its output may be rotated.
+        Return the address; Airflow is asked each time, because what a command or a
+        secrets backend says may be rotated.
 
         Raises:
             SettingsError: The URL is invalid, or the database is not supported.
-            SidecarError: The command failed, or printed no valid URL.
-            CycleAbandoned: The fence was revoked, and the command killed.
+            SidecarError: Airflow gave no valid URL.
+            CycleAbandoned: The fence was revoked, and Airflow killed.
         """
-        if not self.is_command:
-            return parse_url(self.setting, self.text, self.schema, self.arguments)
-        said = child.Kept(is_head=True)
+        text = self.ask(fence or Fence()) if self.text is None else self.text
         try:
-            command = child.Command(shlex.split(self.text), os.environ)
-            code = child.run(
-                command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None
-            )
-            if code == 0:
-                return parse_url(
-                    self.setting, str(said).strip(), self.schema, self.arguments
-                )
-            why = f"ended with code {code}"
-        except child.DeadlinePassed:
-            why = f"was silent for {COMMAND_SECONDS:g} s"
+            return parse_url(self.setting, text.strip(), self.schema, self.arguments)
         except SettingsError as error:
-            why = f"printed text that {error.problems[0].problem}"
-        except (OSError, ValueError) as error:
-            why = f"cannot be run ({type(error).__name__})"
-        raise failure(
-            "connection_command_failed", f"the command in {self.setting} {why}"
-        )
+            if self.text is not None:
+                raise
+            why = f"gave Airflow a text that {error.problems[0].problem}"
+        if not text:
+            why = "gave Airflow no URL"
+        raise failure("connection_command_failed", f"{self.setting} {why}")
 
 
 def find_source(
-    config: AirflowConfig, arguments: Mapping[str, Any] = {}, *, is_2: bool = False
+    config: AirflowConfig,
+    arguments: Mapping[str, Any] = {},
+    *,
+    is_2: bool = False,
+    ask: Callable[[Fence], str] = lambda _: "",
 ) -> Source:
     """
     Return where Airflow would read the URL from.
@@ -225,27 +254,24 @@ def find_source(
     Args:
         arguments: What Airflow passes to its driver besides the URL.
         is_2: Whether this is Airflow 2, which reads the schema from [core], too.
+        ask: Lets Airflow tell the URL.
 
     Raises:
-        SettingsError: The URL is not set, or only in a form that needs Airflow itself.
+        SettingsError: The URL is not set.
     """
-    sections = ("database", "core")
-    schemas = (
-        config.value(section, "sql_alchemy_schema") for section in sections[: 1 + is_2]
-    )
-    schema = next(filter(None, schemas), "")
-    places = [(name(s, KEY), config.variable, s) for s in sections]
-    places += [(f"[{s}] {KEY} in {config.path}", config.option, s) for s in sections]
-    for setting, read, section in places:
-        if text := read(section, KEY):
-            return Source(setting, text, False, schema, arguments)
-        if text := read(section, f"{KEY}_cmd"):
-            return Source(f"{setting} (command)", text, True, schema, arguments)
+    older = ("core",) if is_2 else ()
+    schema = config.value(DATABASE, "sql_alchemy_schema", *older)
+    has_backend = config.value("secrets", "backend") != ""
+    for setting, ending, text in config.ways(DATABASE, KEY, "core"):
+        # Airflow passes over the name of a secret if it has nobody to ask for it.
+        if ending != "_secret" or has_backend:
+            url = None if ending else _expand(text)
+            return Source(setting, url, ask, schema, arguments)
     problem = (
         "is missing: set it to the URL of Airflow's metadata database, from the same Secret as the "
-        "webserver's, or set a _CMD; a _SECRET needs Airflow's own secrets backend"
+        "webserver's, or set its _CMD, or its _SECRET with a [secrets] backend"
     )
-    raise SettingsError([Problem(name("database", KEY), "", problem)])
+    raise SettingsError([Problem(name(DATABASE, KEY), "", problem)])
 
 
 def parse_url(

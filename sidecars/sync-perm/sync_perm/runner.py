@@ -70,10 +70,14 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         given: ``manager``: the configured auth manager, or empty; ``arguments``: the
-            objects that `sql_alchemy_connect_args` names in [database] and in [core],
-            which only Airflow 2 reads; ``places``: folders to import from.
+            object that `sql_alchemy_connect_args` names for Airflow 3, and for 2;
+            ``places``: folders to import from. Or ``url``: tell only the URL of the
+            database, as Airflow itself finds it.
     """
     sys.path += given["places"]
+    if "url" in given:
+        conf = imported("airflow.configuration.conf")
+        return {"url": conf.get("database", "sql_alchemy_conn")}
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
     release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     setting = given["manager"] or (FAB if release >= (3, 0) else "")
@@ -91,8 +95,8 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
     try:
-        names = given["arguments"][: 1 if release >= (3, 0) else 2]
-        arguments: Any = next((imported(name) for name in names if name), {})
+        path = given["arguments"][release < (3, 0)]
+        arguments: Any = imported(path) if path else {}
         arguments = json.loads(json.dumps(arguments))
     except Exception:  # noqa: BLE001 - the answer reports it
         arguments = None

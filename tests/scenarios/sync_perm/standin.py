@@ -20,6 +20,14 @@ with psycopg2.connect(os.environ["{CONN}"]) as database:
         " ab_role WHERE id > 5 AND id NOT IN (SELECT role_id FROM ab_permission_view_role)"
     )
 """
+# What Airflow's own configuration does with a command.
+COMMANDS = f"""
+import os, subprocess
+class conf:
+    def get(section, key):
+        command = os.environ["{CONN}_CMD"].split()
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+"""
 # Its command line shows when the script has been read, and so when it can be replaced.
 FOREVER = """
 import os, sys
@@ -60,6 +68,7 @@ class StandIn(Airflow):
         """Create it in a new folder."""
         site = Site(folder, "2.12.0")  # unknown, so its whole command runs
         site.add_python()
+        (site.packages / "airflow/configuration.py").write_text(COMMANDS)
         site.write(WEBSITE)
         return cls("2.11", folder, site)
 
