@@ -9,11 +9,10 @@ from sync_perm.compare import (
     DEFAULT_ROLES,
     RESOURCES,
     WEBSITE,
-    AccessControl,
+    Access,
     Grant,
     Permission,
     Tables,
-    Unreadable,
 )
 
 AIRFLOW_2 = Installation(
@@ -32,7 +31,7 @@ def permissions_of(*dag_ids: str) -> set[Permission]:
 
 
 def tables(
-    dags: Mapping[str, AccessControl | Unreadable | None] = {},
+    dags: Mapping[str, Access] = {},
     *,
     roles: Iterable[str] = (),
     grants: Iterable[Grant] = (),

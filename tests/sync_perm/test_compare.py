@@ -3,13 +3,22 @@ The rows that a pass of Airflow would change.
 """
 
 import json
+import zlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sync_perm.compare import Difference, Item, Tables, Unreadable, compare, general
-from sync_perm.tables import read_access_control
+from sync_perm.compare import (
+    Difference,
+    Failure,
+    Item,
+    Tables,
+    compare,
+    general,
+    refusal,
+)
+from sync_perm.tables import MOST_BYTES, read_access_control
 from tests.sync_perm.given import permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
@@ -69,15 +78,28 @@ def test_each_dag_must_have_its_permissions() -> None:
     ).items
 
 
-def test_a_dag_whose_id_is_longer_than_the_column_is_reported_and_not_tried() -> None:
-    fits, too_long = "x" * 242, "x" * 243
+@pytest.mark.parametrize(
+    ("dag_id", "reason"),
+    [
+        ("x" * 242, None), ("x" * 243, "id_too_long"), ("dags", None),
+        ("DAGs.x", None), ("DAGs", "name_reserved"), ("DAG Run:x", "name_reserved"),
+    ],
+)  # fmt: skip
+def test_refuses_an_id_that_has_no_resources_of_its_own(
+    dag_id: str, reason: str | None
+) -> None:
+    found = refusal(dag_id)
 
-    found = compare(
-        tables({fits: None, too_long: None}, permissions=permissions_of(fits))
-    )
+    assert reason == (found.reason if found else None)
 
-    assert (NONE, [too_long]) == (found.items, list(found.failing))
-    assert "id_too_long" == found.failing[too_long].reason
+
+def test_a_refused_dag_is_reported_and_not_tried() -> None:
+    refused = Failure("dag_too_large", "too large")
+    grants = [("Op", "can_edit", "DAG:d")]
+
+    found = compare(tables({"d": refused}, permissions=(), grants=grants))
+
+    assert (NONE, {"d": refused}) == (found.items, found.failing)
 
 
 def test_a_dag_gets_the_grants_of_its_access_control() -> None:
@@ -164,13 +186,11 @@ def test_a_missing_role_stops_the_grants_of_the_roles_after_it() -> None:
     [
         ({"Nonsense": {"can_read"}}, "'Nonsense'"), ({"can_fly"}, "'can_fly'"),
         ({"DAGs": {"can_create"}}, "'can_create'"), ("can_read", "'_'"), (7, "not iterable"),
-        ({"DAGs": None}, "not iterable"), (None, "a datetime"),
+        ({"DAGs": None}, "not iterable"),
     ],
 )  # fmt: skip
 def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
-    access = Unreadable("a datetime") if asked is None else {"team": asked}
-
-    found = compare(tables({"d": access}, roles=["team"]))
+    found = compare(tables({"d": {"team": asked}}, roles=["team"]))
 
     assert (NONE, "access_control_invalid") == (found.items, found.failing["d"].reason)
     assert word in found.failing["d"].text
@@ -224,5 +244,16 @@ def test_does_not_parse_a_dag_without_access_control() -> None:
         ('{"dag": {"access_control": ' + 100_000 * "[", None),
     ],
 )
-def test_an_unknown_form_is_unreadable(data: str | None, blob: bytes | None) -> None:
-    assert isinstance(read_access_control(data, blob), Unreadable)
+def test_an_unknown_form_is_reported(data: str | None, blob: bytes | None) -> None:
+    found = read_access_control(data, blob)
+
+    assert isinstance(found, Failure)
+    assert "access_control_invalid" == found.reason
+
+
+def test_a_small_dag_that_unpacks_to_a_large_one_has_a_reason() -> None:
+    bomb = zlib.compress(b" " * 50 * MOST_BYTES)
+
+    found = read_access_control(None, bomb, len(bomb))
+
+    assert Failure("dag_too_large", "has more than 4 MiB in serialized_dag") == found

@@ -14,11 +14,20 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from docs.__main__ import ROOT
 from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
-from sync_perm.roles import Document, RoleFile, check_glob, matcher, parse, want
+from sync_perm.roles import (
+    Document,
+    RoleFile,
+    check_glob,
+    matcher,
+    parse,
+    want,
+)
 from tests.sync_perm.given import permissions_of, tables
 
 
@@ -97,12 +106,15 @@ def test_reports_all_mistakes_together_each_with_its_line_and_key() -> None:
             "roles:\n a: {dags: [{id: a, permissions: [can_read on Jobs]}]}",
             "'can_read on Jobs' must be on one of DAG Runs, DAGs",
         ),
-        ("roles: {a: {}\n", "2: (file): is not YAML: did not find expected ',' or '}'"),
+        (
+            "roles: {a: {}\n",
+            "2: (file): is not plain YAML: did not find expected ',' or '}'",
+        ),
         (
             "roles: {}\n---\nroles: {}\n",
-            "2: (file): is not YAML: but found another document",
+            "2: (file): is not plain YAML: but found another document",
         ),
-        ("[" * 5_000, "(file): is not YAML: "),
+        ("[" * 5_000, "(file): is not plain YAML: "),
         ("roles: {}\n# \udcff", "2: (file): is not UTF-8"),
     ],
 )
@@ -120,7 +132,82 @@ def test_escapes_terminal_control_characters_in_messages() -> None:
     assert "\x1b" not in found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "roles:\n a: &a {}\n b: *a",
+        "roles: &a\n a:\n  *a : {}",
+        "roles: {a: {permissions: &p [can_read on Jobs],\n from: []}, b: {\npermissions: *p}}",
+    ],
+)
+def test_an_alias_is_refused_with_its_line(text: str) -> None:
+    (found,) = mistakes(text)
+
+    assert re.fullmatch(
+        r"3: \(file\): is not plain YAML: \*[ap] is an alias; .*", found
+    )
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_followed() -> None:
+    """Each of sixty lines doubles what the file stands for."""
+    lines = ["- &a0 [can_read on Jobs, can_read on Pools]"]
+    lines += [f"- &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    text = "roles: {a: {permissions: *a59}}"
+
+    (found,) = mistakes("\n".join(["x:", *lines, text]))
+
+    assert found.startswith("3: (file): is not plain YAML: *a0 is an alias; ")
+
+
 # --- globs
+
+
+def fits_by_definition(glob: str, path: str) -> bool:
+    """Try all places for each wildcard, as long as that takes."""
+    marks = {"**/": "(?:[^/]+/)*", "**": ".+", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    pattern = "".join(marks.get(part, re.escape(part)) for part in parts)
+    return re.fullmatch(pattern, path, re.DOTALL) is not None
+
+
+def is_glob(text: str) -> bool:
+    try:
+        return check_glob(text) == text
+    except ValueError:
+        return False
+
+
+GLOBS = st.lists(
+    st.text("ab*?.\\\n", min_size=1, max_size=6) | st.just("**"), min_size=1
+)
+PATHS = st.lists(st.text("ab.\\\n", min_size=1, max_size=5), min_size=1, max_size=7)
+
+
+@given(glob=GLOBS.map("/".join).filter(is_glob), path=PATHS.map("/".join))
+@example(glob="**/a/**/a/b", path="a/a/a/b")
+def test_a_glob_fits_where_some_place_of_its_wildcards_fits(
+    glob: str, path: str
+) -> None:
+    assert fits_by_definition(glob, path) == matcher(glob)(path)
+
+
+@pytest.mark.parametrize(
+    ("glob", "path"),
+    [
+        ("**/a/" * 40 + "**/?b", "a/" * 500 + "c"),
+        ("*a" * 40 + "*b", "a" * 2_000),
+        ("**/*a*a/" * 20 + "**/*a*b", "aaaaaaaa/" * 200 + "aaaaaaaa"),
+    ],
+)
+def test_no_glob_takes_longer_than_the_path_is_long(glob: str, path: str) -> None:
+    """If each place were tried, none of these would end within the test's limit."""
+    check_glob(glob)
+
+    assert not matcher(glob)(path)
+
+
+def test_a_dag_outside_of_the_folder_is_in_no_folder() -> None:
+    assert not any(matcher(glob)("") for glob in ("*", "**", "?*", "**/*"))
 
 
 @pytest.mark.parametrize(
@@ -342,6 +429,14 @@ def test_selects_dags_by_id_tag_owner_and_folder_unless_access_control_decides()
 
 def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:
     return {(item.kind, *item.row) for item in want(read(text), found, DEFINED).items}
+
+
+def test_a_long_chain_of_roles_is_followed_once_for_each() -> None:
+    """With a search in a list at each step, this takes a minute."""
+    chain = {f"r{n}": {"from": [f"r{n - 1}"]} for n in range(1, 2_500)}
+    file = parse(json.dumps({"roles": {"r0": {}, **chain}}).encode())
+
+    assert 5_000 == len(want(file, metadata(), DEFINED).items)
 
 
 PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on Pools]"

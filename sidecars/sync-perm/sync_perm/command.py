@@ -68,12 +68,11 @@ def run() -> int:
         logs.configure("error", "console", sys.stderr)
     choice = settings.include_dags
     include_dags = not found.restores_dags if choice == "auto" else choice == "true"
-    file, has_versions = (
-        settings.roles and RoleFile(settings.roles),
-        found.release >= (3, 0),
-    )
     reader = Reader(
-        include_dags=include_dags, file=file or None, has_versions=has_versions
+        include_dags=include_dags,
+        file=RoleFile(settings.roles) if settings.roles else None,
+        has_versions=found.release >= (3, 0),
+        is_targeted=found.is_known,
     )
     folder = PrivateFolder("sync-perm-", parent_folder())
     try:

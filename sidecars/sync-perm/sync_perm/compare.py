@@ -44,14 +44,17 @@ WEBSITE = ("can_read", "Website")
 LONGEST = 250
 
 
-class Unreadable(ValueError):
+class Failure(NamedTuple):
     """
-    The serialized form of an access control is unknown.
+    Why a DAG cannot be synced; the reason is one of :mod:`sync_perm.reasons`.
     """
 
+    reason: str
+    text: str
 
-Access: TypeAlias = AccessControl | Unreadable | None
-"""Of a DAG; None without one, Unreadable if its form is unknown."""
+
+Access: TypeAlias = AccessControl | Failure | None
+"""Of a DAG; None without one, a failure if the DAG is left alone: see :func:`refusal`."""
 
 
 class Item(NamedTuple):
@@ -95,15 +98,6 @@ RESOURCES: Mapping[str, Resource] = {
 }
 """The kinds of DAG permissions, by the name that ``access_control`` uses."""
 PREFIXES = tuple(kind.prefix for kind in RESOURCES.values())
-
-
-class Failure(NamedTuple):
-    """
-    Why a DAG cannot be synced; the reason is one of :mod:`sync_perm.reasons`.
-    """
-
-    reason: str
-    text: str
 
 
 class Place(NamedTuple):
@@ -190,12 +184,10 @@ def compare(tables: Tables) -> Difference:
     wanted_count = 0
     there = _grants_by_resource(tables)
     for dag_id, access in tables.dags.items():
-        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in RESOURCES.items()}
-        longest = max(resources.values(), key=len)
-        if len(longest) > LONGEST:
-            text = f"'{longest[:20]}…' has {len(longest)} characters of {LONGEST}; shorten the id"
-            failing[dag_id] = Failure("id_too_long", text)
+        if isinstance(access, Failure):
+            failing[dag_id] = access
             continue
+        resources = {name: f"{kind.prefix}{dag_id}" for name, kind in RESOURCES.items()}
         permissions = {
             (a, kind.prefix + dag_id)
             for kind in RESOURCES.values()
@@ -204,10 +196,7 @@ def compare(tables: Tables) -> Difference:
         missing = permissions - tables.permissions
         wanted_count += len(permissions)
         items |= {Item("dag_permission", dag_id, permission) for permission in missing}
-        if isinstance(access, Unreadable):
-            text = f"its serialized access_control has an unknown form: {access}"
-            failing[dag_id] = Failure("access_control_invalid", text)
-        elif access is not None:
+        if access is not None:
             held = {grant for name in resources.values() for grant in there[name]}
             wanted, failure = _wanted(access, tables, resources)
             kept = _kept(held, access, resources)
@@ -219,6 +208,50 @@ def compare(tables: Tables) -> Difference:
             if failure is not None:
                 failing[dag_id] = failure
     return Difference(frozenset(items), failing, wanted_count)
+
+
+def refusal(dag_id: str) -> Failure | None:
+    """
+    Return why a DAG is left alone because of its id; None if it is not.
+
+    Each DAG must have resources of its own. Airflow 2.11 and older FAB providers take
+    the id ``DAGs`` for the permission on all DAGs, and each takes an id with one of the
+    prefixes for the resource of another DAG: see `resource_name` in
+    `airflow/security/permissions.py` (2.11) and FAB's `www/security/permissions.py`.
+    There, the ``access_control`` of one author would decide for others.
+    """
+    if dag_id in RESOURCES or dag_id.startswith(PREFIXES):
+        text = f"Airflow uses {dag_id!r} for permissions on more than this DAG"
+        return Failure("name_reserved", text)
+    longest = max((prefix + dag_id for prefix in PREFIXES), key=len)
+    if len(longest) > LONGEST:
+        text = f"'{longest[:20]}…' has {len(longest)} characters of {LONGEST}; shorten the id"
+        return Failure("id_too_long", text)
+    return None
+
+
+def without_dags(found: Difference) -> Difference:
+    """
+    Return a difference that leaves all DAGs alone if one has a reserved id, for an
+    Airflow whose only known command syncs all DAGs or none.
+    """
+    if "name_reserved" not in {one.reason for one in found.failing.values()}:
+        return found
+    why = Failure("name_reserved", "Airflow would sync a DAG with a reserved id, too")
+    waiting = dict.fromkeys((item.dag_id for item in found.items), why)
+    return found._replace(items=frozenset(), failing={**waiting, **found.failing})
+
+
+def changed_grants(before: Grants, after: Grants) -> list[str]:
+    """
+    Return the grants that were added or removed, as ``+ team: can_read on DAG:a``.
+    """
+    lines = []
+    for sign, these, those in (("+", after, before), ("-", before, after)):
+        for role, held in these.items():
+            rows = held - those.get(role, frozenset())
+            lines += [f"{sign} {role}: {' on '.join(row)}" for row in rows]
+    return sorted(lines)
 
 
 def _grants_by_resource(tables: Tables) -> Mapping[str, Set[Grant]]:

@@ -15,7 +15,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow import PASS_SHARE, Airflow, Portion, Report
-from sync_perm.compare import Failure, Item, Row
+from sync_perm.compare import Failure, Item, Row, changed_grants
 from sync_perm.config import Source
 from sync_perm.database import Database
 from sync_perm.reasons import failure
@@ -339,6 +339,9 @@ class Session:
             memory.error = error
             memory.strike()
         after = self._look(fence)
+        rows = changed_grants(look.tables.grants, after.tables.grants)
+        if rows:
+            log.info("grants_changed", rows=rows[:NAMED_ROWS], count=len(rows))
         written = (look.difference.items - after.difference.items) | (
             look.general ^ after.general
         )

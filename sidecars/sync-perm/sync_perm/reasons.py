@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from sidecar_runtime.errors import SidecarError
 
-OF_DAGS = ("access_control_invalid", "id_too_long", "not_fixed", "role_missing")
+OF_DAGS = (
+    "access_control_invalid",
+    "dag_too_large",
+    "id_too_long",
+    "name_reserved",
+    "not_fixed",
+    "role_missing",
+)
 """The reasons why a DAG cannot be synced."""
 
 # What to do about each.
@@ -17,11 +24,14 @@ REASONS: dict[str, str] = {
     "access_control_invalid": "Correct the DAG.",
     "role_missing": "Create the role, or correct the DAG.",
     "id_too_long": "Shorten the DAG's id: its permission does not fit into ab_view_menu.name.",
+    "name_reserved": "Rename the DAG, and check who has permissions on DAGs: Airflow changes them "
+    "when it parses this one.",
+    "dag_too_large": "Shorten what the DAG contains.",
     "not_fixed": "Correct what is quoted. Retried every 10 minutes, and at SIGHUP.",
     "config_failed": "Correct the file, or give this container the variables and files that it "
     "reads, as the web server's container has them.",
-    "connection_command_failed": "Run it in this container; its output is not shown, because it "
-    "may be a secret.",
+    "connection_command_failed": "Run `airflow config get-value database sql_alchemy_conn` in "
+    "this container; its output is not shown, because it may be a secret.",
     "database_denied": "Correct user and password in the Secret, or the server's access rules. "
     "Then restart the pod, unless the URL comes from a command.",
     "database_failed": "Read the database's message.",

@@ -22,7 +22,6 @@ from sidecar_runtime.logs import get_logger
 from sync_perm.compare import (
     ADMIN,
     DEFAULT_ROLES,
-    LONGEST,
     PREFIXES,
     RESOURCES,
     WEBSITE,
@@ -198,7 +197,14 @@ def parse(data: bytes) -> Document:
     """
     whole, roles = Where(1, WHOLE), {}
     try:
-        root = yaml.compose(data.decode(), _LOADER) or yaml.ScalarNode("", "")
+        text = data.decode()
+        # A few lines of aliases of aliases stand for more than any memory holds.
+        for event in yaml.parse(text, _LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                told = "write out what it stands for, or let roles share it with `from`"
+                told = f"*{event.anchor} is an alias; {told}"
+                raise yaml.MarkedYAMLError(None, None, told, event.start_mark)  # type: ignore[arg-type]
+        root = yaml.compose(text, _LOADER) or yaml.ScalarNode("", "")
         found = read(root, SHAPE, whole).value or {}
         given = found["roles"].value or {} if "roles" in found else {}
         roles = {name: _role(name, *one) for name, one in given.items()}
@@ -211,7 +217,7 @@ def parse(data: bytes) -> Document:
             error, "reason", "is nested too deep"
         )
         line = mark.line + 1 if mark else 1
-        Where(line, WHOLE, whole.mistakes).refuse(f"is not YAML: {said}")
+        Where(line, WHOLE, whole.mistakes).refuse(f"is not plain YAML: {said}")
     return Document(roles, tuple(sorted(whole.mistakes)))
 
 
@@ -299,16 +305,38 @@ def check_glob(glob: str) -> str:
 
 def matcher(glob: str) -> Callable[[str], bool]:
     """
-    Return a function that reports whether a path matches a glob.
+    Return a function that reports whether a path matches a glob; an empty path, of a
+    DAG outside of the folder, matches none.
 
     ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any
     number of folders; at the end, ``**`` matches everything below.
+
+    It takes at most the length of the glob times that of the path: what is between two
+    wildcards fits first where it fits at all, and an atomic group, ``(?>…)``, never
+    tries another place.
     """
-    marks = {"**/": "(?:[^/]+/)*", "**": ".+", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    pattern = "".join(marks.get(part, re.escape(part)) for part in parts)
-    match = re.compile(pattern, re.DOTALL).fullmatch
-    return lambda path: match(path) is not None
+    blocks = [""]
+    for segment in glob.split("/"):
+        if segment == "**":
+            blocks.append("")
+        else:
+            blocks[-1] += _segment(segment) + "/"
+    blocks[-1] = (blocks[-1] or "[^/]+/") + r"\Z"
+    head, *others = blocks
+    pattern = head + "".join(f"(?>(?:[^/]++/)*?{block})" for block in others)
+    match = re.compile(pattern).match
+    return lambda path: path != "" and match(f"{path}/") is not None
+
+
+def _segment(glob: str) -> str:
+    """
+    Return the pattern of what a glob has between two slashes; another slash follows.
+    """
+    *starts, end = re.escape(glob).replace(r"\?", "[^/]").split(r"\*")
+    if not starts:
+        return end
+    first, *middle = starts
+    return first + "".join(f"(?>[^/]*?{one})" for one in middle) + f"[^/]*{end}"
 
 
 SELECTION: dict[str, Any] = {
@@ -324,14 +352,13 @@ def lineage(name: str, roles: Mapping[str, Role]) -> Iterable[str]:
     """
     Return a role and all roles that it inherits from, each once.
     """
-    found = [name]
-    for one in found:  # which grows meanwhile
-        found += [
-            base
-            for base in (roles[one].bases if one in roles else ())
-            if base not in found
-        ]
-    return found
+    found = {name}
+    queue = [name]
+    for one in queue:  # which grows meanwhile
+        bases = roles[one].bases.keys() if one in roles else set()
+        queue += bases - found
+        found |= bases
+    return queue
 
 
 # --- the file, and what it wants of the tables
@@ -456,7 +483,6 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     """
     Return the rows that a valid file wants; pure.
     """
-    ruled = {dag_id for dag_id, access in tables.dags.items() if access is not None}
     # Lists, because fifty sets of a thousand DAGs took 3 MiB (2026-11).
     selections = (one for role in document.roles.values() for one in role.selections)
     chosen = {one: _choose(one, tables) for one in selections}
@@ -481,7 +507,7 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
                 for kind, action in selection.permissions:
                     prefix = RESOURCES[kind].prefix
                     for dag_id in chosen[selection]:
-                        if dag_id not in ruled and len(prefix + dag_id) <= LONGEST:
+                        if tables.dags[dag_id] is None:
                             yield dag_id, (action, prefix + dag_id)
 
     items: set[Item] = set()

@@ -18,13 +18,15 @@ from sync_perm.compare import (
     DEFAULT_ROLES,
     Access,
     Difference,
+    Failure,
     Permission,
     Place,
     Row,
     Tables,
-    Unreadable,
     compare,
     general,
+    refusal,
+    without_dags,
 )
 from sync_perm.database import Database
 from sync_perm.reasons import failure
@@ -40,11 +42,19 @@ VERSIONS = """
 SELECT s.dag_id, s.dag_hash FROM {in}serialized_dag s
 JOIN {in}dag_version v ON v.id = s.dag_version_id ORDER BY v.version_number"""
 HASHES = "SELECT dag_id, dag_hash FROM {in}serialized_dag"
+# The serialized form of a DAG is as large as its author makes it, so a large one is not
+# read; and without the word, a DAG has no access control.
 SERIALIZED = """
-SELECT dag_id, dag_hash, CAST(data AS {text}), data_compressed FROM {in}serialized_dag
-WHERE dag_id IN :dag_ids AND dag_hash IN :hashes"""
-# How many DAGs are read at a time: one may have megabytes, most have kilobytes.
-DAGS = 20
+SELECT dag_id, dag_hash, CASE WHEN size <= :most THEN words END,
+CASE WHEN size <= :most THEN data_compressed END, size FROM (
+SELECT s.*, COALESCE(OCTET_LENGTH(data_compressed), OCTET_LENGTH(words), 0) AS size FROM (
+SELECT dag_id, dag_hash, data_compressed,
+CASE WHEN CAST(data AS {text}) LIKE '%access_control"%' THEN CAST(data AS {text}) END AS words
+FROM {in}serialized_dag WHERE dag_id IN :dag_ids AND dag_hash IN :hashes) s) t"""
+# How many DAGs are read at a time: most have kilobytes.
+DAGS = 10
+# Of one DAG. Parsed, it is up to 20 times as large.
+MOST_BYTES = 4 << 20
 
 
 # What passes read of each table; the fingerprint covers it.
@@ -116,13 +126,20 @@ class Reader:
         include_dags: Whether DAG permissions should be as Airflow would leave them.
         file: The roles file; None without one.
         has_versions: Whether this is Airflow 3.
+        is_targeted: Whether Airflow syncs single DAGs, instead of all or none.
     """
 
     def __init__(
-        self, *, include_dags: bool, file: RoleFile | None, has_versions: bool
+        self,
+        *,
+        include_dags: bool,
+        file: RoleFile | None,
+        has_versions: bool,
+        is_targeted: bool = True,
     ) -> None:
         self.include_dags = include_dags
         self.file = file
+        self._is_targeted = is_targeted
         self._has_versions = has_versions
         self._path = "relative_fileloc" if has_versions else "fileloc"
         # DAG → hash, and the access control with that hash. The mapping is replaced,
@@ -186,10 +203,20 @@ class Reader:
         # A DAG may name any role that is there, or that the next pass creates before
         # its grants.
         grants = {**{role: frozenset[Permission]() for role in roles}, **tables.grants}
-        dags = tables.dags if self.include_dags else {}
+        dags = {
+            dag_id: access
+            for dag_id, access in tables.dags.items()
+            if self.include_dags or isinstance(access, Failure)
+        }
         found = compare(replace(tables, dags=dags, grants=grants))
-        items, wanted = found.items | more.items, found.wanted + more.wanted
-        found = Difference(items, found.failing, wanted, more.notes)
+        if not self._is_targeted:
+            found = without_dags(found)
+        found = Difference(
+            items=found.items | more.items,
+            failing={**more.failing, **found.failing},
+            wanted=found.wanted + more.wanted,
+            notes=more.notes,
+        )
         return Look(tables, general(tables), found, is_written)
 
     def read(self, database: Database) -> Tables:
@@ -260,21 +287,26 @@ class Reader:
         for start in range(0, len(unknown), DAGS):
             dag_ids = unknown[start : start + DAGS]
             hashes = [newest[dag_id] for dag_id in dag_ids]
+            rows = database.rows(
+                SERIALIZED, dag_ids=dag_ids, hashes=hashes, most=MOST_BYTES
+            )
             # Without a row, the DAG changes meanwhile, and is left to the next look.
-            for dag_id, digest, *row in database.rows(
-                SERIALIZED, dag_ids=dag_ids, hashes=hashes
-            ):
-                known[dag_id] = digest, read_access_control(*row)
+            for dag_id, digest, *row in rows:
+                known[dag_id] = digest, refusal(dag_id) or read_access_control(*row)
         return {dag_id: access for dag_id, (_, access) in known.items()}
 
 
 def read_access_control(
-    data: str | None, compressed: bytes | memoryview | None
+    data: str | None, compressed: bytes | memoryview | None, size: int = 0
 ) -> Access:
     """
     Return the access control in a row of ``serialized_dag``; None if the DAG has none.
 
     Most DAGs have none, and are not parsed.
+
+    Args:
+        size: The bytes of what was not read if they are more than :data:`MOST_BYTES`.
+            Compressed, a few kilobytes may stand for gigabytes.
     """
     known = (
         LookupError,
@@ -285,7 +317,11 @@ def read_access_control(
         zlib.error,
     )
     try:
-        text = zlib.decompress(compressed).decode() if compressed else data or "{}"
+        unpacked = zlib.decompressobj().decompress(compressed or b"", MOST_BYTES + 1)
+        if max(size, len(unpacked)) > MOST_BYTES:
+            text = f"has more than {MOST_BYTES >> 20} MiB in serialized_dag"
+            return Failure("dag_too_large", text)
+        text = data or unpacked.decode()
         if 'access_control"' not in text:
             return None
         dag = json.loads(text)["dag"]
@@ -293,7 +329,9 @@ def read_access_control(
         found = dag.get("_access_control", dag.get("access_control"))
         return None if found is None else dict(_decode(found))
     except known as error:
-        return Unreadable(f"{type(error).__name__}: {error}")
+        why = f"{type(error).__name__}: {error}"
+        text = f"its serialized access_control has an unknown form: {why}"
+        return Failure("access_control_invalid", text)
 
 
 def _decode(value: Any) -> Any:
