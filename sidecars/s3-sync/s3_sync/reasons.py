@@ -76,6 +76,12 @@ REASONS = {
         "Follow the quoted error; check the endpoint and any proxy in front of it.",
     ),
     "clock_skew": Reason("cycle", "Check the time synchronization of the node."),
+    "condition_refused": Reason(
+        "release",
+        "In a versioned bucket, some stores (versitygw, S3Mock) refuse to write a deleted object "
+        "as a new one: delete all its versions. Ceph refuses each condition there: use a bucket "
+        "that was never versioned.",
+    ),
     "connection_lost": Reason(
         "request",
         "If it persists, check for a proxy or firewall that cuts connections.",
@@ -114,10 +120,26 @@ REASONS = {
         "S3_SYNC_EXCLUDE. All other files are published.",
         rest_seconds=3600.0,
     ),
+    "prefix_taken": Reason(
+        "release",
+        "Publish to a prefix of its own, such as dags-releases beside dags, and set KEY_PATH of "
+        "the pods to it; or pass --force, if both should be there.",
+    ),
     "proxy_refused": Reason(
         "request",
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the proxy's URL, "
         "percent-encoded: http://USER:PASSWORD@HOST:PORT.",
+    ),
+    "publish_conflict": Reason(
+        "release",
+        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
+        "CI run one publish at a time.",
+    ),
+    "publish_lost": Reason(
+        "release",
+        "The conditional writes of this store are not atomic, or somebody has rolled back. Check "
+        "`s3-sync releases`; if your release should be current, run the command again. Never run "
+        "two publishes at a time here.",
     ),
     "redirect_refused": Reason(
         "request",
@@ -131,6 +153,12 @@ REASONS = {
         "request",
         "If it persists, check the server and any proxy in front of it.",
         True,
+    ),
+    "store_unsupported": Reason(
+        "release",
+        "Without them, two publishers overwrite each other unseen, so nothing was made current. "
+        "Use Amazon S3, MinIO, Ceph (a bucket that is not versioned), versitygw or another store "
+        "that has them.",
     ),
     "throttled": Reason(
         "request",

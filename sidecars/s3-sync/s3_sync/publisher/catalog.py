@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store
+from s3_sync.reasons import S3Error
 from s3_sync.release import format as form
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
@@ -49,14 +50,14 @@ class Current(NamedTuple):
 
     Args:
         pointer: None if there is none, or nothing in it may be used.
-        etag: Empty if there is no object at its key.
-        refusal: Why it may not be used.
+        etag: None if there is no object at its key; empty if the store does not say it.
+        refusal: Why nothing may be used: there is none, or it is refused.
         signed_by: The key that signed it; empty if none had to.
         is_signed: Whether it has a signature, which was verified if there are keys.
     """
 
     pointer: form.Pointer | None = None
-    etag: str = ""
+    etag: str | None = None
     refusal: ReleaseError | None = None
     signed_by: str = ""
     is_signed: bool = False
@@ -69,6 +70,17 @@ class Current(NamedTuple):
         """
         turns = self.pointer.turns() if self.pointer else ()
         return {name: turn.revision for name, turn in zip(TURNS, turns, strict=False)}
+
+    @property
+    def news(self) -> str:
+        """
+        Who made which release current, and when.
+        """
+        if self.pointer is None:
+            return f"{form.POINTER_KEY} was changed or deleted"
+        by, turn = self.pointer.origin.get("by", "someone else"), self.pointer.turn
+        said = f"{by} made release {short(turn.revision)} current, at {turn.since}"
+        return f"{said}, signed by {self.signed_by}" if self.signed_by else said
 
 
 class CatalogEntry(NamedTuple):
@@ -100,7 +112,14 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
     """
     stored = store.read(form.POINTER_KEY)
     if stored is None:
-        return Current()
+        return Current(
+            refusal=ReleaseError(
+                "release_missing",
+                f"{store.url}{form.POINTER_KEY} does not exist, so no release is current there",
+                "Correct the bucket or the prefix, or publish first. If the object was deleted, "
+                "`rollback REVISION` writes it again.",
+            )
+        )
     try:
         found = form.read_pointer(stored.data, store.keys, store.bucket, store.prefix)
         is_signed = form.SIGNATURE.search(stored.data) is not None
@@ -118,6 +137,37 @@ def read_current(store: Store, *, forces: bool = False) -> Current:
     return Current(None, stored.etag, refusal)
 
 
+def read_existing(store: Store) -> Current:
+    """
+    Return the pointer of a prefix that must have releases.
+
+    Raises:
+        ReleaseError: It has no pointer, or one that is refused: perhaps it is no prefix
+            of releases, so nothing in it may be used or removed.
+    """
+    found = read_current(store)
+    if found.refusal is not None:
+        raise found.refusal
+    return found
+
+
+def require_own_prefix(store: Store) -> None:
+    """
+    Refuse to begin releases among other objects: pods that read those as files would
+    not see a release, and more likely the prefix is mistyped.
+
+    Raises:
+        S3Error: ``prefix_taken``; it names one of the objects.
+    """
+    for found in store.list(""):
+        is_folder = f"/{found.key}".endswith("/")  # a marker, also of the prefix itself
+        if not is_folder and not form.is_of_release(found.key):
+            raise S3Error(
+                "prefix_taken",
+                f"{store.url} has objects that belong to no release: {found.key!r:.300}",
+            )
+
+
 def resolve(store: Store, text: str) -> str:
     """
     Return the revision for ``current``, ``previous``, a full id, with or without
@@ -128,7 +178,7 @@ def resolve(store: Store, text: str) -> str:
         ReleaseError: There is no such turn, or the pointer is refused.
     """
     if text in TURNS:
-        if revision := read_current(store).names.get(text):
+        if revision := read_existing(store).names.get(text):
             return revision
         raise ReleaseError(
             "history_empty",
@@ -169,9 +219,10 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     """
     stored = store.read(form.manifest_key(revision))
     if stored is None:
-        said = f"{store.url}{form.MANIFEST_FOLDER} has no {revision}"
         raise RevisionError(
-            "release_unknown", said, "It may have been pruned: publish it again."
+            "release_unknown",
+            f"{store.url}{form.MANIFEST_FOLDER} has no {revision}",
+            "It may have been pruned: publish it again.",
         )
     try:
         return form.parse_manifest(stored.data, revision), stored.data
@@ -198,9 +249,9 @@ def list_releases(
     """
     found = []
     for listed in store.list(beginning):
-        revision = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
-        if is_revision(revision):
-            found.append(CatalogEntry(revision, listed.modified_at))
+        if form.is_of_release(listed.key):
+            name = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
+            found.append(CatalogEntry(name, listed.modified_at))
     return sorted(
         found, key=lambda entry: (entry.used_at, entry.revision), reverse=True
     )

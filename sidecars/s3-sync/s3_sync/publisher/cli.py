@@ -195,23 +195,21 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         report = _run(arguments, environ)
     except SidecarError as error:
-        findings = error.findings if isinstance(error, RevisionRefused) else ()
-        said = [f"s3-sync {arguments.command}: {error.message}"]
-        said += [*(f"    {finding}" for finding in findings), f"  {error.advice}"]
+        report = releases.Report([], {}, error)
+    lines, facts, failure = report
+    if failure is not None:
+        findings = failure.findings if isinstance(failure, RevisionRefused) else ()
+        said = [f"s3-sync {arguments.command}: {failure.message}"]
+        said += [*(f"    {finding}" for finding in findings), f"  {failure.advice}"]
         sys.stderr.write(
             "".join(f"{printable(line)}\n" for line in said if line.strip())
         )
-        if is_json:
-            problems = {
-                "result": "failed",
-                "problems": [one._asdict() for one in findings],
-            }
-            sys.stdout.write(f"{json_text(problems | error.log_fields())}\n")
-        return error.exit_code
-    lines = [json_text(report.facts)] if is_json else map(printable, report.lines)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+        problems = [one._asdict() for one in findings]
+        facts |= {"result": "failed", "problems": problems, **failure.log_fields()}
+    shown = [json_text(facts)] if is_json else map(printable, lines)
+    sys.stdout.write("".join(f"{line}\n" for line in shown))
     sys.stdout.flush()
-    return EXIT_DONE
+    return EXIT_DONE if failure is None else failure.exit_code
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.Report:
@@ -219,7 +217,7 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     Run a command; return its answer.
 
     Raises:
-        SidecarError: The command failed; the current release has not changed.
+        SidecarError: The command failed.
     """
     words = vars(arguments)
     url: str | None = words.get("target") or words.get("url")
@@ -264,14 +262,13 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             stores = [Store(_settings(words, environ, one), keys) for one in urls]
             return releases.diff(stores, texts)
         case "prune-releases":
-            path, count, seconds = (
-                arguments.keep_from,
-                arguments.keep_count,
-                arguments.keep_for,
-            )
+            path = arguments.keep_from
             kept = releases.read_names(path) if path else set()
-            kept |= {settings.revision} if settings.revision else set()
-            return releases.prune(store, kept, count, seconds, is_dry=is_dry)
+            if settings.revision:
+                kept.add(settings.revision)
+            return releases.prune(
+                store, kept, arguments.keep_count, arguments.keep_for, is_dry=is_dry
+            )
         case "pin":
             return releases.pin(store, arguments.revision)
         case _:

@@ -100,8 +100,10 @@ def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
             lines = Path(folder, IGNORE_FILE).read_text("utf-8").splitlines()
         return GitIgnoreSpec.from_lines([*_DEFAULT_RULES.split(), *lines, *exclude])
     except (OSError, ValueError) as error:
-        said = f"{os.path.join(folder, IGNORE_FILE)}, --exclude: {error}"
-        raise FolderError("ignore_rule_invalid", said) from error
+        raise FolderError(
+            "ignore_rule_invalid",
+            f"{os.path.join(folder, IGNORE_FILE)}, --exclude: {error}",
+        ) from error
 
 
 @contextmanager
@@ -336,8 +338,11 @@ def build_parcel(
     try:
         return Parcel(form.parse_manifest(data, revision), data, path), left_out
     except form.Invalid as error:
-        said = f"readers would refuse the manifest: {error}"
-        raise FolderError("release_too_large", said, _LEAVE_OUT) from error
+        raise FolderError(
+            "release_too_large",
+            f"readers would refuse the manifest: {error}",
+            _LEAVE_OUT,
+        ) from error
 
 
 def download_parcel(store: Store, revision: str, place: str) -> Parcel:

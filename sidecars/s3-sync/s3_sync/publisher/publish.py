@@ -15,18 +15,16 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from s3_sync.names import short
-from s3_sync.publisher import catalog
+from s3_sync.publisher import catalog, pointer
 from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, scratch
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
-from s3_sync.publisher.store import ConditionFailed, Store, Stored
+from s3_sync.publisher.store import Store, Stored
 from s3_sync.release import format as form
 from s3_sync.signature import Signer
 from sidecar_runtime.errors import counted
 
-# No object has this ETag: no known content has this MD5.
-NO_ETAG = '"00000000000000000000000000000000"'
 ROLLED_BACK = "rolled back"
 
 
@@ -87,6 +85,8 @@ def restore(order: Order, source: Store, name: str, done: str) -> Report:
             publisher was faster; nothing is changed.
     """
     before = catalog.read_current(order.store, forces=order.forces)
+    if source is not order.store:
+        catalog.read_existing(source)
     revision = catalog.resolve(source, name)
     with scratch("restore") as place:
         report = _apply(order, before, download_parcel(source, revision, place), done)
@@ -102,6 +102,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         done: What the command does, as ``published``.
     """
     store, old, signer = order.store, before.pointer, order.signer
+    if before.etag is None and not order.forces:
+        catalog.require_own_prefix(store)
     manifest, revision = parcel.manifest, parcel.revision
     origin = {**manifest.origin, **order.who}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
@@ -114,17 +116,17 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         "origin": origin,
     }
     if before.is_signed and signer is None and not order.forces:
-        said = f"{store.url}{form.POINTER_KEY} is signed, but this command has no key to sign with"
-        advice = "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more."
-        raise ReleaseError("release_untrusted", said, advice)
-    if (
-        _is_current(order, before, revision)
-        and not order.forces
-        and _is_whole(store, revision)
-    ):
+        raise ReleaseError(
+            "release_untrusted",
+            f"{store.url}{form.POINTER_KEY} is signed, but this command has no key to sign with",
+            "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more.",
+        )
+    is_signed = signer is None or before.signed_by == signer.key_id
+    is_current = is_signed and before.names.get("current") == revision
+    if is_current and not order.forces and _is_whole(store, revision):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
-    lines = []
+    lines: list[str] = []
     if done != ROLLED_BACK:
         verdict = order.judge(parcel)
         lines, facts = verdict.lines(), facts | verdict._asdict()
@@ -141,11 +143,12 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         lines.append(f"Would be {done} to {store.url}: {short(revision)}, {what}")
         facts["result"] = "planned"
     else:
-        _make_current(
-            order, before, parcel, _next_pointer(order, old, revision, done, origin)
-        )
+        draft = _draft(order, old, revision, done, origin)
+        now = _make_current(order, before, parcel, draft)
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
+        if now.names["current"] != revision:
+            lines.append(f"Meanwhile {now.news}")
         if signer:
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
@@ -156,13 +159,13 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     return Report(lines, facts)
 
 
-def _next_pointer(
+def _draft(
     order: Order,
     old: form.Pointer | None,
     revision: str,
     done: str,
     origin: Mapping[str, str],
-) -> bytes:
+) -> pointer.Draft:
     """
     Return the next pointer, signed if there is a key.
 
@@ -184,60 +187,38 @@ def _next_pointer(
     try:
         form.read_pointer(data, None, store.bucket, store.prefix)
     except form.Invalid as error:  # because of what it takes over from the one before
-        said = f"readers would refuse the next {form.POINTER_KEY}: {error}"
-        advice = "Find out who wrote it last, delete it, and publish; with a new key if you sign."
-        raise ReleaseError(error.reason, said, advice) from None
-    return data
+        raise ReleaseError(
+            error.reason,
+            f"readers would refuse the next {form.POINTER_KEY}: {error}",
+            "Find out who wrote it last, delete it, and publish; with a new key if you sign.",
+        ) from None
+    return pointer.Draft(turn, data, signer.key_id if signer else "")
 
 
 # --- objects
 
 
 def _make_current(
-    order: Order, before: catalog.Current, parcel: Parcel, pointer: bytes
-) -> None:
+    order: Order, before: catalog.Current, parcel: Parcel, draft: pointer.Draft
+) -> catalog.Current:
     """
-    Write what is missing of a release, and make it current.
+    Write what is missing of a release, and make it current; return the pointer that is
+    there afterwards.
 
     Raises:
-        ReleaseError: ``publish_conflict``: another publisher was faster.
-        SidecarError: S3 refuses, or has no conditional writes; nothing has changed.
+        SidecarError: As :func:`pointer.replace`.
     """
     store, revision, old = order.store, parcel.revision, before.pointer
     _upload(store, parcel, forces=order.forces)
-    try:
-        # A write that the store must refuse, and that changes nothing if it does not:
-        # `rclone serve s3` ignores conditions (2026-11).
-        store.put(
-            form.manifest_key(revision), parcel.data, NO_ETAG if before.etag else ""
-        )
-    except ConditionFailed:
-        pass
-    else:
-        raise store.unsupported()
     if old is not None and old.revision != revision:
         # Write its manifest again, so that its date says when it was replaced.
         stored = store.read(form.manifest_key(old.revision))
         if stored is not None:
             store.put(form.manifest_key(old.revision), stored.data)
-    try:
-        store.put(form.POINTER_KEY, pointer, before.etag)
-    except ConditionFailed:
-        # Perhaps by our own write, whose response was lost, or one of the same release.
-        now = catalog.read_current(store, forces=True)
-        if not _is_current(order, now, revision):
-            raise _conflict(now, revision) from None
+    now = pointer.replace(store, before, draft, parcel)
     if not _is_whole(store, revision):  # a prune had decided before the upload
         _upload(store, parcel, forces=True)
-
-
-def _is_current(order: Order, found: catalog.Current, revision: str) -> bool:
-    """
-    Whether a pointer names a release, and is signed with the key of the command if it
-    has one.
-    """
-    is_ours = order.signer is None or found.signed_by == order.signer.key_id
-    return is_ours and found.names.get("current") == revision
+    return now
 
 
 def _upload(store: Store, parcel: Parcel, *, forces: bool) -> None:
@@ -266,17 +247,3 @@ def _look_at_bundle(store: Store, manifest: form.Manifest) -> Stored | None:
     """
     there = store.look(form.bundle_key(manifest.bundle_sha256))
     return there if there and there.size_bytes == manifest.bundle_bytes else None
-
-
-def _conflict(now: catalog.Current, ours: str) -> ReleaseError:
-    said = f"meanwhile {form.POINTER_KEY} was changed or deleted"
-    if now.pointer is not None:
-        by, turn = now.pointer.origin.get("by", "someone else"), now.pointer.turn
-        said = f"meanwhile {by} made release {short(turn.revision)} current, at {turn.since}"
-        said += f", signed by {now.signed_by}" if now.signed_by else ""
-    return ReleaseError(
-        "publish_conflict",
-        f"{said}; this command did not make {short(ours)} current",
-        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
-        "CI run one publish at a time.",
-    )

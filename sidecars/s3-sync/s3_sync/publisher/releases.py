@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from s3_sync.names import BEGINNING, short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import build_parcel, make_rules, scratch
-from s3_sync.publisher.store import Store
+from s3_sync.publisher.store import Store, Stored
 from s3_sync.release import format as form
+from sidecar_runtime.errors import SidecarError
 
 HEAD = ("REVISION", "CREATED", "BY", "COMMIT", "FILES", "SIZE", "STATE", "MESSAGE")
 MESSAGE_CHARACTERS = 48
@@ -24,10 +25,14 @@ MESSAGE_CHARACTERS = 48
 class Report(NamedTuple):
     """
     The answer of one command: lines for people, facts for programs.
+
+    Args:
+        failure: What ended the command before it was done, if anything did.
     """
 
     lines: list[str]
     facts: dict[str, Any]
+    failure: SidecarError | None = None
 
 
 def size_text(size_bytes: int) -> str:
@@ -42,7 +47,8 @@ def size_text(size_bytes: int) -> str:
 
 def releases(store: Store, limit: int) -> Report:
     """
-    List the existing releases, the current one first.
+    List the existing releases, the current one first; a failure if none is current, or
+    the pointer is refused.
 
     Args:
         limit: How many at most; 0: all.
@@ -58,7 +64,7 @@ def releases(store: Store, limit: int) -> Report:
     rows = catalog.with_manifests(
         store, entries, lambda entry: _facts(entry, names, pins)
     )
-    older, refusal = len(found) - len(rows), str(current.refusal or "")
+    older = len(found) - len(rows)
     facts = {
         "url": store.url,
         "current": names.get("current"),
@@ -67,17 +73,12 @@ def releases(store: Store, limit: int) -> Report:
         else [],
         "releases": rows,
         "older": older,
-        "refused": refusal,
         "signed_by": current.signed_by,
     }
-    lines = (
-        _table([HEAD, *map(_row, rows)])
-        if rows
-        else [f"{store.url} has no releases yet."]
-    )
+    lines = _table([HEAD, *map(_row, rows)]) if rows else []
     if older:
         lines.append(f"and {older} older releases; --limit 0 lists all")
-    return Report([*lines, refusal] if refusal else lines, facts)
+    return Report(lines, facts, current.refusal)
 
 
 def _facts(
@@ -187,6 +188,7 @@ def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
         with scratch("diff") as place:
             parcel, _ = build_parcel(text, make_rules(text, ()), place, {}, store.now())
             return text, parcel.manifest
+    catalog.read_existing(store)
     revision = catalog.resolve(store, "current" if is_url(text) else text)
     return revision, catalog.read_manifest(store, revision)[0]
 
@@ -203,10 +205,10 @@ def prune(
 ) -> Report:
     """
     Remove old releases, and bundles that no release names; nothing that was used within
-    a day.
+    a day, and nothing that the format does not name.
 
     If it is killed, every release that has a manifest is whole; the next prune removes
-    the rest.
+    the rest. If it fails, the report says what it has removed.
 
     Args:
         kept: Beginnings of revisions to keep whatever their age, besides those in use
@@ -215,56 +217,75 @@ def prune(
         seconds: Keep those that were current within this time.
 
     Raises:
-        ReleaseError: Releases exist, but none is current; nothing is removed.
+        ReleaseError: The pointer is missing or refused, so this may be no prefix of
+            releases; or a listing lacks the current release. Nothing is removed.
     """
-    bundles, entries = (
-        list(store.list(form.BUNDLE_FOLDER)),
-        catalog.list_releases(store),
-    )
+    spared = (*kept, *_in_use(store))
+    bundles = list(store.list(form.BUNDLE_FOLDER))
+    entries = catalog.list_releases(store)
     now = store.now()
     youngest = now - max(catalog.DAY, timedelta(seconds=seconds))
-    spared = (*kept, *(_in_use(store) if entries else ()))
-    going = [
-        entry
-        for entry in entries[count:]
-        if entry.used_at < youngest
-        and not entry.revision.startswith(spared)
-        and (is_dry or entry.revision not in _in_use(store))  # by a pointer meanwhile
-        and (is_dry or _remove(store, form.manifest_key(entry.revision)))
-    ]
-    names = {entry.revision for entry in going}
-    left = [
-        entry for entry in catalog.list_releases(store) if entry.revision not in names
-    ]
-    # While a manifest is unknown, its bundle is, too.
-    named = set(catalog.with_manifests(store, left, _bundle_of))
-    loose = [
-        bundle
-        for bundle in bundles
-        if None not in named
-        and bundle.key not in named
-        and bundle.modified_at < now - catalog.DAY
-        and (is_dry or _remove(store, bundle.key))
-    ]
+    gone: list[str] = []
+    loose: list[Stored] = []
+    lines = []
+    failure = None
+    verb = "Would remove" if is_dry else "Removed"
+    try:
+        for entry in entries[count:]:
+            name = entry.revision
+            is_spared = entry.used_at >= youngest or name.startswith(spared)
+            # perhaps by a pointer meanwhile
+            if is_spared or name in _in_use(store):
+                continue
+            if _remove(store, form.manifest_key(name), is_dry):
+                gone.append(name)
+                used = form.time_text(entry.used_at)
+                lines.append(f"{verb} {short(name)}, last used {used}")
+        named = _named_bundles(store, gone)
+        for bundle in bundles:
+            # While a manifest is unknown, its bundle is, too.
+            is_named = None in named or bundle.key in named
+            if is_named or not form.is_of_release(bundle.key):
+                continue
+            if _remove(store, bundle.key, is_dry):
+                loose.append(bundle)
+    except SidecarError as error:
+        failure = error
+    left = [entry.revision for entry in entries if entry.revision not in gone]
     freed = sum(bundle.size_bytes for bundle in loose)
     facts = {
         "result": "planned" if is_dry else "pruned",
         "url": store.url,
-        "removed": [entry.revision for entry in going],
-        "kept": [entry.revision for entry in left],
+        "removed": gone,
+        "kept": left,
         "bundles": len(loose),
         "freed_bytes": freed,
     }
-    verb = "Would remove" if is_dry else "Removed"
-    lines = [
-        f"{verb} {short(e.revision)}, last used {form.time_text(e.used_at)}"
-        for e in going
-    ]
     lines.append(
-        f"{verb} from {store.url}: releases {len(going)}, bundles {len(loose)} "
+        f"{verb} from {store.url}: releases {len(gone)}, bundles {len(loose)} "
         f"({size_text(freed)}); releases kept: {len(left)}"
     )
-    return Report(lines, facts)
+    return Report(lines, facts, failure)
+
+
+def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
+    """
+    Return the bundles of the releases that stay, also of those that are new; None among
+    them if a manifest is unknown.
+
+    Args:
+        gone: Releases that were removed, and may still be listed.
+
+    Raises:
+        ReleaseError: The listing lacks the current release, and perhaps others.
+    """
+    left = [one for one in catalog.list_releases(store) if one.revision not in gone]
+    current = catalog.read_existing(store).names["current"]
+    if current not in {one.revision for one in left}:
+        raise catalog.damaged(
+            store, current, f"{form.MANIFEST_FOLDER} does not list it"
+        )
+    return set(catalog.with_manifests(store, left, _bundle_of))
 
 
 def _bundle_of(entry: catalog.CatalogEntry) -> str | None:
@@ -276,24 +297,20 @@ def _in_use(store: Store) -> set[str]:
     Return the current release, the target of a rollback, and pinned ones.
 
     Raises:
-        ReleaseError: No release is current.
+        ReleaseError: No release is current, or the pointer is refused.
     """
-    current = catalog.read_current(store)
-    if current.pointer is None:
-        said = f"{store.url}{form.POINTER_KEY} does not exist, so the release in use is unknown"
-        advice = "Nothing more was removed. Publish first."
-        raise catalog.ReleaseError("release_missing", said, advice)
-    return {*current.names.values(), *catalog.read_pins(store)}
+    return {*catalog.read_existing(store).names.values(), *catalog.read_pins(store)}
 
 
-def _remove(store: Store, key: str) -> bool:
+def _remove(store: Store, key: str, is_dry: bool) -> bool:
     """
-    Remove an object, unless it is gone or was written again within the last day.
+    Remove an object, unless it is gone or was written within the last day.
     """
     found = store.look(key)
     if found is None or store.age_of(found) < catalog.DAY:
         return False
-    store.delete(key)
+    if not is_dry:
+        store.delete(key)
     return True
 
 
@@ -320,8 +337,9 @@ def read_names(path: str) -> set[str]:
         if not found:
             raise ValueError("it is empty; omit it to keep none")
     except (OSError, ValueError) as error:
-        said = f"cannot use --keep-from {path!r}: {error}"
-        raise catalog.RevisionError("release_unknown", said) from error
+        raise catalog.RevisionError(
+            "release_unknown", f"cannot use --keep-from {path!r}: {error}"
+        ) from error
     return found
 
 
@@ -329,6 +347,7 @@ def pin(store: Store, name: str) -> Report:
     """
     Protect a release from pruning until it is unpinned.
     """
+    catalog.read_existing(store)
     revision = catalog.resolve(store, name)
     catalog.read_manifest(store, revision)
     store.put(form.pin_key(revision), b"")
@@ -341,6 +360,7 @@ def unpin(store: Store, name: str) -> Report:
     """
     Allow a pinned release to be pruned again.
     """
+    catalog.read_existing(store)
     revision = catalog.resolve(store, name)
     store.delete(form.pin_key(revision))
     facts = {"result": "unpinned", "url": store.url, "revision": revision}

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -60,11 +60,18 @@ class ConditionFailed(Exception):
     """
 
 
+# The condition of a write, as boto3 takes it: the object does not exist.
+IF_NEW = {"IfNoneMatch": "*"}
+
+
 class Stored(NamedTuple):
     """
     An object that exists; its key is relative to the prefix. Dated by S3's clock.
 
     Args:
+        modified_at: Now, if the store does not say it: too young to be pruned. Only a
+            listing is asked.
+        etag: Empty if the store does not say it, and in a listing.
         data: Its content, if it was read.
     """
 
@@ -129,8 +136,8 @@ class Store:
             is_short = found.get("ContentLength", 0) <= MANIFEST_LIMIT_BYTES
             body = found["Body"].read() if is_short else b""
             # A proxy that compresses weakens the ETag, which If-Match would not match.
-            etag = found["ETag"].removeprefix("W/")
-            return Stored(key, len(body), found["LastModified"], etag, body)
+            etag = found.get("ETag", "").removeprefix("W/")
+            return Stored(key, len(body), self.now(), etag, body)
 
     def download(self, key: str, path: str) -> str | None:
         """
@@ -165,7 +172,8 @@ class Store:
             for page in pages:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
-                    yield Stored(key, found["Size"], found["LastModified"])
+                    at = found.get("LastModified", self.now())
+                    yield Stored(key, found.get("Size", 0), at)
 
     def _get(self, key: str) -> Any:
         """
@@ -187,7 +195,10 @@ class Store:
     # --- writing
 
     def put(
-        self, key: str, body: bytes | io.BufferedReader, if_etag: str | None = None
+        self,
+        key: str,
+        body: bytes | io.BufferedReader,
+        condition: Mapping[str, str] | None = None,
     ) -> None:
         """
         Write an object, completely or not at all.
@@ -197,14 +208,12 @@ class Store:
 
         Args:
             body: The content, or an open file with it.
-            if_etag: Write only if the object still has this ETag; empty: if it does not
-                exist.
+            condition: Write only if it is met: :data:`IF_NEW`, or ``IfMatch`` and an
+                ETag.
 
         Raises:
             ConditionFailed: The condition is not met.
         """
-        condition = {"IfMatch": if_etag} if if_etag else {"IfNoneMatch": "*"}
-        condition = {} if if_etag is None else condition
         stream = io.BytesIO(body) if isinstance(body, bytes) else body
         md5 = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
         stream.seek(0)
@@ -215,13 +224,13 @@ class Store:
                     Key=self.prefix + key,
                     Body=stream,
                     ContentMD5=base64.b64encode(md5.digest()).decode(),
-                    **condition,
+                    **(condition or {}),
                 )
             except exceptions.ClientError as error:
                 status, code = _answer_of(error)
                 # 409: of another conditional write at the same moment.
                 if condition and (status in (409, 412) or code == "NoSuchKey"):
-                    raise ConditionFailed from error
+                    raise ConditionFailed(str(error)) from error
                 if condition and status == 501:
                     raise self.unsupported() from error
                 raise
@@ -235,13 +244,11 @@ class Store:
 
     def unsupported(self) -> SidecarError:
         """
-        Return the error for a store that does not obey conditions.
+        Return the error for a store that does not obey conditions, or has no ETags.
         """
-        return SidecarError(
+        return S3Error(
             "store_unsupported",
-            f"the store of {self.url} has no conditional writes (If-Match, If-None-Match on PUT)",
-            "Without them, two publishers overwrite each other unseen, so nothing was made "
-            "current. Use Amazon S3, MinIO, Ceph, versitygw or another store that has them.",
+            f"the store of {self.url} has no conditional writes (ETag, If-Match, If-None-Match)",
         )
 
     # --- answers
@@ -255,14 +262,14 @@ class Store:
             yield
         except exceptions.ClientError as error:
             status, code = _answer_of(error)
-            refusal = Refusal(
-                code, str(error.response.get("Error", {}).get("Message", "")), ""
-            )
+            message = error.response.get("Error", {}).get("Message") or ""
+            headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+            refusal = Refusal(code, message, "")
             region = self._client.meta.region_name or ""
             request = Request(
                 operation, self.bucket, self.prefix + key, self.prefix, region
             )
-            explained = explain(Answer(status), refusal, request)
+            explained = explain(Answer(status, headers), refusal, request)
             if not isinstance(explained, SidecarError):
                 text = f"S3 rejected the request for {request.url} ({error})"
                 explained = S3Error("client_error", text)
@@ -272,7 +279,8 @@ class Store:
 
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
         text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        with suppress(ValueError):
+        # TypeError: a date without a time zone
+        with suppress(ValueError, TypeError):
             self._ahead = parsedate_to_datetime(text) - datetime.now(UTC)
 
 

@@ -210,6 +210,13 @@ def pin_key(revision: str) -> str:
     return f"{PIN_FOLDER}{revision}"
 
 
+def is_of_release(key: str) -> bool:
+    """
+    Whether a key is one that the format names: nothing else is listed or pruned.
+    """
+    return key == POINTER_KEY or refusal_of(key, 0) == "release"
+
+
 # --- writing
 
 

@@ -3,6 +3,7 @@ Prune goes by age alone: beside other commands, what the pointer names is always
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from tests.conftest import Counts
 from tests.scenarios.s3_sync.publish.test_publish_stop import Bucket
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
+from tests.support.http.faults import replace_body
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import (
@@ -200,3 +202,76 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
     assert CONTENTS[0] == read_release(
         {key: stored.body for key, stored in bucket.objects.items()}
     )
+
+
+def test_removes_only_what_the_format_names(bucket: WritableS3, tmp_path: Path) -> None:
+    """Other objects in its folders stay, however old they are."""
+    old = datetime.now(UTC) - timedelta(days=40)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
+    bundle, revision = f"bundles/{'0' * 64}.zip", make_release(CONTENTS[1]).revision
+    strange = (
+        "bundles/app.js",
+        "bundles/readme.txt",
+        f"{bundle}.bak",
+        bundle.replace("/", "/sub/"),
+        bundle.replace("0.", "G."),
+        f"releases/{revision}",
+        f"releases/sub/{revision}.json.gz",
+        "pins/notes",
+        "a.py",
+    )
+    bucket.put_each((PREFIX + name for name in (*strange, bundle)), b"", at=old)
+    before = bucket.objects.keys() - {PREFIX + bundle}
+
+    done = publisher.succeed(*PRUNE)
+
+    assert (1, []) == (done["bundles"], done["removed"])
+    assert before == bucket.objects.keys()
+
+
+def test_says_what_it_has_removed_before_it_failed(
+    bucket: WritableS3, tmp_path: Path
+) -> None:
+    old = datetime.now(UTC) - timedelta(days=40)
+    for files in CONTENTS[1:]:
+        bucket.put_all(make_release(files).objects(), PREFIX, at=old)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
+    deletions: list[str] = []
+
+    def fail_third(exchange: Exchange) -> None:
+        deletions.append(exchange.request.path)
+        if len(deletions) % 3 == 0:
+            return exchange.send(error_answer(503, "SlowDown"))
+        return exchange.send(exchange.good())
+
+    bucket.inject(fail_third, lambda request: request.method == "DELETE")
+    ran = publisher.run(*PRUNE, "--output", "json")
+
+    facts = ran.facts()
+    assert (3, "failed", "throttled") == (ran.code, facts["result"], facts["reason"])
+    assert 2 == len(facts["removed"])
+    assert all(
+        PREFIX + manifest_key(name) not in bucket.objects for name in facts["removed"]
+    )
+    again = publisher.run(*PRUNE)
+    assert 3 == again.code and "throttled" not in again.out
+    assert "releases 1, bundles 1" in again.out, again
+    assert again.out.startswith("Removed ") and "503 SlowDown" in again.err, again
+
+
+def test_removes_no_bundle_while_the_listing_lacks_the_current_release(
+    bucket: WritableS3, tmp_path: Path
+) -> None:
+    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
+    bucket.clock = lambda: datetime.now(UTC) + timedelta(days=9)
+    before = dict(bucket.objects)
+    empty = replace_body(lambda body: re.sub(b"<Contents>.*</Contents>", b"", body))
+    bucket.inject(empty, lambda one: one.query.get("prefix") == f"{PREFIX}releases/")
+
+    ran = publisher.run(*PRUNE, "--output", "json")
+
+    assert (3, "release_damaged") == (ran.code, ran.facts()["reason"]), ran
+    assert before == bucket.objects

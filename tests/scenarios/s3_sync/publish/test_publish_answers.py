@@ -1,6 +1,5 @@
 """Publishers and the answers of odd servers, proxies and policies."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,52 +8,13 @@ from typing import Literal
 import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
+from tests.scenarios.s3_sync.publish.site import A, B, C, Site
 from tests.support.aws.fake_s3 import error, is_get, is_list
-from tests.support.aws.writable_s3 import (
-    WritableS3,
-    forbid_missing,
-    is_write,
-    lose_answer,
-)
+from tests.support.aws.writable_s3 import forbid_missing, is_write, lose_answer
 from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Match
-from tests.support.s3_sync.forked import ForkServer
-from tests.support.s3_sync.publishing import (
-    PREFIX,
-    Publishing,
-    Ran,
-    check_every_release,
-    read_release,
-    write_files,
-)
+from tests.support.s3_sync.publishing import PREFIX, check_every_release, write_files
 from tests.support.s3_sync.releases import make_release
-
-A, B = {"a.py": b"a"}, {"a.py": b"b"}
-
-
-class Site:
-    """A bucket, and a publisher."""
-
-    def __init__(self, s3: WritableS3, folder: Path, forks: ForkServer) -> None:
-        self.s3 = s3
-        self._folder = folder
-        self.publisher = Publishing(s3, s3.bucket, folder / "home", forks=forks)
-
-    def publish(self, files: dict[str, bytes]) -> Ran:
-        folder = write_files(self._folder / "dags", files)
-        return self.publisher.run("publish", folder, "--output", "json")
-
-    def current(self) -> dict[str, bytes]:
-        return read_release(
-            {key: stored.body for key, stored in self.s3.objects.items()}
-        )
-
-
-@pytest.fixture
-def site(tmp_path: Path, forks: ForkServer) -> Iterator[Site]:
-    with WritableS3() as s3:
-        yield Site(s3, tmp_path, forks)
-
 
 PRUNE = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
 DENIED: dict[str, tuple[tuple[str, ...], Match, str]] = {
@@ -95,23 +55,20 @@ def test_names_the_missing_permission_and_its_resource(
     ],
 )
 def test_a_publisher_that_reports_success_has_published(
-    site: Site, tmp_path: Path, part: str, is_same: bool, is_first: bool
+    site: Site, part: str, is_same: bool, is_first: bool
 ) -> None:
     """
     Another one publishes just before one of its writes: only what was read is replaced.
     """
     assert is_first or 0 == site.publish(A).code
-    other = Publishing(site.s3, site.s3.bucket, tmp_path / "other")
-    theirs = write_files(tmp_path / "theirs", B if is_same else {"a.py": b"c"})
-    site.s3.inject(
-        first(lambda: other.succeed("publish", theirs)), is_write(part), times=1
-    )
+    theirs = B if is_same else C
+    site.s3.inject(first(lambda: site.others_publish(theirs)), is_write(part), times=1)
 
     ran = site.publish(B)
 
     assert (0 if is_same else 3) == ran.code, ran
     assert is_same or "publish_conflict" == ran.facts()["reason"]
-    assert (B if is_same else {"a.py": b"c"}) == site.current()
+    assert theirs == site.current()
     check_every_release({key: stored.body for key, stored in site.s3.objects.items()})
 
 

@@ -1,0 +1,165 @@
+"""
+The only writer of the pointer: writes it, reads it back, and judges what became of it.
+
+The answer to the write is never the verdict. A store that looks at the condition and
+then writes (S3Proxy, S3Mock) answers two publishers at once with success, and shows one
+of them. A refusal may be that of botocore's retry, after a first attempt whose answer
+was lost, or that of a store which refuses a condition that is met. A failure may follow
+the write. Only the pointer that is there a moment later tells.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from s3_sync.names import short
+from s3_sync.publisher import catalog
+from s3_sync.publisher.catalog import Current
+from s3_sync.publisher.folder import Parcel
+from s3_sync.publisher.store import IF_NEW, ConditionFailed, Store
+from s3_sync.reasons import S3Error
+from s3_sync.release import format as form
+from sidecar_runtime.errors import SidecarError
+
+# No object has this ETag: no known content has this MD5.
+NO_ETAG = '"00000000000000000000000000000000"'
+# The wait before the pointer is read back: where a store looks and then writes, another
+# publisher's write may follow ours. Without the wait, S3Mock lost 6 of 12 publishes
+# unseen, and S3Proxy 1 of 24 (2026-11).
+SETTLED_SECONDS = 0.3
+# How often each condition is tried, if the store refuses it and nobody has written.
+ROUNDS = 3
+
+
+class Draft(NamedTuple):
+    """
+    The pointer that a command wants to write.
+
+    Args:
+        turn: The turn that it begins.
+        data: Its bytes, signed if there is a key.
+        signed_by: The key; empty if it is not signed.
+    """
+
+    turn: form.Turn
+    data: bytes
+    signed_by: str
+
+
+def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> Current:
+    """
+    Replace the pointer that was read; return the one that is there afterwards.
+
+    If it is killed, either the old or the new pointer is there, whole.
+
+    Args:
+        parcel: The release that the draft names; its manifest is in the bucket.
+
+    Returns:
+        The draft; or a later one, which has the draft's turn in its history; or another
+        publisher's of the same release.
+
+    Raises:
+        SidecarError: The release is neither current nor in the history, or it is
+            unknown whether it is.
+    """
+    # Each condition, and one of its kind that is not met.
+    if before.etag is None:
+        conditions = [(IF_NEW, IF_NEW)]
+    elif before.etag:
+        # Ceph's RGW (16.2, 18.2) compares the ETag without quotes, byte by byte.
+        conditions = [
+            ({"IfMatch": before.etag}, {"IfMatch": NO_ETAG}),
+            ({"IfMatch": before.etag.strip('"')}, {"IfMatch": NO_ETAG.strip('"')}),
+        ]
+    else:
+        raise store.unsupported()
+    for condition, wrong in conditions * ROUNDS:
+        _must_refuse(store, parcel, wrong)
+        refused, now = _write(store, draft, condition)
+        # Refused, but nobody has changed it: the store may compare the ETag in another
+        # form, or be busy with another conditional write (409), after which AWS says to
+        # look and try again.
+        if now.etag != before.etag or not isinstance(refused, ConditionFailed):
+            break
+    if not _is_made(before, now, draft):
+        raise _cause(before, now, draft, refused)
+    return now
+
+
+def _must_refuse(store: Store, parcel: Parcel, condition: dict[str, str]) -> None:
+    """
+    Write what the store must refuse, and what changes nothing if it does not: `rclone
+    serve s3` ignores conditions, and Ceph ignores If-None-Match in a versioned bucket
+    (2026-11).
+
+    Raises:
+        SidecarError: ``store_unsupported``; the current release has not changed.
+    """
+    try:
+        store.put(form.manifest_key(parcel.revision), parcel.data, condition)
+    except ConditionFailed:
+        return
+    raise store.unsupported()
+
+
+def _write(
+    store: Store, draft: Draft, condition: dict[str, str]
+) -> tuple[Exception | None, Current]:
+    """
+    Write the draft; return the error that the store reports, if any, and the pointer
+    that is there a moment later.
+
+    Raises:
+        SidecarError: It cannot be read, so it is unknown what became of the write.
+    """
+    refused = None
+    try:
+        store.put(form.POINTER_KEY, draft.data, condition)
+    except (ConditionFailed, SidecarError) as error:
+        refused = error
+    time.sleep(SETTLED_SECONDS)
+    try:
+        return refused, catalog.read_current(store, forces=True)
+    except SidecarError as error:
+        error.advice = (
+            "It is unknown whether the release is current: run the command again. "
+            f"{error.advice}"
+        )
+        raise
+
+
+def _is_made(before: Current, now: Current, draft: Draft) -> bool:
+    """
+    Whether the release was made current: by us, or by somebody else meanwhile.
+    """
+    if now.pointer is None or now.etag == before.etag:
+        return False
+    is_same = now.pointer.revision == draft.turn.revision
+    is_trusted = now.signed_by == draft.signed_by
+    return (is_same and is_trusted) or draft.turn in now.pointer.turns()
+
+
+def _cause(
+    before: Current, now: Current, draft: Draft, refused: Exception | None
+) -> Exception:
+    """
+    Return why a release was not made current, as far as the pointer shows it.
+    """
+    name = short(draft.turn.revision)
+    if refused is None:
+        return S3Error(
+            "publish_lost",
+            f"the store accepted {name}, but does not show it: {now.news}",
+        )
+    if now.etag != before.etag:
+        return S3Error(
+            "publish_conflict", f"meanwhile {now.news}; {name} is not current"
+        )
+    if isinstance(refused, ConditionFailed):
+        return S3Error(
+            "condition_refused",
+            f"the store refuses {name}, although nobody has changed {form.POINTER_KEY}: {refused}",
+        )
+    return refused

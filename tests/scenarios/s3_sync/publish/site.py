@@ -1,0 +1,51 @@
+"""A bucket on the scripted server, and a publisher's command line."""
+
+from pathlib import Path
+
+from s3_sync.release.format import POINTER_KEY, read_pointer
+from tests.support.aws.writable_s3 import WritableS3
+from tests.support.s3_sync.forked import ForkServer
+from tests.support.s3_sync.publishing import (
+    PREFIX,
+    Publishing,
+    Ran,
+    read_release,
+    write_files,
+)
+
+A, B, C = ({"a.py": name} for name in (b"a", b"b", b"c"))
+POINTER = PREFIX + POINTER_KEY
+
+
+class Site:
+    """A bucket, and a publisher."""
+
+    def __init__(self, s3: WritableS3, folder: Path, forks: ForkServer) -> None:
+        self.s3 = s3
+        self.folder = folder
+        self.publisher = Publishing(s3, s3.bucket, folder / "home", forks=forks)
+        self.other = Publishing(s3, s3.bucket, folder / "other")
+
+    def run(self, *words: str | Path) -> Ran:
+        """Run a command; its answer is JSON."""
+        return self.publisher.run(*words, "--output", "json")
+
+    def publish(self, files: dict[str, bytes], *more: str) -> Ran:
+        return self.run("publish", write_files(self.folder / "dags", files), *more)
+
+    def others_publish(self, files: dict[str, bytes]) -> str:
+        """Let another publisher publish meanwhile; return the revision."""
+        theirs = write_files(self.folder / "theirs", files)
+        return str(self.other.succeed("publish", theirs)["revision"])
+
+    def current(self) -> dict[str, bytes]:
+        return read_release(
+            {key: stored.body for key, stored in self.s3.objects.items()}
+        )
+
+    def turns(self) -> list[str]:
+        """Return the revisions of the pointer and its history, newest first."""
+        pointer, _ = read_pointer(
+            self.s3.objects[POINTER].body, None, self.s3.bucket, PREFIX
+        )
+        return [turn.revision for turn in pointer.turns()]

@@ -1,0 +1,126 @@
+"""
+Commands on a prefix that has no releases of this format: refused in one sentence, and
+nothing is written or deleted.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from s3_sync.publisher.cli import COMMANDS
+from tests.scenarios.s3_sync.publish.site import POINTER, A, B, Site
+from tests.support.aws.writable_s3 import is_write
+from tests.support.s3_sync.publishing import PREFIX, write_files
+from tests.support.s3_sync.releases import make_release
+
+OLD = make_release(A)
+OF_RELEASE = {
+    name: body for name, body in OLD.objects().items() if name != "current.json"
+}
+FILES = {
+    "a.py": b"print()\n",
+    "bundles/app.js": b"",
+    "bundles/readme.txt": b"",
+    "releases/notes.md": b"",
+    f"bundles/{'0' * 64}.zip": b"",
+}
+NEWER = json.dumps({"format": 4, "version": OLD.revision}).encode()
+KINDS = {
+    "newer": {**OF_RELEASE, **FILES, "current.json": NEWER},
+    "html": {**OF_RELEASE, **FILES, "current.json": b"<html>welcome</html>"},
+    "json of others": {**FILES, "current.json": b'{"user": "me"}'},
+    "files": FILES,
+    "empty": {},
+}
+
+
+def words_for(site: Site) -> dict[str, tuple[str, ...]]:
+    """Return one command of each kind on the prefix, and a promotion to it."""
+    dags, prd = str(write_files(site.folder / "dags", B)), f"s3://{site.s3.bucket}/prd"
+    prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
+    return {
+        "publish": ("publish", dags),
+        "promote": ("promote", site.publisher.url, prd, OLD.revision),
+        "promote to": ("promote", prd, site.publisher.url),
+        "rollback": ("rollback", OLD.revision),
+        "releases": ("releases",),
+        "diff": ("diff", OLD.revision, OLD.revision),
+        "prune-releases": prune,
+        "pin": ("pin", OLD.revision),
+        "unpin": ("unpin", OLD.revision),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command_refuses_a_prefix_without_releases_and_changes_nothing(
+    site: Site, kind: str
+) -> None:
+    at = datetime.now(UTC) - timedelta(days=40)
+    site.s3.put_all(KINDS[kind], PREFIX, at=at)
+    site.s3.put_all(OLD.objects(), "prd/", at=at)
+    before = dict(site.s3.objects)
+    words = words_for(site)
+    assert COMMANDS.keys() <= words.keys()
+    if kind == "empty":  # the first release is welcome there
+        del words["publish"], words["promote to"]
+    reasons = dict.fromkeys(words, (3, "release_invalid"))
+    if POINTER not in before:
+        reasons = dict.fromkeys(words, (3, "release_missing"))
+        reasons["publish"] = reasons["promote to"] = (3, "prefix_taken")
+        reasons["rollback"] = (2, "release_unknown")
+
+    for name in words:
+        ran = site.run(*words[name])
+        assert reasons[name] == (ran.code, ran.facts()["reason"]), (name, ran)
+        assert before == site.s3.objects, name
+    assert [] == site.s3.seen(is_write())
+
+
+def test_begins_releases_in_an_empty_prefix_beside_other_ones(site: Site) -> None:
+    """Also where a killed publish, or a console, has left something."""
+    site.s3.put_all(OF_RELEASE, PREFIX)
+    site.s3.put_each(("dags/", "dags/sub/", "dags-old/a.py"), b"")
+
+    assert 0 == (ran := site.publish(B)).code, ran
+    assert B == site.current()
+
+
+def test_begins_releases_among_files_only_with_force(site: Site) -> None:
+    site.s3.put_all(FILES, PREFIX)
+    refused = site.publish(B)
+
+    assert 3 == refused.code and "'a.py'" in refused.err, refused
+    assert 0 == (ran := site.publish(B, "--force")).code, ran
+    assert 0 == (ran := site.publish(A)).code, ran
+    left = {PREFIX + name for name in FILES}
+    assert left <= site.s3.objects.keys()
+
+
+def test_lists_what_is_there_although_the_pointer_is_deleted(site: Site) -> None:
+    """The way back: one of these, by `rollback`."""
+    assert 0 == site.publish(A).code
+    revision = site.turns()[0]
+    site.s3.delete(POINTER)
+
+    ran = site.run("releases")
+
+    assert (3, "release_missing") == (ran.code, ran.facts()["reason"]), ran
+    assert [revision] == [one["revision"] for one in ran.facts()["releases"]]
+    assert 0 == site.run("rollback", revision).code
+    assert A == site.current()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_accepts_a_dry_run_that_it_would_not_obey(
+    site: Site, name: str
+) -> None:
+    """The variable once meant: write nothing."""
+    assert 0 == site.publish(A).code
+    before = dict(site.s3.objects)
+    site.publisher.environment["S3_SYNC_DRY_RUN"] = "true"
+
+    ran = site.publisher.run(*words_for(site)[name])
+
+    assert 2 == ran.code and "S3_SYNC_DRY_RUN" in ran.err, ran
+    assert before == site.s3.objects

@@ -1,0 +1,324 @@
+"""
+What becomes of the pointer: stores with odd conditions, lost answers, other publishers.
+
+A command succeeds if and only if its release is current, or was and is in the history.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from s3_sync.names import short
+from tests.scenarios.s3_sync.publish.site import POINTER, A, B, C, Site
+from tests.support.aws.fake_s3 import error, is_get
+from tests.support.aws.s3_refusals import error_answer
+from tests.support.aws.writable_s3 import Meeting, is_write, lose_answer, without
+from tests.support.http.faults import answer_with, first
+from tests.support.http.loopback import (
+    Answer,
+    Exchange,
+    Fault,
+    Request,
+    send_good,
+)
+from tests.support.s3_sync.forked import ForkServer
+from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
+from tests.support.s3_sync.signing import Key
+
+IS_POINTER = is_write("current.json")
+ROUNDS = 3
+
+
+def test_of_two_publishers_at_once_the_overwritten_one_says_so(
+    site: Site, forks: ForkServer, tmp_path: Path
+) -> None:
+    """The store looks at the condition, then writes: both are answered with success."""
+    site.s3.conditions = "not_atomic"
+    with ForkServer() as more:
+        for number in range(ROUNDS):
+            site.s3.between = Meeting()
+            running = []
+            for server, name in ((forks, "one"), (more, "two")):
+                files = {"a.py": f"{name} {number}".encode()}
+                dags = write_files(tmp_path / name / "dags", files)
+                words = ["publish", str(dags), "--output", "json"]
+                there = Publishing(site.s3, site.s3.bucket, tmp_path / name)
+                running.append(server.start(words, there.environment, tmp_path / name))
+            codes = [command.wait() for command in running]
+
+            assert [0, 3] == sorted(codes), [command.err for command in running]
+            won, lost = sorted(
+                running, key=lambda command: codes[running.index(command)]
+            )
+            assert '"reason": "publish_lost"' in lost.out, lost.out
+            assert "not atomic" in lost.err and short(site.turns()[0]) in lost.err
+            assert site.turns()[0] in won.out
+            assert all(revision not in lost.out for revision in site.turns())
+
+
+def test_publishes_rolls_back_and_promotes_where_etags_have_no_quotes(
+    site: Site,
+) -> None:
+    site.s3.conditions = "unquoted"
+    prd = f"s3://{site.s3.bucket}/prd"
+
+    for files in (A, B, C):
+        assert 0 == (ran := site.publish(files)).code, ran
+        assert files == site.current()
+        assert 0 == (ran := site.run("promote", site.publisher.url, prd)).code, ran
+    assert 0 == (ran := site.publish(C, "--force")).code, ran
+    for files in (B, A):
+        assert 0 == (ran := site.run("rollback")).code, ran
+        assert files == site.current()
+
+    site.s3.inject(first(lambda: site.others_publish(C)), IS_POINTER, times=1)
+    ran = site.publish(B)
+    assert (3, "publish_conflict") == (ran.code, ran.facts()["reason"]), ran
+    assert C == site.current()
+
+
+def is_unquoted(request: Request) -> bool:
+    return not request.headers.get("if-match", '"').startswith('"')
+
+
+def test_sends_no_etag_without_quotes_to_a_store_that_would_not_compare_it(
+    site: Site,
+) -> None:
+    assert 0 == site.publish(A).code
+    site.s3.conditions = "unquoted"
+    site.s3.inject(answer_with(Answer(200, {"ETag": '"any"'})), is_unquoted)
+
+    ran = site.publish(B)
+
+    assert (3, "store_unsupported") == (ran.code, ran.facts()["reason"]), ran
+    assert not site.s3.seen(lambda one: is_unquoted(one) and IS_POINTER(one))
+    assert A == site.current()
+
+
+@pytest.mark.parametrize("more", [(), ("--force",)])
+def test_versions_of_a_deleted_pointer_are_no_other_publisher(
+    site: Site, more: tuple[str, ...]
+) -> None:
+    assert 0 == site.publish(A).code
+    site.s3.conditions = "deleted_stays"
+    site.s3.delete(POINTER)
+
+    ran = site.publish(B, *more)
+
+    assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
+    assert "delete all its versions" in ran.facts()["advice"], ran
+    assert POINTER not in site.s3.objects
+
+
+def test_a_versioned_bucket_that_refuses_every_condition_is_no_other_publisher(
+    site: Site,
+) -> None:
+    """Ceph: no release can be the first one there, and none can follow."""
+    for versioned, reason in (
+        (False, "store_unsupported"),
+        (True, "condition_refused"),
+    ):
+        if versioned:
+            assert 0 == site.publish(A).code
+        site.s3.conditions = "versioned"
+
+        dags = write_files(site.folder / "b", B)
+        ran = site.run("publish", dags, "--force")
+
+        assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
+        assert "versioned" in ran.facts()["advice"]
+        site.s3.conditions = "obeyed"
+    assert A == site.current()
+
+
+BUSY = error_answer(409, "ConditionalRequestConflict", "Try again.")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_tries_again_while_the_store_is_busy_with_another_conditional_write(
+    site: Site, is_first: bool
+) -> None:
+    assert is_first or 0 == site.publish(A).code
+    site.s3.inject(answer_with(BUSY), IS_POINTER, times=2)
+
+    ran = site.publish(B)
+
+    assert 0 == ran.code, ran
+    assert B == site.current()
+
+
+def test_a_store_that_stays_busy_is_no_other_publisher(site: Site) -> None:
+    assert 0 == site.publish(A).code
+    site.s3.inject(answer_with(BUSY), IS_POINTER)
+
+    ran = site.publish(B)
+
+    assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
+    assert "ConditionalRequestConflict" in ran.err and "Try again." in ran.err
+    assert A == site.current()
+
+
+def test_names_the_publisher_that_made_the_store_busy(site: Site) -> None:
+    """Not the one whose release was current before."""
+    assert 0 == site.publish(A).code
+
+    def be_busy(exchange: Exchange) -> None:
+        site.others_publish(C)
+        exchange.send(BUSY)
+
+    site.s3.inject(be_busy, IS_POINTER, times=1)
+    ran = site.publish(B)
+
+    assert (3, "publish_conflict") == (ran.code, ran.facts()["reason"]), ran
+    assert f"made release {short(site.turns()[0])} current" in ran.err
+    assert C == site.current()
+
+
+@pytest.mark.parametrize("command", ["publish", "rollback", "promote"])
+def test_a_release_that_was_replaced_before_its_answer_arrived_was_published(
+    site: Site, command: str
+) -> None:
+    """The answer is lost, somebody else publishes, and botocore's retry gets 412."""
+    dev = f"s3://{site.s3.bucket}/dev"
+    for files in (B, A):
+        assert 0 == site.publish(files).code
+    b = site.turns()[1]
+    site.publisher.succeed("publish", write_files(site.folder / "dags", B), dev)
+    words = {
+        "publish": ("publish", str(site.folder / "dags")),
+        "rollback": ("rollback", b),
+        "promote": ("promote", dev, site.publisher.url),
+    }[command]
+
+    def lose(exchange: Exchange) -> None:
+        exchange.good()
+        site.others_publish(C)
+        exchange.reset()
+
+    site.s3.inject(lose, IS_POINTER, times=1)
+    ran = site.publisher.run(*words)
+
+    assert 0 == ran.code, ran
+    assert b == site.turns()[1], site.turns()
+    assert f"made release {short(site.turns()[0])} current" in ran.out
+
+
+def write_and_fail(exchange: Exchange) -> None:
+    exchange.good()
+    exchange.send(error_answer(503, "SlowDown", "Reduce your request rate."))
+
+
+@pytest.mark.parametrize("fault", [lose_answer, write_and_fail])
+def test_a_written_pointer_is_a_success_although_every_answer_is_a_failure(
+    site: Site, fault: Fault
+) -> None:
+    assert 0 == site.publish(A).code
+    site.s3.inject(fault, IS_POINTER)
+
+    ran = site.publish(B)
+
+    assert 0 == ran.code, ran
+    assert [B, 2] == [site.current(), len(site.turns())]
+
+
+def test_a_pointer_that_was_not_written_is_the_failure_of_the_store(site: Site) -> None:
+    assert 0 == site.publish(A).code
+    site.s3.inject(error(503, "SlowDown"), IS_POINTER)
+
+    ran = site.publish(B)
+
+    assert (3, "throttled") == (ran.code, ran.facts()["reason"]), ran
+    assert A == site.current()
+
+
+def test_a_success_that_the_store_does_not_show_is_none(site: Site) -> None:
+    assert 0 == site.publish(A).code
+    site.s3.inject(answer_with(Answer(200, {"ETag": '"any"'})), IS_POINTER)
+
+    ran = site.publish(B)
+
+    assert (3, "publish_lost") == (ran.code, ran.facts()["reason"]), ran
+    assert A == site.current()
+
+
+@pytest.mark.parametrize("write", [send_good, Exchange.reset])
+def test_a_pointer_that_cannot_be_read_back_is_reported_as_unknown(
+    site: Site, write: Fault
+) -> None:
+    assert 0 == site.publish(A).code
+
+    def write_and_deny(exchange: Exchange) -> None:
+        site.s3.inject(error(403, "AccessDenied"), is_get("current.json"))
+        write(exchange)
+
+    site.s3.inject(write_and_deny, IS_POINTER)
+    ran = site.publish(B)
+
+    assert (3, "access_denied_get") == (ran.code, ran.facts()["reason"]), ran
+    assert "unknown whether" in ran.err, ran
+
+
+def test_an_unsigned_pointer_that_was_not_written_does_not_end_signing(
+    site: Site, tmp_path: Path
+) -> None:
+    """The same release is current already, but its pointer is signed."""
+    key = Key().write_private(tmp_path / "key.pem")
+    assert 0 == site.publish(A, "--sign-key", str(key)).code
+    site.s3.conditions = "versioned"
+
+    ran = site.publish(A, "--force")
+
+    assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
+
+
+# --- answers without fields
+
+
+def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
+    """As of JuiceFS's gateway: everything can be read, and nothing be replaced."""
+    assert 0 == site.publish(A).code
+    site.s3.put(f"{PREFIX}bundles/{'0' * 64}.zip", b"")
+    before = dict(site.s3.objects)
+    site.s3.inject(
+        without("ETag", "Last-Modified", "LastModified", "Size", "Date"),
+        lambda request: request.method == "GET",
+    )
+
+    for words in (
+        ("releases",),
+        ("diff", "current", site.turns()[0]),
+        ("prune-releases", "--keep-count", "0", "--keep-for", "0"),
+    ):
+        assert 0 == (ran := site.run(*words)).code, ran
+    assert before == site.s3.objects
+    ran = site.publish(B)
+
+    assert (3, "store_unsupported") == (ran.code, ran.facts()["reason"]), ran
+    assert "ETag" in ran.err
+    assert A == site.current()
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["", "now", "Sun, 29 Nov 2026 13:00:00 -0000", "Mon, 01 Jan 0001 00:00:00 GMT"],
+)
+def test_an_odd_date_of_the_store_stops_no_publish(site: Site, date: str) -> None:
+    def send(exchange: Exchange) -> None:
+        answer = exchange.good()
+        exchange.send(replace(answer, headers={**answer.headers, "Date": date}))
+
+    site.s3.inject(send)
+
+    assert [0, 0] == [(ran := site.publish(files)).code for files in (A, B)], ran
+    assert [B, 2] == [site.current(), len(site.turns())]
+
+
+def test_names_the_server_that_refused_in_place_of_the_store(site: Site) -> None:
+    headers = {"Server": "nginx", "Content-Type": "text/html"}
+    site.s3.inject(answer_with(Answer(403, headers, b"<html>no</html>")))
+
+    ran = site.publish(A)
+
+    assert (3, "answer_foreign") == (ran.code, ran.facts()["reason"]), ran
+    assert "nginx (text/html)" in ran.err and "None" not in ran.err
