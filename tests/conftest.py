@@ -101,6 +101,8 @@ class Counts:
     """
     Combinations of signal and moment that stop a publisher at each of its requests.
     """
+    meetings: int = _count(2, full=12)
+    """Pairs of publishers that write the pointer of one prefix at the same moment."""
     runs: int = _count(1, full=100)
     """
     DAG runs in a live Airflow, each with a publish, a rollback or a restart meanwhile.

@@ -141,14 +141,6 @@ def forks() -> Iterator[ForkServer]:
 
 
 @pytest.fixture
-def place(server: S3Server, tmp_path: Path, forks: ForkServer) -> Place:
-    """A bucket on each server with conditional writes in turn."""
-    if not server.honors_conditions:
-        pytest.skip("a store without conditional writes is refused")
-    return Place(server, tmp_path, forks)
-
-
-@pytest.fixture
 def on_moto(moto: MotoServer, tmp_path: Path, forks: ForkServer) -> Place:
     """A bucket on the server that runs in this process."""
     return Place(moto, tmp_path, forks)

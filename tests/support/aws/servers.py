@@ -3,12 +3,13 @@ Real S3 servers on loopback, each with its own peculiarities.
 
 `MotoServer` is pure Python, runs in the test's process, accepts almost any key and
 honors If-Match. `RcloneServer` is one Go process, checks signatures, and is strict
-about keys. `MinioServer` and `VersityServer` are used in companies;
+about keys. `MinioServer`, `VersityServer` and others are used in companies;
 `scripts/s3-servers` builds them.
 """
 
 import base64
 import itertools
+import json
 import logging
 import os
 import re
@@ -48,6 +49,10 @@ class S3Server(ABC):
     honors_conditions = True
     """
     Whether a PUT can be conditional.
+    """
+    is_atomic = True
+    """
+    Whether it looks at a condition and writes in one step.
     """
     takes_any_key = False
     """
@@ -234,7 +239,7 @@ class BuiltServer(ProgramServer):
         found = os.environ.get(self.variable) or shutil.which(self.name)
         if not found:
             pytest.skip(
-                f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go'
+                f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go or Java'
             )
         self.program = found
 
@@ -318,3 +323,77 @@ class MinioServer(BuiltServer):
             *addresses,
             str(objects),
         ]
+
+
+class SeaweedServer(BuiltServer):
+    """
+    SeaweedFS: master, volume, filer and S3 gateway in one process.
+    """
+
+    name = "seaweedfs"
+    variable = "WEED_BIN"
+
+    def answers(self) -> bool:
+        """
+        Whether it stores objects: it answers before its volumes have registered.
+        """
+        try:
+            self.client().create_bucket(Bucket="ready")
+            self.client().put_object(Bucket="ready", Key="ready", Body=b"ready")
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def command(self) -> list[str]:
+        keys = [{"accessKey": self.access_key, "secretKey": self.secret_key}]
+        actions = ["Admin", "Read", "List", "Write"]
+        identity = {"name": "tests", "credentials": keys, "actions": actions}
+        config = self.folder / "s3.json"
+        config.write_text(json.dumps({"identities": [identity]}))
+        objects = self.folder / "objects"
+        objects.mkdir(exist_ok=True)
+        parts = ("master", "volume", "filer")
+        names = [f"{part}.port{kind}" for part in parts for kind in ("", ".grpc")]
+        return [
+            self.program,
+            "server",
+            f"-dir={objects}",
+            f"-ip={self.host}",
+            f"-ip.bind={self.host}",
+            *(f"-{name}={own_port()}" for name in names),
+            "-volume.max=200",
+            "-master.volumeSizeLimitMB=64",
+            "-filer",
+            "-s3",
+            f"-s3.port={self.port}",
+            f"-s3.port.grpc={own_port()}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.config={config}",
+        ]
+
+
+class S3ProxyServer(BuiltServer):
+    """
+    S3Proxy on a folder: it looks at a condition and then writes, not in one step.
+    """
+
+    name = "s3proxy"
+    variable = "S3PROXY_JARS"
+    is_atomic = False
+
+    def command(self) -> list[str]:
+        objects = self.folder / "objects"
+        objects.mkdir(exist_ok=True)
+        config = self.folder / "s3proxy.conf"
+        config.write_text(
+            f"s3proxy.endpoint={self.endpoint}\n"
+            "s3proxy.authorization=aws-v2-or-v4\n"
+            f"s3proxy.identity={self.access_key}\n"
+            f"s3proxy.credential={self.secret_key}\n"
+            "jclouds.provider=filesystem-nio2\n"
+            f"jclouds.filesystem.basedir={objects}\n"
+        )
+        main = "org.gaul.s3proxy.Main"
+        jars = f"{self.program}/*"
+        return ["java", "-Xmx500m", "-cp", jars, main, "--properties", str(config)]

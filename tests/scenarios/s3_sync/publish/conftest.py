@@ -5,9 +5,44 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
+from tests.support.aws.servers import S3ProxyServer, S3Server, SeaweedServer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.forked import ForkServer
+
+STORES = ("moto", "minio", "versitygw", "seaweedfs", "s3proxy")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """One SeaweedFS for the whole run."""
+    with SeaweedServer(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3ProxyServer]:
+    """One S3Proxy for the whole run."""
+    with S3ProxyServer(tmp_path_factory.mktemp("s3proxy")) as server:
+        yield server
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> S3Server:
+    """
+    Each real server with conditional writes in turn; all but moto only with `--full`.
+    """
+    if request.param != "moto":
+        request.getfixturevalue("only_in_full")
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def place(store: S3Server, tmp_path: Path, forks: ForkServer) -> Place:
+    """A bucket on each of these servers in turn."""
+    return Place(store, tmp_path, forks)
 
 
 @pytest.fixture
