@@ -124,14 +124,23 @@ def test_deletes_the_given_foreign_files_and_never_those_that_are_kept(
 # --- the brake
 
 
-def many(count: int) -> set[str]:
-    return {f"{number:03}.py" for number in range(count)}
+class Listings:
+    """A brake, and what the cycles of its sidecar bring; 100 files are published."""
 
+    def __init__(self, percent: int = 20) -> None:
+        self.clock = Clock()
+        self.brake = Brake(percent, self.clock)
+        self.published = 100
 
-def is_held(
-    one: Brake, wanted: set[str], managed: set[str], asked: bool = False
-) -> bool:
-    return one.judge(managed - wanted, len(managed), is_asked_for=asked) is not None
+    def read(self, missing: range, *, asked: bool = False) -> bool:
+        """Read a listing that lacks files; return whether it is held back."""
+        self.brake.begin_cycle()
+        gone = {f"{number:04}.py" for number in missing}
+        return self.brake.judge(gone, self.published, is_asked_for=asked) is not None
+
+    def fail(self) -> None:
+        """Run a cycle that reads no listing, or whose listing settles."""
+        self.brake.begin_cycle()
 
 
 @pytest.mark.parametrize(
@@ -142,41 +151,127 @@ def is_held(
 def test_holds_over_20_deletions_above_the_share(
     percent: int, managed: int, left: int, held: bool
 ) -> None:
-    assert held == is_held(Brake(percent, Clock()), many(left), many(managed))
+    world = Listings(percent)
+    world.published = managed
+
+    assert held == world.read(range(left, managed))
 
 
-def test_applies_the_deletion_after_the_hold_time_which_a_complete_listing_restarts(
-    log: Log,
+MOST = range(99)
+"""What a listing lacks: almost everything."""
+HALF = HOLD_SECONDS / 2
+# What happens from the first listing without MOST on: seconds to wait before it, what a
+# cycle reads ("fails": nothing that could be judged), and whether it is held back.
+SITUATIONS: dict[str, list[tuple[float, object, bool]]] = {
+    "each listing lacks them": [
+        (HALF, MOST, True),
+        (HALF - 1, MOST, True),
+        (1, MOST, False),
+    ],
+    "one listing is complete": [
+        (HALF, range(0), False),
+        (HALF, MOST, True),
+        (HOLD_SECONDS - 1, MOST, True),
+        (1, MOST, False),
+    ],
+    "one listing lacks few": [
+        (HALF, range(20), False),
+        (HALF, MOST, True),
+        (HOLD_SECONDS - 1, MOST, True),
+    ],
+    "cycles fail or settle until long after": [
+        (1, "fails", False),
+        (HALF, "fails", False),
+        (2 * HOLD_SECONDS, MOST, True),
+        (HOLD_SECONDS - 1, MOST, True),
+        (1, MOST, False),
+    ],
+    "the interval is longer": [(4 * HOLD_SECONDS, MOST, False)],
+    "some cycles fail": [
+        (HALF, MOST, True),
+        (1, "fails", False),
+        (1, MOST, True),
+        (HALF - 1, MOST, True),
+        (1, MOST, False),
+    ],
+    "other files are missing later": [
+        (HALF, range(70), True),
+        (HALF, MOST, True),
+        (HOLD_SECONDS - 1, MOST, True),
+        (1, MOST, False),
+    ],
+    "other files are missing instead": [
+        (0, range(50, 100), True),
+        (HALF, range(50), True),
+        (HOLD_SECONDS - 1, range(50), True),
+        (1, range(50), False),
+    ],
+    "few more are missing later": [
+        (0, range(80), True),
+        (HOLD_SECONDS - 1, range(80), True),
+        (1, range(100), False),
+    ],
+    "SIGHUP": [(1, "asked", False), (1, MOST, False)],
+    "SIGHUP after failures": [(1, "fails", False), (HALF, "asked", False)],
+    "SIGHUP while cycles fail": [
+        (1, "asked and fails", False),
+        (1, MOST, True),
+        (1, "asked", False),
+    ],
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_holds_a_listing_until_the_same_files_were_missing_for_15_minutes(
+    situation: str,
 ) -> None:
-    clock = Clock()
-    one = Brake(80, clock)
-    assert is_held(one, many(1), many(100))
-    clock.seconds += HOLD_SECONDS - 1
-    assert not is_held(one, many(100), many(100))
-    for _ in range(3):
-        assert is_held(one, many(1), many(100))
-        clock.seconds += HOLD_SECONDS / 3
+    """The time of cycles that judge no listing does not count: nobody saw the hold."""
+    world = Listings()
+    assert world.read(MOST)
+    for step, (seconds, event, is_held) in enumerate(SITUATIONS[situation]):
+        world.clock.seconds += seconds
+        if isinstance(event, range):
+            held = world.read(event)
+        elif event == "asked":
+            held = world.read(MOST, asked=True)
+        else:
+            world.fail()
+            held = False
 
-    assert not is_held(one, many(1), many(100))
-    assert [(99, 20)] * 2 == [
-        (event["files_to_delete"], len(event["paths"]))
-        for event in log.events("deletion_held")
-    ]
+        assert is_held == held, f"step {step}"
+
+
+def test_a_listing_on_which_sighup_came_first_is_held() -> None:
+    assert Listings().read(MOST, asked=True)
 
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_an_approved_deletion_does_not_cover_the_next_one(asked: bool) -> None:
-    clock = Clock()
-    one = Brake(80, clock)
-    assert is_held(one, many(100), many(1000), asked)  # SIGHUP came before the hold
-    clock.seconds += 0 if asked else HOLD_SECONDS
-    assert not is_held(one, many(100), many(1000), asked)
+    world = Listings(80)
+    world.published = 1000
+    assert world.read(range(100, 1000))
+    world.clock.seconds += 0 if asked else HOLD_SECONDS
+    assert not world.read(range(100, 1000), asked=asked)
 
     # some of the files were deleted, then S3 failed
-    assert not is_held(one, many(99), many(600))
-    assert is_held(one, many(5), many(99))
-    clock.seconds += HOLD_SECONDS - 1
-    assert is_held(one, many(5), many(99))
+    world.fail()
+    world.published = 600
+    assert not world.read(range(99, 600))
+    world.published = 99
+    assert world.read(range(5, 99))
+    world.clock.seconds += HOLD_SECONDS - 1
+    assert world.read(range(5, 99))
+
+
+def test_logs_each_hold_once_with_its_first_files(log: Log) -> None:
+    world = Listings()
+    for missing in (MOST, MOST, range(0), MOST):
+        world.read(missing)
+
+    assert [(99, 20)] * 2 == [
+        (event["files_to_delete"], len(event["paths"]))
+        for event in log.events("deletion_held")
+    ]
 
 
 # --- names

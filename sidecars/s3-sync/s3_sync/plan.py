@@ -146,7 +146,11 @@ def without_clashes(
 
 class Brake:
     """
-    Holds listings back that would delete too many files, and remembers since when.
+    Holds listings back that would delete too many files, until listings have lacked the
+    same files for long enough.
+
+    Only the time from one listing to the next counts. While cycles fail, or listings
+    settle, the operator reads of that, and the files may have come back meanwhile.
     """
 
     def __init__(
@@ -154,30 +158,47 @@ class Brake:
     ) -> None:
         self._percent = percent
         self._clock = clock
-        self._since: float | None = None
-        # Files that may be deleted now that they were held long enough; further ones
-        # are held.
-        self._released: set[str] = set()
+        # For how many seconds listings have lacked which published files.
+        self._missing: dict[str, float] = {}
+        # When the previous cycle, and this one, judged a listing; None if it did not.
+        self._before: float | None = None
+        self._judged_at: float | None = None
+        self._is_held = False
+
+    def begin_cycle(self) -> None:
+        """
+        Begin a cycle, which may end before it has a listing to judge.
+        """
+        self._before = self._judged_at
+        self._judged_at = None
 
     def judge(
         self, gone: Collection[str], held: int, *, is_asked_for: bool
     ) -> SidecarError | None:
         """
-        Return why a listing is held back; None if it may be applied.
+        Judge this cycle's listing: return why it is held back; None if it may be
+        applied.
 
         Args:
             gone: The published files that it lacks.
             held: The number of published files.
-            is_asked_for: Whether an operator triggered this cycle; releases a hold
-                known before.
+            is_asked_for: Whether an operator triggered this cycle, which approves the
+                deletion of files that an earlier listing lacked already.
         """
-        self._released.intersection_update(gone)
-        rest = len(gone) - len(self._released)
-        if rest <= HARMLESS_FILES or rest * 100 <= held * self._percent:
-            self._since = None
+        now = self._judged_at = self._clock()
+        seconds = now - self._before if self._before is not None else 0.0
+        if is_asked_for:
+            seconds = math.inf
+        before = self._missing
+        self._missing = {
+            path: before[path] + seconds if path in before else 0.0 for path in gone
+        }
+        rest = sum(missing < HOLD_SECONDS for missing in self._missing.values())
+        was_held = self._is_held
+        self._is_held = rest > HARMLESS_FILES and rest * 100 > held * self._percent
+        if not self._is_held:
             return None
-        if self._since is None:
-            self._since = self._clock()
+        if not was_held:
             named = sorted(gone)[:NAMED_FILES]
             log.warning(
                 "deletion_held",
@@ -185,11 +206,6 @@ class Brake:
                 managed_files=held,
                 paths=named,
             )
-        elif is_asked_for:
-            self._since = -math.inf
-        if self._clock() - self._since >= HOLD_SECONDS:
-            self._released = set(gone)
-            return None
         return SidecarError(
             "deletion_held",
             f"{len(gone)} of {held} files are missing from the source; this listing is held back "

@@ -59,6 +59,7 @@ class Sync:
         target, builder, problems = self._target, self._builder, self._builder.problems
         assert target.volume is not None
         until = time.monotonic() + READING_SHARE * self._settings.timeout_seconds
+        self._brake.begin_cycle()
         target.inspect(fence)
 
         asked_at = time.monotonic()
@@ -117,7 +118,9 @@ class Sync:
         """
         Begin on another volume, or without one while another process has the lock.
         """
-        self._reading, self._shortage = None, Shortage()
+        self._reading = None
+        self._shortage = Shortage()
+        self._brake = Brake(self._settings.max_delete_percent)
         if isinstance(self._source, ReleaseSource):
             self._source.sequence = max(
                 self._source.sequence, self._target.record.sequence
