@@ -3,21 +3,26 @@
 import errno
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from _pytest.mark import ParameterSet
 
+from s3_sync import sync
 from s3_sync.folder.folder import Folder
+from s3_sync.plan import HOLD_SECONDS, Brake
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned
 from sidecar_runtime.health import Outcome
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import first
+from tests.support.machine.clocks import Clock
 from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
 from tests.support.scripts import script
+from tests.support.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
@@ -319,6 +324,47 @@ def test_a_one_shot_does_not_succeed_while_it_is_not_ready(
             end = process.cycle()
         assert not process.is_ready
         assert end is None or not (end.is_success or end.is_enough)
+
+
+def denied_listing(s3: FakeS3) -> None:
+    s3.inject(DENIED, is_list, times=1)
+
+
+def another_file(s3: FakeS3) -> None:
+    s3.put("dags/more.py", b"v = 1\n")
+
+
+@pytest.mark.parametrize("event", [denied_listing, another_file])
+def test_a_cycle_that_judges_no_listing_does_not_count_towards_the_end_of_a_hold(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    event: Callable[[FakeS3], None],
+) -> None:
+    """It fails, or its listing settles: the operator reads of that, not of the hold."""
+    clock = Clock()
+    monkeypatch.setattr(sync, "Brake", partial(Brake, clock=clock))
+    world = World(s3, process, {})
+    many_published(world)
+    process.start(world.settings | {"S3_SYNC_SETTLE": "0.001"})
+    lost_most(world)
+
+    def settled() -> str:
+        ended = wait_until(
+            lambda: (end := process.cycle()).result != "settling" and end, "it settles"
+        )
+        return ended.result if ended else ""
+
+    assert "held" == settled()
+    clock.seconds += 1
+    event(s3)
+    with suppress(SidecarError):
+        assert "settling" == process.cycle().result
+    clock.seconds += HOLD_SECONDS
+
+    assert "held" == settled()
+    clock.seconds += HOLD_SECONDS
+    assert "changed" == settled()
 
 
 def what_is_published(process: Process) -> str:
