@@ -218,6 +218,7 @@ def test_a_command_inherits_only_known_and_named_variables(
         "GATE_FOLDER": str(door.folder),
         "GATE_REVISION": "r1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONSAFEPATH": "1",
     } == dict(variable.split("=", 1) for variable in given)
 
 

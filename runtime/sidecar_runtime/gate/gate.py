@@ -475,6 +475,9 @@ class Gate:
             "GATE_FOLDER": folder,
             "GATE_REVISION": revision,
             "PYTHONDONTWRITEBYTECODE": "1",  # the folder is published as it is
+            # `python3 -m pylint` must not run a pylint.py of the source. Python 3.11
+            # and later: https://docs.python.org/3/using/cmdline.html#envvar-PYTHONSAFEPATH
+            "PYTHONSAFEPATH": "1",
         }
 
 

@@ -193,6 +193,7 @@ def test_command_receives_the_complete_candidate_and_its_changed_paths(
         "HOME",
         "PATH",
         "PYTHONDONTWRITEBYTECODE",
+        "PYTHONSAFEPATH",
         "TEAM",
     } == (set(first["variables"]) - {"LC_CTYPE"})
     assert sorted(["", *GOOD]) == first["changed"]
@@ -202,6 +203,22 @@ def test_command_receives_the_complete_candidate_and_its_changed_paths(
     assert revision == second["revision"] != first["revision"]
     assert os.path.realpath(second["folder"]) == second["cwd"]
     assert changed == consumed(target)
+
+
+def test_a_command_of_the_standard_library_runs_no_module_of_the_bucket(
+    s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
+) -> None:
+    """Python's `-m` would find it first: the command runs in the revision's folder."""
+    ran = tmp_path / "ran"
+    planted = f"open({str(ran)!r}, 'w')\n".encode()
+    names = ("tabnanny.py", "os.py", "tokenize.py", "sitecustomize.py")
+    s3.swap(GOOD | dict.fromkeys(names, planted))
+
+    daemon = start(by_command(sys.executable, "-m", "tabnanny", "."))
+
+    daemon.wait_until_synced()
+    assert planted == consumed(target)["tabnanny.py"], daemon.log()
+    assert not ran.exists()
 
 
 @pytest.mark.usefixtures("no_nap_is_left")

@@ -4,8 +4,9 @@ Loads a folder of DAGs as Airflow's DAG processor does, with the Python of an Ai
 
 ``python airflow_runner.py HOME``: HOME is an empty folder, which becomes AIRFLOW_HOME;
 GATE_FOLDER in the environment is the folder to load. It imports nothing from s3-sync.
-Each file is loaded in a process of its own, so that it cannot affect the next one. At
-the end, one JSON object is written to the file ``answer`` in HOME:
+Each file is loaded in a process of its own, so that its mistakes cannot affect the next
+one. They all have the same user, so malice can: it can write every answer. At the end,
+one JSON object is written to the file ``answer`` in HOME:
 
 - ``airflow``: its version; ``dags``: the ids of all DAGs;
 - ``findings``: rows of path, line or null, and problem;
@@ -256,7 +257,10 @@ def work(home: str, folder: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # the folder of this program: its modules must not be imported
+    # The folder of this program: its modules must not be imported. PYTHONSAFEPATH keeps
+    # it out since Python 3.11.
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
     Path(sys.argv[1], "answer").write_text(
         json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"]))
     )

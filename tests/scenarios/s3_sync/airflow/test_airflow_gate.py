@@ -201,7 +201,12 @@ def test_dag_files_see_only_listed_variables_and_the_release_tells_who_checked_i
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
         "AIRFLOW_VAR_SALES_RATE",
     }
-    gate = {"GATE_FOLDER", "GATE_REVISION", "PYTHONDONTWRITEBYTECODE"}
+    gate = {
+        "GATE_FOLDER",
+        "GATE_REVISION",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONSAFEPATH",
+    }
     assert own | given | gate <= names
     assert not {"AIRFLOW_VAR_SECRET", "AIRFLOW_VAR_OTHER"} & names
     assert [] == [name for name in names if name.startswith(("AWS_", "S3_SYNC_"))]
