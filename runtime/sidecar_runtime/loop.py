@@ -14,11 +14,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
 
 from sidecar_runtime import HEEDED
+from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Session, Sidecar
@@ -57,6 +59,10 @@ class Pace(NamedTuple):
             itself.
         liveness_grace_seconds: How late the heartbeat may be beyond wait and timeout.
         tidy_seconds: How long a cycle may clean up at the end of the process.
+        asked_burst: How many cycles may be asked for at once, by SIGHUP or
+            :meth:`Loop.wake`.
+        asked_seconds: After them, one cycle in this time starts because it is asked
+            for.
     """
 
     backoff: Callable[[int, float], float] = backoff_seconds
@@ -64,25 +70,11 @@ class Pace(NamedTuple):
     clock_grace_seconds: float = 2.0
     liveness_grace_seconds: float = 60.0
     tidy_seconds: float = 0.2
+    asked_burst: int = 20
+    asked_seconds: float = 1.0
 
 
 # --- what the loop is doing, and what happens to it
-
-
-class Idle(NamedTuple):
-    """
-    No cycle runs; the next one starts at the latest at this time.
-
-    Args:
-        is_regular: Whether the trigger ends it.
-        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a
-            cause that its sidecar does not know, so it may ask for the next one at
-            once, again and again.
-    """
-
-    until: float
-    is_regular: bool = False
-    is_firm: bool = False
 
 
 class Finished(NamedTuple):
@@ -95,6 +87,24 @@ class Finished(NamedTuple):
 
 
 Event = Literal["tick", "wake", "signal"] | signal.Signals | Finished
+
+
+class Idle(NamedTuple):
+    """
+    No cycle runs; the next one starts at the latest at this time.
+
+    Args:
+        is_regular: Whether the trigger ends it.
+        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a
+            cause that its sidecar does not know, so it may ask for the next one at
+            once, again and again.
+        asker: Who asked for that cycle.
+    """
+
+    until: float
+    is_regular: bool = False
+    is_firm: bool = False
+    asker: Event | None = None
 
 
 class Running(NamedTuple):
@@ -149,16 +159,21 @@ class Worker:
 
     Args:
         report: Called in the thread at the end of a cycle.
+        allowance: How many cycles may start because somebody asks for them.
 
     Raises:
         RuntimeError: No thread can be started.
     """
 
     def __init__(
-        self, begin: Callable[[], Session], report: Callable[[Finished], object]
+        self,
+        begin: Callable[[], Session],
+        report: Callable[[Finished], object],
+        allowance: Allowance,
     ) -> None:
         self._begin = begin
         self._report = report
+        self.allowance = allowance
         self._requests: SimpleQueue[Fence] = SimpleQueue()
         self._is_busy = False
         threading.Thread(target=self._work, name="cycle", daemon=True).start()
@@ -224,7 +239,8 @@ class Loop:
         self._health = health
         self._metrics = metrics
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._worker = Worker(sidecar.begin, self._report)
+        allowance = Allowance(self.pace.asked_burst, self.pace.asked_seconds)
+        self._worker = Worker(sidecar.begin, self._report, allowance)
         self._due = 0.0
         self._scheduler: Any = None
         if not settings.one_shot:
@@ -266,9 +282,10 @@ class Loop:
             self._rest(0.0)
             while self._state is not None:
                 left = min(self._state.until, self._give_up_at) - time.monotonic()
-                try:
+                with suppress(Empty):
                     self._handle(self._events.get(timeout=max(0.0, left)))
-                except Empty:
+                # also while events come faster than they are handled
+                if self._state is not None:
                     self._act_in_time(self._state)
             return EXIT_DONE
         finally:
@@ -307,7 +324,7 @@ class Loop:
                 self._revoke()
                 self._state = None
             case "tick" if isinstance(state, Idle) and state.is_regular:
-                self._start()
+                self._start(state.asker)
             case Finished(fence, end) if (
                 isinstance(state, Running) and fence is state.fence
             ):
@@ -315,14 +332,20 @@ class Loop:
 
     def _ask(self, asker: Event) -> None:
         """
-        Start a cycle now, or right after the running one.
+        Start a cycle as soon as the allowance permits, or right after the running one.
+
+        Whoever asks without end, as a task can at s3-sync's socket, gets a cycle in
+        ``asked_seconds``, and its source no more requests than that.
         """
         state = self._state
         if isinstance(state, Running):
             if state.again != signal.SIGHUP:
                 self._state = state._replace(again=asker)
         elif isinstance(state, Idle) and (asker == signal.SIGHUP or not state.is_firm):
-            self._start(is_asked_for=asker == signal.SIGHUP)
+            if state.asker == signal.SIGHUP:
+                asker = state.asker
+            at = time.monotonic() + self._worker.allowance.wait_seconds
+            self._state = state._replace(until=min(state.until, at), asker=asker)
 
     def _act_in_time(self, state: Idle | Running) -> None:
         """
@@ -336,13 +359,17 @@ class Loop:
         if isinstance(state, Running):
             self._abandon(state.fence)
         else:
-            self._start()
+            self._start(state.asker)
 
-    def _start(self, *, is_asked_for: bool = False) -> None:
+    def _start(self, asker: Event | None) -> None:
         """
         Start a cycle.
         """
-        fence, now = Fence(is_asked_for=is_asked_for), time.monotonic()
+        if asker is not None:
+            self._worker.allowance.use()
+        is_asked_for = asker == signal.SIGHUP
+        fence = Fence(is_asked_for=is_asked_for)
+        now = time.monotonic()
         self._state = Running(now + self._settings.timeout_seconds, fence, now)
         if is_asked_for:
             log.info("cycle_started", signal="SIGHUP")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -73,15 +74,20 @@ BIG = os.urandom(1 << 20) * 20
 
 
 class Server:
-    """A listener with a small and a big answer."""
+    """A listener with a small, a big and a late answer."""
 
     def __init__(self) -> None:
         listening = listen((LOOPBACK, 0), "HTTP_BIND")
-        self.listener = Listener(
-            listening,
-            lambda path: Answer(HTTPStatus.OK, BIG if path == "/big" else b"{}"),
-        )
+        self.listener = Listener(listening, self.answer)
         self.address: tuple[str, int] = listening.getsockname()
+        self.is_asked = threading.Event()
+        self.may_answer = threading.Event()
+
+    def answer(self, path: str) -> Answer:
+        if path == "/slow":
+            self.is_asked.set()
+            assert self.may_answer.wait(60)
+        return Answer(HTTPStatus.OK, BIG if path == "/big" else b"{}")
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, timeout=10)
@@ -177,6 +183,24 @@ def test_silent_clients_neither_block_probes_nor_exceed_the_connection_limit(
         assert read_all(clients[0]) == b""
         clients[-1].sendall(get())
         assert read_all(clients[-1]).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_burst_of_silent_clients_does_not_push_out_a_probe_that_was_sent(
+    server: Server,
+) -> None:
+    """The listener gets no CPU for a while, and then finds all of them at once."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(server.connect())
+        first.sendall(get("/slow"))
+        assert server.is_asked.wait(10)
+        probe = stack.enter_context(server.connect())
+        probe.sendall(get())
+        for _ in range(CONNECTIONS * 2):
+            stack.enter_context(server.connect())
+        server.may_answer.set()
+
+        assert read_all(probe).startswith(b"HTTP/1.1 200 ")
+        assert read_all(first).startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_answer_of_any_size_arrives_and_delays_no_other_client(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, get_args
 from unittest.mock import Mock
 
@@ -61,8 +62,8 @@ class Run:
 
     def __call__(self) -> int:
         """Run the loop and return its exit code."""
-        self.loop = Loop(self.sidecar, self.settings, self.health, self.metrics)
-        self.loop.pace = self.pace
+        paced = type("PacedLoop", (Loop,), {"pace": self.pace})
+        self.loop = paced(self.sidecar, self.settings, self.health, self.metrics)
         return self.loop.run()
 
     def until_stopped(self) -> None:
@@ -343,6 +344,61 @@ def test_sighup_and_wake_trigger_a_cycle_while_idle_or_in_backoff(
     thread.join()
 
     assert [is_asked_for] == asked
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False], ids=["SIGHUP", "wake"])
+def test_whoever_asks_without_end_gets_a_burst_of_cycles_and_then_one_in_a_period(
+    log: Log, *, is_asked_for: bool
+) -> None:
+    """As a task that requests releases: each cycle is a request to the source."""
+    pace = QUICK._replace(asked_burst=3, asked_seconds=600.0)
+    asked: list[bool] = []
+
+    def cycle(fence: Fence) -> Outcome:
+        asked.append(fence.is_asked_for)
+        return UNCHANGED
+
+    def has_run(count: int) -> bool:
+        return count == len(asked)
+
+    one = run(*[cycle] * 99, pace=pace)
+
+    def ask() -> None:
+        for count in (2, 3, 4, 4, 4, 4):
+            send(signal.SIGHUP) if is_asked_for else one.loop.wake()
+            wait_until(partial(has_run, count), "a cycle")
+        send(signal.SIGTERM)
+
+    one.until(1, ask)
+
+    assert [False, *[is_asked_for] * 3] == asked
+
+
+def test_a_cycle_that_has_to_wait_for_its_turn_is_the_one_that_was_asked_for(
+    log: Log,
+) -> None:
+    """A wake that comes meanwhile, or the regular trigger, does not make it another."""
+    pace = QUICK._replace(asked_burst=1, asked_seconds=0.5)
+    asked: list[bool] = []
+
+    def cycle(fence: Fence) -> Outcome:
+        asked.append(fence.is_asked_for)
+        return UNCHANGED
+
+    one = run(*[cycle] * 99, pace=pace)
+
+    def ask() -> None:
+        one.loop.wake()
+        wait_until(lambda: 2 == len(asked), "the first turn")
+        send(signal.SIGHUP)
+        for _turn in range(5):
+            one.loop.wake()
+        wait_until(lambda: 3 == len(asked), "the second turn")
+        send(signal.SIGTERM)
+
+    one.until(1, ask)
+
+    assert [False, False, True] == asked[:3]
 
 
 def test_sighup_during_a_cycle_triggers_one_more_after_it(log: Log) -> None:

@@ -1,0 +1,49 @@
+"""
+How often something may happen that other processes cause.
+"""
+
+import time
+from collections.abc import Callable
+
+
+class Allowance:
+    """
+    Allows an action a number of times at once, and then once in a period; what was used
+    comes back with time.
+
+    Args:
+        burst: How many times at once.
+        period_seconds: The time in which one more comes back.
+    """
+
+    def __init__(
+        self,
+        burst: int,
+        period_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._earlier_seconds = (burst - 1) * period_seconds
+        self._period_seconds = period_seconds
+        self._clock = clock
+        self._whole_at = clock()
+        """When all that was used has come back."""
+
+    @property
+    def is_whole(self) -> bool:
+        """
+        Whether all that was used has come back.
+        """
+        return self._clock() >= self._whole_at
+
+    @property
+    def wait_seconds(self) -> float:
+        """
+        The time until the action is allowed; 0 if it is allowed now.
+        """
+        return max(0.0, self._whole_at - self._earlier_seconds - self._clock())
+
+    def use(self) -> None:
+        """
+        Note that the action happens.
+        """
+        self._whole_at = max(self._whole_at, self._clock()) + self._period_seconds
