@@ -29,13 +29,6 @@ class Allowance:
         """When all that was used has come back."""
 
     @property
-    def is_whole(self) -> bool:
-        """
-        Whether all that was used has come back.
-        """
-        return self._clock() >= self._whole_at
-
-    @property
     def wait_seconds(self) -> float:
         """
         The time until the action is allowed; 0 if it is allowed now.

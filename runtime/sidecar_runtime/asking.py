@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 
+from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import SidecarError, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.http.listener import Answer, Listener
@@ -26,8 +27,13 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
 NAME = "ask.sock"
-# At most this many revisions are pending, each once; further requests are refused.
+# How many revisions may be requested at once that the source has told of.
 MOST = 64
+# And others: some are invented, which costs a request to the source, and a line in the
+# log.
+MOST_UNKNOWN = 16
+# After those, one of either kind may be requested in this time.
+PERIOD_SECONDS = 2.0
 # How long a failure is the answer before the source is asked again; remembers up to
 # MOST failures.
 FAILED_SECONDS = 5.0
@@ -48,7 +54,6 @@ class Asked:
     now.
 
     Args:
-        path: The volume, for messages.
         results: The counters of answers, by result.
 
     Attributes:
@@ -58,23 +63,30 @@ class Asked:
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
-    def __init__(self, path: str, results: Callable[[str], Series]) -> None:
-        self._path = path
+    def __init__(self, results: Callable[[str], Series]) -> None:
         self._results = results
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
         # Each access to these is one operation, which needs no lock.
         self.waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
+        self._allowances = {
+            True: Allowance(MOST, PERIOD_SECONDS),
+            False: Allowance(MOST_UNKNOWN, PERIOD_SECONDS),
+        }
+        """By whether the source has told of a revision; used by the listener only."""
         self._listener: Listener | None = None
         self._socket: os.stat_result | None = None
-        self._told = ""
-        """The failure of the socket that is already in the log."""
+        self._told: set[str] = set()
+        """The failures of the socket, and a limit, that are already in the log."""
 
-    def ask(self, revision: str) -> SidecarError | None:
+    def ask(self, revision: str, *, is_known: bool) -> SidecarError | None:
         """
         Request a revision; return None while it is pending, or why it cannot be fetched
         now.
+
+        Args:
+            is_known: Whether the source has told of it.
         """
         failure, until = self._failures.get(revision, (None, 0.0))
         if failure is not None and time.monotonic() < until:
@@ -83,21 +95,43 @@ class Asked:
             return SidecarError(
                 "request_in_outage", self.outage.message, self.outage.advice
             )
-        if revision not in self.waiting:
-            if len(self.waiting) >= MOST:
-                return SidecarError(
-                    "request_limit", f"{MOST} other revisions are pending"
-                )
-            self.waiting[revision] = None
-            self.wake()
+        if revision in self.waiting:
+            return None
+        allowance = self._allowances[is_known]
+        if allowance.wait_seconds:
+            return self._refuse(revision)
+        allowance.use()
+        self._told.discard("request_limit")
+        self.waiting[revision] = None
+        self.wake()
         return None
 
-    def follow(self, store: int, has: Callable[[str], bool]) -> None:
+    def _refuse(self, revision: str) -> SidecarError:
+        """
+        Return why no revision may be requested now; logged once until one may be again.
+        """
+        limit = SidecarError(
+            "request_limit",
+            f"too many revisions were requested; one in {PERIOD_SECONDS:g} s is fetched now",
+            "Find out which consumer requests so many.",
+        )
+        if "request_limit" not in self._told:
+            self._told.add("request_limit")
+            _log_unavailable(revision, limit)
+        return limit
+
+    def follow(
+        self,
+        store: int,
+        has: Callable[[str], bool],
+        knows: Callable[[str], bool],
+    ) -> None:
         """
         Serve the socket in an open store from now on, unless it is served already.
 
         Args:
             has: Whether a snapshot of a revision exists; called from any thread.
+            knows: Whether the source has told of a revision; likewise.
         """
         found = stat_in(NAME, store)
         if found and self._socket and os.path.samestat(found, self._socket):
@@ -113,23 +147,26 @@ class Asked:
             # Connecting needs write permission; any uid that sees the volume may
             # request.
             os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
-            self._listener = Listener(listening, partial(self._answer, has))
+            self._listener = Listener(listening, partial(self._answer, has, knows))
             self._listener.start()
-            self._socket, self._told = stat_in(NAME, store), ""
+            self._socket = stat_in(NAME, store)
+            self._told.clear()
         except (OSError, RuntimeError) as error:  # each cycle tries again
             said = getattr(error, "strerror", None) or str(error)
-            advice = f"Consumers get only the versions that are kept on {self._path}."
-            if said != self._told:
+            advice = "Consumers get only the versions that are kept on the volume."
+            if said not in self._told:
                 log.warning("ask_socket_unavailable", error=said, advice=advice)
-            self._told = said
+            self._told.add(said)
 
-    def _answer(self, has: Callable[[str], bool], path: str) -> Answer:
+    def _answer(
+        self, has: Callable[[str], bool], knows: Callable[[str], bool], path: str
+    ) -> Answer:
         question = _QUESTION.fullmatch(path)
         if question is None:
             return _say(404, error="request /revisions/ID with a full ID")
         if has(name := question[1]):
             return _say(200, name=name)
-        if (failure := self.ask(name)) is None:
+        if (failure := self.ask(name, is_known=knows(name))) is None:
             return _say(202, state="on its way")
         status = 404 if failure.reason in GONE else 503
         return _say(status, reason=failure.reason, error=failure.message)
@@ -156,8 +193,10 @@ class Asked:
     @contextmanager
     def answering(self, revision: str) -> Iterator[None]:
         """
-        Fetch a revision in this context: a failure becomes the answer to the consumer.
+        Fetch a revision in this context: a failure becomes the answer to the consumer,
+        and is logged unless it was the last one, too.
         """
+        before, _ = self._failures.pop(revision, (None, 0.0))
         # Of a cycle that is abandoned: the next one would start with this revision, and
         # time out.
         late = "the cycle timed out while it fetched this revision"
@@ -167,19 +206,20 @@ class Asked:
             failure = None
         except SidecarError as error:
             failure = error
-            log.warning(
-                "requested_revision_unavailable",
-                revision=revision,
-                **error.log_fields(),
-            )
+            if before is None or before.reason != error.reason:
+                _log_unavailable(revision, error)
         finally:
-            self._failures.pop(revision, None)
             if failure is not None:
                 if len(self._failures) >= MOST:
                     del self._failures[next(iter(self._failures))]
                 self._failures[revision] = failure, time.monotonic() + FAILED_SECONDS
             self.waiting.pop(revision, None)
             self._results("error" if failure else "success").inc()
+
+
+def _log_unavailable(revision: str, error: SidecarError) -> None:
+    fields = error.log_fields()
+    log.warning("requested_revision_unavailable", revision=revision, **fields)
 
 
 def _say(status: int, **facts: str) -> Answer:

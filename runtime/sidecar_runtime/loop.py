@@ -14,7 +14,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
@@ -282,10 +281,9 @@ class Loop:
             self._rest(0.0)
             while self._state is not None:
                 left = min(self._state.until, self._give_up_at) - time.monotonic()
-                with suppress(Empty):
+                try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
-                # also while events come faster than they are handled
-                if self._state is not None:
+                except Empty:
                     self._act_in_time(self._state)
             return EXIT_DONE
         finally:

@@ -5,8 +5,8 @@ One thread, started once, serves all connections and waits for none of them: the
 of processes may be used up, and a client may send nothing, or read nothing. Each
 connection is closed after one answer.
 
-A burst of silent connections cannot push out a probe: what a client has sent is read,
-and answered, before a connection is closed to make room.
+A burst of silent connections pushes out no probe: what a client has sent is read and
+answered before a connection is closed to make room.
 """
 
 import asyncio
@@ -23,16 +23,15 @@ from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY
 from sidecar_runtime.logs import get_logger
 
-# More than asyncio accepts at a time, so that a client keeps its place for some rounds.
+# More than asyncio accepts in one round, so that a client keeps its place for several.
 CONNECTIONS = 128
-CLIENT_SECONDS = 30.0
-HEAD_BYTES = 64 << 10
-# How many connections the kernel keeps until this thread gets some CPU. If there are
-# more, it drops them, and the client tries again after a second: too late for a probe.
+# How many connections the kernel keeps until this thread gets some CPU. It drops more,
+# and the client tries again after a second: too late for a probe.
 BACKLOG = 1024
+CLIENT_SECONDS = 30.0
+LINE_BYTES = 64 << 10
 
-_FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d\r?")
-_HEAD_END = re.compile(rb"\n\r?\n")
+_FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d\r?\n")
 _HEADERS = f"""\
 Content-Security-Policy: {CONTENT_SECURITY_POLICY}
 X-Content-Type-Options: nosniff
@@ -54,67 +53,13 @@ class Answer(NamedTuple):
     content_type: str = "application/json"
 
 
-class Client(asyncio.Protocol):
-    """
-    A connection: it reads a request, answers it, and ends.
-
-    Args:
-        connections: All connections, oldest first; this one adds and removes itself.
-        answer_to: Returns the answer to the first line of a request.
-    """
-
-    transport: asyncio.WriteTransport
-    deadline: asyncio.TimerHandle
-
-    def __init__(
-        self,
-        connections: dict["Client", None],
-        answer_to: Callable[[bytes], bytes],
-    ) -> None:
-        self._connections = connections
-        self._answer_to = answer_to
-        self._head = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self.transport = transport
-        self._connections[self] = None
-        loop = asyncio.get_running_loop()
-        self.deadline = loop.call_later(CLIENT_SECONDS, transport.abort)
-        # In the next round, which first reads what has arrived: a probe that waited for
-        # its turn has sent its request by now.
-        loop.call_later(0.0, self._make_room)
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if len(self._head) > HEAD_BYTES:
-            self.transport.abort()
-        elif _HEAD_END.search(self._head):
-            self.transport.write(self._answer_to(self._head.partition(b"\n")[0]))
-            self.transport.close()  # once all is sent
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self.deadline.cancel()
-        self._connections.pop(self, None)
-
-    def _make_room(self) -> None:
-        """
-        Close the oldest connections beyond the limit: those that are the least likely
-        to send a request.
-        """
-        while len(self._connections) > CONNECTIONS:
-            oldest = next(iter(self._connections))
-            del self._connections[oldest]
-            oldest.transport.abort()
-
-
 class Listener:
     """
     Answers GET and HEAD requests on one socket; no request changes anything.
 
-    It serves up to ``CONNECTIONS`` connections, and for a moment those that arrived
+    It serves up to ``CONNECTIONS`` connections, and for a moment those that arrive
     together; another one closes the oldest. A client has ``CLIENT_SECONDS`` to send a
-    request with a head of up to ``HEAD_BYTES``, and to read the answer.
+    request with lines of up to ``LINE_BYTES``, and to read the answer.
 
     Args:
         listening: A socket that listens.
@@ -129,7 +74,8 @@ class Listener:
         self._answer = answer
         self._loop = asyncio.new_event_loop()
         self._closed = asyncio.Event()
-        self._connections: dict[Client, None] = {}
+        self._open: dict[asyncio.WriteTransport, None] = {}
+        """The connections, oldest first."""
 
     def start(self) -> None:
         """
@@ -161,15 +107,49 @@ class Listener:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await self._loop.create_server(
-            lambda: Client(self._connections, self._answer_to), sock=self._listening
+        server = await asyncio.start_server(
+            self._talk, sock=self._listening, limit=LINE_BYTES
         )
         self._listening.listen(BACKLOG)
         await self._closed.wait()
         server.close()
 
-    def _answer_to(self, line: bytes) -> bytes:
-        found = _FIRST_LINE.fullmatch(line)
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._open[writer.transport] = None
+        # In the next round, after what has arrived is read: a probe that waited long for
+        # its turn has sent its request.
+        self._loop.call_later(0.0, self._make_room)
+        # drain() waits until everything is sent
+        writer.transport.set_write_buffer_limits(0)
+        try:
+            async with asyncio.timeout(CLIENT_SECONDS):
+                request = await reader.readline()
+                while (await reader.readline()).strip():
+                    pass
+                writer.write(self._answer_to(request))
+                await writer.drain()
+        except (
+            OSError,
+            ValueError,
+        ):  # the client has gone, its time is up, or a line is too long
+            pass
+        finally:
+            self._open.pop(writer.transport, None)
+            writer.transport.abort()
+
+    def _make_room(self) -> None:
+        """
+        Close the oldest connections beyond the limit.
+        """
+        while len(self._open) > CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.abort()
+
+    def _answer_to(self, request: bytes) -> bytes:
+        found = _FIRST_LINE.fullmatch(request)
         method, path = (
             (part.decode("latin-1") for part in found.groups()) if found else ("", "")
         )

@@ -48,9 +48,7 @@ class S3Sync:
         self.lock = TargetLock()
         self.status = Status(metrics)
         self.gate = make_gate(settings, metrics.gate)
-        self.asked = (
-            Asked(settings.dest_path, metrics.requested) if settings.answers else None
-        )
+        self.asked = Asked(metrics.requested) if settings.answers else None
 
     def begin(self) -> Session:
         return Session(self)
@@ -214,7 +212,11 @@ class Serving(NamedTuple):
             CycleAbandoned: The fence was revoked; another thread answers now.
         """
         self.asked.outage = outage
-        self.asked.follow(self.layout.store, self.layout.is_whole)
+        self.asked.follow(
+            self.layout.store,
+            self.layout.is_whole,
+            lambda revision: revision in self.source.earlier(),
+        )
         where = f"cannot write to {self.settings.dest_path}"
         for revision in self.asked.due(fence):
             with self.asked.answering(revision), explained(where):

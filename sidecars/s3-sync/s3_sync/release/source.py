@@ -285,7 +285,11 @@ class ReleaseSource:
                 error.reason, f"{where} is refused: {error}", _ADVICE
             ) from None
         except (ObjectMoved, ObjectError) as error:
-            self._manifest = None  # a publish may have written it and its bundle again
+            # A publish may have written the bundle again, and with it the manifest. A
+            # requested release that does not exist says nothing about the current one.
+            manifest = self._manifest
+            if manifest and key == form.bundle_key(manifest.bundle_sha256):
+                self._manifest = None
             # S3 does not tell an identity that may not list whether an object exists.
             permission = None if isinstance(error, ObjectMoved) else error.permission
             if isinstance(error, ObjectMoved) or (

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
+from sidecar_runtime.asking import MOST_UNKNOWN, PERIOD_SECONDS
+from sidecar_runtime.loop import Pace
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.airflow.asking import STORE, asked, kept
+from tests.support.airflow.asking import STORE, ask, asked, kept
 from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
 from tests.support.machine.volumes import small_volume
@@ -163,6 +166,32 @@ def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
     s3.heal()
     daemon.sync()
     asked(store, releases[0].revision)
+
+
+def test_a_flood_of_invented_requests_costs_few_requests_and_delays_no_known_release(
+    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+) -> None:
+    """Any task of the pod can send it, also through a mount that it cannot write to."""
+    daemon = begin()
+    s3.forget()
+    began = time.monotonic()
+
+    answers = [
+        ask(store, f"/revisions/sha256-{number:064}")[1].get("reason")
+        for number in range(500)
+    ]
+
+    assert 200 == asked(store, releases[0].revision)[0]
+    periods = int((time.monotonic() - began) / PERIOD_SECONDS) + 1
+    assert answers.count("request_limit") >= 500 - MOST_UNKNOWN - periods
+    daemon.sync()
+    manifests = sum(map(is_manifest, s3.requests))
+    assert 1 < manifests <= MOST_UNKNOWN + 1 + periods
+    cycles = Pace().asked_burst + (time.monotonic() - began) / Pace().asked_seconds
+    assert len(s3.requests) - manifests <= cycles + len(s3.seen(is_bundle)) + 1
+    said = daemon.find_events("requested_revision_unavailable")
+    assert len(said) <= manifests + periods
+    assert 1 <= len([event for event in said if event["reason"] == "request_limit"])
 
 
 def test_recreates_a_replaced_socket_that_only_owner_and_group_can_replace(
