@@ -8,6 +8,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import socket
 import stat
 import time
@@ -39,6 +40,7 @@ def write_file(
     """
     head, tail = os.path.split(os.fspath(path))
     temporary = os.path.join(head, f".{tail}.new")
+    shutil.rmtree(temporary, ignore_errors=True, dir_fd=dir_fd)  # only a folder
     with suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=dir_fd)
     fd = os.open(temporary, NEW_FILE, mode, dir_fd=dir_fd)
@@ -201,6 +203,11 @@ OTHER_ADVICE = "Check the volume and its node. The published files are unchanged
 _ADVICE = {
     errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
     "device or NFS 4.",
+    **dict.fromkeys(
+        (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO),
+        "Something else is in the place of that file or folder: find out what put it there, and "
+        "remove it.",
+    ),
     errno.EXDEV: "Another volume is mounted at that path, inside the target. Mount it elsewhere.",
 }
 LINK_ADVICE = (
@@ -255,6 +262,9 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
     said = f"{what}: {error.strerror or error}"
     if error.errno in FULL_ERRORS:
         return TargetError("target_full", said, FULL_ADVICE)
+    name = error.filename
+    if isinstance(name, str) and name not in what:
+        said += f": {name!r}"  # what is in the way, such as a lock that is a folder
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
         return TargetError("target_denied", said, DENIED_ADVICE)

@@ -151,10 +151,10 @@ class Account:
     @property
     def situation(self) -> str:
         """
-        What the success of a try depends on, as far as it is seen: the keytab, and who
-        took the ccache.
+        What the success of a try depends on, as far as it is seen: the keytab, who took
+        the ccache, and what is wrong with it.
         """
-        return f"{self.keytab} {self.taken_by()}"
+        return f"{self.keytab} {self.taken_by()} {self.found.problem}"
 
     @property
     def next_at(self) -> float:

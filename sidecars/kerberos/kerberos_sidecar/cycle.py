@@ -186,7 +186,8 @@ class KerberosSidecar:
         """
         entry, settings = account.entry, self._settings
         # First the volume: if it is full or read-only, no KDC is asked.
-        with Staging(entry, fence) as staging:
+        has_published = account.state.last is not None
+        with Staging(entry, fence, has_published=has_published) as staging:
             keytab = prepare(account, settings, staging)
             check_refused(keytab, settings, counts_since)
             owner = _check_contested(account)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from contextlib import suppress
 
@@ -71,6 +72,7 @@ def note(ccache: str, keytab: Keytab) -> None:
     """
     path, times = _memory(ccache), _times(ccache) | {str(keytab): time.time()}
     content = "\n".join(f"{at} {keys}" for keys, at in times.items())
+    shutil.rmtree(path, ignore_errors=True)  # a folder, in the way of the file
     with suppress(OSError):  # the volume turned full or read-only meanwhile
         write_file(path, content.encode(), 0o640, fsync=False)
         os.chown(path, -1, os.stat(os.path.dirname(path)).st_gid, follow_symlinks=False)

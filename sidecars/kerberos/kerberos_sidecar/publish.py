@@ -34,7 +34,7 @@ from kerberos_sidecar.settings import Entry
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import read_file, write_all
+from sidecar_runtime.volume.files import open_file, read_file, write_all
 
 # Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
@@ -47,9 +47,19 @@ _REASONS = {
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
 }
 
-PLACE_ADVICE = (
-    "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there."
-)
+_KEYTAB = "a keytab"
+_FOLDER = "a folder"
+_KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: "a symbolic link"}
+# What a file is that begins with these bytes; empty: it may be replaced. Ccaches of
+# version 1 and 2, which nobody has written since 1996, begin as keytabs do:
+# https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
+_BEGINNINGS = {
+    b"\5\1": _KEYTAB,
+    b"\5\2": _KEYTAB,
+    b"\5\3": "",
+    b"\5\4": "",
+    b"": "",  # as `touch` or an interrupted kinit leaves it: nothing is lost
+}
 
 log = get_logger("ccache")
 
@@ -87,12 +97,38 @@ def look(entry: Entry, own_group: int | None) -> Found:
     return Found(ticket, found.st_mtime, problem, holder if problem else "")
 
 
+def foreign_at(path: str) -> str:
+    """
+    Return what is at a path, in words, if it is not a ccache; empty if it is one,
+    damaged or another principal's, or if nothing would be lost. A link is not followed.
+    """
+    owner = ""
+    try:
+        found = os.lstat(path)
+        owner = f"uid {found.st_uid}"
+        if not stat.S_ISREG(found.st_mode):
+            return _KINDS.get(stat.S_IFMT(found.st_mode), "a pipe, socket or device")
+        with open_file(path, dir_fd=None) as file:
+            return _BEGINNINGS.get(file.read(2), "a file that is not a ccache")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"a file of {owner} that cannot be read ({error.strerror})"
+
+
 class Staging:
     """
     The private file for one publish; a ``with`` statement creates and removes it.
 
+    What is at the ccache's path before this process has published there belongs to
+    somebody else: it is replaced only if it is a ccache. Later it has replaced ours,
+    and is replaced in turn, except a keytab and a folder, which can hold what cannot be
+    made again. A restart does not know what it published: a record of that beside the
+    ccache would be another file that consumers can write.
+
     Args:
         fence: Entered for the rename.
+        has_published: Whether this process has published the ccache before.
 
     Attributes:
         ccache: The path to publish at.
@@ -100,12 +136,16 @@ class Staging:
 
     Raises:
         SidecarError: On entering and publishing: the folder is missing, full or not
-            writable. On entering: the volume does not keep the mode.
+            writable; something else is at the ccache's path. On entering: the volume
+            does not keep the mode.
     """
 
-    def __init__(self, entry: Entry, fence: Fence) -> None:
+    def __init__(
+        self, entry: Entry, fence: Fence, *, has_published: bool = False
+    ) -> None:
         self.ccache, self._mode = entry.ccache, entry.mode
         self.fence = fence
+        self._has_published = has_published
         self._fd = -1
         self._stem = ""
         self.group = -1
@@ -147,20 +187,20 @@ class Staging:
             os.ftruncate(self._fd, len(content))
             os.fsync(self._fd)
             with self.fence:
+                self._refuse_foreign()  # it may have come during the request
                 os.rename(self._stem + NEW, self.ccache)
 
     def _open(self) -> None:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
-        is_folder = os.path.isdir(self.ccache) and not os.path.islink(self.ccache)
         # On overlayfs a plain file may have another st_dev than its folder, so
         # ismount() would lie.
         mounts = {
             line.split()[4]
             for line in Path("/proc/self/mountinfo").read_text().splitlines()
         }
-        if is_folder or os.path.join(os.path.realpath(folder), name) in mounts:
-            raise OSError(errno.EISDIR, "a folder or a mount is at this path")
+        if os.path.join(os.path.realpath(folder), name) in mounts:
+            raise failure("ccache_foreign", f"{self.ccache} is a mount, which stays")
         with suppress(FileNotFoundError):
             owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}
             if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
@@ -185,6 +225,17 @@ class Staging:
             text = f"its volume gives all files mode {mode:04o}: mount it with file_mode=0640"
             raise OSError(errno.ENOTSUP, text)
         write_all(self._fd, bytes(ROOM_BYTES))
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
+        """
+        Raises:
+            SidecarError: ``ccache_foreign``: what is at the path must not be replaced.
+        """
+        foreign = foreign_at(self.ccache)
+        if foreign and (foreign in (_KEYTAB, _FOLDER) or not self._has_published):
+            text = f"{self.ccache} is {foreign}, which is not overwritten"
+            raise failure("ccache_foreign", text)
 
     def _discard(self) -> None:
         if self._stem:
@@ -228,6 +279,5 @@ def explained(ccache: str) -> Iterator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, "ccache_failed")
         who = f"uid {os.getuid()} with group {os.getgid()}"
-        advice = PLACE_ADVICE if error.errno in (errno.EISDIR, errno.EBUSY) else ""
         text = f"cannot write {ccache} as {who}: {error.strerror}"
-        raise failure(reason, text, advice) from error
+        raise failure(reason, text) from error

@@ -108,6 +108,9 @@ REASONS = {
     "ccache_failed": Reason(
         "Check the volume and its node. The published ccache is intact."
     ),
+    "ccache_foreign": Reason(
+        "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there."
+    ),
     "ccache_contested": Reason(
         "Give each principal its own ccache (KERBEROS_CCACHE), and look for a second sidecar or a "
         "kinit on this volume. Sidecars of one principal need the same runAsUser, runAsGroup and "

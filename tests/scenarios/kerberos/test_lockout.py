@@ -120,7 +120,9 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
     settings = {"KERBEROS_TIMEOUT": "3s", "KERBEROS_LOCKOUT_WINDOW": "1800"}
     settings["KERBEROS_MAX_FAILURES"] = "3"
     if noted == "in the process":
-        (here.ccache.parent / f".{here.ccache.name}.refused").mkdir()
+        (here.ccache.parent / f".{here.ccache.name}.refused/of root").mkdir(
+            parents=True
+        )
     elif noted == "behind a silent primary":
         add_silent_primary(here, proxy)
     with policy(running_kdc, here):

@@ -94,7 +94,7 @@ SABOTAGE: dict[str, Callable[[Path], object]] = {
     "pipe": os.mkfifo,
     "link to the keytab": lambda path: path.symlink_to("../keytab/airflow.keytab"),
     "link to itself": lambda path: path.symlink_to(path),
-    "keytab": lambda path: path.write_bytes(keytab(entry())),
+    "text": lambda path: path.write_text("not a ccache"),
 }
 """The objects that a consumer with write access can put in place of a ccache."""
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from s3_sync.folder.folder import Folder
 from s3_sync.folder.journal import NAME as MANAGED
 from s3_sync.folder.snapshots import SnapshotLayout
-from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, is_link
+from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING, Volume, is_link
 from s3_sync.metrics import Status
 from s3_sync.names import RESERVED, Content
 from s3_sync.settings import Settings
@@ -376,8 +376,10 @@ class Target:
             finally:
                 if self.volume is None:
                     volume.close()
-        except OSError:
+        except OSError as error:
             self._status.readiness = self._look_from_outside()
+            if error.filename in (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME):
+                error.filename = f"{RESERVED}/{error.filename}"  # for the operator
             raise
         if is_ours:
             return ""

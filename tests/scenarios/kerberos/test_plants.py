@@ -1,0 +1,54 @@
+"""
+Whatever a neighbor plants at the paths that the sidecar writes beside a ccache, it
+writes nowhere else.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.kerberos.site import Site, failure
+from tests.support.machine.plants import PLANTS, Canary, plant
+
+NAMES = (
+    ".{name}.refused",
+    "..{name}.refused.new",
+    ".{name}.0123456789abcdef.new",
+    ".{name}.0123456789abcdef.krb5",
+    ".krb5.abcdef",
+)
+
+
+def plant_all(here: Site, kind: str, canary: Canary) -> None:
+    for name in NAMES:
+        path = here.ccache.parent / name.format(name=here.ccache.name)
+        plant(kind, path, canary)
+
+
+def make_stale(here: Site) -> None:
+    """Let the KDC create newer keys than those in the keytab."""
+    here.kdc.write_keytab(here.folder / "elsewhere", here.principal)
+    here.kdc.kadmin(f"modprinc +requires_preauth {here.principal}")
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_what_is_planted_leads_nowhere_and_hides_no_refusal(
+    here: Site, kind: str, tmp_path: Path
+) -> None:
+    """A restart would try a refused key again, if it could not be noted."""
+    canary = Canary(tmp_path / "elsewhere")
+    plant_all(here, kind, canary)
+    daemon = here.publish()
+    assert here.is_valid()
+    plant_all(here, kind, canary)
+    make_stale(here)
+
+    assert "keytab_stale" == here.refresh(daemon)["reason"]
+
+    canary.assert_untouched()
+    daemon.terminate()
+    asked = here.kdc.requests()
+    said = failure(here.start())
+    assert "is not tried again before" in said["error"], said
+    assert asked == here.kdc.requests()
+    canary.assert_untouched()
