@@ -26,8 +26,9 @@ from sidecar_runtime.logs import get_logger
 # More than asyncio accepts in one round, so that a client keeps its place for several.
 CONNECTIONS = 128
 # How many connections the kernel keeps until this thread gets some CPU. It drops more,
-# and the client tries again after a second: too late for a probe.
-BACKLOG = 1024
+# and the client tries again after a second: too late for a probe, as a longer queue
+# would be.
+BACKLOG = 256
 CLIENT_SECONDS = 30.0
 LINE_BYTES = 64 << 10
 
