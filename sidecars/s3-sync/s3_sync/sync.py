@@ -120,7 +120,7 @@ class Sync:
         """
         self._reading = None
         self._shortage = Shortage()
-        self._brake = Brake(self._settings.max_delete_percent)
+        self._brake.begin_cycle()  # the time until now does not count
         if isinstance(self._source, ReleaseSource):
             self._source.sequence = max(
                 self._source.sequence, self._target.record.sequence
