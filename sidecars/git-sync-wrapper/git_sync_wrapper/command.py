@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from git_sync_wrapper import engine
 from git_sync_wrapper.cycle import Session
 from git_sync_wrapper.engine import GRACE_SECONDS
-from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.options import Options, ignored, read_options
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
 from git_sync_wrapper.snapshot import STORE
@@ -79,7 +79,7 @@ def _read(
     arguments: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Settings, list[str], Options]:
     """
-    Return our settings, the unknown variables with our prefix, and git-sync's settings.
+    Return our settings, the variables that have no effect, and git-sync's settings.
 
     Raises:
         SettingsError: Some are invalid; it lists all of them.
@@ -94,7 +94,7 @@ def _read(
         one_shot=settings.one_shot or options.one_time,
         timeout_seconds=max(settings.timeout_seconds, least),
     )
-    return settings, unknown, options
+    return settings, [*unknown, *ignored(environ)], options
 
 
 def _check_link(options: Options) -> None:

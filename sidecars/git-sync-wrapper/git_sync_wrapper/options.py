@@ -3,10 +3,10 @@ The settings of git-sync that the wrapper must know, from flags and variables in
 spelling.
 
 All others reach git-sync unread, and it checks them itself; what is in ``TAKEN``, or
-not passed on by its `Flag`, is the wrapper's own. In git-sync 4 an old name overrides
-the new one (kubernetes/git-sync, since 4.4); here the new name wins, unless only the
-official chart's default sets it. As in git-sync, a flag overrides every variable, and
-empty counts as unset.
+not passed on by its `Flag`, is the wrapper's own. Of several spellings, the one wins
+that wins in git-sync 4.7.1: a name of version 3, even over a flag; then a flag; then
+the older variable. Two exceptions: an empty text counts as unset, and what only the
+official chart's default sets overrides nothing.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class Flag(NamedTuple):
     Args:
         is_passed: Whether git-sync gets it as well; the others are the wrapper's own
             affair.
+        is_new: Whether it came with version 4, so that ``GIT_SYNC_NAME`` is unknown.
         also: Its variables besides ``GITSYNC_NAME`` and ``GIT_SYNC_NAME``.
         separator: Joins its values if the flag is repeated.
     """
@@ -124,6 +125,7 @@ class Flag(NamedTuple):
     parse: Callable[[str], Any] = str
     is_passed: bool = False
     is_secret: bool = False
+    is_new: bool = False
     also: tuple[str, ...] = ()
     separator: str = ""
 
@@ -152,11 +154,11 @@ class Options:
     arguments: tuple[str, ...] = ()
 
     repo: str = flag("")
-    ref: str = flag("HEAD")
+    ref: str = flag("HEAD", is_new=True)
     root: str = flag("/git")
     link: str = flag("")
     depth: str = flag("", is_passed=True)
-    filter: str = flag("", is_passed=True)
+    filter: str = flag("", is_passed=True, is_new=True)
     submodules: str = flag("", is_passed=True)
     sparse_checkout_file: str = flag("", is_passed=True)
     group_write: bool = flag(False, boolean, is_passed=True)
@@ -164,25 +166,25 @@ class Options:
     # They may hold http.extraHeader.
     git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
     git_config_add: tuple[tuple[str, str], ...] = flag(
-        (), configs, is_secret=True, separator=","
+        (), configs, is_secret=True, separator=",", is_new=True
     )
     period: float = flag(10.0, _seconds)
-    init_period: float | None = flag(None, _seconds)
+    init_period: float | None = flag(None, _seconds, is_new=True)
     sync_timeout: float = flag(120.0, _seconds, is_passed=True)
     one_time: bool = flag(False, boolean)
     sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
     max_failures: int = flag(0, int)
-    init_max_failures: int = flag(0, int)
-    stale_worktree_timeout: float = flag(0.0, _seconds)
+    init_max_failures: int = flag(0, int, is_new=True)
+    stale_worktree_timeout: float = flag(0.0, _seconds, is_new=True)
     add_user: bool = flag(False, boolean)
     error_file: str = flag("")
     touch_file: str = flag("")
     exechook_command: str = flag("")
     exechook_timeout: float = flag(30.0, _seconds)
     exechook_backoff: float = flag(3.0, _seconds)
-    pre_publish_exechook_command: str = flag("")
-    pre_publish_exechook_timeout: float = flag(30.0, _seconds)
-    pre_publish_exechook_backoff: float = flag(3.0, _seconds)
+    pre_publish_exechook_command: str = flag("", is_new=True)
+    pre_publish_exechook_timeout: float = flag(30.0, _seconds, is_new=True)
+    pre_publish_exechook_backoff: float = flag(3.0, _seconds, is_new=True)
     webhook_url: str = flag("", is_secret=True)  # some have a token in their path
     webhook_method: str = flag("POST")
     webhook_success_status: int = flag(200, int)
@@ -192,21 +194,25 @@ class Options:
     password: str = flag("", is_secret=True)
     password_file: str = flag("")
     credential: Sequence[dict[str, str]] = flag(
-        (), logins, is_secret=True, separator=","
+        (), logins, is_secret=True, separator=",", is_new=True
     )
     askpass_url: str = flag("", also=("GIT_ASKPASS_URL",))
     ssh_key_file: tuple[str, ...] = flag(
         ("/etc/git-secret/ssh",), _paths, also=("GIT_SSH_KEY_FILE",), separator=":"
     )
     ssh_known_hosts: bool = flag(
-        True, boolean, is_passed=True, also=("GIT_SYNC_KNOWN_HOSTS", "GIT_KNOWN_HOSTS")
+        True,
+        boolean,
+        is_passed=True,
+        also=("GIT_SYNC_KNOWN_HOSTS", "GIT_KNOWN_HOSTS"),
+        is_new=True,
     )
     ssh_known_hosts_file: str = flag(
         "/etc/git-secret/known_hosts", also=("GIT_SSH_KNOWN_HOSTS_FILE",)
     )
     cookie_file: bool = flag(False, boolean, is_passed=True, also=("GIT_COOKIE_FILE",))
-    github_app_client_id: str = flag("", is_passed=True)
-    github_app_application_id: str = flag("", is_passed=True)
+    github_app_client_id: str = flag("", is_passed=True, is_new=True)
+    github_app_application_id: str = flag("", is_passed=True, is_new=True)
     http_bind: tuple[str, int] | None = flag(None, bind_address)
     http_metrics: bool = flag(False, boolean)
     http_pprof: bool = flag(False, boolean)
@@ -273,45 +279,58 @@ def _milliseconds(text: str) -> str:
     return f"{found}ms" if found else ""
 
 
-# The names of git-sync 3: flag, variable, flag of git-sync 4, and how its text becomes
-# the new one.
-OLD: tuple[tuple[str, str, str, Callable[[str], str]], ...] = (
-    ("rev", "GIT_SYNC_REV", "ref", lambda text: "" if text == "HEAD" else text),
-    ("branch", "GIT_SYNC_BRANCH", "ref", str),
-    ("dest", "GIT_SYNC_DEST", "link", str),
-    ("wait", "GIT_SYNC_WAIT", "period", _milliseconds),
-    ("timeout", "GIT_SYNC_TIMEOUT", "sync-timeout", _milliseconds),
-    ("max-sync-failures", "GIT_SYNC_MAX_SYNC_FAILURES", "max-failures", str),
-    ("sync-hook-command", "GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
-)
+def _not_zero(text: str) -> str:
+    return text if int(text) else ""
+
+
+# The names of git-sync 3: flag → variable, flag of git-sync 4, and how its text becomes
+# the new one's.
+OLD: dict[str, tuple[str, str, Callable[[str], str]]] = {
+    "rev": ("GIT_SYNC_REV", "ref", str),
+    "branch": ("GIT_SYNC_BRANCH", "ref", str),
+    "dest": ("GIT_SYNC_DEST", "link", str),
+    "wait": ("GIT_SYNC_WAIT", "period", _milliseconds),
+    "timeout": ("GIT_SYNC_TIMEOUT", "sync-timeout", _milliseconds),
+    "max-sync-failures": ("GIT_SYNC_MAX_SYNC_FAILURES", "max-failures", _not_zero),
+    "sync-hook-command": ("GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
+}
 
 
 def variables(name: str) -> tuple[str, ...]:
     """
-    Return the variables of a flag, the one that wins first.
+    Return the variables of a flag, the one that wins last.
     """
-    base = name.upper().replace("-", "_")
-    return (f"GITSYNC_{base}", f"GIT_SYNC_{base}", *FLAGS[name].also)
+    one = FLAGS[name]
+    old = () if one.is_new else (_variable("GIT_SYNC_", name),)
+    return (_variable("GITSYNC_", name), *old, *one.also)
+
+
+def _variable(prefix: str, name: str) -> str:
+    return prefix + name.upper().replace("-", "_")
 
 
 TAKEN = {v for name, one in FLAGS.items() if not one.is_passed for v in variables(name)}
-TAKEN |= {variable for _, variable, _, _ in OLD}
+TAKEN |= {variable for variable, _, _ in OLD.values()}
 """The variables that git-sync does not get, because the wrapper acts on them."""
 
 
 def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the environment that git-sync gets, of two names for one setting only the new
-    one.
+    Return the environment that git-sync gets.
     """
-    new = {name: name.replace("GIT_SYNC_", "GITSYNC_", 1) for name in environ}
-    new |= {v: variables(name)[0] for name in FLAGS for v in variables(name)}
     return {
         name: value
         for name, value in environ.items()
         if not (name in TAKEN or name.startswith(OURS))
-        and (new[name] == name or not environ.get(new[name]))
     }
+
+
+def ignored(environ: Mapping[str, str]) -> list[str]:
+    """
+    Return the variables that git-sync ignores, although others like them have an effect.
+    """
+    names = [_variable("GIT_SYNC_", name) for name, one in FLAGS.items() if one.is_new]
+    return [name for name in names if name in environ and name not in TAKEN]
 
 
 def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
@@ -325,14 +344,10 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
     problems: list[Problem] = []
     line, rest = _read_line(arguments, problems)
     values: dict[str, Any] = {}
+    given = _Given(line, environ, problems)
     for name, one in FLAGS.items():
-        found = list(_candidates(name, line, environ, problems))
-        if name == "ref":
-            found = [
-                pair for pair in found if pair[0][0] == "-" or pair[1] != CHART_REF
-            ] or found
-        if found:
-            origin, text = found[0]
+        origin, text = given.ref() if name == "ref" else given.winner(name)
+        if text:
             try:
                 values[name.replace("-", "_")] = one.parse(text)
             except ValueError as error:
@@ -358,7 +373,7 @@ def _read_line(
     git-sync gets.
     """
     hidden = {f"{HIDDEN_FLAG}{variables(name)[0]}": name for name in FLAGS}
-    known = FLAGS.keys() | {name for name, *_ in OLD}
+    known = FLAGS.keys() | OLD.keys()
     found: dict[str, list[str]] = {}
     rest = []
     words = iter(arguments)
@@ -375,41 +390,73 @@ def _read_line(
             value = "true" if one.parse is boolean else next(words, "")
             if not value:
                 problems.append(Problem(f"--{name}", "", "needs a value"))
-        found.setdefault(name, []).append(value)
+        # A hidden flag sets a variable, which every flag overrides.
+        place = 0 if word.startswith(f"--{HIDDEN_FLAG}") else len(found.get(name, []))
+        found.setdefault(name, []).insert(place, value)
         if one.is_passed:
             rest.append(f"--{name}={value}")
     return found, rest
 
 
-def _candidates(
-    name: str,
-    line: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-    problems: list[Problem],
-) -> Iterator[tuple[str, str]]:
+class _Given(NamedTuple):
     """
-    Yield the names that set a flag, the winner first, each with its text.
+    All flags, variables and problems. Each method returns a spelling with its text; an
+    empty text is unset.
     """
-    separator = FLAGS[name].separator
-    if items := [item for item in line.get(name, ()) if item]:
-        yield f"--{name}", separator.join(items) if separator else items[-1]
-    olds = [old for old in OLD if old[2] == name]
-    given = [
-        (f"--{key}", line.get(key, [""])[-1], convert) for key, _, _, convert in olds
-    ]
-    given += [
-        (variable, environ.get(variable, ""), str) for variable in variables(name)
-    ]
-    given += [
-        (variable, environ.get(variable, ""), convert)
-        for _, variable, _, convert in olds
-    ]
-    for origin, text, convert in given:
+
+    line: Mapping[str, Sequence[str]]
+    environ: Mapping[str, str]
+    problems: list[Problem]
+
+    def winner(self, name: str) -> tuple[str, str]:
+        """
+        Return the spelling of a flag that wins in git-sync.
+        """
+        for flag, (_, new, _) in OLD.items():
+            if new == name and (found := self.old(flag))[1]:
+                return found
+        return self.new(name)
+
+    def new(self, name: str) -> tuple[str, str]:
+        """
+        Return the winner without the names of version 3.
+        """
+        variable = ([v for v in variables(name) if v in self.environ] or [""])[-1]
+        text, items = self.environ.get(variable, ""), self.line.get(name, ())
+        if not items:
+            return variable, text
+        if name == "credential":  # the one flag that adds to its variable
+            items = [text, *items]
+        separator = FLAGS[name].separator
+        joined = separator.join(filter(None, items)) if separator else items[-1]
+        return f"--{name}", joined
+
+    def old(self, flag: str) -> tuple[str, str]:
+        """
+        Return a flag or variable of version 3, with the text of the new one.
+        """
+        variable, _, convert = OLD[flag]
+        origin, text = variable, self.environ.get(variable, "")
+        if flag in self.line:
+            origin, text = f"--{flag}", self.line[flag][-1]
         try:
-            if text and (converted := convert(text)):
-                yield origin, converted
+            return origin, text and convert(text)
         except ValueError:
-            problems.append(Problem(origin, text, "is not a number"))
+            self.problems.append(Problem(origin, text, "is not a number"))
+            return origin, ""
+
+    def ref(self) -> tuple[str, str]:
+        """
+        Return what sets the ref, of which the chart always sets all three variables.
+        """
+        new, branch, rev = self.new("ref"), self.old("branch"), self.old("rev")
+        is_rev = rev[1] not in ("", "HEAD")
+        if branch[1] == CHART_REF and (is_rev or new[1] not in ("", CHART_REF)):
+            return rev if is_rev else new
+        if branch[1] and is_rev:
+            said = f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
+            self.problems.append(Problem(*branch, said))
+        return branch if branch[1] else rev if rev[1] else new
 
 
 def _check(values: Mapping[str, Any]) -> Iterator[Problem]:

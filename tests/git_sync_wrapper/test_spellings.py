@@ -1,0 +1,282 @@
+"""
+Two spellings of one setting have the effect that they have in git-sync itself, whose
+binary logs what it made of them before it looks for git.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import pytest
+
+from git_sync_wrapper.options import (
+    FLAGS,
+    OLD,
+    Options,
+    for_git_sync,
+    ignored,
+    read_options,
+)
+from sidecar_runtime.errors import SettingsError
+from tests.support.git.git_sync import GIT_SYNC, skip_without_git_sync
+from tests.support.scripts import script
+
+LOGIN = '{{"url":"https://{0}","username":"u","password":"p"}}'
+# Two texts for each kind of setting that is not a word.
+TEXTS = {
+    "bool": ("true", "false"),
+    "int": ("7", "8"),
+    "float": ("7", "8"),
+    "duration": ("7s", "8s"),
+    "submodules": ("shallow", "off"),
+    "sync-on-signal": ("SIGUSR1", "SIGUSR2"),
+    "git-config": ("a.b:c", "d.e:f"),
+    "credential": (LOGIN.format("a"), LOGIN.format("b")),
+    "http-bind": (":7", ":8"),
+    "root": ("/nowhere/a", "/nowhere/b"),
+}
+# What git-sync requires beside them.
+BESIDE = {
+    "username": {"GITSYNC_PASSWORD_FILE": "/p"},
+    "password-file": {"GITSYNC_USERNAME": "u"},
+    "http-metrics": {"GITSYNC_HTTP_BIND": ":1"},
+    "http-pprof": {"GITSYNC_HTTP_BIND": ":1"},
+    "github-app-client-id": {
+        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1",
+        "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k",
+    },
+    "github-app-application-id": {
+        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1",
+        "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k",
+    },
+}
+# Of git-sync's main branch only, which has no release.
+UNRELEASED = {name for name in FLAGS if name.startswith("pre-publish")}
+UNRELEASED |= {"git-config-add"}
+WATCHED = sorted(FLAGS.keys() - UNRELEASED - {"password"})  # no log shows one
+
+Given = tuple[tuple[str, str], ...]
+"""Spellings with their texts, flags in their order."""
+
+
+class Outcome(NamedTuple):
+    """
+    What came of some spellings: a value, or a refusal.
+    """
+
+    value: object
+    refusal: str = ""
+
+
+def split(given: Given) -> tuple[list[str], dict[str, str]]:
+    words = [f"{name}={text}" for name, text in given if name.startswith("--")]
+    return words, {name: text for name, text in given if not name.startswith("--")}
+
+
+def surroundings(name: str) -> dict[str, str]:
+    required = {"GITSYNC_REPO": "https://h/dags", "GITSYNC_ROOT": "/nowhere"}
+    required = {key: text for key, text in required.items() if not is_of(key, name)}
+    return required | BESIDE.get(name, {})
+
+
+def is_of(variable: str, name: str) -> bool:
+    return variable == f"GITSYNC_{name.upper().replace('-', '_')}"
+
+
+@cache
+def git_sync(name: str, given: Given) -> Outcome:
+    words, environ = split(given)
+    return started(name, words, surroundings(name) | environ)
+
+
+def started(name: str, words: list[str], environ: dict[str, str]) -> Outcome:
+    """
+    Return what git-sync makes of a setting.
+    """
+    no_git = [] if name == "git" else ["--git=/nowhere/git"]
+    done = subprocess.run(
+        [GIT_SYNC, *words, "--verbose=6", *no_git],
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    for line in done.stderr.splitlines():
+        if '"msg":"starting up"' in line:
+            flags = [word.removeprefix("--") for word in json.loads(line)["flags"]]
+            shown = dict(flag.partition("=")[::2] for flag in flags)
+            return Outcome(shown.get(name, ""))
+    return Outcome(None, done.stderr)
+
+
+@cache
+def wrapper(name: str, given: Given) -> Outcome:
+    words, environ = split(given)
+    environ = surroundings(name) | environ
+    try:
+        options = read_options(words, environ)
+    except SettingsError as error:
+        return Outcome(None, str(error))
+    if FLAGS[name].is_passed and name != "sync-timeout":
+        passed = started(
+            name, [*options.arguments], surroundings(name) | for_git_sync(environ)
+        )
+        assert git_sync(name, given)[0] == passed[0], f"git-sync gets another {given}"
+    return Outcome(getattr(options, name.replace("-", "_")))
+
+
+def spellings(name: str) -> list[str]:
+    """
+    Return all spellings of a setting that any version of git-sync has had, and those
+    that somebody would expect.
+    """
+    base = name.upper().replace("-", "_")
+    found = [f"--{name}", f"GITSYNC_{base}", f"GIT_SYNC_{base}", *FLAGS[name].also]
+    for flag, (variable, new, _) in OLD.items():
+        if new == name:
+            found += [f"--{flag}", variable]
+    return list(dict.fromkeys(found))
+
+
+def kind(name: str, spelling: str) -> str:
+    """
+    Return which texts a spelling takes.
+    """
+    if name in TEXTS:
+        return name
+    if spelling in ("--wait", "GIT_SYNC_WAIT"):
+        return "float"
+    if spelling in ("--timeout", "GIT_SYNC_TIMEOUT"):
+        return "int"
+    default = getattr(Options(), name.replace("-", "_"))
+    if isinstance(default, bool):
+        return "bool"
+    if re.search("period|timeout|backoff", name):
+        return "duration"
+    return "int" if re.search("failures|status|depth|id$", name) else "word"
+
+
+def texts(name: str, spelling: str) -> tuple[str, str]:
+    found = kind(name, spelling)
+    if name == "github-app-client-id":
+        found = "word"
+    return TEXTS.get(found, ("one", "two"))
+
+
+def pairs(name: str) -> list[Given]:
+    """
+    Return each spelling alone, empty as well, and each pair of them with two different
+    texts; a pair of flags in both orders.
+    """
+    every = spellings(name)
+    alone = [((one, text),) for one in every for text in texts(name, one)]
+    given: list[Given] = [*alone]
+    for one, other in itertools.permutations(every, 2):
+        given.append(((one, texts(name, one)[0]), (other, texts(name, other)[1])))
+        if kind(name, one) in ("word", "root"):
+            given.append(((one, ""), (other, texts(name, other)[1])))
+    return given
+
+
+@pytest.fixture(autouse=True)
+def needs_git_sync() -> None:
+    """Skip if git-sync is missing."""
+    skip_without_git_sync()
+
+
+def check(name: str, given: Given) -> None:
+    """
+    Compare which effect these spellings have here and in git-sync: equal effects there
+    are equal here, and others are others.
+    """
+    theirs, ours = git_sync(name, given), wrapper(name, given)
+    if theirs.refusal or theirs.value in ("", "[]"):
+        return  # git-sync does not start, or could not work
+    if name == "credential" and ours.value:
+        shown = [one["url"] for one in json.loads(str(theirs.value))]
+        assert shown == [one["url"] for one in cast("list[Any]", ours.value)], given
+        return
+    assert not ours.refusal, f"{given}: {ours.refusal}"
+    for spelling in spellings(name):
+        for text in texts(name, spelling):
+            alone: Given = ((spelling, text),)
+            if git_sync(name, alone) == theirs:
+                assert wrapper(name, alone) == ours, f"{given} is not {alone}"
+                return
+    nothing = git_sync(name, ())
+    assert nothing == theirs, f"{given}: git-sync has {theirs}"
+    assert wrapper(name, ()) == ours, f"{given} sets nothing in git-sync"
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_each_pair_of_spellings_does_what_it_does_in_git_sync(name: str) -> None:
+    for given in pairs(name):
+        check(name, given)
+
+
+def test_each_pair_of_spellings_gives_git_the_password_of_git_sync(
+    tmp_path: Path,
+) -> None:
+    """No log shows it: a git that keeps what it is given tells which one wins."""
+    told = tmp_path / "told"
+    body = f'[ "$1" = version ] || [ "$1" = config ] || {{ cat > {told}; exit 1; }}'
+    git = script(tmp_path / "git", body)
+    names = ("--password", "GITSYNC_PASSWORD", "GIT_SYNC_PASSWORD")
+    hidden = "--__env__GITSYNC_PASSWORD"
+    for one, other in itertools.permutations((*names, hidden), 2):
+        words, environ = split(((one, "first"), (other, "second")))
+        environ |= {
+            "GITSYNC_REPO": "https://h/dags",
+            "GITSYNC_ROOT": str(tmp_path / "root"),
+            "GITSYNC_USERNAME": "u",
+        }
+        argv: list[str | Path] = [GIT_SYNC, *words, f"--git={git}"]
+        subprocess.run(argv, env=environ, capture_output=True, check=False)
+        options = read_options(words, environ)
+
+        assert f"password={options.password}\n" in told.read_text(), (one, other)
+
+
+def test_old_branch_and_rev_that_differ_are_refused_by_both_names() -> None:
+    """git-sync refuses to start with them, too."""
+    given = (("GIT_SYNC_BRANCH", "main"), ("--rev", "v1"))
+    refusal = wrapper("ref", given).refusal
+
+    assert git_sync("ref", given).refusal
+    assert "GIT_SYNC_BRANCH" in refusal, refusal
+    assert "--rev" in refusal, refusal
+
+
+def test_names_that_git_sync_ignores_are_ignored_with_a_word() -> None:
+    names = {"GIT_SYNC_REF": "main", "GIT_SYNC_CREDENTIAL": "{", "GIT_SYNC_REPO": "r"}
+
+    assert "HEAD" == wrapper("ref", (("GIT_SYNC_REF", "main"),)).value
+    assert ["GIT_SYNC_REF", "GIT_SYNC_CREDENTIAL"] == [*ignored(names)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"GIT_SYNC_BRANCH": "main"},
+        {"GIT_SYNC_BRANCH": "main", "GITSYNC_REF": "main"},
+        {"GIT_SYNC_BRANCH": "main", "GITSYNC_REF": "v1"},
+        {"GIT_SYNC_BRANCH": "", "GITSYNC_REF": "v1"},
+    ],
+)
+def test_follows_what_git_sync_follows_with_the_values_of_the_chart(
+    values: dict[str, str],
+) -> None:
+    default = {
+        "GIT_SYNC_REV": "HEAD",
+        "GIT_SYNC_BRANCH": "v2-2-stable",
+        "GITSYNC_REF": "v2-2-stable",
+    }
+    given = tuple((default | values).items())
+
+    assert git_sync("ref", given).value == wrapper("ref", given).value
