@@ -26,6 +26,7 @@ SAID = {
     "remote_unreachable": "fatal: unable to access 'http://x/': Failed to connect to x port 80 "
     "after 0 ms: Couldn't connect to server",
     "remote_timeout": "ssh: connect to host x port 22: Connection timed out",
+    "redirect_refused": "error: The requested URL returned error: 301",
     "login_missing": "fatal: could not read Username for 'https://x': terminal prompts disabled",
     "credentials_refused": "fatal: Authentication failed for 'https://x/'",
     "submodule_missing": "remote error: upload-pack: not our ref 1111\nfatal: Fetched in submodule "

@@ -20,7 +20,6 @@ from git_sync_wrapper.options import (
     OLD,
     Options,
     for_git_sync,
-    ignored,
     read_options,
 )
 from sidecar_runtime.errors import SettingsError
@@ -227,8 +226,7 @@ def test_each_pair_of_spellings_gives_git_the_password_of_git_sync(
     body = f'[ "$1" = version ] || [ "$1" = config ] || {{ cat > {told}; exit 1; }}'
     git = script(tmp_path / "git", body)
     names = ("--password", "GITSYNC_PASSWORD", "GIT_SYNC_PASSWORD")
-    hidden = "--__env__GITSYNC_PASSWORD"
-    for one, other in itertools.permutations((*names, hidden), 2):
+    for one, other in itertools.permutations(names, 2):
         words, environ = split(((one, "first"), (other, "second")))
         environ |= {
             "GITSYNC_REPO": "https://h/dags",
@@ -250,13 +248,6 @@ def test_old_branch_and_rev_that_differ_are_refused_by_both_names() -> None:
     assert git_sync("ref", given).refusal
     assert "GIT_SYNC_BRANCH" in refusal, refusal
     assert "--rev" in refusal, refusal
-
-
-def test_names_that_git_sync_ignores_are_ignored_with_a_word() -> None:
-    names = {"GIT_SYNC_REF": "main", "GIT_SYNC_CREDENTIAL": "{", "GIT_SYNC_REPO": "r"}
-
-    assert "HEAD" == wrapper("ref", (("GIT_SYNC_REF", "main"),)).value
-    assert ["GIT_SYNC_REF", "GIT_SYNC_CREDENTIAL"] == [*ignored(names)]
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,10 @@ class Snapshots(NamedTuple):
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self.make_way(is_first=False)
             beside, root = self.link + BESIDE, self.root
-            with suppress(FileNotFoundError):  # of a swap that failed
-                os.unlink(beside, dir_fd=root)
+            remove_tree(beside, root)  # of a swap that failed
+            if stat_in(beside, root):
+                said = f"{beside!r} is in the way of the link, and cannot be removed"
+                raise SidecarError("link_blocked", said, LINK_ADVICE)
             make_symlink(f"{self.store_path}/{revision}", beside, dir_fd=root)
             os.rename(beside, self.link, src_dir_fd=root, dst_dir_fd=root)
             if self.fsync:

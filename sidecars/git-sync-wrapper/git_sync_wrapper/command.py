@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from git_sync_wrapper import engine
 from git_sync_wrapper.cycle import Session
 from git_sync_wrapper.engine import GRACE_SECONDS
-from git_sync_wrapper.options import Options, ignored, read_options
+from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
 from git_sync_wrapper.snapshot import STORE
+from git_sync_wrapper.work_folder import ROOT
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
@@ -79,7 +79,7 @@ def _read(
     arguments: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Settings, list[str], Options]:
     """
-    Return our settings, the variables that have no effect, and git-sync's settings.
+    Return our settings, the unknown variables with our prefix, and git-sync's settings.
 
     Raises:
         SettingsError: Some are invalid; it lists all of them.
@@ -94,7 +94,7 @@ def _read(
         one_shot=settings.one_shot or options.one_time,
         timeout_seconds=max(settings.timeout_seconds, least),
     )
-    return settings, [*unknown, *ignored(environ)], options
+    return settings, unknown, options
 
 
 def _check_link(options: Options) -> None:
@@ -103,9 +103,11 @@ def _check_link(options: Options) -> None:
     """
     folder, name = os.path.split(options.link)
     link = os.path.join(os.path.realpath(folder), name)
-    own = [os.path.join(options.root, name) for name in (STORE, engine.ROOT)]
+    own = [os.path.join(options.root, name) for name in (STORE, ROOT)]
     if _is_below(options.root, link) or any(_is_below(link, path) for path in own):
-        allowed = f"is reserved: use a name such as repo, not the root, {STORE} or {engine.ROOT}"
+        allowed = (
+            f"is reserved: use a name such as repo, not the root, {STORE} or {ROOT}"
+        )
         raise SettingsError([Problem("GITSYNC_LINK", options.link, allowed)])
 
 

@@ -20,6 +20,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explain_os_error, read_holder
+from sidecar_runtime.volume.own import clear_way
 
 log = get_logger("cycle")
 
@@ -89,7 +90,7 @@ class Session:
         if published.is_elsewhere(parts.options):
             published = Published()  # nothing of this repository
         # A one-shot on an empty volume has nothing to compare with the remote's commit.
-        is_all_new = parts.settings.one_shot and not os.path.exists(parts.engine.root)
+        is_all_new = parts.settings.one_shot and not os.path.lexists(parts.engine.root)
         wanted = "" if is_all_new else self._poll(fence)
         if not self._must_run(wanted, published):
             parts.metrics.git_sync.count("noop")
@@ -128,7 +129,7 @@ class Session:
             outcome = self._publish(commit, volume, published, fence)
         finally:
             with suppress(OSError):  # the next run does so as well
-                parts.engine.clear()
+                parts.engine.work.clear()
         # Not the poll's answer: the ref may have moved since, or a replica was behind.
         self._arrived = parts.options.ref if parts.options.is_pinned else commit
         return outcome
@@ -210,6 +211,7 @@ class Session:
         is.
         """
         try:
+            clear_way(LOCK, volume.store)
             return self._parts.past.lock.try_acquire(LOCK, volume.store)
         except OSError as error:
             published = volume.published()

@@ -5,19 +5,19 @@ repository.
 
 Nobody but the wrapper reads that root. Its checkout is emptied when it has been
 published, so what stays between runs is a repository. Before a run, obstacles from
-which git-sync does not recover are removed; each stopped a plain git-sync 4.7.1 for
-good, or made it discard its repository: a lock file that a killed git left behind
-(kubernetes/git-sync#914), the temporary link of a killed publish, a link that is a
-folder. The caller holds the lock of the volume, and no git of ours is alive.
+which git-sync does not recover are removed (:mod:`git_sync_wrapper.work_folder`); each
+stopped a plain git-sync 4.7.1 for good, or made it discard its repository: a lock file
+that a killed git left behind (kubernetes/git-sync#914), the temporary link of a killed
+publish, a link that is a folder. The caller holds the lock of the volume, and no git of
+ours is alive.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
-import shutil
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -26,18 +26,22 @@ from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
 from git_sync_wrapper.snapshot import STORE
+from git_sync_wrapper.work_folder import CANDIDATE, GIT, WORKTREES, WorkFolder
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explained, nearest_folder, write_file
+from sidecar_runtime.volume.files import (
+    FACTS_BYTES,
+    nearest_folder,
+    read_file,
+)
+from sidecar_runtime.volume.own import folder_of, walk, write_own
+from sidecar_runtime.volume.snapshots import remove_tree
 
-ROOT = ".git-sync"
-"""git-sync's own root, below the root that consumers mount."""
-GIT = ".git"
-CANDIDATE = "candidate"
-WORKTREES = ".worktrees"
-PUBLISHED = "refs/heads/published"
+PUBLISHED = "published"
+"""The branch of the published commit."""
+INDEX = "restored"
 FAILED = "failed"
 """
 The reason of the last failure, so that one that repeats is known after a restart as
@@ -48,9 +52,6 @@ REPORT = "error.json"
 # In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
 LAST_LINES = 20
-# git's names for unfinished objects: gitformat-pack(5), object-file.c, and fetch's
-# quarantine.
-_UNFINISHED = ("tmp_obj_", "tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_objdir-")
 
 log = get_logger("git-sync")
 
@@ -61,7 +62,9 @@ class Engine:
 
     Args:
         program: git-sync.
-        root: Its root, a folder that is the wrapper's own.
+
+    Attributes:
+        worktree: The folder of the commit that the last run has checked out.
     """
 
     def __init__(
@@ -70,10 +73,11 @@ class Engine:
         options: Options,
         environ: Mapping[str, str],
         git: Git,
-        root: str,
     ) -> None:
-        self.root = root
-        self._failed = os.path.join(os.path.dirname(root), STORE, FAILED)
+        self.work = WorkFolder(options.root)
+        self.root = self.work.path
+        self.worktree = ""
+        self._failed = os.path.join(options.root, STORE, FAILED)
         self._program = program
         self._options = options
         self._environ = for_git_sync(environ) | proxies.for_others(environ)
@@ -97,27 +101,32 @@ class Engine:
                 are gone.
         """
         try:
-            commit = self._run(logins, fence, instead)
+            commit = self._follow(logins, fence, instead)
         except SidecarError as error:
-            before = _read(self._failed)
+            before = self._noted()
             is_ours = (
                 before == error.reason and error.reason not in KEPT and not instead
             )
             if is_ours and self._git.answers(logins.prepare(fence), fence):
                 self.throw_away()
                 self._note(f"{STARTED_OVER}{error.reason}")
-                return self._run(logins, fence, instead)
+                return self._follow(logins, fence, instead)
             if before != f"{STARTED_OVER}{error.reason}":
                 self._note(error.reason)
             raise
         self._note("")
         return commit
 
-    def _run(self, logins: Logins, fence: Fence, instead: Mapping[str, str]) -> str:
-        with explained(f"cannot clear {self.root}"):
-            self.clear()
-            self._heal()
+    def _follow(self, logins: Logins, fence: Fence, instead: Mapping[str, str]) -> str:
         access = logins.prepare(fence)
+        return self._git.following(
+            lambda: self._run(logins, access, fence, instead), access, fence
+        )
+
+    def _run(
+        self, logins: Logins, access: Access, fence: Fence, instead: Mapping[str, str]
+    ) -> str:
+        self.work.prepare(self._git.repo)
         last: list[str] = []
 
         def hear(line: str) -> None:
@@ -155,7 +164,11 @@ class Engine:
             **access.for_git_sync,
             "TMPDIR": folder,
         }
-        environ |= {"GITSYNC_REPO": options.repo} | configured(environ, configs)
+        environ |= {
+            "GITSYNC_REPO": self._git.repo,
+            "GIT_CEILING_DIRECTORIES": os.path.dirname(self.root),
+            **configured(environ, configs),
+        }
         flags = {
             "root": self.root,
             "link": CANDIDATE,
@@ -200,18 +213,15 @@ class Engine:
         return heard(f"{message} {error}".strip())
 
     def _candidate(self) -> str:
-        commit = os.path.basename(self.worktree)
-        if FULL_COMMIT.fullmatch(commit) and os.path.isdir(self.worktree):
-            return commit
-        said = f"git-sync succeeded, but {self.worktree} is not a commit: is it git-sync 4?"
-        raise failure("git_sync_failed", said)
-
-    @property
-    def worktree(self) -> str:
-        """
-        The folder of the commit that is checked out.
-        """
-        return os.path.realpath(os.path.join(self.root, CANDIDATE))
+        place = ""
+        with suppress(OSError), self.work.opened() as folder:
+            place = os.readlink(CANDIDATE, dir_fd=folder)
+        above, commit = os.path.split(place)
+        if above != WORKTREES or not FULL_COMMIT.fullmatch(commit):
+            said = f"git-sync succeeded, but checked out {place!r}: is it git-sync 4?"
+            raise failure("git_sync_failed", said)
+        self.worktree = os.path.join(self.root, place)
+        return commit
 
     def versions(self, fence: Fence) -> str:
         """
@@ -231,21 +241,6 @@ class Engine:
 
     # --- what is left of a run
 
-    def clear(self) -> None:
-        """
-        Empty all checkouts, when they are published or refused. Their folders stay:
-        git-sync removes them in its next run, and only then collects garbage.
-        """
-        if os.path.islink(self.root) or not os.path.isdir(self.root):
-            _remove(self.root)
-            return
-        worktrees = glob.glob(f"{WORKTREES}/*", root_dir=self.root)
-        for name in (CANDIDATE, "tmp-link", *worktrees):
-            path = os.path.join(self.root, name)
-            _remove(path)
-            if name in worktrees:
-                os.mkdir(path)
-
     def throw_away(self) -> None:
         """
         Remove git-sync's whole repository; the next run creates it again.
@@ -256,29 +251,18 @@ class Engine:
         Raises:
             SidecarError: Something cannot be removed.
         """
-        with explained(f"cannot clear {self.root}"):
-            _remove(self.root)
+        self.work.remove()
         log.warning("repository_removed", root=self.root)
 
-    def _heal(self) -> None:
-        removed = []
-        git = os.path.join(self.root, GIT)
-        for folder, names, files in os.walk(git):
-            found = names if folder == os.path.join(git, "objects") else []
-            found = [name for name in found + files if name.startswith(_UNFINISHED)]
-            found += [
-                name for name in files if name.endswith(".lock") or name == "gc.pid"
-            ]
-            for path in (os.path.join(folder, name) for name in found):
-                _remove(path)
-                removed.append(os.path.relpath(path, self.root))
-        if removed:
-            log.warning("repository_healed", removed=removed)
+    def _noted(self) -> str:
+        with suppress(OSError), folder_of(self._failed, self._options.root) as store:
+            return _read(FAILED, store)
+        return ""
 
     def _note(self, reason: str) -> None:
-        if reason != _read(self._failed):
-            with suppress(OSError):
-                write_file(self._failed, reason.encode(), 0o644, fsync=False)
+        with suppress(OSError), folder_of(self._failed, self._options.root) as store:
+            if reason != _read(FAILED, store):
+                write_own(FAILED, reason.encode(), store)
 
     # --- commits that are here
 
@@ -287,9 +271,10 @@ class Engine:
         """
         Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
-        return self._options.is_pinned or "\ttag '" in _read(
-            f"{self.root}/{GIT}/FETCH_HEAD"
-        )
+        fetched = ""
+        with suppress(OSError), self.work.opened(GIT) as git:
+            fetched = _read("FETCH_HEAD", git)
+        return self._options.is_pinned or "\ttag '" in fetched
 
     def parent(self, commit: str, fence: Fence) -> str:
         """
@@ -340,16 +325,14 @@ class Engine:
         would then need the remote. git finds the files of its submodules in the
         snapshot of this name from now on.
         """
-        git = os.path.join(self.root, GIT)
-        with suppress(OSError):
-            write_file(
-                os.path.join(git, PUBLISHED), f"{commit}\n".encode(), 0o644, fsync=False
-            )
-            configs = f"worktrees/{commit}/modules/**/config"
-            for path in glob.glob(configs, root_dir=git, recursive=True):
-                text = _read(os.path.join(git, path))
-                text = text.replace(f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/")
-                write_file(os.path.join(git, path), text.encode(), 0o644, fsync=False)
+        with suppress(OSError), self.work.opened(GIT, "refs", "heads") as refs:
+            write_own(PUBLISHED, f"{commit}\n".encode(), refs)
+        old, new = f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/"
+        with suppress(OSError), self.work.opened(GIT, "worktrees", commit) as git:
+            for _, folder, config, found in walk(git):
+                if config == "config" and stat.S_ISREG(found.st_mode):
+                    text = _read(config, folder).replace(old, new)
+                    write_own(config, text.encode(), folder)
 
     def restore(self, commit: str, fence: Fence) -> str:
         """
@@ -363,18 +346,15 @@ class Engine:
         """
         worktree = os.path.join(self.root, WORKTREES, commit)
         given = self._restoring(worktree)
+        pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n".encode()
         try:
-            self.clear()
-            self._heal()
-            _remove(given["GIT_INDEX_FILE"])
-            os.makedirs(worktree, exist_ok=True)
-            self._git.ask(
-                ["read-tree", "--reset", "-u", commit], worktree, fence, **given
-            )
-            pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n"
-            write_file(
-                os.path.join(worktree, GIT), pointer.encode(), 0o644, fsync=False
-            )
+            self.work.prepare(self._git.repo)
+            with self.work.opened(GIT) as git:
+                remove_tree(INDEX, git)
+            with folder_of(f"{worktree}/{GIT}", self._options.root) as checkout:
+                words = ["read-tree", "--reset", "-u", commit]
+                self._git.ask(words, worktree, fence, **given)
+                write_own(GIT, pointer, checkout)
         except (GitFailed, OSError) as error:
             log.warning("restore_failed", revision=commit, error=str(error))
             return ""
@@ -382,21 +362,11 @@ class Engine:
 
     def _restoring(self, worktree: str) -> dict[str, str]:
         git = os.path.join(self.root, GIT)
-        index = os.path.join(git, "restored")
+        index = os.path.join(git, INDEX)
         return {"GIT_DIR": git, "GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
+def _read(path: str, folder: int | None = None) -> str:
+    with suppress(OSError):
+        return read_file(path, FACTS_BYTES, dir_fd=folder).decode(errors="replace")
+    return ""

@@ -1,12 +1,15 @@
 """
-The one way to run git: its environment, questions to a local repository, and the poll.
+The one way to run git: its environment, questions to a local repository, the poll, and
+what a redirect of the server means.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import OURS, Options
@@ -14,6 +17,7 @@ from git_sync_wrapper.reasons import explain, failure
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
 
 ANSWER_BYTES = 16 << 20
 # A remote that does not answer within this time counts as down.
@@ -21,11 +25,29 @@ POLL_SECONDS = 60.0
 POLLING = "cannot poll the remote"
 COOKIE_FILE = "/etc/git-secret/cookie_file"
 """git-sync's path of the cookie file; no flag changes it."""
+# For every git, also below git-sync: what the repository on the volume, to which others
+# may write, or a server could otherwise decide. The user's configurations follow and win.
+SAFE = (
+    ("http.followRedirects", "false"),  # see `Git.following`
+    ("core.fsmonitor", "false"),
+    ("core.hooksPath", os.devnull),
+    ("core.askPass", "true"),
+    ("credential.helper", ""),
+    ("protocol.ext.allow", "never"),
+)
+REDIRECTED = "redirect_refused"
+MOST_REDIRECTS = 5
+# What git asks for first, and the only request whose redirect it would follow.
+_REFS = "/info/refs?service=git-upload-pack"
 # git resolves a short name in this order: https://git-scm.com/docs/gitrevisions.
 _PLACES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}")
 _PEELED = "^{}"
 # What to list; without a kind, a server sends all refs, those of all pull requests too.
 _KINDS = (("--heads", "--tags"), ())
+
+T = TypeVar("T")
+
+log = get_logger("git")
 
 
 class GitFailed(Exception):
@@ -47,6 +69,8 @@ class Git:
         Args:
             folder: The private folder; a poll runs there, away from any repository.
         """
+        self.repo = options.repo
+        """Where the repository is now, if its server has said that it has moved."""
         self._options = options
         self._folder = folder
         # git-sync's variables hold passwords.
@@ -79,8 +103,7 @@ class Git:
             "GIT_CEILING_DIRECTORIES": os.path.dirname(folder),
             **environ,
         }
-        local = [("core.hooksPath", os.devnull), ("safe.directory", "*")]
-        configs = [*self._options.configs, *local]
+        configs = [*self._options.configs, ("safe.directory", "*")]
         said = child.Kept(ANSWER_BYTES, is_head=True)
         self._run(
             words, folder, fence, given | configured(self._environ, configs), said
@@ -95,31 +118,19 @@ class Git:
             SidecarError: The remote does not answer, or does not have the ref.
             CycleAbandoned: The fence was revoked.
         """
+        return self.following(lambda: self._poll(access, fence), access, fence)
+
+    def _poll(self, access: Access, fence: Fence) -> str:
         options = self._options
-        configs = [("core.askPass", "true"), *access.configs]
-        if options.cookie_file:
-            configs.append(("http.cookiefile", COOKIE_FILE))
-        configs += options.configs
-        # For file:// git runs its server side on this machine, which reads only this
-        # file.
-        given = {
-            "GIT_CONFIG_GLOBAL": access.git_config,
-            **access.environ,
-            **access.for_git,
-        }
-        given |= configured(self._environ | given, configs)
-        given["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self._folder)
-        names = [options.repo, options.ref, f"{options.ref}{_PEELED}"]
+        names = [self.repo, options.ref, f"{options.ref}{_PEELED}"]
         for kinds in _KINDS[options.ref == "HEAD" :]:
-            said = child.Kept(ANSWER_BYTES, is_head=True)
-            words = ["ls-remote", "--quiet", *kinds, *names]
             try:
-                self._run(words, self._folder, fence, given, said, POLL_SECONDS)
+                said = self._ask_remote([*kinds, *names], access, fence)
             except GitFailed as error:
                 raise access.explain(
                     explain(options.hide(str(error)), POLLING)
                 ) from None
-            lines = (line.partition("\t")[::2] for line in str(said).split("\n"))
+            lines = (line.partition("\t")[::2] for line in said.split("\n"))
             # The line of a peeled tag follows the tag's own.
             found = {name.removesuffix(_PEELED): commit for commit, name in lines}
             for place in _PLACES:
@@ -128,6 +139,74 @@ class Git:
         raise failure(
             "ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}"
         )
+
+    def _ask_remote(
+        self, words: Sequence[str], access: Access, fence: Fence, **environ: str
+    ) -> str:
+        configs = list(access.configs)
+        if self._options.cookie_file:
+            configs.append(("http.cookiefile", COOKIE_FILE))
+        configs += self._options.configs
+        # For file:// git runs its server side on this machine, which reads only this
+        # file.
+        given = {
+            "GIT_CONFIG_GLOBAL": access.git_config,
+            "GIT_CEILING_DIRECTORIES": os.path.dirname(self._folder),
+            **access.environ,
+            **access.for_git,
+            **environ,
+        }
+        given |= configured(self._environ | given, configs)
+        said = child.Kept(ANSWER_BYTES, is_head=True)
+        words = ["ls-remote", "--quiet", *words]
+        self._run(words, self._folder, fence, given, said, POLL_SECONDS)
+        return str(said)
+
+    def following(
+        self,
+        attempt: Callable[[], T],
+        access: Access,
+        fence: Fence,
+        most: int = MOST_REDIRECTS,
+    ) -> T:
+        """
+        Ask the remote; again at another address, if its own server names one: servers
+        redirect renamed repositories and URLs without ``.git``. git itself would follow
+        to any host, and publish what that has.
+
+        Raises:
+            SidecarError: As `attempt`; of a redirect that is not followed, with the
+                address.
+            CycleAbandoned: The fence was revoked.
+        """
+        try:
+            return attempt()
+        except SidecarError as error:
+            if error.reason != REDIRECTED:
+                raise
+            url = error.message.rpartition("unable to access '")[2].partition("/'")[0]
+            location = self._location(url, access, fence)
+            to = moved(url, location)
+            if not (to and most and url == self.repo.rstrip("/")):
+                place = location.partition("?")[0] or "an unknown address"
+                said = f"{error.message} (it redirects to {place})"
+                raise failure(REDIRECTED, said) from None
+        log.warning("repository_moved", url=to)
+        self.repo = to
+        return self.following(attempt, access, fence, most - 1)
+
+    def _location(self, url: str, access: Access, fence: Fence) -> str:
+        """
+        Return where a server redirects a repository to; empty if git does not tell.
+        """
+        trace = ""
+        try:
+            self._ask_remote([url], access, fence, GIT_TRACE_CURL="1")
+        except GitFailed as error:
+            trace = str(error)
+        found = re.search(r"(?i)recv header: location: (\S+)", trace)
+        to = found[1] if found else ""
+        return _server(url) + to if to.startswith("/") else to
 
     def answers(self, access: Access, fence: Fence) -> bool:
         """
@@ -168,25 +247,41 @@ class Git:
             )
 
 
+def moved(repo: str, location: str) -> str:
+    """
+    Return the address of a repository after a redirect; empty if that is not on the
+    same server, or none of a repository. From http to https is the same server.
+    """
+    server = _server(repo) + "/"
+    servers = (server, server.replace("http:", "https:", 1))
+    is_ours = location.startswith(servers) and location.endswith(_REFS)
+    return location.removesuffix(_REFS) if is_ours else ""
+
+
+def _server(url: str) -> str:
+    return "/".join(url.split("/")[:3])
+
+
 def configured(
     environ: Mapping[str, str], configs: Sequence[tuple[str, str]]
 ) -> dict[str, str]:
     """
-    Return variables that pass these configurations to git; those of `environ` follow
-    and win.
+    Return variables that pass the safe settings and then these to git; those of
+    `environ` follow and win.
 
     In variables, because every process can read an argument list.
     """
     count = environ.get("GIT_CONFIG_COUNT", "")
     theirs = int(count) if count.isdecimal() else 0
-    pairs = list(configs) + [
+    pairs = [*SAFE, *configs] + [
         (
             environ.get(f"GIT_CONFIG_KEY_{n}", ""),
             environ.get(f"GIT_CONFIG_VALUE_{n}", ""),
         )
         for n in range(theirs)
     ]
-    told = {"GIT_CONFIG_COUNT": str(len(pairs))}
+    # Otherwise a configuration may name a program: core.gitProxy.
+    told = {"GIT_PROXY_COMMAND": "", "GIT_CONFIG_COUNT": str(len(pairs))}
     for number, (key, value) in enumerate(pairs):
         told |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return told

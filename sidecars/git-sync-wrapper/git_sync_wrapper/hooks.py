@@ -23,8 +23,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import write_file
-from sidecar_runtime.volume.snapshots import FOLDER_MODE
+from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
 
@@ -209,10 +208,12 @@ class Hooks:
         if not path:
             return
         try:
-            os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
-            with suppress(FileExistsError):  # not opened: it may be a pipe
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-            os.utime(path)
+            with folder_of(path, self._options.root) as folder:
+                name = os.path.basename(path)
+                flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                with suppress(FileExistsError):  # not opened: it may be a pipe
+                    os.close(os.open(name, flags, 0o666, dir_fd=folder))
+                os.utime(name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             problem = f"touch-file failed: {error.strerror}"
             log.error("touch_failed", path=path, error=error.strerror)
@@ -233,8 +234,8 @@ class Hooks:
             "Args": {"failCount": failures},
         }
         try:
-            os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
-            write_file(path, json.dumps(facts).encode(), 0o644, fsync=False)
+            with folder_of(path, self._options.root) as folder:
+                write_own(os.path.basename(path), json.dumps(facts).encode(), folder)
         except OSError as problem:
             log.warning("error_file_failed", path=path, error=problem.strerror)
 
@@ -242,5 +243,7 @@ class Hooks:
         """
         Remove the file after a success.
         """
-        with suppress(OSError):
-            os.unlink(self._options.error_file)
+        path = self._options.error_file
+        if path:
+            with suppress(OSError), folder_of(path, self._options.root) as folder:
+                os.unlink(os.path.basename(path), dir_fd=folder)

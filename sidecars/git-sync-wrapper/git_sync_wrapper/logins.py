@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from git_sync_wrapper import codecommit
 from git_sync_wrapper.options import Options, split_url
@@ -148,7 +148,7 @@ class Logins:
             SidecarError: A secret cannot be read, or is not one.
             CycleAbandoned: The fence was revoked.
         """
-        access = Access([], self._git_config, [("credential.helper", "")])
+        access = Access([], self._git_config)
         with _explained(f"cannot write to {self.folder}"):
             self._add_ssh(access)
         pairs = list(self._pairs())
@@ -233,7 +233,7 @@ class Logins:
         """
         try:
             status, body = send_request(
-                "GET", self._options.askpass_url, {}, ASKPASS_SECONDS
+                "GET", self._options.askpass_url, {}, ASKPASS_SECONDS, follows=False
             )
         except (
             OSError,
@@ -464,7 +464,12 @@ def http_client() -> tuple[Any, Any]:
 
 
 def send_request(
-    method: str, url: str, headers: Mapping[str, str], seconds: float
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    seconds: float,
+    *,
+    follows: bool = True,
 ) -> tuple[int, bytes]:
     """
     Send a request, for a webhook or ``--askpass-url``; return the status and the
@@ -472,6 +477,7 @@ def send_request(
     authentication.
 
     Raises:
+        SidecarError: ``redirect_refused``, unless it follows redirects.
         OSError: There is no answer.
         ValueError: It is not a URL.
     """
@@ -489,12 +495,19 @@ def send_request(
         asked.add_unredirected_header(
             "Authorization", f"Basic {base64.b64encode(login).decode()}"
         )
+    opener = request.build_opener(way, request.HTTPSHandler(context=trust))
+    if not follows:
+        for status in (301, 302, 303, 307, 308):
+            opener.handle_error["http"].pop(status, None)
     try:
-        opener = request.build_opener(way, request.HTTPSHandler(context=trust))
         with opener.open(asked, timeout=seconds) as answer:
             return answer.status, answer.read(ANSWER_BYTES)
     except request.HTTPError as refused:
         with refused:
+            to = refused.headers.get("Location")
+            if to and not follows:
+                said = f"--askpass-url redirects from {_server(url)} to {_server(urljoin(url, to))}"
+                raise failure("redirect_refused", said) from None
             return refused.code, refused.read(ANSWER_BYTES)
     except request.http.client.HTTPException as broken:
         # Its text may quote the URL, and a token in it.

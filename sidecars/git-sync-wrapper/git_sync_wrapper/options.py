@@ -117,7 +117,6 @@ class Flag(NamedTuple):
     Args:
         is_passed: Whether git-sync gets it as well; the others are the wrapper's own
             affair.
-        is_new: Whether it came with version 4, so that ``GIT_SYNC_NAME`` is unknown.
         also: Its variables besides ``GITSYNC_NAME`` and ``GIT_SYNC_NAME``.
         separator: Joins its values if the flag is repeated.
     """
@@ -125,7 +124,6 @@ class Flag(NamedTuple):
     parse: Callable[[str], Any] = str
     is_passed: bool = False
     is_secret: bool = False
-    is_new: bool = False
     also: tuple[str, ...] = ()
     separator: str = ""
 
@@ -154,11 +152,11 @@ class Options:
     arguments: tuple[str, ...] = ()
 
     repo: str = flag("")
-    ref: str = flag("HEAD", is_new=True)
+    ref: str = flag("HEAD")
     root: str = flag("/git")
     link: str = flag("")
     depth: str = flag("", is_passed=True)
-    filter: str = flag("", is_passed=True, is_new=True)
+    filter: str = flag("", is_passed=True)
     submodules: str = flag("", is_passed=True)
     sparse_checkout_file: str = flag("", is_passed=True)
     group_write: bool = flag(False, boolean, is_passed=True)
@@ -166,25 +164,25 @@ class Options:
     # They may hold http.extraHeader.
     git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
     git_config_add: tuple[tuple[str, str], ...] = flag(
-        (), configs, is_secret=True, separator=",", is_new=True
+        (), configs, is_secret=True, separator=","
     )
     period: float = flag(10.0, _seconds)
-    init_period: float | None = flag(None, _seconds, is_new=True)
+    init_period: float | None = flag(None, _seconds)
     sync_timeout: float = flag(120.0, _seconds, is_passed=True)
     one_time: bool = flag(False, boolean)
     sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
     max_failures: int = flag(0, int)
-    init_max_failures: int = flag(0, int, is_new=True)
-    stale_worktree_timeout: float = flag(0.0, _seconds, is_new=True)
+    init_max_failures: int = flag(0, int)
+    stale_worktree_timeout: float = flag(0.0, _seconds)
     add_user: bool = flag(False, boolean)
     error_file: str = flag("")
     touch_file: str = flag("")
     exechook_command: str = flag("")
     exechook_timeout: float = flag(30.0, _seconds)
     exechook_backoff: float = flag(3.0, _seconds)
-    pre_publish_exechook_command: str = flag("", is_new=True)
-    pre_publish_exechook_timeout: float = flag(30.0, _seconds, is_new=True)
-    pre_publish_exechook_backoff: float = flag(3.0, _seconds, is_new=True)
+    pre_publish_exechook_command: str = flag("")
+    pre_publish_exechook_timeout: float = flag(30.0, _seconds)
+    pre_publish_exechook_backoff: float = flag(3.0, _seconds)
     webhook_url: str = flag("", is_secret=True)  # some have a token in their path
     webhook_method: str = flag("POST")
     webhook_success_status: int = flag(200, int)
@@ -194,7 +192,7 @@ class Options:
     password: str = flag("", is_secret=True)
     password_file: str = flag("")
     credential: Sequence[dict[str, str]] = flag(
-        (), logins, is_secret=True, separator=",", is_new=True
+        (), logins, is_secret=True, separator=","
     )
     askpass_url: str = flag("", also=("GIT_ASKPASS_URL",))
     ssh_key_file: tuple[str, ...] = flag(
@@ -205,14 +203,13 @@ class Options:
         boolean,
         is_passed=True,
         also=("GIT_SYNC_KNOWN_HOSTS", "GIT_KNOWN_HOSTS"),
-        is_new=True,
     )
     ssh_known_hosts_file: str = flag(
         "/etc/git-secret/known_hosts", also=("GIT_SSH_KNOWN_HOSTS_FILE",)
     )
     cookie_file: bool = flag(False, boolean, is_passed=True, also=("GIT_COOKIE_FILE",))
-    github_app_client_id: str = flag("", is_passed=True, is_new=True)
-    github_app_application_id: str = flag("", is_passed=True, is_new=True)
+    github_app_client_id: str = flag("", is_passed=True)
+    github_app_application_id: str = flag("", is_passed=True)
     http_bind: tuple[str, int] | None = flag(None, bind_address)
     http_metrics: bool = flag(False, boolean)
     http_pprof: bool = flag(False, boolean)
@@ -296,17 +293,31 @@ OLD: dict[str, tuple[str, str, Callable[[str], str]]] = {
 }
 
 
+# They came with version 4: git-sync ignores GIT_SYNC_REF and the like.
+NEW = {
+    "credential",
+    "filter",
+    "git-config-add",
+    "github-app-application-id",
+    "github-app-client-id",
+    "init-max-failures",
+    "init-period",
+    "pre-publish-exechook-backoff",
+    "pre-publish-exechook-command",
+    "pre-publish-exechook-timeout",
+    "ref",
+    "ssh-known-hosts",
+    "stale-worktree-timeout",
+}
+
+
 def variables(name: str) -> tuple[str, ...]:
     """
     Return the variables of a flag, the one that wins last.
     """
-    one = FLAGS[name]
-    old = () if one.is_new else (_variable("GIT_SYNC_", name),)
-    return (_variable("GITSYNC_", name), *old, *one.also)
-
-
-def _variable(prefix: str, name: str) -> str:
-    return prefix + name.upper().replace("-", "_")
+    base = name.upper().replace("-", "_")
+    old = () if name in NEW else (f"GIT_SYNC_{base}",)
+    return (f"GITSYNC_{base}", *old, *FLAGS[name].also)
 
 
 TAKEN = {v for name, one in FLAGS.items() if not one.is_passed for v in variables(name)}
@@ -323,14 +334,6 @@ def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if not (name in TAKEN or name.startswith(OURS))
     }
-
-
-def ignored(environ: Mapping[str, str]) -> list[str]:
-    """
-    Return the variables that git-sync ignores, although others like them have an effect.
-    """
-    names = [_variable("GIT_SYNC_", name) for name, one in FLAGS.items() if one.is_new]
-    return [name for name in names if name in environ and name not in TAKEN]
 
 
 def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
@@ -390,9 +393,7 @@ def _read_line(
             value = "true" if one.parse is boolean else next(words, "")
             if not value:
                 problems.append(Problem(f"--{name}", "", "needs a value"))
-        # A hidden flag sets a variable, which every flag overrides.
-        place = 0 if word.startswith(f"--{HIDDEN_FLAG}") else len(found.get(name, []))
-        found.setdefault(name, []).insert(place, value)
+        found.setdefault(name, []).append(value)
         if one.is_passed:
             rest.append(f"--{name}={value}")
     return found, rest
@@ -421,12 +422,12 @@ class _Given(NamedTuple):
         """
         Return the winner without the names of version 3.
         """
-        variable = ([v for v in variables(name) if v in self.environ] or [""])[-1]
-        text, items = self.environ.get(variable, ""), self.line.get(name, ())
-        if not items:
-            return variable, text
+        texts = {v: self.environ[v] for v in variables(name) if v in self.environ}
+        items = self.line.get(name)
+        if items is None:
+            return [("", ""), *texts.items()][-1]
         if name == "credential":  # the one flag that adds to its variable
-            items = [text, *items]
+            items = [*texts.values(), *items]
         separator = FLAGS[name].separator
         joined = separator.join(filter(None, items)) if separator else items[-1]
         return f"--{name}", joined

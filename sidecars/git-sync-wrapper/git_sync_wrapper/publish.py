@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
-from git_sync_wrapper import engine, snapshot
+from git_sync_wrapper import snapshot
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import RECORD, STORE, Published
+from git_sync_wrapper.work_folder import ROOT
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explained, free_bytes, read_facts, write_file
-from sidecar_runtime.volume.snapshots import FOLDER_MODE, Snapshots, opened, remove_tree
+from sidecar_runtime.volume.files import explained, free_bytes, read_facts
+from sidecar_runtime.volume.own import folder_of, write_own
+from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
 
 LOCK = "lock"
 LIST = ".files"
@@ -76,16 +78,13 @@ class Volume:
         folder, link = os.path.split(options.link)
         store = os.path.join(options.root, STORE)
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
-            for path in (options.root, store, folder):
-                os.makedirs(path, FOLDER_MODE, exist_ok=True)
-            above = os.path.realpath(folder)
-            opened_above = stack.enter_context(opened(above))
-            self.store = stack.enter_context(opened(store))
+            above = stack.enter_context(folder_of(options.link, options.root))
+            self.store = stack.enter_context(folder_of(f"{store}/{LOCK}", options.root))
             self.close = stack.pop_all().close
         self.snapshots = Snapshots(
-            opened_above,
+            above,
             self.store,
-            os.path.relpath(store, above),
+            os.path.relpath(store, os.path.realpath(folder)),
             link=link,
             retain_count=settings.retain_count,
             retain_seconds=max(settings.retain_seconds, options.stale_worktree_timeout),
@@ -115,13 +114,7 @@ class Volume:
                 # Airflow's folder walk follows links: if it begins at the root, it must
                 # skip this. on a full volume, what is published comes first
                 with suppress(OSError):
-                    write_file(
-                        AIRFLOWIGNORE,
-                        _ANY_COMMIT,
-                        0o664,
-                        fsync=False,
-                        dir_fd=self.store,
-                    )
+                    write_own(AIRFLOWIGNORE, _ANY_COMMIT, self.store, mode=0o664)
         published = self.published()
         with explained(f"cannot read {RECORD}"):
             last = str(read_facts(RECORD, self.store).get("snapshot", ""))
@@ -162,7 +155,10 @@ class Volume:
         Open a checkout, and the published snapshot, if there is one that can be opened.
         """
         shown: int | None = None
-        with opened(checkout) as folder, ExitStack() as stack:
+        with (
+            folder_of(f"{checkout}/.", self.root, opened) as folder,
+            ExitStack() as stack,
+        ):
             with suppress(OSError):
                 shown = stack.enter_context(
                     opened(self.snapshots.current(), self.store)
@@ -205,7 +201,7 @@ class Volume:
             name = next(name for name in names if name not in copies)
 
             def fill(new: int) -> None:
-                changed = snapshot.build(folder, new, shown, engine.ROOT)
+                changed = snapshot.build(folder, new, shown, ROOT)
                 check(fence)
                 rows = snapshot.rows_of(new)
                 if self._fsync:
@@ -414,7 +410,7 @@ class Inspection:
             engine.keep(commit, build.name)
             facts = {**published.facts, "refused": published.refused}
             volume.show(build, facts, fence, fallback=published.fallback)
-            engine.clear()
+            engine.work.clear()
         except (
             SidecarError,
             OSError,

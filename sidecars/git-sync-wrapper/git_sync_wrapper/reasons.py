@@ -97,6 +97,11 @@ REASONS = {
         "Check the route to the git server for dropped packets.",
         r"timed out|Timeout was reached|i/o timeout",
     ),
+    "redirect_refused": Reason(
+        "If you trust that address, set it: in GITSYNC_REPO, GITSYNC_ASKPASS_URL or .gitmodules. "
+        "Otherwise check for a captive portal.",
+        r"returned error: 30\d",
+    ),
     "login_missing": Reason(
         "The server requires a login: set GITSYNC_USERNAME and a password, or GITSYNC_CREDENTIAL "
         "for a submodule's server. A misspelled repository can cause the same error.",
@@ -177,6 +182,9 @@ REASONS = {
     "secret_unreadable": Reason(
         "Check the mount of the Secret and the name of its key, and let the group read it."
     ),
+    "work_folder_foreign": Reason(
+        "Mount nothing there, and mount the volume read-only for everybody else."
+    ),
     "target_incomplete": Reason(
         "It is created again. If this repeats, find out which process removes its files."
     ),
@@ -195,6 +203,7 @@ KEPT = LOCAL | {
     *("git_too_old", "git_sync_usage", "git_sync_unusable", "private_folder_failed"),
     *(
         "throttled",
+        "redirect_refused",
         "server_error",
         "sync_timeout",
         "access_denied",

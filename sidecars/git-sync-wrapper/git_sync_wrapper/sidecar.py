@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from git_sync_wrapper import engine
 from git_sync_wrapper.engine import Engine
 from git_sync_wrapper.git import Git
 from git_sync_wrapper.hooks import Hooks
@@ -150,9 +149,7 @@ def join(
         settings,
         options,
         git,
-        Engine(
-            settings.git_sync, options, environ, git, f"{options.root}/{engine.ROOT}"
-        ),
+        Engine(settings.git_sync, options, environ, git),
         logins,
         make_gate(settings, metrics.gate),
         Hooks(options, environ, metrics.git_sync.count_hook),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
 from git_sync_wrapper.options import Options
+from git_sync_wrapper.work_folder import GIT
 from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
@@ -29,6 +30,7 @@ from sidecar_runtime.volume.files import (
     stat_in,
     write_file,
 )
+from sidecar_runtime.volume.own import walk, write_own
 from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
 
 STORE = ".snapshots"
@@ -36,7 +38,6 @@ RECORD = "published.json"
 FACTS = ("author", "committed_at", "subject", "changed", "lfs")
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
-GIT = ".git"
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 15
 LFS = b"version https://git-lfs.github.com/spec/"
@@ -60,28 +61,6 @@ class Row(NamedTuple):
 
 
 Rows: TypeAlias = dict[str, Row]
-
-
-def walk(top: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
-    """
-    Yield what is below an open folder, folders before their content: the path, the open
-    folder that contains it, its name there, and its lstat.
-
-    What vanishes meanwhile is passed over.
-
-    Raises:
-        OSError: A folder cannot be read.
-    """
-
-    def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    for path, folders, files, folder in os.fwalk(".", onerror=fail, dir_fd=top):
-        above = path[2:] and f"{path[2:]}/"
-        for name in (*folders, *files):
-            if found := stat_in(name, folder):
-                yield above + name, folder, name, found
 
 
 # --- the list
@@ -134,7 +113,7 @@ def write_rows(rows: Rows, name: str, folder: int, *, fsync: bool) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    write_file(name, json.dumps(rows).encode(), 0o664, fsync=fsync, dir_fd=folder)
+    write_own(name, json.dumps(rows).encode(), folder, mode=0o664, fsync=fsync)
 
 
 def read_rows(name: str, folder: int) -> Rows | None:
@@ -414,9 +393,8 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    write_file(
-        RECORD, json_text(record).encode() + b"\n", 0o664, fsync=fsync, dir_fd=store
-    )
+    text = json_text(record).encode() + b"\n"
+    write_own(RECORD, text, store, mode=0o664, fsync=fsync)
 
 
 # --- for people

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from git_sync_wrapper.snapshot import walk
+from sidecar_runtime.volume.own import walk
 from sidecar_runtime.volume.snapshots import opened
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script

@@ -1,0 +1,386 @@
+"""
+Whoever can write to the volume plants links, files and configurations where the wrapper
+works: nothing outside the root changes, nothing is executed, and it publishes again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Counts
+from tests.support.daemon import SidecarProcess
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import GitSite
+from tests.support.scripts import script
+from tests.support.waiting import wait_until
+
+STRANGER = 12_345
+"""A user that has no other files here."""
+SUBFOLDER = {
+    "GITSYNC_LINK": "links/repo",
+    "GITSYNC_TOUCH_FILE": "touches/touched",
+    "GITSYNC_ERROR_FILE": "errors/error.json",
+}
+
+
+class Outside:
+    """
+    A folder outside the root that nobody may change, and a program that leaves a mark.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "outside"
+        self.mark = folder / "executed"
+        self.program = script(folder / "program", f"echo $0 $@ >> {self.mark}")
+        git = self.folder / "repository/.git"
+        subprocess.run(["git", "init", "-q", git.parent], check=True)
+        for path in ("a.lock", "gc.pid", "sub/b.lock", "sub/tmp_obj_c", "touched"):
+            file = self.folder / path
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("keep me\n")
+        shutil.copytree(self.folder / "sub", self.folder / "1" / "sub")
+        (git / "shallow.lock").write_text("keep me\n")
+        with (git / "config").open("a") as config:
+            config.write(f"[core]\n\tfsmonitor = {self.program}\n")
+        self.before = self.state()
+
+    def state(self) -> dict[str, tuple[object, ...]]:
+        """
+        Return all that can change of everything in the folder.
+        """
+        found: dict[str, tuple[object, ...]] = {}
+        for path in (self.folder, *self.folder.rglob("*")):
+            stat = path.lstat()
+            content = path.read_bytes() if path.is_file() else sorted(os.listdir(path))
+            times = (stat.st_mtime_ns, stat.st_ctime_ns)
+            found[str(path)] = (stat.st_mode, stat.st_uid, *times, content)
+        return found
+
+    def check(self, wrapper: SidecarProcess) -> None:
+        """
+        Check that nothing has changed and that nothing was executed.
+        """
+        executed = self.mark.read_text() if self.mark.exists() else ""
+        assert not executed, f"{executed}\n{wrapper.log()[-4000:]}"
+        assert self.before == self.state(), wrapper.log()[-4000:]
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Outside:
+    return Outside(tmp_path)
+
+
+def give_away(path: Path) -> None:
+    """Make something another user's, as a container with another UID creates it."""
+    if os.getuid() == 0:
+        os.chown(path, STRANGER, 0, follow_symlinks=False)
+
+
+def plant_folder(path: Path, _: Outside) -> None:
+    (path / "deep").mkdir(parents=True)
+    (path / "deep/file.lock").write_text("planted")
+
+
+def plant_strangers_folder(path: Path, outside: Outside) -> None:
+    plant_folder(path, outside)
+    give_away(path)
+
+
+def plant_strangers_file(path: Path, _: Outside) -> None:
+    path.write_text("planted")
+    give_away(path)
+
+
+KINDS: dict[str, Callable[[Path, Outside], object]] = {
+    "link to a folder": lambda path, outside: path.symlink_to(outside.folder),
+    "link to a repository": lambda path, o: path.symlink_to(
+        o.folder / "repository/.git"
+    ),
+    "link to a file": lambda path, outside: path.symlink_to(outside.folder / "a.lock"),
+    "dangling link": lambda path, outside: path.symlink_to(outside.folder / "new"),
+    "folder": plant_folder,
+    "file": lambda path, _: path.write_text("planted"),
+    "pipe": lambda path, _: os.mkfifo(path),
+    "another user's folder": plant_strangers_folder,
+    "another user's file": plant_strangers_file,
+}
+WORK = ".git-sync"
+GIT = [
+    *("config", "HEAD", "FETCH_HEAD", "index", "shallow", "logs", "hooks", "info"),
+    *("objects", "objects/pack", "refs", "worktrees", "worktrees/NEW", "restored"),
+    *("refs/heads/published", ".config.new"),
+]
+STORE = [
+    *("lock", "failed", ".failed.new", "published.json", ".published.json.new"),
+    *("NEW", "NEW.files", ".NEW.files.new"),
+]
+NAMES = {
+    "git-sync's root": [
+        *(WORK, f"{WORK}/.git", f"{WORK}/.worktrees", f"{WORK}/.worktrees/NEW"),
+        *(f"{WORK}/candidate", f"{WORK}/tmp-link"),
+    ],
+    "git-sync's repository": [f"{WORK}/.git/{name}" for name in GIT],
+    "the snapshots": [".snapshots", *(f".snapshots/{name}" for name in STORE)],
+    "what the settings name": [
+        *("links", "links/repo", "links/repo.next-snapshot"),
+        *("touches", "touches/touched", "errors", "errors/error.json"),
+    ],
+}
+
+
+def replace(path: Path, kind: str, outside: Outside) -> None:
+    """
+    Plant something; what was there is moved away, at once, since the wrapper runs.
+    """
+    if os.path.lexists(path):
+        path.rename(outside.folder.with_name(f"away-{time.monotonic_ns()}"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    KINDS[kind](path, outside)
+
+
+def plants(place: str, counts: Counts) -> Iterator[tuple[str, str]]:
+    """
+    Yield names of a place and what to plant there: at each name one kind, and all with
+    `--full`.
+    """
+    kinds = itertools.cycle(KINDS)
+    for name in NAMES[place]:
+        yield from zip(itertools.repeat(name), itertools.islice(kinds, counts.plants))
+
+
+def next_commit(here: GitSite, number: int) -> str:
+    return here.repository.commit({"dag.py": f"x = {number}\n"}, whole=True)
+
+
+def shown(here: GitSite) -> str:
+    link = here.root / "links/repo"
+    return os.readlink(link).split("/")[-1].split(".")[0] if link.is_symlink() else ""
+
+
+@pytest.mark.parametrize("place", NAMES)
+def test_whatever_is_planted_at_a_name_before_a_start_is_replaced(
+    here: GitSite, outside: Outside, place: str, counts: Counts
+) -> None:
+    for number, (name, kind) in enumerate(plants(place, counts)):
+        commit = next_commit(here, number)
+        replace(here.root / name.replace("NEW", commit), kind, outside)
+        wrapper = here.wrapper("--one-time", **SUBFOLDER)
+
+        what = f"{kind} at {name}"
+        assert 0 == wrapper.wait_for_exit().code, f"{what}: {wrapper.log()[-4000:]}"
+        assert commit == shown(here), f"{what}: {wrapper.log()[-4000:]}"
+        content = (here.root / "links/repo/dag.py").read_text()
+        assert f"x = {number}\n" == content, what
+        outside.check(wrapper)
+
+
+@pytest.mark.parametrize("place", NAMES)
+def test_whatever_is_planted_at_a_name_while_it_runs_is_replaced(
+    here: GitSite, outside: Outside, place: str, counts: Counts
+) -> None:
+    wrapper = here.wrapper(**SUBFOLDER)
+    wrapper.wait_until_ready()
+    commit = ""
+    for number, (name, kind) in enumerate(plants(place, counts)):
+        if "NEW" in name:
+            commit = next_commit(here, number)
+        replace(here.root / name.replace("NEW", commit), kind, outside)
+        if "NEW" not in name:
+            commit = next_commit(here, number)
+
+        wait_until_shown(here, commit, f"{kind} at {name}", wrapper)
+        outside.check(wrapper)
+    wrapper.wait_until_ready()
+    assert commit == wrapper.get("/readyz").json()["revision"]
+
+
+def wait_until_shown(
+    here: GitSite, commit: str, what: str, wrapper: SidecarProcess
+) -> None:
+    try:
+        wait_until(lambda: shown(here) == commit, what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {wrapper.log()[-4000:]}") from None
+
+
+def config(text: str) -> Callable[[Path, Outside], None]:
+    """
+    Return what appends to the configuration of git-sync's repository.
+    """
+
+    def plant(git: Path, outside: Outside) -> None:
+        with (git / "config").open("a") as file:
+            file.write(text.format(program=outside.program, folder=outside.folder))
+
+    return plant
+
+
+def hooks(git: Path, outside: Outside, folder: str = "hooks") -> None:
+    names = (
+        *("post-checkout", "reference-transaction"),
+        *("post-index-change", "pre-auto-gc"),
+    )
+    (git / folder).mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(outside.program, git / folder / name)
+
+
+def attributes(git: Path, outside: Outside) -> None:
+    config('[filter "x"]\n\tsmudge = {program}\n\trequired = true\n')(git, outside)
+    (git / "info").mkdir(exist_ok=True)
+    (git / "info/attributes").write_text("* filter=x\n")
+
+
+def lead_away(name: str, to: str) -> Callable[[Path, Outside], None]:
+    def plant(git: Path, outside: Outside) -> None:
+        path = git / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(to.format(folder=outside.folder))
+
+    return plant
+
+
+def checkouts(name: str, to: str) -> Callable[[Path, Outside], None]:
+    def plant(git: Path, outside: Outside) -> None:
+        for folder in (git / "worktrees").iterdir():
+            (folder / name).write_text(to.format(folder=outside.folder))
+
+    return plant
+
+
+def git_file(git: Path, outside: Outside) -> None:
+    shutil.rmtree(git)
+    git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
+
+
+def per_checkout(git: Path, outside: Outside) -> None:
+    config("[extensions]\n\tworktreeConfig = true\n")(git, outside)
+    text = f"[core]\n\tfsmonitor = {outside.program}\n\thooksPath = {git}/hooks\n"
+    (git / "config.worktree").write_text(text)
+    hooks(git, outside)
+
+
+def hooks_path(git: Path, outside: Outside) -> None:
+    hooks(git, outside, "others")
+    config(f"[core]\n\thooksPath = {git}/others\n")(git, outside)
+
+
+PLANTS: dict[str, Callable[[Path, Outside], None]] = {
+    "core.fsmonitor": config("[core]\n\tfsmonitor = {program}\n"),
+    "core.hooksPath": hooks_path,
+    "core.sshCommand": config("[core]\n\tsshCommand = {program}\n"),
+    "core.askPass": config("[core]\n\taskPass = {program}\n"),
+    "core.worktree": config("[core]\n\tworktree = {folder}/sub\n"),
+    "core.gitProxy": config("[core]\n\tgitProxy = {program}\n"),
+    "core.pager": config("[core]\n\tpager = {program}\n[pager]\n\tlog = {program}\n"),
+    "core.editor": config("[core]\n\teditor = {program}\n"),
+    "gpg.program": config(
+        "[gpg]\n\tprogram = {program}\n[log]\n\tshowSignature = true\n"
+    ),
+    "alias": config("[alias]\n\tfetch = !{program}\n\treset = !{program}\n"),
+    "include": config("[include]\n\tpath = {folder}/repository/.git/config\n"),
+    "credential.helper": config("[credential]\n\thelper = !{program}\n"),
+    "gc.recentObjectsHook": config("[gc]\n\trecentObjectsHook = {program}\n"),
+    "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
+    "filter": attributes,
+    "hooks": hooks,
+    "config.worktree": per_checkout,
+    ".git file": git_file,
+    "alternates": lead_away(
+        "objects/info/alternates", "{folder}/repository/.git/objects\n"
+    ),
+    "commondir": lead_away("commondir", "{folder}/repository/.git\n"),
+    "modules": lead_away("modules/lib/config", "[core]\n\tbare = true\n"),
+    "commondir of a checkout": checkouts("commondir", "{folder}/repository/.git\n"),
+    "gitdir of a checkout": checkouts("gitdir", "{folder}/a.lock\n"),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_no_planted_configuration_executes_anything_or_leads_away(
+    here: GitSite, outside: Outside, plant: str
+) -> None:
+    git = here.root / WORK / ".git"
+    here.server.accept(("deploy", "password"))
+    login = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": "password"}
+    wrapper = here.publish(**login)
+    wrapper.wait_for_event("cycle_finished")
+    PLANTS[plant](git, outside)
+    commit = next_commit(here, 1)
+    here.wait_until_shown(commit, wrapper)
+    outside.check(wrapper)
+    wrapper.kill()
+    (here.link / "dag.py").write_text("damaged")
+    PLANTS[plant](git, outside)
+    here.server.stop()
+    wrapper.start()  # repairs from what is there
+    wrapper.wait_for_event("cycle_failed")
+    here.server.start()
+    commit = next_commit(here, 2)
+    here.wait_until_shown(commit, wrapper)
+
+    outside.check(wrapper)
+    assert {"dag.py": b"x = 2\n"} == here.files()
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Iterator[GitServer]:
+    with GitServer(tmp_path / "foreign") as server:
+        server.repository().commit({"stolen.py": "x = 1\n"})
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["insteadOf", "proxy", "named remote"])
+def test_a_planted_configuration_leads_to_no_other_server(
+    here: GitSite, foreign: GitServer, outside: Outside, kind: str
+) -> None:
+    here.publish(GITSYNC_PERIOD="1h").kill()
+    url = here.server.url()
+    text = {
+        "insteadOf": f'[url "{foreign.endpoint}/"]\n\tinsteadOf = {here.server.endpoint}/\n',
+        "proxy": f'[http "{url}"]\n\tproxy = {foreign.endpoint}\n',
+        "named remote": f'[remote "{url}"]\n\turl = {foreign.url()}\n',
+    }[kind]
+    config(text)(here.root / WORK / ".git", outside)
+    commit = next_commit(here, 1)
+
+    wrapper = here.wrapper()
+
+    here.wait_until_shown(commit, wrapper)
+    assert [] == foreign.requests
+
+
+def test_another_users_work_folder_is_fetched_again_with_a_word(
+    here: GitSite, outside: Outside
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a folder away")
+    wrapper = here.publish()
+    give_away(here.root / WORK)
+    here.wait_until_shown(next_commit(here, 1), wrapper)
+
+    assert ".git-sync" == wrapper.wait_for_event("work_folder_foreign")["found"]
+    assert os.getuid() == (here.root / WORK).stat().st_uid
+    outside.check(wrapper)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_a_foreign_work_folder_that_cannot_be_removed_is_named(here: GitSite) -> None:
+    (here.root / WORK / ".git").mkdir(parents=True)
+    (here.root / WORK / ".git/commondir").write_text("/\n")
+    wrapper = here.describe()
+    mount = f'mount --bind {here.root / WORK} {here.root / WORK} && exec "$0" "$@"'
+    wrapper.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mount)
+
+    failed = wrapper.start().wait_for_event("cycle_failed")
+
+    assert "work_folder_foreign" == failed["reason"], failed
+    assert str(here.root / WORK) in failed["error"], failed

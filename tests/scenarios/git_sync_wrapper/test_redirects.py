@@ -1,0 +1,142 @@
+"""
+A redirect is followed to the same server only; no other one is asked for anything.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from git_sync_wrapper.git import moved
+from tests.support.git.git_server import GitServer
+from tests.support.git.git_sync import GitSite
+from tests.support.http.faults import answer_with
+from tests.support.http.loopback import Answer, Fault, Match, Request
+
+REFS = "/info/refs?service=git-upload-pack"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Iterator[GitServer]:
+    """A server that has the repository, too, with a commit of its own."""
+    with GitServer(tmp_path / "foreign", host="127.0.0.2") as server:
+        server.repository().commit({"stolen.py": "x = 1\n"})
+        yield server
+
+
+def redirect(to: str) -> Fault:
+    return answer_with(Answer(302, {"Location": to}))
+
+
+def is_of(name: str) -> Match:
+    def match(request: Request) -> bool:
+        return request.path.startswith(f"/{name}/")
+
+    return match
+
+
+@pytest.mark.parametrize("when", ["at the start", "while it runs"])
+def test_a_redirect_to_another_host_is_refused(
+    here: GitSite, foreign: GitServer, when: str
+) -> None:
+    """In a one-shot on an empty volume git-sync asks first, later `git ls-remote`."""
+    is_first = when == "at the start"
+    wrapper = here.describe(GIT_SYNC_WRAPPER_ONE_SHOT=str(is_first))
+    shown = ""
+    if not is_first:
+        wrapper.start()
+        shown = here.repository.head()
+        here.wait_until_shown(shown, wrapper)
+    here.server.inject(redirect(foreign.url() + REFS))
+    if is_first:
+        wrapper.start()
+
+    failed = wrapper.wait_for_event("cycle_failed")
+
+    assert "redirect_refused" == failed["reason"], failed
+    assert here.server.endpoint in failed["error"], failed
+    assert foreign.url() in failed["error"], failed
+    assert [] == foreign.requests
+    assert shown == here.shown()
+
+
+def test_a_repository_that_moved_on_its_server_is_followed(here: GitSite) -> None:
+    """As GitHub and GitLab do for a renamed repository, or a URL without `.git`."""
+    here.server.inject(redirect(f"/dags.git{REFS}"), match=is_of("dags"))
+    url = here.server.url("dags")
+    one_shot = here.wrapper("--one-time", GITSYNC_REPO=url)
+    assert 0 == one_shot.wait_for_exit().code, one_shot.log()
+    wrapper = here.wrapper(GITSYNC_REPO=url)
+    here.wait_until_shown(here.commit_revision(2), wrapper)
+    here.wait_until_shown(here.commit_revision(3), wrapper)
+
+    moves = wrapper.find_events("repository_moved")
+    assert [here.server.url()] == [event["url"] for event in moves], wrapper.log()
+    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
+
+
+def test_a_repository_that_moved_in_a_circle_is_refused(here: GitSite) -> None:
+    here.server.inject(redirect(f"/b.git{REFS}"), match=is_of("a.git"))
+    here.server.inject(redirect(f"/a.git{REFS}"), match=is_of("b.git"))
+    wrapper = here.wrapper(GITSYNC_REPO=here.server.url("a.git"))
+
+    assert "redirect_refused" == wrapper.wait_for_event("cycle_failed")["reason"]
+
+
+def test_a_submodule_behind_a_redirect_is_refused(
+    here: GitSite, foreign: GitServer
+) -> None:
+    library = here.server.url("library.git")
+    here.server.inject(redirect(foreign.url() + REFS), match=is_of("library.git"))
+    wrapper = here.publish()
+    good = here.shown()
+    here.repository.commit_submodule("library", library, "1" * 40)
+
+    failed = wrapper.wait_for_event("cycle_failed")
+
+    assert "redirect_refused" == failed["reason"], failed
+    assert library in failed["error"], failed
+    assert foreign.url() in failed["error"], failed
+    assert [] == foreign.requests
+    assert good == here.shown()
+
+
+def test_a_redirect_of_the_service_for_logins_is_refused(
+    here: GitSite, foreign: GitServer
+) -> None:
+    """As git-sync refuses it: whoever answers there would choose the login."""
+    url = here.server.url("askpass").replace("//", "//me:hush@")
+    here.server.inject(
+        redirect(foreign.url("login")), match=lambda one: one.path == "/askpass"
+    )
+    wrapper = here.wrapper(GITSYNC_ASKPASS_URL=url)
+
+    failed = wrapper.wait_for_event("cycle_failed")
+
+    assert "redirect_refused" == failed["reason"], failed
+    assert here.server.endpoint in failed["error"], failed
+    assert foreign.endpoint in failed["error"], failed
+    assert "hush" not in failed["error"], failed
+    assert [] == foreign.requests
+
+
+@pytest.mark.parametrize(
+    ("location", "to"),
+    [
+        (f"http://h/new{REFS}", "http://h/new"),
+        (f"https://h/dags{REFS}", "https://h/dags"),
+        (f"https://h:8443/dags{REFS}", ""),
+        (f"http://h:81/dags{REFS}", ""),
+        (f"http://h.example/dags{REFS}", ""),
+        (f"http://me@h/dags{REFS}", ""),
+        (f"file:///dags{REFS}", ""),
+        (f"http://[{REFS}", ""),
+        ("https://h/login", ""),
+    ],
+)
+def test_only_the_same_server_may_name_another_address(location: str, to: str) -> None:
+    assert to == moved("http://h/dags", location)
+
+
+def test_nobody_is_led_from_https_to_http() -> None:
+    assert "" == moved("https://h/dags", f"http://h/dags{REFS}")
