@@ -26,16 +26,18 @@ from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
 from git_sync_wrapper.snapshot import STORE
-from git_sync_wrapper.work_folder import CANDIDATE, GIT, WORKTREES, WorkFolder
+from git_sync_wrapper.work_folder import (
+    CANDIDATE,
+    GIT,
+    WORKTREES,
+    WorkFolder,
+    read_text,
+)
 from sidecar_runtime import child, proxies
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import (
-    FACTS_BYTES,
-    nearest_folder,
-    read_file,
-)
+from sidecar_runtime.volume.files import explained, nearest_folder
 from sidecar_runtime.volume.own import folder_of, walk, write_own
 from sidecar_runtime.volume.snapshots import remove_tree
 
@@ -126,7 +128,8 @@ class Engine:
     def _run(
         self, logins: Logins, access: Access, fence: Fence, instead: Mapping[str, str]
     ) -> str:
-        self.work.prepare(self._git.repo)
+        with explained(f"cannot clear {self.root}"):
+            self.work.prepare(self._git.repo)
         last: list[str] = []
 
         def hear(line: str) -> None:
@@ -135,7 +138,7 @@ class Engine:
         # git-sync leaves a git configuration in its TMPDIR after each run.
         with logins.scratch() as folder:
             code = self._call(access, folder, hear, fence, instead)
-            said = self._options.hide(_read(os.path.join(folder, REPORT)))
+            said = self._options.hide(read_text(os.path.join(folder, REPORT)))
         if code == 0:
             return self._candidate()
         cause = explain(
@@ -256,12 +259,12 @@ class Engine:
 
     def _noted(self) -> str:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            return _read(FAILED, store)
+            return read_text(FAILED, store)
         return ""
 
     def _note(self, reason: str) -> None:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            if reason != _read(FAILED, store):
+            if reason != read_text(FAILED, store):
                 write_own(FAILED, reason.encode(), store)
 
     # --- commits that are here
@@ -273,7 +276,7 @@ class Engine:
         """
         fetched = ""
         with suppress(OSError), self.work.opened(GIT) as git:
-            fetched = _read("FETCH_HEAD", git)
+            fetched = read_text("FETCH_HEAD", git)
         return self._options.is_pinned or "\ttag '" in fetched
 
     def parent(self, commit: str, fence: Fence) -> str:
@@ -331,7 +334,7 @@ class Engine:
         with suppress(OSError), self.work.opened(GIT, "worktrees", commit) as git:
             for _, folder, config, found in walk(git):
                 if config == "config" and stat.S_ISREG(found.st_mode):
-                    text = _read(config, folder).replace(old, new)
+                    text = read_text(config, folder).replace(old, new)
                     write_own(config, text.encode(), folder)
 
     def restore(self, commit: str, fence: Fence) -> str:
@@ -364,9 +367,3 @@ class Engine:
         git = os.path.join(self.root, GIT)
         index = os.path.join(git, INDEX)
         return {"GIT_DIR": git, "GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}
-
-
-def _read(path: str, folder: int | None = None) -> str:
-    with suppress(OSError):
-        return read_file(path, FACTS_BYTES, dir_fd=folder).decode(errors="replace")
-    return ""

@@ -70,6 +70,7 @@ class WorkFolder:
 
         Raises:
             SidecarError: ``work_folder_foreign``: it can be neither removed nor moved.
+            OSError: The volume fails.
         """
         try:
             self.clear()
@@ -79,7 +80,7 @@ class WorkFolder:
         except FileNotFoundError:  # a first run, perhaps killed
             self.remove()
             return
-        except OSError as error:
+        except (NotADirectoryError, PermissionError) as error:
             found = str(error)
         if found:
             log.warning(FOREIGN, found=found)
@@ -150,9 +151,19 @@ class WorkFolder:
 
 
 def _configure(git: int, repo: str) -> None:
-    text = ""
-    with suppress(OSError):
-        text = read_file("config", FACTS_BYTES, dir_fd=git).decode(errors="replace")
     partial = f'[remote "{repo}"]'
-    lines = [x for x in text.split("\n") if x == partial or _KEPT.fullmatch(x)]
+    lines = [
+        x
+        for x in read_text("config", git).split("\n")
+        if x == partial or _KEPT.fullmatch(x)
+    ]
     write_own("config", "\n".join([*lines, ""]).encode(), git)
+
+
+def read_text(path: str, folder: int | None = None) -> str:
+    """
+    Return the text of a small file; empty if there is none.
+    """
+    with suppress(OSError):
+        return read_file(path, FACTS_BYTES, dir_fd=folder).decode(errors="replace")
+    return ""
