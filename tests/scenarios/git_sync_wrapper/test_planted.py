@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -303,6 +304,14 @@ PLANTS: dict[str, Callable[[Path, Outside], None]] = {
     "gitdir of a checkout": checkouts("gitdir", "{folder}/a.lock\n"),
 }
 
+FILES = {
+    name
+    for name in PLANTS
+    if re.search("filter|hooks$|file|alter|dir|modu|tree$", name)
+}
+"""Of these the repository is fetched again; a configuration is only written again."""
+FILES -= {"core.worktree"}
+
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_no_planted_configuration_executes_anything_or_leads_away(
@@ -317,6 +326,7 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
     commit = next_commit(here, 1)
     here.wait_until_shown(commit, wrapper)
     outside.check(wrapper)
+    assert (plant in FILES) == bool(wrapper.find_events("work_folder_foreign"))
     wrapper.kill()
     (here.link / "dag.py").write_text("damaged")
     PLANTS[plant](git, outside)
