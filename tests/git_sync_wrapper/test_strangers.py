@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given
-from hypothesis import strategies as st
 
 from git_sync_wrapper.git import Git
 from git_sync_wrapper.logins import Access
@@ -90,12 +88,3 @@ def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
     assert published.commit == COMMIT
     assert math.isfinite(published.published_at or 0)
     assert all(type(n) is int for row in (found or {}).values() for n in row)
-
-
-@given(
-    text=st.text(max_size=40),
-    name=st.sampled_from(["GITSYNC_PERIOD", "GITSYNC_DEPTH", "GITSYNC_REPO", "x"]),
-)
-def test_an_option_is_accepted_or_refused_by_name(text: str, name: str) -> None:
-    with suppress(SidecarError):
-        read_options([], {**REPO, name: text})

@@ -21,8 +21,6 @@ from s3_sync.names import is_revision
 from s3_sync.release.format import Invalid, parse_manifest, read_pointer
 from s3_sync.s3.http import Connection, WireError
 from s3_sync.s3.refusals import SourceError
-from s3_sync.settings import load_settings
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.files import read_facts
 from tests.s3_sync.listing.answers import contents, page
 from tests.support.s3_sync.releases import make_release
@@ -125,10 +123,3 @@ def test_an_http_answer_ends_whole_or_as_an_error_of_the_wire(
 
     with suppress(WireError):
         assert 200 <= asyncio.run(exchange()) <= 999
-
-
-@given(text=st.text(max_size=60), name=st.sampled_from(["AWS_BUCKET", "KEY_PATH"]))
-def test_a_setting_is_accepted_or_refused_by_name(text: str, name: str) -> None:
-    given_ = {"AWS_BUCKET": "box", "DEST_PATH": "/dags", name: text}
-    with suppress(SidecarError):
-        load_settings(given_)

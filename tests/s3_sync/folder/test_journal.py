@@ -215,25 +215,6 @@ def test_writes_a_removal_on_a_full_disk_once_space_is_available(box: Box) -> No
 # --- damaged and hostile lists
 
 
-@pytest.mark.parametrize("kind", ["victim", "nowhere", "a pipe"])
-def test_replaces_a_list_that_is_a_link_or_pipe(box: Box, kind: str) -> None:
-    victim = box.folder / "victim"
-    victim.write_text(json.dumps(HEADER) + '\n["stolen.py","e",1,1,1,1]\n')
-    before = victim.read_bytes()
-    if kind == "a pipe":
-        os.mkfifo(box.journal)
-    else:
-        box.journal.symlink_to(box.folder / kind)
-
-    files = box.begin()
-    files.add("a.py", box.put("a.py"))
-
-    assert set(files.files) == {"a.py"}
-    assert victim.read_bytes() == before
-    assert not (box.folder / "nowhere").exists()
-    assert box.journal.is_file() and not box.journal.is_symlink()
-
-
 GOOD = '["a.py","e",1,1,1,1]'
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from s3_sync.folder.journal import Held
 from s3_sync.folder.target import open_in_place
 from s3_sync.folder.volume import Blocked, walk
-from tests.runtime.recording import Log
 from tests.s3_sync.folder.handling import open_volume, put
 
 
@@ -83,20 +82,6 @@ def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
 
 
 # --- replacing existing entries
-
-
-def test_replaces_a_symlink_wherever_it_points(
-    ground: Ground, tmp_path: Path, log: Log
-) -> None:
-    (tmp_path / "outside/e").mkdir(parents=True)
-    for target in (str(tmp_path / "outside"), ".s3-sync", "nowhere", "d", "..", "."):
-        (ground.folder / "d").symlink_to(target)
-        ground.publish("d/e/f")
-        assert {"d": b"/", "d/e": b"/", "d/e/f": b"new"} == ground.tree(), target
-        shutil.rmtree(ground.folder / "d")
-
-    assert ["e"] == os.listdir(tmp_path / "outside")
-    assert 6 == len(log.events("symlink_replaced"))
 
 
 # --- any situation

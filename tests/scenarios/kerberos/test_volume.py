@@ -3,7 +3,6 @@ A full or closed volume, damage by consumers, two sidecars on one ccache, and ki
 """
 
 import os
-import random
 import socket
 import subprocess
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.formats import SABOTAGE, entry, keytab
 from tests.support.kerberos.kdc_proxy import KdcProxy
@@ -270,34 +268,3 @@ def test_two_sidecars_that_cannot_share_a_folder_do_not_flood_the_kdc(
     assert tickets <= 4, "at the start, and once more each"
     taken = sum(len(one.find_events("ccache_taken")) for one in daemons)
     assert bool(contested) <= taken <= 2
-
-
-@pytest.mark.timeout(3_600)
-def test_sigkill_at_any_moment_leaves_a_valid_ccache(
-    here: Site, counts: Counts
-) -> None:
-    """
-    SIGHUPs make it publish continually, so that the kills hit every step of a cycle.
-    """
-    chance = random.Random(11)
-    replaced = set()
-    daemon = here.sidecar()
-    for _ in range(counts.kills):
-        with daemon:
-            if chance.random() < 0.2:
-                time.sleep(chance.random() * 0.6)  # somewhere in the start
-            else:
-                daemon.wait_until_synced()
-                for _ in range(chance.randint(1, 3)):
-                    daemon.sighup()
-                    time.sleep(chance.random() * 0.012)
-        if here.ccache.exists():
-            assert here.is_valid(), here.ccache.read_bytes()
-            replaced.add(here.ccache.stat().st_ctime_ns)
-
-    here.publish().terminate()
-
-    assert here.is_valid()
-    assert [] == here.leftovers()
-    assert [] == list((here.folder / "tmp").iterdir())
-    assert len(replaced) > counts.kills // 3

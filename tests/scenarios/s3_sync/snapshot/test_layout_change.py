@@ -2,14 +2,11 @@
 
 import itertools
 import os
-import random
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import error, is_get
 from tests.support.daemon import Daemon
@@ -132,26 +129,3 @@ def test_keeps_the_old_layout_until_most_new_files_are_readable(
     assert B == consumed(target)
     assert [] == only(after, target)
     assert 200 == daemon.get("/readyz").status
-
-
-@pytest.mark.timeout(3_600)
-def test_a_layout_change_survives_sigkill_at_any_moment(
-    counts: Counts, s3: SwappingS3, target: Path, start: StartDaemon
-) -> None:
-    chance = random.Random(11)
-    s3.swap(A)
-    daemon = start(IN_PLACE).until_synced()
-    put_foreign(target)
-    for number in range(counts.kills // 2):
-        way = chance.choice(WAYS)
-        files = chance.choice((A, B)) | {"number.py": b"# %d\n" % number}
-        s3.swap(files)
-        restart(daemon, way)
-        daemon.wait_for_event("target_acquired", 60)
-        # A random sleep is the only way to choose a random moment.
-        time.sleep(chance.uniform(0, 0.1))
-        if number % 3 == 0:
-            daemon.wait_until_synced()
-            assert files == without_foreign(consumed(target)), (way, daemon.log())
-            assert [] == only(way, target)
-            assert FOREIGN == {path: (target / path).read_bytes() for path in FOREIGN}
