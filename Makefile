@@ -65,7 +65,7 @@ demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs 
 .PHONY: values
 values: ## print the values for one deployment (EXECUTOR=KubernetesExecutor SOURCE=listing KERBEROS=1 SYNC_PERM=1)
 	@$(VALUES) $(foreach name,AIRFLOW EXECUTOR SOURCE GATE VERSIONS SIGNED KERBEROS SYNC_PERM,'$(name)=$($(name))') \
-	  $(patsubst %,'%',$(filter-out PYTHON=%,$(MAKEOVERRIDES)))
+	  $(patsubst %,'%',$(filter-out PYTHON=%,$(MAKEOVERRIDES)) $(filter-out values,$(MAKECMDGOALS)))
 
 # Development
 

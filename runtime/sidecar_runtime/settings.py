@@ -227,7 +227,7 @@ def load(
     given = {name: text.strip() for name, text in environ.items() if text.strip()}
     retired = {prefix + name: text for name, text in (_GONE | dict(gone)).items()}
     problems = [Problem(n, given[n], retired[n]) for n in retired if n in given]
-    typos, unknown = _check_names(names, prefix, given.keys() - retired.keys(), instead)
+    typos, unknown = _check_names(names, prefix, given.keys(), instead, retired)
     problems += typos
     values: dict[str, Any] = {}
     for field, spec in specs.items():
@@ -261,21 +261,30 @@ def _parse(spec: Spec, text: str | None, strangers: Iterable[str]) -> Any:
 
 
 def _check_names(
-    known: Set[str], prefix: str, given: Set[str], instead: Mapping[str, str]
+    known: Set[str],
+    prefix: str,
+    given: Set[str],
+    instead: Mapping[str, str],
+    retired: Mapping[str, str],
 ) -> tuple[list[Problem], list[str]]:
     """
     Return a problem for each typo, and the names with the prefix that resemble no
     setting.
     """
-    strangers = sorted(given - known)
+    strangers = sorted(given - known - retired.keys())
     ours = [n for n in strangers if n.startswith(prefix) and not _INJECTED.search(n)]
-    plain = {name.removeprefix(prefix): name for name in known}
+    plain = {name.removeprefix(prefix): name for name in {*known, *retired}}
     meant = {n: plain.get(_nearest(n.removeprefix(prefix), plain), "") for n in ours}
     meant |= {
         n: right for n, right in instead.items() if n in given and right not in given
     }
     problems = [
-        Problem(name, None, f"is not a setting; did you mean {right}?")
+        Problem(
+            name,
+            None,
+            f"is not a setting; did you mean {right}?"
+            + (f" That {retired[right]}." if right in retired else ""),
+        )
         for name, right in meant.items()
         if right
     ]

@@ -80,7 +80,14 @@ def test_command_says_what_to_write_instead(words: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["SOURCE=list", "EXECUTER=LocalExecutor SOURCE=listing", "ENV=prd", ""]
+    "words",
+    [
+        "SOURCE=list",
+        "EXECUTER=LocalExecutor SOURCE=listing",
+        "ENV=prd",
+        "",
+        "SOURCE=listing KERBEROS",
+    ],
 )
 def test_refused_make_prints_what_no_program_takes_for_values(words: str) -> None:
     done = subprocess.run(

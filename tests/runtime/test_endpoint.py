@@ -167,6 +167,20 @@ def test_survives_malformed_requests(server: Server, data: bytes) -> None:
     assert server.status() == 200
 
 
+def test_header_lines_without_end_are_cut_off(server: Server) -> None:
+    """
+    Otherwise the thread would read on, and answer nobody.
+    """
+    with server.connect() as client:
+        sent = client.send(b"GET / HTTP/1.1\r\n")
+        with contextlib.suppress(OSError):  # cut off
+            while sent < 64 << 20:
+                sent += client.send(b"a\r\n" * 20_000)
+
+    assert sent < 16 << 20
+    assert server.status() == 200
+
+
 @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS", "get"])
 def test_refuses_other_methods(server: Server, method: str) -> None:
     with server.connect() as client:

@@ -140,7 +140,8 @@ def test_a_wrong_name_of_a_harmful_lack_is_refused_unless_the_right_one_is_set()
 def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
     text: str,
 ) -> None:
-    given = {"BOX_SYNC_PEDAL": text, "BOX_SYNC_JITTER": text}
+    given = dict.fromkeys(["BOX_SYNC_PEDAL", "BOX_SYNC_JITTER"], text)
+    given |= {"BOX_SYNC_PEDALS": text, "BOX_SYNC_LOGFORMAT": text}
     gone = {"PEDAL": "no longer exists: walk"}
 
     error = raised(SettingsError, load, Settings, PREFIX, GOOD | given, gone=gone)
@@ -149,6 +150,7 @@ def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
     assert given.keys() == problems.keys()
     pedal = Problem("BOX_SYNC_PEDAL", text, "no longer exists: walk")
     assert pedal == problems["BOX_SYNC_PEDAL"]
+    assert problems["BOX_SYNC_PEDALS"].problem.endswith("That no longer exists: walk.")
     assert load(Settings, PREFIX, GOOD | {"BOX_SYNC_PEDAL": " "}, gone=gone)
 
 

@@ -25,7 +25,9 @@ def main(words: list[str]) -> int:
         return _generate(is_check=words == ["check"])
     given = dict(word.partition("=")[::2] for word in words)
     choice = {**dict.fromkeys(CHOICES, ""), **given}
-    problems = complaints(choice)
+    bare = [word for word in words if "=" not in word]
+    problems = [f"{word} has no value: write NAME=VALUE" for word in bare]
+    problems += complaints(choice)
     if problems:
         sys.stderr.writelines(f"{problem}\n" for problem in problems)
         sys.stdout.write(REFUSED)

@@ -30,9 +30,9 @@ CONNECTIONS = 128
 # would be.
 BACKLOG = 256
 CLIENT_SECONDS = 30.0
-LINE_BYTES = 64 << 10
+REQUEST_BYTES = 64 << 10
 
-_FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d\r?\n")
+_FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d")
 _HEADERS = f"""\
 Content-Security-Policy: {CONTENT_SECURITY_POLICY}
 X-Content-Type-Options: nosniff
@@ -60,7 +60,7 @@ class Listener:
 
     It serves up to ``CONNECTIONS`` connections, and for a moment those that arrive
     together; another one closes the oldest. A client has ``CLIENT_SECONDS`` to send a
-    request with lines of up to ``LINE_BYTES``, and to read the answer.
+    request of up to ``REQUEST_BYTES``, and to read the answer.
 
     Args:
         listening: A socket that listens.
@@ -109,7 +109,7 @@ class Listener:
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(
-            self._talk, sock=self._listening, limit=LINE_BYTES
+            self._talk, sock=self._listening, limit=REQUEST_BYTES
         )
         self._listening.listen(BACKLOG)
         await self._closed.wait()
@@ -126,16 +126,14 @@ class Listener:
         writer.transport.set_write_buffer_limits(0)
         try:
             async with asyncio.timeout(CLIENT_SECONDS):
-                request = await reader.readline()
-                while (await reader.readline()).strip():
-                    pass
+                # All of it has one limit: lines without end would keep the loop, which
+                # never pauses while there is something to read.
+                head = await reader.readuntil(b"\r\n\r\n")
+                request, _, _ = head.partition(b"\r\n")
                 writer.write(self._answer_to(request))
                 await writer.drain()
-        except (
-            OSError,
-            ValueError,
-        ):  # the client has gone, its time is up, or a line is too long
-            pass
+        except (OSError, EOFError, asyncio.LimitOverrunError):
+            pass  # the client has gone, its time is up, or the request is too long
         finally:
             self._open.pop(writer.transport, None)
             writer.transport.abort()

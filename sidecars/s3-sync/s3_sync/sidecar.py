@@ -133,6 +133,7 @@ class Session:
 
     async def _cycle(self, fence: Fence) -> Outcome:
         target, path = self._target, self._sidecar.settings.dest_path
+        self._sync.begin_cycle()
         # A thread that resumes late must not touch its successor's target.
         with explained(f"cannot open {path}"), fence:
             holder = target.acquire()

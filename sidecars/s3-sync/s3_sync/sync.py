@@ -59,7 +59,6 @@ class Sync:
         target, builder, problems = self._target, self._builder, self._builder.problems
         assert target.volume is not None
         until = time.monotonic() + READING_SHARE * self._settings.timeout_seconds
-        self._brake.begin_cycle()
         target.inspect(fence)
 
         asked_at = time.monotonic()
@@ -113,6 +112,12 @@ class Sync:
                 target.snapshots.show(fence)
         target.finish(fence)
         return self._outcome(build.state, build.missing, counts, build.refusal)
+
+    def begin_cycle(self) -> None:
+        """
+        Begin a cycle, which may end before it has a volume.
+        """
+        self._brake.begin_cycle()
 
     def start_over(self) -> None:
         """

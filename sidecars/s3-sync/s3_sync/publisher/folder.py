@@ -395,6 +395,10 @@ def find_publisher(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+# What git needs to find its programs, its user's configuration and safe folders.
+_OF_GIT = ("PATH", "HOME", "XDG_CONFIG_HOME", "LANG", "SYSTEMROOT")
+
+
 def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return the origin according to the variables of the CI; without one, who is user and
@@ -419,14 +423,34 @@ def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
     return origin
 
 
+def _has_checkout(folder: str) -> bool:
+    """
+    Whether git, on its way up from a folder, finds a `.git` before a bare repository.
+    """
+    there = Path(os.path.realpath(folder))
+    for place in (there, *there.parents):
+        if os.path.lexists(place / ".git"):
+            return True
+        if all((place / name).exists() for name in ("HEAD", "objects", "refs")):
+            return False
+    return False
+
+
 def _ask_git(folder: str, *arguments: str) -> str:
     """
     Return the output of git in a folder; empty without git or a repository.
+
+    git would take a folder with the files of a bare repository for one, and run what
+    its configuration names. Anybody can commit such a folder, but no `.git`.
     """
+    if not _has_checkout(folder):
+        return ""
     command = ["git", "-C", folder, *arguments]
+    # No keys for what the configuration of the checkout may name.
+    environ = {name: os.environ[name] for name in _OF_GIT if name in os.environ}
     try:
         said = subprocess.run(
-            command, check=True, capture_output=True, timeout=GIT_SECONDS
+            command, check=True, capture_output=True, timeout=GIT_SECONDS, env=environ
         )
     except (OSError, subprocess.SubprocessError):
         return ""

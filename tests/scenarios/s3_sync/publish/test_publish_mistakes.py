@@ -3,6 +3,8 @@ Wrong arguments, unreadable files and missing servers are reported; nothing is w
 """
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,3 +161,38 @@ def test_reports_an_unreachable_server_or_missing_credentials(
 
     assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
     assert ran.err.count("\n") <= 2 and "Traceback" not in ran.err
+
+
+def test_runs_no_program_that_is_committed_in_the_folder(
+    on_moto: Place, tmp_path: Path
+) -> None:
+    """
+    The folder has the files of a bare repository, with a configuration of its own,
+    which git would obey: it would run with the publisher's credentials.
+    """
+    ran, whole = tmp_path / "ran", tmp_path / "whole"
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    commit = ("commit", "--quiet", "--allow-empty", "--message", "fine")
+    subprocess.run(["git", "init", "--quiet", whole], check=True)
+    subprocess.run(["git", "-C", whole, *author, *commit], check=True)
+    write_files(on_moto.dags, A)
+    for name in ("HEAD", "index", "objects", "refs"):
+        source = whole / ".git" / name
+        if source.is_dir():
+            shutil.copytree(source, on_moto.dags / name)
+        elif source.exists():
+            shutil.copy(source, on_moto.dags / name)
+    (on_moto.dags / "config").write_text(
+        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n"
+        f'\tfsmonitor = "touch {ran}; false"\n'
+    )
+    told = subprocess.run(
+        ["git", "-C", on_moto.dags, "status"], capture_output=True, check=False
+    )
+    assert ran.exists(), told  # this git would
+    ran.unlink()
+
+    done = on_moto.publisher.run("publish", on_moto.dags, "--dry-run")
+
+    assert done.code == 0, done.err
+    assert not ran.exists()
