@@ -62,6 +62,9 @@ class Copy:
         for name in tracked():
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
+        # Installed by the first test that needs them: once, and not for each copy.
+        (ROOT / ".airflow").mkdir(exist_ok=True)
+        (self.root / ".airflow").symlink_to(ROOT / ".airflow")
         self._make_environment()
         self._written = 0
 

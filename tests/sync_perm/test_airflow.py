@@ -6,12 +6,13 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
+from sync_perm import runner
 from sync_perm.airflow import Airflow, Installation, Portion, find_installation
 from sync_perm.config import AirflowConfig, parse_url
 from sync_perm.runner import Errors, applies_access_control
@@ -263,3 +264,15 @@ def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:
 
     assert [] == errors.of(Mock(), logger.handlers.clear)
     assert ["no"] == errors.of(Mock(), lambda: logger.error("no"))
+
+
+def test_a_portion_ends_with_its_time_but_not_before_its_first_dag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "imported", lambda _: MagicMock())
+    task = {"roles": False, "load": False, "given": {}, "dags": ["a", "b"]}
+    answers: list[dict[str, str]] = []
+
+    runner.work({**task, "seconds": 0.0}, answers.append)
+
+    assert [{"dag": "a", "error": ""}] == answers

@@ -45,6 +45,12 @@ def test_a_dag_that_ends_each_pass_keeps_no_other_waiting() -> None:
     assert ["b", "c"] == done
 
 
+def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:
+    memory = Memory()
+
+    assert [10, 20, 40, 80, 160, 300, 300] == [memory.strike() for _ in range(7)]
+
+
 def test_good_passes_that_write_nothing_end_the_pauses_and_blame_nobody() -> None:
     memory = Memory(strikes=6, written=[(float("inf"), frozenset())] * 2)
     memory.judge(frozenset())

@@ -3,8 +3,10 @@ A stand-in for Airflow, for tests of the code around it: it needs 0.1 s of CPU i
 of 5.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
@@ -44,6 +46,8 @@ CREATE TABLE serialized_dag (
     dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BYTEA, last_updated TIMESTAMP,
     created_at TIMESTAMP, dag_version_id INT
 );
+CREATE TABLE dag (dag_id TEXT, owners TEXT, fileloc TEXT, processor_subdir TEXT);
+CREATE TABLE dag_tag (dag_id TEXT, name TEXT);
 """
 ROWS = """
 INSERT INTO ab_permission (name) VALUES ('can_read');
@@ -87,6 +91,17 @@ def small(server: Postgres) -> Database:
     database = server.new_database()
     database.query(TABLES + ROWS)
     return database
+
+
+def add_dag(database: Database, dag_id: str, access: Any, size: int = 0) -> None:
+    """
+    Add a DAG to the tables of the stand-in, serialized in at least so many bytes.
+    """
+    data = json.dumps({"dag": {"access_control": access}}).ljust(size)
+    database.query(
+        "INSERT INTO serialized_dag (dag_id, dag_hash, data) VALUES (%s, %s, %s)",
+        (dag_id, dag_id, data),
+    )
 
 
 def is_synced(database: Database) -> bool:

@@ -9,7 +9,7 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import WEBSITE, StandIn, is_synced, small
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.airflow.permissions import add_role
-from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm
+from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm, run_command
 from tests.support.waiting import wait_until
 
 # Enough for some retries of a supervisor that polls every half second.
@@ -150,11 +150,12 @@ def test_a_short_idle_timeout_of_the_server_is_no_failure(
     wait_until(lambda: daemon.quiet_polls() >= polls + 2, "idle between polls", SECONDS)
 
     assert is_synced(database)
+    assert 1.0 == daemon.sample("sync_perm_changed_entries_total")
     assert [] == daemon.find_events("cycle_failed")
 
 
 def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
-    postgres: Postgres, begin: StartSyncPerm
+    standin: StandIn, postgres: Postgres, begin: StartSyncPerm, tmp_path: Path
 ) -> None:
     database = small(postgres)
     given = "an0ther-Secret"
@@ -174,6 +175,9 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     assert_is_a_calm_failure(daemon, "database_read_denied")
     database.query("GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA public TO guest")
     assert_is_a_calm_failure(daemon, "database_read_only")  # it may not insert
+    checked = run_command("check", standin, url, tmp_path)
+    assert 3 == checked.returncode, checked.stdout
+    assert "FAIL  tables         database_read_only: " in checked.stdout
     seen = len(daemon.events)
     database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
     while (

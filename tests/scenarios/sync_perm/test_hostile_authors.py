@@ -15,7 +15,7 @@ from sync_perm.config import parse_url
 from sync_perm.database import Database as Connection
 from sync_perm.tables import MOST_BYTES, Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, small
+from tests.scenarios.sync_perm.standin import StandIn, add_dag, small
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
@@ -182,15 +182,6 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         told = run_command(command, airflow, database.url, home).stdout
         assert "DAG DAGs" in told
         assert "name_reserved: Airflow uses 'DAGs' for permissions" in told
-
-
-def add_dag(database: Database, dag_id: str, access: Any, size: int = 0) -> None:
-    """Add a DAG to the tables of the stand-in, serialized in at least so many bytes."""
-    data = json.dumps({"dag": {"access_control": access}}).ljust(size)
-    database.query(
-        "INSERT INTO serialized_dag (dag_id, dag_hash, data) VALUES (%s, %s, %s)",
-        (dag_id, dag_id, data),
-    )
 
 
 def test_beside_a_reserved_id_the_command_of_an_unknown_airflow_syncs_no_dag(

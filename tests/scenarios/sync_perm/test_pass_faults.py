@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.sync_perm.conftest import StartSyncPerm
-from tests.scenarios.sync_perm.standin import FOREVER, WEBSITE, StandIn, is_synced
+from tests.scenarios.sync_perm.standin import (
+    FOREVER,
+    WEBSITE,
+    StandIn,
+    add_dag,
+    is_synced,
+)
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import grants_on
+from tests.support.airflow.permissions import add_role, grants_on
 from tests.support.airflow.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
@@ -31,8 +37,9 @@ def wait_for_child(daemon: SyncPerm) -> list[int]:
     """
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     children = wait_until(daemon.children, "its process", PASS_SECONDS)
-    asleep = "airflow sync-perm asleep"
-    wait_until(lambda: asleep in command_line(children[0]), "it runs", PASS_SECONDS)
+    wait_until(
+        lambda: command_line(children[0]).endswith("asleep"), "it runs", PASS_SECONDS
+    )
     return children
 
 
@@ -130,6 +137,67 @@ def test_a_pass_ends_when_it_loses_its_lock(
     assert_one_line_each(daemon, "lock_lost")
     wait_until(lambda: not any(map(is_alive, children)), "the pass is gone")
     assert 1 == len(holders)
+
+
+def test_a_second_sidecar_starts_no_pass_while_one_runs(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+) -> None:
+    standin.site.write(FOREVER)
+    children = wait_for_child(begin(unsynced))
+    standin.site.write(WEBSITE)
+    second = begin(unsynced)
+    waiting = 'sidecar_cycles_total{result="waiting",sidecar="sync-perm"}'
+
+    wait_until(
+        lambda: second.metrics().get(waiting) or second.find_events("pass_started"),
+        "it has met the lock",
+        PASS_SECONDS,
+    )
+
+    assert [] == second.find_events("pass_started")
+    signal_all(children, signal.SIGKILL)
+    second.wait_until_good()
+    assert is_synced(unsynced)
+
+
+def test_metrics_tell_what_differs_and_when_nothing_did_last(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+) -> None:
+    standin.site.write(FOREVER)
+    add_dag(unsynced, "a", {"Viewer": ["can_edit"]})
+    daemon = begin(unsynced, {"SYNC_PERM_INCLUDE_DAGS": "true"})
+    children = wait_for_child(daemon)
+
+    def differing() -> list[float]:
+        kinds = ("dag_permission", "dag_grant")
+        found = [daemon.sample("sync_perm_differences", kind=kind) for kind in kinds]
+        return [*found, daemon.sample("sync_perm_pending_dags")]
+
+    def known_good() -> float:
+        return daemon.sample("sync_perm_known_good_timestamp_seconds")
+
+    assert [7.0, 1.0, 1.0] == differing()
+    assert 0.0 == known_good()
+    missing = "Airflow has not synced its roles yet; 8 of 8 rows are missing"
+    assert missing == daemon.get("/readyz").json()["problem"]
+    unsynced.query("DELETE FROM serialized_dag")
+    standin.site.write(WEBSITE)
+    signal_all(children, signal.SIGKILL)
+    daemon.wait_until_good()
+    assert [0.0, 0.0, 0.0] == differing()
+    failed = {"reason": "start", "result": "error"}
+    assert 1.0 == daemon.sample("sync_perm_passes_total", **failed)
+    first = known_good()
+    assert first > 0
+    wait_until(lambda: known_good() > first, "a poll finds nothing", 30)
+
+    # Another hand creates a role, and Airflow does not answer.
+    standin.site.write(FOREVER)
+    add_role(unsynced, "late")
+    wait_until(daemon.children, "a pass", PASS_SECONDS)
+    last = known_good()
+    assert 503 == daemon.get("/readyz").status
+    assert last == known_good()
 
 
 def test_a_database_that_refuses_writes_blames_no_dag(

@@ -69,6 +69,103 @@ def given(database: Database) -> dict[str, set[tuple[str, str]]]:
     return {resource: ours(database, resource) for resource in WANTED}
 
 
+MISTAKES = """\
+roles:
+  team-b:
+    from: [Viewr]
+    dags:
+      - {folder: team-b, permissions: [can_read]}
+"""
+BY_ALL_WAYS = """\
+roles:
+  team-a:
+    dags:
+      - {id: named, permissions: [can_create on DAG Runs]}
+      - {tag: public, permissions: [can_edit]}
+      - {owner: ann, permissions: [can_read]}
+      - {folder: team-a/**, permissions: [can_delete]}
+      - {owner: nobody, permissions: [can_edit]}
+"""
+
+
+@on_airflow("2.11", "3")
+def test_a_file_with_mistakes_changes_nothing_and_each_is_told_until_it_is_fixed(
+    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    file = tmp_path / "roles.yaml"
+    settings = {"SYNC_PERM_ROLES": str(file)}
+    file.write_text(MISTAKES)
+    before = contents(database)
+
+    told = run_command("diff", airflow, database.url, tmp_path, settings)
+    daemon = start(database, settings)
+    daemon.wait_for_pass()
+    one_shot = start(database, {**settings, "SYNC_PERM_ONE_SHOT": "true"})
+    one_shot.wait_for_event("cycle_finished", PASS_SECONDS, result="partial")
+
+    assert 2 == told.returncode, told.stdout
+    assert f"{file}:3: roles.team-b.from[0]: 'Viewr' is neither a role" in told.stderr
+    assert f"{file}:5: roles.team-b.dags[0].folder: 'team-b' names a" in told.stderr
+    refused = daemon.find_events("roles_file_refused")
+    assert [(3, "roles.team-b.from[0]"), (5, "roles.team-b.dags[0].folder")] == [
+        (event["line"], event["key"]) for event in refused
+    ]
+    answer = daemon.get("/readyz")
+    assert 200 == answer.status
+    assert f"the roles file is ignored: {file}:3: " in answer.json()["shortfall"]
+    assert "roles_file_invalid" == answer.json()["reason"]
+    assert "the roles file is ignored" in daemon.get("/").body
+    assert 2.0 == daemon.sample("sync_perm_roles_file_mistakes")
+    assert before == contents(database)
+
+    file.write_text("roles: {team-a: {}}")
+    assert 0 == one_shot.wait_for_exit(PASS_SECONDS).code
+    assert {("team-a", "can_read")} == ours(database, "Website")
+    daemon.wait_for_event("roles_file_accepted", PASS_SECONDS)
+    wait_until(lambda: 0.0 == daemon.sample("sync_perm_roles_file_mistakes"), "fixed")
+
+
+@on_airflow("2.11", "3")
+def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
+    airflow: Airflow, database: Database, tmp_path: Path, start: StartSyncPerm
+) -> None:
+    file = tmp_path / "roles.yaml"
+    file.write_text(BY_ALL_WAYS)
+    places = {
+        "named": ("n.py",),
+        "tagged": ("t.py", "public"),
+        "owned": ("o.py",),
+        "placed": ("team-a/p.py",),
+    }
+    dags: dict[str, None] = dict.fromkeys(places)
+    airflow.write_dags(database, tmp_path, dags, parsed=True, places=places)
+    database.query("UPDATE dag SET owners = 'bob, ann' WHERE dag_id = 'owned'")
+    wanted = {
+        ("team-a", "can_read", "Website"),
+        ("team-a", "can_create", "DAG Run:named"),
+        ("team-a", "can_edit", "DAG:tagged"),
+        ("team-a", "can_read", "DAG:owned"),
+        ("team-a", "can_delete", "DAG:placed"),
+    }
+
+    def held() -> set[tuple[str, ...]]:
+        return {row for row in contents(database)["grants"] if row[0] == "team-a"}
+
+    daemon = start(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
+
+    assert wanted == held()
+    (note,) = daemon.status()["details"]["roles_file_notes"]
+    assert "roles.team-a.dags[4] (line 8): no DAG matches owner nobody" == note
+    # Somebody adds one grant and removes another, and a line of the file goes.
+    file.write_text(BY_ALL_WAYS.replace("tag: public", "tag: gone"))
+    grant(database, "team-a", "can_edit", "DAG:named")
+    revoke(database, "team-a", "can_read", "DAG:owned")
+    wait_until(
+        lambda: ("team-a", "can_read", "DAG:owned") in held(), "back", PASS_SECONDS
+    )
+    assert wanted | {("team-a", "can_edit", "DAG:named")} == held()
+
+
 @pytest.mark.usefixtures("only_in_full")
 @on_airflow("2.11", "3")
 def test_diff_predicts_what_the_daemon_grants_and_restores(
