@@ -93,13 +93,15 @@ def test_refuses_an_id_that_has_no_resources_of_its_own(
     assert reason == (found.reason if found else None)
 
 
-def test_a_refused_dag_is_reported_and_not_tried() -> None:
+def test_a_refused_dag_is_reported_and_stops_no_other() -> None:
     refused = Failure("dag_too_large", "too large")
     grants = [("Op", "can_edit", "DAG:d")]
 
-    found = compare(tables({"d": refused}, permissions=(), grants=grants))
+    dags = {"d": refused, "e": None}
+    found = compare(tables(dags, permissions=(), grants=grants))
 
-    assert (NONE, {"d": refused}) == (found.items, found.failing)
+    assert {"d": refused} == found.failing
+    assert {"e"} == {item.dag_id for item in found.items}
 
 
 def test_a_dag_gets_the_grants_of_its_access_control() -> None:
