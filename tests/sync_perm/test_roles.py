@@ -185,6 +185,7 @@ PATHS = st.lists(st.text("ab.\\\n", min_size=1, max_size=5), min_size=1, max_siz
 
 @given(glob=GLOBS.map("/".join).filter(is_glob), path=PATHS.map("/".join))
 @example(glob="**/a/**/a/b", path="a/a/a/b")
+@example(glob="a*b*", path="a/b")
 def test_a_glob_fits_where_some_place_of_its_wildcards_fits(
     glob: str, path: str
 ) -> None:

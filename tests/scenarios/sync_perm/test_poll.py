@@ -15,7 +15,6 @@ from tests.support.airflow.databases import Postgres
 FILE = "roles: {team: {dags: [{owner: ann, permissions: [can_read]}]}}"
 CHANGES = (
     "INSERT INTO ab_role (name) VALUES ('late')",
-    "UPDATE ab_role SET name = 'later' WHERE name = 'late'",
     "UPDATE ab_permission SET name = 'can_edit'",
     "UPDATE ab_view_menu SET name = 'Home'",
     "INSERT INTO ab_permission_view (permission_id) VALUES (1)",
