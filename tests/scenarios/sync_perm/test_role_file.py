@@ -138,7 +138,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     }
     dags: dict[str, None] = dict.fromkeys(places)
     airflow.write_dags(database, tmp_path, dags, parsed=True, places=places)
-    database.query("UPDATE dag SET owners = 'bob, ann' WHERE dag_id = 'owned'")
+    database.query("UPDATE dag SET owners = 'bob, ann, carl' WHERE dag_id = 'owned'")
     wanted = {
         ("team-a", "can_read", "Website"),
         ("team-a", "can_create", "DAG Run:named"),
