@@ -211,6 +211,37 @@ def test_a_fault_at_any_call_of_a_change_tears_loses_and_leaves_nothing(
             world.assert_it_has_converged(life, f"restart after {where}")
 
 
+def test_a_file_that_somebody_writes_after_a_crash_stays_theirs(
+    stage: Stage, s3: FakeS3, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """
+    At the paths that the killed cycle was about to publish or has just deleted, where
+    the file system may give the new file the inode of the old one. Their keys are
+    gone, so that only a wrong list of files could make s3-sync remove them.
+    """
+    counting = World(stage, s3, tmp_path / "counting", "in-place")
+    with changed(counting) as life:
+        calls = life.cycle()["calls"]
+
+    for at in points(calls, request, "theirs"):
+        world = World(stage, s3, tmp_path / str(at), "in-place")
+        with changed(world) as life:
+            life.cycle((at, "crash"))
+        present = world.shown()
+        theirs = {}
+        for path in sorted({*BEFORE, *AFTER} - present.keys()):
+            place = world.root / path
+            if place.parent.is_dir() and not place.exists():
+                place.write_bytes(b"theirs")
+                theirs[path] = b"theirs"
+        rest = {path: body for path, body in AFTER.items() if path not in theirs}
+        world.put(rest)
+        with world.open() as life:
+            life.settle()
+        shown = world.shown()
+        assert theirs.items() <= shown.items(), (at, theirs.keys() - shown.keys())
+
+
 @pytest.mark.parametrize("kind", ["crash", "EIO", "ENOSPC"])
 @pytest.mark.parametrize(
     ("before", "after"),

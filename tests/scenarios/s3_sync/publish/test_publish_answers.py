@@ -8,12 +8,11 @@ from typing import Literal
 import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
-from tests.scenarios.s3_sync.publish.site import A, B, C, Site
+from tests.scenarios.s3_sync.publish.site import A, B, Site
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import forbid_missing, is_write, lose_answer
-from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Match
-from tests.support.s3_sync.publishing import PREFIX, check_every_release, write_files
+from tests.support.s3_sync.publishing import PREFIX, write_files
 from tests.support.s3_sync.releases import make_release
 
 PRUNE = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
@@ -44,32 +43,6 @@ def test_names_the_missing_permission_and_its_resource(
     assert (3, f"access_denied_{name}") == (ran.code, ran.facts()["reason"]), ran
     assert action in ran.err and f"arn:aws:s3:::{site.s3.bucket}" in ran.err
     assert before.keys() == site.s3.objects.keys()
-
-
-@pytest.mark.parametrize(
-    ("part", "is_same", "is_first"),
-    [
-        *((part, False, False) for part in ("current.json", ".json.gz", ".zip")),
-        ("current.json", True, False),
-        ("current.json", False, True),
-    ],
-)
-def test_a_publisher_that_reports_success_has_published(
-    site: Site, part: str, is_same: bool, is_first: bool
-) -> None:
-    """
-    Another one publishes just before one of its writes: only what was read is replaced.
-    """
-    assert is_first or 0 == site.publish(A).code
-    theirs = B if is_same else C
-    site.s3.inject(first(lambda: site.others_publish(theirs)), is_write(part), times=1)
-
-    ran = site.publish(B)
-
-    assert (0 if is_same else 3) == ran.code, ran
-    assert is_same or "publish_conflict" == ran.facts()["reason"]
-    assert theirs == site.current()
-    check_every_release({key: stored.body for key, stored in site.s3.objects.items()})
 
 
 def test_never_writes_a_pointer_that_readers_refuse(site: Site) -> None:

@@ -5,15 +5,12 @@ revision.
 
 import random
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.histories import Bucket
-from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
 from tests.support.reading import reading
 from tests.support.revisions import make_revision
@@ -126,64 +123,6 @@ def test_no_tree_is_mixed_while_revisions_change_and_the_daemon_is_killed(
     assert seen["kept"] > 0
     assert [] == snapshot_leftovers(target)
     assert current(target) in snapshots(target)
-
-
-@pytest.mark.timeout(3_600)
-def test_no_tree_is_mixed_while_files_are_uploaded_one_by_one(
-    fast_server: S3Server, counts: Counts, tmp_path: Path
-) -> None:
-    """
-    Each revision is uploaded object by object, then rests long enough to be published.
-    """
-    chance = random.Random(9)
-    target = tmp_path / "target"
-    bucket = Bucket(fast_server)
-    settings = {**SETTINGS, "S3_SYNC_SETTLE": f"{SETTLE_SECONDS}s"}
-    last = make_revision(0)
-    upload(bucket, last, chance)
-    uploads = broken = 0
-    seen: dict[str, Any] = {}
-    with Daemon(
-        fast_server, bucket.name, target, interval="0.1", settings=settings
-    ) as daemon:
-        daemon.wait_until_synced(60)
-        with reading(seen, target / "current", RETAIN_SECONDS):
-            for number in range(1, counts.kills // 4 + 1):
-                last = make_revision(number)
-                uploads += 1
-                if upload(bucket, last, chance) > SETTLE_SECONDS * 0.9:
-                    broken += 1
-                # Until about the moment at which the daemon lists for the last time and
-                # downloads.
-                time.sleep(SETTLE_SECONDS + chance.uniform(0, 0.4))
-                if number % 4 == 0:
-                    daemon.kill()
-                    daemon.start()
-            wait_until(lambda: shown(target) == last, "the last revision", 60)
-    print(f"{fast_server.name}: {uploads} uploads, {broken} too slow", seen)
-
-    assert broken or [] == seen["flaws"]
-    assert 0 == seen["gone"]
-    assert seen["changes"] >= 2
-    assert [] == snapshot_leftovers(target)
-
-
-def upload(bucket: Bucket, files: Mapping[str, bytes], chance: random.Random) -> float:
-    """
-    Replace the content of a bucket; return the longest pause between two steps in
-    seconds.
-    """
-    gap_seconds, before = 0.0, time.monotonic()
-    deletions = [path for path in bucket.objects if path not in files]
-    for path in [*deletions, *files]:
-        if path in files:
-            bucket.put(path, files[path])
-        else:
-            bucket.delete(path)
-        now = time.monotonic()
-        gap_seconds, before = max(gap_seconds, now - before), now
-        time.sleep(chance.choice((0, 0.02, 0.1)))
-    return gap_seconds
 
 
 def test_a_resolved_snapshot_path_stays_for_the_retention_period(
