@@ -258,6 +258,11 @@ def _sweep(ccache: str) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(left.removesuffix(NEW))
             log.info("leftover_removed", path=left)
+    # What libkrb5 wrote, and could not be removed after its mark had become the ccache.
+    for left in glob.glob(os.path.join(folder, f".{name}.*{SCRATCH}*")):
+        if not os.path.lexists(left.rpartition(SCRATCH)[0] + NEW):
+            with suppress(OSError):
+                os.unlink(left)
 
 
 def _remove(stem: str) -> None:
