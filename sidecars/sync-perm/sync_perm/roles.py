@@ -44,8 +44,10 @@ NAMED_MISTAKES = 5
 # Replaces the key in mistakes that concern the whole file.
 WHOLE = "(file)"
 _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
-# The wheels contain the C loader, whose depth is limited; a build without it is only
-# slower.
+# Deeper than any roles file. To compose what is nested takes stack, of which the C
+# loader checks nothing, and the square of its depth.
+MAX_DEPTH = 20
+# The wheels contain the C loader; a build without it is only slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 log = get_logger("roles_file")
@@ -199,10 +201,17 @@ def parse(data: bytes) -> Document:
     try:
         text = data.decode()
         # A few lines of aliases of aliases stand for more than any memory holds.
+        depth = 0
         for event in yaml.parse(text, _LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            told = ""
+            if depth > MAX_DEPTH:
+                told = f"is nested more than {MAX_DEPTH} deep"
             if isinstance(event, yaml.AliasEvent):
                 told = "write out what it stands for, or let roles share it with `from`"
                 told = f"*{event.anchor} is an alias; {told}"
+            if told:
                 raise yaml.MarkedYAMLError(None, None, told, event.start_mark)  # type: ignore[arg-type]
         root = yaml.compose(text, _LOADER) or yaml.ScalarNode("", "")
         found = read(root, SHAPE, whole).value or {}
@@ -211,11 +220,9 @@ def parse(data: bytes) -> Document:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         Where(line, WHOLE, whole.mistakes).refuse("is not UTF-8")
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or getattr(
-            error, "reason", "is nested too deep"
-        )
+        said = getattr(error, "problem", None) or getattr(error, "reason", error)
         line = mark.line + 1 if mark else 1
         Where(line, WHOLE, whole.mistakes).refuse(f"is not plain YAML: {said}")
     return Document(roles, tuple(sorted(whole.mistakes)))
@@ -355,9 +362,10 @@ def lineage(name: str, roles: Mapping[str, Role]) -> Iterable[str]:
     found = {name}
     queue = [name]
     for one in queue:  # which grows meanwhile
-        bases = roles[one].bases.keys() if one in roles else set()
-        queue += bases - found
-        found |= bases
+        bases = roles[one].bases if one in roles else ()
+        # A difference of sets would walk all of what was found.
+        queue += [base for base in bases if base not in found]
+        found.update(bases)
     return queue
 
 
