@@ -73,6 +73,8 @@ class AirflowConfig:
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
         self.path = _expand(environ.get("AIRFLOW_CONFIG") or f"{self.home}/airflow.cfg")
         self._file = configparser.ConfigParser()  # Airflow's own is derived from it
+        # which tells SQL_ALCHEMY_CONN from sql_alchemy_conn
+        self._file.optionxform = str  # type: ignore[method-assign,assignment]
         try:
             self._file.read_string(Path(self.path).read_text(encoding="utf-8"))
             self.has_file = True

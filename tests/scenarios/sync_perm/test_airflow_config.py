@@ -145,6 +145,9 @@ def test_the_database_is_airflows_in_all_pairs_of_ways(
         if one != other and (text == "" or one.key.endswith("_secret"))
     ]
 
+    capitals = Way("file", "database", CONN.upper())
+    cases += [case(capitals.given(), way.given()) for way in WAYS]
+
     said = answers(airflow, tmp_path, cases, [("database", CONN)])
 
     wrong = []
