@@ -55,6 +55,8 @@ FROM {in}serialized_dag WHERE dag_id IN :dag_ids AND dag_hash IN :hashes) s) t""
 DAGS = 10
 # Of one DAG. Parsed, it is up to 20 times as large.
 MOST_BYTES = 4 << 20
+# Of its access control, which is kept as long as the DAG is there, and quoted.
+MOST_OF_ACCESS = 64 << 10
 
 
 # What passes read of each table; the fingerprint covers it.
@@ -327,6 +329,8 @@ def read_access_control(
         dag = json.loads(text)["dag"]
         # Airflow 2, Airflow 3
         found = dag.get("_access_control", dag.get("access_control"))
+        if len(json.dumps(found)) > MOST_OF_ACCESS:
+            return Failure("dag_too_large", "its access_control has more than 64 KiB")
         return None if found is None else dict(_decode(found))
     except known as error:
         why = f"{type(error).__name__}: {error}"
