@@ -227,6 +227,8 @@ class Reader:
         """
         reads_dags, reads_places = self._reads
         access = self._read_dags(database) if reads_dags else {}
+        if reads_dags and database.is_mysql:
+            access |= _find_taken(database)
         roles: dict[int, str] = dict(database.rows("SELECT id, name FROM {in}ab_role"))
         rows = database.rows(PERMISSIONS)
         pairs = {n: (intern(a), intern(r)) for n, a, r in rows if None not in (a, r)}
@@ -370,3 +372,26 @@ def _find_aliases(database: Database, names: Iterable[str]) -> dict[str, str]:
             if error.reason != "database_failed":
                 raise
     return {name: alias for name, alias in found.items() if alias}
+
+
+def _find_taken(database: Database) -> dict[str, Failure]:
+    """
+    Return the DAGs whose resource MySQL's collation equates with another's, such as
+    ``DAG:páy`` with ``DAG:pay``: Airflow would find and change that one.
+
+    It belongs to the spelling that is there, or to the first of those DAGs.
+    """
+    ((letters, collation),) = database.rows(
+        "SELECT CHARSET(MIN(name)), COLLATION(MIN(name)) FROM {in}ab_view_menu"
+    )
+    # dag_id may have another collation, which tells more apart. Null comes first.
+    name = f"CONVERT(CONCAT('DAG:', dag_id) USING {letters}) COLLATE {collation}"
+    rows = database.rows(f"""
+SELECT dag_id, FIRST_VALUE(name) OVER (PARTITION BY name ORDER BY CAST(dag_id AS BINARY))
+FROM (SELECT NULL AS dag_id, name FROM {{in}}ab_view_menu
+UNION ALL SELECT dag_id, {name} FROM {{in}}serialized_dag) names""")
+    return {
+        dag_id: Failure("name_reserved", f"the database takes it for {owner!r}")
+        for dag_id, owner in rows
+        if dag_id is not None and owner != f"DAG:{dag_id}"
+    }

@@ -16,7 +16,7 @@ from sync_perm.database import Database as Connection
 from sync_perm.tables import MOST_BYTES, Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import StandIn, add_dag, small
-from tests.support.airflow.databases import Database, Postgres
+from tests.support.airflow.databases import Database, MariaDb, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
     add_role,
@@ -182,6 +182,29 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         told = run_command(command, airflow, database.url, home).stdout
         assert "DAG DAGs" in told
         assert "name_reserved: Airflow uses 'DAGs' for permissions" in told
+
+
+def test_a_dag_that_the_collation_takes_for_another_is_not_synced(
+    airflow: Airflow, mariadb: MariaDb, home: Path, start: StartSyncPerm
+) -> None:
+    metadata = airflow.new_mysql(mariadb, home)
+    # Airflow 3 writes both, and 2.11 with this collation, as most of its own ids have.
+    metadata.query(
+        "ALTER TABLE serialized_dag MODIFY dag_id VARCHAR(250) COLLATE utf8mb3_bin"
+    )
+    add_role(metadata, "team")
+    airflow.write_dags(metadata, home, {"pay": None}, parsed=True)
+    access = {"team": ALL}
+    airflow.write_dags(metadata, home, {"páy": access, "new": access, "NEW": access})
+
+    daemon = start(metadata, INCLUDE).until_good()
+
+    told = "2 DAGs cannot be synced: new (name_reserved), páy (name_reserved)"
+    assert told == shortfall_of(daemon)
+    why = "the database takes it for 'DAG:pay'"
+    daemon.wait_for_event("dag_failed", dag="páy", error=why)
+    granted = {row[2] for row in contents(metadata)["grants"] if row[0] == "team"}
+    assert {"Website", "DAG:NEW"} == granted
 
 
 def test_beside_a_reserved_id_the_command_of_an_unknown_airflow_syncs_no_dag(
