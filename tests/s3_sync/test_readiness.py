@@ -12,6 +12,7 @@ from _pytest.mark import ParameterSet
 
 from s3_sync import sync
 from s3_sync.folder.folder import Folder
+from s3_sync.folder.target import Target
 from s3_sync.plan import HOLD_SECONDS, Brake
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned
@@ -362,6 +363,13 @@ def test_a_cycle_that_judges_no_listing_does_not_count_towards_the_end_of_a_hold
         assert "settling" == process.cycle().result
     clock.seconds += HOLD_SECONDS
 
+    assert "held" == settled()
+    # Nor does one that fails before it has a volume.
+    with monkeypatch.context() as broken:
+        broken.setattr(Target, "acquire", Mock(side_effect=OSError(5, "EIO")))
+        with suppress(SidecarError):
+            process.cycle()
+    clock.seconds += HOLD_SECONDS
     assert "held" == settled()
     clock.seconds += HOLD_SECONDS
     assert "changed" == settled()
