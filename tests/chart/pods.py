@@ -93,6 +93,10 @@ def volume_complaints(pod: Values) -> Iterator[str]:
             "sizeLimit"
         ):
             yield f"volume {volume['name']} has no sizeLimit"
+        if volume["name"] == "krb5-ccache" and "Memory" != volume.get(
+            "emptyDir", {"medium": "Memory"}
+        ).get("medium"):
+            yield "the ticket is not in memory"
     for container in containers(pod):
         mounts, name = container.get("volumeMounts") or [], container["name"]
         yield from _twice(name, [mount["mountPath"] for mount in mounts])

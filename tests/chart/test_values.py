@@ -2,7 +2,9 @@
 What `make values` prints and says; `test_render.py` renders it.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,10 @@ import yaml
 
 from sidecar_values import deployment
 from sidecar_values.files import SOURCE
+from tests.chart import files, printed
 from tests.chart.printed import choice
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, render
+from tests.chart.stacks import PRD
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +54,27 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
     )
 
 
+@pytest.mark.parametrize("command", [*printed.FEW, PRD[0]])
+def test_prints_what_was_asked_and_says_first_what_to_create(command: str) -> None:
+    asked, text = choice(command), files.text(command)
+    head, _, _ = text.partition("\nsidecars:")
+    told = re.findall(r"kubectl create (?:secret generic|configmap) (\S+)", head)
+    needs = r'"(?:secretName|configMap": {"name)": "([\w-]+)"'
+    release = asked["SOURCE"] == "release"
+    is_pinned = release and asked["EXECUTOR"][:1] == "K" and not asked["VERSIONS"]
+    section, name = ("scheduler", "dag_dir_list_interval")
+    if asked["AIRFLOW"] != "2":
+        section, name = ("dag_processor", "refresh_interval")
+    config = {section: {name: 30}} if asked["SOURCE"] else None
+    values = files.load(command)
+
+    assert {*told} == {*re.findall(needs, json.dumps(values))}
+    assert is_pinned == ("airflow_local_settings.py" in head)
+    assert bool(asked["GATE"]) == ("GATE_GRAMMAR" in head)
+    assert bool(asked["SIGNED"]) == ("name: S3_SYNC_TRUSTED_KEYS" in text)
+    assert config == values.get("config")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -61,6 +86,7 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
         ),
         ("KERBEROS=1 GATE=1", "GATE=1: write SOURCE=listing, release or git\n"),
         ("SOURCE=listing SIGNED=1", "SIGNED=1: write SOURCE=release\n"),
+        ("SOURCE=release", "SOURCE=release: write EXECUTOR=LocalExecutor, Celery"),
         (
             "SOURCE=listing VERSIONS=1",
             "VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git\n",
@@ -70,6 +96,10 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
             "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, Celery",
         ),
         ("SOURCE=git ENV=dev", "ENV=dev: write one of AIRFLOW, EXECUTOR, SOURCE"),
+        (
+            "SOURCE=git EXECUTER=LocalExecutor",
+            "EXECUTER=LocalExecutor: write EXECUTOR=LocalExecutor, or omit it\n",
+        ),
     ],
 )
 def test_command_says_what_to_write_instead(words: str, says: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from sidecar_values.containers import (
@@ -52,10 +53,14 @@ def complaints(choice: Choice) -> list[str]:
     """
     found = []
     for name, word in choice.items():
-        known = CHOICES.get(name, ())
-        if word not in known:
-            words = " or ".join(filter(None, known)) or "one of " + ", ".join(CHOICES)
-            found.append(f"{name}={word}: write {words}, or omit it")
+        if name not in CHOICES:
+            near = get_close_matches(name, CHOICES, n=1)
+            words = f"{near[0]}={word}" if near else "one of " + ", ".join(CHOICES)
+        elif word not in CHOICES[name]:
+            words = " or ".join(filter(None, CHOICES[name]))
+        else:
+            continue
+        found.append(f"{name}={word}: write {words}, or omit it")
     if found:
         return found
     source = choice["SOURCE"]

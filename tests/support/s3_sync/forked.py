@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, NoReturn, Self
 
 import botocore.session
+from botocore.retries import standard
 
 from s3_sync.command import run
 from sidecar_runtime.app import run_main
@@ -98,6 +99,8 @@ class ForkServer:
 def _serve() -> None:
     __import__("s3_sync.publisher.cli")
     _read_models()
+    # botocore repeats at once what it would repeat after up to 15 s.
+    standard.ExponentialBackoff.delay_amount = lambda self, context: 0  # type: ignore[assignment, method-assign]
     for line in sys.stdin:
         pid = os.fork()
         if not pid:

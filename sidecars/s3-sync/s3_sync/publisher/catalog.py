@@ -18,10 +18,10 @@ from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 READERS = 8
-# `prune-releases` removes nothing younger than a day; what is older than half of it is
-# written again before it is used. So a prune and a publish at the same time do not
-# meet, unless a prune is suspended between its look at an object and the deletion for
-# as long as a publish takes.
+# `prune-releases` removes nothing younger than a day; what becomes current is written
+# again before. So a prune and a publish at the same time do not meet, unless a prune is
+# suspended between its look at an object and the deletion for as long as a publish
+# takes.
 DAY = timedelta(days=1)
 
 # The names of the newest turns.
@@ -234,7 +234,7 @@ def damaged(store: Store, revision: str, why: str) -> ReleaseError:
     return ReleaseError(
         "release_damaged",
         f"release {short(revision)} in {store.url} is damaged: {why}",
-        "Publish its content again with --force, which writes all of it again.",
+        "Publish its content again, which writes all of it again.",
     )
 
 

@@ -82,6 +82,7 @@ class Found(NamedTuple):
     path: str
     real: str
     is_executable: bool
+    size_bytes: int
 
 
 def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
@@ -134,9 +135,24 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
     """
     if not os.path.isdir(folder):  # also the empty name of an unset CI variable
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
-    found = [*_walk("", (os.path.realpath(folder),), rules)]
-    files = sorted(one for one in found if isinstance(one, Found))
-    left_out = sorted(one for one in found if isinstance(one, str))
+    files: list[Found] = []
+    left_out: list[str] = []
+    folders = size_bytes = 0
+    for one in _walk("", (os.path.realpath(folder),), rules):
+        if isinstance(one, Found):
+            files.append(one)
+            size_bytes += one.size_bytes
+        elif one:
+            left_out.append(one)
+        else:
+            folders += 1
+        # While it walks: links to folders of links have no end that anybody waits for.
+        if max(len(files), folders) > form.FILES_LIMIT:
+            raise _too_large(f"{folder} has over {form.FILES_LIMIT} files or folders")
+        if size_bytes > form.TOTAL_LIMIT_BYTES:
+            raise _too_large(f"{folder} has over {form.TOTAL_LIMIT_BYTES} bytes")
+    files.sort()
+    left_out.sort()
     if not files:
         raise FolderError(
             "folder_empty",
@@ -150,7 +166,8 @@ def _walk(
     prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec
 ) -> Iterator[Found | str]:
     """
-    Yield the files of one folder, and the paths that are left out.
+    Yield the files of one folder, the paths that are left out, and an empty text for
+    each folder that it enters.
 
     Args:
         prefix: Its path in the release, with a trailing slash; empty for the root.
@@ -168,13 +185,18 @@ def _walk(
         elif problem := form.problem_of(path).replace("_", " "):
             raise _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
+            yield ""
             yield from _walk(shown, (*above, real), rules)
         else:
             found = os.stat(real)
             if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
                 what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
                 raise _refused("file_too_large", path, what)
-            yield Found(path, real, bool(found.st_mode & 0o111))
+            yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
+
+
+def _too_large(what: str) -> FolderError:
+    return FolderError("release_too_large", what, _LEAVE_OUT)
 
 
 def _refused(reason: str, path: str, what: str) -> FolderError:
@@ -338,11 +360,7 @@ def build_parcel(
     try:
         return Parcel(form.parse_manifest(data, revision), data, path), left_out
     except form.Invalid as error:
-        raise FolderError(
-            "release_too_large",
-            f"readers would refuse the manifest: {error}",
-            _LEAVE_OUT,
-        ) from error
+        raise _too_large(f"readers would refuse the manifest: {error}") from error
 
 
 def download_parcel(store: Store, revision: str, place: str) -> Parcel:

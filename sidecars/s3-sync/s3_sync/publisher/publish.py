@@ -20,8 +20,9 @@ from s3_sync.publisher.catalog import ReleaseError
 from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, scratch
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
-from s3_sync.publisher.store import Store, Stored
+from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
+from s3_sync.s3.refusals import ObjectError
 from s3_sync.signature import Signer
 from sidecar_runtime.errors import counted
 
@@ -123,7 +124,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         )
     is_signed = signer is None or before.signed_by == signer.key_id
     is_current = is_signed and before.names.get("current") == revision
-    if is_current and not order.forces and _is_whole(store, revision):
+    if is_current and not order.forces and _is_sound(store, revision):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines: list[str] = []
@@ -209,41 +210,36 @@ def _make_current(
         SidecarError: As :func:`pointer.replace`.
     """
     store, revision, old = order.store, parcel.revision, before.pointer
-    _upload(store, parcel, forces=order.forces)
+    _upload(store, parcel)
     if old is not None and old.revision != revision:
         # Write its manifest again, so that its date says when it was replaced.
         stored = store.read(form.manifest_key(old.revision))
         if stored is not None:
             store.put(form.manifest_key(old.revision), stored.data)
     now = pointer.replace(store, before, draft, parcel)
-    if not _is_whole(store, revision):  # a prune had decided before the upload
-        _upload(store, parcel, forces=True)
+    bundle = form.bundle_key(parcel.manifest.bundle_sha256)
+    if not all(map(store.look, (form.manifest_key(revision), bundle))):
+        _upload(store, parcel)  # a prune had decided before the first upload
     return now
 
 
-def _upload(store: Store, parcel: Parcel, *, forces: bool) -> None:
+def _upload(store: Store, parcel: Parcel) -> None:
     """
-    Write the manifest, and before it the bundle unless that is there and too young to
-    be pruned.
+    Write the bundle, then the manifest, also where they are: they may be altered, or
+    old enough to be pruned.
     """
-    there = None if forces else _look_at_bundle(store, parcel.manifest)
-    if there is None or store.age_of(there) > catalog.DAY / 2:
-        with open(parcel.path, "rb") as body:
-            store.put(form.bundle_key(parcel.manifest.bundle_sha256), body)
+    with open(parcel.path, "rb") as body:
+        store.put(form.bundle_key(parcel.manifest.bundle_sha256), body)
     store.put(form.manifest_key(parcel.revision), parcel.data)
 
 
-def _is_whole(store: Store, revision: str) -> bool:
+def _is_sound(store: Store, revision: str) -> bool:
     """
-    Whether a release is in the bucket with its bundle.
+    Whether a release is in the bucket, and each of its bytes is right: downloads it.
     """
-    manifest = catalog.find_manifest(store, revision)
-    return manifest is not None and _look_at_bundle(store, manifest) is not None
-
-
-def _look_at_bundle(store: Store, manifest: form.Manifest) -> Stored | None:
-    """
-    Return what is known of a bundle; None if it is missing or incomplete.
-    """
-    there = store.look(form.bundle_key(manifest.bundle_sha256))
-    return there if there and there.size_bytes == manifest.bundle_bytes else None
+    try:
+        with scratch("verify") as place:
+            download_parcel(store, revision, place)
+    except (ReleaseError, catalog.RevisionError, ObjectError):
+        return False
+    return True

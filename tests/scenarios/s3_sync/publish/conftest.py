@@ -45,8 +45,15 @@ def place(store: S3Server, tmp_path: Path, forks: ForkServer) -> Place:
     return Place(store, tmp_path, forks)
 
 
+@pytest.fixture(scope="session")
+def more_forks() -> Iterator[ForkServer]:
+    """A second server, for a publisher beside another one."""
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def site(tmp_path: Path, forks: ForkServer) -> Iterator[Site]:
-    """A bucket without releases on the scripted server, and a publisher."""
+def site(tmp_path: Path, forks: ForkServer, more_forks: ForkServer) -> Iterator[Site]:
+    """A bucket without releases on the scripted server, and two publishers."""
     with WritableS3() as s3:
-        yield Site(s3, tmp_path, forks)
+        yield Site(s3, tmp_path, forks, more_forks)

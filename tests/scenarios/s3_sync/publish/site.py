@@ -20,11 +20,13 @@ POINTER = PREFIX + POINTER_KEY
 class Site:
     """A bucket, and a publisher."""
 
-    def __init__(self, s3: WritableS3, folder: Path, forks: ForkServer) -> None:
+    def __init__(
+        self, s3: WritableS3, folder: Path, forks: ForkServer, more_forks: ForkServer
+    ) -> None:
         self.s3 = s3
         self.folder = folder
         self.publisher = Publishing(s3, s3.bucket, folder / "home", forks=forks)
-        self.other = Publishing(s3, s3.bucket, folder / "other")
+        self.other = Publishing(s3, s3.bucket, folder / "other", forks=more_forks)
 
     def run(self, *words: str | Path) -> Ran:
         """Run a command; its answer is JSON."""

@@ -97,17 +97,26 @@ def test_begins_releases_among_files_only_with_force(site: Site) -> None:
     assert left <= site.s3.objects.keys()
 
 
-def test_lists_what_is_there_although_the_pointer_is_deleted(site: Site) -> None:
+@pytest.mark.parametrize("pointer", [None, b"<html>welcome</html>"])
+def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
+    site: Site, pointer: bytes | None
+) -> None:
     """The way back: one of these, by `rollback`."""
     assert 0 == site.publish(A).code
     revision = site.turns()[0]
     site.s3.delete(POINTER)
+    reason, back = "release_missing", ["rollback", revision]
+    if pointer is not None:
+        site.s3.put(POINTER, pointer)
+        reason = "release_invalid"
+        back.append("--force")
 
     ran = site.run("releases")
 
-    assert (3, "release_missing") == (ran.code, ran.facts()["reason"]), ran
+    assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
     assert [revision] == [one["revision"] for one in ran.facts()["releases"]]
-    assert 0 == site.run("rollback", revision).code
+    assert "planned" == site.run(*back, "--dry-run").facts()["result"]
+    assert 0 == site.run(*back).code
     assert A == site.current()
 
 

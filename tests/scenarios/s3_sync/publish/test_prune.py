@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.format import bundle_key, manifest_key
+from s3_sync.release.format import bundle_key, manifest_key, pin_key
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.publish.test_publish_stop import Bucket
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.http.faults import replace_body
+from tests.support.http.faults import first, replace_body
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import (
@@ -57,7 +57,7 @@ class CheckedBucket(Bucket):
 
 @pytest.mark.timeout(1_800)
 def test_what_the_pointer_names_is_there_beside_prunes(
-    counts: Counts, tmp_path: Path
+    counts: Counts, tmp_path: Path, forks: ForkServer, more_forks: ForkServer
 ) -> None:
     """
     Publishes of new and of old content, rollbacks and prunes, three commands at a time.
@@ -66,7 +66,7 @@ def test_what_the_pointer_names_is_there_beside_prunes(
     codes: dict[str, list[int]] = {"publish": [], "rollback": [], "prune-releases": []}
     with CheckedBucket() as bucket, ExitStack() as stack:
         bucket.clock = fast_clock()
-        servers = [stack.enter_context(ForkServer()) for _ in range(3)]
+        servers = [forks, more_forks, stack.enter_context(ForkServer())]
         homes = [tmp_path / str(number) for number in range(3)]
         environments = [
             Publishing(bucket, bucket.bucket, home).environment for home in homes
@@ -114,7 +114,7 @@ def objects_of(release: Release) -> set[str]:
 
 
 def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
-    bucket: WritableS3, tmp_path: Path
+    bucket: WritableS3, tmp_path: Path, forks: ForkServer
 ) -> None:
     """Also the bundle that a killed publish left; nothing that is younger."""
     now = datetime.now(UTC)
@@ -122,8 +122,8 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
         make_release({"a.py": b"%d" % number}, history=()) for number in range(6)
     )
     killed = make_release({"killed.py": b""})
-    for release in (old, pinned, left, before, current):
-        bucket.put_all(release.objects(), PREFIX, at=now - timedelta(days=40))
+    for days, release in enumerate((old, pinned, left, before, current), 29):
+        bucket.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
     bucket.put_all(young.objects(), PREFIX, at=now - timedelta(hours=23))
     bucket.put(
         PREFIX + bundle_key(killed.manifest.bundle_sha256),
@@ -132,11 +132,16 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
     )
     pointer = make_release({"a.py": b"5"}, history=[before.revision]).pointer_bytes
     bucket.put(f"{PREFIX}current.json", pointer)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
     publisher.succeed("pin", pinned.revision)
     keep = tmp_path / "keep"
     keep.write_text(f"  {'0' * 40}\n\n  {left.revision[7:19]}\n")
 
+    for options in (["--keep-count", "0"], ["--keep-count", "2", "--keep-for", "0"]):
+        told = publisher.succeed("prune-releases", *options, "--dry-run")
+        assert [left.revision] == told["removed"], options
+    few = publisher.succeed("prune-releases", "--keep-for", "0", "--dry-run")
+    assert [] == few["removed"]
     planned = publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
     done = publisher.succeed(*PRUNE, "--keep-from", keep)
 
@@ -148,12 +153,12 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
 
 
 def test_a_release_counts_as_used_until_it_was_replaced(
-    bucket: WritableS3, tmp_path: Path
+    bucket: WritableS3, tmp_path: Path, forks: ForkServer
 ) -> None:
     """
     A run can still be on a release that was current until yesterday, however old it is.
     """
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
     folder = tmp_path / "dags"
     first = publisher.succeed("publish", write_files(folder, CONTENTS[0]))["revision"]
     bucket.clock = lambda: datetime.now(UTC) + timedelta(days=90)
@@ -170,10 +175,18 @@ def test_a_release_counts_as_used_until_it_was_replaced(
     ("part", "fault"), [(".json.gz", "connection_lost"), (".zip", "throttled")]
 )
 def test_a_deletion_without_an_answer_is_not_repeated_unseen(
-    bucket: WritableS3, tmp_path: Path, part: str, fault: str
+    bucket: WritableS3,
+    tmp_path: Path,
+    forks: ForkServer,
+    more_forks: ForkServer,
+    part: str,
+    fault: str,
 ) -> None:
     """Meanwhile, the release may have been published again."""
-    publishers = [Publishing(bucket, bucket.bucket, tmp_path / name) for name in "ab"]
+    publishers = [
+        Publishing(bucket, bucket.bucket, tmp_path / name, forks=server)
+        for name, server in (("a", forks), ("b", more_forks))
+    ]
     for files in CONTENTS[:2]:
         old = make_release(files).objects()
         bucket.put_all(old, PREFIX, at=datetime.now(UTC) - timedelta(days=40))
@@ -204,10 +217,27 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
     )
 
 
-def test_removes_only_what_the_format_names(bucket: WritableS3, tmp_path: Path) -> None:
+def test_looks_at_the_pins_again_before_each_removal(
+    bucket: WritableS3, tmp_path: Path, forks: ForkServer
+) -> None:
+    now = datetime.now(UTC)
+    removed, second, previous = (make_release(files) for files in CONTENTS[1:4])
+    for days, release in enumerate((removed, second, previous), 40):
+        bucket.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
+    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
+    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
+    pin = first(lambda: bucket.put(PREFIX + pin_key(second.revision), b""))
+    bucket.inject(pin, lambda request: request.method == "DELETE", times=1)
+
+    assert [removed.revision] == publisher.succeed(*PRUNE)["removed"]
+
+
+def test_removes_only_what_the_format_names(
+    bucket: WritableS3, tmp_path: Path, forks: ForkServer
+) -> None:
     """Other objects in its folders stay, however old they are."""
     old = datetime.now(UTC) - timedelta(days=40)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
     publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
     bundle, revision = f"bundles/{'0' * 64}.zip", make_release(CONTENTS[1]).revision
     strange = (
@@ -231,12 +261,12 @@ def test_removes_only_what_the_format_names(bucket: WritableS3, tmp_path: Path) 
 
 
 def test_says_what_it_has_removed_before_it_failed(
-    bucket: WritableS3, tmp_path: Path
+    bucket: WritableS3, tmp_path: Path, forks: ForkServer
 ) -> None:
     old = datetime.now(UTC) - timedelta(days=40)
     for files in CONTENTS[1:]:
         bucket.put_all(make_release(files).objects(), PREFIX, at=old)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
     publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
     deletions: list[str] = []
 
@@ -262,9 +292,9 @@ def test_says_what_it_has_removed_before_it_failed(
 
 
 def test_removes_no_bundle_while_the_listing_lacks_the_current_release(
-    bucket: WritableS3, tmp_path: Path
+    bucket: WritableS3, tmp_path: Path, forks: ForkServer
 ) -> None:
-    publisher = Publishing(bucket, bucket.bucket, tmp_path)
+    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
     publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
     bucket.clock = lambda: datetime.now(UTC) + timedelta(days=9)
     before = dict(bucket.objects)

@@ -1,16 +1,16 @@
 """The publisher's commands on real servers, with and without conditional writes."""
 
 import re
-import subprocess
 import sys
+from pathlib import Path
 
 from tests.scenarios.s3_sync.publish.place import BROKEN, A, B, C, Place
 from tests.support.s3_sync.publishing import (
     PREFIX,
-    Publishing,
     read_release,
     write_files,
 )
+from tests.support.scripts import script
 
 
 def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> None:
@@ -29,7 +29,9 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
     assert second["revision"] == listed["current"]
     states = {entry["revision"]: entry["state"] for entry in listed["releases"]}
     assert {second["revision"]: ["current"], first["revision"]: ["previous"]} == states
-    [newest] = [e for e in listed["releases"] if e["revision"] == second["revision"]]
+    few = place.publisher.succeed("releases", "--limit", "1")
+    assert (listed["releases"][:1], 1) == (few["releases"], few["older"])
+    newest = few["releases"][0]
     assert (len(B), "Second") == (newest["files"], newest["origin"]["message"])
 
     third = place.publish(C)
@@ -41,7 +43,8 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
             back["revision"],
         )
         assert files == place.current()
-    assert "has no previous release" in place.publisher.run("rollback").err
+    none = place.publisher.run("rollback", "--output", "json")
+    assert (3, "history_empty") == (none.code, none.facts()["reason"])
     place.publisher.succeed("rollback", third["revision"])
     assert first["revision"] == place.publisher.succeed("rollback")["revision"]
 
@@ -57,34 +60,27 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
 
 def test_the_commands_need_none_of_the_daemons_packages(on_moto: Place) -> None:
     """`pip install s3-sync` in CI; the daemon needs `s3-sync[daemon]`."""
-    without = "import sys; sys.modules |= dict.fromkeys(('anycrc', 'httptools')); "
-    program = (
-        f"{without}sys.argv[0] = 's3-sync'; from s3_sync.__main__ import main; main()"
+    program = script(
+        on_moto.dags.with_name("s3-sync-without-packages"),
+        "import sys; sys.modules |= dict.fromkeys(('anycrc', 'httptools')); "
+        "sys.argv[0] = 's3-sync'; from s3_sync.__main__ import main; main()",
+        sys.executable,
     )
+    publisher = on_moto.publisher_with(DEST_PATH=str(on_moto.home / "target"))
+    dags = write_files(on_moto.dags, A)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            env={
-                **on_moto.publisher.environment,
-                "DEST_PATH": str(on_moto.home / "target"),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    published = publisher.run("publish", dags, program=Path(program))
+    daemon = publisher.run(program=Path(program))
 
-    on_moto.home.mkdir()
-    published, daemon = run("publish", str(write_files(on_moto.dags, A))), run()
-
-    assert (0, "") == (published.returncode, published.stderr)
+    assert (0, "") == (published.code, published.err)
     assert A == on_moto.current()
-    assert 3 == daemon.returncode and "s3-sync[daemon]" in daemon.stdout
+    assert 3 == daemon.code and "s3-sync[daemon]" in daemon.out
+    assert '"package_missing"' in daemon.out
 
 
 def test_promotes_a_release_unchanged(place: Place) -> None:
     first = place.publish(A)["revision"]
-    prd = Publishing(place.server, place.bucket, place.home, {"KEY_PATH": "prd"})
+    prd = place.publisher_with(KEY_PATH="prd")
     url = f"s3://{place.bucket}/prd"
 
     assert "promoted" == prd.succeed("promote", place.publisher.url, url)["result"]
@@ -105,8 +101,9 @@ def test_promotes_a_release_unchanged(place: Place) -> None:
         (key, body) for key, body in place.bodies().items() if key.startswith("prd/")
     ]
     assert B == read_release({key.replace("prd/", PREFIX): body for key, body in there})
-    said = prd.run("promote", place.publisher.url, url, "--profile", "nobody")
-    assert 3 == said.code and "nobody" in said.err
+    for option in ("--profile", "--source-profile"):
+        said = prd.run("promote", place.publisher.url, url, option, "nobody")
+        assert 3 == said.code and "nobody" in said.err, said
 
 
 def test_lists_the_differences_between_releases(on_moto: Place) -> None:
@@ -132,7 +129,8 @@ def test_prints_a_readable_summary_of_a_publish(place: Place) -> None:
     assert (0, "") == (ran.code, ran.err)
     assert "Left out: 2 (.git/, __pycache__/)" == lines[0]
     assert "the gate is off" in lines[1]
-    assert lines[-1].startswith("Published ") and "3 files" in lines[-1]
+    assert lines[-1].startswith("Published ")
+    assert lines[-1].endswith(f": 3 files, {sum(map(len, A.values()))} B")
     table = place.publisher.run("releases").out.splitlines()
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 

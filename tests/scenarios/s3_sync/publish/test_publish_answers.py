@@ -11,6 +11,7 @@ from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
 from tests.scenarios.s3_sync.publish.site import A, B, Site
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import forbid_missing, is_write, lose_answer
+from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Match
 from tests.support.s3_sync.publishing import PREFIX, write_files
 from tests.support.s3_sync.releases import make_release
@@ -85,6 +86,39 @@ def test_a_lost_answer_to_a_write_is_no_conflict(site: Site, part: str) -> None:
 
     assert 0 == ran.code, ran
     assert B == site.current()
+
+
+@pytest.mark.parametrize("then", [(), (B,)])
+@pytest.mark.parametrize("part", [".zip", ".json.gz"])
+def test_publishing_again_repairs_what_was_altered_without_another_size(
+    site: Site, part: str, then: tuple[dict[str, bytes], ...]
+) -> None:
+    """Of the current release, and of one that becomes current again."""
+    assert 0 == site.publish(A).code
+    key = next(key for key in site.s3.objects if key.endswith(part))
+    body = site.s3.objects[key].body
+    site.s3.put(key, body[:40] + bytes([body[40] ^ 1]) + body[41:])
+    for files in then:
+        assert 0 == site.publish(files).code
+    back = site.run("rollback", site.turns()[-1])
+    assert (3, "release_damaged") == (back.code, back.facts()["reason"]), back
+
+    ran = site.publish(A)
+
+    assert (0, "published") == (ran.code, ran.facts()["result"]), ran
+    assert A == site.current()
+    assert "unchanged" == site.publish(A).facts()["result"]
+
+
+@pytest.mark.parametrize("part", [".zip", ".json.gz"])
+def test_writes_again_what_a_prune_removes_meanwhile(site: Site, part: str) -> None:
+    def prune() -> None:
+        site.s3.delete(*(key for key in site.s3.objects if key.endswith(part)))
+
+    site.s3.inject(first(prune), is_write("current.json"), times=1)
+
+    assert 0 == (ran := site.publish(A)).code, ran
+    assert A == site.current()
 
 
 def test_a_role_that_may_list_only_its_prefix_can_publish(site: Site) -> None:

@@ -24,37 +24,34 @@ from tests.support.http.loopback import (
 )
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
-from tests.support.s3_sync.signing import Key
+from tests.support.s3_sync.signing import Key, write_keys
 
 IS_POINTER = is_write("current.json")
 ROUNDS = 3
 
 
 def test_of_two_publishers_at_once_the_overwritten_one_says_so(
-    site: Site, forks: ForkServer, tmp_path: Path
+    site: Site, forks: ForkServer, more_forks: ForkServer, tmp_path: Path
 ) -> None:
     """The store looks at the condition, then writes: both are answered with success."""
     site.s3.conditions = "not_atomic"
-    with ForkServer() as more:
-        for number in range(ROUNDS):
-            site.s3.between = Meeting()
-            running = []
-            for server, name in ((forks, "one"), (more, "two")):
-                files = {"a.py": f"{name} {number}".encode()}
-                dags = write_files(tmp_path / name / "dags", files)
-                words = ["publish", str(dags), "--output", "json"]
-                there = Publishing(site.s3, site.s3.bucket, tmp_path / name)
-                running.append(server.start(words, there.environment, tmp_path / name))
-            codes = [command.wait() for command in running]
+    for number in range(ROUNDS):
+        site.s3.between = Meeting()
+        running = []
+        for server, name in ((forks, "one"), (more_forks, "two")):
+            files = {"a.py": f"{name} {number}".encode()}
+            dags = write_files(tmp_path / name / "dags", files)
+            words = ["publish", str(dags), "--output", "json"]
+            there = Publishing(site.s3, site.s3.bucket, tmp_path / name)
+            running.append(server.start(words, there.environment, tmp_path / name))
+        codes = [command.wait() for command in running]
 
-            assert [0, 3] == sorted(codes), [command.err for command in running]
-            won, lost = sorted(
-                running, key=lambda command: codes[running.index(command)]
-            )
-            assert '"reason": "publish_lost"' in lost.out, lost.out
-            assert "not atomic" in lost.err and short(site.turns()[0]) in lost.err
-            assert site.turns()[0] in won.out
-            assert all(revision not in lost.out for revision in site.turns())
+        assert [0, 3] == sorted(codes), [command.err for command in running]
+        won, lost = sorted(running, key=lambda command: codes[running.index(command)])
+        assert '"reason": "publish_lost"' in lost.out, lost.out
+        assert "not atomic" in lost.err and short(site.turns()[0]) in lost.err
+        assert site.turns()[0] in won.out
+        assert all(revision not in lost.out for revision in site.turns())
 
 
 def test_publishes_rolls_back_and_promotes_where_etags_have_no_quotes(
@@ -66,8 +63,10 @@ def test_publishes_rolls_back_and_promotes_where_etags_have_no_quotes(
     for files in (A, B, C):
         assert 0 == (ran := site.publish(files)).code, ran
         assert files == site.current()
-        assert 0 == (ran := site.run("promote", site.publisher.url, prd)).code, ran
     assert 0 == (ran := site.publish(C, "--force")).code, ran
+    for revision in site.turns()[:2]:
+        ran = site.run("promote", site.publisher.url, prd, revision)
+        assert 0 == ran.code, ran
     for files in (B, A):
         assert 0 == (ran := site.run("rollback")).code, ran
         assert files == site.current()
@@ -270,6 +269,34 @@ def test_an_unsigned_pointer_that_was_not_written_does_not_end_signing(
     ran = site.publish(A, "--force")
 
     assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
+
+
+def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
+    site: Site, tmp_path: Path
+) -> None:
+    key = Key()
+    trusts = ("--trusted-keys", str(write_keys(tmp_path / "keys", key)))
+    signs = (*trusts, "--sign-key", str(key.write_private(tmp_path / "key.pem")))
+    assert 0 == site.publish(A).code
+    dags, a = str(site.folder / "dags"), site.turns()[0]
+    prd = f"s3://{site.s3.bucket}/prd"
+    writes = (("publish", dags), ("rollback", a), ("promote", site.publisher.url, prd))
+    reads = (("releases",), ("diff", "current", a), ("prune-releases",))
+    every = [(*words, *signs) for words in writes] + [
+        (*words, *trusts) for words in reads
+    ]
+
+    for words in every:
+        ran = site.run(*words)
+        assert (3, "release_untrusted") == (ran.code, ran.facts()["reason"]), ran
+    for words in writes[:2]:
+        ran = site.run(*words, *trusts)
+        assert 2 == ran.code and "requires --sign-key" in ran.err, ran
+
+    assert 0 == site.run(*every[0], "--force").code
+    for words in every:
+        assert 0 == (ran := site.run(*words)).code, ran
+        assert ran.facts().get("signed_by", key.key_id) == key.key_id
 
 
 # --- answers without fields

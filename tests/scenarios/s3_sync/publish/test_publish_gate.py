@@ -39,3 +39,16 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
         f"./{name}" for name in sorted([*A, "link.py"])
     ] == seen.read_text().splitlines()
     assert [] == list(on_moto.home.glob("s3-sync-*"))
+
+
+def test_no_verdict_publishes_nothing(on_moto: Place, tmp_path: Path) -> None:
+    publisher = on_moto.publisher_with(
+        S3_SYNC_GATE="command",
+        S3_SYNC_GATE_COMMAND=script(tmp_path / "gate", "exit 75"),
+    )
+
+    dags = write_files(on_moto.dags, A)
+    ran = publisher.run("publish", dags, "--output", "json")
+
+    assert (3, "gate_undecided") == (ran.code, ran.facts()["reason"]), ran
+    assert {} == on_moto.bodies()

@@ -3,9 +3,10 @@ Wrong arguments, unreadable files and missing servers are reported; nothing is w
 """
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 
 from s3_sync.release.format import pin_key
 from tests.scenarios.s3_sync.publish.place import A, B, Place
+from tests.scenarios.s3_sync.publish.site import Site
+from tests.support.aws.writable_s3 import is_write
 from tests.support.daemon import S3_SYNC
 from tests.support.machine.users import as_user
+from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
-from tests.support.s3_sync.publishing import write_files
+from tests.support.s3_sync.publishing import GITHUB, write_files
 from tests.support.s3_sync.releases import make_release
 
 PINNED = make_release({"pinned.py": b""})
@@ -38,55 +42,41 @@ def refused(on_moto: Place) -> Iterator[Place]:
     assert before == on_moto.bodies()
 
 
+NO_PYTHON = ["--gate", "airflow", "--airflow-python", "/nowhere"]
+PROMOTE = ["promote", "s3://{bucket}/dags", "s3://{bucket}/prd"]
+UNKNOWN, MEANT = "release_unknown", "settings_rejected"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "names"),
+    ("arguments", "reason", "names"),
     [
-        (["publish", "{folder}/nowhere"], ["/nowhere' is not a folder"]),
-        (
-            ["publish", "{dags}", "bucket/prefix"],
-            ["'bucket/prefix'", "s3://BUCKET/PREFIX"],
-        ),
-        (["publish", "{dags}", "s3://"], ["AWS_BUCKET"]),
-        (["publish", "{dags}", "--exclude", "!"], ["--exclude", "'!'"]),
-        (["publish", "{dags}", "--gate", "command"], ["S3_SYNC_GATE_COMMAND"]),
-        (
-            ["publish", "{dags}", "--gate", "airflow", "--airflow-python", "/nowhere"],
-            ["--airflow-python='/nowhere'", "is not an executable program"],
-        ),
-        (
-            ["publish", "{dags}", "--airflow-python", "/bin/sh"],
-            ["require --gate airflow"],
-        ),
-        (
-            ["publish", "{dags}", "--gate", "airflow", "--gate-allow", "("],
-            ["'(' missing )"],
-        ),
-        (
-            ["publish", "{dags}", "--sign-key", ""],
-            ["'' is empty: name a file, or omit it"],
-        ),
-        (["publish"], ["FOLDER"]),
-        (["publish", ""], ["'' is not a folder"]),
-        (["rollback", ""], ["'' is not a revision"]),
-        (
-            ["promote", "s3://{bucket}/dags", "s3://{bucket}/prd", ""],
-            ["'' is not a revision"],
-        ),
-        (["rollback", "s3://{bucket}/dags", ""], ["'' is not a revision"]),
-        (["rollback", "HEAD~1"], ["'HEAD~1'", "64 hexadecimal digits"]),
-        (["pin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
-        (["unpin", "0123456789ab"], ["no releases", "begin with 0123456789ab"]),
-        (["pin", "s3://bucket/prefix"], ["'s3://bucket/prefix' is not a revision"]),
-        (["prune-releases", "--keep-for", "soon"], ["'soon'", "such as 10, 10s, 5m"]),
-        (
-            ["prune-releases", "--keep-from", "/dev/null"],
-            ["'/dev/null'", "it is empty"],
-        ),
-        (["prune-releases", "--keep-from", "{keep}"], ["keep'", "line 3", '["sha256-']),
+        (["publish", "{folder}/nowhere"], "folder_missing", ["/nowhere' is not a folder"]),
+        (["publish", "{dags}", "bucket/prefix"], MEANT, ["'bucket/prefix'", "s3://BUCKET/PREFIX"]),
+        (["publish", "{dags}", "s3://"], MEANT, ["AWS_BUCKET"]),
+        (["publish", "{dags}", "--exclude", "!"], "ignore_rule_invalid", ["--exclude", "'!'"]),
+        (["publish", "{dags}", "--gate", "command"], MEANT, ["S3_SYNC_GATE_COMMAND"]),
+        (["publish", "{dags}", *NO_PYTHON], MEANT,
+         ["--airflow-python='/nowhere'", "is not an executable program"]),
+        (["publish", "{dags}", "--airflow-python", "/bin/sh"], "", ["require --gate airflow"]),
+        ([*PROMOTE, *NO_PYTHON], MEANT, ["is not an executable program"]),
+        ([*PROMOTE, "--gate", "airflow", "--gate-allow", "("], "", ["'(' missing )"]),
+        (["publish", "{dags}", "--sign-key", ""], "", ["'' is empty: name a file, or omit it"]),
+        (["publish"], "", ["FOLDER"]),
+        (["publish", ""], "folder_missing", ["'' is not a folder"]),
+        (["rollback", ""], UNKNOWN, ["'' is not a revision"]),
+        ([*PROMOTE, ""], UNKNOWN, ["'' is not a revision"]),
+        (["rollback", "s3://{bucket}/dags", ""], UNKNOWN, ["'' is not a revision"]),
+        (["rollback", "HEAD~1"], UNKNOWN, ["'HEAD~1'", "64 hexadecimal digits"]),
+        (["pin", "0123456789ab"], UNKNOWN, ["no releases", "begin with 0123456789ab"]),
+        (["unpin", "0123456789ab"], UNKNOWN, ["no releases", "begin with 0123456789ab"]),
+        (["pin", "s3://bucket/prefix"], UNKNOWN, ["'s3://bucket/prefix' is not a revision"]),
+        (["prune-releases", "--keep-for", "soon"], "", ["'soon'", "such as 10, 10s, 5m"]),
+        (["prune-releases", "--keep-from", "/dev/null"], UNKNOWN, ["'/dev/null'", "it is empty"]),
+        (["prune-releases", "--keep-from", "{keep}"], UNKNOWN, ["keep'", "line 3", '["sha256-']),
     ],
-)
+)  # fmt: skip
 def test_reports_wrong_arguments_and_writes_nothing(
-    refused: Place, arguments: list[str], names: list[str]
+    refused: Place, arguments: list[str], reason: str, names: list[str]
 ) -> None:
     keep = refused.home / "keep"
     keep.parent.mkdir(exist_ok=True)
@@ -98,10 +88,68 @@ def test_reports_wrong_arguments_and_writes_nothing(
     }
     given |= {"keep": keep}
 
-    ran = refused.publisher.run(*[text.format(**given) for text in arguments])
+    words = [text.format(**given) for text in arguments]
+    ran = refused.publisher.run(*words, "--output", "json")
 
-    assert (2, "") == (ran.code, ran.out), ran
+    assert (2, reason) == (ran.code, ran.facts()["reason"] if ran.out else ""), ran
     assert all(name in ran.err for name in names), ran.err
+
+
+def sparse(path: Path, size_bytes: int) -> None:
+    path.touch()
+    os.truncate(path, size_bytes)
+
+
+def many(path: Path) -> None:
+    """
+    One file of the largest size, and links to it, which are read only once counted.
+    """
+    sparse(path, 1 << 28)
+    for number in range(8):
+        path.with_name(f"link{number}").symlink_to(path.name)
+
+
+ODD: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
+    "nowhere": (lambda path: path.symlink_to("nowhere"), "file_unreadable", "No such file"),
+    "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
+    "pipe": (os.mkfifo, "file_too_large", "is not a regular file of at most"),
+    "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
+    "many": (many, "release_too_large", "has over 2147483648 bytes"),
+    "line": (lambda path: path.with_name("line\nfeed").touch(), "name_refused",
+             "control character"),
+    "ours": (lambda path: path.with_name(".s3-sync").mkdir(), "name_refused", "reserved"),
+    "latin": (lambda path: path.with_name(os.fsdecode(b"caf\xe9")).touch(), "name_refused",
+              "unsafe"),
+    "empty": (lambda path: path.with_name("a.py").rename(path.with_name("a.pyc")), "folder_empty",
+              "no files to release (1 left out)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_refuses_what_cannot_be_released_before_it_writes_anything(
+    site: Site, name: str
+) -> None:
+    make, reason, said = ODD[name]
+    folder = write_files(site.folder / "dags", {"a.py": b"a"})
+    make(folder / "odd")
+
+    ran = site.run("publish", folder)
+
+    assert (2, reason) == (ran.code, ran.facts()["reason"]), ran
+    assert said in ran.err
+    assert not site.s3.seen(is_write())
+
+
+def test_reports_a_full_temporary_folder(site: Site) -> None:
+    folder = write_files(site.folder / "dags", {"a.bin": os.urandom(1 << 20)})
+    with small_volume(site.folder / "volume", "512k") as volume:
+        site.publisher.environment["TMPDIR"] = str(volume)
+        ran = site.run("publish", folder)
+
+    assert (2, "temporary_failed") == (ran.code, ran.facts()["reason"]), ran
+    assert "No space left" in ran.err and "TMPDIR" in ran.err
+    assert not site.s3.seen(is_write())
 
 
 def test_dry_runs_of_writing_commands_write_nothing(refused: Place) -> None:
@@ -196,3 +244,11 @@ def test_runs_no_program_that_is_committed_in_the_folder(
 
     assert done.code == 0, done.err
     assert not ran.exists()
+
+    # In a checkout, git knows better than the CI.
+    dags = write_files(whole / "dags", A)
+    origin = on_moto.publisher_with(**GITHUB).succeed("publish", dags)["origin"]
+    assert ("fine", "a <a@b>", "ada") == tuple(
+        origin[name] for name in ("message", "author", "by")
+    )
+    assert origin["commit"] != GITHUB["GITHUB_SHA"] and len(origin["commit"]) == 40

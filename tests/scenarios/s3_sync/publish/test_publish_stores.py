@@ -16,18 +16,22 @@ from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
 
 @pytest.mark.timeout(1_800)
 def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
-    store: S3Server, counts: Counts, tmp_path: Path
+    store: S3Server,
+    counts: Counts,
+    tmp_path: Path,
+    forks: ForkServer,
+    more_forks: ForkServer,
 ) -> None:
     """Also as the first ones, in every second round."""
     bucket = store.new_bucket("meeting")
-    with Gateway(store) as gateway, ForkServer() as one, ForkServer() as two:
+    with Gateway(store) as gateway:
         for number in range(counts.meetings):
             barrier = threading.Barrier(2, timeout=60)
             gateway.heal()
             gateway.inject(first(barrier.wait), is_write("current.json"), times=2)
             prefix = f"{PREFIX}{number // 2}"
             running = []
-            for server, name in ((one, "one"), (two, "two")):
+            for server, name in ((forks, "one"), (more_forks, "two")):
                 files = {"a.py": f"{name} {number}".encode()}
                 dags = write_files(tmp_path / name / "dags", files)
                 words = [
