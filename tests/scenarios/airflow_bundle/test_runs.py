@@ -206,6 +206,7 @@ def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -
     assert f"version {old} of bundle 'dags' is gone" in logs
 
 
+@pytest.mark.usefixtures("only_in_full")
 def test_each_task_runs_its_version_despite_publishes_and_kills(
     world: World, counts: Counts
 ) -> None:

@@ -100,7 +100,7 @@ def _serve() -> None:
     __import__("s3_sync.publisher.cli")
     _read_models()
     # botocore repeats at once what it would repeat after up to 15 s.
-    standard.ExponentialBackoff.delay_amount = lambda self, context: 0  # type: ignore[assignment, method-assign]
+    standard.ExponentialBackoff.delay_amount = lambda self, context: 0  # type: ignore[method-assign]
     for line in sys.stdin:
         pid = os.fork()
         if not pid:

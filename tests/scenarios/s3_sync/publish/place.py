@@ -6,7 +6,6 @@ from typing import Any
 from tests.support.aws.servers import S3Server
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import (
-    PREFIX,
     Publishing,
     check_every_release,
     read_release,
@@ -44,9 +43,6 @@ class Place:
     def publisher_with(self, **settings: str) -> Publishing:
         """Return a publisher of the same user with more variables."""
         return Publishing(self.server, self.bucket, self.home, settings, self._forks)
-
-    def put(self, name: str, body: bytes) -> None:
-        self._client.put_object(Bucket=self.bucket, Key=PREFIX + name, Body=body)
 
     def bodies(self) -> dict[str, bytes]:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])

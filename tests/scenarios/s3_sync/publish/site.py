@@ -1,10 +1,11 @@
 """A bucket on the scripted server, and a publisher's command line."""
 
 from pathlib import Path
+from typing import Any
 
 from s3_sync.release.format import POINTER_KEY, read_pointer
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.s3_sync.forked import ForkServer
+from tests.support.s3_sync.forked import Forked, ForkServer
 from tests.support.s3_sync.publishing import (
     PREFIX,
     Publishing,
@@ -17,6 +18,28 @@ A, B, C = ({"a.py": name} for name in (b"a", b"b", b"c"))
 POINTER = PREFIX + POINTER_KEY
 
 
+def race(
+    servers: tuple[ForkServer, ForkServer],
+    publisher: Publishing,
+    folder: Path,
+    mark: str,
+    *more: str,
+) -> tuple[Forked, Forked]:
+    """
+    Let two publish at once; return the one that succeeded, and the one that failed.
+    """
+    running = []
+    for server, name in zip(servers, ("one", "two"), strict=True):
+        dags = write_files(folder / name, {"a.py": f"{name} {mark}".encode()})
+        words = ["publish", str(dags), *more, "--output", "json"]
+        running.append(
+            server.start(words, publisher.environment, folder / f"said {name}")
+        )
+    codes = [command.wait() for command in running]
+    assert [0, 3] == sorted(codes), [command.err for command in running]
+    return running[codes.index(0)], running[codes.index(3)]
+
+
 class Site:
     """A bucket, and a publisher."""
 
@@ -25,6 +48,7 @@ class Site:
     ) -> None:
         self.s3 = s3
         self.folder = folder
+        self.dags = folder / "dags"
         self.publisher = Publishing(s3, s3.bucket, folder / "home", forks=forks)
         self.other = Publishing(s3, s3.bucket, folder / "other", forks=more_forks)
 
@@ -32,8 +56,19 @@ class Site:
         """Run a command; its answer is JSON."""
         return self.publisher.run(*words, "--output", "json")
 
-    def publish(self, files: dict[str, bytes], *more: str) -> Ran:
-        return self.run("publish", write_files(self.folder / "dags", files), *more)
+    def publish(self, files: dict[str, bytes], *more: str) -> Any:
+        """Publish a folder with these files; return the facts."""
+        return self.publisher.succeed("publish", write_files(self.dags, files), *more)
+
+    def fails(self, reason: str, *words: str | Path, code: int = 3) -> Ran:
+        """Run a command that must fail for this reason."""
+        ran = self.run(*words)
+        assert (code, reason) == (ran.code, ran.facts()["reason"]), ran
+        return ran
+
+    def refuses(self, reason: str, files: dict[str, bytes], *more: str) -> Ran:
+        """Fail to publish these files."""
+        return self.fails(reason, "publish", write_files(self.dags, files), *more)
 
     def others_publish(self, files: dict[str, bytes]) -> str:
         """Let another publisher publish meanwhile; return the revision."""

@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from s3_sync.names import short
-from tests.scenarios.s3_sync.publish.site import POINTER, A, B, C, Site
+from tests.scenarios.s3_sync.publish.site import POINTER, A, B, C, Site, race
 from tests.support.aws.fake_s3 import error, is_get
 from tests.support.aws.s3_refusals import error_answer
-from tests.support.aws.writable_s3 import Meeting, is_write, lose_answer, without
+from tests.support.aws.writable_s3 import (
+    Conditions,
+    Meeting,
+    is_write,
+    lose_answer,
+    without,
+)
 from tests.support.http.faults import answer_with, first
 from tests.support.http.loopback import (
     Answer,
@@ -23,7 +29,7 @@ from tests.support.http.loopback import (
     send_good,
 )
 from tests.support.s3_sync.forked import ForkServer
-from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
+from tests.support.s3_sync.publishing import PREFIX, write_files
 from tests.support.s3_sync.signing import Key, write_keys
 
 IS_POINTER = is_write("current.json")
@@ -37,17 +43,8 @@ def test_of_two_publishers_at_once_the_overwritten_one_says_so(
     site.s3.conditions = "not_atomic"
     for number in range(ROUNDS):
         site.s3.between = Meeting()
-        running = []
-        for server, name in ((forks, "one"), (more_forks, "two")):
-            files = {"a.py": f"{name} {number}".encode()}
-            dags = write_files(tmp_path / name / "dags", files)
-            words = ["publish", str(dags), "--output", "json"]
-            there = Publishing(site.s3, site.s3.bucket, tmp_path / name)
-            running.append(server.start(words, there.environment, tmp_path / name))
-        codes = [command.wait() for command in running]
+        won, lost = race((forks, more_forks), site.publisher, tmp_path, str(number))
 
-        assert [0, 3] == sorted(codes), [command.err for command in running]
-        won, lost = sorted(running, key=lambda command: codes[running.index(command)])
         assert '"reason": "publish_lost"' in lost.out, lost.out
         assert "not atomic" in lost.err and short(site.turns()[0]) in lost.err
         assert site.turns()[0] in won.out
@@ -61,19 +58,17 @@ def test_publishes_rolls_back_and_promotes_where_etags_have_no_quotes(
     prd = f"s3://{site.s3.bucket}/prd"
 
     for files in (A, B, C):
-        assert 0 == (ran := site.publish(files)).code, ran
+        site.publish(files)
         assert files == site.current()
-    assert 0 == (ran := site.publish(C, "--force")).code, ran
+    site.publish(C, "--force")
     for revision in site.turns()[:2]:
-        ran = site.run("promote", site.publisher.url, prd, revision)
-        assert 0 == ran.code, ran
+        site.publisher.succeed("promote", site.publisher.url, prd, revision)
     for files in (B, A):
-        assert 0 == (ran := site.run("rollback")).code, ran
+        site.publisher.succeed("rollback")
         assert files == site.current()
 
     site.s3.inject(first(lambda: site.others_publish(C)), IS_POINTER, times=1)
-    ran = site.publish(B)
-    assert (3, "publish_conflict") == (ran.code, ran.facts()["reason"]), ran
+    site.refuses("publish_conflict", B)
     assert C == site.current()
 
 
@@ -84,51 +79,43 @@ def is_unquoted(request: Request) -> bool:
 def test_sends_no_etag_without_quotes_to_a_store_that_would_not_compare_it(
     site: Site,
 ) -> None:
-    assert 0 == site.publish(A).code
+    site.publish(A)
     site.s3.conditions = "unquoted"
     site.s3.inject(answer_with(Answer(200, {"ETag": '"any"'})), is_unquoted)
 
-    ran = site.publish(B)
-
-    assert (3, "store_unsupported") == (ran.code, ran.facts()["reason"]), ran
+    site.refuses("store_unsupported", B)
     assert not site.s3.seen(lambda one: is_unquoted(one) and IS_POINTER(one))
     assert A == site.current()
 
 
 @pytest.mark.parametrize("more", [(), ("--force",)])
-def test_versions_of_a_deleted_pointer_are_no_other_publisher(
-    site: Site, more: tuple[str, ...]
-) -> None:
-    assert 0 == site.publish(A).code
-    site.s3.conditions = "deleted_stays"
-    site.s3.delete(POINTER)
-
-    ran = site.publish(B, *more)
-
-    assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
-    assert "delete all its versions" in ran.facts()["advice"], ran
-    assert POINTER not in site.s3.objects
-
-
-def test_a_versioned_bucket_that_refuses_every_condition_is_no_other_publisher(
+@pytest.mark.parametrize(
+    ("conditions", "was_deleted", "reason"),
+    [
+        # Ceph: no release can be the first one there, and none can follow.
+        ("versioned", True, "store_unsupported"),
+        ("versioned", False, "condition_refused"),
+        # versitygw
+        ("deleted_stays", True, "condition_refused"),
+    ],
+)
+def test_a_versioned_bucket_that_refuses_a_condition_is_no_other_publisher(
     site: Site,
+    conditions: Conditions,
+    was_deleted: bool,
+    reason: str,
+    more: tuple[str, ...],
 ) -> None:
-    """Ceph: no release can be the first one there, and none can follow."""
-    for versioned, reason in (
-        (False, "store_unsupported"),
-        (True, "condition_refused"),
-    ):
-        if versioned:
-            assert 0 == site.publish(A).code
-        site.s3.conditions = "versioned"
+    site.publish(A)
+    if was_deleted:
+        site.s3.delete(POINTER)
+    before = site.s3.objects.get(POINTER)
+    site.s3.conditions = conditions
 
-        dags = write_files(site.folder / "b", B)
-        ran = site.run("publish", dags, "--force")
+    ran = site.refuses(reason, B, *more)
 
-        assert (3, reason) == (ran.code, ran.facts()["reason"]), ran
-        assert "versioned" in ran.facts()["advice"]
-        site.s3.conditions = "obeyed"
-    assert A == site.current()
+    assert "version" in ran.facts()["advice"], ran
+    assert before == site.s3.objects.get(POINTER)
 
 
 BUSY = error_answer(409, "ConditionalRequestConflict", "Try again.")
@@ -138,38 +125,25 @@ BUSY = error_answer(409, "ConditionalRequestConflict", "Try again.")
 def test_tries_again_while_the_store_is_busy_with_another_conditional_write(
     site: Site, is_first: bool
 ) -> None:
-    assert is_first or 0 == site.publish(A).code
+    if not is_first:
+        site.publish(A)
     site.s3.inject(answer_with(BUSY), IS_POINTER, times=2)
 
-    ran = site.publish(B)
+    site.publish(B)
 
-    assert 0 == ran.code, ran
     assert B == site.current()
-
-
-def test_a_store_that_stays_busy_is_no_other_publisher(site: Site) -> None:
-    assert 0 == site.publish(A).code
-    site.s3.inject(answer_with(BUSY), IS_POINTER)
-
-    ran = site.publish(B)
-
-    assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
-    assert "ConditionalRequestConflict" in ran.err and "Try again." in ran.err
-    assert A == site.current()
 
 
 def test_names_the_publisher_that_made_the_store_busy(site: Site) -> None:
     """Not the one whose release was current before."""
-    assert 0 == site.publish(A).code
+    site.publish(A)
 
     def be_busy(exchange: Exchange) -> None:
         site.others_publish(C)
         exchange.send(BUSY)
 
     site.s3.inject(be_busy, IS_POINTER, times=1)
-    ran = site.publish(B)
-
-    assert (3, "publish_conflict") == (ran.code, ran.facts()["reason"]), ran
+    ran = site.refuses("publish_conflict", B)
     assert f"made release {short(site.turns()[0])} current" in ran.err
     assert C == site.current()
 
@@ -181,11 +155,11 @@ def test_a_release_that_was_replaced_before_its_answer_arrived_was_published(
     """The answer is lost, somebody else publishes, and botocore's retry gets 412."""
     dev = f"s3://{site.s3.bucket}/dev"
     for files in (B, A):
-        assert 0 == site.publish(files).code
+        site.publish(files)
     b = site.turns()[1]
-    site.publisher.succeed("publish", write_files(site.folder / "dags", B), dev)
+    site.publisher.succeed("publish", write_files(site.dags, B), dev)
     words = {
-        "publish": ("publish", str(site.folder / "dags")),
+        "publish": ("publish", str(site.dags)),
         "rollback": ("rollback", b),
         "promote": ("promote", dev, site.publisher.url),
     }[command]
@@ -212,32 +186,32 @@ def write_and_fail(exchange: Exchange) -> None:
 def test_a_written_pointer_is_a_success_although_every_answer_is_a_failure(
     site: Site, fault: Fault
 ) -> None:
-    assert 0 == site.publish(A).code
+    site.publish(A)
     site.s3.inject(fault, IS_POINTER)
 
-    ran = site.publish(B)
+    site.publish(B)
 
-    assert 0 == ran.code, ran
     assert [B, 2] == [site.current(), len(site.turns())]
 
 
-def test_a_pointer_that_was_not_written_is_the_failure_of_the_store(site: Site) -> None:
-    assert 0 == site.publish(A).code
-    site.s3.inject(error(503, "SlowDown"), IS_POINTER)
-
-    ran = site.publish(B)
-
-    assert (3, "throttled") == (ran.code, ran.facts()["reason"]), ran
-    assert A == site.current()
+# How a store leaves the pointer as it was, and what the command says.
+NOT_WRITTEN = {
+    "condition_refused": (BUSY, "ConditionalRequestConflict"),
+    "throttled": (error_answer(503, "SlowDown"), "503 SlowDown"),
+    "publish_lost": (Answer(200, {"ETag": '"any"'}), "does not show it"),
+}
 
 
-def test_a_success_that_the_store_does_not_show_is_none(site: Site) -> None:
-    assert 0 == site.publish(A).code
-    site.s3.inject(answer_with(Answer(200, {"ETag": '"any"'})), IS_POINTER)
+@pytest.mark.parametrize("reason", NOT_WRITTEN)
+def test_a_pointer_that_was_not_written_is_no_success_and_no_other_publisher(
+    site: Site, reason: str
+) -> None:
+    answer, said = NOT_WRITTEN[reason]
+    site.publish(A)
+    site.s3.inject(answer_with(answer), IS_POINTER)
 
-    ran = site.publish(B)
-
-    assert (3, "publish_lost") == (ran.code, ran.facts()["reason"]), ran
+    ran = site.refuses(reason, B)
+    assert said in ran.err, ran
     assert A == site.current()
 
 
@@ -245,16 +219,14 @@ def test_a_success_that_the_store_does_not_show_is_none(site: Site) -> None:
 def test_a_pointer_that_cannot_be_read_back_is_reported_as_unknown(
     site: Site, write: Fault
 ) -> None:
-    assert 0 == site.publish(A).code
+    site.publish(A)
 
     def write_and_deny(exchange: Exchange) -> None:
         site.s3.inject(error(403, "AccessDenied"), is_get("current.json"))
         write(exchange)
 
     site.s3.inject(write_and_deny, IS_POINTER)
-    ran = site.publish(B)
-
-    assert (3, "access_denied_get") == (ran.code, ran.facts()["reason"]), ran
+    ran = site.refuses("access_denied_get", B)
     assert "unknown whether" in ran.err, ran
 
 
@@ -263,12 +235,10 @@ def test_an_unsigned_pointer_that_was_not_written_does_not_end_signing(
 ) -> None:
     """The same release is current already, but its pointer is signed."""
     key = Key().write_private(tmp_path / "key.pem")
-    assert 0 == site.publish(A, "--sign-key", str(key)).code
+    site.publish(A, "--sign-key", str(key))
     site.s3.conditions = "versioned"
 
-    ran = site.publish(A, "--force")
-
-    assert (3, "condition_refused") == (ran.code, ran.facts()["reason"]), ran
+    site.refuses("condition_refused", A, "--force")
 
 
 def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
@@ -277,8 +247,8 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     key = Key()
     trusts = ("--trusted-keys", str(write_keys(tmp_path / "keys", key)))
     signs = (*trusts, "--sign-key", str(key.write_private(tmp_path / "key.pem")))
-    assert 0 == site.publish(A).code
-    dags, a = str(site.folder / "dags"), site.turns()[0]
+    site.publish(A)
+    dags, a = str(site.dags), site.turns()[0]
     prd = f"s3://{site.s3.bucket}/prd"
     writes = (("publish", dags), ("rollback", a), ("promote", site.publisher.url, prd))
     reads = (("releases",), ("diff", "current", a), ("prune-releases",))
@@ -287,16 +257,14 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     ]
 
     for words in every:
-        ran = site.run(*words)
-        assert (3, "release_untrusted") == (ran.code, ran.facts()["reason"]), ran
+        site.fails("release_untrusted", *words)
     for words in writes[:2]:
-        ran = site.run(*words, *trusts)
-        assert 2 == ran.code and "requires --sign-key" in ran.err, ran
+        ran = site.fails("settings_rejected", *words, *trusts, code=2)
+        assert "requires --sign-key" in ran.err, ran
 
-    assert 0 == site.run(*every[0], "--force").code
-    for words in every:
-        assert 0 == (ran := site.run(*words)).code, ran
-        assert ran.facts().get("signed_by", key.key_id) == key.key_id
+    site.publisher.succeed(*every[0], "--force")
+    signed_by = {site.publisher.succeed(*words).get("signed_by") for words in every}
+    assert {None, key.key_id} == signed_by
 
 
 # --- answers without fields
@@ -304,7 +272,7 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
 
 def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
     """As of JuiceFS's gateway: everything can be read, and nothing be replaced."""
-    assert 0 == site.publish(A).code
+    site.publish(A)
     site.s3.put(f"{PREFIX}bundles/{'0' * 64}.zip", b"")
     before = dict(site.s3.objects)
     site.s3.inject(
@@ -317,11 +285,9 @@ def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
         ("diff", "current", site.turns()[0]),
         ("prune-releases", "--keep-count", "0", "--keep-for", "0"),
     ):
-        assert 0 == (ran := site.run(*words)).code, ran
+        site.publisher.succeed(*words)
     assert before == site.s3.objects
-    ran = site.publish(B)
-
-    assert (3, "store_unsupported") == (ran.code, ran.facts()["reason"]), ran
+    ran = site.refuses("store_unsupported", B)
     assert "ETag" in ran.err
     assert A == site.current()
 
@@ -337,7 +303,9 @@ def test_an_odd_date_of_the_store_stops_no_publish(site: Site, date: str) -> Non
 
     site.s3.inject(send)
 
-    assert [0, 0] == [(ran := site.publish(files)).code for files in (A, B)], ran
+    for files in (A, B):
+        site.publish(files)
+
     assert [B, 2] == [site.current(), len(site.turns())]
 
 
@@ -345,7 +313,5 @@ def test_names_the_server_that_refused_in_place_of_the_store(site: Site) -> None
     headers = {"Server": "nginx", "Content-Type": "text/html"}
     site.s3.inject(answer_with(Answer(403, headers, b"<html>no</html>")))
 
-    ran = site.publish(A)
-
-    assert (3, "answer_foreign") == (ran.code, ran.facts()["reason"]), ran
+    ran = site.refuses("answer_foreign", A)
     assert "nginx (text/html)" in ran.err and "None" not in ran.err

@@ -8,8 +8,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,8 +45,7 @@ class Bucket(WritableS3):
     def _look(self) -> None:
         try:
             check_every_release(self.bodies())
-            if "dags/current.json" in self.objects:
-                self.shown.append(read_release(self.bodies()))
+            self.shown.append(read_release(self.bodies()))
         except (AssertionError, KeyError, ValueError) as problem:
             self.problems.append(problem)
 
@@ -57,88 +55,12 @@ OLD_REVISION = make_release(OLD).revision
 SIGNALS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}
 
 
-@dataclass(frozen=True)
-class Deed:
-    """A command, and the current release before and after it."""
-
-    arguments: Callable[[Bucket, Path], list[str]]
-    before: dict[str, bytes]
-    after: dict[str, bytes]
-
-
+# Each command, and the current release before and after it.
 DEEDS = {
-    "publish": Deed(lambda bucket, dags: ["publish", str(dags)], OLD, NEW),
-    "promote": Deed(
-        lambda bucket, dags: [
-            "promote", f"s3://{bucket.bucket}/dev", f"s3://{bucket.bucket}/{PREFIX}",
-        ],
-        OLD,
-        NEW,
-    ),
-    "rollback": Deed(lambda bucket, dags: ["rollback", OLD_REVISION], NEW, OLD),
-    "prune-releases": Deed(
-        lambda bucket, dags: ["prune-releases", "--keep-count", "0", "--keep-for", "0s"], OLD, OLD
-    ),
-    "pin": Deed(lambda bucket, dags: ["pin", OLD_REVISION], OLD, OLD),
-}  # fmt: skip
-
-
-class Scene:
-    """A bucket that is restored before each run of a command."""
-
-    def __init__(
-        self, bucket: Bucket, server: ForkServer, deed: Deed, folder: Path
-    ) -> None:
-        self.bucket = bucket
-        self._server = server
-        self._folder = folder
-        self._arguments = deed.arguments(bucket, write_files(folder / "dags", NEW))
-        self._environment = Publishing(bucket, bucket.bucket, folder).environment
-        there = {"dev": NEW, "dags": deed.before}
-        for place, files in there.items():
-            bucket.put_all(make_release(files).objects(), f"{place}/", at=AT)
-        for files in (OLD, OTHER):
-            for name, body in make_release(files).objects().items():
-                if name != "current.json":
-                    bucket.put(f"dags/{name}", body, at=AT)
-        self._objects = dict(bucket.objects)
-
-    def restore(self) -> None:
-        self.bucket.heal()
-        self.bucket.forget()
-        self.bucket.objects = dict(self._objects)
-
-    def start(self) -> Forked:
-        return self._server.start(
-            self._arguments, self._environment, self._folder / "said"
-        )
-
-    def stop_at(
-        self, number: int, stopping: signal.Signals, *, is_done: bool
-    ) -> Forked:
-        """
-        Run the command, and stop it at a request.
-
-        Args:
-            is_done: Whether the server executes that request; the answer is lost in
-                either case.
-        """
-        began = threading.Event()
-
-        def stop(exchange: Exchange) -> None:
-            began.wait(30)
-            if is_done:
-                exchange.good()
-            os.kill(command.pid, stopping)
-            exchange.reset()
-
-        self.bucket.inject(stop, lambda _: len(self.bucket.requests) == number, times=1)
-        command = self.start()
-        began.set()
-        return command
-
-    def keys(self) -> set[str]:
-        return set(self.bucket.objects)
+    "publish": (["{dags}"], OLD, NEW),
+    "rollback": ([OLD_REVISION], NEW, OLD),
+    "prune-releases": (["--keep-count", "0", "--keep-for", "0s"], OLD, OLD),
+}
 
 
 @pytest.fixture
@@ -156,24 +78,50 @@ def bucket() -> Iterator[Bucket]:
 def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
     bucket: Bucket, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
 ) -> None:
-    deed = DEEDS[name]
-    scene = Scene(bucket, forks, deed, tmp_path)
-    assert 0 == (command := scene.start()).wait(), command.err
-    requests, keys = len(bucket.requests), scene.keys()
-    assert deed.after == read_release(bucket.bodies())
+    arguments, before, after = DEEDS[name]
+    dags = write_files(tmp_path / "dags", NEW)
+    words = [name, *(word.format(dags=dags) for word in arguments)]
+    environment = Publishing(bucket, bucket.bucket, tmp_path).environment
+    for release in map(make_release, (OLD, OTHER, before)):
+        bucket.put_all(release.objects(), PREFIX, at=AT)
+    objects = dict(bucket.objects)
+
+    def start() -> Forked:
+        return forks.start(words, environment, tmp_path / "said")
+
+    def stopped(number: int, stopping: signal.Signals, is_done: bool) -> Forked:
+        """Stop the command at a request, done or not, whose answer is lost."""
+        began = threading.Event()
+
+        def stop(exchange: Exchange) -> None:
+            began.wait(30)
+            if is_done:
+                exchange.good()
+            os.kill(command.pid, stopping)
+            exchange.reset()
+
+        bucket.inject(stop, lambda _: len(bucket.requests) == number, times=1)
+        command = start()
+        began.set()
+        return command
+
+    assert 0 == (command := start()).wait(), command.err
+    requests, keys = len(bucket.requests), set(bucket.objects)
+    assert after == read_release(bucket.bodies())
     ways = list(itertools.product(SIGNALS, (False, True)))
 
     for number in range(1, requests + 1):
         for turn in range(counts.stops):
             stopping, is_done = ways[(number + turn) % len(ways)]
-            scene.restore()
-            command = scene.stop_at(number, stopping, is_done=is_done)
+            bucket.forget()
+            bucket.objects = dict(objects)
+            command = stopped(number, stopping, is_done)
             at = f"{stopping.name} at request {number}, {is_done=}"
             assert SIGNALS[stopping] == command.wait(), f"{at}: {command.err}"
             assert "" == command.out, at
-            assert read_release(bucket.bodies()) in (deed.before, deed.after), at
+            assert read_release(bucket.bodies()) in (before, after), at
             bucket.heal()
-            assert 0 == (command := scene.start()).wait(), f"{at}: {command.err}"
-            assert deed.after == read_release(bucket.bodies()), at
+            assert 0 == (command := start()).wait(), f"{at}: {command.err}"
+            assert after == read_release(bucket.bodies()), at
             check_every_release(bucket.bodies())
-            assert keys == scene.keys(), at
+            assert keys == bucket.objects.keys(), at
