@@ -17,6 +17,7 @@ from sidecar_values.files import SOURCE
 from tests.chart import files, printed
 from tests.chart.printed import choice
 from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, render
+from tests.chart.sidecars import Values
 from tests.chart.stacks import PRD
 
 ROOT = Path(__file__).parents[2]
@@ -62,17 +63,16 @@ def test_prints_what_was_asked_and_says_first_what_to_create(command: str) -> No
     needs = r'"(?:secretName|configMap": {"name)": "([\w-]+)"'
     release = asked["SOURCE"] == "release"
     is_pinned = release and asked["EXECUTOR"][:1] == "K" and not asked["VERSIONS"]
-    section, name = ("scheduler", "dag_dir_list_interval")
-    if asked["AIRFLOW"] != "2":
-        section, name = ("dag_processor", "refresh_interval")
-    config = {section: {name: 30}} if asked["SOURCE"] else None
+    config: Values = {"dag_processor": {"refresh_interval": 30}}
+    if asked["AIRFLOW"] == "2":
+        config = {"scheduler": {"dag_dir_list_interval": 30}}
     values = files.load(command)
 
     assert {*told} == {*re.findall(needs, json.dumps(values))}
     assert is_pinned == ("airflow_local_settings.py" in head)
     assert bool(asked["GATE"]) == ("GATE_GRAMMAR" in head)
     assert bool(asked["SIGNED"]) == ("name: S3_SYNC_TRUSTED_KEYS" in text)
-    assert config == values.get("config")
+    assert (config if asked["SOURCE"] else None) == values.get("config")
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,11 @@ class Site:
         theirs = write_files(self.folder / "theirs", files)
         return str(self.other.succeed("publish", theirs)["revision"])
 
+    def bodies(self) -> dict[str, bytes]:
+        return {key: stored.body for key, stored in self.s3.objects.items()}
+
     def current(self) -> dict[str, bytes]:
-        return read_release(
-            {key: stored.body for key, stored in self.s3.objects.items()}
-        )
+        return read_release(self.bodies())
 
     def turns(self) -> list[str]:
         """Return the revisions of the pointer and its history, newest first."""

@@ -115,18 +115,3 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
     assert "planned" == site.run(*back, "--dry-run").facts()["result"]
     site.publisher.succeed(*back)
     assert A == site.current()
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_accepts_a_dry_run_that_it_would_not_obey(
-    site: Site, name: str
-) -> None:
-    """The variable once meant: write nothing."""
-    site.publish(A)
-    before = dict(site.s3.objects)
-    site.publisher.environment["S3_SYNC_DRY_RUN"] = "true"
-
-    ran = site.publisher.run(*words_for(site)[name])
-
-    assert 2 == ran.code and "S3_SYNC_DRY_RUN" in ran.err, ran
-    assert before == site.s3.objects

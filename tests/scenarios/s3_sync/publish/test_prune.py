@@ -3,34 +3,22 @@ Prune goes by age alone: beside other commands, what the pointer names is always
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
+from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.http.faults import first, replace_body
 from tests.support.http.loopback import Exchange
-from tests.support.s3_sync.forked import ForkServer
-from tests.support.s3_sync.publishing import (
-    PREFIX,
-    Publishing,
-    read_release,
-    write_files,
-)
+from tests.support.s3_sync.publishing import PREFIX
 from tests.support.s3_sync.releases import Release, make_release
 
 CONTENTS = [{"a.py": b"print(%d)\n" % number} for number in range(5)]
 PRUNE = ["prune-releases", "--keep-count", "0", "--keep-for", "0"]
-
-
-@pytest.fixture
-def bucket() -> Iterator[WritableS3]:
-    with WritableS3() as bucket:
-        yield bucket
 
 
 def objects_of(release: Release) -> set[str]:
@@ -39,88 +27,71 @@ def objects_of(release: Release) -> set[str]:
 
 
 def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
-    bucket: WritableS3, tmp_path: Path, forks: ForkServer
+    site: Site,
 ) -> None:
     """Also the bundle that a killed publish left; nothing that is younger."""
     now = datetime.now(UTC)
     old, pinned, left, young, before, current = (
         make_release({"a.py": b"%d" % number}, history=()) for number in range(6)
     )
-    killed = make_release({"killed.py": b""})
     for days, release in enumerate((old, pinned, left, before, current), 29):
-        bucket.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
-    bucket.put_all(young.objects(), PREFIX, at=now - timedelta(hours=23))
-    bucket.put(
-        PREFIX + bundle_key(killed.manifest.bundle_sha256),
-        killed.bundle_bytes,
-        at=now - timedelta(hours=25),
-    )
+        site.s3.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
+    site.s3.put_all(young.objects(), PREFIX, at=now - timedelta(hours=23))
+    killed, running = (PREFIX + bundle_key(digit * 64) for digit in "01")
+    for key, hours in ((killed, 25), (running, 23)):
+        site.s3.put(key, b"", at=now - timedelta(hours=hours))
     pointer = make_release({"a.py": b"5"}, history=[before.revision]).pointer_bytes
-    bucket.put(f"{PREFIX}current.json", pointer)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
-    publisher.succeed("pin", pinned.revision)
-    keep = tmp_path / "keep"
+    site.s3.put(f"{PREFIX}current.json", pointer)
+    site.publisher.succeed("pin", pinned.revision)
+    keep = site.folder / "keep"
     keep.write_text(f"  {'0' * 40}\n\n  {left.revision[7:19]}\n")
 
     for options in (["--keep-count", "0"], ["--keep-count", "2", "--keep-for", "0"]):
-        told = publisher.succeed("prune-releases", *options, "--dry-run")
+        told = site.publisher.succeed("prune-releases", *options, "--dry-run")
         assert [left.revision] == told["removed"], options
-    few = publisher.succeed("prune-releases", "--keep-for", "0", "--dry-run")
+    few = site.publisher.succeed("prune-releases", "--keep-for", "0", "--dry-run")
     assert [] == few["removed"]
-    planned = publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
-    done = publisher.succeed(*PRUNE, "--keep-from", keep)
+    planned = site.publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
+    done = site.publisher.succeed(*PRUNE, "--keep-from", keep)
 
     assert [old.revision] == done["removed"] == planned["removed"]
     assert 2 == done["bundles"]
     stays = set().union(*map(objects_of, (pinned, left, young, before, current)))
-    assert stays <= bucket.objects.keys()
-    assert not bucket.objects.keys() & (objects_of(old) | objects_of(killed))
+    assert stays | {running} <= site.s3.objects.keys()
+    assert not site.s3.objects.keys() & (objects_of(old) | {killed})
 
 
-def test_a_release_counts_as_used_until_it_was_replaced(
-    bucket: WritableS3, tmp_path: Path, forks: ForkServer
-) -> None:
+def test_a_release_counts_as_used_until_it_was_replaced(site: Site) -> None:
     """
     A run can still be on a release that was current until yesterday, however old it is.
     """
-    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
-    folder = tmp_path / "dags"
-    first = publisher.succeed("publish", write_files(folder, CONTENTS[0]))["revision"]
-    bucket.clock = lambda: datetime.now(UTC) + timedelta(days=90)
+    first = site.publish(CONTENTS[0])["revision"]
+    site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=90)
     for content in CONTENTS[1:4]:
-        publisher.succeed("publish", write_files(folder, content))
-    bucket.clock = lambda: datetime.now(UTC) + timedelta(days=100)
+        site.publish(content)
+    site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=100)
 
     prune = ("prune-releases", "--keep-count", "0", "--keep-for")
-    assert [] == publisher.succeed(*prune, "11d")["removed"]
-    assert first in publisher.succeed(*prune, "9d")["removed"]
+    assert [] == site.publisher.succeed(*prune, "11d")["removed"]
+    assert first in site.publisher.succeed(*prune, "9d")["removed"]
 
 
 @pytest.mark.parametrize(
     ("part", "fault"), [(".json.gz", "connection_lost"), (".zip", "throttled")]
 )
 def test_a_deletion_without_an_answer_is_not_repeated_unseen(
-    bucket: WritableS3,
-    tmp_path: Path,
-    forks: ForkServer,
-    more_forks: ForkServer,
-    part: str,
-    fault: str,
+    site: Site, part: str, fault: str
 ) -> None:
     """Meanwhile, the release may have been published again."""
-    publishers = [
-        Publishing(bucket, bucket.bucket, tmp_path / name, forks=server)
-        for name, server in (("a", forks), ("b", more_forks))
-    ]
     for files in CONTENTS[:2]:
         old = make_release(files).objects()
-        bucket.put_all(old, PREFIX, at=datetime.now(UTC) - timedelta(days=40))
-    publishers[0].succeed("publish", write_files(tmp_path / "new", CONTENTS[2]))
+        site.s3.put_all(old, PREFIX, at=datetime.now(UTC) - timedelta(days=40))
+    site.publish(CONTENTS[2])
 
     def fail(exchange: Exchange) -> None:
         if fault == "connection_lost":
             exchange.good()
-        publishers[1].succeed("publish", write_files(tmp_path / "again", CONTENTS[0]))
+        site.others_publish(CONTENTS[0])
         if fault == "connection_lost":
             return exchange.reset()
         return exchange.send(error_answer(503, "SlowDown"))
@@ -130,16 +101,13 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
         for key in make_release(CONTENTS[0]).objects()
         if key.endswith(part)
     )
-    bucket.inject(
+    site.s3.inject(
         fail, lambda one: one.method == "DELETE" and one.path.endswith(key), times=1
     )
-    ran = publishers[0].run(*PRUNE, "--output", "json")
 
-    assert (3, fault) == (ran.code, ran.facts()["reason"]), ran
-    publishers[0].succeed(*PRUNE)
-    assert CONTENTS[0] == read_release(
-        {key: stored.body for key, stored in bucket.objects.items()}
-    )
+    site.fails(fault, *PRUNE)
+    site.publisher.succeed(*PRUNE)
+    assert CONTENTS[0] == site.current()
 
 
 MEANWHILE: dict[str, Callable[[WritableS3, Release], object]] = {
@@ -154,31 +122,25 @@ MEANWHILE: dict[str, Callable[[WritableS3, Release], object]] = {
 
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
-def test_looks_again_before_each_removal(
-    bucket: WritableS3, tmp_path: Path, forks: ForkServer, meanwhile: str
-) -> None:
+def test_looks_again_before_each_removal(site: Site, meanwhile: str) -> None:
     now = datetime.now(UTC)
     removed, second, previous = (make_release(files) for files in CONTENTS[1:4])
     for days, release in enumerate((removed, second, previous), 40):
-        bucket.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
-    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
-    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
-    change = first(lambda: MEANWHILE[meanwhile](bucket, second))
-    bucket.inject(change, lambda request: request.method == "DELETE", times=1)
+        site.s3.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
+    site.publish(CONTENTS[0])
+    change = first(lambda: MEANWHILE[meanwhile](site.s3, second))
+    site.s3.inject(change, lambda request: request.method == "DELETE", times=1)
 
-    gone = publisher.succeed(*PRUNE)["removed"]
+    gone = site.publisher.succeed(*PRUNE)["removed"]
 
     assert removed.revision in gone and second.revision not in gone
-    assert objects_of(second) <= bucket.objects.keys()
+    assert objects_of(second) <= site.s3.objects.keys()
 
 
-def test_removes_only_what_the_format_names(
-    bucket: WritableS3, tmp_path: Path, forks: ForkServer
-) -> None:
+def test_removes_only_what_the_format_names(site: Site) -> None:
     """Other objects in its folders stay, however old they are."""
     old = datetime.now(UTC) - timedelta(days=40)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
-    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
+    site.publish(CONTENTS[0])
     bundle, revision = f"bundles/{'0' * 64}.zip", make_release(CONTENTS[1]).revision
     strange = (
         "bundles/app.js",
@@ -191,23 +153,20 @@ def test_removes_only_what_the_format_names(
         "pins/notes",
         "a.py",
     )
-    bucket.put_each((PREFIX + name for name in (*strange, bundle)), b"", at=old)
-    before = bucket.objects.keys() - {PREFIX + bundle}
+    site.s3.put_each((PREFIX + name for name in (*strange, bundle)), b"", at=old)
+    before = site.s3.objects.keys() - {PREFIX + bundle}
 
-    done = publisher.succeed(*PRUNE)
+    done = site.publisher.succeed(*PRUNE)
 
     assert (1, []) == (done["bundles"], done["removed"])
-    assert before == bucket.objects.keys()
+    assert before == site.s3.objects.keys()
 
 
-def test_says_what_it_has_removed_before_it_failed(
-    bucket: WritableS3, tmp_path: Path, forks: ForkServer
-) -> None:
+def test_says_what_it_has_removed_before_it_failed(site: Site) -> None:
     old = datetime.now(UTC) - timedelta(days=40)
     for files in CONTENTS[1:]:
-        bucket.put_all(make_release(files).objects(), PREFIX, at=old)
-    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
-    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
+        site.s3.put_all(make_release(files).objects(), PREFIX, at=old)
+    site.publish(CONTENTS[0])
     deletions: list[str] = []
 
     def fail_third(exchange: Exchange) -> None:
@@ -216,31 +175,28 @@ def test_says_what_it_has_removed_before_it_failed(
             return exchange.send(error_answer(503, "SlowDown"))
         return exchange.send(exchange.good())
 
-    bucket.inject(fail_third, lambda request: request.method == "DELETE")
-    facts = publisher.run(*PRUNE, "--output", "json").facts()
+    site.s3.inject(fail_third, lambda request: request.method == "DELETE")
+    facts = site.fails("throttled", *PRUNE).facts()
 
-    assert ("failed", "throttled") == (facts["result"], facts["reason"])
+    assert "failed" == facts["result"]
     assert 2 == len(facts["removed"])
     assert all(
-        PREFIX + manifest_key(name) not in bucket.objects for name in facts["removed"]
+        PREFIX + manifest_key(name) not in site.s3.objects for name in facts["removed"]
     )
-    again = publisher.run(*PRUNE)
+    again = site.publisher.run(*PRUNE)
     assert 3 == again.code and "throttled" not in again.out
     assert "releases 1, bundles 1" in again.out, again
     assert again.out.startswith("Removed ") and "503 SlowDown" in again.err, again
 
 
 def test_removes_no_bundle_while_the_listing_lacks_the_current_release(
-    bucket: WritableS3, tmp_path: Path, forks: ForkServer
+    site: Site,
 ) -> None:
-    publisher = Publishing(bucket, bucket.bucket, tmp_path, forks=forks)
-    publisher.succeed("publish", write_files(tmp_path / "dags", CONTENTS[0]))
-    bucket.clock = lambda: datetime.now(UTC) + timedelta(days=9)
-    before = dict(bucket.objects)
+    site.publish(CONTENTS[0])
+    site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=9)
+    before = dict(site.s3.objects)
     empty = replace_body(lambda body: re.sub(b"<Contents>.*</Contents>", b"", body))
-    bucket.inject(empty, lambda one: one.query.get("prefix") == f"{PREFIX}releases/")
+    site.s3.inject(empty, lambda one: one.query.get("prefix") == f"{PREFIX}releases/")
 
-    ran = publisher.run(*PRUNE, "--output", "json")
-
-    assert (3, "release_damaged") == (ran.code, ran.facts()["reason"]), ran
-    assert before == bucket.objects
+    site.fails("release_damaged", *PRUNE)
+    assert before == site.s3.objects

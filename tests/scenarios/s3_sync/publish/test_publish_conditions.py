@@ -4,7 +4,6 @@ What becomes of the pointer: stores with odd conditions, lost answers, other pub
 A command succeeds if and only if its release is current, or was and is in the history.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -290,23 +289,6 @@ def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
     ran = site.refuses("store_unsupported", B)
     assert "ETag" in ran.err
     assert A == site.current()
-
-
-@pytest.mark.parametrize(
-    "date",
-    ["", "now", "Sun, 29 Nov 2026 13:00:00 -0000", "Mon, 01 Jan 0001 00:00:00 GMT"],
-)
-def test_an_odd_date_of_the_store_stops_no_publish(site: Site, date: str) -> None:
-    def send(exchange: Exchange) -> None:
-        answer = exchange.good()
-        exchange.send(replace(answer, headers={**answer.headers, "Date": date}))
-
-    site.s3.inject(send)
-
-    for files in (A, B):
-        site.publish(files)
-
-    assert [B, 2] == [site.current(), len(site.turns())]
 
 
 def test_names_the_server_that_refused_in_place_of_the_store(site: Site) -> None:

@@ -177,6 +177,8 @@ def test_names_the_file_or_folder_that_it_cannot_read(
         ({"AWS_ENDPOINT_URL": "http://no-such-host.invalid"}, "name_unresolved"),
         ({"AWS_ACCESS_KEY_ID": ""}, "credentials_missing"),
         ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
+        # It once meant: write nothing.
+        ({"S3_SYNC_DRY_RUN": "true"}, "settings_rejected"),
     ],
 )
 def test_reports_an_unreachable_server_or_missing_credentials(
@@ -184,7 +186,9 @@ def test_reports_an_unreachable_server_or_missing_credentials(
 ) -> None:
     refused.publisher.environment |= {"AWS_CONFIG_FILE": "/dev/null", **settings}
 
-    ran = refused.fails(reason, "publish", refused.dags)
+    ran = refused.fails(
+        reason, "publish", refused.dags, code=2 if "settings" in reason else 3
+    )
     assert ran.err.count("\n") <= 2 and "Traceback" not in ran.err
 
 

@@ -8,86 +8,51 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Counts
-from tests.support.aws.writable_s3 import WritableS3
+from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.http.loopback import Exchange
 from tests.support.s3_sync.forked import Forked, ForkServer
-from tests.support.s3_sync.publishing import (
-    PREFIX,
-    Publishing,
-    check_every_release,
-    read_release,
-    write_files,
-)
+from tests.support.s3_sync.publishing import PREFIX, check_every_release, write_files
 from tests.support.s3_sync.releases import AT, make_release
 
 OLD = {"a.py": b"print('old')\n" * 50, "sql/b.sql": b"select 1;\n" * 500}
 NEW = {"a.py": b"print('new')\n" * 50, "c.py": b"print('c')\n" * 400}
-
-
-class Bucket(WritableS3):
-    """A bucket that checks all its releases after every write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: list[dict[str, bytes]] = []
-        self.problems: list[Exception] = []
-        self.on_write = self._look
-
-    def bodies(self) -> dict[str, bytes]:
-        return {key: stored.body for key, stored in self.objects.items()}
-
-    def _look(self) -> None:
-        try:
-            check_every_release(self.bodies())
-            self.shown.append(read_release(self.bodies()))
-        except (AssertionError, KeyError, ValueError) as problem:
-            self.problems.append(problem)
-
-
 OTHER = {"other.py": b"print('other')\n"}
-OLD_REVISION = make_release(OLD).revision
 SIGNALS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM}
-
-
 # Each command, and the current release before and after it.
 DEEDS = {
     "publish": (["{dags}"], OLD, NEW),
-    "rollback": ([OLD_REVISION], NEW, OLD),
+    "rollback": ([make_release(OLD).revision], NEW, OLD),
     "prune-releases": (["--keep-count", "0", "--keep-for", "0s"], OLD, OLD),
 }
 
 
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    """
-    A bucket in which every write must leave the complete old or new release current.
-    """
-    with Bucket() as bucket:
-        yield bucket
-        assert [] == bucket.problems
-        assert all(files in (OLD, NEW) for files in bucket.shown)
-
-
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
-    bucket: Bucket, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
+    site: Site, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
 ) -> None:
+    """Every write must leave the complete old or new release current."""
+    bucket, problems = site.s3, []
     arguments, before, after = DEEDS[name]
-    dags = write_files(tmp_path / "dags", NEW)
+    dags = write_files(site.dags, NEW)
     words = [name, *(word.format(dags=dags) for word in arguments)]
-    environment = Publishing(bucket, bucket.bucket, tmp_path).environment
     for release in map(make_release, (OLD, OTHER, before)):
         bucket.put_all(release.objects(), PREFIX, at=AT)
     objects = dict(bucket.objects)
 
+    def look() -> None:
+        try:
+            check_every_release(site.bodies())
+            assert site.current() in (OLD, NEW)
+        except (AssertionError, KeyError, ValueError) as problem:
+            problems.append(problem)
+
     def start() -> Forked:
-        return forks.start(words, environment, tmp_path / "said")
+        return forks.start(words, site.publisher.environment, tmp_path / "said")
 
     def stopped(number: int, stopping: signal.Signals, is_done: bool) -> Forked:
         """Stop the command at a request, done or not, whose answer is lost."""
@@ -105,9 +70,10 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
         began.set()
         return command
 
+    bucket.on_write = look
     assert 0 == (command := start()).wait(), command.err
     requests, keys = len(bucket.requests), set(bucket.objects)
-    assert after == read_release(bucket.bodies())
+    assert after == site.current()
     ways = list(itertools.product(SIGNALS, (False, True)))
 
     for number in range(1, requests + 1):
@@ -119,9 +85,10 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
             at = f"{stopping.name} at request {number}, {is_done=}"
             assert SIGNALS[stopping] == command.wait(), f"{at}: {command.err}"
             assert "" == command.out, at
-            assert read_release(bucket.bodies()) in (before, after), at
+            assert site.current() in (before, after), at
             bucket.heal()
             assert 0 == (command := start()).wait(), f"{at}: {command.err}"
-            assert after == read_release(bucket.bodies()), at
-            check_every_release(bucket.bodies())
+            assert after == site.current(), at
+            check_every_release(site.bodies())
             assert keys == bucket.objects.keys(), at
+    assert [] == problems
