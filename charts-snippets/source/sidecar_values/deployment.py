@@ -53,14 +53,12 @@ def complaints(choice: Choice) -> list[str]:
     """
     found = []
     for name, word in choice.items():
-        if name not in CHOICES:
-            near = get_close_matches(name, CHOICES, n=1)
-            words = f"{near[0]}={word}" if near else "one of " + ", ".join(CHOICES)
-        elif word not in CHOICES[name]:
+        near = get_close_matches(name, CHOICES, n=1)
+        words = f"{near[0]}={word}" if near else "one of " + ", ".join(CHOICES)
+        if name in CHOICES:
             words = " or ".join(filter(None, CHOICES[name]))
-        else:
-            continue
-        found.append(f"{name}={word}: write {words}, or omit it")
+        if word not in CHOICES.get(name, ()):
+            found.append(f"{name}={word}: write {words}, or omit it")
     if found:
         return found
     source = choice["SOURCE"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.publisher.folder import find_origin, look, make_rules
-from tests.support.s3_sync.publishing import GITHUB, write_files
+from s3_sync.publisher.folder import look, make_rules
+from tests.support.s3_sync.publishing import write_files
 
 FILES = {"a.py": b"a", "b/c.py": b"c", ".airflowignore": b"x\n"}
 
@@ -60,22 +60,3 @@ def test_a_file_is_executable_if_anybody_may_execute_it(
     }
 
     assert {"a.py": True, "b/c.py": False, ".airflowignore": False} == found
-
-
-def test_follows_links_inside_the_folder(tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "dags", FILES)
-    (folder / "link.py").symlink_to("a.py")
-    (folder / "linked").symlink_to("b")
-
-    assert sorted([*FILES, "link.py", "linked/c.py"]) == paths(folder)
-
-
-def test_the_origin_comes_from_the_ci_where_git_knows_nothing(tmp_path: Path) -> None:
-    origin = find_origin(str(tmp_path), GITHUB)
-
-    assert ("ada", "1" * 40, "main") == (
-        origin["by"],
-        origin["commit"],
-        origin["branch"],
-    )
-    assert "https://github.example.com/team/dags/actions/runs/7" == origin["ci_url"]

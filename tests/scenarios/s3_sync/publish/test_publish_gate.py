@@ -26,6 +26,7 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
 ) -> None:
     write_files(site.dags, {**A, ".git/config": b"", "b.pyc": b""})
     (site.dags / "link.py").symlink_to("a.py")
+    (site.dags / "linked").symlink_to("sql")
     seen = tmp_path / "seen"
     gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
     site.publisher.environment |= {
@@ -37,7 +38,7 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
 
     assert "command" == site.publisher.succeed("publish", site.dags)["gate"]
     assert [
-        f"./{name}" for name in sorted([*A, "link.py"])
+        f"./{name}" for name in sorted([*A, "link.py", "linked/Q3 report (final).sql"])
     ] == seen.read_text().splitlines()
     assert [] == list(site.folder.glob("*/s3-sync-*"))
 
