@@ -143,6 +143,9 @@ def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(
 
 
 def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -> None:
+    """With a higher sequence than the pods have seen, although it cannot read that."""
+    site.publish(C)
+    site.daemon.sync()
     site.s3.put(POINTER, site.pointer[: site.pointer.rindex(b'{"signature"')])
     folder = str(site.publisher.environment["HOME"]) + "/../dags"
 
