@@ -77,15 +77,13 @@ def play(
     scene: Callable[[S3Client], Awaitable[Any]],
     chain: Chain | None = None,
     counts: list[Operation] | None = None,
-    *,
-    pays: bool = False,
 ) -> Any:
     """Run a scene with a client in its first cycle."""
 
     async def run() -> Any:
         count = (counts if counts is not None else []).append
         given = chain or Given(config_of(server))
-        client = S3Client(server.bucket, "dags/", given, count, pays=pays)
+        client = S3Client(server.bucket, "dags/", given, count)
         try:
             async with asyncio.timeout(60):
                 client.begin_cycle(Fence())

@@ -43,16 +43,19 @@ class Process:
         Return a client without the child for credentials, which takes longer than a
         cycle.
         """
-        return S3Client(
+        self._client = S3Client(
             settings.bucket,
             settings.prefix,
             Given(config_of(self.s3)),
             lambda operation: metrics.requests[operation].inc(),
         )
+        return self._client
 
     def stop(self) -> None:
         if self._session is not None:
-            self._session.close()
+            self._client.close()
+            self._session._target.close()
+            self._session._loop.close()
             self._sidecar.lock.release()
             self._session = None
 

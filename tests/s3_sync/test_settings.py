@@ -29,23 +29,6 @@ def problem_of(**environ: str) -> Problem:
     return problem
 
 
-def test_the_published_example_is_complete_and_the_defaults_match_the_contract() -> (
-    None
-):
-    settings, unknown = load_settings(EXAMPLE)
-
-    assert [] == unknown
-    assert ("dags/", "s3://a-bucket/dags/") == (settings.prefix, settings.source)
-    assert {
-        "bucket": "a-bucket", "dest_path": "/opt/dags", "interval_seconds": 10.0,
-        "http_bind": ("", 9811), "delete": "managed", "allow_empty": False, "file_mode": 0o644,
-        "fsync": False, "include": (), "exclude": (), "bucket_access": "private",
-        "timeout_seconds": 600.0, "max_failures": 0, "layout": "in-place", "gate": "off",
-        "settle_seconds": 0.0, "retain_count": 2, "retain_seconds": 600.0, "gate_grammar": None,
-        "gate_command": None, "gate_timeout_seconds": 60.0, "source_kind": "listing",
-    }.items() <= vars(settings).items()  # fmt: skip
-
-
 def test_reads_a_gate_and_a_pinned_release() -> None:
     command = "python3 -m compileall 'with blank'"
     gate = read(**SNAPSHOT, S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=command)
@@ -159,27 +142,6 @@ def test_suggests_bucket_and_key_path_for_a_url_without_its_password(name: str) 
 # --- names
 
 
-@pytest.mark.parametrize(
-    ("slip", "right"),
-    [("S3_SYNC_LAYUOT", "S3_SYNC_LAYOUT"), ("S3_SYNC_EXLUDE", "S3_SYNC_EXCLUDE"),
-     ("S3_SYNC_BUCKET", "AWS_BUCKET"), ("S3_SYNC_INTERVAL", "INTERVAL"),
-     ("S3_SYNC_KEY_PATH", "KEY_PATH"), ("S3_SYNC_MAXFAILURES", "S3_SYNC_MAX_FAILURES")],
-)  # fmt: skip
-def test_suggests_the_right_name_for_a_misspelled_one(slip: str, right: str) -> None:
-    assert (
-        f"is not a setting; did you mean {right}?" == problem_of(**{slip: "x"}).problem
-    )
-
-
-def test_names_all_missing_settings_and_a_variable_that_may_be_meant() -> None:
-    bucket, path = raised(
-        SettingsError, load_settings, {"AWS_BUKET": "a-bucket"}
-    ).problems
-
-    assert ("AWS_BUCKET", "DEST_PATH") == (bucket.setting, path.setting)
-    assert bucket.problem.endswith("(AWS_BUKET is set: is it a typo?)")
-
-
 @pytest.mark.parametrize("slip", sorted(INSTEAD))
 def test_a_wrong_name_of_key_path_does_not_select_the_whole_bucket(slip: str) -> None:
     without = {name: value for name, value in EXAMPLE.items() if name != "KEY_PATH"}
@@ -189,16 +151,3 @@ def test_a_wrong_name_of_key_path_does_not_select_the_whole_bucket(slip: str) ->
         Problem(slip, None, "is not a setting; did you mean KEY_PATH?")
     ] == error.problems
     assert "" == load_settings(EXAMPLE | {slip: "dags", "KEY_PATH": "/"})[0].prefix
-
-
-OF_OTHERS = [
-    "AWS_ENDPOINT_URL_STS", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_REGION",
-    "AWS_CA_BUNDLE", "AWS_PROFILE", "PATH", "HOSTNAME", "KUBERNETES_SERVICE_HOST", "S3_SYNC_PORT",
-    "S3_SYNC_PORT_9811_TCP_ADDR", "S3_SYNC_SERVICE_PORT_HTTP", "S3_SYNC_EXPORTER_SERVICE_HOST",
-    "AIRFLOW__CORE__DAGS_FOLDER", "LANG",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("value", ["x", "tcp://10.0.0.2:9811"])
-def test_ignores_variables_of_other_programs(value: str) -> None:
-    assert [] == load_settings(EXAMPLE | dict.fromkeys(OF_OTHERS, value))[1]

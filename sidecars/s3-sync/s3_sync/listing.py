@@ -162,12 +162,6 @@ class ListingSource:
 
         await at_once(bring, len(paths))
 
-    def close(self) -> None:
-        """
-        Drop the connections.
-        """
-        self._client.close()
-
     async def _fetch(
         self,
         path: str,

@@ -123,14 +123,6 @@ class Session:
             )
         return outcome._replace(is_enough=False)
 
-    def close(self) -> None:
-        """
-        Close connections, files and the event loop; the lock stays with the process.
-        """
-        for part in (self._source, self._serving, self._target, self._loop):
-            if part is not None:
-                part.close()
-
     async def _cycle(self, fence: Fence) -> Outcome:
         target, path = self._target, self._sidecar.settings.dest_path
         self._sync.begin_cycle()

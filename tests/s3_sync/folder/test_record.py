@@ -97,7 +97,8 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     record(**SIGNED).write(volume, Fence(), R7._replace(sequence=7, signed_by="key"))
     # a replayed pointer stays refused after it
     pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
-    assert (7, "key") == opened(state, **SIGNED, **pinned).sequence
+    other = opened(state, **SIGNED, **pinned)
+    assert ((7, "key"), None) == (other.sequence, other.published)
 
     record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
     assert not readiness(state).ready

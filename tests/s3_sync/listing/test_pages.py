@@ -24,7 +24,6 @@ from tests.s3_sync.listing.answers import (
     read,
     refused,
 )
-from tests.support.raising import raised
 
 A = {"a.py": Entry("a.py", ETAG, 5)}
 
@@ -147,25 +146,6 @@ def test_follows_the_continuation_tokens_unescaped() -> None:
 
     assert ["1", "3"] == list(Lister(server).read().files)
     assert [None, "x&y/z==", "b"] == server.asked
-
-
-def test_reports_too_many_keys_without_listing_them_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("s3_sync.listing.KEYS_LIMIT", 3)
-    pages = [
-        page(contents(f"dags/{n}"), contents(f"dags/{n}.x"), token="ab"[n])
-        for n in (0, 1)
-    ]
-    server = Server(*pages, page())
-
-    error = raised(SourceError, Lister(server).read)
-
-    assert ("too_many_keys", True) == (
-        error.reason,
-        "more than 3 keys" in error.message,
-    )
-    assert [None, "a"] == server.asked
 
 
 @pytest.mark.parametrize("is_split", [False, True])

@@ -89,19 +89,6 @@ def test_lists_a_page_and_gets_the_listed_version_of_an_object(s3: FakeS3) -> No
     )
 
 
-def test_the_requester_pays_if_the_setting_says_so(s3: FakeS3) -> None:
-    s3.identities = {ACCESS_KEY: Identity(SECRET_KEY)}
-    play(s3, list_and_get)
-    play(s3, list_and_get, pays=True)
-
-    payers = [request.headers.get("x-amz-request-payer") for request in s3.requests]
-    signed = [
-        "request-payer" in request.headers["authorization"] for request in s3.requests
-    ]
-    assert [None, None, "requester", "requester"] == payers
-    assert [False, False, True, True] == signed
-
-
 # --- retries
 
 

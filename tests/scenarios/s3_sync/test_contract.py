@@ -1,7 +1,6 @@
 """Promises of the README that no other scenario shows, each by a daemon of its own."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import replace_body
+from tests.support.machine.plants import remove
 from tests.support.s3_sync.scripted import FILES, published
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.scripts import script
@@ -110,6 +110,20 @@ def test_a_listing_without_most_files_is_held_back_until_sighup(
     assert FILES == consumed(target)
 
 
+def test_files_that_are_lost_on_disk_as_well_hold_back_no_deletion(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    names = [f"{number:02}.py" for number in range(30)]
+    s3.put_all(dict.fromkeys(names, b""), "dags/")
+    daemon = start().until_synced()
+    for name in names:
+        (target / name).unlink()
+        s3.delete(f"dags/{name}")
+
+    assert "changed" == daemon.sync()["result"]
+    assert FILES == consumed(target)
+
+
 def test_a_standby_is_not_ready_if_something_else_is_published(
     start: StartDaemon,
 ) -> None:
@@ -140,6 +154,17 @@ def test_files_of_another_prefix_stand_in_for_no_object(
         "only the new files are there",
     )
     assert "1 file is missing" in other.get("/readyz").json()["shortfall"]
+
+
+@pytest.mark.parametrize("changed", [{"KEY_PATH": "other"}, SNAPSHOT])
+def test_files_in_place_stay_after_a_change_if_nothing_is_ever_deleted(
+    s3: FakeS3, target: Path, start: StartDaemon, changed: dict[str, str]
+) -> None:
+    start().until_synced().terminate()
+    s3.put("other/new.py", b"new\n")
+    start({**changed, "S3_SYNC_DELETE": "none"}).until_synced()
+
+    assert FILES.items() <= published(target).items()
 
 
 @LAYOUTS
@@ -192,6 +217,20 @@ def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
     )
 
 
+def test_what_contradicts_its_md5_is_published_only_if_the_setting_allows_it(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    s3.put("dags/a.py", b"altered\n", etag="0" * 32)
+    strict = start({"S3_SYNC_VERIFY": "strict"}).until_synced()
+    told = strict.get("/readyz").json()
+    assert ("object_corrupt", True) == (told["reason"], "lenient" in told["advice"])
+    assert "a.py" not in published(target)
+    strict.terminate()
+
+    start({"S3_SYNC_VERIFY": "lenient"}).until_synced()
+    assert b"altered\n" == published(target)["a.py"]
+
+
 DEEDS = ["touch left.py", "rm -f a.py", "echo x >> a.py"]
 
 
@@ -206,32 +245,47 @@ def test_a_gate_that_edits_the_tree_changes_nothing_that_is_published(
     assert FILES == consumed(target)
 
 
+def write(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(b"theirs")
+
+
 KINDS: dict[str, Callable[[Path], object]] = {
-    "a folder of others": lambda path: (path.mkdir(), (path / "theirs").touch()),
+    "a folder of others": lambda path: write(path / "theirs"),
+    "a folder of bytecode": lambda path: write(path / "__pycache__/x.pyc"),
     "an empty folder": lambda path: path.mkdir(),
     "a link": lambda path: path.symlink_to("/etc"),
-    "a file of others": lambda path: path.write_bytes(b"theirs"),
+    "a file of others": write,
 }
 
 
+@pytest.mark.parametrize("key", ["x", "x/y"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_of_others_blocks_only_its_own_path(
-    s3: FakeS3, target: Path, start: StartDaemon, kind: str
+    s3: FakeS3, target: Path, start: StartDaemon, kind: str, key: str
 ) -> None:
     target.mkdir()
     KINDS[kind](target / "x")
-    s3.put("dags/x", b"ours")
+    s3.put(f"dags/{key}", b"ours")
     daemon = start().until_synced()
 
-    is_blocked = kind == "a folder of others"
-    assert (target / "x").is_dir() == is_blocked
-    assert FILES.items() <= published(target).items()
-    assert ({"x": "blocked"} if is_blocked else None) == daemon.status()["details"].get(
-        "unread"
+    is_blocked = (kind, key) in [
+        ("a folder of others", "x"),
+        ("a file of others", "x/y"),
+    ]
+    there, ours = published(target), FILES | ({} if is_blocked else {key: b"ours"})
+    assert ours.items() <= there.items()
+    stays = (
+        is_blocked
+        or kind == "a folder of others"
+        or (kind, key) == ("a folder of bytecode", "x/y")
     )
+    assert stays == (b"theirs" in there.values())
+    unread = daemon.status()["details"].get("unread")
+    assert ({key: "blocked"} if is_blocked else None) == unread
     ready = daemon.get("/readyz")
     assert (200, is_blocked) == (ready.status, not ready.json()["revision"])
     if is_blocked:
-        shutil.rmtree(target / "x")
+        remove(target / "x")
         assert "changed" == daemon.sync()["result"]
-        assert b"ours" == (target / "x").read_bytes()
+        assert b"ours" == (target / key).read_bytes()

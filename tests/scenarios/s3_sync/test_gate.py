@@ -142,11 +142,23 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     wait_for_cycles(daemon, "refused", 3)
     assert 1 == len(daemon.find_events("revision_refused"))
     assert [] == daemon.find_events("cycle_failed")
+    daemon.sync()
+    assert (1, 2, 1) == checks(daemon), "SIGHUP asks again"
     s3.swap(FIXED)
     wait_until(lambda: consumed(target) == FIXED, "the fixed revision is published")
-    wait_until(lambda: checks(daemon) == (2, 1, 0), "the gate rests")
+    wait_until(lambda: checks(daemon) == (2, 2, 0), "the gate rests")
     assert daemon.get("/readyz").json()["reason"] is None
     assert "refused" not in daemon.status()["details"]
+
+
+def test_a_file_is_compiled_with_the_grammar_of_the_setting(
+    s3: SwappingS3, start: StartDaemon
+) -> None:
+    daemon = start(GATED | {"S3_SYNC_GATE_GRAMMAR": "3.11"}).until_synced()
+    s3.swap(GOOD | {"new.py": b"type Number = int\n"})
+
+    assert "refused" == daemon.sync()["result"]
+    assert "new.py" == daemon.find_events("revision_refused")[0]["path"]
 
 
 # --- a command

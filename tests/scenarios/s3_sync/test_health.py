@@ -75,3 +75,31 @@ def test_metrics_count_published_healed_deleted_and_skipped_files(
     assert grown("s3_sync_unverified_files") == 1
     assert after['s3_sync_requests_total{operation="list",sidecar="s3-sync"}'] >= 5
     assert after['sidecar_ready{sidecar="s3-sync"}'] == 1
+
+
+NO_FILES = {
+    "name_too_long": "x" * 256,
+    "too_deep": "d/" * 200 + "x",
+    "file_and_folder": "a.py",
+    "reserved": ".S3-sync/x",
+    "release": f"bundles/{'0' * 64}.zip",
+}
+
+
+def test_keys_that_cannot_become_files_are_counted_by_reason(synced: Running) -> None:
+    synced.s3.put_each((f"dags/{path}" for path in NO_FILES.values()), b"x\n")
+    synced.s3.put("dags/a.py/b.py", b"b\n")
+    synced.s3.put("dags/new.py", b"new\n", etag="")
+
+    ended = synced.daemon.sync()
+
+    counts = synced.daemon.metrics()
+    names = [
+        f's3_sync_skipped_keys{{reason="{one}",sidecar="s3-sync"}}' for one in NO_FILES
+    ]
+    assert [1] * len(NO_FILES) == [counts[name] for name in names]
+    assert ("partial", "etag_missing") == (ended["result"], ended["reason"])
+    assert {"a.py/b.py", "pkg/b.py", "pkg/empty.py"} == synced.published.keys()
+    synced.s3.delete(*(f"dags/{path}" for path in NO_FILES.values()))
+    synced.s3.delete("dags/a.py/b.py", "dags/new.py")
+    synced.s3.put_all(FILES, "dags/")

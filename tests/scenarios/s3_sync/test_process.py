@@ -94,6 +94,21 @@ def test_a_one_shot_publishes_exits_and_binds_no_port(
     ]
 
 
+def test_ends_after_the_failures_that_the_setting_allows(
+    s3: FakeS3, start: StartDaemon
+) -> None:
+    s3.inject(error(403, "AccessDenied"), is_list)
+    settings = {"S3_SYNC_MAX_FAILURES": "2", "S3_SYNC_LOG_LEVEL": "warning"}
+    daemon = start(settings, interval="0.2")
+
+    assert 3 == daemon.wait_for_exit().code
+    assert ["access_denied_list"] * 2 == [
+        e["reason"] for e in daemon.find_events("cycle_failed")
+    ]
+    assert "failure_limit" in daemon.log()
+    assert {"warning", "error"} >= {event["level"] for event in daemon.events}
+
+
 def test_a_restart_is_ready_from_disk_while_s3_is_silent(
     s3: FakeS3, start: StartDaemon
 ) -> None:

@@ -68,6 +68,27 @@ def test_bad_input_exits_with_code_2_and_names_the_setting(
     assert "hunter2" not in daemon.log()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("region", "eu.central", "region_invalid"),
+        ("endpoint_url", "ftp://minio.example", "endpoint_invalid"),
+    ],
+)
+def test_a_wrong_entry_of_an_aws_profile_is_told_by_its_name(
+    start: StartDaemon, tmp_path: Path, name: str, text: str, reason: str
+) -> None:
+    profile = tmp_path / "config"
+    profile.write_text(f"[default]\n{name} = {text}\n")
+    unset = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"))
+    failed = start({**unset, "AWS_CONFIG_FILE": str(profile)}).wait_for_event(
+        "cycle_failed"
+    )
+
+    assert reason == failed["reason"], failed
+    assert failed["advice"]
+
+
 def test_a_signing_key_is_no_setting_of_the_daemon(start: StartDaemon) -> None:
     daemon = start({"S3_SYNC_SIGN_KEY": "/nowhere/key.pem"}).until_synced()
 

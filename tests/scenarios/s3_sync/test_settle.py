@@ -79,6 +79,18 @@ def test_a_partial_upload_is_never_published(
     assert count_of(daemon, "sidecar_cycles_total", result="settling")
 
 
+def test_a_new_pod_shows_nothing_before_the_listing_has_settled(
+    target: Path, start: StartDaemon
+) -> None:
+    daemon = start({"S3_SYNC_SETTLE": "1h"})
+
+    wait_until(
+        lambda: count_of(daemon, "sidecar_cycles_total", result="settling"), "it waits"
+    )
+    assert {} == consumed(target)
+    assert 503 == daemon.get("/readyz").status
+
+
 def test_no_part_is_shown_of_states_that_are_overtaken_one_after_another(
     s3: SwappingS3, target: Path, start: StartDaemon
 ) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -26,6 +27,12 @@ from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.each_call.calls import CRASHED, Calls
 
 ROOT = Path(__file__).parents[3]
+SIDECARS = {
+    "s3-sync": "s3_sync.sidecar",
+    "kerberos": "kerberos_sidecar.cycle",
+    "git-sync-wrapper": "git_sync_wrapper.sidecar",
+}
+"""The module of each sidecar that imports all others."""
 NO_FAULT = (0, "")
 Fault = tuple[int, str]
 """The number of the call, from 1, and what happens there; see `Calls.arm`."""
@@ -135,6 +142,8 @@ def _serve() -> None:
     credentials.ask_child = ask_once
     while order := _read():
         environment = order["environment"]
+        import_module(SIDECARS[order["sidecar"]])
+        gc.freeze()  # a life looks only at what is its own
         if order["sidecar"] == "s3-sync" and not asked:
             os.environ.update(environment)
             asked["credentials"] = answer("credentials", 20, Fence())

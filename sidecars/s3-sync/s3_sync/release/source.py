@@ -149,14 +149,11 @@ class ReleaseSource:
         replaced.
         """
         pointer = self._pointer
-        if self._settings.revision or pointer is None:
+        if pointer is None:
             return []
         return [
             one.revision for one in pointer.history if one.revision != pointer.revision
         ]
-
-    def close(self) -> None:
-        self._client.close()
 
     # --- the pointer
 
@@ -298,11 +295,13 @@ class ReleaseSource:
                 raise self._error(
                     "release_missing", f"{where} does not exist", advice
                 ) from None
+            if key != form.POINTER_KEY:
+                error.retry_within_seconds = self._settings.interval_seconds
             raise
 
     def _error(self, reason: str, message: str, advice: str) -> SourceError:
         error = SourceError(reason, message, f"{advice} The published files stay.")
-        # The next release, or a rollback, must not wait for a backoff.
+        # The next release, or a rollback, must not wait for a backoff; see above.
         error.retry_within_seconds = self._settings.interval_seconds
         return error
 

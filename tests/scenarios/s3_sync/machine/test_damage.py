@@ -4,6 +4,7 @@ that another process plants are never followed.
 """
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,9 @@ from tests.support.s3_sync.snapshots import (
 
 __all__ = ["bucket_of_a"]
 
-LAYOUTS = {"in-place": {}, "snapshot": SNAPSHOT}
+# More cycles than the burst that may be asked for: then the interval brings them.
+OFTEN = {"INTERVAL": "0.1"}
+LAYOUTS = {"in-place": OFTEN, "snapshot": SNAPSHOT | OFTEN}
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -123,7 +126,9 @@ def repair(one: Running) -> None:
 @pytest.mark.parametrize("damage", FILES)
 def test_a_damaged_file_is_downloaded_again(one: Running, damage: str) -> None:
     one.s3.forget()
+    one.daemon.send_signal(signal.SIGSTOP)
     FILES[damage](top(one.daemon.target) / "pkg/b.py")
+    one.daemon.send_signal(signal.SIGCONT)
     repair(one)
 
     assert len(one.s3.seen(is_get())) <= 1 + ("folder" in damage)
@@ -237,7 +242,8 @@ def test_repairs_damage_to_a_release_within_thirty_cycles(
 ) -> None:
     files = {f"dag_{number}.py": b"print(%d)\n" % number for number in range(1000)}
     s3.put_all(make_release(files).objects(), "dags/")
-    daemon = start({**SNAPSHOT, "S3_SYNC_SOURCE": "release"}).until_synced()
+    settings = {**SNAPSHOT, "S3_SYNC_SOURCE": "release"}
+    daemon = start(settings, interval="0.1").until_synced()
 
     for _ in range(2):  # of sixty cycles, only either half would find it
         overwrite(target / "current/dag_700.py", b"")

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.airflow.asking import STORE
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.faults import replace_body
-from tests.support.http.loopback import Request
+from tests.support.http.loopback import Match, Request
 from tests.support.s3_sync.shelf import (
     RELEASE,
     Shelf,
@@ -55,7 +56,7 @@ def parts(requests: list[Request]) -> dict[str, int]:
 def test_an_empty_volume_costs_three_requests_and_each_poll_one(
     s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
 ) -> None:
-    daemon = begin().until_synced()
+    daemon = begin(S3_SYNC_KEEP_REQUESTED="0").until_synced()
     assert {"pointer": 1, "manifest": 1, "bundle": 1} == parts(s3.requests)
 
     s3.forget()
@@ -65,22 +66,26 @@ def test_an_empty_volume_costs_three_requests_and_each_poll_one(
     assert {"pointer": 10, "manifest": 0, "bundle": 0} == parts(s3.requests)
     assert all("if-none-match" in request.headers for request in s3.requests)
     assert FILES == consumed(target)
+    assert not (target / STORE / "ask.sock").exists()
 
 
+@pytest.mark.parametrize(
+    ("match", "reason"),
+    [(is_manifest, "release_invalid"), (is_bundle, "bundle_corrupt")],
+)
 def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
-    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin
+    s3: FakeS3, shelf: Shelf, target: Path, begin: Begin, match: Match, reason: str
 ) -> None:
     daemon, good = begin(INTERVAL="0.2").until_synced(), shelf.current
     assert good is not None
-    s3.inject(replace_body(lambda _: b"{}"), is_manifest)
+    s3.inject(replace_body(lambda body: bytes(len(body))), match)
     shelf.publish({"a.py": b"bad\n"})
-    waits: list[float] = []
-    while len(waits) < 6:  # the backoff alone would be up to twelve seconds
+    waits: set[tuple[str, float]] = set()
+    for _ in range(6):  # the backoff alone would be up to twelve seconds
         seen = len(daemon.events)
-        waits.append(
-            daemon.wait_for_event("cycle_failed", 60, seen)["retry_in_seconds"]
-        )
-    assert {0.2} == set(waits)
+        failed = daemon.wait_for_event("cycle_failed", 60, seen)
+        waits.add((failed["reason"], failed["retry_in_seconds"]))
+    assert {(reason, 0.2)} == waits
 
     shelf.point_to(good)
 
@@ -103,3 +108,4 @@ def test_a_one_shot_downloads_the_pinned_release_instead_of_the_current_one(
     assert FILES == consumed(target)
     record = json.loads((target / ".s3-sync/published.json").read_text())
     assert (first, "release") == (record["revision"], record["kind"])
+    assert not (target / STORE / "ask.sock").exists(), "it serves no requests"

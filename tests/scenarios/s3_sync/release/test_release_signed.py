@@ -119,6 +119,8 @@ def test_keys_rotate_without_a_restart(site: Site) -> None:
     site.s3.put(POINTER, site.other.signer.sign(body, site.s3.bucket, PREFIX))
     assert "unchanged" == site.daemon.sync()["result"]
 
+    write_keys(site.keys)
+    assert "trusted_keys_invalid" == site.daemon.sync()["reason"]
     write_keys(site.keys, site.other)
     assert "unchanged" == site.daemon.sync()["result"]
     site.refuses(

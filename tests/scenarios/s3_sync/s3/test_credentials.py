@@ -55,6 +55,16 @@ def test_reads_a_public_bucket_without_credentials(
     assert {None} == {signed_by(request) for request in s3.requests}
 
 
+def test_pays_for_requests_if_the_setting_says_so(
+    s3: FakeS3, start: StartDaemon
+) -> None:
+    start({"S3_SYNC_BUCKET_ACCESS": "requester-pays"}).until_synced()
+
+    for request in s3.requests:
+        assert "requester" == request.headers.get("x-amz-request-payer")
+        assert "x-amz-request-payer" in request.headers["authorization"]
+
+
 def test_syncs_with_irsa_and_hides_its_secrets(
     s3: FakeS3, target: Path, start: StartDaemon, sts: FakeSts, irsa: Settings
 ) -> None:

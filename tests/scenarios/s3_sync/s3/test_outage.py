@@ -2,14 +2,16 @@
 S3 is down, refuses or throttles: the last good files stay, and the reason is reported.
 """
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
-from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.aws.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.daemon import Daemon
-from tests.support.http.loopback import Match
+from tests.support.http.faults import answer_with, replace_body
+from tests.support.http.loopback import Answer, Match, dead_endpoint
 from tests.support.s3_sync.scripted import FILES, Running, published
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
@@ -31,6 +33,19 @@ NO = {
     "throttled": error(503, "SlowDown", "Please reduce your request rate."),
     "throttled-429": error(429, "TooManyRequests", "Please reduce your request rate."),
     "client_error": error(400, "InvalidRequest", "The request is odd."),
+    "access_denied_kms": access_denied("kms:Decrypt", "arn:aws:kms:a:1:key/2", "me"),
+    "kms_key_unusable": error(400, "KMS.DisabledException", "The key is disabled."),
+    "object_archived": error(403, "InvalidObjectState", "It is archived."),
+    "answer_foreign": answer_with(Answer(403, {"Server": "a firewall"}, b"<html>")),
+    "redirect_refused": error(307, "Moved", headers={"Location": "http://evil.test/"}),
+    "bucket_not_found-key": error(404, "NoSuchKey", "There is no such key."),
+    "listing_invalid": replace_body(lambda body: body[:-1]),
+}
+# The reason for an object, where it is another than for a listing.
+OF_OBJECTS = {
+    "access_denied_list": "access_denied_get",
+    "bucket_not_found-key": "object_changing",
+    "listing_invalid": "object_corrupt",
 }
 
 
@@ -68,8 +83,8 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     synced: Running, name: str, match: Match
 ) -> None:
     reason = name.partition("-")[0]
-    if reason == "access_denied_list" and match is not is_list:
-        reason = "access_denied_get"
+    if match is not is_list:
+        reason = OF_OBJECTS.get(name, reason)
     before = synced.published
     synced.s3.put("dags/a.py", f"print({name!r}, {match!r})".encode())
     synced.s3.inject(NO[name], match)
@@ -101,6 +116,7 @@ def test_retries_of_unreadable_objects_publish_nothing(
     before = record.read_bytes(), record.stat().st_mtime_ns
 
     s3.forget()
+    assert json.loads(before[0])["name"].startswith("partial-")
     assert ["partial"] * 3 == [daemon.sync()["result"] for _ in range(3)]
 
     assert 6 == len(s3.seen(is_get()))
@@ -153,3 +169,13 @@ def test_a_change_that_fails_before_its_first_file_leaves_the_revision(
 
     after = daemon.get("/readyz").json()
     assert (before["revision"], None) == (after["revision"], after.get("shortfall"))
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_an_endpoint_that_never_answers_is_a_timeout(
+    start: StartDaemon,
+) -> None:
+    with dead_endpoint() as endpoint:
+        daemon = start({"AWS_ENDPOINT_URL": endpoint})
+
+        assert "request_timeout" == daemon.wait_for_event("cycle_failed")["reason"]

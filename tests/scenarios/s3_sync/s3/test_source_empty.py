@@ -1,14 +1,19 @@
 """
 A prefix without a file to sync: what is there is counted, or what is beside it is
-named.
+named. And one with too many keys.
 """
 
+import itertools
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+from tests.s3_sync.listing.answers import contents, page
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_list
+from tests.support.http.loopback import Answer, Exchange
+from tests.support.s3_sync.scripted import FILES, published
 
 
 @pytest.mark.parametrize(
@@ -67,3 +72,24 @@ def test_what_is_beside_it_may_be_forbidden(s3: FakeS3, start: StartDaemon) -> N
         failed["reason"],
         failed["error"].endswith("begins with it"),
     )
+
+
+def test_more_keys_than_fit_are_one_clear_error(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    """200,000, whether the filters leave them out or not."""
+    daemon = start({"S3_SYNC_EXCLUDE": "many/*"}).until_synced()
+    numbers = itertools.count()
+
+    def thousand(exchange: Exchange) -> None:
+        few = itertools.islice(numbers, 1000)
+        body = page(*(contents(f"dags/many/{n:06}") for n in few), token="more")
+        exchange.send(Answer(200, {"Content-Type": "application/xml"}, body))
+
+    s3.inject(thousand, is_list)
+
+    failed = daemon.sync()
+    assert "too_many_keys" == failed["reason"]
+    assert "more than 200000 keys" in failed["error"]
+    assert 201_000 == next(numbers)
+    assert FILES == published(target)
