@@ -102,13 +102,6 @@ def test_refuses_wrong_values(
     assert said in problem.problem
 
 
-def test_refuses_a_command_gate_without_a_command() -> None:
-
-    assert (
-        "S3_SYNC_GATE_COMMAND" == problem_of(**SNAPSHOT, S3_SYNC_GATE="command").setting
-    )
-
-
 # --- the bucket
 
 BUCKETS = ["abc", "my.dotted.bucket", "1bucket", "Legacy_Bucket", "a" * 63, ARN,

@@ -383,9 +383,7 @@ class Builder:
                 return None
             for path in named:
                 build.work.folder.delete(path, fence)
-                build.missing[path] = SidecarError(
-                    "file_refused", f"the gate refused {path!r}"
-                )
+                build.missing[path] = refusal
             build.name = partial_name(build.work.folder.files)
             refusal = self._ask(build, fence)
         return build

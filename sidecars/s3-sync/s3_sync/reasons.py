@@ -42,7 +42,7 @@ credentials_denied credentials_missing credentials_unavailable cycle_timeout del
 endpoint_invalid link_blocked listing_invalid region_invalid source_empty target_denied
 target_failed target_full too_many_keys trusted_keys_invalid
 """
-_OF_ONE = "access_denied_delete access_denied_put blocked etag_missing file_refused object_corrupt"
+_OF_ONE = "access_denied_delete access_denied_put blocked etag_missing object_corrupt"
 # An object that is missing is denied for s3:ListBucket to an identity that may not
 # list.
 _REFUSED = "access_denied_get access_denied_kms access_denied_list"

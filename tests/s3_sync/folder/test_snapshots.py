@@ -5,6 +5,7 @@ Snapshots that are built beside the current one: requested, abandoned and renewe
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from s3_sync.names import RESERVED
 from s3_sync.settings import load_settings
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.folder.handling import damaged, put
+from tests.support.raising import raised
 
 SHOWN, REVISION = "b" * 64, "a" * 64
 FILES = ("one.py", "two.py", "pkg/three.py")
@@ -107,12 +109,18 @@ def test_a_snapshot_whose_list_is_lost_is_never_emptied(
     after.close()
 
 
-def test_after_a_kill_between_record_and_link_the_record_decides(
-    layout: SnapshotLayout, volume: Volume, folder: Path
+def test_after_a_kill_or_an_error_before_the_swap_the_record_decides(
+    layout: SnapshotLayout,
+    volume: Volume,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     build = layout.begin()
     put(build, "one.py", b"2 = 2\n")
     layout.publish(REVISION, build, Fence())
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", Mock(side_effect=OSError(5, "EIO")))
+        raised(OSError, layout.show, Fence())
     assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
 
     after = SnapshotLayout(SETTINGS, volume, REVISION)

@@ -8,7 +8,7 @@ import pytest
 
 from s3_sync.download import CONNECTIONS, Work
 from s3_sync.folder.folder import Folder
-from s3_sync.listing import FAILURE_STREAK, Entry, ListingSource
+from s3_sync.listing import Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.http import WireError
@@ -17,8 +17,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import play
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
-from tests.support.http.faults import flip_first_bit, replace_body, reset
-from tests.support.raising import raised
+from tests.support.http.faults import flip_first_bit, replace_body
 
 
 class Fetching:
@@ -93,14 +92,6 @@ def test_an_etag_must_match_on_aws_or_if_the_setting_says_so(
 
     assert ({name: "object_corrupt"} if is_refused else {}) == reasons(work)
     assert is_refused or not work.folder.files[name].is_verified
-
-
-def test_a_streak_of_failures_counts_as_an_endpoint_failure(fetching: Fetching) -> None:
-    fetching.put(*(f"{number:02}.py" for number in range(40)))
-    fetching.s3.inject(reset(), is_get())
-
-    assert "connection_lost" == raised(WireError, fetching.fetch).reason
-    assert FAILURE_STREAK <= len(fetching.work.failed) < FAILURE_STREAK + CONNECTIONS
 
 
 def test_refused_objects_and_those_that_failed_before_form_no_streak(

@@ -123,6 +123,7 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
 
     assert compared >= 3 * len(BUCKETS)
     assert our_url(points[0], config(region="eu-west-3"))[1] == region
+    assert our_url("a-bucket", config(region=None))[1] == "us-east-1"
 
 
 @pytest.mark.parametrize("style", [None, "path", "virtual"])
@@ -170,27 +171,6 @@ def _plain(url: str) -> tuple[str, str | None, int, str]:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, parts.hostname, port, parts.path
-
-
-@pytest.mark.parametrize(
-    ("found", "configured", "region"),
-    [
-        (None, None, "us-east-1"),
-        (None, "eu-west-1", "eu-west-1"),
-        ("eu-north-1", "x-1", "eu-north-1"),
-    ],
-)
-def test_the_region_that_s3_reports_overrides_the_configured_one(
-    found: str | None, configured: str | None, region: str
-) -> None:
-    address = locate("a-bucket", config(region=configured), found)
-    minio = locate(
-        "a-bucket", config(endpoint_url="http://minio:9000", region=configured), found
-    )
-
-    assert [region] * 2 == [address.region, minio.region]
-    assert address.host == f"a-bucket.s3.{region}.amazonaws.com"
-    assert ("minio:9000", "/a-bucket/") == (minio.host_header, minio.path_of(""))
 
 
 @pytest.mark.parametrize("url", ["minio:9000", "http://", "ftp://x", "http://x:port", "//x", "/x",

@@ -55,15 +55,6 @@ def server(request: pytest.FixtureRequest) -> S3Server:
     return server
 
 
-@pytest.fixture(params=["rclone", "moto"])
-def fast_server(request: pytest.FixtureRequest) -> S3Server:
-    """Rclone, which serves many clients at once; with `--full` also moto."""
-    if request.param == "moto":
-        request.getfixturevalue("only_in_full")
-    server: S3Server = request.getfixturevalue(request.param)
-    return server
-
-
 @pytest.fixture
 def s3() -> Iterator[FakeS3]:
     """A scripted S3 server with a few files under `dags/`."""

@@ -10,8 +10,8 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import replace_body
 from tests.support.machine.plants import remove
-from tests.support.s3_sync.scripted import FILES, published
-from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
+from tests.support.s3_sync.scripted import FILES, published, record_of
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, count_of
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
@@ -105,9 +105,11 @@ def test_a_listing_without_most_files_is_held_back_until_sighup(
     assert "held" == daemon.sync()["result"]
     assert 33 == len(consumed(target))
     assert "deletion_held" == daemon.get("/readyz").json()["reason"]
+    assert 30 == count_of(daemon, "s3_sync_held_deletions")
 
     assert 30 == daemon.sync()["files_deleted"]
     assert FILES == consumed(target)
+    assert 0 == count_of(daemon, "s3_sync_held_deletions")
 
 
 def test_files_that_are_lost_on_disk_as_well_hold_back_no_deletion(
@@ -193,9 +195,11 @@ def test_the_file_of_an_archived_object_stays_as_long_as_its_source(
     s3.put("other/new.py", b"new\n")
     for key in ("dags/pkg/b.py", "other/pkg/b.py"):
         s3.put(key, b"archived\n", storage_class="GLACIER")
-    start(layout | changed).until_synced()
+    daemon = start(layout | changed).until_synced()
 
     assert left == consumed(target).keys()
+    filters = [[], ["*.tmp"]] if "S3_SYNC_EXCLUDE" in changed else None
+    assert filters == record_of(daemon).get("filters")
 
 
 def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
@@ -203,8 +207,11 @@ def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
 ) -> None:
     daemon = start(interval="0.2").until_synced()
     s3.inject(error(403, "AccessDenied"), is_get("dags/a.py"))
-    s3.put_all({"a.py": b"denied\n", "new.py": b"new\n"}, "dags/")
+    s3.put("dags/a.py", b"denied\n")
+    s3.put("dags/new.py", b"new\n", headers={"Content-Encoding": "gzip"})
     wait_until((target / "new.py").exists, "others are published")
+    encoded = daemon.wait_for_event("object_encoded")
+    assert ("dags/new.py", "gzip") == (encoded["key"], encoded["encoding"])
     assert FILES["a.py"] == (target / "a.py").read_bytes()
     wait_until(
         lambda: daemon.get("/readyz").json()["reason"] == "access_denied_get",

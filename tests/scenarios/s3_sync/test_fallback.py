@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
+from s3_sync.release.format import manifest_key
 from tests.conftest import Counts
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.reading import reading
 from tests.support.revisions import make_revision
+from tests.support.s3_sync.scripted import record_of
 from tests.support.s3_sync.shelf import RELEASE, Shelf
-from tests.support.s3_sync.snapshots import consumed
+from tests.support.s3_sync.snapshots import consumed, count_of
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
@@ -65,6 +67,8 @@ def test_a_new_pod_gets_the_newest_accepted_release(
     ready = daemon.get("/readyz").json()
     assert (good.revision, True) == (ready["revision"], ready["ready"])
     assert bad.revision in ready["shortfall"]
+    assert bad.revision == record_of(daemon)["fallback"]
+    assert 1 == count_of(daemon, "sidecar_gate_fallback")
     assert revision(2) == consumed(target)
 
     better = shelf.publish(revision(5))
@@ -73,6 +77,7 @@ def test_a_new_pod_gets_the_newest_accepted_release(
     )
     assert revision(5) == consumed(target)
     assert daemon.get("/readyz").json()["shortfall"] is None
+    assert 0 == count_of(daemon, "sidecar_gate_fallback")
 
 
 def test_a_new_pod_gets_all_files_of_a_listing_except_the_refused_ones(
@@ -141,7 +146,13 @@ def test_a_one_shot_succeeds_with_a_fallback_when_the_gate_crashes(
     shelf.publish(revision(1))
     if not is_new:
         assert 0 == start(settings).wait_for_exit().code
+    lost = shelf.publish(revision(3))
+    shelf.remove(manifest_key(lost.revision))
     shelf.publish(revision(2))
 
-    assert 0 == start(settings, interval="0.2").wait_for_exit().code
+    daemon = start(settings, interval="0.2")
+
+    assert 0 == daemon.wait_for_exit().code
     assert revision(1) == consumed(target)
+    unusable = daemon.find_events("fallback_unusable", reason="release_missing")
+    assert ([lost.revision] if is_new else []) == [e["revision"] for e in unusable]

@@ -1,46 +1,6 @@
 """The metrics of a running daemon."""
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from tests.runtime.test_status import COMMON as SHARED_METRICS
 from tests.support.s3_sync.scripted import FILES, Running
-
-OWN_METRICS = {
-    "s3_sync_published_files": "counter",
-    "s3_sync_deleted_files": "counter",
-    "s3_sync_healed_files": "counter",
-    "s3_sync_downloaded_bytes": "counter",
-    "s3_sync_managed_files": "gauge",
-    "s3_sync_skipped_keys": "gauge",
-    "s3_sync_requests": "counter",
-}
-
-
-def test_metrics_have_the_documented_names_types_and_labels(synced: Running) -> None:
-    answer = synced.daemon.get("/metrics")
-
-    families = {
-        family.name: family for family in text_string_to_metric_families(answer.body)
-    }
-
-    assert answer.headers["content-type"].startswith("text/plain")
-    for name, kind in (SHARED_METRICS | OWN_METRICS).items():
-        assert families[name].type == kind, name
-        for sample in families[name].samples:
-            if not sample.name.endswith("_created"):
-                assert sample.labels.get("sidecar") == "s3-sync", sample
-    for family in families.values():
-        labels = {label for sample in family.samples for label in sample.labels}
-        allowed = {
-            "sidecar",
-            "result",
-            "reason",
-            "operation",
-            "le",
-            "version",
-            "revision",
-        }
-        assert labels <= allowed, family.name
 
 
 def test_metrics_count_published_healed_deleted_and_skipped_files(

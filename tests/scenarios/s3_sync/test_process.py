@@ -16,7 +16,8 @@ from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import hang
 from tests.support.http.loopback import Match
 from tests.support.machine.clocks import set_clock
-from tests.support.s3_sync.scripted import FILES, published, staged
+from tests.support.s3_sync.scripted import FILES, published, record_of, staged
+from tests.support.s3_sync.shelf import RELEASE
 from tests.support.waiting import wait_until
 
 SYS_TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
@@ -109,6 +110,48 @@ def test_ends_after_the_failures_that_the_setting_allows(
     assert {"warning", "error"} >= {event["level"] for event in daemon.events}
 
 
+@pytest.mark.parametrize(
+    ("error_of_python", "reason"),
+    [("MemoryError", "memory_limit"), ("OverflowError", "bug")],
+)
+def test_an_unexpected_error_ends_one_cycle_and_is_told(
+    s3: FakeS3, target: Path, start: StartDaemon, error_of_python: str, reason: str
+) -> None:
+    """Here one of a library, which is imported for the first such checksum."""
+    library = target.parent / "anycrc.py"
+    library.write_text(f"raise {error_of_python}")
+    s3.put("dags/c.py", b"c", headers={"x-amz-checksum-crc32c": "AAAAAA=="})
+    daemon = start({"PYTHONPATH": str(target.parent)})
+
+    assert reason == daemon.wait_for_event("cycle_failed")["reason"]
+    s3.delete("dags/c.py")
+    assert "cycle_finished" == daemon.sync()["event"]
+    assert FILES == published(target)
+
+
+@pytest.mark.parametrize(
+    ("module", "content", "code", "said"),
+    [
+        ("cryptography", "raise OverflowError", 1, "sidecar_crashed"),
+        (
+            "sitecustomize",
+            "__import__('sys').modules['httptools'] = None",
+            3,
+            "s3-sync[daemon]",
+        ),
+    ],
+)
+def test_a_broken_installation_ends_the_start(
+    target: Path, start: StartDaemon, module: str, content: str, code: int, said: str
+) -> None:
+    (target.parent / f"{module}.py").write_text(content)
+    settings = {"S3_SYNC_TRUSTED_KEYS": "/nowhere", "PYTHONPATH": str(target.parent)}
+    daemon = start(RELEASE | settings)
+
+    assert code == daemon.wait_for_exit().code
+    assert said in daemon.log()
+
+
 def test_a_restart_is_ready_from_disk_while_s3_is_silent(
     s3: FakeS3, start: StartDaemon
 ) -> None:
@@ -121,32 +164,10 @@ def test_a_restart_is_ready_from_disk_while_s3_is_silent(
     assert second.find_events("cycle_finished") == []
 
 
-def test_a_download_that_came_too_late_is_never_published(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start({"S3_SYNC_TIMEOUT": "5s"}).until_synced()
-    s3.put("dags/a.py", b"stale")
-    s3.inject(hang(), is_get("dags/a.py"), times=1)
-
-    late = daemon.sync()
-
-    assert ("partial", "object_slow") == (late["result"], late["reason"])
-    assert published(target) == FILES
-    s3.put("dags/a.py", b"newest")
-    daemon.sync()
-    assert (target / "a.py").read_bytes() == b"newest"
-    s3.release()
-    for _ in range(3):
-        daemon.sync()
-        assert (target / "a.py").read_bytes() == b"newest"
-    assert staged(target) == []
-    assert daemon.get("/healthz").status == 200
-
-
 def test_abandoned_cycles_leak_neither_threads_nor_connections(
     s3: FakeS3, start: StartDaemon
 ) -> None:
-    daemon = start({"S3_SYNC_TIMEOUT": "3s"}, interval="0.2").until_synced()
+    daemon = start({"S3_SYNC_TIMEOUT": "1s"}, interval="0.2").until_synced()
     threads, files = resources(daemon.pid)
     s3.inject(hang(), is_list)
     failed = daemon.wait_for_event(
@@ -198,6 +219,7 @@ def test_a_standby_waits_and_takes_over(
     (target / "a.py").unlink()  # the holder cannot restore it
     first.sync()
     wait_until(lambda: second.get("/readyz").status == 503, "both say so")
+    assert 1 == record_of(first)["damaged"]
     s3.heal()
     first.sync()
     second.wait_until_ready()

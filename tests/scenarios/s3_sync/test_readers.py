@@ -33,7 +33,7 @@ def test_readers_never_see_a_partial_mixed_or_missing_file(
     cycles = 0
     with Daemon(server, bucket.name, target, interval="0.2") as daemon:
         daemon.wait_until_synced()
-        while total["reads"] < counts.reads // 2:
+        while total["reads"] < counts.reads // 4:
             with reading(total, target, program=sealed.__file__):
                 for _ in range(10):
                     _change(bucket, chance)

@@ -3,7 +3,6 @@ An object that takes longer than a cycle holds back only itself; half a change i
 reported.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
 from tests.support.http.faults import drip, hang
-from tests.support.s3_sync.scripted import FILES
+from tests.support.s3_sync.scripted import FILES, record_of
 from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, count_of
 from tests.support.waiting import wait_until
 
@@ -77,7 +76,7 @@ def test_a_damaged_file_whose_object_is_slow_holds_back_only_itself(
 def reports(daemon: Daemon) -> dict[str, Any]:
     """Return what the endpoint says; assert that record and metric say the same."""
     ready = daemon.get("/readyz").json()
-    record = json.loads((daemon.target / ".s3-sync/published.json").read_text())
+    record = record_of(daemon)
     missing = record["missing"]
     assert (ready["revision"] or "") == record["revision"]
     assert bool(ready["shortfall"]) == bool(missing) == (not record["revision"])

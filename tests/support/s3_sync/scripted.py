@@ -3,15 +3,18 @@ A daemon with a scripted S3 server, the starting point of the behavior scenarios
 """
 
 import itertools
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon, Event
 from tests.support.http.loopback import Fault, Match
+from tests.support.ledger.seen import Witness
 
 FILES = {"a.py": b"print('a')\n", "pkg/b.py": b"print('b')\n", "pkg/empty.py": b""}
 """
@@ -42,6 +45,16 @@ def daemon_for(
     """
     environment = {**s3.environment(), **(settings or {})}
     return Daemon(None, s3.bucket, target, "dags", interval, environment, arguments)
+
+
+def record_of(daemon: Daemon) -> dict[str, Any]:
+    """
+    Return `published.json`, and let the ledger see its fields.
+    """
+    Witness(daemon.program).record(daemon.environment)
+    path = daemon.target / ".s3-sync/published.json"
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
 
 
 def published(target: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from s3_sync.names import (
     EXECUTABLE,
     PATH_LIMIT_BYTES,
+    POINTER,
     is_hex,
     is_revision,
     refusal_of,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from s3_sync.signature import Keys
 
 FORMAT = 3
-POINTER_KEY = "current.json"
+POINTER_KEY = POINTER
 MANIFEST_FOLDER = "releases/"
 MANIFEST_SUFFIX = ".json.gz"
 BUNDLE_FOLDER = "bundles/"

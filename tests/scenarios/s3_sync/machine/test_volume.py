@@ -293,6 +293,12 @@ def test_names_what_a_user_cannot_write_and_publishes_the_rest(
     s3.delete("dags/roots/x.py")
     daemon.sync()
     assert daemon.get("/readyz").json()["shortfall"] is None
+    daemon.kill()
+    left = target / ".s3-sync/staging/of root"
+    left.mkdir(mode=0o755)
+    (left / "x.py").touch()
+    assert "staging" == daemon.start().wait_for_event("leftover_kept")["name"]
+    assert 200 == daemon.wait_until_ready().status
 
 
 @pytest.mark.parametrize(

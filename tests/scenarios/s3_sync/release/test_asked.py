@@ -1,5 +1,6 @@
 """Older releases that a consumer requests: answers, cost and retention."""
 
+import errno
 import fcntl
 import os
 import resource
@@ -17,6 +18,8 @@ from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
 from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.daemon import Daemon
+from tests.support.ledger.seen import Witness
+from tests.support.machine.refusing import CHMOD, refusing
 from tests.support.machine.volumes import small_volume
 from tests.support.s3_sync.releases import ABSENT, Release
 from tests.support.s3_sync.scripted import published
@@ -162,6 +165,7 @@ def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
     status, said = asked(store, releases[0].revision, lambda status: status != 202)
 
     assert (503, "request_in_outage") == (status, said["reason"])
+    Witness(daemon.program).output(said["reason"])
     assert not any(map(is_manifest, s3.requests))
     s3.heal()
     daemon.sync()
@@ -205,6 +209,16 @@ def test_recreates_a_replaced_socket_that_only_owner_and_group_can_replace(
     daemon.sync()
 
     asked(store, releases[0].revision)
+
+
+def test_a_volume_without_sockets_is_told_and_follows_its_source(
+    s3: FakeS3, target: Path, start: StartDaemon, releases: list[Release]
+) -> None:
+    daemon = start(RELEASE, wrapper=refusing(errno.EPERM, *CHMOD))
+
+    told = daemon.wait_for_event("ask_socket_unavailable")
+    assert "only the versions that are kept" in told["advice"]
+    assert files_of(5) == consumed(target)
 
 
 def test_keeps_a_release_in_use_and_prunes_it_afterwards(

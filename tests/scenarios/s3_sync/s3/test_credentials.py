@@ -23,7 +23,7 @@ from tests.support.aws.fake_aws import (
     FakeSts,
     session_credentials,
 )
-from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.aws.s3_refusals import signed_by
 from tests.support.daemon import Daemon, Settings
 from tests.support.http.loopback import dead_endpoint
@@ -131,6 +131,25 @@ def test_syncs_with_pod_identity_and_follows_its_rotation(
 
         assert daemon.sync()["event"] == "cycle_finished"
         assert agent.requests[-1].headers["authorization"] == "service-account-token-2"
+
+
+def test_valid_credentials_are_kept_while_sts_refuses_or_is_down(
+    s3: FakeS3, start: StartDaemon, sts: FakeSts, irsa: Settings
+) -> None:
+    sts.issue(session_credentials(next(numbers), 600))  # a renewal is due
+    accept(s3, sts.credentials)
+    daemon = start(irsa).until_synced()
+    sts.inject(error(403, "AccessDenied", "No trust."), ASSUME)
+
+    assert "cycle_finished" == daemon.sync()["event"]
+    assert "credentials_denied" == daemon.wait_for_event("credentials_kept")["reason"]
+    daemon.terminate()
+    sts.stop()
+    failed = daemon.start().wait_for_event("cycle_failed")
+    assert ("credentials_unavailable", 200) == (
+        failed["reason"],
+        daemon.get("/readyz").status,
+    )
 
 
 def test_explains_missing_credentials(s3: FakeS3, start: StartDaemon) -> None:

@@ -116,7 +116,9 @@ def test_retries_of_unreadable_objects_publish_nothing(
     before = record.read_bytes(), record.stat().st_mtime_ns
 
     s3.forget()
-    assert json.loads(before[0])["name"].startswith("partial-")
+    facts = json.loads(before[0])
+    assert facts["name"].startswith("partial-") and not facts["revision"]
+    assert not facts["aim"].startswith("partial-")
     assert ["partial"] * 3 == [daemon.sync()["result"] for _ in range(3)]
 
     assert 6 == len(s3.seen(is_get()))
