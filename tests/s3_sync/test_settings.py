@@ -1,7 +1,5 @@
 """The settings of s3-sync: valid values, and likely mistakes."""
 
-import shutil
-
 import pytest
 
 from s3_sync.settings import INSTEAD, Settings, bucket, load_settings
@@ -27,20 +25,6 @@ def read(**environ: str) -> Settings:
 def problem_of(**environ: str) -> Problem:
     (problem,) = raised(SettingsError, load_settings, EXAMPLE | environ).problems
     return problem
-
-
-def test_reads_a_gate_and_a_pinned_release() -> None:
-    command = "python3 -m compileall 'with blank'"
-    gate = read(**SNAPSHOT, S3_SYNC_GATE="command", S3_SYNC_GATE_COMMAND=command)
-
-    assert (
-        shutil.which("python3"),
-        "-m",
-        "compileall",
-        "with blank",
-    ) == gate.gate_command
-    assert REVISION == read(**RELEASES, S3_SYNC_REVISION=f" {REVISION} ").revision
-    assert read(**RELEASES).revision is None
 
 
 @pytest.mark.parametrize(

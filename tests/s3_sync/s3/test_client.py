@@ -267,17 +267,6 @@ def test_a_wrong_signature_of_one_object_fetches_no_credentials(s3: FakeS3) -> N
     assert 0 == chain.forgotten
 
 
-def test_a_refusal_of_the_new_credentials_too_hides_them(s3: FakeS3) -> None:
-    chain = Given(config_of(s3), OLD, NEW)
-    s3.inject(error(400, "ExpiredToken", "The provided token has expired."))
-
-    found = failure(s3, list_all, chain)
-
-    assert "credentials_expired" == found.reason
-    assert "new-secret" not in found.message and "new-token" not in found.message
-    assert 2 == len(s3.requests)
-
-
 # --- from cycle to cycle
 
 

@@ -20,7 +20,7 @@ from tests.support.aws.fake_s3 import (
     is_get,
     is_list,
 )
-from tests.support.http.loopback import Fault, Match, dead_endpoint
+from tests.support.http.loopback import Fault, Match
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.s3_sync.scripted import published
@@ -281,15 +281,3 @@ def test_sigterm_stops_a_waiting_check_with_exit_code_143(start: StartDaemon) ->
             assert asked.recv(1 << 16)
             assert 143 == daemon.terminate().code
             assert not asked.recv(1), "the connection is still open"
-
-
-def test_does_not_hang_when_the_metadata_service_is_silent(check: Check) -> None:
-    """A hop limit of 1 makes IMDS silent in a pod."""
-    with dead_endpoint() as endpoint:
-        metadata = {
-            "AWS_EC2_METADATA_DISABLED": None,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": endpoint,
-        }
-        said = check(3, NO_KEYS | metadata)
-
-    assert "credentials" in said

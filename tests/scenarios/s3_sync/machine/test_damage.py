@@ -6,13 +6,14 @@ that another process plants are never followed.
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
+from tests.support.daemon import Daemon
 from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.scripted import Running, new_content, running, staged
 from tests.support.s3_sync.snapshots import (
@@ -58,6 +59,14 @@ def instead(path: Path, make: Callable[[Path], object]) -> None:
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     make(path)
+
+
+@contextmanager
+def paused(daemon: Daemon) -> Iterator[None]:
+    """Stop a process, unless it was killed, while its volume is damaged."""
+    daemon.send_signal(signal.SIGSTOP)
+    yield
+    daemon.send_signal(signal.SIGCONT)
 
 
 def moved_away(path: Path) -> None:
@@ -126,9 +135,8 @@ def repair(one: Running) -> None:
 @pytest.mark.parametrize("damage", FILES)
 def test_a_damaged_file_is_downloaded_again(one: Running, damage: str) -> None:
     one.s3.forget()
-    one.daemon.send_signal(signal.SIGSTOP)
-    FILES[damage](top(one.daemon.target) / "pkg/b.py")
-    one.daemon.send_signal(signal.SIGCONT)
+    with paused(one.daemon):
+        FILES[damage](top(one.daemon.target) / "pkg/b.py")
     repair(one)
 
     assert len(one.s3.seen(is_get())) <= 1 + ("folder" in damage)
@@ -142,7 +150,8 @@ def test_what_belongs_to_s3_sync_is_repaired(
     own = one.daemon.target / ".s3-sync"
     if not is_running:
         one.daemon.kill()
-    OWN[damage](own)
+    with paused(one.daemon):
+        OWN[damage](own)
     if not is_running:
         one.daemon.start().wait_until_synced()
     repair(one)
@@ -172,7 +181,8 @@ def test_a_planted_link_is_never_followed(
         pytest.skip("only snapshots have it")
     (tmp_path / "b.py").write_bytes(b"victim")
     place = planted.format(current=is_snapshot and current(target))
-    instead(target / place, lambda path: path.symlink_to(tmp_path))
+    with paused(one.daemon):
+        instead(target / place, lambda path: path.symlink_to(tmp_path))
     for path in ("a.py", "pkg/b.py"):
         one.s3.put(f"dags/{path}", new_content())
     with suppress(AssertionError):

@@ -23,10 +23,11 @@ from tests.support.aws.fake_aws import (
     FakeSts,
     session_credentials,
 )
-from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.aws.fake_s3 import FakeS3
 from tests.support.aws.s3_refusals import signed_by
 from tests.support.daemon import Daemon, Settings
 from tests.support.http.loopback import dead_endpoint
+from tests.support.machine.clocks import set_clock
 from tests.support.s3_sync.scripted import FILES, published
 from tests.support.waiting import wait_until
 
@@ -133,23 +134,28 @@ def test_syncs_with_pod_identity_and_follows_its_rotation(
         assert agent.requests[-1].headers["authorization"] == "service-account-token-2"
 
 
-def test_valid_credentials_are_kept_while_sts_refuses_or_is_down(
-    s3: FakeS3, start: StartDaemon, sts: FakeSts, irsa: Settings
+@pytest.mark.usefixtures("only_in_full")
+def test_valid_credentials_are_kept_while_their_source_refuses_or_is_down(
+    s3: FakeS3, start: StartDaemon, token_file: Path, tmp_path: Path
 ) -> None:
-    sts.issue(session_credentials(next(numbers), 600))  # a renewal is due
-    accept(s3, sts.credentials)
-    daemon = start(irsa).until_synced()
-    sts.inject(error(403, "AccessDenied", "No trust."), ASSUME)
+    clock = tmp_path / "clock"
+    with FakePodIdentity() as agent:
+        accept(s3, agent.credentials)
+        settings = NO_KEYS | agent.environment(token_file) | set_clock(clock, "+0m")
+        daemon = start(settings).until_synced()
+        agent.authorization = "of another pod"
+        set_clock(clock, "+50m")  # of an hour: a renewal is due
 
-    assert "cycle_finished" == daemon.sync()["event"]
-    assert "credentials_denied" == daemon.wait_for_event("credentials_kept")["reason"]
-    daemon.terminate()
-    sts.stop()
-    failed = daemon.start().wait_for_event("cycle_failed")
-    assert ("credentials_unavailable", 200) == (
-        failed["reason"],
-        daemon.get("/readyz").status,
-    )
+        assert "cycle_finished" == daemon.sync()["event"]
+        assert daemon.wait_for_event("credentials_kept")["error"]
+        for reason in ("credentials_denied", "credentials_unavailable"):
+            daemon.terminate()
+            daemon.environment.pop("LD_PRELOAD", "")  # the clock is right again
+            failed = daemon.start().wait_for_event("cycle_failed")
+            assert reason == failed["reason"], failed["error"]
+            assert 200 == daemon.get("/readyz").status
+            agent.stop()
+        agent.start()
 
 
 def test_explains_missing_credentials(s3: FakeS3, start: StartDaemon) -> None:
