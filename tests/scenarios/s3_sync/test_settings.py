@@ -86,7 +86,6 @@ def test_a_wrong_entry_of_an_aws_profile_is_told_by_its_name(
     )
 
     assert reason == failed["reason"], failed
-    assert failed["advice"]
 
 
 def test_a_signing_key_is_no_setting_of_the_daemon(start: StartDaemon) -> None:

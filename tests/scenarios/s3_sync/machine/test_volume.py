@@ -40,7 +40,6 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("size", "layout"),
     [(800_000, {}), (5 * MIB, {}), (800_000, SNAPSHOT), (5 * MIB, SNAPSHOT)],
-    ids=["held in memory", "staged on disk", "snapshot", "larger than the volume"],
 )
 def test_keeps_published_files_on_a_full_volume_and_recovers(
     s3: FakeS3, volume: Path, start: StartDaemon, size: int, layout: dict[str, str]
@@ -133,7 +132,7 @@ def test_a_volume_without_inodes_keeps_its_files_and_recovers(
         daemon.terminate()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_restart_on_a_volume_without_a_free_byte_changes_nothing(
     volume: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -146,7 +145,7 @@ def test_a_restart_on_a_volume_without_a_free_byte_changes_nothing(
     assert 200 == daemon.get("/readyz").status
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["direct", "snapshot", "gated"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     s3: FakeS3, volume: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
