@@ -14,9 +14,6 @@ from s3_sync.names import (
     RESERVED,
     compile_filter,
     has_digest,
-    is_executable,
-    is_hex,
-    looks_like_md5,
     refusal_of,
 )
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
@@ -163,11 +160,3 @@ def test_each_digest_matches_only_its_content(etag: str) -> None:
 )
 def test_an_etag_that_is_not_a_digest_matches_no_content(etag: str) -> None:
     assert not has_digest(etag, BODY)
-
-
-def test_recognizes_kinds_and_the_executable_bit() -> None:
-    assert (True, False) == (looks_like_md5(MD5), looks_like_md5(SHA256))
-    assert (False, True, False) == tuple(map(is_hex, (MD5, SHA256, SHA256.upper())))
-    assert [False, False, True] == [
-        is_executable(e) for e in (SHA256, "abc+x", f"{SHA256}+x")
-    ]

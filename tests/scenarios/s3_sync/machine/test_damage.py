@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -226,13 +227,18 @@ def test_repairs_damage_among_a_thousand_files(
     s3: FakeS3, target: Path, start: StartDaemon, layout: str
 ) -> None:
     """
-    Within ten cycles. A cycle that has not noticed it (half of them) publishes all the
-    same.
+    Within ten cycles; of five hundred, in the next one. A cycle that has not noticed it
+    (half of them) publishes all the same.
     """
-    s3.put_all(
-        {f"team_{n % 900}/dag_{n}.py": b"print(%d)\n" % n for n in range(1000)}, "dags/"
-    )
+    many = {f"team_{n % 900}/dag_{n}.py": b"print(%d)\n" % n for n in range(1000)}
+    s3.put_all(dict(islice(many.items(), 500 - len(A))), "dags/")
     daemon = start(LAYOUTS[layout]).until_synced()
+    for number in (7, 48, 203):
+        (top(target) / f"team_{number}/dag_{number}.py").unlink()
+        daemon.sync()
+        assert s3.files() == consumed(target)
+    s3.put_all(many, "dags/")
+    daemon.sync()
 
     # again, without others that would find it
     for damages in (FILES, ["in a moved folder"]):
@@ -255,8 +261,8 @@ def test_repairs_damage_to_a_release_within_thirty_cycles(
     settings = {**SNAPSHOT, "S3_SYNC_SOURCE": "release"}
     daemon = start(settings, interval="0.1").until_synced()
 
-    for _ in range(2):  # of sixty cycles, only either half would find it
-        overwrite(target / "current/dag_700.py", b"")
+    for name in ("dag_1.py", "dag_700.py"):  # the first is just inspected
+        overwrite(target / "current" / name, b"")
         for _ in range(30):
             daemon.sync()
         assert files == consumed(target)
