@@ -42,7 +42,7 @@ def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
     }
 
 
-@pytest.mark.parametrize("keys", [{}, NO_KEYS], ids=["with keys", "without"])
+@pytest.mark.parametrize("keys", [{}, NO_KEYS])
 def test_reads_a_public_bucket_without_credentials(
     s3: FakeS3, target: Path, start: StartDaemon, keys: Settings
 ) -> None:
