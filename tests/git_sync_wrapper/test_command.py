@@ -2,17 +2,15 @@
 The command line: merged settings, and options that start no daemon.
 """
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from git_sync_wrapper.command import _read
 from sidecar_runtime.errors import SettingsError
-from tests.support.daemon import VENV_BIN
+from tests.support.daemon import SidecarProcess
+from tests.support.git.git_sync import WRAPPER
 from tests.support.raising import raised
-from tests.support.scripts import script
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 
@@ -45,28 +43,27 @@ def test_refuses_a_link_at_a_reserved_path(tmp_path: Path, link: str) -> None:
     assert ["GITSYNC_LINK"] == [problem.setting for problem in error.problems]
 
 
-def run(argument: str, code: int = 0, **environ: str) -> str:
-    """Run the command, and return its output."""
-    command = [str(VENV_BIN / "git-sync-wrapper"), argument]
-    environ |= {"PATH": os.environ["PATH"]}
-    ran = subprocess.run(
-        command, env=environ, capture_output=True, check=False, text=True
-    )
-    assert code == ran.returncode, ran
-    return ran.stdout
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code", "said"),
+    [
+        (["--version"], {}, 0, "git-sync-wrapper "),
+        (["--help"], {}, 0, "GIT_SYNC_WRAPPER_FSYNC"),
+        (["check", "--help"], {}, 0, "GIT_SYNC_WRAPPER_FSYNC"),
+        (["--man"], {}, 0, "GIT_SYNC_WRAPPER_FSYNC"),
+        (["chek"], REPO, 2, '"chek", "problem": "is neither check'),
+        (["check"], {"GITSYNC_REPO": "https://h/x?t=hush"}, 2, "or set GITSYNC_USER"),
+        (["check"], REPO | {"GITSYNC_PASSWORD": "hush"}, 2, "need each other"),
+        ([], {"GITSYNC_SYNC_TIMEOUT": "0"}, 2, "is not between 0.01s and 3650d"),
+        ([], {"GITSYNC_WEBHOOK_TIMEOUT": "0"}, 2, "is not between 0.01s and 3650d"),
+        ([], {"GITSYNC_MAX_FAILURES": "x"}, 2, '"x", "problem": "is not a whole num'),
+        ([], {"GIT_SYNC_WRAPPER_RETAIN_BYTES": "1Gi"}, 2, "limit them with GIT_SYNC_W"),
+    ],
+)
+def test_answers_or_refuses_by_name_before_it_does_anything(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], code: int, said: str
+) -> None:
+    process = SidecarProcess(WRAPPER, environ, tmp_path, arguments).start()
 
-
-def test_version_help_and_manual_need_no_settings(tmp_path: Path) -> None:
-    program = script(tmp_path / "git-sync", 'echo "the manual $@"')
-
-    assert "git-sync-wrapper " in run("--version")
-    assert "GIT_SYNC_WRAPPER_FSYNC" in run("--help")
-    assert "the manual --man\n" == run("--man", GIT_SYNC_WRAPPER_GIT_SYNC=program)
-
-
-def test_an_unknown_command_exits_with_code_2() -> None:
-    said = run("chek", code=2, **REPO)
-
-    assert all(part in said for part in ('"COMMAND"', '"chek"', "is neither check")), (
-        said
-    )
+    assert code == process.wait_for_exit().code, process.log()
+    assert said in process.log()
+    assert "hush" not in process.log()

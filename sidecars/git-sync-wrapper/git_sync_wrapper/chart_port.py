@@ -5,7 +5,6 @@ metrics.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -16,7 +15,6 @@ from sidecar_runtime.http.listener import Answer, Listener, listen
 from sidecar_runtime.metrics import Family
 
 Families = Mapping[str, Family]
-_WHOLE = re.compile(rb"( \d+)\.0$", re.MULTILINE)
 
 
 class ChartPort(Listener):
@@ -42,8 +40,7 @@ class ChartPort(Listener):
 
     def _find(self, path: str) -> Answer:
         if self._registry is not None and path.partition("?")[0] == "/metrics":
-            # Write whole numbers as Go does, for consumers that compare text.
-            told = _WHOLE.sub(rb"\1", generate_latest(self._registry))
+            told = generate_latest(self._registry)
             return Answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
         self._was_ready = self._was_ready or self._is_ready()
         if self._was_ready:

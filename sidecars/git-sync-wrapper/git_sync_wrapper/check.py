@@ -47,10 +47,7 @@ def run(
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
     logs.configure("warning", None)
-    try:
-        parts = join(settings, options, environ, WrapperMetrics(__version__, "check"))
-    except SidecarError as error:
-        return exit_code([fail("settings", error)])
+    parts = join(settings, options, environ, WrapperMetrics(__version__, "check"))
     fence = Fence()
     try:
         results = [

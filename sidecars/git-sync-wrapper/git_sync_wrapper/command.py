@@ -20,11 +20,14 @@ from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import About
+from sidecar_runtime.logs import get_logger
 from sidecar_runtime.settings import describe
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
 AFTER_SYNC_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 0.1
+
+log = get_logger("settings")
 
 ALSO = (
     "GITSYNC_REPO or --repo (required) and all other settings of git-sync; AWS_REGION, AWS_PROFILE "
@@ -33,9 +36,9 @@ ALSO = (
 USAGE = """\
 usage: git-sync-wrapper [check] [FLAGS of git-sync...]
 
-Runs git-sync and prevents its outages. Accepts every flag and variable of git-sync;
-`git-sync-wrapper --man` shows git-sync's own manual. `git-sync-wrapper check` tests settings,
-programs, credentials, the remote, the volume and the gate, and publishes nothing.
+Runs git-sync and prevents its outages. Accepts every flag and variable of git-sync, which
+`git-sync --man` describes. `git-sync-wrapper check` tests settings, programs, credentials, the
+remote, the volume and the gate, and publishes nothing.
 
 example:
   git-sync-wrapper --repo=https://git.example.com/dags.git --ref=main --root=/git --link=repo
@@ -51,26 +54,28 @@ def run() -> int:
     Raises:
         SidecarError: Settings are invalid, or the daemon gave up.
     """
-    arguments = sys.argv[1:]
-    if arguments[:1] in (["--help"], ["-h"], ["-?"]):
+    is_check = sys.argv[1:2] == ["check"]
+    arguments = sys.argv[2:] if is_check else sys.argv[1:]
+    first = arguments[0] if arguments else ""
+    if first in ("--help", "-h", "-?", "--man"):
         sys.stdout.write(f"{USAGE}\n{describe(Settings, PREFIX, ALSO)}\n")
         return 0
-    if arguments[:1] == ["--version"]:
+    if first == "--version":
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
-    if arguments[:1] == ["--man"]:
-        program = os.environ.get(f"{PREFIX}GIT_SYNC") or "git-sync"
-        os.execvp(program, [program, "--man"])  # noqa: S606 - git-sync itself
-    is_check = arguments[:1] == ["check"]
-    if arguments and not arguments[0].startswith("-") and not is_check:
+    if first and not first.startswith("-"):
         allowed = "is neither check nor a flag of git-sync"
-        raise SettingsError([Problem("COMMAND", arguments[0], allowed)])
-    settings, unknown, options = _read(arguments[is_check:], os.environ)
+        raise SettingsError([Problem("COMMAND", first, allowed)])
+    settings, unknown, options = _read(arguments, os.environ)
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it
 
         return check.run(settings, unknown, options, os.environ)
     begin_logs(settings, unknown)
+    if options.http_pprof:
+        log.warning(
+            "setting_unused", setting="--http-pprof", why="no profile is served"
+        )
     os.umask(0o002 if options.group_write else 0o022)
     return _serve(settings, options, os.environ)
 

@@ -105,7 +105,7 @@ class Session:
             fence,
         )
         if outcome.is_publish:
-            volume.prune(fence, is_weighed=True)
+            volume.prune(fence)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
         parts.metrics.git_sync.count(
             "success" if is_news else "noop", time.monotonic() - started
@@ -226,9 +226,9 @@ class Session:
         """
         self._parts.past.waits_for = ""
         published = volume.restore(fence, is_first=not self._arrived)
-        if commit := published.commit:
-            volume.prune(fence, is_weighed=not self._arrived)
-            self._arrived = self._arrived or commit
+        if published.commit:
+            volume.prune(fence)
+            self._arrived = self._arrived or published.commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
             if self._inspection.problem:
                 self._inspection.repair(volume, published, fence)
@@ -274,20 +274,19 @@ class Session:
         parts = self._parts
         if parts.options.is_pinned:
             return parts.options.ref
-        try:
+        for is_again in (False, True):
             try:
                 wanted = parts.git.poll(parts.logins.prepare(fence), fence)
+                break
             except SidecarError as error:
-                if error.reason not in LOGIN:
-                    raise
-                if parts.options.is_github_app:
+                is_login = error.reason in LOGIN
+                if is_login and parts.options.is_github_app:
                     return ""
+                if is_again or not is_login:
+                    parts.metrics.polls("error").inc()
+                    raise
                 # it may have been replaced meanwhile
                 parts.logins.forget(is_refused=True)
-                wanted = parts.git.poll(parts.logins.prepare(fence), fence)
-        except SidecarError:
-            parts.metrics.polls("error").inc()
-            raise
         parts.metrics.polls("same" if wanted == self._arrived else "new").inc()
         return wanted
 

@@ -138,7 +138,7 @@ class Engine:
         # git-sync leaves a git configuration in its TMPDIR after each run.
         with logins.scratch() as folder:
             code = self._call(access, folder, hear, fence, instead)
-            said = self._options.hide(read_text(os.path.join(folder, REPORT)))
+            said = read_text(os.path.join(folder, REPORT))
         if code == 0:
             return self._candidate()
         cause = explain(
@@ -166,22 +166,19 @@ class Engine:
             **access.environ,
             **access.for_git_sync,
             "TMPDIR": folder,
-        }
-        environ |= {
             "GITSYNC_REPO": self._git.repo,
             "GIT_CEILING_DIRECTORIES": os.path.dirname(self.root),
-            **configured(environ, configs),
         }
+        environ |= configured(environ, configs)
         flags = {
             "root": self.root,
             "link": CANDIDATE,
             "ref": options.ref,
             "error-file": os.path.join(folder, REPORT),
             "one-time": "true",
+            # git-sync does not get the variables of git-sync 3
+            "sync-timeout": f"{options.sync_timeout * 1000:.0f}ms",
         }
-        # git-sync does not get the variables of git-sync 3
-        if options.sync_timeout > 0:
-            flags["sync-timeout"] = f"{options.sync_timeout * 1000:.0f}ms"
         arguments = [
             f"--{name}={value}" for name, value in {**flags, **instead}.items()
         ]
@@ -200,7 +197,6 @@ class Engine:
         """
         Log a line of git-sync; return what it says.
         """
-        line = self._options.hide(line)
         said: object = None
         with suppress(ValueError):
             said = json.loads(line)

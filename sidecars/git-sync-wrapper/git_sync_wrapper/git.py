@@ -98,17 +98,10 @@ class Git:
         given = {
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_NO_LAZY_FETCH": "1",
-            # A checkout without its .git file must not fall back to a repository above
-            # it.
-            "GIT_CEILING_DIRECTORIES": os.path.dirname(folder),
             **environ,
         }
         configs = [*self._options.configs, ("safe.directory", "*")]
-        said = child.Kept(ANSWER_BYTES, is_head=True)
-        self._run(
-            words, folder, fence, given | configured(self._environ, configs), said
-        )
-        return said.data
+        return self._run(words, folder, fence, given, configs)
 
     def poll(self, access: Access, fence: Fence) -> str:
         """
@@ -127,9 +120,7 @@ class Git:
             try:
                 said = self._ask_remote([*kinds, *names], access, fence)
             except GitFailed as error:
-                raise access.explain(
-                    explain(options.hide(str(error)), POLLING)
-                ) from None
+                raise access.explain(explain(str(error), POLLING)) from None
             lines = (line.partition("\t")[::2] for line in said.split("\n"))
             # The line of a peeled tag follows the tag's own.
             found = {name.removesuffix(_PEELED): commit for commit, name in lines}
@@ -151,16 +142,13 @@ class Git:
         # file.
         given = {
             "GIT_CONFIG_GLOBAL": access.git_config,
-            "GIT_CEILING_DIRECTORIES": os.path.dirname(self._folder),
             **access.environ,
             **access.for_git,
             **environ,
         }
-        given |= configured(self._environ | given, configs)
-        said = child.Kept(ANSWER_BYTES, is_head=True)
         words = ["ls-remote", "--quiet", *words]
-        self._run(words, self._folder, fence, given, said, POLL_SECONDS)
-        return str(said)
+        said = self._run(words, self._folder, fence, given, configs, POLL_SECONDS)
+        return said.decode(errors="replace")
 
     def following(
         self,
@@ -227,16 +215,22 @@ class Git:
         folder: str,
         fence: Fence,
         environ: Mapping[str, str],
-        out: Callable[[bytes], None],
+        configs: Sequence[tuple[str, str]],
         seconds: float = math.inf,
-    ) -> None:
-        complaints = child.Kept()
-        command = child.Command(
-            [self._options.git, *words], {**self._environ, **environ}, folder
-        )
+    ) -> bytes:
+        said, complaints = child.Kept(ANSWER_BYTES, is_head=True), child.Kept()
+        given = {
+            **self._environ,
+            # A checkout without its .git file must not fall back to a repository above
+            # it.
+            "GIT_CEILING_DIRECTORIES": os.path.dirname(folder),
+            **environ,
+        }
+        given |= configured(given, configs)
         try:
+            command = child.Command([self._options.git, *words], given, folder)
             limit = min(seconds, self._options.sync_timeout)
-            code = child.run(command, fence, limit, out, complaints)
+            code = child.run(command, fence, limit, said, complaints)
         except child.DeadlinePassed:
             raise GitFailed(f"git {words[0]} timed out") from None
         except OSError as error:
@@ -245,6 +239,7 @@ class Git:
             raise GitFailed(
                 str(complaints) or f"git {words[0]} ended with {child.ending(code)}"
             )
+        return said.data
 
 
 def moved(repo: str, location: str) -> str:

@@ -32,8 +32,6 @@ FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 CHART_REF = "v2-2-stable"
 HIDDEN_FLAG = "__env__"
 _FLAG = "git_sync_wrapper.flag"
-# The query of a URL may contain a token.
-_QUERY = re.compile(r"(?<=//)([^?]*\?).*")
 # git@host:path, a path, helper::address; any other text with an @ is a URL without https://.
 _NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
 _TEXT = r'"((?:\\.|[^"\\])*)"'
@@ -54,10 +52,10 @@ def logins(text: str) -> list[dict[str, str]]:
         items = [
             item for one in found for item in (one if isinstance(one, list) else [one])
         ]
-        if all(re.match("https?://[^/]", one["url"]) for one in items):
-            return [
-                {"url": one["url"], "username": one["username"], **one} for one in items
-            ]
+        if all(
+            re.match("https?://[^/]", one["url"]) and one["username"] for one in items
+        ):
+            return items
     except (ValueError, TypeError, KeyError):
         pass
     text = "is not JSON with an http(s) url, username, and password or password-file"
@@ -90,21 +88,27 @@ def signal_name(text: str) -> signal.Signals:
     """
     Read the name (``SIGHUP``, ``HUP``) or number of a signal that can trigger a sync.
     """
-    names = {
-        **signal.Signals.__members__,
-        **{str(int(one)): one for one in signal.Signals},
-    }
-    found = names.get(text) or names.get(f"SIG{text}")
-    if found in (None, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT):
-        raise ValueError("is not a signal that can trigger a sync, such as SIGHUP")
-    return signal.Signals(found)
+    for one in signal.Signals:
+        is_meant = text in (one.name, one.name.removeprefix("SIG"), str(int(one)))
+        if is_meant and one.name not in ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGINT"):
+            return one
+    raise ValueError("is not a signal that can trigger a sync, such as SIGHUP")
 
 
 def _paths(text: str) -> tuple[str, ...]:
     return tuple(text.split(":"))
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("is not a whole number") from None
+
+
 _seconds = duration(at_most=10 * YEAR_SECONDS)
+# git-sync refuses shorter ones, too: in no time, nothing can succeed.
+_timeout = duration(at_least=0.01, at_most=10 * YEAR_SECONDS)
 
 
 # --- flags
@@ -168,25 +172,25 @@ class Options:
     )
     period: float = flag(10.0, _seconds)
     init_period: float | None = flag(None, _seconds)
-    sync_timeout: float = flag(120.0, _seconds, is_passed=True)
+    sync_timeout: float = flag(120.0, _timeout, is_passed=True)
     one_time: bool = flag(False, boolean)
     sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
-    max_failures: int = flag(0, int)
-    init_max_failures: int = flag(0, int)
+    max_failures: int = flag(0, _whole)
+    init_max_failures: int = flag(0, _whole)
     stale_worktree_timeout: float = flag(0.0, _seconds)
     add_user: bool = flag(False, boolean)
     error_file: str = flag("")
     touch_file: str = flag("")
     exechook_command: str = flag("")
-    exechook_timeout: float = flag(30.0, _seconds)
+    exechook_timeout: float = flag(30.0, _timeout)
     exechook_backoff: float = flag(3.0, _seconds)
     pre_publish_exechook_command: str = flag("")
-    pre_publish_exechook_timeout: float = flag(30.0, _seconds)
+    pre_publish_exechook_timeout: float = flag(30.0, _timeout)
     pre_publish_exechook_backoff: float = flag(3.0, _seconds)
     webhook_url: str = flag("", is_secret=True)  # some have a token in their path
     webhook_method: str = flag("POST")
-    webhook_success_status: int = flag(200, int)
-    webhook_timeout: float = flag(1.0, _seconds)
+    webhook_success_status: int = flag(200, _whole)
+    webhook_timeout: float = flag(1.0, _timeout)
     webhook_backoff: float = flag(3.0, _seconds)
     username: str = flag("")
     password: str = flag("", is_secret=True)
@@ -241,7 +245,7 @@ class Options:
         """
         Repository and ref for display.
         """
-        return f"{self.hide(self.repo)} {self.ref}"
+        return f"{self.repo} {self.ref}"
 
     @property
     def made_by(self) -> str:
@@ -250,18 +254,6 @@ class Options:
         """
         texts = (self.depth, self.filter, self.submodules, self.sparse_checkout_file)
         return json.dumps([*texts, self.group_write])
-
-    def hide(self, text: str) -> str:
-        """
-        Remove the query of the repository's URL, which may contain a token, from a
-        text.
-        """
-        if not (query := split_url(self.repo).query):
-            return text
-        as_go_writes = json.dumps(query)[1:-1].translate(
-            {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
-        )
-        return text.replace(query, "…").replace(as_go_writes, "…")
 
 
 FLAGS: dict[str, Flag] = {
@@ -354,11 +346,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
             try:
                 values[name.replace("-", "_")] = one.parse(text)
             except ValueError as error:
-                shown = (
-                    "***"
-                    if one.is_secret
-                    else _QUERY.sub(r"\1***", without_password(text))
-                )
+                shown = "***" if one.is_secret else without_password(text)
                 problems.append(Problem(origin, shown, str(error)))
     problems += _check(values)
     if problems:
@@ -468,21 +456,25 @@ def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
     if not repo:
         yield Problem("GITSYNC_REPO", "", "is missing: the repository's URL")
     elif not _is_safe(repo):
-        allowed = "is not https://USER:PASSWORD@HOST/PATH, with / as %2F and @ as %40 in a password"
+        allowed = (
+            "is not https://USER:TOKEN@HOST/PATH without a query, with / as %2F and @ as %40 in "
+            "the token; or set GITSYNC_USERNAME and GITSYNC_PASSWORD"
+        )
         yield Problem("GITSYNC_REPO", "***", allowed)
 
 
 def _is_safe(repo: str) -> bool:
     """
     Whether a repository cannot expose a password: git and its errors show the whole
-    URL.
+    URL. No server finds a token in a query, because git appends its own path to it.
     """
     if "://" not in repo:
         return _NO_URL.match(repo) is not None
     url = split_url(repo)
     # An apparent path may be the end of a password: https://me:1234/rest@host/repo.
-    rest = f"{url.path}{url.query}{url.fragment}"
-    return "@" not in rest if url.scheme in ("http", "https", "") else not url.password
+    if url.scheme in ("http", "https", ""):
+        return not url.query and "@" not in f"{url.path}{url.fragment}"
+    return not url.password
 
 
 def _take_login_from_url(values: dict[str, Any]) -> None:
@@ -507,8 +499,7 @@ def _complete(values: dict[str, Any]) -> None:
     """
     values.setdefault("init_max_failures", values.get("max_failures", 0))
     root = values["root"] = os.path.realpath(values.get("root", "/git"))
-    # The query of the URL may contain a secret; the link's name is public.
-    name = values["repo"].partition("?")[0].strip("/").split("/")[-1]
+    name = values["repo"].strip("/").split("/")[-1]
     for field in ("link", "touch_file", "error_file"):
         if path := values.get(field) or (name if field == "link" else ""):
             values[field] = os.path.normpath(os.path.join(root, path))

@@ -2,8 +2,8 @@
 The volume: snapshots of commits, which of them the link shows, and whether it is whole.
 
 The link is swapped in :meth:`Volume.show`; :meth:`Volume.prune` removes older commits,
-by bytes here and by count and age in the runtime's `Snapshots`; :class:`Inspection`
-looks for damage and repairs it without the remote, if it can.
+by count and age, as the runtime's `Snapshots` does, and :func:`make_room` for want of
+space; :class:`Inspection` looks for damage and repairs it without the remote, if it can.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ class Volume:
     def __init__(self, settings: Settings, options: Options) -> None:
         self.root = options.root
         self._options = options
-        self._retain_bytes = settings.retain_bytes
         self._fsync = settings.fsync
         self._rows: tuple[str, snapshot.Rows | None] = ("", None)
         """The list of one commit; a volume is open for one cycle."""
@@ -242,7 +241,7 @@ class Volume:
             "revision": snapshot.commit_of(name),
             "snapshot": name,
             "published_at": round(time.time(), 3),
-            "repo": options.hide(options.repo),
+            "repo": options.repo,
             "ref": options.ref,
             "made_by": options.made_by,
             "fallback": fallback,
@@ -270,23 +269,13 @@ class Volume:
 
     # --- older ones
 
-    def prune(self, fence: Fence, *, is_weighed: bool) -> None:
+    def prune(self, fence: Fence) -> None:
         """
         Remove commits that need not be kept any longer; none if the link shows nothing.
-
-        Args:
-            is_weighed: Whether to weigh them, for which all their lists are read.
         """
         try:
             if shown := self.snapshots.current():
                 self.snapshots.prune(shown, fence)
-            most = self._retain_bytes if is_weighed else None
-            while (
-                most is not None
-                and self.older_bytes() > most
-                and self.drop_oldest(fence)
-            ):
-                pass
             self._remove_lists()
         except (OSError, SidecarError) as error:
             log.warning("leftover_kept", error=str(error))

@@ -42,7 +42,7 @@ REASONS = {
         r"^usage: git|not in a git directory|is not a git command|key does not contain a section",
     ),
     "git_sync_usage": Reason(
-        "Correct the flag or variable; `git-sync-wrapper --man` describes all of them.",
+        "Correct the flag or variable; `git-sync --man` describes all of them.",
         r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|FATAL: invalid)",
     ),
     "target_full": Reason(

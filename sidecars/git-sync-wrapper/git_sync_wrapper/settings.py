@@ -12,7 +12,6 @@ from sidecar_runtime.parsers import (
     YEAR_SECONDS,
     absolute_path,
     boolean,
-    byte_size,
     choice,
     count,
     duration,
@@ -30,6 +29,9 @@ GONE = {
     "KEEP_REQUESTED_BYTES": _NO_REQUESTS,
     "MODE": "no longer exists: the wrapper always publishes by itself; remove it, or "
     "run the image of git-sync",
+    "RETAIN_BYTES": "no longer exists: the oldest commits go when a new one needs the "
+    "room; remove it, and limit them with GIT_SYNC_WRAPPER_RETAIN_COUNT and "
+    "GIT_SYNC_WRAPPER_RETAIN_FOR",
     "SECRET_STAGE": "no longer exists: secrets are files; remove it",
 }
 
@@ -72,12 +74,6 @@ class Settings(GateSettings):
         duration(at_most=YEAR_SECONDS),
         default="10m",
         text="Keep a replaced commit for at least this long.",
-    )
-    retain_bytes: int | None = setting(
-        "RETAIN_BYTES",
-        byte_size,
-        text="The most space that older commits may take, without files that the published commit "
-        "shares. Above it, a change removes the oldest before its time. Unset: no limit.",
     )
     fsync: bool = setting(
         "FSYNC",

@@ -176,9 +176,8 @@ class GitSyncWrapper:
         return readiness._replace(shortfall="; ".join(filter(None, said)))
 
     def details(self) -> dict[str, object]:
-        options = self._parts.options
-        repo = options.hide(options.repo)
-        return {"repository": repo, "ref": options.ref, **self._parts.past.details}
+        options, past = self._parts.options, self._parts.past
+        return {"repository": options.repo, "ref": options.ref, **past.details}
 
     def watch(self, wake: Callable[[], None]) -> None:
         """

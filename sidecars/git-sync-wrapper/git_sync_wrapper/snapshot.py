@@ -342,10 +342,7 @@ class Published(NamedTuple):
         """
         Whether it is of another repository; a pinned commit is the same in each.
         """
-        return not options.is_pinned and self.repo not in (
-            "",
-            options.hide(options.repo),
-        )
+        return not options.is_pinned and self.repo not in ("", options.repo)
 
     def is_made_as_asked(self, options: Options) -> bool:
         """

@@ -151,3 +151,35 @@ def test_fetches_the_history_if_the_server_refuses_commits_by_hash(
     here.wait_until_shown(accepted, wrapper)
     wrapper.wait_until_ready()
     here.wait_until_shown(good(here, 2), wrapper)
+
+
+def test_the_gate_gets_its_grammar_its_variables_and_its_time(here: GitSite) -> None:
+    old = {
+        "GIT_SYNC_WRAPPER_GATE_GRAMMAR": "3.11",
+        "GIT_SYNC_WRAPPER_LOG_LEVEL": "error",
+    }
+    here.repository.commit({"dag.py": "type X = int\n"}, whole=True)
+    one_shot = here.wrapper(
+        "--one-time", **GATE, **old, GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s"
+    )
+    assert 3 == one_shot.wait_for_exit().code
+    assert {"error"} == {event["level"] for event in one_shot.events}
+    assert "dag.py" in one_shot.find_events("sidecar_gave_up")[0]["error"]
+
+    wrapper = here.publish(
+        GIT_SYNC_WRAPPER_GATE="command",
+        GIT_SYNC_WRAPPER_GATE_COMMAND=script(
+            here.folder / "gate", '[ "$MOOD" != bad ] || exec sleep 60'
+        ),
+        GIT_SYNC_WRAPPER_GATE_ENV="MOOD",
+        GIT_SYNC_WRAPPER_GATE_TIMEOUT="1s",
+    )
+    wrapper.kill()
+    wrapper.environment["MOOD"] = "bad"
+    good(here)
+    wrapper.start()
+
+    assert (
+        "1 s"
+        in wrapper.wait_for_event("cycle_failed", reason="gate_undecided")["error"]
+    )

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,8 @@ def replace(path: Path, kind: str, outside: Outside) -> None:
     """
     if os.path.lexists(path):
         path.rename(outside.folder.with_name(f"away-{time.monotonic_ns()}"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # the wrapper has made it meanwhile
+        path.parent.mkdir(parents=True)
     KINDS[kind](path, outside)
 
 

@@ -101,18 +101,6 @@ def test_a_start_swaps_the_link_after_a_kill_between_the_record_and_the_swap(
     assert f'"revision": "{here.shown()}"' in record(here)
 
 
-def test_older_commits_take_no_more_space_than_they_may(here: GitSite) -> None:
-    wrapper = here.publish(**{**KEEP, "GIT_SYNC_WRAPPER_RETAIN_BYTES": "1MiB"})
-    for _ in range(4):
-        commit = here.repository.commit({"big.bin": os.urandom(600_000)})
-        wrapper.wait_for_event("cycle_finished", revision=commit)
-
-    assert 2 == len(
-        [path for path in here.store.iterdir() if (path / "big.bin").exists()]
-    )
-    assert wrapper.find_events("snapshot_dropped")
-
-
 @pytest.mark.parametrize("kind", ["pin", "branch"])
 def test_becomes_ready_only_with_the_commit_of_a_new_ref(
     here: GitSite, kind: str

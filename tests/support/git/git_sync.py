@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,8 +215,9 @@ class GitSite:
         """
         Kill the remaining processes, including orphans, and remove TMPDIR.
         """
-        for process in self.processes:
-            process.kill()
+        with ExitStack() as stack:
+            for process in self.processes:
+                stack.push(process)
         for pid, line in commands().items():
             if self._works_here(pid, line):
                 with suppress(ProcessLookupError):

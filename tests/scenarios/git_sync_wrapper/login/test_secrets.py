@@ -106,18 +106,3 @@ def test_password_is_in_no_argument_log_page_or_file(here: GitSite, way: str) ->
             )
     limits = Path(f"/proc/{wrapper.pid}/limits").read_text()
     assert re.search(r"^Max core file size +[01] +[01] ", limits, re.MULTILINE), limits
-
-
-def test_hides_a_token_in_the_query_of_the_repository_url(here: GitSite) -> None:
-    wrapper = here.wrapper(
-        GITSYNC_REPO=f"{here.server.url()}?user=a&token={PASSWORD}",
-        GITSYNC_LINK=None,
-        GITSYNC_VERBOSE="9",
-        GITSYNC_ERROR_FILE="error.json",
-    )
-    wrapper.wait_for_event("cycle_failed")
-    wait_until((here.root / "error.json").exists, "an error file")
-
-    assert "?…" in str(wrapper.find_events("sidecar_started"))
-    assert [] == leaks(said(wrapper))
-    assert [] == leaks((here.root / "error.json").read_text())

@@ -1,0 +1,245 @@
+"""
+Each fault of a setting, a Secret, a program or the server has its own reason, and its
+error quotes what is wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.aws.fake_aws import FakeSts
+from tests.support.daemon import SidecarProcess
+from tests.support.git.git_sync import GitSite
+from tests.support.git.ssh_server import SshServer, skip_without_sshd
+from tests.support.http.faults import answer_with, hang
+from tests.support.http.loopback import Answer
+from tests.support.machine.volumes import small_volume
+from tests.support.scripts import script
+
+Settings = dict[str, str]
+Situation = Callable[[GitSite], Settings]
+CODECOMMIT = {
+    "GIT_SYNC_WRAPPER_CREDENTIALS": "codecommit",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIA0123", "AWS_SECRET_ACCESS_KEY": "hush"}
+
+
+def settings(**given: str) -> Situation:
+    return lambda here: {
+        name: text.format(url=here.server.url(), server=here.server.endpoint)
+        for name, text in given.items()
+    }
+
+
+def secret(name: str, content: bytes, **given: str) -> Situation:
+    """Mount a file for a setting."""
+
+    def situation(here: GitSite) -> Settings:
+        (here.folder / "secret").write_bytes(content)
+        return {name: str(here.folder / "secret"), **given}
+
+    return situation
+
+
+def program(name: str, body: str) -> Situation:
+    return lambda here: {name: script(here.folder / "program", body)}
+
+
+def a_server_that_hangs(here: GitSite) -> Settings:
+    here.server.inject(hang())
+    return {"GITSYNC_SYNC_TIMEOUT": "1s"}
+
+
+def a_commit_that_nobody_pushed(here: GitSite) -> Settings:
+    library = here.server.repository("library.git")
+    library.commit({"lib.py": "x = 1\n"})
+    here.repository.commit_submodule("lib", here.server.url("library.git"), "1" * 40)
+    return {}
+
+
+def a_role_without_rights(here: GitSite) -> Settings:
+    here.server.refusal = 403
+    here.server.accept()
+    closed = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"}
+    return {**CODECOMMIT, **KEYS, **closed}
+
+
+def a_proxy_that_refuses(here: GitSite) -> Settings:
+    here.server.inject(answer_with(Answer(407)))
+    repository = "https://git.invalid/dags.git"
+    return {"GITSYNC_REPO": repository, "https_proxy": here.server.endpoint}
+
+
+FAULTS: list[tuple[str, str, Situation]] = [
+    ("remote_timeout", "timed out", a_server_that_hangs),
+    ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
+    (
+        "tls_failed",
+        "unable to access",
+        lambda here: {"GITSYNC_REPO": here.server.url().replace("http:", "https:")},
+    ),
+    ("ref_not_found", "remote ref nope", settings(GITSYNC_REF="nope")),
+    ("submodule_missing", "'lib'", a_commit_that_nobody_pushed),
+    ("askpass_failed", "answers 404", settings(GITSYNC_ASKPASS_URL="{server}/none")),
+    (
+        "secret_unreadable",
+        "GITSYNC_PASSWORD_FILE: cannot read /nothing/here: No such file",
+        settings(GITSYNC_USERNAME="me", GITSYNC_PASSWORD_FILE="/nothing/here"),
+    ),
+    (
+        "secret_malformed",
+        "GIT_SYNC_WRAPPER_USERNAME_FILE is empty, has several lines",
+        secret("GIT_SYNC_WRAPPER_USERNAME_FILE", b"me\nyou", GITSYNC_PASSWORD="p"),
+    ),
+    (
+        "secret_encoded",
+        "GITSYNC_SSH_KEY_FILE contains a base64-encoded key",
+        secret(
+            "GITSYNC_SSH_KEY_FILE",
+            base64.b64encode(b"-----BEGIN OPENSSH PRIVATE KEY-----\n"),
+        ),
+    ),
+    ("credentials_missing", "", settings(**CODECOMMIT)),
+    (
+        "credentials_invalid",
+        "AWS_SECRET_ACCESS_KEY contains",
+        settings(**CODECOMMIT, **KEYS | {"AWS_SECRET_ACCESS_KEY": "hush\n"}),
+    ),
+    ("region_missing", "127.0.0.1", settings(**CODECOMMIT, **KEYS)),
+    ("access_denied", "AKIA0123", a_role_without_rights),
+    (
+        "git_sync_failed",
+        "ended with exit code 7: no error message",
+        program("GIT_SYNC_WRAPPER_GIT_SYNC", "exit 7"),
+    ),
+    (
+        "git_sync_unusable",
+        "cannot start /nothing/here: No such file",
+        settings(GIT_SYNC_WRAPPER_GIT_SYNC="/nothing/here"),
+    ),
+    (
+        "out_of_memory",
+        "signal: killed",
+        program("GITSYNC_GIT", '[ $1 = fetch ] && kill -9 $$; exec git "$@"'),
+    ),
+    (
+        "pre_publish_hook_failed",
+        "it ended with exit code 3",
+        program("GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND", "exit 3"),
+    ),
+    ("target_denied", "/sys/dags", settings(GITSYNC_ROOT="/sys/dags")),
+    ("target_failed", "/proc/dags", settings(GITSYNC_ROOT="/proc/dags")),
+]
+
+
+def check(wrapper: SidecarProcess, reason: str, said: str, code: int = 3) -> None:
+    """Check that a wrapper gives up with this reason, these words and an advice."""
+    assert code == wrapper.wait_for_exit().code, wrapper.log()
+    told = [event for event in wrapper.events if event.get("reason") == reason]
+    assert told, wrapper.log()
+    assert said in told[0]["error"], told
+    assert told[0]["advice"], told
+    assert "hush" not in wrapper.log()
+
+
+@pytest.mark.parametrize(("reason", "said", "situation"), FAULTS)
+def test_each_fault_has_its_reason(
+    here: GitSite, reason: str, said: str, situation: Situation
+) -> None:
+    wrapper = here.wrapper(**situation(here), GIT_SYNC_WRAPPER_MAX_FAILURES="1")
+
+    check(wrapper, reason, said)
+    (gave_up,) = wrapper.find_events("sidecar_gave_up", reason="failure_limit")
+    assert gave_up["error"].startswith(f"{reason}: "), gave_up
+    assert not here.shown()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("AccessDenied", "credentials_denied"),
+        ("ExpiredTokenException", "credentials_expired"),
+        ("InternalFailure", "credentials_unavailable"),
+    ],
+)
+def test_each_refusal_of_sts_has_its_reason(
+    here: GitSite, code: str, reason: str
+) -> None:
+    (token := here.folder / "token").write_text("web identity")
+    with FakeSts() as sts:
+        said = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"
+        sts.inject(answer_with(Answer(403, {}, said.encode())))
+        wrapper = here.wrapper(
+            **sts.environment(token) | CODECOMMIT, GIT_SYNC_WRAPPER_MAX_FAILURES="1"
+        )
+
+        check(wrapper, reason, code)
+
+
+def test_a_hook_that_fails_in_a_one_shot_ends_it_as_in_git_sync(here: GitSite) -> None:
+    hook = program("GITSYNC_EXECHOOK_COMMAND", "echo told; exit 3")(here)
+    wrapper = here.wrapper("--one-time", **hook)
+
+    check(wrapper, "hook_failed", f"{here.repository.head()} is published, but", 1)
+    assert here.repository.head() == here.shown()
+
+
+def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) -> None:
+    (here.link / "inside").mkdir(parents=True)
+    wrapper = here.wrapper(
+        GITSYNC_TOUCH_FILE="/proc/none/touched", GITSYNC_ERROR_FILE="/proc/none/error"
+    )
+    aside = wrapper.wait_for_event("folder_moved_aside")["to"]
+    wrapper.wait_for_event("touch_failed", path="/proc/none/touched")
+    said = wrapper.wait_until_ready().json()["shortfall"]
+    here.server.stop()
+    wrapper.wait_for_event("error_file_failed", path="/proc/none/error")
+
+    assert aside.startswith(f"{here.link}.replaced-")
+    assert Path(aside, "inside").is_dir()
+    assert said.startswith("touch-file failed: ")
+
+
+@pytest.mark.usefixtures("only_in_full")
+def test_a_cycle_that_takes_too_long_is_abandoned(here: GitSite) -> None:
+    """Two minutes more than git-sync may take are the least."""
+    hook = program("GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND", "exec sleep 600")(here)
+    given = {
+        "GITSYNC_SYNC_TIMEOUT": "10s",
+        "GITSYNC_PRE_PUBLISH_EXECHOOK_TIMEOUT": "1h",
+        "GIT_SYNC_WRAPPER_TIMEOUT": "131s",
+        "GIT_SYNC_WRAPPER_MAX_FAILURES": "1",
+    }
+
+    check(here.wrapper(**hook, **given), "cycle_timeout", "_TIMEOUT (131 s)")
+
+
+def test_a_private_folder_without_room_is_named(here: GitSite) -> None:
+    with small_volume(here.folder / "tmp", "4k") as folder:
+        (folder / "full").write_bytes(bytes(4096))
+
+        check(here.wrapper(TMPDIR=str(folder)), "private_folder_failed", "No space")
+
+
+def test_what_ssh_says_about_keys_has_its_reason(here: GitSite) -> None:
+    skip_without_sshd()
+    with SshServer(here.folder / "ssh") as ssh:
+        known = here.folder / "known_hosts"
+        known.write_text("")
+        given = {
+            "GITSYNC_REPO": ssh.url(here.repository.folder),
+            "GITSYNC_SSH_KEY_FILE": str(ssh.client_key),
+            "GITSYNC_SSH_KNOWN_HOSTS_FILE": str(known),
+        }
+        wrapper = here.wrapper(**given)
+        wrapper.wait_for_event("cycle_failed", reason="host_key_unknown")
+        known.write_text(ssh.known_hosts)
+        ssh.authorize()
+        wrapper.wait_for_event("cycle_failed", reason="ssh_key_refused")
+        ssh.client_key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n")
+        wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")
