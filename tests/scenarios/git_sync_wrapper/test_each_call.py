@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.each_call.drawing import points
+from tests.support.each_call.drawing import KINDS, at_each_call
 from tests.support.each_call.stage import Life, Stage
 from tests.support.git.git_sync import GIT_SYNC, GitSite, git_site
 from tests.support.revisions import make_revision
-
-KINDS = ("crash", "EIO", "ENOSPC", "EACCES", "revoke")
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +50,12 @@ def assert_it_has_converged(site: GitSite, life: Life, where: str) -> None:
 def test_a_fault_at_any_call_of_a_publish_tears_loses_and_leaves_nothing(
     stage: Stage, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    def publish(folder: Path, at: int) -> int:
+    def publish(at: int) -> int:
         """
         Publish a first commit, and a second one with a fault; return how many calls
         that took.
         """
+        folder = tmp_path / str(at)
         folder.mkdir()
         with git_site(folder) as site:
             site.commit_revision(1)
@@ -75,7 +74,4 @@ def test_a_fault_at_any_call_of_a_publish_tears_loses_and_leaves_nothing(
                 assert_it_has_converged(site, life, f"restart after {where}")
             return int(answer.get("calls", 0))
 
-    calls = publish(tmp_path / "counting", 0)
-    assert calls > len(make_revision(2))
-    for at in points(calls, request, kind):
-        publish(tmp_path / str(at), at)
+    at_each_call(publish, request, kind)

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.each_call.drawing import points
+from tests.support.each_call.drawing import KINDS, at_each_call
 from tests.support.each_call.stage import Life, Stage
 from tests.support.kerberos.site import Site
-
-KINDS = ("crash", "EIO", "ENOSPC", "EACCES", "revoke")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +62,4 @@ def test_a_fault_at_any_call_of_a_refresh_keeps_a_valid_ticket_and_leaves_nothin
         assert before == after, where
         return int(answer.get("calls", 0))
 
-    calls = refresh(0)
-    assert calls > 3
-    for at in points(calls, request, kind):
-        refresh(at)
+    at_each_call(refresh, request, kind)

@@ -4,9 +4,6 @@ one.
 """
 
 import shutil
-from pathlib import Path
-
-import pytest
 
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
@@ -18,22 +15,6 @@ esac
 echo "usage: git config [<options>]" >&2
 exit 129
 """
-
-
-def replace_by_folder(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    (path / "inside").mkdir(parents=True)
-
-
-@pytest.mark.parametrize("name", ["FETCH_HEAD", "shallow", "HEAD", "config"])
-def test_replaces_a_damaged_repository(here: GitSite, name: str) -> None:
-    wrapper = here.publish()
-    path = here.root / ".git-sync/.git" / name
-    replace_by_folder(path)
-
-    here.wait_until_shown(here.commit_revision(2), wrapper, 60)
-
-    assert not path.is_dir()
 
 
 def test_follows_a_submodule_to_another_url(here: GitSite) -> None:

@@ -74,6 +74,16 @@ def test_no_sync_fails_while_sts_issues_sessions_and_old_ones_get_403(
         )
 
 
+def test_no_sync_fails_while_a_mounted_password_rotates(here: GitSite) -> None:
+    file = here.folder / "password"
+
+    def rotate(number: int) -> None:
+        file.write_text(f"password-{number}\n")
+        here.server.accept(("me", f"password-{number}"))
+
+    follow(here, rotate, 2, GITSYNC_USERNAME="me", GITSYNC_PASSWORD_FILE=str(file))
+
+
 def follow(
     here: GitSite, rotate: Callable[[int], None], times: int, **settings: str | None
 ) -> None:
