@@ -58,6 +58,7 @@ def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(
     here.link.symlink_to(older)
 
     here.wait_until_shown(commit, wrapper)
+    wrapper.sync()
     assert (here.root / older).is_dir(), "the longer time counts"
 
 
