@@ -74,9 +74,9 @@ class Counts:
     """SIGKILLs at random moments of a cycle."""
     power_cuts: int = _count(2, full=50)
     """Power cuts at random moments around the swap of a link."""
-    ticket_reads: int = _count(2_500, full=120_000)
+    ticket_reads: int = _count(1_200, full=120_000)
     """Reads of a ccache while sidecars replace it."""
-    lockout_windows: int = _count(4, full=48)
+    lockout_windows: int = _count(3, full=48)
     """Windows of a KDC's lockout policy during which a stale keytab is in use."""
     permission_histories: int = _count(1, full=12)
     """

@@ -21,18 +21,9 @@ from kerberos_sidecar.publish import look
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.metrics import Metrics
+from sidecar_runtime.metrics import Family, Metrics
 
 _LABELS = ("principal", "ccache")
-_GAUGES = {
-    "kerberos_ticket_expiry_timestamp_seconds": "Unix time when the published ticket expires, by "
-    "this node's clock; 0 without one.",
-    "kerberos_ticket_lifetime_seconds": "Life of the published ticket, from start to end.",
-    "kerberos_clock_offset_seconds": "How far the KDC's clock is ahead of this node's.",
-    "kerberos_keytab_kvno": "Newest version (kvno) of the principal's keys in the keytab; 0 "
-    "without a usable one.",
-    "kerberos_acquire_duration_seconds": "Time that it took to acquire the last ticket.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +34,13 @@ class State:
     Args:
         is_asked_for: Whether SIGHUP requested a new ticket that has not been published
             yet.
-        tried_at: When a ticket was last requested; monotonic seconds, as the next one.
-        retaken_at: When the ccache was last taken from another process.
+        tried_at: When a ticket was last requested; monotonic seconds.
     """
 
     last: Acquired | None = None
     failed: Failed | None = None
     is_asked_for: bool = False
     tried_at: float = -math.inf
-    retaken_at: float = -math.inf
 
 
 class Account:
@@ -122,61 +111,58 @@ class Account:
         """
         Return why a ticket is due, by the last look; ``None`` if it is not.
         """
-        last, is_asked_for = self.state.last, self.state.is_asked_for
-        at, now = time.monotonic(), time.time()
+        state = self.state
         return due.cause_of(
-            last,
+            state.last,
             self.found,
             str(self.keytab),
-            is_asked_for=is_asked_for,
-            at=at,
-            now=now,
+            is_asked_for=state.is_asked_for,
+            at=time.monotonic(),
+            now=time.time(),
         )
 
     def taken_by(self) -> str:
         """
-        Return who took the ccache from us, by the last look: another principal, or a
-        uid whose file consumers cannot read; empty if nobody did, or if our new keytab
-        explains another principal.
+        Return who published there, by the last look: another principal, or after us a
+        uid whose file consumers cannot read; empty if nobody did.
         """
-        found, principal, cause = self.found, self.principal, self.cause()
-        ticket = found.ticket
-        if ticket and principal and not ticket.principal.resembles(principal):
-            return "" if cause == "keytab_changed" else str(ticket.principal)
-        is_in_use = cause == "damaged" and (
-            ticket is None or ticket.ends_at > time.time()
-        )
-        return found.holder if is_in_use else ""
+        cause = self.cause()
+        if cause == "damaged":
+            return self.found.holder
+        ticket = self.found.ticket
+        if cause not in ("start", "taken") or ticket is None or self.principal is None:
+            return ""
+        is_ours = ticket.principal.resembles(self.principal)
+        return "" if is_ours else str(ticket.principal)
 
     @property
     def situation(self) -> str:
         """
-        What the success of a try depends on, as far as it is seen: the keytab, who took
-        the ccache, and what is wrong with it.
+        What the success of a try depends on, as far as it is seen: the keytab, and what
+        is wrong with the ccache.
         """
-        return f"{self.keytab} {self.taken_by()} {self.found.problem}"
+        return f"{self.keytab} {self.found.problem}"
 
     @property
     def next_at(self) -> float:
         """
         When a cycle has something to do, by the last look; monotonic seconds.
         """
-        state, cause = self.state, self.cause()
-        if cause is None and state.last and not state.failed:
-            return state.last.at + state.last.wait_seconds
-        if cause is None:  # another process has published a good one
-            return 0.0
+        state = self.state
+        if self.cause() is None:
+            if state.last and not state.failed:
+                return state.last.at + state.last.wait_seconds
+            return 0.0  # another process has published a good one
         if state.failed and state.failed.situation == self.situation:
             return state.failed.retry_at
-        is_from_outside = state.failed or cause in due.FROM_OUTSIDE
-        return state.tried_at + due.FLOOR_SECONDS if is_from_outside else 0.0
+        return state.tried_at + due.FLOOR_SECONDS
 
     def problem(self) -> str:
         """
         Return why consumers cannot use the ccache now; empty if they can.
         """
         problem = self.found.problem_at(time.time(), self.principal)
-        if not problem and not self.realm:
+        if not problem and self.principal is None:
             problem = f"cannot be verified: its principal could not be read from {self.source}"
         return f"{self.entry.ccache} {problem}" if problem else ""
 
@@ -184,16 +170,15 @@ class Account:
         """
         Return the facts for the status page.
         """
-        ticket, error = self.found.ticket, self.error
-        who = str(self.principal or f"the first principal in {self.source}")
+        ticket = self.found.ticket
+        error = self.error
+        wait_seconds = max(0.0, self.next_at - time.monotonic())
         facts: dict[str, object] = {
-            "principal": who,
+            "principal": str(self.principal or f"the first principal in {self.source}"),
             "keytab": self.source,
             "kvno": self.kvno,
+            "next_ticket_in_seconds": round(wait_seconds, 1),
         }
-        facts["next_ticket_in_seconds"] = round(
-            max(0.0, self.next_at - time.monotonic()), 1
-        )
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
             facts["renew_until"] = (
@@ -214,13 +199,34 @@ class KerberosMetrics(Metrics):
 
     def __init__(self, version: str, revision: str) -> None:
         super().__init__("kerberos", version, revision)
-        text = "Tickets acquired and published."
         self._acquired = self.family(
-            "counter", "kerberos_acquired_tickets_total", text, *_LABELS
+            "counter",
+            "kerberos_acquired_tickets_total",
+            "Tickets acquired and published.",
+            *_LABELS,
         )
-        self._gauges = [
-            self.family("gauge", *named, *_LABELS) for named in _GAUGES.items()
-        ]
+        self._expiry = self._gauge(
+            "kerberos_ticket_expiry_timestamp_seconds",
+            "Unix time when the published ticket expires, by this node's clock; 0 "
+            "without one.",
+        )
+        self._lifetime = self._gauge(
+            "kerberos_ticket_lifetime_seconds",
+            "Life of the published ticket, from start to end.",
+        )
+        self._clock_offset = self._gauge(
+            "kerberos_clock_offset_seconds",
+            "How far the KDC's clock is ahead of this node's.",
+        )
+        self._kvno = self._gauge(
+            "kerberos_keytab_kvno",
+            "Newest version (kvno) of the principal's keys in the keytab; 0 without a "
+            "usable one.",
+        )
+        self._duration = self._gauge(
+            "kerberos_acquire_duration_seconds",
+            "Time that it took to acquire the last ticket.",
+        )
 
     def record(self, principal: Principal, ccache: str, seconds: float) -> None:
         """
@@ -229,7 +235,7 @@ class KerberosMetrics(Metrics):
         # the cycle fails if another principal does
         self.last_publish.set_to_current_time()
         self._acquired.labels(str(principal), ccache).inc()
-        self._gauges[-1].labels(str(principal), ccache).set(seconds)
+        self._duration.labels(str(principal), ccache).set(seconds)
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
@@ -239,18 +245,17 @@ class KerberosMetrics(Metrics):
         known = {
             (str(one.principal), one.entry.ccache): one for one in accounts if one.realm
         }
-        for family in (self._acquired, *self._gauges):
-            for gone in set(family.series) - known.keys():
-                family.series.pop(gone, None)  # two threads show
+        for family in self.families.values():
+            if family.label_names == _LABELS:
+                for gone in set(family.series) - known.keys():
+                    family.series.pop(gone, None)  # two threads show
         for labels, account in known.items():
-            facts, found = [0.0, 0.0, 0.0], account.found.ticket
-            if found is not None:
-                facts = [
-                    found.ends_at,
-                    found.lifetime_seconds,
-                    found.clock_offset_seconds,
-                ]
-            for family, value in zip(
-                self._gauges, [*facts, account.kvno], strict=False
-            ):
-                family.labels(*labels).set(value)
+            ticket = account.found.ticket
+            self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)
+            self._lifetime.labels(*labels).set(ticket.lifetime_seconds if ticket else 0)
+            offset_seconds = ticket.clock_offset_seconds if ticket else 0
+            self._clock_offset.labels(*labels).set(offset_seconds)
+            self._kvno.labels(*labels).set(account.kvno)
+
+    def _gauge(self, name: str, text: str) -> Family:
+        return self.family("gauge", name, text, *_LABELS)

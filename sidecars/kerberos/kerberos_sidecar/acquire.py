@@ -70,7 +70,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         with open(request["ccache"], "rb") as file:
             return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:
-        code = (error.min_code ^ 1 << 31) - (1 << 31)
+        code = ctypes.c_int32(error.min_code).value
         return {
             "code": code,
             "said": str(error).rpartition(f"Minor ({error.min_code}): ")[2],

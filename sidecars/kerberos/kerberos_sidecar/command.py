@@ -7,8 +7,10 @@ The command line of ``kerberos-sidecar``, the assembly of its parts, and the com
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable
@@ -37,7 +39,20 @@ from sidecar_runtime.usage import make_parser
 # The time between cycles that run without a cause, as a heartbeat.
 HEARTBEAT_SECONDS = 40.0
 # What a cycle has beyond the requests of all its principals: then its volume hangs.
-VOLUME_SECONDS = 30.0
+VOLUME_SECONDS = 10.0
+
+
+def consumer(text: str) -> tuple[int, int]:
+    """
+    Parse the uid and the group of a consumer.
+
+    Raises:
+        argparse.ArgumentTypeError: They are not two numbers.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UID:GID such as 50000:0")
+    return int(found[1]), int(found[2])
 
 
 def run() -> int:
@@ -58,7 +73,7 @@ def run() -> int:
     check = commands.add_parser("check", help=text, description=text)
     check.add_argument(
         "--consumer",
-        type=lambda text: (int(text.partition(":")[0]), int(text.partition(":")[2])),
+        type=consumer,
         default=(50000, 0),
         metavar="UID:GID",
         help="who must be able to read the ccaches (default: 50000:0, as in the chart)",

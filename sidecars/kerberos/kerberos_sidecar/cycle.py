@@ -203,11 +203,8 @@ class KerberosSidecar:
         last = Acquired(
             ticket, time.monotonic(), str(keytab), wait_seconds, next_cause, now - began
         )
-        retaken_at = time.monotonic() if owner else account.state.retaken_at
         with fence:
-            account.state = State(
-                last, tried_at=account.state.tried_at, retaken_at=retaken_at
-            )
+            account.state = State(last, tried_at=account.state.tried_at)
             self._metrics.record(keytab.principal, entry.ccache, seconds)
         facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
         if owner:
@@ -271,19 +268,21 @@ class KerberosSidecar:
 
 def _check_contested(account: Account) -> str:
     """
-    Return who took the ccache; empty if nobody did.
+    Return who took the ccache, so that it is taken back; empty if nobody did.
 
     Raises:
-        SidecarError: Another process keeps taking it.
+        SidecarError: Another process took it less than a minute after we published.
     """
     owner = account.taken_by()
-    wait_seconds = account.state.retaken_at + due.CONTEST_SECONDS - time.monotonic()
-    if owner and wait_seconds > 0:
-        text = (
-            f"{account.entry.ccache} belongs to {owner} again, after it was restored for "
-            f"{account.principal}: another process publishes there"
-        )
-        raise failure("ccache_contested", text, wait_seconds=wait_seconds)
+    last = account.state.last
+    if owner and last:
+        wait_seconds = last.at + due.CONTEST_SECONDS - time.monotonic()
+        if wait_seconds > 0:
+            text = (
+                f"{account.entry.ccache} belongs to {owner}, right after it was "
+                f"published for {account.principal}: another process publishes there"
+            )
+            raise failure("ccache_contested", text, wait_seconds=wait_seconds)
     return owner
 
 

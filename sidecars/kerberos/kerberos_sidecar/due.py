@@ -7,17 +7,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from kerberos_sidecar.formats import Principal, Ticket
 from sidecar_runtime.errors import SidecarError
 
-FromOutside = Literal["missing", "damaged", "taken", "keytab_changed"]
-Cause = FromOutside | Literal["start", "asked", "clock_set", "half_life", "interval"]
+Cause = Literal[
+    "start",
+    "missing",
+    "damaged",
+    "taken",
+    "asked",
+    "keytab_changed",
+    "clock_set",
+    "half_life",
+    "interval",
+]
 
-# What other processes cause, who may do so in a loop: at most one request in this time.
-FROM_OUTSIDE = get_args(FromOutside)
-FLOOR_SECONDS = 5.0
+# The shortest time between two requests that SIGHUP did not ask for: other processes
+# may damage a ccache in a loop.
+FLOOR_SECONDS = 1.0
 
 # How far the clock may be set without a new ticket: services tolerate five minutes in
 # total.
@@ -27,7 +36,7 @@ CLOCK_STEP_SECONDS = 60.0
 # seconds.
 RETRY_FLOOR_SECONDS = 1.0
 
-# A ccache that another process keeps taking is taken back at most this often.
+# A ccache that another process has taken is not taken back sooner after our last one.
 CONTEST_SECONDS = 60.0
 
 

@@ -195,11 +195,9 @@ class Staging:
         above = os.stat(folder)
         # On overlayfs a plain file may have another st_dev than its folder, so
         # ismount() would lie.
-        mounts = {
-            line.split()[4]
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        }
-        if os.path.join(os.path.realpath(folder), name) in mounts:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        mounts = {line.split()[4] for line in lines}
+        if os.fsencode(os.path.join(os.path.realpath(folder), name)) in mounts:
             raise failure("ccache_foreign", f"{self.ccache} is a mount, which stays")
         with suppress(FileNotFoundError):
             owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}

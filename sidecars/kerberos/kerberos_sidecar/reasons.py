@@ -7,6 +7,8 @@ The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -155,6 +157,10 @@ NO_CONTACT = -1765328228
 HUNG = -1  # ours: libkrb5 says NO_CONTACT, too
 BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
 BAD_BOOLEAN, BAD_INTEGER = -1429577700, -1429577699
+FAIL_INCLUDE_FILE, FAIL_INCLUDE_DIR = -1429577697, -1429577696
+BAD_MODULE = -1429577693
+NO_ADDRESS = -1765328164
+NO_DNS = errno.EAGAIN  # getaddrinfo's EAI_AGAIN: no server answers, or it fails
 NO_KEY, PREAUTH_FAILED = -1765328203, -1765328174
 
 # What a KDC says in the course of a request: demand preauthentication, or TCP for a
@@ -199,25 +205,47 @@ CODES = {
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     HUNG: ("kdc_hung", "no KDC of {realm} answers"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
-    -1765328164: ("kdc_unreachable", "no KDC of {realm} has an address"),
+    NO_ADDRESS: ("kdc_unreachable", "no KDC of {realm} has an address"),
     **dict.fromkeys(_NO_ENCTYPES, ("keytab_enctypes_unusable", _NO_ENCTYPE)),
 }
 
-_BOOLEAN = "y|yes|true|t|1|on|n|no|false|nil|0|off"
-_BOOLEANS = ("allow_weak_crypto", "allow_rc4", "allow_des3", "enforce_ok_as_delegate")
-_DURATIONS = ("ticket_lifetime", "renew_lifetime", "clockskew", "request_timeout")
-_KDCS = ("kdc", "primary_kdc", "master_kdc")
 
-# Code → the relations of krb5.conf that may be its cause ("": a line that cannot be
-# parsed), and which values cannot (a pattern): libkrb5 names neither file nor line.
+def _setting(names: str, fine: str = "") -> str:
+    """
+    Return the pattern of a relation whose value is none of the fine ones.
+    """
+    return (
+        rf'(?:{names})\s*=(?!\s*"?(?:{fine})"?$).*' if fine else rf"(?:{names})\s*=.*"
+    )
+
+
+_BOOLEAN = "y|yes|true|t|1|on|n|no|false|nil|0|off"
+_BOOLEANS = (
+    "allow_weak_crypto|allow_rc4|allow_des3|enforce_ok_as_delegate|"
+    "ignore_acceptor_hostname"
+)
+_DURATIONS = "ticket_lifetime|renew_lifetime|clockskew|request_timeout"
+_KDCS = _setting("kdc|primary_kdc|master_kdc")
+_CANONICALIZE = _setting("dns_canonicalize_hostname", f"{_BOOLEAN}|fallback")
+_RELATION = r"[^\s=\[{}][^\s=]*\s*=.*"
+
+# Code → the lines of krb5.conf that may be its cause, as patterns.
 LINES = {
-    **dict.fromkeys((BAD_FORMAT, -1429577697, -1429577693), (("",), "")),
-    BAD_BOOLEAN: ((*_BOOLEANS, "ignore_acceptor_hostname"), _BOOLEAN),
-    BAD_INTEGER: (("udp_preference_limit",), r"[+-]?\d+"),
-    BAD_DURATION: (_DURATIONS, r"\d+|(\d+[dhms]\s*)+|\d+(:\d+)+"),
-    BAD_VALUE: ((*_KDCS, "dns_canonicalize_hostname"), f"{_BOOLEAN}|fallback"),
-    **dict.fromkeys(_NO_ENCTYPES, (("default_tkt_enctypes", "permitted_enctypes"), "")),
-    **dict.fromkeys((NO_CONTACT, HUNG, -1765328164), (_KDCS, "")),
+    code: re.compile(pattern, re.IGNORECASE)
+    for codes, pattern in {
+        (
+            BAD_FORMAT,
+        ): rf"(?!([#;{{}}].*|\[[^]]+\]\*?|include.*|module.*|{_RELATION})?$).+",
+        (FAIL_INCLUDE_FILE, FAIL_INCLUDE_DIR): r"include(?:dir)?\s.*",
+        (BAD_MODULE,): r"module\s.*",
+        (BAD_BOOLEAN,): _setting(_BOOLEANS, _BOOLEAN),
+        (BAD_INTEGER,): _setting("udp_preference_limit", r"[+-]?\d+"),
+        (BAD_DURATION,): _setting(_DURATIONS, r"\d+|(?:\d+[dhms]\s*)+|\d+(?::\d+)+"),
+        (BAD_VALUE,): f"{_KDCS}|{_CANONICALIZE}",
+        _NO_ENCTYPES: _setting("default_tkt_enctypes|permitted_enctypes"),
+        (NO_CONTACT, HUNG, NO_ADDRESS, NO_DNS): _KDCS,
+    }.items()
+    for code in codes
 }
 
 # Ranges of codes: from the KDC, from the ASN.1 decoder, from the krb5.conf parser.

@@ -47,9 +47,7 @@ _RECEIVED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
 
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant
 # for consumers, such as KRB5CCNAME.
-_INHERITED = re.compile(
-    r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|(L[CD]_|FAKETIME).*"
-)
+_INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|L[CD]_.*")
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
 
 

@@ -28,8 +28,9 @@ def open_sidecar(stage: Stage, site: Site) -> Life:
 
 
 def assert_it_has_converged(site: Site, life: Life, where: str) -> None:
-    results = life.settle()
-    assert life.last["ready"], (where, results, life.last)
+    answer = life.cycle()
+    assert "changed" == answer["result"], (where, answer)
+    assert answer["ready"], (where, answer)
     assert site.expiry(), where
     left = [path.name for path in site.ccache.parent.iterdir()]
     assert [] == [name for name in left if name.endswith(".new")], (where, left)

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
+from tests.scenarios.kerberos.test_secrets import child_of
 from tests.support.kerberos.formats import entry, keytab
 from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.site import Site, assert_tells, failure
@@ -53,6 +55,36 @@ def configure(old: str, new: str) -> Fault:
     )
 
 
+def make_a_pipe(site: Site) -> None:
+    site.config.unlink()
+    os.mkfifo(site.config)
+
+
+def name_another_realm(site: Site) -> None:
+    name = site.principal.partition("@")[0]
+    site.keytab.write_bytes(keytab(entry(name, "OTHER.TEST")))
+
+
+def close_the_service(site: Site) -> None:
+    site.kdc.kadmin(f"modprinc -allow_tix {krbtgt(site)}")
+
+
+def krbtgt(site: Site) -> str:
+    return f"krbtgt/{site.kdc.realm}@{site.kdc.realm}"
+
+
+def set_the_kdcs_clock(offset_seconds: int, **libdefaults: str) -> Fault:
+    """Let libkrb5 compare the clocks; it usually adopts the KDC's."""
+
+    def fault(site: Site) -> None:
+        site.kdc.stop()
+        site.kdc.start(offset_seconds)
+        site.kdc.kadmin(f"modprinc -maxlife 60s {site.principal}")
+        site.configure(kdc_timesync="0", **libdefaults)
+
+    return fault
+
+
 # Reason, fault, and what the error and `check` quote of krb5.conf or of the KDC's
 # answer.
 FAULTS: list[tuple[str, Fault, list[str]]] = [
@@ -64,6 +96,7 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
     ("keytab_empty", write(b"\x05\x02"), []),
     ("keytab_truncated", truncate, []),
     ("principal_absent", name_another_principal, []),
+    ("realm_absent", name_another_realm, ["@OTHER.TEST"]),
     ("keytab_stale", make_stale, []),
     ("principal_expired", modify("-expire yesterday"), []),
     ("password_expired", modify("-pwexpire yesterday"), []),
@@ -74,11 +107,19 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
         [],
     ),
     ("preauth_unsupported", modify("+requires_hwauth"), ["it offers PA-"]),
+    ("kdc_refused", close_the_service, ["the KDC refused"]),
+    ("clock_skew", set_the_kdcs_clock(600), []),
+    (
+        "ticket_unusable",
+        set_the_kdcs_clock(-600, clockskew="3600"),
+        ["that ends in -5"],
+    ),
     ("config_missing", lambda site: site.config.unlink(), []),
+    ("config_missing", make_a_pipe, []),
     (
         "config_invalid",
         configure("[libdefaults]", "[libdefaults"),
-        ["line 1: cannot parse [libd"],
+        ["line 1: [libd"],
     ),
     ("realm_unknown", configure("  EXAMPLE.TEST = {", "  OTHER.TEST = {"), []),
     ("config_invalid", configure("\n  }", "  # note\n  }"), ["  # note"]),
@@ -90,7 +131,7 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
     (
         "config_invalid",
         configure("[libdefaults]", "include /nonexistent\n[libdefaults]"),
-        ["line 1 includes /nonexistent: No such file"],
+        ["line 1: include /nonexistent"],
     ),
     *(
         ("config_invalid", configure("[realms]", f"  {line}\n[realms]"), [said])
@@ -103,7 +144,7 @@ FAULTS: list[tuple[str, Fault, list[str]]] = [
     (
         "config_invalid",
         configure("[libdefaults]", "module /x:y\n[libdefaults]"),
-        ["module /x:y"],
+        ["line 1: module /x:y"],
     ),
     (
         "keytab_enctypes_unusable",
@@ -129,7 +170,7 @@ def test_keeps_the_ticket_during_each_later_fault_and_recovers(here: Site) -> No
         before = here.ccache.read_bytes()
 
         assert_tells(daemon, reason, ready=True)
-        about = (here.principal, str(here.keytab), "krb5")
+        about = (here.principal, str(here.keytab), "krb5", "clocks")
         assert any(word in failed["error"] for word in about), failed
         assert [] == [text for text in quoted if text not in failed["error"]]
         if quoted:
@@ -147,20 +188,91 @@ def test_keeps_the_ticket_during_each_later_fault_and_recovers(here: Site) -> No
 
 
 def fix(site: Site) -> None:
-    """Restore a valid krb5.conf, principal and keytab."""
+    """Restore a valid krb5.conf, principal, keytab and KDC."""
+    site.config.unlink(missing_ok=True)
     site.configure()
+    site.kdc.kadmin(f"modprinc +allow_tix {krbtgt(site)}")
+    if site.kdc.clock_offset_seconds:
+        site.kdc.stop()
+        site.kdc.start()
     if site.keytab.is_dir():
         site.keytab.rmdir()
     name = site.principal.partition("@")[0]
     if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
         site.kdc.add_principal(name)
     never = (
-        "-expire never -pwexpire never +allow_tix -requires_hwauth -requires_preauth"
+        "-expire never -pwexpire never +allow_tix -requires_hwauth -requires_preauth "
+        "-maxlife 1d"
     )
     site.kdc.kadmin(f"modprinc {never} {site.principal}")
     fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
     site.keytab.parent.mkdir(exist_ok=True)
     os.replace(fresh, site.keytab)
+
+
+# Reason, the ccache (`{0}` is its folder), and what the error says.
+PLACES = [
+    ("ccache_missing", "{0}/nowhere/cc", "No such file"),
+    ("ccache_failed", "{0}/loop/cc", "Too many levels of symbolic links"),
+    ("ccache_foreign", "{0}/full", "a folder"),
+]
+
+
+def test_each_place_where_no_ccache_can_be_is_named_without_a_request(
+    here: Site,
+) -> None:
+    folder = here.ccache.parent
+    (folder / "loop").symlink_to("loop")
+    (folder / "full").mkdir()
+    asked = here.kdc.requests()
+    for reason, place, said in PLACES:
+        daemon = here.start(KERBEROS_CCACHE=place.format(folder))
+
+        failed = failure(daemon)
+
+        assert reason == failed["reason"], failed
+        assert said in failed["error"], failed
+        assert_tells(daemon, reason, ready=False)
+        daemon.kill()
+    assert asked == here.kdc.requests()
+
+
+def test_an_exception_that_nobody_expected_is_a_bug_with_its_traceback(
+    here: Site,
+) -> None:
+    text = "import random, socket; random.random = socket.getfqdn = None"
+    (here.folder / "sitecustomize.py").write_text(text)
+    daemon = here.start(PYTHONPATH=str(here.folder))
+
+    failed = failure(daemon)
+    crashed = here.start(PYTHONPATH=str(here.folder), KERBEROS_PRINCIPAL="a/_HOST@R")
+
+    assert "bug" == failed["reason"], failed
+    assert "TypeError: 'NoneType'" in str(failed["exception"]), failed
+    assert_tells(daemon, "bug", ready=True)
+    assert 1 == crashed.wait_for_exit().code, crashed.log()
+    (event,) = crashed.find_events("sidecar_crashed")
+    assert "TypeError: 'NoneType'" in str(event["exception"]), event
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGKILL, "memory_limit"), (signal.SIGTERM, "krb5_failed")],
+)
+def test_the_end_of_the_process_that_asks_is_named(
+    here: Site, running_kdc: Kdc, number: signal.Signals, reason: str
+) -> None:
+    """Only the kernel kills it: the container has too little memory."""
+    running_kdc.hang()
+    daemon = here.start()
+    child = wait_until(lambda: child_of(daemon).strip(), "a child asks")
+    os.kill(int(child), number)
+
+    failed = failure(daemon)
+
+    assert reason == failed["reason"], failed
+    assert f"ended with signal {number}: " in failed["error"], failed
+    assert_tells(daemon, reason, ready=False)
 
 
 def test_check_reports_each_fault_and_publishes_nothing(here: Site) -> None:
@@ -174,8 +286,6 @@ def test_check_reports_each_fault_and_publishes_nothing(here: Site) -> None:
     assert (0, True) == (code, here.principal in said and str(here.keytab) in said), (
         said
     )
-    code, said = check("--consumer", "50001:50001", KERBEROS_CCACHE_MODE="0600")
-    assert (3, True) == (code, "50001" in said), said
     here.keytab.unlink()
     here.config.unlink()
     code, said = check()

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 MOST_FAILURES = 5
 # Seconds instead of half an hour: the policy can be shortened, the KDC's clock not sped
 # up.
-WINDOW_SECONDS = 3
+WINDOW_SECONDS = 2
 
 
 @contextmanager

@@ -101,28 +101,6 @@ def test_principals_of_two_realms_and_a_ticket_for_a_service_of_the_other(
             assert 0 == done.returncode, done.stderr
 
 
-def test_a_ccache_contested_by_two_principals_stays_with_its_first_owner(
-    here: Site,
-) -> None:
-    other = here.kdc.add_principal(f"other-{here.principal.partition('@')[0]}")
-    keytab = here.kdc.write_keytab(here.folder / "other" / "other.keytab", other)
-    first = here.publish()
-    second = here.start(KERBEROS_KEYTAB=str(keytab), KERBEROS_PRINCIPAL=other)
-
-    contested = second.wait_for_event("cycle_failed", reason="ccache_contested")
-    taken = first.wait_for_event("ccache_taken")
-    first.wait_for_event("ticket_acquired", cause="taken")
-
-    assert here.principal in contested["error"] and other in contested["error"]
-    assert (other, here.principal) == (taken["owner"], taken["principal"])
-    tickets = [len(daemon.find_events("ticket_acquired")) for daemon in (first, second)]
-    assert [2, 1] == tickets
-    assert [200, 503] == [daemon.get("/readyz").status for daemon in (first, second)]
-    first.kill()
-    here.ccache.unlink()
-    second.wait_for_event("ticket_acquired", 30, cause="missing")  # within its minute
-
-
 def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
     """
     Some agents write a Secret's files again and again; the kubelet swaps a link,
@@ -143,7 +121,7 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
         swapped += 1
         link.with_name("..new").symlink_to(versions[swapped % 2])
         os.replace(link.with_name("..new"), link)
-        return swapped > 200
+        return swapped > 120
 
     wait_until(swap, "it was swapped often", 60, step_seconds=0.05)
     assert 1 == len(daemon.find_events("ticket_acquired"))
@@ -166,8 +144,12 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
 def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(
     here: Site, step: str
 ) -> None:
-    """Consumers add the KDC's offset in the ccache to the node's clock."""
-    file = here.folder / "clock"
+    """
+    Consumers add the KDC's offset in the ccache to the node's clock. The child that
+    asks inherits HOME, where libfaketime looks for this file, but no other variable.
+    """
+    file = here.folder / "home-0" / ".faketimerc"
+    file.parent.mkdir()
     clock = set_clock(file, "+0h")
     daemon = here.publish(**clock)
 
@@ -226,7 +208,7 @@ def test_a_one_shot_gives_up_at_its_deadline(
 ) -> None:
     trouble(running_kdc)
 
-    daemon = here.start(KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="10s")
+    daemon = here.start(KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="3s")
 
     assert 3 == daemon.wait_for_exit().code
     gave_up = daemon.find_events("sidecar_gave_up")[0]

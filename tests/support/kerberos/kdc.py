@@ -70,6 +70,7 @@ class Kdc:
         self.folder = folder
         self.realm = realm
         self.port = 0
+        self.clock_offset_seconds = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -109,6 +110,7 @@ class Kdc:
             self.port = own_port(self.host, udp=True)
             self._make_realm()
         environment = self.environment
+        self.clock_offset_seconds = clock_offset_seconds
         if clock_offset_seconds:
             environment |= {
                 "LD_PRELOAD": str(libfaketime()),
