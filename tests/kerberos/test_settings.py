@@ -10,15 +10,11 @@ import pytest
 
 from kerberos_sidecar.formats import parse_principal
 from kerberos_sidecar.settings import (
-    CHART_NAMES,
-    PREFIX,
-    Entry,
     Settings,
     changed,
     load_settings,
 )
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.settings import names_of
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
@@ -43,39 +39,6 @@ def problems_of(**environ: str) -> list[Problem]:
 
 def several(*items: dict[str, Any]) -> str:
     return json.dumps(items)
-
-
-def test_accepts_the_published_example_and_an_empty_environment() -> None:
-    settings, unknown = load_settings(EXAMPLE)
-
-    assert (3600.0, "/etc/krb5.conf") == (
-        settings.interval_seconds,
-        settings.krb5_config,
-    )
-    assert (Entry(None, "/etc/keytab/ccache", None, 0o640),) == settings.entries
-    assert ("/etc/keytab", "/etc/keytab/ccache") == (settings.source, settings.target)
-    assert [] == unknown
-    settings, _ = load_settings({})  # every setting has a default
-    assert (3600.0, None) == (settings.interval_seconds, settings.krb5_config)
-    assert (("", 9813), 60.0) == (settings.http_bind, settings.timeout_seconds)
-
-
-def test_accepts_the_variables_of_the_charts_kerberos_container_after_its_own() -> None:
-    settings = load_settings(CHART)[0]
-
-    wanted = parse_principal("airflow@R")
-    expected = Entry(wanted, "/var/kerberos-ccache/cache", "/etc/airflow.keytab", 0o640)
-    assert ((expected,), 1800.0, False) == (
-        settings.entries,
-        settings.interval_seconds,
-        settings.forwardable,
-    )
-    settings = read(**CHART, KERBEROS_CCACHE="/ours/ccache")
-    assert ("/ours/ccache", 3600.0) == (settings.ccache, settings.interval_seconds)
-    # the chart always sets its names
-    settings = read(**CHART, KERBEROS_PRINCIPALS=several(FIRST))
-    assert (Entry(A, "/c", "/etc/airflow.keytab", 0o640),) == settings.entries
-    assert {*CHART_NAMES.values()} <= names_of(Settings, PREFIX)
 
 
 def test_shows_settings_and_errors_under_the_names_that_were_used() -> None:
@@ -189,21 +152,12 @@ def test_two_paths_that_lead_to_one_file_are_the_same_but_a_replaced_ccache_is_a
 def test_listed_principals_inherit_omitted_values_but_no_settings_for_one_are_beside_them() -> (
     None
 ):
-    second = {
-        "principal": "b@R",
-        "ccache": "FILE:/cc/b",
-        "keytab": "/k/b",
-        "mode": "0600",
-    }
+    second = {"principal": "b@R", "ccache": "FILE:/cc/b", "keytab": "/k/b"}
     settings = read(
-        KERBEROS_PRINCIPALS=several(FIRST, second, FIRST | {"ccache": "/d"}),
-        KERBEROS_KEYTAB="/k/all",
-        KERBEROS_CCACHE_MODE="0660",
+        KERBEROS_PRINCIPALS=several(FIRST, second), KERBEROS_KEYTAB="/k/all"
     )
 
-    first = Entry(A, "/c", "/k/all", 0o660)
-    assert (first, Entry(B, "/cc/b", "/k/b", 0o600)) == settings.entries[:2]
-    assert ("/k/all, /k/b", "/c, /cc/b, /d") == (settings.source, settings.target)
+    assert ("/k/all, /k/b", "/c, /cc/b") == (settings.source, settings.target)
     one = {"KERBEROS_PRINCIPAL": "a@R", "KERBEROS_CCACHE": "/d"}
     found = problems_of(**one, KERBEROS_PRINCIPALS=several(FIRST))
     assert [*one] == [problem.setting for problem in found]

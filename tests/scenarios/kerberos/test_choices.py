@@ -4,29 +4,20 @@ Which keytab, principal and ccache a sidecar uses, and what its settings change.
 
 import os
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.kerberos.conftest import MakeSite
 from tests.scenarios.kerberos.test_lockout import make_stale, refusals
 from tests.support.daemon import ask
-from tests.support.kerberos.formats import entry, keytab
 from tests.support.kerberos.kdc import run_client
 from tests.support.kerberos.site import Site, failure
 from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
+GROUP = 4321
 UNSET = dict.fromkeys(
     ("KERBEROS_KEYTAB", "KERBEROS_PRINCIPAL", "KERBEROS_CCACHE", "INTERVAL")
-)
-GAUGES = (
-    "ticket_expiry_timestamp_seconds",
-    "ticket_lifetime_seconds",
-    "clock_offset_seconds",
-    "keytab_kvno",
-    "acquire_duration_seconds",
 )
 
 
@@ -65,82 +56,29 @@ def test_takes_the_only_keytab_of_the_folder_and_its_first_principal(
 
 
 def test_takes_the_charts_variables_for_settings_that_are_unset(here: Site) -> None:
-    here.keytab.rename(here.keytab.with_name("another name"))
-    here.kdc.write_keytab(here.keytab.with_name("more"), here.principal)
+    """The principal is not the first one of the keytab, and has no realm."""
+    keytab = here.keytab.with_name("more")
+    here.kdc.write_keytab(keytab, here.kdc.add_principal("HTTP/first"))
+    host = here.kdc.add_principal(f"HTTP/{socket.getfqdn()}")
+    here.kdc.write_keytab(keytab, host)
     chart = {
-        "AIRFLOW__KERBEROS__KEYTAB": f"{here.keytab.parent}/more",
-        "AIRFLOW__KERBEROS__PRINCIPAL": here.principal.partition("@")[0],
+        "AIRFLOW__KERBEROS__KEYTAB": str(keytab),
+        "AIRFLOW__KERBEROS__PRINCIPAL": "HTTP/_HOST",
         "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
         "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "2",
         "AIRFLOW__KERBEROS__FORWARDABLE": "False",
     }
     daemon = here.publish(**{**UNSET, **chart})
 
-    assert f"Default principal: {here.principal}" in listing(here)
+    assert f"Default principal: {host}" in listing(here)
     assert "Flags: I" in listing(here)
     daemon.wait_for_event("ticket_acquired", cause="interval")
 
 
-def test_a_restart_without_keytab_is_ready_with_a_principal_without_realm(
-    here: Site,
-) -> None:
-    settings = {"KERBEROS_PRINCIPAL": here.principal.partition("@")[0]}
-    here.publish(**settings).terminate()
-    here.keytab.unlink()
-    daemon = here.start(**settings)
-
-    assert "keytab_missing" == failure(daemon)["reason"]
-    readiness = daemon.get("/readyz")
-    assert (200, "keytab_missing") == (readiness.status, readiness.json()["reason"])
-
-
-def test_each_gauge_shows_its_own_fact_of_its_own_ccache(make_site: MakeSite) -> None:
-    here = make_site("2h")
-    host = here.kdc.add_principal(f"HTTP/{socket.getfqdn()}", "5h")
-    here.kdc.write_keytab(here.keytab, host)
-    here.kdc.write_keytab(here.keytab, host)
-    ccache = here.ccache.parent / "host"
-    began = time.time()
-    daemon = here.publish(
-        KERBEROS_PRINCIPAL=None,
-        KERBEROS_CCACHE=None,
-        KERBEROS_PRINCIPALS=f"""[
-            {{"principal": "{here.principal}", "ccache": "{here.ccache}"}},
-            {{"principal": "HTTP/_HOST", "ccache": "{ccache}"}}
-        ]""",
-    )
-    daemon.wait_until_ready()
-
-    first, second = (
-        {name: here.sample(daemon, f"kerberos_{name}", path, owner) for name in GAUGES}
-        for path, owner in ((here.ccache, None), (ccache, host))
-    )
-
-    assert here.expiry() == first["ticket_expiry_timestamp_seconds"]
-    assert began + 4 * 3600 < second["ticket_expiry_timestamp_seconds"]
-    lives = [one["ticket_lifetime_seconds"] for one in (first, second)]
-    assert [2 * 3600, 5 * 3600] == [round(life, -2) for life in lives]
-    assert [2, 3] == [one["keytab_kvno"] for one in (first, second)]
-    seconds = {
-        event["ccache"]: event["duration_seconds"]
-        for event in daemon.find_events("ticket_acquired")
-    }
-    for path, gauges in ((here.ccache, first), (ccache, second)):
-        assert abs(gauges["clock_offset_seconds"]) < 60
-        assert seconds[str(path)] == round(gauges["acquire_duration_seconds"], 3) > 0
-    here.keytab.unlink()
-    ccache.unlink()
-    here.refresh(daemon)
-    wait_until(
-        lambda: here.sample(daemon, "kerberos_keytab_kvno") == 0, "no key is left"
-    )
-    names = GAUGES[:2]
-    gone = [here.sample(daemon, f"kerberos_{name}", ccache, host) for name in names]
-    assert [0, 0] == gone
-
-
 def test_requests_what_the_settings_say_whatever_krb5_conf_says(here: Site) -> None:
+    """Without the setting, a KDC makes a ticket renewable that it has to shorten."""
     here.kdc.kadmin(f"modprinc -maxrenewlife 7d {here.principal}")
+    os.chown(here.ccache.parent, -1, GROUP)
     here.configure(
         renew_lifetime="7d", ticket_lifetime="3h", forwardable="true", proxiable="true"
     )
@@ -149,13 +87,13 @@ def test_requests_what_the_settings_say_whatever_krb5_conf_says(here: Site) -> N
     settings = {"KERBEROS_FORWARDABLE": "false", "KERBEROS_RENEW_LIFETIME": "0"}
 
     daemon = here.publish(
-        **settings, KERBEROS_CCACHE_MODE="0660", KERBEROS_TICKET_LIFETIME="1h"
+        **settings, KERBEROS_CCACHE_MODE="0660", KERBEROS_TICKET_LIFETIME="2d"
     )
 
     assert "Flags: PI" in listing(here)
-    assert "0660" == here.mode()
+    assert ("0660", GROUP) == (here.mode(), here.ccache.stat().st_gid)
     acquired = daemon.find_events("ticket_acquired")[0]
-    assert 3600 == round(acquired["lifetime_seconds"], -2)
+    assert 86_400 == acquired["lifetime_seconds"], "as much as the KDC grants"
     assert daemon.status()["details"][str(here.ccache)]["renew_until"] is None
 
 
@@ -171,7 +109,8 @@ def test_a_window_of_0_retries_a_refused_key_with_backoff_until_it_gives_up(
     (gave_up,) = daemon.find_events("sidecar_gave_up")
     assert "failure_limit" == gave_up["reason"]
     assert "keytab_stale" in gave_up["error"]
-    assert 3 == refusals(here.kdc, here) == len(daemon.find_events("cycle_failed"))
+    assert 3 == len(daemon.find_events("cycle_failed"))
+    assert 3 <= refusals(here.kdc, here), "libkrb5 may repeat one"
 
 
 @pytest.mark.parametrize(
@@ -214,26 +153,3 @@ def test_listens_and_logs_as_the_settings_say_and_reads_the_first_krb5_conf(
     assert {"warning"} >= {event["level"] for event in daemon.events}, daemon.log()
     daemon.terminate()
     assert [] == daemon.find_events("ticket_acquired")
-
-
-@pytest.mark.parametrize("kind", ["DIR", "KCM", "KEYRING"])
-def test_refuses_ccaches_that_other_containers_cannot_read(
-    here: Site, kind: str
-) -> None:
-    daemon = here.start(KERBEROS_CCACHE=f"{kind}:{here.ccache}")
-
-    assert 2 == daemon.wait_for_exit().code
-    assert f"is a {kind} ccache, which other containers cannot read" in daemon.log()
-    assert [] == os.listdir(here.ccache.parent)
-
-
-def test_finds_the_wanted_principal_among_others_of_its_keytab(here: Site) -> None:
-    name, _, realm = here.principal.partition("@")
-    ours = here.keytab.read_bytes()[2:]
-    here.keytab.write_bytes(keytab(entry("first", realm), entry(f"{name}x", realm)))
-    with here.keytab.open("ab") as file:
-        file.write(ours)
-
-    here.publish(KERBEROS_PRINCIPAL=name)
-
-    assert f"Default principal: {here.principal}" in listing(here)

@@ -145,11 +145,15 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
             return
         with here.sidecar(program=users[1], **settings) as daemon:
             assert "is not tried again before" in failure(daemon)["error"]
-        checked = here.start("check", **settings)
+            checked = here.start("check", **settings)
 
-        assert 3 == checked.wait_for_exit(60).code
-        assert "keytab_stale" in checked.log()
-        assert 2 == refusals(running_kdc, here)
+            assert 3 == checked.wait_for_exit(60).code
+            assert "keytab_stale" in checked.log()
+            assert 2 == refusals(running_kdc, here)
+            fresh = here.kdc.copy_keys(here.folder / "fresh", here.principal)
+            fresh.chmod(0o644)
+            os.replace(fresh, here.keytab)
+            daemon.wait_for_event("ticket_acquired")
 
 
 def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(

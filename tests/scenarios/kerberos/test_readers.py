@@ -4,20 +4,15 @@ Programs that read the ccache never fail, whatever the writers do, and never cha
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kerberos.kdc import PATH, Kdc
-from tests.support.kerberos.readers import HAS_JAVA, HERE, JAVA, Kind, readers
-from tests.support.kerberos.site import Site
-from tests.support.machine.users import ROOT, as_user
+from tests.support.kerberos.kdc import Kdc
+from tests.support.kerberos.readers import HAS_JAVA, Kind, readers
 
 KINDS: tuple[Kind, ...] = ("klist", "acquire", "context")
 
@@ -67,46 +62,3 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
         assert daemon.find_events("cycle_failed") == []
         daemon.terminate()
     assert [] == site.leftovers()
-
-
-HADOOP = """pyspark==4.1.4 \\
-  --hash=sha256:bcbd5e18690cf79d438e97210ad06fb8d451a251bb77becc2b0418868d2acd73
-"""
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not HAS_JAVA, reason="Hadoop needs java: make setup-test as root")
-def test_hadoops_own_client_logs_in_with_the_ticket(
-    here: Site, only_in_full: None
-) -> None:
-    """
-    With Spark's jars (450 MB), as nobody: Hadoop needs a user that is in /etc/passwd.
-    """
-    spark, wanted = here.folder / "spark", here.folder / "wanted"
-    wanted.write_text(HADOOP)
-    install = (
-        f"pip install --quiet --no-deps --target {spark} --python {sys.executable}"
-    )
-    uv = [
-        str(ROOT / "scripts" / "uv"),
-        *install.split(),
-        "--require-hashes",
-        "-r",
-        str(wanted),
-    ]
-    subprocess.run(uv, check=True)
-    here.publish()
-
-    java = as_user(here.folder / "bin", Path(JAVA or ""), 65_534, 0)
-    options = [
-        f"-Djava.security.krb5.conf={here.config}",
-        "-cp",
-        f"{spark}/pyspark/jars/*",
-    ]
-    environment = {"PATH": PATH, "KRB5CCNAME": f"FILE:{here.ccache}"}
-    source = HERE / "java" / "Login.java"
-    done = subprocess.run(
-        [java, *options, source], env=environment, capture_output=True, text=True
-    )
-
-    assert f"{here.principal} (auth:KERBEROS)\n" == done.stdout, done.stderr
