@@ -205,6 +205,7 @@ CODES = {
     -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
     HUNG: ("kdc_hung", "no KDC of {realm} answers"),
     NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
+    NO_DNS: ("kdc_unreachable", "DNS names no address for a KDC of {realm}"),
     NO_ADDRESS: ("kdc_unreachable", "no KDC of {realm} has an address"),
     **dict.fromkeys(_NO_ENCTYPES, ("keytab_enctypes_unusable", _NO_ENCTYPE)),
 }

@@ -59,8 +59,8 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
 ) -> None:
     """
     The same key is tried once in a window, however often the container restarts; a KDC
-    that counts over two windows would lock the account. A new keytab is tried
-    immediately, and an old one is used again once the KDC accepts it again.
+    that counts over two windows would lock the account. It is used again once the KDC
+    accepts it again.
     """
     site, chance = make_site("1d"), random.Random(5)
     with policy(running_kdc, site):
@@ -87,15 +87,8 @@ def test_a_day_of_restarts_with_a_stale_keytab_never_locks_the_account(
 
         daemon = site.start(**settings)
         failure(daemon)
-        fresh = site.kdc.copy_keys(site.folder / "fresh", site.principal)
-        stale = site.keytab.read_bytes()
-        os.replace(fresh, site.keytab)
-        daemon.wait_until_ready(60)
-        after = len(daemon.events)
-        site.keytab.write_bytes(stale)
-        failure(daemon, after)
         site.kdc.kadmin(f"cpw -pw first {site.principal}")
-        daemon.wait_for_event("ticket_acquired", 120, after=after)
+        daemon.wait_for_event("ticket_acquired", 120)
         daemon.kill()
 
 

@@ -182,18 +182,6 @@ def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(
     assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), (
         done.stderr
     )
-    shown = daemon.status()["settings"]
-    assert "600" == shown["AIRFLOW__KERBEROS__REINIT_FREQUENCY"]
-    assert "INTERVAL" not in shown
-
-
-def test_a_one_shot_exits_after_its_first_ticket_and_binds_no_port(here: Site) -> None:
-    daemon = here.start(KERBEROS_ONE_SHOT="true")
-
-    assert 0 == daemon.wait_for_exit().code, daemon.log()
-    assert here.is_valid()
-    assert [] == daemon.find_events("http_listening")
-    assert [] == here.leftovers()
 
 
 @pytest.mark.parametrize("trouble", [Kdc.stop, Kdc.hang])

@@ -285,7 +285,8 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
 
     for path in ccaches.values():
         # klist would wait for the other end of a pipe.
-        wait_until(partial(is_restored, here, path), "it is restored")
+        # before the next heartbeat, which would notice it as well
+        wait_until(partial(is_restored, here, path), "it is restored", 30)
     daemon.wait_until_ready()
     causes = {event["cause"] for event in daemon.find_events("ticket_acquired")}
     assert {"start", "missing", "damaged"} == causes
