@@ -2,7 +2,6 @@
 Two sidecars on one ccache: neither floods the KDC, and one says what it waits for.
 """
 
-from kerberos_sidecar.due import CONTEST_SECONDS
 from tests.support.kerberos.site import Site
 from tests.support.waiting import wait_until
 
@@ -19,7 +18,6 @@ def test_a_ccache_contested_by_two_principals_is_named_and_not_fought_over(
     taken = second.wait_for_event("ccache_taken")
 
     assert here.principal in contested["error"] and other in contested["error"]
-    assert contested["retry_in_seconds"] <= CONTEST_SECONDS
     assert (here.principal, other) == (taken["owner"], taken["principal"])
     assert "ccache_contested" == here.refresh(first)["reason"]
     tickets = [len(daemon.find_events("ticket_acquired")) for daemon in (first, second)]
