@@ -60,7 +60,7 @@ def volume(
     return target
 
 
-@pytest.fixture(scope="module", params=["2.11", "3"])
+@pytest.fixture(scope="module", params=["2.11", "3.2", "3"])
 def airflow(request: pytest.FixtureRequest) -> Airflow:
     """A real Airflow; the first test installs it, which takes minutes."""
     version: Version = request.param
