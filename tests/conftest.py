@@ -83,7 +83,7 @@ class Counts:
     Random histories of DAGs, roles and grants, each compared with Airflow's own
     sync-perm.
     """
-    permission_steps: int = _count(2, full=3)
+    permission_steps: int = _count(1, full=3)
     """Changes of the DAGs in each of these histories, each followed by a comparison."""
     plants: int = _count(1, full=9)
     """Kinds of files and links that are planted at each name on a volume."""

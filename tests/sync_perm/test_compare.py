@@ -18,7 +18,7 @@ from sync_perm.compare import (
     general,
     refusal,
 )
-from sync_perm.tables import MOST_BYTES, MOST_OF_ACCESS, read_access_control
+from sync_perm.tables import MOST_BYTES, read_access_control
 from tests.sync_perm.given import permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
@@ -259,9 +259,3 @@ def test_a_small_dag_that_unpacks_to_a_large_one_has_a_reason() -> None:
     found = read_access_control(None, bomb, len(bomb))
 
     assert Failure("dag_too_large", "has more than 4 MiB in serialized_dag") == found
-
-
-def test_a_huge_access_control_is_not_kept() -> None:
-    found = read_access_control(text({"team": [], "": "x" * MOST_OF_ACCESS}), None)
-
-    assert Failure("dag_too_large", "its access_control has more than 64 KiB") == found

@@ -32,16 +32,6 @@ def test_reports_a_missing_url(tmp_path: Path) -> None:
         source(tmp_path)
 
 
-def test_an_empty_value_of_the_environment_overrides_the_file(tmp_path: Path) -> None:
-    """As in Airflow: whoever empties a variable does not get the file's database."""
-    text = "[database]\nsql_alchemy_conn = mysql://h/d\nsql_alchemy_schema = older\n"
-    empty = {DATABASE: "mysql://h/d", DATABASE.replace("CONN", "SCHEMA"): ""}
-
-    assert "" == source(tmp_path, text, **empty).schema
-    with pytest.raises(SettingsError, match=f"{DATABASE}='\\*\\*\\*' is not a URL"):
-        source(tmp_path, text, **{DATABASE: ""}).read()
-
-
 @pytest.mark.parametrize("conn", ["postgresql://u:s3%cret@h/d", "%(s3cret)s"])
 def test_an_option_that_airflow_cannot_read_is_named(tmp_path: Path, conn: str) -> None:
     text = f"[database]\nsql_alchemy_conn = {conn}\n"
@@ -51,15 +41,6 @@ def test_an_option_that_airflow_cannot_read_is_named(tmp_path: Path, conn: str) 
     assert f"[database] sql_alchemy_conn in {tmp_path}/airflow.cfg" in str(error)
     assert "has a % that is neither %% nor %(NAME)s" in str(error)
     assert "s3cret" not in str(error)
-
-
-def test_airflow_is_asked_for_each_connection_because_tokens_expire() -> None:
-    tokens = ["one", "two"]
-    config = AirflowConfig({f"{CORE}_CMD": "cat token"})
-    found = find_source(config, ask=lambda _: f"mysql://u:{tokens.pop(0)}@h/d\n")
-
-    assert f"{CORE}_CMD" == found.shown()
-    assert ["one", "two"] == [found.read().url.password for _ in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -205,25 +186,6 @@ def test_hides_the_password_and_those_in_all_urls(
     assert shown == address.redact(text)
     assert str(address.url.password) not in repr(address) + repr(
         Source("X", url, ask=lambda _: "")
-    )
-
-
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        ("${PLACE}/plugins", "/somewhere/plugins"),
-        ("mysql://u:p%%40@h/d", "mysql://u:p%40@h/d"),
-    ],
-)
-def test_expands_variables_and_unescapes_percent_signs_as_airflow_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, read: str
-) -> None:
-    monkeypatch.setenv("PLACE", "/somewhere")
-    file = tmp_path / "other.cfg"
-    file.write_text(f"[core]\nplugins_folder = {written}\n")
-
-    assert read == AirflowConfig({"AIRFLOW_CONFIG": str(file)}).value(
-        "core", "plugins_folder"
     )
 
 

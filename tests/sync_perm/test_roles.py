@@ -396,49 +396,16 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
     } == {row for row in found if row[1] == "top"}
 
 
-def test_selects_dags_by_id_tag_owner_and_folder_unless_access_control_decides() -> (
-    None
-):
-    text = """\
-        roles:
-          team:
-            dags:
-              - {id: nowhere, permissions: [can_delete]}
-              - {tag: public, permissions: [can_read]}
-              - {owner: bob, permissions: [can_edit]}
-              - {folder: team-a/**, permissions: [DAGs.can_edit, can_create on DAG Runs]}
-    """
-
-    found = want(read(text), metadata(roles=["team"]), DEFINED)
-
-    assert {
-        ("nowhere", "team", "can_delete", "DAG:nowhere"),
-        ("a", "team", "can_read", "DAG:a"),
-        ("b", "team", "can_read", "DAG:b"),
-        ("b", "team", "can_edit", "DAG:b"),
-        ("a", "team", "can_edit", "DAG:a"),
-        ("a", "team", "can_create", "DAG Run:a"),
-    } == {(item.dag_id, *item.row) for item in found.items}
-    assert () == found.notes
-    # At each parse, Airflow revokes every grant that access_control does not list.
-    ruled = metadata(
-        {"a": {"team": {"can_edit"}}, "b": {}, "nowhere": {}}, roles=["team"]
-    )
-    assert (set(), ()) == (rows(text, ruled), want(read(text), ruled, DEFINED).notes)
-    (note,) = want(read(text.replace("bob", "bill")), metadata(), DEFINED).notes
-    assert "roles.team.dags[2] (line 6): no DAG matches owner bill" == note
-
-
 def rows(text: str, found: Tables) -> set[tuple[Any, ...]]:
     return {(item.kind, *item.row) for item in want(read(text), found, DEFINED).items}
 
 
 def test_a_long_chain_of_roles_is_followed_once_for_each() -> None:
-    """With a search in all found at each step, this takes a minute."""
-    chain = {f"r{n}": {"from": [f"r{n - 1}"]} for n in range(1, 4_000)}
+    """It is longer than Python's stack."""
+    chain = {f"r{n}": {"from": [f"r{n - 1}"]} for n in range(1, 1_500)}
     file = parse(json.dumps({"roles": {"r0": {}, **chain}}).encode())
 
-    assert 8_000 == len(want(file, metadata(), DEFINED).items)
+    assert 3_000 == len(want(file, metadata(), DEFINED).items)
 
 
 PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on Pools]"

@@ -26,6 +26,7 @@ from sidecar_runtime.logs import get_logger
 from sync_perm.compare import Item, Permission
 from sync_perm.config import DATABASE, Address, AirflowConfig, name
 from sync_perm.reasons import failure
+from sync_perm.runner import FAB
 
 # The time limit in interactive commands; the daemon has a setting for it.
 COMMAND_SECONDS = 120.0
@@ -40,7 +41,6 @@ RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
 # What libpq reads in HOME, if it exists.
 OF_LIBPQ = (".pgpass", ".pg_service.conf", ".postgresql")
-FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 log = get_logger("pass")
 
@@ -203,9 +203,8 @@ def _look(
     said = child.Kept()
     # importing Airflow writes there
     with tempfile.TemporaryDirectory(dir=parent_folder()) as home:
-        environ = {**config.environ, "AIRFLOW_HOME": home}
-        if config.has_file:
-            environ["AIRFLOW_CONFIG"] = config.path
+        file = config.path if config.has_file else f"{home}/airflow.cfg"
+        environ = {**config.environ, "AIRFLOW_HOME": home, "AIRFLOW_CONFIG": file}
         argv = [python, str(RUNNER), "look", json.dumps({**given, "places": places})]
         with suppress(OSError, child.DeadlinePassed, ValueError):
             command = child.Command(argv, environ, "/")
@@ -244,7 +243,8 @@ class Report:
     Args:
         hide: Hides secrets in a text.
         tried: DAG → Airflow's error, or an empty text.
-        logged: The errors of Airflow that belong to no DAG.
+        refused: Why roles of the file were not written.
+        logged: The errors of Airflow's own roles.
         defined: Role → the permissions that Airflow defines for it; None if roles were
             not loaded.
         place: The file and line of the user's that made Airflow fail.
@@ -253,6 +253,7 @@ class Report:
 
     hide: Callable[[str], str]
     tried: dict[str, str] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
     defined: Mapping[str, frozenset[Permission]] | None = None
     place: str = ""
@@ -270,6 +271,9 @@ class Report:
         match said:
             case {"dag": str(dag_id), "error": str(error)}:
                 self.tried[dag_id] = self._shown(error)
+            case {"role": str(role), "error": str(error)}:
+                text = f"role {role!r} of the roles file: {error}"
+                self.refused.append(self._shown(text))
             case {"logged": str(text)}:
                 self.logged.append(self._shown(text))
             case {"defined": dict(roles)}:
@@ -411,7 +415,10 @@ class Airflow:
         """
         config, folder = self.config, self.folder
         environ = {
-            k: v for k, v in config.environ.items() if not k.startswith("SYNC_PERM_")
+            # Airflow takes an empty AIRFLOW_CONFIG for the working folder, and fails.
+            k: v
+            for k, v in config.environ.items()
+            if not k.startswith(("SYNC_PERM_", "AIRFLOW_CONFIG"))
         }
         home = environ.get("HOME") or os.path.expanduser("~")
         os.makedirs(f"{folder}/logs", exist_ok=True)

@@ -245,8 +245,10 @@ class Session:
             memory.error = None
             return self._outcome(written)
         self._due_at = memory.next_at
-        if memory.error is not None:  # it waits for its retry
-            raise memory.error.with_traceback(None)
+        if error := memory.error:  # until its retry, which is no further failure
+            seconds = memory.next_at - time.monotonic()
+            error.retry_within_seconds = error.retry_after_seconds = seconds
+            raise error
         if time.monotonic() < memory.next_at:
             return self._outcome(written)
         return Outcome("settling", self._seen[:12], {"rows_written": written})
@@ -317,8 +319,11 @@ class Session:
         Roles are synced if Airflow's own sync has left all rows as they were: whatever
         it changed, or another process changed meanwhile, is judged by another run.
 
+        If Airflow fails as a whole, the memory keeps the error; rows written until then
+        stay.
+
         Raises:
-            SidecarError: Airflow failed as a whole; rows written until then stay.
+            SidecarError: The database failed.
         """
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
@@ -349,6 +354,8 @@ class Session:
             if work.roles and look.general == after.general:
                 memory.synced = after.general
             memory.hold(work, report, look.difference.items, after.difference.items)
+            if report.refused:
+                memory.error = failure("pass_failed", report.refused[0])
             # Airflow did not write it
             if (not written and memory.plan(after)) or memory.error:
                 memory.strike()
@@ -363,8 +370,6 @@ class Session:
             "rows_wanted": after.difference.wanted,
         }
         self._of.status.show_pass(facts, written=len(written))
-        if memory.error is not None:
-            raise memory.error
         return after, len(written)
 
     def _outcome(self, written: int) -> Outcome:

@@ -5,6 +5,7 @@ servers.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 import ssl
@@ -144,8 +145,10 @@ class Database:
         place = self.address.schema
         if self.is_mysql:
             self.rows(f"SET SESSION wait_timeout = {idle_seconds:d}")
-            name = "SHA1(CONCAT('sync-perm/', DATABASE(), '/', :place))"
-            return bool(self.rows(f"SELECT GET_LOCK({name}, 0)", place=place)[0][0])
+            # not by the server's SHA1, which MySQL 9.6 dropped
+            text = f"sync-perm/{self.address.url.database}/{place}".encode()
+            name = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+            return bool(self.rows("SELECT GET_LOCK(:name, 0)", name=name)[0][0])
         self.rows("BEGIN")
         self.rows(
             f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}"

@@ -24,9 +24,10 @@ JSON object per line.
   one.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
-text}`` for an error of roles that Airflow logged or raised, ``{"dag": id, "error":
-text}`` for each DAG that was tried, and ``{"failed": text, "where": the file and line
-of the user's}`` if it fails.
+text}`` for an error that Airflow logged while it synced them, ``{"role": name, "error":
+text}`` for a role of the file that was refused, ``{"dag": id, "error": text}`` for each
+DAG that was tried, and ``{"failed": text, "where": the file and line of the user's}``
+if it fails.
 """
 
 from __future__ import annotations
@@ -274,8 +275,8 @@ def work(task: dict[str, Any], answer: Answer) -> None:
         gc.freeze()
         gc.enable()
         for name, pairs in task["given"].items():
-            for text in errors.of(session, partial(give, name, pairs, manager)):
-                answer({"logged": text})
+            if found := errors.of(session, partial(give, name, pairs, manager)):
+                answer({"role": name, "error": "; ".join(found)})
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"dag": dag_id, "error": "; ".join(found)})

@@ -111,9 +111,6 @@ class Status:
         shown: dict[str, object] = {
             "differences": dict(kinds),
             "pending_dags": pending[:NAMED],
-            "pending_roles_file": [str(i) for i in sorted(items) if i.is_of_file][
-                :NAMED
-            ],
             "failing_dags": Names(
                 (dag_id, f"{one.reason}: {one.text}")
                 for dag_id, one in sorted(failing.items())[:NAMED]

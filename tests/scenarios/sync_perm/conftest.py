@@ -13,10 +13,12 @@ from tests.support.airflow.databases import (
     PASSWORD,
     Database,
     MariaDb,
+    MySql,
     PgBouncer,
     Postgres,
     run_server,
     skip_without,
+    skip_without_mysql,
     skip_without_postgres,
 )
 from tests.support.airflow.installed import Airflow, Kind, Version
@@ -28,6 +30,7 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 # The first test installs Airflow, which takes minutes; every wait in a test has its own
 # limit.
 INSTALLS = pytest.mark.timeout(1_800)
+SUPPORTED: tuple[Version, ...] = ("2.11", "3.2", "3")
 
 
 def on_airflow(*versions: Version) -> Callable[[Test], Test]:
@@ -84,6 +87,13 @@ def mariadb() -> Iterator[MariaDb]:
     """One MariaDB for the whole run."""
     skip_without("mariadbd", "mariadb-install-db", "my_print_defaults")
     yield from run_server(MariaDb())
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[MySql]:
+    """One MySQL for the whole run."""
+    skip_without_mysql()
+    yield from run_server(MySql())
 
 
 @pytest.fixture

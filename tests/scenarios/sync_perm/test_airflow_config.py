@@ -13,7 +13,7 @@ import pytest
 
 from sidecar_runtime.errors import SettingsError
 from sync_perm.config import AirflowConfig, Source, find_source
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents, grants_on
@@ -126,7 +126,7 @@ def ours(home: Path, one: Case) -> Source | None:
         return None
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_the_database_is_airflows_in_all_pairs_of_ways(
     airflow: Airflow, tmp_path: Path
 ) -> None:
@@ -173,7 +173,7 @@ OTHERS = {
 TEXTS = ("", "x.y", "$HOME/x", "~/x", "a%b", "${NO_SUCH}")
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 @pytest.mark.parametrize("key", OTHERS)
 def test_each_other_option_is_airflows(
     airflow: Airflow, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
@@ -205,7 +205,7 @@ def test_each_other_option_is_airflows(
     assert [] == wrong, "\n".join(wrong)
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_fills_the_database_of_the_secret_and_not_that_of_an_older_file(
     airflow: Airflow,
     database: Database,

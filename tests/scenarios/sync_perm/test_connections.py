@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, grants_on
@@ -19,7 +19,7 @@ RESULTS = ("permission", "view_menu", "permission_view", "permission_view_role")
 
 
 @pytest.mark.usefixtures("only_in_full")
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_the_least_privileges_in_the_readme_are_sufficient(
     airflow: Airflow,
     postgres: Postgres,

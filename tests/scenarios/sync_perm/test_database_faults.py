@@ -1,6 +1,7 @@
 """Database failures: each has its own reason, and sync-perm recovers on its own."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
     Check for failures of one line with advice: no traceback, no pass, and healthz
     answers.
     """
+    if daemon.events:
+        daemon.sighup()  # instead of the wait for the retry
     failed = daemon.wait_for_event("cycle_failed", SECONDS, reason=reason)
+    daemon.sighup()
     wait_until(
         lambda: len(daemon.find_events("cycle_failed", reason=reason)) >= 2,
         "again",
@@ -47,6 +51,7 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
 
 
 def assert_recovers(daemon: SyncPerm) -> None:
+    daemon.sighup()
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
     wait_until(
         lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS
@@ -132,7 +137,35 @@ def test_reports_a_missing_and_then_an_unmigrated_database_and_recovers(
     )
     database.query("ALTER SCHEMA public RENAME TO empty")
     database.query("ALTER SCHEMA migrated RENAME TO public")
+    database.query("ALTER TABLE ab_role RENAME TO kept")
+    database.query("CREATE VIEW ab_role AS SELECT id / 0 AS id, name FROM kept")
+    assert_is_a_calm_failure(daemon, "database_failed")
+    database.query("DROP VIEW ab_role")
+    database.query("ALTER TABLE kept RENAME TO ab_role")
     assert_recovers(daemon)
+
+
+def test_a_cycle_whose_query_waits_too_long_or_loses_its_connection_has_failed(
+    postgres: Postgres, begin: StartSyncPerm
+) -> None:
+    database = small(postgres)
+    with closing(postgres.connect(database.name)) as other:
+        cursor = other.cursor()
+        cursor.execute("BEGIN")
+        cursor.execute("LOCK TABLE ab_role")
+        slow = begin(database, {"SYNC_PERM_TIMEOUT": "1s"})
+        slow.wait_for_event("cycle_failed", SECONDS, reason="cycle_timeout")
+        lost = begin(database)
+
+        def lose_it() -> object:
+            database.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock'"
+            )
+            return lost.find_events("cycle_failed", reason="database_lost")
+
+        wait_until(lose_it, "its connection is lost", SECONDS)
+    assert_recovers(lost)
 
 
 def test_a_short_idle_timeout_of_the_server_is_no_failure(
@@ -178,8 +211,9 @@ def test_reports_missing_tls_a_wrong_password_and_then_missing_rights(
     checked = run_command("check", standin, url, tmp_path)
     assert 3 == checked.returncode, checked.stdout
     assert "FAIL  tables         database_read_only: " in checked.stdout
-    seen = len(daemon.events)
     database.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
+    seen = len(daemon.events)
+    daemon.sighup()
     while (
         "sequence" not in daemon.wait_for_event("cycle_failed", SECONDS, seen)["error"]
     ):

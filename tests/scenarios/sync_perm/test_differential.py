@@ -91,7 +91,7 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
     history: int,
 ) -> None:
     world = World(airflow.version, random.Random(history))
-    if kind == "mariadb":
+    if kind != "postgres":
         world = World(
             airflow.version, random.Random(history), MIXED_ROLES, MIXED_DAG_IDS
         )

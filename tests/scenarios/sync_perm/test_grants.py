@@ -6,7 +6,8 @@ alone.
 import signal
 from pathlib import Path
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from sync_perm.tables import MOST_BYTES, MOST_OF_ACCESS
+from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
@@ -19,8 +20,17 @@ from tests.support.airflow.permissions import (
 from tests.support.airflow.sync_perm import PASS_SECONDS, signal_all
 from tests.support.waiting import wait_until
 
+# Serialized DAGs; a large one without access control is generated and harmless, and not
+# read.
+RULED = '{"dag": {"access_control": {"%s": ["can_edit"]}}}'
+LARGE = {
+    "generated": '{"dag": {}}'.ljust(MOST_BYTES + 1),
+    "large": (RULED % "Op").ljust(MOST_BYTES + 1),
+    "long": RULED % ("x" * MOST_OF_ACCESS),
+}
 
-def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
+
+def test_a_dag_that_cannot_be_synced_blocks_no_other_and_is_granted_later(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
     dags = {
@@ -30,10 +40,13 @@ def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
     dags |= {
         "a_broken": {"nobody_has_it": ["can_read"]},
         "b_odd": {"Viewer": ["can_fly"]},
+        "l" * 243: {"Viewer": ["can_edit"]},
     }
-    # the second parse finds no change, so it no longer reports the role
-    for _ in range(2):
-        airflow.write_dags(database, home, dags, parsed=True)
+    airflow.write_dags(database, home, dags | {dag_id: {} for dag_id in LARGE})
+    for dag_id, text in LARGE.items():
+        database.query(
+            "UPDATE serialized_dag SET data = %s WHERE dag_id = %s", (text, dag_id)
+        )
     daemon = start(database)
     daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="late", reason="role_missing")
     daemon.wait_until_good()
@@ -44,11 +57,21 @@ def test_a_dag_with_a_missing_role_blocks_no_other_and_is_granted_later(
         "late": "role_missing",
         "a_broken": "role_missing",
         "b_odd": "access_control_invalid",
+        "large": "dag_too_large",
+        "long": "dag_too_large",
+        "l" * 243: "id_too_long",
     } == {dag: told.partition(":")[0] for dag, told in details.items()}
     assert "nobody_has_it" in details["a_broken"]
+    assert details["large"].endswith("has more than 4 MiB in serialized_dag")
+    assert details["long"].endswith("its access_control has more than 64 KiB")
+    told = "a_broken (role_missing), b_odd (access_control_invalid), large (dag_too_"
+    assert f"6 DAGs cannot be synced: {told}" in daemon.get("/readyz").body
     assert "a_broken: role_missing" in daemon.get("/").body
     assert 2.0 == daemon.sample("sync_perm_failing_dags", reason="role_missing")
-    assert ("can_delete", "DAG:a_broken") in contents(database)["permissions"]
+    written = contents(database)
+    assert ("can_delete", "DAG:a_broken") in written["permissions"]
+    assert ("can_delete", "DAG:generated") in written["permissions"]
+    assert ("DAG:large",) not in written["resources"]
     assert grants_on(database, "DAG:c_good")
 
     rows, seen = log_rows(database), len(daemon.events)
@@ -103,7 +126,7 @@ def test_a_killed_portion_loses_nothing_and_the_next_goes_on(
     assert all(grants_on(database, f"DAG:dag_{n}") for n in range(60))
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_writes_nothing_and_starts_no_process_while_nothing_changes(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:

@@ -17,7 +17,7 @@ from sync_perm.tables import MOST_BYTES, Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import StandIn, add_dag, small
 from tests.support.airflow.databases import Database, MariaDb, Postgres
-from tests.support.airflow.installed import Airflow
+from tests.support.airflow.installed import EVERY_VERSION, Airflow
 from tests.support.airflow.permissions import (
     add_role,
     contents,
@@ -79,7 +79,7 @@ def shortfall_of(daemon: SyncPerm) -> str:
     return str(daemon.get("/readyz").json()["shortfall"])
 
 
-@on_airflow("2.11", "3", "next")
+@on_airflow(*EVERY_VERSION)
 def test_every_id_that_airflow_takes_for_something_else_is_refused(
     airflow: Airflow, database: Database, home: Path
 ) -> None:
@@ -184,10 +184,16 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         assert "name_reserved: Airflow uses 'DAGs' for permissions" in told
 
 
+@pytest.mark.parametrize("server", ["mariadb", "mysql"])
 def test_a_dag_that_the_collation_takes_for_another_is_not_synced(
-    airflow: Airflow, mariadb: MariaDb, home: Path, start: StartSyncPerm
+    request: pytest.FixtureRequest,
+    airflow: Airflow,
+    home: Path,
+    start: StartSyncPerm,
+    server: str,
 ) -> None:
-    metadata = airflow.new_mysql(mariadb, home)
+    running: MariaDb = request.getfixturevalue(server)
+    metadata = airflow.new_mysql(running, home)
     # Airflow 3 writes both, and 2.11 with this collation, as most of its own ids have.
     metadata.query(
         "ALTER TABLE serialized_dag MODIFY dag_id VARCHAR(250) COLLATE utf8mb3_bin"
@@ -249,37 +255,6 @@ def test_what_is_too_large_does_not_leave_the_database(postgres: Postgres) -> No
     assert MOST_BYTES <= sum(map(len, read)) < 2 * MOST_BYTES
 
 
-def test_a_dag_that_is_too_large_is_not_read_and_stops_no_other(
-    airflow: Airflow,
-    database: Database,
-    home: Path,
-    start: StartSyncPerm,
-) -> None:
-    """
-    A large one without access control is generated and harmless: nothing of it is read.
-    """
-    dags = {one: {"Viewer": ["can_edit"]} for one in ("large", "small")}
-    airflow.write_dags(database, home, {**dags, "generated": None})
-    database.query(
-        "UPDATE serialized_dag SET data = %s WHERE dag_id = 'generated'",
-        ('{"dag": {}}' + " " * MOST_BYTES,),
-    )
-    text = json.dumps({"dag": {"access_control": {"Op": ["can_edit"]}}})
-    text += " " * MOST_BYTES
-    database.query(
-        "UPDATE serialized_dag SET data = %s WHERE dag_id = 'large'", (text,)
-    )
-
-    daemon = start(database, INCLUDE).until_good()
-
-    failed = daemon.wait_for_event("dag_failed", dag="large", reason="dag_too_large")
-    assert "has more than 4 MiB in serialized_dag" == failed["error"]
-    assert "1 DAG cannot be synced: large (dag_too_large)" == shortfall_of(daemon)
-    assert {("Viewer", "can_edit")} == grants_on(database, "DAG:small")
-    assert ("DAG:large",) not in contents(database)["resources"]
-    assert ("can_read", "DAG:generated") in contents(database)["permissions"]
-
-
 def test_grants_of_a_pass_are_logged_by_name_and_quiet_polls_log_nothing(
     airflow: Airflow, database: Database, home: Path, start: StartSyncPerm
 ) -> None:
@@ -302,31 +277,3 @@ def test_grants_of_a_pass_are_logged_by_name_and_quiet_polls_log_nothing(
         revoked["rows"],
         revoked["count"],
     )
-
-
-def test_a_grant_by_folder_outlives_the_move_and_is_in_the_log(
-    airflow: Airflow,
-    database: Database,
-    home: Path,
-    start: StartSyncPerm,
-    tmp_path: Path,
-) -> None:
-    """A file of team-a takes the id of a DAG of team-b for a moment."""
-    file = tmp_path / "roles.yaml"
-    file.write_text(
-        "roles: {team-a: {dags: [{folder: team-a/**, permissions: [can_edit]}]}}"
-    )
-    theirs, stolen = {"pay": ("team-b/pay.py",)}, {"pay": ("team-a/pay.py",)}
-    airflow.write_dags(database, home, {"pay": None}, parsed=True, places=theirs)
-    daemon = start(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
-    before = grants_on(database, "DAG:pay")
-    seen = len(daemon.events)
-
-    airflow.write_dags(database, home, {"pay": None}, parsed=True, places=stolen)
-    logged = daemon.wait_for_event("grants_changed", PASS_SECONDS, seen)
-    airflow.write_dags(database, home, {"pay": None}, parsed=True, places=theirs)
-    daemon.wait_until_good()
-
-    assert set() == before
-    assert ["+ team-a: can_edit on DAG:pay"] == logged["rows"]
-    assert {("team-a", "can_edit")} == grants_on(database, "DAG:pay")

@@ -14,7 +14,7 @@ from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgr
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
 
-SERVERS = ("postgres", "pgbouncer", "mariadb")
+SERVERS = ("postgres", "pgbouncer", "mariadb", "mysql")
 
 
 def new_url(request: pytest.FixtureRequest, server: str) -> str:
@@ -82,10 +82,12 @@ def test_a_query_that_waits_for_a_lock_ends(
         assert "canceling statement due to statement timeout" in failed.message
 
 
+@pytest.mark.parametrize("server", SERVERS[2:])
 def test_a_role_whose_letters_the_character_set_lacks_has_no_alias(
-    mariadb: MariaDb,
+    request: pytest.FixtureRequest, server: str
 ) -> None:
-    database = mariadb.new_database("latin1_swedish_ci")
+    running: MariaDb = request.getfixturevalue(server)
+    database = running.new_database("latin1_swedish_ci")
     database.query("CREATE TABLE ab_role (name VARCHAR(64)) SELECT 'Team' AS name")
     with closing(Lock(parse_url("TEST", database.url))) as connection:
         assert {"team": "Team"} == _find_aliases(

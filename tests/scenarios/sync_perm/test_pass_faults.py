@@ -4,6 +4,7 @@ behind.
 """
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.scenarios.sync_perm.standin import (
 )
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import add_role, grants_on
+from tests.support.airflow.permissions import add_role, grant, grants_on, revoke
 from tests.support.airflow.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
@@ -72,12 +73,15 @@ sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {
 """
     standin.site.write(body)
 
-    url = f"redis://:{broker}@redis:6379/0"
-    daemon = begin(
-        unsynced, {"AIRFLOW__CELERY__BROKER_URL": url, "AIRFLOW__CORE__FERNET_KEY": key}
-    )
+    given = {
+        "AIRFLOW__CELERY__BROKER_URL": f"redis://:{broker}@redis:6379/0",
+        "AIRFLOW__CORE__FERNET_KEY": key,
+        "SYNC_PERM_LOG_LEVEL": "debug",
+    }
+    daemon = begin(unsynced, given)
 
     assert_one_line_each(daemon, "pass_failed")
+    assert len(daemon.find_events("airflow_said")) > 500
     error = daemon.status()["last_error"]["error"]
     hidden = unsynced.url.replace(PASSWORD, "***")
     assert f"redis://:***@redis:6379/0 does not take *** of {hidden}" in error
@@ -106,7 +110,7 @@ def test_reports_a_killed_pass_and_shows_no_password_in_its_arguments(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     standin.site.write(FOREVER)
-    daemon = begin(unsynced)
+    daemon = begin(unsynced, {"SYNC_PERM_MAX_FAILURES": "2"})
     children = wait_for_child(daemon)
     lines = [command_line(pid) for pid in (os.getpid(), daemon.pid, *children)]
     standin.site.write(WEBSITE)
@@ -118,6 +122,35 @@ def test_reports_a_killed_pass_and_shows_no_password_in_its_arguments(
     daemon.wait_until_good()
     shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]
     assert not any(PASSWORD in text for text in [*shown, str(daemon.events)])
+    failures = daemon.sample("sidecar_failures_total", reason="pass_killed")
+    assert 1.0 == failures, "the pause after a pass is no failure"
+
+
+def test_a_pass_whose_folder_cannot_be_written_says_so(
+    unsynced: Database, begin: StartSyncPerm
+) -> None:
+    daemon = begin(unsynced).until_good()
+    (folder,) = daemon.scratch.glob("sync-perm-*")
+    shutil.rmtree(folder)
+    add_role(unsynced, "late")
+
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="tmpdir_failed")
+    assert f"cannot write to {folder}: No such file" in failed["error"]
+
+
+def test_rows_that_another_process_undoes_are_named_and_not_fought_over(
+    unsynced: Database, begin: StartSyncPerm
+) -> None:
+    daemon = begin(unsynced)
+    for _ in range(2):
+        daemon.wait_until_good()
+        revoke(unsynced, "team", "can_read", "Website")
+        wait_until(lambda: is_synced(unsynced), "granted again", PASS_SECONDS)
+
+    undone = daemon.wait_for_event("rows_undone", PASS_SECONDS)
+
+    assert "Website" in str(undone["rows"])
+    assert 10 == undone["seconds"]
 
 
 def test_a_pass_ends_when_it_loses_its_lock(
@@ -164,26 +197,30 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
 ) -> None:
     standin.site.write(FOREVER)
     add_dag(unsynced, "a", {"Viewer": ["can_edit"]})
+    unsynced.query("INSERT INTO ab_view_menu (name) VALUES ('DAG:a')")
+    unsynced.query("INSERT INTO ab_permission_view VALUES (2, 1, 2)")
+    grant(unsynced, "Op", "can_read", "DAG:a")
     daemon = begin(unsynced, {"SYNC_PERM_INCLUDE_DAGS": "true"})
     children = wait_for_child(daemon)
 
     def differing() -> list[float]:
-        kinds = ("dag_permission", "dag_grant")
+        kinds = ("dag_permission", "dag_grant", "dag_revoke")
         found = [daemon.sample("sync_perm_differences", kind=kind) for kind in kinds]
         return [*found, daemon.sample("sync_perm_pending_dags")]
 
     def known_good() -> float:
         return daemon.sample("sync_perm_known_good_timestamp_seconds")
 
-    assert [7.0, 1.0, 1.0] == differing()
+    assert [6.0, 1.0, 1.0, 1.0] == differing()
     assert 0.0 == known_good()
-    missing = "Airflow has not synced its roles yet; 8 of 8 rows are missing"
+    missing = "Airflow has not synced its roles yet; 7 of 8 rows are missing"
+    missing += "; 1 grants are too many"
     assert missing == daemon.get("/readyz").json()["problem"]
     unsynced.query("DELETE FROM serialized_dag")
     standin.site.write(WEBSITE)
     signal_all(children, signal.SIGKILL)
     daemon.wait_until_good()
-    assert [0.0, 0.0, 0.0] == differing()
+    assert [0.0, 0.0, 0.0, 0.0] == differing()
     failed = {"reason": "start", "result": "error"}
     assert 1.0 == daemon.sample("sync_perm_passes_total", **failed)
     first = known_good()

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, add_dag, is_synced, small
+import pytest
+
+from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
+from tests.scenarios.sync_perm.standin import CONN, StandIn, add_dag, is_synced, small
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import add_role, contents, grant, grants_on
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
+from tests.support.program import own_port
 
 
 def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
@@ -26,12 +29,54 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
 def test_sighup_lets_airflow_sync_its_roles_again(
     postgres: Postgres, begin: StartSyncPerm
 ) -> None:
-    daemon = begin(small(postgres)).until_good()
+    port = own_port("127.0.0.1")
+    bind, page = {"SYNC_PERM_HTTP_BIND": f"127.0.0.1:{port}"}, "SYNC_PERM_STATUS_PAGE"
+    daemon = begin(small(postgres), {**bind, page: "false"}).until_good()
+    assert (port, 404) == (daemon.address()[1], daemon.get("/").status)
     seen = len(daemon.events)
 
     daemon.sighup()
 
     daemon.wait_for_event("pass_started", 30, seen, reason="start")
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({"SYNC_PERM_MAX_FAILURES": "1"}, "failure_limit"),
+        (
+            {"SYNC_PERM_ONE_SHOT": "true", "SYNC_PERM_ONE_SHOT_DEADLINE": "2s"},
+            "one_shot_deadline",
+        ),
+    ],
+)
+def test_a_process_that_gives_up_names_its_limit_and_the_last_failure(
+    postgres: Postgres, begin: StartSyncPerm, settings: dict[str, str], limit: str
+) -> None:
+    daemon = begin(None, {CONN: postgres.url("gone"), **settings})
+
+    assert 3 == daemon.wait_for_exit(PASS_SECONDS).code
+    (told,) = daemon.find_events("sidecar_gave_up")
+    assert limit == told["reason"]
+    assert told["error"].startswith("database_missing: ")
+
+
+def test_a_bug_is_reported_with_its_traceback(
+    standin: StandIn, postgres: Postgres, begin: StartSyncPerm, tmp_path: Path
+) -> None:
+    """Python imports `sitecustomize` before our code."""
+    broken = standin.site.packages / "sitecustomize.py"
+    broken.write_text("import socket\nsocket.gethostname = None\n")
+    database = small(postgres)
+
+    daemon = begin(database, {"POD_NAME": "of-itself"})
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="bug")
+    checked = run_command("check", standin, database.url, tmp_path)
+
+    assert "TypeError: 'NoneType' object is not callable" in str(failed)
+    assert "in _of_postgresql" in str(failed)
+    assert 1 == checked.returncode
+    assert "in _of_postgresql" in checked.stdout + checked.stderr
 
 
 DIFF = """\
@@ -70,7 +115,7 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     assert "was never tested with Airflow 2.12.0" in wrong.stdout
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     airflow: Airflow, database: Database, tmp_path: Path
 ) -> None:
@@ -83,7 +128,9 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
 
     assert 0 == done.returncode, done.stdout
     assert PASSWORD not in done.stdout + done.stderr
-    assert {"2.11": "2.11.2", "3": "3.3.2"}[airflow.version] in done.stdout
+    assert {"2.11": "2.11.2", "3.2": "3.2.2", "3": "3.3.2"}[
+        airflow.version
+    ] in done.stdout
     needed = "for roles only: 1 custom roles"
     if not airflow.is_3:  # which applies it at each parse
         needed = "yes: 1 DAGs have an access_control that Airflow does not restore"
@@ -91,7 +138,7 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     assert before == contents(database)
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_check_of_a_database_that_was_never_synced_blames_nothing_that_the_first_pass_creates(
     airflow: Airflow,
     postgres: Postgres,

@@ -4,7 +4,7 @@ Before sync-perm is ready, it has read the permissions that default roles must h
 
 from pathlib import Path
 
-from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
+from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import (
@@ -30,7 +30,7 @@ SECURITY_MANAGER_CLASS = Manager
 """
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_restores_lost_grants_of_default_and_own_roles_before_it_is_ready(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
@@ -57,7 +57,7 @@ def test_restores_lost_grants_of_default_and_own_roles_before_it_is_ready(
     assert [] == first.find_events("rows_undone") + second.find_events("rows_undone")
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_a_webserver_config_that_this_container_cannot_read_is_named(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_webserver_config_that_this_container_cannot_read_is_named(
     assert told in checked.stdout
 
 
-@on_airflow("2.11", "3")
+@on_airflow(*SUPPORTED)
 def test_a_database_of_another_airflow_waits_for_its_migration(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
@@ -122,6 +122,7 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
     (tmp_path / "ours.py").write_text("ARGS = {'options': '-csearch_path=elsewhere'}\n")
     settings = {
         "PYTHONPATH": str(tmp_path),
+        "AIRFLOW_CONFIG": "",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "ours.ARGS",
     }
 

@@ -1,5 +1,5 @@
 """
-Real database servers on loopback: PostgreSQL, PgBouncer in front of it, MariaDB.
+Real database servers on loopback: PostgreSQL, PgBouncer in front of it, MariaDB, MySQL.
 
 None of them runs as root: if the tests do, the servers run as `nobody`.
 """
@@ -316,21 +316,22 @@ class MariaDb(Server):
     scheme = "mysql+pymysql"
     first_database = "mysql"
 
+    collation = "utf8mb4_general_ci"
+    program = "mariadbd"
+    options: tuple[str, ...] = ("--explicit-defaults-for-timestamp=1",)
+    installs: tuple[str, ...] = (
+        "mariadb-install-db",
+        "--no-defaults",
+        "--skip-test-db",
+        "--auth-root-authentication-method=normal",
+        "--skip-name-resolve",
+    )
+
     def __init__(self) -> None:
         super().__init__()
+        program, *options = self.installs
         subprocess.run(
-            [
-                *(
-                    str(find_program("mariadb-install-db")),
-                    "--no-defaults",
-                    "--skip-test-db",
-                ),
-                *(
-                    f"--datadir={self.folder}/data",
-                    "--auth-root-authentication-method=normal",
-                ),
-                "--skip-name-resolve",
-            ],
+            [str(find_program(program)), *options, f"--datadir={self.folder}/data"],
             check=True,
             capture_output=True,
             cwd="/",
@@ -345,7 +346,7 @@ class MariaDb(Server):
     def command(self) -> list[str]:
         return [
             *(
-                str(find_program("mariadbd")),
+                str(find_program(self.program)),
                 "--no-defaults",
                 f"--datadir={self.folder}/data",
             ),
@@ -353,7 +354,7 @@ class MariaDb(Server):
             *(f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"),
             *(f"--tmpdir={self.folder}", "--character-set-server=utf8mb4"),
-            "--explicit-defaults-for-timestamp=1",
+            *self.options,
         ]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
@@ -366,12 +367,14 @@ class MariaDb(Server):
             autocommit=True,
         )
 
-    def new_database(self, collation: str = "utf8mb4_general_ci") -> Database:
+    def new_database(self, collation: str = "") -> Database:
         """
         Create an empty database with a unique name.
         """
         name = f"airflow_{next(_numbers)}"
-        Database(self, "mysql").query(f"CREATE DATABASE {name} COLLATE {collation}")
+        Database(self, "mysql").query(
+            f"CREATE DATABASE {name} COLLATE {collation or self.collation}"
+        )
         return Database(self, name)
 
     def copy(self, database: Database, name: str = "") -> Database:
@@ -385,11 +388,31 @@ class MariaDb(Server):
         name = name or f"airflow_{next(_numbers)}"
         with contextlib.closing(self.connect(database.name)) as connection:
             cursor = connection.cursor()
-            cursor.execute(f"CREATE DATABASE {name} COLLATE utf8mb4_general_ci")
+            cursor.execute(f"CREATE DATABASE {name} COLLATE {self.collation}")
             for table in [table for (table,) in database.query("SHOW TABLES")]:
                 cursor.execute(f"CREATE TABLE {name}.`{table}` LIKE `{table}`")
                 cursor.execute(f"INSERT INTO {name}.`{table}` SELECT * FROM `{table}`")
         return Database(self, name)
+
+
+class MySql(MariaDb):
+    """
+    MySQL 8 or later, with its default collation.
+    """
+
+    collation = "utf8mb4_0900_ai_ci"
+    program = "mysqld"
+    options = ("--mysqlx=OFF", "--secure-file-priv=NULL")
+    installs = ("mysqld", "--no-defaults", "--initialize-insecure")
+
+
+def skip_without_mysql() -> None:
+    """
+    Skip if `mysqld` is missing, or MariaDB's.
+    """
+    path = find_program(MySql.program)
+    if path is None or Path(path).resolve().name == MariaDb.program:
+        pytest.skip("needs MySQL's own mysqld on PATH, which Debian does not have")
 
 
 def run_server(server: Server) -> Iterator[Any]:

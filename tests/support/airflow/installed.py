@@ -17,13 +17,17 @@ from tests.support.airflow.databases import Database, MariaDb, Postgres, find_pr
 ROOT = Path(__file__).parents[3]
 CLI_SECONDS = 1_800.0
 
-Version = Literal["2.11", "3", "next"]
-"""A dependency group of pyproject.toml; `next` is newer than the supported versions."""
+Version = Literal["2.11", "3.2", "3", "next"]
+"""
+A dependency group of pyproject.toml: `3.2` is what the chart installs, `3` the newest
+release, `next` one to come.
+"""
 EVERY_VERSION: tuple[Version, ...] = get_args(Version)
-Kind = Literal["postgres", "mariadb"]
+Kind = Literal["postgres", "mariadb", "mysql"]
 """A kind of database; for a server also the name of its fixture."""
 DATABASES: Mapping[Version, tuple[Kind, ...]] = {
-    "2.11": ("postgres", "mariadb"),
+    "2.11": ("postgres", "mariadb", "mysql"),
+    "3.2": ("postgres",),
     "3": ("postgres",),
     "next": ("postgres",),
 }

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from tests.support.airflow.installed import Airflow
 from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.ledger.seen import Witness
 
 SYNC_PERM = VENV_BIN / "sync-perm"
 POLL_SECONDS = 0.5
@@ -107,7 +108,7 @@ def run_command(
     """
     Run `sync-perm check` or `sync-perm diff` to its end.
     """
-    return subprocess.run(
+    done = subprocess.run(
         [SYNC_PERM, name],
         env={**airflow.environment(url, home), "TMPDIR": str(home), **settings},
         cwd="/",
@@ -116,6 +117,10 @@ def run_command(
         check=False,
         timeout=PASS_SECONDS,
     )
+    witness = Witness(SYNC_PERM)
+    witness.output(done.stdout + done.stderr)
+    witness.end(done.returncode)
+    return done
 
 
 def descendants_of(pid: int) -> list[int]:
