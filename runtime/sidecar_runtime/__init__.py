@@ -51,6 +51,8 @@ def begin_process(end: Callable[[int], object] = os._exit) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, partial(heed, 128 + number if is_command else 0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A parent may have ignored it (`trap '' CHLD`), and then no child can be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     gc.disable()  # the imports leave no garbage: 6 ms
     with suppress(ValueError):  # a hard limit of 0, which only root can raise
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

@@ -8,11 +8,19 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NoReturn
 
 from sidecar_runtime import begin_process, logs, proxies
-from sidecar_runtime.errors import EXIT_BUG, SettingsError, explain, printable
+from sidecar_runtime.errors import (
+    EXIT_BUG,
+    SettingsError,
+    SidecarError,
+    explain,
+    printable,
+)
 from sidecar_runtime.health import About, Health, Sidecar
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
@@ -109,6 +117,7 @@ def run_daemon(
         SidecarError: It gave up, or could not listen.
     """
     health = Health()
+    threading.excepthook = partial(_note_crash, health)
     log.info(
         "sidecar_started",
         version=about.version,
@@ -130,6 +139,19 @@ def run_daemon(
     code = loop.run()
     log.info("sidecar_stopped", exit_code=code)
     return code
+
+
+def _note_crash(health: Health, crash: threading.ExceptHookArgs) -> None:
+    """
+    Note that a thread has ended in a way that nobody expected: liveness restarts the
+    container, because nothing else brings the thread back.
+    """
+    name = crash.thread.name if crash.thread is not None else "unknown"
+    cause = explain(crash.exc_value or crash.exc_type())
+    said = f"the thread {name} has ended: {cause.message}"
+    advice = f"Liveness restarts the container. {cause.advice}"
+    health.crash = SidecarError(cause.reason, said, advice)
+    log.error("thread_crashed", thread=name, exc_info=crash.exc_value)
 
 
 def find_pod(environ: Mapping[str, str]) -> dict[str, str]:

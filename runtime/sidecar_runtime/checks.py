@@ -18,6 +18,7 @@ from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import EXIT_DONE, EXIT_GAVE_UP, SidecarError, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Gate
+from sidecar_runtime.health import CALM
 from sidecar_runtime.volume.files import explained, nearest_folder, take_flock
 from sidecar_runtime.volume.snapshots import make_symlink
 
@@ -148,7 +149,10 @@ def daemon(bind: tuple[str, int]) -> bool:
     if "published_seconds_ago" not in said:  # it is no daemon of ours
         return True
     found = []
-    if said["reason"]:
+    is_calm = said["ready"] and said["reason"] in CALM
+    if is_calm:
+        say("??", "daemon", f"{said['reason']}: {said['error']}")
+    elif said["reason"]:
         found.append((f"{said['reason']}: {said['error']}", said["advice"]))
     if lack := "; ".join(filter(None, (said["problem"], said["shortfall"]))):
         found.append((lack, ""))

@@ -25,6 +25,8 @@ class Fence:
             progress.
 
     Attributes:
+        doing: The long step that the cycle is in, such as ``git-sync runs``; for whoever
+            asks why it takes so long.
         blame: The failure that the cycle is waiting out, if it knows one: recorded
             instead of ``cycle_timeout`` when the cycle is abandoned.
 
@@ -37,6 +39,7 @@ class Fence:
     ) -> None:
         self.is_asked_for = is_asked_for
         self._in_flight_seconds = in_flight_seconds
+        self.doing = ""
         self.blame: SidecarError | None = None
         self._lock = threading.Lock()
         self._revoked = threading.Event()

@@ -8,17 +8,22 @@ tell, so it implements a function for it.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 
-Result = Literal[
-    "changed", "unchanged", "partial", "waiting", "settling", "held", "refused", "error"
-]
+Result = Literal["changed", "unchanged", "waiting", "partial", "failed"]
 
 PAST_CYCLES = 20
-QUIET = ("unchanged", "partial", "waiting", "settling", "held", "refused")
+QUIET = ("unchanged", "waiting", "partial")
+# What needs nobody while consumers have what they need.
+CALM = ("starting", "cycle_slow", "target_locked")
+# Until the first cycle has ended.
+STARTING = SidecarError(
+    "starting", "no cycle has ended yet", "Wait; the log says what it does meanwhile."
+)
 
 
 class About(NamedTuple):
@@ -47,41 +52,54 @@ class Readiness(NamedTuple):
     Args:
         revision: Short name of the published revision; empty before the first publish.
         published_at: Unix time of that publish.
-        problem: Why it is not ready; empty if it is.
+        problem: Why it is not ready; None if it is.
         shortfall: Why the published state is incomplete or older than the source; empty
             if it is the complete newest revision.
     """
 
-    ready: bool
     revision: str = ""
     published_at: float | None = None
-    problem: str = ""
+    problem: SidecarError | None = STARTING
     shortfall: str = ""
 
+    @property
+    def ready(self) -> bool:
+        return self.problem is None
 
-class Outcome(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
     """
-    The result of a cycle; a failed cycle raises instead of returning ``error``.
+    The result of a cycle. None waits or falls short without a reason.
 
     Args:
-        result: ``partial``: only the readable files are published. ``waiting``: another
-            process owns the target. ``settling``: the source may still be changing.
-            ``held``: it changed so much that a person should confirm. ``refused``: the
-            gate refuses its revision.
+        result: ``changed``, ``unchanged``: the published state is that of the source.
+            ``waiting``: nothing was tried, because it is not the time for it yet.
+            ``partial``: what is published falls short of the source, and only another
+            source or a person changes that. ``failed``: what the loop makes of whatever
+            a cycle raises.
         revision: Short name of the source state that is now published.
         counts: Numbers of changes, by name with unit, for the log line and the status
-            page. Empty if a partial or refused cycle changed nothing.
-        problem: A problem that a person should know about, although the cycle did not
-            fail.
-        is_enough: Whether a one-shot may end, although the result is partial, held or
-            refused.
+            page. Empty if a partial cycle changed nothing.
+        why: What it waits for, lacks or failed with.
+        until: The Unix time when a wait ends, unless something happens before; None if
+            nobody knows.
+        is_enough: Whether a one-shot may end all the same.
+
+    Raises:
+        ValueError: The reason is missing, or there is nothing to give a reason for.
     """
 
     result: Result
     revision: str = ""
-    counts: Mapping[str, int | str] = {}
-    problem: SidecarError | None = None
+    counts: Mapping[str, int | str] = field(default_factory=dict)
+    why: SidecarError | None = None
+    until: float | None = None
     is_enough: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_success != (self.why is None):
+            raise ValueError(f"{self.result} with the reason {self.why!r}")
 
     @property
     def is_success(self) -> bool:
@@ -91,13 +109,46 @@ class Outcome(NamedTuple):
         return self.result in ("changed", "unchanged")
 
     @property
+    def reason(self) -> str:
+        """
+        The reason why it is no success; empty if it is one.
+        """
+        return "" if self.why is None else self.why.reason
+
+    def is_like(self, other: "Outcome") -> bool:
+        """
+        Whether both have the same result for the same reason.
+        """
+        return (self.result, self.reason) == (other.result, other.reason)
+
+    @property
+    def is_standby(self) -> bool:
+        """
+        Whether another process does the work.
+        """
+        return self.reason == "target_locked"
+
+    @property
     def is_publish(self) -> bool:
         """
         Whether the cycle published a change, possibly only readable files or a
         fallback.
         """
-        is_short = self.result in ("partial", "refused")
-        return self.result == "changed" or (is_short and bool(self.counts))
+        is_short = self.result == "partial" and bool(self.counts)
+        return self.result == "changed" or is_short
+
+
+def waits_for_holder(holder: str) -> Outcome:
+    """
+    Return the outcome of a cycle that found the lock of its target taken.
+
+    Args:
+        holder: As the lock names it, such as ``pid 7 on airflow-0``.
+    """
+    said = f"{holder} holds the lock of the target"
+    advice = "Nothing is wrong in a rolling update. Otherwise look for that process."
+    why = SidecarError("target_locked", said, advice)
+    return Outcome("waiting", counts={"holder": holder}, why=why)
 
 
 class PastCycle(NamedTuple):
@@ -109,6 +160,25 @@ class PastCycle(NamedTuple):
     started_at: float
     duration_seconds: float
     outcome: Outcome
+
+
+class Standing(NamedTuple):
+    """
+    How cycles have ended lately; replaced as a whole.
+
+    Args:
+        why: Why the last one failed, fell short or waits; None if it did not.
+        since: Since when they have ended with this reason; Unix time, as the next ones.
+        troubled_since: The first end of the current series without a success.
+        at: The last end.
+        failures: How many have failed in a row.
+    """
+
+    why: SidecarError | None = None
+    since: float | None = None
+    troubled_since: float | None = None
+    at: float | None = None
+    failures: int = 0
 
 
 class Health:
@@ -125,15 +195,11 @@ class Health:
         """
         The past ones, newest first; replaced, never changed: readers need no lock.
         """
-        self.last_error: SidecarError | None = None
-        """The latest failure or other problem, until a cycle has none."""
-        self.last_error_at: float | None = None
-        self.failing_since: float | None = None
-        """
-        Unix time of the first problem of the current series, as `last_error_at` of the
-        last.
-        """
-        self.consecutive_failures = 0
+        self.standing = Standing()
+        self.slow: SidecarError | None = None
+        """What is to be said of a cycle that takes longer than others; by the loop."""
+        self.crash: SidecarError | None = None
+        """What ended a thread that nobody expected to end."""
 
     def beat(self) -> None:
         """
@@ -155,36 +221,55 @@ class Health:
 
     @property
     def is_alive(self) -> bool:
-        return self.beat_age_seconds < self._limit_seconds
+        return self.crash is None and self.beat_age_seconds < self._limit_seconds
 
     @property
     def next_cycle_in_seconds(self) -> float:
         return max(0.0, self._next_cycle_at - self._clock())
 
+    @property
+    def last(self) -> Outcome | None:
+        """
+        The outcome of the last cycle.
+        """
+        return self.cycles[0].outcome if self.cycles else None
+
+    def told(self, readiness: Readiness) -> SidecarError | None:
+        """
+        Return the one reason that /readyz, the page and `check` give; None if there is
+        nothing to say.
+
+        What a cycle found comes before the state that it left: it is the cause.
+        """
+        return self.crash or self.standing.why or self.slow or readiness.problem
+
     def record(self, outcome: Outcome, seconds: float) -> None:
         """
-        Add a cycle that has just ended to the history; one that succeeded may have a
-        problem, too.
+        Add a cycle that has just ended to the history.
 
         Args:
             seconds: How long it took.
         """
-        now, before, problem = time.time(), self.cycles, outcome.problem
+        now, before, last = time.time(), self.cycles, self.last
+        why = outcome.why
         # its traceback would keep everything that the cycle held
-        if problem is not None:
-            problem = SidecarError(problem.reason, problem.message, problem.advice)
-            outcome = outcome._replace(problem=problem)
+        if why is not None:
+            why = SidecarError(why.reason, why.message, why.advice)
+            outcome = replace(outcome, why=why)
         # Repeated quiet cycles share one line, or they would push out the others.
-        last = before[0].outcome if before else Outcome("error")
-        if outcome.result == last.result in QUIET and not last.is_publish:
+        is_same = last is not None and last.is_like(outcome)
+        if is_same and outcome.result in QUIET and not before[0].outcome.is_publish:
             before = before[1:]
-        self.cycles = (PastCycle(now - seconds, seconds, outcome), *before)[
-            :PAST_CYCLES
-        ]
-        self.last_error, self.last_error_at = problem, now
-        self.failing_since = (self.failing_since or now) if problem else None
-        is_failure = outcome.result == "error"
-        self.consecutive_failures = self.consecutive_failures + 1 if is_failure else 0
+        past = PastCycle(now - seconds, seconds, outcome)
+        self.cycles = (past, *before)[:PAST_CYCLES]
+        so_far = self.standing
+        self.standing = Standing(
+            why=why,
+            since=so_far.since if is_same else now,
+            troubled_since=(so_far.troubled_since or now) if why else None,
+            at=now,
+            failures=so_far.failures + 1 if outcome.result == "failed" else 0,
+        )
 
 
 # --- the interface that a sidecar implements; the runtime does the rest

@@ -11,8 +11,11 @@ import gc
 import os
 import random
 import signal
+import sys
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -26,6 +29,8 @@ from sidecar_runtime.health import Health, Outcome, Session, Sidecar
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
+
+STACK_CALLS = 20
 
 log = get_logger("sidecar")
 
@@ -52,8 +57,10 @@ class Pace(NamedTuple):
 
     Args:
         backoff: As :func:`backoff_seconds`.
-        waiting_retry_seconds: Wait before the next cycle if another process owns the
-            target or the source is still being changed; never longer than the interval.
+        waiting_retry_seconds: The shortest wait before the next cycle if one waits for
+            something, such as a lock; never longer than the interval.
+        slow_seconds: A cycle that takes longer than this, and than the last ten, is
+            told while it runs.
         clock_grace_seconds: How late the trigger may be before the loop starts a cycle
             itself.
         liveness_grace_seconds: How late the heartbeat may be beyond wait and timeout.
@@ -66,6 +73,7 @@ class Pace(NamedTuple):
 
     backoff: Callable[[int, float], float] = backoff_seconds
     waiting_retry_seconds: float = 2.0
+    slow_seconds: float = 10.0
     clock_grace_seconds: float = 2.0
     liveness_grace_seconds: float = 60.0
     tidy_seconds: float = 0.2
@@ -111,12 +119,14 @@ class Running(NamedTuple):
     A cycle runs, and is abandoned at this time.
 
     Args:
+        slow_at: When it counts as slow; infinite once that is told.
         again: Who asked for another cycle meanwhile; it follows at once.
     """
 
     until: float
     fence: Fence
     started_at: float
+    slow_at: float
     again: Event | None = None
 
 
@@ -175,7 +185,16 @@ class Worker:
         self.allowance = allowance
         self._requests: SimpleQueue[Fence] = SimpleQueue()
         self._is_busy = False
-        threading.Thread(target=self._work, name="cycle", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="cycle", daemon=True)
+        self._thread.start()
+
+    def stack(self) -> list[str]:
+        """
+        Return where its thread is now, the innermost call last.
+        """
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        calls = traceback.extract_stack(frame)[-STACK_CALLS:] if frame else []
+        return [f"{call.filename}:{call.lineno} {call.name}" for call in calls]
 
     def start(self, fence: Fence) -> None:
         """
@@ -241,6 +260,7 @@ class Loop:
         allowance = Allowance(self.pace.asked_burst, self.pace.asked_seconds)
         self._worker = Worker(sidecar.begin, self._report, allowance)
         self._due = 0.0
+        self._durations = deque[float](maxlen=10)
         self._scheduler: Any = None
         if not settings.one_shot:
             self._scheduler = start_scheduler(
@@ -280,7 +300,10 @@ class Loop:
         try:
             self._rest(0.0)
             while self._state is not None:
-                left = min(self._state.until, self._give_up_at) - time.monotonic()
+                until = min(self._state.until, self._give_up_at)
+                if isinstance(self._state, Running):
+                    until = min(until, self._state.slow_at)
+                left = until - time.monotonic()
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -352,6 +375,8 @@ class Loop:
         """
         if time.monotonic() >= self._give_up_at:
             raise self._gave_up("one_shot_deadline")
+        if isinstance(state, Running) and time.monotonic() >= state.slow_at:
+            self._tell_slow(state)
         if time.monotonic() < state.until:
             return
         if isinstance(state, Running):
@@ -368,7 +393,12 @@ class Loop:
         is_asked_for = asker == signal.SIGHUP
         fence = Fence(is_asked_for=is_asked_for)
         now = time.monotonic()
-        self._state = Running(now + self._settings.timeout_seconds, fence, now)
+        self._state = Running(
+            until=now + self._settings.timeout_seconds,
+            fence=fence,
+            started_at=now,
+            slow_at=now + max(self.pace.slow_seconds, *self._durations, 0.0),
+        )
         if is_asked_for:
             log.info("cycle_started", signal="SIGHUP")
         try:
@@ -376,17 +406,36 @@ class Loop:
         except SidecarError as error:
             self._conclude(error)
 
+    def _tell_slow(self, state: Running) -> None:
+        """
+        Say that a cycle takes longer than others, and what it does: a wait for a dead
+        volume or for one core among many is not visible otherwise, for minutes.
+        """
+        seconds = time.monotonic() - state.started_at
+        doing = f" ({state.fence.doing})" if state.fence.doing else ""
+        said = f"the running cycle takes longer than those before it{doing}"
+        advice = "Wait; if it never ends, find out what the log's stack waits on."
+        self._health.slow = SidecarError("cycle_slow", said, advice)
+        self._state = state._replace(slow_at=float("inf"))
+        log.info(
+            "cycle_slow",
+            doing=state.fence.doing,
+            running_seconds=round(seconds, 1),
+            stack=self._worker.stack(),
+        )
+
     def _abandon(self, fence: Fence) -> None:
         """
         Revoke the fence of a cycle that took too long, and count the cycle as failed.
         """
+        stack = self._worker.stack()
         fence.revoke()
-        limit, seconds = (
-            f"{self._settings.variable_prefix}TIMEOUT",
-            self._settings.timeout_seconds,
-        )
-        late = f"the cycle took longer than {limit} ({seconds:g} s) and was abandoned"
+        limit = f"{self._settings.variable_prefix}TIMEOUT"
+        seconds = self._settings.timeout_seconds
+        doing = f" ({fence.doing})" if fence.doing else ""
+        late = f"the cycle took longer than {limit} ({seconds:g} s){doing} and was abandoned"
         advice = f"Find out what it waits on (network or volume), or raise {limit}."
+        log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
         self._conclude(fence.blame or SidecarError("cycle_timeout", late, advice))
 
     def _conclude(self, end: Outcome | BaseException) -> None:
@@ -395,8 +444,11 @@ class Loop:
         ends.
         """
         assert isinstance(self._state, Running)
-        _, fence, started_at, again = self._state
-        seconds = time.monotonic() - started_at
+        fence = self._state.fence
+        again = self._state.again
+        seconds = time.monotonic() - self._state.started_at
+        self._durations.append(seconds)
+        self._health.slow = None
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=fence.is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):
@@ -408,7 +460,7 @@ class Loop:
             self._rest(wait_seconds, is_firm=not isinstance(end, SidecarError))
             if isinstance(end, GaveUp):
                 raise end
-            if self._health.consecutive_failures >= self._settings.max_failures > 0:
+            if self._health.standing.failures >= self._settings.max_failures > 0:
                 raise self._gave_up("failure_limit")
         if again is not None:
             self._ask(again)
@@ -418,10 +470,16 @@ class Loop:
         Return how long to wait after a cycle that did not fail; None to wait for the
         trigger.
         """
-        interval, is_one_shot = self._settings.interval_seconds, self._settings.one_shot
-        if outcome.result in ("waiting", "settling", "partial" if is_one_shot else ""):
-            return min(interval, self.pace.waiting_retry_seconds)
-        return interval * random.uniform(0.9, 1.1) if is_one_shot else None
+        interval = self._settings.interval_seconds
+        shortest = self.pace.waiting_retry_seconds
+        if outcome.result == "waiting":
+            left = 0.0 if outcome.until is None else outcome.until - time.time()
+            return min(interval, max(shortest, left))
+        if not self._settings.one_shot:
+            return None
+        if outcome.result == "partial":
+            return min(interval, shortest)
+        return interval * random.uniform(0.9, 1.1)
 
     def _set_due(self) -> float:
         """
@@ -461,20 +519,16 @@ class Loop:
     def _gave_up(self, reason: str) -> GaveUp:
         """
         Return the error that ends the process because of this limit, with the last
-        cause: a failure, or what the running cycle is waiting out.
+        cause: why a cycle failed or waits, or what the running one is waiting out.
         """
-        blame = self._state.fence.blame if isinstance(self._state, Running) else None
-        if error := self._health.last_error or blame:
-            return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
-        past = [cycle.outcome for cycle in self._health.cycles]
-        last = (
-            [past[0].result, *past[0].counts.values()] if past else ["none has ended"]
-        )
-        message = f"no cycle succeeded in time: {' '.join(map(str, last))}"
         limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
-        return GaveUp(
-            reason, message, f"Find out what the cycle waits on, or raise {limit}."
-        )
+        advice = f"Find out what the cycle waits on, or raise {limit}."
+        blame = self._state.fence.blame if isinstance(self._state, Running) else None
+        error = self._health.standing.why or blame
+        if error is None:
+            return GaveUp(reason, "no cycle has ended in time", advice)
+        said = f"{error.reason}: {error.message}"
+        return GaveUp(reason, said, error.advice or advice)
 
     # --- how a cycle is reported
 
@@ -484,23 +538,28 @@ class Loop:
         """
         Record a cycle that did not fail: in the log if it is news.
         """
-        failures, before = self._health.consecutive_failures, self._health.last_error
+        failures = self._health.standing.failures
+        before = self._health.last
         self._record(outcome, seconds)
-        is_waiting = outcome.result in ("settling", "waiting")
-        problem = outcome.problem if is_waiting or outcome.result == "partial" else None
-        is_new = problem is not None and (
-            before is None or before.message != problem.message
-        )
-        is_news = is_new or outcome.is_publish or failures or is_asked_for
-        if is_waiting and not is_news:
-            return  # such cycles are two seconds apart
-        (log.warning if is_new else log.info if is_news else log.debug)(
+        is_new = not (before is not None and before.is_like(outcome))
+        is_trouble = is_new and outcome.why is not None
+        is_news = is_trouble or outcome.is_publish or failures or is_asked_for
+        level = log.debug
+        if is_news:
+            level = log.warning if is_trouble and not outcome.is_standby else log.info
+        if outcome.result == "waiting" and not is_asked_for:
+            if (
+                is_trouble and outcome.why is not None
+            ):  # else they are two seconds apart
+                level("wait_began", **outcome.why.log_fields(), **outcome.counts)
+            return
+        level(
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision,
             failures_before=failures,
             duration_seconds=round(seconds, 3),
-            **(problem.log_fields() if problem else {}),
+            **(outcome.why.log_fields() if outcome.why else {}),
             **outcome.counts,
         )
 
@@ -509,8 +568,8 @@ class Loop:
         Record a cycle that failed; return the seconds to wait before the next try.
         """
         cause = explain(error)
-        self._record(Outcome("error", problem=cause), seconds)
-        failures = self._health.consecutive_failures
+        self._record(Outcome("failed", why=cause), seconds)
+        failures = self._health.standing.failures
         self._metrics.failures(cause.reason).inc()
         wait_seconds = self.pace.backoff(failures, self._settings.interval_seconds)
         if cause.retry_within_seconds is not None:
@@ -528,14 +587,25 @@ class Loop:
 
     def _record(self, outcome: Outcome, seconds: float) -> None:
         """
-        Record a cycle in health and metrics.
+        Record a cycle in health, log and metrics.
         """
+        health = self._health
         metrics = self._metrics
-        self._health.record(outcome, seconds)
+        before = health.last
+        since = health.standing.since
+        health.record(outcome, seconds)
+        if before and since and before.why and not before.is_like(outcome):
+            log.info(
+                "reason_ended",
+                reason=before.reason,
+                result=before.result,
+                lasted_seconds=round(time.time() - since, 1),
+            )
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
-        metrics.consecutive_failures.set(self._health.consecutive_failures)
-        if outcome.is_success or outcome.result in ("partial", "waiting"):
+        metrics.consecutive_failures.set(health.standing.failures)
+        metrics.show_reason(outcome.result, outcome.reason, health.standing.since)
+        if outcome.is_success or outcome.is_standby or outcome.result == "partial":
             metrics.last_success.set_to_current_time()
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()

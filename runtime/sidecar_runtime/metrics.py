@@ -100,7 +100,14 @@ class Metrics:
         self.duration = self.family(
             "histogram", name, "Wall time of a cycle.", **more
         ).labels()
-        text = "Unix time of the last changed, unchanged, partial or waiting cycle."
+        self._reason_since = self.family(
+            "gauge",
+            "sidecar_reason_since_timestamp_seconds",
+            "Unix time since when cycles have failed, waited or fallen short for this reason.",
+            "result",
+            "reason",
+        )
+        text = "Unix time of the last cycle that changed, found unchanged or partial, or stood by."
         self.last_success = self.gauge("sidecar_last_success_timestamp_seconds", text)
         text = "Unix time of the last published change."
         self.last_publish = self.gauge("sidecar_last_publish_timestamp_seconds", text)
@@ -133,6 +140,14 @@ class Metrics:
                 published.labels(
                     revision.removeprefix("sha256-")[:REVISION_DIGITS]
                 ).set(1)
+
+    def show_reason(self, result: str, reason: str, since: float | None) -> None:
+        """
+        Set why the last cycle failed, waited or fell short; nothing, if it did not.
+        """
+        self._reason_since.series.clear()
+        if reason and since is not None:
+            self._reason_since.labels(result, reason).set(since)
 
     def family(
         self, kind: str, name: str, text: str, *labels: str, **more: Any

@@ -16,7 +16,7 @@ import pytest
 
 from sidecar_runtime import logs
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.health import About, Outcome, Readiness
+from sidecar_runtime.health import About, Outcome, Readiness, waits_for_holder
 from sidecar_runtime.settings import CommonSettings, load
 from tests.support.machine.clocks import Clock
 
@@ -25,7 +25,7 @@ Step = Outcome | BaseException | Callable[[Fence], Outcome]
 
 CHANGED = Outcome("changed", "r1", {"files_published": 1})
 UNCHANGED = Outcome("unchanged", "r1")
-WAITING = Outcome("waiting")
+WAITING = waits_for_holder("pid 7 on other-pod")
 ABOUT = About(
     "box-sync",
     "1.2.3",
@@ -103,7 +103,7 @@ class Script:
     def __init__(
         self,
         *steps: Step,
-        ready: Readiness = Readiness(True, "r1", 1_700_000_000.0),  # noqa: B008 - immutable
+        ready: Readiness = Readiness("r1", 1_700_000_000.0, None),  # noqa: B008 - immutable
         details: dict[str, object] | None = None,
     ) -> None:
         self._steps = list(steps)

@@ -20,8 +20,8 @@ import pytest
 from sidecar_runtime import loop
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome, Result
-from sidecar_runtime.loop import Idle, Loop, Pace, backoff_seconds
+from sidecar_runtime.health import Health, Outcome, Readiness, Result
+from sidecar_runtime.loop import Idle, Loop, Pace, Running, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from tests.runtime.recording import (
@@ -39,10 +39,9 @@ DENIED = SidecarError("access_denied", "may not list", "allow it")
 REFUSAL = SidecarError(
     "revision_refused", "the gate refuses r2: a.py:3: what", "fix it"
 )
-REFUSED = Outcome("refused", "r1", problem=REFUSAL)
-SETTLING = Outcome("settling", "r1")
-HELD = Outcome("waiting", counts={"holder": "pid 7 on other-pod"})
-ADVICE = "Find out what the cycle waits on, or raise X_ONE_SHOT_DEADLINE."
+REFUSED = Outcome("partial", "r1", why=REFUSAL)
+UNSETTLED = SidecarError("source_unsettled", "it changes", "leave it")
+SETTLING = Outcome("waiting", "r1", why=UNSETTLED)
 # The waits of `Pace`, a fraction of a second long.
 QUICK = Pace(backoff=lambda *_: 0.02, waiting_retry_seconds=0.05, tidy_seconds=0.05)
 # A failure is not repeated by itself.
@@ -198,7 +197,7 @@ def test_whatever_a_cycle_raises_is_a_failure_with_a_traceback(
     assert ("error", "bug") == (failed["level"], failed["reason"])
     assert failed["error"] == f"{type(end).__name__}: {end}"
     assert "Traceback" in failed["exception"] and "recording.py" in failed["exception"]
-    assert ["error", "changed"] == one.results()
+    assert ["failed", "changed"] == one.results()
 
 
 def test_wake_cannot_end_the_wait_after_a_failure_that_its_sidecar_does_not_know(
@@ -278,21 +277,93 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
     assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
 
 
-@pytest.mark.parametrize(
-    "outcome", [SETTLING, WAITING], ids=lambda outcome: outcome.result
-)
-def test_warns_once_about_the_problem_of_a_cycle_that_waits(
-    log: Log, outcome: Outcome
-) -> None:
-    waiting = outcome._replace(
-        problem=SidecarError("unsettled", "it changes", "leave it")
-    )
+def test_a_wait_is_told_when_it_begins_and_when_it_ends(log: Log) -> None:
+    run(SETTLING, SETTLING, WAITING, WAITING, CHANGED).until(5)
 
-    run(outcome, waiting, waiting).until(3)
+    unsettled, locked = log.events("wait_began")
+    assert ("warning", "source_unsettled") == (unsettled["level"], unsettled["reason"])
+    assert "leave it" == unsettled["advice"]
+    assert ("info", "target_locked") == (locked["level"], locked["reason"])
+    assert "pid 7 on other-pod" in locked["error"]
+    ended = log.events("reason_ended")
+    assert ["source_unsettled", "target_locked"] == [one["reason"] for one in ended]
+    assert all(0 <= one["lasted_seconds"] < 60 for one in ended)
 
-    (said,) = log.events("cycle_finished")
-    assert ("warning", outcome.result) == (said["level"], said["result"])
-    assert ("unsettled", "leave it") == (said["reason"], said["advice"])
+
+def test_a_wait_that_names_its_end_is_not_looked_at_before(log: Log) -> None:
+    """Each look at S3, git or a database costs a request."""
+    ended = replace(SETTLING, until=time.time() + 0.7)
+    began = time.monotonic()
+
+    run(ended, CHANGED).until(2)
+
+    assert time.monotonic() - began >= 0.7
+
+
+@pytest.mark.parametrize("result", ["waiting", "partial", "failed"])
+def test_an_outcome_without_a_reason_cannot_be_made(result: Result) -> None:
+    with pytest.raises(ValueError, match=f"{result} with the reason None"):
+        Outcome(result)
+
+
+def test_the_metric_of_the_reason_ends_with_it(log: Log) -> None:
+    one = run(DENIED, SETTLING, SETTLING, CHANGED)
+    seen: list[list[tuple[str, ...]]] = []
+    record = one.health.record
+
+    def look(outcome: Outcome, seconds: float) -> None:
+        series = one.metrics.families["sidecar_reason_since_timestamp_seconds"].series
+        seen.append(list(series))
+        record(outcome, seconds)
+
+    one.health.record = look  # type: ignore[method-assign]
+
+    one.until(4)
+
+    unsettled = [("waiting", "source_unsettled")]
+    assert [[], [("failed", "access_denied")], unsettled, unsettled] == seen
+    assert {} == one.metrics.families["sidecar_reason_since_timestamp_seconds"].series
+
+
+def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -> None:
+    """A dead volume or a slow network is visible before the timeout."""
+    pace = QUICK._replace(slow_seconds=0.2)
+    told: list[SidecarError | None] = []
+
+    def is_slow(fence: Fence) -> Outcome:
+        fence.doing = "git-sync runs"
+        wait_until(lambda: one.health.slow is not None, "it is told")
+        told.append(one.health.told(Readiness("r1", 1.0, None)))
+        return CHANGED
+
+    one = run(CHANGED, is_slow, CHANGED, pace=pace, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    (slow,) = log.events("cycle_slow")
+    assert "git-sync runs" == slow["doing"]
+    assert any("wait_until" in call for call in slow["stack"])
+    assert told[0] is not None
+    assert "cycle_slow" == told[0].reason
+    assert "git-sync runs" in told[0].message
+    assert one.health.slow is None
+
+
+def test_a_cycle_is_not_slow_that_takes_no_longer_than_the_last_ten(log: Log) -> None:
+    seen: list[float] = []
+
+    def look(_: Fence) -> Outcome:
+        state = one.loop._state
+        assert isinstance(state, Running)
+        seen.append(state.slow_at - state.started_at)
+        one.loop._durations.append(60.0)
+        return CHANGED
+
+    one = run(look, look, interval_seconds=0.1)
+
+    one.until_stopped()
+
+    assert [10.0, 60.0] == [round(seconds, 3) for seconds in seen]
 
 
 # --- one-shots
@@ -303,9 +374,12 @@ def test_warns_once_about_the_problem_of_a_cycle_that_waits(
     [
         (DENIED, "access_denied: may not list", "allow it"),
         (REFUSED, f"revision_refused: {REFUSAL.message}", "fix it"),
-        (SETTLING, "no cycle succeeded in time: settling", ADVICE),
-        (HELD, "no cycle succeeded in time: waiting pid 7 on other-pod", ADVICE),
-        (HELD._replace(problem=DENIED), "access_denied: may not list", "allow it"),
+        (SETTLING, "source_unsettled: it changes", "leave it"),
+        (
+            WAITING,
+            "target_locked: pid 7 on other-pod holds the lock of the target",
+            None,
+        ),
     ],
 )
 def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
@@ -318,7 +392,8 @@ def test_a_one_shot_gives_up_at_its_deadline_with_the_last_cause(
     error = raised(GaveUp, one)
 
     assert ("one_shot_deadline", message) == (error.reason, error.message)
-    assert (3, advice) == (error.exit_code, error.advice)
+    assert 3 == error.exit_code
+    assert advice in (error.advice, None)
 
 
 # --- signals
@@ -461,3 +536,5 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
         "the cycle took longer than X_TIMEOUT (0.2 s) and was abandoned"
         == failed["error"]
     )
+    (abandoned,) = log.events("cycle_abandoned")
+    assert any("in hangs" in call or " hangs" in call for call in abandoned["stack"])

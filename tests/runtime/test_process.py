@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.daemon import ask
 from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
@@ -42,6 +43,10 @@ def hang_and_hold_the_interpreter(fence):
     print("ready", flush=True)
     while True:
         sum(range(1000))
+
+def crash_beside(fence):
+    threading.Thread(target=lambda: 1 / 0, name="look").start()
+    fence.wait(600)
 
 def main():
     {body}
@@ -133,6 +138,39 @@ def test_every_sidecar_heeds_signals_before_its_imports(
 
 
 # --- how it ends
+
+
+def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
+    """Nothing else brings it back, such as the one that looks at a volume."""
+    body = "begin_logs(settings_of(), []); return daemon(crash_beside)"
+    log: dict[str, dict[str, Any]] = {}
+    with start(PROGRAM.format(body=body)) as process:
+        assert process.stdout is not None
+        while not {"http_listening", "thread_crashed"} <= log.keys():
+            line = json.loads(process.stdout.readline())
+            log[line["event"]] = line
+        host, _, port = log["http_listening"]["address"].rpartition(":")
+        healthy = ask((host, int(port)), "/healthz")
+        ready = ask((host, int(port)), "/readyz").json()
+
+    assert 503 == healthy.status
+    assert "bug" == ready["reason"]
+    assert "look has ended: ZeroDivisionError" in ready["error"]
+    assert "look" == log["thread_crashed"]["thread"]
+    assert "Traceback" in log["thread_crashed"]["exception"]
+
+
+def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> None:
+    """As `trap '' CHLD` and some supervisors do: the kernel then keeps no exit code."""
+    body = "return os.spawnl(os.P_WAIT, '/bin/sh', 'sh', '-c', 'exit 7')"
+    program = PROGRAM.format(body=body)
+
+    with start(program, preexec_fn=ignore_sigchld) as process:
+        assert 7 == process.wait(60)
+
+
+def ignore_sigchld() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,14 @@ from sidecar_runtime.health import (
     Result,
 )
 from sidecar_runtime.http.endpoint import Endpoint, registry_of
-from sidecar_runtime.http.status import CONTENT_SECURITY_POLICY, page, status
+from sidecar_runtime.http.status import (
+    CONTENT_SECURITY_POLICY,
+    page,
+    readiness_facts,
+    status,
+)
 from sidecar_runtime.metrics import Metrics
-from tests.runtime.recording import ABOUT, READY, Script
+from tests.runtime.recording import ABOUT, READY, WAITING, Script
 from tests.support.machine.clocks import Clock
 
 COMMON = {
@@ -35,10 +40,11 @@ COMMON = {
     "sidecar_last_success_timestamp_seconds": "gauge",
     "sidecar_last_publish_timestamp_seconds": "gauge",
     "sidecar_consecutive_failures": "gauge",
+    "sidecar_reason_since_timestamp_seconds": "gauge",
     "sidecar_ready": "gauge",
     "sidecar_build_info": "gauge",
 }
-FAILED = Outcome("error", problem=SidecarError("access_denied", "may not", "allow it"))
+FAILED = Outcome("failed", why=SidecarError("access_denied", "may not", "allow it"))
 
 
 @pytest.fixture
@@ -54,23 +60,33 @@ def test_keeps_nothing_that_a_failed_cycle_held(health: Health) -> None:
     try:
         raise SidecarError("access_denied", "may not") from ValueError("why")
     except SidecarError as error:
-        health.record(Outcome("error", problem=error), 0.1)
+        health.record(Outcome("failed", why=error), 0.1)
 
-    assert health.last_error is not None
+    assert health.standing.why is not None
     assert (None, None) == (
-        health.last_error.__traceback__,
-        health.last_error.__cause__,
+        health.standing.why.__traceback__,
+        health.standing.why.__cause__,
     )
-    assert health.cycles[0].outcome.problem is health.last_error
+    assert health.cycles[0].outcome.why is health.standing.why
 
 
 @pytest.mark.parametrize("result", get_args(Result))
 def test_repeated_quiet_cycles_share_one_line(health: Health, result: Result) -> None:
-    for each in ("changed", result, result, "error", result):
-        health.record(Outcome(each), 0.1)
+    for each in ("changed", result, result, "failed", result):
+        why = None if each in ("changed", "unchanged") else FAILED.why
+        health.record(Outcome(each, why=why), 0.1)
 
     repeated = [result] if result in QUIET else [result, result]
-    assert [result, "error", *repeated, "changed"] == results(health)
+    assert [result, "failed", *repeated, "changed"] == results(health)
+
+
+def test_cycles_that_wait_for_different_reasons_do_not_share_a_line(
+    health: Health,
+) -> None:
+    for reason in ("one", "other"):
+        health.record(Outcome("waiting", why=SidecarError(reason, "it waits")), 0.1)
+
+    assert ["waiting", "waiting"] == results(health)
 
 
 def test_a_problem_lasts_from_its_first_cycle_to_its_last(
@@ -78,10 +94,10 @@ def test_a_problem_lasts_from_its_first_cycle_to_its_last(
 ) -> None:
     monkeypatch.setattr("time.time", iter([5.0, 7.0, 9.0]).__next__)
     health.record(FAILED, 0.1)
-    health.record(Outcome("partial", problem=FAILED.problem), 0.1)
-    assert (5.0, 7.0) == (health.failing_since, health.last_error_at)
+    health.record(Outcome("partial", why=FAILED.why), 0.1)
+    assert (5.0, 7.0) == (health.standing.troubled_since, health.standing.at)
     health.record(Outcome("changed"), 0.1)
-    assert health.failing_since is None
+    assert health.standing.troubled_since is None
 
 
 def test_keeps_the_newest_twenty_cycles(health: Health) -> None:
@@ -128,14 +144,14 @@ HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
 def hostile_facts(health: Health) -> dict[str, Any]:
     problem = SidecarError(HOSTILE, HOSTILE, HOSTILE)
     health.record(Outcome("changed", "", {HOSTILE: HOSTILE}), 0.5)
-    health.record(Outcome("error", "", {HOSTILE: HOSTILE}, problem), 0.5)
+    health.record(Outcome("failed", "", {HOSTILE: HOSTILE}, problem), 0.5)
     details: dict[str, object] = {
         HOSTILE: HOSTILE,
         "map": {HOSTILE: HOSTILE},
         "list": [HOSTILE],
     }
     details["names"] = Names({HOSTILE: HOSTILE})
-    sidecar = Script(ready=Readiness(False, HOSTILE, 0.0, HOSTILE), details=details)
+    sidecar = Script(ready=Readiness(HOSTILE, 0.0, problem, HOSTILE), details=details)
     pod = dict.fromkeys(("name", "namespace", "node"), HOSTILE)
     settings = {HOSTILE: HOSTILE}
     return status(
@@ -191,13 +207,13 @@ def test_json_has_the_documented_keys(
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.125)
     health.record(Outcome("changed", "r1", {"files": 3}), 0.125)
     monkeypatch.setattr("time.time", lambda: 1_700_000_010.5)
-    health.record(Outcome("error", problem=problem), 0.5)
+    health.record(Outcome("failed", why=problem), 0.5)
     health.expect_cycle(12.34, 0)
 
     facts = json.loads(json.dumps(status(ABOUT, health, READY)))
 
     failed, changed = facts["cycles"]
-    assert ("error", "access_denied") == (failed["result"], failed["reason"])
+    assert ("failed", "access_denied") == (failed["result"], failed["reason"])
     assert {
         "started_at": "2023-11-14T22:13:20.000+00:00",
         "duration_seconds": 0.125,
@@ -230,9 +246,38 @@ def test_json_has_the_documented_keys(
     }
 
 
+def test_readyz_names_a_reason_whenever_it_says_503(health: Health) -> None:
+    """From the first moment on, and also where the last cycle found nothing wrong."""
+    starting = readiness_facts(health, Script(ready=Readiness()))
+    health.record(Outcome("unchanged", "r1"), 0.1)
+    problem = SidecarError("files_damaged", "1 file is missing", "look")
+    damaged = readiness_facts(health, Script(ready=Readiness("r1", 1.0, problem)))
+    health.record(FAILED, 0.1)
+    denied = readiness_facts(health, Script(ready=Readiness("r1", 1.0, problem)))
+
+    facts = [starting, damaged, denied]
+    reasons = ["starting", "files_damaged", "access_denied"]
+    assert reasons == [one["reason"] for one in facts]
+    assert [False] * 3 == [one["ready"] for one in facts]
+    assert all(one["error"] and one["advice"] for one in facts)
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_standby_is_marked_red_only_while_consumers_lack_something(
+    health: Health, *, is_ready: bool
+) -> None:
+    problem = None if is_ready else SidecarError("nothing_published", "nothing yet")
+    health.record(WAITING, 0.1)
+
+    html = page(status(ABOUT, health, Script(ready=Readiness("r1", 1.0, problem))))
+
+    assert (b"class=bad" not in html) is is_ready
+    assert b"pid 7 on other-pod holds the lock" in html
+
+
 def test_an_invalid_time_is_not_shown(health: Health) -> None:
     """It is the time of a file, which another process may have set."""
     assert (
-        status(ABOUT, health, Script(ready=Readiness(True, "r1", 1e15)))["published_at"]
+        status(ABOUT, health, Script(ready=Readiness("r1", 1e15, None)))["published_at"]
         is None
     )

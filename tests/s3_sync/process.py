@@ -84,7 +84,8 @@ class Process:
     @property
     def problem(self) -> str:
         """The reason why it is not ready."""
-        return self.readiness.problem
+        problem = self.readiness.problem
+        return "" if problem is None else problem.message
 
     @property
     def revision(self) -> str:

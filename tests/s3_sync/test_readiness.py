@@ -350,29 +350,33 @@ def test_a_cycle_that_judges_no_listing_does_not_count_towards_the_end_of_a_hold
     process.start(world.settings | {"S3_SYNC_SETTLE": "0.001"})
     lost_most(world)
 
-    def settled() -> str:
-        ended = wait_until(
-            lambda: (end := process.cycle()).result != "settling" and end, "it settles"
-        )
-        return ended.result if ended else ""
+    ended = list[str]()
 
-    assert "held" == settled()
+    def has_settled() -> bool:
+        ended.append(process.cycle().reason)
+        return ended[-1] != "source_unsettled"
+
+    def settled() -> str:
+        wait_until(has_settled, "it settles")
+        return ended[-1]
+
+    assert "deletion_held" == settled()
     clock.seconds += 1
     event(s3)
     with suppress(SidecarError):
-        assert "settling" == process.cycle().result
+        assert "source_unsettled" == process.cycle().reason
     clock.seconds += HOLD_SECONDS
 
-    assert "held" == settled()
+    assert "deletion_held" == settled()
     # Nor does one that fails before it has a volume.
     with monkeypatch.context() as broken:
         broken.setattr(Target, "acquire", Mock(side_effect=OSError(5, "EIO")))
         with suppress(SidecarError):
             process.cycle()
     clock.seconds += HOLD_SECONDS
-    assert "held" == settled()
+    assert "deletion_held" == settled()
     clock.seconds += HOLD_SECONDS
-    assert "changed" == settled()
+    assert "" == settled()
 
 
 def what_is_published(process: Process) -> str:

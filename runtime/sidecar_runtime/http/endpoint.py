@@ -57,8 +57,10 @@ class Endpoint(NamedTuple):
                 facts = readiness_facts(self.health, self.sidecar)
                 return _json(facts, is_good=facts["ready"])
             case "/metrics":
-                ready, revision, *_ = self.sidecar.readiness()
-                self.metrics.show_readiness(is_ready=ready, revision=revision)
+                readiness = self.sidecar.readiness()
+                self.metrics.show_readiness(
+                    is_ready=readiness.ready, revision=readiness.revision
+                )
                 registry = registry_of(self.metrics.families)
                 prometheus.ProcessCollector(registry=registry)
                 return Answer(

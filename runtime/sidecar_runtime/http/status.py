@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import printable
-from sidecar_runtime.health import About, Health, Names, Outcome, Sidecar
+from sidecar_runtime.health import CALM, About, Health, Names, Outcome, Sidecar
 
 REFRESH_SECONDS = 30
 STYLE = (
@@ -45,24 +45,24 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     Return the answer of /status, ready for JSON.
     """
-    ready, revision, published_at, problem, shortfall = sidecar.readiness()
-    error = health.last_error
+    readiness = sidecar.readiness()
+    error = health.told(readiness)
     readme = f"{DOCS}/../sidecars/{quote(about.sidecar)}/README.md"
     return {
         **about._asdict(),
         "alive": health.is_alive,
-        "ready": ready,
-        "problem": problem or None,
-        "shortfall": shortfall or None,
-        "revision": revision or None,
-        "published_at": _iso(published_at),
-        "consecutive_failures": health.consecutive_failures,
+        "ready": readiness.ready,
+        "problem": readiness.problem and readiness.problem.message,
+        "shortfall": readiness.shortfall or None,
+        "revision": readiness.revision or None,
+        "published_at": _iso(readiness.published_at),
+        "consecutive_failures": health.standing.failures,
         "last_error": error
         and error.log_fields()
         | {
             "docs": f"{readme}#failures",
-            "since": _iso(health.failing_since),
-            "at": _iso(health.last_error_at),
+            "since": _iso(health.standing.troubled_since),
+            "at": _iso(health.standing.at),
         },
         "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.cycles],
@@ -74,18 +74,23 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     Return the answer of /readyz, ready for JSON.
     """
-    ready, revision, published_at, problem, shortfall = sidecar.readiness()
-    error = health.last_error
+    readiness = sidecar.readiness()
+    error = health.told(readiness)
+    last = health.last
+    published_at = readiness.published_at
     return {
-        "ready": ready,
+        "ready": readiness.ready,
         "alive": health.is_alive,
-        "revision": revision or None,
-        "shortfall": shortfall or None,
+        "revision": readiness.revision or None,
         "published_seconds_ago": published_at and round(time.time() - published_at, 1),
-        "problem": problem or None,
-        "reason": error.reason if error else None,
-        "error": error.message if error else problem or None,
-        "advice": (error.advice or None) if error else None,
+        "problem": readiness.problem and readiness.problem.message,
+        "shortfall": readiness.shortfall or None,
+        "result": last and last.result,
+        "reason": error and error.reason,
+        "error": error and error.message,
+        "advice": error and (error.advice or None),
+        "since": _iso(health.standing.since) if error else None,
+        "until": _iso(last.until) if last else None,
     }
 
 
@@ -104,7 +109,7 @@ def _cycle(started_at: float, seconds: float, outcome: Outcome) -> dict[str, Any
         "started_at": _iso(started_at),
         "duration_seconds": round(seconds, 3),
         "result": outcome.result,
-        "reason": outcome.problem.reason if outcome.problem else None,
+        "reason": outcome.reason or None,
         **outcome.counts,
     }
 
@@ -123,10 +128,11 @@ def page(facts: Mapping[str, Any]) -> bytes:
     pod = [str(text) for text in facts["pod"].values() if text]
     good = [word for word in ("ready", "alive") if facts[word]]
     bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
-    is_failing = bool(facts["consecutive_failures"])
-    # which a cycle that did not fail may have, such as a refused one
-    if facts["last_error"]:
-        bad.append("failing" if is_failing else _text(facts["cycles"][0]["result"]))
+    is_calm = _is_calm(facts)
+    if facts["consecutive_failures"]:
+        bad.append("failing")
+    elif facts["last_error"] and not is_calm:
+        bad.append(_text(facts["last_error"]["reason"]))
     state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
     marks = [f"<span class=good>{word}</span>" for word in good]
     marks += [f"<span class=bad>{word}</span>" for word in bad]
@@ -137,6 +143,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "target": facts["target"],
         "pod": " · ".join(pod),
         "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
+        "waiting": facts["last_error"]["error"] if is_calm else None,
         "version": facts["version"],
     }
     sections = {
@@ -158,6 +165,11 @@ def page(facts: Mapping[str, Any]) -> bytes:
     return "".join(parts).encode()
 
 
+def _is_calm(facts: Mapping[str, Any]) -> bool:
+    error = facts["last_error"]
+    return bool(error and facts["ready"] and error["reason"] in CALM)
+
+
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     trouble: dict[str, object] = {
         "not ready": facts["problem"],
@@ -165,7 +177,8 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     }
     if not facts["alive"]:
         trouble["not alive"] = "No cycle has finished in time. Restart the container."
-    if error := facts["last_error"]:
+    error = facts["last_error"]
+    if error and not _is_calm(facts):
         failures = facts["consecutive_failures"]
         trouble |= {
             "what is wrong": f"{error['reason']}: {error['error']}",
@@ -233,7 +246,7 @@ def _history(cycles: list[dict[str, Any]]) -> str:
             for name, cell in _pairs(dict(more))
             if cell not in ("", "0")
         ]
-        mark = " class=bad" if cycle["reason"] else ""
+        mark = " class=bad" if cycle["result"] in ("failed", "partial") else ""
         rows += f"<tr><td>{_cell(started)}<td>{seconds}<td{mark}>{_text(result)}"
         rows += f"<td>{', '.join(details)}"
     return f"<table>{rows}</table>"

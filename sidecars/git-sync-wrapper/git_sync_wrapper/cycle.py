@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 
 from git_sync_wrapper import publish, snapshot
 from git_sync_wrapper.judge import LFS, Judge
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
-from git_sync_wrapper.reasons import LOGIN, REASONS
+from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.health import Outcome, Readiness, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explain_os_error, read_holder
 from sidecar_runtime.volume.own import clear_way
@@ -67,9 +68,8 @@ class Session:
         except SidecarError as error:
             past, link = self._parts.past, self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):
-                past.readiness = past.readiness._replace(
-                    ready=False, problem=f"{link} is gone"
-                )
+                gone = failure("link_missing", f"{link} is gone")
+                past.readiness = past.readiness._replace(problem=gone)
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise self._failed(error) from error
         except BaseException:
@@ -120,6 +120,7 @@ class Session:
         """
         parts = self._parts
         try:
+            fence.doing = "git-sync runs"
             commit = parts.engine.run(parts.logins, fence)
         except SidecarError:
             parts.metrics.runs("error").inc()
@@ -172,9 +173,8 @@ class Session:
             raise self._judge.undecided
         if refusal is None:
             return Outcome("changed", commit)
-        return self._refused(volume.published())._replace(
-            counts={"commits_published": 1}
-        )
+        refused = self._refused(volume.published())
+        return replace(refused, counts={"commits_published": 1})
 
     def _turn(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
@@ -243,7 +243,8 @@ class Session:
         commit.
         """
         self._arrived, options = "", self._parts.options
-        published, problem = volume.published(), None
+        published = volume.published()
+        problem: SidecarError | None = None
         self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
         self._show(published, is_holder=False)
         if (
@@ -262,7 +263,8 @@ class Session:
         if self._parts.past.waits_for != who:
             log.info("target_waiting", root=volume.root, holder=who)
         self._parts.past.waits_for = who
-        return Outcome("waiting", counts={"holder": who}, problem=problem)
+        waits = waits_for_holder(who)
+        return waits if problem is None else replace(waits, why=problem)
 
     # --- the remote
 
@@ -335,7 +337,9 @@ class Session:
         """
         self._show(published)
         is_enough = bool(published.commit) and not self._parts.options.is_pinned
-        return Outcome("refused", published.commit, {}, self._judge.refusal, is_enough)
+        return Outcome(
+            "partial", published.commit, why=self._judge.refusal, is_enough=is_enough
+        )
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """
@@ -394,17 +398,26 @@ class Session:
         past.details = snapshot.details_of(published.facts) | refused
         if not published.commit:
             said = f"nothing is published yet{self._judge.why_nothing}"
-            past.readiness = Readiness(False, problem=said)
+            past.readiness = Readiness(problem=failure("nothing_published", said))
             return
-        problem, shortfall = published.problem(options), published.shortfall(options)
-        if not is_holder:
-            problem, shortfall = "", problem or shortfall
+        shortfall = published.shortfall(options)
+        problem: SidecarError | None = None
+        if elsewhere := published.problem(options):
+            if is_holder:
+                problem = failure("published_elsewhere", elsewhere)
+            else:
+                shortfall = elsewhere
         if options.is_pinned and refusal is not None:
-            problem = f"the gate refuses {refusal.revision}, which GITSYNC_REF pins"
-        problem = self._inspection.problem or problem
+            problem = refusal
+        if damage := self._inspection.problem:
+            problem = failure("files_damaged", damage)
         pointers = [
             f"{path} {LFS}" for path in snapshot.pointers_of(published.facts)[:1]
         ]
         shortfall = "; ".join(filter(None, (shortfall, *pointers)))
-        commit, at = published.commit, published.published_at
-        past.readiness = Readiness(not problem, commit, at, problem, shortfall)
+        past.readiness = Readiness(
+            revision=published.commit,
+            published_at=published.published_at,
+            problem=problem,
+            shortfall=shortfall,
+        )

@@ -188,6 +188,16 @@ REASONS = {
     "target_incomplete": Reason(
         "It is created again. If this repeats, find out which process removes its files."
     ),
+    "nothing_published": Reason("Wait for the first cycle; if it fails, it says why."),
+    "published_elsewhere": Reason(
+        "Wait: the next commit is of the repository and ref that the settings name."
+    ),
+    "files_damaged": Reason(
+        "Nothing, if it ends: they are restored. Find out what writes to the volume."
+    ),
+    "link_missing": Reason(
+        "Nothing, if it ends: the link is set again. Check the volume, and what removed it."
+    ),
 }
 
 # Only this machine can have these, whatever a server says.

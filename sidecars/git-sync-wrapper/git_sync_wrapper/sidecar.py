@@ -21,8 +21,6 @@ from sidecar_runtime.health import Readiness, Session
 from sidecar_runtime.metrics import Family, Metrics
 from sidecar_runtime.volume.files import TargetLock
 
-NOTHING = Readiness(False, problem="nothing is published yet")
-
 
 class GitSyncMetrics:
     """
@@ -106,7 +104,7 @@ class Past:
             has it.
     """
 
-    readiness: Readiness = NOTHING
+    readiness: Readiness = field(default_factory=Readiness)
     details: dict[str, object] = field(default_factory=dict)
     failures: int = 0
     has_synced: bool = False

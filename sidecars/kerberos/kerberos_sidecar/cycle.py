@@ -96,9 +96,11 @@ class KerberosSidecar:
             problem for account in self._accounts if (problem := account.problem())
         ]
         times = [account.found.published_at for account in self._accounts]
-        published_at = min((at for at in times if at is not None), default=None)
+        said = "; ".join(problems)
         return Readiness(
-            not problems, revision(self._accounts), published_at, "; ".join(problems)
+            revision=revision(self._accounts),
+            published_at=min((at for at in times if at is not None), default=None),
+            problem=failure("ticket_missing", said) if said else None,
         )
 
     def details(self) -> dict[str, object]:
@@ -124,13 +126,18 @@ class KerberosSidecar:
         if not errors or self._is_kept(errors):
             return Outcome("changed" if acquired else "unchanged", name, counts)
         told = together(errors)
-        # they wait, which is no further failure
-        if not any(one.error for one in tried):
-            return Outcome("partial", name, counts if acquired else {}, told)
         soonest = min(account.next_at for account in self._accounts) - time.monotonic()
-        told.retry_within_seconds = told.retry_after_seconds = max(
-            PAUSE_SECONDS, soonest
-        )
+        soonest = max(PAUSE_SECONDS, soonest)
+        # An error that is only remembered is no further failure: it waits for its turn.
+        if not any(one.error for one in tried):
+            return Outcome(
+                "waiting",
+                name,
+                counts if acquired else {},
+                why=told,
+                until=time.time() + soonest,
+            )
+        told.retry_within_seconds = told.retry_after_seconds = soonest
         raise told from min(errors, key=is_outage)
 
     def _next(self, tried: Sequence[Account], fence: Fence) -> Account | None:

@@ -95,6 +95,9 @@ REASONS = {
     "ticket_unusable": Reason(
         "Compare with kinit -kt: its name (aliases), clocks, maximum life."
     ),
+    "ticket_missing": Reason(
+        "Wait for the first try; if it fails, its reason stands here instead."
+    ),
     "krb5_failed": Reason(
         "Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr."
     ),

@@ -95,7 +95,7 @@ class Status:
 
     def __init__(self, metrics: SyncMetrics) -> None:
         self.metrics = metrics
-        self.readiness = Readiness(False, problem="no cycle has finished yet")
+        self.readiness = Readiness()
         self.details: dict[str, object] = {}
 
     def show(self, **details: object) -> None:

@@ -164,6 +164,8 @@ class Brake:
         self._before: float | None = None
         self._judged_at: float | None = None
         self._is_held = False
+        self.left_seconds = 0.0
+        """How long a hold lasts at least, if nothing comes back."""
 
     def begin_cycle(self) -> None:
         """
@@ -194,6 +196,7 @@ class Brake:
             path: before[path] + seconds if path in before else 0.0 for path in gone
         }
         rest = sum(missing < HOLD_SECONDS for missing in self._missing.values())
+        self.left_seconds = HOLD_SECONDS - max(self._missing.values(), default=0.0)
         was_held = self._is_held
         self._is_held = rest > HARMLESS_FILES and rest * 100 > held * self._percent
         if not self._is_held:

@@ -98,12 +98,22 @@ REASONS = {
         "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint to S3, and "
         "HTTPS_PROXY and NO_PROXY.",
     ),
+    "files_damaged": Reason(
+        "cycle",
+        "Nothing, if it ends: they are restored. Find out what writes to the volume.",
+    ),
     "kms_key_unusable": Reason(
         "refusal",
         f"Enable the key, or encrypt the object with another key. {_IN_RELEASE}",
     ),
+    "link_elsewhere": Reason(
+        "cycle", "Nothing, if it ends: it is set again. Find out what changes the link."
+    ),
     "name_unresolved": Reason(
         "cycle", "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster."
+    ),
+    "nothing_published": Reason(
+        "cycle", "Wait for the first cycle; if it fails, it says why."
     ),
     "object_archived": Reason(
         "refusal", f"Restore it, or exclude it with S3_SYNC_EXCLUDE. {_IN_RELEASE}"
@@ -154,11 +164,20 @@ REASONS = {
         "If it persists, check the server and any proxy in front of it.",
         True,
     ),
+    # Not a failure: what comes may belong together.
+    "source_unsettled": Reason(
+        "cycle",
+        "Wait until the upload is over. If it never is, find out what writes there all the time, "
+        "exclude it with S3_SYNC_EXCLUDE, or shorten S3_SYNC_SETTLE.",
+    ),
     "store_unsupported": Reason(
         "release",
         "Without them, two publishers overwrite each other unseen, so nothing was made current. "
         "Use Amazon S3, MinIO, Ceph (a bucket that is not versioned), versitygw or another store "
         "that has them.",
+    ),
+    "target_unreadable": Reason(
+        "cycle", "Check the volume, and that DEST_PATH is a folder on it."
     ),
     "throttled": Reason(
         "request",
@@ -203,6 +222,22 @@ class S3Error(SidecarError):
             reason, message, advice or REASONS.get(reason, Reason()).advice
         )
         self.permission = permission
+
+
+def failure(reason: str, message: str) -> SidecarError:
+    """
+    Return a failure of this machine, or what a cycle waits for, with the advice of its
+    reason.
+    """
+    return SidecarError(reason, message, REASONS[reason].advice)
+
+
+def link_elsewhere() -> SidecarError:
+    """
+    Return what is said while the link of a snapshot does not lead to it.
+    """
+    said = "the link `current` does not lead to the published revision"
+    return failure("link_elsewhere", said)
 
 
 def concerns(reason: str) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from s3_sync.build import Parts
@@ -22,18 +23,18 @@ from s3_sync.folder.volume import Volume
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status, SyncMetrics
 from s3_sync.reasons import is_of_current_release
+from s3_sync.release.asking import Asked
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
-from s3_sync.sync import Sync
-from sidecar_runtime.asking import Asked
+from s3_sync.sync import HELD, Sync
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
-from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.health import Outcome, Readiness, waits_for_holder
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import FULL_ERRORS, TargetError, TargetLock, explained
+from sidecar_runtime.volume.files import FULL_ERRORS, TargetLock, explained
 
 log = get_logger("asked")
 
@@ -111,17 +112,23 @@ class Session:
             sidecar.gate.ask_again()
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
-        outcome, readiness = (
-            self._loop.run_until_complete(task),
-            sidecar.status.readiness,
-        )
-        if not sidecar.settings.one_shot or readiness.ready:
+        outcome = self._loop.run_until_complete(task)
+        self._tell(outcome)
+        problem = sidecar.status.readiness.problem
+        if not sidecar.settings.one_shot or problem is None:
             return outcome
         if outcome.is_success:  # a one-shot ends only when the volume is ready
-            raise TargetError(
-                "target_failed", readiness.problem, "Find out what changes files."
-            )
-        return outcome._replace(is_enough=False)
+            raise problem.with_traceback(None)
+        return replace(outcome, is_enough=False)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """
+        Set the gauges of what a person may have to decide: they end with the outcome
+        that they tell, and stay while cycles fail, which says nothing about it.
+        """
+        metrics = self._sidecar.status.metrics
+        metrics.held.set(float(outcome.counts.get(HELD, 0)))
+        metrics.gate.refused.set(outcome.reason == "revision_refused")
 
     async def _cycle(self, fence: Fence) -> Outcome:
         target, path = self._target, self._sidecar.settings.dest_path
@@ -134,7 +141,7 @@ class Session:
             self._sync.start_over()
             self._serve()
         if target.volume is None:
-            return Outcome("waiting", counts={"holder": holder})
+            return waits_for_holder(holder)
         failure: SidecarError | None = None
         try:
             with explained(f"cannot write to {path}"):

@@ -3,7 +3,7 @@ One cycle: lock → inspect → read → settle → brake → plan → build →
 record.
 
 ``Sync._settling`` waits until a listing stays the same, and ``Sync.cycle`` for one
-cycle if files of a snapshot fail that did not fail before: both end as ``settling``.
+cycle if files of a snapshot fail that did not fail before: both wait, unsettled.
 `listing.py` looks again before a deletion; what consumers see, and whether that is
 ready, is the target's (`folder/target.py`). ``S3_SYNC_DELETE=none`` keeps files in
 ``Sync.cycle``, in ``Builder._give_up`` and in ``Target.finish``.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from s3_sync.build import Build, Builder, Parts
 from s3_sync.folder.target import Published, now
@@ -20,6 +21,7 @@ from s3_sync.listing import Reading, same_since
 from s3_sync.names import Content
 from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
 from s3_sync.problems import LASTING_CYCLES, Shortage, explain
+from s3_sync.reasons import failure
 from s3_sync.release.source import ReleaseSource
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -30,6 +32,9 @@ from sidecar_runtime.logs import get_logger
 # The part of a cycle's time in which objects are read; the rest is for publishing.
 READING_SHARE = 0.9
 NAMED_PATHS = 20
+# What the outcome of a held deletion counts.
+HELD = "files_held"
+NO_COUNTS: Mapping[str, int] = {}
 
 log = get_logger("cycle")
 
@@ -78,11 +83,10 @@ class Sync:
 
         refusal = builder.recall(state)
         waiting = self._settling(state, asked_at) or self._braked(state, fence)
-        waiting = waiting or (self._refused(refusal) if refusal is not None else None)
-        if waiting is not None and (
-            waiting.result != "refused" or target.is_good(fence)
-        ):
+        if waiting is not None:
             return waiting
+        if refusal is not None and target.is_good(fence):
+            return self._refused(refusal)
 
         plan = self._plan(state)
         if self._is_done(state, plan, fence):
@@ -97,7 +101,9 @@ class Sync:
         # policy may have happened during the cycle. So a new lack settles for a cycle,
         # without S3_SYNC_SETTLE, too.
         if self._shortage.is_new(build.missing) and target.snapshots is not None:
-            return Outcome("settling", self._revision, _counts(build))
+            why = explain(build.missing, build.state.files)
+            said = f"{why.message}; perhaps an upload is not over: looked at again"
+            return self._unsettled(said, counts=_counts(build))
         try:
             build = await builder.judge(build, until, fence)
         except RevisionRefused as refusal:
@@ -132,7 +138,6 @@ class Sync:
             )
         self._builder.problems.meet({}, {})
         self._builder.problems.show({})
-        self._status.metrics.held.set(0)
 
     # --- before
 
@@ -153,7 +158,24 @@ class Sync:
         if is_settled or not seconds:
             return None
         self._shortage = Shortage()  # what comes after a change is never the same lack
-        return Outcome("settling", self._revision)
+        left = self._reading.since + seconds - time.monotonic()
+        said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
+        return self._unsettled(said, until=time.time() + max(0.0, left))
+
+    def _unsettled(
+        self,
+        said: str,
+        *,
+        until: float | None = None,
+        counts: Mapping[str, int] = NO_COUNTS,
+    ) -> Outcome:
+        return Outcome(
+            "waiting",
+            self._revision,
+            counts,
+            why=failure("source_unsettled", said),
+            until=until,
+        )
 
     def _braked(self, state: State, fence: Fence) -> Outcome | None:
         """
@@ -170,16 +192,21 @@ class Sync:
         gone = gone.difference(state.kept, lost)
         count = len(shown.files) - len(lost)
         held = self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
-        self._status.metrics.held.set(len(gone) if held is not None else 0)
         if held is None:
             return None
-        return Outcome("held", self._revision, problem=held, is_enough=True)
+        return Outcome(
+            "waiting",
+            self._revision,
+            {HELD: len(gone)},
+            why=held,
+            until=time.time() + self._brake.left_seconds,
+            is_enough=True,
+        )
 
     def _refused(self, refusal: RevisionRefused) -> Outcome:
         self._status.show(refused=refusal.facts())
-        self._status.metrics.gate.refused.set(1)
         is_enough = self._target.published is not None
-        return Outcome("refused", self._revision, problem=refusal, is_enough=is_enough)
+        return Outcome("partial", self._revision, why=refusal, is_enough=is_enough)
 
     def _plan(self, state: State) -> Plan:
         target, shown = self._target, self._target.shown
@@ -277,15 +304,16 @@ class Sync:
         Return the outcome of a cycle that has published, or had nothing to do.
         """
         self._status.show(refused={}, **state.facts)
-        self._status.metrics.gate.refused.set(0)
         names = ("files_published", "files_deleted", "files_healed")
         counts = counts if any(counts.get(name) for name in names) else {}
         if refusal is not None:
-            return self._refused(refusal)._replace(counts=counts)
+            return replace(self._refused(refusal), counts=counts)
         if missing:
-            is_lasting = self._shortage.cycles >= LASTING_CYCLES
             return Outcome(
-                "partial", "", counts, explain(missing, state.files), is_lasting
+                "partial",
+                counts=counts,
+                why=explain(missing, state.files),
+                is_enough=self._shortage.cycles >= LASTING_CYCLES,
             )
         return Outcome("changed" if counts else "unchanged", self._revision, counts)
 

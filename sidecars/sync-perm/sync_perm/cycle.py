@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Outcome, Readiness, Result
+from sidecar_runtime.health import Outcome, Readiness, Result, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow import PASS_SHARE, Airflow, Portion, Report
 from sync_perm.compare import Failure, Item, Row, changed_grants
@@ -233,7 +233,7 @@ class Session:
                 try_write(lock)
                 if not lock.try_lock():
                     self._seen = ""
-                    return Outcome("waiting", "", {"holder": "another sync-perm"})
+                    return waits_for_holder("another sync-perm")
                 # another sidecar had the lock until now
                 if self._poll(fence) != self._seen:
                     look = self._look(fence)
@@ -245,13 +245,18 @@ class Session:
             memory.error = None
             return self._outcome(written)
         self._due_at = memory.next_at
-        if error := memory.error:  # until its retry, which is no further failure
-            seconds = memory.next_at - time.monotonic()
-            error.retry_within_seconds = error.retry_after_seconds = seconds
-            raise error
-        if time.monotonic() < memory.next_at:
+        pause_seconds = max(0.0, memory.next_at - time.monotonic())
+        # An error that is only remembered is no further failure: it waits for its turn.
+        if memory.error is None and pause_seconds:
             return self._outcome(written)
-        return Outcome("settling", self._seen[:12], {"rows_written": written})
+        problem = memory.error or self._of.status.readiness.problem
+        return Outcome(
+            "waiting",
+            self._seen[:12],
+            {"rows_written": written},
+            why=problem or failure("permissions_differ", "rows are left to change"),
+            until=time.time() + pause_seconds if pause_seconds else None,
+        )
 
     def _poll(self, fence: Fence) -> str:
         """
@@ -319,11 +324,9 @@ class Session:
         Roles are synced if Airflow's own sync has left all rows as they were: whatever
         it changed, or another process changed meanwhile, is judged by another run.
 
-        If Airflow fails as a whole, the memory keeps the error; rows written until then
-        stay.
-
         Raises:
-            SidecarError: The database failed.
+            SidecarError: The database failed, or Airflow as a whole: the memory keeps
+                that error until the pause is over. Rows written until then stay.
         """
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
@@ -370,13 +373,14 @@ class Session:
             "rows_wanted": after.difference.wanted,
         }
         self._of.status.show_pass(facts, written=len(written))
+        if memory.error is not None:
+            raise memory.error
         return after, len(written)
 
     def _outcome(self, written: int) -> Outcome:
-        file, readiness = self._of.reader.file, self._of.status.readiness
+        file = self._of.reader.file
         problem = file.problem if file else None
-        if problem is None and not readiness.ready:
-            problem = failure("permissions_differ", readiness.problem)
+        problem = problem or self._of.status.readiness.problem
         counts = {"rows_written": written} if written else {}
         result: Result = "partial" if problem else "changed" if written else "unchanged"
         return Outcome(result, self._seen[:12], counts, problem)

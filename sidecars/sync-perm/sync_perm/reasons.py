@@ -51,6 +51,7 @@ REASONS: dict[str, str] = {
     "pass_timeout": "Look for locks in the database. Raise SYNC_PERM_TIMEOUT if it is too short.",
     "permissions_differ": "Look for rows_undone in the log: another process changes these rows, or "
     "Airflow does not write them.",
+    "roles_unsynced": "Wait for the pass that lets Airflow sync its roles, once in each process.",
     "roles_file_invalid": "Correct the file. Until then it is ignored; rows written earlier stay.",
     "tmpdir_failed": "Free some space there; a pass needs 1 MiB of TMPDIR.",
 }

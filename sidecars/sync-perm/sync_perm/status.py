@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar_runtime.errors import counted
+from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.health import Names, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sync_perm.compare import KINDS, Difference, Failure
-from sync_perm.reasons import OF_DAGS
+from sync_perm.reasons import OF_DAGS, failure
 from sync_perm.roles import RoleFile
 
 NAMED = 50
@@ -68,9 +68,7 @@ class Status:
     def __init__(self, metrics: PermMetrics, **details: object) -> None:
         self.metrics = metrics
         self._named: Mapping[str, Failure] = {}
-        self.readiness = Readiness(
-            False, problem="the permissions have not been compared yet"
-        )
+        self.readiness = Readiness()
         self.details: dict[str, object] = details
 
     def show(
@@ -103,7 +101,7 @@ class Status:
             if self._named.get(dag_id) != one:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)
         self._named = failing
-        problems = [] if is_synced else ["Airflow has not synced its roles yet"]
+        problems = []
         if missing := len(items) - kinds["dag_revoke"]:
             problems.append(f"{missing:,} of {wanted:,} rows are missing")
         if kinds["dag_revoke"]:
@@ -130,12 +128,16 @@ class Status:
             told = ", ".join(dags[:TOLD_DAGS] + ["…"] * (len(dags) > TOLD_DAGS))
             shortfalls.append(f"{counted(len(dags), 'DAG')} cannot be synced: {told}")
         self.tell(**shown)
-        problem, shortfall = (
-            "; ".join(problems),
-            "" if problems else "; ".join(shortfalls),
-        )
+        problem: SidecarError | None = None
+        if problems:
+            problem = failure("permissions_differ", "; ".join(problems))
+        elif not is_synced:
+            said = "Airflow has not synced its roles yet"
+            problem = failure("roles_unsynced", said)
         self.readiness = Readiness(
-            not problems, revision, problem=problem, shortfall=shortfall
+            revision=revision,
+            problem=problem,
+            shortfall="" if problem else "; ".join(shortfalls),
         )
         self.confirm()
 

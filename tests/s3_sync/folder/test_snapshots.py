@@ -124,7 +124,8 @@ def test_after_a_kill_or_an_error_before_the_swap_the_record_decides(
     assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
 
     after = SnapshotLayout(SETTINGS, volume, REVISION)
-    assert "" != after.problem
+    assert after.problem is not None
+    assert "link_elsewhere" == after.problem.reason
     after.show(Fence())
 
     assert REVISION == after.name == os.readlink(folder / "current").rpartition("/")[2]

@@ -124,7 +124,7 @@ def test_a_commit_that_is_known_to_be_refused_is_not_checked_out_again(
     for number in range(3):
         bad(here, number)
     wrapper = here.wrapper(**GATE)
-    wrapper.wait_for_event("cycle_finished", result="refused")
+    wrapper.wait_for_event("cycle_finished", reason="revision_refused")
     before = len(wrapper.find_events("git_sync_said", message="starting up"))
     newest = bad(here, 4)
 

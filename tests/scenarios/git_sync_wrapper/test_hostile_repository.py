@@ -56,7 +56,7 @@ def test_a_file_name_that_is_not_utf_8_is_escaped_in_the_same_way_everywhere(
     here.repository.commit({"dag.py": "x = 1\n"}, whole=True)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
     here.repository.commit({"caf\udce9.py": "two = (2\n"})
-    wrapper.wait_for_event("cycle_finished", result="refused")
+    wrapper.wait_for_event("cycle_finished", reason="revision_refused")
     refused = [wrapper.get(path).body for path in ("/readyz", "/status", "/")]
     lines = json.dumps(wrapper.find_events("revision_refused"), ensure_ascii=False)
     here.wait_until_shown(

@@ -88,5 +88,5 @@ def test_names_git_lfs_pointers(here: GitSite) -> None:
     )
 
     here.repository.commit({"dag.py": POINTER})
-    wrapper.wait_for_event("cycle_finished", result="refused")
+    wrapper.wait_for_event("cycle_finished", reason="revision_refused")
     assert "dag.py: is a Git LFS pointer" in wrapper.get("/readyz").json()["error"]

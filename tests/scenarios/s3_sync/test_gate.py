@@ -117,7 +117,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
         "problems"
     ]
     assert 1 == refused["files_refused"]
-    wait_for_cycles(daemon, "refused", 3)
+    wait_for_cycles(daemon, "partial", 3)
     assert GOOD == consumed(target)
 
     ready = daemon.get("/readyz")
@@ -129,7 +129,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     assert place in status["last_error"]["error"]
     assert place in str(status["details"]["refused"])
     assert refused["revision"] in str(status["details"]["refused"])
-    assert (0, "refused") == (
+    assert (0, "partial") == (
         status["consecutive_failures"],
         status["cycles"][0]["result"],
     )
@@ -139,7 +139,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     assert (1, 1, 1) == checks(daemon)
     assert 200 == daemon.get("/healthz").status
 
-    wait_for_cycles(daemon, "refused", 3)
+    wait_for_cycles(daemon, "partial", 3)
     assert 1 == len(daemon.find_events("revision_refused"))
     assert [] == daemon.find_events("cycle_failed")
     daemon.sync()

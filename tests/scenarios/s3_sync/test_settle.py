@@ -76,7 +76,7 @@ def test_a_partial_upload_is_never_published(
     daemon.wait_for_event("cycle_finished", after=seen, result="changed")
 
     assert NEW == consumed(target)
-    assert count_of(daemon, "sidecar_cycles_total", result="settling")
+    assert count_of(daemon, "sidecar_cycles_total", result="waiting")
 
 
 def test_a_new_pod_shows_nothing_before_the_listing_has_settled(

@@ -169,7 +169,7 @@ def _live(sidecar: str, environment: Mapping[str, str]) -> NoReturn:
             session = session or acting.begin()
             outcome = session.cycle(fence)
             found["result"] = outcome.result
-            found["reason"] = outcome.problem.reason if outcome.problem else ""
+            found["reason"] = outcome.reason
         except SidecarError as error:
             found |= {"result": "failed", "reason": error.reason}
         except (CycleAbandoned, asyncio.CancelledError):
@@ -185,7 +185,7 @@ def _live(sidecar: str, environment: Mapping[str, str]) -> NoReturn:
                 "calls": calls.count,
                 "fired": calls.fired,
                 "ready": readiness.ready,
-                "problem": readiness.problem,
+                "problem": str(readiness.problem or ""),
                 "shortfall": readiness.shortfall,
                 "descriptors": _count_files(),
             }

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from docs.__main__ import SHARED_REASONS
 from docs.sidecars import SIDECARS, Documented
 from s3_sync.publisher import cli
 from sidecar_runtime.settings import names_of
@@ -70,6 +71,7 @@ def documented() -> set[Name]:
     """
     found = {name for sidecar in SIDECARS for name in _of(sidecar)}
     found |= set(_events())
+    found |= {Name(ANY, "reason", reason) for reason in SHARED_REASONS}
     found |= {Name(ANY, "label", label) for label in _labels()}
     found |= {Name("s3-sync", "command", command) for command in _publisher()}
     return found

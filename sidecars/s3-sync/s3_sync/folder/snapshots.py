@@ -19,7 +19,9 @@ from s3_sync.folder.journal import Journal, Listed, read_journal
 from s3_sync.folder.volume import LINK, SNAPSHOTS, Volume, open_own_folder
 from s3_sync.names import RESERVED, Content, folders_of
 from s3_sync.plan import is_held
+from s3_sync.reasons import link_elsewhere
 from s3_sync.settings import Settings
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import is_at
@@ -88,12 +90,12 @@ class SnapshotLayout:
         return os.path.basename(self.shown.path) if self.shown is not None else ""
 
     @property
-    def problem(self) -> str:
+    def problem(self) -> SidecarError | None:
         """
-        Why consumers do not see what is shown; empty if they do.
+        Why consumers do not see what is shown; None if they do.
         """
         is_there = self.shown is None or self.snapshots.current() == self.name
-        return "" if is_there else f"{LINK} does not point to the published revision"
+        return None if is_there else link_elsewhere()
 
     def is_current(self) -> bool:
         """

@@ -19,8 +19,9 @@ from s3_sync.folder.snapshots import SnapshotLayout
 from s3_sync.folder.volume import LINK, SNAPSHOTS, STAGING, Volume, is_link
 from s3_sync.metrics import Status
 from s3_sync.names import RESERVED, Content
+from s3_sync.reasons import failure, link_elsewhere
 from s3_sync.settings import Settings
-from sidecar_runtime.errors import counted, json_text
+from sidecar_runtime.errors import SidecarError, counted, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 from sidecar_runtime.logs import get_logger
@@ -194,7 +195,7 @@ class Record:
             )
         self.is_written = True
 
-    def readiness(self, problem: str = "") -> Readiness:
+    def readiness(self, problem: SidecarError | None = None) -> Readiness:
         """
         Return whether what is published is there and intact.
 
@@ -203,18 +204,18 @@ class Record:
         """
         published = self.published
         if published is None:
-            return Readiness(
-                False, problem="nothing is published yet that fits the settings here"
-            )
+            said = "nothing is published yet that fits the settings here"
+            return Readiness(problem=failure("nothing_published", said))
         if published.damaged:
-            problem = f"{_are(published.damaged, 'published file')} missing or altered on disk"
-        facts = (
-            published.revision,
-            published.published_at,
-            problem,
-            published.shortfall,
+            files = _are(published.damaged, "published file")
+            said = f"{files} missing or altered on disk"
+            problem = failure("files_damaged", said)
+        return Readiness(
+            revision=published.revision,
+            published_at=published.published_at,
+            problem=problem,
+            shortfall=published.shortfall,
         )
-        return Readiness(not problem, *facts)
 
 
 def _are(number: int, noun: str) -> str:
@@ -294,7 +295,7 @@ class Target:
                     self.record.write(
                         volume, fence, published._replace(damaged=damaged)
                     )
-        problem = self.snapshots.problem if self.snapshots is not None else ""
+        problem = self.snapshots.problem if self.snapshots is not None else None
         self._status.readiness = self.record.readiness(problem)
         self._status.show(waiting_for=[], managed_files=len(files))
         published, metrics = self.published or Published(), self._status.metrics
@@ -438,14 +439,14 @@ class Target:
         here.
         """
         readiness = self._look_from_outside()
-        if not readiness.ready:
-            readiness = readiness._replace(
-                problem=f"{holder} holds the lock: {readiness.problem}"
-            )
+        problem = readiness.problem
+        if problem is not None:
+            said = f"{holder} holds the lock: {problem.message}"
+            readiness = readiness._replace(problem=failure(problem.reason, said))
         self._status.readiness = readiness
         if self._status.details.get("waiting_for") != holder:
             say = log.info if readiness.ready else log.warning
-            say("target_waiting", holder=holder, problem=readiness.problem or None)
+            say("target_waiting", holder=holder, problem=problem and problem.message)
         self._status.details = {"waiting_for": holder}
         return holder
 
@@ -457,11 +458,12 @@ class Target:
         try:
             self.record.read_outside(path)
         except OSError as error:
-            return Readiness(False, problem=f"{path} cannot be read: {error.strerror}")
+            said = f"{path} cannot be read: {error.strerror}"
+            return Readiness(problem=failure("target_unreadable", said))
         current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
         name = (self.published or Published()).name
         is_seen = self._settings.layout == "in-place" or current == name
-        return self.record.readiness("" if is_seen else f"{LINK} does not point to it")
+        return self.record.readiness(None if is_seen else link_elsewhere())
 
 
 def open_in_place(volume: Volume) -> Folder:

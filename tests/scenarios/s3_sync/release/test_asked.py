@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync.release.asking import MOST_UNKNOWN, PERIOD_SECONDS
 from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
-from sidecar_runtime.asking import MOST_UNKNOWN, PERIOD_SECONDS
 from sidecar_runtime.loop import Pace
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
