@@ -112,7 +112,8 @@ from sidecar_runtime import child
 from sidecar_runtime.fence import Fence
 
 assert 1 == os.getpid()
-for script in ["setsid true & exec true", "sleep 600 & exec true", "sleep 600 & exec sleep 600"] * 2:
+scripts = ["setsid true & exec true", "sleep 600 & exec true", "sleep 600 & exec sleep 600"]
+for script in scripts * 2:
     command = child.Command(["/bin/sh", "-c", script], os.environ, "/")
     with suppress(child.DeadlinePassed):
         child.run(command, Fence(), 0.5, lambda _: None)

@@ -11,7 +11,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import closing, suppress
 from difflib import get_close_matches
 from html import unescape
@@ -49,6 +49,9 @@ NAMED = 5
 # After this many failures in a row, without a success, the endpoint fails, not single
 # objects.
 FAILURE_STREAK = 8
+# After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
+# all the time.
+RESTLESS = 4
 # An object that is not complete after this part of a cycle's time is slow.
 SLOW_SHARE = 0.8
 
@@ -274,31 +277,56 @@ class ListingSource:
         return said
 
 
-class Reading(NamedTuple):
+class Settling:
     """
-    A listing, and since when it has been the same (monotonic seconds).
+    Which files of the listings have not stayed the same for long enough. Pure.
 
     A listing shows some moment between its request and its response: what is first seen
     in it has lasted since its response, and lasts until the next request at least.
-    """
-
-    revision: str
-    since: float
-
-
-def same_since(before: Reading | None, revision: str, now: float) -> Reading:
-    """
-    Return since when a listing has been the same; ``Sync._settling`` decides whether
-    that is long enough. Pure.
 
     Args:
-        now: When the listing arrived (monotonic seconds).
+        seconds: How long a file must stay the same.
+
+    Attributes:
+        restless: The files that have changed again and again, for so long that the
+            others no longer wait for them. An upload of many files is none: each of
+            them changes once.
     """
-    return (
-        before
-        if before is not None and before.revision == revision
-        else Reading(revision, now)
-    )
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._files: Mapping[str, Content] = {}
+        # Since when a file has changed, never as long ago as `seconds`, and when last.
+        self._changes: dict[str, tuple[float, float]] = {}
+        self.restless: Set[str] = frozenset()
+
+    def left_seconds(
+        self, files: Mapping[str, Content], asked_at: float, now: float
+    ) -> float:
+        """
+        Meet a listing; return for how long it has to stay the same, but for the
+        restless files; 0 if it may be published.
+
+        Args:
+            asked_at, now: When it was requested, and when it arrived (monotonic
+                seconds).
+        """
+        before = self._files
+        changes = {
+            path: (began, at)
+            for path, (began, at) in self._changes.items()
+            if asked_at - at < self._seconds
+        }
+        for path in before.keys() | files.keys():
+            if before.get(path) != files.get(path):
+                began, _ = changes.get(path, (now, now))
+                changes[path] = (began, now)
+        self._files = files
+        self._changes = changes
+        patience = RESTLESS * self._seconds
+        self.restless = {p for p, (at, _) in changes.items() if now - at >= patience}
+        last = [at for p, (_, at) in changes.items() if p not in self.restless]
+        return max(last) + self._seconds - now if last else 0.0
 
 
 # --- pages of ListObjectsV2: their bytes → the files of the source; pure

@@ -16,6 +16,7 @@ from s3_sync.metrics import SKIP_REASONS, Status
 from s3_sync.names import Content
 from s3_sync.plan import not_held
 from s3_sync.reasons import REASONS, Reason
+from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
 from sidecar_runtime.logs import get_logger
@@ -110,6 +111,28 @@ class Problems:
             # Where the time was up before its turn, its last error is repeated.
             if path not in before or error is not before[path].error:
                 self._fail(path, files[path].etag, error)
+
+    def hold_back(
+        self,
+        paths: Collection[str],
+        files: Mapping[str, Content],
+        *,
+        rest_seconds: float,
+    ) -> None:
+        """
+        Note files that change all the time as unread: none of their versions is asked
+        for.
+
+        Args:
+            rest_seconds: How long a version must last before it is.
+        """
+        for path in paths & files.keys():
+            said = (
+                f"{path!r} has changed again and again, for longer than the others wait"
+            )
+            error = ObjectError("object_changing", said)
+            due_at = time.monotonic() + rest_seconds
+            self._unread[path] = Unread(files[path].etag, error, due_at=due_at)
 
     def show(self, skipped: Mapping[str, str]) -> None:
         """

@@ -2,7 +2,7 @@
 One cycle: lock → inspect → read → settle → brake → plan → build → judge → publish →
 record.
 
-``Sync._settling`` waits until a listing stays the same, and ``Sync.cycle`` for one
+``Sync._unsettled_listing`` waits until a listing stays the same, and ``Sync.cycle`` for one
 cycle if files of a snapshot fail that did not fail before: both wait, unsettled.
 `listing.py` looks again before a deletion; what consumers see, and whether that is
 ready, is the target's (`folder/target.py`). ``S3_SYNC_DELETE=none`` keeps files in
@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from s3_sync.build import Build, Builder, Parts
 from s3_sync.folder.target import Published, now
-from s3_sync.listing import Reading, same_since
+from s3_sync.listing import Settling
 from s3_sync.names import Content
 from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
 from s3_sync.problems import LASTING_CYCLES, Shortage, explain
@@ -48,8 +48,7 @@ class Sync:
         self._settings, self._status, self._target, self._source, _ = parts
         self._brake = Brake(self._settings.max_delete_percent)
         self._builder = Builder(parts)
-        # The last listing, while S3_SYNC_SETTLE is set.
-        self._reading: Reading | None = None
+        self._settling = Settling(self._settings.settle_seconds)
         self._shortage = Shortage()
 
     async def cycle(self, fence: Fence) -> Outcome:
@@ -82,7 +81,7 @@ class Sync:
         healed = await builder.repair(state, until, fence)
 
         refusal = builder.recall(state)
-        waiting = self._settling(state, asked_at) or self._braked(state, fence)
+        waiting = self._unsettled_listing(state, asked_at) or self._braked(state, fence)
         if waiting is not None:
             return waiting
         if refusal is not None and target.is_good(fence):
@@ -129,7 +128,7 @@ class Sync:
         """
         Begin on another volume, or without one while another process has the lock.
         """
-        self._reading = None
+        self._settling = Settling(self._settings.settle_seconds)
         self._shortage = Shortage()
         self._brake.begin_cycle()  # the time until now does not count
         if isinstance(self._source, ReleaseSource):
@@ -146,21 +145,27 @@ class Sync:
         published = self._target.published
         return published.revision if published is not None else ""
 
-    def _settling(self, state: State, asked_at: float) -> Outcome | None:
+    def _unsettled_listing(self, state: State, asked_at: float) -> Outcome | None:
         """
         Return the outcome while a new listing has not stayed the same for
-        S3_SYNC_SETTLE.
+        S3_SYNC_SETTLE. An object that never does holds back only itself.
         """
-        seconds, published = self._settings.settle_seconds, self._target.published
-        self._reading = same_since(self._reading, state.revision, time.monotonic())
+        seconds = self._settings.settle_seconds
+        if not seconds:
+            return None
+        left_seconds = self._settling.left_seconds(
+            state.files, asked_at, time.monotonic()
+        )
+        self._builder.problems.hold_back(
+            self._settling.restless, state.files, rest_seconds=seconds
+        )
+        published = self._target.published
         is_acted_upon = published is not None and published.aim == state.revision
-        is_settled = is_acted_upon or asked_at - self._reading.since >= seconds
-        if is_settled or not seconds:
+        if is_acted_upon or not left_seconds:
             return None
         self._shortage = Shortage()  # what comes after a change is never the same lack
-        left = self._reading.since + seconds - time.monotonic()
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
-        return self._unsettled(said, until=time.time() + max(0.0, left))
+        return self._unsettled(said, until=time.time() + left_seconds)
 
     def _unsettled(
         self,

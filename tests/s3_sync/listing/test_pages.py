@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.listing import Entry, Reading, same_since
+from s3_sync.listing import Entry, Settling
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (
@@ -284,18 +284,43 @@ def test_refuses_a_listing_that_contradicts_itself(said: str) -> None:
 # --- settling
 
 
+def listed(**etags: str) -> dict[str, Entry]:
+    return {path: Entry(path, etag, 1) for path, etag in etags.items()}
+
+
 def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_wait() -> (
     None
 ):
     """
     Even back to a known state: an upload is interrupted, reverted, and started again.
     """
-    first = same_since(None, "r1", 10.0)
-    assert (Reading("r1", 10.0), first) == (first, same_since(first, "r1", 40.0))
+    settling = Settling(10.0)
+    seen = [
+        ("1", 9.0, 10.0, 10.0),
+        ("1", 19.9, 20.0, 0.1),  # requested before the time is up
+        ("1", 20.0, 20.5, 0.0),
+        ("2", 21.0, 22.0, 10.0),
+        ("1", 31.0, 31.5, 10.0),
+        ("1", 41.5, 42.0, 0.0),
+    ]
+    for etag, asked_at, now, left in seen:
+        found = settling.left_seconds(listed(a=etag, b="1"), asked_at, now)
+        assert left == pytest.approx(max(0.0, found), abs=0.11), now
 
-    second = same_since(first, "r2", 20.0)
 
-    assert (Reading("r2", 20.0), Reading("r1", 30.0)) == (
-        second,
-        same_since(second, "r1", 30.0),
-    )
+def test_only_a_file_that_changes_again_and_again_is_not_waited_for() -> None:
+    """An upload of many files changes each of them once, for however long."""
+    settling = Settling(10.0)
+    files = listed(restless="0")
+    for second in range(0, 60, 5):
+        changed = {"restless": f"{second}", f"upload{second}": "1"}
+        files = files | listed(**changed)
+        left = settling.left_seconds(files, second, second)
+        assert left == 10.0
+        assert settling.restless == ({"restless"} if second >= 40 else set())
+
+    files = files | listed(restless="last")
+    assert settling.left_seconds(files, 60, 60) == 5.0  # for the last upload
+    assert settling.left_seconds(files, 66, 66) == 0.0
+    assert settling.left_seconds(files, 76, 76) == 0.0
+    assert settling.restless == set()

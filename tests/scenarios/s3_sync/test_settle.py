@@ -2,6 +2,8 @@
 `S3_SYNC_SETTLE` in real time: a partial upload is never published.
 """
 
+import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,12 @@ import pytest
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.aws.fake_s3 import is_get
 from tests.support.http.faults import first
-from tests.support.s3_sync.snapshots import SwappingS3, consumed, count_of
+from tests.support.s3_sync.snapshots import (
+    SNAPSHOT,
+    SwappingS3,
+    consumed,
+    count_of,
+)
 from tests.support.waiting import wait_until
 
 SETTLE, SETTLE_SECONDS = "1s", 1.0
@@ -109,3 +116,57 @@ def test_no_part_is_shown_of_states_that_are_overtaken_one_after_another(
         lambda: consumed(target)["file0.py"] == b"# third\n", "the last state is shown"
     )
     assert [] == daemon.find_events("cycle_finished", result="partial")
+
+
+@pytest.mark.parametrize("layout", ["in-place", "snapshot"])
+def test_an_object_that_changes_all_the_time_holds_back_only_itself(
+    layout: str, s3: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    """Also of a new pod, which is ready with the others, and names it."""
+    numbers = itertools.count()
+    ended = threading.Event()
+
+    def restless() -> None:
+        while not ended.wait(0.05):
+            s3.put("dags/restless.py", b"# %d\n" % next(numbers))
+
+    writer = threading.Thread(target=restless)
+    writer.start()
+    try:
+        settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_SETTLE": SETTLE}
+        daemon = start(settings, interval="0.1")
+        waits = daemon.wait_for_event("wait_began")
+        assert "source_unsettled" == waits["reason"]
+        wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
+        ready = daemon.get("/readyz").json()
+        assert "object_changing" == ready["reason"], ready
+        assert "restless.py" in ready["error"]
+        assert OLD == consumed(target)
+        name = "s3_sync_unread_objects"
+        assert 1 == count_of(daemon, name, reason="object_changing")
+    finally:
+        ended.set()
+        writer.join()
+
+    last = s3.objects["dags/restless.py"].body
+    wait_until(lambda: consumed(target) == OLD | {"restless.py": last}, "all is shown")
+    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "nothing to say")
+    assert daemon.wait_for_event("reason_ended", reason="object_changing")
+
+
+def test_what_a_person_may_have_to_decide_is_not_told_while_something_else_is(
+    s3: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    """The alert of a refusal ends when what was refused has changed at the source."""
+    settings = {**SNAPSHOT, "S3_SYNC_GATE": "syntax", "S3_SYNC_SETTLE": SETTLE}
+    daemon = start(settings, interval="0.1").until_synced()
+    s3.swap(OLD | {"new.py": b"(\n"})
+    refused = "sidecar_gate_refused"
+    wait_until(lambda: count_of(daemon, refused), "it is refused")
+    seen = len(daemon.events)
+
+    s3.swap(OLD | {"new.py": b"()\n"})
+    daemon.wait_for_event("wait_began", after=seen, reason="source_unsettled")
+    wait_until(lambda: not count_of(daemon, refused), "it is not refused any more")
+    since = "sidecar_reason_since_timestamp_seconds"
+    assert not count_of(daemon, since, result="partial", reason="revision_refused")
