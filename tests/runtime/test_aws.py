@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore import exceptions
 
-from sidecar_runtime.aws import EARLY
+from sidecar_runtime.aws import EARLY, chain
 from sidecar_runtime.aws.chain import classify
 from sidecar_runtime.aws.credentials import (
     ADVICE,
@@ -195,3 +195,33 @@ def test_botocore_errors_have_a_reason_with_advice(
 ) -> None:
     assert reason == classify(error)
     assert ADVICE[reason]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (FileNotFoundError(2, "No such file", "/var/run/token"), "Mount that file"),
+        (exceptions.ProfileNotFound(profile="x"), "AWS_PROFILE"),
+        (
+            exceptions.CredentialRetrievalError(
+                provider="custom-process", error_msg="exit code 1"
+            ),
+            "credential_process",
+        ),
+        (
+            exceptions.ConnectTimeoutError(endpoint_url="https://sts.x"),
+            "to that address, and AWS_REGION",
+        ),
+        (said_by_the_agent(403), ""),
+    ],
+    ids=str,
+)
+def test_advice_blames_only_what_was_tried(
+    error: Exception, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert remedy in chain.remedy(error)
+    assert bool(remedy) == bool(chain.remedy(error))
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example.com")
+    is_of_network = isinstance(error, exceptions.ConnectionError)
+    assert is_of_network == ("AWS_ENDPOINT_URL_S3" in chain.remedy(error))

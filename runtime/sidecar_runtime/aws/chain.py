@@ -8,7 +8,7 @@ configured endpoints. It also costs 10 MiB, and minutes if a metadata or token s
 does not answer. It therefore runs in a process that the daemon can kill. It reads one
 question from standard input and answers with one JSON object on standard output (a
 secret in a pipe, never in an argument, the environment or a file); if it fails, with
-``{"error": {"reason", "message"}}``:
+``{"error": {"reason", "message", "advice"}}``:
 
 - ``credentials``: ``{"credentials": {…} | null, "region", "endpoint_url", …}``;
 - ``anonymous``: the same, without looking for credentials;
@@ -140,6 +140,27 @@ def classify(error: Exception) -> str:
     return next(found, "credentials_unavailable")
 
 
+def remedy(error: Exception) -> str:
+    """
+    Return what to do where the error itself tells what was tried; else the reason's own
+    advice is right, and this is empty.
+    """
+    if isinstance(error, exceptions.ProfileNotFound):
+        return "Correct AWS_PROFILE, or mount the file that has this profile."
+    if getattr(error, "kwargs", {}).get("provider") == "custom-process":
+        return "Run the program that credential_process names in this container."
+    if isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
+        if os.environ.get("AWS_ENDPOINT_URL"):
+            return (
+                "Check the network path to that address. AWS_ENDPOINT_URL holds for STS, too: if "
+                "it is a store's, set AWS_ENDPOINT_URL_S3 instead."
+            )
+        return "Check the network path to that address, and AWS_REGION."
+    if isinstance(error, OSError):
+        return "Mount that file where its variable says, readable for this container's user."
+    return ""
+
+
 def shows_a_header(error: Exception) -> bool:
     """
     Whether credentials are no valid header, and the error text quotes them.
@@ -166,7 +187,12 @@ def main() -> NoReturn:
         try:
             found = questions[question.decode()](open_session())
         except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:
-            found = {"error": {"reason": classify(error), "message": shown(error)}}
+            failure = {
+                "reason": classify(error),
+                "message": shown(error),
+                "advice": remedy(error),
+            }
+            found = {"error": failure}
         os.write(1, json.dumps(found).encode())
     os._exit(0)  # the interpreter's own end takes 13 ms
 

@@ -40,7 +40,8 @@ ADVICE = {
     "Identity its association, and sts:AssumeRole and sts:TagSession for pods.eks.amazonaws.com.",
     "credentials_expired": "Renew the token or session that the credentials are derived from.",
     "credentials_unavailable": "If STS, the Pod Identity agent or IMDS did not answer, check "
-    "AWS_REGION and the network path; in pods, IMDS needs a hop limit of 2.",
+    "AWS_REGION and the network path; in pods, IMDS needs a hop limit of 2. With less than a "
+    "tenth of a core, looking for credentials may take that long by itself.",
     "tls_failed": "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
 }
 
@@ -90,8 +91,8 @@ class CredentialsError(SidecarError):
     No usable credentials are available; the reason is the cause.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        advice = ADVICE.get(reason, "")
+    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        advice = advice or ADVICE.get(reason, "")
         through = proxies.configured(os.environ)
         if through and reason in ("credentials_missing", "credentials_unavailable"):
             advice += f" STS is asked through the proxy ({through}), metadata services directly."
@@ -219,6 +220,6 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
         text = f"the credential chain failed: {str(complaints).rpartition(chr(10))[2]}"
     else:
         if failure := answer.get("error"):
-            raise CredentialsError(failure["reason"], failure["message"])
+            raise CredentialsError(**failure)
         return answer
     raise CredentialsError("credentials_unavailable", text)
