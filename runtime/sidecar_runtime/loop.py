@@ -183,6 +183,8 @@ class Worker:
         self._begin = begin
         self._report = report
         self.allowance = allowance
+        self.durations = deque[float](maxlen=10)
+        """The seconds that the last cycles took."""
         self._requests: SimpleQueue[Fence] = SimpleQueue()
         self._is_busy = False
         self._thread = threading.Thread(target=self._work, name="cycle", daemon=True)
@@ -218,12 +220,14 @@ class Worker:
         session: Session | None = None
         while True:
             fence = self._requests.get()
+            started_at = time.monotonic()
             end: Outcome | BaseException
             try:
                 session = session or self._begin()
                 end = session.cycle(fence)
             except BaseException as error:  # noqa: BLE001 - the main thread decides
                 end = error
+            self.durations.append(time.monotonic() - started_at)
             self._is_busy = False
             self._report(Finished(fence, end))
             if not isinstance(end, Outcome):
@@ -260,7 +264,6 @@ class Loop:
         allowance = Allowance(self.pace.asked_burst, self.pace.asked_seconds)
         self._worker = Worker(sidecar.begin, self._report, allowance)
         self._due = 0.0
-        self._durations = deque[float](maxlen=10)
         self._scheduler: Any = None
         if not settings.one_shot:
             self._scheduler = start_scheduler(
@@ -397,7 +400,7 @@ class Loop:
             until=now + self._settings.timeout_seconds,
             fence=fence,
             started_at=now,
-            slow_at=now + max(self.pace.slow_seconds, *self._durations, 0.0),
+            slow_at=now + max(self.pace.slow_seconds, *self._worker.durations, 0.0),
         )
         if is_asked_for:
             log.info("cycle_started", signal="SIGHUP")
@@ -447,7 +450,6 @@ class Loop:
         fence = self._state.fence
         again = self._state.again
         seconds = time.monotonic() - self._state.started_at
-        self._durations.append(seconds)
         self._health.slow = None
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=fence.is_asked_for)

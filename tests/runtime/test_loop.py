@@ -356,7 +356,7 @@ def test_a_cycle_is_not_slow_that_takes_no_longer_than_the_last_ten(log: Log) ->
         state = one.loop._state
         assert isinstance(state, Running)
         seen.append(state.slow_at - state.started_at)
-        one.loop._durations.append(60.0)
+        one.loop._worker.durations.append(60.0)
         return CHANGED
 
     one = run(look, look, interval_seconds=0.1)

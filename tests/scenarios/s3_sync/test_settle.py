@@ -91,11 +91,11 @@ def test_a_new_pod_shows_nothing_before_the_listing_has_settled(
 ) -> None:
     daemon = start({"S3_SYNC_SETTLE": "1h"})
 
-    wait_until(
-        lambda: count_of(daemon, "sidecar_cycles_total", result="settling"), "it waits"
-    )
+    assert "source_unsettled" == daemon.wait_for_event("wait_began")["reason"]
     assert {} == consumed(target)
-    assert 503 == daemon.get("/readyz").status
+    ready = daemon.get("/readyz")
+    assert (503, "source_unsettled") == (ready.status, ready.json()["reason"])
+    assert ready.json()["until"]
 
 
 def test_no_part_is_shown_of_states_that_are_overtaken_one_after_another(
