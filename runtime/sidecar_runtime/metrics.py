@@ -1,92 +1,161 @@
 """
 The metrics that every sidecar exports, each with the constant label ``sidecar``.
 
-They are plain numbers here: :mod:`sidecar_runtime.http.endpoint` exposes them with
-prometheus_client, which a one-shot does not import.
+They are prometheus_client's. A one-shot has none: it ends before anybody could read
+them, and importing the client would take 80 ms of each task pod.
 """
 
-import threading
-import time
-from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+from sidecar_runtime.errors import printable
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 REVISION_DIGITS = 12
 _PUBLISHED = "sidecar_published_info"
 
+Series = Any
+"""A counter, gauge, histogram or summary of prometheus_client, or :data:`UNREAD`."""
 
-class Series:
+
+class Unread:
     """
-    One time series; safe to use from any thread.
-
-    Attributes:
-        value: The number, or the sum of all observations of a histogram or summary.
-        counts: Its observations by bucket, each without the smaller ones; a summary has
-            one bucket.
+    The series of a one-shot, which nobody reads: whatever it is told has no effect.
     """
 
-    _lock = threading.Lock()
-
-    def __init__(self, buckets: tuple[float, ...] = ()) -> None:
-        self.value = 0.0
-        self.counts = [0] * (len(buckets) + 1)
-        self._buckets = buckets
-
-    def inc(self, amount: float = 1.0) -> None:
-        with self._lock:
-            self.value += amount
-
-    def set(self, value: float) -> None:
-        self.value = float(value)
-
-    def set_to_current_time(self) -> None:
-        self.set(time.time())
-
-    def observe(self, value: float) -> None:
-        with self._lock:
-            self.value += value
-            self.counts[bisect_left(self._buckets, value)] += 1
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
-@dataclass(frozen=True)
+UNREAD = Unread()
+
+
 class Family:
     """
     A metric with its series, by the values of its labels.
 
     Args:
         kind: ``counter``, ``gauge``, ``histogram`` or ``summary``.
-        buckets: The largest value of each bucket of a histogram, without the infinite
-            one.
-        constant: More labels, with one value each.
+        made: Of prometheus_client; None in a one-shot.
+        constant: The values of labels that all series share, before the others.
     """
 
-    kind: str
-    name: str
-    text: str
-    label_names: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-    constant: dict[str, str] = field(default_factory=dict)
-    series: dict[tuple[str, ...], Series] = field(default_factory=dict)
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        text: str,
+        label_names: tuple[str, ...],
+        made: Any,
+        constant: tuple[str, ...],
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.text = text
+        self.label_names = label_names
+        self._made = made
+        self._constant = constant
+        self._seen: set[tuple[str, ...]] = set()
 
     def labels(self, *values: str) -> Series:
         """
         Return the series with these values; the first call creates it.
         """
-        return self.series.setdefault(values, Series(self.buckets))
+        if self._made is None:
+            return UNREAD
+        self._seen.add(values)
+        shown = self._shown(values)
+        return self._made.labels(*shown) if shown else self._made
+
+    def keep(self, known: Collection[tuple[str, ...]] = ()) -> None:
+        """
+        Remove the series with other values.
+        """
+        for values in self._seen.difference(known):
+            self._seen.discard(values)
+            self._made.remove(*self._shown(values))
+
+    def _shown(self, values: tuple[str, ...]) -> list[str]:
+        return [printable(one) for one in (*self._constant, *values)]
 
 
-class Metrics:
+class Registry:
+    """
+    Metrics that are exposed together.
+
+    Args:
+        is_read: Whether somebody can read them; not in a one-shot.
+        constant: Labels that all of them share.
+    """
+
+    def __init__(self, *, is_read: bool, constant: Mapping[str, str]) -> None:
+        self.families: dict[str, Family] = {}
+        self._constant = constant
+        self._client: Any = None
+        if is_read:
+            import prometheus_client  # noqa: PLC0415 - not in one-shots
+
+            self._client = prometheus_client
+            self._client.disable_created_metrics()
+            self.exposed = prometheus_client.CollectorRegistry()
+
+    def family(
+        self, kind: str, name: str, text: str, *labels: str, **more: Any
+    ) -> Family:
+        """
+        Add a metric.
+
+        Args:
+            more: Other arguments of prometheus_client's class, such as ``buckets``.
+        """
+        made = None
+        if self._client is not None:
+            make = getattr(self._client, kind.title())
+            names = (*self._constant, *labels)
+            made = make(name, text, names, registry=self.exposed, **more)
+        constant = tuple(self._constant.values())
+        family = Family(kind, name, text, labels, made, constant)
+        self.families[name] = family
+        return family
+
+    def answer(self) -> tuple[bytes, str]:
+        """
+        Return what a scrape gets, and its content type.
+        """
+        text: bytes = self._client.generate_latest(self.exposed)
+        return text, self._client.CONTENT_TYPE_LATEST
+
+    def adopt(self, other: "Registry") -> None:
+        """
+        Expose the metrics of another registry, too.
+        """
+        self.families |= other.families
+        if self._client is not None:
+            self.exposed.register(other.exposed)
+
+    def tell_of_process(self) -> None:
+        """
+        Expose the memory, CPU and open files of this process, too.
+        """
+        if self._client is not None:
+            self._client.ProcessCollector(registry=self.exposed)
+
+
+class Metrics(Registry):
     """
     The metrics of one process and of its loop, by name.
 
     A sidecar adds its own through the methods below.
+
+    Args:
+        is_read: Whether somebody can read them; not in a one-shot.
     """
 
-    def __init__(self, sidecar: str, version: str, revision: str) -> None:
-        self.sidecar = sidecar
-        self.families: dict[str, Family] = {}
+    def __init__(
+        self, sidecar: str, version: str, revision: str, *, is_read: bool = True
+    ) -> None:
+        super().__init__(is_read=is_read, constant={"sidecar": sidecar})
+        self.tell_of_process()
         self.cycles = self.counter_by(
             "result", "sidecar_cycles_total", "Cycles by result."
         )
@@ -135,7 +204,7 @@ class Metrics:
         """
         self.ready.set(is_ready)
         if published := self.families.get(_PUBLISHED):
-            published.series.clear()
+            published.keep()
             if revision:
                 published.labels(
                     revision.removeprefix("sha256-")[:REVISION_DIGITS]
@@ -145,24 +214,9 @@ class Metrics:
         """
         Set why the last cycle failed, waited or fell short; nothing, if it did not.
         """
-        self._reason_since.series.clear()
+        self._reason_since.keep()
         if reason and since is not None:
             self._reason_since.labels(result, reason).set(since)
-
-    def family(
-        self, kind: str, name: str, text: str, *labels: str, **more: Any
-    ) -> Family:
-        """
-        Add a metric with the label ``sidecar`` and others.
-
-        Args:
-            more: Other arguments of :class:`Family`.
-        """
-        constant = {"sidecar": self.sidecar}
-        self.families[name] = Family(
-            kind, name, text, labels, constant=constant, **more
-        )
-        return self.families[name]
 
     def counter(self, name: str, text: str) -> Series:
         """

@@ -29,7 +29,7 @@ from sidecar_runtime.gate.gate import (
 from sidecar_runtime.gate.syntax import GRAMMARS
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import load
-from tests.runtime.recording import Log
+from tests.runtime.recording import Log, value_of
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
@@ -170,7 +170,9 @@ class Door:
 
     def checks(self, result: str) -> float:
         """Return how often the metric counted this result."""
-        return self.metrics.families["sidecar_gate_checks_total"].labels(result).value
+        return value_of(
+            self.metrics.families["sidecar_gate_checks_total"].labels(result)
+        )
 
 
 Knock = Callable[..., Door]

@@ -297,7 +297,7 @@ def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
     program = (
         f"import sys, {sidecar}.command, sidecar_runtime.app\n"
         f"from {module} import {metrics}\n"
-        f"{metrics}('1.2.3', 'r').show_readiness(is_ready=True, revision='r')\n"
+        f"{metrics}('1.2.3', 'r', is_read=False).show_readiness(is_ready=True, revision='r')\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
 

@@ -9,7 +9,6 @@ import re
 from typing import Any, get_args
 
 import pytest
-from prometheus_client import generate_latest
 
 from sidecar_runtime import DOCS
 from sidecar_runtime.errors import SidecarError
@@ -22,7 +21,7 @@ from sidecar_runtime.health import (
     Readiness,
     Result,
 )
-from sidecar_runtime.http.endpoint import Endpoint, registry_of
+from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.http.status import (
     CONTENT_SECURITY_POLICY,
     page,
@@ -128,14 +127,12 @@ def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) 
     metrics.publishes_revisions()
     for name in ("", "f" * 64, revision, revision):
         metrics.show_readiness(is_ready=True, revision=name)
-    shown = generate_latest(registry_of(metrics.families)).decode()
+    shown = metrics.answer()[0].decode()
     assert 1 == shown.count("sidecar_published_info{")
     assert 'revision="0123456789ab"' in shown
 
     metrics.show_readiness(is_ready=False, revision="")
-    assert b"sidecar_published_info{" not in generate_latest(
-        registry_of(metrics.families)
-    )
+    assert b"sidecar_published_info{" not in metrics.answer()[0]
 
 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"

@@ -5,16 +5,11 @@ metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-from sidecar_runtime.http.endpoint import registry_of
 from sidecar_runtime.http.listener import Answer, Listener, listen
-from sidecar_runtime.metrics import Family
-
-Families = Mapping[str, Family]
+from sidecar_runtime.metrics import Registry
 
 
 class ChartPort(Listener):
@@ -31,17 +26,16 @@ class ChartPort(Listener):
         self,
         bind: tuple[str, int],
         is_ready: Callable[[], bool],
-        metrics: Families | None,
+        metrics: Registry | None,
     ) -> None:
         self._is_ready = is_ready
         self._was_ready = False
-        self._registry = None if metrics is None else registry_of(metrics)
+        self._metrics = metrics
         super().__init__(listen(bind, "GITSYNC_HTTP_BIND"), self._find)
 
     def _find(self, path: str) -> Answer:
-        if self._registry is not None and path.partition("?")[0] == "/metrics":
-            told = generate_latest(self._registry)
-            return Answer(HTTPStatus.OK, told, CONTENT_TYPE_LATEST)
+        if self._metrics is not None and path.partition("?")[0] == "/metrics":
+            return Answer(HTTPStatus.OK, *self._metrics.answer())
         self._was_ready = self._was_ready or self._is_ready()
         if self._was_ready:
             return Answer(HTTPStatus.OK, b"", "text/plain")

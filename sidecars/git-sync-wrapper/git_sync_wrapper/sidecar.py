@@ -18,11 +18,11 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.settings import Settings
 from sidecar_runtime.gate.gate import Gate, GateMetrics, make_gate
 from sidecar_runtime.health import Readiness, Session
-from sidecar_runtime.metrics import Family, Metrics
+from sidecar_runtime.metrics import Metrics, Registry
 from sidecar_runtime.volume.files import TargetLock
 
 
-class GitSyncMetrics:
+class GitSyncMetrics(Registry):
     """
     The metrics that git-sync itself would export, without our labels: its dashboards
     still work.
@@ -32,20 +32,20 @@ class GitSyncMetrics:
     and for the first sync of a process, and ``noop``.
     """
 
-    def __init__(self) -> None:
-        by = ("status",)
-        self._durations = Family(
-            "summary", "git_sync_duration_seconds", "Duration of a sync.", by
+    def __init__(self, *, is_read: bool) -> None:
+        super().__init__(is_read=is_read, constant={})
+        self._durations = self.family(
+            "summary", "git_sync_duration_seconds", "Duration of a sync.", "status"
         )
-        self._syncs = Family("counter", "git_sync_count_total", "Syncs by status.", by)
-        self._fetches = Family(
-            "counter", "git_fetch_count_total", "Fetches of a new commit."
+        self._syncs = self.family(
+            "counter", "git_sync_count_total", "Syncs by status.", "status"
         )
-        text, labels = "Hook runs by name and status.", ("name", "status")
-        self._hooks = Family("counter", "git_sync_hook_run_count_total", text, labels)
-        families = (self._durations, self._syncs, self._fetches, self._hooks)
-        self.families = {family.name: family for family in families}
-        self._fetches.labels()
+        text = "Fetches of a new commit."
+        self._fetches = self.family("counter", "git_fetch_count_total", text)
+        text = "Hook runs by name and status."
+        self._hooks = self.family(
+            "counter", "git_sync_hook_run_count_total", text, "name", "status"
+        )
         for metric in (self._syncs, self._durations):
             metric.labels("noop")
 
@@ -70,12 +70,12 @@ class WrapperMetrics(Metrics):
     The metrics of every sidecar, of the gate, of git-sync and of the wrapper itself.
     """
 
-    def __init__(self, version: str, revision: str) -> None:
-        super().__init__("git-sync-wrapper", version, revision)
+    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
+        super().__init__("git-sync-wrapper", version, revision, is_read=is_read)
         self.publishes_revisions()
         self.gate = GateMetrics(self)
-        self.git_sync = GitSyncMetrics()
-        self.families |= self.git_sync.families
+        self.git_sync = GitSyncMetrics(is_read=is_read)
+        self.adopt(self.git_sync)
         self.polls = self.counter_by(
             "result",
             "git_sync_wrapper_polls_total",

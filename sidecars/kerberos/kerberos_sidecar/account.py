@@ -197,8 +197,8 @@ class KerberosMetrics(Metrics):
     labels.
     """
 
-    def __init__(self, version: str, revision: str) -> None:
-        super().__init__("kerberos", version, revision)
+    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
+        super().__init__("kerberos", version, revision, is_read=is_read)
         self._acquired = self.family(
             "counter",
             "kerberos_acquired_tickets_total",
@@ -247,8 +247,7 @@ class KerberosMetrics(Metrics):
         }
         for family in self.families.values():
             if family.label_names == _LABELS:
-                for gone in set(family.series) - known.keys():
-                    family.series.pop(gone, None)  # two threads show
+                family.keep(known)
         for labels, account in known.items():
             ticket = account.found.ticket
             self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)

@@ -84,7 +84,9 @@ def run() -> int:
         return run_checks(settings, names, arguments.consumer)
     begin_logs(settings, names)
     metrics = KerberosMetrics(
-        __version__, os.environ.get("SIDECAR_REVISION", "unknown")
+        __version__,
+        os.environ.get("SIDECAR_REVISION", "unknown"),
+        is_read=not settings.one_shot,
     )
     sidecar = KerberosSidecar(settings, metrics)
     # INTERVAL is the time between tickets, and TIMEOUT that of one request.

@@ -47,7 +47,11 @@ def run() -> int:
 
         return check.run(settings, unknown)
     begin_logs(settings, unknown)
-    metrics = SyncMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    metrics = SyncMetrics(
+        __version__,
+        os.environ.get("SIDECAR_REVISION", "unknown"),
+        is_read=not settings.one_shot,
+    )
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)
     return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)

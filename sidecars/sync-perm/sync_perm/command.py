@@ -137,7 +137,11 @@ def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow)
         "mode": mode,
     }
     log.info("airflow_found", **facts, assumed_auth_manager=found.auth_manager)
-    metrics = PermMetrics(__version__, os.environ.get("SIDECAR_REVISION", "unknown"))
+    metrics = PermMetrics(
+        __version__,
+        os.environ.get("SIDECAR_REVISION", "unknown"),
+        is_read=not settings.one_shot,
+    )
     target = "roles and DAG permissions" if reader.include_dags else "roles"
     about = About("sync-perm", __version__, where, target)
     status = Status(metrics, airflow=found.version, database=where, mode=mode)
