@@ -58,6 +58,7 @@ class Command:
     A program to run.
 
     Args:
+        title: What it is called while it runs; empty: by its file's name.
         environ: Its whole environment.
         folder: Its working directory.
         given: Its standard input.
@@ -67,6 +68,7 @@ class Command:
     environ: Mapping[str, str] = field(repr=False)
     folder: str = "."
     given: bytes = field(default=b"", repr=False)
+    title: str = ""
 
 
 class Kept:
@@ -137,7 +139,10 @@ def run(
             start_new_session=True,
         )
         _attended.add(process.pid)
-    return attend(process, fence, deadline_seconds, (out, err), watch)
+    fence.doing = f"{command.title or os.path.basename(command.argv[0])} runs"
+    code = attend(process, fence, deadline_seconds, (out, err), watch)
+    fence.doing = ""
+    return code
 
 
 def attend(

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import ask
+from tests.support.ledger.documented import ANY
+from tests.support.ledger.seen import LEDGER
 from tests.support.machine.pipes import unread_pipe
 from tests.support.waiting import wait_until
 
@@ -265,6 +267,7 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(
         text = ""
         while "log_lines_dropped" not in text:
             text += pipe.drain()
+        LEDGER.add(ANY, "event", "log_lines_dropped")
         pipe.fill()
         process.terminate()
         _, err = process.communicate(timeout=20)

@@ -426,7 +426,11 @@ class Gate:
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
         said = child.Kept()
         command = child.Command(
-            check.argv, self._environment(folder, revision), folder, given
+            check.argv,
+            self._environment(folder, revision),
+            folder,
+            given,
+            title="the gate",
         )
         try:
             code = child.run(command, fence, seconds, said)

@@ -120,7 +120,6 @@ class Session:
         """
         parts = self._parts
         try:
-            fence.doing = "git-sync runs"
             commit = parts.engine.run(parts.logins, fence)
         except SidecarError:
             parts.metrics.runs("error").inc()

@@ -90,7 +90,8 @@ def acquire(
     environ = {
         name: text for name, text in os.environ.items() if _INHERITED.fullmatch(name)
     }
-    command = child.Command(_PROGRAM, environ, "/", json.dumps(asked).encode())
+    question = json.dumps(asked).encode()
+    command = child.Command(_PROGRAM, environ, "/", question, title="libkrb5")
     out, trace = (
         child.Kept(ANSWER_BYTES),
         Trace(lambda: lockout.note(staging.ccache, keytab)),

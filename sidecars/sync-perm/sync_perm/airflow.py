@@ -346,7 +346,9 @@ class Airflow:
             file.write_text(
                 json.dumps(self._task(work, min(PORTION_SECONDS, seconds / 2)))
             )
-            command = child.Command(argv, self.environment(address), self.folder)
+            command = child.Command(
+                argv, self.environment(address), self.folder, title="Airflow"
+            )
         except OSError as error:
             text = f"cannot write to {self.folder}: {error.strerror}"
             raise failure("tmpdir_failed", text) from None

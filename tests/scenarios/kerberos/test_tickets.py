@@ -24,6 +24,7 @@ def gauge(
 
 
 def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None:
+    """As `KERBEROS_PRINCIPALS` lists them."""
     second = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "8s")
     keytab = here.folder / "keytab" / "second.keytab"
     for _ in range(2):

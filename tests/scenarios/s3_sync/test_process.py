@@ -3,7 +3,9 @@ The life of the process: signals, one-shots, deadlines, restarts, locks and perm
 """
 
 import ctypes
+import itertools
 import os
+import resource
 import signal
 import socket
 import stat
@@ -257,3 +259,22 @@ def test_goes_on_when_the_clock_is_set_by_hours(
 
     assert [] == daemon.find_events("cycle_failed")
     assert 200 == daemon.get("/healthz").status == daemon.get("/readyz").status
+
+
+def test_a_connection_that_cannot_be_accepted_is_accepted_later(
+    start: StartDaemon,
+) -> None:
+    """Without a free descriptor: the client waits, and nobody else is harmed."""
+    daemon = start({"S3_SYNC_LOG_LEVEL": "debug"}).until_synced()
+    before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    in_use = set(map(int, os.listdir(f"/proc/{daemon.pid}/fd")))
+    free = next(number for number in itertools.count() if number not in in_use)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (free, before[1]))
+    with socket.create_connection(daemon.address()) as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        failed = daemon.wait_for_event("http_failed")
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+        answer = client.makefile("rb").readline()
+
+    assert "accept" in failed["error"]
+    assert b"200 OK" in answer

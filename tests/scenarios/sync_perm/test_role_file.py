@@ -4,6 +4,7 @@ changes.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,11 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     def held() -> set[tuple[str, ...]]:
         return {row for row in contents(database)["grants"] if row[0] == "team-a"}
 
-    daemon = start(database, {"SYNC_PERM_ROLES": str(file)}).until_good()
+    daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
+    # until Airflow has started and written them
+    for kind in ("file_role", "file_grant", "file_dag_grant"):
+        wait_until(partial(daemon.sample, "sync_perm_differences", kind=kind), kind, 30)
+    daemon.wait_until_good()
 
     assert wanted == held()
     (note,) = daemon.status()["details"]["roles_file_notes"]
@@ -177,6 +182,8 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
         lambda: ("team-a", "can_read", "DAG:owned") in held(), "back", PASS_SECONDS
     )
     assert wanted | {("team-a", "can_edit", "DAG:named")} == held()
+    passes = partial(daemon.sample, "sync_perm_passes_total", reason="file")
+    wait_until(lambda: passes(result="success"), "the pass is counted")
 
 
 @pytest.mark.usefixtures("only_in_full")
