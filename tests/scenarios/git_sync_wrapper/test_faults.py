@@ -69,14 +69,6 @@ def a_role_without_rights(here: GitSite) -> Settings:
     return {**CODECOMMIT, **KEYS, **closed}
 
 
-def a_library_that_breaks(here: GitSite) -> Settings:
-    text = (
-        "import shutil; shutil.disk_usage = None; import random; random.random = None"
-    )
-    (here.folder / "sitecustomize.py").write_text(text)
-    return {"PYTHONPATH": str(here.folder)}
-
-
 def a_proxy_that_refuses(here: GitSite) -> Settings:
     here.server.inject(answer_with(Answer(407)))
     repository = "https://git.invalid/dags.git"
@@ -84,7 +76,6 @@ def a_proxy_that_refuses(here: GitSite) -> Settings:
 
 
 FAULTS: list[tuple[str, str, Situation]] = [
-    ("bug", "'NoneType' object is not callable", a_library_that_breaks),
     ("remote_timeout", "timed out", a_server_that_hangs),
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
     (
