@@ -130,38 +130,6 @@ class Running(NamedTuple):
     again: Event | None = None
 
 
-def start_scheduler(
-    tick: Callable[[], None], seconds_to_next: Callable[[], float]
-) -> Any:
-    """
-    Start APScheduler, which triggers the cycles of a daemon: its job only puts an
-    event.
-
-    Its own interval trigger lists each time that it missed: 200 million, if a node that
-    boots in 1970 gets the date later.
-
-    The job runs in the scheduler's own thread (``debug``), because a pool is joined at
-    exit: a job that sleeps 6 s delays SIGTERM by 6 s (measured).
-
-    Raises:
-        RuntimeError: No thread can be started.
-    """
-    # Not in one-shots: it is a quarter of the imports in each task pod.
-    from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415
-    from apscheduler.triggers.base import BaseTrigger  # noqa: PLC0415
-
-    class Trigger(BaseTrigger):  # type: ignore[misc]
-        def get_next_fire_time(self, _: datetime | None, now: datetime) -> datetime:
-            return now + timedelta(seconds=seconds_to_next())
-
-    scheduler = BackgroundScheduler(
-        executors={"default": {"type": "debug"}}, timezone=UTC
-    )
-    scheduler.start()
-    scheduler.add_job(tick, Trigger(), id="cycle", misfire_grace_time=None)
-    return scheduler
-
-
 class Worker:
     """
     The daemon thread that runs cycles, one at a time; all of them in one session.
@@ -266,6 +234,9 @@ class Loop:
         self._due = 0.0
         self._scheduler: Any = None
         if not settings.one_shot:
+            # A quarter of the imports of a one-shot, in each task pod.
+            from sidecar_runtime.trigger import start_scheduler  # noqa: PLC0415
+
             self._scheduler = start_scheduler(
                 lambda: self._events.put("tick"), self._set_due
             )

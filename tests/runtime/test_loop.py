@@ -18,7 +18,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from sidecar_runtime import loop
+from sidecar_runtime import trigger
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Readiness, Result
@@ -146,7 +146,7 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     The trigger sets the time of the next cycle while one runs; by up to a tenth, at
     random.
     """
-    monkeypatch.setattr(loop, "start_scheduler", lambda *_: Mock())
+    monkeypatch.setattr(trigger, "start_scheduler", lambda *_: Mock())
     monkeypatch.setattr("random.uniform", lambda *tenth: 2.0 * (tenth == (0.9, 1.1)))
     one = run(interval_seconds=900.0)
     waits = Loop(one.sidecar, one.settings, one.health, one.metrics)
@@ -174,7 +174,7 @@ def test_cycles_continue_if_the_scheduler_is_silent(
 ) -> None:
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
     silent, pace = Mock(), QUICK._replace(clock_grace_seconds=0.05)
-    monkeypatch.setattr(loop, "start_scheduler", lambda *_: silent)
+    monkeypatch.setattr(trigger, "start_scheduler", lambda *_: silent)
 
     run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()
 

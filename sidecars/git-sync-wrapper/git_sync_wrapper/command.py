@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from git_sync_wrapper.chart_port import ChartPort
 from git_sync_wrapper.cycle import Session
 from git_sync_wrapper.engine import GRACE_SECONDS
 from git_sync_wrapper.options import Options, read_options
@@ -131,6 +130,8 @@ def _serve(settings: Settings, options: Options, environ: Mapping[str, str]) -> 
     sidecar = GitSyncWrapper(parts, lambda: Session(parts))
     about = About("git-sync-wrapper", __version__, options.source, options.link)
     if options.http_bind and not settings.one_shot:
+        from git_sync_wrapper.chart_port import ChartPort  # noqa: PLC0415 - no server in one-shots
+
         told = metrics.git_sync if options.http_metrics else None
         ChartPort(options.http_bind, lambda: parts.past.readiness.ready, told).start()
     try:
