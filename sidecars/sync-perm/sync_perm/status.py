@@ -101,7 +101,7 @@ class Status:
             if self._named.get(dag_id) != one:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)
         self._named = failing
-        problems = []
+        problems = [] if is_synced else ["Airflow has not synced its roles yet"]
         if missing := len(items) - kinds["dag_revoke"]:
             problems.append(f"{missing:,} of {wanted:,} rows are missing")
         if kinds["dag_revoke"]:
@@ -130,10 +130,8 @@ class Status:
         self.tell(**shown)
         problem: SidecarError | None = None
         if problems:
-            problem = failure("permissions_differ", "; ".join(problems))
-        elif not is_synced:
-            said = "Airflow has not synced its roles yet"
-            problem = failure("roles_unsynced", said)
+            reason = "permissions_differ" if items else "roles_unsynced"
+            problem = failure(reason, "; ".join(problems))
         self.readiness = Readiness(
             revision=revision,
             problem=problem,

@@ -97,7 +97,7 @@ def test_a_hanging_cli_is_killed_with_all_its_children(
 ) -> None:
     standin.site.write("import os, time; os.fork(); time.sleep(3600)")
 
-    daemon = begin(unsynced, {"SYNC_PERM_TIMEOUT": "4s"})
+    daemon = begin(unsynced, {"SYNC_PERM_TIMEOUT": "8s"})
     daemon.wait_for_event("pass_started", PASS_SECONDS)
     wait_until(lambda: len(daemon.children()) >= 2, "it has forked", PASS_SECONDS)
     children = daemon.children()
