@@ -247,7 +247,7 @@ def counts_of(config: pytest.Config) -> Counts:
     return FULL if config.getoption("--full") else MODERATE
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def only_in_full(request: pytest.FixtureRequest) -> None:
     """
     Skip a test unless `--full` is set.

@@ -19,7 +19,11 @@ from tests.support.aws.fake_s3 import FakeS3
 from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(7_200)
+# A live Airflow takes a minute of CPU; the tests of the bundle itself do not need it.
+pytestmark = [
+    pytest.mark.timeout(7_200),
+    pytest.mark.usefixtures("only_in_full"),
+]
 # Admin rights, fast detection of dead workers.
 SETTINGS = """
 CORE__EXECUTOR LocalExecutor
@@ -206,7 +210,6 @@ def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -
     assert f"version {old} of bundle 'dags' is gone" in logs
 
 
-@pytest.mark.usefixtures("only_in_full")
 def test_each_task_runs_its_version_despite_publishes_and_kills(
     world: World, counts: Counts
 ) -> None:

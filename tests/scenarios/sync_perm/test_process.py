@@ -138,6 +138,7 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     assert before == contents(database)
 
 
+@pytest.mark.usefixtures("only_in_full")
 @on_airflow(*SUPPORTED)
 def test_check_of_a_database_that_was_never_synced_blames_nothing_that_the_first_pass_creates(
     airflow: Airflow,
