@@ -18,8 +18,8 @@ import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import YEAR_SECONDS, bind_address, boolean, duration
@@ -337,11 +337,13 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
             were used.
     """
     problems: list[Problem] = []
-    line, rest = _read_line(arguments, problems)
+    texts = dict(environ)
+    rest = _read_line(arguments, texts, problems)
+    given = _winners(texts)
+    _let_old_ones_win(given, texts, problems)
     values: dict[str, Any] = {}
-    given = _Given(line, environ, problems)
     for name, one in FLAGS.items():
-        origin, text = given.ref() if name == "ref" else given.winner(name)
+        origin, text = given[name]
         if text:
             try:
                 values[name.replace("-", "_")] = one.parse(text)
@@ -357,15 +359,15 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
 
 
 def _read_line(
-    arguments: Sequence[str], problems: list[Problem]
-) -> tuple[dict[str, list[str]], list[str]]:
+    arguments: Sequence[str], texts: dict[str, str], problems: list[Problem]
+) -> list[str]:
     """
-    Return the values of our flags, ``--flag=value`` or ``--flag value``, and what
-    git-sync gets.
+    Add the values of our flags, ``--flag=value`` or ``--flag value``, to the texts of
+    the variables; return what git-sync gets.
     """
     hidden = {f"{HIDDEN_FLAG}{variables(name)[0]}": name for name in FLAGS}
-    known = FLAGS.keys() | OLD.keys()
-    found: dict[str, list[str]] = {}
+    # The one flag that adds to its variable.
+    joined = {"--credential": texts.get("GITSYNC_CREDENTIAL", "")}
     rest = []
     words = iter(arguments)
     for word in words:
@@ -373,79 +375,68 @@ def _read_line(
             break
         name, has_value, value = word.removeprefix("--").partition("=")
         name = hidden.get(name, name)
-        if not word.startswith("--") or name not in known:
+        if not word.startswith("--") or name not in FLAGS.keys() | OLD.keys():
             rest.append(word)
             continue
         one = FLAGS.get(name, Flag())
+        origin = f"--{name}"
         if not has_value:
             value = "true" if one.parse is boolean else next(words, "")
             if not value:
-                problems.append(Problem(f"--{name}", "", "needs a value"))
-        found.setdefault(name, []).append(value)
+                problems.append(Problem(origin, "", "needs a value"))
         if one.is_passed:
-            rest.append(f"--{name}={value}")
-    return found, rest
+            rest.append(f"{origin}={value}")
+        if one.separator:
+            value = one.separator.join(filter(None, (joined.get(origin), value)))
+            joined[origin] = value
+        texts[origin] = value
+    return rest
 
 
-class _Given(NamedTuple):
+Spelled: TypeAlias = tuple[str, str]
+"""A spelling with its text; an empty text is unset."""
+
+
+def _winners(texts: Mapping[str, str]) -> dict[str, Spelled]:
     """
-    All flags, variables and problems. Each method returns a spelling with its text; an
-    empty text is unset.
+    Return the spelling of each flag that wins in git-sync among its names of version 4.
     """
+    given: dict[str, Spelled] = {}
+    for name in FLAGS:
+        given[name] = ("", "")
+        for origin in (*variables(name), f"--{name}"):
+            if origin in texts:
+                given[name] = (origin, texts[origin])
+    return given
 
-    line: Mapping[str, Sequence[str]]
-    environ: Mapping[str, str]
-    problems: list[Problem]
 
-    def winner(self, name: str) -> tuple[str, str]:
-        """
-        Return the spelling of a flag that wins in git-sync.
-        """
-        for flag, (_, new, _) in OLD.items():
-            if new == name and (found := self.old(flag))[1]:
-                return found
-        return self.new(name)
-
-    def new(self, name: str) -> tuple[str, str]:
-        """
-        Return the winner without the names of version 3.
-        """
-        texts = {v: self.environ[v] for v in variables(name) if v in self.environ}
-        items = self.line.get(name)
-        if items is None:
-            return [("", ""), *texts.items()][-1]
-        if name == "credential":  # the one flag that adds to its variable
-            items = [*texts.values(), *items]
-        separator = FLAGS[name].separator
-        joined = separator.join(filter(None, items)) if separator else items[-1]
-        return f"--{name}", joined
-
-    def old(self, flag: str) -> tuple[str, str]:
-        """
-        Return a flag or variable of version 3, with the text of the new one.
-        """
-        variable, _, convert = OLD[flag]
-        origin, text = variable, self.environ.get(variable, "")
-        if flag in self.line:
-            origin, text = f"--{flag}", self.line[flag][-1]
+def _let_old_ones_win(
+    given: dict[str, Spelled], texts: Mapping[str, str], problems: list[Problem]
+) -> None:
+    """
+    Replace what a flag or variable of version 3 sets, too; but the chart always sets
+    all three variables of the ref.
+    """
+    new = given["ref"]
+    old: dict[str, Spelled] = {}
+    for flag, (variable, name, convert) in OLD.items():
+        origin = f"--{flag}" if f"--{flag}" in texts else variable
+        text = texts.get(origin, "")
         try:
-            return origin, text and convert(text)
+            text = text and convert(text)
         except ValueError:
-            self.problems.append(Problem(origin, text, "is not a number"))
-            return origin, ""
-
-    def ref(self) -> tuple[str, str]:
-        """
-        Return what sets the ref, of which the chart always sets all three variables.
-        """
-        new, branch, rev = self.new("ref"), self.old("branch"), self.old("rev")
-        is_rev = rev[1] not in ("", "HEAD")
-        if branch[1] == CHART_REF and (is_rev or new[1] not in ("", CHART_REF)):
-            return rev if is_rev else new
-        if branch[1] and is_rev:
-            said = f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
-            self.problems.append(Problem(*branch, said))
-        return branch if branch[1] else rev if rev[1] else new
+            problems.append(Problem(origin, text, "is not a number"))
+            continue
+        old[flag] = (origin, text)
+        if text:
+            given[name] = old[flag]
+    rev, branch = old["rev"], old["branch"]
+    is_rev = rev[1] not in ("", "HEAD")
+    if branch[1] == CHART_REF and (is_rev or new[1] not in ("", CHART_REF)):
+        given["ref"] = rev if is_rev else new
+    elif branch[1] and is_rev:
+        said = f"and {rev[0]}={rev[1]} exclude each other: unset one of them"
+        problems.append(Problem(*branch, said))
 
 
 def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -485,9 +476,7 @@ def _take_login_from_url(values: dict[str, Any]) -> None:
     userinfo, at, host = url.netloc.rpartition("@")
     if at and url.scheme in ("http", "https"):
         username, _, password = userinfo.partition(":")
-        values["repo"] = urlunsplit(
-            (url.scheme, host, url.path, url.query, url.fragment)
-        )
+        values["repo"] = url._replace(netloc=host).geturl()
         values.setdefault("username", unquote(username))
         values.setdefault("password", unquote(password))
 
