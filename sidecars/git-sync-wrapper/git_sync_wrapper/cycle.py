@@ -10,7 +10,7 @@ import time
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from git_sync_wrapper import publish, snapshot
+from git_sync_wrapper import snapshot
 from git_sync_wrapper.judge import LFS, Judge
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
@@ -91,19 +91,13 @@ class Session:
             published = Published()  # nothing of this repository
         # A one-shot on an empty volume has nothing to compare with the remote's commit.
         is_all_new = parts.settings.one_shot and not os.path.lexists(parts.engine.root)
-        wanted = "" if is_all_new else self._poll(fence)
-        if not self._must_run(wanted, published):
+        wanted = None if is_all_new else self._poll(fence)
+        if outcome := self._end_early(wanted, published, fence):
             parts.metrics.git_sync.count("noop")
-            if self._is_refused(published):
-                return self._refused(published)
-            return self._confirm(published, fence)
-        started, is_first = time.monotonic(), not parts.past.has_synced
-        outcome = publish.make_room(
-            lambda: self._bring(wanted, volume, published, fence),
-            parts.engine.throw_away,
-            volume,
-            fence,
-        )
+            return outcome
+        started = time.monotonic()
+        is_first = not parts.past.announced
+        outcome = self._bring_with_room(volume, published, fence)
         if outcome.is_publish:
             volume.prune(fence)
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
@@ -112,9 +106,51 @@ class Session:
         )
         return outcome
 
-    def _bring(
-        self, wanted: str, volume: Volume, published: Published, fence: Fence
+    def _end_early(
+        self, wanted: str | None, published: Published, fence: Fence
+    ) -> Outcome | None:
+        """
+        End a cycle for which git-sync need not run; None if it must.
+
+        Args:
+            wanted: The remote's commit; None if nobody has asked for it.
+        """
+        if wanted != self._arrived or self._inspection.problem:
+            return None
+        # The noted refusal may concern an older commit.
+        if self._judge.refusal is not None and published.commit != wanted:
+            return None if self._judge.is_due else self._refused(published)
+        if published.is_settled(self._parts.options):
+            return self._confirm(published, fence)
+        return None
+
+    def _bring_with_room(
+        self, volume: Volume, published: Published, fence: Fence
     ) -> Outcome:
+        """
+        Bring and publish what the ref names; on a full volume again, with more room
+        each time.
+
+        git-sync does not recover from one: an incomplete checkout stays. So its
+        repository goes first, because it collects garbage by number of packs, not by
+        size; then replaced commits, the oldest first.
+
+        Raises:
+            SidecarError: It failed; ``target_full`` if there is nothing left to remove.
+        """
+        is_first = True
+        while True:
+            try:
+                return self._bring(volume, published, fence)
+            except SidecarError as error:
+                if error.reason != "target_full":
+                    raise
+                self._parts.engine.throw_away()
+                if not (is_first or volume.drop_oldest(fence)):
+                    raise
+                is_first = False
+
+    def _bring(self, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """
         Let git-sync bring what the ref names now, and publish it.
         """
@@ -143,16 +179,14 @@ class Session:
         options, is_one_shot = self._parts.options, self._parts.settings.one_shot
         is_same = commit == published.commit and published.is_made_as_asked(options)
         if is_same and not self._inspection.problem:
-            if published.refused or not published.ref or published.shortfall(options):
+            if not published.is_settled(options):
                 # Record that nothing newer is refused any more, and that this ref has
                 # it.
                 volume.note(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
-        good, refusal = (
-            commit,
-            self._judge.judge(commit, volume, fence, is_urgent=is_urgent),
-        )
+        refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
+        good = commit
         if refusal is not None:
             if published.commit:
                 # A tag may move: then the commit that it named before is the last good
@@ -251,10 +285,12 @@ class Session:
             and published.commit
             and not self._inspection.problem
         ):
-            good = [published.commit, published.ref, published.fallback]
-            good += [] if options.is_pinned else [published.refused]
+            good = {published.commit, published.ref, published.fallback}
+            if not options.is_pinned:
+                good.add(published.refused)
             try:
-                if self._poll(fence) in filter(None, good):
+                wanted = self._poll(fence)
+                if wanted and wanted in good:
                     return self._confirm(published, fence, is_holder=False)
             except SidecarError as error:
                 problem = error
@@ -267,9 +303,9 @@ class Session:
 
     # --- the remote
 
-    def _poll(self, fence: Fence) -> str:
+    def _poll(self, fence: Fence) -> str | None:
         """
-        Return the remote's commit; empty if only git-sync can ask for it: of a GitHub
+        Return the remote's commit; None if only git-sync can ask for it: of a GitHub
         App, it alone gets a new token.
         """
         parts = self._parts
@@ -282,7 +318,7 @@ class Session:
             except SidecarError as error:
                 is_login = error.reason in LOGIN
                 if is_login and parts.options.is_github_app:
-                    return ""
+                    return None
                 if is_again or not is_login:
                     parts.metrics.polls("error").inc()
                     raise
@@ -290,28 +326,6 @@ class Session:
                 parts.logins.forget(is_refused=True)
         parts.metrics.polls("same" if wanted == self._arrived else "new").inc()
         return wanted
-
-    def _must_run(self, wanted: str, published: Published) -> bool:
-        """
-        Whether git-sync must run.
-        """
-        if wanted != self._arrived or self._inspection.problem:
-            return True
-        if self._is_refused(published):
-            return self._judge.is_due  # otherwise it would only be refused again
-        options = self._parts.options
-        return not published.ref or bool(  # none: the link shows what nobody recorded
-            published.refused
-            or published.problem(options)
-            or published.shortfall(options)
-        )
-
-    def _is_refused(self, published: Published) -> bool:
-        """
-        Whether the gate refuses the newest commit; the noted refusal may concern an
-        older one.
-        """
-        return self._judge.refusal is not None and published.commit != self._arrived
 
     # --- the end of a cycle
 
@@ -324,8 +338,7 @@ class Session:
         """
         self._judge.note(None)
         self._show(published, is_holder=is_holder)
-        is_told = self._parts.hooks.newest in ("", published.commit)
-        if not (self._parts.past.has_synced and is_told):
+        if self._parts.past.announced != published.commit:
             self._announce(published.commit, fence)
         return Outcome("unchanged", published.commit)
 
@@ -347,8 +360,7 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        # if no thread can be started, the next cycle tries
-        self._parts.past.has_synced = False
+        self._parts.past.announced = commit
         hooks = self._parts.hooks
         if not self._parts.settings.one_shot:
             hooks.announce(commit)
@@ -357,7 +369,6 @@ class Session:
             raise GitSyncExitError(
                 "hook_failed", f"{commit} is published, but {problem}", advice
             )
-        self._parts.past.has_synced = True
 
     def _failed(self, error: SidecarError) -> SidecarError:
         """

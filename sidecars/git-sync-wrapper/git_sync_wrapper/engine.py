@@ -20,6 +20,7 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
@@ -197,17 +198,15 @@ class Engine:
         """
         Log a line of git-sync; return what it says.
         """
-        said: object = None
+        said: Any = None
         with suppress(ValueError):
             said = json.loads(line)
-        message, error = line, ""
-        if isinstance(said, dict):
-            # Not the other fields: at some levels they contain configurations and
-            # password digests.
-            message, error = (
-                str(said.get("msg", "")),
-                str(said.get("error", said.get("err", ""))),
-            )
+        if not isinstance(said, dict):
+            said = {"msg": line}
+        # Not the other fields: at some levels they contain configurations and password
+        # digests.
+        message = str(said.get("msg", ""))
+        error = str(said.get("error", said.get("err", "")))
         log.debug("git_sync_said", message=message, error=error)
         return heard(f"{message} {error}".strip())
 

@@ -2,9 +2,9 @@
 The user's actions around the swap of the link: commands, a web request, a touched file;
 and the error-file.
 
-As in git-sync, each hook runs in its own thread, for the newest commit only, and is
-retried until it succeeds. The first sync of a process counts as a change. The cycle
-starts them at its end (``Session._announce``).
+As in git-sync, each hook has one thread, which runs it for the newest commit only and
+retries it until it succeeds. The first sync of a process counts as a change. The cycle
+tells them of a commit at its end (``Session._announce``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from git_sync_wrapper.logins import http_client, send_request
@@ -57,15 +58,13 @@ class Hook(NamedTuple):
     backoff_seconds: float
 
 
-def exechook(name: str, options: Options, environ: Mapping[str, str]) -> list[Hook]:
+def exechook(
+    name: str, command: str, seconds: float, backoff: float, environ: Mapping[str, str]
+) -> list[Hook]:
     """
     Return the hook that runs a program in the folder of the commit, with its hash in
     ``GITSYNC_HASH``; none without a command.
     """
-    command, seconds, backoff = (
-        getattr(options, f"{name.replace('-', '_')}_{what}")
-        for what in ("command", "timeout", "backoff")
-    )
 
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
@@ -88,8 +87,9 @@ def webhook(options: Options) -> list[Hook]:
     Return the hook that sends a request with the commit's hash in its header
     ``Gitsync-Hash``; none without a URL.
     """
-    if options.webhook_url:
-        http_client()  # now: a retry should not wait for it
+    if not options.webhook_url:
+        return []
+    http_client()  # now: a retry should not wait for it
     expected = options.webhook_success_status  # 0 or less: any status
 
     def run(commit: str, _: str, __: Fence) -> None:
@@ -105,9 +105,7 @@ def webhook(options: Options) -> list[Hook]:
         if 0 < expected != status:
             raise HookFailed(f"the answer is {status} instead of {expected}")
 
-    return (
-        [Hook("webhook", run, options.webhook_backoff)] if options.webhook_url else []
-    )
+    return [Hook("webhook", run, options.webhook_backoff)]
 
 
 class Hooks:
@@ -125,11 +123,29 @@ class Hooks:
         self._count = count
         self._problems: dict[str, str] = {}
         """The last failure of each, without secrets; empty once it has succeeded."""
-        self._after = exechook("exechook", options, environ) + webhook(options)
-        self._before = exechook("pre-publish-exechook", options, environ)
-        self._locks = {hook.name: threading.Lock() for hook in self._after}
-        self.newest = ""
+        self._before = exechook(
+            "pre-publish-exechook",
+            options.pre_publish_exechook_command,
+            options.pre_publish_exechook_timeout,
+            options.pre_publish_exechook_backoff,
+            environ,
+        )
+        self._after = exechook(
+            "exechook",
+            options.exechook_command,
+            options.exechook_timeout,
+            options.exechook_backoff,
+            environ,
+        ) + webhook(options)
+        self._newest = ""
+        self._told: list[SimpleQueue[str]] = []
         self._fence = Fence()
+        for hook in self._after:
+            commits = SimpleQueue[str]()
+            self._told.append(commits)
+            threading.Thread(
+                target=self._work, args=[hook, commits], daemon=True
+            ).start()
 
     @property
     def problem(self) -> str:
@@ -159,14 +175,11 @@ class Hooks:
 
     def announce(self, commit: str) -> None:
         """
-        Start the hooks for a commit, each in a thread that follows its predecessor's,
-        and touch the file; git-sync touches it first.
+        Start the hooks for a commit, and touch the file; git-sync touches it first.
         """
-        self.newest = commit
-        for hook in self._after:
-            threading.Thread(
-                target=self._work, args=[hook, commit], daemon=True
-            ).start()
+        self._newest = commit
+        for commits in self._told:
+            commits.put(commit)
         self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:
@@ -183,13 +196,15 @@ class Hooks:
             filter(None, [self._run(h, commit, folder, fence) for h in self._after])
         )
 
-    def _work(self, hook: Hook, commit: str) -> None:
-        with self._locks[hook.name], suppress(CycleAbandoned):
-            while commit == self.newest:
-                folder = os.path.realpath(self._options.link)
-                if not self._run(hook, commit, folder, self._fence):
-                    return
-                self._fence.wait(hook.backoff_seconds)
+    def _work(self, hook: Hook, commits: SimpleQueue[str]) -> None:
+        with suppress(CycleAbandoned):
+            while True:
+                commit = commits.get()
+                while commit == self._newest:
+                    folder = os.path.realpath(self._options.link)
+                    if not self._run(hook, commit, folder, self._fence):
+                        break
+                    self._fence.wait(hook.backoff_seconds)
 
     def _run(self, hook: Hook, commit: str, folder: str, fence: Fence) -> str:
         problem = ""

@@ -2,8 +2,8 @@
 The volume: snapshots of commits, which of them the link shows, and whether it is whole.
 
 The link is swapped in :meth:`Volume.show`; :meth:`Volume.prune` removes older commits,
-by count and age, as the runtime's `Snapshots` does, and :func:`make_room` for want of
-space; :class:`Inspection` looks for damage and repairs it without the remote, if it can.
+by count and age, as the runtime's `Snapshots` does; :class:`Inspection` looks for damage
+and repairs it without the remote, if it can.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.options import Options
@@ -24,7 +24,7 @@ from git_sync_wrapper.work_folder import ROOT
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explained, free_bytes, read_facts
+from sidecar_runtime.volume.files import explained, read_facts
 from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
 
@@ -37,8 +37,6 @@ _ANY_COMMIT = b"[0-9a-f]*\n"
 # Inspects at every thirtieth poll, but at least this often.
 INSPECTED_POLLS = 30
 INSPECTED_SECONDS = 300.0
-
-T = TypeVar("T")
 
 log = get_logger("volume")
 
@@ -72,8 +70,6 @@ class Volume:
         self.root = options.root
         self._options = options
         self._fsync = settings.fsync
-        self._rows: tuple[str, snapshot.Rows | None] = ("", None)
-        """The list of one commit; a volume is open for one cycle."""
         folder, link = os.path.split(options.link)
         store = os.path.join(options.root, STORE)
         with explained(f"cannot use {options.root}"), ExitStack() as stack:
@@ -132,19 +128,12 @@ class Volume:
         """
         Return the damaged or missing files of a snapshot; one is the list of them.
         """
-        rows = self._listed(name)
+        rows = snapshot.read_rows(name + LIST, self.store)
         if not rows:
             return [name + LIST]
-        try:
-            with opened(name, self.store) as folder:
-                return snapshot.damaged(rows, folder)
-        except OSError:
-            return sorted(path or "." for path in rows)
-
-    def _listed(self, name: str) -> snapshot.Rows | None:
-        if self._rows[0] != name:
-            self._rows = name, snapshot.read_rows(name + LIST, self.store)
-        return self._rows[1]
+        with suppress(OSError), opened(name, self.store) as folder:
+            return snapshot.damaged(rows, folder)
+        return [name]
 
     # --- a new snapshot
 
@@ -178,7 +167,6 @@ class Volume:
         Args:
             check: Raises if the checkout was not complete while it was linked.
         """
-        builds: list[Build] = []
         copies = [
             n for n in self.snapshots.revisions() if snapshot.commit_of(n) == commit
         ]
@@ -188,7 +176,7 @@ class Volume:
         ):
             folder, shown = both
             for name in copies:
-                rows = self._listed(name) or {}
+                rows = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
                         pointers = snapshot.lfs_pointers(kept, rows)
@@ -199,18 +187,19 @@ class Volume:
             ]
             name = next(name for name in names if name not in copies)
 
+            build = Build(name, [], [])
+
             def fill(new: int) -> None:
-                changed = snapshot.build(folder, new, shown, ROOT)
+                build.changed.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
                 rows = snapshot.rows_of(new)
                 if self._fsync:
                     snapshot.flush(new)
                 snapshot.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
-                self._rows = name, rows
-                builds.append(Build(name, changed, snapshot.lfs_pointers(new, rows)))
+                build.pointers.extend(snapshot.lfs_pointers(new, rows))
 
             self.snapshots.add(name, fill, fence)
-        return builds[0]
+        return build
 
     def show(
         self,
@@ -279,29 +268,6 @@ class Volume:
             self._remove_lists()
         except (OSError, SidecarError) as error:
             log.warning("leftover_kept", error=str(error))
-
-    def older_bytes(self) -> int:
-        """
-        Return the size of older commits, without files that the published commit
-        shares.
-        """
-        sizes: dict[int, int] = {}
-        for name in self.snapshots.revisions():
-            sizes |= snapshot.sizes_of(
-                snapshot.read_rows(name + LIST, self.store) or {}
-            )
-        shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
-        return sum(size for inode, size in sizes.items() if inode not in shown)
-
-    def lacking_bytes(self) -> float:
-        """
-        Return how much room is missing for another commit; 0 or less if there is
-        enough. It may need the published commit's size for its files, and as much again
-        for git's objects.
-        """
-        with explained(f"cannot read {self.root}"):
-            shown = snapshot.sizes_of(self._listed(self.snapshots.current()) or {})
-            return 2 * sum(shown.values()) - free_bytes(self.store)
 
     def drop_oldest(self, fence: Fence) -> bool:
         """
@@ -411,46 +377,6 @@ class Inspection:
             "damage_repaired", revision=commit, files=len(build.changed), paths=paths
         )
         self.problem = ""
-
-
-def make_room(
-    attempt: Callable[[], T],
-    throw_away: Callable[[], None],
-    volume: Volume,
-    fence: Fence,
-) -> T:
-    """
-    Check out and publish a commit with enough room; return the result of `attempt`.
-
-    git-sync does not recover from a full volume: an incomplete checkout stays. So room
-    is made before it runs, and again if that was not enough: its repository goes first,
-    because it collects garbage by number of packs, not by size; then replaced commits,
-    the oldest first.
-
-    Args:
-        attempt: Checks out and publishes, from the start each time.
-        throw_away: Removes git-sync's repository.
-
-    Raises:
-        SidecarError: It failed; ``target_full`` if there is nothing left to remove.
-        CycleAbandoned: The fence was revoked.
-    """
-    # Older commits that together free less than a tenth of the missing room are kept.
-    while 0 < volume.lacking_bytes() < 10 * volume.older_bytes() and volume.drop_oldest(
-        fence
-    ):
-        pass
-    is_first = True
-    while True:
-        try:
-            return attempt()
-        except SidecarError as error:
-            if error.reason != "target_full":
-                raise
-            throw_away()
-            if not (is_first or volume.drop_oldest(fence)):
-                raise
-            is_first = False
 
 
 def _move_aside(link: str) -> None:

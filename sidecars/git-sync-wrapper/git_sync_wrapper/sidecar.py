@@ -98,8 +98,8 @@ class Past:
             which never waits for the volume.
         details: The facts of the status page.
         failures: Consecutive failures, as git-sync counts them.
-        has_synced: Whether a cycle of this process has found the newest commit
-            published.
+        announced: The commit for which this process has started the hooks last; empty
+            before it has found the newest one published.
         waits_for: Who has the lock of the volume, as last logged; empty if this process
             has it.
     """
@@ -107,7 +107,7 @@ class Past:
     readiness: Readiness = field(default_factory=Readiness)
     details: dict[str, object] = field(default_factory=dict)
     failures: int = 0
-    has_synced: bool = False
+    announced: str = ""
     waits_for: str = ""
     lock: TargetLock = field(default_factory=TargetLock)
 

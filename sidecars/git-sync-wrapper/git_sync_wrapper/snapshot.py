@@ -131,13 +131,6 @@ def read_rows(name: str, folder: int) -> Rows | None:
         return None
 
 
-def sizes_of(rows: Rows) -> dict[int, int]:
-    """
-    Return the bytes of each inode.
-    """
-    return {row.inode: row.size_bytes for row in rows.values() if row.inode}
-
-
 # --- the files
 
 
@@ -337,6 +330,14 @@ class Published(NamedTuple):
         if self.fallback:
             return f"the gate refused {self.fallback}, so this is a fallback"
         return ""
+
+    def is_settled(self, options: Options) -> bool:
+        """
+        Whether the record says that this is what the settings ask for, and that nothing
+        newer is refused.
+        """
+        lacks = self.refused or self.problem(options) or self.shortfall(options)
+        return bool(self.ref) and not lacks
 
     def is_elsewhere(self, options: Options) -> bool:
         """

@@ -33,15 +33,16 @@ def used_bytes(folder: Path) -> int:
     return sum({status.st_ino: status.st_blocks * 512 for status in found}.values())
 
 
-@pytest.mark.parametrize("spoil", [shallow_lock, corrupt])
+@pytest.mark.parametrize("spoil", [shallow_lock, index_lock, corrupt])
 def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
 ) -> None:
     """
     No failure ends the wrapper either, because an earlier process has published a
-    commit.
+    commit. A lock costs no fresh clone.
     """
     here.publish().kill()
+    repository = (private_root(here) / ".git").stat().st_ino
     spoil(private_root(here))
     before = here.shown()
     here.server.stop()
@@ -54,20 +55,8 @@ def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
 
     here.server.start()
     here.wait_until_shown(here.commit_revision(2), wrapper)
-
-
-def test_recovers_from_a_lock_without_a_fresh_clone(here: GitSite) -> None:
-    wrapper = here.publish()
-    index_lock(private_root(here))
-    repository = (private_root(here) / ".git").stat().st_ino
-    # git-sync runs for the commit that it already has, and then for the next one.
-    assert "cycle_finished" == wrapper.sync()["event"], wrapper.log()
-    here.wait_until_shown(here.commit_revision(2), wrapper)
-
-    assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
-    assert repository == (private_root(here) / ".git").stat().st_ino, (
-        "it was not thrown away"
-    )
+    if spoil != corrupt:
+        assert repository == (private_root(here) / ".git").stat().st_ino
 
 
 def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
@@ -129,6 +118,21 @@ def test_publishes_every_commit_on_a_volume_that_fits_only_a_few(
 
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
     assert wrapper.find_events("snapshot_dropped")
+
+
+def test_keeps_replaced_commits_on_a_volume_that_fits_no_second_whole_one(
+    here: GitSite, a_megabyte: int
+) -> None:
+    files = {f"data/{number}.bin": os.urandom(a_megabyte) for number in range(8)}
+    here.repository.commit(files, whole=True)
+    with small_volume(here.root, str(30 * a_megabyte)):
+        wrapper = here.publish()
+        for _ in range(2):
+            changed = {"data/0.bin": os.urandom(a_megabyte)}
+            here.wait_until_shown(here.repository.commit(changed), wrapper)
+        wrapper.kill()
+
+    assert [] == wrapper.find_events("snapshot_dropped"), wrapper.log()
 
 
 def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
