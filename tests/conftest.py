@@ -85,7 +85,7 @@ class Counts:
     """
     permission_steps: int = _count(1, full=3)
     """Changes of the DAGs in each of these histories, each followed by a comparison."""
-    plants: int = _count(1, full=9)
+    plants: int = _count(1, full=10)
     """Kinds of files and links that are planted at each name on a volume."""
     commits: int = _count(8, full=200)
     """Consecutive commits on a small volume."""

@@ -17,12 +17,6 @@ def read(*arguments: str, **environ: str) -> Options:
     return read_options(arguments, REPO | environ)
 
 
-def problems(*arguments: str, **environ: str) -> list[tuple[str, str | None, str]]:
-    """Return the name, the value as shown, and the problem of each refused setting."""
-    error = raised(SettingsError, read_options, arguments, REPO | environ)
-    return [(found.setting, found.value, found.problem) for found in error.problems]
-
-
 def test_passes_on_what_it_does_not_know() -> None:
     arguments = ("-v3", "--frob=1", "--git-gc", "off", "--depth=2")
     environ = {"GITSYNC_FROB": "x", "GIT_SYNC_DEPTH": "3", "PATH": "/bin"}
@@ -36,14 +30,6 @@ def test_passes_on_what_it_does_not_know() -> None:
     assert environ == for_git_sync(environ | ours)
 
 
-def test_git_sync_gets_both_names_of_a_flag_that_is_passed() -> None:
-    """It takes the old one, also of a flag that only a newer git-sync knows."""
-    new = {"GITSYNC_DEPTH": "2", "GITSYNC_FROB": "new", "GITSYNC_COOKIE_FILE": "true"}
-    old = {"GIT_SYNC_DEPTH": "3", "GIT_SYNC_FROB": "old", "GIT_COOKIE_FILE": "false"}
-
-    assert new | old == for_git_sync(new | old)
-
-
 @pytest.mark.parametrize(
     ("ref", "branch", "rev", "expected"),
     [
@@ -52,6 +38,9 @@ def test_git_sync_gets_both_names_of_a_flag_that_is_passed() -> None:
         ("main", "v2-2-stable", "HEAD", "main"),
         ("v2-2-stable", "v2-2-stable", "v1", "v1"),
         ("v2-2-stable", "v2-2-stable", "HEAD", "v2-2-stable"),
+        # dags.gitSync.ref beside a branch, or without one; git-sync does the same
+        ("v1", "main", "HEAD", "main"),
+        ("v1", "", "HEAD", "HEAD"),
     ],
 )
 def test_a_default_of_the_chart_overrides_nothing(
@@ -124,10 +113,11 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
 def test_reports_a_problem_under_the_given_name_and_hides_secrets(
     environ: dict[str, str], found: tuple[str, str, str]
 ) -> None:
-    [(setting, value, problem)] = problems(**environ)
+    error = raised(SettingsError, read_options, [], REPO | environ)
 
-    assert found[:2] == (setting, value)
-    assert found[2] in problem
+    (problem,) = error.problems
+    assert found[:2] == problem[:2]
+    assert found[2] in problem.problem
 
 
 def test_ignores_arguments_that_are_not_flags_as_git_sync_does() -> None:

@@ -41,19 +41,17 @@ TEXTS = {
     "root": ("/nowhere/a", "/nowhere/b"),
 }
 # What git-sync requires beside them.
+APP = {
+    "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1",
+    "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k",
+}
 BESIDE = {
     "username": {"GITSYNC_PASSWORD_FILE": "/p"},
     "password-file": {"GITSYNC_USERNAME": "u"},
     "http-metrics": {"GITSYNC_HTTP_BIND": ":1"},
     "http-pprof": {"GITSYNC_HTTP_BIND": ":1"},
-    "github-app-client-id": {
-        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1",
-        "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k",
-    },
-    "github-app-application-id": {
-        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1",
-        "GITSYNC_GITHUB_APP_PRIVATE_KEY": "k",
-    },
+    "github-app-client-id": APP,
+    "github-app-application-id": APP,
 }
 # Of git-sync's main branch only, which has no release.
 UNRELEASED = {name for name in FLAGS if name.startswith("pre-publish")}
@@ -157,14 +155,11 @@ def kind(name: str, spelling: str) -> str:
         return "bool"
     if re.search("period|timeout|backoff", name):
         return "duration"
-    return "int" if re.search("failures|status|depth|id$", name) else "word"
+    return "int" if re.search("failures|status|depth|application", name) else "word"
 
 
 def texts(name: str, spelling: str) -> tuple[str, str]:
-    found = kind(name, spelling)
-    if name == "github-app-client-id":
-        found = "word"
-    return TEXTS.get(found, ("one", "two"))
+    return TEXTS.get(kind(name, spelling), ("one", "two"))
 
 
 def pairs(name: str) -> list[Given]:
@@ -248,26 +243,3 @@ def test_old_branch_and_rev_that_differ_are_refused_by_both_names() -> None:
     assert git_sync("ref", given).refusal
     assert "GIT_SYNC_BRANCH" in refusal, refusal
     assert "--rev" in refusal, refusal
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"GIT_SYNC_BRANCH": "main"},
-        {"GIT_SYNC_BRANCH": "main", "GITSYNC_REF": "main"},
-        {"GIT_SYNC_BRANCH": "main", "GITSYNC_REF": "v1"},
-        {"GIT_SYNC_BRANCH": "", "GITSYNC_REF": "v1"},
-    ],
-)
-def test_follows_what_git_sync_follows_with_the_values_of_the_chart(
-    values: dict[str, str],
-) -> None:
-    default = {
-        "GIT_SYNC_REV": "HEAD",
-        "GIT_SYNC_BRANCH": "v2-2-stable",
-        "GITSYNC_REF": "v2-2-stable",
-    }
-    given = tuple((default | values).items())
-
-    assert git_sync("ref", given).value == wrapper("ref", given).value

@@ -196,19 +196,6 @@ def test_what_vanishes_during_an_inspection_does_not_stop_it(tmp_path: Path) -> 
         assert [] == list(walking)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
-def test_a_file_that_is_mounted_in_the_links_place_is_reported_as_such(
-    here: GitSite,
-) -> None:
-    here.root.mkdir()
-    here.link.touch()
-    wrapper = here.describe()
-    mount = f'mount --bind {here.link} {here.link} && exec "$0" "$@"'
-    wrapper.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mount)
-
-    assert "link_blocked" == wrapper.start().wait_for_event("cycle_failed")["reason"]
-
-
 def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(
     here: GitSite,
 ) -> None:

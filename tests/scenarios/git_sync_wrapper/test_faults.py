@@ -14,10 +14,9 @@ import pytest
 from tests.support.aws.fake_aws import FakeSts
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GitSite
-from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.http.faults import answer_with, hang
 from tests.support.http.loopback import Answer
-from tests.support.machine.volumes import small_volume
+from tests.support.machine.volumes import see_mounted, small_volume
 from tests.support.scripts import script
 
 Settings = dict[str, str]
@@ -219,27 +218,24 @@ def test_a_cycle_that_takes_too_long_is_abandoned(here: GitSite) -> None:
     check(here.wrapper(**hook, **given), "cycle_timeout", "_TIMEOUT (131 s)")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("repo", "link_blocked"), (".git-sync", "work_folder_foreign")],
+)
+def test_what_is_mounted_in_the_way_and_cannot_be_moved_is_named(
+    here: GitSite, name: str, reason: str
+) -> None:
+    place = here.root / name
+    (place / ".git").mkdir(parents=True)
+    (place / ".git/commondir").write_text("/\n")
+    wrapper = here.describe(GIT_SYNC_WRAPPER_MAX_FAILURES="1")
+    see_mounted(wrapper, place, place)
+
+    check(wrapper.start(), reason, str(place))
+
+
 def test_a_private_folder_without_room_is_named(here: GitSite) -> None:
     with small_volume(here.folder / "tmp", "4k") as folder:
         (folder / "full").write_bytes(bytes(4096))
 
         check(here.wrapper(TMPDIR=str(folder)), "private_folder_failed", "No space")
-
-
-def test_what_ssh_says_about_keys_has_its_reason(here: GitSite) -> None:
-    skip_without_sshd()
-    with SshServer(here.folder / "ssh") as ssh:
-        known = here.folder / "known_hosts"
-        known.write_text("")
-        given = {
-            "GITSYNC_REPO": ssh.url(here.repository.folder),
-            "GITSYNC_SSH_KEY_FILE": str(ssh.client_key),
-            "GITSYNC_SSH_KNOWN_HOSTS_FILE": str(known),
-        }
-        wrapper = here.wrapper(**given)
-        wrapper.wait_for_event("cycle_failed", reason="host_key_unknown")
-        known.write_text(ssh.known_hosts)
-        ssh.authorize()
-        wrapper.wait_for_event("cycle_failed", reason="ssh_key_refused")
-        ssh.client_key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n")
-        wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")

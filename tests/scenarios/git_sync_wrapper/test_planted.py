@@ -21,11 +21,9 @@ from tests.conftest import Counts
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
+from tests.support.machine.plants import PLANTS, STRANGER, Canary
 from tests.support.scripts import script
-from tests.support.waiting import wait_until
 
-STRANGER = 12_345
-"""A user that has no other files here."""
 SUBFOLDER = {
     "GITSYNC_LINK": "links/repo",
     "GITSYNC_TOUCH_FILE": "touches/touched",
@@ -33,38 +31,24 @@ SUBFOLDER = {
 }
 
 
-class Outside:
+class Outside(Canary):
     """
-    A folder outside the root that nobody may change, and a program that leaves a mark.
+    A folder outside the root that nobody may change, with a repository, and a program
+    that leaves a mark.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "outside"
         self.mark = folder / "executed"
         self.program = script(folder / "program", f"echo $0 $@ >> {self.mark}")
-        git = self.folder / "repository/.git"
+        git = folder / "outside/repository/.git"
         subprocess.run(["git", "init", "-q", git.parent], check=True)
-        for path in ("a.lock", "gc.pid", "sub/b.lock", "sub/tmp_obj_c", "touched"):
-            file = self.folder / path
-            file.parent.mkdir(exist_ok=True)
-            file.write_text("keep me\n")
-        shutil.copytree(self.folder / "sub", self.folder / "1" / "sub")
-        (git / "shallow.lock").write_text("keep me\n")
         with (git / "config").open("a") as config:
             config.write(f"[core]\n\tfsmonitor = {self.program}\n")
-        self.before = self.state()
-
-    def state(self) -> dict[str, tuple[object, ...]]:
-        """
-        Return all that can change of everything in the folder.
-        """
-        found: dict[str, tuple[object, ...]] = {}
-        for path in (self.folder, *self.folder.rglob("*")):
-            stat = path.lstat()
-            content = path.read_bytes() if path.is_file() else sorted(os.listdir(path))
-            times = (stat.st_mtime_ns, stat.st_ctime_ns)
-            found[str(path)] = (stat.st_mode, stat.st_uid, *times, content)
-        return found
+        (folder / "outside/sub").mkdir()
+        names = ("a.lock", "gc.pid", "sub/b.lock", "sub/tmp_obj_c", "touched")
+        for path in (*names, "repository/.git/shallow.lock"):
+            (folder / "outside" / path).write_text("keep me\n")
+        super().__init__(folder / "outside")
 
     def check(self, wrapper: SidecarProcess) -> None:
         """
@@ -72,7 +56,7 @@ class Outside:
         """
         executed = self.mark.read_text() if self.mark.exists() else ""
         assert not executed, f"{executed}\n{wrapper.log()[-4000:]}"
-        assert self.before == self.state(), wrapper.log()[-4000:]
+        self.assert_untouched()
 
 
 @pytest.fixture
@@ -80,40 +64,22 @@ def outside(tmp_path: Path) -> Outside:
     return Outside(tmp_path)
 
 
-def give_away(path: Path) -> None:
-    """Make something another user's, as a container with another UID creates it."""
-    if os.getuid() == 0:
-        os.chown(path, STRANGER, 0, follow_symlinks=False)
-
-
-def plant_folder(path: Path, _: Outside) -> None:
+def plant_strangers_folder(path: Path, _: Canary) -> None:
     (path / "deep").mkdir(parents=True)
     (path / "deep/file.lock").write_text("planted")
+    os.chown(path, STRANGER, 0)
 
 
-def plant_strangers_folder(path: Path, outside: Outside) -> None:
-    plant_folder(path, outside)
-    give_away(path)
-
-
-def plant_strangers_file(path: Path, _: Outside) -> None:
-    path.write_text("planted")
-    give_away(path)
-
-
-KINDS: dict[str, Callable[[Path, Outside], object]] = {
-    "link to a folder": lambda path, outside: path.symlink_to(outside.folder),
-    "link to a repository": lambda path, o: path.symlink_to(
-        o.folder / "repository/.git"
+KINDS: dict[str, Callable[[Path, Canary], None]] = {
+    **PLANTS,
+    "link to a repository": lambda path, canary: path.symlink_to(
+        canary.folder / "repository/.git"
     ),
-    "link to a file": lambda path, outside: path.symlink_to(outside.folder / "a.lock"),
-    "dangling link": lambda path, outside: path.symlink_to(outside.folder / "new"),
-    "folder": plant_folder,
-    "file": lambda path, _: path.write_text("planted"),
-    "pipe": lambda path, _: os.mkfifo(path),
-    "another user's folder": plant_strangers_folder,
-    "another user's file": plant_strangers_file,
 }
+if os.getuid() == 0:
+    KINDS["folder of another uid"] = plant_strangers_folder
+else:
+    KINDS.pop("file of another uid")
 WORK = ".git-sync"
 GIT = [
     *("config", "HEAD", "FETCH_HEAD", "index", "shallow", "logs", "hooks", "info"),
@@ -199,22 +165,13 @@ def test_whatever_is_planted_at_a_name_while_it_runs_is_replaced(
         if "NEW" not in name:
             commit = next_commit(here, number)
 
-        wait_until_shown(here, commit, f"{kind} at {name}", wrapper)
+        wrapper.wait_for(lambda: commit == shown(here), f"{kind} at {name}")  # noqa: B023 - called at once
         outside.check(wrapper)
     wrapper.wait_until_ready()
     # The cycle that showed it may still be at its end.
     wrapper.wait_for(
         lambda: commit == wrapper.get("/readyz").json()["revision"], "it is told"
     )
-
-
-def wait_until_shown(
-    here: GitSite, commit: str, what: str, wrapper: SidecarProcess
-) -> None:
-    try:
-        wait_until(lambda: shown(here) == commit, what)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {wrapper.log()[-4000:]}") from None
 
 
 def config(text: str) -> Callable[[Path, Outside], None]:
@@ -279,7 +236,7 @@ def hooks_path(git: Path, outside: Outside) -> None:
     config(f"[core]\n\thooksPath = {git}/others\n")(git, outside)
 
 
-PLANTS: dict[str, Callable[[Path, Outside], None]] = {
+TRAPS: dict[str, Callable[[Path, Outside], None]] = {
     "core.fsmonitor": config("[core]\n\tfsmonitor = {program}\n"),
     "core.hooksPath": hooks_path,
     "core.sshCommand": config("[core]\n\tsshCommand = {program}\n"),
@@ -309,16 +266,16 @@ PLANTS: dict[str, Callable[[Path, Outside], None]] = {
     "gitdir of a checkout": checkouts("gitdir", "{folder}/a.lock\n"),
 }
 
+if os.getuid() == 0:
+    TRAPS["file of another uid"] = lambda git, _: os.chown(git.parent, STRANGER, 0)
 FILES = {
-    name
-    for name in PLANTS
-    if re.search("filter|hooks$|file|alter|dir|modu|tree$", name)
+    name for name in TRAPS if re.search("filter|hooks$|file|alter|dir|modu|tree$", name)
 }
 """Of these the repository is fetched again; a configuration is only written again."""
 FILES -= {"core.worktree"}
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("plant", TRAPS)
 def test_no_planted_configuration_executes_anything_or_leads_away(
     here: GitSite, outside: Outside, plant: str
 ) -> None:
@@ -327,14 +284,14 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
     login = {"GITSYNC_USERNAME": "deploy", "GITSYNC_PASSWORD": "password"}
     wrapper = here.publish(**login)
     wrapper.wait_for_event("cycle_finished")
-    PLANTS[plant](git, outside)
+    TRAPS[plant](git, outside)
     commit = next_commit(here, 1)
     here.wait_until_shown(commit, wrapper)
     outside.check(wrapper)
     assert (plant in FILES) == bool(wrapper.find_events("work_folder_foreign"))
     wrapper.kill()
     (here.link / "dag.py").write_text("damaged")
-    PLANTS[plant](git, outside)
+    TRAPS[plant](git, outside)
     here.server.stop()
     wrapper.start()  # repairs from what is there
     wrapper.wait_for_event("cycle_failed")
@@ -371,31 +328,3 @@ def test_a_planted_configuration_leads_to_no_other_server(
 
     here.wait_until_shown(commit, wrapper)
     assert [] == foreign.requests
-
-
-def test_another_users_work_folder_is_fetched_again_with_a_word(
-    here: GitSite, outside: Outside
-) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root can give a folder away")
-    wrapper = here.publish()
-    give_away(here.root / WORK)
-    here.wait_until_shown(next_commit(here, 1), wrapper)
-
-    assert ".git-sync" == wrapper.wait_for_event("work_folder_foreign")["found"]
-    assert os.getuid() == (here.root / WORK).stat().st_uid
-    outside.check(wrapper)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
-def test_a_foreign_work_folder_that_cannot_be_removed_is_named(here: GitSite) -> None:
-    (here.root / WORK / ".git").mkdir(parents=True)
-    (here.root / WORK / ".git/commondir").write_text("/\n")
-    wrapper = here.describe()
-    mount = f'mount --bind {here.root / WORK} {here.root / WORK} && exec "$0" "$@"'
-    wrapper.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mount)
-
-    failed = wrapper.start().wait_for_event("cycle_failed")
-
-    assert "work_folder_foreign" == failed["reason"], failed
-    assert str(here.root / WORK) in failed["error"], failed

@@ -39,10 +39,10 @@ class Trouble:
         self.wrapper: SidecarProcess = here.publish(**SETTINGS)
         self.private = here.root / ".git-sync"
 
-    def commit(self) -> None:
+    def commit(self, **options: str) -> None:
         self.number += 1
         self.here.wait_until_shown(
-            self.here.commit_revision(self.number), self.wrapper, 60
+            self.here.commit_revision(self.number, **options), self.wrapper, 60
         )
 
     def hurried_commits(self) -> None:
@@ -60,10 +60,7 @@ class Trouble:
         self.wrapper.wait_for_event("revision_refused", 60, after=seen)
 
     def force_push(self) -> None:
-        self.number += 1
-        self.here.wait_until_shown(
-            self.here.commit_revision(self.number, onto=""), self.wrapper, 60
-        )
+        self.commit(onto="")
 
     def branch_deletion(self) -> None:
         head, seen = self.here.repository.head(), len(self.wrapper.events)

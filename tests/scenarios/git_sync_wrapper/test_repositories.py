@@ -45,15 +45,7 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     here.wait_until_shown(added, wrapper)
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
-    said = [
-        "git",
-        "-c",
-        "safe.directory=*",
-        "-C",
-        f"{here.link}/lib",
-        "status",
-        "--porcelain",
-    ]
+    said = f"git -c safe.directory=* -C {here.link}/lib status --porcelain".split()
     wrapper.wait_for_event("cycle_finished", revision=added)
     assert b"" == subprocess.run(said, capture_output=True, check=True).stdout
     assert ".gitmodules" not in here.files()

@@ -137,16 +137,7 @@ def test_another_depth_applies_at_a_restart(here: GitSite) -> None:
     here.commit_revision(2)
     here.publish(GITSYNC_DEPTH="1").kill()
     here.wrapper(GITSYNC_DEPTH="2")
-    words = [
-        "git",
-        "-c",
-        "safe.directory=*",
-        "-C",
-        str(here.link),
-        "rev-list",
-        "--count",
-        "HEAD",
-    ]
+    words = f"git -c safe.directory=* -C {here.link} rev-list --count HEAD".split()
 
     wait_until(
         lambda: b"2\n" == subprocess.run(words, capture_output=True).stdout,

@@ -202,6 +202,16 @@ def mount(*arguments: str) -> bool:
     return subprocess.run(["mount", *arguments], capture_output=True).returncode == 0
 
 
+def see_mounted(process: SidecarProcess, source: Path, place: Path) -> None:
+    """
+    Let a process see a file or folder mounted at a path; skip if that is not allowed.
+    """
+    if os.getuid() != 0:
+        pytest.skip("mounting needs root")
+    mounting = f'mount --bind {source} {place} && exec "$0" "$@"'
+    process.wrapper = ("unshare", "--mount", "/bin/sh", "-c", mounting)
+
+
 def fill_up(path: Path) -> None:
     """
     Write a file until the volume is full.

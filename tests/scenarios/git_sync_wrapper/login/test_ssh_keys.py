@@ -33,10 +33,19 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
                 # The built-in keys of the forges are used, and this server has another
                 # one.
                 assert "host_key_changed" == failed["reason"], failed
+                known.write_text("")
+                wrapper.wait_for_event("cycle_failed", reason="host_key_unknown")
                 entry = ssh.known_hosts.replace(
                     ssh.known_hosts.split()[0], "github.com"
                 )
                 known.write_text(entry.replace("\n", "\r\n"))
+                ssh.authorize()
+                wrapper.wait_for_event("cycle_failed", reason="ssh_key_refused")
+                whole = mounted.read_text()
+                mounted.write_text(whole[:50])
+                wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")
+                mounted.write_text(whole)
+                ssh.authorize(key)
             here.wait_until_shown(here.commit_revision(number), wrapper)
         ssh.stop()
         wrapper.wait_for_event("cycle_failed", 60, reason="remote_unreachable")
