@@ -82,24 +82,52 @@ else:
     KINDS.pop("file of another uid")
 WORK = ".git-sync"
 GIT = [
-    *("config", "HEAD", "FETCH_HEAD", "index", "shallow", "logs", "hooks", "info"),
-    *("objects", "objects/pack", "refs", "worktrees", "worktrees/NEW", "restored"),
-    *("refs/heads/published", ".config.new"),
+    "config",
+    ".config.new",
+    "HEAD",
+    "FETCH_HEAD",
+    "index",
+    "shallow",
+    "logs",
+    "hooks",
+    "info",
+    "objects",
+    "objects/pack",
+    "refs",
+    "refs/heads/published",
+    "worktrees",
+    "worktrees/NEW",
+    "restored",
 ]
 STORE = [
-    *("lock", "failed", ".failed.new", "published.json", ".published.json.new"),
-    *("NEW", "NEW.files", ".NEW.files.new"),
+    "lock",
+    "failed",
+    ".failed.new",
+    "published.json",
+    ".published.json.new",
+    "NEW",
+    "NEW.files",
+    ".NEW.files.new",
 ]
 NAMES = {
     "git-sync's root": [
-        *(WORK, f"{WORK}/.git", f"{WORK}/.worktrees", f"{WORK}/.worktrees/NEW"),
-        *(f"{WORK}/candidate", f"{WORK}/tmp-link"),
+        WORK,
+        f"{WORK}/.git",
+        f"{WORK}/.worktrees",
+        f"{WORK}/.worktrees/NEW",
+        f"{WORK}/candidate",
+        f"{WORK}/tmp-link",
     ],
     "git-sync's repository": [f"{WORK}/.git/{name}" for name in GIT],
     "the snapshots": [".snapshots", *(f".snapshots/{name}" for name in STORE)],
     "what the settings name": [
-        *("links", "links/repo", "links/repo.next-snapshot"),
-        *("touches", "touches/touched", "errors", "errors/error.json"),
+        "links",
+        "links/repo",
+        "links/repo.next-snapshot",
+        "touches",
+        "touches/touched",
+        "errors",
+        "errors/error.json",
     ],
 }
 
@@ -188,8 +216,10 @@ def config(text: str) -> Callable[[Path, Outside], None]:
 
 def hooks(git: Path, outside: Outside, folder: str = "hooks") -> None:
     names = (
-        *("post-checkout", "reference-transaction"),
-        *("post-index-change", "pre-auto-gc"),
+        "post-checkout",
+        "reference-transaction",
+        "post-index-change",
+        "pre-auto-gc",
     )
     (git / folder).mkdir(exist_ok=True)
     for name in names:

@@ -31,11 +31,14 @@ class Hooked(LoopbackServer):
 
 def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -> None:
     """
-    As with git-sync, the first sync of a process runs the hooks even if nothing is new.
+    As with git-sync, the first sync of a process runs the hooks even if nothing is new,
+    and a hook that takes long then runs for the newest commit only.
     """
-    log = here.folder / "log"
+    log, go_on = here.folder / "log", here.folder / "go-on"
     told = f'echo "$GITSYNC_HASH $(pwd -P) $(readlink {here.link})" >> {log}'
-    command = script(here.folder / "hook", told)
+    command = script(
+        here.folder / "hook", f"{told}\nuntil [ -e {go_on} ]; do sleep 0.1; done"
+    )
     with Hooked() as hooked:
         settings = {
             "GITSYNC_EXECHOOK_COMMAND": command,
@@ -43,22 +46,25 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
             "GITSYNC_TOUCH_FILE": "touched",
         }
         wrapper = here.publish(**settings)
-        hooked.wait_for(count=1)
-        first, second = here.repository.head(), here.commit_revision(2)
-        here.wait_until_shown(second, wrapper)
+        first = here.repository.head()
+        wait_until(lambda: _lines(log), "the first hook")
+        passed_over = here.commit_revision(2)
         hooked.wait_for(count=2)
+        second = here.commit_revision(3)
+        hooked.wait_for(count=3)
+        go_on.touch()
         wait_until(lambda: len(_lines(log)) >= 2, f"two hooks:\n{wrapper.log()}")
         wrapper.kill()
         (here.root / "touched").unlink()
         os.mkfifo(here.root / "touched")  # without a reader
         wrapper.start()
-        hooked.wait_for(count=3)
+        hooked.wait_for(count=4)
         wrapper.sync()
         lines = wait_until(
             lambda: _lines(log) if len(_lines(log)) >= 3 else [], wrapper.log()
         )
 
-        assert [first, second, second] == hooked.hashes()
+        assert [first, passed_over, second, second] == hooked.hashes()
         assert {("me", "p@ss")} == {
             credentials_of(request) for request in hooked.seen()
         }
