@@ -227,17 +227,27 @@ def test_json_has_the_documented_keys(
         "docs": docs,
     }
     expected = {
-        "alive": True,
-        "ready": True,
-        "problem": None,
-        "shortfall": None,
-        "revision": "r1",
+        **readiness_facts(health, READY),
         "published_at": "2023-11-14T22:13:20.000+00:00",
         "consecutive_failures": 1,
         "next_cycle_in_seconds": 12.3,
         "last_error": {**told, "since": at, "at": at},
         "details": {},
     }
+    assert {
+        "ready": True,
+        "alive": True,
+        "revision": "r1",
+        "published_seconds_ago": 10.5,
+        "problem": None,
+        "shortfall": None,
+        "result": "failed",
+        "reason": "access_denied",
+        "error": "may not",
+        "advice": "allow it",
+        "since": at,
+        "until": None,
+    } == readiness_facts(health, READY)
     assert ABOUT._asdict() | expected == {
         name: facts[name] for name in facts if name != "cycles"
     }

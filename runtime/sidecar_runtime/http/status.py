@@ -43,27 +43,22 @@ _ADDRESS = re.compile(r"https?://[\w.:-]+(/[\w./?&=%~+:@#-]*)?", re.ASCII)
 
 def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
-    Return the answer of /status, ready for JSON.
+    Return the answer of /status, ready for JSON: that of /readyz, and more.
     """
-    readiness = sidecar.readiness()
-    error = health.told(readiness)
-    readme = f"{DOCS}/../sidecars/{quote(about.sidecar)}/README.md"
+    facts = readiness_facts(health, sidecar)
+    docs = f"{DOCS}/../sidecars/{quote(about.sidecar)}/README.md#failures"
+    told = {
+        **{name: facts[name] for name in ("reason", "error", "advice")},
+        "docs": docs,
+        "since": _iso(health.standing.troubled_since),
+        "at": _iso(health.standing.at),
+    }
     return {
         **about._asdict(),
-        "alive": health.is_alive,
-        "ready": readiness.ready,
-        "problem": readiness.problem and readiness.problem.message,
-        "shortfall": readiness.shortfall or None,
-        "revision": readiness.revision or None,
-        "published_at": _iso(readiness.published_at),
+        **facts,
+        "published_at": _iso(sidecar.readiness().published_at),
         "consecutive_failures": health.standing.failures,
-        "last_error": error
-        and error.log_fields()
-        | {
-            "docs": f"{readme}#failures",
-            "since": _iso(health.standing.troubled_since),
-            "at": _iso(health.standing.at),
-        },
+        "last_error": told if facts["reason"] else None,
         "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.cycles],
         "details": sidecar.details(),
