@@ -7,7 +7,6 @@ A sidecar implements its *cycle* (:class:`sidecar_runtime.health.Sidecar`);
 heavy ones, so it imports almost nothing.
 """
 
-import gc
 import os
 import resource
 import signal
@@ -53,6 +52,5 @@ def begin_process(end: Callable[[int], object] = os._exit) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A parent may have ignored it (`trap '' CHLD`), and then no child can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    gc.disable()  # the imports leave no garbage: 6 ms
     with suppress(ValueError):  # a hard limit of 0, which only root can raise
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

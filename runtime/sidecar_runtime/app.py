@@ -2,7 +2,6 @@
 A sidecar's process after the imports: its daemon, its exit code.
 """
 
-import gc
 import logging
 import os
 import signal
@@ -40,9 +39,6 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     code = EXIT_BUG
     try:
         begin_process(sys.exit)
-        # what the imports made stays, and is not looked at again: 5 ms of a one-shot
-        gc.freeze()
-        gc.enable()
         logs.configure("info", None)
         code = main()
     except SystemExit as end:  # a signal, or argparse

@@ -61,10 +61,9 @@ def unknown(names: Iterable[str]) -> None:
         say("??", "settings", f"{name}: {why}")
 
 
-def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
+def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
     """
-    Print whether a folder is writable or can be created; return whether it supports
-    hard links.
+    Print that a folder is writable or can be created.
 
     Nothing is left behind.
 
@@ -73,7 +72,6 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
             needs.
     """
     folder = nearest_folder(path)
-    has_links = True
     with (
         explained(f"cannot write to {folder}"),
         TemporaryDirectory(dir=folder, prefix=".check-") as inside,
@@ -82,14 +80,9 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> bool:
             take_flock(file.fileno())
         if needs_symlinks:
             make_symlink("file", f"{inside}/symlink")
-        try:
-            os.link(f"{inside}/file", f"{inside}/link")
-        except OSError:
-            has_links = False
         free = shutil.disk_usage(folder).free >> 20
     made = "" if folder == path else " (the daemon will create it)"
     say("ok", name, f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")
-    return has_links
 
 
 def try_gate(gate: Gate | None, name: str, fence: Fence) -> bool:

@@ -514,17 +514,15 @@ class Loop:
         failures = self._health.standing.failures
         before = self._health.last
         self._record(outcome, seconds)
-        is_new = not (before is not None and before.is_like(outcome))
-        is_trouble = is_new and outcome.why is not None
+        why = outcome.why.log_fields() if outcome.why else {}
+        is_trouble = why and not (before and before.is_like(outcome))
         is_news = is_trouble or outcome.is_publish or failures or is_asked_for
-        level = log.debug
-        if is_news:
-            level = log.warning if is_trouble and not outcome.is_standby else log.info
+        level = log.info if is_news else log.debug
+        if is_trouble and not outcome.is_standby:
+            level = log.warning
         if outcome.result == "waiting" and not is_asked_for:
-            if (
-                is_trouble and outcome.why is not None
-            ):  # else they are two seconds apart
-                level("wait_began", **outcome.why.log_fields(), **outcome.counts)
+            if is_trouble:  # else they are two seconds apart
+                level("wait_began", **why, **outcome.counts)
             return
         level(
             "cycle_finished",
@@ -532,7 +530,7 @@ class Loop:
             revision=outcome.revision,
             failures_before=failures,
             duration_seconds=round(seconds, 3),
-            **(outcome.why.log_fields() if outcome.why else {}),
+            **why,
             **outcome.counts,
         )
 

@@ -162,12 +162,11 @@ class Metrics(Registry):
         self.failures = self.counter_by(
             "reason", "sidecar_failures_total", "Failures by reason."
         )
-        name, more = (
-            "sidecar_cycle_duration_seconds",
-            {"buckets": DURATION_BUCKETS_SECONDS},
-        )
         self.duration = self.family(
-            "histogram", name, "Wall time of a cycle.", **more
+            "histogram",
+            "sidecar_cycle_duration_seconds",
+            "Wall time of a cycle.",
+            buckets=DURATION_BUCKETS_SECONDS,
         ).labels()
         self._reason_since = self.family(
             "gauge",
@@ -176,23 +175,36 @@ class Metrics(Registry):
             "result",
             "reason",
         )
-        text = "Unix time of the last cycle that changed, found unchanged or partial, or stood by."
-        self.last_success = self.gauge("sidecar_last_success_timestamp_seconds", text)
-        text = "Unix time of the last published change."
-        self.last_publish = self.gauge("sidecar_last_publish_timestamp_seconds", text)
-        text = "Failed cycles since the last success."
-        self.consecutive_failures = self.gauge("sidecar_consecutive_failures", text)
+        self.last_success = self.gauge(
+            "sidecar_last_success_timestamp_seconds",
+            "Unix time of the last cycle that changed, found unchanged or partial, or stood by.",
+        )
+        self.last_publish = self.gauge(
+            "sidecar_last_publish_timestamp_seconds",
+            "Unix time of the last published change.",
+        )
+        self.consecutive_failures = self.gauge(
+            "sidecar_consecutive_failures", "Failed cycles since the last success."
+        )
         self.ready = self.gauge("sidecar_ready", "1 while /readyz answers 200, else 0.")
-        text = "Constant 1; version and revision of this build."
-        build = self.family("gauge", "sidecar_build_info", text, "version", "revision")
-        build.labels(version, revision).set(1)
+        self.family(
+            "gauge",
+            "sidecar_build_info",
+            "Constant 1; version and revision of this build.",
+            "version",
+            "revision",
+        ).labels(version, revision).set(1)
 
     def publishes_revisions(self) -> None:
         """
         Add the metric for a sidecar whose published state is a revision of its source.
         """
-        text = "Constant 1; the first 12 digits of the completely published revision."
-        self.family("gauge", _PUBLISHED, text, "revision")
+        self.family(
+            "gauge",
+            _PUBLISHED,
+            "Constant 1; the first 12 digits of the completely published revision.",
+            "revision",
+        )
 
     def show_readiness(self, *, is_ready: bool, revision: str) -> None:
         """

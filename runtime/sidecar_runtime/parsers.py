@@ -101,20 +101,6 @@ def count(text: str) -> int:
     return int(text)
 
 
-_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-
-
-@allows("a size in bytes such as 500Mi or 1Gi")
-def byte_size(text: str) -> int:
-    """
-    Parse a size in bytes, with the memory units of Kubernetes.
-    """
-    match = re.fullmatch(r"(\d{1,15}) ?(|Ki|Mi|Gi)B?", text.strip())
-    if match is None:
-        raise ValueError("is not a size in bytes such as 500Mi or 1Gi")
-    return int(match[1]) * _UNITS[match[2]]
-
-
 _DECIMAL_MODES = {str(mode) for mode in (0o600, 0o640, 0o644, 0o660, 0o664)}
 
 

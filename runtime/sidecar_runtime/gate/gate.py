@@ -23,7 +23,7 @@ from typing import NamedTuple
 from sidecar_runtime import child
 from sidecar_runtime.errors import Problem, SidecarError, counted
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.gate.syntax import GRAMMARS
+from sidecar_runtime.gate.syntax import GRAMMARS, PROBLEM_CHARACTERS
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.parsers import allows, choice, duration
@@ -38,8 +38,6 @@ LONGEST_REST_SECONDS = 900.0
 # The only variables that a check inherits, besides those in GATE_ENV: others may be
 # secrets.
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
-
-PROBLEM_CHARACTERS = 500
 
 # Exit codes that are not a verdict: try again (EX_TEMPFAIL of sysexits.h), and those of
 # a shell for a program that it cannot run (126, 127) or that a signal ended (128 and
@@ -284,10 +282,14 @@ class GateMetrics:
         self.checks = metrics.counter_by(
             "result", "sidecar_gate_checks_total", "Checks by result."
         )
-        text = "1 while the gate refuses the newest revision, else 0."
-        self.refused = metrics.gauge("sidecar_gate_refused", text)
-        text = "1 while a fallback for a refused revision is published, else 0."
-        self.fallback = metrics.gauge("sidecar_gate_fallback", text)
+        self.refused = metrics.gauge(
+            "sidecar_gate_refused",
+            "1 while the gate refuses the newest revision, else 0.",
+        )
+        self.fallback = metrics.gauge(
+            "sidecar_gate_fallback",
+            "1 while a fallback for a refused revision is published, else 0.",
+        )
 
 
 class RevisionRefused(SidecarError):

@@ -24,7 +24,7 @@ from contextlib import suppress
 # https://docs.python.org/3/library/ast.html#ast.parse
 GRAMMARS = [f"3.{minor}" for minor in range(7, sys.version_info.minor + 1)]
 
-_PROBLEM_CHARACTERS = 500
+PROBLEM_CHARACTERS = 500
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -80,7 +80,7 @@ def _main() -> None:
             # A message may quote a name of any length, and the gate keeps only so much
             # output.
             sys.stdout.write(
-                json.dumps([path, found[0], found[1][:_PROBLEM_CHARACTERS]]) + "\n"
+                json.dumps([path, found[0], found[1][:PROBLEM_CHARACTERS]]) + "\n"
             )
 
 

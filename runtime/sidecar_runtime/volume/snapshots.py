@@ -39,7 +39,7 @@ NO_LINK = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSY
 # A file or folder cannot be linked: it is missing, of another kind, or closed to this
 # user.
 _NOT_OURS = (FileNotFoundError, NotADirectoryError, PermissionError)
-_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # The suffix of the empty file beside a requested snapshot.
 ASKED = ".asked"
 # The suffix of a link that is not in its place yet. It is in the same folder: the store
@@ -475,7 +475,7 @@ def link_file(source: str, old: int, target: str, new: int) -> None:
 def _copy_file(
     source: str, source_folder: int, target: str, target_folder: int
 ) -> None:
-    with opened(source, source_folder, _OLD_FILE) as fd:
+    with opened(source, source_folder, OLD_FILE) as fd:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", source)

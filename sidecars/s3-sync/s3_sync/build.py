@@ -138,7 +138,7 @@ class Builder:
         self._require(state, missing, work)
         if snapshots is None:
             self._give_up(missing, work)
-            self._delete_gone(gone, state, work)
+            _delete(gone, work)  # once everything else is in place
         else:
             stale = missing if self._target.record.is_of_source else ()
             snapshots.link({*stale, *state.kept}, work.folder, fence)
@@ -167,7 +167,13 @@ class Builder:
         if is_other and (deleted or changes > 1):
             # Consumers will see neither the old nor the new state. A full volume must
             # not prevent it, because deletions may make room.
-            begun = Published("", state.revision, UNFINISHED, changes, "", now(), files)
+            begun = Published(
+                aim=state.revision,
+                name=UNFINISHED,
+                missing=changes,
+                published_at=now(),
+                files=files,
+            )
             with suppress(OSError):
                 target.write(begun, fence)
             target.show(fence)
@@ -178,18 +184,6 @@ class Builder:
             if before is not None and folder.files == target.recorded:
                 target.write(before, fence)
             raise
-
-    def _delete_gone(self, gone: set[str], state: State, work: Work) -> None:
-        """
-        Delete the files in place whose keys are gone, once everything else is in place.
-        """
-        assert self._target.volume is not None
-        if (fold := self._target.volume.fold) is not None:
-            taken = set(map(fold, state.files))
-            for path in [path for path in gone if fold(path) in taken]:
-                gone.remove(path)  # another spelling's file is there now
-                work.folder.forget(path)
-        _delete(gone, work)
 
     async def _fill(
         self, state: State, gone: Collection[str], until: float, fence: Fence

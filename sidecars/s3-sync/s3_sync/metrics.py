@@ -46,11 +46,11 @@ class SyncMetrics(Metrics):
             "Files whose deletion S3_SYNC_MAX_DELETE holds back.",
         )
         self.gate = GateMetrics(self)
-        name, text = (
+        self.requested = self.counter_by(
+            "result",
             "sidecar_requested_revisions_total",
             "Requested older revisions, by result.",
         )
-        self.requested = self.counter_by("result", name, text)
         requests = self.counter_by(
             "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
         )
@@ -77,8 +77,10 @@ class FileMetrics:
             "s3_sync_healed_files_total",
             "Published files restored after damage on disk.",
         )
-        text = "Snapshots on the volume because a consumer requested them."
-        self.requested = gauge("sidecar_requested_snapshots", text)
+        self.requested = gauge(
+            "sidecar_requested_snapshots",
+            "Snapshots on the volume because a consumer requested them.",
+        )
         self.managed = gauge(
             "s3_sync_managed_files", "Files on disk that s3-sync published."
         )

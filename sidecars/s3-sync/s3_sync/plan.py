@@ -124,16 +124,10 @@ def without_clashes(
     """
     if fold is None:
         return state
-    taken = set(map(fold, state.files))
-    state = state._replace(
-        kept={path for path in state.kept if fold(path) not in taken}
-    )
     first = {fold(path): path for path in sorted(state.files, reverse=True)}
-    clashing = [path for path in sorted(state.files) if first[fold(path)] != path]
-    if not clashing:
-        return state
-    if state.is_whole:
-        path = clashing[0]
+    clashing = state.files.keys() - first.values()
+    if clashing and state.is_whole:
+        path = min(clashing)
         raise SidecarError(
             "release_invalid",
             f"this volume does not distinguish {path!r} from {first[fold(path)]!r}",
@@ -141,7 +135,8 @@ def without_clashes(
         )
     files = {path: file for path, file in state.files.items() if path not in clashing}
     skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
-    return state._replace(files=files, skipped=skipped)
+    kept = {path for path in state.kept if fold(path) not in first}
+    return state._replace(files=files, skipped=skipped, kept=kept)
 
 
 class Brake:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.errors import SidecarError
 
 
@@ -186,11 +187,7 @@ REASONS = {
         True,
     ),
     # The CA bundle is read again for the next request: it may have been rotated.
-    "tls_failed": Reason(
-        "cycle",
-        "If a company CA signs the traffic, set AWS_CA_BUNDLE to its bundle.",
-        True,
-    ),
+    "tls_failed": Reason("cycle", ADVICE["tls_failed"], True),
 }
 
 

@@ -174,7 +174,7 @@ class Session:
         """
         sidecar, layout = self._sidecar, self._target.snapshots
         if self._serving is not None:
-            self._serving.close()
+            self._serving.asked.close()
         self._serving = None
         if layout and sidecar.asked and isinstance(self._source, ReleaseSource):
             metrics = sidecar.status.metrics
@@ -193,12 +193,6 @@ class Serving(NamedTuple):
     asked: Asked
     source: ReleaseSource
     layout: SnapshotLayout
-
-    def close(self) -> None:
-        """
-        Stop answering; downloaded releases stay.
-        """
-        self.asked.close()
 
     async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
         """

@@ -19,7 +19,15 @@ from s3_sync.build import Build, Builder, Parts
 from s3_sync.folder.target import Published, now
 from s3_sync.listing import Settling
 from s3_sync.names import Content
-from s3_sync.plan import Brake, Plan, State, is_held, make_plan, without_clashes
+from s3_sync.plan import (
+    NAMED_FILES,
+    Brake,
+    Plan,
+    State,
+    is_held,
+    make_plan,
+    without_clashes,
+)
 from s3_sync.problems import LASTING_CYCLES, Shortage, explain
 from s3_sync.reasons import failure
 from s3_sync.release.source import ReleaseSource
@@ -31,7 +39,6 @@ from sidecar_runtime.logs import get_logger
 
 # The part of a cycle's time in which objects are read; the rest is for publishing.
 READING_SHARE = 0.9
-NAMED_PATHS = 20
 # What the outcome of a held deletion counts.
 HELD = "files_held"
 NO_COUNTS: Mapping[str, int] = {}
@@ -266,22 +273,26 @@ class Sync:
             if path not in build.missing:
                 raise error
         changes = compare(target.recorded, folder.files)
-        name, missing, aim = (
-            build.name,
-            len(build.missing),
-            build.fallback or build.state.revision,
-        )
         numbers = {kind: len(paths) for kind, paths in changes.items()}
-        facts = ("" if missing else name, aim, name, missing, build.fallback, now())
+        sequence, signed_by = build.state.sequence
         said = Published(
-            *facts, len(folder.files), 0, *build.state.sequence, *numbers.values()
+            revision="" if build.missing else build.name,
+            aim=build.fallback or build.state.revision,
+            name=build.name,
+            missing=len(build.missing),
+            fallback=build.fallback,
+            published_at=now(),
+            files=len(folder.files),
+            sequence=sequence,
+            signed_by=signed_by,
+            **numbers,
         )
         if any(numbers.values()):
             counts = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
-                kind: paths[:NAMED_PATHS] for kind, paths in changes.items() if paths
+                kind: paths[:NAMED_FILES] for kind, paths in changes.items() if paths
             }
-            log.info("files_changed", name=name, **counts, **named)
+            log.info("files_changed", name=build.name, **counts, **named)
         elif before is not None:  # the numbers of the last publish stay
             said = said._replace(**{kind: getattr(before, kind) for kind in numbers})
         is_same = before is not None and said == before._replace(

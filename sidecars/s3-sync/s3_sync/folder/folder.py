@@ -16,7 +16,6 @@ from contextlib import suppress
 
 from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
 from s3_sync.folder.volume import (
-    OLD_FILE,
     Blocked,
     Staging,
     StagingFolder,
@@ -32,6 +31,7 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
     FOLDER_MODE,
+    OLD_FILE,
     opened,
     remove_tree,
 )

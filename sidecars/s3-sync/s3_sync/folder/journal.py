@@ -65,8 +65,14 @@ class Held(NamedTuple):
         """
         Return the facts of a file that has the content.
         """
-        facts = (found.st_size, found.st_mtime_ns, found.st_ino, found.st_mode)
-        return cls(content.etag, *facts, is_verified)
+        return cls(
+            etag=content.etag,
+            size_bytes=found.st_size,
+            mtime_ns=found.st_mtime_ns,
+            inode=found.st_ino,
+            mode=found.st_mode,
+            is_verified=is_verified,
+        )
 
     def of(self, found: os.stat_result) -> Held | None:
         """

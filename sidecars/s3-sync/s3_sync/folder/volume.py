@@ -40,7 +40,6 @@ AIRFLOWIGNORE = ".airflowignore"
 # Plain names mean the same in both of its syntaxes, glob and regular expression.
 _HIDDEN = f"{STAGING}\n{SNAPSHOTS}\n".encode()
 
-OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BYTECODE = "__pycache__"

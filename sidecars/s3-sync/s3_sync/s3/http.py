@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -101,11 +100,6 @@ class _Exchange:
         else:
             self.held.clear()  # the error may be kept
             self.waiter.set_exception(error)
-
-
-@lru_cache(maxsize=100)  # each response has the same
-def _name_of(header: bytes) -> str:
-    return header.decode("latin-1").lower()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -249,7 +243,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         answer = self._current.answer
         if answer.status < 200:  # otherwise it is a trailer, which is not used
-            answer.headers[_name_of(name)] = value.decode("latin-1").strip()
+            key = name.decode("latin-1").lower()
+            answer.headers[key] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
         exchange = self._current
