@@ -14,7 +14,6 @@ from sidecar_runtime.parsers import (
     absolute_path,
     bind_address,
     boolean,
-    byte_size,
     choice,
     count,
     duration,
@@ -65,8 +64,6 @@ def test_reads_variables_and_applies_defaults() -> None:
     assert 300.0 == settings.interval_seconds
     assert 600.0 == settings.timeout_seconds
     assert settings.one_shot is True
-    assert settings.max_failures == 0
-    assert settings.status_page is True
 
 
 def test_reports_all_problems_together() -> None:
@@ -292,7 +289,6 @@ ADDRESSES = {
         ),
         (boolean, dict.fromkeys(["false", "False", "FALSE", "no", "off", "0"], False)),
         (count, {"0": 0, "7": 7, " 999 ": 999}),
-        (byte_size, {"7": 7, "256Mi": 256 << 20, "1Gi": 1 << 30, "3KiB": 3 << 10}),
         (
             mode,
             {"0644": 0o644, "644": 0o644, " 0400 ": 0o400, "0777": 0o777, "664": 0o664},

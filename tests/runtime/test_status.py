@@ -21,11 +21,9 @@ from sidecar_runtime.health import (
     Readiness,
     Result,
 )
-from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.http.status import (
     CONTENT_SECURITY_POLICY,
     page,
-    readiness_facts,
     status,
 )
 from sidecar_runtime.metrics import Metrics
@@ -105,20 +103,6 @@ def test_keeps_the_newest_twenty_cycles(health: Health) -> None:
 
     newest = [f"r{number}" for number in range(24, 4, -1)]
     assert newest == [cycle.outcome.revision for cycle in health.cycles]
-
-
-@pytest.mark.parametrize("shows_status", [True, False])
-def test_the_status_page_can_be_turned_off_and_the_probes_cannot(
-    health: Health, *, shows_status: bool
-) -> None:
-    metrics = Metrics("box-sync", "1.2.3", "abc")
-    endpoint = Endpoint(ABOUT, health, READY, metrics, shows_status)
-
-    pages = [endpoint.answer(path).status for path in ("/", "/status")]
-    assert [200 if shows_status else 404] * 2 == pages
-    assert endpoint.answer("/readyz").status == 200
-    assert endpoint.answer("/healthz").status == 200
-    assert endpoint.answer("/metrics").status == 200
 
 
 @pytest.mark.parametrize("revision", ["0123456789abcdef", "sha256-0123456789abcdef"])
@@ -251,22 +235,6 @@ def test_json_has_the_documented_keys(
     assert ABOUT._asdict() | expected == {
         name: facts[name] for name in facts if name != "cycles"
     }
-
-
-def test_readyz_names_a_reason_whenever_it_says_503(health: Health) -> None:
-    """From the first moment on, and also where the last cycle found nothing wrong."""
-    starting = readiness_facts(health, Script(ready=Readiness()))
-    health.record(Outcome("unchanged", "r1"), 0.1)
-    problem = SidecarError("files_damaged", "1 file is missing", "look")
-    damaged = readiness_facts(health, Script(ready=Readiness("r1", 1.0, problem)))
-    health.record(FAILED, 0.1)
-    denied = readiness_facts(health, Script(ready=Readiness("r1", 1.0, problem)))
-
-    facts = [starting, damaged, denied]
-    reasons = ["starting", "files_damaged", "access_denied"]
-    assert reasons == [one["reason"] for one in facts]
-    assert [False] * 3 == [one["ready"] for one in facts]
-    assert all(one["error"] and one["advice"] for one in facts)
 
 
 @pytest.mark.parametrize("is_ready", [True, False])

@@ -297,6 +297,9 @@ class SidecarProcess:
         """
         answer = ask(self.address(), path, method, timeout_seconds)
         self._witness.answer(path, answer.status, answer.body)
+        if path == "/readyz" and answer.status == 503:
+            told = answer.json()
+            assert told["reason"] and told["error"] and told["advice"], told
         return answer
 
     def status(self) -> Any:

@@ -147,8 +147,9 @@ def test_listens_and_logs_as_the_settings_say_and_reads_the_first_krb5_conf(
     wait_until(here.ccache.exists, "the ticket is published")
 
     host, _, port = address.partition(":")
-    statuses = [ask((host, int(port)), path).status for path in ("/readyz", "/")]
-    assert [200, 404] == statuses
+    paths = ("/readyz", "/healthz", "/metrics", "/", "/status")
+    statuses = [ask((host, int(port)), path).status for path in paths]
+    assert [200, 200, 200, 404, 404] == statuses
     assert {"warning"} >= {event["level"] for event in daemon.events}, daemon.log()
     daemon.terminate()
     assert [] == daemon.find_events("ticket_acquired")

@@ -157,7 +157,7 @@ def test_a_file_is_compiled_with_the_grammar_of_the_setting(
     daemon = start(GATED | {"S3_SYNC_GATE_GRAMMAR": "3.11"}).until_synced()
     s3.swap(GOOD | {"new.py": b"type Number = int\n"})
 
-    assert "refused" == daemon.sync()["result"]
+    assert "revision_refused" == daemon.sync()["reason"]
     assert "new.py" == daemon.find_events("revision_refused")[0]["path"]
 
 
@@ -191,6 +191,7 @@ def test_command_receives_the_complete_candidate_and_its_changed_paths(
     odd = {"two words.py": b"# 1", "line\nbreak.py": b"# 2", "-rf.py": b"# 3"}
     settings = by_command(sys.executable, program, "two words", "$HOME", "*")
     settings |= {"S3_SYNC_GATE_ENV": "TEAM, NOBODY", "TEAM": "data"}
+    settings |= {"TZ": "UTC", "LANG": "C.UTF-8", "AIRFLOW_HOME": "/nowhere"}
     daemon = start(settings).until_synced()
     changed = {**GOOD, "sales.py": b"VALUE = 2\n", **odd}
     del changed["pkg/old.py"]
@@ -203,10 +204,12 @@ def test_command_receives_the_complete_candidate_and_its_changed_paths(
         "GATE_FOLDER",
         "GATE_REVISION",
         "HOME",
+        "LANG",
         "PATH",
         "PYTHONDONTWRITEBYTECODE",
         "PYTHONSAFEPATH",
         "TEAM",
+        "TZ",
     } == (set(first["variables"]) - {"LC_CTYPE"})
     assert sorted(["", *GOOD]) == first["changed"]
     assert {path: body.decode() for path, body in GOOD.items()} == first["files"]

@@ -125,7 +125,10 @@ def test_an_unexpected_error_ends_one_cycle_and_is_told(
     s3.put("dags/c.py", b"c", headers={"x-amz-checksum-crc32c": "AAAAAA=="})
     daemon = start({"PYTHONPATH": str(target.parent)})
 
-    assert reason == daemon.wait_for_event("cycle_failed")["reason"]
+    failed = daemon.wait_for_event("cycle_failed")
+    assert reason == failed["reason"]
+    assert (reason == "bug") == ("anycrc.py" in str(failed.get("exception")))
+    assert (reason == "bug") == (failed["level"] == "error")
     s3.delete("dags/c.py")
     assert "cycle_finished" == daemon.sync()["event"]
     assert FILES == published(target)
@@ -215,7 +218,10 @@ def test_a_standby_waits_and_takes_over(
     waiting = second.wait_for_event("target_waiting")
 
     assert str(first.pid) in str(waiting["holder"])
-    assert second.wait_until_ready().json()["reason"] is None
+    told = second.wait_for_event("wait_began")
+    assert ("info", "target_locked") == (told["level"], told["reason"])
+    assert f"{waiting['holder']} holds the lock" in told["error"]
+    assert "target_locked" == second.wait_until_ready().json()["reason"]
     assert waiting["holder"] == second.status()["details"]["waiting_for"]
     s3.inject(error(500, "InternalError"))
     (target / "a.py").unlink()  # the holder cannot restore it
@@ -228,6 +234,9 @@ def test_a_standby_waits_and_takes_over(
     assert second.get("/healthz").status == 200
     first.kill()
     second.wait_for_event("target_acquired")
+    assert [told] == second.find_events("wait_began")
+    ended = second.wait_for_event("reason_ended", reason="target_locked")
+    assert ended["lasted_seconds"] > 0
     s3.put("dags/new.py", b"new")
     wait_until((target / "new.py").exists, "the second one publishes")
 
@@ -245,6 +254,8 @@ def test_a_one_shot_waits_for_the_lock_until_its_deadline(
         first.terminate()
 
     assert code == second.wait_for_exit().code
+    gave_up = second.find_events("sidecar_gave_up", reason="one_shot_deadline")
+    assert (code == 3) == any("target_locked: pid" in one["error"] for one in gave_up)
 
 
 def test_goes_on_when_the_clock_is_set_by_hours(

@@ -23,6 +23,7 @@ from tests.support.waiting import wait_until
 
 SETTLE, SETTLE_SECONDS = "1s", 1.0
 PAUSE_SECONDS = 0.2
+SINCE = "sidecar_reason_since_timestamp_seconds"
 
 OLD = {f"file{number}.py": b"# old %d\n" % number for number in range(6)}
 NEW = {f"file{number}.py": b"# new %d\n" % number for number in range(2, 7)}
@@ -136,7 +137,8 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
         settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_SETTLE": SETTLE}
         daemon = start(settings, interval="0.1")
         waits = daemon.wait_for_event("wait_began")
-        assert "source_unsettled" == waits["reason"]
+        assert ("warning", "source_unsettled") == (waits["level"], waits["reason"])
+        assert "S3_SYNC_SETTLE" in waits["advice"]
         wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
         ready = daemon.get("/readyz").json()
         assert "object_changing" == ready["reason"], ready
@@ -144,6 +146,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
         assert OLD == consumed(target)
         name = "s3_sync_unread_objects"
         assert 1 == count_of(daemon, name, reason="object_changing")
+        assert count_of(daemon, SINCE, result="partial", reason="object_changing")
     finally:
         ended.set()
         writer.join()
@@ -152,6 +155,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
     wait_until(lambda: consumed(target) == OLD | {"restless.py": last}, "all is shown")
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "nothing to say")
     assert daemon.wait_for_event("reason_ended", reason="object_changing")
+    assert [] == [name for name in daemon.metrics() if name.startswith(SINCE)]
 
 
 def test_what_a_person_may_have_to_decide_is_not_told_while_something_else_is(
@@ -168,5 +172,4 @@ def test_what_a_person_may_have_to_decide_is_not_told_while_something_else_is(
     s3.swap(OLD | {"new.py": b"()\n"})
     daemon.wait_for_event("wait_began", after=seen, reason="source_unsettled")
     wait_until(lambda: not count_of(daemon, refused), "it is not refused any more")
-    since = "sidecar_reason_since_timestamp_seconds"
-    assert not count_of(daemon, since, result="partial", reason="revision_refused")
+    assert not count_of(daemon, SINCE, result="partial", reason="revision_refused")
