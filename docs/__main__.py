@@ -186,9 +186,12 @@ def _setting(name: str, spec: Spec) -> str:
 
 def _metrics(sidecar: Documented) -> list[str]:
     rows = []
-    for family in sidecar.metrics("0", "0").families.values():
-        labels = ", ".join(f"`{label}`" for label in family.label_names)
-        rows.append(f"| `{family.name}` | {family.kind} | {labels} | {family.text} |\n")
+    for name, metric in sidecar.metrics("0", "0").metrics.items():
+        own = [label for label in metric._labelnames if label != "sidecar"]
+        labels = ", ".join(f"`{label}`" for label in own)
+        rows.append(
+            f"| `{name}` | {metric._type} | {labels} | {metric._documentation} |\n"
+        )
     return rows
 
 

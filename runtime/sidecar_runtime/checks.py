@@ -141,23 +141,21 @@ def daemon(bind: tuple[str, int]) -> bool:
         return False
     if "published_seconds_ago" not in said:  # it is no daemon of ours
         return True
-    found = []
-    is_calm = said["ready"] and said["reason"] in CALM
-    if is_calm:
-        say("??", "daemon", f"{said['reason']}: {said['error']}")
-    elif said["reason"]:
-        found.append((f"{said['reason']}: {said['error']}", said["advice"]))
-    if lack := "; ".join(filter(None, (said["problem"], said["shortfall"]))):
-        found.append((lack, ""))
+    reason, advice = said["reason"], said["advice"]
+    is_calm = said["ready"] and reason in CALM
+    is_good = said["alive"] and not said["shortfall"] and (is_calm or not reason)
+    if reason:
+        say("??" if is_calm else "FAIL", "daemon", f"{reason}: {said['error']}")
+    if advice and not is_calm:
+        say("", "", advice)
+    if said["shortfall"]:
+        say("FAIL", "daemon", said["shortfall"])
     if not said["alive"]:
-        found.append(("is not alive: no cycle has finished in time", "Restart it."))
-    for text, advice in found:
-        say("FAIL", "daemon", text)
-        if advice:
-            say("", "", advice)
-    if not found:
+        say("FAIL", "daemon", "is not alive: no cycle has finished in time")
+        say("", "", "Restart it.")
+    if is_good and not is_calm:
         say("ok", "daemon", f"has published {said['revision']}")
-    return not found
+    return bool(is_good)
 
 
 def _ask(bind: tuple[str, int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pytest
 from sidecar_runtime import logs
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import About, Outcome, Readiness, waits_for_holder
-from sidecar_runtime.metrics import Series
+from sidecar_runtime.metrics import Metric
 from sidecar_runtime.settings import CommonSettings, load
 from tests.support.machine.clocks import Clock
 
@@ -144,7 +144,7 @@ class Script:
 READY = Script()
 
 
-def value_of(series: Series) -> float:
+def value_of(series: Metric) -> float:
     """Return the value of a counter or gauge."""
     ((_, _, value, *_),) = series._child_samples()
     return float(value)

@@ -169,7 +169,7 @@ class Door:
     def checks(self, result: str) -> float:
         """Return how often the metric counted this result."""
         return value_of(
-            self.metrics.families["sidecar_gate_checks_total"].labels(result)
+            self.metrics.metrics["sidecar_gate_checks_total"].labels("s3-sync", result)
         )
 
 

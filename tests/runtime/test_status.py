@@ -24,6 +24,7 @@ from sidecar_runtime.health import (
 from sidecar_runtime.http.status import (
     CONTENT_SECURITY_POLICY,
     page,
+    readiness_facts,
     status,
 )
 from sidecar_runtime.metrics import Metrics

@@ -279,8 +279,8 @@ class GateMetrics:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.checks = metrics.counter_by(
-            "result", "sidecar_gate_checks_total", "Checks by result."
+        self.checks = metrics.counter(
+            "sidecar_gate_checks_total", "Checks by result.", "result"
         )
         self.refused = metrics.gauge(
             "sidecar_gate_refused",

@@ -257,7 +257,6 @@ class Session:
         Return what is published, restored as far as the remote is not needed: a removed
         link, and damaged files.
         """
-        self._parts.past.waits_for = ""
         published = volume.restore(fence, is_first=not self._arrived)
         if published.commit:
             volume.prune(fence)
@@ -295,9 +294,6 @@ class Session:
             except SidecarError as error:
                 problem = error
         who = read_holder(LOCK, volume.store)
-        if self._parts.past.waits_for != who:
-            log.info("target_waiting", root=volume.root, holder=who)
-        self._parts.past.waits_for = who
         waits = waits_for_holder(who)
         return waits if problem is None else replace(waits, why=problem)
 

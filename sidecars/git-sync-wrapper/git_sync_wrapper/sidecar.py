@@ -33,17 +33,17 @@ class GitSyncMetrics(Registry):
     """
 
     def __init__(self, *, is_read: bool) -> None:
-        super().__init__(is_read=is_read, constant={})
-        self._durations = self.family(
+        super().__init__(is_read=is_read)
+        self._durations = self.add(
             "summary", "git_sync_duration_seconds", "Duration of a sync.", "status"
         )
-        self._syncs = self.family(
+        self._syncs = self.add(
             "counter", "git_sync_count_total", "Syncs by status.", "status"
         )
         text = "Fetches of a new commit."
-        self._fetches = self.family("counter", "git_fetch_count_total", text)
+        self._fetches = self.add("counter", "git_fetch_count_total", text)
         text = "Hook runs by name and status."
-        self._hooks = self.family(
+        self._hooks = self.add(
             "counter", "git_sync_hook_run_count_total", text, "name", "status"
         )
         for metric in (self._syncs, self._durations):
@@ -56,7 +56,7 @@ class GitSyncMetrics(Registry):
         self._syncs.labels(status).inc()
         self._durations.labels(status).observe(seconds)
         if status == "success":
-            self._fetches.labels().inc()
+            self._fetches.inc()
 
     def count_hook(self, name: str, status: str) -> None:
         """
@@ -76,15 +76,15 @@ class WrapperMetrics(Metrics):
         self.gate = GateMetrics(self)
         self.git_sync = GitSyncMetrics(is_read=is_read)
         self.adopt(self.git_sync)
-        self.polls = self.counter_by(
-            "result",
+        self.polls = self.counter(
             "git_sync_wrapper_polls_total",
             "Polls of the remote by result: same, new or error.",
-        )
-        self.runs = self.counter_by(
             "result",
+        )
+        self.runs = self.counter(
             "git_sync_wrapper_runs_total",
             "git-sync runs by result: success or error.",
+            "result",
         )
 
 
@@ -100,15 +100,12 @@ class Past:
         failures: Consecutive failures, as git-sync counts them.
         announced: The commit for which this process has started the hooks last; empty
             before it has found the newest one published.
-        waits_for: Who has the lock of the volume, as last logged; empty if this process
-            has it.
     """
 
     readiness: Readiness = field(default_factory=Readiness)
     details: dict[str, object] = field(default_factory=dict)
     failures: int = 0
     announced: str = ""
-    waits_for: str = ""
     lock: TargetLock = field(default_factory=TargetLock)
 
 

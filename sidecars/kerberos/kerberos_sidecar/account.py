@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from kerberos_sidecar import due
@@ -20,8 +21,8 @@ from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab, select
 from kerberos_sidecar.publish import look
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
-from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.metrics import Family, Metrics
+from sidecar_runtime.errors import SidecarError, printable
+from sidecar_runtime.metrics import Metric, Metrics
 
 _LABELS = ("principal", "ccache")
 
@@ -199,11 +200,12 @@ class KerberosMetrics(Metrics):
 
     def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
         super().__init__("kerberos", version, revision, is_read=is_read)
-        self._acquired = self.family(
+        self._of_ccaches: list[Metric] = []
+        self._shown: set[tuple[str, ...]] = set()
+        self._acquired = self._of_ccache(
             "counter",
             "kerberos_acquired_tickets_total",
             "Tickets acquired and published.",
-            *_LABELS,
         )
         self._expiry = self._gauge(
             "kerberos_ticket_expiry_timestamp_seconds",
@@ -234,8 +236,9 @@ class KerberosMetrics(Metrics):
         """
         # the cycle fails if another principal does
         self.last_publish.set_to_current_time()
-        self._acquired.labels(str(principal), ccache).inc()
-        self._duration.labels(str(principal), ccache).set(seconds)
+        labels = self._labels(principal, ccache)
+        self._acquired.labels(*labels).inc()
+        self._duration.labels(*labels).set(seconds)
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
@@ -243,11 +246,15 @@ class KerberosMetrics(Metrics):
         about the former first principal of a keytab.
         """
         known = {
-            (str(one.principal), one.entry.ccache): one for one in accounts if one.realm
+            self._labels(one.principal, one.entry.ccache): one
+            for one in accounts
+            if one.realm
         }
-        for family in self.families.values():
-            if family.label_names == _LABELS:
-                family.keep(known)
+        for labels in self._shown - known.keys():
+            for metric in self._of_ccaches:
+                with suppress(KeyError):  # two threads show
+                    metric.remove(*labels)
+        self._shown = set(known)
         for labels, account in known.items():
             ticket = account.found.ticket
             self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)
@@ -256,5 +263,13 @@ class KerberosMetrics(Metrics):
             self._clock_offset.labels(*labels).set(offset_seconds)
             self._kvno.labels(*labels).set(account.kvno)
 
-    def _gauge(self, name: str, text: str) -> Family:
-        return self.family("gauge", name, text, *_LABELS)
+    def _gauge(self, name: str, text: str) -> Metric:
+        return self._of_ccache("gauge", name, text)
+
+    def _of_ccache(self, kind: str, name: str, text: str) -> Metric:
+        metric = self.add(kind, name, text, *_LABELS)
+        self._of_ccaches.append(metric)
+        return metric
+
+    def _labels(self, principal: object, ccache: str) -> tuple[str, ...]:
+        return (self.sidecar, printable(str(principal)), printable(ccache))

@@ -28,15 +28,15 @@ class SyncMetrics(Metrics):
         self.downloaded = self.counter(
             "s3_sync_downloaded_bytes_total", "Bytes of object bodies downloaded."
         )
-        self.skipped = self.gauge_by(
-            "reason",
+        self.skipped = self.gauge(
             "s3_sync_skipped_keys",
             "Keys that cannot become files, by reason.",
-        )
-        self.unread = self.gauge_by(
             "reason",
+        )
+        self.unread = self.gauge(
             "s3_sync_unread_objects",
             "Objects whose current version cannot be read or does not fit on disk, by reason.",
+            "reason",
         )
         self.partial = self.gauge(
             "s3_sync_partial", "1 while the published state is partial, else 0."
@@ -46,13 +46,13 @@ class SyncMetrics(Metrics):
             "Files whose deletion S3_SYNC_MAX_DELETE holds back.",
         )
         self.gate = GateMetrics(self)
-        self.requested = self.counter_by(
-            "result",
+        self.requested = self.counter(
             "sidecar_requested_revisions_total",
             "Requested older revisions, by result.",
+            "result",
         )
-        requests = self.counter_by(
-            "operation", "s3_sync_requests_total", "Requests sent to S3, by operation."
+        requests = self.counter(
+            "s3_sync_requests_total", "Requests sent to S3, by operation.", "operation"
         )
         self.requests = {name: requests(name) for name in OPERATIONS}
         for reason in SKIP_REASONS:

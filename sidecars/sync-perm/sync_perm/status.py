@@ -35,14 +35,14 @@ class PermMetrics(Metrics):
             "sync_perm_known_good_timestamp_seconds",
             "Unix time when the permissions were last found to be correct. Alert on its age.",
         )
-        self.differences = self.gauge_by(
-            "kind", "sync_perm_differences", "Rows to change, by kind."
+        self.differences = self.gauge(
+            "sync_perm_differences", "Rows to change, by kind.", "kind"
         )
         self.pending = self.gauge(
             "sync_perm_pending_dags", "DAGs that the next pass changes."
         )
-        self.failing = self.gauge_by(
-            "reason", "sync_perm_failing_dags", "DAGs that cannot be synced."
+        self.failing = self.gauge(
+            "sync_perm_failing_dags", "DAGs that cannot be synced.", "reason"
         )
         self.mistakes = self.gauge(
             "sync_perm_roles_file_mistakes",
@@ -51,13 +51,13 @@ class PermMetrics(Metrics):
         self.changed = self.counter(
             "sync_perm_changed_entries_total", "Rows that passes changed."
         )
-        self.passes = self.family(
+        self.passes = self.add(
             "counter",
             "sync_perm_passes_total",
             "Passes, by reason and result.",
             "reason",
             "result",
-        ).labels
+        )
 
 
 class Status:
@@ -151,7 +151,8 @@ class Status:
         """
         Show the result of the last pass, and count the rows that it has written.
         """
-        self.metrics.passes(facts["reason"], facts["result"]).inc()
+        labels = (self.metrics.sidecar, facts["reason"], facts["result"])
+        self.metrics.passes.labels(*labels).inc()
         self.metrics.changed.inc(written)
         self.tell(last_pass=facts)
         log.info("pass_finished", **facts)

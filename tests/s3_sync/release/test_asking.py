@@ -15,7 +15,7 @@ from s3_sync.release.asking import MOST, MOST_UNKNOWN, NAME, PERIOD_SECONDS, Ask
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.metrics import Metrics, Series
+from sidecar_runtime.metrics import Metric, Metrics
 from tests.runtime.recording import Log
 from tests.support.airflow.asking import ask as ask_socket
 from tests.support.machine.clocks import Clock
@@ -34,8 +34,8 @@ HOSTILE = [
 ]
 
 
-def counter() -> Callable[[str], Series]:
-    return Metrics("s3-sync", "1", "2").counter_by("result", "asked_total", "…")
+def counter() -> Callable[[str], Metric]:
+    return Metrics("s3-sync", "1", "2").counter("asked_total", "…", "result")
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(
     for number in (2, 3, 4):
         new = here.wrapper()
         assert here.shown() == new.wait_until_ready().json()["revision"]
-        new.wait_for_event("target_waiting")
+        new.wait_for_event("wait_began", reason="target_locked")
         assert 0 == old.terminate().code
         here.wait_until_shown(here.commit_revision(number), new)
         old = new

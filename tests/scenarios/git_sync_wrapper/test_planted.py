@@ -136,8 +136,10 @@ def replace(path: Path, kind: str, outside: Outside) -> None:
     """
     Plant something; what was there is moved away, at once, since the wrapper runs.
     """
-    if os.path.lexists(path):
-        path.rename(outside.folder.with_name(f"away-{time.monotonic_ns()}"))
+    # Nobody may have needed the folder since something was planted instead of it.
+    for place in (path.parent, path):
+        if os.path.lexists(place) and (place == path or not place.is_dir()):
+            place.rename(outside.folder.with_name(f"away-{time.monotonic_ns()}"))
     with suppress(FileExistsError):  # the wrapper has made it meanwhile
         path.parent.mkdir(parents=True)
     KINDS[kind](path, outside)

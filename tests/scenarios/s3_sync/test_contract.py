@@ -132,11 +132,11 @@ def test_a_standby_is_not_ready_if_something_else_is_published(
     start().until_synced()
     second = start(SNAPSHOT, interval="0.2")
 
-    assert "fits the settings" in str(
-        second.wait_for_event("target_waiting")["problem"]
-    )
+    second.wait_for_event("wait_began", reason="target_locked")
     ready = second.get("/readyz")
-    assert 503 == ready.status and "holds the lock" in ready.body
+    assert 503 == ready.status
+    assert "holds the lock" in ready.json()["problem"]
+    assert "fits the settings" in ready.json()["problem"]
 
 
 @pytest.mark.parametrize(

@@ -215,14 +215,11 @@ def test_a_standby_waits_and_takes_over(
     first = start().until_synced()
     second = start(interval="0.5")
 
-    waiting = second.wait_for_event("target_waiting")
-
-    assert str(first.pid) in str(waiting["holder"])
-    told = second.wait_for_event("wait_began")
-    assert ("info", "target_locked") == (told["level"], told["reason"])
-    assert f"{waiting['holder']} holds the lock" in told["error"]
+    told = second.wait_for_event("wait_began", reason="target_locked")
+    assert "info" == told["level"]
+    assert str(first.pid) in str(told["holder"])
+    assert f"{told['holder']} holds the lock" in told["error"]
     assert "target_locked" == second.wait_until_ready().json()["reason"]
-    assert waiting["holder"] == second.status()["details"]["waiting_for"]
     s3.inject(error(500, "InternalError"))
     (target / "a.py").unlink()  # the holder cannot restore it
     first.sync()
@@ -248,7 +245,7 @@ def test_a_one_shot_waits_for_the_lock_until_its_deadline(
     first = start().until_synced()
     settings = {"S3_SYNC_ONE_SHOT": "true", "S3_SYNC_ONE_SHOT_DEADLINE": deadline}
     second = start(settings, interval="0.5")
-    second.wait_for_event("target_waiting")
+    second.wait_for_event("wait_began", reason="target_locked")
     if code == 0:
         assert second.is_running()
         first.terminate()

@@ -12,12 +12,10 @@ import asyncio
 import gc
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from sidecar_runtime import logs
@@ -25,8 +23,8 @@ from sidecar_runtime.aws import credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.support.each_call.calls import CRASHED, Calls
+from tests.support.orders import Orders
 
-ROOT = Path(__file__).parents[3]
 SIDECARS = {
     "s3-sync": "s3_sync.sidecar",
     "kerberos": "kerberos_sidecar.cycle",
@@ -38,42 +36,25 @@ Fault = tuple[int, str]
 """The number of the call, from 1, and what happens there; see `Calls.arm`."""
 
 
-class Stage:
+class Stage(Orders):
     """
     The director's side: starts the process, and one life of a sidecar after the other.
     """
 
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.each_call.stage"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self
+    module = "tests.support.each_call.stage"
 
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+    def answer(self, order: Mapping[str, object]) -> dict[str, Any]:
+        """
+        Give an order; return its answer.
+        """
+        found: dict[str, Any] = json.loads(self.tell(order))
+        return found
 
     def open(self, sidecar: str, environment: Mapping[str, str]) -> Life:
         """
         Begin a life of a sidecar; its first cycle opens the volume.
         """
-        return Life(self, self.tell({"sidecar": sidecar, "environment": environment}))
-
-    def tell(self, order: Mapping[str, object]) -> dict[str, Any]:
-        """
-        Give an order to the process; return its answer.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, "the process has ended"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return Life(self, self.answer({"sidecar": sidecar, "environment": environment}))
 
 
 class Life:
@@ -101,7 +82,7 @@ class Life:
             ``descriptors`` (how many are open); after a crash only ``ended``, the exit
             code.
         """
-        self.last = self._stage.tell({"fault": fault})
+        self.last = self._stage.answer({"fault": fault})
         self.last_fault = self.last.get("fired") or self.last_fault
         return self.last
 
@@ -126,7 +107,7 @@ class Life:
         End the process as SIGKILL does: the kernel cleans up, nobody else.
         """
         if "ended" not in self.last:
-            self.last = self._stage.tell({"end": True})
+            self.last = self._stage.answer({"end": True})
 
 
 def _serve() -> None:

@@ -83,8 +83,8 @@ def _of(sidecar: Documented) -> Iterator[Name]:
         yield Name(sidecar.name, "setting", setting)
     for reason in first_column(section(readme, "Failures")):
         yield Name(sidecar.name, "reason", reason)
-    for family in sidecar.metrics("0", "0").families.values():
-        yield Name(sidecar.name, "metric", family.name)
+    for metric in sidecar.metrics("0", "0").metrics:
+        yield Name(sidecar.name, "metric", metric)
     for code in "0123":
         yield Name(sidecar.name, "exit code", code)
     for status in ("200", "503"):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.sidecars import SIDECARS, Documented
-from sidecar_runtime.metrics import Family
+from sidecar_runtime.metrics import Metric
 from sidecar_runtime.settings import changed_settings
 from tests.support.ledger.documented import ANY, ROOT, Name, documented
 
@@ -53,8 +53,8 @@ def _of_program(program: str) -> Documented | None:
 
 
 @cache
-def _families(sidecar: Documented) -> Mapping[str, Family]:
-    return sidecar.metrics("0", "0").families
+def _metrics(sidecar: Documented) -> Mapping[str, Metric]:
+    return sidecar.metrics("0", "0").metrics
 
 
 @cache
@@ -176,11 +176,11 @@ class Witness:
         if match is None or line.startswith("#"):
             return
         metric, labels, value = match[1], match[2] or "", float(match[3])
-        family = _families(sidecar).get(metric)
+        known = _metrics(sidecar).get(metric)
         values = LEDGER.values[sidecar.name, metric]
         values.add(value)
-        is_gauge = family is not None and family.kind == "gauge"
-        is_constant = family is not None and "Constant" in family.text
+        is_gauge = known is not None and known._type == "gauge"
+        is_constant = known is not None and "Constant" in known._documentation
         if len(values) > 1 if is_gauge and not is_constant else value:
             LEDGER.add(sidecar.name, "metric", metric)
         if value:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn, Self
+from typing import IO, NoReturn
 
 import botocore.session
 from botocore.retries import standard
 
 from s3_sync.command import run
 from sidecar_runtime.app import run_main
-
-ROOT = Path(__file__).parents[3]
+from tests.support.orders import Orders
 
 
 @dataclass(frozen=True)
@@ -55,23 +53,12 @@ class Forked:
         return (self.folder / "err").read_text()
 
 
-class ForkServer:
+class ForkServer(Orders):
     """
     A process that has imported everything that publishers need.
     """
 
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.s3_sync.forked"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+    module = "tests.support.s3_sync.forked"
 
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path
@@ -82,18 +69,13 @@ class ForkServer:
         Args:
             folder: The folder for its output.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
         folder.mkdir(parents=True, exist_ok=True)
         order = {
             "arguments": arguments,
             "environment": environment,
             "folder": str(folder),
         }
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return Forked(
-            int(self._process.stdout.readline()), folder, self._process.stdout
-        )
+        return Forked(int(self.tell(order)), folder, self.answers)
 
 
 def _serve() -> None:

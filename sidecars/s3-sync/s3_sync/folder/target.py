@@ -297,7 +297,7 @@ class Target:
                     )
         problem = self.snapshots.problem if self.snapshots is not None else None
         self._status.readiness = self.record.readiness(problem)
-        self._status.show(waiting_for=[], managed_files=len(files))
+        self._status.show(managed_files=len(files))
         published, metrics = self.published or Published(), self._status.metrics
         metrics.files.managed.set(len(files))
         metrics.partial.set(published.missing > 0)
@@ -444,10 +444,7 @@ class Target:
             said = f"{holder} holds the lock: {problem.message}"
             readiness = readiness._replace(problem=failure(problem.reason, said))
         self._status.readiness = readiness
-        if self._status.details.get("waiting_for") != holder:
-            say = log.info if readiness.ready else log.warning
-            say("target_waiting", holder=holder, problem=problem and problem.message)
-        self._status.details = {"waiting_for": holder}
+        self._status.details = {}
         return holder
 
     def _look_from_outside(self) -> Readiness:

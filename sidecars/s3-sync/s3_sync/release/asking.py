@@ -22,7 +22,7 @@ from sidecar_runtime.errors import SidecarError, json_text
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.http.listener import Answer, Listener
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.metrics import Series
+from sidecar_runtime.metrics import Metric
 from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
@@ -63,7 +63,7 @@ class Asked:
         waiting: The revisions that a cycle should fetch, in the order of the requests.
     """
 
-    def __init__(self, results: Callable[[str], Series]) -> None:
+    def __init__(self, results: Callable[[str], Metric]) -> None:
         self._results = results
         self.wake: Callable[[], None] = lambda: None
         self.outage: SidecarError | None = None
