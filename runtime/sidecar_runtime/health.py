@@ -19,7 +19,7 @@ Result = Literal["changed", "unchanged", "waiting", "partial", "failed"]
 PAST_CYCLES = 20
 QUIET = ("unchanged", "waiting", "partial")
 # What needs nobody while consumers have what they need.
-CALM = ("starting", "cycle_slow", "target_locked")
+CALM = ("cycle_slow", "target_locked")
 # Until the first cycle has ended.
 STARTING = SidecarError(
     "starting", "no cycle has ended yet", "Wait; the log says what it does meanwhile."

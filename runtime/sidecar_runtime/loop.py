@@ -385,18 +385,12 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        seconds = time.monotonic() - state.started_at
         doing = f" ({state.fence.doing})" if state.fence.doing else ""
         said = f"the running cycle takes longer than those before it{doing}"
         advice = "Wait; if it never ends, find out what the log's stack waits on."
         self._health.slow = SidecarError("cycle_slow", said, advice)
         self._state = state._replace(slow_at=float("inf"))
-        log.info(
-            "cycle_slow",
-            doing=state.fence.doing,
-            running_seconds=round(seconds, 1),
-            stack=self._worker.stack(),
-        )
+        log.info("cycle_slow", doing=state.fence.doing, stack=self._worker.stack())
 
     def _abandon(self, fence: Fence) -> None:
         """

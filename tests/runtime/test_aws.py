@@ -216,12 +216,6 @@ def test_botocore_errors_have_a_reason_with_advice(
     ],
     ids=str,
 )
-def test_advice_blames_only_what_was_tried(
-    error: Exception, remedy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_advice_blames_only_what_was_tried(error: Exception, remedy: str) -> None:
     assert remedy in chain.remedy(error)
     assert bool(remedy) == bool(chain.remedy(error))
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://store.example.com")
-    is_of_network = isinstance(error, exceptions.ConnectionError)
-    assert is_of_network == ("AWS_ENDPOINT_URL_S3" in chain.remedy(error))

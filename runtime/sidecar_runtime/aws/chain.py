@@ -150,12 +150,10 @@ def remedy(error: Exception) -> str:
     if getattr(error, "kwargs", {}).get("provider") == "custom-process":
         return "Run the program that credential_process names in this container."
     if isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
-        if os.environ.get("AWS_ENDPOINT_URL"):
-            return (
-                "Check the network path to that address. AWS_ENDPOINT_URL holds for STS, too: if "
-                "it is a store's, set AWS_ENDPOINT_URL_S3 instead."
-            )
-        return "Check the network path to that address, and AWS_REGION."
+        return (
+            "Check the network path to that address, and AWS_REGION. AWS_ENDPOINT_URL holds for "
+            "STS, too: if it is a store's, set AWS_ENDPOINT_URL_S3 instead."
+        )
     if isinstance(error, OSError):
         return "Mount that file where its variable says, readable for this container's user."
     return ""

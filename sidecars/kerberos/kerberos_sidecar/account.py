@@ -203,29 +203,29 @@ class KerberosMetrics(Metrics):
         self._of_ccaches: list[Metric] = []
         self._shown: set[tuple[str, ...]] = set()
         self._acquired = self._of_ccache(
-            "counter",
             "kerberos_acquired_tickets_total",
             "Tickets acquired and published.",
+            "counter",
         )
-        self._expiry = self._gauge(
+        self._expiry = self._of_ccache(
             "kerberos_ticket_expiry_timestamp_seconds",
             "Unix time when the published ticket expires, by this node's clock; 0 "
             "without one.",
         )
-        self._lifetime = self._gauge(
+        self._lifetime = self._of_ccache(
             "kerberos_ticket_lifetime_seconds",
             "Life of the published ticket, from start to end.",
         )
-        self._clock_offset = self._gauge(
+        self._clock_offset = self._of_ccache(
             "kerberos_clock_offset_seconds",
             "How far the KDC's clock is ahead of this node's.",
         )
-        self._kvno = self._gauge(
+        self._kvno = self._of_ccache(
             "kerberos_keytab_kvno",
             "Newest version (kvno) of the principal's keys in the keytab; 0 without a "
             "usable one.",
         )
-        self._duration = self._gauge(
+        self._duration = self._of_ccache(
             "kerberos_acquire_duration_seconds",
             "Time that it took to acquire the last ticket.",
         )
@@ -263,10 +263,7 @@ class KerberosMetrics(Metrics):
             self._clock_offset.labels(*labels).set(offset_seconds)
             self._kvno.labels(*labels).set(account.kvno)
 
-    def _gauge(self, name: str, text: str) -> Metric:
-        return self._of_ccache("gauge", name, text)
-
-    def _of_ccache(self, kind: str, name: str, text: str) -> Metric:
+    def _of_ccache(self, name: str, text: str, kind: str = "gauge") -> Metric:
         metric = self.add(kind, name, text, *_LABELS)
         self._of_ccaches.append(metric)
         return metric

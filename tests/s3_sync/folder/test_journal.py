@@ -22,7 +22,6 @@ from s3_sync.folder.journal import (
     read_journal,
 )
 from tests.runtime.recording import Log
-from tests.support.machine.volumes import full_disk
 
 
 class Files:
@@ -101,20 +100,6 @@ def box(tmp_path: Path) -> Iterator[Box]:
 # --- normal operation
 
 
-def test_additions_and_removals_survive_a_restart(box: Box) -> None:
-    files = box.begin()
-    for path in ("a.py", "b/ü c.py", 'b/"quoted"\n'):
-        files.add(path, box.put(path))
-    second = box.put("a.py", b"second")._replace(is_verified=False)
-    files.add("a.py", second)
-    files.remove("b/ü c.py")
-    (box.folder / "b/ü c.py").unlink()
-
-    assert box.load() == files.files
-    assert set(files.files) == {"a.py", 'b/"quoted"\n'}
-    assert files.files["a.py"].etag == "etag-of-second"
-
-
 def test_compacts_the_list_only_after_many_changes(box: Box) -> None:
     files = box.begin()
     held = box.put("a.py")
@@ -180,37 +165,6 @@ def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -
 
 
 # --- the disk is full
-
-
-@pytest.mark.parametrize("room_bytes", [0, 7])
-def test_a_full_disk_leaves_no_half_line(box: Box, room_bytes: int) -> None:
-    files = box.begin()
-    first = box.put("a.py")
-    files.add("a.py", first)
-    before = box.journal.read_bytes()
-
-    with (
-        full_disk(len(before) + room_bytes),
-        pytest.raises(OSError, match=r"No space|too large"),
-    ):
-        files.add("b.py", first)
-
-    assert box.journal.read_bytes() == before
-    assert set(files.files) == {"a.py"}
-    files.add("c.py", box.put("c.py"))
-    assert set(box.load()) == {"a.py", "c.py"}
-
-
-def test_writes_a_removal_on_a_full_disk_once_space_is_available(box: Box) -> None:
-    files = box.has("a.py", "b.py")
-    with full_disk(box.journal.stat().st_size):
-        files.remove("a.py")
-    assert set(files.files) == {"b.py"}
-
-    files.journal.compact(files.files)
-
-    assert box.lines()[1:] == [box.lines()[1]]
-    assert set(box.load()) == {"b.py"}
 
 
 # --- damaged and hostile lists

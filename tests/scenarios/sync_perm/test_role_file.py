@@ -160,8 +160,9 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
 
     daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
     # until Airflow has started and written them
+    daemon.wait_for_event("pass_started", PASS_SECONDS)
     for kind in ("file_role", "file_grant", "file_dag_grant"):
-        wait_until(partial(daemon.sample, "sync_perm_differences", kind=kind), kind, 30)
+        assert daemon.sample("sync_perm_differences", kind=kind), kind
     daemon.wait_until_good()
 
     assert wanted == held()
