@@ -210,18 +210,6 @@ OTHER_HEADERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "text", ["", *(f"{first}\n{GOOD}\n" for first in OTHER_HEADERS)]
-)
-def test_ignores_a_list_that_is_empty_or_has_another_header(
-    box: Box, log: Log, text: str
-) -> None:
-    box.journal.write_text(text)
-
-    assert box.load() == {}
-    assert log.events("managed_list_damaged")
-
-
 # --- one file
 
 
