@@ -6,7 +6,6 @@ them, and importing the client would take 80 ms of each task pod.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from sidecar_runtime.errors import printable
@@ -191,5 +190,6 @@ class Metrics(Registry):
 
     def _add_own(self, kind: str, name: str, text: str, by: str) -> Metric:
         if by:
-            return partial(self.add(kind, name, text, by).labels, self.sidecar)
+            series = self.add(kind, name, text, by).labels
+            return lambda value: series(self.sidecar, printable(value))
         return self.add(kind, name, text).labels(self.sidecar)

@@ -169,7 +169,7 @@ class Door:
     def checks(self, result: str) -> float:
         """Return how often the metric counted this result."""
         return value_of(
-            self.metrics.metrics["sidecar_gate_checks_total"].labels("s3-sync", result)
+            self.metrics.metrics["sidecar_gate_checks_total"].labels("box", result)
         )
 
 

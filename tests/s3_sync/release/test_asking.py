@@ -35,7 +35,10 @@ HOSTILE = [
 
 
 def counter() -> Callable[[str], Metric]:
-    return Metrics("s3-sync", "1", "2").counter("asked_total", "…", "result")
+    count: Callable[[str], Metric] = Metrics("s3-sync", "1", "2").counter(
+        "asked_total", "…", "result"
+    )
+    return count
 
 
 @pytest.fixture
