@@ -158,8 +158,6 @@ def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
     assert 503 == healthy.status
     assert "bug" == ready["reason"]
     assert "look has ended: ZeroDivisionError" in ready["error"]
-    assert "look" == log["thread_crashed"]["thread"]
-    assert "Traceback" in log["thread_crashed"]["exception"]
 
 
 def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> None:

@@ -160,9 +160,9 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
 
     daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
     # until Airflow has started and written them
-    daemon.wait_for_event("pass_started", PASS_SECONDS)
-    for kind in ("file_role", "file_grant", "file_dag_grant"):
-        assert daemon.sample("sync_perm_differences", kind=kind), kind
+    name = 'sync_perm_differences{{kind="file_{}",sidecar="sync-perm"}}'
+    kinds = [name.format(kind) for kind in ("role", "grant", "dag_grant")]
+    wait_until(lambda: all(map(daemon.metrics().get, kinds)), "they lack", PASS_SECONDS)
     daemon.wait_until_good()
 
     assert wanted == held()
