@@ -142,7 +142,7 @@ def _note_crash(health: Health, crash: threading.ExceptHookArgs) -> None:
     Note that a thread has ended in a way that nobody expected: liveness restarts the
     container, because nothing else brings the thread back.
     """
-    name = crash.thread.name if crash.thread is not None else "unknown"
+    name = getattr(crash.thread, "name", "unknown")
     cause = explain(crash.exc_value or crash.exc_type())
     said = f"the thread {name} has ended: {cause.message}"
     advice = f"Liveness restarts the container. {cause.advice}"

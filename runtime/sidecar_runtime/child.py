@@ -140,9 +140,10 @@ def run(
         )
         _attended.add(process.pid)
     fence.doing = f"{command.title or os.path.basename(command.argv[0])} runs"
-    code = attend(process, fence, deadline_seconds, (out, err), watch)
-    fence.doing = ""
-    return code
+    try:
+        return attend(process, fence, deadline_seconds, (out, err), watch)
+    finally:
+        fence.doing = ""
 
 
 def attend(

@@ -117,16 +117,9 @@ class Outcome:
 
     def is_like(self, other: "Outcome") -> bool:
         """
-        Whether both have the same result for the same reason.
+        Whether both have the same reason, or none.
         """
-        return (self.result, self.reason) == (other.result, other.reason)
-
-    @property
-    def is_standby(self) -> bool:
-        """
-        Whether another process does the work.
-        """
-        return self.reason == "target_locked"
+        return self.reason == other.reason
 
     @property
     def is_publish(self) -> bool:
@@ -258,7 +251,8 @@ class Health:
             outcome = replace(outcome, why=why)
         # Repeated quiet cycles share one line, or they would push out the others.
         is_same = last is not None and last.is_like(outcome)
-        if is_same and outcome.result in QUIET and not before[0].outcome.is_publish:
+        is_again = last is not None and is_same and last.result == outcome.result
+        if is_again and outcome.result in QUIET and not before[0].outcome.is_publish:
             before = before[1:]
         past = PastCycle(now - seconds, seconds, outcome)
         self.cycles = (past, *before)[:PAST_CYCLES]

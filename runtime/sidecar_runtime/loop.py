@@ -444,7 +444,8 @@ class Loop:
             return min(interval, max(shortest, left))
         if not self._settings.one_shot:
             return None
-        if outcome.result == "partial":
+        # A refusal ends with another revision, not with another try.
+        if outcome.result == "partial" and outcome.reason != "revision_refused":
             return min(interval, shortest)
         return interval * random.uniform(0.9, 1.1)
 
@@ -511,14 +512,12 @@ class Loop:
         why = outcome.why.log_fields() if outcome.why else {}
         is_trouble = why and not (before and before.is_like(outcome))
         is_news = is_trouble or outcome.is_publish or failures or is_asked_for
-        level = log.info if is_news else log.debug
-        if is_trouble and not outcome.is_standby:
-            level = log.warning
         if outcome.result == "waiting" and not is_asked_for:
             if is_trouble:  # else they are two seconds apart
-                level("wait_began", **why, **outcome.counts)
+                log.info("wait_began", **why, **outcome.counts)
             return
-        level(
+        level = log.info if is_news else log.debug
+        (log.warning if is_trouble else level)(
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision,
@@ -570,7 +569,8 @@ class Loop:
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(health.standing.failures)
         metrics.show_reason(outcome.result, outcome.reason, health.standing.since)
-        if outcome.is_success or outcome.is_standby or outcome.result == "partial":
+        is_standby = outcome.reason == "target_locked"
+        if outcome.is_success or is_standby or outcome.result == "partial":
             metrics.last_success.set_to_current_time()
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()

@@ -84,7 +84,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "reason": error and error.reason,
         "error": error and error.message,
         "advice": error and (error.advice or None),
-        "since": _iso(health.standing.since) if error else None,
+        "since": _iso(health.standing.since) if health.standing.why else None,
         "until": _iso(last.until) if last else None,
     }
 

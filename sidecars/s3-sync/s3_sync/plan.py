@@ -190,8 +190,9 @@ class Brake:
         self._missing = {
             path: before[path] + seconds if path in before else 0.0 for path in gone
         }
-        rest = sum(missing < HOLD_SECONDS for missing in self._missing.values())
-        self.left_seconds = HOLD_SECONDS - max(self._missing.values(), default=0.0)
+        ages = [age for age in self._missing.values() if age < HOLD_SECONDS]
+        rest = len(ages)
+        self.left_seconds = HOLD_SECONDS - max(ages, default=0.0)
         was_held = self._is_held
         self._is_held = rest > HARMLESS_FILES and rest * 100 > held * self._percent
         if not self._is_held:

@@ -116,6 +116,7 @@ class Problems:
         self,
         paths: Collection[str],
         files: Mapping[str, Content],
+        held: Mapping[str, Content],
         *,
         rest_seconds: float,
     ) -> None:
@@ -126,7 +127,7 @@ class Problems:
         Args:
             rest_seconds: How long a version must last before it is.
         """
-        for path in paths & files.keys():
+        for path in not_held(paths & files.keys(), files, held):
             said = (
                 f"{path!r} has changed again and again, for longer than the others wait"
             )

@@ -110,7 +110,6 @@ class Session:
         sidecar = self._sidecar
         if fence.is_asked_for and sidecar.gate is not None:
             sidecar.gate.ask_again()
-        fence.doing = "S3 is read"
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         outcome = self._loop.run_until_complete(task)

@@ -88,7 +88,9 @@ class Sync:
         healed = await builder.repair(state, until, fence)
 
         refusal = builder.recall(state)
-        waiting = self._unsettled_listing(state, asked_at) or self._braked(state, fence)
+        waiting = self._unsettled_listing(state, held, asked_at) or self._braked(
+            state, fence
+        )
         if waiting is not None:
             return waiting
         if refusal is not None and target.is_good(fence):
@@ -152,7 +154,9 @@ class Sync:
         published = self._target.published
         return published.revision if published is not None else ""
 
-    def _unsettled_listing(self, state: State, asked_at: float) -> Outcome | None:
+    def _unsettled_listing(
+        self, state: State, held: Mapping[str, Content], asked_at: float
+    ) -> Outcome | None:
         """
         Return the outcome while a new listing has not stayed the same for
         S3_SYNC_SETTLE. An object that never does holds back only itself.
@@ -164,7 +168,7 @@ class Sync:
             state.files, asked_at, time.monotonic()
         )
         self._builder.problems.hold_back(
-            self._settling.restless, state.files, rest_seconds=seconds
+            self._settling.restless, state.files, held, rest_seconds=seconds
         )
         published = self._target.published
         is_acted_upon = published is not None and published.aim == state.revision

@@ -245,17 +245,18 @@ class Session:
             memory.error = None
             return self._outcome(written)
         self._due_at = memory.next_at
-        pause_seconds = max(0.0, memory.next_at - time.monotonic())
-        # An error that is only remembered is no further failure: it waits for its turn.
-        if memory.error is None and pause_seconds:
+        if error := memory.error:  # until its retry, which is no further failure
+            seconds = memory.next_at - time.monotonic()
+            error.retry_within_seconds = error.retry_after_seconds = seconds
+            raise error
+        if time.monotonic() < memory.next_at:
             return self._outcome(written)
-        problem = memory.error or self._of.status.readiness.problem
+        problem = self._of.status.readiness.problem
         return Outcome(
             "waiting",
             self._seen[:12],
             {"rows_written": written},
             why=problem or failure("permissions_differ", "rows are left to change"),
-            until=time.time() + pause_seconds if pause_seconds else None,
         )
 
     def _poll(self, fence: Fence) -> str:
@@ -324,9 +325,11 @@ class Session:
         Roles are synced if Airflow's own sync has left all rows as they were: whatever
         it changed, or another process changed meanwhile, is judged by another run.
 
+        If Airflow fails as a whole, the memory keeps the error; rows written until then
+        stay.
+
         Raises:
-            SidecarError: The database failed, or Airflow as a whole: the memory keeps
-                that error until the pause is over. Rows written until then stay.
+            SidecarError: The database failed.
         """
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
@@ -373,8 +376,6 @@ class Session:
             "rows_wanted": after.difference.wanted,
         }
         self._of.status.show_pass(facts, written=len(written))
-        if memory.error is not None:
-            raise memory.error
         return after, len(written)
 
     def _outcome(self, written: int) -> Outcome:

@@ -137,7 +137,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
         settings = {"S3_SYNC_LAYOUT": layout, "S3_SYNC_SETTLE": SETTLE}
         daemon = start(settings, interval="0.1")
         waits = daemon.wait_for_event("wait_began")
-        assert ("warning", "source_unsettled") == (waits["level"], waits["reason"])
+        assert ("info", "source_unsettled") == (waits["level"], waits["reason"])
         assert "S3_SYNC_SETTLE" in waits["advice"]
         wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
         ready = daemon.get("/readyz").json()
@@ -154,7 +154,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
     last = s3.objects["dags/restless.py"].body
     wait_until(lambda: consumed(target) == OLD | {"restless.py": last}, "all is shown")
     wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "nothing to say")
-    assert daemon.wait_for_event("reason_ended", reason="object_changing")
+    assert daemon.wait_for_event("reason_ended", reason="source_unsettled")
     assert [] == [name for name in daemon.metrics() if name.startswith(SINCE)]
 
 
