@@ -205,7 +205,7 @@ _ADVICE = {
     "device or NFS 4.",
     **dict.fromkeys(
         (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO),
-        "Something else is in the place of that file or folder: find out what put it there, and "
+        "Something else is where that file or folder should be: find out what put it there, and "
         "remove it.",
     ),
     errno.EXDEV: "Another volume is mounted at that path, inside the target. Mount it elsewhere.",
