@@ -4,6 +4,7 @@ text.
 """
 
 import io
+import itertools
 import json
 import logging
 import os
@@ -121,7 +122,9 @@ def test_a_pipe_that_nobody_reads_blocks_nobody_and_what_it_loses_is_counted() -
                 found.append(json.loads(readable.readline()))
 
     dropped = found.pop()
-    assert list(range(len(found))) == [line["number"] for line in found]
+    numbers = [int(str(line["number"])) for line in found]
+    # A thread that wrote late lets some in after the first that were lost.
+    assert all(before < after for before, after in itertools.pairwise(numbers))
     assert len(found) > 500
     assert len(found) + int(str(dropped["lines"])) == 800
 
