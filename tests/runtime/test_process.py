@@ -277,22 +277,23 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(
 
 
 @pytest.mark.parametrize(
-    ("module", "metrics"),
+    ("module", "metrics", "client"),
     [
-        ("git_sync_wrapper.sidecar", "WrapperMetrics"),
-        ("s3_sync.metrics", "SyncMetrics"),
+        ("git_sync_wrapper.sidecar", "WrapperMetrics", "asyncio"),
+        ("s3_sync.metrics", "SyncMetrics", "boto3"),
     ],
 )
 def test_a_one_shot_imports_no_scheduler_http_server_metrics_client_or_botocore(
-    module: str, metrics: str
+    module: str, metrics: str, client: str
 ) -> None:
     """Each task pod pays for what a start imports."""
     sidecar = module.partition(".")[0]
     heavy = (
+        "botocore",
+        client,
         "apscheduler",
         "prometheus_client",
         "http.client",
-        "botocore",
         f"{sidecar}.check",
     )
     program = (
