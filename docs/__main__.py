@@ -181,7 +181,10 @@ def _setting(name: str, spec: Spec) -> str:
     )
     default = f"`{spec.default}`" if spec.default else unset
     allowed = _EXAMPLES.sub("", spec.allowed).replace("|", "\\|")
-    return f"| `{name}` | {default} | {spec.text} | {allowed} |\n"
+    shared = name.removeprefix("…")
+    prefix = spec.variable.removesuffix(shared) if shared != name else ""
+    needs = spec.needs and f" Needs `{spec.needs.replace(prefix, '…', bool(prefix))}`."
+    return f"| `{name}` | {default} | {spec.text}{needs} | {allowed} |\n"
 
 
 def _metrics(sidecar: Documented) -> list[str]:

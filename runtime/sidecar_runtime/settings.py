@@ -72,6 +72,9 @@ class Spec(NamedTuple):
             unset.
         allowed: The allowed values for the reference; by default the description of the
             parser.
+        needs: The setting that gives it a meaning, without the prefix, and its values,
+            such as ``GATE=syntax or command``; beside another value it is refused,
+            because whoever set it expects an effect.
         show: Returns the part of the text that may be displayed.
     """
 
@@ -80,6 +83,7 @@ class Spec(NamedTuple):
     text: str
     default: str | None = None
     allowed: str = ""
+    needs: str = ""
     prefixed: bool = True
     required: bool = False
     show: Callable[[str], str] = without_password
@@ -182,7 +186,8 @@ def specs_of(cls: type[Any], prefix: str) -> dict[str, Spec]:
         if spec is None:
             continue
         name = prefix + spec.variable if spec.prefixed else spec.variable
-        specs[field.name] = spec._replace(variable=name)
+        needs = spec.needs and prefix + spec.needs
+        specs[field.name] = spec._replace(variable=name, needs=needs)
     return dict(
         sorted(specs.items(), key=lambda item: (not item[1].required, item[1].prefixed))
     )
@@ -202,6 +207,7 @@ def load(
     *,
     instead: Mapping[str, str] = {},
     gone: Mapping[str, str] = {},
+    may_be_idle: bool = False,
     check: Callable[[T], list[Problem]] = lambda _: [],
 ) -> tuple[T, list[str]]:
     """
@@ -213,6 +219,8 @@ def load(
         gone: Settings of earlier versions of this sidecar, without the prefix, each
             with what to do instead. They are refused whatever their value: one that
             meant "write nothing" must not be passed over by a daemon that writes.
+        may_be_idle: Whether settings may be set that need others to have an effect: a
+            job of CI has one environment for all commands.
         check: Rules across settings, for settings that are right one by one.
 
     Returns:
@@ -236,11 +244,33 @@ def load(
             values[field] = _parse(spec, text, given.keys() - names)
         except ValueError as error:
             problems.append(Problem(spec.variable, spec.show(text or ""), str(error)))
+    if not problems and not may_be_idle:
+        problems = _without_effect(specs, values, given)
     settings = None if problems else cls(variable_prefix=prefix, **values)
     if settings is None or (problems := check(settings)):
         strangers = [Problem(name, None, "is not a setting") for name in unknown]
         raise SettingsError([*problems, *strangers])
     return settings, unknown
+
+
+def _without_effect(
+    specs: Mapping[str, Spec], values: Mapping[str, Any], given: Mapping[str, str]
+) -> list[Problem]:
+    """
+    Return the settings that mean nothing beside the value of the one that they need.
+    """
+    named = {spec.variable: (spec, values[field]) for field, spec in specs.items()}
+    problems = []
+    for field, spec in specs.items():
+        if not spec.needs or values[field] == _parse(spec, None, ()):
+            continue
+        name, _, texts = spec.needs.partition("=")
+        needed, value = named[name]
+        if value not in map(needed.parse, texts.split(" or ")):
+            shown = spec.show(given[spec.variable])
+            why = f"has no effect without {spec.needs}"
+            problems.append(Problem(spec.variable, shown, why))
+    return problems
 
 
 def _parse(spec: Spec, text: str | None, strangers: Iterable[str]) -> Any:
@@ -325,7 +355,8 @@ def describe(cls: type[Any], prefix: str, also: str) -> str:
     lines = ["settings (environment; an empty variable counts as unset):"]
     for spec in specs_of(cls, prefix).values():
         lines += ["", f"  {spec.variable}  ({_default(spec)})"]
-        for text in (spec.text, spec.allowed and f"Allowed: {spec.allowed}."):
+        needs = spec.needs and f"Needs {spec.needs}."
+        for text in (spec.text, needs, spec.allowed and f"Allowed: {spec.allowed}."):
             lines += textwrap.wrap(
                 text, 88, initial_indent="      ", subsequent_indent="      "
             )

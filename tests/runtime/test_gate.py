@@ -43,7 +43,7 @@ def settings_of(**environment: str) -> GateSettings:
     return load(GateSettings, "X_", environ, check=lambda it: check_gate(it, "X_"))[0]
 
 
-BOTH = "requires X_GATE=command: set both or neither"
+ALONE = "has no effect without X_GATE="
 PROGRAM = "executable program of this image"
 NAMES = "variable names"
 
@@ -62,9 +62,12 @@ NAMES = "variable names"
             "600",
             "must be less than X_TIMEOUT, which is 600 s",
         ),
-        ("syntax", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", BOTH),
-        ("off", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", BOTH),
-        ("command", "COMMAND", "", "", BOTH),
+        ("syntax", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", ALONE),
+        ("off", "COMMAND", "/bin/sh -c 'a b'", "/bin/sh …", ALONE),
+        ("command", "COMMAND", "", "", "is needed by X_GATE=command"),
+        ("command", "GRAMMAR", "3.11", "3.11", ALONE),
+        ("syntax", "ENV", "HOME", "HOME", ALONE),
+        ("off", "TIMEOUT", "30s", "30s", ALONE),
         (
             "command",
             "COMMAND",

@@ -389,18 +389,20 @@ def what_is_published(process: Process) -> str:
     return "partial" if readiness.shortfall else "complete"
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+@pytest.mark.parametrize(
+    "given", [{"S3_SYNC_DELETE": "all"}, SNAPSHOT], ids=["in-place", "snapshot"]
+)
 def test_files_that_cannot_be_deleted_change_nothing_that_is_said(
     s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
-    layout: dict[str, str],
+    given: dict[str, str],
 ) -> None:
     """
     Files of others under S3_SYNC_DELETE=all, and our own after a change of the layout.
     """
     s3.put_each(["dags/x.py", "dags/y.py"], b"x\n")
-    if layout:
+    if given == SNAPSHOT:
         process.run({"KEY_PATH": "dags"})
         process.stop()
     for name in ("x.log", "y.log"):
@@ -410,7 +412,7 @@ def test_files_that_cannot_be_deleted_change_nothing_that_is_said(
         raise PermissionError(errno.EPERM, "immutable")
 
     monkeypatch.setattr(Folder, "delete", refuse)
-    process.run({"KEY_PATH": "dags", "S3_SYNC_DELETE": "all", **layout})
+    process.run({"KEY_PATH": "dags", **given})
     record = process.folder / ".s3-sync/published.json"
     said = record.read_text()
 

@@ -37,9 +37,25 @@ def test_a_prefix_is_a_whole_folder(text: str, prefix: str) -> None:
     assert read(KEY_PATH=text).prefix == prefix
 
 
-NOT_FOR_RELEASES = {
-    "INCLUDE": "*.py", "EXCLUDE": "*.md", "SETTLE": "30s", "ALLOW_EMPTY": "true", "DELETE": "none"
-}  # fmt: skip
+# Beside these settings, the next one has no effect without the last one.
+WITHOUT_EFFECT = [
+    (RELEASES, "INCLUDE", "*.py", "SOURCE=listing"),
+    (RELEASES, "EXCLUDE", "*.md", "SOURCE=listing"),
+    (RELEASES, "SETTLE", "30s", "SOURCE=listing"),
+    (RELEASES, "ALLOW_EMPTY", "true", "SOURCE=listing"),
+    (RELEASES, "DELETE", "none", "SOURCE=listing"),
+    (RELEASES, "DELETE", "all", "SOURCE=listing"),
+    (RELEASES, "MAX_DELETE", "50%", "SOURCE=listing"),
+    (RELEASES, "VERIFY", "strict", "SOURCE=listing"),
+    (RELEASES, "FILE_MODE", "0600", "SOURCE=listing"),
+    (SNAPSHOT, "DELETE", "all", "LAYOUT=in-place"),
+    ({}, "RETAIN_COUNT", "5", "LAYOUT=snapshot"),
+    ({}, "RETAIN_FOR", "1h", "LAYOUT=snapshot"),
+    ({}, "REVISION", REVISION, "SOURCE=release"),
+    ({}, "TRUSTED_KEYS", "/keys", "SOURCE=release"),
+    (SNAPSHOT, "KEEP_REQUESTED", "3", "SOURCE=release"),
+    (SNAPSHOT, "GATE_TIMEOUT", "30s", "GATE=syntax or command"),
+]
 WRONG: list[tuple[dict[str, str], str, str, str]] = [
     ({}, "S3_SYNC_LAYOUT", "symlink", "is not one of in-place, snapshot"),
     ({}, "S3_SYNC_RETAIN_COUNT", "-1", "is not a whole number, 0 or more"),
@@ -58,15 +74,9 @@ WRONG: list[tuple[dict[str, str], str, str, str]] = [
     ({}, "S3_SYNC_SOURCE", "release", "needs S3_SYNC_LAYOUT=snapshot"),
     ({}, "S3_SYNC_GATE", "syntax", "Airflow's dags_folder to /opt/dags/current"),
     *(
-        (
-            RELEASES,
-            f"S3_SYNC_{name}",
-            value,
-            "cannot be used with S3_SYNC_SOURCE=release",
-        )
-        for name, value in NOT_FOR_RELEASES.items()
+        (given, f"S3_SYNC_{name}", value, f"has no effect without S3_SYNC_{needed}")
+        for given, name, value, needed in WITHOUT_EFFECT
     ),
-    ({}, "S3_SYNC_REVISION", REVISION, "requires S3_SYNC_SOURCE=release"),
     (RELEASES, "S3_SYNC_REVISION", REVISION[:12], "64 hexadecimal digits"),
     *(
         ({}, f"S3_SYNC_{name}CLUDE", glob, "can match no key: write it as in pkg/*")

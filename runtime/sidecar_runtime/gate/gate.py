@@ -105,6 +105,7 @@ class GateSettings(CommonSettings):
     gate_grammar: str | None = setting(
         "GATE_GRAMMAR",
         choice(*GRAMMARS),
+        needs="GATE=syntax",
         allowed="a Python version such as 3.11, not newer than the sidecar's",
         text="The Python version whose grammar `syntax` uses; set it to that of your Airflow "
         "image. Unset: the sidecar's own.",
@@ -112,6 +113,7 @@ class GateSettings(CommonSettings):
     gate_command: tuple[str, ...] | None = setting(
         "GATE_COMMAND",
         command_line,
+        needs="GATE=command",
         show=first_word,
         text="The program that `command` runs, in the folder of the complete revision. Exit code "
         "0 accepts the revision.",
@@ -119,6 +121,7 @@ class GateSettings(CommonSettings):
     gate_env: tuple[str, ...] = setting(
         "GATE_ENV",
         variable_names,
+        needs="GATE=command",
         default="",
         show=first_word,
         text="The variables that `command` inherits in addition to PATH, HOME, LANG and TZ. All "
@@ -127,6 +130,7 @@ class GateSettings(CommonSettings):
     gate_timeout_seconds: float = setting(
         "GATE_TIMEOUT",
         duration(at_least=1),
+        needs="GATE=syntax or command",
         default="1m",
         text="A check that takes longer is killed and repeated with backoff; it does not count as "
         "a verdict. `syntax` takes about 2 ms per file.",
@@ -137,16 +141,13 @@ def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
     """
     Return the problems of the gate's settings in combination.
     """
-    kind, command = settings.gate, settings.gate_command
     found = []
-    if (kind == "command") != (command is not None):
-        both = f"requires {prefix}GATE=command: set both or neither"
+    if settings.gate == "command" and settings.gate_command is None:
         found.append(
-            Problem(
-                f"{prefix}GATE_COMMAND", first_word(shlex.join(command or ())), both
-            )
+            Problem(f"{prefix}GATE_COMMAND", "", f"is needed by {prefix}GATE=command")
         )
-    if kind != "off" and settings.gate_timeout_seconds >= settings.timeout_seconds:
+    is_on = settings.gate != "off"
+    if is_on and settings.gate_timeout_seconds >= settings.timeout_seconds:
         limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
         found.append(
             Problem(

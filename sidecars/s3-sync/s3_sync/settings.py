@@ -185,11 +185,13 @@ class Settings(GateSettings):
     revision: str | None = setting(
         "REVISION",
         revision,
-        text="Pin this release; requires S3_SYNC_SOURCE=release. Unset: follow the current one.",
+        needs="SOURCE=release",
+        text="Pin this release. Unset: follow the current one.",
     )
     trusted_keys: str | None = setting(
         "TRUSTED_KEYS",
         key_file,
+        needs="SOURCE=release",
         show=without_key,
         allowed="a file, or a folder of files, with Ed25519 public keys in PEM format",
         text="Refuse a current release whose pointer is not signed with one of these keys, or "
@@ -204,18 +206,21 @@ class Settings(GateSettings):
     include: tuple[str, ...] = setting(
         "INCLUDE",
         globs,
+        needs="SOURCE=listing",
         default="",
         text="Sync only keys that match; relative to KEY_PATH.",
     )
     exclude: tuple[str, ...] = setting(
         "EXCLUDE",
         globs,
+        needs="SOURCE=listing",
         default="",
         text="Skip keys that match one of these, also included ones.",
     )
     delete: str = setting(
         "DELETE",
         choice("managed", "none", "all"),
+        needs="SOURCE=listing",
         default="managed",
         text="What to delete when keys disappear: what s3-sync published (`managed`), nothing, or "
         "every file that is not in the bucket, except `__pycache__`.",
@@ -223,6 +228,7 @@ class Settings(GateSettings):
     max_delete_percent: int = setting(
         "MAX_DELETE",
         percent,
+        needs="SOURCE=listing",
         default="80%",
         text="Hold back, for 15 minutes or until SIGHUP, a listing in which more than this "
         "share of the published files, and more than 20, have disappeared. 100%: never.",
@@ -230,39 +236,49 @@ class Settings(GateSettings):
     verify: str = setting(
         "VERIFY",
         choice("auto", "strict", "lenient"),
+        needs="SOURCE=listing",
         default="auto",
         text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), always or never.",
     )
     allow_empty: bool = setting(
-        "ALLOW_EMPTY", boolean, default="false", text="Accept a prefix without files."
+        "ALLOW_EMPTY",
+        boolean,
+        needs="SOURCE=listing",
+        default="false",
+        text="Accept a prefix without files.",
     )
     settle_seconds: float = setting(
         "SETTLE",
         duration(),
+        needs="SOURCE=listing",
         default="0",
         text="Apply a listing only once it has stayed the same for this long, also in a new pod.",
     )
     retain_count: int = setting(
         "RETAIN_COUNT",
         count,
+        needs="LAYOUT=snapshot",
         default="2",
         text="How many older snapshots to keep for readers.",
     )
     retain_seconds: float = setting(
         "RETAIN_FOR",
         duration(at_most=YEAR_SECONDS),
+        needs="LAYOUT=snapshot",
         default="10m",
         text="Keep each snapshot for at least this long after it was replaced.",
     )
     keep_requested: int = setting(
         "KEEP_REQUESTED",
         count,
+        needs="SOURCE=release",
         default="20",
         text="How many requested older releases (DAG versions of Airflow 3) to keep. 0: none.",
     )
     file_mode: int = setting(
         "FILE_MODE",
         mode,
+        needs="SOURCE=listing",
         default="0644",
         text="The mode of a listing's files, when they are new.",
     )
@@ -299,7 +315,9 @@ class Settings(GateSettings):
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def load_settings(
+    environ: Mapping[str, str], *, may_be_idle: bool = False
+) -> tuple[Settings, list[str]]:
     """
     Read the settings; return them and the unknown variables, as :func:`load` does.
 
@@ -312,6 +330,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         environ,
         instead=INSTEAD,
         gone=GONE,
+        may_be_idle=may_be_idle,
         check=partial(_check, environ),
     )
 
@@ -338,30 +357,22 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
     """
     Return the settings that do not fit others.
     """
-    in_place, is_release = (
-        settings.layout == "in-place",
-        settings.source_kind == "release",
+    is_in_place = settings.layout == "in-place"
+    needs_snapshots = (
+        f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
+        f"{settings.dest_path}/current"
     )
-    # What belongs together is shown at once.
-    current = f"{settings.dest_path}/current"
-    layout = (
-        f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to {current}"
-    )
-    whole = (
-        "cannot be used with S3_SYNC_SOURCE=release: a release is published as a whole"
-    )
-    release = "requires S3_SYNC_SOURCE=release"
-    rules = [
+    deletes_all = settings.delete == "all"
+    alone = "has no effect without S3_SYNC_LAYOUT=in-place: a snapshot has nothing else"
+    rules: list[tuple[str, object, str]] = [
         ("DEST_PATH", os.path.isfile(settings.dest_path), "is a file, not a folder"),
-        ("S3_SYNC_SOURCE", in_place and is_release, layout),
-        ("S3_SYNC_GATE", in_place and settings.gate != "off", layout),
-        ("S3_SYNC_REVISION", not is_release and settings.revision, release),
-        ("S3_SYNC_TRUSTED_KEYS", not is_release and settings.trusted_keys, release),
-        ("S3_SYNC_INCLUDE", is_release and settings.include, whole),
-        ("S3_SYNC_EXCLUDE", is_release and settings.exclude, whole),
-        ("S3_SYNC_SETTLE", is_release and settings.settle_seconds, whole),
-        ("S3_SYNC_ALLOW_EMPTY", is_release and settings.allow_empty, whole),
-        ("S3_SYNC_DELETE", is_release and settings.delete == "none", whole),
+        (
+            "S3_SYNC_SOURCE",
+            is_in_place and settings.source_kind == "release",
+            needs_snapshots,
+        ),
+        ("S3_SYNC_GATE", is_in_place and settings.gate != "off", needs_snapshots),
+        ("S3_SYNC_DELETE", not is_in_place and deletes_all, alone),
     ]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         is_wrong = (

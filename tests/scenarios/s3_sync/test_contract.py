@@ -176,7 +176,8 @@ def test_nothing_is_removed_before_a_source_can_be_read(
     start(layout).until_synced().terminate()
     s3.put_all({"new.py": b"new\n", "newer.py": b"newer\n"}, "other/")
     s3.inject(error(403, "AccessDenied"), is_get(None))
-    other = start({**layout, "KEY_PATH": "other", "S3_SYNC_DELETE": "all"})
+    deletes = {} if layout else {"S3_SYNC_DELETE": "all"}
+    other = start({**layout, "KEY_PATH": "other", **deletes})
 
     assert "access_denied_get" == other.wait_for_event("cycle_failed")["reason"]
     assert FILES == consumed(target)

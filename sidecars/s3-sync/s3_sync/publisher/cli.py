@@ -297,7 +297,7 @@ def _settings(
         given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
     if (path := words.get("trusted_keys")) is not None:
         given[f"{PREFIX}TRUSTED_KEYS"] = path
-    settings, unknown = load_settings(given)
+    settings, unknown = load_settings(given, may_be_idle=True)
     warn_unknown(unknown)
     return settings
 

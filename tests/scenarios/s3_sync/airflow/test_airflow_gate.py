@@ -65,9 +65,8 @@ class Gate:
             "DEST_PATH": "/nowhere",
             "S3_SYNC_GATE_TIMEOUT": "20m",
         }
-        self._settings = load_settings(
-            given | {"S3_SYNC_GATE_ENV": ",".join(TIMEOUTS)}
-        )[0]
+        given |= {"S3_SYNC_GATE_ENV": ",".join(TIMEOUTS)}
+        self._settings = load_settings(given, may_be_idle=True)[0]
 
     def load(self, files: Mapping[str, bytes], *allowed: str) -> Verdict:
         """
