@@ -516,8 +516,13 @@ class Loop:
             if is_trouble:  # else they are two seconds apart
                 log.info("wait_began", **why, **outcome.counts)
             return
-        level = log.info if is_news else log.debug
-        (log.warning if is_trouble else level)(
+        if is_trouble:
+            tell = log.warning
+        elif is_news:
+            tell = log.info
+        else:
+            tell = log.debug
+        tell(
             "cycle_finished",
             result=outcome.result,
             revision=outcome.revision,
@@ -540,7 +545,8 @@ class Loop:
             wait_seconds = min(wait_seconds, cause.retry_within_seconds)
         wait_seconds = max(wait_seconds, cause.retry_after_seconds)
         is_bug = cause.reason == "bug"
-        (log.error if is_bug else log.warning)(
+        tell = log.error if is_bug else log.warning
+        tell(
             "cycle_failed",
             **cause.log_fields(),
             consecutive_failures=failures,
