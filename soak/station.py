@@ -194,8 +194,12 @@ class Station:
         self.recoveries.append(time.monotonic() - began)
 
     def _error(self) -> str:
-        errors = (daemon.status()["last_error"] for daemon in self.daemons)
-        return "; ".join(f"{e['reason']}: {e['error'][:200]}" for e in errors if e)
+        said = [daemon.status() for daemon in self.daemons]
+        return "; ".join(
+            f"{facts['reason']}: {facts['error'][:200]}"
+            for facts in said
+            if facts["reason"]
+        )
 
     def _watch(self) -> None:
         """

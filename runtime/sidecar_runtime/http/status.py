@@ -47,18 +47,13 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     """
     facts = readiness_facts(health, sidecar)
     docs = f"{DOCS}/../sidecars/{quote(about.sidecar)}/README.md#failures"
-    told = {
-        **{name: facts[name] for name in ("reason", "error", "advice")},
-        "docs": docs,
-        "since": _iso(health.standing.troubled_since),
-        "at": _iso(health.standing.at),
-    }
     return {
         **about._asdict(),
         **facts,
         "published_at": _iso(sidecar.readiness().published_at),
         "consecutive_failures": health.standing.failures,
-        "last_error": told if facts["reason"] else None,
+        "troubled_since": _iso(health.standing.troubled_since),
+        "docs": docs,
         "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.cycles],
         "details": sidecar.details(),
@@ -126,8 +121,8 @@ def page(facts: Mapping[str, Any]) -> bytes:
     is_calm = _is_calm(facts)
     if facts["consecutive_failures"]:
         bad.append("failing")
-    elif facts["last_error"] and not is_calm:
-        bad.append(_text(facts["last_error"]["reason"]))
+    elif facts["reason"] and not is_calm:
+        bad.append(_text(facts["reason"]))
     state = [*bad, "shortfall" if facts["shortfall"] else "ready"][0]
     marks = [f"<span class=good>{word}</span>" for word in good]
     marks += [f"<span class=bad>{word}</span>" for word in bad]
@@ -138,7 +133,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "target": facts["target"],
         "pod": " · ".join(pod),
         "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
-        "waiting": facts["last_error"]["error"] if is_calm else None,
+        "waiting": facts["error"] if is_calm else None,
         "version": facts["version"],
     }
     sections = {
@@ -161,8 +156,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
 
 
 def _is_calm(facts: Mapping[str, Any]) -> bool:
-    error = facts["last_error"]
-    return bool(error and facts["ready"] and error["reason"] in CALM)
+    return bool(facts["ready"] and facts["reason"] in CALM)
 
 
 def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
@@ -172,13 +166,13 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     }
     if not facts["alive"]:
         trouble["not alive"] = "No cycle has finished in time. Restart the container."
-    error = facts["last_error"]
-    if error and not _is_calm(facts):
+    if facts["reason"] and not _is_calm(facts):
         failures = facts["consecutive_failures"]
+        repeated = f"{failures} failures in a row" if failures > 1 else ""
         trouble |= {
-            "what is wrong": f"{error['reason']}: {error['error']}",
-            "since": [error["since"], f"{failures} failures in a row" * (failures > 1)],
-            "what to do": [error["advice"], error["docs"]],
+            "what is wrong": f"{facts['reason']}: {facts['error']}",
+            "since": [facts["troubled_since"], repeated],
+            "what to do": [facts["advice"], facts["docs"]],
         }
     return trouble
 

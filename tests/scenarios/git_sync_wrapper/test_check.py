@@ -90,7 +90,7 @@ def test_log_page_and_check_explain_a_failure_of_the_daemon(
         here.server.accept(("deploy", "the next one"))
     here.repository.commit({"a.py": "def broken(:\n"})
     wait_until(
-        lambda: (wrapper.status()["last_error"] or {}).get("reason") == reason, reason
+        lambda: wrapper.status()["reason"] == reason, reason
     )
 
     told = {

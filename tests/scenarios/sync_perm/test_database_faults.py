@@ -54,7 +54,7 @@ def assert_recovers(daemon: SyncPerm) -> None:
     daemon.sighup()
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
     wait_until(
-        lambda: daemon.status()["last_error"] is None, "no error any more", SECONDS
+        lambda: daemon.status()["reason"] is None, "no error any more", SECONDS
     )
 
 

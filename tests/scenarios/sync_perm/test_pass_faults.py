@@ -82,7 +82,7 @@ sys.exit(f"kombu.exceptions.OperationalError: {{url}} does not take {{key}} of {
 
     assert_one_line_each(daemon, "pass_failed")
     assert len(daemon.find_events("airflow_said")) > 500
-    error = daemon.status()["last_error"]["error"]
+    error = daemon.status()["error"]
     hidden = unsynced.url.replace(PASSWORD, "***")
     assert f"redis://:***@redis:6379/0 does not take *** of {hidden}" in error
     shown = [daemon.get(path).body for path in ("/", "/status", "/metrics", "/readyz")]

@@ -218,7 +218,7 @@ def assert_tells(daemon: SidecarProcess, reason: str, ready: bool) -> None:
     assert readiness.status == (200 if ready else 503)
     assert readiness.json()["ready"] is ready
     assert readiness.json()["reason"] == reason
-    error = daemon.status()["last_error"]
+    error = daemon.status()
     assert error["reason"] == reason
     assert error["error"] and error["advice"]
     assert reason in daemon.get("/").body

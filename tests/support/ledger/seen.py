@@ -165,8 +165,7 @@ class Witness:
             LEDGER.add(self._sidecar.name, "readyz", str(status))
         if path in ("/readyz", "/status") and body.startswith("{"):
             facts = json.loads(body)
-            error = facts.get("last_error") or facts
-            self.output(str(error.get("reason")))
+            self.output(str(facts.get("reason")))
 
     def _sample(self, sidecar: Documented, line: str) -> None:
         """
