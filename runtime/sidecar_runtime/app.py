@@ -5,7 +5,6 @@ A sidecar's process after the imports: its daemon, its exit code.
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -157,7 +156,7 @@ def find_pod(environ: Mapping[str, str]) -> dict[str, str]:
     They come from ``POD_NAME``, ``POD_NAMESPACE`` and ``NODE_NAME`` (downward API).
     Without a name, it is the host name.
     """
-    given = {"name": environ.get("POD_NAME") or socket.gethostname()}
+    given = {"name": environ.get("POD_NAME") or os.uname().nodename}
     given |= {
         "namespace": environ.get("POD_NAMESPACE", ""),
         "node": environ.get("NODE_NAME", ""),

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -310,7 +309,7 @@ class TargetLock:
             stack.pop_all()
         self._fd = fd
         holder = {
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "pid": os.getpid(),
             "since": round(time.time(), 3),
         }
