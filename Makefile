@@ -148,10 +148,11 @@ soak: ## run all sidecars under random faults and kills (MINUTES=25 SEED=7 ARGS=
 	$(call prepare,$@)
 	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-.PHONY: bench bench/bundle $(SIDECARS:%=bench/%)
-bench bench/bundle $(SIDECARS:%=bench/%): ## compare with the tools that they replace (bench/bundle: DAG versions; ARGS="--help")
-	$(call prepare,$(if $(findstring /,$@),$@,bench/bundle $(SIDECARS:%=bench/%)))
-	for name in $(if $(findstring /,$@),$(@F),bundle $(SIDECARS)); do $(BIN)/python -m bench $$name $(ARGS); done
+benches := bundle network $(SIDECARS)
+.PHONY: bench $(benches:%=bench/%)
+bench $(benches:%=bench/%): ## compare with the tools that they replace (bench/bundle: DAG versions; bench/network: 2 to 80 ms away; ARGS="--help")
+	$(call prepare,$(if $(findstring /,$@),$@,$(benches:%=bench/%)))
+	for name in $(if $(findstring /,$@),$(@F),$(benches)); do $(BIN)/python -m bench $$name $(ARGS); done
 
 # Images
 

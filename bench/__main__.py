@@ -14,10 +14,15 @@ SIDECARS = Path(__file__).parents[1] / "sidecars"
 
 def names() -> list[str]:
     """
-    Return the names of the sidecars and of the bundle; each has a module here.
+    Return the names of the sidecars, the bundle and the network; each has a module
+    here.
     """
     return sorted(
-        ["bundle", *(path.parent.name for path in SIDECARS.glob("*/Dockerfile"))]
+        [
+            "bundle",
+            "network",
+            *(path.parent.name for path in SIDECARS.glob("*/Dockerfile")),
+        ]
     )
 
 

@@ -85,7 +85,7 @@ class Store(RcloneServer):
 
 
 @contextmanager
-def open_store(files: int) -> Iterator[Store]:
+def open_store(files: int, kind: type[Store] = Store) -> Iterator[Store]:
     """
     Run a server with small Python files in about 900 folders; each run has the same
     files.
@@ -101,7 +101,7 @@ def open_store(files: int) -> Iterator[Store]:
             (package / f"module{number}.py").write_text(
                 "x = 1\n" * sizes.randint(70, 1_000)
             )
-        with Store(source) as store:
+        with kind(source) as store:
             store.s5cmd("mb", f"s3://{BUCKET}")
             store.s5cmd("cp", f"{source}/", f"s3://{BUCKET}/{PREFIX}/")
             store.publish()

@@ -6,6 +6,7 @@ disconnect. `issue` sets the credentials that it issues next.
 """
 
 import json
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,8 +54,13 @@ class CredentialSource(LoopbackServer):
     Base of the fakes that issue `credentials`.
     """
 
-    def __init__(self, credentials: SessionCredentials | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        credentials: SessionCredentials | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(tls=tls)
         self.credentials = credentials or session_credentials(1)
 
     def issue(self, credentials: SessionCredentials) -> None:

@@ -1,0 +1,294 @@
+"""
+``python -m bench network``: what a new pod waits for when S3 is not on this machine.
+
+A TLS server (`rclone serve s3`, objects in memory) and STS stand behind a proxy that
+delays each chunk by half a round trip, and a connection by a whole one. aws, s5cmd,
+rclone and s3-sync fill an empty folder in memory, in turns.
+"""
+
+import os
+import shutil
+import ssl
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from bench.budgets import Outcome, at_most, at_most_part
+from bench.delay import Length, Network, Way
+from bench.images import install
+from bench.measure import run
+from bench.report import deliver, parser, seconds, table, times, version_of
+from bench.s3_store import Store, files_of, open_store
+from bench.s3_sync import LAYOUTS, OURS, RELEASE, check, commands, one_shot, poll
+from tests.support.aws.fake_aws import FakeSts, SessionCredentials
+from tests.support.daemon import VENV_BIN
+from tests.support.http.certificates import self_signed
+
+ROLE = "s3-sync, with a role"
+ROUND_TRIPS = (0.002, 0.020, 0.080)
+BUDGET_AT = 0.020
+LOST = Length(BUDGET_AT, 0.01)
+PARTS = [(400, OURS, 1.0), (400, RELEASE, 1 / 2), (1_000, OURS, 1.0)]
+PARTS += [(1_000, RELEASE, 1 / 3)]
+MOST_FOR_A_POLL, MOST_FOR_A_ROLE = 1.5, 2.0
+
+
+class Trip(NamedTuple):
+    """
+    One filling of a folder, in seconds since its start.
+
+    Args:
+        connected: The first connection was asked for: what comes before is the start
+            of the program.
+        known: The first connection to S3 was asked for: with a role, the credentials
+            were there.
+        answered: The last chunk had arrived.
+        ended: The program had ended.
+        connections: How many were opened to S3.
+    """
+
+    connected: float
+    known: float
+    answered: float
+    ended: float
+    connections: int
+
+
+Trips = dict[tuple[Length, int, str], list[Trip]]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """
+    Measure, print the tables, and with `--write` also into the documentation.
+    """
+    add = (known := parser("network", __doc__)).add_argument
+    add("--files", type=int, nargs="+", default=[400, 1_000], help="default: 400 1000")
+    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
+    options = known.parse_args(arguments)
+    lengths = [*map(Length, ROUND_TRIPS), LOST]
+    trips: Trips = defaultdict(list)
+    polls: dict[str, float] = {}
+    for files in options.files:
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as targets,
+            tempfile.TemporaryDirectory(prefix="bench-") as own,
+        ):
+            authority = secure(Path(own, "tls"))
+            ours = install(OURS, Path(own, "venv"))
+            with open_store(files, SecureStore) as store:
+                for length in lengths:
+                    print(f"{files:,} files, {length}", flush=True)
+                    turns = 1 if length == LOST else options.turns
+                    site = Site(store, Path(targets), ours, authority)
+                    measure(site, length, turns, trips)
+                    if length == Length(BUDGET_AT) and files == options.files[0]:
+                        polls = polls_of(site, length)
+    versions = {
+        name: version_of(VENV_BIN / program, argument)
+        for name, program, argument in (
+            ("aws", "aws", "--version"),
+            ("rclone", "rclone", "version"),
+            (OURS, "s3-sync", "--version"),
+        )
+    }
+    parts = {
+        f"{files:,} files, {length}": table_of(trips, length, files)
+        for length, files in dict.fromkeys((key[0], key[1]) for key in trips)
+    }
+    outcomes = budgets(trips, polls)
+    deliver("network", parts, outcomes, versions, page=options.page)
+
+
+def secure(folder: Path) -> Path:
+    """
+    Make the certificate of both servers, and let this process trust it.
+    """
+    _, authority = self_signed(folder, "localhost")
+    os.environ["AWS_CA_BUNDLE"] = str(authority)
+    os.environ["SSL_CERT_FILE"] = str(authority)
+    # With TLS, boto3 would send the checksum behind the body, which rclone refuses.
+    os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
+    return authority
+
+
+class SecureStore(Store):
+    """
+    The server of the benchmarks, with TLS.
+    """
+
+    def command(self) -> list[str]:
+        authority = Path(os.environ["AWS_CA_BUNDLE"])
+        key = authority.with_name("key.pem")
+        return [*super().command(), f"--cert={authority}", f"--key={key}"]
+
+    @property
+    def endpoint(self) -> str:
+        return super().endpoint.replace("http:", "https:")
+
+    def environment(self) -> dict[str, str]:
+        trusted = {
+            name: os.environ[name] for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
+        }
+        return super().environment() | trusted
+
+
+class Site(NamedTuple):
+    """
+    What is measured, and where.
+    """
+
+    store: Store
+    targets: Path
+    ours: list[str]
+    authority: Path
+
+
+def measure(site: Site, length: Length, turns: int, trips: Trips) -> None:
+    """
+    Add the trips of all tools through one network; they take turns.
+    """
+    store = site.store
+    files = len(files_of(store.source))
+    token = site.targets / "token"
+    token.write_text("a token of EKS")
+    until = datetime.now(UTC) + timedelta(hours=1)
+    issued = SessionCredentials(store.access_key, store.secret_key, "token", until)
+    with (
+        FakeSts(issued, tls=context_of(site.authority)) as sts,
+        Network(length) as network,
+    ):
+        to_s3 = network.way_to(store.port)
+        to_sts = network.way_to(sts.port)
+        endpoint = f"https://127.0.0.1:{to_s3.port}"
+        keys = store.environment() | {"AWS_ENDPOINT_URL": endpoint}
+        role = {name: value for name, value in keys.items() if "_KEY" not in name}
+        role |= sts.environment(token)
+        role |= {"AWS_ENDPOINT_URL_STS": f"https://127.0.0.1:{to_sts.port}"}
+        peers = commands(endpoint, site.targets)
+        for name in (*peers, *LAYOUTS, ROLE) * turns:
+            target = site.targets / name
+            given = role if name == ROLE else keys
+            given = {**given, **one_shot(target), **LAYOUTS.get(name, LAYOUTS[OURS])}
+            command = peers.get(name, site.ours)
+            trips[length, files, name].append(
+                trip(site, target, command, given, to_s3, to_sts)
+            )
+
+
+def context_of(authority: Path) -> ssl.SSLContext:
+    """
+    Return a server's context with the certificate that is already trusted.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority, authority.with_name("key.pem"))
+    return context
+
+
+def trip(
+    site: Site,
+    target: Path,
+    command: Sequence[str],
+    given: Mapping[str, str],
+    to_s3: Way,
+    to_sts: Way,
+) -> Trip:
+    """
+    Fill a folder from nothing.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for way in (to_s3, to_sts):
+        way.connections.clear()
+        way.answers.clear()
+    began = time.monotonic()
+    run(command, given)
+    ended = time.monotonic()
+    check(site.store, target)
+    asked = [*to_s3.connections, *to_sts.connections]
+    return Trip(
+        connected=min(asked) - began,
+        known=to_s3.connections[0] - began,
+        answered=to_s3.answers[-1] - began,
+        ended=ended - began,
+        connections=len(to_s3.connections),
+    )
+
+
+def polls_of(site: Site, length: Length) -> dict[str, float]:
+    """
+    Return how many round trips a poll takes that finds no change, by layout.
+    """
+    found = {}
+    with Network(length) as network:
+        way = network.way_to(site.store.port)
+        far = site.store.environment()
+        far["AWS_ENDPOINT_URL"] = f"https://127.0.0.1:{way.port}"
+        for name, layout in LAYOUTS.items():
+            spent = poll(site.store, site.targets / name, {**layout, **far})
+            found[name] = spent.wall_seconds / length.round_trip_seconds
+    return found
+
+
+def table_of(trips: Trips, length: Length, files: int) -> str:
+    """
+    Return a table of where the time goes, by tool: the median of all turns.
+    """
+    tools = [tool for far, size, tool in trips if (far, size) == (length, files)]
+    ours = shortest(trips, length, files, OURS)
+    rows = []
+    for tool in tools:
+        found = trips[length, files, tool]
+        middle = [median(column) for column in zip(*found, strict=True)]
+        least = shortest(trips, length, files, tool)
+        rows.append(
+            [
+                tool,
+                seconds(least),
+                times(least / ours),
+                *map(seconds, middle[:4]),
+                f"{middle[4]:g}",
+            ]
+        )
+    head = ["tool", "wall", "relative", "connects", "asks S3", "has all", "ends"]
+    return table([*head, "connections"], rows)
+
+
+def shortest(trips: Trips, length: Length, files: int, tool: str) -> float:
+    """
+    Return the lowest wall time of a tool.
+    """
+    return min(one.ended for one in trips[length, files, tool])
+
+
+def budgets(trips: Trips, polls: Mapping[str, float]) -> list[Outcome]:
+    """
+    Return the outcomes of all budgets of the files that were measured.
+    """
+    length = Length(BUDGET_AT)
+    found = []
+    for files, tool, most in PARTS:
+        peers = {
+            name: shortest(trips, *key)
+            for key in trips
+            if key[:2] == (length, files) and not (name := key[2]).startswith(OURS)
+        }
+        if not peers:
+            continue
+        best = min(peers, key=peers.__getitem__)
+        part = shortest(trips, length, files, tool) / peers[best]
+        what = f"wall, {files:,}, {length}, vs. {best}"
+        found.append(at_most_part(f"{tool}, cold", what, most, part))
+    for name, count in polls.items():
+        what = f"{name}, {length}"
+        found.append(at_most("a poll", what, MOST_FOR_A_POLL, count, "round trips"))
+    for files in dict.fromkeys(key[1] for key in trips):
+        walls = [shortest(trips, length, files, name) for name in (ROLE, OURS)]
+        more = max(0.0, walls[0] - walls[1]) / BUDGET_AT
+        what = f"wall, {files:,}, {length}, more than with keys"
+        found.append(at_most("a role", what, MOST_FOR_A_ROLE, more, "round trips"))
+    return found
