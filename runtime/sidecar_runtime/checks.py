@@ -25,6 +25,7 @@ from sidecar_runtime.volume.snapshots import make_symlink
 ANSWER_SECONDS = 5.0
 ANSWER_BYTES = 1 << 20
 DAG = "dag.py"
+TRIED_BYTES = 64 << 10
 
 
 def say(mark: Literal["ok", "??", "FAIL", ""], name: str, text: str) -> None:
@@ -78,6 +79,9 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
     ):
         with open(f"{inside}/file", "xb") as file:
             take_flock(file.fileno())
+            file.write(bytes(TRIED_BYTES))  # a full volume still takes an empty file
+            file.flush()
+            os.fsync(file.fileno())
         if needs_symlinks:
             make_symlink("file", f"{inside}/symlink")
         free = shutil.disk_usage(folder).free >> 20
@@ -148,8 +152,10 @@ def daemon(bind: tuple[str, int]) -> bool:
         say("??" if is_calm else "FAIL", "daemon", f"{reason}: {said['error']}")
     if advice and not is_calm:
         say("", "", advice)
+    if said["until"]:
+        say("", "", f"Not before {said['until']}.")
     if said["shortfall"]:
-        say("FAIL", "daemon", said["shortfall"])
+        say("" if reason else "FAIL", "daemon", said["shortfall"])
     if not said["alive"]:
         say("FAIL", "daemon", "is not alive: no cycle has finished in time")
         say("", "", "Restart it.")

@@ -172,6 +172,15 @@ class Standing(NamedTuple):
     failures: int = 0
 
 
+class Told(NamedTuple):
+    """
+    The one reason that is told, and since when, as Unix time; None if there is none.
+    """
+
+    why: SidecarError | None = None
+    since: float | None = None
+
+
 class Health:
     """
     The health of one process: written by the loop and its worker, read by the endpoint.
@@ -187,9 +196,9 @@ class Health:
         The past ones, newest first; replaced, never changed: readers need no lock.
         """
         self.standing = Standing()
-        self.slow: SidecarError | None = None
+        self.slow = Told()
         """What is to be said of a cycle that takes longer than others; by the loop."""
-        self.crash: SidecarError | None = None
+        self.crash = Told()
         """What ended a thread that nobody expected to end."""
 
     def beat(self) -> None:
@@ -212,7 +221,7 @@ class Health:
 
     @property
     def is_alive(self) -> bool:
-        return self.crash is None and self.beat_age_seconds < self._limit_seconds
+        return self.crash.why is None and self.beat_age_seconds < self._limit_seconds
 
     @property
     def next_cycle_in_seconds(self) -> float:
@@ -225,14 +234,16 @@ class Health:
         """
         return self.cycles[0].outcome if self.cycles else None
 
-    def told(self, readiness: Readiness) -> SidecarError | None:
+    def told(self, readiness: Readiness) -> Told:
         """
-        Return the one reason that /readyz, the page and `check` give; None if there is
-        nothing to say.
+        Return the one reason that /readyz, the page and `check` give.
 
         What a cycle found comes before the state that it left: it is the cause.
         """
-        return self.crash or self.standing.why or self.slow or readiness.problem
+        found = Told(self.standing.why, self.standing.since)
+        left = Told(readiness.problem)
+        told = (self.crash, found, self.slow, left)
+        return next(filter(lambda one: one.why, told), Told())
 
     def record(self, outcome: Outcome, seconds: float) -> None:
         """

@@ -25,7 +25,7 @@ from sidecar_runtime import HEEDED
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome, Session, Sidecar
+from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Told
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
@@ -59,8 +59,10 @@ class Pace(NamedTuple):
         backoff: As :func:`backoff_seconds`.
         waiting_retry_seconds: The shortest wait before the next cycle if one waits for
             something, such as a lock; never longer than the interval.
-        slow_seconds: A cycle that takes longer than this, and than the last ten, is
-            told while it runs.
+        slow_seconds: A cycle that takes longer than this, and by half than the last
+            ten, is told while it runs.
+        stuck_seconds: The shortest wait for an abandoned cycle to return, until that is
+            told again.
         clock_grace_seconds: How late the trigger may be before the loop starts a cycle
             itself.
         liveness_grace_seconds: How late the heartbeat may be beyond wait and timeout.
@@ -74,6 +76,7 @@ class Pace(NamedTuple):
     backoff: Callable[[int, float], float] = backoff_seconds
     waiting_retry_seconds: float = 2.0
     slow_seconds: float = 10.0
+    stuck_seconds: float = 30.0
     clock_grace_seconds: float = 2.0
     liveness_grace_seconds: float = 60.0
     tidy_seconds: float = 0.2
@@ -153,6 +156,8 @@ class Worker:
         self.allowance = allowance
         self.durations = deque[float](maxlen=10)
         """The seconds that the last cycles took."""
+        self.late = SidecarError("cycle_timeout", "it has just begun")
+        """Why its last cycle was abandoned."""
         self._requests: SimpleQueue[Fence] = SimpleQueue()
         self._is_busy = False
         self._thread = threading.Thread(target=self._work, name="cycle", daemon=True)
@@ -171,16 +176,14 @@ class Worker:
         Run a cycle under this fence.
 
         Raises:
-            SidecarError: An abandoned cycle has not returned (stuck in a system call).
-                No other one can run; the heartbeat ages, and the liveness probe
-                restarts the container.
+            SidecarError: An abandoned cycle has not returned (stuck in a system call);
+                why it was abandoned stays the cause. No other one can run; the
+                heartbeat ages, and the liveness probe restarts the container.
         """
         if self._is_busy:
-            said, advice = (
-                "an abandoned cycle has not returned",
-                "Liveness restarts the container.",
-            )
-            raise SidecarError("cycle_timeout", said, advice)
+            said = f"{self.late.message}, and has not returned since"
+            advice = f"{self.late.advice} Liveness restarts the container."
+            raise SidecarError(self.late.reason, said, advice)
         self._is_busy = True
         self._requests.put(fence)
 
@@ -324,6 +327,8 @@ class Loop:
                 isinstance(state, Running) and fence is state.fence
             ):
                 self._conclude(end)  # it was not abandoned
+            case Finished() if isinstance(state, Idle):
+                self._ask("wake")  # it has returned at last
 
     def _ask(self, asker: Event) -> None:
         """
@@ -366,18 +371,20 @@ class Loop:
             self._worker.allowance.use()
         is_asked_for = asker == signal.SIGHUP
         fence = Fence(is_asked_for=is_asked_for)
+        longest = max(self._worker.durations, default=0.0)
         now = time.monotonic()
         self._state = Running(
             until=now + self._settings.timeout_seconds,
             fence=fence,
             started_at=now,
-            slow_at=now + max(self.pace.slow_seconds, *self._worker.durations, 0.0),
+            slow_at=now + max(self.pace.slow_seconds, 1.5 * longest),
         )
         if is_asked_for:
             log.info("cycle_started", signal="SIGHUP")
         try:
             self._worker.start(fence)
         except SidecarError as error:
+            error.retry_after_seconds = self.pace.stuck_seconds
             self._conclude(error)
 
     def _tell_slow(self, state: Running) -> None:
@@ -386,9 +393,18 @@ class Loop:
         volume or for one core among many is not visible otherwise, for minutes.
         """
         doing = f" ({state.fence.doing})" if state.fence.doing else ""
+        limit = f"{self._settings.variable_prefix}TIMEOUT"
+        seconds = self._settings.timeout_seconds
         said = f"the running cycle takes longer than those before it{doing}"
-        advice = "Wait; if it never ends, find out what the log's stack waits on."
-        self._health.slow = SidecarError("cycle_slow", said, advice)
+        advice = (
+            f"Wait: after {limit} ({seconds:g} s) it is abandoned. The log's line has the "
+            "stack of what it waits on."
+        )
+        why = SidecarError("cycle_slow", said, advice)
+        since = time.time() - (time.monotonic() - state.started_at)
+        self._health.slow = Told(why, since)
+        if self._health.standing.why is None:
+            self._metrics.show_reason("waiting", why.reason, since)
         self._state = state._replace(slow_at=float("inf"))
         log.info("cycle_slow", doing=state.fence.doing, stack=self._worker.stack())
 
@@ -402,9 +418,12 @@ class Loop:
         seconds = self._settings.timeout_seconds
         doing = f" ({fence.doing})" if fence.doing else ""
         late = f"the cycle took longer than {limit} ({seconds:g} s){doing} and was abandoned"
-        advice = f"Find out what it waits on (network or volume), or raise {limit}."
+        advice = (
+            f"The log's line cycle_abandoned says what it waits on. Or raise {limit}."
+        )
         log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
-        self._conclude(fence.blame or SidecarError("cycle_timeout", late, advice))
+        self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
+        self._conclude(self._worker.late)
 
     def _conclude(self, end: Outcome | BaseException) -> None:
         """
@@ -415,7 +434,10 @@ class Loop:
         fence = self._state.fence
         again = self._state.again
         seconds = time.monotonic() - self._state.started_at
-        self._health.slow = None
+        slow = self._health.slow
+        if slow.since is not None:
+            self._tell_end("cycle_slow", "waiting", slow.since)
+        self._health.slow = Told()
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=fence.is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):
@@ -565,12 +587,7 @@ class Loop:
         since = health.standing.since
         health.record(outcome, seconds)
         if before and since and before.why and not before.is_like(outcome):
-            log.info(
-                "reason_ended",
-                reason=before.reason,
-                result=before.result,
-                lasted_seconds=round(time.time() - since, 1),
-            )
+            self._tell_end(before.reason, before.result, since)
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(health.standing.failures)
@@ -580,3 +597,10 @@ class Loop:
             metrics.last_success.set_to_current_time()
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()
+
+    def _tell_end(self, reason: str, result: str, since: float) -> None:
+        """
+        Log that a reason has ended, and how long it lasted.
+        """
+        seconds = round(time.time() - since, 1)
+        log.info("reason_ended", reason=reason, result=result, lasted_seconds=seconds)

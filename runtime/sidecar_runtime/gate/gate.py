@@ -305,7 +305,10 @@ class RevisionRefused(SidecarError):
     def __init__(self, revision: str, findings: Sequence[Finding]) -> None:
         more = f"; {len(findings) - 1} more" if len(findings) > 1 else ""
         message = f"the gate refuses revision {revision}: {findings[0]}{more}"
-        advice = "Fix it at the source, or change the pin. Until then, what is published stays."
+        advice = (
+            "Fix it at the source, or change the pin; until then, what is published stays. "
+            "If the gate is wrong, mend it: SIGHUP asks it again."
+        )
         super().__init__("revision_refused", message, advice)
         self.revision = revision
         self.findings = findings[:NAMED_FINDINGS]
@@ -440,9 +443,8 @@ class Gate:
         except child.DeadlinePassed:
             text = f"the check of {counted(len(paths), 'file')} took longer than {seconds:g} s"
             limit = f"{self._settings.variable_prefix}GATE_TIMEOUT"
-            raise Undecided(
-                text, f"Raise {limit} or the container's CPU limit."
-            ) from None
+            remedy = f"Find out what it waits for, or raise {limit} or the CPU limit."
+            raise Undecided(text, remedy) from None
         except OSError as error:
             text = f"the gate's command cannot be started: {error}"
             remedy = "Check the program in the image and the container's memory limit."

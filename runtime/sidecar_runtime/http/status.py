@@ -65,7 +65,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     Return the answer of /readyz, ready for JSON.
     """
     readiness = sidecar.readiness()
-    error = health.told(readiness)
+    error, since = health.told(readiness)
     last = health.last
     published_at = readiness.published_at
     return {
@@ -79,7 +79,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "reason": error and error.reason,
         "error": error and error.message,
         "advice": error and (error.advice or None),
-        "since": _iso(health.standing.since) if health.standing.why else None,
+        "since": _iso(since),
         "until": _iso(last.until) if last else None,
     }
 
@@ -133,7 +133,9 @@ def page(facts: Mapping[str, Any]) -> bytes:
         "target": facts["target"],
         "pod": " · ".join(pod),
         "next_cycle_in_seconds": facts["next_cycle_in_seconds"],
-        "waiting": facts["error"] if is_calm else None,
+        "waiting": [f"{facts['reason']}: {facts['error']}", facts["advice"]]
+        if is_calm
+        else None,
         "version": facts["version"],
     }
     sections = {
@@ -169,9 +171,14 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     if facts["reason"] and not _is_calm(facts):
         failures = facts["consecutive_failures"]
         repeated = f"{failures} failures in a row" if failures > 1 else ""
+        first = facts["troubled_since"]
+        earlier = (
+            f"after other reasons since {first}" if first != facts["since"] else ""
+        )
         trouble |= {
             "what is wrong": f"{facts['reason']}: {facts['error']}",
-            "since": [facts["troubled_since"], repeated],
+            "since": [facts["since"], first and earlier, repeated],
+            "until": facts["until"],
             "what to do": [facts["advice"], facts["docs"]],
         }
     return trouble

@@ -89,9 +89,7 @@ def test_log_page_and_check_explain_a_failure_of_the_daemon(
     if reason == "credentials_refused":
         here.server.accept(("deploy", "the next one"))
     here.repository.commit({"a.py": "def broken(:\n"})
-    wait_until(
-        lambda: wrapper.status()["reason"] == reason, reason
-    )
+    wait_until(lambda: wrapper.status()["reason"] == reason, reason)
 
     told = {
         "page": wrapper.get("/").body.replace("<wbr>", ""),

@@ -53,9 +53,7 @@ def assert_is_a_calm_failure(daemon: SyncPerm, reason: str) -> None:
 def assert_recovers(daemon: SyncPerm) -> None:
     daemon.sighup()
     daemon.wait_until_good(SECONDS + PASS_SECONDS)
-    wait_until(
-        lambda: daemon.status()["reason"] is None, "no error any more", SECONDS
-    )
+    wait_until(lambda: daemon.status()["reason"] is None, "no error any more", SECONDS)
 
 
 def test_recovers_when_the_database_is_down_at_the_start_and_later(
