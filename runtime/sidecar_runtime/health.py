@@ -162,13 +162,11 @@ class Standing(NamedTuple):
     Args:
         why: Why the last one failed, fell short or waits; None if it did not.
         since: Since when they have ended with this reason; Unix time, as the next ones.
-        troubled_since: The first end of the current series without a success.
         failures: How many have failed in a row.
     """
 
     why: SidecarError | None = None
     since: float | None = None
-    troubled_since: float | None = None
     failures: int = 0
 
 
@@ -269,7 +267,6 @@ class Health:
         self.standing = Standing(
             why=why,
             since=so_far.since if is_same else now,
-            troubled_since=(so_far.troubled_since or now) if why else None,
             failures=so_far.failures + 1 if outcome.result == "failed" else 0,
         )
 

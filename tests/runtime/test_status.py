@@ -87,15 +87,15 @@ def test_cycles_that_wait_for_different_reasons_do_not_share_a_line(
     assert ["waiting", "waiting"] == results(health)
 
 
-def test_a_problem_lasts_from_its_first_cycle_to_its_last(
+def test_since_is_when_cycles_began_to_end_for_this_reason(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.time", iter([5.0, 7.0, 9.0]).__next__)
     health.record(FAILED, 0.1)
     health.record(Outcome("partial", why=FAILED.why), 0.1)
-    assert 5.0 == health.standing.troubled_since
-    health.record(Outcome("changed"), 0.1)
-    assert health.standing.troubled_since is None
+    assert 5.0 == health.standing.since
+    health.record(Outcome("failed", why=SidecarError("other", "another")), 0.1)
+    assert 9.0 == health.standing.since
 
 
 def test_keeps_the_newest_twenty_cycles(health: Health) -> None:
@@ -225,7 +225,6 @@ def test_json_has_the_documented_keys(
         "published_at": "2023-11-14T22:13:20.000+00:00",
         "consecutive_failures": 1,
         "next_cycle_in_seconds": 12.3,
-        "troubled_since": at,
         "docs": docs,
         "details": {},
     }

@@ -52,7 +52,6 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
         **facts,
         "published_at": _iso(sidecar.readiness().published_at),
         "consecutive_failures": health.standing.failures,
-        "troubled_since": _iso(health.standing.troubled_since),
         "docs": docs,
         "next_cycle_in_seconds": round(health.next_cycle_in_seconds, 1),
         "cycles": [_cycle(*cycle) for cycle in health.cycles],
@@ -171,13 +170,9 @@ def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
     if facts["reason"] and not _is_calm(facts):
         failures = facts["consecutive_failures"]
         repeated = f"{failures} failures in a row" if failures > 1 else ""
-        first = facts["troubled_since"]
-        earlier = (
-            f"after other reasons since {first}" if first != facts["since"] else ""
-        )
         trouble |= {
             "what is wrong": f"{facts['reason']}: {facts['error']}",
-            "since": [facts["since"], first and earlier, repeated],
+            "since": [facts["since"], repeated],
             "until": facts["until"],
             "what to do": [facts["advice"], facts["docs"]],
         }
