@@ -4,7 +4,8 @@ each kind.
 """
 
 import os
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -68,7 +69,7 @@ class Counts:
 
     histories: int = _count(2, full=120)
     """Generated histories of a bucket, per server."""
-    reads: int = _count(6_000, full=400_000)
+    reads: int = _count(3_000, full=400_000)
     """Files that concurrent readers open while a history runs."""
     kills: int = _count(8, full=220)
     """SIGKILLs at random moments of a cycle."""
@@ -87,13 +88,15 @@ class Counts:
     """Changes of the DAGs in each of these histories, each followed by a comparison."""
     plants: int = _count(1, full=10)
     """Kinds of files and links that are planted at each name on a volume."""
+    planted_names: int = _count(4, full=20)
+    """Names in each place of a volume at which they are planted."""
     commits: int = _count(8, full=200)
     """Consecutive commits on a small volume."""
     tree_reads: int = _count(1_000, full=20_000)
     """Complete reads of the published tree while git-sync suffers random faults."""
     credential_rotations: int = _count(2, full=20)
     """New AWS sessions, each of which ends the previous one."""
-    fleet: int = _count(5, full=200)
+    fleet: int = _count(3, full=200)
     """Daemons that read one bucket while they are killed, and as many one-shots."""
     versions: int = _count(12, full=50)
     """DAG versions that are requested at once."""
@@ -149,22 +152,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """
     Ignore test files that start processes, with `--units`.
     """
-    is_unit = not (
-        collection_path.match("test_*.py") and starts_processes(collection_path)
-    )
-    return None if is_unit or not config.getoption("--units") else True
+    is_asked = config.getoption("--units") and collection_path.match("test_*.py")
+    return True if is_asked and starts_processes(collection_path) else None
 
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """
-    In parallel runs, start with slow files, alternating between folders, so that some
+    In parallel runs, leave cases out (see `sample_cases`), and start with slow files, alternating between folders, so that some
     tests compute while others wait; in each folder, with the largest one. The small
     files then fill the end.
     """
     if not hasattr(config, "workerinput"):
         return
+    if not config.getoption("--full"):
+        sample_cases(items)
     here = Path(__file__).parent
     slow = {"demo", "scenarios"}
     ranks: dict[Path, int] = {}
@@ -180,6 +183,21 @@ def pytest_collection_modifyitems(
         return ranks[item.path] / files[item.path.parent] if is_slow else 1.0
 
     items.sort(key=place)
+
+
+def sample_cases(items: list[pytest.Item]) -> None:
+    """
+    Of each test with the marker `sample`, skip all cases but some, which a seed draws;
+    a run of one sidecar, of one fault and with `--full` has all.
+    """
+    cases = defaultdict[tuple[str, int], list[pytest.Item]](list)
+    for item in items:
+        for marker in item.iter_markers("sample"):
+            cases[item.nodeid.partition("[")[0], marker.args[0]].append(item)
+    why = "a sample of the cases is enough: make test/NAME or make test-full for all"
+    for (seed, count), some in cases.items():
+        for item in random.Random(seed).sample(some, len(some))[count:]:
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 class SideBySide(LoadFileScheduling):  # type: ignore[misc]  # has no types

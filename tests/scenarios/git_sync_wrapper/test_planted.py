@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -147,11 +148,13 @@ def replace(path: Path, kind: str, outside: Outside) -> None:
 
 def plants(place: str, counts: Counts) -> Iterator[tuple[str, str]]:
     """
-    Yield names of a place and what to plant there: at each name one kind, and all with
-    `--full`.
+    Yield names of a place and what to plant there: at some names one kind, and at each
+    all with `--full`.
     """
     kinds = itertools.cycle(KINDS)
-    for name in NAMES[place]:
+    for name in random.Random(place).sample(NAMES[place], len(NAMES[place]))[
+        : counts.planted_names
+    ]:
         yield from zip(itertools.repeat(name), itertools.islice(kinds, counts.plants))
 
 
@@ -307,6 +310,7 @@ FILES = {
 FILES -= {"core.worktree"}
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("plant", TRAPS)
 def test_no_planted_configuration_executes_anything_or_leads_away(
     here: GitSite, outside: Outside, plant: str

@@ -36,6 +36,7 @@ def assert_it_has_converged(site: Site, life: Life, where: str) -> None:
     assert [] == [name for name in left if name.endswith(".new")], (where, left)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_at_any_call_of_a_refresh_keeps_a_valid_ticket_and_leaves_nothing(
     stage: Stage, make_site: MakeSite, request: pytest.FixtureRequest, kind: str

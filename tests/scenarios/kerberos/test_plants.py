@@ -31,6 +31,7 @@ def make_stale(here: Site) -> None:
     here.kdc.kadmin(f"modprinc +requires_preauth {here.principal}")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", PLANTS)
 def test_what_is_planted_leads_nowhere_and_hides_no_refusal(
     here: Site, kind: str, tmp_path: Path

@@ -15,7 +15,7 @@ from sidecar_runtime.errors import SettingsError
 from sync_perm.config import AirflowConfig, Source, find_source
 from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
-from tests.support.airflow.installed import Airflow
+from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow
 from tests.support.airflow.permissions import add_role, contents, grants_on
 from tests.support.airflow.sync_perm import run_command
 
@@ -92,7 +92,8 @@ def answers(
     """Return what Airflow says in each case: a value for each option, or its error."""
     (home / "airflow").mkdir(parents=True)
     (home / "ours.py").write_text(BACKEND)
-    common = {**airflow.environment(None, home), "PYTHONPATH": str(home)}
+    path = f"{home}:{WITHOUT_KUBERNETES}"
+    common = {**airflow.environment(None, home), "PYTHONPATH": path}
     common.pop("AIRFLOW__CORE__AUTH_MANAGER", "")  # a case may set it
     given = [
         {"environ": common | dict(one.environ), "file": one.file, "options": options}
@@ -174,6 +175,7 @@ TEXTS = ("", "x.y", "$HOME/x", "~/x", "a%b", "${NO_SUCH}")
 
 
 @on_airflow(*SUPPORTED)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("key", OTHERS)
 def test_each_other_option_is_airflows(
     airflow: Airflow, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
@@ -220,7 +222,7 @@ def test_fills_the_database_of_the_secret_and_not_that_of_an_older_file(
     variable = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
     settings = {
         **IN_ENVIRONMENT,
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": f"{tmp_path}:{WITHOUT_KUBERNETES}",
         "AIRFLOW_CONFIG": str(tmp_path / "airflow.cfg"),
         f"{variable}_SECRET": database.url,  # this backend gives what it is asked for
     }

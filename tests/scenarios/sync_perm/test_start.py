@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.support.airflow.databases import Database
-from tests.support.airflow.installed import Airflow
+from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow
 from tests.support.airflow.permissions import (
     contents,
     delete_permission,
@@ -121,7 +121,7 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
     database.query("CREATE SCHEMA public")
     (tmp_path / "ours.py").write_text("ARGS = {'options': '-csearch_path=elsewhere'}\n")
     settings = {
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": f"{tmp_path}:{WITHOUT_KUBERNETES}",
         "AIRFLOW_CONFIG": "",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "ours.ARGS",
     }

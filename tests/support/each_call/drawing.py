@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 KINDS = ("crash", "EIO", "ENOSPC", "EACCES", "revoke")
-SAMPLE = 3
+SAMPLE = 2
 """How many calls of each combination a short run tries."""
 
 _counted: dict[str, int] = {}

@@ -20,8 +20,8 @@ from tests.scenarios.s3_sync.airflow.dag_folders import (
     head_for,
     one_dag,
 )
+from tests.support.airflow.installed import WITHOUT_KUBERNETES, Version
 from tests.support.airflow.installed import Airflow as InstalledAirflow
-from tests.support.airflow.installed import Version
 from tests.support.aws.servers import MotoServer
 from tests.support.raising import raised
 from tests.support.s3_sync.publishing import Publishing, write_files
@@ -89,7 +89,10 @@ class Gate:
 
 
 @pytest.fixture
-def gate(airflow: InstalledAirflow, tmp_path: Path) -> Gate:
+def gate(
+    airflow: InstalledAirflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Gate:
+    monkeypatch.setenv("PYTHONPATH", str(WITHOUT_KUBERNETES))
     return Gate(airflow, tmp_path / "airflow")
 
 

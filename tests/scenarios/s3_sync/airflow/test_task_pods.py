@@ -148,6 +148,7 @@ def create(version: str, folder: Path, cases: list[Given]) -> tuple[list[Pod], s
             [airflow.bin / "python", "-P", CREATE],
             env={
                 **airflow.environment(None, folder),
+                "PYTHONPATH": "",
                 "DEST_PATH": str(folder / "dags"),
                 "GITSYNC_ROOT": str(folder / "git"),
                 "KUBECONFIG": str(kubeconfig),

@@ -66,6 +66,7 @@ def heal(daemon: Daemon, files: dict[str, bytes], planted: set[str]) -> None:
     raise AssertionError(f"{planted}\n{daemon.log()}")
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
 @pytest.mark.parametrize("kind", PLANTS)
 @pytest.mark.parametrize("source", PLACES)
