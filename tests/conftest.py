@@ -160,9 +160,9 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """
-    In parallel runs, leave cases out (see `sample_cases`), and start with slow files, alternating between folders, so that some
-    tests compute while others wait; in each folder, with the largest one. The small
-    files then fill the end.
+    In parallel runs, leave cases out (see `sample_cases`) and start with slow files,
+    alternating between folders, so that some tests compute while others wait; in each
+    folder, with the largest one. The small files then fill the end.
     """
     if not hasattr(config, "workerinput"):
         return

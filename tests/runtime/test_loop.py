@@ -257,6 +257,15 @@ def test_backoff_doubles_with_each_failure_up_to_a_minute_or_the_interval(
     assert [60, 3600] == [backoff_seconds(100, 10), backoff_seconds(100, 3600)]
 
 
+def unstarted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Loop:
+    """Return a loop with an interval of 15 minutes that runs nothing."""
+    monkeypatch.setattr(trigger, "start_scheduler", lambda *_: Mock())
+    one = run(interval_seconds=900.0, **changes)
+    waits = Loop(one.sidecar, one.settings, one.health, one.metrics)
+    waits.pace = QUICK
+    return waits
+
+
 @pytest.mark.parametrize(
     ("until", "seconds"), [(1600.0, 600.0), (9999.0, 900.0), (None, 0.05), (1.0, 0.05)]
 )
@@ -264,19 +273,37 @@ def test_a_wait_that_names_its_end_is_not_looked_at_before(
     monkeypatch: pytest.MonkeyPatch, until: float | None, seconds: float
 ) -> None:
     """Each look at S3, git or a database costs a request."""
-    monkeypatch.setattr(trigger, "start_scheduler", lambda *_: Mock())
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    one = run(interval_seconds=900.0)
-    waits = Loop(one.sidecar, one.settings, one.health, one.metrics)
-    waits.pace = QUICK
+    waits = unstarted(monkeypatch)
 
     assert seconds == waits._wait_seconds(replace(SETTLING, until=until))
+
+
+def test_a_one_shot_whose_revision_is_refused_keeps_its_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only another revision ends it; what else it lacks, it tries again at once."""
+    waits = unstarted(monkeypatch, one_shot=True)
+
+    refused = waits._wait_seconds(REFUSED)
+    assert refused is not None and refused > 600
+    lacking = waits._wait_seconds(Outcome("partial", "r1", why=DENIED))
+    assert QUICK.waiting_retry_seconds == lacking
 
 
 @pytest.mark.parametrize("result", ["waiting", "partial", "failed"])
 def test_an_outcome_without_a_reason_cannot_be_made(result: Result) -> None:
     with pytest.raises(ValueError, match=f"{result} with the reason None"):
         Outcome(result)
+
+
+def test_a_failure_that_becomes_a_wait_for_the_same_reason_has_not_ended(
+    log: Log,
+) -> None:
+    run(UNSETTLED, SETTLING, CHANGED, interval_seconds=0.1).until_stopped()
+
+    assert 1 == len(log.events("reason_ended"))
+    assert [] == log.events("wait_began")
 
 
 def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -> None:

@@ -151,6 +151,7 @@ def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
         while not {"http_listening", "thread_crashed"} <= log.keys():
             line = json.loads(process.stdout.readline())
             log[line["event"]] = line
+            LEDGER.add(ANY, "event", line["event"])
         host, _, port = log["http_listening"]["address"].rpartition(":")
         healthy = ask((host, int(port)), "/healthz")
         ready = ask((host, int(port)), "/readyz").json()

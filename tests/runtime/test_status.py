@@ -233,6 +233,16 @@ def test_json_has_the_documented_keys(
     }
 
 
+def test_what_no_cycle_has_found_is_told_without_a_since(health: Health) -> None:
+    health.record(Outcome("changed"), 0.1)
+    damaged = Readiness("r1", 1.0, SidecarError("files_damaged", "one file is missing"))
+
+    facts = readiness_facts(health, Script(ready=damaged))
+
+    assert "files_damaged" == facts["reason"]
+    assert facts["since"] is None
+
+
 @pytest.mark.parametrize("is_ready", [True, False])
 def test_a_standby_is_marked_red_only_while_consumers_lack_something(
     health: Health, *, is_ready: bool

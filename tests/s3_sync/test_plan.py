@@ -146,6 +146,17 @@ def test_holds_a_listing_until_the_same_files_were_missing_for_15_minutes(
         assert is_held == held, f"step {step}"
 
 
+def test_a_hold_lasts_until_the_younger_of_two_groups_was_missing_long_enough() -> None:
+    """What it says is how long the loop may rest: none of it is negative."""
+    world = Listings()
+    world.read(range(30))
+    for seconds in (600, 300):
+        world.clock.seconds += seconds
+        assert world.read(range(60))
+
+    assert HOLD_SECONDS - 300 == world.brake.left_seconds
+
+
 def test_a_listing_on_which_sighup_came_first_is_held() -> None:
     assert Listings().read(MOST, asked=True)
 

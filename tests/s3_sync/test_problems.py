@@ -52,3 +52,13 @@ def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
         shortage.is_new({**some("b"), "ac"[number % 2]: CHANGING["a"]})
     assert shortage.cycles >= LASTING_CYCLES
     assert not shortage.is_new({}) and not shortage.cycles >= LASTING_CYCLES
+
+
+def test_of_files_that_change_all_the_time_only_those_that_are_not_held_are_told() -> (
+    None
+):
+    one = problems()
+
+    one.hold_back({"a", "b", "gone"}, FILES, {"a": FILES["a"]}, rest_seconds=60.0)
+
+    assert {"b"} == set(one.errors)

@@ -1,6 +1,12 @@
-"""The metrics of a running daemon."""
+"""The metrics and the readiness of a running daemon."""
 
+from pathlib import Path
+
+from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import FakeS3, error
+from tests.support.http.faults import hang
 from tests.support.s3_sync.scripted import FILES, Running
+from tests.support.s3_sync.snapshots import SNAPSHOT
 
 
 def test_metrics_count_published_healed_deleted_and_skipped_files(
@@ -63,3 +69,27 @@ def test_keys_that_cannot_become_files_are_counted_by_reason(synced: Running) ->
     synced.s3.delete(*(f"dags/{path}" for path in NO_FILES.values()))
     synced.s3.delete("dags/a.py/b.py", "dags/new.py")
     synced.s3.put_all(FILES, "dags/")
+
+
+def test_before_the_first_cycle_has_ended_the_state_of_the_volume_is_told(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start(SNAPSHOT).until_synced()
+
+    def told_after_a_restart(reason: str) -> None:
+        s3.inject(hang())
+        daemon.start()
+        daemon.wait_for(lambda: daemon.reason() == reason, reason)
+        assert 503 == daemon.get("/readyz").status
+
+    s3.inject(error(500, "InternalError"))
+    (target / "current/a.py").unlink()
+    assert "cycle_failed" == daemon.sync()["event"]
+    daemon.kill()
+    told_after_a_restart("files_damaged")
+    s3.heal()
+    daemon.wait_for(lambda: daemon.reason() is None, "it is repaired")
+    daemon.kill()
+    (target / "current").unlink()
+    (target / "current").symlink_to("/etc")
+    told_after_a_restart("link_elsewhere")

@@ -180,4 +180,5 @@ def test_an_endpoint_that_never_answers_is_a_timeout(
     with dead_endpoint() as endpoint:
         daemon = start({"AWS_ENDPOINT_URL": endpoint})
 
+        daemon.wait_for(lambda: daemon.reason() == "cycle_slow", "it is told meanwhile")
         assert "request_timeout" == daemon.wait_for_event("cycle_failed")["reason"]
