@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.airflow.databases import Database, Postgres
+from tests.support.airflow.databases import Database, MariaDb, Postgres
 from tests.support.airflow.installed import Airflow
 from tests.support.airflow.permissions import grants_on
 from tests.sync_perm.site import Site
@@ -43,7 +43,7 @@ CREATE TABLE ab_view_menu (id SERIAL PRIMARY KEY, name VARCHAR(250));
 CREATE TABLE ab_permission_view (id SERIAL PRIMARY KEY, permission_id INT, view_menu_id INT);
 CREATE TABLE ab_permission_view_role (id SERIAL PRIMARY KEY, permission_view_id INT, role_id INT);
 CREATE TABLE serialized_dag (
-    dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed BYTEA, last_updated TIMESTAMP,
+    dag_id TEXT, dag_hash TEXT, data TEXT, data_compressed TEXT, last_updated TIMESTAMP,
     created_at TIMESTAMP, dag_version_id INT
 );
 CREATE TABLE dag (dag_id TEXT, owners TEXT, fileloc TEXT, processor_subdir TEXT);
@@ -54,7 +54,7 @@ INSERT INTO ab_permission (name) VALUES ('can_read');
 INSERT INTO ab_view_menu (name) VALUES ('Website');
 INSERT INTO ab_permission_view (permission_id, view_menu_id) VALUES (1, 1);
 INSERT INTO ab_role (name) VALUES ('Admin'), ('Public'), ('Viewer'), ('User'), ('Op');
-INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (1, 1)
+INSERT INTO ab_permission_view_role (permission_view_id, role_id) VALUES (1, 1);
 """
 
 
@@ -83,13 +83,14 @@ class StandIn(Airflow):
         return {**super().environment(url, home), "PYTHONPATH": str(self.site.packages)}
 
 
-def small(server: Postgres) -> Database:
+def small(server: Postgres | MariaDb) -> Database:
     """
     Create a metadata database with the tables that sync-perm reads, in which nothing
     differs.
     """
     database = server.new_database()
-    database.query(TABLES + ROWS)
+    for statement in (TABLES + ROWS).split(";\n")[:-1]:
+        database.query(statement)
     return database
 
 

@@ -32,6 +32,9 @@ LIST_NAMES = Path(__file__).with_name("list_names.py")
 # What the author of a DAG asks for.
 ALL = ["can_read", "can_edit", "can_delete"]
 INCLUDE = {"SYNC_PERM_INCLUDE_DAGS": "true"}
+OWN_COLLATION = (
+    "ALTER TABLE serialized_dag MODIFY dag_id VARCHAR(250) COLLATE utf8mb3_bin"
+)
 
 
 def names_of(airflow: Airflow, database: Database, home: Path) -> Any:
@@ -184,6 +187,26 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         assert "name_reserved: Airflow uses 'DAGs' for permissions" in told
 
 
+def test_an_id_that_the_collation_takes_for_another_is_read_as_reserved(
+    mariadb: MariaDb,
+) -> None:
+    database = small(mariadb)
+    # Airflow 3 has both, and 2.11 with this collation, as most of its own ids have.
+    database.query(OWN_COLLATION)
+    database.query("INSERT INTO ab_view_menu (name) VALUES ('DAG:pay')")
+    for dag_id in ("páy", "new", "NEW"):
+        add_dag(database, dag_id, {"Op": ["can_edit"]})
+
+    with closing(Connection(parse_url("TEST", database.url))) as connection:
+        reader = Reader(include_dags=True, file=None, has_versions=False)
+        dags = reader.read(connection).dags
+
+    reasons = {dag_id: getattr(dag, "reason", "") for dag_id, dag in dags.items()}
+    assert {"páy": "name_reserved", "new": "name_reserved", "NEW": ""} == reasons
+    assert "takes it for 'DAG:pay'" in str(dags["páy"])
+
+
+@pytest.mark.usefixtures("only_in_full")
 @pytest.mark.parametrize("server", ["mariadb", "mysql"])
 def test_a_dag_that_the_collation_takes_for_another_is_not_synced(
     request: pytest.FixtureRequest,
@@ -194,10 +217,7 @@ def test_a_dag_that_the_collation_takes_for_another_is_not_synced(
 ) -> None:
     running: MariaDb = request.getfixturevalue(server)
     metadata = airflow.new_mysql(running, home)
-    # Airflow 3 writes both, and 2.11 with this collation, as most of its own ids have.
-    metadata.query(
-        "ALTER TABLE serialized_dag MODIFY dag_id VARCHAR(250) COLLATE utf8mb3_bin"
-    )
+    metadata.query(OWN_COLLATION)
     add_role(metadata, "team")
     airflow.write_dags(metadata, home, {"pay": None}, parsed=True)
     access = {"team": ALL}
