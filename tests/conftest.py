@@ -67,7 +67,7 @@ class Counts:
     `--full`.
     """
 
-    histories: int = _count(2, full=120)
+    histories: int = _count(1, full=120)
     """Generated histories of a bucket, per server."""
     reads: int = _count(3_000, full=400_000)
     """Files that concurrent readers open while a history runs."""
@@ -96,8 +96,6 @@ class Counts:
     """Complete reads of the published tree while git-sync suffers random faults."""
     credential_rotations: int = _count(2, full=20)
     """New AWS sessions, each of which ends the previous one."""
-    fleet: int = _count(3, full=200)
-    """Daemons that read one bucket while they are killed, and as many one-shots."""
     versions: int = _count(12, full=50)
     """DAG versions that are requested at once."""
     version_calls: int = _count(200, full=2_000)

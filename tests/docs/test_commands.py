@@ -50,25 +50,6 @@ def harmful(block: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("block", "names"),
-    [
-        ("make values A=1 > a.yaml\nhelm upgrade x -f a.yaml\n", ["a.yaml"]),
-        ("make values > a.yaml  # why\nls && helm \\\n  -f ../a.yaml\n", ["a.yaml"]),
-        ("make values > a.yaml &&\ncd b\nhelm -f ../a.yaml\n", ["a.yaml"]),
-        ("get | decode > a.txt &&\ncreate a.txt\n", ["a.txt"]),
-        ("make values > a.yaml &&\nhelm upgrade x -f a.yaml\n", []),
-        ("psql --file b > a \\\n  && prune a\n", []),
-        ("cat > a.py <<'DAG'\nx > y\nDAG\naws s3 cp a.py s3://b/\n", []),
-        ("echo broken > a.py\nsleep 3\n", []),
-    ],
-)
-def test_finds_files_that_a_failed_command_leaves_empty(
-    block: str, names: list[str]
-) -> None:
-    assert names == [*harmful(block)]
-
-
-@pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_no_command_uses_the_empty_file_of_one_that_failed(path: Path) -> None:

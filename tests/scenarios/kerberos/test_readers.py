@@ -18,7 +18,9 @@ KINDS: tuple[Kind, ...] = ("klist", "acquire", "context")
 
 
 @pytest.mark.timeout(3_600)
-@pytest.mark.parametrize("writers", [1, 2])
+@pytest.mark.parametrize(
+    "writers", [pytest.param(1, marks=pytest.mark.usefixtures("only_in_full")), 2]
+)
 def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
     make_site: MakeSite, kdc: Kdc, counts: Counts, writers: int
 ) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import filecmp
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -50,19 +49,6 @@ def small_volume(path: Path, size: str) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@contextlib.contextmanager
-def full_disk(room_bytes: int) -> Iterator[None]:
-    """
-    Limit the size of this process's files: longer writes are cut short, then refused.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ DEEDS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", DEEDS)
 def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
     site: Site, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
