@@ -207,6 +207,7 @@ def check(name: str, given: Given) -> None:
     assert wrapper(name, ()) == ours, f"{given} sets nothing in git-sync"
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("name", WATCHED)
 def test_each_pair_of_spellings_does_what_it_does_in_git_sync(name: str) -> None:
     for given in pairs(name):

@@ -143,6 +143,7 @@ def test_a_damaged_file_is_downloaded_again(one: Running, damage: str) -> None:
     assert len(one.s3.seen(is_get())) <= 1 + ("folder" in damage)
 
 
+@pytest.mark.sample(22)
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
 @pytest.mark.parametrize("damage", OWN)
 def test_what_belongs_to_s3_sync_is_repaired(
