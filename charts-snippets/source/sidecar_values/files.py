@@ -1,8 +1,8 @@
 """
 The files of charts-snippets that contain a sidecar.
 
-A line of a template in `objects/` such as `- "@kerberos.container native"` stands for
-the lines of that part, with its indentation.
+Of `objects/`, only the lines between `# generated: kerberos.container native` and
+`# end` are: that part, with its indentation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from sidecar_values.yaml_text import lines_of
 
 SOURCE = Path(__file__).parents[1]
 SNIPPETS = SOURCE.parent
+_GENERATED = re.compile(
+    r"^( *)# generated: (\S+)\.(\w+) ?(\w*)\n.*?^\1# end$", re.MULTILINE | re.DOTALL
+)
 
 _PASTED = {
     "s3-sync.native.yaml": {"SOURCE": "listing"},
@@ -69,20 +72,16 @@ def files() -> dict[Path, str]:
         },
         last={"triggerer": {"enabled": False}, "statsd": {"enabled": False}},
     )
-    for path in sorted((SOURCE / "objects").glob("*.yaml")):
-        found[SNIPPETS / "objects" / path.name] = _filled(path.read_text())
+    for path in sorted((SNIPPETS / "objects").glob("*.yaml")):
+        found[path] = _GENERATED.sub(_part, path.read_text())
     return found
 
 
-def _filled(template: str) -> str:
-    return re.sub(
-        r'^( *(?:- )?)"@(\S+)\.(\w+) ?(\w*)"$', _part, template, flags=re.MULTILINE
-    )
-
-
 def _part(match: re.Match[str]) -> str:
-    before, name, method, form = match.groups()
-    lines = lines_of(getattr(_PARTS[name], method)(*filter(None, [form])))
+    indent, name, method, form = match.groups()
+    part = getattr(_PARTS[name], method)(*filter(None, [form]))
+    first, *_ = match[0].splitlines()
+    lines = lines_of(part if isinstance(part, list) else [part])
     return "\n".join(
-        [before + lines[0], *(" " * len(before) + line for line in lines[1:])]
+        [first, *(f"{indent}{line}" for line in lines), f"{indent}# end"]
     )
