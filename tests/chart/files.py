@@ -15,17 +15,8 @@ from tests.chart import printed
 
 Values = dict[str, Any]
 
-__all__ = ["OBJECTS", "PASTED", "SNIPPETS", "Values", "load", "load_objects", "text"]
+__all__ = ["OBJECTS", "SNIPPETS", "Values", "load", "load_objects", "text"]
 
-# Values files that need no other one.
-PASTED = (
-    "git-sync-wrapper.chart.yaml",
-    "git-sync-wrapper.native.yaml",
-    "kerberos.native.yaml",
-    "s3-sync-and-kerberos.yaml",
-    "s3-sync.native.yaml",
-    "sync-perm.extra.yaml",
-)
 # Files with Kubernetes objects.
 OBJECTS = tuple(
     str(path.relative_to(SNIPPETS))

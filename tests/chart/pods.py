@@ -3,6 +3,7 @@ Checks for complete pods, from the rendered chart or from an object.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.chart.sidecars import SIDECARS, Values, environment
 
@@ -150,6 +151,11 @@ def sharing_complaints(pod: Values) -> Iterator[str]:
                 continue
             if sees.get(place) is not True:
                 yield f"{airflow['name']} does not mount {place} read-only"
+    if "kerberos" in kinds(pod):
+        (kerberos,) = (one for one in containers(pod) if one["name"] == "kerberos")
+        ticket = environment(airflow).get("KRB5CCNAME")
+        if ticket != f"FILE:{environment(kerberos)['KERBEROS_CCACHE']}":
+            yield f"{airflow['name']} looks for its ticket in {ticket}"
 
 
 def sidecar_complaints(pod: Values) -> Iterator[str]:
@@ -184,6 +190,13 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
         }
         if {ports.get(get["port"]) for get in probes.values()} - {sidecar.port}:
             yield f"{name}: a probe uses another port than {sidecar.port}"
+        mounted = [Path(mount["mountPath"]) for mount in container["volumeMounts"]]
+        paths = [Path(value) for value in given.values() if value.startswith("/")]
+        yield from (
+            f"{name}: nothing is mounted for {path}"
+            for path in paths
+            if not {path, *path.parents} & {*mounted}
+        )
         resources = container.get("resources", {})
         rules = {
             "read-only root": container["securityContext"]["readOnlyRootFilesystem"]

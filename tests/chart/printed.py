@@ -3,11 +3,16 @@ Every combination of words for `make values`, and a few that cover every pair of
 """
 
 import itertools
+import os
+import random
 from collections.abc import Mapping
 
 from sidecar_values.deployment import CHOICES, complaints
 
 Choice = Mapping[str, str]
+
+# Of the few: other combinations with another seed.
+SEED = os.environ.get("SEED", "1")
 
 
 def command(choice: Choice) -> str:
@@ -30,26 +35,36 @@ def choice(command: str) -> Choice:
 
 def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     """
-    Return the sidecars that each pod must have, with their kinds; without an EXECUTOR,
-    for pods of the KubernetesExecutor.
+    Return the sidecars that each pod must have, with their kinds; the chart's own
+    git-sync is none of them.
     """
-    source, executor = choice["SOURCE"], choice["EXECUTOR"] or "KubernetesExecutor"
-    name = "git-sync-wrapper" if source == "git" else "s3-sync"
-    dags = {name: "native"} if source else {}
+    source, executor = choice["SOURCE"], choice["EXECUTOR"] or "CeleryExecutor"
+    bring = {"git": "git-sync-wrapper", "listing": "s3-sync", "release": "s3-sync"}
+    dags = {bring[source]: "native"} if source in bring else {}
     tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}
     found = {"dag-processor": dags, "triggerer": dags | tickets}
-    if executor == "KubernetesExecutor":
+    if "CeleryExecutor" in executor:
+        found["worker"] = dags | tickets
+    if "KubernetesExecutor" in executor:
         kept = "native" if choice["VERSIONS"] else "init"
         found["task pod"] = dict.fromkeys(dags, kept) | tickets
-        if source == "release" and not choice["VERSIONS"]:
-            found["scheduler"] = {"s3-sync": "extra"}
-    else:
-        found["scheduler" if executor == "LocalExecutor" else "worker"] = dags | tickets
+    if executor == "LocalExecutor":
+        found["scheduler"] = dags | tickets
+    elif is_pinned(choice):
+        found["scheduler"] = {"s3-sync": "extra"}
     if choice["SYNC_PERM"]:
         found["webserver" if choice["AIRFLOW"] == "2" else "api-server"] = {
             "sync-perm": "extra"
         }
     return {pod: some for pod, some in found.items() if some}
+
+
+def is_pinned(choice: Choice) -> bool:
+    """
+    Whether task pods get the release of the scheduler's volume.
+    """
+    has_task_pods = choice["EXECUTOR"] not in ("LocalExecutor", "CeleryExecutor")
+    return choice["SOURCE"] == "release" and has_task_pods and not choice["VERSIONS"]
 
 
 def pairs(choice: Choice) -> set[tuple[tuple[str, str], ...]]:
@@ -65,8 +80,9 @@ def _few() -> dict[str, Choice]:
     """
     found = {}
     left = set().union(*map(pairs, ALL.values()))
+    names = random.Random(SEED).sample([*ALL], len(ALL))
     while left:
-        best = max(ALL, key=lambda name: len(pairs(ALL[name]) & left))
+        best = max(names, key=lambda name: len(pairs(ALL[name]) & left))
         found[best] = ALL[best]
         left -= pairs(ALL[best])
     return found

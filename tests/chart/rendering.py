@@ -85,7 +85,7 @@ def _without_documents(home: Path) -> Path:
 
 def _argument(home: Path, name: str) -> str:
     if name.startswith("make values"):
-        path = home / f"{name}.yaml"
+        path = home / f"{name.replace(',', '+')}.yaml"  # helm splits at commas
         path.write_text(files.text(name))
         return f"--values={path}"
     return f"--set={name}" if "=" in name else f"--values={files.SNIPPETS / name}"

@@ -3,12 +3,13 @@ The stacks of values files that are rendered and started, and the sidecars of th
 pods.
 """
 
+from sidecar_values.files import PASTED
 from tests.chart import printed
 
 Kinds = dict[str, dict[str, str]]
 Stack = tuple[str, ...]
 
-AS_PODS, AS_CELERY = "executor=KubernetesExecutor", "executor=CeleryExecutor"
+AS_PODS = "executor=KubernetesExecutor"
 _ALL = "KERBEROS=1 SYNC_PERM=1"
 # The complete deployments of the how-to.
 _DEV = f"make values AIRFLOW=3 EXECUTOR=KubernetesExecutor SOURCE=listing {_ALL}"
@@ -24,44 +25,48 @@ PRD_2: Stack = (
 PRD_GIT: Stack = (_PRD.replace("release", "git"), *PRD[1:])
 PRD_CELERY: Stack = (_PRD.replace("Kubernetes", "Celery"), *PRD[1:])
 WHOLE = (DEV, PRD, PRD_2, PRD_GIT, PRD_CELERY, (*PRD, "examples/fargate.yaml"))
-IN_THE_CHART: tuple[Stack, ...] = (
-    ("git-sync-wrapper.chart.yaml",),
-    (AS_PODS, "git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"),
-)
-
-
-def _of(words: str, executor: str = "CeleryExecutor") -> Kinds:
-    return printed.kinds(
-        {**printed.choice(f"make values {words}"), "EXECUTOR": executor}
-    )
-
-
-_LISTING, _GIT, _TICKETS = _of("SOURCE=listing"), _of("SOURCE=git"), _of("KERBEROS=1")
+QUICKSTART: Stack = ("quickstart/values.yaml",)
 _TOGETHER = ("s3-sync-and-kerberos.yaml", "sync-perm.extra.yaml")
-EXPECTED: dict[Stack, Kinds] = {
-    **{names: printed.kinds(printed.choice(names[0])) for names in WHOLE},
-    ("s3-sync.native.yaml",): _LISTING,
-    (AS_PODS, "s3-sync.native.yaml"): _of("SOURCE=listing", "KubernetesExecutor"),
-    (AS_CELERY, *_TOGETHER): _of(f"SOURCE=listing {_ALL}"),
-    (AS_PODS, *_TOGETHER): _of(f"SOURCE=listing {_ALL}", "KubernetesExecutor"),
-    ("kerberos.native.yaml",): _TICKETS,
-    (AS_PODS, "kerberos.native.yaml"): _of("KERBEROS=1", "KubernetesExecutor"),
-    ("sync-perm.extra.yaml",): _of("SYNC_PERM=1"),
-    ("airflowVersion=2.11.2", "sync-perm.extra.yaml"): _of("AIRFLOW=2 SYNC_PERM=1"),
-    ("git-sync-wrapper.native.yaml",): _GIT,
-    (AS_PODS, "git-sync-wrapper.native.yaml"): _of("SOURCE=git", "KubernetesExecutor"),
-    **{names: {} for names in IN_THE_CHART},
-    ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"): _TICKETS,
-    ("s3-sync.native.yaml", "examples/shared-ticket.yaml"): _LISTING,
-    ("quickstart/values.yaml",): {
-        "scheduler": {"s3-sync": "native"},
-        "dag-processor": {"s3-sync": "native"},
-    },
-}
-DAILY = [*EXPECTED, *((name,) for name in printed.FEW)]
-EXPECTED |= {
-    (name,): printed.kinds(
-        {**choice, "EXECUTOR": choice["EXECUTOR"] or "CeleryExecutor"}
-    )
-    for name, choice in printed.ALL.items()
-}
+DAILY: list[Stack] = [
+    *WHOLE,
+    QUICKSTART,
+    *((name,) for name in PASTED),
+    (AS_PODS, "s3-sync.native.yaml"),
+    (AS_PODS, *_TOGETHER),
+    (AS_PODS, "kerberos.native.yaml"),
+    ("airflowVersion=2.11.2", "sync-perm.extra.yaml"),
+    (AS_PODS, "git-sync-wrapper.native.yaml"),
+    (AS_PODS, "git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"),
+    ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"),
+    ("s3-sync.native.yaml", "examples/shared-ticket.yaml"),
+    *((name,) for name in printed.FEW),
+]
+
+
+def asked(stack: Stack) -> printed.Choice:
+    """
+    Return the words that print a stack: those of its command and its files to paste,
+    and of its settings.
+    """
+    found = {**printed.choice("make values")}
+    for name in stack:
+        if name.startswith("make values"):
+            found |= printed.choice(name)
+        elif name.startswith("executor="):
+            found["EXECUTOR"] = name.removeprefix("executor=")
+        elif name.startswith("airflowVersion=2"):
+            found["AIRFLOW"] = "2"
+        found |= PASTED.get(name, {})
+    return found
+
+
+def expected(stack: Stack) -> Kinds:
+    """
+    Return the sidecars of each pod, with their kinds.
+    """
+    if stack == QUICKSTART:
+        return {
+            "scheduler": {"s3-sync": "native"},
+            "dag-processor": {"s3-sync": "native"},
+        }
+    return printed.kinds(asked(stack))

@@ -33,55 +33,42 @@ def test_pods_of_objects_pass_every_check(name: str) -> None:
     ]
 
 
-def test_airflow_reads_the_shared_ticket_where_kerberos_writes_it() -> None:
-    deployment, *others = files.load_objects("objects/shared-ticket.yaml")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    claims = {
-        one["metadata"]["namespace"]: one
-        for one in others
-        if "namespace" in one["metadata"]
-    }
-    volumes = {
-        one["metadata"]["name"]: one["spec"] for one in others if one["spec"].get("csi")
-    }
-
-    values = files.load("examples/shared-ticket.yaml")
-
-    assert (
-        f"FILE:{environment(container)['KERBEROS_CCACHE']}"
-        == environment(values)["KRB5CCNAME"]
-    )
-    (claim,) = (one for one in values["volumes"] if "persistentVolumeClaim" in one)
-    assert {"claimName": "krb5-ccache", "readOnly": True} == claim[
-        "persistentVolumeClaim"
-    ]
-    assert "keytab" not in str(values)
-    assert claims.keys() == {deployment["metadata"]["namespace"], "airflow"}
-    assert {"krb5-ccache"} == {one["metadata"]["name"] for one in claims.values()}
-    assert {one["spec"]["volumeName"] for one in claims.values()} == volumes.keys()
-    assert 1 == len({one["csi"]["volumeHandle"] for one in volumes.values()})
-
-
-def test_airflow_mounts_the_claim_that_git_sync_fills() -> None:
-    deployment, volume, claim = files.load_objects("objects/git-sync-deployment.yaml")
+@pytest.mark.parametrize("name", ["shared-ticket", "git-sync-deployment"])
+def test_airflow_reads_where_a_pod_of_its_own_writes(name: str) -> None:
+    """
+    Each claim has its volume, all volumes are one file system, and the example mounts
+    the claim read-only.
+    """
+    deployment, *others = files.load_objects(f"objects/{name}.yaml")
     pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    values = files.load("examples/git-sync-deployment.yaml")
-    (reads,), (mount,) = values["volumes"], values["volumeMounts"]
-    name = claim["metadata"]["name"]
+    values = files.load(f"examples/{name}.yaml")
+    written, read = environment(pod["containers"][0]), environment(values)
+    volumes = {
+        one["metadata"]["name"]: one["spec"]["csi"]["volumeHandle"]
+        for one in others
+        if one["kind"] == "PersistentVolume"
+    }
+    claims = {
+        one["metadata"]["namespace"]: one["spec"]["volumeName"]
+        for one in others
+        if one["kind"] == "PersistentVolumeClaim"
+    }
+    claim = others[-1]["metadata"]["name"]
+    writes = [one.get("persistentVolumeClaim") for one in pod["volumes"]]
+    reads = [one.get("persistentVolumeClaim") for one in values["volumes"]]
 
-    assert {"claimName": name, "readOnly": True} == reads["persistentVolumeClaim"]
-    assert {"claimName": name} in [
-        one.get("persistentVolumeClaim") for one in pod["volumes"]
-    ]
-    assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
-    link = f"/opt/airflow/dags/{environment(container)['GITSYNC_LINK']}"
-    assert {"AIRFLOW__CORE__DAGS_FOLDER": link} == environment(values)
-    assert {
-        "name": reads["name"],
-        "mountPath": "/opt/airflow/dags",
-        "readOnly": True,
-    } == mount
+    assert {deployment["metadata"]["namespace"], "airflow"} == claims.keys()
+    assert sorted(claims.values()) == sorted(volumes)
+    assert 1 == len({*volumes.values()})
+    assert {"claimName": claim} in writes
+    assert {"claimName": claim, "readOnly": True} in reads
+    assert "keytab" not in str(values)
+    if name == "shared-ticket":
+        assert read["KRB5CCNAME"] == f"FILE:{written['KERBEROS_CCACHE']}"
+    else:
+        link = f"/opt/airflow/dags/{written['GITSYNC_LINK']}"
+        assert {"AIRFLOW__CORE__DAGS_FOLDER": link} == read
+        assert "/opt/airflow/dags" == values["volumeMounts"][0]["mountPath"]
 
 
 def test_external_secrets_create_the_keys_that_their_readers_need() -> None:

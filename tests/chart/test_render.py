@@ -4,11 +4,11 @@ The values, rendered by the official chart; needs `helm` and the whole chart.
 
 import configparser
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.chart import files, pods
+from tests.chart import files, pods, printed
 from tests.chart.kubernetes import strict_complaints
 from tests.chart.rendering import (
     CAN_RENDER,
@@ -18,16 +18,35 @@ from tests.chart.rendering import (
     rendered_pods,
 )
 from tests.chart.sidecars import DAGS_FOLDER, SIDECARS, Values, environment
-from tests.chart.stacks import DAILY, EXPECTED, IN_THE_CHART, Stack
+from tests.chart.stacks import DAILY, QUICKSTART, Stack, asked, expected
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
 
-each_stack = pytest.mark.parametrize("stack", DAILY, ids=" ".join)
+CHECKS: list[Callable[[Stack], None]] = []
+# Where the chart looks for the commits of its own git-sync.
+OF_THE_CHART = "/opt/airflow/dags/repo/dags"
 FOLDER = "AIRFLOW__CORE__DAGS_FOLDER"
 BUNDLES = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
-# Where the chart looks for the commits of its own git-sync.
-FOLDERS = {"git-sync-wrapper.chart.yaml": "/opt/airflow/dags/repo/dags"}
+
+
+def each_stack(check: Callable[[Stack], None]) -> Callable[[Stack], None]:
+    """
+    Run a check for the stacks of every day; `--full` runs it for all.
+    """
+    CHECKS.append(check)
+    return pytest.mark.parametrize("stack", DAILY, ids=" ".join)(check)
+
+
+def airflows(stack: Stack) -> Iterator[tuple[str, Values]]:
+    """
+    Yield the component of each container of Airflow, and the container.
+    """
+    for pod in rendered_pods(stack):
+        for one in pod["spec"]["containers"]:
+            is_airflow = "airflow.cfg" in str(one.get("volumeMounts"))
+            if is_airflow and one["name"] in ("base", component(pod)):
+                yield component(pod), one
 
 
 def ours(stack: Stack) -> Iterator[tuple[str, Values]]:
@@ -44,7 +63,7 @@ def ours(stack: Stack) -> Iterator[tuple[str, Values]]:
 def test_each_sidecar_is_in_the_right_pods(stack: Stack) -> None:
     found = {component(pod): pods.kinds(pod["spec"]) for pod in rendered_pods(stack)}
 
-    assert EXPECTED[stack] == {name: kinds for name, kinds in found.items() if kinds}
+    assert expected(stack) == {name: kinds for name, kinds in found.items() if kinds}
 
 
 @each_stack
@@ -116,105 +135,89 @@ def test_airflow_reads_the_folder_that_the_sidecar_of_its_own_pod_fills(
 @each_stack
 def test_shared_settings_name_no_folder_or_bundle_of_a_sidecar(stack: Stack) -> None:
     shared = settings_of(stack)
-    folders = {folder for name, folder in FOLDERS.items() if name in stack}
-
-    assert shared["core"]["dags_folder"] in (folders or {DAGS_FOLDER})
-    if "AIRFLOW=2" not in str(stack) and "airflowVersion=2" not in str(stack):
+    often = ("scheduler", "dag_dir_list_interval")
+    if asked(stack)["AIRFLOW"] != "2":
+        often = ("dag_processor", "refresh_interval")
         (bundle,) = json.loads(shared["dag_processor"]["dag_bundle_config_list"])
         assert bundle["classpath"].endswith(".LocalDagBundle")
         assert {} == bundle["kwargs"]
+    is_charts = asked(stack)["SOURCE"] == "chart-git"
+
+    assert (OF_THE_CHART if is_charts else DAGS_FOLDER) == shared["core"]["dags_folder"]
+    if asked(stack)["SOURCE"]:
+        assert "30" == shared[often[0]][often[1]]
 
 
 @each_stack
 def test_all_pods_have_the_dags_of_one_source_in_one_folder(stack: Stack) -> None:
+    """
+    The scheduler of Airflow 2 tells pods the file of a task by its path relative to its
+    own folder.
+    """
     names = ("AWS_BUCKET", "KEY_PATH", "S3_SYNC_SOURCE", "GITSYNC_REPO", "GITSYNC_REF")
     given = [environment(container) for _, container in ours(stack)]
     sources = {tuple(one.get(name) for name in names) for one in given}
     folders = set().union(*map(folder_of, rendered_pods(stack)))
+    found = {name: environment(one).get(FOLDER) for name, one in airflows(stack)}
 
     sources.discard((None,) * 5)
     assert len(sources) <= 1
     assert len(folders) <= 1
-
-
-@pytest.mark.parametrize(
-    "stack", [one for one in DAILY if "AIRFLOW=2" in str(one)], ids=" ".join
-)
-def test_scheduler_of_airflow_2_has_the_folder_of_the_pods_that_run_its_tasks(
-    stack: Stack,
-) -> None:
-    """
-    It tells them the file of a task by its path relative to its own folder.
-    """
-    found = {
-        component(pod): environment(pod["spec"]["containers"][0]).get(FOLDER)
-        for pod in rendered_pods(stack)
-    }
-
-    assert found.get("dag-processor") == found["scheduler"]
-
-
-@pytest.mark.parametrize(
-    "stack", [one for one in DAILY if "examples/git-sync" in str(one)], ids=" ".join
-)
-def test_all_pods_read_the_claim_of_a_git_sync_of_its_own(stack: Stack) -> None:
-    for pod in rendered_pods(stack):
-        for container in pod["spec"]["containers"]:
-            paths = [one["mountPath"] for one in container.get("volumeMounts") or []]
-            if DAGS_FOLDER in paths and container["name"] in ("base", component(pod)):
-                assert f"{DAGS_FOLDER}/current" == environment(container)[FOLDER]
+    if asked(stack)["AIRFLOW"] == "2":
+        assert found.get("dag-processor") == found["scheduler"]
+    if "examples/git-sync-deployment.yaml" in stack:
+        assert {f"{DAGS_FOLDER}/current"} == {*found.values()}
 
 
 @each_stack
 def test_task_pods_have_no_gate_because_one_bad_dag_would_block_all_tasks(
     stack: Stack,
 ) -> None:
-    gated = [name for name, one in ours(stack) if "_GATE'" in str(one)]
+    gated = {
+        component(pod)
+        for pod in rendered_pods(stack)
+        for one in pods.containers(pod["spec"])
+        if any(name.endswith("_GATE") for name in environment(one))
+    }
 
     assert "task pod" not in gated
     assert bool(gated) == any("GATE=1" in name for name in stack)
 
 
-@pytest.mark.parametrize(
-    "stack", [one for one in DAILY if "VERSIONS" in str(one)], ids=" ".join
-)
+@each_stack
 def test_every_airflow_has_the_bundle_of_the_link_and_its_module(stack: Stack) -> None:
     """
     Every one: `airflow dags reserialize` deactivates all bundles but its own.
     """
+    if not asked(stack)["VERSIONS"]:
+        return
     filled = set().union(*map(folder_of, rendered_pods(stack)))
-    found = set()
-    for pod in rendered_pods(stack):
-        for container in pod["spec"]["containers"]:
-            if container["name"] not in ("base", component(pod)):
-                continue
-            if "airflow.cfg" not in str(container.get("volumeMounts")):
-                continue
-            mounts = {one["name"]: one for one in container["volumeMounts"]}
-            found.add(component(pod))
-            variables = environment(container)
-            (bundle,) = json.loads(variables[BUNDLES])
-            given = bundle["kwargs"]
-            folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
-            assert {folder} == filled
-            assert "{version}" in given["view_url_template"]
-            assert variables["PYTHONPATH"] == mounts["sidecar-bundle"]["mountPath"]
-    assert {"api-server", "dag-processor", "scheduler"} <= found
+    found = dict(airflows(stack))
+    for container in found.values():
+        mounts = {one["name"]: one for one in container["volumeMounts"]}
+        variables = environment(container)
+        (bundle,) = json.loads(variables[BUNDLES])
+        given = bundle["kwargs"]
+        folder = f"{given['path']}/{given.get('subdir', '')}".rstrip("/")
+        assert {folder} == filled
+        assert "{version}" in given["view_url_template"]
+        assert variables["PYTHONPATH"] == mounts["sidecar-bundle"]["mountPath"]
+    assert {"api-server", "dag-processor", "scheduler"} <= found.keys()
 
 
-@pytest.mark.parametrize("stack", IN_THE_CHART, ids=" ".join)
-def test_drop_in_replaces_the_charts_git_sync_in_every_pod(stack: Stack) -> None:
+@each_stack
+def test_chart_runs_our_image_as_its_git_sync_in_every_pod(stack: Stack) -> None:
     found = [
         one
         for pod in rendered_pods(stack)
         for one in pods.containers(pod["spec"])
-        if one["name"].startswith("git-sync")
+        if one["name"] in ("git-sync", "git-sync-init")
     ]
 
+    assert bool(found) == (asked(stack)["SOURCE"] == "chart-git")
     for pod in rendered_pods(stack):
         ours = {"git-sync", "git-sync-init"}
         assert [] == list(pods.restricted_complaints(pod["spec"], only=ours))
-    assert {"git-sync", "git-sync-init"} == {one["name"] for one in found}
     for container in found:
         assert "/git-sync-wrapper:" in container["image"]
         given = environment(container)
@@ -227,6 +230,25 @@ def test_drop_in_replaces_the_charts_git_sync_in_every_pod(stack: Stack) -> None
             mine | {"GITSYNC_REPO": given["GITSYNC_REPO"]}
         )
         assert ("codecommit" in str(stack)) == ("GITSYNC_PASSWORD" not in given)
+        assert given["GIT_SYNC_BRANCH"] == given["GITSYNC_REF"]
+
+
+@each_stack
+def test_s3_sync_gets_what_the_words_ask_for(stack: Stack) -> None:
+    words = asked(stack)
+    is_release = words["SOURCE"] == "release"
+    marks = {
+        "S3_SYNC_SOURCE": is_release,
+        "S3_SYNC_LAYOUT": is_release or words["LAYOUT"] or words["GATE"],
+        "S3_SYNC_TRUSTED_KEYS": words["SIGNED"],
+        "AWS_ENDPOINT_URL_S3": words["ENDPOINT"],
+        "AWS_SECRET_ACCESS_KEY": words["ENDPOINT"],
+        "AWS_CA_BUNDLE": words["ENDPOINT"] == "ca",
+    }
+    for name, container in ours(stack):
+        if container["name"] == "s3-sync" and stack != QUICKSTART:
+            given = marks.keys() & environment(container)
+            assert {one for one, is_set in marks.items() if is_set} == given, name
 
 
 @each_stack
@@ -267,3 +289,16 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
                 assert has_keys or str(role).startswith(
                     "arn:aws:iam::111122223333:role/airflow"
                 )
+
+
+@pytest.mark.timeout(7200)
+def test_every_other_output_passes_every_check(request: pytest.FixtureRequest) -> None:
+    """
+    Each one takes half a second, so only with `--full`.
+    """
+    if not request.config.getoption("--full"):
+        pytest.skip("thousands of outputs, only with --full")
+    for name in sorted(printed.ALL.keys() - printed.FEW.keys()):
+        for check in CHECKS:
+            check((name,))
+        rendered.cache_clear()

@@ -4,9 +4,10 @@ Every values file starts, and what `make values` prints for every pair of its wo
 
 import pytest
 
-from tests.chart import files, pods
+from sidecar_values.files import PASTED
+from tests.chart import pods
 from tests.chart.printed import FEW
-from tests.chart.stacks import AS_PODS, EXPECTED, WHOLE
+from tests.chart.stacks import AS_PODS, WHOLE, expected
 from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import SERVICE
 from tests.cluster.kubectl import Pod
@@ -34,7 +35,7 @@ STARTED: tuple[Names, ...] = (
 
 
 def test_every_file_to_paste_is_started() -> None:
-    assert {*files.PASTED} <= {name for names in STARTED for name in names}
+    assert {*PASTED} <= {name for names in STARTED for name in names}
 
 
 @pytest.mark.parametrize("names", STARTED, ids=" ".join)
@@ -46,6 +47,7 @@ def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
     own = (
         f"sidecars.bucket={world.bucket}",
         f"sidecars.gitSync.repo={world.repository}",
+        f"sidecars.endpoint={world.s3.endpoint}",
     )
     users = () if is_whole else (*(own if names[0] in FEW else ()), YOUR_VALUES)
     # Each Fargate pod requests a node of its own, and the one node here has room for
@@ -55,12 +57,12 @@ def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
     with stack(world, name, (*users, *names), only) as place:
         found = place.pods()
         kinds = {name: pods.kinds(some[0].spec) for name, some in found.items()}
-        expected = {
+        wanted = {
             one: some
-            for one, some in EXPECTED[names].items()
+            for one, some in expected(names).items()
             if only is None or one in only
         }
-        assert expected == {one: some for one, some in kinds.items() if some}
+        assert wanted == {one: some for one, some in kinds.items() if some}
         _see_dags(place)
         for some in found.values():
             _see_tickets(some)

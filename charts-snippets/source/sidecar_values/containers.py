@@ -32,6 +32,8 @@ REFERRED: Values = {
     "period": "{{ .Values.sidecars.gitSync.period }}",
     "principal": "{{ .Values.sidecars.kerberos.principal }}",
     "role": "{{ .Values.sidecars.roleArn }}",
+    "endpoint": "{{ .Values.sidecars.endpoint }}",
+    "region": "{{ .Values.sidecars.region }}",
 }
 # The same as values, for objects outside of the chart.
 WRITTEN: Values = {
@@ -141,7 +143,11 @@ class S3Sync:
         folder: Where it publishes.
         volume: The name of its volume.
         is_signed: Whether the ConfigMap of trusted keys is mounted.
+        endpoint: Not empty for another store than AWS, with keys from a Secret; `ca`:
+            a ConfigMap has the certificate that its server's is checked with.
     """
+
+    CA = "/etc/s3-ca"
 
     def __init__(
         self,
@@ -150,12 +156,15 @@ class S3Sync:
         folder: str = DAGS,
         volume: str = "s3-dags",
         is_signed: bool = False,
+        endpoint: str = "",
     ) -> None:
         self.at = at
         self.more = more or {}
         self.folder = folder
         self.volume = volume
         self.keys = "/etc/s3-sync/keys" if is_signed else ""
+        self.has_endpoint = bool(endpoint)
+        self.has_ca = endpoint == "ca"
 
     def container(self, form: str, gate: Values | None = None) -> Values:
         env = {
@@ -163,10 +172,13 @@ class S3Sync:
             "KEY_PATH": self.at["path"],
             "DEST_PATH": self.folder,
             "INTERVAL": self.at["interval"],
+            **self._store(),
             **self.more,
             **(gate or {}),
         }
         mounts = [_mount(self.volume, self.folder)]
+        if self.has_ca:
+            mounts.append(_mount("s3-ca", self.CA, read_only=True))
         if self.keys:
             env["S3_SYNC_TRUSTED_KEYS"] = self.keys
             mounts.append(_mount("s3-sync-keys", self.keys, read_only=True))
@@ -177,8 +189,24 @@ class S3Sync:
             "s3-sync", form, env, port, "64Mi 192Mi", image=image, mounts=mounts
         )
 
+    def _store(self) -> Values:
+        if not self.has_endpoint:
+            return {}
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        found = {
+            "AWS_ENDPOINT_URL_S3": self.at["endpoint"],
+            "AWS_REGION": self.at["region"],
+            **{
+                name: {"secretKeyRef": {"name": "s3-keys", "key": name}}
+                for name in names
+            },
+        }
+        return {**found, "AWS_CA_BUNDLE": f"{self.CA}/ca.crt"} if self.has_ca else found
+
     def volumes(self) -> list[Values]:
         found: list[Values] = [{"name": self.volume, "emptyDir": {"sizeLimit": "1Gi"}}]
+        if self.has_ca:
+            found.append({"name": "s3-ca", "configMap": {"name": "s3-ca"}})
         if self.keys:
             found.append(
                 {"name": "s3-sync-keys", "configMap": {"name": "s3-sync-keys"}}
@@ -198,6 +226,12 @@ class S3Sync:
         }
 
 
+_GIT_TMP: Values = {
+    "name": "git-sync-tmp",
+    "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"},
+}
+
+
 class GitSync:
     """
     Args:
@@ -213,6 +247,39 @@ class GitSync:
         self.at = at
         self.claim = claim
         self.link = link
+
+    def of_the_chart(self, gate: Values) -> Values:
+        """
+        Return the values of the chart's own git-sync, and of a volume for /tmp.
+
+        The chart adds `env` to all of its containers, also in task pods.
+        """
+        ours = self.container("native")
+        node = {"NODE_NAME": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+        git_sync = {
+            "enabled": True,
+            "repo": self.at["repo"],
+            # two spellings of one thing: the chart sets both
+            "branch": self.at["ref"],
+            "ref": self.at["ref"],
+            "subPath": "dags",
+            "credentialsSecret": "git-credentials",
+            "period": self.at["period"],
+            "maxFailures": -1,
+            "recommendedProbeSetting": True,
+            "env": variables({**gate, **node}),
+            "emptyDirConfig": {"sizeLimit": "2Gi"},
+            "resources": ours["resources"],
+            "securityContexts": {
+                "container": {
+                    name: value
+                    for name, value in ours["securityContext"].items()
+                    if name != "runAsUser"
+                }
+            },
+            "extraVolumeMounts": [_mount("git-sync-tmp", TMP)],
+        }
+        return {"dags": {"gitSync": git_sync}, "volumes": [_GIT_TMP]}
 
     def container(self, form: str, gate: Values | None = None) -> Values:
         credentials = "/etc/git-credentials"
@@ -252,10 +319,7 @@ class GitSync:
         secret = {"secretName": "git-credentials", "defaultMode": Octal(0o440)}
         return [
             {"name": "git-dags", **place},
-            {
-                "name": "git-sync-tmp",
-                "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"},
-            },
+            _GIT_TMP,
             *([] if self.claim else [{"name": "git-credentials", "secret": secret}]),
         ]
 

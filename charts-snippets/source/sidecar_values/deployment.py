@@ -5,7 +5,8 @@ The values for one deployment: what `make values` prints, and the files to paste
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,8 +28,16 @@ Choice = Mapping[str, str]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "AIRFLOW": ("3", "2", ""),
-    "EXECUTOR": ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", ""),
-    "SOURCE": ("listing", "release", "git", ""),
+    "EXECUTOR": (
+        "LocalExecutor",
+        "CeleryExecutor",
+        "KubernetesExecutor",
+        "CeleryExecutor,KubernetesExecutor",
+        "",
+    ),
+    "SOURCE": ("listing", "release", "git", "chart-git", ""),
+    "ENDPOINT": ("1", "ca", ""),
+    "LAYOUT": ("snapshot", ""),
     "GATE": ("1", ""),
     "VERSIONS": ("1", ""),
     "SIGNED": ("1", ""),
@@ -41,8 +50,12 @@ _SOURCES = {
     "listing": "DAGs from an S3 prefix",
     "release": "releases from S3",
     "git": "DAGs from git",
+    "chart-git": "the chart's own git-sync with our image",
 }
 _BUNDLE = "/opt/airflow/sidecar-bundle"
+_FROM_S3 = ("listing", "release")
+_OF_2 = "2.11.2"
+_STORE = "https://s3.example.com"
 _KEEP_COMMITS = ("LocalExecutor", "CeleryExecutor")
 """Tasks run in pods that outlive a commit; a task pod has only the newest one."""
 
@@ -51,43 +64,73 @@ def complaints(choice: Choice) -> list[str]:
     """
     Return what is wrong with the words, with what to write instead.
     """
-    found = []
-    for name, word in choice.items():
-        near = get_close_matches(name, CHOICES, n=1)
-        words = f"{near[0]}={word}" if near else "one of " + ", ".join(CHOICES)
-        if name in CHOICES:
-            words = " or ".join(filter(None, CHOICES[name]))
-        if word not in CHOICES.get(name, ()):
-            found.append(f"{name}={word}: write {words}, or omit it")
-    if found:
-        return found
-    source = choice["SOURCE"]
-    if not (source or choice["KERBEROS"] or choice["SYNC_PERM"]):
-        found.append(
-            "nothing to run: write SOURCE=listing, release or git, KERBEROS=1 or SYNC_PERM=1"
-        )
-    if choice["GATE"] and not source:
-        found.append("GATE=1: write SOURCE=listing, release or git")
-    if choice["VERSIONS"] and (
-        choice["AIRFLOW"] == "2" or source not in ("release", "git")
-    ):
-        found.append("VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git")
-    if (
-        choice["VERSIONS"]
-        and source == "git"
-        and choice["EXECUTOR"] not in _KEEP_COMMITS
-    ):
-        found.append(
-            "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor, CeleryExecutor or "
-            "SOURCE=release, because a new task pod has only the newest commit"
-        )
-    if choice["SIGNED"] and source != "release":
-        found.append("SIGNED=1: write SOURCE=release")
-    if source == "release" and not choice["EXECUTOR"]:
-        found.append(
-            "SOURCE=release: write EXECUTOR=LocalExecutor, CeleryExecutor or KubernetesExecutor"
-        )
+    found = [
+        problem for name, word in choice.items() if (problem := _complaint(name, word))
+    ]
+    if not found:
+        found = [instead for is_refused, instead in _refusals(choice) if is_refused]
     return found
+
+
+def _complaint(name: str, word: str) -> str:
+    """
+    Return what is wrong with one word, with what is allowed and the nearest; empty if
+    nothing is.
+    """
+    if name not in CHOICES:
+        near = get_close_matches(name.upper(), CHOICES, n=1)
+        hint = f"; did you mean {near[0]}={word}?" if near else ""
+        return f"{name}={word}: write one of {', '.join(CHOICES)}{hint}"
+    if word in CHOICES[name]:
+        return ""
+    allowed = [one for one in CHOICES[name] if one]
+    folded = {one.lower(): one for one in allowed}
+    near = get_close_matches(word.lower(), folded, n=1)
+    hint = f"; did you mean {folded[near[0]]}?" if near else ""
+    return f"{name}={word}: write {' or '.join(allowed)}, or omit it{hint}"
+
+
+def _refusals(choice: Choice) -> Iterator[tuple[bool, str]]:
+    """
+    Yield each combination that cannot be printed: whether it was asked for, and what to
+    write instead.
+    """
+    source, executor = choice["SOURCE"], choice["EXECUTOR"]
+    yield (
+        not (source or choice["KERBEROS"] or choice["SYNC_PERM"]),
+        "nothing to run: write SOURCE=listing, release, git, chart-git, KERBEROS=1 or SYNC_PERM=1",
+    )
+    yield (
+        bool(choice["GATE"]) and not source,
+        "GATE=1: write SOURCE=listing, release, git or chart-git",
+    )
+    yield (
+        source == "chart-git"
+        and bool(choice["GATE"])
+        and executor not in _KEEP_COMMITS,
+        "SOURCE=chart-git GATE=1: write SOURCE=git: the chart would give task pods the gate, too",
+    )
+    yield (
+        bool(choice["ENDPOINT"]) and source not in _FROM_S3,
+        f"ENDPOINT={choice['ENDPOINT']}: write SOURCE=listing or release",
+    )
+    yield (
+        bool(choice["LAYOUT"]) and source != "listing",
+        "LAYOUT=snapshot: write SOURCE=listing, or omit it: releases and commits are snapshots",
+    )
+    has_versions = bool(choice["VERSIONS"])
+    yield (
+        has_versions and (choice["AIRFLOW"] == "2" or source not in ("release", "git")),
+        "VERSIONS=1: write AIRFLOW=3, and SOURCE=release or git",
+    )
+    yield (
+        has_versions and source == "git" and executor not in _KEEP_COMMITS,
+        "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor or CeleryExecutor, or SOURCE=release",
+    )
+    yield (
+        bool(choice["SIGNED"]) and source != "release",
+        "SIGNED=1: write SOURCE=release",
+    )
 
 
 def values(
@@ -136,18 +179,34 @@ class _Deployment:
         return self.source == "git"
 
     @property
+    def is_charts(self) -> bool:
+        """
+        Whether the chart adds the containers that bring the DAGs.
+        """
+        return self.source == "chart-git"
+
+    @property
+    def has_task_pods(self) -> bool:
+        return self.executor not in _KEEP_COMMITS
+
+    @property
+    def has_workers(self) -> bool:
+        return self.executor not in ("LocalExecutor", "KubernetesExecutor")
+
+    @property
     def pins_tasks(self) -> bool:
         """
         Whether task pods get the scheduler's release; with DAG versions, they ask for
         their run's.
         """
         is_pinned = self.source == "release" and not self.has_versions
-        return is_pinned and self.executor == "KubernetesExecutor"
+        return is_pinned and self.has_task_pods
 
     @property
     def is_snapshot(self) -> bool:
         return self.source == "release" or (
-            self.source == "listing" and bool(self.choice["GATE"])
+            self.source == "listing"
+            and bool(self.choice["GATE"] or self.choice["LAYOUT"])
         )
 
     @property
@@ -157,84 +216,113 @@ class _Deployment:
     @property
     def places(self) -> str:
         return " and ".join(
-            [self.place] * bool(self.source) + ["the KDC"] * bool(self.tickets)
+            [self.place] * bool(self.dags) + ["the KDC"] * bool(self.tickets)
         )
 
     def _dags(self, more: Values) -> S3Sync | GitSync | None:
-        if self.is_git or not self.source:
+        if self.source not in _FROM_S3:
             return GitSync() if self.is_git else None
         layout = {"S3_SYNC_LAYOUT": "snapshot"} if self.is_snapshot else {}
         if self.source == "release":
             layout = {"S3_SYNC_SOURCE": "release", **layout}
-        return S3Sync(more={**layout, **more}, is_signed=bool(self.choice["SIGNED"]))
+        return S3Sync(
+            more={**layout, **more},
+            is_signed=bool(self.choice["SIGNED"]),
+            endpoint=self.choice["ENDPOINT"],
+        )
 
     def head(self) -> str:
         """
         Return the first comment: for whom, with what, what to change, what to run
         first.
         """
-        is_alone = not (self.dags or self.tickets)  # sync-perm
+        is_alone = not (self.source or self.tickets)  # sync-perm
         version = "2.11" if self.choice["AIRFLOW"] == "2" else "3"
         version += " and 2.11" * (is_alone and not self.choice["AIRFLOW"])
-        chart = f"Official chart 1.22.0, Airflow {version}, Kubernetes 1.29+"
-        executor = self.executor or "any executor" * is_alone
+        executor = self.executor.replace(",", " and ") or "any executor" * is_alone
         executor = executor or "Celery and Kubernetes executor"
         parts = [
             *([_SOURCES[self.source]] if self.source else []),
+            *["another S3 store"] * bool(self.choice["ENDPOINT"]),
             *["DAG versions"] * self.has_versions,
             *["signatures"] * bool(self.choice["SIGNED"]),
             *["tickets"] * bool(self.tickets),
             *["permissions"] * bool(self.choice["SYNC_PERM"]),
         ]
-        gated = (
-            ", GATE_GRAMMAR to the Python of your Airflow image"
-            if self.choice["GATE"]
-            else ""
-        )
-        versions = ", view_url_template" if self.has_versions else ""
         pinned = "; with --set-file airflowLocalSettings=airflow_local_settings.py"
+        chart = f"Official chart 1.22.0, Airflow {version}, Kubernetes 1.29+"
         lines = [
             f"For: Airflow {version}, {executor}: {', '.join(parts)}.",
             f"{chart}{pinned * self.pins_tasks}.",
-            f"Change: the block `sidecars`{gated}{versions}.",
+            f"Change: {', '.join(self._to_change())}.",
         ]
-        first = []
-        if self.is_git:
-            keys = "--from-literal=GITSYNC_USERNAME=… (and GITSYNC_PASSWORD)"
-            first.append(f"secret generic git-credentials {keys}")
+        lines = [part for line in lines for part in textwrap.wrap(line, 116)]
+        first = [f"Run first: kubectl create {one}" for one in self._to_create()]
+        lines += [""] * bool(first) + first
+        return "".join(f"# {line}\n" if line else "\n" for line in lines)
+
+    def _to_change(self) -> Iterator[str]:
+        if self._block():
+            yield "the block `sidecars`"
+        if self.is_charts:
+            yield "images.gitSync, and repo, branch, ref and subPath of dags.gitSync"
+        if self.choice["GATE"]:
+            yield "GATE_GRAMMAR to the Python of your Airflow image"
+        if self.has_versions:
+            yield "view_url_template"
+        if self.choice["AIRFLOW"] == "2":
+            yield f"both {_OF_2} if your Airflow is another 2.11"
+
+    def _to_create(self) -> Iterator[str]:
+        """
+        Yield the arguments of `kubectl create` for what the values refer to.
+        """
+        secret, values = "secret generic", "configmap"
+        if self.source in ("git", "chart-git"):
+            names = "{GITSYNC,GIT_SYNC}" if self.is_charts else "GITSYNC"
+            keys = f"{names}_{{USERNAME,PASSWORD}}"
+            yield f"{secret} git-credentials --from-env-file=…: {keys}"
+        if self.choice["ENDPOINT"]:
+            yield f"{secret} s3-keys --from-env-file=s3-keys.env"
+        if self.choice["ENDPOINT"] == "ca":
+            yield f"{values} s3-ca --from-file=ca.crt"
         if self.choice["SIGNED"]:
-            first.append("configmap s3-sync-keys --from-file=keys/")
+            yield f"{values} s3-sync-keys --from-file=keys/"
         if self.has_versions:
             module = "airflow-bundle/airflow_sidecar_bundle.py"
-            first.append(f"configmap airflow-sidecar-bundle --from-file={module}")
+            yield f"{values} airflow-sidecar-bundle --from-file={module}"
         if self.tickets:
-            first.append(
-                "secret generic airflow-kerberos-keytab --from-file=airflow.keytab"
-            )
-            first.append("configmap airflow-krb5-conf --from-file=krb5.conf")
-        lines += [""] * bool(first) + [
-            f"Run first: kubectl create {one}" for one in first
-        ]
-        return "".join(f"# {line}\n" if line else "\n" for line in lines)
+            yield f"{secret} airflow-kerberos-keytab --from-file=airflow.keytab"
+            yield f"{values} airflow-krb5-conf --from-file=krb5.conf"
 
     def tree(self) -> Values:
         """
         Return all values.
         """
-        found: Values = {
-            "sidecars": Noted(
+        found: Values = {}
+        if self._block():
+            found["sidecars"] = Noted(
                 "Not part of the chart: the lists below refer to these values, because the chart "
                 "renders them as templates.",
                 self._block(),
             )
-        }
         if self.executor:
             found["executor"] = self.executor
+        images: Values = {}
         if self.choice["AIRFLOW"] == "2":
-            found["airflowVersion"] = "2.11.2"
-            found["images"] = {"airflow": {"tag": "2.11.2"}}
-        if self.dags:
+            found["airflowVersion"] = _OF_2
+            images["airflow"] = {"tag": _OF_2}
+        if self.is_charts:
+            images["gitSync"] = {
+                "repository": f"{REGISTRY}/git-sync-wrapper",
+                "tag": TAG,
+            }
+        if images:
+            found["images"] = images
+        if self.source:
             found["config"] = self._config()
+        if self.is_charts:
+            found |= GitSync(WRITTEN).of_the_chart(self._gate())
         if self.has_versions:
             found |= self._module()
         if self.dags:
@@ -250,14 +338,21 @@ class _Deployment:
         return found
 
     def _block(self) -> Values:
-        block: Values = {"registry": REGISTRY}
+        """
+        Return the block `sidecars`; empty if no sidecar refers to it.
+        """
+        block: Values = {}
         if self.is_git:
             block["gitSync"] = {
                 "tag": TAG,
                 **{key: WRITTEN[key] for key in ("repo", "ref", "period")},
             }
-        elif self.source:
-            block["roleArn"] = "arn:aws:iam::111122223333:role/airflow-s3-sync"
+        elif self.source in _FROM_S3:
+            if self.choice["ENDPOINT"]:
+                block["endpoint"] = _STORE
+                block["region"] = "us-east-1"
+            else:
+                block["roleArn"] = "arn:aws:iam::111122223333:role/airflow-s3-sync"
             block["bucket"] = WRITTEN["bucket"]
             path = "dags-releases" if self.source == "release" else WRITTEN["path"]
             block["s3Sync"] = {
@@ -269,7 +364,7 @@ class _Deployment:
             block["kerberos"] = {"tag": TAG, "principal": WRITTEN["principal"]}
         if self.choice["SYNC_PERM"]:
             block["syncPerm"] = {"tag": TAG, "interval": "30s"}
-        return block
+        return {"registry": REGISTRY, **block} if block else {}
 
     def _config(self) -> Values:
         is_2 = self.choice["AIRFLOW"] == "2"
@@ -320,8 +415,10 @@ class _Deployment:
             url = "https://git.example.com/data-team/dags/commit/{version}"
         else:
             where = {"path": f"{DAGS}/current"}
-            page = "https://console.aws.amazon.com/s3/object/my-airflow-bucket"
-            url = f"{page}?prefix=dags-releases/releases/{{version}}.json.gz"
+            page = "https://console.aws.amazon.com/s3/object/my-airflow-bucket?prefix="
+            if self.choice["ENDPOINT"]:
+                page = f"{_STORE}/my-airflow-bucket/"
+            url = f"{page}dags-releases/releases/{{version}}.json.gz"
         # A refresh costs one readlink, so it can be frequent.
         kwargs = {**where, "refresh_interval": 5, "view_url_template": url}
         classpath = "airflow_sidecar_bundle.SidecarDagBundle"
@@ -333,7 +430,7 @@ class _Deployment:
         """
         if not self.choice["GATE"]:
             return {}
-        prefix = "GIT_SYNC_WRAPPER_" if self.is_git else "S3_SYNC_"
+        prefix = "S3_SYNC_" if self.source in _FROM_S3 else "GIT_SYNC_WRAPPER_"
         grammar = "3.11" if self.choice["AIRFLOW"] == "2" else "3.12"
         return {f"{prefix}GATE": "syntax", f"{prefix}GATE_GRAMMAR": grammar}
 
@@ -342,7 +439,7 @@ class _Deployment:
         return [Shared("dags", self.dags.container("native", self._gate()))]
 
     def _account(self) -> Values:
-        if not isinstance(self.dags, S3Sync):
+        if not isinstance(self.dags, S3Sync) or self.choice["ENDPOINT"]:
             return {}
         return {"serviceAccount": Shared("service-account", self.dags.account())}
 
@@ -433,10 +530,10 @@ class _Deployment:
 
     def _workers(self) -> Values:
         found = {}
-        if self.executor in ("CeleryExecutor", ""):
+        if self.has_workers:
             note = f"Workers wait for {self.places}; no task starts without {self._without}."
             found["celery"] = Noted(note, self._of_tasks())
-        if self.executor in ("KubernetesExecutor", ""):
+        if self.has_task_pods:
             found["kubernetes"] = Noted(
                 self._how_task_pods_wait(), self._of_tasks(self._of_task_pods())
             )

@@ -1,13 +1,14 @@
 """
 The files of charts-snippets that contain a sidecar.
 
-Of `objects/`, only the lines between `# generated: kerberos.container native` and
-`# end` are: that part, with its indentation.
+Of `objects/`, only the lines below a comment such as
+`# generated: kerberos.container native` are, with its indentation.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar_values.containers import WRITTEN, GitSync, Kerberos, S3Sync
@@ -17,16 +18,19 @@ from sidecar_values.yaml_text import lines_of
 SOURCE = Path(__file__).parents[1]
 SNIPPETS = SOURCE.parent
 _GENERATED = re.compile(
-    r"^( *)# generated: (\S+)\.(\w+) ?(\w*)\n.*?^\1# end$", re.MULTILINE | re.DOTALL
+    r"^(( *)# generated: (\S+)\.(\w+) ?(\w*)\n)(?:\2.*\n)*", re.MULTILINE
 )
 
-_PASTED = {
+PASTED: Mapping[str, Mapping[str, str]] = {
     "s3-sync.native.yaml": {"SOURCE": "listing"},
     "git-sync-wrapper.native.yaml": {"SOURCE": "git"},
+    "git-sync-wrapper.chart.yaml": {"SOURCE": "chart-git"},
     "kerberos.native.yaml": {"KERBEROS": "1"},
     "sync-perm.extra.yaml": {"SYNC_PERM": "1"},
     "s3-sync-and-kerberos.yaml": {"SOURCE": "listing", "KERBEROS": "1"},
 }
+"""Files that need no other one, and the words that print each."""
+
 _QUICKSTART = """\
 # For: a first look on kind: Airflow 3, releases, DAG versions; see docs/tutorial/on-kind.md.
 # Official chart 1.22.0, Airflow 3, Kubernetes 1.29+.
@@ -54,7 +58,7 @@ def files() -> dict[Path, str]:
     nothing = dict.fromkeys(CHOICES, "")
     found = {
         SNIPPETS / name: values({**nothing, **choice})
-        for name, choice in _PASTED.items()
+        for name, choice in PASTED.items()
     }
     first_look = {
         "AIRFLOW": "3",
@@ -78,10 +82,7 @@ def files() -> dict[Path, str]:
 
 
 def _part(match: re.Match[str]) -> str:
-    indent, name, method, form = match.groups()
+    comment, indent, name, method, form = match.groups()
     part = getattr(_PARTS[name], method)(*filter(None, [form]))
-    first, *_ = match[0].splitlines()
     lines = lines_of(part if isinstance(part, list) else [part])
-    return "\n".join(
-        [first, *(f"{indent}{line}" for line in lines), f"{indent}# end"]
-    )
+    return comment + "".join(f"{indent}{line}\n" for line in lines)
