@@ -64,7 +64,7 @@ demo-airflow: ## run all four with a real Airflow 3 and 2.11, which it installs 
 # The program gets every word of the command line, to refuse those that it does not know.
 .PHONY: values
 values: ## print the values for one deployment (EXECUTOR=KubernetesExecutor SOURCE=listing KERBEROS=1 SYNC_PERM=1)
-	@$(VALUES) $(foreach name,AIRFLOW EXECUTOR SOURCE GATE VERSIONS SIGNED KERBEROS SYNC_PERM,'$(name)=$($(name))') \
+	@$(VALUES) $(foreach name,AIRFLOW EXECUTOR SOURCE ENDPOINT LAYOUT GATE VERSIONS SIGNED KERBEROS SYNC_PERM,'$(name)=$($(name))') \
 	  $(patsubst %,'%',$(filter-out PYTHON=%,$(MAKEOVERRIDES)) $(filter-out values,$(MAKECMDGOALS)))
 
 # Development

@@ -16,8 +16,9 @@ from contextlib import suppress
 from functools import partial
 
 __version__ = "0.3.0"
-# The documentation; every copy of it has the same file names.
-DOCS = "https://github.com/airflow-sidecars/airflow-sidecars/blob/main/docs"
+# Where the build says that the files of the repository are; a path without it, because
+# whoever copies this has the same file names, and no address here would be theirs.
+DOCS = os.environ.get("SIDECAR_DOCS", "")
 
 # The signals that came before the loop: Python drops what a handler raises in a weak
 # reference's callback, so the loop looks here.

@@ -27,7 +27,7 @@ from sidecar_runtime.parsers import (
 
 T = TypeVar("T", bound="CommonSettings")
 _SPEC = "sidecar_runtime.setting"
-_ENDS = f"exit codes and signals: {DOCS}/reference/settings.md#exit-codes"
+_ENDS = f"exit codes and signals: {DOCS}docs/reference/settings.md#exit-codes"
 
 # Settings of earlier versions that every sidecar had, without the prefix, each with what
 # to do instead. They are refused: whoever set one expects it to have an effect.
@@ -361,7 +361,7 @@ def describe(cls: type[Any], prefix: str, also: str) -> str:
                 text, 88, initial_indent="      ", subsequent_indent="      "
             )
     lines += ["", *textwrap.wrap(f"also reads: {also}", 92, subsequent_indent="  ")]
-    return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}/README.md"])
+    return "\n".join([*lines, "", _ENDS, "", f"Documentation: {DOCS}docs/README.md"])
 
 
 def _default(spec: Spec) -> str:

@@ -18,7 +18,7 @@ from tests.chart.rendering import (
     rendered_pods,
 )
 from tests.chart.sidecars import DAGS_FOLDER, SIDECARS, Values, environment
-from tests.chart.stacks import DAILY, QUICKSTART, Stack, asked, expected
+from tests.chart.stacks import DAILY, Stack, asked, expected
 
 if not CAN_RENDER:
     pytest.skip(HOW_TO_RENDER, allow_module_level=True)
@@ -246,7 +246,7 @@ def test_s3_sync_gets_what_the_words_ask_for(stack: Stack) -> None:
         "AWS_CA_BUNDLE": words["ENDPOINT"] == "ca",
     }
     for name, container in ours(stack):
-        if container["name"] == "s3-sync" and stack != QUICKSTART:
+        if container["name"] == "s3-sync":
             given = marks.keys() & environment(container)
             assert {one for one, is_set in marks.items() if is_set} == given, name
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import botocore
 import yaml
 
 from tests.chart.rendering import component, render
@@ -149,6 +150,14 @@ def of_the_user(world: World) -> Iterator[Values]:
         **_object("ConfigMap", "airflow-krb5-conf"),
         "data": {"krb5.conf": krb5_conf},
     }
+    # Of the tests' S3 server, any keys; of the quickstart's, these.
+    login = {
+        "AWS_ACCESS_KEY_ID": "quickstart",
+        "AWS_SECRET_ACCESS_KEY": "quickstart-secret",
+    }
+    yield {**_object("Secret", "s3-keys"), "stringData": login}
+    authorities = Path(botocore.__file__).with_name("cacert.pem").read_text()
+    yield {**_object("ConfigMap", "s3-ca"), "data": {"ca.crt": authorities}}
     key = world.key.public_pem.decode()
     yield {**_object("ConfigMap", "s3-sync-keys"), "data": {"ci-2026-11.pem": key}}
     yield module()

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.chart import files
 from tests.chart.sidecars import Values
+from tests.chart.stacks import QUICKSTART
 from tests.cluster import images
 from tests.cluster.kubectl import Namespace, namespace
 from tests.cluster.stack import YOUR_VALUES, World, stack
@@ -28,6 +29,7 @@ def publish(
     DNS.
     """
     text = json.dumps(objects).replace("http://s3:7070", endpoint)
+    text = text.replace("s3-keys", f"s3-keys-{word}")
     text = text.replace("first-dags", f"dags-{word}").replace(
         'print(\\"hello', f'print(\\"{word}'
     )
@@ -58,7 +60,7 @@ def test_first_release_and_a_change_reach_every_pod_that_reads_dags(
         )
         image = world.images.name("s3-sync")
         publish(place, publishing, image, s3.endpoint, "hello")
-        values = (YOUR_VALUES, "quickstart/values.yaml")
+        values = (YOUR_VALUES, *QUICKSTART, f"sidecars.endpoint={s3.endpoint}")
         with stack(
             dataclasses.replace(world, s3=s3), f"quickstart-{run}", values
         ) as airflow:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from sidecar_runtime import DOCS
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.parsers import (
     absolute_path,
@@ -248,7 +247,7 @@ def test_help_shows_allowed_values_and_defaults() -> None:
         in text
     )
     assert "  BOX_SYNC_MODE  (unset)\n" in text
-    assert f"{DOCS}/README.md" in text
+    assert "Documentation: docs/README.md" in text
 
 
 ADDRESSES = {

@@ -133,45 +133,29 @@ def _refusals(choice: Choice) -> Iterator[tuple[bool, str]]:
     )
 
 
-def values(
-    choice: Choice,
-    head: str = "",
-    more: Values | None = None,
-    block: Values | None = None,
-    last: Values | None = None,
-) -> str:
+def values(choice: Choice) -> str:
     """
     Return the values for one deployment, as text.
 
     Args:
         choice: A word for each of CHOICES, without complaints.
-        head: The first comment, instead of one that describes the choice.
-        more: Variables of s3-sync.
-        block: Other values of the block `sidecars`.
-        last: Keys to add.
     """
-    made = _Deployment(choice, more or {})
-    tree = made.tree()
-    for key, value in (block or {}).items():
-        inner = tree["sidecars"].value
-        inner[key] = {**inner[key], **value} if isinstance(value, dict) else value
-    tree |= last or {}
-    return f"{head or made.head()}\n{text_of(tree, spaced=True)}"
+    made = _Deployment(choice)
+    return f"{made.head()}\n{text_of(made.tree(), spaced=True)}"
 
 
 class _Deployment:
     """
     Args:
         choice: A word for each of CHOICES.
-        more: Variables of s3-sync.
     """
 
-    def __init__(self, choice: Choice, more: Values) -> None:
+    def __init__(self, choice: Choice) -> None:
         self.choice = choice
         self.executor = choice["EXECUTOR"]
         self.source = choice["SOURCE"]
         self.has_versions = bool(choice["VERSIONS"])
-        self.dags = self._dags(more)
+        self.dags = self._dags()
         self.tickets = Kerberos() if choice["KERBEROS"] else None
 
     @property
@@ -219,14 +203,14 @@ class _Deployment:
             [self.place] * bool(self.dags) + ["the KDC"] * bool(self.tickets)
         )
 
-    def _dags(self, more: Values) -> S3Sync | GitSync | None:
+    def _dags(self) -> S3Sync | GitSync | None:
         if self.source not in _FROM_S3:
             return GitSync() if self.is_git else None
         layout = {"S3_SYNC_LAYOUT": "snapshot"} if self.is_snapshot else {}
         if self.source == "release":
             layout = {"S3_SYNC_SOURCE": "release", **layout}
         return S3Sync(
-            more={**layout, **more},
+            more=layout,
             is_signed=bool(self.choice["SIGNED"]),
             endpoint=self.choice["ENDPOINT"],
         )

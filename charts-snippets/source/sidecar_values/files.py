@@ -31,17 +31,6 @@ PASTED: Mapping[str, Mapping[str, str]] = {
 }
 """Files that need no other one, and the words that print each."""
 
-_QUICKSTART = """\
-# For: a first look on kind: Airflow 3, releases, DAG versions; see docs/tutorial/on-kind.md.
-# Official chart 1.22.0, Airflow 3, Kubernetes 1.29+.
-# Change: nothing; for a deployment to keep, use `make values VERSIONS=1`.
-"""
-_STORE = {
-    "AWS_ENDPOINT_URL": "http://s3:7070",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "quickstart",
-    "AWS_SECRET_ACCESS_KEY": "quickstart-secret",
-}
 _PROJECT = {**WRITTEN, "path": "projects/sales"}
 _PARTS = {
     "kerberos": Kerberos(WRITTEN),
@@ -60,22 +49,6 @@ def files() -> dict[Path, str]:
         SNIPPETS / name: values({**nothing, **choice})
         for name, choice in PASTED.items()
     }
-    first_look = {
-        "AIRFLOW": "3",
-        "EXECUTOR": "LocalExecutor",
-        "SOURCE": "release",
-        "VERSIONS": "1",
-    }
-    found[SNIPPETS / "quickstart/values.yaml"] = values(
-        {**nothing, **first_look},
-        head=_QUICKSTART,
-        more=_STORE,
-        block={
-            "registry": "localhost",
-            "s3Sync": {"tag": "quickstart", "interval": "5s"},
-        },
-        last={"triggerer": {"enabled": False}, "statsd": {"enabled": False}},
-    )
     for path in sorted((SNIPPETS / "objects").glob("*.yaml")):
         found[path] = _GENERATED.sub(_part, path.read_text())
     return found

@@ -46,7 +46,7 @@ def status(about: About, health: Health, sidecar: Sidecar) -> dict[str, Any]:
     Return the answer of /status, ready for JSON: that of /readyz, and more.
     """
     facts = readiness_facts(health, sidecar)
-    docs = f"{DOCS}/../sidecars/{quote(about.sidecar)}/README.md#failures"
+    docs = f"{DOCS}sidecars/{quote(about.sidecar)}/README.md#failures"
     return {
         **about._asdict(),
         **facts,
@@ -151,7 +151,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         _table(_trouble(facts), "trouble"),
         _table(shown),
         *(f"<h2>{title}</h2>{table}" for title, table in sections.items() if table),
-        f"<h2>{_link(f'{DOCS}/README.md', 'Documentation')}</h2></main></html>\n",
+        f"<h2>Documentation</h2>{_cell(f'{DOCS}docs/README.md')}</main></html>\n",
     ]
     return "".join(parts).encode()
 
@@ -220,12 +220,8 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return "<br>".join(filter(None, map(_cell, value)))
     if isinstance(value, str) and _ADDRESS.fullmatch(value):
-        return _link(value, value)
+        return f"<a href='{_text(value)}' rel=noreferrer>{_text(value)}</a>"
     return _text(value)
-
-
-def _link(address: str, text: str) -> str:
-    return f"<a href='{_text(address)}' rel=noreferrer>{_text(text)}</a>"
 
 
 def _history(cycles: list[dict[str, Any]]) -> str:
