@@ -173,22 +173,18 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
         if (given.get(sidecar.one_shot) == "true") != (kind == "init"):
             yield f"{name}: only an init container that ends is one-shot"
         ready = "/readyz" if kind == "native" else "/healthz"
-        wanted = (
-            {"livenessProbe": "/healthz", "startupProbe": ready}
-            if kind != "init"
-            else {}
-        )
-        if kind == "native" and "base" in {one["name"] for one in pod["containers"]}:
-            wanted = {key: path for key, path in wanted.items() if key in container}
-        probes = {
-            key: container[key]["httpGet"] for key in container if key.endswith("Probe")
-        }
-        if wanted != {key: get["path"] for key, get in probes.items()}:
+        wanted = {"startupProbe": ready, "livenessProbe": "/healthz"}
+        is_of_a_task = kind == "native" and pod["containers"][0]["name"] == "base"
+        if kind == "init" or (is_of_a_task and "startupProbe" not in container):
+            wanted = {"livenessProbe": "/healthz"} if is_of_a_task else {}
+        probes = {key: container[key] for key in container if key.endswith("Probe")}
+        if wanted != {key: one["httpGet"]["path"] for key, one in probes.items()}:
             yield f"{name}: probes are {probes}"
-        ports = {
-            one["name"]: one["containerPort"] for one in container.get("ports", [])
-        }
-        if {ports.get(get["port"]) for get in probes.values()} - {sidecar.port}:
+        (port,) = container.get("ports") or [{}]
+        named = {port.get("name"), *(one["httpGet"]["port"] for one in probes.values())}
+        if kind != "init" and (
+            1 != len(named) or port["containerPort"] != sidecar.port
+        ):
             yield f"{name}: a probe uses another port than {sidecar.port}"
         mounted = [Path(mount["mountPath"]) for mount in container["volumeMounts"]]
         paths = [Path(value) for value in given.values() if value.startswith("/")]

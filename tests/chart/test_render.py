@@ -274,21 +274,15 @@ def test_network_policies_and_security_groups_select_every_pod_with_a_sidecar(
 
 @each_stack
 def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
-    annotations = {
-        one["metadata"]["name"]: one["metadata"].get("annotations") or {}
+    roles = {
+        one["metadata"]["name"]: str(one["metadata"].get("annotations"))
         for one in rendered(stack)
         if one["kind"] == "ServiceAccount"
     }
     for pod in rendered_pods(stack):
-        for container in pods.containers(pod["spec"]):
-            if container["name"] == "s3-sync":
-                role = annotations[pod["spec"]["serviceAccountName"]].get(
-                    "eks.amazonaws.com/role-arn"
-                )
-                has_keys = "AWS_ACCESS_KEY_ID" in environment(container)
-                assert has_keys or str(role).startswith(
-                    "arn:aws:iam::111122223333:role/airflow"
-                )
+        if "s3-sync" in pods.kinds(pod["spec"]):
+            role = roles[pod["spec"]["serviceAccountName"]]
+            assert ("role/airflow" in role) != bool(asked(stack)["ENDPOINT"])
 
 
 @pytest.mark.timeout(7200)

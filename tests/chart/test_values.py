@@ -15,7 +15,6 @@ from sidecar_values import deployment
 from sidecar_values.files import SOURCE
 from tests.chart import files, printed
 from tests.chart.printed import choice
-from tests.chart.rendering import CAN_RENDER, HOW_TO_RENDER, render
 from tests.chart.stacks import PRD
 
 ROOT = Path(__file__).parents[2]
@@ -114,12 +113,3 @@ def test_refused_make_prints_what_no_program_takes_for_values(words: str) -> Non
     assert ": write " in done.stderr
     with pytest.raises(yaml.YAMLError, match="make-values-was-refused"):
         yaml.safe_load(done.stdout)
-
-
-@pytest.mark.skipif(not CAN_RENDER, reason=HOW_TO_RENDER)
-def test_helm_refuses_the_file_of_a_refused_command(tmp_path: Path) -> None:
-    path = tmp_path / "sidecars.yaml"
-    path.write_text(print_values("SOURCE=list").stdout)
-
-    with pytest.raises(AssertionError, match="make-values-was-refused"):
-        render(tmp_path, (str(path),))

@@ -1,53 +1,16 @@
 """
-The pods of the two complete deployments: they see DAGs, wait for S3, and follow a
-rollout.
+The pods of the two complete deployments wait for S3, and follow a rollout.
 """
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.chart.stacks import DEV, PRD
-from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import BUCKETS
 from tests.cluster.following import Followed
 from tests.cluster.stack import World, publish, seen_by, stack, upload
 from tests.support.aws.servers import MotoServer
-
-READERS = {"base", "dag-processor", "triggerer"}
-
-
-@pytest.mark.parametrize(
-    ("values", "write"), [(DEV, upload), (PRD, publish)], ids=["dev", "prd"]
-)
-def test_every_consumer_sees_the_dags_and_their_changes_except_running_task_pods(
-    values: Names, write: Callable[[World, str, int], None], world: World, run: str
-) -> None:
-    name = "dev" if values == DEV else "prd"
-    write(world, BUCKETS[name], 1)
-    with stack(world, f"{name}-{run}", values) as place:
-        consumers = place.consumers()
-        following = [one for one in consumers if one[1] != "base"]
-
-        def all_see(number: int) -> bool:
-            return {f'{{"revision": {number}}}'} == {seen_by(*one) for one in following}
-
-        # task pods get its release
-        scheduler = set() if values == DEV else {"scheduler"}
-        assert READERS | scheduler == {name for _, name in consumers}
-        for pod, container in consumers:
-            if container != "scheduler":  # starts without DAGs
-                assert '{"revision": 1}' == seen_by(pod, container)
-        place.namespace.wait_until(lambda: all_see(1), "the scheduler sees revision 1")
-
-        write(world, BUCKETS[name], 2)
-
-        place.namespace.wait_until(lambda: all_see(2), "every pod sees revision 2")
-        (task,) = (one for one in consumers if one[1] == "base")
-        assert '{"revision": 1}' == seen_by(*task)
 
 
 def test_a_pod_waits_for_s3_and_becomes_ready_without_a_restart(
