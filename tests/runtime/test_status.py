@@ -178,6 +178,20 @@ def test_only_a_value_that_is_a_whole_url_becomes_a_link(
     assert ([(shown, shown)] if is_link else []) == links
 
 
+def test_links_lead_only_where_the_build_says(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health.record(Outcome("failed", why=SidecarError("access_denied", "may not")), 0.1)
+    nowhere = page(status(ABOUT, health, READY)).decode()
+    home = "https://git.example.com/us/blob/1/"
+    monkeypatch.setattr("sidecar_runtime.http.status.DOCS", home)
+
+    html = page(status(ABOUT, health, READY)).decode()
+
+    assert "href" not in nowhere
+    assert {"git.example.com"} == {*re.findall(r"href='https://([^/']+)/", html)}
+
+
 # --- JSON
 
 
