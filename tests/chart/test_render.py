@@ -5,6 +5,7 @@ The values, rendered by the official chart; needs `helm` and the whole chart.
 import configparser
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.chart.rendering import (
     CAN_RENDER,
     HOW_TO_RENDER,
     component,
+    render,
     rendered,
     rendered_pods,
 )
@@ -283,6 +285,25 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
         if "s3-sync" in pods.kinds(pod["spec"]):
             role = roles[pod["spec"]["serviceAccountName"]]
             assert ("role/airflow" in role) != bool(asked(stack)["ENDPOINT"])
+
+
+def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(
+    tmp_path: Path,
+) -> None:
+    """
+    Kubernetes refuses a Deployment that has both.
+    """
+    page = (files.SNIPPETS.parent / "docs/how-to/find-out-what-is-wrong.md").read_text()
+    values = tmp_path / "values.yaml"
+    values.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+
+    strategies = [
+        one["spec"]["strategy"]
+        for one in render(tmp_path, (str(values),))
+        if one["metadata"]["name"] == "airflow-dag-processor"
+        and one["kind"] == "Deployment"
+    ]
+    assert [{"type": "Recreate"}] == strategies
 
 
 @pytest.mark.timeout(7200)
