@@ -51,24 +51,24 @@ def restricted_complaints(pod: Values, only: set[str] | None = None) -> Iterator
     Check a pod against the PodSecurity level `restricted`; `only` limits the
     containers.
     """
+    wanted = {
+        "runAsNonRoot": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     outer = pod.get("securityContext") or {}
     for container in containers(pod):
         if only is not None and container["name"] not in only:
             continue
-        inner = container.get("securityContext") or {}
-        both = {**outer, **inner}
-        rules = {
-            "runAsNonRoot": both.get("runAsNonRoot") is True,
-            "runAsUser": both.get("runAsUser") != 0,
-            "seccompProfile": (both.get("seccompProfile") or {}).get("type")
-            == "RuntimeDefault",
-            "allowPrivilegeEscalation": inner.get("allowPrivilegeEscalation") is False,
-            "capabilities": inner.get("capabilities") == {"drop": ["ALL"]},
-            "privileged": not inner.get("privileged"),
-        }
+        given = {**outer, **(container.get("securityContext") or {})}
         yield from (
-            f"{container['name']}: {rule}" for rule, holds in rules.items() if not holds
+            f"{container['name']}: {key}"
+            for key, value in wanted.items()
+            if given.get(key) != value
         )
+        if given.get("runAsUser") == 0 or given.get("privileged"):
+            yield f"{container['name']} is root"
     yield from (key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key))
     for volume in pod.get("volumes") or []:
         if not volume.keys() <= {"name", *_VOLUMES}:
@@ -90,13 +90,12 @@ def volume_complaints(pod: Values) -> Iterator[str]:
     names = [volume["name"] for volume in volumes]
     yield from _twice("volumes", names)
     for volume in volumes:
-        if volume["name"] in OURS and not volume.get("emptyDir", {"sizeLimit": 1}).get(
-            "sizeLimit"
-        ):
+        place = volume.get("emptyDir")
+        if place is None or volume["name"] not in OURS:
+            continue
+        if "sizeLimit" not in place:
             yield f"volume {volume['name']} has no sizeLimit"
-        if volume["name"] == "krb5-ccache" and "Memory" != volume.get(
-            "emptyDir", {"medium": "Memory"}
-        ).get("medium"):
+        if volume["name"] == "krb5-ccache" and place.get("medium") != "Memory":
             yield "the ticket is not in memory"
     for container in containers(pod):
         mounts, name = container.get("volumeMounts") or [], container["name"]
@@ -193,12 +192,12 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
             for path in paths
             if not {path, *path.parents} & {*mounted}
         )
-        resources = container.get("resources", {})
+        resources = container["resources"]
         rules = {
             "read-only root": container["securityContext"]["readOnlyRootFilesystem"]
             is True,
-            "requests": {"cpu", "memory"} <= resources.get("requests", {}).keys(),
-            "memory limit": "memory" in resources.get("limits", {}),
+            "resources": {"cpu", "memory"} <= resources["requests"].keys()
+            and "memory" in resources["limits"],
             "image tag": ":" in container["image"].rpartition("/")[2],
             "rendered": "{{" not in str(container),
         }
