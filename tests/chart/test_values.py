@@ -73,7 +73,7 @@ REFUSED = {
     "": "nothing to run: write SOURCE=listing, release, git, chart-git, KERBEROS=1",
     "SOURCE=listing KERBEROS": "KERBEROS has no value: write NAME=VALUE",
     "KERBEROS=1 GATE=1": "GATE=1: write SOURCE=listing, release",
-    "SOURCE=chart-git GATE=1 EXECUTOR=KubernetesExecutor": "SOURCE=chart-git GATE=1: write SOURCE=git: ",
+    "SOURCE=chart-git GATE=1 EXECUTOR=KubernetesExecutor": "write SOURCE=git: ",
     "SOURCE=chart-git VERSIONS=1": "VERSIONS=1: write AIRFLOW=3, and SOURCE=",
     "SOURCE=git ENDPOINT=ca": "ENDPOINT=ca: write SOURCE=listing or release",
     "SOURCE=git LAYOUT=snapshot": "LAYOUT=snapshot: write SOURCE=listing, or omit it:",
