@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.judge import LFS, Judge
+from git_sync_wrapper.plan import Done, Situation, Wait, decide
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
@@ -67,9 +68,8 @@ class Session:
                 outcome = self._cycle(volume, fence)
         except SidecarError as error:
             past, link = self._parts.past, self._parts.options.link
-            if past.readiness.ready and not os.path.exists(link):
-                gone = failure("link_missing", f"{link} is gone")
-                past.readiness = past.readiness._replace(problem=gone)
+            if past.readiness.ready and not os.path.exists(link):  # somebody removed it
+                past.readiness = past.readiness._replace(problem=error)
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
             raise self._failed(error) from error
         except BaseException:
@@ -84,45 +84,47 @@ class Session:
 
     def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
         parts = self._parts
+        options, settings = parts.options, parts.settings
+        # Another pod on the same volume, or one that a rolling update is about to end,
+        # may hold the lock: then it publishes, and this process only looks.
         if not self._lock(volume):
             return self._stand_by(volume, fence)
+        # Airflow reads what is published now, whether or not the remote answers: a
+        # removed link and damaged files come back first.
         published = self._restore(volume, fence)
-        if published.is_elsewhere(parts.options):
-            published = Published()  # nothing of this repository
-        # A one-shot on an empty volume has nothing to compare with the remote's commit.
-        is_all_new = parts.settings.one_shot and not os.path.lexists(parts.engine.root)
-        wanted = None if is_all_new else self._poll(fence)
-        if outcome := self._end_early(wanted, published, fence):
-            parts.metrics.git_sync.count("noop")
-            return outcome
+        # Whoever has changed GITSYNC_REPO keeps the old DAGs until the first commit of
+        # the new repository; but they are no part of the decision.
+        if published.is_elsewhere(options):
+            published = Published()
+        # The one-shot of a task pod has an empty volume: git-sync must run whatever the
+        # remote has, so nobody asks twice.
+        is_all_new = settings.one_shot and not os.path.lexists(parts.engine.root)
+        situation = Situation(
+            published=published,
+            arrived=self._arrived,
+            remote=None if is_all_new else self._poll(fence),
+            damage=self._inspection.problem,
+            refusal=self._judge.refusal,
+            is_gate_due=self._judge.is_due,
+        )
+        match decide(situation, options):
+            case Done():  # nearly every cycle: nothing was pushed
+                parts.metrics.git_sync.count("noop")
+                return self._confirm(published, fence)
+            case Wait():  # somebody has to fix the commit that the gate refuses
+                parts.metrics.git_sync.count("noop")
+                return self._refused(published)
         started = time.monotonic()
         is_first = not parts.past.announced
         outcome = self._bring_with_room(volume, published, fence)
+        # Tasks that started with an older commit have had their time.
         if outcome.is_publish:
             volume.prune(fence)
+        # git-sync counts the first sync of a process as a change.
         is_news = outcome.result == "changed" or (is_first and outcome.is_success)
-        parts.metrics.git_sync.count(
-            "success" if is_news else "noop", time.monotonic() - started
-        )
+        status = "success" if is_news else "noop"
+        parts.metrics.git_sync.count(status, time.monotonic() - started)
         return outcome
-
-    def _end_early(
-        self, wanted: str | None, published: Published, fence: Fence
-    ) -> Outcome | None:
-        """
-        End a cycle for which git-sync need not run; None if it must.
-
-        Args:
-            wanted: The remote's commit; None if nobody has asked for it.
-        """
-        if wanted != self._arrived or self._inspection.problem:
-            return None
-        # The noted refusal may concern an older commit.
-        if self._judge.refusal is not None and published.commit != wanted:
-            return None if self._judge.is_due else self._refused(published)
-        if published.is_settled(self._parts.options):
-            return self._confirm(published, fence)
-        return None
 
     def _bring_with_room(
         self, volume: Volume, published: Published, fence: Fence
@@ -274,28 +276,26 @@ class Session:
         published the remote's commit, or an older one because its gate refuses that
         commit.
         """
-        self._arrived, options = "", self._parts.options
+        self._arrived = ""
         published = volume.published()
-        problem: SidecarError | None = None
-        self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
+        self._inspection.look(
+            volume, published, is_asked_for=fence.is_asked_for, is_holder=False
+        )
         self._show(published, is_holder=False)
-        if (
-            self._parts.settings.one_shot
-            and published.commit
-            and not self._inspection.problem
-        ):
-            good = {published.commit, published.ref, published.fallback}
-            if not options.is_pinned:
-                good.add(published.refused)
+        waits = waits_for_holder(read_holder(LOCK, volume.store))
+        damage, remote = self._inspection.problem, None
+        if self._parts.settings.one_shot and published.commit and not damage:
             try:
-                wanted = self._poll(fence)
-                if wanted and wanted in good:
-                    return self._confirm(published, fence, is_holder=False)
-            except SidecarError as error:
-                problem = error
-        who = read_holder(LOCK, volume.store)
-        waits = waits_for_holder(who)
-        return waits if problem is None else replace(waits, why=problem)
+                remote = self._poll(fence)
+            except SidecarError as error:  # its user should know
+                waits = replace(waits, why=error)
+        situation = Situation(
+            published=published, remote=remote, damage=damage, holder=waits.why
+        )
+        match decide(situation, self._parts.options):
+            case Done():
+                return self._confirm(published, fence, is_holder=False)
+        return waits
 
     # --- the remote
 
@@ -356,11 +356,13 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        self._parts.past.announced = commit
-        hooks = self._parts.hooks
+        hooks, past = self._parts.hooks, self._parts.past
         if not self._parts.settings.one_shot:
             hooks.announce(commit)
-        elif problem := hooks.announce_once(commit, fence):
+            past.announced = commit
+            return
+        past.announced = commit
+        if problem := hooks.announce_once(commit, fence):
             advice = REASONS["hook_failed"].advice
             raise GitSyncExitError(
                 "hook_failed", f"{commit} is published, but {problem}", advice
@@ -402,6 +404,13 @@ class Session:
         self._parts.metrics.last_publish.set(published.published_at or 0)
         refused = {"refused": refusal.facts()} if refusal is not None else {}
         past.details = snapshot.details_of(published.facts) | refused
+        link = options.link
+        if not (is_holder or published.commit) and os.path.isdir(link):
+            # A rollout must not wait for this process to read another version's format.
+            shown = os.path.basename(os.path.realpath(link))
+            said = f"the holder of the lock is another version, and shows {shown}"
+            past.readiness = Readiness(shown, problem=None, shortfall=said)
+            return
         if not published.commit:
             said = f"nothing is published yet{self._judge.why_nothing}"
             past.readiness = Readiness(problem=failure("nothing_published", said))

@@ -48,9 +48,8 @@ INDEX = "restored"
 FAILED = "failed"
 """
 The reason of the last failure, so that one that repeats is known after a restart as
-well.
+well; and for what a run has started over since.
 """
-STARTED_OVER = "started over: "
 REPORT = "error.json"
 # In addition to --sync-timeout, for git-sync's start and clean-up.
 GRACE_SECONDS = 60.0
@@ -84,6 +83,7 @@ class Engine:
         self._program = program
         self._options = options
         self._environ = for_git_sync(environ) | proxies.for_others(environ)
+        self._hash = environ.get("GIT_DEFAULT_HASH", "")
         self._git = git
 
     # --- a run
@@ -92,7 +92,7 @@ class Engine:
         """
         Sync once; return the commit that is checked out now. If a failure repeats while
         the remote answers, it may come from the repository here: one run starts over
-        from an empty one.
+        from an empty one, for this commit and these settings.
 
         Args:
             instead: Flags of git-sync that override the settings.
@@ -107,16 +107,20 @@ class Engine:
             commit = self._follow(logins, fence, instead)
         except SidecarError as error:
             before = self._noted()
-            is_ours = (
-                before == error.reason and error.reason not in KEPT and not instead
-            )
-            if is_ours and self._git.answers(logins.prepare(fence), fence):
-                self.throw_away()
-                self._note(f"{STARTED_OVER}{error.reason}")
-                return self._follow(logins, fence, instead)
-            if before != f"{STARTED_OVER}{error.reason}":
+            is_again = before.partition(" ")[0] == error.reason
+            if not is_again:
                 self._note(error.reason)
-            raise
+            if not is_again or error.reason in KEPT or instead:
+                raise
+            remote = self._git.answers(logins.prepare(fence), fence)
+            # Once for the same: what stays then is no fault of the repository here.
+            asked = f"{self._options.source} {self._options.made_by} {self._hash}"
+            tried = f"{error.reason} {remote} {asked}"
+            if not remote or before == tried:
+                raise
+            self._note(tried)
+            self.throw_away()
+            commit = self._follow(logins, fence, instead)
         self._note("")
         return commit
 

@@ -196,18 +196,18 @@ class Git:
         to = found[1] if found else ""
         return _server(url) + to if to.startswith("/") else to
 
-    def answers(self, access: Access, fence: Fence) -> bool:
+    def answers(self, access: Access, fence: Fence) -> str:
         """
-        Whether the remote answers; one that does not have the ref does.
+        Return what the remote answers: a commit, or that it has no such ref; empty if
+        it does not answer.
 
         Raises:
             CycleAbandoned: The fence was revoked.
         """
         try:
-            self.poll(access, fence)
+            return self.poll(access, fence)
         except SidecarError as error:
-            return error.reason == "ref_not_found"
-        return True
+            return error.reason if error.reason == "ref_not_found" else ""
 
     def _run(
         self,

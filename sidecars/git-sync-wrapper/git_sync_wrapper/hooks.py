@@ -17,7 +17,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from git_sync_wrapper.logins import http_client, send_request
+from git_sync_wrapper.logins import send_request
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
 from sidecar_runtime import child
@@ -27,6 +27,8 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
+MOST_REDIRECTS = 10
+"""As Go's client follows."""
 
 log = get_logger("hooks")
 
@@ -89,19 +91,20 @@ def webhook(options: Options) -> list[Hook]:
     """
     if not options.webhook_url:
         return []
-    http_client()  # now: a retry should not wait for it
     expected = options.webhook_success_status  # 0 or less: any status
 
-    def run(commit: str, _: str, __: Fence) -> None:
+    def run(commit: str, _: str, fence: Fence) -> None:
         try:
-            method, headers = options.webhook_method, {"Gitsync-Hash": commit}
-            status, _body = send_request(
-                method, options.webhook_url, headers, options.webhook_timeout
+            status, *_rest = send_request(
+                options.webhook_url,
+                options.webhook_method,
+                {"Gitsync-Hash": commit},
+                MOST_REDIRECTS,
+                options.webhook_timeout,
+                fence,
             )
         except OSError as error:
             raise HookFailed("no answer", str(error)) from None
-        except ValueError:  # its text would name the URL, which may contain a token
-            raise HookFailed("it is not a URL") from None
         if 0 < expected != status:
             raise HookFailed(f"the answer is {status} instead of {expected}")
 
@@ -138,14 +141,8 @@ class Hooks:
             environ,
         ) + webhook(options)
         self._newest = ""
-        self._told: list[SimpleQueue[str]] = []
+        self._told: dict[str, SimpleQueue[str]] = {}
         self._fence = Fence()
-        for hook in self._after:
-            commits = SimpleQueue[str]()
-            self._told.append(commits)
-            threading.Thread(
-                target=self._work, args=[hook, commits], daemon=True
-            ).start()
 
     @property
     def problem(self) -> str:
@@ -176,10 +173,19 @@ class Hooks:
     def announce(self, commit: str) -> None:
         """
         Start the hooks for a commit, and touch the file; git-sync touches it first.
+
+        Raises:
+            RuntimeError: No thread can be started; call it again.
         """
         self._newest = commit
-        for commits in self._told:
-            commits.put(commit)
+        for hook in self._after:
+            if hook.name not in self._told:
+                commits = SimpleQueue[str]()
+                threading.Thread(
+                    target=self._work, args=[hook, commits], daemon=True
+                ).start()
+                self._told[hook.name] = commits
+            self._told[hook.name].put(commit)
         self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:

@@ -13,24 +13,25 @@ from __future__ import annotations
 
 import base64
 import glob
+import json
 import os
 import pwd
 import re
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from git_sync_wrapper import codecommit
 from git_sync_wrapper.options import Options, split_url
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import PREFIX, Settings
-from sidecar_runtime import proxies
+from sidecar_runtime import child
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
 PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
 SECRET_BYTES = 1 << 20
 ASKPASS_SECONDS = 10.0
-ANSWER_BYTES = 1 << 16
+# A process may wait long for a share of the CPU before it asks.
+START_SECONDS = 60.0
+REQUEST = os.path.join(os.path.dirname(__file__), "http_request.py")
+ANSWER_BYTES = 1 << 20
 # ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into
 # the file, which needs a writable root; this library shows another file instead.
 LIBRARY = "libnss_wrapper.so"
@@ -155,7 +159,7 @@ class Logins:
         repo = self._options.repo
         is_given = any(_server(url) == _server(repo) for url, *_ in pairs)
         if self._options.askpass_url and not is_given:
-            self._said = self._said or self._ask()
+            self._said = self._said or self._ask(fence)
             pairs.append((_server(repo), *self._said, "GITSYNC_ASKPASS_URL"))
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the
@@ -227,23 +231,20 @@ class Logins:
         password = _secret(name, options.password, options.password_file)
         yield _server(options.repo), user, password, name
 
-    def _ask(self) -> tuple[str, str]:
+    def _ask(self, fence: Fence) -> tuple[str, str]:
         """
         Return user and password from the service at ``--askpass-url``.
         """
+        url = self._options.askpass_url
         try:
-            status, body = send_request(
-                "GET", self._options.askpass_url, {}, ASKPASS_SECONDS, follows=False
-            )
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # that of a ValueError may quote a password
-            said = error if isinstance(error, OSError) else "it is not a URL"
-            raise failure(
-                "askpass_failed", f"no login from --askpass-url: {said}"
-            ) from None
-        lines = body.decode("utf-8", "surrogateescape").replace("\r", "").split("\n")
+            status, to, body = send_request(url, "GET", {}, 0, ASKPASS_SECONDS, fence)
+        except OSError as error:
+            said = f"no login from --askpass-url: {error}"
+            raise failure("askpass_failed", said) from None
+        if to:  # whoever answers there would choose the login
+            said = f"--askpass-url redirects from {_server(url)} to {_server(to)}"
+            raise failure("redirect_refused", said)
+        lines = body.replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         if status != 200 or not (fields.get("username") or fields.get("password")):
             raise failure(
@@ -451,67 +452,38 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
         yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
 
 
-@cache
-def http_client() -> tuple[Any, Any]:
-    """
-    Return urllib's module and the trusted CAs. As in git-sync, a process reads them
-    once: that takes 25 ms of CPU, and urllib otherwise does it for each request, even
-    over http.
-    """
-    from urllib import request  # noqa: PLC0415 - 3 MiB, and few need it
-
-    return request, request.http.client.ssl.create_default_context()  # type: ignore[attr-defined]
-
-
 def send_request(
-    method: str,
     url: str,
+    method: str,
     headers: Mapping[str, str],
+    redirects: int,
     seconds: float,
-    *,
-    follows: bool = True,
-) -> tuple[int, bytes]:
+    fence: Fence,
+) -> tuple[int, str, str]:
     """
-    Send a request, for a webhook or ``--askpass-url``; return the status and the
-    beginning of the body. As in Go, user and password of the URL become Basic
-    authentication.
+    Return the answer to a request, as :func:`git_sync_wrapper.http_request.answer`
+    does.
+
+    Args:
+        redirects: How many are followed.
+        seconds: The limit for the whole answer.
 
     Raises:
-        SidecarError: ``redirect_refused``, unless it follows redirects.
-        OSError: There is no answer.
-        ValueError: It is not a URL.
+        OSError: There is none in this time, or it is not a URL.
+        CycleAbandoned: The fence was revoked.
     """
-    request, trust = http_client()
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    proxy = proxies.proxy_for(parts.scheme, parts.hostname or "", port, os.environ)
-    way = request.ProxyHandler({parts.scheme: proxy} if proxy else {})
-    userinfo, _, host = parts.netloc.rpartition("@")
-    url = parts._replace(netloc=host).geturl()
-    asked = request.Request(url, headers=dict(headers), method=method)
-    if userinfo:
-        login = ":".join(map(unquote, userinfo.partition(":")[::2])).encode()
-        # Not for the server that a redirect leads to.
-        asked.add_unredirected_header(
-            "Authorization", f"Basic {base64.b64encode(login).decode()}"
-        )
-    opener = request.build_opener(way, request.HTTPSHandler(context=trust))
-    if not follows:
-        for status in (301, 302, 303, 307, 308):
-            opener.handle_error["http"].pop(status, None)
-    try:
-        with opener.open(asked, timeout=seconds) as answer:
-            return answer.status, answer.read(ANSWER_BYTES)
-    except request.HTTPError as refused:
-        with refused:
-            to = refused.headers.get("Location")
-            if to and not follows:
-                said = f"--askpass-url redirects from {_server(url)} to {_server(urljoin(url, to))}"
-                raise failure("redirect_refused", said) from None
-            return refused.code, refused.read(ANSWER_BYTES)
-    except request.http.client.HTTPException as broken:
-        # Its text may quote the URL, and a token in it.
-        raise OSError(f"the answer is not HTTP ({type(broken).__name__})") from None
+    given = json.dumps([method, url, headers, redirects, seconds]).encode()
+    command = child.Command([sys.executable, "-I", REQUEST], os.environ, given=given)
+    said = child.Kept(ANSWER_BYTES, is_head=True)
+    code = -signal.SIGALRM
+    with suppress(child.DeadlinePassed):
+        code = child.run(command, fence, seconds + START_SECONDS, said)
+    if code != 0:
+        raise OSError(f"no whole answer within {seconds:g} s ({child.ending(code)})")
+    status, to, body = json.loads(said.data)
+    if not status:
+        raise OSError(body)
+    return status, to, body
 
 
 @contextmanager

@@ -310,11 +310,20 @@ class Inspection:
         self.problem = ""
 
     def look(
-        self, volume: Volume, shown: Published, *, is_asked_for: bool = False
+        self,
+        volume: Volume,
+        shown: Published,
+        *,
+        is_asked_for: bool = False,
+        is_holder: bool = True,
     ) -> None:
         """
         Inspect the published commit, if that is due; it is in any case if somebody asks
         for it.
+
+        Args:
+            is_holder: Whether this process could list the files again. A holder of
+                another version may list them otherwise.
         """
         is_due = time.monotonic() >= self._due_at or is_asked_for or bool(self.problem)
         if not (shown.commit and is_due):
@@ -324,6 +333,8 @@ class Inspection:
         )
         self._due_at = time.monotonic() + seconds
         damaged = volume.damage(shown.name)
+        if not is_holder and damaged == [shown.name + LIST]:
+            damaged = []
         before, self.problem = self.problem, ""
         if damaged:
             files = counted(len(damaged), "file")

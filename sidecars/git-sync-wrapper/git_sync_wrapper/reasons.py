@@ -195,9 +195,6 @@ REASONS = {
     "files_damaged": Reason(
         "Nothing, if it ends: they are restored. Find out what writes to the volume."
     ),
-    "link_missing": Reason(
-        "Nothing, if it ends: the link is set again. Check the volume, and what removed it."
-    ),
 }
 
 # Only this machine can have these, whatever a server says.

@@ -3,6 +3,7 @@ One volume for all pods: one writer, standbys, one-shots beside them, and rollin
 updates.
 """
 
+import fcntl
 import os
 import random
 import shutil
@@ -64,6 +65,30 @@ def test_a_rolling_update_is_ready_throughout_and_publishes_the_next_commit(
         assert 0 == old.terminate().code
         here.wait_until_shown(here.commit_revision(number), new)
         old = new
+
+
+@pytest.mark.parametrize("what", ["list", "store"])
+def test_a_holder_of_another_version_lets_a_rollout_go_on(
+    here: GitSite, what: str
+) -> None:
+    """It records what it has published in a form that this version cannot read."""
+    here.publish().kill()
+    tree = here.link.resolve()
+    if what == "list":
+        tree.with_name(f"{tree.name}.files").write_text('["another form"]')
+    else:
+        tree.rename(here.root / "others")
+        here.link.unlink()
+        here.link.symlink_to("others")
+    with (here.store / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new = here.wrapper()
+
+        said = new.wait_until_ready().json()
+
+        assert here.link.resolve().name == said["revision"]
+        assert ("others" in (said["shortfall"] or "")) == (what == "store")
+    here.wait_until_shown(here.commit_revision(2), new)
 
 
 def test_a_start_that_cannot_take_the_lock_is_ready_for_what_is_published(

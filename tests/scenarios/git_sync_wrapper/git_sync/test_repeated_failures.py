@@ -5,6 +5,7 @@ one.
 
 import shutil
 
+from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 
@@ -41,6 +42,20 @@ def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
     assert "missing.git" in failed["error"]
     assert 1 == len(wrapper.find_events("repository_removed"))
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+
+
+def test_another_hash_heals_what_a_start_over_could_not(here: GitSite) -> None:
+    folder = here.repository.folder
+    shutil.rmtree(folder)
+    repository = Repository(folder, object_format="sha256")
+    commit = repository.commit({"a.py": "a = 1\n"})
+    wrapper = here.wrapper()
+    wrapper.wait_for_event("repository_removed", 60)
+    wrapper.wait_for_event("cycle_failed", 60, after=len(wrapper.events))
+    wrapper.kill()
+    wrapper.environment["GIT_DEFAULT_HASH"] = "sha256"
+
+    here.wait_until_shown(commit, wrapper.start(), 60)
 
 
 def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> None:

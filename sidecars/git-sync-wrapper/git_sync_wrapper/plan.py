@@ -1,0 +1,87 @@
+"""
+What a cycle has to do now: let git-sync run, or not, and why not. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from git_sync_wrapper.options import Options
+from git_sync_wrapper.snapshot import Published
+from sidecar_runtime.errors import SidecarError
+
+
+class Situation(NamedTuple):
+    """
+    What is known before git-sync runs.
+
+    Args:
+        published: What is published of this repository; nothing of another one.
+        arrived: What git-sync brought last, or what this process found published.
+        remote: What the ref names on the remote; None if nobody has asked, or if only
+            git-sync can ask.
+        damage: What is damaged in what is published; empty if nothing is.
+        refusal: Why the newest commit that arrived is not published.
+        is_gate_due: Whether the gate should judge that commit again.
+        holder: Why this process cannot publish: another one holds the lock.
+    """
+
+    published: Published
+    arrived: str = ""
+    remote: str | None = None
+    damage: str = ""
+    refusal: SidecarError | None = None
+    is_gate_due: bool = False
+    holder: SidecarError | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """
+    git-sync must run.
+    """
+
+
+@dataclass(frozen=True)
+class Wait:
+    """
+    Nothing can be done before somebody else acts.
+    """
+
+    why: SidecarError
+
+
+@dataclass(frozen=True)
+class Done:
+    """
+    What is published is what the settings ask for.
+    """
+
+
+Decision: TypeAlias = Work | Wait | Done
+
+
+def decide(situation: Situation, options: Options) -> Decision:
+    """
+    Return what to do; the first line that is true of the situation counts.
+    """
+    published, remote = situation.published, situation.remote
+    if situation.holder is not None:
+        has_it = remote in _accepted(published, options) and not situation.damage
+        return Done() if has_it else Wait(situation.holder)
+    if remote is None or remote != situation.arrived or situation.damage:
+        return Work()
+    # The noted refusal may concern an older commit.
+    if situation.refusal is not None and published.commit != remote:
+        return Work() if situation.is_gate_due else Wait(situation.refusal)
+    return Done() if published.is_settled(options) else Work()
+
+
+def _accepted(published: Published, options: Options) -> set[str]:
+    """
+    Return the commits of the remote for which a standby has no reason to wait: those
+    that the holder has published, or replaced because its gate refuses them.
+    """
+    found = {published.commit, published.ref, published.fallback}
+    return found if options.is_pinned else {*found, published.refused}

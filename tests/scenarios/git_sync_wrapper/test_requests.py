@@ -1,0 +1,88 @@
+"""
+What the receiver of a webhook and the service at `--askpass-url` may answer.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.git.git_sync import GitSite
+from tests.support.http.faults import answer_with, drip
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+
+
+class Service(LoopbackServer):
+    """
+    Answers at length.
+    """
+
+    def good_answer(self, request: Request) -> Answer:
+        return Answer(200, {}, b"username=me\npassword=hush\n" * 100)
+
+    def redirect(self, status: int) -> None:
+        """
+        Redirect everything to /new.
+        """
+        new = {"Location": f"{self.endpoint}/new?a=b"}
+        self.inject(
+            answer_with(Answer(status, new)), lambda request: request.path != "/new"
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "method"), [(302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")]
+)
+def test_a_webhook_is_redirected_as_by_git_sync(
+    here: GitSite, status: int, method: str
+) -> None:
+    """An ingress redirects http to https with 308."""
+    with Service() as service:
+        service.redirect(status)
+        url = service.endpoint.replace("//", "//me:hush@")
+        one_shot = here.wrapper("--one-time", GITSYNC_WEBHOOK_URL=url)
+
+        assert 0 == one_shot.wait_for_exit().code, one_shot.log()
+        first, last = service.requests
+
+    commit = here.repository.head()
+    assert ("POST", commit) == (first.method, first.headers["gitsync-hash"])
+    assert ("/new?a=b", method) == (last.target, last.method)
+    assert commit == last.headers["gitsync-hash"]
+    assert "authorization" in first.headers
+    assert "authorization" not in last.headers
+
+
+def test_a_webhook_gives_up_a_circle(here: GitSite) -> None:
+    with Service() as service:
+        service.inject(answer_with(Answer(307, {"Location": "/"})))
+        wrapper = here.wrapper(GITSYNC_WEBHOOK_URL=service.endpoint)
+
+        failed = wrapper.wait_for_event("hook_failed")
+
+        assert "307" in failed["error"], failed
+        assert 11 == len(service.requests)
+
+
+def test_an_answer_that_never_ends_holds_up_no_later_commit(here: GitSite) -> None:
+    with Service() as service:
+        service.inject(drip(1, 0.3))
+        wrapper = here.wrapper(
+            GITSYNC_WEBHOOK_URL=service.endpoint, GITSYNC_WEBHOOK_BACKOFF="200ms"
+        )
+        failed = wrapper.wait_for_event("hook_failed", hook="webhook")
+        assert "no whole answer within 1 s" in failed["error"], failed
+        newest = here.commit_revision(2)
+        service.heal()
+
+        service.wait_for(lambda request: newest == request.headers["gitsync-hash"])
+
+
+def test_a_login_that_never_ends_fails_the_cycle(here: GitSite) -> None:
+    with Service() as service:
+        service.inject(drip(1, 0.3))
+        wrapper = here.wrapper(GITSYNC_ASKPASS_URL=service.endpoint)
+
+        failed = wrapper.wait_for_event("cycle_failed", 60)
+
+    assert "askpass_failed" == failed["reason"], failed
+    assert "no whole answer within 10 s" in failed["error"], failed
