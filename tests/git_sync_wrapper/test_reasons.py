@@ -34,6 +34,7 @@ SAID = {
     "ref_not_found": "fatal: couldn't find remote ref nope",
     "repository_not_found": "remote: Not Found\nfatal: repository 'https://x/y.git/' not found",
     "throttled": "The requested URL returned error: 429",
+    "not_a_git_server": "fatal: https://x/info/refs not valid: is this a git repository?",
     "server_error": "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
     "sync_timeout": 'Run(git fetch): context deadline exceeded: { stdout: "", stderr: "" }',
     "target_denied": "error: could not lock config file .git/config: Permission denied",
@@ -103,6 +104,9 @@ NO_TLS = (
             )
         ),
         *(("tls_failed", said) for said in NO_TLS),
+        ("tls_failed", "SSL: certificate subject name (x) does not match target 'y'"),
+        ("not_a_git_server", "fatal: invalid server response; expected service"),
+        ("not_a_git_server", "fatal: protocol error: bad line length character: <htm"),
         # git-sync's own messages, about its files and its requests for a GitHub App.
         ("target_full", "mkdir /git/.git-sync/.worktrees: no space left on device"),
         ("target_denied", "open /git/.git-sync/x: read-only file system"),
@@ -120,6 +124,97 @@ def test_maps_each_message_to_its_reason(reason: str, said: str) -> None:
 
     assert reason == error.reason
     assert error.advice
+
+
+HUB, LAB = "https://github.com/acme/dags.git/", "https://gitlab.com/acme/dags.git/"
+AZURE = "https://dev.azure.com/acme/x/_git/dags/"
+COMMIT = "https://git-codecommit.eu-central-1.amazonaws.com/v1/repos/dags/"
+UNABLE = "fatal: unable to access '{}': The requested URL returned error: {}"
+CLONED = "fatal: clone of 'https://x/lib.git' into submodule path '/git/{}/lib' failed"
+# What the forges and proxies answer, as git passes it on.
+ANSWERS = [
+    (
+        "credentials_refused",
+        "SAML SSO",
+        "remote: The `acme' organization has enabled or enforced SAML SSO. To access\n"
+        "remote: this repository, you must use the HTTPS remote with a personal access "
+        f"token\n{UNABLE.format(HUB, 403)}",
+    ),
+    (
+        "credentials_refused",
+        "IP allow list",
+        "remote: The 'acme' organization has an IP allow list enabled, and your IP "
+        f"address is not permitted to access this resource.\n{UNABLE.format(HUB, 403)}",
+    ),
+    (
+        "credentials_refused",
+        "removed on August 13, 2021",
+        "remote: Support for password authentication was removed on August 13, 2021.\n"
+        f"fatal: Authentication failed for '{HUB}'",
+    ),
+    (
+        "repository_not_found",
+        HUB,
+        f"remote: Repository not found.\nfatal: repository '{HUB}' not found",
+    ),
+    (
+        "repository_not_found",
+        "ERROR: Repository not found.",
+        "ERROR: Repository not found.\nfatal: Could not read from remote repository.",
+    ),
+    (
+        "credentials_refused",
+        "required to use a token",
+        "remote: HTTP Basic: Access denied. If a password was provided for Git "
+        "authentication, the password was incorrect or you're required to use a token "
+        f"instead of a password.\nfatal: Authentication failed for '{LAB}'",
+    ),
+    (
+        "repository_not_found",
+        "could not be found",
+        "remote: The project you were looking for could not be found or you don't have "
+        f"permission to view it.\nfatal: repository '{LAB}' not found",
+    ),
+    (
+        "credentials_refused",
+        "stopped supporting account passwords",
+        "remote: Bitbucket Cloud recently stopped supporting account passwords for Git "
+        "authentication.\nfatal: Authentication failed for 'https://bitbucket.org/x/'",
+    ),
+    (
+        "repository_not_found",
+        "TF401019",
+        "remote: TF401019: The Git repository with name or identifier dags does not "
+        f"exist or you do not have permissions.\nfatal: repository '{AZURE}' not found",
+    ),
+    (
+        "ssh_key_refused",
+        "Public key authentication failed",
+        "remote: Public key authentication failed.\n"
+        "fatal: Could not read from remote repository.",
+    ),
+    ("credentials_refused", COMMIT, UNABLE.format(COMMIT, 403)),
+    ("proxy_refused", "407", UNABLE.format(HUB, 407)),
+    (
+        "not_a_git_server",
+        "info/refs",
+        f"fatal: {LAB}info/refs not valid: is this a git repository?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "words", "said"), ANSWERS)
+@pytest.mark.parametrize("is_submodule", [False, True])
+def test_quotes_what_a_server_says_and_whose_repository_it_is_about(
+    reason: str, words: str, said: str, *, is_submodule: bool
+) -> None:
+    about = f"\n{CLONED.format('1' * 40)}" * is_submodule
+
+    error = explain(f"Cloning into 'lib'...\n{said}{about}", "git-sync failed")
+
+    assert (reason, True) == (error.reason, words in error.message), error.message
+    assert is_submodule == error.advice.startswith("This is about the submodule, ")
+    assert is_submodule == ("into submodule path" in error.message)
 
 
 FETCH = (

@@ -57,6 +57,10 @@ _HELPER = (
     '!f() { test "$1" != get || '
     'printf "username=%s\\npassword=%s\\n" "$GSW_USERNAME_{0}" "$GSW_PASSWORD_{0}"; }; f'
 )
+SSH = "ssh:"
+_KEY = re.compile(rb"PRIVATE KEY-----| (ssh|ecdsa)-")
+_KIND = re.compile(rb"(RSA|DSA|EC)(?= PRIVATE)|ssh-(?!key)[a-z0-9]+|ecdsa-[a-z0-9-]+")
+_ACCESS_KEY = re.compile(r"A[KS]IA[A-Z0-9]{12,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 
 
@@ -65,7 +69,7 @@ class Sent(NamedTuple):
     A login that git sends to a server, for messages.
 
     Args:
-        url: The URLs that begin with this one get it.
+        url: The URLs that begin with this one get it; of a key, `SSH`.
         who: User and source, without a secret.
         reason: What a refusal of it is.
         doubt: What is suspicious about the secret.
@@ -83,6 +87,7 @@ class Access:
     What a child gets so that its git can log in.
 
     Args:
+        repo: The URL of the repository.
         configs: git's configurations: key and value.
         for_git, for_git_sync: Variables with the keys and known hosts of ssh.
         git_config: The path of a configuration file without secrets.
@@ -90,6 +95,7 @@ class Access:
 
     sent: list[Sent]
     git_config: str
+    repo: str = ""
     configs: list[tuple[str, str]] = field(default_factory=list, repr=False)
     environ: dict[str, str] = field(default_factory=dict, repr=False)
     for_git: dict[str, str] = field(default_factory=dict)
@@ -99,16 +105,24 @@ class Access:
         """
         Return the error of a refused login with the login that was sent to that server.
         """
-        url = re.search(r"https?://[^\s'\"]+", error.message)
-        if error.reason != "credentials_refused" or url is None:
+        if error.reason == "ssh_key_refused":
+            keys = [one.who for one in self.sent if one.url == SSH]
+            who = ", ".join(keys) or "no file of GITSYNC_SSH_KEY_FILE exists"
+            return failure(error.reason, f"{error.message} ({who})")
+        if error.reason != "credentials_refused":
             return error
-        server = _server(url[0])
+        # Some lines of git name no URL, and a server may name any, unquoted.
+        found = re.search(r"'(https?://[^']+)'", f"{error.message} '{self.repo}'")
+        if found is None:
+            return error
+        url = found[1]
+        server = _server(url)
         there = [one for one in self.sent if _server(one.url) == server]
         if not there:
             said = f"no login is set for {server}, or one in .netrc or http.extraHeader is refused"
             return failure("login_missing", f"{error.message} ({said})")
         # In the order of their helpers, of which git takes the last that fits.
-        sent = ([one for one in there if f"{url[0]}/".startswith(one.url)] or there)[-1]
+        sent = ([one for one in there if f"{url}/".startswith(one.url)] or there)[-1]
         refused = failure(sent.reason, f"{error.message} ({sent.who})")
         refused.advice = f"{sent.doubt}{refused.advice}"
         return refused
@@ -152,7 +166,7 @@ class Logins:
             SidecarError: A secret cannot be read, or is not one.
             CycleAbandoned: The fence was revoked.
         """
-        access = Access([], self._git_config)
+        access = Access([], self._git_config, self._options.repo)
         with _explained(f"cannot write to {self.folder}"):
             self._add_ssh(access)
         pairs = list(self._pairs())
@@ -302,10 +316,13 @@ class Logins:
         /etc/passwd.
         """
         options = self._options
+        name = "GITSYNC_SSH_KEY_FILE"
         keys = [
-            self._usable("GITSYNC_SSH_KEY_FILE", path, f"key-{number}")
+            self._usable(name, path, f"key-{number}")
             for number, path in enumerate(options.ssh_key_file)
         ]
+        for key in filter(os.path.exists, keys):
+            access.sent.append(Sent(SSH, f"{_kind(_read(name, key))} key from {name}"))
         hosts = PINNED_HOSTS
         if os.path.exists(options.ssh_known_hosts_file):
             hosts = self._usable(
@@ -336,7 +353,7 @@ class Logins:
         if not os.path.exists(path):
             return path
         text = _read(setting, path).replace(b"\r\n", b"\n").strip() + b"\n"
-        if b"PRIVATE KEY-----" in _decoded(b"".join(text.split())):
+        if _KEY.search(_decoded(b"".join(text.split()))):
             raise failure("secret_encoded", f"{setting} contains a base64-encoded key")
         copy = os.path.join(self.folder, name)
         write_file(copy, text, 0o600, fsync=False)
@@ -379,6 +396,8 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
+        if _ACCESS_KEY.fullmatch(user):
+            doubt = "CodeCommit takes access keys only as AWS_ACCESS_KEY_ID. "
         access.sent.append(
             Sent(f"{url.rstrip('/')}/", f"{who}, from {origin}", doubt=doubt)
         )
@@ -399,6 +418,15 @@ def is_encoded(password: str) -> bool:
         return False
     inner = _decoded(password)
     return len(inner) >= 6 and all(32 <= byte < 127 for byte in inner.strip())
+
+
+def _kind(key: bytes) -> str:
+    """
+    Return the kind of a private key, which it names in clear.
+    """
+    body = b"".join(line for line in key.split(b"\n") if not line.startswith(b"-"))
+    found = _KIND.search(key + _decoded(body))
+    return found[0].decode() if found else "unknown"
 
 
 def _decoded(text: str | bytes) -> bytes:

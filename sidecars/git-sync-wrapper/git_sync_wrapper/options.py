@@ -443,7 +443,9 @@ def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
     """
     Yield what is missing or dangerous in what git-sync does not see.
     """
-    repo = values.get("repo", "")
+    repo, ref = values.get("repo", ""), values.get("ref", "")
+    if ref.startswith("-"):
+        yield Problem("GITSYNC_REF", ref, "is no ref: git would read a flag")
     if not repo:
         yield Problem("GITSYNC_REPO", "", "is missing: the repository's URL")
     elif not _is_safe(repo):

@@ -43,7 +43,7 @@ REASONS = {
     ),
     "git_sync_usage": Reason(
         "Correct the flag or variable; `git-sync --man` describes all of them.",
-        r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|FATAL: invalid)",
+        r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|(?-i:FATAL: invalid))",
     ),
     "target_full": Reason(
         FULL_ADVICE,
@@ -72,7 +72,7 @@ REASONS = {
         "Add the public key to the server as a deploy key with read access to this repository.",
         # ssh lists what the server would accept, in the server's order.
         r"Permission denied \([a-z0-9@.,-]*(publickey|password|keyboard-interactive|gssapi)"
-        r"|Permission denied, please try again",
+        r"|Permission denied, please try again|Public key authentication failed",
     ),
     "name_unresolved": Reason(
         "Check the host in GITSYNC_REPO and the cluster's DNS.",
@@ -81,11 +81,12 @@ REASONS = {
     ),
     "proxy_refused": Reason(
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
-        r"Could not resolve proxy|CONNECT tunnel failed|Received HTTP code \d+ from proxy",
+        r"Could not resolve proxy|CONNECT tunnel failed|Received HTTP code \d+ from proxy"
+        r"|returned error: 407",
     ),
     "tls_failed": Reason(
         "If a company CA signs the traffic, set GIT_SSL_CAINFO to its bundle.",
-        r"SSL certificate problem|certificate verif|unable to get local issuer|x509: |SSL_ERROR_SSL"
+        r"SSL certificate problem|certificate (verif|subject name)|unable to get local issuer|x509: |SSL_ERROR_SSL"
         rf"|(gnutls(_|, )handshake|SSL routines)(?!.{{,60}}({_CUT}))",
     ),
     "remote_unreachable": Reason(
@@ -119,7 +120,8 @@ REASONS = {
         r"submodule path '.{,500}', but it did not contain",
     ),
     "ref_not_found": Reason(
-        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server.",
+        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server. A login "
+        "page at that address has none.",
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
         r"|unadvertised object",
     ),
@@ -132,6 +134,11 @@ REASONS = {
         "The request is retried; if it keeps failing, check the git server. For a large fleet, set "
         "a longer period.",
         r"returned error: (429|503)",
+    ),
+    "not_a_git_server": Reason(
+        "Something else than a git server answers there: open the URL in a browser. Look for a "
+        "login page, a captive portal, or a proxy.",
+        r"is this a git repository\?|invalid server response|bad line length character",
     ),
     "server_error": Reason(
         "The git server failed. The request is retried; if it keeps failing, check the server.",
@@ -218,6 +225,8 @@ KEPT = LOCAL | {
     ),
 }
 
+SERVER = "remote: "
+_SUBMODULE = re.compile("submodule path '")
 _UNREADABLE_PROXY = re.compile(r"Unsupported proxy syntax in [^\n]*")
 
 
@@ -225,18 +234,26 @@ def failure(reason: str, message: str) -> SidecarError:
     """
     Return the error for a reason of the table.
     """
-    return SidecarError(reason, message, REASONS[reason].advice)
+    whose = "This is about the submodule, not GITSYNC_REPO. "
+    about = whose if _SUBMODULE.search(message) else ""
+    return SidecarError(reason, message, about + REASONS[reason].advice)
 
 
 def explain(said: str, doing: str) -> SidecarError:
     """
-    Return the error for what git, ssh or git-sync said.
+    Return the error for what git, ssh or git-sync said: what the server said first, the
+    line that tells the cause, and whose it is.
     """
+    # git's own lines name the URL.
+    lines = sorted(said.splitlines(), key=lambda line: line.startswith(SERVER))
     for reason, one in REASONS.items():
-        for line in said.splitlines() if one.said else ():
-            is_relayed = reason in LOCAL and line.startswith("remote: ")
+        for line in lines if one.said else ():
+            is_relayed = reason in LOCAL and line.startswith(SERVER)
             if not is_relayed and re.search(one.said, line, re.IGNORECASE):
-                return failure(reason, f"{doing}: {_short(line)}")
+                told = [x for x in lines if x.startswith(SERVER) and x.isprintable()]
+                whose = [x for x in lines if _SUBMODULE.search(x)][-1:]
+                quoted = "\n".join(dict.fromkeys([*told, line, *whose]))
+                return failure(reason, f"{doing}: {_short(quoted)}")
     return failure("git_sync_failed", f"{doing}: {_short(said) or 'no error message'}")
 
 

@@ -74,9 +74,21 @@ def a_proxy_that_refuses(here: GitSite) -> Settings:
     return {"GITSYNC_REPO": repository, "https_proxy": here.server.endpoint}
 
 
+def a_login_page(here: GitSite) -> Settings:
+    here.server.inject(answer_with(Answer(200, {}, b"<html>\nSign in\n</html>\n")))
+    return {}
+
+
+def a_proxy_that_wants_a_login(here: GitSite) -> Settings:
+    here.server.inject(answer_with(Answer(407)))
+    return {"GITSYNC_REPO": "http://git.invalid/x", "http_proxy": here.server.endpoint}
+
+
 FAULTS: list[tuple[str, str, Situation]] = [
     ("remote_timeout", "timed out", a_server_that_hangs),
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
+    ("proxy_refused", "error: 407", a_proxy_that_wants_a_login),
+    ("not_a_git_server", "info/refs not valid", a_login_page),
     (
         "tls_failed",
         "unable to access",
@@ -102,6 +114,11 @@ FAULTS: list[tuple[str, str, Situation]] = [
             "GITSYNC_SSH_KEY_FILE",
             base64.b64encode(b"-----BEGIN OPENSSH PRIVATE KEY-----\n"),
         ),
+    ),
+    (
+        "secret_encoded",
+        "GITSYNC_SSH_KNOWN_HOSTS_FILE contains a base64-encoded",
+        secret("GITSYNC_SSH_KNOWN_HOSTS_FILE", base64.b64encode(b"x ssh-ed25519 AAAA")),
     ),
     ("credentials_missing", "", settings(**CODECOMMIT)),
     (

@@ -40,6 +40,7 @@ def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
 
     assert "repository_not_found" == failed["reason"], failed
     assert "missing.git" in failed["error"]
+    assert failed["advice"].startswith("This is about the submodule"), failed
     assert 1 == len(wrapper.find_events("repository_removed"))
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
 

@@ -40,7 +40,11 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
                 )
                 known.write_text(entry.replace("\n", "\r\n"))
                 ssh.authorize()
-                wrapper.wait_for_event("cycle_failed", reason="ssh_key_refused")
+                refused = wrapper.wait_for_event(
+                    "cycle_failed", reason="ssh_key_refused"
+                )
+                kind = "ssh-ed25519 key from GITSYNC_SSH_KEY_FILE"
+                assert kind in refused["error"], refused
                 whole = mounted.read_text()
                 mounted.write_text(whole[:50])
                 wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")
