@@ -30,7 +30,7 @@ SAID = (
 )
 RECORD = (
     b'{"snapshot": "%s", "repo": "x", "ref": "main", "published_at": 1.5, '
-    b'"made_by": "a", "lfs": ["a.bin"], "changed": ["b.py"]}' % COMMIT.encode()
+    b'"made_by": "a", "unfiltered": ["a.bin"], "changed": ["b.py"]}' % COMMIT.encode()
 )
 ROWS = b'{"a.py": [1, 2, 3, 33188, 5], "b": [9, 8, 7, 33188, 5]}'
 

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from git_sync_wrapper import snapshot
-from git_sync_wrapper.judge import LFS, Judge
+from git_sync_wrapper.judge import Judge
 from git_sync_wrapper.plan import Done, Situation, Wait, decide
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
@@ -226,10 +226,11 @@ class Session:
             build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        if build.pointers:
-            facts["lfs"] = build.pointers[: snapshot.NAMED_PATHS]
-            log.warning("lfs_pointers_published", revision=commit, paths=facts["lfs"])
-        engine.keep(commit, build.name)
+        if build.has_attributes and (lacks := engine.unfiltered(fence)):
+            facts["unfiltered"] = [" ".join(each) for each in lacks.items()]
+            paths = facts["unfiltered"]
+            log.warning("filter_missing", revision=commit, paths=paths)
+        engine.keep(commit)
         volume.show(build, facts, fence, fallback=fallback)
         log.info(
             "commit_published",
@@ -426,10 +427,8 @@ class Session:
             problem = refusal
         if damage := self._inspection.problem:
             problem = failure("files_damaged", damage)
-        pointers = [
-            f"{path} {LFS}" for path in snapshot.pointers_of(published.facts)[:1]
-        ]
-        shortfall = "; ".join(filter(None, (shortfall, *pointers)))
+        unfiltered = snapshot.unfiltered_of(published.facts)
+        shortfall = "; ".join(filter(None, (shortfall, unfiltered)))
         past.readiness = Readiness(
             revision=published.commit,
             published_at=published.published_at,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -26,7 +25,7 @@ from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access, Logins
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.snapshot import STORE
+from git_sync_wrapper.snapshot import NAMED_PATHS, STORE
 from git_sync_wrapper.work_folder import (
     CANDIDATE,
     GIT,
@@ -39,7 +38,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explained, nearest_folder
-from sidecar_runtime.volume.own import folder_of, walk, write_own
+from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import remove_tree
 
 PUBLISHED = "published"
@@ -320,21 +319,41 @@ class Engine:
             lacks = said.decode(errors="replace").replace("\0", " ").strip()[:200]
             raise failure("target_incomplete", f"the checkout is incomplete: {lacks}")
 
-    def keep(self, commit: str, name: str) -> None:
+    def unfiltered(self, fence: Fence) -> dict[str, str]:
+        """
+        Return the first files of the checkout whose filter is set nowhere, and say so
+        of each: they are as the server stores them, such as encrypted by git-crypt, or
+        a pointer of Git LFS.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        drivers = fields = b""
+        words = ["config", "--name-only", "--get-regexp", "^filter[.]"]
+        with suppress(GitFailed):  # none is set
+            drivers = self._git.ask(words, self.worktree, fence)
+        words = ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"]
+        with suppress(GitFailed):
+            said = self._git.ask(words, self.worktree, fence)
+            paths = os.fsdecode(said).split("\0")[:NAMED_PATHS]
+            words = ["check-attr", "-z", "filter", "--", *paths]
+            fields = said and self._git.ask(words, self.worktree, fence)
+        found = os.fsdecode(fields).split("\0")
+        return {
+            path: f"needs the filter {name}, which git has no program for"
+            for path, name in zip(found[::3], found[2::3], strict=False)
+            if name not in ("set", "unset")
+            and f"filter.{name}.".encode() not in drivers
+        }
+
+    def keep(self, commit: str) -> None:
         """
         Keep the objects of the commit that will be published. git-sync forgets them
         once it has fetched newer commits, although the gate may refuse these; a repair
-        would then need the remote. git finds the files of its submodules in the
-        snapshot of this name from now on.
+        would then need the remote.
         """
         with suppress(OSError), self.work.opened(GIT, "refs", "heads") as refs:
             write_own(PUBLISHED, f"{commit}\n".encode(), refs)
-        old, new = f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/"
-        with suppress(OSError), self.work.opened(GIT, "worktrees", commit) as git:
-            for _, folder, config, found in walk(git):
-                if config == "config" and stat.S_ISREG(found.st_mode):
-                    text = read_text(config, folder).replace(old, new)
-                    write_own(config, text.encode(), folder)
 
     def restore(self, commit: str, fence: Fence) -> str:
         """

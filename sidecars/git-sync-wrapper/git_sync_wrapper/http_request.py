@@ -1,68 +1,58 @@
 """
-A program that sends one HTTP request, for a webhook or ``--askpass-url``, and follows
-redirects as Go's client does; :func:`git_sync_wrapper.logins.send_request` runs it.
+A program that sends one HTTP request, for a webhook or ``--askpass-url``;
+:func:`git_sync_wrapper.logins.send_request` runs it.
 
-A process of its own, because only its end bounds the whole answer: a timeout of
-Python's sockets is one for each byte.
+A process of its own, because only its end bounds the whole answer: every client has a
+timeout for each byte.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
 import sys
-from http.client import HTTPException
 from typing import Any
-from urllib import request
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urljoin
+
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, make_headers, parse_url
 
 from sidecar_runtime import proxies
 
 ANSWER_BYTES = 1 << 16
-# After these, Go asks with GET; after others with the same method.
-GET_AFTER = (301, 302, 303)
-REDIRECTS = (*GET_AFTER, 307, 308)
 
 
-def answer(method: str, url: str, headers: dict[str, str], redirects: int) -> list[Any]:
+def answer(method: str, address: str, headers: dict[str, str], most: int) -> list[Any]:
     """
     Return the status, the address of a redirect that is not followed, and the beginning
     of the body.
 
+    Args:
+        most: How many redirects are followed.
+
     Raises:
-        OSError: There is no answer.
-        ValueError, HTTPException: It is not a URL, or the answer is not HTTP.
+        HTTPError: There is no answer, or it is not a URL.
     """
-    with _opened(method, url, headers) as found:
-        to = urljoin(url, found.headers.get("Location", ""))
-        if found.status not in REDIRECTS:
-            return [found.status, "", found.read(ANSWER_BYTES).decode(errors="replace")]
-        if redirects == 0:
-            return [found.status, to, ""]
-        after = "GET" if found.status in GET_AFTER else method
-    return answer(after, to, headers, redirects - 1)
-
-
-def _opened(method: str, url: str, headers: dict[str, str]) -> Any:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    proxy = proxies.proxy_for(parts.scheme, parts.hostname or "", port, os.environ)
-    opener = request.OpenerDirector()  # it knows no other schemes
-    opener.add_handler(request.ProxyHandler({parts.scheme: proxy} if proxy else {}))
-    opener.add_handler(request.UnknownHandler())
-    opener.add_handler(request.HTTPHandler())
-    if parts.scheme == "https":  # it reads all trusted CAs
-        opener.add_handler(request.HTTPSHandler())
-    # As in Go, they become Basic authentication, which no redirect takes along.
-    userinfo, _, host = parts.netloc.rpartition("@")
-    if userinfo:
-        login = ":".join(map(unquote, userinfo.partition(":")[::2])).encode()
-        basic = base64.b64encode(login).decode()
-        headers = {**headers, "Authorization": f"Basic {basic}"}
-    url = parts._replace(netloc=host).geturl()
-    return opener.open(request.Request(url, None, headers, method=method))  # noqa: S310 - see above
+    url = parse_url(address)
+    scheme, port = url.scheme or "", url.port or (443 if url.scheme == "https" else 80)
+    client = urllib3.PoolManager()
+    if proxy := proxies.proxy_for(scheme, url.host or "", port, os.environ):
+        login = make_headers(proxy_basic_auth=unquote(parse_url(proxy).auth or ""))
+        client = urllib3.ProxyManager(proxy, proxy_headers=login)
+    # As in Go; it is not for another server to which this one redirects.
+    login = make_headers(basic_auth=unquote(url.auth or ""))
+    found = client.request(
+        method,
+        url._replace(auth=None).url,
+        headers=headers | login,
+        preload_content=False,
+        retries=Retry(None, 0, 0, redirect=most, other=0, raise_on_redirect=False),
+    )
+    to = found.get_redirect_location() or ""
+    body = found.read(ANSWER_BYTES).decode(errors="replace")
+    return [found.status, to and urljoin(address, to), body]
 
 
 def main() -> None:
@@ -70,13 +60,8 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         said = answer(*asked)
-    except OSError as error:
-        said = [0, "", str(error)]
-    except (
-        ValueError,
-        HTTPException,
-    ) as error:  # its text may quote a password in the URL
-        said = [0, "", f"no URL, or no HTTP ({type(error).__name__})"]
+    except HTTPError as error:  # its own text may quote a password
+        said = [0, "", f"{error.__cause__ or 'not a URL'}"]
     sys.stdout.write(json.dumps(said))
 
 

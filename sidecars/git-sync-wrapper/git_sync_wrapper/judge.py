@@ -10,7 +10,6 @@ server refuses hashes, git-sync fetches the whole history of the ref first, once
 
 from __future__ import annotations
 
-import os
 import stat
 
 from git_sync_wrapper import snapshot
@@ -25,7 +24,6 @@ from sidecar_runtime.volume.files import explained
 COMMITS_BACK = 20
 # How long to wait before the gate judges again while nothing is published yet.
 ONCE_MORE_SECONDS = 1.0
-LFS = "is a Git LFS pointer instead of the file: git-sync fetches no LFS content"
 
 log = get_logger("gate")
 
@@ -121,7 +119,20 @@ class Judge:
             fence.wait(ONCE_MORE_SECONDS)
         with fence:
             fence.blame = None
-        return refusal and _with_pointers(refusal, folder)
+        return refusal and self._with_filters(refusal, fence)
+
+    def _with_filters(self, refusal: RevisionRefused, fence: Fence) -> RevisionRefused:
+        """
+        Return a refusal that names files without their filter as what they are.
+        """
+        lacks = self._parts.engine.unfiltered(fence)
+        findings = [
+            Finding(found.path, None, lacks[found.path])
+            if found.path in lacks
+            else found
+            for found in refusal.findings
+        ]
+        return RevisionRefused(refusal.revision, findings)
 
     def fall_back(self, refusal: RevisionRefused, volume: Volume, fence: Fence) -> str:
         """
@@ -182,19 +193,3 @@ class Judge:
             if self._judge(commit, volume, fence) is None:
                 return commit, ""
         return "", f" and the {COMMITS_BACK} commits before it"
-
-
-def _with_pointers(refusal: RevisionRefused, folder: str) -> RevisionRefused:
-    """
-    Return a refusal that names LFS pointers as what they are.
-    """
-    named = {
-        path
-        for path in refusal.paths
-        if snapshot.is_pointer(os.path.join(folder, path))
-    }
-    findings = [
-        Finding(found.path, None, LFS) if found.path in named else found
-        for found in refusal.findings
-    ]
-    return RevisionRefused(refusal.revision, findings) if named else refusal

@@ -49,12 +49,16 @@ class Build(NamedTuple):
         name: The commit's hash, or with a number if that name is taken: names of
             snapshots are not used again while somebody may read them.
         changed: Its files that are not those of the published commit.
-        pointers: Its files that are pointers of Git LFS.
+        has_attributes: Whether git's attributes may say that files need a filter.
     """
 
     name: str
     changed: list[str]
-    pointers: list[str]
+    has_attributes: bool
+
+
+def has_attributes(rows: snapshot.Rows) -> bool:
+    return any(path.endswith(".gitattributes") for path in rows)
 
 
 class Volume:
@@ -179,27 +183,29 @@ class Volume:
                 rows = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
-                        pointers = snapshot.lfs_pointers(kept, rows)
-                        return Build(name, snapshot.changes(folder, shown), pointers)
+                        changed = snapshot.changes(folder, shown)
+                        return Build(name, changed, has_attributes(rows))
             names = [
                 commit,
                 *(f"{commit}.{number + 2}" for number in range(len(copies))),
             ]
             name = next(name for name in names if name not in copies)
 
-            build = Build(name, [], [])
+            added: list[str] = []
+            new_rows: snapshot.Rows = {}
 
             def fill(new: int) -> None:
-                build.changed.extend(snapshot.build(folder, new, shown, ROOT))
+                added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
-                rows = snapshot.rows_of(new)
+                new_rows.update(snapshot.rows_of(new))
                 if self._fsync:
                     snapshot.flush(new)
-                snapshot.write_rows(rows, name + LIST, self.store, fsync=self._fsync)
-                build.pointers.extend(snapshot.lfs_pointers(new, rows))
+                snapshot.write_rows(
+                    new_rows, name + LIST, self.store, fsync=self._fsync
+                )
 
             self.snapshots.add(name, fill, fence)
-        return build
+        return Build(name, added, has_attributes(new_rows))
 
     def show(
         self,
@@ -373,7 +379,7 @@ class Inspection:
             build = volume.build(
                 commit, checkout, fence, lambda f: engine.check_whole(f, checkout)
             )
-            engine.keep(commit, build.name)
+            engine.keep(commit)
             facts = {**published.facts, "refused": published.refused}
             volume.show(build, facts, fence, fallback=published.fallback)
             engine.work.clear()

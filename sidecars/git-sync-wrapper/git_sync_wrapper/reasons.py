@@ -86,7 +86,8 @@ REASONS = {
     ),
     "tls_failed": Reason(
         "If a company CA signs the traffic, set GIT_SSL_CAINFO to its bundle.",
-        r"SSL certificate problem|certificate (verif|subject name)|unable to get local issuer|x509: |SSL_ERROR_SSL"
+        r"SSL certificate problem|certificate (verif|subject name)|unable to get local issuer"
+        r"|x509: |SSL_ERROR_SSL"
         rf"|(gnutls(_|, )handshake|SSL routines)(?!.{{,60}}({_CUT}))",
     ),
     "remote_unreachable": Reason(
@@ -120,8 +121,8 @@ REASONS = {
         r"submodule path '.{,500}', but it did not contain",
     ),
     "ref_not_found": Reason(
-        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server. A login "
-        "page at that address has none.",
+        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server, which a "
+        "login page has not.",
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
         r"|unadvertised object",
     ),

@@ -35,12 +35,11 @@ from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
 
 STORE = ".snapshots"
 RECORD = "published.json"
-FACTS = ("author", "committed_at", "subject", "changed", "lfs")
+FACTS = ("author", "committed_at", "subject", "changed", "unfiltered")
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 15
-LFS = b"version https://git-lfs.github.com/spec/"
 LIST_BYTES = 64 << 20
 """The limit of a list, enough for 350,000 files; larger lists are not used."""
 # The kubelet adds these rights to each file when it mounts a volume with an fsGroup,
@@ -242,25 +241,6 @@ def _has_same_bytes(name: str, folder: int, path: str, shown: int) -> bool:
     return False
 
 
-def lfs_pointers(top: int, rows: Rows) -> list[str]:
-    """
-    Return the files that are pointers of Git LFS instead of their content.
-
-    Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-    """
-    small = [path for path, row in rows.items() if 100 < row.size_bytes < 200]
-    return sorted(path for path in small if is_pointer(path, top))
-
-
-def is_pointer(path: str, top: int | None = None) -> bool:
-    """
-    Whether a file, relative to an open folder, is a pointer of Git LFS.
-    """
-    with suppress(OSError), opened(path, top, FILE_FLAGS) as file:
-        return os.read(file, len(LFS)) == LFS
-    return False
-
-
 def flush(top: int) -> None:
     """
     Flush the file system of an open folder to disk: file by file it would take seconds.
@@ -417,12 +397,12 @@ def describe(git: Git, folder: str, commit: str, fence: Fence) -> dict[str, Any]
     return {"author": _text(author), "committed_at": moment, "subject": _text(subject)}
 
 
-def pointers_of(facts: Mapping[str, Any]) -> list[str]:
+def unfiltered_of(facts: Mapping[str, Any]) -> str:
     """
-    Return the published files that are pointers of Git LFS.
+    Return the first published file that lacks its filter, as the record says; or "".
     """
-    found = facts.get("lfs")
-    return [_text(str(path)) for path in found] if isinstance(found, list) else []
+    found = facts.get("unfiltered")
+    return _text(str(next(iter(found), ""))) if isinstance(found, list) else ""
 
 
 def details_of(facts: Mapping[str, Any]) -> dict[str, object]:

@@ -1,7 +1,6 @@
-"""Unusual repositories: SHA-256, submodules that come and go, Git LFS."""
+"""Unusual repositories: SHA-256, submodules that come and go, filters."""
 
 import shutil
-import subprocess
 
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
@@ -45,9 +44,6 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     here.wait_until_shown(added, wrapper)
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
-    said = f"git -c safe.directory=* -C {here.link}/lib status --porcelain".split()
-    wrapper.wait_for_event("cycle_finished", revision=added)
-    assert b"" == subprocess.run(said, capture_output=True, check=True).stdout
     assert ".gitmodules" not in here.files()
     here.wait_until_shown(
         here.repository.commit({"lib": None, ".gitmodules": None}), wrapper
@@ -69,16 +65,29 @@ POINTER = (
 )
 
 
-def test_names_git_lfs_pointers(here: GitSite) -> None:
-    here.repository.commit({"dag.py": "x = 1\n", "data.bin": POINTER}, whole=True)
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-
-    assert ["data.bin"] == wrapper.wait_for_event("lfs_pointers_published")["paths"]
-    assert (
-        "data.bin is a Git LFS pointer"
-        in wrapper.wait_until_ready().json()["shortfall"]
+def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
+    """As of Git LFS and git-crypt; a filter that is set applies."""
+    files = {
+        "dag.py": "x = 1\n",
+        "data.bin": POINTER,
+        "secrets/.gitattributes": "*.key filter=git-crypt\n",
+        "secrets/db.key": "\0GITCRYPT\0",
+        "up.txt": "up\n",
+        ".gitattributes": "*.bin filter=lfs\n*.txt filter=up\nplain -filter\n",
+        "plain": "plain\n",
+    }
+    here.repository.commit(files, whole=True)
+    wrapper = here.publish(
+        GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_GIT_CONFIG="filter.up.smudge:tr a-z A-Z"
     )
 
-    here.repository.commit({"dag.py": POINTER})
+    said = "needs the filter {}, which git has no program for"
+    data = f"data.bin {said.format('lfs')}"
+    keys = f"secrets/db.key {said.format('git-crypt')}"
+    assert [data, keys] == wrapper.wait_for_event("filter_missing")["paths"]
+    assert data in wrapper.wait_until_ready().json()["shortfall"]
+    assert b"UP\n" == here.files()["up.txt"]
+
+    here.repository.commit({"dag.py": POINTER, ".gitattributes": "*.py filter=lfs\n"})
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
-    assert "dag.py: is a Git LFS pointer" in wrapper.get("/readyz").json()["error"]
+    assert f"dag.py: {said.format('lfs')}" in wrapper.get("/readyz").json()["error"]

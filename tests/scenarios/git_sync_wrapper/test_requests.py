@@ -19,35 +19,26 @@ class Service(LoopbackServer):
     def good_answer(self, request: Request) -> Answer:
         return Answer(200, {}, b"username=me\npassword=hush\n" * 100)
 
-    def redirect(self, status: int) -> None:
-        """
-        Redirect everything to /new.
-        """
-        new = {"Location": f"{self.endpoint}/new?a=b"}
-        self.inject(
-            answer_with(Answer(status, new)), lambda request: request.path != "/new"
-        )
-
 
 @pytest.mark.parametrize(
-    ("status", "method"), [(302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")]
+    ("status", "method"), [(301, "POST"), (303, "GET"), (307, "POST"), (308, "POST")]
 )
 def test_a_webhook_is_redirected_as_by_git_sync(
     here: GitSite, status: int, method: str
 ) -> None:
     """An ingress redirects http to https with 308."""
-    with Service() as service:
-        service.redirect(status)
-        url = service.endpoint.replace("//", "//me:hush@")
+    with Service() as ingress, Service() as service:
+        to = {"Location": f"{service.endpoint}/new?a=b"}
+        ingress.inject(answer_with(Answer(status, to)))
+        url = ingress.endpoint.replace("//", "//me:hush@")
         one_shot = here.wrapper("--one-time", GITSYNC_WEBHOOK_URL=url)
 
         assert 0 == one_shot.wait_for_exit().code, one_shot.log()
-        first, last = service.requests
+        (first,) = ingress.requests
+        (last,) = service.requests
 
-    commit = here.repository.head()
-    assert ("POST", commit) == (first.method, first.headers["gitsync-hash"])
-    assert ("/new?a=b", method) == (last.target, last.method)
-    assert commit == last.headers["gitsync-hash"]
+    assert ("POST", "/new?a=b", method) == (first.method, last.target, last.method)
+    assert here.repository.head() == last.headers["gitsync-hash"]
     assert "authorization" in first.headers
     assert "authorization" not in last.headers
 
