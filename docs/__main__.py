@@ -95,7 +95,8 @@ def reasons(sidecar: Documented) -> str:
     """
     Return the table of a sidecar's own reasons.
     """
-    return _reasons(sidecar.reasons)
+    found = sidecar.reasons.items()
+    return _reasons({name: getattr(one, "advice", one) for name, one in found})
 
 
 def shared_reasons() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from git_sync_wrapper.options import read_options
-from git_sync_wrapper.plan import Done, Situation, Wait, Work, decide
+from git_sync_wrapper.plan import Decision, Done, Situation, Wait, Work, decide
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import SidecarError
 
@@ -27,84 +27,73 @@ LEFT: Any = {"remote": OLD, "arrived": OLD}
 CAME: Any = {"remote": NEW, "arrived": NEW}
 STAND: Any = {"holder": HELD}
 
-HOLDER = {
-    "an empty volume, which nobody has compared": (Work(), Situation(NOTHING)),
-    "nothing was pushed": (Done(), Situation(OF_MAIN, **LEFT)),
-    "a new commit": (Work(), Situation(OF_MAIN, OLD, NEW)),
-    "only git-sync can ask for a GitHub App": (Work(), Situation(OF_MAIN, OLD)),
-    "damage that could not be repaired": (
-        Work(),
-        Situation(OF_MAIN, **LEFT, damage="a.py"),
-    ),
-    "the gate refuses the newest": (
-        Wait(REFUSED),
-        Situation(OF_MAIN, **CAME, refusal=REFUSED),
-    ),
-    "the gate refuses all of an empty volume": (
-        Wait(REFUSED),
-        Situation(NOTHING, **CAME, refusal=REFUSED),
-    ),
-    "the gate should be asked again": (
-        Work(),
-        Situation(OF_MAIN, **CAME, refusal=REFUSED, is_gate_due=True),
-    ),
-    "a refused commit was taken back": (
-        Done(),
-        Situation(OF_MAIN, **LEFT, refusal=REFUSED),
-    ),
-    "a restart finds a fallback": (Work(), Situation(FALLBACK, **CAME)),
-    "the record still names a refused commit": (
-        Work(),
-        Situation(OF_MAIN._replace(refused=NEW), **LEFT),
-    ),
-    "another branch has the same commit": (
-        Work(),
-        Situation(OF_MAIN._replace(ref="prd"), **LEFT),
-    ),
-    "a depth was set": (Work(), Situation(OF_MAIN._replace(made_by="x"), **LEFT)),
-    "a link without its record": (Work(), Situation(Published(OLD, OLD), **LEFT)),
-}
-STANDBY = {
-    "a daemon never asks": (Wait(HELD), Situation(OF_MAIN, **STAND)),
-    "the holder has it": (Done(), Situation(OF_MAIN, remote=OLD, **STAND)),
-    "the holder has published it damaged": (
-        Wait(HELD),
-        Situation(OF_MAIN, remote=OLD, damage="a.py", **STAND),
-    ),
-    "the holder has not brought it yet": (
-        Wait(HELD),
-        Situation(OF_MAIN, remote=NEW, **STAND),
-    ),
-    "its gate refuses it": (
-        Done(),
-        Situation(OF_MAIN._replace(refused=NEW), remote=NEW, **STAND),
-    ),
-    "it has a fallback for it": (Done(), Situation(FALLBACK, remote=NEW, **STAND)),
-    "it has published nothing": (Wait(HELD), Situation(NOTHING, remote=NEW, **STAND)),
-}
-PINNED = {
-    "the pin is published": (Done(), Situation(OF_PIN, **CAME)),
-    "another commit is": (Work(), Situation(OF_MAIN, OLD, NEW)),
-    "the hash of a tag, which names another": (
-        Done(),
-        Situation(OF_PIN._replace(commit=OLD), remote=NEW, **STAND),
-    ),
-    "a gate that refuses a pin": (
-        Wait(HELD),
-        Situation(OF_MAIN._replace(refused=NEW), remote=NEW, **STAND),
-    ),
-}
+HOLDER = [
+    # an empty volume, which nobody has compared
+    (Work(), Situation(NOTHING)),
+    # nothing was pushed
+    (Done(), Situation(OF_MAIN, **LEFT)),
+    # a new commit
+    (Work(), Situation(OF_MAIN, OLD, NEW)),
+    # only git-sync can ask for a GitHub App
+    (Work(), Situation(OF_MAIN, OLD)),
+    # damage that could not be repaired
+    (Work(), Situation(OF_MAIN, **LEFT, damage="a.py")),
+    # the gate refuses the newest commit
+    (Wait(REFUSED), Situation(OF_MAIN, **CAME, refusal=REFUSED)),
+    # the gate refuses every commit, on an empty volume
+    (Wait(REFUSED), Situation(NOTHING, **CAME, refusal=REFUSED)),
+    # the gate should be asked again
+    (Work(), Situation(OF_MAIN, **CAME, refusal=REFUSED, is_gate_due=True)),
+    # the refused commit was taken back
+    (Done(), Situation(OF_MAIN, **LEFT, refusal=REFUSED)),
+    # a restart finds a fallback
+    (Work(), Situation(FALLBACK, **CAME)),
+    # the record still names a refused commit
+    (Work(), Situation(OF_MAIN._replace(refused=NEW), **LEFT)),
+    # another branch has the same commit
+    (Work(), Situation(OF_MAIN._replace(ref="prd"), **LEFT)),
+    # a depth was set
+    (Work(), Situation(OF_MAIN._replace(made_by="x"), **LEFT)),
+    # a link without its record
+    (Work(), Situation(Published(OLD, OLD), **LEFT)),
+]
+STANDBY = [
+    # a daemon does not ask
+    (Wait(HELD), Situation(OF_MAIN, **STAND)),
+    # the holder has it
+    (Done(), Situation(OF_MAIN, remote=OLD, **STAND)),
+    # the holder has it, damaged
+    (Wait(HELD), Situation(OF_MAIN, remote=OLD, damage="a.py", **STAND)),
+    # the holder has not brought it yet
+    (Wait(HELD), Situation(OF_MAIN, remote=NEW, **STAND)),
+    # the holder's gate refuses it
+    (Done(), Situation(OF_MAIN._replace(refused=NEW), remote=NEW, **STAND)),
+    # the holder has a fallback for it
+    (Done(), Situation(FALLBACK, remote=NEW, **STAND)),
+    # the holder has published nothing
+    (Wait(HELD), Situation(NOTHING, remote=NEW, **STAND)),
+]
+PINNED = [
+    # the pin is published
+    (Done(), Situation(OF_PIN, **CAME)),
+    # another commit is
+    (Work(), Situation(OF_MAIN, OLD, NEW)),
+    # the pin is the hash of a tag, which names another
+    (Done(), Situation(OF_PIN._replace(commit=OLD), remote=NEW, **STAND)),
+    # the holder's gate refuses the pin
+    (Wait(HELD), Situation(OF_MAIN._replace(refused=NEW), remote=NEW, **STAND)),
+]
 
 
-@pytest.mark.parametrize("name", [*HOLDER, *STANDBY])
-def test_each_situation_has_one_decision(name: str) -> None:
-    wanted, situation = (HOLDER | STANDBY)[name]
+@pytest.mark.parametrize(("decision", "situation"), [*HOLDER, *STANDBY])
+def test_each_situation_has_one_decision(
+    decision: Decision, situation: Situation
+) -> None:
+    assert decision == decide(situation, MAIN)
 
-    assert wanted == decide(situation, MAIN)
 
-
-@pytest.mark.parametrize("name", PINNED)
-def test_a_pinned_commit_has_no_other_that_would_do(name: str) -> None:
-    wanted, situation = PINNED[name]
-
-    assert wanted == decide(situation, PIN)
+@pytest.mark.parametrize(("decision", "situation"), PINNED)
+def test_nothing_else_will_do_for_a_pin(
+    decision: Decision, situation: Situation
+) -> None:
+    assert decision == decide(situation, PIN)

@@ -108,11 +108,9 @@ def _check_link(options: Options) -> None:
     """
     folder, name = os.path.split(options.link)
     link = os.path.join(os.path.realpath(folder), name)
-    own = [os.path.join(options.root, name) for name in (STORE, ROOT)]
+    own = [os.path.join(options.root, each) for each in (STORE, ROOT)]
     if _is_below(options.root, link) or any(_is_below(link, path) for path in own):
-        allowed = (
-            f"is reserved: use a name such as repo, not the root, {STORE} or {ROOT}"
-        )
+        allowed = f"is reserved: use another name, such as repo, not the root or {own}"
         raise SettingsError([Problem("GITSYNC_LINK", options.link, allowed)])
 
 

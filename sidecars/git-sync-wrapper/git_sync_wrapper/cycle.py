@@ -396,42 +396,40 @@ class Session:
                 ready for another commit as well: a rolling update ends the holder only
                 once it is ready.
         """
-        past, options, refusal = (
-            self._parts.past,
-            self._parts.options,
-            self._judge.refusal,
-        )
+        past, options = self._parts.past, self._parts.options
+        refusal, damage = self._judge.refusal, self._inspection.problem
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
-        refused = {"refused": refusal.facts()} if refusal is not None else {}
-        past.details = snapshot.details_of(published.facts) | refused
-        link = options.link
-        if not (is_holder or published.commit) and os.path.isdir(link):
-            # A rollout must not wait for this process to read another version's format.
-            shown = os.path.basename(os.path.realpath(link))
-            said = f"the holder of the lock is another version, and shows {shown}"
-            past.readiness = Readiness(shown, problem=None, shortfall=said)
-            return
+        past.details = snapshot.details_of(published.facts)
+        if refusal is not None:
+            past.details["refused"] = refusal.facts()
+        elsewhere = published.problem(options)
+        problem: SidecarError | None = None
+        shortfall = [
+            published.shortfall(options),
+            snapshot.unfiltered_of(published.facts),
+        ]
         if not published.commit:
             said = f"nothing is published yet{self._judge.why_nothing}"
-            past.readiness = Readiness(problem=failure("nothing_published", said))
-            return
-        shortfall = published.shortfall(options)
-        problem: SidecarError | None = None
-        if elsewhere := published.problem(options):
-            if is_holder:
-                problem = failure("published_elsewhere", elsewhere)
-            else:
-                shortfall = elsewhere
-        if options.is_pinned and refusal is not None:
-            problem = refusal
-        if damage := self._inspection.problem:
+            problem = failure("nothing_published", said)
+        elif damage:
             problem = failure("files_damaged", damage)
-        unfiltered = snapshot.unfiltered_of(published.facts)
-        shortfall = "; ".join(filter(None, (shortfall, unfiltered)))
-        past.readiness = Readiness(
+        elif options.is_pinned and refusal is not None:
+            problem = refusal
+        elif elsewhere and is_holder:
+            problem = failure("published_elsewhere", elsewhere)
+        elif elsewhere:
+            shortfall = [elsewhere]
+        readiness = Readiness(
             revision=published.commit,
             published_at=published.published_at,
             problem=problem,
-            shortfall=shortfall,
+            shortfall="; ".join(filter(None, shortfall)),
         )
+        # A rollout must not wait until this process can read the form of another
+        # version.
+        if not (is_holder or published.commit) and os.path.isdir(options.link):
+            shown = os.path.basename(os.path.realpath(options.link))
+            said = f"the holder of the lock is another version, and shows {shown}"
+            readiness = Readiness(shown, problem=None, shortfall=said)
+        past.readiness = readiness

@@ -328,22 +328,20 @@ class Engine:
         Raises:
             CycleAbandoned: The fence was revoked.
         """
-        drivers = fields = b""
-        words = ["config", "--name-only", "--get-regexp", "^filter[.]"]
-        with suppress(GitFailed):  # none is set
-            drivers = self._git.ask(words, self.worktree, fence)
+        fields = b""
         words = ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"]
         with suppress(GitFailed):
             said = self._git.ask(words, self.worktree, fence)
-            paths = os.fsdecode(said).split("\0")[:NAMED_PATHS]
+            paths = os.fsdecode(said).split("\0")[:-1][:NAMED_PATHS]
             words = ["check-attr", "-z", "filter", "--", *paths]
             fields = said and self._git.ask(words, self.worktree, fence)
         found = os.fsdecode(fields).split("\0")
+        known = {key.rpartition(".")[0] for key, _ in self._options.configs}
+        known |= {"filter.set", "filter.unset"}
         return {
             path: f"needs the filter {name}, which git has no program for"
             for path, name in zip(found[::3], found[2::3], strict=False)
-            if name not in ("set", "unset")
-            and f"filter.{name}.".encode() not in drivers
+            if f"filter.{name}" not in known
         }
 
     def keep(self, commit: str) -> None:

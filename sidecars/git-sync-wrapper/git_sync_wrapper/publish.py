@@ -190,7 +190,6 @@ class Volume:
                 *(f"{commit}.{number + 2}" for number in range(len(copies))),
             ]
             name = next(name for name in names if name not in copies)
-
             added: list[str] = []
             new_rows: snapshot.Rows = {}
 

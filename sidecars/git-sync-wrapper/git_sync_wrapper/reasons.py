@@ -38,11 +38,11 @@ class Reason(NamedTuple):
 # The first match wins: an exact cause comes before messages that only follow from it.
 REASONS = {
     "git_too_old": Reason(
-        "Use the image unchanged, or set GITSYNC_GIT to a git that this git-sync supports.",
+        "Use the image unchanged, or set GITSYNC_GIT to a newer git.",
         r"^usage: git|not in a git directory|is not a git command|key does not contain a section",
     ),
     "git_sync_usage": Reason(
-        "Correct the flag or variable; `git-sync --man` describes all of them.",
+        "Correct the flag or variable; see `git-sync --man`.",
         r"^(unknown (shorthand )?flag|invalid (flag|argument)|required flag|(?-i:FATAL: invalid))",
     ),
     "target_full": Reason(
@@ -53,23 +53,23 @@ REASONS = {
         r"|Out of diskspace|unable to create directory for",
     ),
     "out_of_memory": Reason(
-        "Raise the container's memory limit: git needs it for large repositories.",
+        "Raise the container's memory limit.",
         r"signal: killed|died of signal 9|out of memory|Cannot allocate memory",
     ),
     "host_key_changed": Reason(
-        "Verify the server's new key; then replace the old one in the known_hosts file.",
+        "Verify the server's new key, and replace the old one in known_hosts.",
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
     ),
     "host_key_unknown": Reason(
-        "Add the server's key to the known_hosts file (dags.gitSync.knownHosts).",
+        "Add the server's key to known_hosts (dags.gitSync.knownHosts).",
         r"Host key verification failed|No \S+ host key is known for",
     ),
     "ssh_key_invalid": Reason(
-        "The SSH key in the Secret is damaged or has a passphrase: store an intact one without it.",
+        "Store an SSH key that is intact and has no passphrase.",
         r"error in libcrypto|Load key .{,500}(invalid format|error)|incorrect passphrase",
     ),
     "ssh_key_refused": Reason(
-        "Add the public key to the server as a deploy key with read access to this repository.",
+        "Add the public key to the server, with read access to this repository.",
         # ssh lists what the server would accept, in the server's order.
         r"Permission denied \([a-z0-9@.,-]*(publickey|password|keyboard-interactive|gssapi)"
         r"|Permission denied, please try again|Public key authentication failed",
@@ -91,7 +91,7 @@ REASONS = {
         rf"|(gnutls(_|, )handshake|SSL routines)(?!.{{,60}}({_CUT}))",
     ),
     "remote_unreachable": Reason(
-        "Check that the git server is up, and check the route and the proxy to it.",
+        "Check the git server, the route and the proxy to it.",
         r"Failed to connect|Couldn't connect|Connection refused|No route to host"
         r"|Network is unreachable",
     ),
@@ -100,49 +100,44 @@ REASONS = {
         r"timed out|Timeout was reached|i/o timeout",
     ),
     "redirect_refused": Reason(
-        "If you trust that address, set it: in GITSYNC_REPO, GITSYNC_ASKPASS_URL or .gitmodules. "
-        "Otherwise check for a captive portal.",
+        "If you trust that address, set it: in GITSYNC_REPO, GITSYNC_ASKPASS_URL or .gitmodules.",
         r"returned error: 30\d",
     ),
     "login_missing": Reason(
-        "The server requires a login: set GITSYNC_USERNAME and a password, or GITSYNC_CREDENTIAL "
-        "for a submodule's server. A misspelled repository can cause the same error.",
+        "Set GITSYNC_USERNAME and a password, or GITSYNC_CREDENTIAL for a submodule's server. A "
+        "misspelled repository can be the cause, too.",
         r"could not read (Username|Password)|terminal prompts disabled",
     ),
     "credentials_refused": Reason(
-        "The server refuses this user and password: check that the token has not expired and that "
-        "it may read this repository. If they are environment variables, restart the pod after "
-        "changing the Secret.",
+        "Check that the token has not expired and that it may read this repository. Restart the "
+        "pod after changing a Secret of variables.",
         # The server's own words precede these, without the URL.
         r"Authentication failed|returned error: 40[13]",
     ),
     "submodule_missing": Reason(
-        "Push the submodule's commit to its server, or correct the commit that records it.",
+        "Push the submodule's commit, or correct the commit that records it.",
         r"submodule path '.{,500}', but it did not contain",
     ),
     "ref_not_found": Reason(
-        "Check GITSYNC_REF: it must be a branch, a tag or a full commit hash on the server, which a "
-        "login page has not.",
+        "Check GITSYNC_REF: a branch, a tag or a full commit hash; a login page has none.",
         r"couldn't find remote ref|not our ref|invalid refspec|no such remote ref"
         r"|unadvertised object",
     ),
     "repository_not_found": Reason(
-        "Check GITSYNC_REPO, and check that these credentials may read the repository.",
+        "Check GITSYNC_REPO, and that these credentials may read it.",
         r"repository '.{,500}' not found|does not appear to be a git repository|returned error: 404"
         r"|[Rr]epository not found|The project you were looking for could not be found",
     ),
     "throttled": Reason(
-        "The request is retried; if it keeps failing, check the git server. For a large fleet, set "
-        "a longer period.",
+        "If it keeps failing, check the git server. For a large fleet, set a longer period.",
         r"returned error: (429|503)",
     ),
     "not_a_git_server": Reason(
-        "Something else than a git server answers there: open the URL in a browser. Look for a "
-        "login page, a captive portal, or a proxy.",
+        "Open the URL in a browser: a login page, a portal or a proxy answers there.",
         r"is this a git repository\?|invalid server response|bad line length character",
     ),
     "server_error": Reason(
-        "The git server failed. The request is retried; if it keeps failing, check the server.",
+        "If it keeps failing, check the git server.",
         r"returned error: 5\d\d|early EOF|remote end hung up|unexpected disconnect"
         r"|Connection closed by"
         r"|^remote: .{,500}(out of memory|No space left)"
@@ -157,51 +152,47 @@ REASONS = {
         r"Permission denied|Read-only file system|Operation not permitted",
     ),
     "git_sync_failed": Reason(
-        "Read the quoted error; set GIT_SYNC_WRAPPER_LOG_LEVEL=debug to log all output."
+        "Read the quoted error; with GIT_SYNC_WRAPPER_LOG_LEVEL=debug all of it is logged."
     ),
     # What the wrapper finds.
     "access_denied": Reason(
-        "Allow codecommit:GitPull on the repository in the policy of the role (with the "
-        "repository's account, if that is another one), and check the node's clock: a signature is "
-        "valid for minutes."
+        "Allow codecommit:GitPull on the repository in the policy of the role (and in the "
+        "repository's account), and check the node's clock."
     ),
     "askpass_failed": Reason("Check the service at GITSYNC_ASKPASS_URL."),
     "git_sync_unusable": Reason(
         "Check GIT_SYNC_WRAPPER_GIT_SYNC and the container's memory and process limits."
     ),
     "hook_failed": Reason(
-        "A one-shot succeeds only if its hooks do: check the hook's output in the log."
+        "Check the hook's output in the log: a one-shot succeeds only if its hooks do."
     ),
     "link_blocked": Reason(LINK_ADVICE),
     "pre_publish_hook_failed": Reason(
-        "Check the hook's output in the log. The last good commit stays; the hook is retried."
+        "Check the hook's output in the log. The last good commit stays."
     ),
     "private_folder_failed": Reason(
-        "Mount a writable /tmp with free space (an emptyDir if the root is read-only), or set "
-        "TMPDIR."
+        "Mount a writable /tmp with free space (an emptyDir), or set TMPDIR."
     ),
     "region_missing": Reason("Set AWS_REGION."),
     "secret_encoded": Reason(
-        "It was encoded twice: put the text itself into the Secret's stringData, or encode it once."
+        "Put the text itself into the Secret's stringData, or encode it once."
     ),
     "secret_malformed": Reason(
-        "A password or token is one line: check the Secret, and which key of it is mounted."
+        "Check which key of the Secret is mounted: a password or token is one line."
     ),
     "secret_unreadable": Reason(
-        "Check the mount of the Secret and the name of its key, and let the group read it."
+        "Check the Secret's mount and key, and let the group read it."
     ),
     "work_folder_foreign": Reason(
-        "Mount nothing there, and mount the volume read-only for everybody else."
+        "Mount nothing there, and the volume read-only for everybody else."
     ),
     "target_incomplete": Reason(
-        "It is created again. If this repeats, find out which process removes its files."
+        "If this repeats, find out which process removes files."
     ),
-    "nothing_published": Reason("Wait for the first cycle; if it fails, it says why."),
-    "published_elsewhere": Reason(
-        "Wait: the next commit is of the repository and ref that the settings name."
-    ),
+    "nothing_published": Reason("Wait for the first cycle."),
+    "published_elsewhere": Reason("Wait for the first commit of the new repository."),
     "files_damaged": Reason(
-        "Nothing, if it ends: they are restored. Find out what writes to the volume."
+        "Wait until they are restored, and find out what writes to the volume."
     ),
 }
 
