@@ -51,6 +51,12 @@ def test_a_default_of_the_chart_overrides_nothing(
     )
 
 
+def test_an_empty_text_counts_as_unset() -> None:
+    options = read("--git=", GITSYNC_PERIOD="", GIT_SYNC_DEPTH="")
+
+    assert ("git", 10.0, "") == (options.git, options.period, options.depth)
+
+
 def test_repeated_flags_accumulate() -> None:
     one = '{"url":"https://a","username":"u","password":"p"}'
     options = read(

@@ -51,7 +51,7 @@ def answer(method: str, address: str, headers: dict[str, str], most: int) -> lis
         retries=Retry(None, 0, 0, redirect=most, other=0, raise_on_redirect=False),
     )
     to = found.get_redirect_location() or ""
-    body = found.read(ANSWER_BYTES).decode(errors="replace")
+    body = found.read(ANSWER_BYTES).decode(errors="surrogateescape")
     return [found.status, to and urljoin(address, to), body]
 
 

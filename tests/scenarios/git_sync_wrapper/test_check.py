@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 
@@ -105,6 +106,7 @@ def test_page_log_and_record_report_author_time_subject_and_changes(
     here: GitSite,
 ) -> None:
     """Also after a restart and beside a lock holder, without git and remote."""
+    began = time.time()
     here.repository.commit({"old.py": "1", "a.py": "1"}, whole=True)
     wrapper = here.publish()
     commit = here.repository.commit(
@@ -116,8 +118,11 @@ def test_page_log_and_record_report_author_time_subject_and_changes(
     said = wrapper.wait_for_event("commit_published", revision=commit)
     assert {"files_changed": 2, **told}.items() <= said.items()
     found = json.loads((here.store / "published.json").read_bytes())
-    assert told.items() <= found.items()
-    assert found["committed_at"].startswith("2023-11-14T22:13:")
+    assert found.pop("committed_at").startswith("2023-11-14T22:13:")
+    assert began <= found.pop("published_at") <= time.time()
+    assert found.pop("made_by")
+    asked = {"repo": here.server.url(), "ref": "main", "fallback": ""}
+    assert found == {"revision": commit, "snapshot": commit, **asked, **told}
     here.server.stop()
     wrapper.kill()
     for process in (wrapper.start(), here.wrapper()):

@@ -1,5 +1,6 @@
 """Unusual repositories: SHA-256, submodules that come and go, filters."""
 
+import json
 import shutil
 
 from tests.support.git.git_repository import Repository
@@ -81,13 +82,16 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
         GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_GIT_CONFIG="filter.up.smudge:tr a-z A-Z"
     )
 
+    record = here.store / "published.json"
     said = "needs the filter {}, which git has no program for"
     data = f"data.bin {said.format('lfs')}"
     keys = f"secrets/db.key {said.format('git-crypt')}"
     assert [data, keys] == wrapper.wait_for_event("filter_missing")["paths"]
+    assert [data, keys] == json.loads(record.read_text())["unfiltered"]
     assert data in wrapper.wait_until_ready().json()["shortfall"]
     assert b"UP\n" == here.files()["up.txt"]
 
     here.repository.commit({"dag.py": POINTER, ".gitattributes": "*.py filter=lfs\n"})
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
+    assert here.repository.head() == json.loads(record.read_text())["refused"]
     assert f"dag.py: {said.format('lfs')}" in wrapper.get("/readyz").json()["error"]

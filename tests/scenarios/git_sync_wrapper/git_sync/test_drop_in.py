@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -127,6 +128,13 @@ def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None
     assert '\ngit_sync_count_total{status="success"} 1.0\n' in metrics
     assert re.search(r'\ngit_sync_count_total\{status="error"\} [1-9]', metrics)
     assert re.search(r"\ngit_fetch_count_total [1-9]", metrics)
+    here.server.stop()
+    shutil.rmtree(here.root / ".git-sync")
+    (here.link / "odd1.py").write_text("damaged")
+    wrapper.send_signal(signal.SIGHUP)
+    wrapper.wait_for_event("damage_found")
+    wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))
+    assert 200 == ask(address, "/").status, "no restart would repair it"
 
 
 def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
