@@ -20,7 +20,6 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.daemon import SidecarProcess
-from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
 from tests.support.machine.plants import PLANTS, STRANGER, Canary
 from tests.support.scripts import script
@@ -287,6 +286,8 @@ TRAPS: dict[str, Callable[[Path, Outside], None]] = {
     "include": config("[include]\n\tpath = {folder}/repository/.git/config\n"),
     "credential.helper": config("[credential]\n\thelper = !{program}\n"),
     "gc.recentObjectsHook": config("[gc]\n\trecentObjectsHook = {program}\n"),
+    "insteadOf": config('[url "http://127.0.0.1:1/"]\n\tinsteadOf = http://\n'),
+    "http.proxy": config('[http "http://127.0.0.1"]\n\tproxy = http://127.0.0.1:1\n'),
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
     "filter": attributes,
     "hooks": hooks,
@@ -337,30 +338,3 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 
     outside.check(wrapper)
     assert {"dag.py": b"x = 2\n"} == here.files()
-
-
-@pytest.fixture
-def foreign(tmp_path: Path) -> Iterator[GitServer]:
-    with GitServer(tmp_path / "foreign") as server:
-        server.repository().commit({"stolen.py": "x = 1\n"})
-        yield server
-
-
-@pytest.mark.parametrize("kind", ["insteadOf", "proxy", "named remote"])
-def test_a_planted_configuration_leads_to_no_other_server(
-    here: GitSite, foreign: GitServer, outside: Outside, kind: str
-) -> None:
-    here.publish(GITSYNC_PERIOD="1h").kill()
-    url = here.server.url()
-    text = {
-        "insteadOf": f'[url "{foreign.endpoint}/"]\n\tinsteadOf = {here.server.endpoint}/\n',
-        "proxy": f'[http "{url}"]\n\tproxy = {foreign.endpoint}\n',
-        "named remote": f'[remote "{url}"]\n\turl = {foreign.url()}\n',
-    }[kind]
-    config(text)(here.root / WORK / ".git", outside)
-    commit = next_commit(here, 1)
-
-    wrapper = here.wrapper()
-
-    here.wait_until_shown(commit, wrapper)
-    assert [] == foreign.requests

@@ -8,33 +8,7 @@ import pytest
 
 from tests.support.git.git_sync import GitSite
 from tests.support.http.fake_proxy import FakeProxy
-from tests.support.http.faults import answer_with
-from tests.support.http.loopback import Answer
 from tests.support.machine.volumes import see_mounted
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [(429, "throttled"), (503, "throttled"), (500, "server_error")],
-)
-def test_a_server_that_limits_its_clients_is_followed_once_it_answers(
-    here: GitSite, status: int, reason: str
-) -> None:
-    wrapper = here.publish()
-    before = here.shown()
-    here.server.inject(answer_with(Answer(status, {"Retry-After": "1"})))
-    commit = here.commit_revision(2)
-    for _ in range(2):
-        assert (
-            reason
-            == wrapper.wait_for_event("cycle_failed", after=len(wrapper.events))[
-                "reason"
-            ]
-        )
-    assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
-    here.server.heal()
-
-    here.wait_until_shown(commit, wrapper)
 
 
 @pytest.mark.parametrize("name", ["dns", "proxy"])

@@ -43,17 +43,6 @@ def test_a_webhook_is_redirected_as_by_git_sync(
     assert "authorization" not in last.headers
 
 
-def test_a_webhook_gives_up_a_circle(here: GitSite) -> None:
-    with Service() as service:
-        service.inject(answer_with(Answer(307, {"Location": "/"})))
-        wrapper = here.wrapper(GITSYNC_WEBHOOK_URL=service.endpoint)
-
-        failed = wrapper.wait_for_event("hook_failed")
-
-        assert "307" in failed["error"], failed
-        assert 11 == len(service.requests)
-
-
 def test_an_answer_that_never_ends_holds_up_no_later_commit(here: GitSite) -> None:
     with Service() as service:
         service.inject(drip(1, 0.3))
