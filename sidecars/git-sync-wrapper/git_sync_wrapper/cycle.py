@@ -230,7 +230,7 @@ class Session:
             facts["unfiltered"] = [" ".join(each) for each in lacks.items()]
             paths = facts["unfiltered"]
             log.warning("filter_missing", revision=commit, paths=paths)
-        engine.keep(commit)
+        engine.keep(commit, build.name)
         volume.show(build, facts, fence, fallback=fallback)
         log.info(
             "commit_published",

@@ -17,7 +17,6 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from git_sync_wrapper.logins import send_request
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
 from sidecar_runtime import child
@@ -91,20 +90,25 @@ def webhook(options: Options) -> list[Hook]:
     """
     if not options.webhook_url:
         return []
+    # now: a retry should not wait for it
+    from git_sync_wrapper import http_request  # noqa: PLC0415 - few have a webhook
+
     expected = options.webhook_success_status  # 0 or less: any status
 
-    def run(commit: str, _: str, fence: Fence) -> None:
+    def run(commit: str, _: str, __: Fence) -> None:
         try:
-            status, *_rest = send_request(
-                options.webhook_url,
+            found = http_request.send(
                 options.webhook_method,
+                options.webhook_url,
                 {"Gitsync-Hash": commit},
                 MOST_REDIRECTS,
                 options.webhook_timeout,
-                fence,
             )
-        except OSError as error:
-            raise HookFailed("no answer", str(error)) from None
+        except http_request.HTTPError as error:
+            why = str(error.__cause__ or "not a URL")
+            raise HookFailed("no answer", why) from None
+        status = found.status
+        found.close()  # a body may be endless
         if 0 < expected != status:
             raise HookFailed(f"the answer is {status} instead of {expected}")
 

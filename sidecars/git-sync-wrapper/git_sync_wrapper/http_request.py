@@ -1,6 +1,6 @@
 """
-A program that sends one HTTP request, for a webhook or ``--askpass-url``;
-:func:`git_sync_wrapper.logins.send_request` runs it.
+Sends HTTP requests: in the thread of a webhook, which only needs the status; and as a
+program, which :mod:`git_sync_wrapper.logins` runs, for ``--askpass-url``.
 
 A process of its own, because only its end bounds the whole answer: every client has a
 timeout for each byte.
@@ -21,19 +21,24 @@ from urllib3.util import Retry, make_headers, parse_url
 
 from sidecar_runtime import proxies
 
+__all__ = ["HTTPError", "send"]
+
 ANSWER_BYTES = 1 << 16
 
 
-def answer(method: str, address: str, headers: dict[str, str], most: int) -> list[Any]:
+def send(
+    method: str, address: str, headers: dict[str, str], redirects: int, seconds: float
+) -> Any:
     """
-    Return the status, the address of a redirect that is not followed, and the beginning
-    of the body.
+    Return the response, whose body is not read yet.
 
     Args:
-        most: How many redirects are followed.
+        redirects: How many are followed.
+        seconds: The limit for each wait.
 
     Raises:
-        HTTPError: There is no answer, or it is not a URL.
+        HTTPError: There is no answer, or it is not a URL. Its own text may quote a
+            password, but not that of its cause.
     """
     url = parse_url(address)
     scheme, port = url.scheme or "", url.port or (443 if url.scheme == "https" else 80)
@@ -43,25 +48,26 @@ def answer(method: str, address: str, headers: dict[str, str], most: int) -> lis
         client = urllib3.ProxyManager(proxy, proxy_headers=login)
     # As in Go; it is not for another server to which this one redirects.
     login = make_headers(basic_auth=unquote(url.auth or ""))
-    found = client.request(
+    return client.request(
         method,
         url._replace(auth=None).url,
         headers=headers | login,
         preload_content=False,
-        retries=Retry(None, 0, 0, redirect=most, other=0, raise_on_redirect=False),
+        timeout=seconds,
+        retries=Retry(None, 0, 0, redirect=redirects, other=0, raise_on_redirect=False),
     )
-    to = found.get_redirect_location() or ""
-    body = found.read(ANSWER_BYTES).decode(errors="surrogateescape")
-    return [found.status, to and urljoin(address, to), body]
 
 
 def main() -> None:
-    *asked, seconds = json.load(sys.stdin)
+    address, seconds = json.load(sys.stdin)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent may have ignored it
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        said = answer(*asked)
-    except HTTPError as error:  # its own text may quote a password
+        found = send("GET", address, {}, 0, seconds)
+        to = found.get_redirect_location() or ""
+        body = found.read(ANSWER_BYTES).decode(errors="surrogateescape")
+        said = [found.status, to and urljoin(address, to), body]
+    except HTTPError as error:
         said = [0, "", f"{error.__cause__ or 'not a URL'}"]
     sys.stdout.write(json.dumps(said))
 

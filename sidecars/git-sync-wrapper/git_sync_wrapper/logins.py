@@ -21,7 +21,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -249,7 +249,7 @@ class Logins:
         """
         url = self._options.askpass_url
         try:
-            status, to, body = send_request(url, "GET", {}, 0, ASKPASS_SECONDS, fence)
+            status, to, body = ask_service(url, ASKPASS_SECONDS, fence)
         except OSError as error:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
@@ -478,27 +478,19 @@ def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
         yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
 
 
-def send_request(
-    url: str,
-    method: str,
-    headers: Mapping[str, str],
-    redirects: int,
-    seconds: float,
-    fence: Fence,
-) -> tuple[int, str, str]:
+def ask_service(url: str, seconds: float, fence: Fence) -> tuple[int, str, str]:
     """
-    Return the answer to a request, as :func:`git_sync_wrapper.http_request.answer`
-    does.
+    Return the status of a service's answer, the address to which it redirects, and the
+    beginning of its body.
 
     Args:
-        redirects: How many are followed.
         seconds: The limit for the whole answer.
 
     Raises:
         OSError: There is none in this time, or it is not a URL.
         CycleAbandoned: The fence was revoked.
     """
-    given = json.dumps([method, url, headers, redirects, seconds]).encode()
+    given = json.dumps([url, seconds]).encode()
     command = child.Command([sys.executable, "-I", REQUEST], os.environ, given=given)
     said = child.Kept(ANSWER_BYTES, is_head=True)
     code = child.run(command, fence, math.inf, said)

@@ -378,7 +378,7 @@ class Inspection:
             build = volume.build(
                 commit, checkout, fence, lambda f: engine.check_whole(f, checkout)
             )
-            engine.keep(commit)
+            engine.keep(commit, build.name)
             facts = {**published.facts, "refused": published.refused}
             volume.show(build, facts, fence, fallback=published.fallback)
             engine.work.clear()
