@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.folder import Folder
-from s3_sync.folder.target import open_in_place
-from s3_sync.folder.volume import Volume
+from s3_sync.files import Tree
+from s3_sync.layout.in_place import open_in_place
+from s3_sync.volume import Volume
 from tests.runtime.recording import log, revoked
-from tests.s3_sync.folder.handling import open_volume
+from tests.s3_sync.handling import open_volume
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3
 
@@ -38,7 +38,7 @@ def volume(folder: Path) -> Iterator[Volume]:
 
 
 @pytest.fixture
-def target(volume: Volume) -> Iterator[Folder]:
+def target(volume: Volume) -> Iterator[Tree]:
     """The open target folder of the volume."""
     target = open_in_place(volume)
     yield target

@@ -54,7 +54,7 @@ class Process:
     def stop(self) -> None:
         if self._session is not None:
             self._client.close()
-            self._session._target.close()
+            self._session.leave()
             self._session._loop.close()
             self._sidecar.lock.release()
             self._session = None

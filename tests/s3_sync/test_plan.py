@@ -5,11 +5,26 @@ distinguish.
 
 import pytest
 
-from s3_sync.folder.journal import Held
+from s3_sync.cycle import changes
+from s3_sync.journal import Held
 from s3_sync.listing import Entry
-from s3_sync.plan import HOLD_SECONDS, Brake, Plan, State, make_plan, without_clashes
-from s3_sync.sync import compare
+from s3_sync.plan import (
+    HOLD_SECONDS,
+    Brake,
+    Done,
+    Holds,
+    State,
+    There,
+    Wait,
+    Work,
+    decide,
+    difference,
+    without_clashes,
+)
+from s3_sync.reasons import failure
+from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from tests.runtime.recording import Log
 from tests.support.machine.clocks import Clock
 
@@ -20,10 +35,107 @@ def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
     other = {"etag": one._replace(etag="two"), "size": one._replace(size_bytes=2)}
     held = {"same": one, **other, "gone": one, "kept": one}
     state = State("r1", entries, kept={"kept", "theirs too"})
+    there = There(held, foreign=["theirs", "theirs too"])
 
-    plan = make_plan(state, held, foreign=["theirs", "theirs too"])
+    work = difference(state, there)
 
-    assert Plan(("new", "etag", "size"), ("gone", "theirs")) == plan
+    assert Work(("new", "etag", "size"), ("gone", "theirs")) == work
+
+
+# --- what a cycle has to do
+
+ONE = Held("one", 1, 2, 3, 4)
+R1 = State("r1", {"a": Entry("a", "one", 1), "b": Entry("b", "one", 1)})
+SHOWN = Published("r1", "r1", "r1", published_at=1.0, files=2)
+BOTH = There({"a": ONE, "b": ONE}, published=SHOWN, is_ready=True)
+ONLY_A = BOTH._replace(
+    files={"a": ONE}, published=SHOWN._replace(revision="", missing=1, files=1)
+)
+WHOLE = R1._replace(is_whole=True)
+HELD = failure("deletion_held", "most files are missing")
+NO = RevisionRefused("r1", [Finding("a", 1, "it is refused")])
+# What is there, what holds the cycle back, and what it has to do at the time 100.
+DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
+    "nothing is published": (R1, There(), Holds(), Work(("a", "b"))),
+    "all is published": (R1, BOTH, Holds(), Done()),
+    "a release, too": (WHOLE, BOTH, Holds(), Done()),
+    "of a release one is damaged": (
+        WHOLE,
+        BOTH._replace(damaged={"b"}, is_ready=False),
+        Holds(),
+        Work(("b",)),
+    ),
+    "one cannot be read": (R1, ONLY_A, Holds(resting={"b", "c"}), Done(("b",))),
+    "and is due again": (R1, ONLY_A, Holds(resting={"c"}), Work(("b",))),
+    "the same, but not recorded": (
+        R1,
+        ONLY_A._replace(published=SHOWN),
+        Holds(resting={"b"}),
+        Work(("b",)),
+    ),
+    "one is damaged": (
+        R1,
+        BOTH._replace(damaged={"b"}, is_ready=False),
+        Holds(),
+        Work(("b",)),
+    ),
+    "the link leads elsewhere": (R1, BOTH._replace(is_ready=False), Holds(), Work()),
+    "one has no key any more": (
+        R1,
+        BOTH._replace(files={"a": ONE, "b": ONE, "c": ONE}),
+        Holds(),
+        Work((), ("c",)),
+    ),
+    "a file of others should go": (
+        R1,
+        BOTH._replace(foreign=["x.log"]),
+        Holds(),
+        Work((), ("x.log",)),
+    ),
+    "another listing with the same files": (
+        R1,
+        BOTH._replace(published=SHOWN._replace(aim="r0")),
+        Holds(),
+        Work(),
+    ),
+    "a fallback": (
+        R1,
+        BOTH._replace(published=SHOWN._replace(fallback="r1")),
+        Holds(),
+        Work(),
+    ),
+    "it settles": (
+        R1,
+        BOTH,
+        Holds(3.0, "9 s", (HELD, 8.0), NO),
+        (103.0, "source_unsettled", False),
+    ),
+    "it is held back": (
+        R1,
+        BOTH,
+        Holds(brake=(HELD, 8.0), refusal=NO),
+        (108.0, "deletion_held", True),
+    ),
+    "it was refused": (R1, BOTH, Holds(refusal=NO), (None, "revision_refused", True)),
+    "it was refused, and nothing can be used": (
+        R1,
+        BOTH._replace(is_ready=False),
+        Holds(refusal=NO),
+        Work(),
+    ),
+}
+
+
+@pytest.mark.parametrize("situation", DECISIONS)
+def test_each_situation_has_its_work_wait_or_end(situation: str) -> None:
+    state, there, holds, expected = DECISIONS[situation]
+
+    found = decide(state, there, holds, 100.0)
+
+    if isinstance(found, Wait):
+        assert expected == (found.until, found.why.reason, found.is_enough)
+    else:
+        assert expected == found
 
 
 # --- the brake
@@ -238,5 +350,5 @@ def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> 
 def test_a_file_that_was_restored_or_linked_is_no_change() -> None:
     old, new = Held("one", 1, 2, 3, 4), Held("two", 1, 2, 3, 4)
     after = {"a": old._replace(inode=9), "b": old, "c": new, "d": new}
-    found = compare({"a": old, "b": old, "c": old, "e": old}, after)
+    found = changes({"a": old, "b": old, "c": old, "e": old}, after)
     assert {"added": ["d"], "changed": ["c"], "deleted": ["e"]} == found

@@ -46,12 +46,17 @@ def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
 
 def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
     shortage = Shortage()
-    assert [True, False] == [shortage.is_new(some("a")), shortage.is_new(some("b"))]
+    shortage.meet(some("a"))
+    assert shortage.is_new
+    shortage.meet(some("b"))
+    assert not shortage.is_new
     for number in range(1, LASTING_CYCLES):
         assert not shortage.cycles >= LASTING_CYCLES
-        shortage.is_new({**some("b"), "ac"[number % 2]: CHANGING["a"]})
+        shortage.meet({**some("b"), "ac"[number % 2]: CHANGING["a"]})
     assert shortage.cycles >= LASTING_CYCLES
-    assert not shortage.is_new({}) and not shortage.cycles >= LASTING_CYCLES
+    shortage.meet({})
+    assert not shortage.is_new
+    assert not shortage.cycles
 
 
 def test_of_files_that_change_all_the_time_only_those_that_are_not_held_are_told() -> (

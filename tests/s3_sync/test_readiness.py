@@ -10,10 +10,10 @@ from unittest.mock import Mock
 import pytest
 from _pytest.mark import ParameterSet
 
-from s3_sync import sync
-from s3_sync.folder.folder import Folder
-from s3_sync.folder.target import Target
+from s3_sync import cycle
+from s3_sync.files import Tree
 from s3_sync.plan import HOLD_SECONDS, Brake
+from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned
 from sidecar_runtime.health import Outcome
@@ -294,7 +294,7 @@ def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
         s3.delete(f"dags/{name}.py")
     process.start(KEYS)
     with monkeypatch.context() as patch, suppress(CycleAbandoned):
-        patch.setattr(Folder, "end_cycle", Mock(side_effect=CycleAbandoned))
+        patch.setattr(Tree, "compact", Mock(side_effect=CycleAbandoned))
         process.cycle()
     process.stop()
     s3.inject(DENIED, is_list)
@@ -344,7 +344,7 @@ def test_a_cycle_that_judges_no_listing_does_not_count_towards_the_end_of_a_hold
 ) -> None:
     """It fails, or its listing settles: the operator reads of that, not of the hold."""
     clock = Clock()
-    monkeypatch.setattr(sync, "Brake", partial(Brake, clock=clock))
+    monkeypatch.setattr(cycle, "Brake", partial(Brake, clock=clock))
     world = World(s3, process, {})
     many_published(world)
     process.start(world.settings | {"S3_SYNC_SETTLE": "0.001"})
@@ -370,7 +370,7 @@ def test_a_cycle_that_judges_no_listing_does_not_count_towards_the_end_of_a_hold
     assert "deletion_held" == settled()
     # Nor does one that fails before it has a volume.
     with monkeypatch.context() as broken:
-        broken.setattr(Target, "acquire", Mock(side_effect=OSError(5, "EIO")))
+        broken.setattr(Volume, "is_current", Mock(side_effect=OSError(5, "EIO")))
         with suppress(SidecarError):
             process.cycle()
     clock.seconds += HOLD_SECONDS
@@ -411,7 +411,7 @@ def test_files_that_cannot_be_deleted_change_nothing_that_is_said(
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "immutable")
 
-    monkeypatch.setattr(Folder, "delete", refuse)
+    monkeypatch.setattr(Tree, "delete", refuse)
     process.run({"KEY_PATH": "dags", **given})
     record = process.folder / ".s3-sync/published.json"
     said = record.read_text()

@@ -15,7 +15,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3_sync.folder.journal import HEADER, read_journal
+from s3_sync.journal import HEADER, read_journal
 from s3_sync.listing import join, next_token, read_page
 from s3_sync.names import is_revision
 from s3_sync.release.format import Invalid, parse_manifest, read_pointer

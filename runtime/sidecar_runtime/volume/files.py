@@ -65,6 +65,21 @@ def set_mode(fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 
 
+def sync_folder(folder: int) -> None:
+    """
+    Flush an open folder to disk, if its file system can do that (SMB and some FUSE file
+    systems cannot).
+
+    Raises:
+        OSError: The volume fails.
+    """
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+
+
 def stat_in(name: str, folder: int) -> os.stat_result | None:
     """
     Return the lstat result of a name in an open folder; None if it does not exist.
@@ -313,9 +328,11 @@ class TargetLock:
             "pid": os.getpid(),
             "since": round(time.time(), 3),
         }
-        with suppress(OSError):  # a full disk: the lock is held regardless
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(holder).encode(), 0)
+        # Another name of it is another file to somebody: nothing is written there.
+        if os.fstat(fd).st_nlink == 1:
+            with suppress(OSError):  # a full disk: the lock is held regardless
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(holder).encode(), 0)
         return True
 
     def release(self) -> None:

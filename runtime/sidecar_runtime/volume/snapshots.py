@@ -28,6 +28,7 @@ from sidecar_runtime.volume.files import (
     needing,
     set_mode,
     stat_in,
+    sync_folder,
 )
 
 FOLDER_MODE = 0o775
@@ -151,7 +152,7 @@ class Snapshots(NamedTuple):
             CycleAbandoned: The fence was revoked; the link is unchanged.
         """
         if self.fsync:
-            os.fsync(self.store)
+            sync_folder(self.store)
         with fence:
             before = self.current()
             if before and before != revision:
@@ -170,7 +171,7 @@ class Snapshots(NamedTuple):
             make_symlink(f"{self.store_path}/{revision}", beside, dir_fd=root)
             os.rename(beside, self.link, src_dir_fd=root, dst_dir_fd=root)
             if self.fsync:
-                os.fsync(self.root)
+                sync_folder(self.root)
 
     def keep_asked(self, prepared: str, revision: str, fence: Fence) -> None:
         """
@@ -301,7 +302,10 @@ class Snapshots(NamedTuple):
             SidecarError: ``link_blocked``: the path of the link is occupied.
         """
         found = stat_in(self.link, self.root)
-        is_foreign = is_first and os.path.dirname(self._link()) != self.store_path
+        is_link = found is not None and stat.S_ISLNK(found.st_mode)
+        is_ours = os.path.dirname(self._link()) == self.store_path
+        # Of a link that led to a snapshot once, somebody may have changed where to.
+        is_foreign = not is_link or (is_first and not is_ours)
         try:
             if found and stat.S_ISDIR(found.st_mode):
                 os.rmdir(self.link, dir_fd=self.root)
@@ -446,7 +450,7 @@ def link_tree(
                     old, new, inside, fsync=fsync, above=f"{above}{name}/"
                 )
     if fsync:
-        os.fsync(target)
+        sync_folder(target)
 
 
 def link_file(source: str, old: int, target: str, new: int) -> None:
@@ -485,5 +489,7 @@ def _copy_file(
             shutil.copyfileobj(original, copy)
             copy.flush()
             set_mode(copy.fileno(), mode)
-            os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
+            # Where files belong to somebody else, the copy is as good as a new file.
+            with suppress(PermissionError):
+                os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
             os.fsync(copy.fileno())  # unconditional, because copies are rare

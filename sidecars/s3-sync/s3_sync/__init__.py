@@ -2,16 +2,18 @@
 Keeps a folder in sync with an S3 prefix.
 
 =============  ==================================================================================
-``sidecar``    the daemon that the runtime's loop runs, and the releases that consumers request
-``sync``       the story of one cycle, from the lock to the outcome
+``sidecar``    the daemon that the runtime's loop runs: it opens the volume; and the releases
+               that consumers request
+``cycle``      the story of one cycle, and what is told of it
+``plan``       what a cycle has to do, or why nothing yet: ``decide``; the brake on deletions
 ``listing``    the source ``listing``: every object under the prefix becomes a file
-``release``    the source ``release``: the format, and how a release reaches the target
-``plan``       what is wanted minus what is held, and the brake on deletions; pure
-``build``      a folder is brought up to date by links and downloads, and the gate is asked
+``release``    the source ``release``: the format, and how a release reaches the volume
+``build``      a tree is brought up to date, and the gate is asked
+``layout``     what consumers see, in place or as snapshots, and the only writer of it
 ``problems``   what could not be read, and when it is tried again
-``folder``     the synced folder and its `.s3-sync`: files, their journal, snapshots;
-               ``folder.target`` keeps `published.json`, and decides whether the pod is
-               ready
+``volume``     the folder, its lock and its staging; ``files``: the files of one tree, and
+               which are damaged; ``journal``: the list of them
+``record``     `published.json`, and whether the pod is ready
 ``s3``         the S3 reader, from requests down to connections
 ``publisher``  the commands: publish, promote, roll back, list, diff, pin and prune releases
 =============  ==================================================================================

@@ -14,19 +14,29 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 
-from s3_sync.folder.target import Record, Target
+from s3_sync.journal import NAME as MANAGED
+from s3_sync.layout import open_layout
 from s3_sync.listing import ListingSource
-from s3_sync.metrics import Status, SyncMetrics
+from s3_sync.metrics import SyncMetrics
 from s3_sync.names import RESERVED
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error
+from s3_sync.record import Record, read_outside
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
 from s3_sync.sidecar import open_client
+from s3_sync.volume import (
+    AIRFLOWIGNORE,
+    LOCK,
+    SNAPSHOTS,
+    STAGING,
+    Volume,
+    open_volume,
+)
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import (
     daemon,
@@ -60,7 +70,7 @@ def run(settings: Settings, names: Iterable[str]) -> int:
     unknown(names)
     metrics = SyncMetrics(__version__, "check")
     state = _check_source(settings, open_client(settings, metrics))
-    is_target_good = _check_target(settings, state or State("", {}), Status(metrics))
+    is_target_good = _check_target(settings, state or State("", {}))
     is_gate_good = try_gate(make_gate(settings, metrics.gate), settings.gate, Fence())
     return exit_code(
         [state is not None, is_target_good, is_gate_good, daemon(settings.http_bind)]
@@ -133,10 +143,10 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     bundle.
     """
     source = ReleaseSource(settings, client)
+    seen = (0, "")
     with suppress(OSError):
-        if published := Record(settings).read_outside(settings.dest_path):
-            source.sequence = published.sequence, published.signed_by
-    state = await source.read(fence)
+        seen = read_outside(settings).sequence
+    state = await source.read(fence, seen)
     signed = f", signed by {signer}" if (signer := state.sequence[1]) else ""
     say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
     await source.try_bundle(state)
@@ -144,24 +154,31 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     return state
 
 
-def _check_target(settings: Settings, state: State, status: Status) -> bool:
+def _check_target(settings: Settings, state: State) -> bool:
     """
     Check that the source fits into the folder and that the daemon could open it, unless
     one has; leave nothing behind.
     """
-    path, is_snapshot = settings.dest_path, settings.layout == "snapshot"
-    target = Target(settings, TargetLock(), status)
-    made = f"{path}/{RESERVED}"
-    while not os.path.lexists(os.path.dirname(made)):
-        made = os.path.dirname(made)
-    is_new, holder = not os.path.lexists(made), None
+    path = settings.dest_path
+    is_snapshot = settings.layout == "snapshot"
+    made: list[str] = []  # the folders that are missing, the innermost first
+    above = f"{path}/{RESERVED}"
+    while not os.path.lexists(above):
+        made.append(above)
+        above = os.path.dirname(above)
+    volume: Volume | str = ""
     try:
         needed = sum(file.size_bytes for file in state.files.values())
         with explained(f"cannot open {path}"):
-            holder = target.acquire()
+            volume = open_volume(
+                path, TargetLock(), settings.mode_on_disk, fsync=settings.fsync
+            )
+            if isinstance(volume, Volume):
+                record = Record(settings)
+                record.read(volume.state)
+                with closing(open_layout(settings, volume, record)) as layout:
+                    layout.make_way()
             total = shutil.disk_usage(path).total
-            if target.snapshots is not None:
-                target.snapshots.snapshots.make_way(is_first=target.shown is None)
         if needed > total:
             lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
             raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
@@ -169,9 +186,25 @@ def _check_target(settings: Settings, state: State, status: Status) -> bool:
     except SidecarError as error:
         return fail("target", error)
     finally:
-        target.close()
-        if is_new and holder == "":  # while this process has the lock
-            shutil.rmtree(made, ignore_errors=True)
+        if isinstance(volume, Volume):  # while this process has the lock
+            volume.close()
+            _remove(made)
     if is_snapshot:
         say("ok", "layout", f"snapshot: Airflow's dags_folder must be {path}/current")
     return True
+
+
+def _remove(made: list[str]) -> None:
+    """
+    Remove the folders that this check made, as far as nobody has put anything there
+    meanwhile.
+    """
+    if not made:
+        return
+    own = made[0]
+    for name in (LOCK, AIRFLOWIGNORE, MANAGED):
+        with suppress(OSError):
+            os.unlink(f"{own}/{name}")
+    for folder in (f"{own}/{STAGING}", f"{own}/{SNAPSHOTS}", *made):
+        with suppress(OSError):
+            os.rmdir(folder)

@@ -1,63 +1,23 @@
 """
-What one cycle brings into a folder, and which errors of the volume end it; and the
-download of one object into a staging file, verified.
+The download of one object into a staging file, verified.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import os
 import zlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from s3_sync.folder.folder import Folder
-from s3_sync.folder.volume import Staging, StagingFolder, read_blocks
 from s3_sync.names import hash_of, looks_like_md5
 from s3_sync.s3.refusals import ObjectError
-from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.fence import Fence
-from sidecar_runtime.volume.files import explain_os_error, write_all
+from s3_sync.volume import Staging, StagingFolder, read_blocks
+from sidecar_runtime.volume.files import write_all
 
 CONNECTIONS = 16
-# Errors that end the cycle, because the volume fails and not a single path.
-VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
-
-
-@dataclass(slots=True)
-class Work:
-    """
-    The work of one cycle in one folder.
-
-    Args:
-        until: When the cycle's time for downloads is up (monotonic seconds).
-        left: The files of the state that the folder did not hold before the downloads.
-        failed: The error of each file that could not be brought, by path.
-        unreached: Paths for which the time was not enough.
-    """
-
-    folder: Folder
-    fence: Fence
-    until: float
-    left: Sequence[str] = ()
-    failed: dict[str, SidecarError] = field(default_factory=dict)
-    unreached: set[str] = field(default_factory=set)
-    downloaded_bytes: int = 0
-
-    def fail_on_disk(self, path: str, error: OSError) -> None:
-        """
-        Note a file-system error of one path.
-
-        Raises:
-            OSError: The volume fails as a whole.
-        """
-        if error.errno in VOLUME_ERRORS:
-            raise error
-        self.failed[path] = explain_os_error(error, f"cannot write {path!r}")
 
 
 async def at_once(bring: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:

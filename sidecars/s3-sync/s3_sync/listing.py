@@ -19,7 +19,8 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from s3_sync.download import Download, Work, at_once
+from s3_sync.download import Download, at_once
+from s3_sync.fill import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
     POINTER,
@@ -81,7 +82,7 @@ class ListingSource:
         # Endpoint-like failures in a row.
         self._streak = 0
 
-    async def read(self, fence: Fence) -> State:
+    async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
         """
         Return the listing; the same object while nothing changes.
 
@@ -131,15 +132,24 @@ class ListingSource:
             path for path in paths if path not in again.files and path not in again.kept
         }
 
+    def earlier(self) -> list[str]:
+        """
+        Return nothing: a prefix has no history.
+        """
+        return []
+
+    async def find(self, revision: str, fence: Fence) -> State:
+        raise KeyError(revision)
+
     async def fetch(
         self,
         paths: Sequence[str],
         state: State,
-        work: Work,
+        fill: Fill,
         before: Mapping[str, SidecarError],
     ) -> None:
         """
-        Download objects into a folder; the work notes those that fail. Files on disk
+        Download objects into a folder; the fill notes those that fail. Files on disk
         that have the content already are adopted.
 
         Args:
@@ -156,12 +166,12 @@ class ListingSource:
 
         async def bring() -> None:
             for path in queue:
-                if time.monotonic() < work.until:
-                    await self._fetch(path, state.files, work, before)
+                if time.monotonic() < fill.until:
+                    await self._fetch(path, state.files, fill, before)
                 elif path in before:
-                    work.failed[path] = before[path]
+                    fill.failed[path] = before[path]
                 else:
-                    work.unreached.add(path)
+                    fill.unreached.add(path)
 
         await at_once(bring, len(paths))
 
@@ -169,7 +179,7 @@ class ListingSource:
         self,
         path: str,
         files: Mapping[str, Content],
-        work: Work,
+        fill: Fill,
         before: Collection[str],
     ) -> None:
         """
@@ -178,36 +188,36 @@ class ListingSource:
         """
         key, began = f"{self._settings.prefix}{path}", time.monotonic()
         try:
-            if not work.folder.adopt(path, files[path], work.fence):
-                await self._download(path, key, files, work)
+            if not fill.tree.adopt(path, files[path], fill.fence):
+                await self._download(path, key, files, fill)
             self._streak = 0
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
-            work.failed[path] = ObjectError("object_changing", said)
+            fill.failed[path] = ObjectError("object_changing", said)
         except TargetError as error:
-            work.failed[path] = error
+            fill.failed[path] = error
         except S3Error as error:
             kind, now = concerns(error.reason), time.monotonic()
             if kind == "cycle":
                 raise
             if (
-                now >= work.until
+                now >= fill.until
                 and now - began < SLOW_SHARE * self._settings.timeout_seconds
             ):
-                work.unreached.add(path)
-            elif now >= work.until:
+                fill.unreached.add(path)
+            elif now >= fill.until:
                 said = f"{key!r} was not complete before the cycle's time was up"
-                work.failed[path] = ObjectError("object_slow", said)
+                fill.failed[path] = ObjectError("object_slow", said)
             else:
-                work.failed[path] = error
+                fill.failed[path] = error
                 self._streak += kind == "request" and path not in before
                 if self._streak >= FAILURE_STREAK:
                     raise
         except OSError as error:
-            work.fail_on_disk(path, error)
+            fill.fail_on_disk(path, error)
 
     async def _download(
-        self, path: str, key: str, files: Mapping[str, Content], work: Work
+        self, path: str, key: str, files: Mapping[str, Content], fill: Fill
     ) -> None:
         """
         Download an object, verify it, and put it into place.
@@ -218,18 +228,18 @@ class ListingSource:
                 fit.
             OSError: The volume fails.
         """
-        file, folder, verify = files[path], work.folder, self._settings.verify
+        file, folder, verify = files[path], fill.tree, self._settings.verify
         if file.size_bytes >= LARGE_BYTES and file.size_bytes > free_bytes(folder.fd):
             said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
             raise TargetError("target_full", said, FULL_ADVICE)
         must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
         with closing(Download(key, file.size_bytes, folder.staging)) as download:
             headers = await self._client.get_object(
-                key, file.etag, file.size_bytes, download, until=work.until
+                key, file.etag, file.size_bytes, download, until=fill.until
             )
-            work.downloaded_bytes += download.size_bytes
+            fill.downloaded_bytes += download.size_bytes
             staging = download.finish(headers, file.etag, must_match=must_match)
-            folder.put(path, file, staging, work.fence)
+            folder.put(path, file, staging, fill.fence)
         encoding = (
             headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
         )

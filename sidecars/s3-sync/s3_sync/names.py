@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Protocol
 
@@ -111,6 +111,26 @@ class Content(Protocol):
 
     @property
     def size_bytes(self) -> int: ...
+
+
+def is_held(held: Content | None, file: Content) -> bool:
+    """
+    Whether what is held of a path has the content of a file.
+    """
+    return (
+        held is not None
+        and held.etag == file.etag
+        and held.size_bytes == file.size_bytes
+    )
+
+
+def not_held(
+    paths: Iterable[str], files: Mapping[str, Content], held: Mapping[str, Content]
+) -> list[str]:
+    """
+    Return the paths whose file is not held.
+    """
+    return [path for path in paths if not is_held(held.get(path), files[path])]
 
 
 def looks_like_md5(etag: str) -> bool:

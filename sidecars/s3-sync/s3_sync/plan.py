@@ -1,21 +1,24 @@
 """
-What should be on disk ↔ what is → plan; and the brake on mass deletion. Pure.
+What a cycle has to do: :func:`decide`; and the brake on mass deletion.
 
 A listing that lacks most files is usually a mistake, so it is held back long enough for
-you to notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by the
-callers (`sync.py` says where): a state names the files that are kept.
+you to notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by
+:func:`kept_paths`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from itertools import chain
 from typing import Any, NamedTuple
 
-from s3_sync.names import Content
+from s3_sync.names import Content, is_held
+from s3_sync.reasons import failure
+from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.logs import get_logger
 
 HOLD_SECONDS = 900.0
@@ -53,58 +56,162 @@ class State(NamedTuple):
     sequence: tuple[int, str] = (0, "")
 
 
-class Plan(NamedTuple):
+class There(NamedTuple):
     """
-    One cycle's work, in order: put, then delete.
+    What is on the volume, after repairs.
+
+    Args:
+        files: What s3-sync put there, by path.
+        damaged: Those that are missing or altered.
+        published: What the record says of them; None if they are not those of the
+            settings.
+        is_ready: Whether consumers have what they need.
+        foreign: Files of others that should go (``S3_SYNC_DELETE=all``).
+    """
+
+    files: Mapping[str, Content] = {}
+    damaged: Set[str] = frozenset()
+    published: Published | None = None
+    is_ready: bool = False
+    foreign: Collection[str] = ()
+
+
+class Holds(NamedTuple):
+    """
+    What may keep a cycle from acting upon a state.
+
+    Args:
+        settle_seconds: How long the listing has to stay the same; 0 if it has.
+        settle: S3_SYNC_SETTLE, for people.
+        brake: Why the listing is held back, and for how many seconds.
+        refusal: Why the gate refused this state before, if it is not asked again yet.
+        resting: Files that could not be read, and are not due for another try.
+    """
+
+    settle_seconds: float = 0.0
+    settle: str = ""
+    brake: tuple[SidecarError, float] | None = None
+    refusal: RevisionRefused | None = None
+    resting: Set[str] = frozenset()
+
+
+class Work(NamedTuple):
+    """
+    What has to be done, in order: put, then delete.
 
     Args:
         put: Paths of files that are new, changed, or damaged on disk.
         delete: Paths of files whose key was deleted.
     """
 
-    put: tuple[str, ...]
-    delete: tuple[str, ...]
+    put: tuple[str, ...] = ()
+    delete: tuple[str, ...] = ()
 
 
-def make_plan(
-    state: State, held: Mapping[str, Content], *, foreign: Iterable[str] = ()
-) -> Plan:
+class Wait(NamedTuple):
+    """
+    That nothing may be done yet.
+
+    Args:
+        until: The Unix time when this ends by itself; None if it does not.
+        is_enough: Whether a one-shot may end all the same.
+    """
+
+    until: float | None
+    why: SidecarError
+    is_enough: bool = False
+
+
+class Done(NamedTuple):
+    """
+    That what is published is the state, as far as it can be read.
+
+    Args:
+        missing: The files that it lacks, none of which is due for another try.
+    """
+
+    missing: tuple[str, ...] = ()
+
+
+def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait | Done:
+    """
+    Return what this cycle has to do. Pure.
+
+    Args:
+        now: Unix time.
+    """
+    # An upload is going on.
+    if holds.settle_seconds:
+        said = (
+            f"the listing has not stayed the same for S3_SYNC_SETTLE ({holds.settle})"
+        )
+        why = failure("source_unsettled", said)
+        return Wait(now + holds.settle_seconds, why)
+    # Somebody may have deleted the wrong folder, and undo it.
+    if holds.brake is not None:
+        why, seconds = holds.brake
+        return Wait(now + seconds, why, is_enough=True)
+    # A refusal stops a change, never a repair: without a ready state, the gate's
+    # fallback is looked for.
+    published = there.published
+    if holds.refusal is not None and there.is_ready:
+        return Wait(None, holds.refusal, is_enough=published is not None)
+    work = difference(state, there)
+    if published is None or not there.is_ready or published.aim != state.revision:
+        return work
+    is_same = published.missing == len(work.put) and not published.fallback
+    is_due = not holds.resting >= set(work.put)
+    if work.delete or is_due or not is_same:
+        return work
+    return Done(work.put)
+
+
+def difference(state: State, there: There) -> Work:
     """
     Compare the files of a state with those that are held.
 
-    A change is a different ETag or size; times are never compared. What was altered on
-    disk is held without an ETag.
-
-    Args:
-        foreign: Files that s3-sync does not own, to be deleted
-            (``S3_SYNC_DELETE=all``).
+    A change is a different ETag or size; times are never compared.
     """
-    put = not_held(state.files, state.files, held)
-    there = chain(held, foreign)
-    gone = [
-        path for path in there if path not in state.files and path not in state.kept
+    files = state.files
+    if (
+        state.is_whole
+        and there.published is not None
+        and there.published.revision == state.revision
+        and not there.damaged
+        and len(there.files) == len(files)
+    ):
+        return Work()  # the id of a release proves it, without looking at each file
+    put = [
+        path
+        for path, file in files.items()
+        if path in there.damaged or not is_held(there.files.get(path), file)
     ]
-    return Plan(tuple(put), tuple(gone))
+    gone = [
+        path
+        for path in chain(there.files, there.foreign)
+        if path not in files and path not in state.kept
+    ]
+    return Work(tuple(put), tuple(gone))
 
 
-def not_held(
-    paths: Iterable[str], files: Mapping[str, Content], held: Mapping[str, Content]
-) -> list[str]:
+def kept_paths(
+    state: State, held: Set[str], *, owner: str, is_in_place: bool, delete: str
+) -> Set[str]:
     """
-    Return the paths whose file is not held.
-    """
-    return [path for path in paths if not is_held(held.get(path), files[path])]
+    Return the paths whose files on disk stay although the source does not bring them.
 
-
-def is_held(held: Content | None, file: Content) -> bool:
+    ==============  ================  ============================================
+    files on disk   ``DELETE=none``   otherwise
+    ==============  ================  ============================================
+    of this source  all               those of archived objects
+    of another one  in place, all     none: those are not what was archived
+    ==============  ================  ============================================
     """
-    Whether what is held of a path is the file of a state.
-    """
-    return (
-        held is not None
-        and held.etag == file.etag
-        and held.size_bytes == file.size_bytes
-    )
+    if owner != "ours" and not (is_in_place and delete == "none"):
+        return state.kept - held
+    if delete == "none":
+        return state.kept | (held - state.files.keys())
+    return state.kept
 
 
 def without_clashes(
@@ -161,6 +268,13 @@ class Brake:
         self._is_held = False
         self.left_seconds = 0.0
         """How long a hold lasts at least, if nothing comes back."""
+
+    @property
+    def missing(self) -> int:
+        """
+        How many published files the last listing lacked.
+        """
+        return len(self._missing)
 
     def begin_cycle(self) -> None:
         """

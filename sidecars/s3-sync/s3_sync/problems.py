@@ -13,8 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from s3_sync.metrics import SKIP_REASONS, Status
-from s3_sync.names import Content
-from s3_sync.plan import not_held
+from s3_sync.names import Content, not_held
 from s3_sync.reasons import REASONS, Reason
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
@@ -183,17 +182,19 @@ class Shortage:
     Attributes:
         cycles: How many cycles in a row lacked the same files; after LASTING_CYCLES, a
             one-shot accepts a partial state.
+        is_new: Whether the last cycle lacked what the one before had, but never twice
+            in a row.
     """
 
     def __init__(self) -> None:
         self._missing: set[str] = set()
         self._lasting: set[str] = set()
         self.cycles = 0
-        self._is_new = False
+        self.is_new = False
 
-    def is_new(self, missing: Mapping[str, SidecarError]) -> bool:
+    def meet(self, missing: Mapping[str, SidecarError]) -> None:
         """
-        Note what a cycle lacks; return whether that is new, but never twice in a row.
+        Note what a cycle lacks.
         """
         # Of those that just keep changing, each cycle lacks others.
         lasting = {
@@ -201,9 +202,9 @@ class Shortage:
         }
         is_same = bool(missing) and lasting == self._lasting
         self.cycles = self.cycles + 1 if is_same else int(bool(missing))
-        self._is_new = bool(missing.keys() - self._missing) and not self._is_new
-        self._missing, self._lasting = set(missing), lasting
-        return self._is_new
+        self.is_new = bool(missing.keys() - self._missing) and not self.is_new
+        self._missing = set(missing)
+        self._lasting = lasting
 
 
 def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:

@@ -297,6 +297,15 @@ class Settings(GateSettings):
         return f"{self.key_path}/" if self.key_path else ""
 
     @property
+    def mode_on_disk(self) -> int:
+        """
+        The mode of new files. Hard links share their content: an edit in one snapshot
+        would change all of them.
+        """
+        mode = 0o644 if self.source_kind == "release" else self.file_mode
+        return mode & ~0o222 if self.layout == "snapshot" else mode
+
+    @property
     def answers(self) -> bool:
         """
         Whether consumers may request older releases.

@@ -16,18 +16,22 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from s3_sync.build import Parts
-from s3_sync.download import Work
-from s3_sync.folder.snapshots import SnapshotLayout
-from s3_sync.folder.target import Target
-from s3_sync.folder.volume import Volume
+from s3_sync.cycle import HELD, Sync
+from s3_sync.fill import Fill
+from s3_sync.journal import NAME as MANAGED
+from s3_sync.layout import open_layout
+from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status, SyncMetrics
+from s3_sync.names import RESERVED
 from s3_sync.reasons import is_of_current_release
+from s3_sync.record import NAME, Record, readiness_outside
 from s3_sync.release.asking import Asked
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
-from s3_sync.sync import HELD, Sync
+from s3_sync.source import Source
+from s3_sync.volume import LOCK, SNAPSHOTS, STAGING, Volume, open_volume
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -83,20 +87,20 @@ def open_client(settings: Settings, metrics: SyncMetrics) -> S3Client:
 
 class Session:
     """
-    The state of the thread that runs cycles: event loop, connections, open target.
+    The state of the thread that runs cycles: event loop, connections, and the volume,
+    which is open while this process has its lock.
     """
 
     def __init__(self, sidecar: S3Sync) -> None:
-        settings, status = sidecar.settings, sidecar.status
+        settings = sidecar.settings
         self._sidecar = sidecar
         self._loop = asyncio.new_event_loop()
-        self._target = Target(settings, sidecar.lock, status)
         source = ReleaseSource if settings.source_kind == "release" else ListingSource
-        self._source = source(settings, open_client(settings, status.metrics))
-        self._sync = Sync(
-            Parts(settings, status, self._target, self._source, sidecar.gate)
+        self._source: Source = source(
+            settings, open_client(settings, sidecar.status.metrics)
         )
-        self._volume: Volume | None = None
+        self._parts: Parts | None = None
+        self._sync: Sync | None = None
         self._serving: Serving | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
@@ -131,55 +135,140 @@ class Session:
         metrics.gate.refused.set(outcome.reason == "revision_refused")
 
     async def _cycle(self, fence: Fence) -> Outcome:
-        target, path = self._target, self._sidecar.settings.dest_path
-        self._sync.begin_cycle()
-        # A thread that resumes late must not touch its successor's target.
-        with explained(f"cannot open {path}"), fence:
-            holder = target.acquire()
-        if target.volume is not self._volume:
-            self._volume = target.volume
-            self._sync.start_over()
-            self._serve()
-        if target.volume is None:
-            return waits_for_holder(holder)
+        path = self._sidecar.settings.dest_path
+        if self._sync is not None:
+            self._sync.begin_cycle()
+        with explained(f"cannot open {path}"):
+            holder = self._enter(fence)
+        sync = self._sync
+        if sync is None:
+            # Beside a holder of the same source, a one-shot has what it was started for.
+            is_enough = not self._sidecar.status.readiness.shortfall
+            return replace(waits_for_holder(holder), is_enough=is_enough)
         failure: SidecarError | None = None
         try:
             with explained(f"cannot write to {path}"):
                 try:
-                    return await self._sync.cycle(fence)
-                except (
-                    OSError
-                ) as error:  # all files fit, but not their list, or the record
-                    if error.errno in FULL_ERRORS and target.snapshots is not None:
-                        target.snapshots.make_room(fence)
+                    return await sync.cycle(fence)
+                except OSError as error:
+                    # all files fit, but not their list, or the record
+                    if error.errno in FULL_ERRORS:
+                        sync.drop_oldest(fence)
                     raise
         except SidecarError as error:
             failure = error
             raise
         finally:
             if not fence.is_revoked:
-                target.show(fence)
-                if self._serving is not None:
-                    is_outage = failure is not None and not is_of_current_release(
-                        failure.reason
-                    )
-                    with explained(f"cannot write to {path}"):
-                        await self._serving.serve(fence, failure if is_outage else None)
+                sync.show(fence)
+                with explained(f"cannot write to {path}"):
+                    await self._serve(fence, failure)
 
-    def _serve(self) -> None:
+    # --- the volume
+
+    def _enter(self, fence: Fence) -> str:
         """
-        Answer the consumers of the volume that is open now, if they may request
+        Take the lock, and open what is shown on a volume that is new to this process,
+        or was replaced; return the process that holds the lock instead, in words.
+
+        Raises:
+            OSError: The target cannot be opened or written; what is published still
+                counts.
+        """
+        sidecar = self._sidecar
+        settings = sidecar.settings
+        try:
+            with fence:
+                if self._parts is not None and not self._is_ours(self._parts):
+                    self.leave()
+                if self._parts is not None:
+                    return ""
+                volume = open_volume(
+                    settings.dest_path,
+                    sidecar.lock,
+                    settings.mode_on_disk,
+                    fsync=settings.fsync,
+                )
+                if isinstance(volume, str):
+                    sidecar.status.readiness = readiness_outside(settings, volume)
+                    sidecar.status.details = {}
+                    return volume
+                self._join(volume)
+            assert self._sync is not None
+            self._sync.open(fence)
+        except BaseException as error:
+            self.leave()
+            if isinstance(error, OSError):
+                sidecar.status.readiness = readiness_outside(settings)
+                if error.filename in (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME):
+                    error.filename = f"{RESERVED}/{error.filename}"  # for the operator
+            raise
+        return ""
+
+    def _is_ours(self, parts: Parts) -> bool:
+        """
+        Whether what is open is still at its path, and locked by this process.
+        """
+        volume = parts.volume
+        return (
+            volume.is_current()
+            and parts.layout.is_current()
+            and self._sidecar.lock.try_acquire(LOCK, volume.state)
+        )
+
+    def _join(self, volume: Volume) -> None:
+        """
+        Join the parts of an open volume, and answer its consumers, if they may request
         releases.
         """
-        sidecar, layout = self._sidecar, self._target.snapshots
+        sidecar = self._sidecar
+        settings = sidecar.settings
+        record = Record(settings)
+        try:
+            record.read(volume.state)
+            layout = open_layout(settings, volume, record)
+        except BaseException:
+            volume.close()
+            raise
+        self._parts = Parts(
+            settings=settings,
+            status=sidecar.status,
+            source=self._source,
+            gate=sidecar.gate,
+            volume=volume,
+            record=record,
+            layout=layout,
+        )
+        self._sync = Sync(self._parts)
+        if sidecar.asked is not None and isinstance(layout, SnapshotLayout):
+            self._serving = Serving(
+                settings, sidecar.status.metrics, sidecar.asked, self._source, layout
+            )
+
+    def leave(self) -> None:
+        """
+        Close all open folders and files, but first the socket, whose thread looks into
+        them; the process keeps the lock.
+        """
+        parts = self._parts
         if self._serving is not None:
             self._serving.asked.close()
-        self._serving = None
-        if layout and sidecar.asked and isinstance(self._source, ReleaseSource):
-            metrics = sidecar.status.metrics
-            self._serving = Serving(
-                sidecar.settings, metrics, sidecar.asked, self._source, layout
-            )
+        self._serving = self._sync = self._parts = None
+        if parts is not None:
+            parts.layout.close()
+            parts.volume.close()
+
+    async def _serve(self, fence: Fence, failure: SidecarError | None) -> None:
+        """
+        Do what may take as long as there are older releases and snapshots, now that
+        what is shown is as it should be.
+        """
+        assert self._parts is not None
+        if self._serving is not None:
+            is_of_release = failure and is_of_current_release(failure.reason)
+            await self._serving.serve(fence, None if is_of_release else failure)
+        if isinstance(self._parts.layout, SnapshotLayout):
+            self._parts.layout.inspect_older(fence)
 
 
 class Serving(NamedTuple):
@@ -190,7 +279,7 @@ class Serving(NamedTuple):
     settings: Settings
     metrics: SyncMetrics
     asked: Asked
-    source: ReleaseSource
+    source: Source
     layout: SnapshotLayout
 
     async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
@@ -203,7 +292,7 @@ class Serving(NamedTuple):
                 read.
 
         Raises:
-            CycleAbandoned: The fence was revoked; another thread answers now.
+            CycleAbandoned: The fence was revoked.
         """
         self.asked.outage = outage
         self.asked.follow(
@@ -220,7 +309,7 @@ class Serving(NamedTuple):
                     await self._fetch(revision, fence)
                 except OSError as error:
                     if error.errno in FULL_ERRORS:
-                        self.layout.make_room(fence)
+                        self.layout.drop_oldest(fence)
                     raise
         self.metrics.files.requested.set(len(self.layout.snapshots.asked()))
 
@@ -233,13 +322,13 @@ class Serving(NamedTuple):
         if layout.is_whole(revision):
             return
         state = await self.source.find(revision, fence)
-        with layout.aside(revision) as folder:
-            rest = layout.reuse(state.files, folder, fence)
-            work = Work(folder, fence, math.inf)
-            await self.source.fetch(rest, state, work, {})
-            for error in work.failed.values():
-                raise error
-            layout.keep(revision, folder, fence)
-        self.metrics.downloaded.inc(work.downloaded_bytes)
-        numbers = {"files": len(state.files), "downloaded_bytes": work.downloaded_bytes}
+        with layout.aside(revision) as tree:
+            layout.reuse(state.files, tree, fence)
+            rest = [path for path in state.files if path not in tree.files]
+            fill = Fill(tree, fence, math.inf)
+            await self.source.fetch(rest, state, fill, {})
+            fill.raise_first()
+            layout.keep(revision, tree, fence)
+        self.metrics.downloaded.inc(fill.downloaded_bytes)
+        numbers = {"files": len(state.files), "downloaded_bytes": fill.downloaded_bytes}
         log.info("requested_revision_ready", revision=revision, **numbers)

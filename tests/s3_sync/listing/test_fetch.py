@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from s3_sync.download import CONNECTIONS, Work
-from s3_sync.folder.folder import Folder
+from s3_sync.download import CONNECTIONS
+from s3_sync.files import Tree
+from s3_sync.fill import Fill
 from s3_sync.listing import Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
@@ -23,10 +24,10 @@ from tests.support.http.faults import flip_first_bit, replace_body
 class Fetching:
     """The downloads of one cycle: a bucket, a folder, and what became of them."""
 
-    def __init__(self, s3: FakeS3, folder: Folder) -> None:
+    def __init__(self, s3: FakeS3, folder: Tree) -> None:
         self.s3 = s3
         self.folder = folder
-        self.work = Work(folder, Fence(), math.inf)
+        self.fill = Fill(folder, Fence(), math.inf)
 
     def put(self, *names: str) -> list[str]:
         self.s3.put_each((f"dags/{name}" for name in names), b"x = 1\n")
@@ -37,8 +38,8 @@ class Fetching:
         before: Mapping[str, SidecarError] = {},
         until: float = math.inf,
         verify: str = "auto",
-    ) -> Work:
-        """Fetch all files; see `work` if that raises an error."""
+    ) -> Fill:
+        """Fetch all files; see `fill` if that raises an error."""
         files = {
             (path := key.removeprefix("dags/")): Entry(
                 path, stored.etag, len(stored.body)
@@ -51,23 +52,23 @@ class Fetching:
             "DEST_PATH": "/nowhere",
         }
         settings = load_settings(given | {"S3_SYNC_VERIFY": verify})[0]
-        self.work = Work(self.folder, Fence(), until)
+        self.fill = Fill(self.folder, Fence(), until)
 
         async def scene(client: S3Client) -> None:
             source = ListingSource(settings, client)
-            await source.fetch(tuple(files), State("r1", files), self.work, before)
+            await source.fetch(tuple(files), State("r1", files), self.fill, before)
 
         play(self.s3, scene)
-        return self.work
+        return self.fill
 
 
 @pytest.fixture
-def fetching(s3: FakeS3, target: Folder) -> Fetching:
+def fetching(s3: FakeS3, target: Tree) -> Fetching:
     return Fetching(s3, target)
 
 
-def reasons(work: Work) -> dict[str, str]:
-    return {path: error.reason for path, error in work.failed.items()}
+def reasons(fill: Fill) -> dict[str, str]:
+    return {path: error.reason for path, error in fill.failed.items()}
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,10 @@ def test_an_etag_must_match_on_aws_or_if_the_setting_says_so(
     (name,) = fetching.put("a.py")
     fetching.s3.inject(replace_body(flip_first_bit), is_get())
 
-    work = fetching.fetch(verify=verify)
+    fill = fetching.fetch(verify=verify)
 
-    assert ({name: "object_corrupt"} if is_refused else {}) == reasons(work)
-    assert is_refused or not work.folder.files[name].is_verified
+    assert ({name: "object_corrupt"} if is_refused else {}) == reasons(fill)
+    assert is_refused or not fill.tree.files[name].is_verified
 
 
 def test_refused_objects_and_those_that_failed_before_form_no_streak(
@@ -104,10 +105,10 @@ def test_refused_objects_and_those_that_failed_before_form_no_streak(
     fetching.s3.heal()
     fetching.s3.inject(error(500, "InternalError"), is_get())
 
-    work = fetching.fetch(before=before)
+    fill = fetching.fetch(before=before)
     late = fetching.fetch(before=before, until=time.monotonic())
 
-    assert dict.fromkeys(names, "server_error") == reasons(work)
+    assert dict.fromkeys(names, "server_error") == reasons(fill)
     assert (dict.fromkeys(names, "request_timeout"), set()) == (
         reasons(late),
         late.unreached,

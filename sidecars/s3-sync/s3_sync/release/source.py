@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from s3_sync.download import Work, at_once
-from s3_sync.folder.volume import Staging
+from s3_sync.download import at_once
+from s3_sync.fill import Fill
 from s3_sync.plan import State
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
@@ -23,6 +23,7 @@ from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings, read_trusted_keys
+from s3_sync.volume import Staging
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
@@ -60,7 +61,7 @@ class ReleaseSource:
         self._etag = ""
         self._manifest: Manifest | None = None
 
-    async def read(self, fence: Fence) -> State:
+    async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
         """
         Return the pinned release, or else the current one.
 
@@ -70,6 +71,7 @@ class ReleaseSource:
                 ``trusted_keys_invalid``: it is not trusted, or no key is.
             CycleAbandoned: The fence was revoked.
         """
+        self.sequence = max(self.sequence, seen)
         revision = self._settings.revision
         if revision is None:
             self._read_keys()
@@ -98,7 +100,7 @@ class ReleaseSource:
         self,
         paths: Sequence[str],
         state: State,
-        work: Work,
+        fill: Fill,
         before: Mapping[str, SidecarError],
     ) -> None:
         """
@@ -111,21 +113,21 @@ class ReleaseSource:
             CycleAbandoned: The fence was revoked.
         """
         manifest: Manifest = state.detail
-        self._client.begin_cycle(work.fence)
-        files, adopt = manifest.files, work.folder.adopt
+        self._client.begin_cycle(fill.fence)
+        files, adopt = manifest.files, fill.tree.adopt
         missing = [
-            files[path] for path in paths if not adopt(path, files[path], work.fence)
+            files[path] for path in paths if not adopt(path, files[path], fill.fence)
         ]
         for file in missing:
             if not file.stored_bytes:
-                Cutter([file], 0, work).take(file, b"")
+                Cutter([file], 0, fill).take(file, b"")
         groups = join(missing)
         queue = iter(groups)
         with self._reading(
             form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN
         ) as key:
             await at_once(
-                lambda: self._read_next(key, manifest, queue, work), len(groups)
+                lambda: self._read_next(key, manifest, queue, fill), len(groups)
             )
 
     async def try_bundle(self, state: State) -> None:
@@ -239,27 +241,27 @@ class ReleaseSource:
         )
 
     async def _read_next(
-        self, key: str, manifest: Manifest, queue: Iterator[list[File]], work: Work
+        self, key: str, manifest: Manifest, queue: Iterator[list[File]], fill: Fill
     ) -> None:
         for files in queue:
-            cutter = Cutter(files, manifest.bundle_bytes, work)
+            cutter = Cutter(files, manifest.bundle_bytes, fill)
             size_bytes = files[-1].end - files[0].offset
             try:
-                if time.monotonic() < work.until:
+                if time.monotonic() < fill.until:
                     ranges = Get(
                         "bundle", key, size_bytes, cutter.headers, cutter.check
                     )
-                    await self._client.get(ranges._replace(until=work.until), cutter)
+                    await self._client.get(ranges._replace(until=fill.until), cutter)
                     if cutter.left:
                         said = f"the bundle ends before {cutter.left[-1].path!r}"
                         raise ObjectError("bundle_corrupt", said)
             except WireError:
-                if time.monotonic() < work.until:
+                if time.monotonic() < fill.until:
                     raise
             finally:
                 cutter.restart()
-                work.downloaded_bytes += cutter.received_bytes
-            work.unreached.update(file.path for file in cutter.left)  # the time is up
+                fill.downloaded_bytes += cutter.received_bytes
+            fill.unreached.update(file.path for file in cutter.left)  # the time is up
 
     # --- errors
 
@@ -331,11 +333,11 @@ class Cutter:
         left: The files that have not arrived, the next one last.
     """
 
-    def __init__(self, files: Sequence[File], bundle_bytes: int, work: Work) -> None:
+    def __init__(self, files: Sequence[File], bundle_bytes: int, fill: Fill) -> None:
         self.left = [*reversed(files)]
         self._last = files[-1]
         self._bundle_bytes = bundle_bytes
-        self._work = work
+        self._fill = fill
         self._at = 0
         self._incoming: tuple[Staging, IncomingContent] | None = None
         self.received_bytes = 0
@@ -345,7 +347,7 @@ class Cutter:
         Discard the incomplete file, if any, and go back to its beginning.
         """
         if self._incoming is not None:
-            self._work.folder.staging.discard(self._incoming[0])
+            self._fill.tree.staging.discard(self._incoming[0])
             self._incoming = None
         # The last file again, if only the end of the response was lost.
         self._at = (self.left[-1] if self.left else self._last).offset
@@ -392,9 +394,9 @@ class Cutter:
         Unpack the next bytes of a file; after the last ones, verify it and rename it
         into place.
         """
-        work, is_last = self._work, file.end <= self._at or not file.stored_bytes
+        fill, is_last = self._fill, file.end <= self._at or not file.stored_bytes
         if self._incoming is None:
-            staging = work.folder.staging.open()
+            staging = fill.tree.staging.open()
             self._incoming = (
                 staging,
                 IncomingContent(file, partial(write_all, staging.fd)),
@@ -405,8 +407,8 @@ class Cutter:
             if is_last:
                 content.finish()
                 staging.is_verified = True
-                work.folder.put(file.path, file, staging, work.fence)
+                fill.tree.put(file.path, file, staging, fill.fence)
         finally:
             if is_last:
-                work.folder.staging.discard(staging)
+                fill.tree.staging.discard(staging)
                 self._incoming = None

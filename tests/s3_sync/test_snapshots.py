@@ -2,6 +2,7 @@
 Snapshots that are built beside the current one: requested, abandoned and renewed ones.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,17 @@ from unittest.mock import Mock
 
 import pytest
 
-from s3_sync.folder.folder import Folder
-from s3_sync.folder.snapshots import SnapshotLayout
-from s3_sync.folder.volume import Volume
+from s3_sync.files import Tree
+from s3_sync.fill import Build, Fill
+from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.names import RESERVED
+from s3_sync.plan import State
+from s3_sync.record import Published, Record
 from s3_sync.settings import load_settings
+from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
-from tests.s3_sync.folder.handling import damaged, put
+from sidecar_runtime.volume.snapshots import Snapshots
+from tests.s3_sync.handling import damaged, put
 from tests.support.raising import raised
 
 SHOWN, REVISION = "b" * 64, "a" * 64
@@ -33,7 +38,7 @@ SETTINGS = load_settings(GIVEN)[0]
 @pytest.fixture
 def layout(volume: Volume) -> Iterator[SnapshotLayout]:
     """A layout that shows a snapshot with three files."""
-    layout = SnapshotLayout(SETTINGS, volume, "")
+    layout = opened(volume)
     publish(layout, SHOWN)
     yield layout
     layout.close()
@@ -44,12 +49,30 @@ def store(folder: Path) -> Path:
     return folder / RESERVED / "snapshots"
 
 
+def opened(volume: Volume, published: str = "") -> SnapshotLayout:
+    """Open the layout as a process does that reads this in the record."""
+    record = Record(SETTINGS)
+    if published:
+        record.published = Published(published, published, published)
+    return SnapshotLayout(SETTINGS, volume, record)
+
+
+def begin(layout: SnapshotLayout) -> Tree:
+    return layout.begin(Build(State("", {}), set()), Fence())
+
+
+def finish(layout: SnapshotLayout, name: str, tree: Tree) -> None:
+    """Publish a tree; its record is nothing but this process' memory."""
+    build = Build(State(name, {}), set(), name=name)
+    build.fill = Fill(tree, Fence(), math.inf)
+    layout.publish(build, lambda _: None, Fence())
+
+
 def publish(layout: SnapshotLayout, name: str, content: bytes = b"1 = 1\n") -> None:
-    build = layout.begin()
+    tree = begin(layout)
     for path in FILES:
-        put(build, path, content)
-    layout.publish(name, build, Fence())
-    layout.show(Fence())
+        put(tree, path, content)
+    finish(layout, name, tree)
 
 
 def hidden(store: Path) -> list[str]:
@@ -59,34 +82,34 @@ def hidden(store: Path) -> list[str]:
 def test_a_build_is_continued_unless_it_was_changed(
     layout: SnapshotLayout, store: Path
 ) -> None:
-    put(layout.begin(), "one.py", b"2 = 2\n")
-    Path(layout.begin().path, "left.by.a.gate").touch()
-    assert ["one.py"] == list(layout.begin().files) == os.listdir(layout.begin().path)
+    put(begin(layout), "one.py", b"2 = 2\n")
+    Path(begin(layout).path, "left.by.a.gate").touch()
+    assert ["one.py"] == list(begin(layout).files) == os.listdir(begin(layout).path)
 
-    Path(layout.begin().path, "one.py").unlink()
+    Path(begin(layout).path, "one.py").unlink()
 
-    assert {} == layout.begin().files
+    assert {} == begin(layout).files
     assert 1 == len(hidden(store))
 
 
 def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -> None:
-    os.makedirs(Path(layout.begin().path, "tools/cache"))
+    os.makedirs(Path(begin(layout).path, "tools/cache"))
 
-    put(build := layout.begin(), "tools")
+    put(build := begin(layout), "tools")
 
     assert Path(build.path, "tools").is_file()
 
 
 def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     """Not even if its folder is empty without it."""
-    build, paths = layout.begin(), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
+    build, paths = begin(layout), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
     for path in paths:
         put(build, path)
-    layout.publish(REVISION, build, Fence())
+    finish(layout, REVISION, build)
     Path(build.path, paths[0]).unlink()
     Path(build.path, paths[0]).touch()
 
-    layout.link(paths, after := layout.begin(), Fence())
+    layout._link(paths, after := begin(layout), Fence())
 
     assert paths[1:] == sorted(after.files)
 
@@ -95,13 +118,13 @@ def test_a_snapshot_whose_list_is_lost_is_never_emptied(
     layout: SnapshotLayout, volume: Volume, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path(store, f"{SHOWN}.managed").unlink()
-    after = SnapshotLayout(SETTINGS, volume, SHOWN)
+    after = opened(volume, SHOWN)
     seen: list[bool] = []
 
     def there(*_: object) -> None:
         seen.append(all(Path(store, SHOWN, path).exists() for path in FILES))
 
-    monkeypatch.setattr(Folder, "take", there)
+    monkeypatch.setattr(Tree, "take", there)
 
     publish(after, SHOWN)
 
@@ -115,18 +138,17 @@ def test_after_a_kill_or_an_error_before_the_swap_the_record_decides(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build = layout.begin()
+    build = begin(layout)
     put(build, "one.py", b"2 = 2\n")
-    layout.publish(REVISION, build, Fence())
     with monkeypatch.context() as broken:
-        broken.setattr(os, "rename", Mock(side_effect=OSError(5, "EIO")))
-        raised(OSError, layout.show, Fence())
+        broken.setattr(Snapshots, "show", Mock(side_effect=OSError(5, "EIO")))
+        raised(OSError, finish, layout, REVISION, build)
     assert SHOWN == os.readlink(folder / "current").rpartition("/")[2]
 
-    after = SnapshotLayout(SETTINGS, volume, REVISION)
+    after = opened(volume, REVISION)
     assert after.problem is not None
     assert "link_elsewhere" == after.problem.reason
-    after.show(Fence())
+    after.correct(Fence())
 
     assert REVISION == after.name == os.readlink(folder / "current").rpartition("/")[2]
     after.close()

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3_sync.folder.folder import Folder
-from s3_sync.folder.target import open_in_place
-from s3_sync.folder.volume import STAGING, Staging, Volume
+from s3_sync.files import Tree
+from s3_sync.layout.in_place import open_in_place
 from s3_sync.listing import Entry
 from s3_sync.names import RESERVED
+from s3_sync.volume import STAGING, Staging, Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
 
@@ -21,13 +21,13 @@ def entry_of(path: str, content: bytes = BODY) -> Entry:
     return Entry(path, hashlib.md5(content).hexdigest(), len(content))
 
 
-def staging_of(folder: Folder, content: bytes = BODY) -> Staging:
+def staging_of(folder: Tree, content: bytes = BODY) -> Staging:
     staging = folder.staging.open()
     write_all(staging.fd, content)
     return staging
 
 
-def put(folder: Folder, path: str, content: bytes = BODY) -> None:
+def put(folder: Tree, path: str, content: bytes = BODY) -> None:
     """Put one file into place, as a cycle does."""
     staging = staging_of(folder, content)
     try:
@@ -40,8 +40,8 @@ def staged(folder: Path) -> list[str]:
     return os.listdir(folder / RESERVED / STAGING)
 
 
-def damaged(folder: Folder) -> set[str]:
-    return folder.damaged(folder.files)
+def damaged(folder: Tree) -> set[str]:
+    return folder.altered(folder.files)
 
 
 def open_volume(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) -> Volume:
@@ -58,7 +58,7 @@ def open_volume(folder: Path, *, file_mode: int = 0o644, fsync: bool = False) ->
 @contextmanager
 def opened(
     folder: Path, *, file_mode: int = 0o644, fsync: bool = False
-) -> Iterator[Folder]:
+) -> Iterator[Tree]:
     """Open the target as the next process does."""
     volume = open_volume(folder, file_mode=file_mode, fsync=fsync)
     target = open_in_place(volume)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+import time
 import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,9 @@ from typing import NamedTuple
 from s3_sync.names import DEPTH_LIMIT, RESERVED
 from sidecar_runtime.volume.files import (
     TargetError,
+    TargetLock,
     is_at,
+    read_holder,
     set_mode,
     stat_in,
     write_file,
@@ -33,7 +36,9 @@ from sidecar_runtime.volume.snapshots import (
     remove_tree,
 )
 
+LOCK = "lock"
 STAGING = "staging"
+OF_EARLIER_VERSIONS = "tree"
 SNAPSHOTS = "snapshots"
 LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
@@ -47,9 +52,10 @@ BYTECODE = "__pycache__"
 SPARED = {BYTECODE, "lost+found"}
 # A larger buffer takes longer to allocate, for each of many small files, than to read.
 BLOCK_BYTES = 16 << 10
+# How long a file waits for the next full second.
+LONGEST_WAIT_SECONDS = 1.0
 
-# One counter for the process: an abandoned cycle must not share names with its
-# successor.
+# One counter for the process: two open volumes may be the same folder.
 _NUMBERS = itertools.count()
 
 
@@ -96,9 +102,10 @@ class Volume:
     def begin(self, file_mode: int, *, fsync: bool) -> None:
         """
         Begin to write, now that this process has the lock: open staging, and remove
-        what killed processes left.
+        what killed processes, and earlier versions, left.
         """
-        remove_tree(STAGING, self.state)
+        for left in (STAGING, OF_EARLIER_VERSIONS):
+            remove_tree(left, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)
@@ -147,6 +154,29 @@ def is_folding(folder: int) -> bool:
         is_found = any(stat_in(other, folder) is not None for other in others)
         os.unlink(name, dir_fd=folder)
     return is_found
+
+
+def open_volume(
+    path: str, lock: TargetLock, file_mode: int, *, fsync: bool
+) -> Volume | str:
+    """
+    Open a target, and begin to write there if its lock can be had; else return the
+    process that holds it, in words.
+
+    Raises:
+        OSError: It cannot be opened or written.
+    """
+    volume = Volume(path)
+    is_begun = False
+    try:
+        if not lock.try_acquire(LOCK, volume.state):
+            return read_holder(LOCK, volume.state)
+        volume.begin(file_mode, fsync=fsync)
+        is_begun = True
+        return volume
+    finally:
+        if not is_begun:
+            volume.close()
 
 
 # --- walks
@@ -302,9 +332,16 @@ class StagingFolder(NamedTuple):
         Set the mode and time of a complete file, close it, and return its stat result.
 
         The time is set even if it is the current one: on NFS the server otherwise sets
-        it after the close, so that it differs from the recorded time.
+        it after the close, so that it differs from the recorded time. Where files
+        belong to somebody else (SMB with `uid=`, bindfs), only the server's current
+        time can be had, so a later one is waited for, if that takes a moment.
         """
-        os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
+        try:
+            os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
+        except PermissionError:
+            left_seconds = (mtime_ns - time.time_ns()) / 1e9
+            time.sleep(min(max(0.0, left_seconds), LONGEST_WAIT_SECONDS))
+            os.utime(staging.fd)
         found = os.fstat(staging.fd)
         if found.st_mode != mode:
             set_mode(staging.fd, stat.S_IMODE(mode))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.journal import (
+from s3_sync.journal import (
     HEADER,
     NAME,
     SLACK_LINES,

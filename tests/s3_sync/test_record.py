@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.folder.target import NAME, Published, Record
-from s3_sync.folder.volume import Volume
+from s3_sync.record import NAME, Published, Record, readiness
 from s3_sync.settings import load_settings
+from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Readiness
 
@@ -53,8 +53,8 @@ def read(state: Path, **environ: str) -> Published | None:
     return opened(state, **environ).published
 
 
-def readiness(state: Path, **environ: str) -> Readiness:
-    return opened(state, **environ).readiness()
+def ready(state: Path, **environ: str) -> Readiness:
+    return readiness(read(state, **environ))
 
 
 RELEASE = {"S3_SYNC_SOURCE": "release", "S3_SYNC_LAYOUT": "snapshot"}
@@ -65,15 +65,15 @@ def test_a_record_survives_a_restart_and_says_what_is_missing(
     volume: Volume, folder: Path
 ) -> None:
     state, said = folder / ".s3-sync", R7._replace(added=1, deleted=2)
-    record().write(volume, Fence(), said)
+    record().write(volume.state, Fence(), said)
     assert said == read(state)
-    assert readiness(state).ready
+    assert ready(state).ready
     named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
     assert GOOD | named == json.loads((state / NAME).read_bytes())
 
     short = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
-    record().write(volume, Fence(), short)
-    found = readiness(state)
+    record().write(volume.state, Fence(), short)
+    found = ready(state)
 
     assert short == read(state)
     assert (True, "") == (found.ready, found.revision)
@@ -88,19 +88,21 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     Without keys, anyone who can write to the bucket could have published its files.
     """
     state = folder / ".s3-sync"
-    record(**RELEASE).write(volume, Fence(), R7)
-    assert not readiness(state, **SIGNED).ready
-    record(**SIGNED).write(volume, Fence(), R7)
-    assert readiness(state, **SIGNED).ready
-    assert readiness(state, **RELEASE).ready  # without keys, any record counts
-    record(**SIGNED).write(volume, Fence(), R7._replace(sequence=7, signed_by="key"))
+    record(**RELEASE).write(volume.state, Fence(), R7)
+    assert not ready(state, **SIGNED).ready
+    record(**SIGNED).write(volume.state, Fence(), R7)
+    assert ready(state, **SIGNED).ready
+    assert ready(state, **RELEASE).ready  # without keys, any record counts
+    record(**SIGNED).write(
+        volume.state, Fence(), R7._replace(sequence=7, signed_by="key")
+    )
     # a replayed pointer stays refused after it
     pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
     other = opened(state, **SIGNED, **pinned)
     assert ((7, "key"), None) == (other.sequence, other.published)
 
-    record(S3_SYNC_INCLUDE="*.py").write(volume, Fence(), R7)
-    assert not readiness(state).ready
+    record(S3_SYNC_INCLUDE="*.py").write(volume.state, Fence(), R7)
+    assert not ready(state).ready
     assert R7 == read(state, S3_SYNC_INCLUDE="*.py")
 
 

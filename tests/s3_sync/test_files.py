@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from s3_sync.folder.volume import Volume, walk
 from s3_sync.names import RESERVED
-from tests.s3_sync.folder.handling import opened, put
+from s3_sync.volume import Volume, walk
+from tests.s3_sync.handling import opened, put
 
 
 @pytest.mark.parametrize("fsync", [True, False])

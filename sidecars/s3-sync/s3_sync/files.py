@@ -1,6 +1,5 @@
 """
-One folder that is kept file by file: the target itself, a snapshot, or a snapshot that
-is built.
+The files of one tree: the target itself, a snapshot, or a snapshot that is built.
 
 Every change of files is made here, inside the folder, and under a fence.
 """
@@ -8,14 +7,16 @@ Every change of files is made here, inside the folder, and under a fence.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import stat
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
-from s3_sync.folder.journal import Held, Journal, has_mode, read_journal
-from s3_sync.folder.volume import (
+from s3_sync.journal import Held, Journal, Listed, has_mode, read_journal
+from s3_sync.names import Content, folders_of, has_digest, is_executable
+from s3_sync.volume import (
     Blocked,
     Staging,
     StagingFolder,
@@ -24,10 +25,9 @@ from s3_sync.folder.volume import (
     read_blocks,
     walk,
 )
-from s3_sync.names import Content, folders_of, has_digest, is_executable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.files import stat_in, sync_folder
 from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
     FOLDER_MODE,
@@ -43,7 +43,7 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 log = get_logger("target")
 
 
-class Folder:
+class Tree:
     """
     An open folder, the files that s3-sync put into it, and their journal.
 
@@ -51,8 +51,8 @@ class Folder:
         fd: The open folder; closed with this object.
 
     Attributes:
-        files: The files, by path. One that is known to be damaged is held without
-            content, so that it counts as changed; see :meth:`inspect`.
+        files: The files, by path.
+        damaged: Those that are known to be missing or altered; see :meth:`inspect`.
         journal: None while nobody reads the folder: it is listed when it becomes a
             snapshot.
         is_lost: Whether the list was missing or damaged, so that only the source can
@@ -69,20 +69,23 @@ class Folder:
         self.fd = fd
         self.staging = staging
         self.files: dict[str, Held] = {}
+        self.damaged: set[str] = set()
         self.journal: Journal | None = None
         self.is_lost = False
         self.before: Mapping[str, Held] = {}
         self._turn = 0
-        self._may_be_hurt = True
 
-    def read(self, name: str, lists: int, *, is_shared: bool) -> Folder:
+    def read(self, name: str, lists: int, *, is_shared: bool) -> Tree:
         """
         Read the list of the files from an open folder of lists, and keep it up to date;
         close the folder if that fails.
         """
         try:
-            listed = read_journal(name, lists, self.fd, is_shared=is_shared)
-            self.files, self.is_lost = listed.files, listed.is_lost
+            listed = self.renumbered(
+                read_journal(name, lists, self.fd, is_shared=is_shared)
+            )
+            self.files = listed.files
+            self.is_lost = listed.is_lost
             self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
         except BaseException:
             self.close()
@@ -99,7 +102,16 @@ class Folder:
 
     # --- looking
 
-    def damaged(self, paths: Collection[str]) -> set[str]:
+    @property
+    def intact(self) -> Mapping[str, Held]:
+        """
+        The files that are not known to be damaged.
+        """
+        if not self.damaged:
+            return self.files
+        return {p: held for p, held in self.files.items() if p not in self.damaged}
+
+    def altered(self, paths: Collection[str]) -> set[str]:
         """
         Return those of our files that are no longer as they were put into place, or
         that are in a folder that is a link now, if only to the same files.
@@ -128,27 +140,15 @@ class Folder:
             is_snapshot: A folder that is a link now, to the same files, is noticed only
                 when all files are inspected: the next snapshot does not follow it.
         """
-        parts = min(parts, -(-len(self.files) // most)) or 1
+        parts = min(parts, math.ceil(len(self.files) / most)) or 1
         self._turn = (self._turn + 1) % parts
         part = list(itertools.islice(self.files, self._turn, None, parts))
-        found = self._altered(part) if is_snapshot and parts > 1 else self.damaged(part)
-        is_new = any(self.files[path].etag for path in found)
-        for path in self.damaged(self.files) if is_new else ():
-            self.files[path] = self.files[path]._replace(etag="")
-            self._may_be_hurt = True
-        return is_new
-
-    def lost(self) -> list[str]:
-        """
-        Return the files that are known to be damaged.
-        """
-        lost = (
-            [p for p, held in self.files.items() if not held.etag]
-            if self._may_be_hurt
-            else []
-        )
-        self._may_be_hurt = bool(lost)
-        return lost
+        has_links = parts == 1 or not is_snapshot
+        found = self.altered(part) if has_links else self._altered(part)
+        if found <= self.damaged:
+            return False
+        self.damaged = self.altered(self.files)
+        return True
 
     def foreign(self) -> list[str]:
         """
@@ -181,6 +181,7 @@ class Folder:
             return False
         with fence:
             self._list(path, Held.at(content, found, is_verified=True))
+            self.damaged.discard(path)
         return True
 
     def put(self, path: str, content: Content, staging: Staging, fence: Fence) -> None:
@@ -204,7 +205,7 @@ class Folder:
             self._place(path, held, staging.name, self.staging.fd, is_free=is_free)
             staging.name = ""
 
-    def take(self, path: str, other: Folder, fence: Fence) -> None:
+    def take(self, path: str, other: Tree, fence: Fence) -> None:
         """
         Rename a file of another folder into place.
 
@@ -246,8 +247,9 @@ class Folder:
         """
         if path in self.files:
             self._note(path, None)
+            self.damaged.discard(path)
 
-    def end_cycle(self, fence: Fence) -> None:
+    def compact(self, fence: Fence) -> None:
         """
         Compact the journal.
         """
@@ -256,6 +258,25 @@ class Folder:
                 self.journal.compact(self.files)
 
     # --- inside
+
+    def renumbered(self, listed: Listed) -> Listed:
+        """
+        Return what a journal says, with today's inode numbers if all of the files have
+        others, but the sizes, times and modes that it lists: the volume was mounted
+        again.
+        """
+        known = listed.files
+        renumbered: dict[str, Held] = {}
+        for path, held in known.items():
+            found = stat_in(path, self.fd)
+            if found is not None and found.st_ino == held.inode:
+                return listed  # mostly the first one
+            if found is not None and held.is_like(found):
+                renumbered[path] = held._replace(inode=found.st_ino)
+        if not renumbered:
+            return listed
+        log.info("files_renumbered", files=len(renumbered))
+        return listed._replace(files=known | renumbered, lines=math.inf)
 
     def _mode_of(self, content: Content) -> int:
         """
@@ -294,9 +315,10 @@ class Folder:
             except OSError:
                 self._note(path, before)
                 raise
+            self.damaged.discard(path)
             if self.staging.fsync:  # an O_PATH descriptor cannot be flushed
                 with opened(".", folder) as readable:
-                    os.fsync(readable)
+                    sync_folder(readable)
 
     def _list(self, path: str, held: Held) -> None:
         if self.journal is not None:
@@ -348,6 +370,7 @@ class Folder:
 
     def _remove(self, path: str) -> None:
         held = self.files.get(path)
+        is_damaged = path in self.damaged
         self.forget(path)
         try:
             with walk(self.fd, path) as (folder, name):
@@ -357,4 +380,6 @@ class Folder:
         except OSError:
             if held is not None:
                 self._note(path, held)
+            if is_damaged:
+                self.damaged.add(path)
             raise

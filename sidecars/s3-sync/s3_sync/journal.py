@@ -32,8 +32,8 @@ from sidecar_runtime.volume.files import (
 NAME = "managed"
 HEADER = ["s3-sync managed files", 1]
 LIST_MODE = 0o664
-# A key has at most 1,024 bytes, each of which takes at most six in JSON.
-LINE_BYTES = 16 << 10
+# A path has at most 4,095 bytes, each of which takes at most six in JSON.
+LINE_BYTES = 32 << 10
 # The journal is rewritten when dead lines outnumber live ones by more than this.
 SLACK_LINES = 1000
 # What the kubelet adds to the mode of every file at a mount of a claim, if the pod has
@@ -46,8 +46,7 @@ log = get_logger("managed")
 
 class Held(NamedTuple):
     """
-    One file that s3-sync put into place: the ETag of its object, which is empty once it
-    is known to be damaged, and its stat values.
+    One file that s3-sync put into place: the ETag of its object, and its stat values.
 
     Args:
         is_verified: Whether a checksum, or an MD5 in the ETag, matched the content.
@@ -88,9 +87,15 @@ class Held(NamedTuple):
         """
         Whether this is still the file that was put into place, untouched.
         """
+        return found.st_ino == self.inode and self.is_like(found)
+
+    def is_like(self, found: os.stat_result) -> bool:
+        """
+        Whether this may be that file under another inode number: of a hard link's copy,
+        or after a remount of a file system that numbers files anew (rclone, some SMB).
+        """
         return (
-            found.st_ino == self.inode
-            and found.st_size == self.size_bytes
+            found.st_size == self.size_bytes
             # SMB stores units of 100 ns, and reports the rounded time only later.
             and found.st_mtime_ns // 1000 == self.mtime_ns // 1000
             and has_mode(found, self.mode)
@@ -110,13 +115,13 @@ class Listed(NamedTuple):
 
     Args:
         is_lost: Whether it is missing or damaged, so that files may be missing in it.
-        lines: How many lines are true.
+        lines: How many lines are true; infinite if it should be written anew.
         size_bytes: The size of these lines, with the header.
     """
 
     files: dict[str, Held]
     is_lost: bool
-    lines: int = 0
+    lines: float = 0
     size_bytes: int = 0
 
 
@@ -137,7 +142,7 @@ class Journal:
         self._fsync = fsync
         self._fd = -1
         # How many lines it has; endless once it lacks one, so that it is rewritten.
-        self._lines = float(listed.lines)
+        self._lines = listed.lines
         if not listed.is_lost:
             with suppress(PermissionError):  # another user's, which can be replaced
                 self._fd = self._open()
@@ -269,11 +274,14 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
             return Listed(files, is_lost=True)
     found = stat_in(path, root_fd) if path else None
     # A line is true if its inode is in place, or if the removed file is not. The inode
-    # alone does not tell: the next file that anybody creates there may get it.
+    # alone does not tell: the next file that anybody creates there may get it, and a
+    # remount may have changed it.
     if now := files.get(path):
-        is_true = found is not None and found.st_ino == now.inode
+        is_true = found is not None and (
+            found.st_ino == now.inode or now.is_like(found)
+        )
     else:
-        is_true = not (found and before and before.matches(found))
+        is_true = not (found and before and before.is_like(found))
     if not is_true and (is_shared or now is None):
         lines, size_bytes = lines - 1, size_bytes - len(last)
         files.pop(path, None)
@@ -301,6 +309,6 @@ def _read_line(line: bytes) -> tuple[str, Held | None]:
     numbers = (size_bytes, mtime_ns, inode, mode)
     # GlusterFS uses inode numbers up to 2**64; times before 1970 are negative.
     is_valid = all(type(one) is int and -(1 << 63) <= one < 1 << 64 for one in numbers)
-    if not (is_valid and isinstance(etag, str) and mark in ([], [0])):
+    if not (is_valid and etag and isinstance(etag, str) and mark in ([], [0])):
         raise ValueError(f"invalid facts of a file: {path!r}")
     return path, Held(etag, *numbers, not mark)

@@ -1,0 +1,438 @@
+"""
+The story of one cycle (:meth:`Sync.cycle`), from a locked volume to its outcome.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from s3_sync.build import Builder, Parts
+from s3_sync.files import Tree
+from s3_sync.fill import Build
+from s3_sync.layout.snapshots import SnapshotLayout
+from s3_sync.listing import Settling
+from s3_sync.names import Content, is_held
+from s3_sync.plan import (
+    NAMED_FILES,
+    Brake,
+    Done,
+    Holds,
+    State,
+    There,
+    Wait,
+    decide,
+    kept_paths,
+    without_clashes,
+)
+from s3_sync.problems import LASTING_CYCLES, Shortage, explain
+from s3_sync.reasons import failure
+from s3_sync.record import Published, now, readiness
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.health import Outcome
+from sidecar_runtime.logs import get_logger
+
+# The part of a cycle's time in which objects are read; the rest is for publishing.
+READING_SHARE = 0.9
+# Inspecting every file costs more than polling S3, so it is spread over cycles, until
+# one is found damaged. By source: how many files are inspected in one cycle, or more
+# where all of them would take more cycles than the second number.
+SCANS = {"listing": (500, 10), "release": (30, 30)}
+# What the outcome of a held deletion counts.
+HELD = "files_held"
+
+log = get_logger("cycle")
+
+
+class Sync:
+    """
+    Brings one open volume up to date with one source, cycle by cycle; belongs to one
+    thread. Another volume is another one.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        settings = parts.settings
+        self._brake = Brake(settings.max_delete_percent)
+        self._builder = Builder(parts, self.show)
+        self._settling = Settling(settings.settle_seconds)
+        self._shortage = Shortage()
+        # What was shown when it was recorded last.
+        self._recorded: Mapping[str, Content] = {}
+
+    def open(self, fence: Fence) -> None:
+        """
+        Inspect all that consumers see, and say whether they can use it, before S3
+        answers, and before anything is done that grows with what is retained.
+
+        Raises:
+            OSError: The volume fails.
+        """
+        record, layout = self._parts.record, self._parts.layout
+        shown = layout.shown
+        published = record.published
+        if published is not None and not layout.has(published.name):
+            log.warning("published_unknown", name=published.name)
+            record.published = None  # it is unknown which files on disk belong to it
+        if shown is not None:
+            self._remember(shown)
+            layout.inspect(len(shown.files) or 1, 1)
+        log.info("target_acquired", managed_files=len(self._recorded))
+        self._builder.problems.meet({}, {})
+        self._builder.problems.show({})
+        self.show(fence)
+
+    def begin_cycle(self) -> None:
+        """
+        Begin a cycle, which may end before it has a volume.
+        """
+        self._brake.begin_cycle()
+
+    async def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle on a locked volume.
+
+        Raises:
+            SidecarError: The cycle failed; what is published stays.
+            OSError: The volume fails.
+            CycleAbandoned: The fence was revoked.
+        """
+        settings = self._parts.settings
+        layout = self._parts.layout
+        builder = self._builder
+        problems = builder.problems
+        until = time.monotonic() + READING_SHARE * settings.timeout_seconds
+
+        # Somebody edited or removed a published file, or the link: readiness says so
+        # now, because S3 may be down, or downloads take minutes.
+        is_new = layout.inspect(*SCANS[settings.source_kind])
+        layout.correct(fence)
+        if is_new:
+            self.show(fence)
+
+        # What S3 has. A volume that survived its pod has seen newer pointers than this
+        # process: an old one is a replay.
+        asked_at = time.monotonic()
+        seen = self._parts.record.sequence
+        read = await self._parts.source.read(fence, seen)
+        state = self._wanted(read)
+
+        # Objects that could not be read before: forgotten once they are gone or held,
+        # due once they changed, or an operator asks.
+        shown = layout.shown
+        held = shown.intact if shown is not None else {}
+        problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
+        problems.show(state.skipped)
+
+        # Damage is repaired before anything new is considered, and also while a new
+        # state settles, is held back or refused. What no source can restore any more
+        # (an archived object's file) is no longer ours.
+        healed = await builder.repair(state, until, fence)
+        if shown is not None:
+            for path in shown.damaged & state.kept:
+                shown.forget(path)
+        self.show(fence)
+
+        # One answer to what is to be done now, and if nothing, until when and why.
+        holds = self._holds(state, asked_at, fence)
+        todo = decide(state, self._there(), holds, time.time())
+        if isinstance(todo, Wait):
+            return self._waiting(todo, state)
+        if isinstance(todo, Done):
+            self._renew_record(state, fence)
+            layout.tidy(fence)
+            errors = problems.errors
+            missing = {path: errors[path] for path in todo.missing}
+            self._shortage.meet(missing)
+            return self._outcome(state, missing, {"files_healed": healed})
+
+        # New files are brought beside what is shown (snapshots), or one by one into it
+        # (in place); until they are published, a crash costs downloads only.
+        build = await builder.build(state, todo, until, fence)
+
+        # Files of a snapshot belong together: an upload, an outage or a change of a
+        # policy may have happened during the cycle. So a new lack settles for a cycle,
+        # without S3_SYNC_SETTLE, too.
+        self._shortage.meet(build.missing)
+        if self._shortage.is_new and layout.is_atomic:
+            why = explain(build.missing, build.state.files)
+            said = f"{why.message}; perhaps an upload is not over: looked at again"
+            return self._unsettled(failure("source_unsettled", said), _counts(build))
+
+        # The gate sees exactly what would be shown. It may accept less, or only an
+        # earlier release, for a pod that has nothing.
+        try:
+            build = await builder.judge(build, until, fence)
+        except RevisionRefused as refusal:
+            return self._refused(refusal)
+
+        # From here on, consumers see the change; the layout knows the order in which
+        # files, record and link follow, and why.
+        counts = {"files_healed": healed}
+        layout.publish(
+            build, lambda tree: counts.update(self._record(build, tree, fence)), fence
+        )
+
+        # Only what is recorded makes the former state needless.
+        layout.tidy(fence)
+        return self._outcome(build.state, build.missing, counts, build.refusal)
+
+    def show(self, fence: Fence) -> None:
+        """
+        Show readiness, metrics and status of what is published; note damage in the
+        record, which a standby reads.
+        """
+        record = self._parts.record
+        layout = self._parts.layout
+        status = self._parts.status
+        shown = layout.shown
+        published = record.published
+        files = len(shown.files) if shown is not None else 0
+        if shown is not None and published is not None:
+            # A list that was lost may have dropped some of the files.
+            damaged = len(shown.damaged) + max(0, published.files - files)
+            if damaged != published.damaged:
+                said = published._replace(damaged=damaged)
+                with suppress(OSError):
+                    record.write(self._parts.volume.state, fence, said)
+        status.readiness = readiness(record.published, layout.problem)
+        status.show(managed_files=files)
+        published = record.published or Published()
+        metrics = status.metrics
+        metrics.files.managed.set(files)
+        metrics.partial.set(published.missing > 0)
+        metrics.gate.fallback.set(bool(published.fallback))
+        metrics.last_publish.set(published.published_at)
+
+    def drop_oldest(self, fence: Fence) -> None:
+        """
+        Make room for what a publish could not write.
+        """
+        if isinstance(self._parts.layout, SnapshotLayout):
+            self._parts.layout.drop_oldest(fence)
+
+    # --- what is wanted, and what is there
+
+    def _wanted(self, read: State) -> State:
+        """
+        Return the state that this volume should have, and can.
+
+        Raises:
+            SidecarError: ``release_invalid``: it cannot.
+        """
+        settings = self._parts.settings
+        shown = self._parts.layout.shown
+        kept = kept_paths(
+            read,
+            shown.files.keys() if shown is not None else set(),
+            owner=self._parts.record.owner,
+            is_in_place=settings.layout == "in-place",
+            delete=settings.delete,
+        )
+        fold = self._parts.volume.fold
+        return without_clashes(read._replace(kept=kept), fold, settings.prefix)
+
+    def _there(self) -> There:
+        layout = self._parts.layout
+        shown = layout.shown
+        return There(
+            files=shown.files if shown is not None else {},
+            damaged=shown.damaged if shown is not None else frozenset(),
+            published=self._parts.record.published,
+            is_ready=self._parts.status.readiness.ready,
+            foreign=layout.foreign(),
+        )
+
+    def _holds(self, state: State, asked_at: float, fence: Fence) -> Holds:
+        """
+        Return what may keep this cycle from acting.
+        """
+        seconds = self._parts.settings.settle_seconds
+        problems = self._builder.problems
+        left_seconds = 0.0
+        if seconds:
+            left_seconds = self._settling.left_seconds(
+                state.files, asked_at, time.monotonic()
+            )
+            # An object that changes all the time holds back only itself.
+            shown = self._parts.layout.shown
+            held = shown.intact if shown is not None else {}
+            problems.hold_back(
+                self._settling.restless, state.files, held, rest_seconds=seconds
+            )
+        published = self._parts.record.published
+        if published is not None and published.aim == state.revision:
+            left_seconds = 0.0  # it was acted upon
+        return Holds(
+            settle_seconds=left_seconds,
+            settle=f"{seconds:g} s",
+            # The time of a listing that settles is not the time of a hold.
+            brake=None if left_seconds else self._braked(state, fence),
+            refusal=self._builder.recall(state),
+            resting=problems.resting,
+        )
+
+    def _braked(self, state: State, fence: Fence) -> tuple[SidecarError, float] | None:
+        """
+        Return why a listing that lacks too many files is held back, and for how long.
+
+        Files that are lost already are not missed. Those on disk may belong to another
+        source; but where nobody knows which, because the record is lost, they count.
+        """
+        record = self._parts.record
+        shown = self._parts.layout.shown
+        is_known = record.published is not None or record.owner == "unknown"
+        if state.is_whole or shown is None or not is_known:
+            return None
+        gone = shown.files.keys() - state.files.keys() - state.kept
+        gone -= shown.damaged
+        count = len(shown.files) - len(shown.damaged)
+        why = self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
+        return None if why is None else (why, self._brake.left_seconds)
+
+    # --- outcomes
+
+    @property
+    def _revision(self) -> str:
+        published = self._parts.record.published
+        return published.revision if published is not None else ""
+
+    def _waiting(self, wait: Wait, state: State) -> Outcome:
+        if isinstance(wait.why, RevisionRefused):
+            return self._refused(wait.why)
+        counts: dict[str, int] = {}
+        if wait.why.reason == "deletion_held":
+            counts[HELD] = self._brake.missing
+        else:
+            self._shortage = Shortage()  # what follows a change is never the same lack
+        return replace(
+            self._unsettled(wait.why, counts),
+            until=wait.until,
+            is_enough=wait.is_enough,
+        )
+
+    def _unsettled(self, why: SidecarError, counts: Mapping[str, int]) -> Outcome:
+        return Outcome("waiting", self._revision, counts, why=why)
+
+    def _refused(self, refusal: RevisionRefused) -> Outcome:
+        self._parts.status.show(refused=refusal.facts())
+        is_enough = self._parts.record.published is not None
+        return Outcome("partial", self._revision, why=refusal, is_enough=is_enough)
+
+    def _outcome(
+        self,
+        state: State,
+        missing: Mapping[str, SidecarError],
+        counts: Mapping[str, int],
+        refusal: RevisionRefused | None = None,
+    ) -> Outcome:
+        """
+        Return the outcome of a cycle that has published, or had nothing to do.
+        """
+        self._parts.status.show(refused={}, **state.facts)
+        names = ("files_published", "files_deleted", "files_healed")
+        counts = counts if any(counts.get(name) for name in names) else {}
+        if refusal is not None:
+            return replace(self._refused(refusal), counts=counts)
+        if missing:
+            return Outcome(
+                "partial",
+                counts=counts,
+                why=explain(missing, state.files),
+                is_enough=self._shortage.cycles >= LASTING_CYCLES,
+            )
+        return Outcome("changed" if counts else "unchanged", self._revision, counts)
+
+    # --- the record
+
+    def _renew_record(self, state: State, fence: Fence) -> None:
+        """
+        Record what is published already: the record could not be written before, or
+        the same release was published again, so that an older pointer is a replay.
+        """
+        record = self._parts.record
+        published = record.published
+        assert published is not None
+        sequence, signed_by = state.sequence
+        if published.sequence < sequence:
+            said = published._replace(sequence=sequence, signed_by=signed_by)
+            record.write(self._parts.volume.state, fence, said)
+        elif not record.is_written:
+            record.write(self._parts.volume.state, fence, published)
+
+    def _record(self, build: Build, tree: Tree, fence: Fence) -> dict[str, int]:
+        """
+        Record and log what is published; return the numbers for the log.
+        """
+        record = self._parts.record
+        before = record.published
+        found = changes(self._recorded, tree.files)
+        numbers = {kind: len(paths) for kind, paths in found.items()}
+        sequence, signed_by = build.state.sequence
+        said = Published(
+            revision="" if build.missing else build.state.revision,
+            aim=build.fallback or build.state.revision,
+            name=build.name,
+            missing=len(build.missing),
+            fallback=build.fallback,
+            published_at=now(),
+            files=len(tree.files),
+            sequence=sequence,
+            signed_by=signed_by,
+            **numbers,
+        )
+        if any(numbers.values()):
+            counts = {f"files_{kind}": number for kind, number in numbers.items()}
+            named = {
+                kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
+            }
+            log.info("files_changed", name=build.name, **counts, **named)
+        elif before is not None:  # the numbers of the last publish stay
+            said = said._replace(**{kind: getattr(before, kind) for kind in numbers})
+        is_same = before is not None and said == before._replace(
+            published_at=said.published_at
+        )
+        metrics = self._parts.status.metrics.files
+        published = numbers["added"] + numbers["changed"]
+        metrics.published.inc(published)
+        metrics.deleted.inc(numbers["deleted"])
+        self._remember(tree)
+        if not (is_same and record.is_written):
+            record.write(self._parts.volume.state, fence, said)
+        return {
+            "files_published": published,
+            "files_deleted": numbers["deleted"],
+            **_counts(build),
+        }
+
+    def _remember(self, tree: Tree) -> None:
+        self._recorded = dict(tree.files)
+        unverified = sum(not held.is_verified for held in tree.files.values())
+        self._parts.status.metrics.files.unverified.set(unverified)
+
+
+def changes(
+    before: Mapping[str, Content], after: Mapping[str, Content]
+) -> dict[str, list[str]]:
+    """
+    Return what changes between two states, by kind; what is adopted counts as added,
+    and restoring a damaged file changes nothing.
+    """
+    other = [path for path, file in after.items() if before.get(path, file) is not file]
+    return {
+        "added": [path for path in after if path not in before],
+        "changed": [path for path in other if not is_held(before[path], after[path])],
+        "deleted": [path for path in before if path not in after],
+    }
+
+
+def _counts(build: Build) -> dict[str, int]:
+    return {
+        "files_missing": len(build.missing),
+        "keys_skipped": len(build.state.skipped),
+        "downloaded_bytes": build.fill.downloaded_bytes,
+    }

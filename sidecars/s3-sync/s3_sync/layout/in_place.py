@@ -1,0 +1,213 @@
+"""
+In place: the files are directly under ``DEST_PATH``, each replaced by a rename.
+
+Consumers may see a mix while a change is in progress, and the record says so until it
+is over.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+from s3_sync.files import Tree
+from s3_sync.fill import Build
+from s3_sync.journal import NAME as MANAGED
+from s3_sync.journal import Held
+from s3_sync.names import RESERVED, Content, not_held
+from s3_sync.record import UNFINISHED, Published, Record, now
+from s3_sync.settings import Settings
+from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import stat_in
+from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
+
+log = get_logger("in_place")
+
+
+class InPlaceLayout:
+    """
+    Shows the target itself; see `Layout` for what the members mean.
+    """
+
+    is_atomic = False
+    problem = None
+
+    def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
+        self._settings = settings
+        self._volume = volume
+        self._record = record
+        self.shown = open_in_place(volume)
+        # What was published before the record said that a change is in progress.
+        self._before: tuple[Published, dict[str, Held]] | None = None
+        # Files of others that could not be deleted; a restart tries them again.
+        self._stuck: set[str] = set()
+
+    def is_current(self) -> bool:
+        return True  # as long as the volume is
+
+    def has(self, name: str) -> bool:
+        return not self.shown.is_lost
+
+    def make_way(self) -> None:
+        """
+        Do nothing: it is where it has to be.
+        """
+
+    def inspect(self, most: int, parts: int) -> bool:
+        return self.shown.inspect(most, parts)
+
+    def correct(self, fence: Fence) -> None:
+        """
+        Do nothing: only the source can restore a file.
+        """
+
+    def foreign(self) -> Collection[str]:
+        if self._settings.delete != "all":
+            return ()
+        return [path for path in self.shown.foreign() if path not in self._stuck]
+
+    def begin(self, build: Build, fence: Fence) -> Tree:
+        """
+        Return the target. Until the change is recorded, consumers see neither the old
+        nor the new state, unless it is one file.
+        """
+        tree = self.shown
+        before = self._record.published
+        files = build.state.files
+        deleted = len(build.gone & tree.files.keys())
+        changes = deleted + len(not_held(files, files, tree.intact))
+        left = len(tree.files) - deleted
+        is_noted = before is None or (before.missing, before.files) == (changes, left)
+        is_noted = is_noted or self._before is not None
+        if not is_noted and (deleted or changes > 1):
+            assert before is not None
+            self._before = before, dict(tree.files)
+            begun = Published(
+                aim=build.state.revision,
+                name=UNFINISHED,
+                missing=changes,
+                published_at=now(),
+                files=left,
+            )
+            # A full volume must not prevent it, because deletions may make room.
+            with suppress(OSError):
+                self._record.write(self._volume.state, fence, begun)
+        return tree
+
+    def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
+        """
+        Do nothing: what is shown is there.
+        """
+
+    def make_room(self, build: Build, fence: Fence) -> bool:
+        """
+        Delete first, once: what could not be deleted makes no room.
+        """
+        gone = build.gone
+        self._delete(build)
+        build.gone = set()
+        return bool(gone)
+
+    def undo(self, fence: Fence) -> None:
+        if self._before is None:
+            return
+        published, files = self._before
+        self._before = None
+        if self.shown.files == files:  # no file was replaced
+            self._record.write(self._volume.state, fence, published)
+
+    def drop(self) -> None:
+        """
+        Do nothing: a gate, which refuses builds, needs snapshots.
+        """
+
+    def stand_in(self, build: Build, fence: Fence) -> None:
+        """
+        Remove files that cannot be restored now, and those of another source, which
+        must not stand in for files that could not be read.
+        """
+        tree = self.shown
+        is_known = self._record.owner == "ours"
+        wrong = set(tree.damaged if is_known else tree.files)
+        for path in wrong.intersection(build.missing):
+            if self._settings.delete == "none":
+                tree.forget(path)
+            else:
+                tree.delete(path, fence)
+
+    def publish(
+        self, build: Build, record: Callable[[Tree], None], fence: Fence
+    ) -> None:
+        """
+        Delete, now that everything else is in place: whoever imports a file that moved
+        finds it at one of both paths. Then record: a crash before that leaves a state
+        that is said to be in progress.
+        """
+        self._delete(build)
+        self._before = None
+        self.shown.compact(fence)
+        build.fill.raise_first(build.missing)
+        record(self.shown)
+
+    def _delete(self, build: Build) -> None:
+        """
+        Delete files. One of another owner may stay: no consumer needs its absence. So
+        does one that somebody has put where ours was.
+        """
+        tree = self.shown
+        for path in sorted(build.gone):
+            held = tree.files.get(path)
+            found = stat_in(path, tree.fd)
+            if held and found and held.inode != found.st_ino:
+                log.warning("leftover_kept", name=path, error="it is another file now")
+                tree.forget(path)
+                continue
+            try:
+                tree.delete(path, build.fill.fence)
+            except OSError as error:
+                if held is not None:
+                    build.fill.fail_on_disk(path, error)
+                else:
+                    log.warning("leftover_kept", name=path, error=error.strerror)
+                    self._stuck.add(path)
+
+    def tidy(self, fence: Fence) -> None:
+        """
+        Remove what the snapshot layout left, but for snapshots in use, now that the
+        files in place are published; and compact the list, also of repairs.
+        """
+        self.shown.compact(fence)
+        volume = self._volume
+        place = f"{RESERVED}/{SNAPSHOTS}"
+        if is_link(LINK, volume.root):
+            with fence:
+                if os.path.dirname(os.readlink(LINK, dir_fd=volume.root)) == place:
+                    os.unlink(LINK, dir_fd=volume.root)
+        found = stat_in(SNAPSHOTS, volume.state)
+        if found is None:
+            return
+        in_use: list[str] = []
+        if stat.S_ISDIR(found.st_mode):
+            with opened(SNAPSHOTS, volume.state) as store:
+                left = Snapshots(volume.root, store, place, link=LINK)
+                in_use = [
+                    name for name in left.revisions() if not left.remove(name, fence)
+                ]
+        if not in_use:
+            with fence:
+                remove_tree(SNAPSHOTS, volume.state)
+
+    def close(self) -> None:
+        self.shown.close()
+
+
+def open_in_place(volume: Volume) -> Tree:
+    """
+    Open the target itself as a tree of files.
+    """
+    tree = Tree(volume.path, os.dup(volume.root), volume.staging)
+    return tree.read(MANAGED, volume.state, is_shared=True)

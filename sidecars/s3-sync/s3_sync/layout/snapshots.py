@@ -1,0 +1,484 @@
+"""
+The snapshot layout: ``DEST_PATH/current`` is a link to one complete state.
+
+A new state is built in a folder beside the current one, from links to it and downloads.
+It gets its name, is recorded, and is shown by swapping the link: after a crash in
+between, the record decides. A folder that was begun is thrown away at the next start;
+in the same process, the next cycle goes on with its verified files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice
+
+from s3_sync.files import Tree
+from s3_sync.fill import Build
+from s3_sync.journal import NAME as MANAGED
+from s3_sync.journal import Journal, Listed, read_journal
+from s3_sync.layout.in_place import open_in_place
+from s3_sync.names import RESERVED, Content, folders_of, is_held
+from s3_sync.reasons import link_elsewhere
+from s3_sync.record import Record
+from s3_sync.settings import Settings
+from s3_sync.volume import LINK, SNAPSHOTS, Volume, open_own_folder
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import is_at, stat_in
+from sidecar_runtime.volume.snapshots import (
+    FOLDER_FLAGS,
+    Snapshots,
+    aside_name,
+    link_tree,
+    opened,
+    remove_tree,
+)
+
+_LIST_SUFFIX = f".{MANAGED}"
+# How many files of older snapshots one cycle inspects.
+OLDER_FILES = 500
+
+log = get_logger("snapshot")
+
+
+class SnapshotLayout:
+    """
+    Shows one snapshot at a time; see `Layout` for what the members mean.
+
+    Attributes:
+        shown: The snapshot that consumers see; None before the first publish.
+        snapshots: What is in the store, the open folder of all snapshots.
+    """
+
+    is_atomic = True
+
+    def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
+        """
+        Open what is recorded as published; without a record, the link decides.
+        """
+        self._settings = settings
+        self._volume = volume
+        self._record = record
+        self.shown: Tree | None = None
+        self._build: Tree | None = None
+        # Whether older snapshots were whole when they were inspected: reading all files
+        # of one takes longer than the answer to a consumer may.
+        self._whole: dict[str, bool] = {}
+        self._parts: Iterator[int] = iter(())
+        published = record.published.name if record.published is not None else ""
+        store = open_own_folder(SNAPSHOTS, volume.state)
+        self.snapshots = Snapshots(
+            volume.root,
+            store,
+            f"{RESERVED}/{SNAPSHOTS}",
+            link=LINK,
+            retain_count=settings.retain_count,
+            retain_seconds=settings.retain_seconds,
+            asked_count=settings.keep_requested,
+            fsync=volume.staging.fsync,
+        )
+        with ExitStack() as stack:
+            stack.callback(os.close, store)
+            self.snapshots.sweep()
+            name = (
+                published if self.snapshots.has(published) else self.snapshots.current()
+            )
+            if name:
+                self.shown = self._open(name)
+            stack.pop_all()
+        self._distrust()
+
+    @property
+    def store(self) -> int:
+        return self.snapshots.store
+
+    @property
+    def name(self) -> str:
+        """
+        The name of what is shown; empty if that is nothing.
+        """
+        return os.path.basename(self.shown.path) if self.shown is not None else ""
+
+    @property
+    def problem(self) -> SidecarError | None:
+        """
+        Why consumers do not see what is shown; None if they do.
+        """
+        is_there = self.shown is None or self.snapshots.current() == self.name
+        return None if is_there else link_elsewhere()
+
+    def is_current(self) -> bool:
+        """
+        Whether the open folders are still at their paths.
+        """
+        is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
+        return is_there and (
+            self.shown is None or is_at(self.name, self.store, self.shown.fd)
+        )
+
+    def has(self, name: str) -> bool:
+        return self.shown is not None and self.name == name and not self.shown.is_lost
+
+    def make_way(self) -> None:
+        is_first = self.shown is None and not self.snapshots.revisions()
+        self.snapshots.make_way(is_first=is_first)
+
+    def inspect(self, most: int, parts: int) -> bool:
+        if self.shown is None:
+            return False
+        is_new = self.shown.inspect(most, parts, is_snapshot=True)
+        if is_new:
+            self._distrust()
+        return is_new
+
+    def correct(self, fence: Fence) -> None:
+        """
+        Set the link again, which somebody changed, or a kill left at the former state.
+        """
+        self._show(fence)
+
+    def foreign(self) -> Collection[str]:
+        return ()  # what others write into a snapshot goes with it
+
+    # --- older snapshots
+
+    def inspect_older(self, fence: Fence) -> None:
+        """
+        Inspect a part of what is retained, after what is shown: at a start, and after
+        damage, which hits all hard links to a file.
+
+        Snapshots that were altered are removed, at once or as soon as no process uses
+        them: consumers request them again, or fail instead of running other code.
+        """
+        left = OLDER_FILES
+        while left > 0 and (inspected := next(self._parts, 0)):
+            left -= inspected
+        for name in [name for name, is_whole in self._whole.items() if not is_whole]:
+            self.snapshots.remove(name, fence)
+            if not self.snapshots.has(name):
+                del self._whole[name]
+
+    def is_whole(self, name: str) -> bool:
+        """
+        Whether a snapshot exists, and all of its files are as they were published;
+        called from any thread.
+        """
+        if name == self.name or not self.snapshots.has(name):
+            return self.snapshots.has(name)
+        if name not in self._whole:
+            for _ in self._inspect(name):
+                pass
+        return self._whole[name]
+
+    def _distrust(self) -> None:
+        """
+        Begin to inspect what is retained; who asks for a snapshot meanwhile waits for
+        its inspection.
+        """
+        self._whole = {}
+        self._parts = self._inspect_each()
+
+    def _inspect_each(self) -> Iterator[int]:
+        for name in self.snapshots.revisions():
+            if name != self.name and name not in self._whole:
+                yield from self._inspect(name)
+
+    def _inspect(self, name: str) -> Iterator[int]:
+        """
+        Inspect an older snapshot in parts; yield how many files each has.
+        """
+        is_whole = True
+        at = 0
+        while is_whole:
+            part: list[str] = []
+            try:
+                with opened(name, self.store) as fd:
+                    tree = Tree("", fd, self._volume.staging)
+                    listed = read_journal(
+                        list_name(name), self.store, fd, is_shared=False
+                    )
+                    tree.files = tree.renumbered(listed).files
+                    part = list(islice(tree.files, at, at + OLDER_FILES))
+                    is_whole = not (listed.is_lost or tree.altered(part))
+            except OSError:
+                is_whole = False
+            yield len(part) or 1
+            at += OLDER_FILES
+            if len(part) < OLDER_FILES:
+                break
+        if not is_whole and self.snapshots.has(name):
+            log.warning("snapshot_damaged", revision=name)
+        self._whole[name] = is_whole
+
+    # --- building
+
+    def begin(self, build: Build, fence: Fence) -> Tree:
+        """
+        Return a folder that nobody reads, with what earlier cycles of this process
+        brought into it.
+        """
+        if self._build is not None:
+            self._build.purge(fence)
+            aside = os.path.basename(self._build.path)
+            is_there = is_at(aside, self.store, self._build.fd)
+            if not is_there or self._build.altered(self._build.files):
+                self.drop()
+        if self._build is None:
+            self._build = self._new_folder("build")
+        if self.shown is not None:
+            self._build.before = self.shown.files
+        return self._build
+
+    def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
+        """
+        Link what is shown already, and remove files of an earlier state.
+        """
+        for path, held in list(tree.files.items()):
+            if path not in files or not is_held(held, files[path]):
+                tree.delete(path, fence)
+        shown = self.shown.intact if self.shown is not None else {}
+        same = [path for path, file in files.items() if is_held(shown.get(path), file)]
+        self._link(same, tree, fence)
+
+    def undo(self, fence: Fence) -> None:
+        """
+        Do nothing: the next cycle goes on with what was brought.
+        """
+
+    def stand_in(self, build: Build, fence: Fence) -> None:
+        """
+        Link the former files, but not those of another source.
+        """
+        stale = build.missing if self._record.owner == "ours" else ()
+        self._link({*stale, *build.state.kept}, build.fill.tree, fence)
+
+    def _link(self, paths: Collection[str], tree: Tree, fence: Fence) -> None:
+        """
+        Give a tree those files of what is shown that are as they were published.
+        """
+        shown = self.shown
+        taken = tree.files.keys()
+        if shown is None or not paths:
+            return
+        above = {*taken, *folders_of(taken)}
+        mine = [path for path in paths if path in shown.intact and path not in above]
+        if taken:
+            mine = [path for path in mine if taken.isdisjoint(folders_of([path]))]
+        wrong: list[str] = []
+        for path, there in link_tree(
+            shown.fd, tree.fd, mine, fsync=self._volume.staging.fsync
+        ):
+            held = shown.files[path].of(there)
+            if held is None:  # it is damaged, or was replaced meanwhile
+                wrong.append(path)
+                continue
+            # an abandoned cycle ends here, even if it copies files
+            if fence.is_revoked:
+                raise CycleAbandoned
+            tree.files[path] = held
+        for path in wrong:  # now that no folder is open that this may remove
+            tree.delete(path, fence)
+
+    def publish(
+        self, build: Build, record: Callable[[Tree], None], fence: Fence
+    ) -> None:
+        """
+        Give a complete tree its name, record it, and only then swap the link: what is
+        linked is always recorded, so a standby, and the next start after a crash, know
+        what they look at. If the record fails, the link follows all the same: this
+        process knows it, and writes the record again.
+        """
+        # before the tree gets its name: it is what the next try goes on with
+        with fence:
+            self.make_way()
+        tree = build.fill.tree
+        there = self._keep_as(build.name, tree, fence)
+        if there is tree:
+            self._build = None
+        self.drop()
+        if self.shown is not None and self.shown is not there:
+            self.shown.close()
+        self.shown = there
+        self._whole.pop(build.name, None)
+        try:
+            there.compact(fence)
+            build.fill.raise_first(build.missing)
+            record(there)
+        finally:
+            self._show(fence)
+
+    def _show(self, fence: Fence) -> None:
+        if self.problem:
+            self.snapshots.show(self.name, fence)
+
+    def drop(self) -> None:
+        """
+        Remove a tree that was begun and will not be shown.
+        """
+        build = self._build
+        self._build = None
+        if build is not None:
+            build.close()
+            remove_tree(os.path.basename(build.path), self.store)
+
+    # --- requested revisions
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[Tree]:
+        """
+        Yield a new folder for a requested revision, which :meth:`keep` turns into a
+        snapshot.
+        """
+        folder = self._new_folder(name)
+        aside = os.path.basename(folder.path)
+        try:
+            yield folder
+        finally:
+            folder.close()
+            remove_tree(aside, self.store)
+
+    def keep(self, name: str, folder: Tree, fence: Fence) -> None:
+        """
+        Turn a folder that was filled aside into a requested snapshot; the link does not
+        change.
+        """
+        there = self._keep_as(name, folder, fence, is_asked=True)
+        self._whole.pop(name, None)
+        if there not in (folder, self.shown):
+            there.close()
+
+    # --- what is kept
+
+    def make_room(self, build: Build, fence: Fence) -> bool:
+        return self.drop_oldest(fence)
+
+    def drop_oldest(self, fence: Fence) -> bool:
+        """
+        Remove the oldest state that is kept for readers; False if there is none.
+        """
+        requested = self.snapshots.asked()
+        dropped = self.snapshots.drop_oldest(fence)
+        if dropped in requested:
+            log.warning("requested_revisions_removed", kept=len(requested) - 1)
+        return bool(dropped)
+
+    def tidy(self, fence: Fence) -> None:
+        if self.shown is not None:
+            self.shown.compact(fence)
+        try:
+            self.prune(fence)
+            if self._settings.delete != "none":
+                _remove_in_place(self._volume, fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def prune(self, fence: Fence) -> None:
+        """
+        Remove snapshots that need not be kept, and lists without a snapshot.
+        """
+        kept = self.snapshots.prune(self.name, fence)
+        with fence:
+            for name in os.listdir(self.store):
+                snapshot = name.removesuffix(_LIST_SUFFIX)
+                if snapshot != name and snapshot not in kept:
+                    os.unlink(name, dir_fd=self.store)
+
+    def close(self) -> None:
+        self.drop()
+        if self.shown is not None:
+            self.shown.close()
+        os.close(self.store)
+
+    # --- inside
+
+    def _path(self, name: str) -> str:
+        return f"{self._volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
+
+    def _new_folder(self, name: str) -> Tree:
+        aside = aside_name(name)
+        try:
+            fd = open_own_folder(aside, self.store)
+        except OSError:
+            # Made, but not opened: nobody else would remove it before the next start.
+            with suppress(OSError):
+                os.rmdir(aside, dir_fd=self.store)
+            raise
+        return Tree(self._path(aside), fd, self._volume.staging)
+
+    def _open(self, name: str) -> Tree:
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
+        folder = Tree(self._path(name), fd, self._volume.staging)
+        return folder.read(list_name(name), self.store, is_shared=False)
+
+    def _keep_as(
+        self, name: str, folder: Tree, fence: Fence, *, is_asked: bool = False
+    ) -> Tree:
+        """
+        Give a complete folder its name; return the snapshot of that name. One that
+        exists has the same files, and readers: what differs, because it is damaged or
+        must get a later time, is renamed into it.
+        """
+        if self.snapshots.has(name):
+            there = self.shown if self.shown and name == self.name else self._open(name)
+            try:
+                _bring_up_to_date(there, folder, fence)
+            except BaseException:
+                if there is not self.shown:
+                    there.close()
+                raise
+            return there
+        with fence:
+            remove_tree(name, self.store)  # whatever is not a folder is not a snapshot
+            if folder.journal is not None:  # of a try that was abandoned
+                folder.journal.close()
+                folder.journal = None
+            listed = Listed(folder.files, is_lost=True)
+            fsync = self._volume.staging.fsync
+            folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
+        aside = os.path.basename(folder.path)
+        if is_asked:
+            self.snapshots.keep_asked(aside, name, fence)
+        else:
+            with fence:
+                os.rename(aside, name, src_dir_fd=self.store, dst_dir_fd=self.store)
+        folder.path = self._path(name)
+        return folder
+
+
+def _bring_up_to_date(tree: Tree, build: Tree, fence: Fence) -> None:
+    """
+    Let a snapshot that readers may see have the files of a build. What others wrote
+    into it, such as bytecode, stays.
+    """
+    differs = tree.altered(tree.files)
+    differs |= {
+        path for path, held in build.files.items() if tree.files.get(path) != held
+    }
+    for path in tree.files.keys() - build.files.keys():
+        tree.delete(path, fence)
+    for path in differs & build.files.keys():
+        tree.take(path, build, fence)
+
+
+def _remove_in_place(volume: Volume, fence: Fence) -> None:
+    """
+    Remove the files that were published in place, now that a snapshot is; those that
+    were altered belong to others.
+    """
+    if stat_in(MANAGED, volume.state) is None:
+        return
+    with closing(open_in_place(volume)) as tree:
+        for path in tree.files.keys() - tree.altered(tree.files):
+            tree.delete(path, fence)
+    with fence:
+        os.unlink(MANAGED, dir_fd=volume.state)
+
+
+def list_name(name: str) -> str:
+    """
+    Return the name of the list of a snapshot.
+    """
+    return f"{name}{_LIST_SUFFIX}"

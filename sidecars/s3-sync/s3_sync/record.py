@@ -1,0 +1,245 @@
+"""
+`published.json`: the record of what is published; and what that means for consumers:
+ready, or why not (:func:`readiness`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from s3_sync.names import RESERVED, Content
+from s3_sync.reasons import failure, link_elsewhere
+from s3_sync.settings import Settings
+from s3_sync.volume import LINK
+from sidecar_runtime.errors import SidecarError, counted, json_text
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.volume.files import read_facts, write_file
+from sidecar_runtime.volume.snapshots import opened
+
+NAME = "published.json"
+# Unix time of the year 2286; later times are invalid.
+LATEST = 10_000_000_000
+# The prefix of the names of partial states.
+PARTIAL = "partial-"
+# The name of a change that is partially in place; never the name of a snapshot.
+UNFINISHED = f"{PARTIAL}unfinished"
+
+
+def partial_name(files: Mapping[str, Content]) -> str:
+    """
+    Return the name of a partial state; equal files have equal names.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path, content in sorted(files.items()):
+        digest.update(f"{path}\0{content.etag}\0{content.size_bytes}\0".encode())
+    return f"{PARTIAL}{digest.hexdigest()}"
+
+
+class Published(NamedTuple):
+    """
+    What is published.
+
+    Args:
+        revision: The source's revision if it is completely published; else empty.
+        aim: The revision that should be published; differs from `revision` while
+            partial.
+        name: The name of the state, and of its snapshot.
+        missing: The number of files missing or out of date; 0 if the state is complete.
+        fallback: The refused revision if a fallback is published; else empty.
+        published_at: Unix time of the publish.
+        files: The number of files after the publish.
+        damaged: How many of them are known to be missing or altered on disk.
+        sequence: Of a release: the highest sequence seen; else 0.
+        signed_by: The key that signed it; empty if none had to.
+        added, changed, deleted: How many files differ from the previous publish.
+    """
+
+    revision: str = ""
+    aim: str = ""
+    name: str = ""
+    missing: int = 0
+    fallback: str = ""
+    published_at: float = 0.0
+    files: int = 0
+    damaged: int = 0
+    sequence: int = 0
+    signed_by: str = ""
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    @property
+    def shortfall(self) -> str:
+        """
+        What the state lacks, in words; empty if it is the complete newest revision.
+        """
+        said = []
+        if self.missing:
+            said.append(f"{_are(self.missing, 'file')} missing or out of date")
+        if self.fallback:
+            said.append(f"the gate refused {self.fallback}, so this is a fallback")
+        return "; ".join(said)
+
+
+def parse(facts: Mapping[str, Any]) -> Published | None:
+    """
+    Return what a record says; None if it is malformed. Pure.
+    """
+    said = Published()
+    for name, default in Published._field_defaults.items():
+        if isinstance(facts.get(name), type(default)):
+            said = said._replace(**{name: facts[name]})
+    is_consistent = bool(said.name) and (said.missing == 0) == bool(said.revision)
+    return said if is_consistent and 0 < said.published_at < LATEST else None
+
+
+class Record:
+    """
+    The record of one source, one layout and one choice of files on a volume.
+
+    Attributes:
+        published: What the record says, or would say if the volume took it; None if
+            nothing is published that fits the settings: its files are not those that
+            consumers need, or not where they look.
+        owner: Whose record it is: of this source and layout, whatever files were
+            chosen, of another one, or of nobody knows which, because it is missing or
+            damaged.
+        sequence: Of releases of this source: the highest sequence seen, and the key
+            that signed it.
+        is_written: Whether the record on disk is the one that this process knows.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._where: dict[str, object] = {
+            "source": settings.source,
+            "kind": settings.source_kind,
+            "layout": settings.layout,
+        }
+        if settings.trusted_keys is not None:
+            self._where["signed"] = True
+        filters = [list(globs) for globs in (settings.include, settings.exclude)]
+        if any(filters):
+            self._where["filters"] = filters
+        self._pin = settings.revision
+        self._fsync = settings.fsync
+        self.published: Published | None = None
+        self.owner: Literal["ours", "other", "unknown"] = "unknown"
+        self.sequence = (0, "")
+        self.is_written = True
+
+    def read(self, state: int) -> None:
+        """
+        Read the record from the open `.s3-sync`; one that is missing, malformed, or of
+        other settings says nothing.
+        """
+        facts = read_facts(NAME, state)
+        said = parse(facts)
+        where = {"filters": None, **self._where}
+        differs = {name for name, value in where.items() if facts.get(name) != value}
+        is_pinned = not self._pin or facts.get("revision") == self._pin
+        self.published = said if is_pinned and not differs else None
+        self.owner = "ours" if differs <= {"filters"} else "other"
+        if said is None:
+            self.owner = "unknown"
+        elif self.owner == "ours":
+            self.sequence = (said.sequence, said.signed_by)
+
+    def write(self, state: int, fence: Fence, published: Published) -> None:
+        """
+        Replace the record in the open `.s3-sync`.
+
+        Raises:
+            OSError: It was not written. This process knows it all the same.
+        """
+        self.published = published
+        self.owner = "ours"
+        self.is_written = False
+        facts = published._asdict()
+        if not published.sequence:
+            del facts["sequence"], facts["signed_by"]
+        content = json_text(facts | self._where).encode() + b"\n"
+        with fence:
+            write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=state)
+        self.is_written = True
+
+
+def readiness(
+    published: Published | None, problem: SidecarError | None = None
+) -> Readiness:
+    """
+    Return whether what is published is there and intact. Pure.
+
+    Args:
+        problem: Why consumers do not see what is published.
+    """
+    if published is None:
+        said = "nothing is published yet that fits the settings here"
+        return Readiness(problem=failure("nothing_published", said))
+    if published.damaged:
+        files = _are(published.damaged, "published file")
+        said = f"{files} missing or altered on disk"
+        problem = failure("files_damaged", said)
+    return Readiness(
+        revision=published.revision,
+        published_at=published.published_at,
+        problem=problem,
+        shortfall=published.shortfall,
+    )
+
+
+def read_outside(settings: Settings) -> Record:
+    """
+    Return the record of a target without its lock.
+
+    Raises:
+        OSError: There is no target, or it cannot be read.
+    """
+    record = Record(settings)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with (
+        opened(settings.dest_path, flags=flags) as root,
+        opened(RESERVED, root) as state,
+    ):
+        record.read(state)
+    return record
+
+
+def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
+    """
+    Return readiness as the record says it, without the lock: what is published still
+    counts while another process holds it, or while the volume cannot be written.
+
+    Args:
+        holder: The process that has the lock, in words.
+    """
+    path = settings.dest_path
+    try:
+        published = read_outside(settings).published
+    except OSError as error:
+        said = f"{path} cannot be read: {error.strerror}"
+        found = Readiness(problem=failure("target_unreadable", said))
+    else:
+        current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
+        is_seen = published is None or current == published.name
+        is_seen = is_seen or settings.layout == "in-place"
+        found = readiness(published, None if is_seen else link_elsewhere())
+    if found.problem is None or not holder:
+        return found
+    said = f"{holder} holds the lock: {found.problem.message}"
+    return found._replace(problem=failure(found.problem.reason, said))
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def now() -> float:
+    """
+    Return the Unix time of a publish, in milliseconds.
+    """
+    return round(time.time(), 3)
