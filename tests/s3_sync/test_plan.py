@@ -52,6 +52,7 @@ ONLY_A = BOTH._replace(
     files={"a": ONE}, published=SHOWN._replace(revision="", missing=1, files=1)
 )
 WHOLE = R1._replace(is_whole=True)
+UPLOAD = failure("source_unsettled", "it has not stayed the same")
 HELD = failure("deletion_held", "most files are missing")
 NO = RevisionRefused("r1", [Finding("a", 1, "it is refused")])
 # What is there, what holds the cycle back, and what it has to do at the time 100.
@@ -107,7 +108,7 @@ DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
     "it settles": (
         R1,
         BOTH,
-        Holds(3.0, "9 s", (HELD, 8.0), NO),
+        Holds((UPLOAD, 3.0), (HELD, 8.0), NO),
         (103.0, "source_unsettled", False),
     ),
     "it is held back": (

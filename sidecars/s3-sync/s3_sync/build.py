@@ -173,7 +173,7 @@ class Builder:
                     self.problems.note(files, tree.intact, build.fill.failed)
                 self.problems.show(state.skipped)
             is_full = full is not None or _lacks_room(build)
-            if is_full and layout.make_room(build, fence):
+            if is_full and layout.make_room(fence, build):
                 continue
             if full is not None:
                 raise full
@@ -232,7 +232,6 @@ class Builder:
         if refusal is None:
             return build
         if self._parts.status.readiness.ready:
-            self._parts.layout.drop()
             raise refusal
         refused = build.state.revision
         if build.state.is_whole:

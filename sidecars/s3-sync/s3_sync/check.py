@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable
 from contextlib import closing, suppress
 
-from s3_sync.journal import NAME as MANAGED
 from s3_sync.layout import open_layout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
@@ -29,14 +28,7 @@ from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
 from s3_sync.sidecar import open_client
-from s3_sync.volume import (
-    AIRFLOWIGNORE,
-    LOCK,
-    SNAPSHOTS,
-    STAGING,
-    Volume,
-    open_volume,
-)
+from s3_sync.volume import LINK, open_volume
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import (
     daemon,
@@ -50,7 +42,14 @@ from sidecar_runtime.checks import (
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import make_gate
-from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, TargetLock, explained
+from sidecar_runtime.volume.files import (
+    FULL_ADVICE,
+    TargetError,
+    TargetLock,
+    explained,
+    nearest_folder,
+)
+from sidecar_runtime.volume.snapshots import Snapshots, opened
 
 # Objects that are read: the smallest one of each folder, up to this many.
 OBJECTS = 20
@@ -157,54 +156,41 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
 def _check_target(settings: Settings, state: State) -> bool:
     """
     Check that the source fits into the folder and that the daemon could open it, unless
-    one has; leave nothing behind.
+    one has; leave nothing behind: where no daemon has ever been, nothing is made.
     """
     path = settings.dest_path
     is_snapshot = settings.layout == "snapshot"
-    made: list[str] = []  # the folders that are missing, the innermost first
-    above = f"{path}/{RESERVED}"
-    while not os.path.lexists(above):
-        made.append(above)
-        above = os.path.dirname(above)
-    volume: Volume | str = ""
     try:
         needed = sum(file.size_bytes for file in state.files.values())
         with explained(f"cannot open {path}"):
-            volume = open_volume(
-                path, TargetLock(), settings.mode_on_disk, fsync=settings.fsync
-            )
-            if isinstance(volume, Volume):
-                record = Record(settings)
-                record.read(volume.state)
-                with closing(open_layout(settings, volume, record)) as layout:
-                    layout.make_way()
-            total = shutil.disk_usage(path).total
+            if os.path.lexists(f"{path}/{RESERVED}"):
+                _open(settings)
+            elif is_snapshot and os.path.isdir(path):
+                with opened(path, flags=os.O_RDONLY | os.O_DIRECTORY) as root:
+                    Snapshots(root, root, RESERVED, LINK).make_way(is_first=True)
+            total = shutil.disk_usage(nearest_folder(path)).total
         if needed > total:
             lack = f"{needed / (1 << 20):.1f} MiB needed, the volume has {total / (1 << 20):.1f}"
             raise TargetError("target_full", f"{lack} ({path})", FULL_ADVICE)
         try_folder("target", path, needs_symlinks=is_snapshot)
     except SidecarError as error:
         return fail("target", error)
-    finally:
-        if isinstance(volume, Volume):  # while this process has the lock
-            volume.close()
-            _remove(made)
     if is_snapshot:
         say("ok", "layout", f"snapshot: Airflow's dags_folder must be {path}/current")
     return True
 
 
-def _remove(made: list[str]) -> None:
+def _open(settings: Settings) -> None:
     """
-    Remove the folders that this check made, as far as nobody has put anything there
-    meanwhile.
+    Open the target as the daemon does, unless one has.
     """
-    if not made:
+    found = open_volume(
+        settings.dest_path, TargetLock(), settings.mode_on_disk, fsync=settings.fsync
+    )
+    if isinstance(found, str):
         return
-    own = made[0]
-    for name in (LOCK, AIRFLOWIGNORE, MANAGED):
-        with suppress(OSError):
-            os.unlink(f"{own}/{name}")
-    for folder in (f"{own}/{STAGING}", f"{own}/{SNAPSHOTS}", *made):
-        with suppress(OSError):
-            os.rmdir(folder)
+    with closing(found):
+        record = Record(settings)
+        record.read(found.state)
+        with closing(open_layout(settings, found, record)) as layout:
+            layout.make_way()

@@ -12,7 +12,6 @@ from dataclasses import replace
 from s3_sync.build import Builder, Parts
 from s3_sync.files import Tree
 from s3_sync.fill import Build
-from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.listing import Settling
 from s3_sync.names import Content, is_held
 from s3_sync.plan import (
@@ -82,9 +81,16 @@ class Sync:
             self._remember(shown)
             layout.inspect(len(shown.files) or 1, 1)
         log.info("target_acquired", managed_files=len(self._recorded))
+        self.show(fence)
+
+    def close(self) -> None:
+        """
+        Close all open folders and files; what could not be read there is told no more.
+        """
         self._builder.problems.meet({}, {})
         self._builder.problems.show({})
-        self.show(fence)
+        self._parts.layout.close()
+        self._parts.volume.close()
 
     def begin_cycle(self) -> None:
         """
@@ -208,13 +214,6 @@ class Sync:
         metrics.gate.fallback.set(bool(published.fallback))
         metrics.last_publish.set(published.published_at)
 
-    def drop_oldest(self, fence: Fence) -> None:
-        """
-        Make room for what a publish could not write.
-        """
-        if isinstance(self._parts.layout, SnapshotLayout):
-            self._parts.layout.drop_oldest(fence)
-
     # --- what is wanted, and what is there
 
     def _wanted(self, read: State) -> State:
@@ -267,9 +266,10 @@ class Sync:
         published = self._parts.record.published
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0  # it was acted upon
+        said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
+        settle = failure("source_unsettled", said), left_seconds
         return Holds(
-            settle_seconds=left_seconds,
-            settle=f"{seconds:g} s",
+            settle=settle if left_seconds else None,
             # The time of a listing that settles is not the time of a hold.
             brake=None if left_seconds else self._braked(state, fence),
             refusal=self._builder.recall(state),
@@ -357,12 +357,12 @@ class Sync:
         record = self._parts.record
         published = record.published
         assert published is not None
-        sequence, signed_by = state.sequence
-        if published.sequence < sequence:
+        said = published
+        if state.sequence[0] > published.sequence:
+            sequence, signed_by = state.sequence
             said = published._replace(sequence=sequence, signed_by=signed_by)
+        if said is not published or not record.is_written:
             record.write(self._parts.volume.state, fence, said)
-        elif not record.is_written:
-            record.write(self._parts.volume.state, fence, published)
 
     def _record(self, build: Build, tree: Tree, fence: Fence) -> dict[str, int]:
         """

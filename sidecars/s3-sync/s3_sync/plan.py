@@ -15,7 +15,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from s3_sync.names import Content, is_held
-from s3_sync.reasons import failure
 from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import RevisionRefused
@@ -81,15 +80,13 @@ class Holds(NamedTuple):
     What may keep a cycle from acting upon a state.
 
     Args:
-        settle_seconds: How long the listing has to stay the same; 0 if it has.
-        settle: S3_SYNC_SETTLE, for people.
+        settle: That the listing has to stay the same, and for how many more seconds.
         brake: Why the listing is held back, and for how many seconds.
         refusal: Why the gate refused this state before, if it is not asked again yet.
         resting: Files that could not be read, and are not due for another try.
     """
 
-    settle_seconds: float = 0.0
-    settle: str = ""
+    settle: tuple[SidecarError, float] | None = None
     brake: tuple[SidecarError, float] | None = None
     refusal: RevisionRefused | None = None
     resting: Set[str] = frozenset()
@@ -141,12 +138,9 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
         now: Unix time.
     """
     # An upload is going on.
-    if holds.settle_seconds:
-        said = (
-            f"the listing has not stayed the same for S3_SYNC_SETTLE ({holds.settle})"
-        )
-        why = failure("source_unsettled", said)
-        return Wait(now + holds.settle_seconds, why)
+    if holds.settle is not None:
+        why, seconds = holds.settle
+        return Wait(now + seconds, why)
     # Somebody may have deleted the wrong folder, and undo it.
     if holds.brake is not None:
         why, seconds = holds.brake
@@ -174,13 +168,13 @@ def difference(state: State, there: There) -> Work:
     """
     files = state.files
     if (
-        state.is_whole
-        and there.published is not None
+        there.published is not None
         and there.published.revision == state.revision
         and not there.damaged
+        and not there.foreign
         and len(there.files) == len(files)
     ):
-        return Work()  # the id of a release proves it, without looking at each file
+        return Work()  # the name says it, without looking at each file
     put = [
         path
         for path, file in files.items()

@@ -140,8 +140,8 @@ class Session:
             self._sync.begin_cycle()
         with explained(f"cannot open {path}"):
             holder = self._enter(fence)
-        sync = self._sync
-        if sync is None:
+        sync, parts = self._sync, self._parts
+        if sync is None or parts is None:
             # Beside a holder of the same source, a one-shot has what it was started for.
             is_enough = not self._sidecar.status.readiness.shortfall
             return replace(waits_for_holder(holder), is_enough=is_enough)
@@ -153,7 +153,7 @@ class Session:
                 except OSError as error:
                     # all files fit, but not their list, or the record
                     if error.errno in FULL_ERRORS:
-                        sync.drop_oldest(fence)
+                        parts.layout.make_room(fence)
                     raise
         except SidecarError as error:
             failure = error
@@ -250,13 +250,11 @@ class Session:
         Close all open folders and files, but first the socket, whose thread looks into
         them; the process keeps the lock.
         """
-        parts = self._parts
         if self._serving is not None:
             self._serving.asked.close()
+        if self._sync is not None:
+            self._sync.close()
         self._serving = self._sync = self._parts = None
-        if parts is not None:
-            parts.layout.close()
-            parts.volume.close()
 
     async def _serve(self, fence: Fence, failure: SidecarError | None) -> None:
         """
@@ -309,7 +307,7 @@ class Serving(NamedTuple):
                     await self._fetch(revision, fence)
                 except OSError as error:
                     if error.errno in FULL_ERRORS:
-                        self.layout.drop_oldest(fence)
+                        self.layout.make_room(fence)
                     raise
         self.metrics.files.requested.set(len(self.layout.snapshots.asked()))
 

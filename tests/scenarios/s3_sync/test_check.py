@@ -194,7 +194,7 @@ def test_a_link_that_the_daemon_restores_is_no_failure(
 ) -> None:
     start(SNAPSHOT).until_synced().terminate()
     (target / "current").unlink()
-    (target / "current").touch()
+    (target / "current").symlink_to("/etc")
 
     assert "link_blocked" not in check(0, SNAPSHOT)
 

@@ -80,18 +80,15 @@ class InPlaceLayout:
         files = build.state.files
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
-        left = len(tree.files) - deleted
-        is_noted = before is None or (before.missing, before.files) == (changes, left)
-        is_noted = is_noted or self._before is not None
-        if not is_noted and (deleted or changes > 1):
-            assert before is not None
+        is_other = before is not None and before.aim != build.state.revision
+        if before is not None and is_other and (deleted or changes > 1):
             self._before = before, dict(tree.files)
             begun = Published(
                 aim=build.state.revision,
                 name=UNFINISHED,
                 missing=changes,
                 published_at=now(),
-                files=left,
+                files=len(tree.files) - deleted,
             )
             # A full volume must not prevent it, because deletions may make room.
             with suppress(OSError):
@@ -103,10 +100,12 @@ class InPlaceLayout:
         Do nothing: what is shown is there.
         """
 
-    def make_room(self, build: Build, fence: Fence) -> bool:
+    def make_room(self, fence: Fence, build: Build | None = None) -> bool:
         """
         Delete first, once: what could not be deleted makes no room.
         """
+        if build is None:
+            return False
         gone = build.gone
         self._delete(build)
         build.gone = set()
@@ -119,11 +118,6 @@ class InPlaceLayout:
         self._before = None
         if self.shown.files == files:  # no file was replaced
             self._record.write(self._volume.state, fence, published)
-
-    def drop(self) -> None:
-        """
-        Do nothing: a gate, which refuses builds, needs snapshots.
-        """
 
     def stand_in(self, build: Build, fence: Fence) -> None:
         """

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from itertools import islice
 
 from s3_sync.files import Tree
 from s3_sync.fill import Build
@@ -67,7 +66,7 @@ class SnapshotLayout:
         # Whether older snapshots were whole when they were inspected: reading all files
         # of one takes longer than the answer to a consumer may.
         self._whole: dict[str, bool] = {}
-        self._parts: Iterator[int] = iter(())
+        self._uninspected: list[str] = []
         published = record.published.name if record.published is not None else ""
         store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
@@ -154,8 +153,8 @@ class SnapshotLayout:
         them: consumers request them again, or fail instead of running other code.
         """
         left = OLDER_FILES
-        while left > 0 and (inspected := next(self._parts, 0)):
-            left -= inspected
+        while self._uninspected and left > 0:
+            left -= self._inspect(self._uninspected.pop())
         for name in [name for name, is_whole in self._whole.items() if not is_whole]:
             self.snapshots.remove(name, fence)
             if not self.snapshots.has(name):
@@ -169,8 +168,7 @@ class SnapshotLayout:
         if name == self.name or not self.snapshots.has(name):
             return self.snapshots.has(name)
         if name not in self._whole:
-            for _ in self._inspect(name):
-                pass
+            self._inspect(name)
         return self._whole[name]
 
     def _distrust(self) -> None:
@@ -179,39 +177,26 @@ class SnapshotLayout:
         its inspection.
         """
         self._whole = {}
-        self._parts = self._inspect_each()
+        self._uninspected = self.snapshots.revisions()
 
-    def _inspect_each(self) -> Iterator[int]:
-        for name in self.snapshots.revisions():
-            if name != self.name and name not in self._whole:
-                yield from self._inspect(name)
-
-    def _inspect(self, name: str) -> Iterator[int]:
+    def _inspect(self, name: str) -> int:
         """
-        Inspect an older snapshot in parts; yield how many files each has.
+        Inspect an older snapshot; return how many files it has, at least 1.
         """
-        is_whole = True
-        at = 0
-        while is_whole:
-            part: list[str] = []
-            try:
-                with opened(name, self.store) as fd:
-                    tree = Tree("", fd, self._volume.staging)
-                    listed = read_journal(
-                        list_name(name), self.store, fd, is_shared=False
-                    )
-                    tree.files = tree.renumbered(listed).files
-                    part = list(islice(tree.files, at, at + OLDER_FILES))
-                    is_whole = not (listed.is_lost or tree.altered(part))
-            except OSError:
-                is_whole = False
-            yield len(part) or 1
-            at += OLDER_FILES
-            if len(part) < OLDER_FILES:
-                break
-        if not is_whole and self.snapshots.has(name):
-            log.warning("snapshot_damaged", revision=name)
+        count = 1
+        if name == self.name or not self.snapshots.has(name):
+            return count
+        is_whole = False
+        with suppress(OSError), opened(name, self.store) as fd:
+            tree = Tree("", fd, self._volume.staging)
+            listed = read_journal(list_name(name), self.store, fd, is_shared=False)
+            tree.files = tree.renumbered(listed).files
+            count += len(tree.files)
+            is_whole = not (listed.is_lost or tree.altered(tree.files))
         self._whole[name] = is_whole
+        if not is_whole:
+            log.warning("snapshot_damaged", revision=name)
+        return count
 
     # --- building
 
@@ -352,10 +337,7 @@ class SnapshotLayout:
 
     # --- what is kept
 
-    def make_room(self, build: Build, fence: Fence) -> bool:
-        return self.drop_oldest(fence)
-
-    def drop_oldest(self, fence: Fence) -> bool:
+    def make_room(self, fence: Fence, build: Build | None = None) -> bool:
         """
         Remove the oldest state that is kept for readers; False if there is none.
         """
