@@ -66,7 +66,8 @@ class SnapshotLayout:
         # Whether older snapshots were whole when they were inspected: reading all files
         # of one takes longer than the answer to a consumer may.
         self._whole: dict[str, bool] = {}
-        self._uninspected: list[str] = []
+        self._uninspected: Iterator[str] = iter(())
+        self._told: set[str] = set()
         published = record.published.name if record.published is not None else ""
         store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
@@ -153,10 +154,15 @@ class SnapshotLayout:
         them: consumers request them again, or fail instead of running other code.
         """
         left = OLDER_FILES
-        while self._uninspected and left > 0:
-            left -= self._inspect(self._uninspected.pop())
+        for name in self._uninspected:
+            left -= self._inspect(name)
+            if left <= 0:
+                break
         for name in [name for name, is_whole in self._whole.items() if not is_whole]:
-            self.snapshots.remove(name, fence)
+            is_removed = self.snapshots.remove(name, fence)
+            if name not in self._told:
+                log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
+            self._told.add(name)
             if not self.snapshots.has(name):
                 del self._whole[name]
 
@@ -177,7 +183,11 @@ class SnapshotLayout:
         its inspection.
         """
         self._whole = {}
-        self._uninspected = self.snapshots.revisions()
+        self._told.clear()
+        self._uninspected = self._older()
+
+    def _older(self) -> Iterator[str]:
+        yield from self.snapshots.revisions()
 
     def _inspect(self, name: str) -> int:
         """
@@ -194,8 +204,6 @@ class SnapshotLayout:
             count += len(tree.files)
             is_whole = not (listed.is_lost or tree.altered(tree.files))
         self._whole[name] = is_whole
-        if not is_whole:
-            log.warning("snapshot_damaged", revision=name)
         return count
 
     # --- building
