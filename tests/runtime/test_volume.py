@@ -80,6 +80,16 @@ def test_a_lock_is_no_symlink(tmp_path: Path, folder: int) -> None:
     assert ["lock"] == os.listdir(tmp_path)
 
 
+def test_a_lock_that_is_somebody_elses_file_is_not_written(
+    tmp_path: Path, folder: int
+) -> None:
+    (tmp_path / "theirs").write_bytes(NEW)
+    (tmp_path / "lock").hardlink_to(tmp_path / "theirs")
+
+    assert TargetLock().try_acquire("lock", folder)
+    assert NEW == (tmp_path / "theirs").read_bytes()
+
+
 # --- snapshots
 
 

@@ -8,6 +8,7 @@ second time before a deletion; :meth:`ListingSource.fetch` downloads the objects
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from s3_sync.names import (
 )
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
-from s3_sync.s3.client import S3Client
+from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
@@ -43,6 +44,8 @@ from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
 LARGE_BYTES = 64 << 10
 # A bound of the code: each 1,000 keys take about 1 MiB.
 KEYS_LIMIT = 200_000
+# How many pages a listing may have that have no key.
+EMPTY_PAGES = 1000
 # A page of 1,000 keys has a quarter of it; a hostile one would take a gigabyte.
 ELEMENTS_LIMIT = 100_000
 # How many names beside an empty prefix an error tells.
@@ -79,8 +82,9 @@ class ListingSource:
         # The pages of the last listing, in order, by their digests.
         self._pages: dict[bytes, Page] = {}
         self._state = State("", {})
-        # Endpoint-like failures in a row.
+        # Endpoint-like failures in a row, and an object that was read meanwhile.
         self._streak = 0
+        self._good = ""
 
     async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
         """
@@ -95,8 +99,8 @@ class ListingSource:
         settings, pages = self._settings, dict[bytes, Page]()
         target_bytes = len(settings.dest_path.encode())
         token: str | None = None
-        keys = 0
-        while token is not None or not pages:
+        keys = requests = 0
+        while token is not None or not requests:
             body = await self._client.list_page(token)
             # Tokens differ from call to call, even if no object changes.
             digest = hashlib.blake2b(_TOKEN.sub(b"", body), digest_size=16).digest()
@@ -108,6 +112,11 @@ class ListingSource:
                 raise listing_invalid("S3 returned the same page twice")
             pages[digest] = page
             keys += count
+            requests += 1
+            # A store passes over many deleted keys in pages without one.
+            if requests > EMPTY_PAGES + keys:
+                said = f"{requests} pages have only {keys} keys, and are not the last"
+                raise listing_invalid(said)
             if keys > KEYS_LIMIT:
                 said = (
                     f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not"
@@ -162,7 +171,10 @@ class ListingSource:
             CycleAbandoned: The fence was revoked.
         """
         self._streak = 0
-        queue = iter(sorted(paths, key=before.__contains__))
+        self._good = ""
+        order = [*paths]
+        random.shuffle(order)  # objects that fail often have similar names
+        queue = iter(sorted(order, key=before.__contains__))
 
         async def bring() -> None:
             for path in queue:
@@ -190,6 +202,7 @@ class ListingSource:
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
                 await self._download(path, key, files, fill)
+                self._good = key
             self._streak = 0
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
@@ -211,10 +224,27 @@ class ListingSource:
             else:
                 fill.failed[path] = error
                 self._streak += kind == "request" and path not in before
-                if self._streak >= FAILURE_STREAK:
+                if self._streak >= FAILURE_STREAK and not await self._is_alive():
                     raise
         except OSError as error:
             fill.fail_on_disk(path, error)
+
+    async def _is_alive(self) -> bool:
+        """
+        Whether an object that was read in this cycle can be read again: then objects
+        fail, and not the endpoint.
+        """
+        self._streak = 0
+        if not self._good:
+            return False
+        try:
+            with suppress(ObjectMoved):
+                await self._client.get(
+                    Get("get", self._good, headers=lambda: {"range": "bytes=0-0"})
+                )
+        except S3Error:
+            return False
+        return True
 
     async def _download(
         self, path: str, key: str, files: Mapping[str, Content], fill: Fill

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3_sync import listing
 from s3_sync.listing import Entry, Settling
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
@@ -324,3 +325,10 @@ def test_only_a_file_that_changes_again_and_again_is_not_waited_for() -> None:
     assert settling.left_seconds(files, 66, 66) == 0.0
     assert settling.left_seconds(files, 76, 76) == 0.0
     assert settling.restless == set()
+
+
+def test_a_listing_of_pages_without_keys_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "EMPTY_PAGES", 5)
+    again = page(token="a")
+
+    assert "6 pages have only 0 keys, and are not the last" in refused(again, again)

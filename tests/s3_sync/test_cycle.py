@@ -1,0 +1,403 @@
+"""What a cycle does on volumes that others change, mount again, or that lack something."""
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3_sync.plan import HARMLESS_FILES
+from sidecar_runtime.errors import SidecarError
+from tests.runtime.recording import Log
+from tests.s3_sync.process import Process
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.http.loopback import Exchange, Match
+from tests.support.s3_sync.shelf import RELEASE, Shelf
+
+KEYS = {"KEY_PATH": "dags"}
+SNAPSHOT = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
+DENIED = error(403, "AccessDenied")
+NAMES = ("a.py", "pkg/b.py", "c.py")
+LAYOUTS = pytest.mark.parametrize(
+    "settings", [KEYS, SNAPSHOT], ids=["in-place", "snapshot"]
+)
+
+
+def put(s3: FakeS3, version: int, names: tuple[str, ...] = NAMES) -> None:
+    s3.put_each((f"dags/{name}" for name in names), f"v = {version:04}\n".encode())
+
+
+def synced(s3: FakeS3, process: Process, settings: dict[str, str]) -> Path:
+    """Sync once; return the folder that consumers read."""
+    put(s3, 1)
+    process.run(settings)
+    return process.folder / "current" if settings is not KEYS else process.folder
+
+
+def snapshots(process: Process) -> list[str]:
+    names = os.listdir(process.folder / ".s3-sync/snapshots")
+    return sorted(name for name in names if "." not in name)
+
+
+def retained(s3: FakeS3, process: Process, count: int) -> dict[str, str]:
+    """Publish a state, and so many others before it; return the settings."""
+    settings = SNAPSHOT | {
+        "S3_SYNC_RETAIN_COUNT": str(count),
+        "S3_SYNC_RETAIN_FOR": "0",
+    }
+    process.start(settings)
+    for version in range(count + 1):
+        put(s3, version)
+        process.cycle()
+    process.stop()
+    assert count + 1 == len(snapshots(process))
+    return settings
+
+
+# --- what is retained waits
+
+
+def calls_before(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    match: Match,
+) -> int:
+    """Run the first cycle; return how often it asks the volume before a request."""
+    found: list[int] = []
+    calls: list[object] = []
+    thread = threading.get_ident()
+    real = os.stat
+
+    def counted(*arguments: Any, **more: Any) -> os.stat_result:
+        if threading.get_ident() == thread:
+            calls.append(arguments)
+        return real(*arguments, **more)
+
+    def answer(exchange: Exchange) -> None:
+        found.append(len(calls))
+        exchange.send(exchange.good())
+
+    s3.inject(answer, match)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", counted)
+        process.run(settings)
+    s3.heal()
+    return found[0]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_what_is_retained_stands_before_no_answer(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    """Neither at a start, nor before damage is repaired: with many as with few."""
+    counts: list[int] = []
+    for count in (2, 12):
+        settings = retained(s3, process, count)
+        if is_damaged:
+            for place in (process.folder / ".s3-sync/snapshots").rglob("a.py"):
+                place.unlink()
+        match = is_get() if is_damaged else is_list
+        counts.append(calls_before(s3, process, monkeypatch, settings, match))
+        assert process.is_ready
+        assert (1 if is_damaged else count + 1) == len(snapshots(process))
+        process.stop()
+        shutil.rmtree(process.folder)
+
+    assert counts[0] == counts[1]
+
+
+# --- other people's volumes
+
+
+@LAYOUTS
+def test_a_remount_that_numbers_files_anew_damages_nothing(
+    s3: FakeS3, process: Process, settings: dict[str, str]
+) -> None:
+    shown = synced(s3, process, settings)
+    put(s3, 2, NAMES[:1])
+    process.cycle()
+    process.stop()
+    before = snapshots(process) if settings is SNAPSHOT else []
+    for place in [path for path in process.folder.rglob("*.py") if path.is_file()]:
+        shutil.copy2(place, copy := place.with_suffix(".new"))
+        copy.rename(place)
+    s3.inject(DENIED, is_list)
+
+    for _ in range(2):  # a second start finds the new numbers in the list
+        process.start(settings)
+        with suppress(SidecarError):
+            process.cycle()
+        assert process.is_ready, process.problem
+        process.stop()
+
+    s3.heal()
+    process.run(settings)
+    assert 1 == len([one for one in s3.seen(is_get()) if "pkg/b.py" in one.path])
+    assert b"v = 0002\n" == (shown / "a.py").read_bytes()
+    assert before == (snapshots(process) if before else [])
+
+
+@LAYOUTS
+def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+) -> None:
+    """As on SMB with `uid=`, on bindfs, and some FUSE file systems."""
+    utime, fsync = os.utime, os.fsync
+
+    def refuse(path: Any, times: Any = None, **more: Any) -> None:
+        if times is not None or "ns" in more:
+            raise PermissionError(errno.EPERM, "not the owner")
+        utime(path)
+
+    def flush(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "fsync", flush)
+    put(s3, 1)
+    process.run({**settings, "S3_SYNC_FSYNC": "true"})
+    assert process.is_ready
+    shown = process.folder / ("current" if settings is SNAPSHOT else "")
+    before = (shown / "a.py").stat().st_mtime
+    put(s3, 2)
+
+    assert "changed" == process.cycle().result
+    assert "unchanged" == process.cycle().result
+    assert int(before) < int((shown / "a.py").stat().st_mtime)
+
+
+def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -> None:
+    (process.folder / ".s3-sync/tree/pkg").mkdir(parents=True)
+
+    synced(s3, process, KEYS)
+
+    assert not (process.folder / ".s3-sync/tree").exists()
+
+
+# --- what belongs to others stays
+
+
+def test_the_same_release_again_renews_the_record_and_touches_no_file(
+    s3: FakeS3, process: Process
+) -> None:
+    shelf = Shelf(s3)
+    release = shelf.publish({"a.py": b"a = 1\n"})
+    process.run(KEYS | RELEASE)
+    theirs = process.folder / "current/__pycache__/a.pyc"
+    theirs.parent.mkdir()
+    theirs.touch()
+    before = (process.folder / "current/a.py").stat()
+
+    shelf.point_to(release)
+    assert "unchanged" == process.cycle().result
+
+    assert theirs.exists()
+    assert before == (process.folder / "current/a.py").stat()
+    assert '"sequence": 2' in (process.folder / ".s3-sync/published.json").read_text()
+
+
+def test_a_snapshot_that_returns_keeps_what_others_wrote_into_it(
+    s3: FakeS3, process: Process
+) -> None:
+    shown = synced(s3, process, SNAPSHOT)
+    theirs = shown.resolve() / "task.log"
+    theirs.touch()
+    for version in (2, 1):
+        put(s3, version)
+        process.cycle()
+
+    assert (shown / "task.log").exists()
+
+
+def test_a_file_that_somebody_put_in_place_of_a_deleted_one_stays(
+    s3: FakeS3, process: Process, log: Log
+) -> None:
+    shown = synced(s3, process, KEYS)
+    (shown / "new").write_text("of another program")
+    (shown / "new").rename(shown / "c.py")
+    s3.delete("dags/c.py")
+
+    process.cycle()
+
+    assert "of another program" == (shown / "c.py").read_text()
+    assert ["c.py"] == [event["name"] for event in log.events("leftover_kept")]
+    assert "unchanged" == process.cycle().result
+    assert process.is_ready
+
+
+def test_a_file_in_place_of_the_link_is_never_replaced(
+    s3: FakeS3, process: Process
+) -> None:
+    shown = synced(s3, process, SNAPSHOT)
+    shown.unlink()
+    shown.write_text("of another program")
+
+    with pytest.raises(SidecarError) as caught:
+        process.cycle()
+
+    assert "link_blocked" == caught.value.reason
+    assert "of another program" == shown.read_text()
+    assert not process.is_ready
+
+
+def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
+    s3: FakeS3, process: Process
+) -> None:
+    used = synced(s3, process, SNAPSHOT).resolve()
+    process.stop()
+    task = os.open(used, os.O_RDONLY)
+    fcntl.flock(task, fcntl.LOCK_SH)
+
+    process.run(KEYS)
+    assert (used / "a.py").exists()
+    os.close(task)
+    process.cycle()
+
+    assert not used.exists()
+    assert process.is_ready
+
+
+def test_a_foreign_file_that_cannot_be_deleted_is_named_once_and_costs_no_listing(
+    s3: FakeS3, process: Process, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (process.folder / "x.log").touch()
+    unlink = os.unlink
+
+    def refuse(name: str, **more: Any) -> None:
+        if name == "x.log":
+            raise PermissionError(errno.EPERM, "immutable")
+        unlink(name, **more)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    put(s3, 1)
+    process.run(KEYS | {"S3_SYNC_DELETE": "all"})
+    before = len(s3.seen(is_list))
+
+    assert "unchanged" == process.cycle().result
+    assert before + 1 == len(s3.seen(is_list))
+    assert ["x.log"] == [event["name"] for event in log.events("leftover_kept")]
+
+
+# --- names, records, lists
+
+
+def test_the_folder_of_a_listing_holds_that_listing(
+    s3: FakeS3, process: Process
+) -> None:
+    """What is kept without a key is part of another name."""
+    settings = SNAPSHOT | {"S3_SYNC_DELETE": "none", "S3_SYNC_RETAIN_FOR": "0"}
+    put(s3, 1, NAMES[:1])
+    process.run(settings)
+    [first] = snapshots(process)
+    put(s3, 1)
+    process.cycle()
+    s3.delete("dags/c.py")
+    s3.delete("dags/pkg/b.py")
+
+    process.cycle()
+
+    store = process.folder / ".s3-sync/snapshots"
+    assert ["a.py"] == os.listdir(store / first)
+    assert first == process.revision
+    assert {"a.py", "pkg", "c.py"} == set(os.listdir(process.folder / "current"))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def test_a_lost_record_loosens_no_brake(
+    s3: FakeS3, process: Process, damage: Callable[[Path], object]
+) -> None:
+    names = tuple(f"{number:02}.py" for number in range(HARMLESS_FILES + 2))
+    put(s3, 1, names)
+    process.run(KEYS)
+    process.stop()
+    damage(process.folder / ".s3-sync/published.json")
+    for name in names[1:]:
+        s3.delete(f"dags/{name}")
+
+    assert "deletion_held" == process.run(KEYS).reason
+    assert all((process.folder / name).exists() for name in names)
+
+
+def test_repairs_alone_do_not_let_the_list_grow(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_sync.journal.SLACK_LINES", 5)
+    synced(s3, process, KEYS)
+    for _ in range(20):
+        (process.folder / "a.py").unlink()
+        process.cycle()
+
+    lines = (process.folder / ".s3-sync/managed").read_bytes().splitlines()
+    assert len(lines) <= 2 * len(NAMES) + 5 + 2
+
+
+def test_a_path_of_4_000_control_characters_survives_a_restart(
+    s3: FakeS3, process: Process
+) -> None:
+    path = "/".join(["\x7f" * 250] * 15)
+    Shelf(s3).publish({path: b"x"})
+    process.run(KEYS | RELEASE)
+    process.stop()
+    s3.inject(DENIED)
+
+    process.start(KEYS | RELEASE)
+    with suppress(SidecarError):
+        process.cycle()
+
+    assert process.is_ready, process.problem
+
+
+def test_a_build_that_was_moved_away_is_begun_again(
+    s3: FakeS3, process: Process
+) -> None:
+    synced(s3, process, SNAPSHOT)
+    put(s3, 2)
+    s3.inject(error(500, "InternalError"), is_get("c.py"))
+    process.cycle()
+    store = process.folder / ".s3-sync/snapshots"
+    [build] = [name for name in os.listdir(store) if name.startswith(".build")]
+    (store / build).rename(process.folder / "moved")
+    s3.heal()
+
+    assert "changed" == process.cycle().result
+    assert {"a.py", "c.py", "pkg"} == set(os.listdir(process.folder / "current"))
+
+
+# --- objects that fail
+
+
+@LAYOUTS
+def test_many_objects_that_fail_for_ever_delay_a_new_pod_by_two_cycles_at_most(
+    s3: FakeS3,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+) -> None:
+    monkeypatch.setattr("s3_sync.s3.client.RETRY_SECONDS", 0)
+    names = tuple(f"{number:03}.py" for number in range(290))
+    put(s3, 1, names)
+    s3.inject(
+        error(500, "InternalError"),
+        lambda one: is_get()(one) and one.path.rpartition("/")[2] < "090.py",
+    )
+    process.start(settings)
+    for _ in range(3):
+        with suppress(SidecarError):
+            process.cycle()
+
+    assert process.is_ready, process.problem
+    assert "90 files are missing" in process.readiness.shortfall
