@@ -187,10 +187,9 @@ def test_only_folders_without_a_dot_are_snapshots(shelf: Shelf) -> None:
         lambda link: link.symlink_to(f"{STORE}/.."),
         lambda link: link.symlink_to(f"{STORE}/missing"),
         lambda link: link.symlink_to(f"./{STORE}/r1"),
-        lambda link: link.write_text("x"),
         Path.mkdir,
     ],
-    ids=["foreign", "store", "above", "missing", "other words", "file", "folder"],
+    ids=["foreign", "store", "above", "missing", "other words", "folder"],
 )
 def test_anything_else_at_the_link_is_not_a_revision_and_is_replaced(
     shelf: Shelf, plant: Callable[[Path], object]

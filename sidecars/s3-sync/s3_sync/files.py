@@ -227,16 +227,13 @@ class Tree:
                     with walk(self.fd, path) as (folder, name):
                         os.rmdir(name, dir_fd=folder)
 
-    def purge(self, fence: Fence, also: Collection[str] = ()) -> None:
+    def purge(self, fence: Fence) -> None:
         """
         Remove everything that is not ours, as far as possible, from a folder that
         belongs to s3-sync alone: a gate's command, and readers, may leave files and
         bytecode.
-
-        Args:
-            also: More paths that are ours.
         """
-        for path in [*foreign_files(self.fd, {*self.files, *also}, spared=())]:
+        for path in [*foreign_files(self.fd, self.files, spared=())]:
             with suppress(OSError):
                 self.delete(path, fence)
 

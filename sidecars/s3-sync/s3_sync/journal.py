@@ -80,8 +80,7 @@ class Held(NamedTuple):
         """
         if found.st_ino != self.inode and found.st_nlink > 1:
             return None
-        same = self if found.st_ino == self.inode else self._replace(inode=found.st_ino)
-        return same if same.matches(found) else None
+        return self._replace(inode=found.st_ino) if self.is_like(found) else None
 
     def matches(self, found: os.stat_result) -> bool:
         """
