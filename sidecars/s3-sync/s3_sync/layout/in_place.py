@@ -156,7 +156,11 @@ class InPlaceLayout:
         for path in sorted(build.gone):
             held = tree.files.get(path)
             found = stat_in(path, tree.fd)
-            if held and found and held.inode != found.st_ino:
+            if (
+                held
+                and found
+                and not (held.inode == found.st_ino or held.is_like(found))
+            ):
                 log.warning("leftover_kept", name=path, error="it is another file now")
                 tree.forget(path)
                 continue
