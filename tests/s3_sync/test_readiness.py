@@ -1,6 +1,5 @@
 """Checks each row of the documented readiness table in every layout that allows it."""
 
-import errno
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -387,35 +386,3 @@ def what_is_published(process: Process) -> str:
     if "fallback" in readiness.shortfall:
         return "a fallback"
     return "partial" if readiness.shortfall else "complete"
-
-
-@pytest.mark.parametrize(
-    "given", [{"S3_SYNC_DELETE": "all"}, SNAPSHOT], ids=["in-place", "snapshot"]
-)
-def test_files_that_cannot_be_deleted_change_nothing_that_is_said(
-    s3: FakeS3,
-    process: Process,
-    monkeypatch: pytest.MonkeyPatch,
-    given: dict[str, str],
-) -> None:
-    """
-    Files of others under S3_SYNC_DELETE=all, and our own after a change of the layout.
-    """
-    s3.put_each(["dags/x.py", "dags/y.py"], b"x\n")
-    if given == SNAPSHOT:
-        process.run({"KEY_PATH": "dags"})
-        process.stop()
-    for name in ("x.log", "y.log"):
-        (process.folder / name).write_text("")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "immutable")
-
-    monkeypatch.setattr(Tree, "delete", refuse)
-    process.run({"KEY_PATH": "dags", **given})
-    record = process.folder / ".s3-sync/published.json"
-    said = record.read_text()
-
-    assert "unchanged" == process.cycle().result
-    assert said == record.read_text()
-    assert process.is_ready

@@ -114,24 +114,6 @@ def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     assert paths[1:] == sorted(after.files)
 
 
-def test_a_snapshot_whose_list_is_lost_is_never_emptied(
-    layout: SnapshotLayout, volume: Volume, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path(store, f"{SHOWN}.managed").unlink()
-    after = opened(volume, SHOWN)
-    seen: list[bool] = []
-
-    def there(*_: object) -> None:
-        seen.append(all(Path(store, SHOWN, path).exists() for path in FILES))
-
-    monkeypatch.setattr(Tree, "take", there)
-
-    publish(after, SHOWN)
-
-    assert [True] * 3 == seen
-    after.close()
-
-
 def test_after_a_kill_or_an_error_before_the_swap_the_record_decides(
     layout: SnapshotLayout,
     volume: Volume,

@@ -109,29 +109,6 @@ def test_survives_a_volume_without_a_free_byte(
     assert daemon.start().wait_until_synced()["result"] == "unchanged"
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in place", "snapshot"])
-def test_a_volume_without_inodes_keeps_its_files_and_recovers(
-    s3: FakeS3, tmp_path: Path, start: StartDaemon, layout: dict[str, str]
-) -> None:
-    with small_volume(tmp_path / "few", "4m,nr_inodes=40") as volume:
-        # A retry between the deletes may publish more files than the brake lets go.
-        settings = {**layout, "S3_SYNC_MAX_DELETE": "100"}
-        daemon = start(settings, target=volume / "dags").until_synced()
-        more = [f"dags/more/{number}.py" for number in range(60)]
-        s3.put_each(more, b"x = 1\n")
-        ended = [daemon.sync() for _ in range(3)][-1]  # a snapshot waits for more
-        assert "target_full" == ended["reason"]
-        assert consumed(volume / "dags").items() >= FILES.items()
-        assert 200 == daemon.get("/readyz").status
-        s3.delete(*more)
-        s3.put("dags/a.py", b"x = 2\n")
-
-        daemon.sync()
-
-        assert b"x = 2\n" == consumed(volume / "dags")["a.py"]
-        daemon.terminate()
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_restart_on_a_volume_without_a_free_byte_changes_nothing(
     volume: Path, start: StartDaemon, layout: dict[str, str]
