@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 import shutil
 import stat
 import threading
@@ -380,21 +381,20 @@ def test_a_build_that_was_moved_away_is_begun_again(
 # --- objects that fail
 
 
-@LAYOUTS
+@pytest.mark.parametrize("first", [0, 100], ids=["the first ones", "in the middle"])
 def test_many_objects_that_fail_for_ever_delay_a_new_pod_by_two_cycles_at_most(
-    s3: FakeS3,
-    process: Process,
-    monkeypatch: pytest.MonkeyPatch,
-    settings: dict[str, str],
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
     monkeypatch.setattr("s3_sync.s3.client.RETRY_SECONDS", 0)
-    names = tuple(f"{number:03}.py" for number in range(290))
-    put(s3, 1, names)
+    if first:  # all of them in a row
+        monkeypatch.setattr(random, "shuffle", lambda names: None)
+    names = [f"{number:03}.py" for number in range(290)]
+    put(s3, 1, tuple(names))
+    failing = names[first : first + 90]
     s3.inject(
-        error(500, "InternalError"),
-        lambda one: is_get()(one) and one.path.rpartition("/")[2] < "090.py",
+        error(500, "InternalError"), lambda one: one.path.rpartition("/")[2] in failing
     )
-    process.start(settings)
+    process.start(SNAPSHOT)
     for _ in range(3):
         with suppress(SidecarError):
             process.cycle()
