@@ -84,6 +84,8 @@ class Tree:
             listed = self.renumbered(
                 read_journal(name, lists, self.fd, is_shared=is_shared)
             )
+            if listed.lines == math.inf:
+                log.info("files_renumbered", files=len(listed.files))
             self.files = listed.files
             self.is_lost = listed.is_lost
             self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
@@ -272,7 +274,6 @@ class Tree:
                 renumbered[path] = held._replace(inode=found.st_ino)
         if not renumbered:
             return listed
-        log.info("files_renumbered", files=len(renumbered))
         return listed._replace(files=known | renumbered, lines=math.inf)
 
     def _mode_of(self, content: Content) -> int:

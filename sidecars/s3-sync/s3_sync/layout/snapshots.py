@@ -158,7 +158,9 @@ class SnapshotLayout:
             left -= self._inspect(name)
             if left <= 0:
                 break
-        for name in [name for name, is_whole in self._whole.items() if not is_whole]:
+        for name, is_whole in list(self._whole.items()):
+            if is_whole:
+                continue
             is_removed = self.snapshots.remove(name, fence)
             if name not in self._told:
                 log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
@@ -175,7 +177,7 @@ class SnapshotLayout:
             return self.snapshots.has(name)
         if name not in self._whole:
             self._inspect(name)
-        return self._whole[name]
+        return self._whole.get(name, False)
 
     def _distrust(self) -> None:
         """
