@@ -138,7 +138,8 @@ class SnapshotLayout:
         """
         Set the link again, which somebody changed, or a kill left at the former state.
         """
-        self._show(fence)
+        if self.problem:
+            self.snapshots.show(self.name, fence)
 
     def foreign(self) -> Collection[str]:
         return ()  # what others write into a snapshot goes with it
@@ -303,11 +304,7 @@ class SnapshotLayout:
             build.fill.raise_first(build.missing)
             record(there)
         finally:
-            self._show(fence)
-
-    def _show(self, fence: Fence) -> None:
-        if self.problem:
-            self.snapshots.show(self.name, fence)
+            self.correct(fence)
 
     def drop(self) -> None:
         """
