@@ -52,8 +52,10 @@ BYTECODE = "__pycache__"
 SPARED = {BYTECODE, "lost+found"}
 # A larger buffer takes longer to allocate, for each of many small files, than to read.
 BLOCK_BYTES = 16 << 10
-# How long a file waits for the next full second.
-LONGEST_WAIT_SECONDS = 1.0
+# How long a file waits for the next full second, and how far the kernel's time of files
+# may be behind the clock (a tick has 10 ms at most).
+LONGEST_WAIT_SECONDS = 1.1
+TICK_SECONDS = 0.02
 
 # One counter for the process: two open volumes may be the same folder.
 _NUMBERS = itertools.count()
@@ -339,7 +341,7 @@ class StagingFolder(NamedTuple):
         try:
             os.utime(staging.fd, ns=(mtime_ns, mtime_ns))
         except PermissionError:
-            left_seconds = (mtime_ns - time.time_ns()) / 1e9
+            left_seconds = (mtime_ns - time.time_ns()) / 1e9 + TICK_SECONDS
             time.sleep(min(max(0.0, left_seconds), LONGEST_WAIT_SECONDS))
             os.utime(staging.fd)
         found = os.fstat(staging.fd)
