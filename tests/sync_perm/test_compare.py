@@ -15,6 +15,7 @@ from sync_perm.compare import (
     Item,
     Tables,
     compare,
+    find_unasked,
     general,
     refusal,
 )
@@ -196,6 +197,20 @@ def test_reports_an_invalid_access_control(asked: Any, word: str) -> None:
 
     assert (NONE, "access_control_invalid") == (found.items, found.failing["d"].reason)
     assert word in found.failing["d"].text
+
+
+def test_a_grant_that_neither_access_control_nor_the_file_asks_for_is_unasked() -> None:
+    resources = ("DAG:free", "DAG Run:free", "DAG:ruled", "DAG:gone", "Jobs")
+    grants = [
+        (role, "can_read", name) for role in ("Admin", "Op") for name in resources
+    ]
+    found = tables({"free": None, "ruled": {}}, grants=grants)
+
+    asked = {"Op": {("can_read", "DAG:free")}}
+    assert {
+        ("Op", "can_read", "DAG Run:free"),
+        ("Op", "can_read", "DAG:gone"),
+    } == set(find_unasked(found, asked))
 
 
 # --- the access control of a serialized DAG

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 from sidecar_runtime import child
 from sidecar_runtime.child import parent_folder
-from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.compare import Item, Permission
-from sync_perm.config import DATABASE, Address, AirflowConfig, name
+from sync_perm.config import Address, AirflowConfig, name
 from sync_perm.reasons import failure
 from sync_perm.runner import FAB
 
@@ -33,14 +33,16 @@ COMMAND_SECONDS = 120.0
 # Airflow is stopped a little before the cycle would be abandoned, so that it can report
 # the cause.
 PASS_SHARE = 0.9
-# How long a portion works on DAGs: long beside the start of Airflow, short beside a
-# person's wait.
+# How long a portion works on DAGs at least: long beside a usual start of Airflow, short
+# beside a person's wait.
 PORTION_SECONDS = 60.0
+# With little CPU, this many times as long as the start took.
+STARTS = 4.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
-# What libpq reads in HOME, if it exists.
-OF_LIBPQ = (".pgpass", ".pg_service.conf", ".postgresql")
+# What libpq and the tools for tokens read in HOME, if it exists.
+OF_HOME = (".pgpass", ".pg_service.conf", ".postgresql", ".aws", ".azure", ".config")
 
 log = get_logger("pass")
 
@@ -59,7 +61,7 @@ class Installation:
         auth_manager: The auth manager to set for passes, if none is configured; else
             empty.
         restores_dags: Whether Airflow applies ``access_control`` at each parse.
-        arguments: What Airflow passes to its database driver besides the URL.
+        local_settings: The path of airflow_local_settings.py; empty without one.
     """
 
     command: str
@@ -68,7 +70,7 @@ class Installation:
     fab: str
     auth_manager: str
     restores_dags: bool
-    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    local_settings: str = ""
 
     @property
     def release(self) -> tuple[int, int]:
@@ -93,21 +95,13 @@ def find_installation(config: AirflowConfig) -> Installation:
     imported.
 
     Raises:
-        SettingsError: Airflow is missing, its auth manager is not FAB's, or the
-            arguments for its database driver cannot be read.
+        SettingsError: Airflow is missing, or its auth manager is not FAB's.
     """
     where = outer_path(config.environ)
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
-    key = "sql_alchemy_connect_args"
-    # for Airflow 3 and 2
-    arguments = [config.value(DATABASE, key), config.value(DATABASE, key, "core")]
-    told = (
-        _look(python, config, {"manager": manager, "arguments": arguments})
-        if python
-        else {}
-    )
+    told = _ask(python, config, "look", {"manager": manager}) if python else {}
     version, fab = told.get("airflow", ""), told.get("fab", "")
     if not version:
         found = (
@@ -119,13 +113,6 @@ def find_installation(config: AirflowConfig) -> Installation:
             "PATH",
             where,
             f"leads to Airflow {version}; upgrade it to 2.11 or later",
-        )
-    elif not isinstance(told["arguments"], dict):
-        problem = "cannot be imported as a mapping of plain values"
-        wrong = (
-            name(DATABASE, key),
-            arguments[1],
-            problem,
         )
     elif told["problem"] or not fab:
         missing = "needs the FAB provider, which this image does not contain"
@@ -141,7 +128,7 @@ def find_installation(config: AirflowConfig) -> Installation:
         assumed = FAB if not manager and _release(version)[0] >= 3 else ""
         restores = told["restores_dags"]
         return Installation(
-            path, python, version, fab, assumed, restores, told["arguments"]
+            path, python, version, fab, assumed, restores, told["local_settings"]
         )
     raise SettingsError([Problem(*wrong)])
 
@@ -178,25 +165,31 @@ def _python_of(path: str, where: str) -> str:
     return shutil.which(match[0], path=where) or "" if match else ""
 
 
-def ask_for_url(python: str, config: AirflowConfig, fence: Fence) -> str:
+def ask_for_connection(
+    python: str, config: AirflowConfig, fence: Fence
+) -> dict[str, Any]:
     """
-    Let Airflow tell the URL of its database, which may come from a command or a
-    secrets backend: 2 to 4 s of CPU; empty if that fails.
+    Let Airflow tell how it connects to its database, as the script's ``connection``
+    describes: 2 to 4 s of CPU; empty if it tells nothing.
 
     Raises:
         CycleAbandoned: The fence was revoked, and Airflow killed.
     """
-    return str(_look(python, config, {"url": True}, fence).get("url", ""))
+    told = _ask(python, config, "connect", {}, fence)
+    for secret in config.secrets() if "failed" in told else ():
+        told["failed"] = told["failed"].replace(secret, "***")
+    return told
 
 
-def _look(
+def _ask(
     python: str,
     config: AirflowConfig,
+    question: str,
     given: Mapping[str, Any],
     fence: Fence | None = None,
 ) -> dict[str, Any]:
     """
-    Let the script look at the Airflow beside it; empty if that fails.
+    Ask the script about the Airflow beside it; empty if that fails.
     """
     folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
     places = [f"{config.home}/config", *filter(None, folders)]
@@ -205,7 +198,7 @@ def _look(
     with tempfile.TemporaryDirectory(dir=parent_folder()) as home:
         file = config.path if config.has_file else f"{home}/airflow.cfg"
         environ = {**config.environ, "AIRFLOW_HOME": home, "AIRFLOW_CONFIG": file}
-        argv = [python, str(RUNNER), "look", json.dumps({**given, "places": places})]
+        argv = [python, str(RUNNER), question, json.dumps({**given, "places": places})]
         with suppress(OSError, child.DeadlinePassed, ValueError):
             command = child.Command(argv, environ, "/")
             child.run(command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None)
@@ -217,13 +210,13 @@ def _look(
 # --- run it
 
 
-class Portion(NamedTuple):
+class Work(NamedTuple):
     """
     The work of one run.
 
     Args:
         roles: Whether to sync Airflow's own views and roles.
-        dags: The DAGs to sync, until a minute has passed.
+        dags: The DAGs to sync, as many as the time permits.
         given: Missing rows of the roles file.
         load: Whether to tell what Airflow defines for its roles, even if it does not
             write them.
@@ -242,19 +235,18 @@ class Report:
 
     Args:
         hide: Hides secrets in a text.
-        tried: DAG → Airflow's error, or an empty text.
-        refused: Why roles of the file were not written.
-        logged: The errors of Airflow's own roles.
+        tried: DAG, or role of the file that was refused → Airflow's error, or an empty
+            text.
+        error: Why it failed as a whole; None if it did not.
         defined: Role → the permissions that Airflow defines for it; None if roles were
             not loaded.
         place: The file and line of the user's that made Airflow fail.
         last: Its last lines.
     """
 
-    hide: Callable[[str], str]
+    hide: Callable[[str], str] = str
     tried: dict[str, str] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-    logged: list[str] = field(default_factory=list)
+    error: SidecarError | None = None
     defined: Mapping[str, frozenset[Permission]] | None = None
     place: str = ""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
@@ -269,13 +261,11 @@ class Report:
         except ValueError:
             said = None
         match said:
-            case {"dag": str(dag_id), "error": str(error)}:
-                self.tried[dag_id] = self._shown(error)
-            case {"role": str(role), "error": str(error)}:
-                text = f"role {role!r} of the roles file: {error}"
-                self.refused.append(self._shown(text))
-            case {"logged": str(text)}:
-                self.logged.append(self._shown(text))
+            case {"tried": str(name), "error": str(error)}:
+                self.tried[name] = self._shown(error)
+            case {"logged": str(error)}:
+                text = f"Airflow logged while it synced roles: {self._shown(error)}"
+                self.error = failure("pass_failed", text)
             case {"defined": dict(roles)}:
                 self.defined = {
                     role: frozenset(map(tuple, held)) for role, held in roles.items()
@@ -320,7 +310,7 @@ class Airflow:
 
     def run(
         self,
-        work: Portion,
+        work: Work,
         address: Address,
         fence: Fence,
         seconds: float = COMMAND_SECONDS,
@@ -343,11 +333,9 @@ class Airflow:
         file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(RUNNER), "work", str(file)]
         try:
-            file.write_text(
-                json.dumps(self._task(work, min(PORTION_SECONDS, seconds / 2)))
-            )
+            file.write_text(json.dumps(self._task(work, seconds * PASS_SHARE)))
             command = child.Command(
-                argv, self.environment(address), self.folder, title="Airflow"
+                argv, self.environment(), self.folder, title="Airflow"
             )
         except OSError as error:
             text = f"cannot write to {self.folder}: {error.strerror}"
@@ -385,7 +373,7 @@ class Airflow:
             report.tried = dict.fromkeys(work.dags, "")
         return report
 
-    def _task(self, work: Portion, seconds: float) -> dict[str, object]:
+    def _task(self, work: Work, limit: float) -> dict[str, object]:
         """
         Return the task of our script, or of Airflow's own command where ours was never
         tested.
@@ -401,12 +389,14 @@ class Airflow:
             "parent": os.getpid(),
             "command": [] if self.installation.is_known else command,
             "given": given,
-            "seconds": seconds,
+            "seconds": min(PORTION_SECONDS, limit),
+            "starts": STARTS,
+            "limit": limit,
         }
 
-    def environment(self, address: Address) -> Mapping[str, str]:
+    def environment(self) -> Mapping[str, str]:
         """
-        Return the environment of Airflow.
+        Return the environment of Airflow, which finds its database itself.
 
         Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it
         gets separate ones. Files that it reads there are still taken from the real
@@ -429,7 +419,6 @@ class Airflow:
             "HOME": folder,
             "TMPDIR": folder,
             "AIRFLOW_HOME": folder,
-            name("database", "sql_alchemy_conn"): address.text,
             name("logging", "base_log_folder"): f"{folder}/logs",
             name("logging", "remote_logging"): "False",
             name(
@@ -439,7 +428,7 @@ class Airflow:
         }
         # Airflow imports modules from `config` that airflow.cfg may name:
         # logging_config_class.
-        for real in (f"{config.home}/config", *(f"{home}/{one}" for one in OF_LIBPQ)):
+        for real in (f"{config.home}/config", *(f"{home}/{one}" for one in OF_HOME)):
             with suppress(FileExistsError):
                 os.symlink(real, f"{folder}/{os.path.basename(real)}")
         if self.installation.auth_manager:

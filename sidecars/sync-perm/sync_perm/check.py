@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 
@@ -19,10 +18,11 @@ from sidecar_runtime.errors import (
     EXIT_SETTINGS,
     SidecarError,
     counted,
+    json_text,
     printable,
 )
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow import COMMAND_SECONDS, PASS_SHARE, Airflow, Portion
+from sync_perm.airflow import COMMAND_SECONDS, PASS_SHARE, Airflow, Work
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.config import Address, Source
 from sync_perm.database import Database
@@ -96,7 +96,7 @@ def _look_once(
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    load = Portion(load=True)
+    load = Work(load=True)
     defined = airflow.run(load, address, Fence(), seconds).defined if airflow else None
     if reader.file:
         reader.file.refresh()
@@ -133,9 +133,8 @@ def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
     """
     Report what the sidecar would do, and whether it is needed.
     """
-    kinds = Counter(item.kind for item in look.difference.items)
-    told = [f"{kind}: {number}" for kind, number in sorted(kinds.items())]
-    say("ok", "differences", ", ".join(told) or "none")
+    count = counted(len(look.difference.items), "row")
+    say("ok", "differences", f"{count}: see `sync-perm diff`")
     for dag_id, one in sorted(look.difference.failing.items()):
         say("??", f"DAG {dag_id}", f"{one.reason}: {one.text}")
     file = reader.file
@@ -165,6 +164,9 @@ def _need(look: Look, airflow: Airflow) -> str:
         return (
             f"yes: {asking} DAGs have an access_control that Airflow does not restore"
         )
+    section = "fab" if airflow.installation.release >= (3, 0) else "webserver"
+    if airflow.config.value(section, "update_fab_perms").lower() in ("false", "f", "0"):
+        return "yes: update_fab_perms is False, so Airflow does not sync its roles"
     custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
     dags = (
         ""
@@ -175,9 +177,9 @@ def _need(look: Look, airflow: Airflow) -> str:
     return f"{'for roles only' if custom else 'hardly'}: {dags}{custom} custom roles, which {roles}"
 
 
-def diff(reader: Reader, airflow: Airflow, source: Source) -> int:
+def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> int:
     """
-    Print the differences; return the exit code.
+    Print the differences, and the grants that nobody asks for; return the exit code.
     """
     file = reader.file
     try:
@@ -190,17 +192,31 @@ def diff(reader: Reader, airflow: Airflow, source: Source) -> int:
         for text in filter(None, [*texts, error.advice]):
             sys.stderr.write(f"sync-perm diff: {printable(text)}\n")
         return EXIT_SETTINGS if mistakes else error.exit_code
-    items, failing, _, notes = look.difference
-    lines = [
-        f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in sorted(items)
+    found = look.difference
+    notes = [*found.notes, *([] if look.is_written else [UNWRITTEN])]
+    items, failing = sorted(found.items), sorted(found.failing.items())
+    unasked = [
+        (*grant, "a person, or an earlier access_control or roles file")
+        for grant in sorted(found.unasked)
     ]
-    lines += [] if items or not look.is_written else ["nothing differs"]
-    lines += [
-        f"? DAG {dag_id}: {one.reason}: {one.text}"
-        for dag_id, one in sorted(failing.items())
-    ]
-    lines += [
-        f"? {note}" for note in (*notes, *([] if look.is_written else [UNWRITTEN]))
-    ]
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+    if is_json:
+        names = ("role", "action", "resource", "given_by")
+        told = {
+            "differences": [item._asdict() for item in items],
+            "failing": [{"dag_id": one, **why._asdict()} for one, why in failing],
+            "unasked": [dict(zip(names, grant, strict=True)) for grant in unasked],
+            "notes": notes,
+        }
+        print(json_text(told, indent=2))
+    else:
+        lines = [
+            f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in items
+        ]
+        lines += [] if items or not look.is_written else ["nothing differs"]
+        lines += [f"? DAG {one}: {why.reason}: {why.text}" for one, why in failing]
+        lines += [
+            f"~ {role}: {a} on {r}: given by {who}" for role, a, r, who in unasked
+        ]
+        lines += [f"? {note}" for note in notes]
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     return EXIT_DIFFERS if items or not look.is_written else EXIT_DONE

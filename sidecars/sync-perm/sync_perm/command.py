@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, run_daemon
@@ -17,7 +17,12 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import About
 from sidecar_runtime.usage import make_parser
 from sync_perm import check
-from sync_perm.airflow import Airflow, Installation, ask_for_url, find_installation
+from sync_perm.airflow import (
+    Airflow,
+    Installation,
+    ask_for_connection,
+    find_installation,
+)
 from sync_perm.config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
 from sync_perm.roles import RoleFile
@@ -55,10 +60,13 @@ def run() -> int:
     )
     text = "check Airflow and the database; report whether you need sync-perm"
     commands.add_parser("check", help=text)
-    commands.add_parser(
-        "diff", help="show what would be written; exit code 4: it differs"
+    text = (
+        "show what would be written, and what nobody asks for; exit code 4: it differs"
     )
-    command = parser.parse_args(sys.argv[1:]).command
+    diff = commands.add_parser("diff", help=text)
+    diff.add_argument("--output", choices=("text", "json"), default="text")
+    given = parser.parse_args(sys.argv[1:])
+    command = given.command
     os.umask(0o077)  # keeps the configuration that Airflow writes private
     settings, unknown, config, source, found = read_all(os.environ)
     if not command:
@@ -72,6 +80,7 @@ def run() -> int:
         include_dags=include_dags,
         file=RoleFile(settings.roles) if settings.roles else None,
         has_versions=found.release >= (3, 0),
+        reads_dags=command == "diff",
         is_targeted=found.is_known,
     )
     folder = PrivateFolder("sync-perm-", parent_folder())
@@ -80,7 +89,7 @@ def run() -> int:
         if command == "check":
             return check.run(settings, unknown, reader, airflow, source)
         if command == "diff":
-            return check.diff(reader, airflow, source)
+            return check.diff(reader, airflow, source, is_json=given.output == "json")
         return _serve(settings, source, reader, airflow)
     finally:
         folder.remove()
@@ -105,24 +114,25 @@ def read_all(environ: Mapping[str, str]) -> Given:
     loaded = attempt(lambda: load_settings(environ))
     config = attempt(lambda: AirflowConfig(environ))
     airflow = attempt(lambda: find_installation(config)) if config else None
-    arguments = airflow.arguments if airflow else {}
+    local_settings = airflow.local_settings if airflow else ""
     is_2 = airflow is not None and airflow.release < (3, 0)
 
-    def ask(fence: Fence) -> str:
-        return ask_for_url(airflow.python, config, fence) if airflow and config else ""
+    def ask(fence: Fence) -> Mapping[str, Any]:
+        if not (airflow and config):
+            return {}
+        return ask_for_connection(airflow.python, config, fence)
 
     source = (
-        attempt(lambda: find_source(config, arguments, is_2=is_2, ask=ask))
+        attempt(lambda: find_source(config, local_settings, is_2=is_2, ask=ask))
         if config
         else None
     )
-    shown = attempt(source.shown) if source else None
     if loaded and loaded[0].roles and airflow and not airflow.is_known:
         problem = (
             f"was never tested with Airflow {airflow.version}; use a newer sync-perm"
         )
         problems.append(Problem("SYNC_PERM_ROLES", loaded[0].roles, problem))
-    if problems or not (loaded and config and source and shown and airflow):
+    if problems or not (loaded and config and source and airflow):
         raise SettingsError(problems)
     return *loaded, config, source, airflow
 

@@ -73,6 +73,13 @@ class Item(NamedTuple):
         )
 
     @property
+    def name(self) -> str:
+        """
+        What reports call its DAG, or its role of the roles file.
+        """
+        return self.dag_id or f"role {self.row[0]}"
+
+    @property
     def is_of_file(self) -> bool:
         """
         Whether the roles file asks for the row.
@@ -167,12 +174,26 @@ class Difference(NamedTuple):
         failing: The DAGs that no pass can sync.
         wanted: How many rows there should be.
         notes: Selections of the roles file that have no effect.
+        asked: The grants that the roles file asks for, also those that are there; None if
+            that is not known.
+        unasked: The grants on single DAGs that nobody asks for any more.
     """
 
     items: frozenset[Item]
     failing: Mapping[str, Failure]
     wanted: int
     notes: tuple[str, ...] = ()
+    asked: Grants | None = None
+    unasked: frozenset[Grant] = frozenset()
+
+    def without(self, held: Mapping[Item, str]) -> Difference:
+        """
+        Return it without the rows that passes did not fix: their DAGs and roles fail.
+        """
+        failing = {one.name: Failure("not_fixed", held[one]) for one in held}
+        return self._replace(
+            items=self.items - held.keys(), failing={**failing, **self.failing}
+        )
 
 
 def compare(tables: Tables) -> Difference:
@@ -208,6 +229,20 @@ def compare(tables: Tables) -> Difference:
             if failure is not None:
                 failing[dag_id] = failure
     return Difference(frozenset(items), failing, wanted_count)
+
+
+def find_unasked(tables: Tables, asked: Grants) -> Iterator[Grant]:
+    """
+    Yield the grants on single DAGs that nobody asks for: no ``access_control`` decides
+    on the DAG, or it is gone, and the roles file does not name them. Airflow itself
+    grants only Admin single DAGs, and nobody revokes them: an earlier
+    ``access_control`` or roles file gave them, or a person.
+    """
+    for role in tables.grants.keys() - {ADMIN}:
+        for action, resource in tables.grants[role] - asked.get(role, frozenset()):
+            for prefix in filter(resource.startswith, PREFIXES):
+                if tables.dags.get(resource.removeprefix(prefix)) is None:
+                    yield role, action, resource
 
 
 def refusal(dag_id: str) -> Failure | None:

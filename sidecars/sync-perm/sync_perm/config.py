@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,9 @@ from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.fence import Fence
 from sync_perm.reasons import failure
 
+Ask = Callable[[Fence], Mapping[str, Any]]
+"""Lets Airflow tell how it connects; see the script's ``connection``."""
+
 DATABASE = "database"
 KEY = "sql_alchemy_conn"
 # The value itself, a command that prints it, or its name in a secrets backend. Airflow
@@ -32,6 +35,8 @@ KEY = "sql_alchemy_conn"
 ENDINGS = ("", "_cmd", "_secret")
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
+# What drivers call the database.
+OF_DATABASE = ("dbname", "database", "db")
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden
 # completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
@@ -154,9 +159,9 @@ class Address:
     traceback.
 
     Args:
-        text: The URL for Airflow.
+        text: The URL as Airflow has it.
         schema: The schema of the tables; empty for the database's own default.
-        arguments: What Airflow passes to its driver besides the URL.
+        arguments: For the driver, besides the URL.
     """
 
     url: URL = field(repr=False)
@@ -197,78 +202,78 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class Source:
     """
-    The source of the URL.
+    The source of the connection.
 
     Args:
-        setting: Where Airflow finds it.
-        text: The URL; None if Airflow must tell it, which has the command or secret.
-        ask: Lets Airflow tell it; empty if that failed.
+        setting: Where Airflow finds the URL.
+        address: The address; None if Airflow must tell it, at each connect: it has the
+            command or secret, or changes the connection in airflow_local_settings.py.
+        ask: Lets Airflow tell it.
     """
 
     setting: str
-    text: str | None = field(repr=False)
-    ask: Callable[[Fence], str] = field(repr=False)
+    address: Address | None
+    ask: Ask = field(repr=False)
     schema: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def shown(self) -> str:
         """
-        Return the text to show for it: the address, or the name of the setting with the
-        command or secret.
-
-        Raises:
-            SettingsError: The URL is invalid, or the database is not supported.
+        Return the text to show for it: the address, or where Airflow finds it.
         """
-        return self.setting if self.text is None else str(self.read())
+        return str(self.address or self.setting)
 
     def read(self, fence: Fence | None = None) -> Address:
         """
-        Return the address; Airflow is asked each time, because what a command or a
-        secrets backend says may be rotated.
+        Return the address; Airflow is asked each time, because what it is told may be
+        rotated, or end after minutes.
 
         Raises:
-            SettingsError: The URL is invalid, or the database is not supported.
-            SidecarError: Airflow gave no valid URL.
+            SidecarError: Airflow does not tell it, or we cannot connect in this way.
             CycleAbandoned: The fence was revoked, and Airflow killed.
         """
-        text = self.ask(fence or Fence()) if self.text is None else self.text
-        try:
-            return parse_url(self.setting, text.strip(), self.schema, self.arguments)
-        except SettingsError as error:
-            if self.text is not None:
-                raise
-            why = f"gave Airflow a text that {error.problems[0].problem}"
-        if not text:
-            why = "gave Airflow no URL"
-        raise failure("connection_command_failed", f"{self.setting} {why}")
+        if self.address is not None:
+            return self.address
+        return take_over(self.setting, self.ask(fence or Fence()), self.schema)
 
 
 def find_source(
     config: AirflowConfig,
-    arguments: Mapping[str, Any] = {},
+    local_settings: str = "",
     *,
     is_2: bool = False,
-    ask: Callable[[Fence], str] = lambda _: "",
+    ask: Ask = lambda _: {},
 ) -> Source:
     """
     Return where Airflow would read the URL from.
 
     Args:
-        arguments: What Airflow passes to its driver besides the URL.
-        is_2: Whether this is Airflow 2, which reads the schema from [core], too.
-        ask: Lets Airflow tell the URL.
+        local_settings: The path of airflow_local_settings.py, if there is one: Airflow
+            is asked once what it does to the connection, as most do nothing.
+        is_2: Whether this is Airflow 2, which reads more from [core], too.
+        ask: Lets Airflow tell how it connects.
 
     Raises:
-        SettingsError: The URL is not set.
+        SettingsError: The URL is not set, is invalid, or the database is not supported.
     """
     older = ("core",) if is_2 else ()
     schema = config.value(DATABASE, "sql_alchemy_schema", *older)
+    arguments = config.value(DATABASE, "sql_alchemy_connect_args", *older)
     has_backend = config.value("secrets", "backend") != ""
     for setting, ending, text in config.ways(DATABASE, KEY, "core"):
         # Airflow passes over the name of a secret if it has nobody to ask for it.
-        if ending != "_secret" or has_backend:
-            url = None if ending else _expand(text)
-            return Source(setting, url, ask, schema, arguments)
+        if ending == "_secret" and not has_backend:
+            continue
+        asked = Source(setting, None, ask, schema)
+        if ending:
+            return asked
+        address = parse_url(setting, _expand(text), schema)
+        if not (local_settings or arguments):
+            return replace(asked, address=address)
+        told = ask(Fence())
+        if told.get("is_plain") and not told["foreign"]:
+            return replace(asked, address=take_over(setting, told, schema))
+        more = local_settings or "sql_alchemy_connect_args"
+        return replace(asked, setting=f"{setting} and {more}")
     problem = (
         "is missing: set it to the URL of Airflow's metadata database, from the same Secret as the "
         "webserver's, or set its _CMD, or its _SECRET with a [secrets] backend"
@@ -276,9 +281,42 @@ def find_source(
     raise SettingsError([Problem(name(DATABASE, KEY), "", problem)])
 
 
-def parse_url(
-    setting: str, text: str, schema: str = "", arguments: Mapping[str, Any] = {}
-) -> Address:
+def take_over(setting: str, told: Mapping[str, Any], schema: str = "") -> Address:
+    """
+    Return the address that Airflow's engine hands to its driver.
+
+    Args:
+        told: The answer of the script's ``connection``, or of its ``told``.
+
+    Raises:
+        SidecarError: Airflow failed, or connects as we cannot.
+    """
+    if place := told.get("where"):
+        raise failure("config_failed", f"{place}: {told['failed']}")
+    text = told.get("text") or ""
+    if not text or text.startswith("sqlite:"):
+        # Its text may be the secret.
+        kind = told.get("failed", "nothing").partition(":")[0]
+        said = f"{setting} gave Airflow no URL ({kind})"
+        raise failure("connection_command_failed", said)
+    if told["foreign"]:
+        text = f"{setting} uses {'; '.join(told['foreign'])}"
+        raise failure("connection_foreign", text)
+    given = dict(told["arguments"])
+    dialect = "postgresql" if told["driver"].startswith("psycopg") else "mysql"
+    # which verifies the host unless it is told not to
+    if told["driver"] == "pymysql" and "ca" in (given.get("ssl") or {}):
+        given["ssl"] = {"check_hostname": True, **given["ssl"]}
+    url = URL.create(
+        f"{dialect}+{DRIVERS[dialect]}",
+        password=given.get("password") or given.get("passwd"),
+        host=given.get("host"),
+        database=next((given.pop(one) for one in OF_DATABASE if one in given), None),
+    )
+    return Address(url, text, schema, given)
+
+
+def parse_url(setting: str, text: str, schema: str = "") -> Address:
     """
     Parse an SQLAlchemy URL.
 
@@ -294,11 +332,9 @@ def parse_url(
         problem = ""
         if dialect not in DRIVERS:
             problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
-        elif not isinstance(
-            {**url.query, **arguments}.get("ssl") or {}, (bool, Mapping)
-        ):
+        elif "ssl" in url.query:
             problem = (
-                "or its connect_args have an ssl that is neither true nor a mapping"
+                "has an ssl, which is a mapping: set it in sql_alchemy_connect_args"
             )
         elif "@" in (url.host or "") + (url.database or ""):
             # Text after the first @ counts as the host, and would show the rest of a
@@ -311,6 +347,4 @@ def parse_url(
     # which mysqlclient does not
     if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:
         url = url.set(query={"ssl_check_hostname": "true", **url.query})
-    return Address(
-        url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema, arguments
-    )
+    return Address(url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema)

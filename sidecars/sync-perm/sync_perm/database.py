@@ -32,6 +32,10 @@ ANSWER_SECONDS = 30
 # pass starts.
 IDLE_SECONDS = 45
 
+# What PyMySQL takes as Airflow's driver does.
+OF_MYSQL = (
+    *("user", "password", "passwd", "host", "port", "unix_socket", "init_command"),
+)
 # The codes of errors, and what libpq, PostgreSQL and PgBouncer say in connection
 # errors, which have none:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html,
@@ -236,7 +240,7 @@ def _of_mysql(address: Address) -> dict[str, Any]:
     """
     given = {**address.url.query, **address.arguments}
     return {
-        **{key: given[key] for key in ("unix_socket",) if key in given},
+        **{key: given[key] for key in OF_MYSQL if key in given},
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": ANSWER_SECONDS,
         "write_timeout": ANSWER_SECONDS,

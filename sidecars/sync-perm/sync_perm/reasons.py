@@ -32,13 +32,17 @@ REASONS: dict[str, str] = {
     "reads, as the web server's container has them.",
     "connection_command_failed": "Run `airflow config get-value database sql_alchemy_conn` in "
     "this container; its output is not shown, because it may be a secret.",
+    "connection_foreign": "Change the arguments in a do_connect listener, or let a creator call "
+    "one of these drivers with plain arguments. What a connect listener sets, set at the server "
+    "(ALTER ROLE … SET …).",
     "database_denied": "Correct user and password in the Secret, or the server's access rules. "
-    "Then restart the pod, unless the URL comes from a command.",
-    "database_failed": "Read the database's message.",
+    "Then restart the pod, unless a command or airflow_local_settings.py tells them.",
+    "database_failed": "Read the database's message. PgBouncer takes no search_path: set "
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_SCHEMA instead.",
     "database_lost": "The sidecar reconnects automatically.",
     "database_missing": "Correct the database name in the URL.",
     "database_not_migrated": "Run Airflow's migrations (airflow db migrate), or correct the "
-    "schema. Passes wait for it.",
+    "schema (AIRFLOW__DATABASE__SQL_ALCHEMY_SCHEMA). Passes wait for it.",
     "database_read_denied": "Grant SELECT on the table to the account in the URL.",
     "database_read_only": "Use an account that may write, as Airflow's own does. After a failover, "
     "the sidecar recovers once the host name leads to the primary.",

@@ -229,10 +229,9 @@ def parse(data: bytes) -> Document:
 
 
 def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
-    if name != name.strip() or not 0 < len(name) <= MAX_NAME:
-        where.refuse(
-            f"a role name has 1 to {MAX_NAME} characters and no blanks at its ends"
-        )
+    if name != name.strip() or not 0 < len(name) <= MAX_NAME or "\0" in name:
+        text = f"a role name has 1 to {MAX_NAME} characters, none of them NUL, and no"
+        where.refuse(f"{text} blanks at its ends")
     for own in DEFAULT_ROLES:
         if name.casefold() == own.casefold():
             text = f"{own} is one of Airflow's own roles, which the file cannot change"
@@ -520,16 +519,20 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
 
     items: set[Item] = set()
     size = 0
+    asked: dict[str, set[Permission]] = {}
     for name in document.roles:
         role = tables.spelled(name)
         held = tables.grants.get(role)
+        asked[role] = set()
         if held is None:
+            size += 2
             items |= {
                 Item("file_role", "", (role,)),
                 Item("file_grant", "", (role, *WEBSITE)),
             }
         for dag_id, permission in permissions(name):
             size += 1
+            asked[role].add(permission)
             if permission not in (held or ()):
                 kind: Kind = "file_dag_grant" if dag_id else "file_grant"
                 items.add(Item(kind, dag_id, (role, *permission)))
@@ -538,7 +541,7 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
         for one, found in chosen.items()
         if not found
     ]
-    return Difference(frozenset(items), {}, size, tuple(notes))
+    return Difference(frozenset(items), {}, size, tuple(notes), asked=asked)
 
 
 def _choose(selection: Selection, tables: Tables) -> list[str]:

@@ -1,13 +1,13 @@
 """
-The script that the image's own Airflow Python runs: ``python runner.py look|work
-JSON``.
+The script that the image's own Airflow Python runs: ``python runner.py
+look|connect|work JSON``.
 
 It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB
 provider. All output of Airflow itself goes to standard error. Standard output has one
 JSON object per line.
 
 ``look`` tells what this Airflow is, and imports it only if that needs it: see
-:func:`look`.
+:func:`look`. ``connect`` tells how it connects to its database: see :func:`connection`.
 
 ``work`` reads a file with one JSON object:
 
@@ -20,14 +20,14 @@ JSON object per line.
   them;
 - ``given``: role → [action, resource] pairs; a missing role is created, and no grant is
   removed;
-- ``dags``: the ids of the DAGs to sync, until ``seconds`` have passed, but at least
-  one.
+- ``dags``: the ids of the DAGs to sync, at least one, until they took ``seconds``, or
+  ``starts`` times as long as Airflow's start, but not beyond the ``limit`` of all.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
-text}`` for an error that Airflow logged while it synced them, ``{"role": name, "error":
-text}`` for a role of the file that was refused, ``{"dag": id, "error": text}`` for each
-DAG that was tried, and ``{"failed": text, "where": the file and line of the user's}``
-if it fails.
+text}`` for an error that Airflow logged while it synced them, ``{"tried": name, "error":
+text}`` for each DAG that was tried, and for each ``role NAME`` of the file that was
+refused, and ``{"failed": text, "where": the file and line of the user's}`` if it
+fails.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import atexit
 import ctypes
 import gc
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -45,12 +46,29 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from typing import Any
 
 Answer = Callable[[dict[str, Any]], None]
 
+# Whose calls tell how Airflow connects.
+DRIVERS = ("psycopg2", "psycopg", "MySQLdb", "pymysql")
+# Arguments of theirs that concern Python, and no server.
+OF_PYTHON = {
+    *(
+        "autocommit",
+        "async_",
+        "connection_factory",
+        "context",
+        "conv",
+        "cursor_factory",
+    ),
+    *("cursorclass", "prepare_threshold", "row_factory"),
+}
+# Whose listeners change nothing that matters here.
+OURS = ("airflow.", "sqlalchemy.", "opentelemetry.")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
@@ -70,15 +88,8 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     Return what this Airflow is.
 
     Args:
-        given: ``manager``: the configured auth manager, or empty; ``arguments``: the
-            object that `sql_alchemy_connect_args` names for Airflow 3, and for 2;
-            ``places``: folders to import from. Or ``url``: tell only the URL of the
-            database, as Airflow itself finds it.
+        given: ``manager``: the configured auth manager, or empty.
     """
-    sys.path += given["places"]
-    if "url" in given:
-        conf = imported("airflow.configuration.conf")
-        return {"url": conf.get("database", "sql_alchemy_conn")}
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
     release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     setting = given["manager"] or (FAB if release >= (3, 0) else "")
@@ -95,16 +106,11 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
-    try:
-        path = given["arguments"][release < (3, 0)]
-        arguments: Any = imported(path) if path else {}
-        arguments = json.loads(json.dumps(arguments))
-    except Exception:  # noqa: BLE001 - the answer reports it
-        arguments = None
+    local = importlib.util.find_spec("airflow_local_settings")
     return {
         "airflow": version,
         "fab": version_of("apache-airflow-providers-fab"),
-        "arguments": arguments,
+        "local_settings": (local.origin if local else "") or "",
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
     }
@@ -138,6 +144,68 @@ def imported(path: str) -> Any:
     """
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+# --- connect
+
+
+class Asked(BaseException):
+    """
+    Ends the call of a driver: its arguments are all that is wanted.
+    """
+
+
+def connection() -> dict[str, Any]:
+    """
+    Return what Airflow's engine passes to its driver for a new connection: the URL's
+    parts, and whatever the arguments for the driver and airflow_local_settings.py make
+    of them (a ``do_connect`` listener, a ``creator``, an engine of its own).
+
+    No connection is made, unless by a driver that is not ours to take over.
+
+    Returns:
+        ``text``: the URL; ``driver``: the module that was called; ``arguments``: those
+        that concern the server; ``foreign``: what nobody but this Airflow can do;
+        ``is_plain``: whether the URL and the arguments for the driver say it all.
+    """
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def note(driver: str, *address: str, **given: Any) -> None:
+        calls.append((driver, given | ({"dsn": address[0]} if address else {})))
+        raise Asked
+
+    # before Airflow's import, because the user's files may import the function itself
+    for name in DRIVERS:
+        if importlib.util.find_spec(name):
+            importlib.import_module(name).connect = partial(note, name)  # type: ignore[attr-defined]
+    conf = imported("airflow.configuration.conf")
+    engine = imported("airflow.settings.engine")
+    with suppress(Asked):
+        engine.pool._invoke_creator(None)
+    driver, given = calls[0] if calls else ("", {})
+    _, options = engine.dialect.create_connect_args(engine.url)
+    if conf.has_option("database", "sql_alchemy_connect_args"):
+        options |= conf.getimport("database", "sql_alchemy_connect_args") or {}
+    foreign = [
+        f"the connect listener {one.__module__}.{getattr(one, '__name__', one)}"
+        for one in engine.pool.dispatch.connect
+        if not one.__module__.startswith(OURS)
+    ]
+    if not driver:
+        foreign.append(f"a driver that is none of {', '.join(DRIVERS)}")
+    arguments = {}
+    for key in given.keys() - OF_PYTHON:
+        try:
+            arguments[key] = json.loads(json.dumps(given[key]))
+        except TypeError:
+            foreign.append(f"the argument {key}")
+    return {
+        "text": conf.get("database", "sql_alchemy_conn"),
+        "driver": driver,
+        "arguments": arguments,
+        "foreign": foreign,
+        "is_plain": given == options,
+    }
 
 
 # --- work
@@ -187,6 +255,8 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
         imported(f"{OVERRIDES}.FabAirflowSecurityManagerOverride").create_db = (
             lambda _: None
         )
+        # whatever the user's security manager writes is rolled back
+        imported("sqlalchemy.engine.default.DefaultDialect").do_commit = lambda *_: None
     with imported(BUILDER)() as appbuilder:
         errors.begin()
         answer(
@@ -249,7 +319,7 @@ def work(task: dict[str, Any], answer: Answer) -> None:
     (2 MiB), and the search for it is a fifth of a run.
     """
     gc.disable()
-    until = time.monotonic() + task["seconds"]
+    began = time.monotonic()
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
     # As each of Airflow's commands: creating the app would create tables. It ends this
@@ -276,26 +346,39 @@ def work(task: dict[str, Any], answer: Answer) -> None:
         gc.enable()
         for name, pairs in task["given"].items():
             if found := errors.of(session, partial(give, name, pairs, manager)):
-                answer({"role": name, "error": "; ".join(found)})
+                answer({"tried": f"role {name}", "error": "; ".join(found)})
+        # With little CPU the start takes minutes, which another one would take again.
+        ready = time.monotonic()
+        long = max(task["seconds"], task["starts"] * (ready - began))
+        until = min(ready + long, began + task["limit"])
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
-            answer({"dag": dag_id, "error": "; ".join(found)})
+            answer({"tried": dag_id, "error": "; ".join(found)})
             if time.monotonic() > until:
                 break
 
 
-def where(error: BaseException) -> str:
+def told(error: BaseException) -> dict[str, Any]:
     """
-    Return the last line of a file of the user that an error passed, such as
-    webserver_config.py.
+    Return the answer for an error: its text, and the last line of a file of the user
+    that it passed, such as webserver_config.py; none for what the database did.
     """
     libraries = (os.path.dirname(os.__file__), os.path.abspath(__file__), "<")
-    found = [
-        f"{one.filename}:{one.lineno}"
-        for one in traceback.extract_tb(error.__traceback__)
-        if not one.filename.startswith(libraries) and "-packages/" not in one.filename
+    passed = [
+        (one.filename, one.lineno) for one in traceback.extract_tb(error.__traceback__)
     ]
-    return found[-1] if found else ""
+    if isinstance(error, SyntaxError):
+        passed.append((error.filename or "<", error.lineno))
+    found = [
+        f"{file}:{line}"
+        for file, line in passed
+        if not file.startswith(libraries) and "-packages/" not in file
+    ]
+    is_of_database = "SQLAlchemyError" in [one.__name__ for one in type(error).__mro__]
+    return {
+        "failed": f"{type(error).__name__}: {error}",
+        "where": found[-1] if found and not is_of_database else "",
+    }
 
 
 def main() -> None:
@@ -307,9 +390,14 @@ def main() -> None:
     def answer(value: dict[str, Any]) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
-    if sys.argv[1] == "look":
+    if sys.argv[1] != "work":
+        given = json.loads(sys.argv[2])
+        sys.path += given["places"]
         os.dup2(2, 1)
-        answer(look(json.loads(sys.argv[2])))
+        try:
+            answer(connection() if sys.argv[1] == "connect" else look(given))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the answer reports it
+            answer(told(error))
         return
     with open(sys.argv[2]) as file:
         task = json.load(file)
@@ -321,9 +409,13 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         work(task, answer)
-    except Exception as error:  # noqa: BLE001 - the answer reports it
+    except (Exception, SystemExit) as error:
+        said = told(error)
+        # Airflow ends itself where the database awaits a migration, and has said so.
+        if isinstance(error, SystemExit) and not said["where"]:
+            raise
         traceback.print_exc()
-        answer({"failed": f"{type(error).__name__}: {error}", "where": where(error)})
+        answer(said)
         sys.exit(1)
     # The interpreter would take Airflow apart, object by object: a fifth of a run.
     atexit._run_exitfuncs()

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar_runtime.errors import SidecarError, counted
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names, Readiness
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
@@ -44,6 +44,11 @@ class PermMetrics(Metrics):
         self.failing = self.gauge(
             "sync_perm_failing_dags", "DAGs that cannot be synced.", "reason"
         )
+        self.unasked = self.gauge(
+            "sync_perm_unasked_grants",
+            "Grants on DAGs that nobody asks for any more: see `sync-perm diff`. 0 where no DAG is "
+            "read.",
+        )
         self.mistakes = self.gauge(
             "sync_perm_roles_file_mistakes",
             "Mistakes in the roles file, which is ignored then.",
@@ -68,6 +73,7 @@ class Status:
     def __init__(self, metrics: PermMetrics, **details: object) -> None:
         self.metrics = metrics
         self._named: Mapping[str, Failure] = {}
+        self._is_good = False
         self.readiness = Readiness()
         self.details: dict[str, object] = details
 
@@ -76,6 +82,7 @@ class Status:
         difference: Difference,
         revision: str,
         *,
+        was_synced: bool,
         is_synced: bool,
         file: RoleFile | None,
     ) -> None:
@@ -85,10 +92,10 @@ class Status:
         Args:
             difference: The rows that a pass would fix, and the DAGs that cannot be
                 synced.
-            is_synced: Whether this process has let Airflow sync its roles, and they are
-                unchanged.
+            was_synced: Whether this process has let Airflow sync its roles.
+            is_synced: Whether they are unchanged since.
         """
-        items, failing, wanted, notes = difference
+        items, failing, wanted = difference[:3]
         pending = sorted({item.dag_id for item in items if item.dag_id})
         kinds = Counter(item.kind for item in items)
         reasons = Counter(one.reason for one in failing.values())
@@ -97,11 +104,12 @@ class Status:
         for reason in OF_DAGS:
             self.metrics.failing(reason).set(reasons[reason])
         self.metrics.pending.set(len(pending))
+        self.metrics.unasked.set(len(difference.unasked))
         for dag_id, one in failing.items():
             if self._named.get(dag_id) != one:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)
         self._named = failing
-        problems = [] if is_synced else ["Airflow has not synced its roles yet"]
+        problems = [] if was_synced else ["Airflow has not synced its roles yet"]
         if missing := len(items) - kinds["dag_revoke"]:
             problems.append(f"{missing:,} of {wanted:,} rows are missing")
         if kinds["dag_revoke"]:
@@ -115,9 +123,14 @@ class Status:
             ),
         }
         shortfalls = []
+        if was_synced and not is_synced:
+            shortfalls.append("Airflow has yet to judge roles or grants that changed")
         if file:
             self.metrics.mistakes.set(len(file.mistakes))
-            shown |= {"roles_file": file.path, "roles_file_notes": list(notes[:NAMED])}
+            shown |= {
+                "roles_file": file.path,
+                "roles_file_notes": list(difference.notes[:NAMED]),
+            }
             shortfalls += (
                 [f"the roles file is ignored: {file.problem}"] if file.problem else []
             )
@@ -126,7 +139,7 @@ class Status:
                 f"{dag_id} ({failing[dag_id].reason})" for dag_id in sorted(failing)
             ]
             told = ", ".join(dags[:TOLD_DAGS] + ["…"] * (len(dags) > TOLD_DAGS))
-            shortfalls.append(f"{counted(len(dags), 'DAG')} cannot be synced: {told}")
+            shortfalls.append(f"{len(dags)} cannot be synced: {told}")
         self.tell(**shown)
         problem: SidecarError | None = None
         if problems:
@@ -137,13 +150,14 @@ class Status:
             problem=problem,
             shortfall="" if problem else "; ".join(shortfalls),
         )
+        self._is_good = is_synced and not problem
         self.confirm()
 
     def confirm(self) -> None:
         """
         Record that what was found correct is still so.
         """
-        if self.readiness.ready:
+        if self._is_good:
             self.readiness = self.readiness._replace(published_at=time.time())
             self.metrics.known_good.set_to_current_time()
 

@@ -24,6 +24,7 @@ from sync_perm.compare import (
     Row,
     Tables,
     compare,
+    find_unasked,
     general,
     refusal,
     without_dags,
@@ -128,6 +129,7 @@ class Reader:
         include_dags: Whether DAG permissions should be as Airflow would leave them.
         file: The roles file; None without one.
         has_versions: Whether this is Airflow 3.
+        reads_dags: Whether to read DAGs even if nothing of them is to be synced.
         is_targeted: Whether Airflow syncs single DAGs, instead of all or none.
     """
 
@@ -137,12 +139,14 @@ class Reader:
         include_dags: bool,
         file: RoleFile | None,
         has_versions: bool,
+        reads_dags: bool = False,
         is_targeted: bool = True,
     ) -> None:
         self.include_dags = include_dags
         self.file = file
         self._is_targeted = is_targeted
         self._has_versions = has_versions
+        self._reads_dags = reads_dags or include_dags
         self._path = "relative_fileloc" if has_versions else "fileloc"
         # DAG → hash, and the access control with that hash. The mapping is replaced,
         # never shrunk, because an abandoned cycle may still be reading it.
@@ -181,7 +185,7 @@ class Reader:
         selects them.
         """
         by = self.file.selected_by if self.file else frozenset()
-        return self.include_dags or bool(by), not by <= {"id"}
+        return self._reads_dags or bool(by), not by <= {"id"}
 
     def look(self, database: Database, defined: Defined | None) -> Look:
         """
@@ -213,12 +217,15 @@ class Reader:
         found = compare(replace(tables, dags=dags, grants=grants))
         if not self._is_targeted:
             found = without_dags(found)
-        found = Difference(
+        found = found._replace(
             items=found.items | more.items,
-            failing={**more.failing, **found.failing},
             wanted=found.wanted + more.wanted,
             notes=more.notes,
         )
+        # With mistakes in the file nobody knows what it asks for.
+        asked = more.asked if self.file else {}
+        if self._reads[0] and asked is not None:
+            found = found._replace(unasked=frozenset(find_unasked(tables, asked)))
         return Look(tables, general(tables), found, is_written)
 
     def read(self, database: Database) -> Tables:

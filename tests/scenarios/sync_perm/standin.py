@@ -14,21 +14,36 @@ from tests.support.airflow.permissions import grants_on
 from tests.sync_perm.site import Site
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-WEBSITE = f"""
-import os, psycopg2
-with psycopg2.connect(os.environ["{CONN}"]) as database:
+WEBSITE = """
+import psycopg2
+from airflow.configuration import conf
+with psycopg2.connect(conf.get("database", "sql_alchemy_conn")) as database:
     database.cursor().execute(
         "INSERT INTO ab_permission_view_role (permission_view_id, role_id) SELECT 1, id FROM"
         " ab_role WHERE id > 5 AND id NOT IN (SELECT role_id FROM ab_permission_view_role)"
     )
 """
-# What Airflow's own configuration does with a command.
+# What Airflow's own configuration does with a command, and its settings with the user's.
 COMMANDS = f"""
 import os, subprocess
 class conf:
     def get(section, key):
-        command = os.environ["{CONN}_CMD"].split()
+        command = ["echo", "-n", os.environ.get("{CONN}", "")]
+        command = os.environ.get("{CONN}_CMD", "").split() or command
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    def has_option(section, key):
+        return False
+"""
+SETTINGS = """
+import sqlalchemy
+from airflow.configuration import conf
+creation = {}
+try:
+    from airflow_local_settings import creation
+except ImportError:
+    pass
+url = conf.get("database", "sql_alchemy_conn").replace("sql:", "sql+psycopg2:")
+engine = sqlalchemy.create_engine(url, **creation)
 """
 # Its command line shows when the script has been read, and so when it can be replaced.
 FOREVER = """
@@ -73,6 +88,7 @@ class StandIn(Airflow):
         site = Site(folder, "2.12.0")  # unknown, so its whole command runs
         site.add_python()
         (site.packages / "airflow/configuration.py").write_text(COMMANDS)
+        (site.packages / "airflow/settings.py").write_text(SETTINGS)
         site.write(WEBSITE)
         return cls("2.11", folder, site)
 

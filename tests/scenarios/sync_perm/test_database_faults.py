@@ -1,5 +1,6 @@
 """Database failures: each has its own reason, and sync-perm recovers on its own."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,12 @@ from tests.scenarios.sync_perm.conftest import StartSyncPerm
 from tests.scenarios.sync_perm.standin import WEBSITE, StandIn, is_synced, small
 from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
 from tests.support.airflow.permissions import add_role
-from tests.support.airflow.sync_perm import PASS_SECONDS, SyncPerm, run_command
+from tests.support.airflow.sync_perm import (
+    PASS_SECONDS,
+    SyncPerm,
+    run_command,
+    signal_all,
+)
 from tests.support.waiting import wait_until
 
 # Enough for some retries of a supervisor that polls every half second.
@@ -164,6 +170,23 @@ def test_a_cycle_whose_query_waits_too_long_or_loses_its_connection_has_failed(
 
         wait_until(lose_it, "its connection is lost", SECONDS)
     assert_recovers(lost)
+
+
+def test_a_database_that_answers_nothing_while_its_connection_lives_is_named(
+    own_postgres: Postgres, begin: StartSyncPerm
+) -> None:
+    database = small(own_postgres)
+    daemon = begin(database).until_good()
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'sync-perm%'"
+    pids = [pid for (pid,) in database.query(query)]
+    signal_all(pids, signal.SIGSTOP)
+
+    told = daemon.wait_for_event("cycle_slow", SECONDS)
+    reason = daemon.get("/readyz").json()["error"]
+    signal_all(pids, signal.SIGCONT)
+
+    assert "the database is asked" == told["doing"]
+    assert "(the database is asked)" in reason
 
 
 def test_a_short_idle_timeout_of_the_server_is_no_failure(

@@ -178,7 +178,7 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         assert {("Viewer", "can_edit")} == grants_on(database, f"DAG:{dag_id}")
     assert passes == len(daemon.find_events("pass_started")), daemon.log()
     assert 1 == len(daemon.find_events("dag_failed"))
-    assert "1 DAG cannot be synced: DAGs (name_reserved)" == shortfall_of(daemon)
+    assert "1 cannot be synced: DAGs (name_reserved)" == shortfall_of(daemon)
     assert 1.0 == daemon.sample("sync_perm_failing_dags", reason="name_reserved")
     assert "DAGs: name_reserved: Airflow uses" in daemon.get("/").body
     for command in ("check", "diff"):
@@ -225,7 +225,7 @@ def test_a_dag_that_the_collation_takes_for_another_is_not_synced(
 
     daemon = start(metadata, INCLUDE).until_good()
 
-    told = "2 DAGs cannot be synced: new (name_reserved), páy (name_reserved)"
+    told = "2 cannot be synced: new (name_reserved), páy (name_reserved)"
     assert told == shortfall_of(daemon)
     why = "the database takes it for 'DAG:pay'"
     daemon.wait_for_event("dag_failed", dag="páy", error=why)
@@ -246,7 +246,7 @@ def test_beside_a_reserved_id_the_command_of_an_unknown_airflow_syncs_no_dag(
 
     daemon = begin(database, INCLUDE).until_good()
 
-    told = "2 DAGs cannot be synced: DAGs (name_reserved), other (name_reserved)"
+    told = "2 cannot be synced: DAGs (name_reserved), other (name_reserved)"
     assert told == shortfall_of(daemon)
     database.query("DELETE FROM serialized_dag WHERE dag_id = 'DAGs'")
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")

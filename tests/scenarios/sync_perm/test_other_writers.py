@@ -93,7 +93,7 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
             "cycle_failed", PASS_SECONDS, reason="pass_failed"
         )
         assert "deadlock detected" in failed["error"]
-        assert "role 'team' of the roles file: " in failed["error"]
+        assert "role team: " in failed["error"]
     other.execute("ROLLBACK")
     daemon.wait_until_good()
 

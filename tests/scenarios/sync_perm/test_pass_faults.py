@@ -231,8 +231,27 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
     add_role(unsynced, "late")
     wait_until(daemon.children, "a pass", PASS_SECONDS)
     last = known_good()
-    assert 503 == daemon.get("/readyz").status
+    answer = daemon.get("/readyz")
+    assert 200 == answer.status, answer.body
+    told = "Airflow has yet to judge roles or grants that changed"
+    assert told == answer.json()["shortfall"]
     assert last == known_good()
+
+
+def test_three_failed_tries_and_no_poll_between_them_reach_the_limit(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+) -> None:
+    standin.site.write("import sys; sys.exit('no')")
+    daemon = begin(unsynced, {"SYNC_PERM_MAX_FAILURES": "3"})
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+    for _ in range(2):
+        seen = len(daemon.events)
+        daemon.sighup()  # instead of the wait for the retry
+        daemon.wait_for_event("cycle_failed", PASS_SECONDS, seen)
+
+    assert 3 == daemon.wait_for_exit(PASS_SECONDS).code
+    assert failed["retry_in_seconds"] >= 9
+    assert 3 == len(daemon.find_events("pass_started"))
 
 
 def test_a_database_that_refuses_writes_blames_no_dag(

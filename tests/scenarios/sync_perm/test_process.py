@@ -1,13 +1,15 @@
 """The supervisor as a process: one-shots and read-only homes; and `sync-perm check`."""
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import CONN, StandIn, add_dag, is_synced, small
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
-from tests.support.airflow.installed import Airflow
+from tests.support.airflow.installed import ROOT, Airflow
 from tests.support.airflow.permissions import add_role, contents, grant, grants_on
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.program import own_port
@@ -104,12 +106,22 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     done = run_command("diff", standin, database.url, tmp_path)
     same = run_command("diff", standin, database.url, tmp_path, without)
     gone = run_command("diff", standin, postgres.url("gone"), tmp_path)
+    database.query("DELETE FROM serialized_dag")
+    left = run_command("diff --output json", standin, database.url, tmp_path, without)
     untested = {"SYNC_PERM_ROLES": "/roles.yaml"}
     wrong = run_command("diff", standin, database.url, tmp_path, untested)
 
     assert (4, DIFF) == (done.returncode, done.stdout), done.stderr
     assert (0, "nothing differs\n") == (same.returncode, same.stdout), same.stderr
     assert (3, "") == (gone.returncode, gone.stdout)
+    assert 0 == left.returncode, left.stderr
+    schema = json.loads((ROOT / "docs/reference/diff.schema.json").read_text())
+    jsonschema.validate(told := json.loads(left.stdout), schema)
+    who = "a person, or an earlier access_control or roles file"
+    grants = [
+        {"role": "Op", "action": "can_read", "resource": "DAG:a", "given_by": who}
+    ]
+    assert grants == told["unasked"]
     assert 'database "gone" does not exist' in gone.stderr
     assert 2 == wrong.returncode
     assert "was never tested with Airflow 2.12.0" in wrong.stdout

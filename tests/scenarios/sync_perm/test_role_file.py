@@ -183,6 +183,13 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
         lambda: ("team-a", "can_read", "DAG:owned") in held(), "back", PASS_SECONDS
     )
     assert wanted | {("team-a", "can_edit", "DAG:named")} == held()
+    # what the file asked for before, and what somebody added
+    unasked = partial(daemon.sample, "sync_perm_unasked_grants")
+    wait_until(lambda: unasked() == 3, "they are counted")
+    told = run_command(
+        "diff", airflow, database.url, tmp_path, {"SYNC_PERM_ROLES": str(file)}
+    )
+    assert "~ team-a: can_edit on DAG:tagged: given by a person, or an" in told.stdout
     passes = partial(daemon.sample, "sync_perm_passes_total", reason="file")
     wait_until(lambda: passes(result="success"), "the pass is counted")
 
@@ -199,16 +206,14 @@ def test_a_role_that_the_database_refuses_leaves_airflows_own_roles_synced(
         "CREATE TRIGGER refuse BEFORE INSERT ON ab_role FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
-    daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
-    seen = len(daemon.events)
-    daemon.sighup()
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
+    told = daemon.wait_for_event("dag_failed", PASS_SECONDS, dag="role refused")
 
-    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, seen)
-
-    assert failed["error"].startswith("role 'refused' of the roles file: ")
-    assert "no such letter" in failed["error"]
-    assert "2 of " in daemon.get("/readyz").json()["problem"]
-    assert "synced its roles" not in daemon.get("/readyz").json()["problem"]
+    assert failed["error"].startswith("role refused: ")
+    assert "no such letter" in told["error"]
+    passes = [event["roles"] for event in daemon.find_events("pass_started")]
+    assert [True, False] == passes[:2]
+    assert "1 cannot be synced: role refused" in daemon.get("/readyz").body
 
 
 @pytest.mark.usefixtures("only_in_full")

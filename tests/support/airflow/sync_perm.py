@@ -106,10 +106,10 @@ def run_command(
     settings: Mapping[str, str] = {},
 ) -> subprocess.CompletedProcess[str]:
     """
-    Run `sync-perm check` or `sync-perm diff` to its end.
+    Run `sync-perm check` or `sync-perm diff`, with its options, to its end.
     """
     done = subprocess.run(
-        [SYNC_PERM, name],
+        [SYNC_PERM, *name.split()],
         env={**airflow.environment(url, home), "TMPDIR": str(home), **settings},
         cwd="/",
         capture_output=True,

@@ -1,0 +1,177 @@
+"""
+Decides what is to be done now, or until when nothing is, and why; and what a pass has
+taught. It knows the tables, the memory and the time, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sidecar_runtime.errors import SidecarError
+from sync_perm.airflow import Report, Work
+from sync_perm.compare import Item, Row
+from sync_perm.reasons import failure
+from sync_perm.roles import Defined
+from sync_perm.tables import Look
+
+# Of the roles file, at most this many rows at a time: about a minute.
+MOST_ROWS = 2_000
+# How long a row that two passes did not fix is left alone; one may have met another
+# process that wrote the same rows at the same moment.
+HELD_SECONDS = 600.0
+# A pass that fails, or writes what others undo, is followed by a wait of 10, 20, 40, …
+# seconds.
+PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 300.0
+# Within ten minutes.
+MOST_STRIKES = 6
+# If a pass writes only what others wrote within this time, another process undoes it.
+UNDONE_SECONDS = 600.0
+
+
+class Wait(NamedTuple):
+    """
+    There is work, but not before this monotonic time.
+    """
+
+    until: float
+    why: SidecarError
+
+
+class Done(NamedTuple):
+    """
+    There is no work before this monotonic time, unless something changes.
+    """
+
+    until: float
+
+
+@dataclass(slots=True)
+class Memory:
+    """
+    What is known from earlier passes; all times are monotonic.
+
+    Args:
+        synced: The general rows when Airflow's own sync last left them as they were;
+            None at the start, and when SIGHUP asks for that sync.
+        defined: What Airflow defines for its roles.
+        doubted: The rows that a pass did not fix.
+        held: Those of them that another pass did not fix either, and why.
+        held_until: The time of the next try for them.
+        written: What passes wrote, and when.
+        strikes: How many passes in a row failed, or wrote rows that had been undone.
+        next_at: The time before which no pass starts.
+        error: Why the last pass failed; None if it did not.
+    """
+
+    synced: frozenset[Row] | None = None
+    defined: Defined | None = None
+    doubted: Set[Item] = frozenset()
+    held: Mapping[Item, str] = field(default_factory=dict)
+    held_until: float = 0.0
+    written: Sequence[tuple[float, frozenset[object]]] = ()
+    strikes: int = 0
+    next_at: float = float("-inf")
+    error: SidecarError | None = None
+
+
+def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
+    """
+    Return what is to be done about the tables.
+    """
+    is_held = now < memory.held_until
+    items = look.difference.items - (memory.held.keys() if is_held else set())
+    dags = {item.dag_id for item in items if not item.is_of_file}
+    # Roles first, because a DAG may name them.
+    given = sorted((one for one in items if one.is_of_file), reverse=True)
+    # What another hand changed of these rows, only Airflow can judge.
+    roles = memory.synced != look.general
+    if not (dags or given or roles):
+        return Done(memory.held_until if memory.held else float("inf"))
+    if now < memory.next_at:
+        undone = failure("permissions_differ", "another process undoes what is written")
+        return Wait(memory.next_at, memory.error or undone)
+    # What a pass could not fix comes last, so that it keeps no other DAG waiting; and so
+    # does, after a strike, the first one, because it may be what ended that pass.
+    tried = {item.dag_id for item in memory.doubted}
+    order = sorted(dags, key=lambda one: (one in tried, one))
+    first = memory.strikes % max(1, len(order))
+    return Work(roles, order[first:] + order[:first], given[:MOST_ROWS])
+
+
+def written(before: Look, after: Look) -> frozenset[object]:
+    """
+    Return the rows that a pass changed.
+    """
+    fixed = before.difference.items - after.difference.items
+    return fixed | (before.general ^ after.general)
+
+
+def learn(
+    memory: Memory, work: Work, report: Report, before: Look, after: Look, now: float
+) -> frozenset[object]:
+    """
+    Remember what a pass has taught; return what it wrote if another process keeps
+    undoing it.
+
+    Roles are synced if Airflow's own sync has left all rows as they were: whatever it
+    changed, or another process changed meanwhile, is judged by another run.
+    """
+    memory.error = report.error
+    undone: frozenset[object] = frozenset()
+    if report.error is None:
+        if work.roles and before.general == after.general:
+            memory.synced = after.general
+        _doubt(memory, work, report, after, now)
+        undone = _judge(memory, report, written(before, after), after, now)
+    memory.strikes = memory.strikes + 1 if undone or memory.error else 0
+    if memory.strikes:
+        doubled = PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
+        memory.next_at = now + min(MAX_PAUSE_SECONDS, doubled)
+    return undone
+
+
+def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) -> None:
+    """
+    Remember the rows that a pass tried and did not fix; the second time, leave them
+    alone for a while.
+
+    If each of several DAGs and roles failed for the first time, not they are wrong, but
+    the database, such as one without space. Passes that fail for ten minutes say that
+    they are wrong after all.
+    """
+    texts = list(report.tried.values())
+    is_new = report.tried.keys().isdisjoint(one.name for one in memory.doubted)
+    if is_new and len(texts) > 1 and all(texts) and memory.strikes < MOST_STRIKES:
+        return
+    left = after.difference.items
+    missed = {one for one in left if one.dag_id in report.tried and not one.is_of_file}
+    missed |= left.intersection(work.given)
+    if again := missed & memory.doubted:
+        why = "still differs after a pass without an error"
+        held = {one: report.tried.get(one.name) or why for one in again}
+        memory.held = {**memory.held, **held}
+        memory.held_until = now + HELD_SECONDS
+    memory.doubted |= missed
+
+
+def _judge(
+    memory: Memory, report: Report, rows: frozenset[object], after: Look, now: float
+) -> frozenset[object]:
+    """
+    Find out whether this pass wrote anything, and return it if another process undoes
+    it.
+
+    Once again is an accident, or a person who tries something; the third time, another
+    process undoes it.
+    """
+    if not rows and isinstance(decide(after, memory, now), Work):
+        said = [f"{name}: {text}" for name, text in report.tried.items() if text]
+        said.append("Airflow has written none of the rows that differ")
+        memory.error = failure("pass_failed", said[0])
+    recent = [one for one in memory.written if one[0] > now - UNDONE_SECONDS]
+    memory.written = [*recent, (now, rows)]
+    times = sum(frozenset() < rows <= earlier for _, earlier in recent)
+    return rows if times > 1 else frozenset()

@@ -1,0 +1,126 @@
+"""
+The table of situations: what there is to do, until when nothing is, and why.
+"""
+
+from typing import Any
+
+import pytest
+
+from sidecar_runtime.errors import SidecarError
+from sync_perm.airflow import Report, Work
+from sync_perm.compare import Difference, Item
+from sync_perm.plan import Done, Memory, Wait, decide, learn
+from sync_perm.tables import Look
+from tests.sync_perm.given import tables
+
+A, B, C = (
+    Item("dag_permission", name, ("can_read", f"DAG:{name}"))
+    for name in ("a", "b", "c")
+)
+ROLE = Item("file_role", "", ("team",))
+# The grant of a DAG by the roles file, which another spelling of its id has on MySQL.
+GIVEN = Item("file_dag_grant", "a", ("team", "can_read", "DAG:a"))
+OTHER = frozenset({("role", "by hand", "")})
+FAILED = SidecarError("pass_failed", "no")
+NEVER = float("inf")
+FULL = {"a": "DiskFull", "b": "DiskFull"}
+
+
+def look(*items: Item, general: frozenset[Any] = frozenset()) -> Look:
+    found = Difference(frozenset(items), {}, len(items))
+    return Look(tables(), general, found, is_written=True)
+
+
+def memory(**known: Any) -> Memory:
+    return Memory(**{"synced": frozenset(), **known})
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "expected"),
+    [
+        (look(), {"synced": None}, Work(roles=True, dags=[], given=[])),
+        (look(), {}, Done(NEVER)),
+        (look(general=OTHER), {}, Work(roles=True, dags=[], given=[])),
+        (look(B, A), {}, Work(dags=["a", "b"], given=[])),
+        (look(A, GIVEN, ROLE), {}, Work(dags=["a"], given=[ROLE, GIVEN])),
+        (look(A, B), {"doubted": {A}}, Work(dags=["b", "a"], given=[])),
+        (look(A, B, C), {"strikes": 1}, Work(dags=["b", "c", "a"], given=[])),
+        (look(A), {"held": {A: ""}, "held_until": 101}, Done(101)),
+        (look(A, B), {"held": {A: ""}, "held_until": 101}, Work(dags=["b"], given=[])),
+        (look(A), {"held": {A: ""}, "held_until": 100}, Work(dags=["a"], given=[])),
+        (look(A), {"next_at": 101, "error": FAILED}, Wait(101, FAILED)),
+        (look(A), {"next_at": 100, "error": FAILED}, Work(dags=["a"], given=[])),
+        (look(), {"next_at": 101, "error": FAILED}, Done(NEVER)),
+    ],
+)
+def test_each_situation_has_work_or_a_wait_with_its_reason_or_none(
+    found: Look, known: dict[str, Any], expected: Work | Wait | Done
+) -> None:
+    assert expected == decide(found, memory(**known), 100.0)
+
+
+def test_a_pause_without_a_failure_says_that_another_process_undoes_rows() -> None:
+    waits = decide(look(A), memory(next_at=101), 100.0)
+
+    assert isinstance(waits, Wait)
+    assert "permissions_differ: another process" in f"{waits.why.reason}: {waits.why}"
+
+
+def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:
+    known, pauses = memory(), []
+    for _ in range(7):
+        learn(known, Work(), Report(error=FAILED), look(A), look(A), 0.0)
+        pauses.append(known.next_at)
+
+    assert [10, 20, 40, 80, 160, 300, 300] == pauses
+
+
+@pytest.mark.parametrize(
+    ("item", "tried"),
+    [(A, "a"), (GIVEN, "a"), (ROLE, "role team")],
+)
+def test_rows_that_two_passes_have_not_fixed_are_left_alone_with_their_error(
+    item: Item, tried: str
+) -> None:
+    known, found = memory(), look(item)
+    work = decide(found, known, 0.0)
+    assert isinstance(work, Work)
+
+    for held in ({}, {item: "no"}):
+        learn(known, work, Report(tried={tried: "no"}), found, found, 0.0)
+        assert held == known.held
+
+    assert Done(600.0) == decide(found, known, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("tried", "known", "is_common"),
+    [
+        (FULL, {"strikes": 5}, True), (FULL, {"strikes": 6}, False),
+        ({"a": "DiskFull"}, {}, False), ({**FULL, "b": ""}, {}, False),
+        (FULL, {"doubted": frozenset({A})}, False),
+    ],
+)  # fmt: skip
+def test_if_each_of_several_dags_fails_for_the_first_time_none_is_doubted(
+    tried: dict[str, str], known: dict[str, Any], is_common: bool
+) -> None:
+    before = memory(**known)
+    doubted = before.doubted
+
+    learn(before, Work(dags=["a", "b"]), Report(tried=tried), look(A, B), look(A, B), 0)
+
+    assert is_common == (doubted == before.doubted)
+
+
+def test_good_passes_that_write_nothing_end_the_pauses_and_blame_nobody() -> None:
+    known = memory(strikes=6, written=[(0.0, frozenset())] * 2)
+    undone = learn(known, Work(), Report(), look(), look(), 0.0)
+
+    assert (0, frozenset(), None) == (known.strikes, undone, known.error)
+
+
+def test_roles_are_synced_once_a_run_of_airflows_own_sync_leaves_them() -> None:
+    known, work = memory(synced=None), Work(roles=True)
+    for before, synced in ((look(), None), (look(general=OTHER), OTHER)):
+        learn(known, work, Report(), before, look(general=OTHER), 0.0)
+        assert synced == known.synced
