@@ -243,14 +243,13 @@ def test_three_failed_tries_and_no_poll_between_them_reach_the_limit(
 ) -> None:
     standin.site.write("import sys; sys.exit('no')")
     daemon = begin(unsynced, {"SYNC_PERM_MAX_FAILURES": "3"})
-    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+    daemon.wait_for_event("cycle_failed", PASS_SECONDS)
     for _ in range(2):
         seen = len(daemon.events)
         daemon.sighup()  # instead of the wait for the retry
         daemon.wait_for_event("cycle_failed", PASS_SECONDS, seen)
 
     assert 3 == daemon.wait_for_exit(PASS_SECONDS).code
-    assert failed["retry_in_seconds"] >= 9
     assert 3 == len(daemon.find_events("pass_started"))
 
 
