@@ -3,6 +3,7 @@ Passes that fail, hang or are killed: each has its own reason and leaves no proc
 behind.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -243,13 +244,14 @@ def test_three_failed_tries_and_no_poll_between_them_reach_the_limit(
 ) -> None:
     standin.site.write("import sys; sys.exit('no')")
     daemon = begin(unsynced, {"SYNC_PERM_MAX_FAILURES": "3"})
-    daemon.wait_for_event("cycle_failed", PASS_SECONDS)
+    failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
     for _ in range(2):
         seen = len(daemon.events)
         daemon.sighup()  # instead of the wait for the retry
         daemon.wait_for_event("cycle_failed", PASS_SECONDS, seen)
 
     assert 3 == daemon.wait_for_exit(PASS_SECONDS).code
+    assert 10 == math.ceil(failed["retry_in_seconds"]), "the whole pause"
     assert 3 == len(daemon.find_events("pass_started"))
 
 
