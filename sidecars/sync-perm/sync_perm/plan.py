@@ -125,7 +125,13 @@ def learn(
         if work.roles and before.general == after.general:
             memory.synced = after.general
         _doubt(memory, work, report, after, now)
-        undone = _judge(memory, report, written(before, after), after, now)
+        rows = written(before, after)
+        # What the first pass lets us compare, such as the roles file, it had not to do.
+        left = before.difference.items & after.difference.items
+        is_stuck = bool(left and not rows) and isinstance(
+            decide(after, memory, now), Work
+        )
+        undone = _judge(memory, report, rows, is_stuck, now)
     memory.strikes = memory.strikes + 1 if undone or memory.error else 0
     if memory.strikes:
         doubled = PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
@@ -158,7 +164,7 @@ def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) 
 
 
 def _judge(
-    memory: Memory, report: Report, rows: frozenset[object], after: Look, now: float
+    memory: Memory, report: Report, rows: frozenset[object], is_stuck: bool, now: float
 ) -> frozenset[object]:
     """
     Find out whether this pass wrote anything, and return it if another process undoes
@@ -167,7 +173,7 @@ def _judge(
     Once again is an accident, or a person who tries something; the third time, another
     process undoes it.
     """
-    if not rows and isinstance(decide(after, memory, now), Work):
+    if is_stuck:
         said = [f"{name}: {text}" for name, text in report.tried.items() if text]
         said.append("Airflow has written none of the rows that differ")
         memory.error = failure("pass_failed", said[0])
