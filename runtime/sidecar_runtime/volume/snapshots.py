@@ -298,10 +298,10 @@ class Snapshots(NamedTuple):
             SidecarError: ``link_blocked``: the path of the link is occupied.
         """
         found = stat_in(self.link, self.root)
-        is_link = found is not None and stat.S_ISLNK(found.st_mode)
-        is_ours = os.path.dirname(self._link()) == self.store_path
+        leads_to = self._link()
+        is_ours = os.path.dirname(leads_to) == self.store_path
         # Of a link that led to a snapshot once, somebody may have changed where to.
-        is_foreign = not is_link or (is_first and not is_ours)
+        is_foreign = not leads_to or (is_first and not is_ours)
         try:
             if found and stat.S_ISDIR(found.st_mode):
                 os.rmdir(self.link, dir_fd=self.root)
