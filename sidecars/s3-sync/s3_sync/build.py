@@ -76,7 +76,7 @@ class Builder:
         make room.
         """
         shown = self._parts.layout.shown
-        if shown is None or not shown.damaged:
+        if not shown.damaged:
             return 0
         files = state.files
         damaged = len(shown.damaged)
@@ -200,9 +200,8 @@ class Builder:
         if state.is_whole:
             build.fill.raise_first()
         shown = self._parts.layout.shown
-        damaged = shown.damaged if shown is not None else set()
         is_bare = self._parts.record.published is None
-        is_bare = is_bare or not damaged.isdisjoint(missing)
+        is_bare = is_bare or not shown.damaged.isdisjoint(missing)
         if is_bare and len(missing) * 2 > len(state.files):
             raise explain(missing, state.files)
 
@@ -261,7 +260,7 @@ class Builder:
         shown = self._parts.layout.shown
         if gate is None or (published is not None and build.name == published.name):
             return None
-        files = shown.files if shown is not None and published is not None else {}
+        files = shown.files if published is not None else {}
         changed = [path for path, held in tree.files.items() if files.get(path) != held]
         try:
             refusal = gate.judge(build.name, tree.path, changed, fence)

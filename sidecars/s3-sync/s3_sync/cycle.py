@@ -77,9 +77,8 @@ class Sync:
         if published is not None and not layout.has(published.name):
             log.warning("published_unknown", name=published.name)
             record.published = None  # it is unknown which files on disk belong to it
-        if shown is not None:
-            self._remember(shown)
-            layout.inspect(len(shown.files) or 1, 1)
+        self._remember(shown)
+        layout.inspect(len(shown.files) or 1, 1)
         log.info("target_acquired", managed_files=len(self._recorded))
         self.show(fence)
 
@@ -130,17 +129,15 @@ class Sync:
         # Objects that could not be read before: forgotten once they are gone or held,
         # due once they changed, or an operator asks.
         shown = layout.shown
-        held = shown.intact if shown is not None else {}
-        problems.meet(state.files, held, is_asked_for=fence.is_asked_for)
+        problems.meet(state.files, shown.intact, is_asked_for=fence.is_asked_for)
         problems.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
         # (an archived object's file) is no longer ours.
         healed = await builder.repair(state, until, fence)
-        if shown is not None:
-            for path in shown.damaged & state.kept:
-                shown.forget(path)
+        for path in shown.damaged & state.kept:
+            shown.forget(path)
         self.show(fence)
 
         # One answer to what is to be done now, and if nothing, until when and why.
@@ -197,8 +194,8 @@ class Sync:
         status = self._parts.status
         shown = layout.shown
         published = record.published
-        files = len(shown.files) if shown is not None else 0
-        if shown is not None and published is not None:
+        files = len(shown.files)
+        if published is not None:
             # A list that was lost may have dropped some of the files.
             damaged = len(shown.damaged) + max(0, published.files - files)
             if damaged != published.damaged:
@@ -224,10 +221,9 @@ class Sync:
             SidecarError: ``release_invalid``: it cannot.
         """
         settings = self._parts.settings
-        shown = self._parts.layout.shown
         kept = kept_paths(
             read,
-            shown.files.keys() if shown is not None else set(),
+            self._parts.layout.shown.files.keys(),
             owner=self._parts.record.owner,
             is_in_place=settings.layout == "in-place",
             delete=settings.delete,
@@ -237,10 +233,9 @@ class Sync:
 
     def _there(self) -> There:
         layout = self._parts.layout
-        shown = layout.shown
         return There(
-            files=shown.files if shown is not None else {},
-            damaged=shown.damaged if shown is not None else frozenset(),
+            files=layout.shown.files,
+            damaged=layout.shown.damaged,
             published=self._parts.record.published,
             is_ready=self._parts.status.readiness.ready,
             foreign=layout.foreign(),
@@ -258,8 +253,7 @@ class Sync:
                 state.files, asked_at, time.monotonic()
             )
             # An object that changes all the time holds back only itself.
-            shown = self._parts.layout.shown
-            held = shown.intact if shown is not None else {}
+            held = self._parts.layout.shown.intact
             problems.hold_back(
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
@@ -286,7 +280,7 @@ class Sync:
         record = self._parts.record
         shown = self._parts.layout.shown
         is_known = record.published is not None or record.owner == "unknown"
-        if state.is_whole or shown is None or not is_known:
+        if state.is_whole or not is_known:
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged

@@ -5,7 +5,7 @@ belong to the thread of the cycles.
 ==============  ============================  =========================================
 member          in place                      snapshots
 ==============  ============================  =========================================
-``shown``       the target                    the snapshot that is linked, None at first
+``shown``       the target                    the snapshot that is linked
 ``problem``     none                          the link leads elsewhere
 ``is_atomic``   no                            yes: consumers see a change as a whole
 ``has``         whether what is shown, and its list, are of the state of a name

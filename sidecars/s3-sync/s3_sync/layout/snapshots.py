@@ -48,7 +48,8 @@ class SnapshotLayout:
     Shows one snapshot at a time; see `Layout` for what the members mean.
 
     Attributes:
-        shown: The snapshot that consumers see; None before the first publish.
+        shown: The snapshot that consumers see; before the first publish, no files, and
+            no name.
         snapshots: What is in the store, the open folder of all snapshots.
     """
 
@@ -61,7 +62,6 @@ class SnapshotLayout:
         self._settings = settings
         self._volume = volume
         self._record = record
-        self.shown: Tree | None = None
         self._build: Tree | None = None
         # Whether older snapshots were whole when they were inspected: reading all files
         # of one takes longer than the answer to a consumer may.
@@ -86,8 +86,7 @@ class SnapshotLayout:
             name = (
                 published if self.snapshots.has(published) else self.snapshots.current()
             )
-            if name:
-                self.shown = self._open(name)
+            self.shown = self._open(name) if name else self._nothing()
             stack.pop_all()
         self._distrust()
 
@@ -100,15 +99,15 @@ class SnapshotLayout:
         """
         The name of what is shown; empty if that is nothing.
         """
-        return os.path.basename(self.shown.path) if self.shown is not None else ""
+        return os.path.basename(self.shown.path)
 
     @property
     def problem(self) -> SidecarError | None:
         """
         Why consumers do not see what is shown; None if they do.
         """
-        is_there = self.shown is None or self.snapshots.current() == self.name
-        return None if is_there else link_elsewhere()
+        is_there = self.snapshots.current() == self.name
+        return None if is_there or not self.name else link_elsewhere()
 
     def is_current(self) -> bool:
         """
@@ -116,19 +115,17 @@ class SnapshotLayout:
         """
         is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
         return is_there and (
-            self.shown is None or is_at(self.name, self.store, self.shown.fd)
+            not self.name or is_at(self.name, self.store, self.shown.fd)
         )
 
     def has(self, name: str) -> bool:
-        return self.shown is not None and self.name == name and not self.shown.is_lost
+        return self.name == name and not self.shown.is_lost
 
     def make_way(self) -> None:
-        is_first = self.shown is None and not self.snapshots.revisions()
+        is_first = not self.name and not self.snapshots.revisions()
         self.snapshots.make_way(is_first=is_first)
 
     def inspect(self, most: int, parts: int) -> bool:
-        if self.shown is None:
-            return False
         is_new = self.shown.inspect(most, parts, is_snapshot=True)
         if is_new:
             self._distrust()
@@ -224,8 +221,7 @@ class SnapshotLayout:
                 self.drop()
         if self._build is None:
             self._build = self._new_folder("build")
-        if self.shown is not None:
-            self._build.before = self.shown.files
+        self._build.before = self.shown.files
         return self._build
 
     def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
@@ -235,7 +231,7 @@ class SnapshotLayout:
         for path, held in list(tree.files.items()):
             if path not in files or not is_held(held, files[path]):
                 tree.delete(path, fence)
-        shown = self.shown.intact if self.shown is not None else {}
+        shown = self.shown.intact
         same = [path for path, file in files.items() if is_held(shown.get(path), file)]
         self._link(same, tree, fence)
 
@@ -257,7 +253,7 @@ class SnapshotLayout:
         """
         shown = self.shown
         taken = tree.files.keys()
-        if shown is None or not paths:
+        if not shown.files or not paths:
             return
         above = {*taken, *folders_of(taken)}
         mine = [path for path in paths if path in shown.intact and path not in above]
@@ -295,7 +291,7 @@ class SnapshotLayout:
         if there is tree:
             self._build = None
         self.drop()
-        if self.shown is not None and self.shown is not there:
+        if self.shown is not there:
             self.shown.close()
         self.shown = there
         self._whole.pop(build.name, None)
@@ -355,8 +351,7 @@ class SnapshotLayout:
         return bool(dropped)
 
     def tidy(self, fence: Fence) -> None:
-        if self.shown is not None:
-            self.shown.compact(fence)
+        self.shown.compact(fence)
         try:
             self.prune(fence)
             if self._settings.delete != "none":
@@ -377,14 +372,16 @@ class SnapshotLayout:
 
     def close(self) -> None:
         self.drop()
-        if self.shown is not None:
-            self.shown.close()
+        self.shown.close()
         os.close(self.store)
 
     # --- inside
 
     def _path(self, name: str) -> str:
         return f"{self._volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
+
+    def _nothing(self) -> Tree:
+        return Tree("", os.dup(self.store), self._volume.staging)
 
     def _new_folder(self, name: str) -> Tree:
         aside = aside_name(name)
@@ -411,7 +408,7 @@ class SnapshotLayout:
         must get a later time, is renamed into it.
         """
         if self.snapshots.has(name):
-            there = self.shown if self.shown and name == self.name else self._open(name)
+            there = self.shown if name == self.name else self._open(name)
             try:
                 _bring_up_to_date(there, folder, fence)
             except BaseException:
