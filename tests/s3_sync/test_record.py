@@ -27,24 +27,22 @@ BAD_VALUES = [
 ]  # fmt: skip
 
 
-def record(**environ: str) -> Record:
-    """Return the record of a process with these settings."""
+def record(state: int, **environ: str) -> Record:
+    """Return the record that a process with these settings reads."""
     given = {
         "AWS_BUCKET": "bucket",
         "KEY_PATH": "dags",
         "DEST_PATH": "/nowhere",
         **environ,
     }
-    return Record(load_settings(given)[0])
+    return Record(load_settings(given)[0], state)
 
 
 def opened(state: Path, **environ: str) -> Record:
     """Return the record that a process with these settings reads."""
     fd = os.open(state, os.O_RDONLY)
     try:
-        found = record(**environ)
-        found.read(fd)
-        return found
+        return record(fd, **environ)
     finally:
         os.close(fd)
 
@@ -65,14 +63,14 @@ def test_a_record_survives_a_restart_and_says_what_is_missing(
     volume: Volume, folder: Path
 ) -> None:
     state, said = folder / ".s3-sync", R7._replace(added=1, deleted=2)
-    record().write(volume.state, Fence(), said)
+    record(volume.state).write(Fence(), said)
     assert said == read(state)
     assert ready(state).ready
     named = {"revision": "r7", "aim": "r7", "name": "r7", "added": 1, "deleted": 2}
     assert GOOD | named == json.loads((state / NAME).read_bytes())
 
     short = Published("", "r7", "partial-1", 2, "r7", 1700000000.5, 3)
-    record().write(volume.state, Fence(), short)
+    record(volume.state).write(Fence(), short)
     found = ready(state)
 
     assert short == read(state)
@@ -88,20 +86,20 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     Without keys, anyone who can write to the bucket could have published its files.
     """
     state = folder / ".s3-sync"
-    record(**RELEASE).write(volume.state, Fence(), R7)
+    record(volume.state, **RELEASE).write(Fence(), R7)
     assert not ready(state, **SIGNED).ready
-    record(**SIGNED).write(volume.state, Fence(), R7)
+    record(volume.state, **SIGNED).write(Fence(), R7)
     assert ready(state, **SIGNED).ready
     assert ready(state, **RELEASE).ready  # without keys, any record counts
-    record(**SIGNED).write(
-        volume.state, Fence(), R7._replace(sequence=7, signed_by="key")
+    record(volume.state, **SIGNED).write(
+        Fence(), R7._replace(sequence=7, signed_by="key")
     )
     # a replayed pointer stays refused after it
     pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
     other = opened(state, **SIGNED, **pinned)
     assert ((7, "key"), None) == (other.sequence, other.published)
 
-    record(S3_SYNC_INCLUDE="*.py").write(volume.state, Fence(), R7)
+    record(volume.state, S3_SYNC_INCLUDE="*.py").write(Fence(), R7)
     assert not ready(state).ready
     assert R7 == read(state, S3_SYNC_INCLUDE="*.py")
 
@@ -129,4 +127,4 @@ def test_ignores_a_record_that_is_damaged_or_of_another_source(
 
 def test_a_volume_that_fails_says_nothing_about_the_record() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
-        record().read(-1)
+        record(-1)

@@ -51,7 +51,7 @@ def store(folder: Path) -> Path:
 
 def opened(volume: Volume, published: str = "") -> SnapshotLayout:
     """Open the layout as a process does that reads this in the record."""
-    record = Record(SETTINGS)
+    record = Record(SETTINGS, volume.state)
     if published:
         record.published = Published(published, published, published)
     return SnapshotLayout(SETTINGS, volume, record)
@@ -65,7 +65,7 @@ def finish(layout: SnapshotLayout, name: str, tree: Tree) -> None:
     """Publish a tree; its record is nothing but this process' memory."""
     build = Build(State(name, {}), set(), name=name)
     build.fill = Fill(tree, Fence(), math.inf)
-    layout.publish(build, lambda _: None, Fence())
+    layout.publish(build, lambda: None, Fence())
 
 
 def publish(layout: SnapshotLayout, name: str, content: bytes = b"1 = 1\n") -> None:

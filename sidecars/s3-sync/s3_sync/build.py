@@ -16,15 +16,16 @@ from typing import NamedTuple
 
 from s3_sync.fill import Build, Fill
 from s3_sync.layout import Layout
+from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status
 from s3_sync.names import is_held, not_held
 from s3_sync.plan import State, Work
 from s3_sync.problems import Problems, explain
 from s3_sync.reasons import is_of_current_release
 from s3_sync.record import PARTIAL, Record, partial_name
+from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
-from s3_sync.source import Source
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -42,7 +43,7 @@ class Parts(NamedTuple):
 
     settings: Settings
     status: Status
-    source: Source
+    source: ListingSource | ReleaseSource
     gate: Gate | None
     volume: Volume
     record: Record
@@ -233,8 +234,9 @@ class Builder:
         if self._parts.status.readiness.ready:
             raise refusal
         refused = build.state.revision
-        if build.state.is_whole:
-            rest = await self._earlier(until, fence)
+        source = self._parts.source
+        if isinstance(source, ReleaseSource):
+            rest = await self._earlier(source, until, fence)
         else:
             rest = self._without_refused(build, refusal, fence)
         if rest is None:
@@ -299,11 +301,13 @@ class Builder:
             refusal = self._ask(build, fence)
         return build
 
-    async def _earlier(self, until: float, fence: Fence) -> Build | None:
+    async def _earlier(
+        self, source: ReleaseSource, until: float, fence: Fence
+    ) -> Build | None:
         """
         Build the newest earlier release that the gate accepts; None if there is none.
         """
-        source, gate = self._parts.source, self._parts.gate
+        gate = self._parts.gate
         for revision in source.earlier():
             if gate is not None and gate.recall(revision) is not None:
                 continue

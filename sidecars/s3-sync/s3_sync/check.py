@@ -190,7 +190,6 @@ def _open(settings: Settings) -> None:
     if isinstance(found, str):
         return
     with closing(found):
-        record = Record(settings)
-        record.read(found.state)
+        record = Record(settings, found.state)
         with closing(open_layout(settings, found, record)) as layout:
             layout.make_way()

@@ -54,7 +54,7 @@ class Sync:
     """
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self.parts = parts
         settings = parts.settings
         self._brake = Brake(settings.max_delete_percent)
         self._builder = Builder(parts, self.show)
@@ -71,7 +71,7 @@ class Sync:
         Raises:
             OSError: The volume fails.
         """
-        record, layout = self._parts.record, self._parts.layout
+        record, layout = self.parts.record, self.parts.layout
         shown = layout.shown
         published = record.published
         if published is not None and not layout.has(published.name):
@@ -88,8 +88,8 @@ class Sync:
         """
         self._builder.problems.meet({}, {})
         self._builder.problems.show({})
-        self._parts.layout.close()
-        self._parts.volume.close()
+        self.parts.layout.close()
+        self.parts.volume.close()
 
     def begin_cycle(self) -> None:
         """
@@ -106,8 +106,8 @@ class Sync:
             OSError: The volume fails.
             CycleAbandoned: The fence was revoked.
         """
-        settings = self._parts.settings
-        layout = self._parts.layout
+        settings = self.parts.settings
+        layout = self.parts.layout
         builder = self._builder
         problems = builder.problems
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
@@ -122,8 +122,8 @@ class Sync:
         # What S3 has. A volume that survived its pod has seen newer pointers than this
         # process: an old one is a replay.
         asked_at = time.monotonic()
-        seen = self._parts.record.sequence
-        read = await self._parts.source.read(fence, seen)
+        seen = self.parts.record.sequence
+        read = await self.parts.source.read(fence, seen)
         state = self._wanted(read)
 
         # Objects that could not be read before: forgotten once they are gone or held,
@@ -144,7 +144,7 @@ class Sync:
         holds = self._holds(state, asked_at, fence)
         todo = decide(state, self._there(), holds, time.time())
         if isinstance(todo, Wait):
-            return self._waiting(todo, state)
+            return self._waiting(todo)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
             layout.tidy(fence)
@@ -164,7 +164,8 @@ class Sync:
         if self._shortage.is_new and layout.is_atomic:
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
-            return self._unsettled(failure("source_unsettled", said), _counts(build))
+            unsettled = failure("source_unsettled", said)
+            return Outcome("waiting", self._revision, _counts(build), why=unsettled)
 
         # The gate sees exactly what would be shown. It may accept less, or only an
         # earlier release, for a pod that has nothing.
@@ -176,9 +177,7 @@ class Sync:
         # From here on, consumers see the change; the layout knows the order in which
         # files, record and link follow, and why.
         counts = {"files_healed": healed}
-        layout.publish(
-            build, lambda tree: counts.update(self._record(build, tree, fence)), fence
-        )
+        layout.publish(build, lambda: counts.update(self._record(build, fence)), fence)
 
         # Only what is recorded makes the former state needless.
         layout.tidy(fence)
@@ -189,9 +188,9 @@ class Sync:
         Show readiness, metrics and status of what is published; note damage in the
         record, which a standby reads.
         """
-        record = self._parts.record
-        layout = self._parts.layout
-        status = self._parts.status
+        record = self.parts.record
+        layout = self.parts.layout
+        status = self.parts.status
         shown = layout.shown
         published = record.published
         files = len(shown.files)
@@ -201,7 +200,7 @@ class Sync:
             if damaged != published.damaged:
                 said = published._replace(damaged=damaged)
                 with suppress(OSError):
-                    record.write(self._parts.volume.state, fence, said)
+                    record.write(fence, said)
         status.readiness = readiness(record.published, layout.problem)
         status.show(managed_files=files)
         published = record.published or Published()
@@ -220,24 +219,24 @@ class Sync:
         Raises:
             SidecarError: ``release_invalid``: it cannot.
         """
-        settings = self._parts.settings
+        settings = self.parts.settings
         kept = kept_paths(
             read,
-            self._parts.layout.shown.files.keys(),
-            owner=self._parts.record.owner,
+            self.parts.layout.shown.files.keys(),
+            owner=self.parts.record.owner,
             is_in_place=settings.layout == "in-place",
             delete=settings.delete,
         )
-        fold = self._parts.volume.fold
+        fold = self.parts.volume.fold
         return without_clashes(read._replace(kept=kept), fold, settings.prefix)
 
     def _there(self) -> There:
-        layout = self._parts.layout
+        layout = self.parts.layout
         return There(
             files=layout.shown.files,
             damaged=layout.shown.damaged,
-            published=self._parts.record.published,
-            is_ready=self._parts.status.readiness.ready,
+            published=self.parts.record.published,
+            is_ready=self.parts.status.readiness.ready,
             foreign=layout.foreign(),
         )
 
@@ -245,7 +244,7 @@ class Sync:
         """
         Return what may keep this cycle from acting.
         """
-        seconds = self._parts.settings.settle_seconds
+        seconds = self.parts.settings.settle_seconds
         problems = self._builder.problems
         left_seconds = 0.0
         if seconds:
@@ -253,11 +252,11 @@ class Sync:
                 state.files, asked_at, time.monotonic()
             )
             # An object that changes all the time holds back only itself.
-            held = self._parts.layout.shown.intact
+            held = self.parts.layout.shown.intact
             problems.hold_back(
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
-        published = self._parts.record.published
+        published = self.parts.record.published
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0  # it was acted upon
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
@@ -277,8 +276,8 @@ class Sync:
         Files that are lost already are not missed. Those on disk may belong to another
         source; but where nobody knows which, because the record is lost, they count.
         """
-        record = self._parts.record
-        shown = self._parts.layout.shown
+        record = self.parts.record
+        shown = self.parts.layout.shown
         is_known = record.published is not None or record.owner == "unknown"
         if state.is_whole or not is_known:
             return None
@@ -292,10 +291,10 @@ class Sync:
 
     @property
     def _revision(self) -> str:
-        published = self._parts.record.published
+        published = self.parts.record.published
         return published.revision if published is not None else ""
 
-    def _waiting(self, wait: Wait, state: State) -> Outcome:
+    def _waiting(self, wait: Wait) -> Outcome:
         if isinstance(wait.why, RevisionRefused):
             return self._refused(wait.why)
         counts: dict[str, int] = {}
@@ -303,18 +302,18 @@ class Sync:
             counts[HELD] = self._brake.missing
         else:
             self._shortage = Shortage()  # what follows a change is never the same lack
-        return replace(
-            self._unsettled(wait.why, counts),
+        return Outcome(
+            "waiting",
+            self._revision,
+            counts,
+            why=wait.why,
             until=wait.until,
             is_enough=wait.is_enough,
         )
 
-    def _unsettled(self, why: SidecarError, counts: Mapping[str, int]) -> Outcome:
-        return Outcome("waiting", self._revision, counts, why=why)
-
     def _refused(self, refusal: RevisionRefused) -> Outcome:
-        self._parts.status.show(refused=refusal.facts())
-        is_enough = self._parts.record.published is not None
+        self.parts.status.show(refused=refusal.facts())
+        is_enough = self.parts.record.published is not None
         return Outcome("partial", self._revision, why=refusal, is_enough=is_enough)
 
     def _outcome(
@@ -327,7 +326,7 @@ class Sync:
         """
         Return the outcome of a cycle that has published, or had nothing to do.
         """
-        self._parts.status.show(refused={}, **state.facts)
+        self.parts.status.show(refused={}, **state.facts)
         names = ("files_published", "files_deleted", "files_healed")
         counts = counts if any(counts.get(name) for name in names) else {}
         if refusal is not None:
@@ -348,7 +347,7 @@ class Sync:
         Record what is published already: the record could not be written before, or
         the same release was published again, so that an older pointer is a replay.
         """
-        record = self._parts.record
+        record = self.parts.record
         published = record.published
         assert published is not None
         said = published
@@ -356,47 +355,47 @@ class Sync:
             sequence, signed_by = state.sequence
             said = published._replace(sequence=sequence, signed_by=signed_by)
         if said is not published or not record.is_written:
-            record.write(self._parts.volume.state, fence, said)
+            record.write(fence, said)
 
-    def _record(self, build: Build, tree: Tree, fence: Fence) -> dict[str, int]:
+    def _record(self, build: Build, fence: Fence) -> dict[str, int]:
         """
         Record and log what is published; return the numbers for the log.
         """
-        record = self._parts.record
+        record = self.parts.record
         before = record.published
+        tree = self.parts.layout.shown
         found = changes(self._recorded, tree.files)
         numbers = {kind: len(paths) for kind, paths in found.items()}
         sequence, signed_by = build.state.sequence
-        said = Published(
+        said = (before or Published())._replace(
             revision="" if build.missing else build.state.revision,
             aim=build.fallback or build.state.revision,
             name=build.name,
             missing=len(build.missing),
             fallback=build.fallback,
-            published_at=now(),
             files=len(tree.files),
+            damaged=0,
             sequence=sequence,
             signed_by=signed_by,
-            **numbers,
         )
-        if any(numbers.values()):
+        if any(numbers.values()):  # otherwise those of the last publish stay
+            said = said._replace(
+                added=numbers["added"],
+                changed=numbers["changed"],
+                deleted=numbers["deleted"],
+            )
             counts = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
                 kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
             }
             log.info("files_changed", name=build.name, **counts, **named)
-        elif before is not None:  # the numbers of the last publish stay
-            said = said._replace(**{kind: getattr(before, kind) for kind in numbers})
-        is_same = before is not None and said == before._replace(
-            published_at=said.published_at
-        )
-        metrics = self._parts.status.metrics.files
+        metrics = self.parts.status.metrics.files
         published = numbers["added"] + numbers["changed"]
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
         self._remember(tree)
-        if not (is_same and record.is_written):
-            record.write(self._parts.volume.state, fence, said)
+        if said != before or not record.is_written:
+            record.write(fence, said._replace(published_at=now()))
         return {
             "files_published": published,
             "files_deleted": numbers["deleted"],
@@ -406,7 +405,7 @@ class Sync:
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)
         unverified = sum(not held.is_verified for held in tree.files.values())
-        self._parts.status.metrics.files.unverified.set(unverified)
+        self.parts.status.metrics.files.unverified.set(unverified)
 
 
 def changes(

@@ -11,7 +11,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from s3_sync.journal import Held, Journal, Listed, has_mode, read_journal
@@ -121,17 +121,14 @@ class Tree:
         linked = tuple(
             f"{folder}/" for folder in folders_of(paths) if is_link(folder, self.fd)
         )
-        return self._altered(paths) | {
-            path for path in paths if path.startswith(linked)
-        }
-
-    def _altered(self, paths: Iterable[str]) -> set[str]:
         found = ((path, stat_in(path, self.fd)) for path in paths)
         return {
-            path for path, it in found if it is None or not self.files[path].matches(it)
+            path
+            for path, it in found
+            if it is None or not self.files[path].matches(it) or path.startswith(linked)
         }
 
-    def inspect(self, most: int, parts: int, *, is_snapshot: bool = False) -> bool:
+    def inspect(self, most: int, parts: int) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds
         damage, which rarely hits a single file; return whether there is new damage.
@@ -139,15 +136,11 @@ class Tree:
         Args:
             most: How many files need no parts.
             parts: Into how many parts at most the files are divided.
-            is_snapshot: A folder that is a link now, to the same files, is noticed only
-                when all files are inspected: the next snapshot does not follow it.
         """
         parts = min(parts, math.ceil(len(self.files) / most)) or 1
         self._turn = (self._turn + 1) % parts
         part = list(itertools.islice(self.files, self._turn, None, parts))
-        has_links = parts == 1 or not is_snapshot
-        found = self.altered(part) if has_links else self._altered(part)
-        if found <= self.damaged:
+        if self.altered(part) <= self.damaged:
             return False
         self.damaged = self.altered(self.files)
         return True

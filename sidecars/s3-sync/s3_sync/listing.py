@@ -141,15 +141,6 @@ class ListingSource:
             path for path in paths if path not in again.files and path not in again.kept
         }
 
-    def earlier(self) -> list[str]:
-        """
-        Return nothing: a prefix has no history.
-        """
-        return []
-
-    async def find(self, revision: str, fence: Fence) -> State:
-        raise KeyError(revision)
-
     async def fetch(
         self,
         paths: Sequence[str],

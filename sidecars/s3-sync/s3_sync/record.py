@@ -100,7 +100,8 @@ def parse(facts: Mapping[str, Any]) -> Published | None:
 
 class Record:
     """
-    The record of one source, one layout and one choice of files on a volume.
+    The record of one source, one layout and one choice of files, in the open
+    `.s3-sync`; one that is missing, malformed, or of other settings says nothing.
 
     Attributes:
         published: What the record says, or would say if the volume took it; None if
@@ -114,7 +115,8 @@ class Record:
         is_written: Whether the record on disk is the one that this process knows.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: int) -> None:
+        self._state = state
         self._where: dict[str, object] = {
             "source": settings.source,
             "kind": settings.source_kind,
@@ -125,33 +127,25 @@ class Record:
         filters = [list(globs) for globs in (settings.include, settings.exclude)]
         if any(filters):
             self._where["filters"] = filters
-        self._pin = settings.revision
         self._fsync = settings.fsync
-        self.published: Published | None = None
-        self.owner: Literal["ours", "other", "unknown"] = "unknown"
         self.sequence = (0, "")
         self.is_written = True
-
-    def read(self, state: int) -> None:
-        """
-        Read the record from the open `.s3-sync`; one that is missing, malformed, or of
-        other settings says nothing.
-        """
         facts = read_facts(NAME, state)
         said = parse(facts)
         where = {"filters": None, **self._where}
         differs = {name for name, value in where.items() if facts.get(name) != value}
-        is_pinned = not self._pin or facts.get("revision") == self._pin
+        is_pinned = not settings.revision or facts.get("revision") == settings.revision
         self.published = said if is_pinned and not differs else None
-        self.owner = "ours" if differs <= {"filters"} else "other"
+        self.owner: Literal["ours", "other", "unknown"] = "unknown"
         if said is None:
-            self.owner = "unknown"
-        elif self.owner == "ours":
+            return
+        self.owner = "ours" if differs <= {"filters"} else "other"
+        if self.owner == "ours":
             self.sequence = (said.sequence, said.signed_by)
 
-    def write(self, state: int, fence: Fence, published: Published) -> None:
+    def write(self, fence: Fence, published: Published) -> None:
         """
-        Replace the record in the open `.s3-sync`.
+        Replace the record.
 
         Raises:
             OSError: It was not written. This process knows it all the same.
@@ -164,7 +158,7 @@ class Record:
             del facts["sequence"], facts["signed_by"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
-            write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=state)
+            write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
         self.is_written = True
 
 
@@ -199,14 +193,12 @@ def read_outside(settings: Settings) -> Record:
     Raises:
         OSError: There is no target, or it cannot be read.
     """
-    record = Record(settings)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with (
         opened(settings.dest_path, flags=flags) as root,
         opened(RESERVED, root) as state,
     ):
-        record.read(state)
-    return record
+        return Record(settings, state)
 
 
 def readiness_outside(settings: Settings, holder: str = "") -> Readiness:

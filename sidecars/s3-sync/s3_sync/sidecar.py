@@ -19,7 +19,7 @@ from s3_sync.build import Parts
 from s3_sync.cycle import HELD, Sync
 from s3_sync.fill import Fill
 from s3_sync.journal import NAME as MANAGED
-from s3_sync.layout import open_layout
+from s3_sync.layout import Layout, open_layout
 from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status, SyncMetrics
@@ -30,7 +30,6 @@ from s3_sync.release.asking import Asked
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings
-from s3_sync.source import Source
 from s3_sync.volume import LOCK, SNAPSHOTS, STAGING, Volume, open_volume
 from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
@@ -96,10 +95,7 @@ class Session:
         self._sidecar = sidecar
         self._loop = asyncio.new_event_loop()
         source = ReleaseSource if settings.source_kind == "release" else ListingSource
-        self._source: Source = source(
-            settings, open_client(settings, sidecar.status.metrics)
-        )
-        self._parts: Parts | None = None
+        self._source = source(settings, open_client(settings, sidecar.status.metrics))
         self._sync: Sync | None = None
         self._serving: Serving | None = None
 
@@ -140,8 +136,8 @@ class Session:
             self._sync.begin_cycle()
         with explained(f"cannot open {path}"):
             holder = self._enter(fence)
-        sync, parts = self._sync, self._parts
-        if sync is None or parts is None:
+        sync = self._sync
+        if sync is None:
             # Beside a holder of the same source, a one-shot has what it was started for.
             is_enough = not self._sidecar.status.readiness.shortfall
             return replace(waits_for_holder(holder), is_enough=is_enough)
@@ -153,7 +149,7 @@ class Session:
                 except OSError as error:
                     # all files fit, but not their list, or the record
                     if error.errno in FULL_ERRORS:
-                        parts.layout.make_room(fence)
+                        sync.parts.layout.make_room(fence)
                     raise
         except SidecarError as error:
             failure = error
@@ -162,7 +158,7 @@ class Session:
             if not fence.is_revoked:
                 sync.show(fence)
                 with explained(f"cannot write to {path}"):
-                    await self._serve(fence, failure)
+                    await self._serve(sync.parts.layout, fence, failure)
 
     # --- the volume
 
@@ -179,9 +175,9 @@ class Session:
         settings = sidecar.settings
         try:
             with fence:
-                if self._parts is not None and not self._is_ours(self._parts):
+                if self._sync is not None and not self._is_ours(self._sync.parts):
                     self.leave()
-                if self._parts is not None:
+                if self._sync is not None:
                     return ""
                 volume = open_volume(
                     settings.dest_path,
@@ -193,9 +189,8 @@ class Session:
                     sidecar.status.readiness = readiness_outside(settings, volume)
                     sidecar.status.details = {}
                     return volume
-                self._join(volume)
-            assert self._sync is not None
-            self._sync.open(fence)
+                sync = self._join(volume)
+            sync.open(fence)
         except BaseException as error:
             self.leave()
             if isinstance(error, OSError):
@@ -216,21 +211,20 @@ class Session:
             and self._sidecar.lock.try_acquire(LOCK, volume.state)
         )
 
-    def _join(self, volume: Volume) -> None:
+    def _join(self, volume: Volume) -> Sync:
         """
         Join the parts of an open volume, and answer its consumers, if they may request
         releases.
         """
         sidecar = self._sidecar
         settings = sidecar.settings
-        record = Record(settings)
         try:
-            record.read(volume.state)
+            record = Record(settings, volume.state)
             layout = open_layout(settings, volume, record)
         except BaseException:
             volume.close()
             raise
-        self._parts = Parts(
+        parts = Parts(
             settings=settings,
             status=sidecar.status,
             source=self._source,
@@ -239,11 +233,17 @@ class Session:
             record=record,
             layout=layout,
         )
-        self._sync = Sync(self._parts)
-        if sidecar.asked is not None and isinstance(layout, SnapshotLayout):
+        self._sync = Sync(parts)
+        source = self._source
+        if (
+            sidecar.asked is not None
+            and isinstance(layout, SnapshotLayout)
+            and isinstance(source, ReleaseSource)
+        ):
             self._serving = Serving(
-                settings, sidecar.status.metrics, sidecar.asked, self._source, layout
+                settings, sidecar.status.metrics, sidecar.asked, source, layout
             )
+        return self._sync
 
     def leave(self) -> None:
         """
@@ -254,19 +254,20 @@ class Session:
             self._serving.asked.close()
         if self._sync is not None:
             self._sync.close()
-        self._serving = self._sync = self._parts = None
+        self._serving = self._sync = None
 
-    async def _serve(self, fence: Fence, failure: SidecarError | None) -> None:
+    async def _serve(
+        self, layout: Layout, fence: Fence, failure: SidecarError | None
+    ) -> None:
         """
         Do what may take as long as there are older releases and snapshots, now that
         what is shown is as it should be.
         """
-        assert self._parts is not None
         if self._serving is not None:
             is_of_release = failure and is_of_current_release(failure.reason)
             await self._serving.serve(fence, None if is_of_release else failure)
-        if isinstance(self._parts.layout, SnapshotLayout):
-            self._parts.layout.inspect_older(fence)
+        if isinstance(layout, SnapshotLayout):
+            layout.inspect_older(fence)
 
 
 class Serving(NamedTuple):
@@ -277,7 +278,7 @@ class Serving(NamedTuple):
     settings: Settings
     metrics: SyncMetrics
     asked: Asked
-    source: Source
+    source: ReleaseSource
     layout: SnapshotLayout
 
     async def serve(self, fence: Fence, outage: SidecarError | None) -> None:

@@ -92,7 +92,7 @@ class InPlaceLayout:
             )
             # A full volume must not prevent it, because deletions may make room.
             with suppress(OSError):
-                self._record.write(self._volume.state, fence, begun)
+                self._record.write(fence, begun)
         return tree
 
     def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
@@ -117,7 +117,7 @@ class InPlaceLayout:
         published, files = self._before
         self._before = None
         if self.shown.files == files:  # no file was replaced
-            self._record.write(self._volume.state, fence, published)
+            self._record.write(fence, published)
 
     def stand_in(self, build: Build, fence: Fence) -> None:
         """
@@ -133,9 +133,7 @@ class InPlaceLayout:
             else:
                 tree.delete(path, fence)
 
-    def publish(
-        self, build: Build, record: Callable[[Tree], None], fence: Fence
-    ) -> None:
+    def publish(self, build: Build, record: Callable[[], object], fence: Fence) -> None:
         """
         Delete, now that everything else is in place: whoever imports a file that moved
         finds it at one of both paths. Then record: a crash before that leaves a state
@@ -145,7 +143,7 @@ class InPlaceLayout:
         self._before = None
         self.shown.compact(fence)
         build.fill.raise_first(build.missing)
-        record(self.shown)
+        record()
 
     def _delete(self, build: Build) -> None:
         """

@@ -126,7 +126,7 @@ class SnapshotLayout:
         self.snapshots.make_way(is_first=is_first)
 
     def inspect(self, most: int, parts: int) -> bool:
-        is_new = self.shown.inspect(most, parts, is_snapshot=True)
+        is_new = self.shown.inspect(most, parts)
         if is_new:
             self._distrust()
         return is_new
@@ -274,9 +274,7 @@ class SnapshotLayout:
         for path in wrong:  # now that no folder is open that this may remove
             tree.delete(path, fence)
 
-    def publish(
-        self, build: Build, record: Callable[[Tree], None], fence: Fence
-    ) -> None:
+    def publish(self, build: Build, record: Callable[[], object], fence: Fence) -> None:
         """
         Give a complete tree its name, record it, and only then swap the link: what is
         linked is always recorded, so a standby, and the next start after a crash, know
@@ -298,7 +296,7 @@ class SnapshotLayout:
         try:
             there.compact(fence)
             build.fill.raise_first(build.missing)
-            record(there)
+            record()
         finally:
             self.correct(fence)
 
