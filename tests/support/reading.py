@@ -15,25 +15,21 @@ from tests.support import revisions
 
 class Readers:
     """
-    Two processes of a program that reads until its standard input closes.
+    Two processes of `tests.support.revisions`, which read until their standard input
+    closes.
     """
 
-    def __init__(
-        self, place: Path, *more: object, program: str = revisions.__file__
-    ) -> None:
+    def __init__(self, place: Path, *more: object) -> None:
         """
         Start the readers.
 
         Args:
-            place: The path that they read; for `tests.support.revisions`, a link.
-            more: Arguments; for that program, how long a snapshot is retained, in
-                seconds.
-            program: A program that prints its counts and lists as one line of JSON at
-                the end.
+            place: The link that they read.
+            more: How long a snapshot is retained, in seconds.
         """
         self._processes = [
             subprocess.Popen(
-                [sys.executable, program, str(place), *map(str, more)],
+                [sys.executable, revisions.__file__, str(place), *map(str, more)],
                 env={"PATH": "/usr/bin:/bin"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -59,13 +55,11 @@ class Readers:
 
 
 @contextmanager
-def reading(
-    total: dict[str, Any], place: Path, *more: object, program: str = revisions.__file__
-) -> Iterator[None]:
+def reading(total: dict[str, Any], place: Path, *more: object) -> Iterator[None]:
     """
     Run readers during a `with` statement, and add their results to the total.
     """
-    readers = Readers(place, *more, program=program)
+    readers = Readers(place, *more)
     try:
         yield
         _add(total, readers.stop())
