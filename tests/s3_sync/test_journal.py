@@ -164,9 +164,6 @@ def test_keeps_the_file_of_the_last_line_if_the_folder_is_not_shared(box: Box) -
     assert {"new.py"} == set(box.load(is_shared=False))
 
 
-# --- the disk is full
-
-
 # --- damaged and hostile lists
 
 
@@ -198,16 +195,6 @@ def test_stops_at_an_invalid_line_and_reports_it(box: Box, log: Log, line: str) 
 def test_a_volume_that_fails_says_nothing_about_the_list() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         read_journal("managed", -1, -1, is_shared=True)
-
-
-OTHER_HEADERS = [
-    "",
-    GOOD,
-    '["s3-sync managed files", 2]',
-    '["another list", 1]',
-    "{}",
-    "\0\0\0",
-]
 
 
 # --- one file

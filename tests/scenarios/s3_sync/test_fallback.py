@@ -80,26 +80,6 @@ def test_a_new_pod_gets_the_newest_accepted_release(
     assert 0 == count_of(daemon, "sidecar_gate_fallback")
 
 
-def test_a_new_pod_gets_all_files_of_a_listing_except_the_refused_ones(
-    s3: FakeS3, start: StartDaemon, target: Path, counts: Counts
-) -> None:
-    s3.objects.clear()
-    s3.put_all(revision(1, broken=True), "dags/")
-    rest = {path: body for path, body in revision(1).items() if path != "pkg0/m0.py"}
-    daemon = start(GATE, interval="0.3")
-
-    kill_at_random(daemon, target, counts, rest)
-
-    daemon.wait_until_ready()
-    assert rest == consumed(target)
-    assert "fallback" in daemon.get("/readyz").json()["shortfall"]
-    s3.put("dags/pkg0/m0.py", b"V = 1\n")
-    wait_until(lambda: consumed(target) == revision(1), "the fixed file is published")
-    wait_until(
-        lambda: daemon.get("/readyz").json()["shortfall"] is None, "no file is missing"
-    )
-
-
 @pytest.mark.timeout(3_600)
 def test_readers_see_only_complete_accepted_releases(
     s3: FakeS3, start: StartDaemon, target: Path, tmp_path: Path, counts: Counts

@@ -20,10 +20,8 @@ from tests.support.s3_sync.snapshots import (
     SwappingS3,
     consumed,
     count_of,
-    snapshot_leftovers,
     wait_for_cycles,
 )
-from tests.support.scripts import counting, runs
 from tests.support.waiting import wait_until
 
 GOOD = {
@@ -248,26 +246,3 @@ def test_sigterm_ends_a_hanging_command_and_all_its_processes(
     assert 0 == daemon.terminate().code
     wait_until(lambda: not napping(), "all its processes are gone")
     assert {} == consumed(daemon.target)
-
-
-@pytest.mark.usefixtures("no_nap_is_left")
-def test_sigkill_during_a_check_leaves_no_partial_state(
-    s3: SwappingS3, target: Path, tmp_path: Path, start: StartDaemon
-) -> None:
-    hangs = tmp_path / "hangs"
-    check = counting(tmp_path / "check", f"test -e {hangs} && exec sleep {NAP}\nexit 0")
-    daemon = start(by_command(check)).until_synced()
-    hangs.touch()
-    s3.swap(FIXED)
-    daemon.sighup()
-    wait_until(napping, "the command hangs")
-    daemon.kill()
-    assert GOOD == consumed(target)
-    for pid in napping():  # the killed daemon cannot end them
-        os.kill(pid, signal.SIGKILL)
-    hangs.unlink()
-    daemon.start().wait_until_synced()
-
-    assert FIXED == consumed(target)
-    assert 3 == runs(check)
-    assert [] == snapshot_leftovers(target)

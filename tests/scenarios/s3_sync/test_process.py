@@ -157,18 +157,6 @@ def test_a_broken_installation_ends_the_start(
     assert said in daemon.log()
 
 
-def test_a_restart_is_ready_from_disk_while_s3_is_silent(
-    s3: FakeS3, start: StartDaemon
-) -> None:
-    start().until_synced().terminate()
-    s3.inject(hang())
-
-    second = start()
-
-    assert second.wait_until_ready().json()["ready"] is True
-    assert second.find_events("cycle_finished") == []
-
-
 def test_abandoned_cycles_leak_neither_threads_nor_connections(
     s3: FakeS3, start: StartDaemon
 ) -> None:
