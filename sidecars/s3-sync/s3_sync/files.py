@@ -145,12 +145,6 @@ class Tree:
         self.damaged = self.altered(self.files)
         return True
 
-    def foreign(self) -> list[str]:
-        """
-        Return all files and links that are not ours, except bytecode and lost+found.
-        """
-        return [*foreign_files(self.fd, self.files)]
-
     # --- changing
 
     def adopt(self, path: str, content: Content, fence: Fence) -> bool:

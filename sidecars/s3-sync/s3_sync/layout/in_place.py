@@ -19,7 +19,7 @@ from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Content, not_held
 from s3_sync.record import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
+from s3_sync.volume import LINK, SNAPSHOTS, Volume, foreign_files, is_link
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
@@ -68,7 +68,7 @@ class InPlaceLayout:
     def foreign(self) -> Collection[str]:
         if self._settings.delete != "all":
             return ()
-        return [path for path in self.shown.foreign() if path not in self._stuck]
+        return [*foreign_files(self.shown.fd, {*self.shown.files, *self._stuck})]
 
     def begin(self, build: Build, fence: Fence) -> Tree:
         """
