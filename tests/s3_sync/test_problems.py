@@ -2,10 +2,12 @@
 
 from s3_sync.listing import Entry
 from s3_sync.metrics import Status, SyncMetrics
-from s3_sync.problems import EAGER_TRIES, Problems
+from s3_sync.problems import EAGER_TRIES, LASTING_CYCLES, Problems, Shortage
 from s3_sync.s3.refusals import ObjectError
 
 FILES = {path: Entry(path, "etag", 1) for path in "abc"}
+DENIED = {path: ObjectError("access_denied_get", path) for path in FILES}
+CHANGING = {path: ObjectError("object_changing", path) for path in FILES}
 
 
 def some(*paths: str) -> dict[str, ObjectError]:
@@ -40,3 +42,28 @@ def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
 
     assert {"a", "b"} == one.resting
     assert {"a", "b", "c"} == set(one.errors)
+
+
+def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
+    shortage = Shortage()
+    shortage.meet(some("a"))
+    assert shortage.is_new
+    shortage.meet(some("b"))
+    assert not shortage.is_new
+    for number in range(1, LASTING_CYCLES):
+        assert not shortage.cycles >= LASTING_CYCLES
+        shortage.meet({**some("b"), "ac"[number % 2]: CHANGING["a"]})
+    assert shortage.cycles >= LASTING_CYCLES
+    shortage.meet({})
+    assert not shortage.is_new
+    assert not shortage.cycles
+
+
+def test_of_files_that_change_all_the_time_only_those_that_are_not_held_are_told() -> (
+    None
+):
+    one = problems()
+
+    one.hold_back({"a", "b", "gone"}, FILES, {"a": FILES["a"]}, rest_seconds=60.0)
+
+    assert {"b"} == set(one.errors)
