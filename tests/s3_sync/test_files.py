@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from s3_sync.names import RESERVED
+from s3_sync.volume import Volume, walk
 from tests.s3_sync.handling import opened, put
 
 
@@ -35,3 +36,18 @@ def test_lists_a_file_before_its_rename_and_flushes_it_if_configured(
 
     flushed = ["flush .part", "flush managed", "rename, listed", f"flush {folder.name}"]
     assert steps == (flushed if fsync else ["rename, listed"])
+
+
+def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
+    volume: Volume, folder: Path, tmp_path: Path
+) -> None:
+    for place in (folder / "a", tmp_path / "outside"):
+        place.mkdir()
+
+    with walk(volume.root, "a/c") as (fd, name):
+        (folder / "a").rename(folder / "moved")
+        (folder / "a").symlink_to(tmp_path / "outside")
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+
+    assert [] == os.listdir(tmp_path / "outside")
+    assert (folder / "moved/c").exists()

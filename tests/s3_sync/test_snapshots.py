@@ -79,6 +79,27 @@ def hidden(store: Path) -> list[str]:
     return [name for name in os.listdir(store) if name[0] == "."]
 
 
+def test_a_build_is_continued_unless_it_was_changed(
+    layout: SnapshotLayout, store: Path
+) -> None:
+    put(begin(layout), "one.py", b"2 = 2\n")
+    Path(begin(layout).path, "left.by.a.gate").touch()
+    assert ["one.py"] == list(begin(layout).files) == os.listdir(begin(layout).path)
+
+    Path(begin(layout).path, "one.py").unlink()
+
+    assert {} == begin(layout).files
+    assert 1 == len(hidden(store))
+
+
+def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -> None:
+    os.makedirs(Path(begin(layout).path, "tools/cache"))
+
+    put(build := begin(layout), "tools")
+
+    assert Path(build.path, "tools").is_file()
+
+
 def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     """Not even if its folder is empty without it."""
     build, paths = begin(layout), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
