@@ -83,7 +83,10 @@ class Problems:
         Forget files that the source no longer has, or that are held. Those with a new
         version are due at once, and all of them if an operator triggered the cycle.
         """
-        self._forget(files, held)
+        there = [path for path in self._unread if path in files]
+        self._unread = {
+            path: self._unread[path] for path in not_held(there, files, held)
+        }
         for path, unread in self._unread.items():
             if is_asked_for or files[path].etag != unread.etag:
                 self._unread[path] = unread._replace(due_at=0.0)
@@ -99,7 +102,7 @@ class Problems:
         these makes all others due: their problem may be over as well.
         """
         before = self._unread
-        self._forget(files, held)
+        self._unread = {path: before[path] for path in not_held(before, files, held)}
         if len(self._unread) < len(before):
             for path, unread in self._unread.items():
                 self._unread[path] = unread._replace(due_at=0.0)
@@ -160,13 +163,6 @@ class Problems:
             unread=Names({path: one.error.reason for path, one in unread.items()}),
             keys_skipped=Names(first),
         )
-
-    def _forget(
-        self, files: Mapping[str, Content], held: Mapping[str, Content]
-    ) -> None:
-        there = [path for path in self._unread if path in files]
-        left = not_held(there, files, held)
-        self._unread = {path: self._unread[path] for path in left}
 
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
