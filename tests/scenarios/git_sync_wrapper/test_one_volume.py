@@ -23,7 +23,7 @@ ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
 
 
 @pytest.mark.timeout(3_600)
-def test_readers_see_only_whole_trees_while_pods_restart(
+def test_readers_see_only_whole_trees_while_pods_and_git_sync_are_killed(
     here: GitSite, counts: Counts
 ) -> None:
     chance = random.Random(11)
@@ -41,6 +41,8 @@ def test_readers_see_only_whole_trees_while_pods_restart(
                 newest = here.commit_revision(
                     number, **({"onto": ""} if number % 3 else {})
                 )
+                for _ in range(20):  # at some moment of a git-sync at work
+                    here.kill_engine()
                 one_shot = here.wrapper(**settings, **ONE_SHOT)
                 pod.kill()  # one of the pods is the lock holder
                 if chance.random() < 0.3:

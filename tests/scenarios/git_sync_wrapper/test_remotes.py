@@ -11,8 +11,17 @@ from tests.support.http.fake_proxy import FakeProxy
 from tests.support.machine.volumes import see_mounted
 
 
-@pytest.mark.parametrize("name", ["dns", "proxy"])
-def test_recovers_from_an_outage_of_dns_or_the_proxy(here: GitSite, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("dns", "name_unresolved"),
+        ("proxy", "remote_unreachable"),
+        ("branch", "ref_not_found"),
+    ],
+)
+def test_keeps_what_it_has_without_dns_the_proxy_or_the_branch(
+    here: GitSite, name: str, reason: str
+) -> None:
     hosts, entry = here.folder / "hosts", "127.0.0.1 git.invalid\n"
     hosts.write_text(entry)
     wrapper = here.describe(
@@ -25,15 +34,20 @@ def test_recovers_from_an_outage_of_dns_or_the_proxy(here: GitSite, name: str) -
     wrapper.start()
     here.wait_until_shown(here.repository.head(), wrapper)
     before = here.shown()
-    hosts.write_text("") if name == "dns" else here.server.stop()
-    commit = here.commit_revision(2)
+    if name == "dns":
+        hosts.write_text("")
+    if name == "proxy":
+        here.server.stop()
+    if name == "branch":
+        here.repository.delete_branch("main")
 
     # Not the first failure: it may be a poll that was under way.
-    reason = "name_unresolved" if name == "dns" else "remote_unreachable"
     wrapper.wait_for_event("cycle_failed", 60, reason=reason)
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
-    hosts.write_text(entry) if name == "dns" else here.server.start()
-    here.wait_until_shown(commit, wrapper, 90)
+    hosts.write_text(entry)
+    if name == "proxy":
+        here.server.start()
+    here.wait_until_shown(here.commit_revision(2), wrapper, 90)
 
 
 def test_git_reads_exceptions_as_the_wrapper_does(here: GitSite) -> None:
