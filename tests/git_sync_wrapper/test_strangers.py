@@ -16,7 +16,6 @@ from hypothesis import given
 from git_sync_wrapper.git import Git
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import read_options
-from git_sync_wrapper.reasons import REASONS, explain
 from git_sync_wrapper.snapshot import read_record, read_rows
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -24,10 +23,6 @@ from tests.support.strangers import damaged
 
 COMMIT = "1" * 40
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git", "GITSYNC_REF": "main"}
-SAID = (
-    b"fatal: unable to access 'https://git.example.com/': error: 403\nremote: Denied.\n",
-    b"git@example.com: Permission denied (publickey).\nfatal: Could not read from remote",
-)
 RECORD = (
     b'{"snapshot": "%s", "repo": "x", "ref": "main", "published_at": 1.5, '
     b'"made_by": "a", "unfiltered": ["a.bin"], "changed": ["b.py"]}' % COMMIT.encode()
@@ -60,14 +55,6 @@ def test_a_poll_names_a_commit_of_the_ref_or_one_reason(answer: bytes) -> None:
     assert bool(found) != bool(reason)
     assert found in answer.decode(errors="replace")
     assert reason in ("", "ref_not_found")
-
-
-@given(said=damaged(*SAID))
-def test_whatever_git_says_has_a_reason(said: bytes) -> None:
-    error = explain(said.decode(errors="replace"), "git")
-
-    assert error.reason in REASONS
-    assert error.message
 
 
 @given(record=damaged(RECORD), rows=damaged(ROWS))

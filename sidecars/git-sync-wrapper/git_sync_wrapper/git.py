@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from git_sync_wrapper.logins import Access
+from git_sync_wrapper.logins import Access, server_of
 from git_sync_wrapper.options import OURS, Options
 from git_sync_wrapper.reasons import explain, failure
 from sidecar_runtime import child, proxies
@@ -194,7 +194,7 @@ class Git:
             trace = str(error)
         found = re.search(r"(?i)recv header: location: (\S+)", trace)
         to = found[1] if found else ""
-        return _server(url) + to if to.startswith("/") else to
+        return server_of(url) + to if to.startswith("/") else to
 
     def answers(self, access: Access, fence: Fence) -> str:
         """
@@ -247,14 +247,10 @@ def moved(repo: str, location: str) -> str:
     Return the address of a repository after a redirect; empty if that is not on the
     same server, or none of a repository. From http to https is the same server.
     """
-    server = _server(repo) + "/"
+    server = server_of(repo) + "/"
     servers = (server, server.replace("http:", "https:", 1))
     is_ours = location.startswith(servers) and location.endswith(_REFS)
     return location.removesuffix(_REFS) if is_ours else ""
-
-
-def _server(url: str) -> str:
-    return "/".join(url.split("/")[:3])
 
 
 def configured(

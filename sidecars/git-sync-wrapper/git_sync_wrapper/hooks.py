@@ -2,8 +2,8 @@
 The user's actions around the swap of the link: commands, a web request, a touched file;
 and the error-file.
 
-As in git-sync, each hook has one thread, which runs it for the newest commit only and
-retries it until it succeeds. The first sync of a process counts as a change. The cycle
+As in git-sync, each hook runs once at a time, for the newest commit only, and is
+retried until it succeeds. The first sync of a process counts as a change. The cycle
 tells them of a commit at its end (``Session._announce``).
 """
 
@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import NamedTuple
 
 from git_sync_wrapper.options import Options
@@ -52,11 +51,13 @@ class Hook(NamedTuple):
     Args:
         run: Runs it once for a commit, in the folder; raises :class:`HookFailed`, or
             ``CycleAbandoned`` if the fence is revoked.
+        turn: Held while it runs for a commit, and while it is tried again.
     """
 
     name: str
     run: Callable[[str, str, Fence], None]
     backoff_seconds: float
+    turn: threading.Lock
 
 
 def exechook(
@@ -80,7 +81,7 @@ def exechook(
             raise HookFailed(f"it ended with {child.ending(code)}", str(said))
         log.debug("hook_said", hook=name, output=str(said))
 
-    return [Hook(name, run, backoff)] if command else []
+    return [Hook(name, run, backoff, threading.Lock())] if command else []
 
 
 def webhook(options: Options) -> list[Hook]:
@@ -112,7 +113,7 @@ def webhook(options: Options) -> list[Hook]:
         if 0 < expected != status:
             raise HookFailed(f"the answer is {status} instead of {expected}")
 
-    return [Hook("webhook", run, options.webhook_backoff)]
+    return [Hook("webhook", run, options.webhook_backoff, threading.Lock())]
 
 
 class Hooks:
@@ -145,7 +146,6 @@ class Hooks:
             environ,
         ) + webhook(options)
         self._newest = ""
-        self._told: dict[str, SimpleQueue[str]] = {}
         self._fence = Fence()
 
     @property
@@ -183,13 +183,8 @@ class Hooks:
         """
         self._newest = commit
         for hook in self._after:
-            if hook.name not in self._told:
-                commits = SimpleQueue[str]()
-                threading.Thread(
-                    target=self._work, args=[hook, commits], daemon=True
-                ).start()
-                self._told[hook.name] = commits
-            self._told[hook.name].put(commit)
+            given = [hook, commit]
+            threading.Thread(target=self._work, args=given, daemon=True).start()
         self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:
@@ -206,15 +201,13 @@ class Hooks:
             filter(None, [self._run(h, commit, folder, fence) for h in self._after])
         )
 
-    def _work(self, hook: Hook, commits: SimpleQueue[str]) -> None:
-        with suppress(CycleAbandoned):
-            while True:
-                commit = commits.get()
-                while commit == self._newest:
-                    folder = os.path.realpath(self._options.link)
-                    if not self._run(hook, commit, folder, self._fence):
-                        break
-                    self._fence.wait(hook.backoff_seconds)
+    def _work(self, hook: Hook, commit: str) -> None:
+        with suppress(CycleAbandoned), hook.turn:
+            while commit == self._newest:
+                folder = os.path.realpath(self._options.link)
+                if not self._run(hook, commit, folder, self._fence):
+                    break
+                self._fence.wait(hook.backoff_seconds)
 
     def _run(self, hook: Hook, commit: str, folder: str, fence: Fence) -> str:
         problem = ""

@@ -57,8 +57,6 @@ _HELPER = (
 )
 SSH = "ssh:"
 _KEY = re.compile(rb"PRIVATE KEY-----| (ssh|ecdsa)-")
-_KIND = re.compile(rb"(RSA|DSA|EC)(?= PRIVATE)|ssh-(?!key)[a-z0-9]+|ecdsa-[a-z0-9-]+")
-_ACCESS_KEY = re.compile(r"A[KS]IA[A-Z0-9]{12,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 
 
@@ -114,8 +112,8 @@ class Access:
         if found is None:
             return error
         url = found[1]
-        server = _server(url)
-        there = [one for one in self.sent if _server(one.url) == server]
+        server = server_of(url)
+        there = [one for one in self.sent if server_of(one.url) == server]
         if not there:
             said = f"no login is set for {server}, or one in .netrc or http.extraHeader is refused"
             return failure("login_missing", f"{error.message} ({said})")
@@ -131,13 +129,17 @@ class Logins:
     The logins of the settings, and the private folder for what must be a file.
 
     Raises:
-        SettingsError: Settings contradict each other.
+        SettingsError: A password lacks its user, or a user's file its password.
         SidecarError: The private folder cannot be created.
     """
 
     def __init__(self, settings: Settings, options: Options) -> None:
-        if problems := list(_contradictions(settings, options)):
-            raise SettingsError(problems)
+        file = settings.username_file
+        has_password = bool(options.password or options.password_file)
+        lacks_user = has_password and not (file or options.username)
+        if lacks_user or (file and not has_password):
+            said = "and GITSYNC_USERNAME need each other"
+            raise SettingsError([Problem("GITSYNC_PASSWORD", None, said)])
         self._settings = settings
         self._options = options
         self._chain: Chain | None = None
@@ -169,10 +171,10 @@ class Logins:
             self._add_ssh(access)
         pairs = list(self._pairs())
         repo = self._options.repo
-        is_given = any(_server(url) == _server(repo) for url, *_ in pairs)
+        is_given = any(server_of(url) == server_of(repo) for url, *_ in pairs)
         if self._options.askpass_url and not is_given:
             self._said = self._said or self._ask(fence)
-            pairs.append((_server(repo), *self._said, "GITSYNC_ASKPASS_URL"))
+            pairs.append((server_of(repo), *self._said, "GITSYNC_ASKPASS_URL"))
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the
             # next run.
@@ -180,7 +182,7 @@ class Logins:
                 f"store --file={shlex.quote(os.path.join(self.folder, 'github-token'))}"
             )
             access.configs.append(("credential.helper", store))
-            access.sent.append(Sent(_server(repo), "the token of the GitHub App"))
+            access.sent.append(Sent(server_of(repo), "the token of the GitHub App"))
         _add_pairs(access, pairs)
         if self._signs and not is_given:
             self._sign(access, fence)
@@ -238,10 +240,10 @@ class Logins:
         name = "GITSYNC_PASSWORD_FILE" if options.password_file else "GITSYNC_PASSWORD"
         if not (options.password or options.password_file):
             # https://TOKEN@host/…: like git-sync, log in with an empty password.
-            yield _server(options.repo), user, "", "GITSYNC_USERNAME"
+            yield server_of(options.repo), user, "", "GITSYNC_USERNAME"
             return
         password = _secret(name, options.password, options.password_file)
-        yield _server(options.repo), user, password, name
+        yield server_of(options.repo), user, password, name
 
     def _ask(self, fence: Fence) -> tuple[str, str]:
         """
@@ -254,7 +256,7 @@ class Logins:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
         if to:  # whoever answers there would choose the login
-            said = f"--askpass-url redirects from {_server(url)} to {_server(to)}"
+            said = f"--askpass-url redirects from {server_of(url)} to {server_of(to)}"
             raise failure("redirect_refused", said)
         lines = body.replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
@@ -283,7 +285,7 @@ class Logins:
 
         self._chain = self._chain or Chain()
         found, config = self._chain.current(fence)
-        server = _server(self._options.repo)
+        server = server_of(self._options.repo)
         host = urlsplit(server).netloc
         region = codecommit.region_of(host) or config.region
         if region is None:
@@ -319,8 +321,8 @@ class Logins:
             self._usable(name, path, f"key-{number}")
             for number, path in enumerate(options.ssh_key_file)
         ]
-        for key in filter(os.path.exists, keys):
-            access.sent.append(Sent(SSH, f"{_kind(_read(name, key))} key from {name}"))
+        there = filter(os.path.exists, options.ssh_key_file)
+        access.sent.extend(Sent(SSH, f"{path}, from {name}") for path in there)
         hosts = PINNED_HOSTS
         if os.path.exists(options.ssh_known_hosts_file):
             hosts = self._usable(
@@ -394,15 +396,13 @@ def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
             continue
         who = "a token" if password in ("", "x-oauth-basic") else f"user {user}"
         doubt = f"{origin} looks encoded twice. " if is_encoded(password) else ""
-        if _ACCESS_KEY.fullmatch(user):
-            doubt = "CodeCommit takes access keys only as AWS_ACCESS_KEY_ID. "
         access.sent.append(
             Sent(f"{url.rstrip('/')}/", f"{who}, from {origin}", doubt=doubt)
         )
         access.environ[f"GSW_USERNAME_{number}"] = user
         access.environ[f"GSW_PASSWORD_{number}"] = password
         helper = _HELPER.replace("{0}", str(number))
-        for place, kept in ((_server(url), access.configs), (url, narrow)):
+        for place, kept in ((server_of(url), access.configs), (url, narrow)):
             kept.extend((f"credential.{place}.helper", text) for text in ("", helper))
     access.configs.extend(narrow)
 
@@ -418,15 +418,6 @@ def is_encoded(password: str) -> bool:
     return len(inner) >= 6 and all(32 <= byte < 127 for byte in inner.strip())
 
 
-def _kind(key: bytes) -> str:
-    """
-    Return the kind of a private key, which it names in clear.
-    """
-    body = b"".join(line for line in key.split(b"\n") if not line.startswith(b"-"))
-    found = _KIND.search(key + _decoded(body))
-    return found[0].decode() if found else "unknown"
-
-
 def _decoded(text: str | bytes) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
@@ -434,7 +425,7 @@ def _decoded(text: str | bytes) -> bytes:
         return b""
 
 
-def _server(url: str) -> str:
+def server_of(url: str) -> str:
     """
     Return scheme, host and port of a URL.
     """
@@ -464,18 +455,6 @@ def _read(setting: str, path: str) -> bytes:
     except OSError as error:
         said = f"{setting}: cannot read {path}: {error.strerror}"
         raise failure("secret_unreadable", said) from None
-
-
-def _contradictions(settings: Settings, options: Options) -> Iterator[Problem]:
-    has_password = bool(options.password or options.password_file)
-    file = settings.username_file
-    if settings.credentials == "codecommit" and (
-        has_password or options.username or file
-    ):
-        kind = f"{PREFIX}CREDENTIALS"
-        yield Problem(kind, "codecommit", "signs requests: unset every other login")
-    if has_password != bool(options.username or file) and (has_password or file):
-        yield Problem("GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other")
 
 
 def ask_service(url: str, seconds: float, fence: Fence) -> tuple[int, str, str]:

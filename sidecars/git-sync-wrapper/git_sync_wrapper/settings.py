@@ -92,7 +92,7 @@ class Settings(GateSettings):
         choice("auto", "codecommit"),
         default="auto",
         text="auto: log in with git-sync's own flags or, if they set no login, to CodeCommit with "
-        "the pod's AWS identity. codecommit: with that identity under any host name.",
+        "the pod's AWS identity. codecommit: the same under any host name.",
     )
 
 

@@ -82,18 +82,11 @@ def answers(status: int, body: bytes = b"") -> Situation:
     return situation
 
 
-def a_proxy_that_wants_a_login(here: GitSite) -> Settings:
-    here.server.inject(answer_with(Answer(407)))
-    return {"GITSYNC_REPO": "http://git.invalid/x", "http_proxy": here.server.endpoint}
-
-
 FAULTS: list[tuple[str, str, Situation]] = [
     ("remote_timeout", "timed out", a_server_that_hangs),
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
-    ("proxy_refused", "error: 407", a_proxy_that_wants_a_login),
     ("not_a_git_server", "info/refs not valid", answers(200, b"<html>\n</html>\n")),
     ("throttled", "error: 429", answers(429)),
-    ("throttled", "error: 503", answers(503)),
     ("server_error", "error: 500", answers(500)),
     (
         "tls_failed",

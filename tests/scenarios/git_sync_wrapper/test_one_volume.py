@@ -20,6 +20,9 @@ from tests.support.waiting import wait_until
 RETAIN_SECONDS = 4
 PODS = 3
 ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
+ONE_RUN = "--one-time=true"
+"""What the wrapper gives to git-sync."""
+KILLED = "git-sync ended with signal 9"
 
 
 @pytest.mark.timeout(3_600)
@@ -36,13 +39,17 @@ def test_readers_see_only_whole_trees_while_pods_and_git_sync_are_killed(
     number = 1
     while seen.get("trees", 0) < counts.tree_reads // 2:
         with reading(seen, here.link, RETAIN_SECONDS):
+            number += 1
+            newest = here.commit_revision(number)
+            wait_until(lambda: ONE_RUN in str(here.gits_alive()), "git-sync works")
+            here.kill_engine()
+            wait_until(lambda: KILLED in str([pod.events for pod in pods]), KILLED)
+            here.wait_until_shown(newest)
             for pod in pods:
                 number += 1
                 newest = here.commit_revision(
                     number, **({"onto": ""} if number % 3 else {})
                 )
-                for _ in range(20):  # at some moment of a git-sync at work
-                    here.kill_engine()
                 one_shot = here.wrapper(**settings, **ONE_SHOT)
                 pod.kill()  # one of the pods is the lock holder
                 if chance.random() < 0.3:
