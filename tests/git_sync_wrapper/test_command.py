@@ -54,7 +54,6 @@ def test_refuses_a_link_at_a_reserved_path(tmp_path: Path, link: str) -> None:
         (["check"], {"GITSYNC_REPO": "https://h/x?t=hush"}, 2, "or set GITSYNC_USER"),
         (["check"], REPO | {"GITSYNC_PASSWORD": "hush"}, 2, "need each other"),
         ([], {"GITSYNC_SYNC_TIMEOUT": "0"}, 2, "from 0.01s to 3650d"),
-        ([], {"GITSYNC_WEBHOOK_TIMEOUT": "0"}, 2, "from 0.01s to 3650d"),
         ([], {"GITSYNC_MAX_FAILURES": "x"}, 2, '"x", "problem": "is not a whole num'),
         ([], {"GIT_SYNC_WRAPPER_RETAIN_BYTES": "1Gi"}, 2, "limit them with GIT_SYNC_W"),
     ],

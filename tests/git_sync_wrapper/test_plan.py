@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from git_sync_wrapper.options import read_options
-from git_sync_wrapper.plan import Decision, Done, Situation, Wait, Work, decide
+from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.plan import (
+    Decision,
+    Done,
+    Situation,
+    Wait,
+    Work,
+    accepted,
+    decide,
+)
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import SidecarError
 
@@ -22,10 +30,8 @@ OF_MAIN = Published(OLD, OLD, MAIN.made_by, repo=REPO, ref="main")
 OF_PIN = Published(NEW, NEW, MAIN.made_by, repo=REPO, ref=NEW)
 FALLBACK = OF_MAIN._replace(fallback=NEW)
 REFUSED = SidecarError("revision_refused", "dag.py: line 1")
-HELD = SidecarError("target_locked", "pod a holds the lock")
 LEFT: Any = {"remote": OLD, "arrived": OLD}
 CAME: Any = {"remote": NEW, "arrived": NEW}
-STAND: Any = {"holder": HELD}
 
 HOLDER = [
     # an empty volume, which nobody has compared
@@ -57,35 +63,15 @@ HOLDER = [
     # a link without its record
     (Work(), Situation(Published(OLD, OLD), **LEFT)),
 ]
-STANDBY = [
-    # a daemon does not ask
-    (Wait(HELD), Situation(OF_MAIN, **STAND)),
-    # the holder has it
-    (Done(), Situation(OF_MAIN, remote=OLD, **STAND)),
-    # the holder has it, damaged
-    (Wait(HELD), Situation(OF_MAIN, remote=OLD, damage="a.py", **STAND)),
-    # the holder has not brought it yet
-    (Wait(HELD), Situation(OF_MAIN, remote=NEW, **STAND)),
-    # the holder's gate refuses it
-    (Done(), Situation(OF_MAIN._replace(refused=NEW), remote=NEW, **STAND)),
-    # the holder has a fallback for it
-    (Done(), Situation(FALLBACK, remote=NEW, **STAND)),
-    # the holder has published nothing
-    (Wait(HELD), Situation(NOTHING, remote=NEW, **STAND)),
-]
 PINNED = [
     # the pin is published
     (Done(), Situation(OF_PIN, **CAME)),
     # another commit is
     (Work(), Situation(OF_MAIN, OLD, NEW)),
-    # the pin is the hash of a tag, which names another
-    (Done(), Situation(OF_PIN._replace(commit=OLD), remote=NEW, **STAND)),
-    # the holder's gate refuses the pin
-    (Wait(HELD), Situation(OF_MAIN._replace(refused=NEW), remote=NEW, **STAND)),
 ]
 
 
-@pytest.mark.parametrize(("decision", "situation"), [*HOLDER, *STANDBY])
+@pytest.mark.parametrize(("decision", "situation"), HOLDER)
 def test_each_situation_has_one_decision(
     decision: Decision, situation: Situation
 ) -> None:
@@ -97,3 +83,28 @@ def test_nothing_else_will_do_for_a_pin(
     decision: Decision, situation: Situation
 ) -> None:
     assert decision == decide(situation, PIN)
+
+
+@pytest.mark.parametrize(
+    ("is_enough", "published", "options"),
+    [
+        # the holder has it
+        (True, OF_MAIN._replace(commit=NEW), MAIN),
+        # it has not brought it yet
+        (False, OF_MAIN, MAIN),
+        # its gate refuses it
+        (True, OF_MAIN._replace(refused=NEW), MAIN),
+        # it has a fallback for it
+        (True, FALLBACK, MAIN),
+        # it has published nothing
+        (False, NOTHING, MAIN),
+        # the pin is the hash of a tag, which names another
+        (True, OF_PIN._replace(commit=OLD), PIN),
+        # its gate refuses the pin
+        (False, OF_MAIN._replace(refused=NEW), PIN),
+    ],
+)
+def test_a_one_shot_waits_until_the_holder_has_settled_a_commit(
+    published: Published, options: Options, *, is_enough: bool
+) -> None:
+    assert is_enough == (NEW in accepted(published, options))

@@ -20,14 +20,11 @@ from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import About
-from sidecar_runtime.logs import get_logger
 from sidecar_runtime.settings import describe
 
 # For the gate, the snapshot and the pruning, after git-sync has used its full timeout.
 AFTER_SYNC_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 0.1
-
-log = get_logger("settings")
 
 ALSO = (
     "GITSYNC_REPO or --repo (required) and all other settings of git-sync; AWS_REGION, AWS_PROFILE "
@@ -72,10 +69,6 @@ def run() -> int:
 
         return check.run(settings, unknown, options, os.environ)
     begin_logs(settings, unknown)
-    if options.http_pprof:
-        log.warning(
-            "setting_unused", setting="--http-pprof", why="no profile is served"
-        )
     os.umask(0o002 if options.group_write else 0o022)
     return _serve(settings, options, os.environ)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.judge import Judge
-from git_sync_wrapper.plan import Done, Situation, Wait, decide
+from git_sync_wrapper.plan import Done, Situation, Wait, accepted, decide
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
@@ -284,18 +284,15 @@ class Session:
         )
         self._show(published, is_holder=False)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
-        damage, remote = self._inspection.problem, None
-        if self._parts.settings.one_shot and published.commit and not damage:
+        remote = None
+        is_whole = published.commit and not self._inspection.problem
+        if self._parts.settings.one_shot and is_whole:
             try:
                 remote = self._poll(fence)
             except SidecarError as error:  # its user should know
                 waits = replace(waits, why=error)
-        situation = Situation(
-            published=published, remote=remote, damage=damage, holder=waits.why
-        )
-        match decide(situation, self._parts.options):
-            case Done():
-                return self._confirm(published, fence, is_holder=False)
+        if remote in accepted(published, self._parts.options):
+            return self._confirm(published, fence, is_holder=False)
         return waits
 
     # --- the remote
@@ -358,12 +355,11 @@ class Session:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
         hooks, past = self._parts.hooks, self._parts.past
-        if not self._parts.settings.one_shot:
+        is_one_shot = self._parts.settings.one_shot
+        if not is_one_shot:
             hooks.announce(commit)
-            past.announced = commit
-            return
         past.announced = commit
-        if problem := hooks.announce_once(commit, fence):
+        if is_one_shot and (problem := hooks.announce_once(commit, fence)):
             advice = REASONS["hook_failed"].advice
             raise GitSyncExitError(
                 "hook_failed", f"{commit} is published, but {problem}", advice

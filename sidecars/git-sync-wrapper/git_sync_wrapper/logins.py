@@ -251,7 +251,7 @@ class Logins:
         """
         url = self._options.askpass_url
         try:
-            status, to, body = ask_service(url, ASKPASS_SECONDS, fence)
+            status, to, body = ask_service(url, fence)
         except OSError as error:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
@@ -457,24 +457,22 @@ def _read(setting: str, path: str) -> bytes:
         raise failure("secret_unreadable", said) from None
 
 
-def ask_service(url: str, seconds: float, fence: Fence) -> tuple[int, str, str]:
+def ask_service(url: str, fence: Fence) -> tuple[int, str, str]:
     """
     Return the status of a service's answer, the address to which it redirects, and the
     beginning of its body.
 
-    Args:
-        seconds: The limit for the whole answer.
-
     Raises:
-        OSError: There is none in this time, or it is not a URL.
+        OSError: There is no whole one in time, or it is not a URL.
         CycleAbandoned: The fence was revoked.
     """
-    given = json.dumps([url, seconds]).encode()
+    given = json.dumps([url, ASKPASS_SECONDS]).encode()
     command = child.Command([sys.executable, "-I", REQUEST], os.environ, given=given)
     said = child.Kept(ANSWER_BYTES, is_head=True)
     code = child.run(command, fence, math.inf, said)
     if code != 0:  # a signal ends it in time
-        raise OSError(f"no whole answer within {seconds:g} s ({child.ending(code)})")
+        limit = f"{ASKPASS_SECONDS:g} s"
+        raise OSError(f"no whole answer within {limit} ({child.ending(code)})")
     status, to, body = json.loads(said.data)
     if not status:
         raise OSError(body)

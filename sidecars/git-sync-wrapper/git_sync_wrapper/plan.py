@@ -24,7 +24,6 @@ class Situation(NamedTuple):
         damage: What is damaged in what is published; empty if nothing is.
         refusal: Why the newest commit that arrived is not published.
         is_gate_due: Whether the gate should judge that commit again.
-        holder: Why this process cannot publish: another one holds the lock.
     """
 
     published: Published
@@ -33,7 +32,6 @@ class Situation(NamedTuple):
     damage: str = ""
     refusal: SidecarError | None = None
     is_gate_due: bool = False
-    holder: SidecarError | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,6 @@ def decide(situation: Situation, options: Options) -> Decision:
     Return what to do; the first line that is true of the situation counts.
     """
     published, remote = situation.published, situation.remote
-    if situation.holder is not None:
-        has_it = remote in _accepted(published, options) and not situation.damage
-        return Done() if has_it else Wait(situation.holder)
     if remote is None or remote != situation.arrived or situation.damage:
         return Work()
     # The noted refusal may concern an older commit.
@@ -78,10 +73,11 @@ def decide(situation: Situation, options: Options) -> Decision:
     return Done() if published.is_settled(options) else Work()
 
 
-def _accepted(published: Published, options: Options) -> set[str]:
+def accepted(published: Published, options: Options) -> set[str]:
     """
-    Return the commits of the remote for which a standby has no reason to wait: those
-    that the holder has published, or replaced because its gate refuses them.
+    Return the commits of the remote for which a one-shot beside the holder of the lock
+    need not wait: those that the holder has published, or replaced because its gate
+    refuses them.
     """
     found = {published.commit, published.ref, published.fallback}
     return found if options.is_pinned else {*found, published.refused}

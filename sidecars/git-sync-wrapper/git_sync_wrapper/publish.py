@@ -8,6 +8,7 @@ and repairs it without the remote, if it can.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -197,11 +198,10 @@ class Volume:
                 added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
                 new_rows.update(snapshot.rows_of(new))
+                text = json.dumps(new_rows).encode()
+                write_own(name + LIST, text, self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
-                snapshot.write_rows(
-                    new_rows, name + LIST, self.store, fsync=self._fsync
-                )
 
             self.snapshots.add(name, fill, fence)
         return Build(name, added, has_attributes(new_rows))

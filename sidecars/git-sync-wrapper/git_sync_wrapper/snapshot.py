@@ -105,16 +105,6 @@ def _is_same(row: Row, now: Row | None) -> bool:
     )
 
 
-def write_rows(rows: Rows, name: str, folder: int, *, fsync: bool) -> None:
-    """
-    Write a list into an open folder.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    write_own(name, json.dumps(rows).encode(), folder, mode=0o664, fsync=fsync)
-
-
 def read_rows(name: str, folder: int) -> Rows | None:
     """
     Return a list; None if there is none, or if it is invalid: whoever can write to the
