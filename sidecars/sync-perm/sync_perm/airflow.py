@@ -23,9 +23,10 @@ from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sync_perm.compare import Item, Permission
+from sync_perm.compare import Item
 from sync_perm.config import Address, AirflowConfig, name
 from sync_perm.reasons import failure
+from sync_perm.roles import Defined
 from sync_perm.runner import FAB
 
 # The time limit in interactive commands; the daemon has a setting for it.
@@ -101,7 +102,7 @@ def find_installation(config: AirflowConfig) -> Installation:
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
-    told = _ask(python, config, "look", {"manager": manager}) if python else {}
+    told = ask(python, config, "look", Fence())
     version, fab = told.get("airflow", ""), told.get("fab", "")
     if not version:
         found = (
@@ -165,31 +166,20 @@ def _python_of(path: str, where: str) -> str:
     return shutil.which(match[0], path=where) or "" if match else ""
 
 
-def ask_for_connection(
-    python: str, config: AirflowConfig, fence: Fence
-) -> dict[str, Any]:
-    """
-    Let Airflow tell how it connects to its database, as the script's ``connection``
-    describes: 2 to 4 s of CPU; empty if it tells nothing.
-
-    Raises:
-        CycleAbandoned: The fence was revoked, and Airflow killed.
-    """
-    told = _ask(python, config, "connect", {}, fence)
-    for secret in config.secrets() if "failed" in told else ():
-        told["failed"] = told["failed"].replace(secret, "***")
-    return told
-
-
-def _ask(
+def ask(
     python: str,
     config: AirflowConfig,
     question: str,
-    given: Mapping[str, Any],
-    fence: Fence | None = None,
-) -> dict[str, Any]:
+    fence: Fence,
+) -> Mapping[str, Any]:
     """
     Ask the script about the Airflow beside it; empty if that fails.
+
+    Args:
+        question: ``look``, or ``connect``, which takes 2 to 4 s of CPU.
+
+    Raises:
+        CycleAbandoned: The fence was revoked, and Airflow killed.
     """
     folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
     places = [f"{config.home}/config", *filter(None, folders)]
@@ -198,11 +188,16 @@ def _ask(
     with tempfile.TemporaryDirectory(dir=parent_folder()) as home:
         file = config.path if config.has_file else f"{home}/airflow.cfg"
         environ = {**config.environ, "AIRFLOW_HOME": home, "AIRFLOW_CONFIG": file}
-        argv = [python, str(RUNNER), question, json.dumps({**given, "places": places})]
+        manager = config.value("core", "auth_manager")
+        given = json.dumps({"manager": manager, "places": places})
         with suppress(OSError, child.DeadlinePassed, ValueError):
-            command = child.Command(argv, environ, "/")
-            child.run(command, fence or Fence(), COMMAND_SECONDS, said, lambda _: None)
+            command = child.Command(
+                [python, str(RUNNER), question, given], environ, "/"
+            )
+            child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
             told: dict[str, Any] = json.loads(str(said))
+            for secret in config.secrets() if "failed" in told else ():
+                told["failed"] = told["failed"].replace(secret, "***")
             return told
     return {}
 
@@ -247,7 +242,7 @@ class Report:
     hide: Callable[[str], str] = str
     tried: dict[str, str] = field(default_factory=dict)
     error: SidecarError | None = None
-    defined: Mapping[str, frozenset[Permission]] | None = None
+    defined: Defined | None = None
     place: str = ""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
@@ -378,10 +373,12 @@ class Airflow:
         Return the task of our script, or of Airflow's own command where ours was never
         tested.
         """
-        given: dict[str, list[tuple[str, ...]]] = {}
+        given: dict[str, list[list[str]]] = {}
         for item in work.given:
             role, *permission = item.row
-            given.setdefault(role, []).extend([tuple(permission)] if permission else [])
+            held = given.setdefault(role, [])
+            if permission:
+                held.append(permission)
         command = [self.installation.command, "sync-perm"]
         command += ["--include-dags"] if work.dags else []
         return {

@@ -51,7 +51,7 @@ def run(
     _report_airflow(airflow)
     name = "connection"
     try:
-        address = source.read()
+        address = source.read(Fence())
         with closing(Database(address)) as database:
             say("ok", name, f"{address} from {source.setting}")
             name = "tables"
@@ -183,7 +183,7 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
     """
     file = reader.file
     try:
-        look = _look_once(reader, source.read(), airflow if file else None)
+        look = _look_once(reader, source.read(Fence()), airflow if file else None)
         if file and file.problem:
             raise file.problem
     except SidecarError as error:

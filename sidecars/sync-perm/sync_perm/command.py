@@ -7,22 +7,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import About
 from sidecar_runtime.usage import make_parser
 from sync_perm import check
-from sync_perm.airflow import (
-    Airflow,
-    Installation,
-    ask_for_connection,
-    find_installation,
-)
+from sync_perm.airflow import Airflow, Installation, ask, find_installation
 from sync_perm.config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
 from sync_perm.roles import RoleFile
@@ -111,22 +106,15 @@ def read_all(environ: Mapping[str, str]) -> Given:
             problems.extend(error.problems)
             return None
 
-    loaded = attempt(lambda: load_settings(environ))
-    config = attempt(lambda: AirflowConfig(environ))
-    airflow = attempt(lambda: find_installation(config)) if config else None
-    local_settings = airflow.local_settings if airflow else ""
-    is_2 = airflow is not None and airflow.release < (3, 0)
-
-    def ask(fence: Fence) -> Mapping[str, Any]:
-        if not (airflow and config):
-            return {}
-        return ask_for_connection(airflow.python, config, fence)
-
-    source = (
-        attempt(lambda: find_source(config, local_settings, is_2=is_2, ask=ask))
-        if config
-        else None
-    )
+    loaded = attempt(partial(load_settings, environ))
+    config = attempt(partial(AirflowConfig, environ))
+    airflow = attempt(partial(find_installation, config)) if config else None
+    source = None
+    if config:
+        python = airflow.python if airflow else ""
+        local_settings = airflow.local_settings if airflow else ""
+        connect = partial(ask, python, config, "connect")
+        source = attempt(partial(find_source, config, local_settings, connect))
     if loaded and loaded[0].roles and airflow and not airflow.is_known:
         problem = (
             f"was never tested with Airflow {airflow.version}; use a newer sync-perm"
@@ -138,7 +126,7 @@ def read_all(environ: Mapping[str, str]) -> Given:
 
 
 def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow) -> int:
-    found, where = airflow.installation, source.shown()
+    found, where = airflow.installation, str(source.address or source.setting)
     mode = "targeted" if found.is_known else "cli"
     facts = {
         "version": found.version,

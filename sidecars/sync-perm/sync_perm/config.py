@@ -11,12 +11,11 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -30,9 +29,6 @@ Ask = Callable[[Fence], Mapping[str, Any]]
 
 DATABASE = "database"
 KEY = "sql_alchemy_conn"
-# The value itself, a command that prints it, or its name in a secrets backend. Airflow
-# has the latter two for options that hold secrets.
-ENDINGS = ("", "_cmd", "_secret")
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 # What drivers call the database.
@@ -41,28 +37,13 @@ OF_DATABASE = ("dbname", "database", "db")
 # completely.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]*):([^\s'\"]{0,2048})@")
 # Names of variables and options whose values Airflow's own output may quote.
-_SECRET_NAME = re.compile(
+_SECRET = re.compile(
     r"(pass(w(or)?d|phrase)?|pwd|secret|token|key|conn|credentials?)$|^airflow_conn_",
     re.IGNORECASE,
 )
 # Shorter ones are hidden in URLs only, because "airflow" is the password of many
 # databases.
 SHORTEST_SECRET = 8
-
-
-class Way(NamedTuple):
-    """
-    A place where an option is set.
-
-    Args:
-        setting: Its name: a variable, or an option of airflow.cfg.
-        ending: One of :data:`ENDINGS`.
-        text: As it is written there.
-    """
-
-    setting: str
-    ending: str
-    text: str
 
 
 class AirflowConfig:
@@ -76,67 +57,55 @@ class AirflowConfig:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
-        self.path = _expand(environ.get("AIRFLOW_CONFIG") or f"{self.home}/airflow.cfg")
+        # An empty one names no file.
+        self.path = _expand(environ.get("AIRFLOW_CONFIG", f"{self.home}/airflow.cfg"))
         self._file = configparser.ConfigParser()  # Airflow's own is derived from it
         # which tells SQL_ALCHEMY_CONN from sql_alchemy_conn
         self._file.optionxform = str  # type: ignore[method-assign,assignment]
         try:
             self._file.read_string(Path(self.path).read_text(encoding="utf-8"))
             self.has_file = True
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             self.has_file = False
         except (OSError, UnicodeDecodeError, configparser.Error) as error:
             # The parser's own message quotes the line, which may contain a password.
             why = f"cannot be read ({type(error).__name__})"
             raise SettingsError([Problem("AIRFLOW_CONFIG", self.path, why)]) from None
+        self._given = [*environ.items()]
+        for section in self._file.sections():
+            options = self._file.items(section, raw=True)
+            self._given += [(f"[{section}] {key}", text) for key, text in options]
 
     def secrets(self) -> set[str]:
         """
         Return the values in the environment and in airflow.cfg whose names are those of
         secrets.
         """
-        options = (
-            self._file.items(section, raw=True) for section in self._file.sections()
-        )
-        given = chain(self.environ.items(), *options)
-        found = {text.strip() for name, text in given if _SECRET_NAME.search(name)}
+        found = {text.strip() for name, text in self._given if _SECRET.search(name)}
         return {text for text in found if len(text) >= SHORTEST_SECRET}
 
-    def ways(self, section: str, key: str, *older: str) -> Iterator[Way]:
+    def named(self, pattern: str) -> list[str]:
         """
-        Yield where an option is set, what Airflow prefers first.
-
-        Args:
-            older: Sections where Airflow also looks for it.
-
-        Raises:
-            SettingsError: airflow.cfg has a % that Airflow cannot read either.
+        Return the variables, and the options of airflow.cfg, whose names match.
         """
-        sections = (section, *older)
-        for one in sections:
-            for ending in ENDINGS:
-                variable = name(one, key + ending)
-                if variable in self.environ:
-                    yield Way(variable, ending, self.environ[variable])
-        for ending in ENDINGS:
-            for one in sections:
-                if not self._file.has_option(one, key + ending):
-                    continue
-                setting = f"[{one}] {key}{ending} in {self.path}"
-                try:
-                    text = self._file.get(one, key + ending)
-                except configparser.InterpolationError:
-                    problem = "has a % that is neither %% nor %(NAME)s"
-                    raise SettingsError([Problem(setting, "***", problem)]) from None
-                yield Way(setting, ending, text)
+        has = re.compile(pattern, re.IGNORECASE).search
+        return [name for name, _ in self._given if has(name)]
 
-    def value(self, section: str, key: str, *older: str) -> str:
+    def value(self, section: str, key: str) -> str:
         """
         Return the value that Airflow would use, without Airflow's own default; empty if
         it is unset.
+
+        Raises:
+            SettingsError: airflow.cfg has a % there that Airflow cannot read either.
         """
-        ways = self.ways(section, key, *older)
-        return next((_expand(way.text) for way in ways if not way.ending), "")
+        try:
+            text = self._file.get(section, key, fallback="")
+        except configparser.InterpolationError:
+            problem = "has a % that is neither %% nor %(NAME)s"
+            setting = f"[{section}] {key} in {self.path}"
+            raise SettingsError([Problem(setting, "***", problem)]) from None
+        return _expand(self.environ.get(name(section, key), text))
 
 
 def name(section: str, key: str) -> str:
@@ -205,7 +174,7 @@ class Source:
     The source of the connection.
 
     Args:
-        setting: Where Airflow finds the URL.
+        setting: What gives Airflow the URL, and changes its connections.
         address: The address; None if Airflow must tell it, at each connect: it has the
             command or secret, or changes the connection in airflow_local_settings.py.
         ask: Lets Airflow tell it.
@@ -214,15 +183,8 @@ class Source:
     setting: str
     address: Address | None
     ask: Ask = field(repr=False)
-    schema: str = ""
 
-    def shown(self) -> str:
-        """
-        Return the text to show for it: the address, or where Airflow finds it.
-        """
-        return str(self.address or self.setting)
-
-    def read(self, fence: Fence | None = None) -> Address:
+    def read(self, fence: Fence) -> Address:
         """
         Return the address; Airflow is asked each time, because what it is told may be
         rotated, or end after minutes.
@@ -231,57 +193,49 @@ class Source:
             SidecarError: Airflow does not tell it, or we cannot connect in this way.
             CycleAbandoned: The fence was revoked, and Airflow killed.
         """
-        if self.address is not None:
-            return self.address
-        return take_over(self.setting, self.ask(fence or Fence()), self.schema)
+        return self.address or take_over(self.setting, self.ask(fence))
 
 
-def find_source(
-    config: AirflowConfig,
-    local_settings: str = "",
-    *,
-    is_2: bool = False,
-    ask: Ask = lambda _: {},
-) -> Source:
+def find_source(config: AirflowConfig, local_settings: str, ask: Ask) -> Source:
     """
-    Return where Airflow would read the URL from.
+    Return where the connection is from. The variable alone, which Airflow prefers to
+    all others, needs no Airflow; of the rest, Airflow knows the order.
 
     Args:
-        local_settings: The path of airflow_local_settings.py, if there is one: Airflow
-            is asked once what it does to the connection, as most do nothing.
-        is_2: Whether this is Airflow 2, which reads more from [core], too.
+        local_settings: The path of airflow_local_settings.py; empty without one. Most
+            do nothing to the connection, so Airflow is asked once.
         ask: Lets Airflow tell how it connects.
 
     Raises:
         SettingsError: The URL is not set, is invalid, or the database is not supported.
     """
-    older = ("core",) if is_2 else ()
-    schema = config.value(DATABASE, "sql_alchemy_schema", *older)
-    arguments = config.value(DATABASE, "sql_alchemy_connect_args", *older)
-    has_backend = config.value("secrets", "backend") != ""
-    for setting, ending, text in config.ways(DATABASE, KEY, "core"):
-        # Airflow passes over the name of a secret if it has nobody to ask for it.
-        if ending == "_secret" and not has_backend:
-            continue
-        asked = Source(setting, None, ask, schema)
-        if ending:
-            return asked
-        address = parse_url(setting, _expand(text), schema)
-        if not (local_settings or arguments):
+    variable = name(DATABASE, KEY)
+    is_plain = variable in config.environ
+    ways = [variable] if is_plain else config.named(rf"{KEY}(_cmd|_secret)?$")
+    if not ways:
+        problem = (
+            "is missing: set it to the URL of Airflow's metadata database, from the same Secret as "
+            "the webserver's, or set its _CMD, or its _SECRET with a [secrets] backend"
+        )
+        raise SettingsError([Problem(variable, "", problem)])
+    more = config.named("sql_alchemy_(connect_args|schema)$")
+    more += [local_settings] if local_settings else []
+    asked = Source(" and ".join([*ways, *more]), None, ask)
+    if is_plain:
+        address = parse_url(variable, _expand(config.environ[variable]))
+        if not more:
             return replace(asked, address=address)
-        told = ask(Fence())
-        if told.get("is_plain") and not told["foreign"]:
-            return replace(asked, address=take_over(setting, told, schema))
-        more = local_settings or "sql_alchemy_connect_args"
-        return replace(asked, setting=f"{setting} and {more}")
-    problem = (
-        "is missing: set it to the URL of Airflow's metadata database, from the same Secret as the "
-        "webserver's, or set its _CMD, or its _SECRET with a [secrets] backend"
-    )
-    raise SettingsError([Problem(name(DATABASE, KEY), "", problem)])
+    elif config.named(rf"{KEY}_(cmd|secret)$"):
+        return asked
+    told = ask(Fence())
+    if text := told.get("text"):
+        parse_url(asked.setting, text)
+    if told.get("is_plain") and not told["foreign"]:
+        return replace(asked, address=take_over(asked.setting, told))
+    return asked
 
 
-def take_over(setting: str, told: Mapping[str, Any], schema: str = "") -> Address:
+def take_over(setting: str, told: Mapping[str, Any]) -> Address:
     """
     Return the address that Airflow's engine hands to its driver.
 
@@ -313,7 +267,7 @@ def take_over(setting: str, told: Mapping[str, Any], schema: str = "") -> Addres
         host=given.get("host"),
         database=next((given.pop(one) for one in OF_DATABASE if one in given), None),
     )
-    return Address(url, text, schema, given)
+    return Address(url, text, told["schema"], given)
 
 
 def parse_url(setting: str, text: str, schema: str = "") -> Address:

@@ -22,6 +22,8 @@ from sync_perm.config import Address
 from sync_perm.reasons import failure
 
 Row = tuple[Any, ...]
+Options = dict[str, Any]
+"""The arguments of a driver."""
 
 CONNECT_SECONDS = 10
 # How long a server or network may be silent during a query, such as one that waits for
@@ -216,7 +218,7 @@ def _reason_of(error: BaseException) -> str:
     return next(found, "database_failed")
 
 
-def _of_postgresql(address: Address) -> dict[str, Any]:
+def _of_postgresql(address: Address) -> Options:
     """
     Return the arguments for psycopg2: ours, unless the URL has them, then Airflow's
     own.
@@ -233,7 +235,7 @@ def _of_postgresql(address: Address) -> dict[str, Any]:
     return {**ours, **address.arguments}
 
 
-def _of_mysql(address: Address) -> dict[str, Any]:
+def _of_mysql(address: Address) -> Options:
     """
     Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's
     driver; but for the charset, because its own holds every name.
@@ -248,7 +250,7 @@ def _of_mysql(address: Address) -> dict[str, Any]:
     }
 
 
-def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
+def mysql_tls(given: Mapping[str, Any]) -> Options:
     """
     Return PyMySQL's arguments for the TLS options of Airflow's driver; none: TLS where
     offered.
@@ -264,9 +266,7 @@ def mysql_tls(given: Mapping[str, Any]) -> dict[str, Any]:
         {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
     )
     said = {key: str(value) for key, value in {**said, **of_ssl}.items()}
-    tls: dict[str, Any] = {
-        key: said[key] for key in ("ca", "cert", "key") if key in said
-    }
+    tls: Options = {key: said[key] for key in ("ca", "cert", "key") if key in said}
     mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
 
     def says(*names: str) -> bool:

@@ -31,6 +31,10 @@ MOST_STRIKES = 6
 UNDONE_SECONDS = 600.0
 
 
+Rows = frozenset[object]
+"""What a pass changed: items, and rows that belong to no DAG."""
+
+
 class Wait(NamedTuple):
     """
     There is work, but not before this monotonic time.
@@ -71,7 +75,7 @@ class Memory:
     doubted: Set[Item] = frozenset()
     held: Mapping[Item, str] = field(default_factory=dict)
     held_until: float = 0.0
-    written: Sequence[tuple[float, frozenset[object]]] = ()
+    written: Sequence[tuple[float, Rows]] = ()
     strikes: int = 0
     next_at: float = float("-inf")
     error: SidecarError | None = None
@@ -101,7 +105,7 @@ def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
     return Work(roles, order[first:] + order[:first], given[:MOST_ROWS])
 
 
-def written(before: Look, after: Look) -> frozenset[object]:
+def written(before: Look, after: Look) -> Rows:
     """
     Return the rows that a pass changed.
     """
@@ -111,7 +115,7 @@ def written(before: Look, after: Look) -> frozenset[object]:
 
 def learn(
     memory: Memory, work: Work, report: Report, before: Look, after: Look, now: float
-) -> frozenset[object]:
+) -> Rows:
     """
     Remember what a pass has taught; return what it wrote if another process keeps
     undoing it.
@@ -120,7 +124,7 @@ def learn(
     changed, or another process changed meanwhile, is judged by another run.
     """
     memory.error = report.error
-    undone: frozenset[object] = frozenset()
+    undone: Rows = frozenset()
     if report.error is None:
         if work.roles and before.general == after.general:
             memory.synced = after.general
@@ -164,8 +168,8 @@ def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) 
 
 
 def _judge(
-    memory: Memory, report: Report, rows: frozenset[object], is_stuck: bool, now: float
-) -> frozenset[object]:
+    memory: Memory, report: Report, rows: Rows, is_stuck: bool, now: float
+) -> Rows:
     """
     Find out whether this pass wrote anything, and return it if another process undoes
     it.

@@ -104,7 +104,7 @@ class Selection:
 
     by: str
     value: str
-    permissions: frozenset[tuple[str, str]]
+    permissions: frozenset[Permission]
     where: Where
 
 
@@ -263,7 +263,7 @@ def _on_others(text: str) -> Permission:
     return action, resource
 
 
-def _on_dags(text: str) -> tuple[str, str]:
+def _on_dags(text: str) -> Permission:
     action, kind = (text, "DAGs") if re.fullmatch(r"\w+", text) else _split(text)
     if kind not in RESOURCES:
         raise ValueError(f"must be on one of {', '.join(sorted(RESOURCES))}")
@@ -438,26 +438,28 @@ class RoleFile:
         """
         Record the mistakes; without any, the file is valid.
         """
-        texts = [f"{self.path}:{mistake}" for mistake in found[:NAMED_MISTAKES]]
-        texts += (
-            [f"and {len(found) - len(texts)} more"] if len(found) > len(texts) else []
-        )
-        self.problem = (
-            failure("roles_file_invalid", "; ".join(texts)) if found else None
-        )
-        said, self.mistakes, self.said = self.said, found, (self.revision, found)
-        for line, key, problem in found if said != self.said else ():
-            log.warning(
-                "roles_file_refused", file=self.path, line=line, key=key, error=problem
-            )
-        if said != self.said and not found:
-            roles = len(self.document.roles)
+        if (self.revision, found) == self.said:
+            return
+        self.said = self.revision, found
+        self.mistakes = found
+        self.problem = None
+        if not found:
+            count = len(self.document.roles)
             log.info(
                 "roles_file_accepted",
                 file=self.path,
                 revision=self.revision,
-                roles=roles,
+                roles=count,
             )
+            return
+        for line, key, problem in found:
+            log.warning(
+                "roles_file_refused", file=self.path, line=line, key=key, error=problem
+            )
+        texts = [f"{self.path}:{mistake}" for mistake in found[:NAMED_MISTAKES]]
+        if more := len(found) - len(texts):
+            texts.append(f"and {more} more")
+        self.problem = failure("roles_file_invalid", "; ".join(texts))
 
 
 def _find_mistakes(

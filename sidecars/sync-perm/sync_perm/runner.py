@@ -51,22 +51,17 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
-Answer = Callable[[dict[str, Any]], None]
+Told = dict[str, Any]
+"""A task or an answer, as in JSON."""
+Answer = Callable[[Told], None]
 
 # Whose calls tell how Airflow connects.
 DRIVERS = ("psycopg2", "psycopg", "MySQLdb", "pymysql")
 # Arguments of theirs that concern Python, and no server.
-OF_PYTHON = {
-    *(
-        "autocommit",
-        "async_",
-        "connection_factory",
-        "context",
-        "conv",
-        "cursor_factory",
-    ),
-    *("cursorclass", "prepare_threshold", "row_factory"),
-}
+OF_PYTHON = re.compile(
+    "autocommit|async_|connection_factory|context|conv|cursor_factory|cursorclass|"
+    "prepare_threshold|row_factory"
+)
 # Whose listeners change nothing that matters here.
 OURS = ("airflow.", "sqlalchemy.", "opentelemetry.")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
@@ -83,7 +78,7 @@ WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbui
 # --- look
 
 
-def look(given: dict[str, Any]) -> dict[str, Any]:
+def look(given: Told) -> Told:
     """
     Return what this Airflow is.
 
@@ -155,7 +150,7 @@ class Asked(BaseException):
     """
 
 
-def connection() -> dict[str, Any]:
+def connection() -> Told:
     """
     Return what Airflow's engine passes to its driver for a new connection: the URL's
     parts, and whatever the arguments for the driver and airflow_local_settings.py make
@@ -164,11 +159,12 @@ def connection() -> dict[str, Any]:
     No connection is made, unless by a driver that is not ours to take over.
 
     Returns:
-        ``text``: the URL; ``driver``: the module that was called; ``arguments``: those
-        that concern the server; ``foreign``: what nobody but this Airflow can do;
+        ``text``: the URL; ``schema``: of the tables; ``driver``: the module that was
+        called; ``arguments``: those that concern the server; ``foreign``: what nobody
+        but this Airflow can do;
         ``is_plain``: whether the URL and the arguments for the driver say it all.
     """
-    calls: list[tuple[str, dict[str, Any]]] = []
+    calls: list[tuple[str, Told]] = []
 
     def note(driver: str, *address: str, **given: Any) -> None:
         calls.append((driver, given | ({"dsn": address[0]} if address else {})))
@@ -194,13 +190,16 @@ def connection() -> dict[str, Any]:
     if not driver:
         foreign.append(f"a driver that is none of {', '.join(DRIVERS)}")
     arguments = {}
-    for key in given.keys() - OF_PYTHON:
+    for key, value in given.items():
+        if OF_PYTHON.fullmatch(key):
+            continue
         try:
-            arguments[key] = json.loads(json.dumps(given[key]))
+            arguments[key] = json.loads(json.dumps(value))
         except TypeError:
             foreign.append(f"the argument {key}")
     return {
         "text": conf.get("database", "sql_alchemy_conn"),
+        "schema": conf.get("database", "sql_alchemy_schema", fallback="") or "",
         "driver": driver,
         "arguments": arguments,
         "foreign": foreign,
@@ -311,7 +310,7 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
 
 
-def work(task: dict[str, Any], answer: Answer) -> None:
+def work(task: Told, answer: Answer) -> None:
     """
     Carry out the task.
 
@@ -358,7 +357,7 @@ def work(task: dict[str, Any], answer: Answer) -> None:
                 break
 
 
-def told(error: BaseException) -> dict[str, Any]:
+def told(error: BaseException) -> Told:
     """
     Return the answer for an error: its text, and the last line of a file of the user
     that it passed, such as webserver_config.py; none for what the database did.
@@ -387,7 +386,7 @@ def main() -> None:
     """
     answers = os.fdopen(os.dup(1), "w")
 
-    def answer(value: dict[str, Any]) -> None:
+    def answer(value: Told) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
     if sys.argv[1] != "work":

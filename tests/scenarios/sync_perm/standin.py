@@ -27,7 +27,9 @@ with psycopg2.connect(conf.get("database", "sql_alchemy_conn")) as database:
 COMMANDS = f"""
 import os, subprocess
 class conf:
-    def get(section, key):
+    def get(section, key, fallback=None):
+        if key != "sql_alchemy_conn":
+            return fallback
         command = ["echo", "-n", os.environ.get("{CONN}", "")]
         command = os.environ.get("{CONN}_CMD", "").split() or command
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
