@@ -171,6 +171,7 @@ class Session:
         # Nothing is left, or only what two passes could not fix.
         file = self._of.reader.file
         problem = file.problem if file else None
+        problem = problem or self._of.status.readiness.problem
         result: Result = "partial" if problem else "changed" if count else "unchanged"
         return Outcome(result, self._seen[:12], counts, problem)
 
