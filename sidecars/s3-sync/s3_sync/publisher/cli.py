@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from s3_sync.publisher import folder, gate, publish, releases
+from s3_sync.publisher import folder, gate, publish, releases, wait
+from s3_sync.publisher.airflow_api import Api
 from s3_sync.publisher.store import Store
 from s3_sync.settings import (
     PREFIX,
@@ -32,7 +33,7 @@ from sidecar_runtime.errors import (
     json_text,
     printable,
 )
-from sidecar_runtime.gate.gate import RevisionRefused
+from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from sidecar_runtime.parsers import YEAR_SECONDS, count, duration
 from sidecar_runtime.usage import make_parser
 
@@ -42,7 +43,7 @@ AIRFLOW_TIMEOUT = "10m"
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
 
 _GATE = "--gate --airflow-python --gate-allow"
-_WRITE = "--sign-key --trusted-keys --force --dry-run"
+_WRITE = "--sign-key --trusted-keys --force --dry-run --wait --timeout"
 # Each command: what it does, and its arguments; `?` marks one that may be omitted, and
 # its default.
 COMMANDS = {
@@ -57,6 +58,10 @@ COMMANDS = {
     "rollback": (
         "make an earlier release current again",
         f"revision?previous url? {_WRITE}",
+    ),
+    "wait": (
+        "wait until Airflow runs the current release",
+        "url? --timeout --trusted-keys",
     ),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
@@ -104,6 +109,8 @@ HOW: dict[str, dict[str, Any]] = {
     "--trusted-keys": {"type": _parsed(_file)},
     "--force": _SWITCH,
     "--dry-run": _SWITCH,
+    "--wait": _SWITCH,
+    "--timeout": {"type": _parsed(duration()), "default": "10m"},
     "--limit": _COUNT,
     "--keep-count": _COUNT,
     "--keep-for": {
@@ -129,6 +136,8 @@ after the same
 --trusted-keys refuse pointers not signed with one of these; overrides S3_SYNC_TRUSTED_KEYS
 --force replace what is damaged or not trusted, or end signing; write everything again
 --dry-run show what would be done, but change nothing
+--wait then wait until Airflow runs it, as `s3-sync wait` does
+--timeout how long to wait for Airflow; default 10m
 --source-profile the AWS profile for SOURCE; overrides AWS_PROFILE
 --profile the AWS profile for TARGET; overrides AWS_PROFILE
 --limit list at most N releases; 0: all; default 20
@@ -198,9 +207,13 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         report = releases.Report([], {}, error)
     lines, facts, failure = report
     if failure is not None:
-        findings = failure.findings if isinstance(failure, RevisionRefused) else ()
+        findings: Sequence[Finding] = ()
+        if isinstance(failure, RevisionRefused | wait.NotLive):
+            findings = failure.findings
         said = [f"s3-sync {arguments.command}: {failure.message}"]
-        said += [*(f"    {finding}" for finding in findings), f"  {failure.advice}"]
+        for finding in findings:
+            said += [f"    {line}" for line in str(finding).splitlines()]
+        said.append(f"  {failure.advice}")
         sys.stderr.write(
             "".join(f"{printable(line)}\n" for line in said if line.strip())
         )
@@ -214,7 +227,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.Report:
     """
-    Run a command; return its answer.
+    Run a command, and wait for Airflow if it is told to; return its answer.
 
     Raises:
         SidecarError: The command failed.
@@ -228,16 +241,45 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     settings = _settings(words, environ, url)
     keys, signer = _keys(settings, words, environ)
     store = Store(settings, keys, words.get("profile") or "")
+    is_dry = words.get("dry_run", False)
+    live = None
+    if arguments.command == "wait" or (words.get("wait") and not is_dry):
+        api = Api(environ)  # before anything is published
+        live = partial(wait.wait, store, api, arguments.timeout, _tell)
+    if live is not None and arguments.command == "wait":
+        return live(())
     airflow = None
     if words.get("gate") == AIRFLOW:
         airflow = gate.find_airflow(
             arguments.airflow_python, arguments.gate_allow, environ
         )
     judge = partial(gate.judge, settings, airflow)
-    is_dry, forces = words.get("dry_run", False), words.get("force", False)
+    forces = words.get("force", False)
     order = publish.Order(
         store, signer, judge, folder.find_publisher(environ), is_dry, forces
     )
+    report = _act(arguments, environ, order, settings)
+    if live is None:
+        return report
+    try:
+        seen = live(report.facts.get("dag_ids", ()))
+    except SidecarError as error:
+        return report._replace(failure=error)
+    facts = report.facts | {"airflow": seen.facts}
+    return releases.Report([*report.lines, *seen.lines], facts)
+
+
+def _act(
+    arguments: argparse.Namespace,
+    environ: Mapping[str, str],
+    order: publish.Order,
+    settings: Settings,
+) -> releases.Report:
+    """
+    Run one of the other commands.
+    """
+    words = vars(arguments)
+    store = order.store
     match arguments.command:
         case "publish":
             rules = folder.make_rules(arguments.folder, arguments.exclude)
@@ -258,8 +300,8 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             return releases.releases(store, arguments.limit)
         case "diff":
             texts = (arguments.before, arguments.after)
-            urls = [text if releases.is_url(text) else url for text in texts]
-            stores = [Store(_settings(words, environ, one), keys) for one in urls]
+            urls = [text if releases.is_url(text) else store.url for text in texts]
+            stores = [Store(_settings(words, environ, one), store.keys) for one in urls]
             return releases.diff(stores, texts)
         case "prune-releases":
             path = arguments.keep_from
@@ -267,12 +309,24 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
             if settings.revision:
                 kept.add(settings.revision)
             return releases.prune(
-                store, kept, arguments.keep_count, arguments.keep_for, is_dry=is_dry
+                store,
+                kept,
+                arguments.keep_count,
+                arguments.keep_for,
+                is_dry=order.is_dry,
             )
         case "pin":
             return releases.pin(store, arguments.revision)
         case _:
             return releases.unpin(store, arguments.revision)
+
+
+def _tell(line: str) -> None:
+    """
+    Show progress while the answer is still to come.
+    """
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
 
 
 def _settings(
