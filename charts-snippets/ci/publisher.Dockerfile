@@ -1,4 +1,4 @@
-# For: `s3-sync publish --gate airflow` in CI: your own Airflow image, with s3-sync in a separate environment.
+# For: `s3-sync publish --gate airflow --wait` in CI: your own Airflow image, with s3-sync in a separate environment.
 # Airflow 2.11 or 3 with Python 3.11 or later. Context: the root of this repository.
 # docker build --file charts-snippets/ci/publisher.Dockerfile --build-arg AIRFLOW_IMAGE=registry.example.com/airflow:1.2.3 \
 #     --tag registry.example.com/dag-publisher:1.2.3 .

@@ -12,13 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from werkzeug.security import generate_password_hash
+
 from demo import releases, s3_sync
 from demo.airflow import ticket
 from demo.airflow.components import Components, Person
 from demo.releases import SETTINGS, run_s3_sync, wait_for_release
 from demo.script import Result, Step, check, say
 from tests.support.airflow.databases import Database
-from tests.support.airflow.permissions import add_member, add_role, grant, grants_on
+from tests.support.airflow.permissions import (
+    add_member,
+    add_role,
+    add_user,
+    grant,
+    grants_on,
+)
 from tests.support.daemon import VENV_BIN, SidecarProcess
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GIT_SYNC, skip_reason
@@ -29,6 +37,13 @@ T = TypeVar("T")
 DAGS = Path(__file__).with_name("dags")
 MEMBER = "ada"
 FIRST, SECOND, THIRD = "orders of yesterday", "orders of two days", "orders from git"
+LIVE = "orders that are live"
+DEPLOY = "deploy"
+DEPLOY_RIGHTS = (
+    ("can_read", "DAGs"),
+    ("can_edit", "DAGs"),
+    ("can_read", "ImportError"),
+)
 BROKEN, SYNTAX_ERROR = "sales_daily.py", "\nwith DAG('sales_daily'\n    pass\n"
 EDITIONS = ("first edition", "second edition")
 ROLES = """\
@@ -310,6 +325,45 @@ def release_follows(stage: Stage) -> Result:
     return Result(what, ours + theirs)
 
 
+def release_is_live(stage: Stage) -> Result:
+    """
+    CI waits until Airflow runs what it published: it fails with the traceback of a DAG
+    that Airflow cannot import, and ends when a good release is live.
+    """
+    if not stage.components.airflow.is_3:
+        return Result("Airflow 2 has no DAG versions", None)
+    add_role(stage.database, DEPLOY)
+    for right in DEPLOY_RIGHTS:
+        grant(stage.database, DEPLOY, *right)
+    hashed = generate_password_hash(DEPLOY, "pbkdf2:sha256")
+    add_user(stage.database, DEPLOY, hashed)
+    add_member(stage.database, DEPLOY, DEPLOY)
+    settings = {
+        "AIRFLOW_API_URL": stage.components.endpoint,
+        "AIRFLOW_API_USERNAME": DEPLOY,
+        "AIRFLOW_API_PASSWORD": DEPLOY,
+    }
+    path = stage.checkout / "db_cleanup.py"
+    content = path.read_text()
+    wait = ("publish", "checkout", "--wait")
+    path.write_text(content + "\n1 / 0\n")
+    said = run_s3_sync(stage, *wait, fails=4, settings=settings)
+    check("ZeroDivisionError" in said, "it shows the traceback of db_cleanup.py")
+    path.write_text(content)
+    (stage.checkout / "new_one.py").write_text(content.replace("db_cleanup", "new_one"))
+    stage.describe(LIVE)
+    began = time.monotonic()
+    run_s3_sync(stage, *wait, settings=settings)
+    seconds = time.monotonic() - began
+    sql = "SELECT dag_id, bundle_version FROM dag WHERE NOT is_stale"
+    rows = stage.database.query(sql)
+    check({stage.folder.readlink().name} == {row[1] for row in rows}, f"{rows}")
+    check("new_one" in dict(rows), "the new DAG is there")
+    check(not stage.has_import_error(), "Airflow has no import error")
+    stage.until_described(LIVE)
+    return Result("published, and every DAG is of the release in Airflow", seconds)
+
+
 def run_keeps_its_version(stage: Stage) -> Result:
     """
     A release is published while the first of three tasks runs; the next run uses it.
@@ -475,6 +529,7 @@ STEPS: tuple[Step[Stage], ...] = (
     ("a role created late", role_comes_late),
     ("a task with a ticket", task_uses_ticket),
     ("a bad and a good release", release_follows),
+    ("a pipeline that waits", release_is_live),
     ("a run keeps its version", run_keeps_its_version),
     ("a rerun on the old release", old_run_is_cleared),
     ("a folder for a team", folder_becomes_a_grant),

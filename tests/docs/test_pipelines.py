@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
 from tests.support.s3_sync.publishing import (
@@ -25,6 +26,7 @@ from tests.support.s3_sync.publishing import (
     read_release,
     write_files,
 )
+from tests.support.s3_sync.releases import make_release
 from tests.support.scripts import script
 
 PAGE = (
@@ -147,10 +149,18 @@ def bucket() -> Iterator[WritableS3]:
         yield bucket
 
 
+@pytest.fixture
+def airflow_3() -> Iterator[FakeAirflow]:
+    with FakeAirflow() as server:
+        yield server
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
-    bucket: WritableS3, tmp_path: Path, name: str
+    bucket: WritableS3, airflow_3: FakeAirflow, tmp_path: Path, name: str
 ) -> None:
+    """It ends when Airflow shows the release."""
+    airflow_3.show("sales", make_release(FILES).revision, ended=60)
     pipeline, given, url = PIPELINES[name]
     commands, variables = pipeline()
     write_files(tmp_path / "dags", FILES)
@@ -175,6 +185,7 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
         "WORKSPACE": str(tmp_path),
         **variables,
         **given,
+        **airflow_3.settings(),
     }
     environment |= {
         "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
@@ -204,3 +215,4 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     assert name == "jenkins" or origin["by"] == "ada"
     assert name == "codebuild" or origin["message"] == "Sales by country"
     assert "Checked with Airflow 3.3.2" in ran.stdout
+    assert "Live: Airflow runs" in ran.stdout

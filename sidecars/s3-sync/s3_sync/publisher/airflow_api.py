@@ -30,6 +30,10 @@ ANSWER_LIMIT_BYTES = 1 << 25
 # The default of [api] maximum_page_limit; and far more pages than an Airflow has.
 PAGE_ROWS = 100
 PAGES_LIMIT = 500
+UNSUPPORTED = (
+    "airflow_unsupported",
+    f"Waiting needs Airflow 3.1 or later. If it is one, correct {PREFIX}URL.",
+)
 # What an answer without success means: the reason, and what to do.
 REFUSED = {
     401: (
@@ -37,10 +41,7 @@ REFUSED = {
         f"Correct {PREFIX}TOKEN, or {PREFIX}USERNAME and {PREFIX}PASSWORD.",
     ),
     403: ("airflow_denied", "Add to the user's role the permission `{}`."),
-    404: (
-        "airflow_unsupported",
-        f"Waiting needs Airflow 3.1 or later. If it is one, correct {PREFIX}URL.",
-    ),
+    404: UNSUPPORTED,
 }
 OTHER = (
     "airflow_unreachable",
@@ -78,8 +79,9 @@ class Api:
         if not re.fullmatch(r"https?://[^\s@?#]+", url):
             what = "must be the http(s) URL of Airflow, without user and password"
             raise SettingsError([Problem(f"{PREFIX}URL", None, what)])
-        # http.client would show a token that it cannot send.
-        if not re.fullmatch("[!-~]+", token) and not (user and password):
+        if not re.fullmatch("[!-~]*", token):  # http.client would show it
+            token = ""
+        if not token and not (user and password):
             what = f"must be a token; or set {PREFIX}USERNAME and {PREFIX}PASSWORD"
             raise SettingsError([Problem(f"{PREFIX}TOKEN", None, what)])
         self.url = url.rstrip("/")

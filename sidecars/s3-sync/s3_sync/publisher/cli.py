@@ -5,6 +5,7 @@ The commands of ``s3-sync``: reads arguments, settings and keys, and prints the 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -220,8 +221,13 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         problems = [one._asdict() for one in findings]
         facts |= {"result": "failed", "problems": problems, **failure.log_fields()}
     shown = [json_text(facts)] if is_json else map(printable, lines)
-    sys.stdout.write("".join(f"{line}\n" for line in shown))
-    sys.stdout.flush()
+    text = "".join(f"{line}\n" for line in shown)
+    encoding = sys.stdout.encoding
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError:  # the exit code says what was done, also to a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_DONE if failure is None else failure.exit_code
 
 
@@ -242,12 +248,9 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
     keys, signer = _keys(settings, words, environ)
     store = Store(settings, keys, words.get("profile") or "")
     is_dry = words.get("dry_run", False)
-    live = None
+    api = None
     if arguments.command == "wait" or (words.get("wait") and not is_dry):
-        api = Api(environ)  # before anything is published
-        live = partial(wait.wait, store, api, arguments.timeout, _tell)
-    if live is not None and arguments.command == "wait":
-        return live(())
+        api = Api(environ)  # its settings are wrong before anything is published
     airflow = None
     if words.get("gate") == AIRFLOW:
         airflow = gate.find_airflow(
@@ -259,14 +262,14 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
         store, signer, judge, folder.find_publisher(environ), is_dry, forces
     )
     report = _act(arguments, environ, order, settings)
-    if live is None:
+    if api is None:
         return report
     try:
-        seen = live(report.facts.get("dag_ids", ()))
+        live = wait.wait(store, api, arguments.timeout, _tell)
     except SidecarError as error:
         return report._replace(failure=error)
-    facts = report.facts | {"airflow": seen.facts}
-    return releases.Report([*report.lines, *seen.lines], facts)
+    facts = report.facts | {"airflow": live.facts}
+    return releases.Report([*report.lines, *live.lines], facts)
 
 
 def _act(
@@ -315,10 +318,10 @@ def _act(
                 arguments.keep_for,
                 is_dry=order.is_dry,
             )
-        case "pin":
-            return releases.pin(store, arguments.revision)
+        case "pin" | "unpin" as name:
+            return releases.pin(store, arguments.revision, is_pinned=name == "pin")
         case _:
-            return releases.unpin(store, arguments.revision)
+            return releases.Report([], {})
 
 
 def _tell(line: str) -> None:

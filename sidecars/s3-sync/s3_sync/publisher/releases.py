@@ -345,25 +345,20 @@ def read_names(path: str) -> set[str]:
     return found
 
 
-def pin(store: Store, name: str) -> Report:
+def pin(store: Store, name: str, *, is_pinned: bool) -> Report:
     """
-    Protect a release from pruning until it is unpinned.
-    """
-    catalog.read_existing(store)
-    revision = catalog.resolve(store, name)
-    catalog.read_manifest(store, revision)
-    store.put(form.pin_key(revision), b"")
-    catalog.read_manifest(store, revision)  # a prune may have removed it meanwhile
-    facts = {"result": "pinned", "url": store.url, "revision": revision}
-    return Report([f"Pinned {revision} in {store.url}: it will not be pruned"], facts)
-
-
-def unpin(store: Store, name: str) -> Report:
-    """
-    Allow a pinned release to be pruned again.
+    Protect a release from pruning, or end the protection.
     """
     catalog.read_existing(store)
     revision = catalog.resolve(store, name)
-    store.delete(form.pin_key(revision))
-    facts = {"result": "unpinned", "url": store.url, "revision": revision}
-    return Report([f"Unpinned {short(revision)} in {store.url}"], facts)
+    done = "unpinned"
+    if is_pinned:
+        done = "pinned"
+        catalog.read_manifest(store, revision)
+        store.put(form.pin_key(revision), b"")
+        # a prune may have removed it meanwhile
+        catalog.read_manifest(store, revision)
+    else:
+        store.delete(form.pin_key(revision))
+    facts = {"result": done, "url": store.url, "revision": revision}
+    return Report([f"{done.capitalize()} {revision} in {store.url}"], facts)

@@ -11,13 +11,13 @@ queue, so by then they have been read, too, except one that takes longer than ot
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from s3_sync.names import short
 from s3_sync.publisher import catalog
-from s3_sync.publisher.airflow_api import Api
+from s3_sync.publisher.airflow_api import UNSUPPORTED, Api
 from s3_sync.publisher.airflow_runner import FRAME
 from s3_sync.publisher.gate import NAMED
 from s3_sync.publisher.releases import Report
@@ -59,21 +59,18 @@ class Watch:
     What Airflow has shown of the current release.
 
     Args:
-        expected: The ids of DAGs that must be there.
-
     Attributes:
         dags: The ids of all DAGs of its bundle.
         behind: Each DAG that does not count yet, and why.
     """
 
-    def __init__(self, api: Api, pointer: Pointer, expected: Collection[str]) -> None:
+    def __init__(self, api: Api, pointer: Pointer) -> None:
         self.dags: list[str] = []
         self.behind: dict[str, Finding] = {}
         self._api = api
         self._name = short(pointer.revision)
         self._revision = pointer.revision
         self._since = datetime.fromisoformat(pointer.turn.since)
-        self._expected = expected
         # The bundle is known by the releases that it has shown.
         self._history = {turn.revision for turn in pointer.turns()}
         self._bundles: set[str] = set()
@@ -108,10 +105,7 @@ class Watch:
                 ),
                 default=None,
             )
-        missing = set(self._expected) - ends.keys()
-        self.behind = {
-            name: Finding("", None, f"Airflow shows no DAG {name}") for name in missing
-        }
+        self.behind = {}
         self._tokens = []
         for row in rows:
             if why := self._lack_of(row, ends[row["dag_id"]]):
@@ -204,18 +198,13 @@ def _finding(path: str, stack: str) -> Finding:
 
 
 def wait(
-    store: Store,
-    api: Api,
-    timeout_seconds: float,
-    say: Callable[[str], object],
-    expected: Collection[str],
+    store: Store, api: Api, timeout_seconds: float, say: Callable[[str], object]
 ) -> Report:
     """
     Wait until Airflow runs the current release.
 
     Args:
         say: Is told each change, in one line.
-        expected: The ids of DAGs that must be there, as far as they are known.
 
     Raises:
         NotLive: Airflow cannot import a file, or the time is over.
@@ -228,7 +217,7 @@ def wait(
     assert current.pointer is not None
     revision = current.pointer.revision
     api.begin(deadline)
-    watch = Watch(api, current.pointer, expected)
+    watch = Watch(api, current.pointer)
     looks = 0
     said = ""
     try:
@@ -251,7 +240,8 @@ def wait(
             looks += 1
     except (KeyError, TypeError, ValueError) as error:
         what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
-        raise SidecarError("airflow_unsupported", what) from error
+        reason, advice = UNSUPPORTED
+        raise SidecarError(reason, what, advice) from error
     facts = {
         "result": "live",
         "url": store.url,

@@ -64,7 +64,7 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
             components.start()
             components.wait_until_answers()
             live = publisher.succeed("wait")
-            assert ["one", "same"] == live["dags"]
+            assert ["one", "same"] == live["airflow"]["dags"]
 
             files |= {"one.py": dag("one", "new"), "two.py": dag("two", "new")}
             done = publisher.succeed("publish", write_files(dags, files), "--wait")
@@ -77,7 +77,9 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
             assert ["one", "same", "two"] == sorted(done["airflow"]["dags"])
 
             grant(database, "deploy", "can_edit", "DAGs")
-            broken = write_files(dags, files | {"two.py": b"import airflow  # dag\n1/0\n"})
+            broken = write_files(
+                dags, files | {"two.py": b"import airflow  # dag\n1/0\n"}
+            )
             ran = publisher.run("publish", broken, "--wait", "--output", "json")
             assert 4 == ran.code, ran
             assert "two.py:2: Traceback" in ran.err, ran

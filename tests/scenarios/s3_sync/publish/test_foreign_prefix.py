@@ -37,6 +37,10 @@ KINDS = {
 def words_for(site: Site) -> dict[str, tuple[str, ...]]:
     """Return one command of each kind on the prefix, and a promotion to it."""
     dags, prd = str(write_files(site.dags, B)), f"s3://{site.s3.bucket}/prd"
+    site.publisher.environment |= {
+        "AIRFLOW_API_URL": "http://127.0.0.1:9",
+        "AIRFLOW_API_TOKEN": "unused",
+    }
     prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
     return {
         "publish": ("publish", dags),
@@ -48,6 +52,7 @@ def words_for(site: Site) -> dict[str, tuple[str, ...]]:
         "prune-releases": prune,
         "pin": ("pin", OLD.revision),
         "unpin": ("unpin", OLD.revision),
+        "wait": ("wait",),
     }
 
 

@@ -1,6 +1,7 @@
 """The publisher's commands on real servers, with and without conditional writes."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -144,3 +145,19 @@ def test_escapes_control_characters_in_names_and_messages(on_moto: Place) -> Non
 
     assert "owned" in listed and "bad" in refused
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", listed + refused)
+
+
+def test_exits_by_what_was_done_although_its_output_cannot_be_written(
+    on_moto: Place,
+) -> None:
+    on_moto.publish(A, "--message", "caf\u00e9")
+    publisher = on_moto.publisher_with(PYTHONIOENCODING="ascii")
+    dags = write_files(on_moto.dags, B)
+
+    with open("/dev/full", "w") as full:
+        ran = publisher.run("publish", dags, stdout=full)
+    listed = publisher.run("releases", stdout=subprocess.PIPE)
+
+    assert (0, "") == (ran.code, ran.err)
+    assert B == on_moto.current()
+    assert 0 == listed.code and "caf\\xe9" in listed.out

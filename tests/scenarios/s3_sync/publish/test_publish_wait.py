@@ -1,0 +1,221 @@
+"""`s3-sync wait` and the answers of an Airflow, good and odd."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.scenarios.s3_sync.publish.site import A, B, C, Site
+from tests.support.airflow.fake_api import TOKEN, USER, FakeAirflow
+from tests.support.http.faults import answer_with, first
+from tests.support.http.loopback import Answer, Exchange, Fault, Match, Request
+from tests.support.s3_sync.publishing import write_files
+
+STACK = """Traceback (most recent call last):
+  File "/opt/dags/versions/1/b.py", line 7, in <module>
+    import lost
+ModuleNotFoundError: No module named 'lost'
+"""
+
+
+@pytest.fixture
+def airflow() -> Iterator[FakeAirflow]:
+    with FakeAirflow() as server:
+        yield server
+
+
+@pytest.fixture
+def revision(site: Site, airflow: FakeAirflow) -> str:
+    """The current release, and a publisher that knows this Airflow."""
+    site.publisher.environment |= airflow.settings()
+    return str(site.publish(A)["revision"])
+
+
+def of(path: str) -> Match:
+    return lambda request: request.path.endswith(path)
+
+
+def is_parse(request: Request) -> bool:
+    return request.method == "PUT"
+
+
+def test_reads_every_page_at_most_once_a_second(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    names = [f"dag{number:03}" for number in range(101)]
+    for number, name in enumerate(names):
+        airflow.show(name, revision, ended=10 * number)
+    began = time.monotonic()
+
+    ran = site.run("wait")
+
+    assert names == ran.facts()["airflow"]["dags"], ran
+    assert len(airflow.requests) < time.monotonic() - began + 2
+    assert USER["password"] not in ran.out + ran.err
+
+
+def test_a_dag_counts_once_a_parse_began_that_cannot_have_read_the_old_release(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    """Airflow stores today's version with a file that it read before."""
+    airflow.show("a", revision, ended=10)
+    airflow.show("b", revision, ended=20, took=30)
+
+    ran = site.run("wait")
+
+    assert 0 == ran.code, ran
+    assert {"/api/v2/parseDagFile/a", "/api/v2/parseDagFile/b"} == {
+        request.path for request in airflow.seen(is_parse)
+    }
+    assert "0 of 2 DAGs" in ran.err and "1 of 2 DAGs" in ran.err
+
+
+def test_does_without_the_right_to_ask_for_a_parse(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", revision, ended=10)
+    airflow.inject(answer_with(Answer(403)), is_parse)
+    later = first(lambda: airflow.show("a", revision, ended=40))
+    airflow.inject(later, lambda one: len(airflow.seen(of("/dags"))) == 3)
+
+    site.publisher.succeed("wait")
+    assert 1 == len(airflow.seen(is_parse))
+
+
+def test_asks_a_busy_server_again(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    """With a token, for which nobody logs in."""
+    site.publisher.environment |= {
+        "AIRFLOW_API_TOKEN": TOKEN,
+        "AIRFLOW_API_PASSWORD": "",
+    }
+    airflow.show("a", revision)
+    airflow.inject(answer_with(Answer(429)), of("/dags"), times=1)
+    airflow.inject(Exchange.reset, of("/importErrors"), times=1)
+
+    site.publisher.succeed("wait")
+
+
+def test_an_import_error_that_is_new_fails_with_file_line_and_traceback(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", revision)
+    airflow.break_file("b.py", STACK, ended=-60)
+    site.publisher.succeed("wait")
+    other = STACK.replace("lost", "gone\x1b[31m")
+    airflow.break_file("b.py", other, ended=60)
+    airflow.errors.append(airflow.errors[-1] | {"bundle_name": "other"})
+
+    ran = site.run("wait")
+
+    assert (4, "import_errors") == (ran.code, ran.facts()["reason"]), ran
+    (problem,) = ran.facts()["problems"]
+    assert ("b.py", 7, other.strip()) == tuple(problem.values())
+    assert "b.py:7: Traceback" in ran.err and "\x1b" not in ran.err
+
+
+NOT_LIVE: dict[str, Callable[[FakeAirflow, str], object]] = {
+    "SidecarDagBundle": lambda airflow, revision: airflow.show("a", None, ended=60),
+    "dag-processor runs": lambda airflow, revision: airflow.show(
+        "a", revision, ended=-60
+    ),
+    "`/readyz`": lambda airflow, revision: airflow.show("a", revision, ended=60),
+}
+
+
+@pytest.mark.parametrize("advice", NOT_LIVE)
+def test_says_where_a_release_is_stuck(
+    site: Site, airflow: FakeAirflow, revision: str, advice: str
+) -> None:
+    NOT_LIVE[advice](airflow, revision)
+    dags = write_files(site.dags, B)
+
+    ran = site.fails("release_not_live", "publish", dags, "--wait", "--timeout", "1s")
+
+    facts = ran.facts()
+    assert advice in facts["advice"], ran
+    assert facts["revision"] != revision and B == site.current()
+    named = [one["path"] for one in facts["problems"]]
+    assert named == (["a.py"] if advice != "SidecarDagBundle" else [])
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_names_what_is_behind_or_who_published_meanwhile(
+    site: Site, airflow: FakeAirflow, revision: str, is_moved: bool
+) -> None:
+    airflow.show("a", revision, ended=10)
+    if is_moved:
+        airflow.inject(first(lambda: site.others_publish(C)), of("/dags"), times=1)
+        site.fails("publish_conflict", "wait")
+        return
+    ran = site.fails("release_not_live", "wait", "--timeout", "1s")
+    assert "a.py: a was read perhaps before the release arrived" in ran.err
+
+
+ODD: dict[str, tuple[str, Fault, str, str]] = {
+    "web page": ("/dags", answer_with(Answer(200, {}, b"<html>")), "airflow_unreachable", "200"),
+    "redirect": ("/dags", answer_with(Answer(302, {"Location": "http://127.0.0.1:9/"})),
+                 "airflow_unreachable", "302"),
+    "refused": ("/dags", answer_with(Answer(401)), "airflow_denied", "AIRFLOW_API_TOKEN"),
+    "no DAGs": ("/dags", answer_with(Answer(403)), "airflow_denied", "`can read on DAGs`"),
+    "no errors": ("/importErrors", answer_with(Answer(403)), "airflow_denied",
+                  "`can read on ImportError`"),
+    "Airflow 2": ("/version", answer_with(Answer(404)), "airflow_unsupported", "Airflow 3.1"),
+    "Airflow 3.0": ("/dags", answer_with(Answer(200, {}, b'{"dags": [{}], "total_entries": 1}')),
+                    "airflow_unsupported", "'bundle_version'"),
+    "outage": ("/dags", Exchange.reset, "airflow_unreachable", "does not answer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_answer_that_is_of_no_use_is_one_clear_error_without_the_token(
+    site: Site, airflow: FakeAirflow, revision: str, name: str
+) -> None:
+    path, fault, reason, said = ODD[name]
+    airflow.inject(fault, of(path))
+
+    ran = site.fails(reason, "wait", "--timeout", "1s")
+
+    assert said in ran.err and ran.err.count("\n") == 2, ran
+    assert TOKEN not in ran.out + ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("URL", ""),
+        ("URL", "https://ci:secret@airflow.example.com"),
+        ("TOKEN", ""),
+        ("TOKEN", "secret\nsecret"),
+    ],
+)
+def test_wrong_settings_are_reported_before_anything_is_published(
+    site: Site, airflow: FakeAirflow, revision: str, name: str, value: str
+) -> None:
+    site.publisher.environment["AIRFLOW_API_PASSWORD"] = ""
+    site.publisher.environment[f"AIRFLOW_API_{name}"] = value
+    dags = write_files(site.dags, B)
+
+    ran = site.fails("settings_rejected", "publish", dags, "--wait", code=2)
+
+    assert f"AIRFLOW_API_{name}" in ran.err and "secret" not in ran.err
+    assert A == site.current()
+
+
+def test_waits_after_a_rollback_and_a_promotion_and_not_for_a_dry_run(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    site.publish(B)
+    airflow.show("a", revision)
+    prd = f"s3://{site.s3.bucket}/prd"
+    there = ("--wait", "--timeout", "1m")
+
+    site.publisher.succeed("rollback", "--wait", "--dry-run")
+    assert [] == airflow.requests
+    back = site.publisher.succeed("rollback", *there)
+    moved = site.publisher.succeed("promote", site.publisher.url, prd, *there)
+
+    assert ["live"] * 2 == [one["airflow"]["result"] for one in (back, moved)]
+    site.publisher.succeed("wait", prd)

@@ -1,0 +1,93 @@
+"""
+The part of Airflow 3's REST API that `s3-sync wait` asks, as of apache-airflow 3.3.2.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.support.http.loopback import Answer, LoopbackServer, Request
+
+TOKEN = "eyJ-only-this-test-knows-it"
+USER = {"username": "ci", "password": "p4ss w\u00f6rd"}
+
+
+def at(seconds: float) -> str:
+    """
+    Return the time so many seconds from now, as Airflow writes it.
+    """
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+class FakeAirflow(LoopbackServer):
+    """
+    An Airflow whose DAGs and import errors a test sets.
+
+    It parses a file only if it is asked to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dags: dict[str, dict[str, Any]] = {}
+        self.errors: list[dict[str, Any]] = []
+
+    def settings(self) -> dict[str, str]:
+        """
+        Return the variables of its user.
+        """
+        user = {f"AIRFLOW_API_{name.upper()}": text for name, text in USER.items()}
+        return {"AIRFLOW_API_URL": self.endpoint, **user}
+
+    def show(
+        self, dag_id: str, version: str | None, *, ended: float = 0, took: float = 1
+    ) -> None:
+        """
+        Show a DAG as of this version.
+
+        Args:
+            ended: When its parse ended, in seconds from now.
+            took: How many seconds the parse took.
+        """
+        self.dags[dag_id] = {
+            "dag_id": dag_id,
+            "relative_fileloc": f"{dag_id}.py",
+            "bundle_name": "dags",
+            "bundle_version": version,
+            "last_parsed_time": at(ended),
+            "last_parse_duration": took,
+            "file_token": dag_id,
+        }
+
+    def break_file(self, path: str, stack: str, *, ended: float = 0) -> None:
+        error = {"filename": path, "stack_trace": stack, "timestamp": at(ended)}
+        self.errors.append(error | {"bundle_name": "dags"})
+
+    def good_answer(self, request: Request) -> Answer:
+        path = request.path.removeprefix("/api/v2")
+        if path == "/version":
+            return _json(200, {"version": "3.3.2"})
+        if path == "/auth/token":
+            is_known = json.loads(request.body) == USER
+            return _json(201, {"access_token": TOKEN}) if is_known else _json(401)
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return _json(401)
+        if path == "/dags":
+            return _page(request, "dags", list(self.dags.values()))
+        if path == "/importErrors":
+            return _page(request, "import_errors", self.errors)
+        assert (request.method, path[:14]) == ("PUT", "/parseDagFile/"), request
+        dag_id = path[14:]
+        self.show(dag_id, self.dags[dag_id]["bundle_version"], ended=3600)
+        return _json(201)
+
+
+def _page(request: Request, name: str, rows: list[dict[str, Any]]) -> Answer:
+    first, limit = (int(request.query[key]) for key in ("offset", "limit"))
+    page = rows[first : first + min(limit, 100)]
+    return _json(200, {name: page, "total_entries": len(rows)})
+
+
+def _json(status: int, said: Any = None) -> Answer:
+    body = {"detail": "no"} if status >= 400 else said
+    headers = {"Content-Type": "application/json"}
+    return Answer(status, headers, json.dumps(body).encode())
