@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from s3_sync.release import format as form
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
-READERS = 8
 # `prune-releases` removes nothing younger than a day; what becomes current is written
 # again before. So a prune and a publish at the same time do not meet, unless a prune is
 # suspended between its look at an object and the deletion for as long as a publish
@@ -262,15 +260,9 @@ def with_manifests(
 ) -> list[Any]:
     """
     Return what is taken from each release with its manifest: of all at once, manifests
-    may be more than fits into memory. Several are read at once.
+    may be more than fits into memory.
     """
-    readers = ThreadPoolExecutor(READERS)
-    try:
-        return list(
-            readers.map(lambda entry: take(_with_manifest(store, entry)), entries)
-        )
-    finally:  # a signal must not wait for the other responses
-        readers.shutdown(wait=False, cancel_futures=True)
+    return [take(_with_manifest(store, entry)) for entry in entries]
 
 
 def find_manifest(store: Store, revision: str) -> form.Manifest | None:

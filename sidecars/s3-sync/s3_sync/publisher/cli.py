@@ -129,7 +129,7 @@ revision a revision, its first 12 digits, `current` or `previous`
 before a revision, s3://BUCKET/PREFIX, or a folder such as ./dags
 after the same
 --exclude leave out files that match this .gitignore pattern; repeatable
---message description of the release; default: the subject of the git commit
+--message description of the release; default: that of the CI, if it has one
 --gate overrides S3_SYNC_GATE; airflow: load the DAGs into a real Airflow
 --airflow-python for --gate airflow: the Python of your Airflow; default: python on PATH
 --gate-allow for --gate airflow: accept errors that match this regular expression; repeatable
@@ -286,7 +286,7 @@ def _act(
     match arguments.command:
         case "publish":
             rules = folder.make_rules(arguments.folder, arguments.exclude)
-            origin = folder.find_origin(arguments.folder, environ)
+            origin = folder.find_origin(environ)
             origin["message"] = arguments.message or origin["message"]
             return publish.publish(order, arguments.folder, rules, origin)
         case "promote":

@@ -10,7 +10,6 @@ import hashlib
 import os
 import platform
 import stat
-import subprocess
 import tempfile
 import zipfile
 import zlib
@@ -39,7 +38,6 @@ _DEFAULT_RULES = f"""\
 .hg/ .svn/ .venv/ .*_cache/ .ipynb_checkpoints/ .idea/ .vscode/
 """
 _LEAVE_OUT = f"Fix it, or exclude it: --exclude, or a line in {IGNORE_FILE}."
-GIT_SECONDS = 10
 
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
@@ -390,34 +388,18 @@ def download_parcel(store: Store, revision: str, place: str) -> Parcel:
 # --- origin
 
 
-def find_origin(folder: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return the known origin; git, if available, takes precedence over the variables of
-    the CI.
-    """
-    origin = _of_ci(environ)
-    if log := _ask_git(folder, "log", "-1", "--format=%H%x00%an <%ae>%x00%s"):
-        names = ("commit", "author", "message")
-        origin |= dict(zip(names, log.split("\0", 2), strict=True))
-        if _ask_git(folder, "status", "--porcelain", "--untracked-files=no", "--", "."):
-            origin["commit"] += "-dirty"
-    return origin
-
-
 def find_publisher(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return who publishes, and the CI run.
     """
     return {
-        name: text for name, text in _of_ci(environ).items() if name in ("by", "ci_url")
+        name: text
+        for name, text in find_origin(environ).items()
+        if name in ("by", "ci_url")
     }
 
 
-# What git needs to find its programs, its user's configuration and safe folders.
-_OF_GIT = ("PATH", "HOME", "XDG_CONFIG_HOME", "LANG", "SYSTEMROOT")
-
-
-def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
+def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return the origin according to the variables of the CI; without one, who is user and
     machine.
@@ -439,37 +421,3 @@ def _of_ci(environ: Mapping[str, str]) -> dict[str, str]:
         with suppress(KeyError, OSError):  # a uid without a name
             origin["by"] = f"{getpass.getuser()}@{platform.node()}"
     return origin
-
-
-def _has_checkout(folder: str) -> bool:
-    """
-    Whether git, on its way up from a folder, finds a `.git` before a bare repository.
-    """
-    there = Path(os.path.realpath(folder))
-    for place in (there, *there.parents):
-        if os.path.lexists(place / ".git"):
-            return True
-        if all((place / name).exists() for name in ("HEAD", "objects", "refs")):
-            return False
-    return False
-
-
-def _ask_git(folder: str, *arguments: str) -> str:
-    """
-    Return the output of git in a folder; empty without git or a repository.
-
-    git would take a folder with the files of a bare repository for one, and run what
-    its configuration names. Anybody can commit such a folder, but no `.git`.
-    """
-    if not _has_checkout(folder):
-        return ""
-    command = ["git", "-C", folder, *arguments]
-    # No keys for what the configuration of the checkout may name.
-    environ = {name: os.environ[name] for name in _OF_GIT if name in os.environ}
-    try:
-        said = subprocess.run(
-            command, check=True, capture_output=True, timeout=GIT_SECONDS, env=environ
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return said.stdout.decode(errors="replace").strip()

@@ -110,7 +110,7 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
         short(facts["revision"]),
         facts.get("created_at", facts["used_at"]),
         origin.get("by", ""),
-        commit[:12] + commit[40:],  # perhaps `-dirty`
+        commit[:12],
         str(facts.get("files", "")),
         size_text(facts["size_bytes"]) if "size_bytes" in facts else "",
         ", ".join(facts["state"]),

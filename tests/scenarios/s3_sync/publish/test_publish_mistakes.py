@@ -4,8 +4,6 @@ Wrong arguments, unreadable files and missing servers are reported; nothing is w
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +16,7 @@ from tests.support.daemon import S3_SYNC
 from tests.support.machine.users import as_user
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
-from tests.support.s3_sync.publishing import GITHUB, PREFIX, write_files
+from tests.support.s3_sync.publishing import PREFIX, write_files
 from tests.support.s3_sync.releases import make_release
 
 PINNED = make_release({"pinned.py": b""})
@@ -190,40 +188,3 @@ def test_reports_an_unreachable_server_or_missing_credentials(
         reason, "publish", refused.dags, code=2 if "settings" in reason else 3
     )
     assert ran.err.count("\n") <= 2 and "Traceback" not in ran.err
-
-
-def test_runs_no_program_that_is_committed_in_the_folder(
-    site: Site, tmp_path: Path
-) -> None:
-    """
-    The folder has the files of a bare repository, with a configuration of its own,
-    which git would obey: it would run with the publisher's credentials.
-    """
-    ran, whole = tmp_path / "ran", tmp_path / "whole"
-    author = ("-c", "user.name=a", "-c", "user.email=a@b")
-    commit = ("commit", "--quiet", "--allow-empty", "--message", "fine")
-    subprocess.run(["git", "init", "--quiet", whole], check=True)
-    subprocess.run(["git", "-C", whole, *author, *commit], check=True)
-    dags = write_files(site.dags, A)
-    shutil.copytree(whole / ".git", dags, dirs_exist_ok=True)
-    (dags / "config").write_text(
-        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n"
-        f'\tfsmonitor = "touch {ran}; false"\n'
-    )
-    told = subprocess.run(
-        ["git", "-C", dags, "status"], capture_output=True, check=False
-    )
-    assert ran.exists(), told  # this git would
-    ran.unlink()
-
-    done = site.publisher.run("publish", dags, "--dry-run")
-
-    assert done.code == 0, done.err
-    assert not ran.exists()
-
-    # In a checkout, git knows better than the CI.
-    site.publisher.environment |= GITHUB
-    facts = site.publisher.succeed("publish", write_files(whole / "dags", A))
-    git = {"message": "fine", "author": "a <a@b>", "by": "ada", "branch": "main"}
-    assert git.items() <= facts["origin"].items()
-    assert facts["origin"]["commit"] != GITHUB["GITHUB_SHA"]
