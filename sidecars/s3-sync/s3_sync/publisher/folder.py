@@ -172,7 +172,9 @@ def _walk(
         above: The real paths of its parent folders, and its own.
     """
     for name in os.listdir(above[-1]):
-        path, real = prefix + name, os.path.realpath(os.path.join(above[-1], name))
+        path = prefix + name
+        place = os.path.join(above[-1], name)
+        real = os.path.realpath(place)
         is_folder = os.path.isdir(real)
         shown = f"{path}/" if is_folder else path
         if form.is_left_out(path) or rules.match_file(shown):
@@ -186,7 +188,7 @@ def _walk(
             yield ""
             yield from _walk(shown, (*above, real), rules)
         else:
-            found = os.stat(real)
+            found = os.stat(place)  # an error names the link, not where it leads
             if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
                 what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
                 raise _refused("file_too_large", path, what)

@@ -99,7 +99,7 @@ def many(path: Path) -> None:
 
 ODD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
-    "nowhere": (lambda path: path.symlink_to("nowhere"), "file_unreadable", "No such file"),
+    "nowhere": (lambda path: path.symlink_to("nowhere"), "file_unreadable", "/odd': No such file"),
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
     "pipe": (os.mkfifo, "file_too_large", "is not a regular file of at most"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
