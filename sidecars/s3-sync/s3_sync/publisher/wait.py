@@ -58,26 +58,20 @@ class Watch:
     """
     What Airflow has shown of the current release.
 
-    Args:
     Attributes:
-        dags: The ids of all DAGs of its bundle.
-        behind: Each DAG that does not count yet, and why.
+        rows: All DAGs of its bundle, as the API shows them.
+        behind: By id, each DAG that does not count yet, and why.
     """
 
     def __init__(self, api: Api, pointer: Pointer) -> None:
-        self.dags: list[str] = []
+        self.rows: list[dict[str, Any]] = []
         self.behind: dict[str, Finding] = {}
         self._api = api
-        self._name = short(pointer.revision)
-        self._revision = pointer.revision
-        self._since = datetime.fromisoformat(pointer.turn.since)
+        self._pointer = pointer
         # The bundle is known by the releases that it has shown.
-        self._history = {turn.revision for turn in pointer.turns()}
         self._bundles: set[str] = set()
         self._arrived: datetime | None = None
-        self._last = self._since
         self._earlier: set[tuple[str, str]] | None = None
-        self._tokens: list[str] = []
         self._may_ask = True
 
     def look(self) -> bool:
@@ -89,39 +83,33 @@ class Watch:
             ImportErrors: Airflow has import errors that it did not have before.
         """
         rows = self._api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
+        history = {turn.revision for turn in self._pointer.turns()}
         self._bundles |= {
-            row["bundle_name"] for row in rows if row["bundle_version"] in self._history
+            row["bundle_name"] for row in rows if row["bundle_version"] in history
         }
-        rows = [row for row in rows if row["bundle_name"] in self._bundles]
-        self.dags = [row["dag_id"] for row in rows]
-        ends = {row["dag_id"]: _time(row["last_parsed_time"] or OLDEST) for row in rows}
-        self._last = max([self._last, *ends.values()])
+        self.rows = [row for row in rows if row["bundle_name"] in self._bundles]
         if self._arrived is None:
-            self._arrived = min(
-                (
-                    ends[row["dag_id"]]
-                    for row in rows
-                    if row["bundle_version"] == self._revision
-                ),
-                default=None,
-            )
+            shown = [row for row in self.rows if self._is_of_release(row)]
+            self._arrived = min(map(_ended, shown), default=None)
         self.behind = {}
-        self._tokens = []
-        for row in rows:
-            if why := self._lack_of(row, ends[row["dag_id"]]):
+        for row in self.rows:
+            if why := self._lack_of(row):
                 said = f"{row['dag_id']} was read {why}"
                 self.behind[row["dag_id"]] = Finding(
                     row["relative_fileloc"], None, said
                 )
-                self._tokens.append(row["file_token"])
         self._judge_errors()
         return self._arrived is not None and not self.behind
 
-    def _lack_of(self, row: dict[str, Any], ended: datetime) -> str:
+    def _is_of_release(self, row: dict[str, Any]) -> bool:
+        return bool(row["bundle_version"] == self._pointer.revision)
+
+    def _lack_of(self, row: dict[str, Any]) -> str:
         """
         Return why a DAG does not count; empty if it does.
         """
-        if row["bundle_version"] != self._revision:
+        ended = _ended(row)
+        if not self._is_of_release(row):
             return f"from {short(row['bundle_version'] or 'no version')} at {ended:%H:%M:%S}"
         began = ended - timedelta(seconds=row["last_parse_duration"] or 0)
         if self._arrived is None or began < self._arrived:
@@ -136,11 +124,13 @@ class Watch:
             if row["bundle_name"] in self._bundles
         }
         if self._earlier is None:
-            self._earlier = {key for key, at in found.items() if at < self._since}
+            since = _time(self._pointer.turn.since)
+            self._earlier = {key for key, at in found.items() if at < since}
         if broken := sorted(found.keys() - self._earlier):
+            files = counted(len(broken), "file")
             raise ImportErrors(
                 "import_errors",
-                f"Airflow cannot import {counted(len(broken), 'file')} of {self._name}",
+                f"Airflow cannot import {files} of {short(self._pointer.revision)}",
                 "Fix them and publish again, or roll back. `--gate airflow` refuses them before.",
                 [_finding(*key) for key in broken],
             )
@@ -150,8 +140,11 @@ class Watch:
         Ask Airflow to refresh the bundle and to read one file that is behind now. It
         would do so by itself, only later, so this may be forbidden.
         """
-        if self._tokens and self._may_ask:
-            token = self._tokens[number % len(self._tokens)]
+        tokens = [
+            row["file_token"] for row in self.rows if row["dag_id"] in self.behind
+        ]
+        if tokens and self._may_ask:
+            token = tokens[number % len(tokens)]
             try:
                 self._api.ask("PUT", f"/api/v2/parseDagFile/{token}")
             except SidecarError:
@@ -161,12 +154,14 @@ class Watch:
         """
         Return what is lacking when the time is over: where it is stuck.
         """
+        since = _time(self._pointer.turn.since)
+        last = max(map(_ended, self.rows), default=since)
         advice = "Wait longer (--timeout), or find out why Airflow reads files so late."
         if not self._bundles:
             advice = (
                 "No bundle of Airflow shows these releases: is it a SidecarDagBundle?"
             )
-        elif self._last <= self._since:
+        elif last <= since:
             advice = (
                 "Airflow has read nothing since: see whether its dag-processor runs."
             )
@@ -177,11 +172,18 @@ class Watch:
             )
         return NotLive(
             "release_not_live",
-            f"Airflow does not run {self._name}, current since {self._since:%H:%M:%S}; it last "
-            f"read a file at {self._last:%H:%M:%S}",
+            f"Airflow does not run {short(self._pointer.revision)}, current since "
+            f"{since:%H:%M:%S}; it last read a file at {last:%H:%M:%S}",
             advice,
             [*self.behind.values()],
         )
+
+
+def _ended(row: dict[str, Any]) -> datetime:
+    """
+    Return when the result of a DAG's last parse was stored, by Airflow's clock.
+    """
+    return _time(row["last_parsed_time"] or OLDEST)
 
 
 def _time(text: str) -> datetime:
@@ -222,9 +224,9 @@ def wait(
     said = ""
     try:
         while not watch.look():
-            count = len(watch.dags) - len(watch.behind)
+            count = len(watch.rows) - len(watch.behind)
             progress = (
-                f"Airflow runs {short(revision)} in {count} of {len(watch.dags)} DAGs"
+                f"Airflow runs {short(revision)} in {count} of {len(watch.rows)} DAGs"
             )
             if progress != said:
                 say(progress)
@@ -247,8 +249,8 @@ def wait(
         "url": store.url,
         "revision": revision,
         "airflow": api.url,
-        "dags": watch.dags,
+        "dags": [row["dag_id"] for row in watch.rows],
         "waited_seconds": round(time.monotonic() - began),
     }
-    what = f"Live: Airflow runs {short(revision)} in {counted(len(watch.dags), 'DAG')}"
+    what = f"Live: Airflow runs {short(revision)} in {counted(len(watch.rows), 'DAG')}"
     return Report([what], facts)
