@@ -255,7 +255,9 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
         (*words, *trusts) for words in reads
     ]
 
-    for words in every:
+    airflow = {"AIRFLOW_API_URL": "http://127.0.0.1:9", "AIRFLOW_API_TOKEN": "unused"}
+    site.publisher.environment |= airflow
+    for words in (*every, ("wait", *trusts)):
         site.fails("release_untrusted", *words)
     for words in writes[:2]:
         ran = site.fails("settings_rejected", *words, *trusts, code=2)
