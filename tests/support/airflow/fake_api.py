@@ -64,8 +64,6 @@ class FakeAirflow(LoopbackServer):
 
     def good_answer(self, request: Request) -> Answer:
         path = request.path.removeprefix("/api/v2")
-        if path == "/version":
-            return _json(200, {"version": "3.3.2"})
         if path == "/auth/token":
             is_known = json.loads(request.body) == USER
             return _json(201, {"access_token": TOKEN}) if is_known else _json(401)

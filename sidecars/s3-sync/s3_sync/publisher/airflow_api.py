@@ -14,16 +14,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPErrorProcessor, Request, build_opener
 
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 
 PREFIX = "AIRFLOW_API_"
-PACE_SECONDS = 1.0
 REQUEST_SECONDS = 60.0
-# Waits before a request is repeated: a server restarts within a minute.
-PAUSES_SECONDS = (2.0, 4.0, 8.0, 16.0, 30.0)
+# Waits before a request, and before it is repeated: a server restarts within a minute.
+PAUSES_SECONDS = (1, 2, 4, 8, 16, 30)
 # Of a busy server, or of a proxy before one that restarts.
 BUSY = {429, 500, 502, 503, 504}
 ANSWER_LIMIT_BYTES = 1 << 25
@@ -49,13 +47,15 @@ OTHER = (
 )
 
 
-class _NoRedirect(HTTPRedirectHandler):
+class _AsItIs(HTTPErrorProcessor):
     """
-    Follows no redirect: urllib would send the token along, to any host.
+    Returns every answer: urllib would follow a redirect to any host, with the token.
     """
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def http_response(self, request: Request, response: Any) -> Any:
+        return response
+
+    https_response = http_response
 
 
 class Api:
@@ -79,32 +79,30 @@ class Api:
         if not re.fullmatch(r"https?://[^\s@?#]+", url):
             what = "must be the http(s) URL of Airflow, without user and password"
             raise SettingsError([Problem(f"{PREFIX}URL", None, what)])
-        if not re.fullmatch("[!-~]*", token):  # http.client would show it
-            token = ""
-        if not token and not (user and password):
+        # http.client would show a token that it cannot send
+        self._token = token if re.fullmatch("[!-~]*", token) else ""
+        if not (self._token or (user and password)):
             what = f"must be a token; or set {PREFIX}USERNAME and {PREFIX}PASSWORD"
             raise SettingsError([Problem(f"{PREFIX}TOKEN", None, what)])
         self.url = url.rstrip("/")
         self._deadline = 0.0
-        self._token = token
         self._login = {"username": user, "password": password}
         self._headers = {"Content-Type": "application/json"}
-        self._next = 0.0
-        self._opener = build_opener(_NoRedirect)
+        self._opener = build_opener(_AsItIs)
 
     def begin(self, deadline: float) -> None:
         """
-        Find out that this is an Airflow 3, and log in.
+        Log in, unless there is a token.
 
         Args:
             deadline: Until when requests are repeated, on the monotonic clock.
         """
         self._deadline = deadline
-        self.ask("GET", "/api/v2/version")
-        if not self._token:
-            said = self.ask("POST", "/auth/token", body=self._login)
-            self._token = said["access_token"]
-        self._headers["Authorization"] = f"Bearer {self._token}"
+        token = (
+            self._token
+            or self.ask("POST", "/auth/token", body=self._login)["access_token"]
+        )
+        self._headers["Authorization"] = f"Bearer {token}"
 
     def rows(self, path: str, name: str, right: str) -> list[dict[str, Any]]:
         """
@@ -127,10 +125,10 @@ class Api:
         Send one request; return the JSON of the answer.
         """
         status, text = self._send(method, path, body)
-        said = None
+        said: Any = {}
         with suppress(ValueError, RecursionError):
             said = json.loads(text)
-        if status < 300 and (said is not None or method == "PUT"):
+        if status < 300 and said != {}:
             return said
         reason, advice = REFUSED.get(status, OTHER)
         what = f"{self.url} answers {method} {path.partition('?')[0]} with {status}"
@@ -145,20 +143,15 @@ class Api:
         data = None if body is None else json.dumps(body).encode()
         url = self.url + path
         request = Request(url, data, self._headers, method=method)  # noqa: S310 - http(s)
-        for pause in (*PAUSES_SECONDS, 0.0):
-            time.sleep(max(0.0, self._next - time.monotonic()))
-            self._next = time.monotonic() + PACE_SECONDS
+        for pause in PAUSES_SECONDS:
+            time.sleep(pause)
             try:
                 with self._opener.open(request, timeout=REQUEST_SECONDS) as answer:
-                    return answer.status, answer.read(ANSWER_LIMIT_BYTES)
-            except HTTPError as error:
-                with error:
-                    if error.code not in BUSY:
-                        return error.code, error.read(ANSWER_LIMIT_BYTES)
-                    why = f"{error.code} {error.reason}"
+                    if answer.status not in BUSY:
+                        return answer.status, answer.read(ANSWER_LIMIT_BYTES)
+                why = f"{answer.status} {answer.reason}"
             except (OSError, HTTPException) as error:
                 why = str(error) or type(error).__name__
-            self._next = time.monotonic() + pause
-            if self._next > self._deadline:
+            if time.monotonic() + pause > self._deadline:
                 break
         raise SidecarError(OTHER[0], f"{self.url} does not answer: {why}", OTHER[1])

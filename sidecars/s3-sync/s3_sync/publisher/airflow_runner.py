@@ -24,7 +24,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -35,7 +35,12 @@ from typing import Any
 FORK = multiprocessing.get_context("fork")
 BUNDLE = "dags"
 LINE_CHARACTERS = 300
-FRAME = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)')
+FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
+# A traceback up to its error: the last frame, and the indented source that follows it.
+TRACE = re.compile(
+    r'\A.*^\s*File "[^"]+", line \d+.*?\n(?!\s)', re.MULTILINE | re.DOTALL
+)
+Loader = Callable[[str], dict[str, Any]]
 
 
 def environment(home: str, folder: str) -> dict[str, str]:
@@ -55,88 +60,81 @@ def environment(home: str, folder: str) -> dict[str, str]:
     }
 
 
-class Loader:
+def loader(folder: str) -> Loader:
     """
-    Loads files one by one, and serializes their DAGs, as Airflow would for its
-    database.
+    Return the function that loads one file, and serializes its DAGs, as Airflow would
+    for its database; it returns their ids, and the errors by path.
     """
+    objects = import_module("airflow.serialization.serialized_objects")
+    # DagSerialization: 3.2 and later; airflow.dag_processing.dagbag: 3.1 and later.
+    kind = getattr(objects, "DagSerialization", None) or objects.SerializedDAG
+    is_new = find_spec("airflow.dag_processing.dagbag")
+    bags = "airflow.dag_processing.dagbag" if is_new else "airflow.models.dagbag"
+    bag_of = import_module(bags).DagBag
+    options: dict[str, Any] = {"include_examples": False, "load_op_links": False}
+    if "bundle_path" in inspect.signature(bag_of).parameters:
+        options |= {"bundle_path": Path(folder), "bundle_name": BUNDLE}
+    supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
 
-    def __init__(self, folder: str) -> None:
-        objects = import_module("airflow.serialization.serialized_objects")
-        # DagSerialization: 3.2 and later; airflow.dag_processing.dagbag: 3.1 and later.
-        kind = getattr(objects, "DagSerialization", None) or objects.SerializedDAG
-        self._serialize = kind.to_dict
-        is_new = find_spec("airflow.dag_processing.dagbag")
-        bags = "airflow.dag_processing.dagbag" if is_new else "airflow.models.dagbag"
-        self._bag_of = import_module(bags).DagBag
-        known = inspect.signature(self._bag_of).parameters
-        wanted = {
-            "include_examples": False,
-            "load_op_links": False,
-            "bundle_path": Path(folder),
-            "bundle_name": BUNDLE,
-        }
-        self._options = {name: value for name, value in wanted.items() if name in known}
-
-    def load(self, path: str) -> dict[str, Any]:
-        """
-        Load one file; return the ids of its DAGs, and its errors by path.
-        """
-        supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
+    def load(path: str) -> dict[str, Any]:
         if supervisor is not None:  # as Airflow 3 does before it loads a file
             supervisor.block_orm_access()
-        bag = self._bag_of(path, **self._options)
+        bag = bag_of(path, **options)
         errors, dags = dict(bag.import_errors), []
         for dag in bag.dags.values():
             try:
-                json.dumps(self._serialize(dag), sort_keys=True)
+                json.dumps(kind.to_dict(dag), sort_keys=True)
                 dags.append(dag.dag_id)
             except Exception:  # noqa: BLE001 - as Airflow does
                 errors[path] = traceback.format_exc()
         return {"dags": dags, "errors": errors}
 
-    def load_apart(
-        self, path: str, said: Path, timeout_seconds: float
-    ) -> dict[str, Any]:
-        """
-        Load one file in a separate process, which is killed after the timeout.
+    return load
 
-        Args:
-            said: Where that process writes its answer.
-        """
-        said.unlink(missing_ok=True)
-        child = FORK.Process(target=self._tell, args=(path, said))
-        child.start()
-        # join() would also wait for what the file forked
-        ended = os.pidfd_open(child.pid or 0)
-        is_late = not connection.wait([ended], timeout_seconds)
-        os.close(ended)
-        if is_late:
-            child.kill()
-            child.join()
-            text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
-            return {"errors": {path: text}}
-        code = child.exitcode or 0
-        if code < 0:
-            return {"trouble": signal.Signals(-code).name}
-        if code or not said.exists():
-            return {"errors": {path: "it ends the process that loads it"}}
-        return dict(json.loads(said.read_text()))
 
-    def _tell(self, path: str, said: Path) -> None:
-        """
-        Load one file, write the answer, and end this process.
-        """
-        answer: dict[str, Any] = {}
-        try:
-            answer = self.load(path)
-        except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
-            answer = {"trouble": f"{type(error).__name__}: {error}"}
-        except BaseException:  # noqa: BLE001 - except SystemExit and the like
-            answer = {"errors": {path: traceback.format_exc()}}
-        finally:
-            said.write_text(json.dumps(answer))
-            os._exit(0)
+def load_apart(
+    load: Loader, path: str, said: Path, timeout_seconds: float
+) -> dict[str, Any]:
+    """
+    Load one file in a separate process, which is killed after the timeout.
+
+    Args:
+        said: Where that process writes its answer.
+    """
+    said.unlink(missing_ok=True)
+    child = FORK.Process(target=_tell, args=(load, path, said))
+    child.start()
+    # join() would also wait for what the file forked
+    ended = os.pidfd_open(child.pid or 0)
+    is_late = not connection.wait([ended], timeout_seconds)
+    os.close(ended)
+    if is_late:
+        child.kill()
+        child.join()
+        text = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
+        return {"errors": {path: text}}
+    code = child.exitcode or 0
+    if code < 0:
+        return {"trouble": signal.Signals(-code).name}
+    if code or not said.exists():
+        return {"errors": {path: "it ends the process that loads it"}}
+    return dict(json.loads(said.read_text()))
+
+
+def _tell(load: Loader, path: str, said: Path) -> None:
+    """
+    Load one file, write the answer, and end this process.
+    """
+    answer: dict[str, Any] = {}
+    try:
+        answer = load(path)
+    except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
+        answer = {"trouble": f"{type(error).__name__}: {error}"}
+    except BaseException:  # noqa: BLE001 - except SystemExit and the like
+        answer = {"errors": {path: traceback.format_exc()}}
+    finally:
+        said.write_text(json.dumps(answer))
+        os._exit(0)
 
 
 def dag_files(folder: str, *, is_safe: bool) -> Collection[str]:
@@ -171,32 +169,18 @@ def finding(path: str, text: str, folder: str) -> tuple[str, int | None, str]:
     Args:
         path: The file that Airflow shows as broken.
     """
-    lines = [
-        line for line in text.replace(f"{folder}/", "").splitlines() if line.strip()
-    ]
-    frames = [
-        (number, found)
-        for number, line in enumerate(lines)
-        if (found := FRAME.match(line))
-    ]
-    ours = [
-        found
-        for _, found in frames
-        if os.path.isfile(os.path.join(folder, found["path"]))
-    ]
-    ours = [found for found in ours if not os.path.isabs(found["path"])]
-    # The indented source follows the last frame, then the error.
-    end = frames[-1][0] + 1 if frames else 0
-    while end < len(lines) - 1 and lines[end].startswith(" "):
-        end += 1
-    problem = " ".join(line.strip() for line in lines[end:])[:LINE_CHARACTERS]
+    text = text.replace(f"{folder}/", "")
     path = path.replace(f"{folder}/", "")
-    if ours and ours[-1]["path"] != path:
-        problem += f" (in {ours[-1]['path']}:{ours[-1]['line']})"
-    line = next(
-        (int(one["line"]) for one in reversed(ours) if one["path"] == path), None
-    )
-    return path, line, problem
+    ours = [
+        (frame["path"], int(frame["line"]))
+        for frame in FRAME.finditer(text)
+        if frame["path"][0] != "/" and os.path.isfile(f"{folder}/{frame['path']}")
+    ]
+    problem = " ".join(TRACE.sub("", text).split())[:LINE_CHARACTERS]
+    if ours and ours[-1][0] != path:
+        problem += f" (in {ours[-1][0]}:{ours[-1][1]})"
+    lines = [line for place, line in ours if place == path]
+    return path, lines[-1] if lines else None, problem
 
 
 def work(home: str, folder: str) -> dict[str, Any]:
@@ -226,21 +210,15 @@ def work(home: str, folder: str) -> dict[str, Any]:
     for name in {name for path in paths for name in read_imports(path)}:
         with suppress(Exception):  # the file that imports it will report it
             import_module(name)
-    loader, seconds = (
-        Loader(folder),
-        conf.getfloat(section, "dag_file_processor_timeout"),
-    )
+    load = loader(folder)
+    seconds = conf.getfloat(section, "dag_file_processor_timeout")
     dags: dict[str, str] = {}
     trouble = ""
     for path in paths:
-        said, name = (
-            loader.load_apart(path, Path(home, "said"), seconds),
-            path[len(folder) + 1 :],
-        )
-        found += [
-            finding(place, text, folder)
-            for place, text in said.get("errors", {}).items()
-        ]
+        said = load_apart(load, path, Path(home, "said"), seconds)
+        name = path[len(folder) + 1 :]
+        for place, text in said.get("errors", {}).items():
+            found.append(finding(place, text, folder))
         if "trouble" in said:
             trouble = trouble or f"loading {name} failed: {said['trouble']}"
         found += [

@@ -5,9 +5,8 @@ The releases in a bucket: which is current, which exist, which are pinned.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short
 from s3_sync.publisher.store import Store
@@ -61,13 +60,20 @@ class Current(NamedTuple):
     is_signed: bool = False
 
     @property
+    def turns(self) -> tuple[form.Turn, ...]:
+        """
+        Its own turn and those before, newest first.
+        """
+        return self.pointer.turns() if self.pointer else ()
+
+    @property
     def names(self) -> dict[str, str]:
         """
         The revisions that have a name: ``current`` and ``previous``, as far as there
         are any.
         """
-        turns = self.pointer.turns() if self.pointer else ()
-        return {name: turn.revision for name, turn in zip(TURNS, turns, strict=False)}
+        named = zip(TURNS, self.turns, strict=False)
+        return {name: turn.revision for name, turn in named}
 
     @property
     def news(self) -> str:
@@ -83,18 +89,14 @@ class Current(NamedTuple):
 
 class CatalogEntry(NamedTuple):
     """
-    A release in the bucket.
+    A release in the bucket, as a listing shows it.
 
     Args:
         used_at: When it was last published or replaced, by S3's clock.
-        manifest: None if it is missing or cannot be used.
-        problem: The reason why; empty if it can.
     """
 
     revision: str
     used_at: datetime
-    manifest: form.Manifest | None = None
-    problem: str = ""
 
 
 def read_current(store: Store, *, forces: bool = False) -> Current:
@@ -194,17 +196,14 @@ def resolve(store: Store, text: str) -> str:
     revision = f"{BEGINNING}{beginning[1]}"
     if is_revision(revision):
         return revision
-    found = [
-        entry.revision
-        for entry in list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
-    ]
+    found = list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
     if len(found) != 1:
         raise RevisionError(
             "release_unknown",
             f"{len(found) or 'no'} releases in {store.url} begin with {text}",
             "`s3-sync releases --output json` shows all revisions; old ones may have been pruned.",
         )
-    return found[0]
+    return found[0].revision
 
 
 def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
@@ -240,7 +239,7 @@ def list_releases(
     store: Store, beginning: str = form.MANIFEST_FOLDER
 ) -> list[CatalogEntry]:
     """
-    Return the existing releases, the most recently used first, without their manifests.
+    Return the existing releases, the most recently used first.
 
     Args:
         beginning: Of the keys of objects whose names are revisions.
@@ -255,30 +254,16 @@ def list_releases(
     )
 
 
-def with_manifests(
-    store: Store, entries: Iterable[CatalogEntry], take: Callable[[CatalogEntry], Any]
-) -> list[Any]:
+def find_manifest(store: Store, revision: str) -> tuple[form.Manifest | None, str]:
     """
-    Return what is taken from each release with its manifest: of all at once, manifests
-    may be more than fits into memory.
+    Return the manifest of a release; or None, and why it is missing or cannot be used.
     """
-    return [take(_with_manifest(store, entry)) for entry in entries]
-
-
-def find_manifest(store: Store, revision: str) -> form.Manifest | None:
-    """
-    Return the manifest of a release; None if it is missing, damaged, or cannot be read.
-    """
-    return _with_manifest(store, CatalogEntry(revision, store.now())).manifest
-
-
-def _with_manifest(store: Store, entry: CatalogEntry) -> CatalogEntry:
     try:
-        return entry._replace(manifest=read_manifest(store, entry.revision)[0])
+        return read_manifest(store, revision)[0], ""
     except ObjectError as error:
-        return entry._replace(problem=error.reason)
+        return None, error.reason
     except (ReleaseError, RevisionError):
-        return entry._replace(problem="damaged")
+        return None, "damaged"
 
 
 def read_pins(store: Store) -> set[str]:

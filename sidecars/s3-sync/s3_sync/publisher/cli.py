@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -34,9 +35,11 @@ from sidecar_runtime.errors import (
     json_text,
     printable,
 )
-from sidecar_runtime.gate.gate import Finding, RevisionRefused
+from sidecar_runtime.gate.gate import Finding
 from sidecar_runtime.parsers import YEAR_SECONDS, count, duration
 from sidecar_runtime.usage import make_parser
+
+Environ = Mapping[str, str]
 
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
@@ -120,7 +123,7 @@ HOW: dict[str, dict[str, Any]] = {
     },
     "--output": {"choices": ("text", "json"), "default": "text"},
 }
-_HELP = """\
+_LINES = """\
 folder the DAG folder to publish
 url s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH
 source s3://BUCKET/PREFIX to copy the release from
@@ -147,9 +150,10 @@ after the same
 --keep-from keep the releases listed in this file, one per line; -: standard input
 --output output format; default text
 """
+HELP = dict(line.split(maxsplit=1) for line in _LINES.splitlines())
 
 
-def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+def read_arguments(words: Sequence[str]) -> Namespace:
     """
     Read the command line of ``s3-sync``; ``--help``, ``--version`` and errors end the
     process.
@@ -168,104 +172,100 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     text = "check settings, credentials, permissions, the target and a running daemon"
     commands.add_parser("check", help=text, description=text)
-    meaning = dict(line.split(maxsplit=1) for line in _HELP.splitlines())
     for name, (text, names) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
+        # What a command does not take is None.
+        command.set_defaults(**{one.strip("-").replace("-", "_"): None for one in HELP})
         for word in (*names.split(), "--output"):
             argument, is_optional, default = word.partition("?")
             how = HOW.get(argument, {})
             if not argument.startswith("-"):
                 how = {"metavar": argument.upper(), "default": default or None}
                 how["nargs"] = is_optional or None
-            command.add_argument(argument, help=meaning[argument], **how)
+            command.add_argument(argument, help=HELP[argument], **how)
     if words[0] not in COMMANDS:
         return parser.parse_args(words)
     # Else an optional argument would be absent once an option follows it (bpo-14191).
-    given, command = argparse.Namespace(command=words[0]), commands.choices[words[0]]
+    given, command = Namespace(command=words[0]), commands.choices[words[0]]
     arguments = command.parse_intermixed_args(words[1:], given)
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be
     # omitted.
     if words[0] == "rollback" and releases.is_url(arguments.revision):
         revision = "previous" if arguments.url is None else arguments.url
         arguments.revision, arguments.url = revision, arguments.revision
-    found = vars(arguments)
-    if found.get("gate") != AIRFLOW and (
-        found.get("airflow_python") or found.get("gate_allow")
-    ):
+    if arguments.gate != AIRFLOW and (arguments.airflow_python or arguments.gate_allow):
         command.error(f"--airflow-python and --gate-allow require --gate {AIRFLOW}")
     return arguments
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+def run(arguments: Namespace, environ: Environ) -> int:
     """
     Run a command; return its exit code.
     """
     logs.configure("warning", sys.stderr, for_people=True)
-    is_json = arguments.output == "json"
     try:
         report = _run(arguments, environ)
     except SidecarError as error:
         report = releases.Report([], {}, error)
     lines, facts, failure = report
     if failure is not None:
-        findings: Sequence[Finding] = ()
-        if isinstance(failure, RevisionRefused | wait.NotLive):
-            findings = failure.findings
+        findings: Sequence[Finding] = getattr(failure, "findings", ())
         said = [f"s3-sync {arguments.command}: {failure.message}"]
         for finding in findings:
             said += [f"    {line}" for line in str(finding).splitlines()]
         said.append(f"  {failure.advice}")
-        sys.stderr.write(
-            "".join(f"{printable(line)}\n" for line in said if line.strip())
-        )
+        for line in filter(str.strip, said):
+            sys.stderr.write(f"{printable(line)}\n")
         problems = [one._asdict() for one in findings]
         facts |= {"result": "failed", "problems": problems, **failure.log_fields()}
-    shown = [json_text(facts)] if is_json else map(printable, lines)
+    shown = [json_text(facts)] if arguments.output == "json" else map(printable, lines)
     text = "".join(f"{line}\n" for line in shown)
-    encoding = sys.stdout.encoding
     try:
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        data = text.encode(sys.stdout.encoding, "backslashreplace")
+        sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except OSError:  # the exit code says what was done, also to a full disk
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_DONE if failure is None else failure.exit_code
 
 
-def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.Report:
+def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     """
     Run a command, and wait for Airflow if it is told to; return its answer.
 
     Raises:
         SidecarError: The command failed.
     """
-    words = vars(arguments)
-    url: str | None = words.get("target") or words.get("url")
+    url = arguments.target or arguments.url
     if arguments.command == "diff":  # of two URLs needs no place of its own
-        url = url or next(
-            filter(releases.is_url, (arguments.before, arguments.after)), None
-        )
-    settings = _settings(words, environ, url)
-    keys, signer = _keys(settings, words, environ)
-    store = Store(settings, keys, words.get("profile") or "")
-    is_dry = words.get("dry_run", False)
+        urls = filter(releases.is_url, (arguments.before, arguments.after))
+        url = url or next(urls, None)
+    settings = _settings(arguments, environ, url)
+    keys, signer = _keys(settings, arguments, environ)
+    store = Store(settings, keys, arguments.profile or "")
     api = None
-    if arguments.command == "wait" or (words.get("wait") and not is_dry):
+    if arguments.command == "wait" or (arguments.wait and not arguments.dry_run):
         api = Api(environ)  # its settings are wrong before anything is published
     airflow = None
-    if words.get("gate") == AIRFLOW:
+    if arguments.gate == AIRFLOW:
         airflow = gate.find_airflow(
             arguments.airflow_python, arguments.gate_allow, environ
         )
-    judge = partial(gate.judge, settings, airflow)
-    forces = words.get("force", False)
+    origin = folder.find_origin(environ)
+    origin["message"] = arguments.message or origin["message"]
     order = publish.Order(
-        store, signer, judge, folder.find_publisher(environ), is_dry, forces
+        store,
+        signer,
+        judge=partial(gate.judge, settings, airflow),
+        origin=origin,
+        is_dry=arguments.dry_run,
+        forces=arguments.force,
     )
     report = _act(arguments, environ, order, settings)
     if api is None:
         return report
     try:
-        live = wait.wait(store, api, arguments.timeout, _tell)
+        live = wait.wait(store, api, arguments.timeout)
     except SidecarError as error:
         return report._replace(failure=error)
     facts = report.facts | {"airflow": live.facts}
@@ -273,24 +273,18 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> releases.
 
 
 def _act(
-    arguments: argparse.Namespace,
-    environ: Mapping[str, str],
-    order: publish.Order,
-    settings: Settings,
+    arguments: Namespace, environ: Environ, order: publish.Order, settings: Settings
 ) -> releases.Report:
     """
     Run one of the other commands.
     """
-    words = vars(arguments)
     store = order.store
     match arguments.command:
         case "publish":
             rules = folder.make_rules(arguments.folder, arguments.exclude)
-            origin = folder.find_origin(environ)
-            origin["message"] = arguments.message or origin["message"]
-            return publish.publish(order, arguments.folder, rules, origin)
+            return publish.publish(order, arguments.folder, rules)
         case "promote":
-            there = _settings(words, environ, arguments.source)
+            there = _settings(arguments, environ, arguments.source)
             source = Store(
                 there, read_trusted_keys(settings), arguments.source_profile or ""
             )
@@ -304,8 +298,8 @@ def _act(
         case "diff":
             texts = (arguments.before, arguments.after)
             urls = [text if releases.is_url(text) else store.url for text in texts]
-            stores = [Store(_settings(words, environ, one), store.keys) for one in urls]
-            return releases.diff(stores, texts)
+            places = [_settings(arguments, environ, url) for url in urls]
+            return releases.diff([Store(one, store.keys) for one in places], texts)
         case "prune-releases":
             path = arguments.keep_from
             kept = releases.read_names(path) if path else set()
@@ -324,17 +318,7 @@ def _act(
             return releases.Report([], {})
 
 
-def _tell(line: str) -> None:
-    """
-    Show progress while the answer is still to come.
-    """
-    sys.stderr.write(f"{printable(line)}\n")
-    sys.stderr.flush()
-
-
-def _settings(
-    words: Mapping[str, Any], environ: Mapping[str, str], url: str | None
-) -> Settings:
+def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settings:
     """
     Return the daemon's settings, overridden by the command line.
 
@@ -342,18 +326,18 @@ def _settings(
         SettingsError: A setting or an option is wrong.
     """
     of_release = {f"{PREFIX}SOURCE": "release", f"{PREFIX}LAYOUT": "snapshot"}
-    given = {**environ, **of_release, **_place(url)}
+    # A publisher has no target.
+    given = {"DEST_PATH": "/nowhere", **environ, **of_release, **_place(url)}
     given.pop(SIGN_KEY, None)
-    given.setdefault("DEST_PATH", "/nowhere")  # a publisher has no target
-    kind = words.get("gate")
+    kind = arguments.gate
     if kind is not None:
         given[f"{PREFIX}GATE"] = "off" if kind == AIRFLOW else kind
         if kind != "command":
             given.pop(f"{PREFIX}GATE_COMMAND", None)
     if kind == AIRFLOW:
         given.setdefault(f"{PREFIX}GATE_TIMEOUT", AIRFLOW_TIMEOUT)
-    if (path := words.get("trusted_keys")) is not None:
-        given[f"{PREFIX}TRUSTED_KEYS"] = path
+    if arguments.trusted_keys is not None:
+        given[f"{PREFIX}TRUSTED_KEYS"] = arguments.trusted_keys
     settings, unknown = load_settings(given, may_be_idle=True)
     warn_unknown(unknown)
     return settings
@@ -374,7 +358,7 @@ def _place(url: str | None) -> dict[str, str]:
 
 
 def _keys(
-    settings: Settings, words: Mapping[str, Any], environ: Mapping[str, str]
+    settings: Settings, arguments: Namespace, environ: Environ
 ) -> tuple[Keys | None, Signer | None]:
     """
     Return the keys that a command trusts, by default its own, and the one that it signs
@@ -384,18 +368,18 @@ def _keys(
         SettingsError: A key cannot be read, or the trusted keys would refuse the
             result.
     """
-    keys, path = read_trusted_keys(settings), ""
-    if "sign_key" in words:  # the command updates the pointer
-        path = words["sign_key"] or environ.get(SIGN_KEY, "")
+    keys, path = read_trusted_keys(settings), arguments.sign_key
+    if "--sign-key" in COMMANDS[arguments.command][1]:  # it updates the pointer
+        path = path or environ.get(SIGN_KEY)
     if not path:
-        if words["command"] in ("publish", "rollback") and keys is not None:
+        if arguments.command in ("publish", "rollback") and keys is not None:
             problem = (
                 "requires --sign-key: pods with these keys refuse an unsigned release"
             )
             name = f"{PREFIX}TRUSTED_KEYS"
             raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
         # Of an unsigned promotion, the trusted keys are those of the source.
-        return None if words["command"] == "promote" else keys, None
+        return None if arguments.command == "promote" else keys, None
     try:
         signer = read_signer(key_file(path))
         if keys is not None and signer.key_id not in keys.by_id:

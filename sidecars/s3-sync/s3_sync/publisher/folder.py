@@ -351,10 +351,8 @@ def build_parcel(
         files = write_bundle(map(_read, found), bundle)
         bundle.seek(0)
         sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
-    revision, size = (
-        revision_of(file[:4] for file in files.values()),
-        os.path.getsize(path),
-    )
+    revision = revision_of(file[:4] for file in files.values())
+    size = os.path.getsize(path)
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)
     try:
@@ -390,34 +388,18 @@ def download_parcel(store: Store, revision: str, place: str) -> Parcel:
 # --- origin
 
 
-def find_publisher(environ: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return who publishes, and the CI run.
-    """
-    return {
-        name: text
-        for name, text in find_origin(environ).items()
-        if name in ("by", "ci_url")
-    }
-
-
 def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return the origin according to the variables of the CI; without one, who is user and
     machine.
     """
     origin = {
-        fact: next((environ[name] for name in names.split() if environ.get(name)), "")
+        fact: next(filter(None, map(environ.get, names.split())), "")
         for fact, names in _OF_CI.items()
     }
-    server, repository = (
-        environ.get("GITHUB_SERVER_URL"),
-        environ.get("GITHUB_REPOSITORY"),
-    )
-    if server and repository:
-        origin["ci_url"] = (
-            f"{server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
-        )
+    if run := environ.get("GITHUB_RUN_ID"):
+        place = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
+        origin["ci_url"] = f"{place}/actions/runs/{run}"
     if not origin["by"]:
         origin["by"] = platform.node()
         with suppress(KeyError, OSError):  # a uid without a name

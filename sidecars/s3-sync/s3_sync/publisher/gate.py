@@ -57,7 +57,7 @@ class Verdict(NamedTuple):
                 "Not checked: the gate is off (--gate airflow checks with your Airflow)"
             ]
         checked = [f"Checked with {self.checked_by}"] if self.checked_by else []
-        return [*checked, *(f"  allowed: {one}" for one in self.allowed[:NAMED])]
+        return checked + [f"  allowed: {one}" for one in self.allowed[:NAMED]]
 
 
 class Airflow(NamedTuple):

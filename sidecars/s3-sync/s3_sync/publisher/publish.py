@@ -36,7 +36,7 @@ class Order(NamedTuple):
     Args:
         signer: Signs the pointer; None: it is not signed.
         judge: Runs the gate on a release, and raises if it refuses.
-        who: Who runs the command, as a part of an origin.
+        origin: Who runs the command, and where.
         forces: Whether to write everything again, and replace a pointer that is
             damaged, not trusted, or signed although there is no signer.
     """
@@ -44,14 +44,12 @@ class Order(NamedTuple):
     store: Store
     signer: Signer | None
     judge: Callable[[Parcel], Verdict]
-    who: Mapping[str, str]
+    origin: Mapping[str, str]
     is_dry: bool = False
     forces: bool = False
 
 
-def publish(
-    order: Order, folder: str, rules: GitIgnoreSpec, origin: Mapping[str, str]
-) -> Report:
+def publish(order: Order, folder: str, rules: GitIgnoreSpec) -> Report:
     """
     Make the content of a folder the current release.
 
@@ -61,7 +59,9 @@ def publish(
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
     before = catalog.read_current(order.store, forces=order.forces)
     with scratch("publish") as place:
-        parcel, left_out = build_parcel(folder, rules, place, origin, order.store.now())
+        parcel, left_out = build_parcel(
+            folder, rules, place, order.origin, order.store.now()
+        )
         report = _apply(order, before, parcel, "published")
     report.facts["left_out"] = left_out
     if left_out:
@@ -106,7 +106,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     if before.etag is None and not order.forces:
         catalog.require_own_prefix(store)
     manifest, revision = parcel.manifest, parcel.revision
-    origin = {**manifest.origin, **order.who}
+    origin = {**manifest.origin}
+    origin |= {name: order.origin[name] for name in ("by", "ci_url")}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,
@@ -123,28 +124,27 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
             "Pass --sign-key; or --force to end signing, if no pod has trusted keys any more.",
         )
     is_signed = signer is None or before.signed_by == signer.key_id
-    is_current = is_signed and before.names.get("current") == revision
+    is_current = is_signed and facts["previous"] == revision
     if is_current and not order.forces and _is_sound(store, revision):
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines: list[str] = []
     if done != ROLLED_BACK:
         verdict = order.judge(parcel)
-        lines, facts = verdict.lines(), facts | verdict._asdict()
+        lines = verdict.lines()
+        facts |= verdict._asdict()
         if verdict.checked_by and done == "published":
-            manifest = manifest._replace(
-                origin={**origin, "checked_by": verdict.checked_by}
-            )
+            origin["checked_by"] = verdict.checked_by
+            manifest = manifest._replace(origin=origin)
             parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
-    changes = compare(
-        catalog.find_manifest(store, old.revision) if old else None, manifest
-    )
+    replaced = catalog.find_manifest(store, old.revision)[0] if old else None
+    changes = compare(replaced, manifest)
     facts["changes"] = changes._asdict()
     if order.is_dry:
         lines.append(f"Would be {done} to {store.url}: {short(revision)}, {what}")
         facts["result"] = "planned"
     else:
-        draft = _draft(order, old, revision, done, origin)
+        draft = _draft(order, before, revision, done, origin)
         now = _make_current(order, before, parcel, draft)
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
@@ -162,7 +162,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
 
 def _draft(
     order: Order,
-    old: form.Pointer | None,
+    before: catalog.Current,
     revision: str,
     done: str,
     origin: Mapping[str, str],
@@ -174,9 +174,9 @@ def _draft(
     higher: more than any that pods remember, even if an old pointer was restored or it
     is missing.
     """
-    store, signer, now = order.store, order.signer, order.store.now()
-    sequence = max(int(now.timestamp()), old.turn.sequence + 1 if old else 1)
-    turns = old.turns() if old else ()
+    store, signer, turns = order.store, order.signer, before.turns
+    now = store.now()
+    sequence = max([int(now.timestamp()), *(turn.sequence + 1 for turn in turns[:1])])
     # The release that is current already adds no turn; a rollback takes back the turns
     # since.
     ended = [turn.revision for turn in (turns if done == ROLLED_BACK else turns[:1])]

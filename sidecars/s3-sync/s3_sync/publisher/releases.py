@@ -6,7 +6,7 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from s3_sync.names import BEGINNING, short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.folder import build_parcel, make_rules, scratch
-from s3_sync.publisher.store import Store, Stored
+from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from sidecar_runtime.errors import SidecarError
 
@@ -56,23 +56,16 @@ def releases(store: Store, limit: int) -> Report:
         limit: How many at most; 0: all.
     """
     current = catalog.read_current(store, forces=True)
-    names, pins, found = (
-        current.names,
-        catalog.read_pins(store),
-        catalog.list_releases(store),
-    )
+    names = current.names
+    states = [*names.items(), *(("pinned", pin) for pin in catalog.read_pins(store))]
+    found = catalog.list_releases(store)
     found.sort(key=lambda entry: entry.revision != names.get("current"))
-    entries = found[:limit] if limit else found
-    rows = catalog.with_manifests(
-        store, entries, lambda entry: _facts(entry, names, pins)
-    )
+    rows = [_facts(store, entry, states) for entry in found[: limit or None]]
     older = len(found) - len(rows)
     facts = {
         "url": store.url,
         "current": names.get("current"),
-        "history": [turn.facts() for turn in current.pointer.turns()]
-        if current.pointer
-        else [],
+        "history": [turn.facts() for turn in current.turns],
         "releases": rows,
         "older": older,
         "signed_by": current.signed_by,
@@ -84,33 +77,39 @@ def releases(store: Store, limit: int) -> Report:
 
 
 def _facts(
-    entry: catalog.CatalogEntry, names: Mapping[str, str], pins: Collection[str]
+    store: Store, entry: catalog.CatalogEntry, states: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
     """
     Return what is known of a release, and its state, such as ``current`` or ``pinned``.
+
+    Args:
+        states: Each state, and the revision that has it.
     """
-    revision, manifest = entry.revision, entry.manifest
-    states = [name for name, named in names.items() if named == revision]
-    states += ["pinned"] if revision in pins else []
+    manifest, problem = catalog.find_manifest(store, entry.revision)
     facts: dict[str, Any] = {
-        "revision": revision,
+        "revision": entry.revision,
         "used_at": form.time_text(entry.used_at),
-        "state": [*states, entry.problem] if entry.problem else states,
+        "state": [name for name, revision in states if revision == entry.revision],
     }
-    if manifest is not None:
-        facts["created_at"], facts["origin"] = manifest.created_at, manifest.origin
-        facts["files"], facts["size_bytes"] = len(manifest.files), manifest.size_bytes
+    if manifest is None:
+        facts["state"].append(problem)
+    else:
+        facts |= {
+            "created_at": manifest.created_at,
+            "origin": manifest.origin,
+            "files": len(manifest.files),
+            "size_bytes": manifest.size_bytes,
+        }
     return facts
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
     origin = facts.get("origin", {})
-    commit = origin.get("commit", "")
     return (
         short(facts["revision"]),
         facts.get("created_at", facts["used_at"]),
         origin.get("by", ""),
-        commit[:12],
+        origin.get("commit", "")[:12],
         str(facts.get("files", "")),
         size_text(facts["size_bytes"]) if "size_bytes" in facts else "",
         ", ".join(facts["state"]),
@@ -177,9 +176,8 @@ def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
     (name, before), (other, after) = map(_find, stores, texts)
     changes = compare(before, after)
     facts = {"before": name, "after": other, "changes": changes._asdict()}
-    return Report(
-        [f"{short(name)} → {short(other)}: {changes}", *changes.lines()], facts
-    )
+    lines = [f"{short(name)} → {short(other)}: {changes}", *changes.lines()]
+    return Report(lines, facts)
 
 
 def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
@@ -225,10 +223,9 @@ def prune(
     spared = (*kept, *_in_use(store))
     bundles = list(store.list(form.BUNDLE_FOLDER))
     entries = catalog.list_releases(store)
-    now = store.now()
-    youngest = now - max(catalog.DAY, timedelta(seconds=seconds))
+    youngest = store.now() - max(catalog.DAY, timedelta(seconds=seconds))
     gone: list[str] = []
-    loose: list[Stored] = []
+    freed: list[int] = []
     lines = []
     failure = None
     verb = "Would remove" if is_dry else "Removed"
@@ -250,22 +247,21 @@ def prune(
             if is_named or not form.is_of_release(bundle.key):
                 continue
             if _remove(store, bundle.key, is_dry):
-                loose.append(bundle)
+                freed.append(bundle.size_bytes)
     except SidecarError as error:
         failure = error
     left = [entry.revision for entry in entries if entry.revision not in gone]
-    freed = sum(bundle.size_bytes for bundle in loose)
     facts = {
         "result": "planned" if is_dry else "pruned",
         "url": store.url,
         "removed": gone,
         "kept": left,
-        "bundles": len(loose),
-        "freed_bytes": freed,
+        "bundles": len(freed),
+        "freed_bytes": sum(freed),
     }
     lines.append(
-        f"{verb} from {store.url}: releases {len(gone)}, bundles {len(loose)} "
-        f"({size_text(freed)}); releases kept: {len(left)}"
+        f"{verb} from {store.url}: releases {len(gone)}, bundles {len(freed)} "
+        f"({size_text(sum(freed))}); releases kept: {len(left)}"
     )
     return Report(lines, facts, failure)
 
@@ -281,17 +277,17 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
     Raises:
         ReleaseError: The listing lacks the current release, and perhaps others.
     """
-    left = [one for one in catalog.list_releases(store) if one.revision not in gone]
+    left = {one.revision for one in catalog.list_releases(store)}.difference(gone)
     current = catalog.read_existing(store).names["current"]
-    if current not in {one.revision for one in left}:
+    if current not in left:
         raise catalog.damaged(
             store, current, f"{form.MANIFEST_FOLDER} does not list it"
         )
-    return set(catalog.with_manifests(store, left, _bundle_of))
+    return {_bundle_of(catalog.find_manifest(store, name)[0]) for name in left}
 
 
-def _bundle_of(entry: catalog.CatalogEntry) -> str | None:
-    return form.bundle_key(entry.manifest.bundle_sha256) if entry.manifest else None
+def _bundle_of(manifest: form.Manifest | None) -> str | None:
+    return form.bundle_key(manifest.bundle_sha256) if manifest else None
 
 
 def _in_use(store: Store) -> set[str]:

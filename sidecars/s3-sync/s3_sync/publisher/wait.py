@@ -10,8 +10,11 @@ queue, so by then they have been read, too, except one that takes longer than ot
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +32,8 @@ from sidecar_runtime.gate.gate import Finding
 
 EXIT_IMPORT_ERRORS = 4
 OLDEST = "1970-01-01T00:00:00Z"
+# A DAG or an error, as the API shows it.
+Row = dict[str, Any]
 
 
 class NotLive(SidecarError):
@@ -54,132 +59,142 @@ class ImportErrors(NotLive):
     exit_code = EXIT_IMPORT_ERRORS
 
 
-class Watch:
+def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
     """
-    What Airflow has shown of the current release.
+    Wait until Airflow runs the current release; each change is a line on standard
+    error.
 
-    Attributes:
-        rows: All DAGs of its bundle, as the API shows them.
-        behind: By id, each DAG that does not count yet, and why.
+    Raises:
+        NotLive: Airflow cannot import a file, or the time is over.
+        SidecarError: Airflow or the store gives no usable answer, or another release
+            was made current meanwhile.
     """
+    began = time.monotonic()
+    pointer = catalog.read_existing(store).pointer
+    assert pointer is not None
+    try:
+        dags = _watch(store, api, pointer, began + timeout_seconds)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
+        raise SidecarError(UNSUPPORTED[0], what, UNSUPPORTED[1]) from error
+    facts = {
+        "result": "live",
+        "url": store.url,
+        "revision": pointer.revision,
+        "airflow": api.url,
+        "dags": dags,
+        "waited_seconds": round(time.monotonic() - began),
+    }
+    runs = f"Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
+    return Report([f"Live: {runs}"], facts)
 
-    def __init__(self, api: Api, pointer: Pointer) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.behind: dict[str, Finding] = {}
-        self._api = api
-        self._pointer = pointer
-        # The bundle is known by the releases that it has shown.
-        self._bundles: set[str] = set()
-        self._arrived: datetime | None = None
-        self._earlier: set[tuple[str, str]] | None = None
-        self._may_ask = True
 
-    def look(self) -> bool:
-        """
-        Look at each DAG of the bundle, and then at its import errors; return whether
-        the release is live.
-
-        Raises:
-            ImportErrors: Airflow has import errors that it did not have before.
-        """
-        rows = self._api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
-        history = {turn.revision for turn in self._pointer.turns()}
-        self._bundles |= {
+def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[str]:
+    """
+    Look at each DAG of the bundle, and then at its import errors, until the release is
+    live; return the ids of the DAGs.
+    """
+    api.begin(deadline)
+    history = {turn.revision for turn in pointer.turns()}
+    bundles: set[str] = set()  # known by the releases that they have shown
+    arrived: datetime | None = None
+    earlier: set[tuple[str, str]] | None = None
+    said = ""
+    for number in itertools.count():
+        rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
+        bundles |= {
             row["bundle_name"] for row in rows if row["bundle_version"] in history
         }
-        self.rows = [row for row in rows if row["bundle_name"] in self._bundles]
-        if self._arrived is None:
-            shown = [row for row in self.rows if self._is_of_release(row)]
-            self._arrived = min(map(_ended, shown), default=None)
-        self.behind = {}
-        for row in self.rows:
-            if why := self._lack_of(row):
-                said = f"{row['dag_id']} was read {why}"
-                self.behind[row["dag_id"]] = Finding(
-                    row["relative_fileloc"], None, said
-                )
-        self._judge_errors()
-        return self._arrived is not None and not self.behind
-
-    def _is_of_release(self, row: dict[str, Any]) -> bool:
-        return bool(row["bundle_version"] == self._pointer.revision)
-
-    def _lack_of(self, row: dict[str, Any]) -> str:
-        """
-        Return why a DAG does not count; empty if it does.
-        """
-        ended = _ended(row)
-        if not self._is_of_release(row):
-            return f"from {short(row['bundle_version'] or 'no version')} at {ended:%H:%M:%S}"
-        began = ended - timedelta(seconds=row["last_parse_duration"] or 0)
-        if self._arrived is None or began < self._arrived:
-            return "perhaps before the release arrived"
-        return ""
-
-    def _judge_errors(self) -> None:
-        name, right = "import_errors", "can read on ImportError"
-        found = {
-            (row["filename"], row["stack_trace"]): _time(row["timestamp"])
-            for row in self._api.rows("importErrors?", name, right)
-            if row["bundle_name"] in self._bundles
+        rows = [row for row in rows if row["bundle_name"] in bundles]
+        shown = [row for row in rows if row["bundle_version"] == pointer.revision]
+        arrived = arrived or min(map(_ended, shown), default=None)
+        behind = [
+            (row, why) for row in rows if (why := _lack_of(row, pointer, arrived))
+        ]
+        errors = {
+            (row["filename"], row["stack_trace"]): row["timestamp"]
+            for row in api.rows(
+                "importErrors?", "import_errors", "can read on ImportError"
+            )
+            if row["bundle_name"] in bundles
         }
-        if self._earlier is None:
-            since = _time(self._pointer.turn.since)
-            self._earlier = {key for key, at in found.items() if at < since}
-        if broken := sorted(found.keys() - self._earlier):
-            files = counted(len(broken), "file")
+        if earlier is None:
+            since = _time(pointer.turn.since)
+            earlier = {key for key, at in errors.items() if _time(at) < since}
+        if broken := sorted(errors.keys() - earlier):
             raise ImportErrors(
                 "import_errors",
-                f"Airflow cannot import {files} of {short(self._pointer.revision)}",
+                f"Airflow cannot import {counted(len(broken), 'file')} of "
+                f"{short(pointer.revision)}",
                 "Fix them and publish again, or roll back. `--gate airflow` refuses them before.",
                 [_finding(*key) for key in broken],
             )
+        if arrived and not behind:
+            break
+        count = len(rows) - len(behind)
+        runs = f"Airflow runs {short(pointer.revision)} in {count} of {len(rows)} DAGs"
+        if runs != said:
+            sys.stderr.write(f"{runs}\n")
+            said = runs
+        if time.monotonic() > deadline:
+            raise _not_live(pointer, rows, behind, arrived)
+        now = catalog.read_existing(store)
+        if now.names["current"] != pointer.revision:
+            raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
+        if behind:  # it would be read without being asked for, only later
+            token = behind[number % len(behind)][0]["file_token"]
+            with suppress(SidecarError):  # this may be forbidden
+                api.ask("PUT", f"/api/v2/parseDagFile/{token}")
+    return [row["dag_id"] for row in rows]
 
-    def ask_to_parse(self, number: int) -> None:
-        """
-        Ask Airflow to refresh the bundle and to read one file that is behind now. It
-        would do so by itself, only later, so this may be forbidden.
-        """
-        tokens = [
-            row["file_token"] for row in self.rows if row["dag_id"] in self.behind
-        ]
-        if tokens and self._may_ask:
-            token = tokens[number % len(tokens)]
-            try:
-                self._api.ask("PUT", f"/api/v2/parseDagFile/{token}")
-            except SidecarError:
-                self._may_ask = False
 
-    def not_live(self) -> NotLive:
-        """
-        Return what is lacking when the time is over: where it is stuck.
-        """
-        since = _time(self._pointer.turn.since)
-        last = max(map(_ended, self.rows), default=since)
-        advice = "Wait longer (--timeout), or find out why Airflow reads files so late."
-        if not self._bundles:
-            advice = (
-                "No bundle of Airflow shows these releases: is it a SidecarDagBundle?"
-            )
-        elif last <= since:
-            advice = (
-                "Airflow has read nothing since: see whether its dag-processor runs."
-            )
-        elif self._arrived is None:
-            advice = (
-                "Airflow reads, but not this release: see `/readyz` of the s3-sync beside its "
-                "dag-processor, and the bundle's refresh_interval."
-            )
-        return NotLive(
-            "release_not_live",
-            f"Airflow does not run {short(self._pointer.revision)}, current since "
-            f"{since:%H:%M:%S}; it last read a file at {last:%H:%M:%S}",
-            advice,
-            [*self.behind.values()],
+def _lack_of(row: Row, pointer: Pointer, arrived: datetime | None) -> str:
+    """
+    Return why a DAG does not count; empty if it does.
+    """
+    version, ended = row["bundle_version"], _ended(row)
+    if version != pointer.revision:
+        return f"from {short(version or 'no version')} at {ended:%H:%M:%S}"
+    began = ended - timedelta(seconds=row["last_parse_duration"] or 0)
+    if arrived is None or began < arrived:
+        return "perhaps before the release arrived"
+    return ""
+
+
+def _not_live(
+    pointer: Pointer,
+    rows: Sequence[Row],
+    behind: Sequence[tuple[Row, str]],
+    arrived: datetime | None,
+) -> NotLive:
+    """
+    Return what is lacking when the time is over: where it is stuck.
+    """
+    since = _time(pointer.turn.since)
+    last = max(map(_ended, rows), default=since)
+    advice = "Wait longer (--timeout), or find out why Airflow reads files so late."
+    if not rows:
+        advice = "No bundle of Airflow shows these releases: is it a SidecarDagBundle?"
+    elif last <= since:
+        advice = "Airflow has read nothing since: see whether its dag-processor runs."
+    elif arrived is None:
+        advice = (
+            "Airflow reads, but not this release: see `/readyz` of the s3-sync beside its "
+            "dag-processor, and the bundle's refresh_interval."
         )
+    return NotLive(
+        "release_not_live",
+        f"Airflow does not run {short(pointer.revision)}, current since "
+        f"{since:%H:%M:%S}; it last read a file at {last:%H:%M:%S}",
+        advice,
+        [
+            Finding(row["relative_fileloc"], None, f"{row['dag_id']} was read {why}")
+            for row, why in behind
+        ],
+    )
 
 
-def _ended(row: dict[str, Any]) -> datetime:
+def _ended(row: Row) -> datetime:
     """
     Return when the result of a DAG's last parse was stored, by Airflow's clock.
     """
@@ -194,63 +209,6 @@ def _finding(path: str, stack: str) -> Finding:
     """
     Return an import error with the last line of its file in the traceback.
     """
-    frames = filter(None, map(FRAME.match, stack.splitlines()))
-    lines = [one["line"] for one in frames if one["path"].endswith(f"/{path}")]
-    return Finding(path, int(lines[-1]) if lines else None, stack.strip())
-
-
-def wait(
-    store: Store, api: Api, timeout_seconds: float, say: Callable[[str], object]
-) -> Report:
-    """
-    Wait until Airflow runs the current release.
-
-    Args:
-        say: Is told each change, in one line.
-
-    Raises:
-        NotLive: Airflow cannot import a file, or the time is over.
-        SidecarError: Airflow or the store gives no usable answer, or another release
-            was made current meanwhile.
-    """
-    began = time.monotonic()
-    deadline = began + timeout_seconds
-    current = catalog.read_existing(store)
-    assert current.pointer is not None
-    revision = current.pointer.revision
-    api.begin(deadline)
-    watch = Watch(api, current.pointer)
-    looks = 0
-    said = ""
-    try:
-        while not watch.look():
-            count = len(watch.rows) - len(watch.behind)
-            progress = (
-                f"Airflow runs {short(revision)} in {count} of {len(watch.rows)} DAGs"
-            )
-            if progress != said:
-                say(progress)
-                said = progress
-            if time.monotonic() > deadline:
-                raise watch.not_live()
-            now = catalog.read_existing(store)
-            if now.names["current"] != revision:
-                raise S3Error(
-                    "publish_conflict", f"not live in time: meanwhile {now.news}"
-                )
-            watch.ask_to_parse(looks)
-            looks += 1
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
-        reason, advice = UNSUPPORTED
-        raise SidecarError(reason, what, advice) from error
-    facts = {
-        "result": "live",
-        "url": store.url,
-        "revision": revision,
-        "airflow": api.url,
-        "dags": [row["dag_id"] for row in watch.rows],
-        "waited_seconds": round(time.monotonic() - began),
-    }
-    what = f"Live: Airflow runs {short(revision)} in {counted(len(watch.rows), 'DAG')}"
-    return Report([what], facts)
+    frames = FRAME.finditer(stack)
+    lines = [int(one["line"]) for one in frames if one["path"].endswith(f"/{path}")]
+    return Finding(path, lines[-1] if lines else None, stack.strip())
