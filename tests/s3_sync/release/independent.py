@@ -8,7 +8,8 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -30,13 +31,7 @@ def read(
     version = json.loads(body_of(pointer))["version"]
     manifest = json.loads(gzip.decompress(objects[f"releases/{version}.json.gz"]))
     assert (manifest["format"], manifest["schema_version"]) == (3, 1)
-    keys = ("executable", "path", "sha256", "size")
-    rows = [{name: file[name] for name in keys} for file in manifest["files"]]
-    rows.sort(key=lambda row: row["path"])
-    text = json.dumps(
-        {"files": rows, "schema_version": 1}, sort_keys=True, separators=(",", ":")
-    )
-    assert version == f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
+    assert version == id_of(manifest["files"])
     bundle = objects[f"bundles/{manifest['bundle']['sha256']}.zip"]
     assert len(bundle) == manifest["bundle"]["size"]
     found, end = {}, 0
@@ -52,6 +47,20 @@ def read(
         )
         found[file["path"]] = data, file["executable"]
     return version, found
+
+
+def id_of(files: Iterable[Mapping[str, Any]]) -> str:
+    """
+    Return the id of a release with these files, as Airflow's manifest bundles have it:
+    airflow/dag_processing/bundles/manifest.py of apache/airflow, 2026-11.
+    """
+    names = ("executable", "path", "sha256", "size")
+    rows = [{name: file[name] for name in names} for file in files]
+    rows.sort(key=lambda row: str(row["path"]))
+    text = json.dumps(
+        {"files": rows, "schema_version": 1}, sort_keys=True, separators=(",", ":")
+    )
+    return f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def body_of(pointer: bytes) -> bytes:

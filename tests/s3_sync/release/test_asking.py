@@ -40,65 +40,35 @@ def counter() -> Callable[[str], Metric]:
 
 
 @pytest.fixture
-def asked() -> Asked:
-    return Asked(counter())
-
-
-class Flood:
-    """Consumers that request revisions, at times that a test sets."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock = Clock()
-        monkeypatch.setattr(allowance, "monotonic", self.clock)
-        self.asked = Asked(counter())
-        self._numbers = itertools.count()
-
-    def fetched(self, seconds: float = 0.0, *, is_known: bool) -> int:
-        """
-        Request a hundred other revisions after some seconds; return how many of them a
-        cycle has to fetch, which fails.
-        """
-        self.clock.seconds += seconds
-        for _turn in range(100):
-            refused = self.asked.ask(f"{next(self._numbers)}", is_known=is_known)
-        assert refused is not None and "request_limit" == refused.reason
-        waiting = list(self.asked.due(Fence()))
-        for revision in waiting:
-            with self.asked.answering(revision):
-                raise SidecarError("release_missing", "it does not exist")
-        return len(waiting)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(allowance, "monotonic", clock)
+    return clock
 
 
 @pytest.fixture
-def flood(monkeypatch: pytest.MonkeyPatch) -> Flood:
-    return Flood(monkeypatch)
+def asked(clock: Clock) -> Asked:
+    return Asked(counter())
 
 
 @pytest.mark.parametrize(("is_known", "most"), [(True, MOST), (False, MOST_UNKNOWN)])
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(
-    flood: Flood, log: Log, *, is_known: bool, most: int
+    clock: Clock, asked: Asked, log: Log, *, is_known: bool, most: int
 ) -> None:
     """
     Otherwise memory, the log and requests to the source would grow with the requests of
     consumers.
     """
-    pauses = (0, 0, PERIOD_SECONDS, PERIOD_SECONDS / 2)
-    assert [most, 0, 1, 0] == [
-        flood.fetched(seconds, is_known=is_known) for seconds in pauses
-    ]
-    said = log.events("requested_revision_unavailable")
-    limits = [event for event in said if event["reason"] == "request_limit"]
-    assert (most + 1 + 2, 2) == (len(said), len(limits))
-    assert most == flood.fetched(most * PERIOD_SECONDS, is_known=is_known)
-
-
-def test_invented_revisions_do_not_hold_up_one_that_the_source_has_told_of(
-    flood: Flood,
-) -> None:
-    assert MOST_UNKNOWN == flood.fetched(is_known=False)
-
-    assert flood.asked.ask("known", is_known=True) is None
-    assert ["known"] == list(flood.asked.due(Fence()))
+    numbers = itertools.count()
+    pauses = (0, PERIOD_SECONDS, PERIOD_SECONDS / 2, most * PERIOD_SECONDS)
+    for pause, more in zip(pauses, (0, 1, 1, most + 1), strict=True):
+        clock.seconds += pause
+        for _turn in range(100):
+            refused = asked.ask(f"{next(numbers)}", is_known=is_known)
+        assert refused is not None and "request_limit" == refused.reason
+        assert most + more == len(asked.waiting)
+    assert 3 == len(log.events("requested_revision_unavailable"))
+    assert asked.ask("of the other kind", is_known=not is_known) is None
 
 
 def test_logs_again_only_what_has_changed_about_a_revision(

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.s3.identities import NO_KEYS
 from tests.support.aws.fake_aws import FakeSts
 from tests.support.aws.fake_s3 import FakeS3
-from tests.support.aws.servers import MotoServer, S3Server
+from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon, Settings
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.scripted import FILES, Running, daemon_for, running
@@ -129,9 +128,3 @@ def forks() -> Iterator[ForkServer]:
     """A server that forks publishers after their imports."""
     with ForkServer() as server:
         yield server
-
-
-@pytest.fixture
-def on_moto(moto: MotoServer, tmp_path: Path, forks: ForkServer) -> Place:
-    """A bucket on the server that runs in this process."""
-    return Place(moto, tmp_path, forks)

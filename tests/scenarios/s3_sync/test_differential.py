@@ -75,7 +75,7 @@ def _compare(daemon: Daemon, history: History) -> None:
     )
     history.foreign = {path: history.foreign[path] for path in expectation.foreign}
 
-    assert [] == difference(
+    assert {} == difference(
         expectation.files | history.foreign, read_tree(daemon.target)
     )
     for path in history.foreign:

@@ -122,13 +122,27 @@ class Publishing:
         witness.end(ran.code)
         return ran
 
+    def told(self, *arguments: str | Path) -> Ran:
+        """
+        Run a command; its answer is JSON.
+        """
+        return self.run(*arguments, "--output", "json")
+
     def succeed(self, *arguments: str | Path) -> Any:
         """
         Run a command that must succeed; return its parsed output.
         """
-        ran = self.run(*arguments, "--output", "json")
+        ran = self.told(*arguments)
         assert ran.code == 0, ran
         return ran.facts()
+
+    def fails(self, reason: str, *arguments: str | Path, code: int = 3) -> Ran:
+        """
+        Run a command that must fail for this reason.
+        """
+        ran = self.told(*arguments)
+        assert (code, reason) == (ran.code, ran.facts()["reason"]), ran
+        return ran
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

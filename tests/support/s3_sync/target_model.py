@@ -128,17 +128,15 @@ def empty_folders(target: Path) -> list[str]:
     ]
 
 
-def difference(expected: Mapping[str, bytes], actual: Mapping[str, bytes]) -> list[str]:
-    """Return a line for each path that differs; empty if the trees are equal."""
-    lines = [f"missing: {path!r}" for path in expected.keys() - actual.keys()]
-    lines += [f"too much: {path!r}" for path in actual.keys() - expected.keys()]
-    lines += [
-        f"differs: {path!r} has {actual[path][:60]!r} ({len(actual[path])} bytes)"
-        f" instead of {expected[path][:60]!r} ({len(expected[path])} bytes)"
-        for path in expected.keys() & actual.keys()
-        if expected[path] != actual[path]
-    ]
-    return sorted(lines)
+def difference(
+    expected: Mapping[str, bytes], actual: Mapping[str, bytes]
+) -> dict[str, tuple[bytes | None, bytes | None]]:
+    """Return what is expected and what is there, for each path that differs."""
+    return {
+        path: (expected.get(path), actual.get(path))
+        for path in expected.keys() | actual.keys()
+        if expected.get(path) != actual.get(path)
+    }
 
 
 def leftovers(target: Path) -> list[str]:

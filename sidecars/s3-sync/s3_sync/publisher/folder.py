@@ -306,17 +306,16 @@ class Parcel(NamedTuple):
 
 
 @contextmanager
-def scratch(purpose: str) -> Iterator[str]:
+def scratch() -> Iterator[str]:
     """
     Yield a temporary folder, removed at the end.
 
     Raises:
         FolderError: It cannot be created, or written inside the context.
     """
-    prefix = f"s3-sync-{purpose}-"
     try:
         with tempfile.TemporaryDirectory(
-            prefix=prefix, ignore_cleanup_errors=True
+            prefix="s3-sync-", ignore_cleanup_errors=True
         ) as path:
             yield path
     except OSError as error:
@@ -349,10 +348,10 @@ def build_parcel(
     path = os.path.join(place, "bundle.zip")
     with open(path, "w+b") as bundle:
         files = write_bundle(map(_read, found), bundle)
+        size = bundle.tell()
         bundle.seek(0)
         sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = revision_of(file[:4] for file in files.values())
-    size = os.path.getsize(path)
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)
     try:

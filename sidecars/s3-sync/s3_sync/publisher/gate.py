@@ -109,10 +109,11 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
         SidecarError: The gate came to no verdict.
     """
     metrics = SyncMetrics(__version__, "publish").gate
-    with scratch("gate") as folder, scratch("airflow") as home:
+    with scratch() as folder, scratch() as home:
         gate, advice = make_gate(settings, metrics), ""
+        answer: dict[str, Any] = {}
         if airflow is not None:
-            gate = Gate(_check(airflow, home), settings, metrics)
+            gate = Gate(_check(airflow, home, answer), settings, metrics)
             advice = " --gate-allow PATTERN accepts errors that match."
         if gate is None:
             return Verdict("off")
@@ -130,15 +131,16 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
             refusal.advice = f"Fix the files and publish again.{advice}"
             refusal.exit_code = FolderError.exit_code
             raise refusal
-        return Verdict(settings.gate) if airflow is None else _verdict(_answer(home))
+        return _verdict(answer) if answer else Verdict(settings.gate)
 
 
-def _check(airflow: Airflow, home: str) -> Check:
+def _check(airflow: Airflow, home: str, answer: dict[str, Any]) -> Check:
     """
     Return the check that lets an Airflow load the folder.
 
     Args:
         home: An empty folder, which becomes AIRFLOW_HOME.
+        answer: Receives what `airflow_runner` wrote; stays empty if it did not finish.
     """
     for name in HOME_FOLDERS:
         given = os.path.join(airflow.home, name)
@@ -146,42 +148,33 @@ def _check(airflow: Airflow, home: str) -> Check:
             os.symlink(os.path.abspath(given), os.path.join(home, name))
 
     def read(said: str, code: int, _: IsFile) -> list[Finding]:
-        answer = _answer(home)
-        if code != 0 or not answer:
+        path = Path(home, "answer")
+        if code != 0 or not path.exists():
             last = said.strip().rpartition("\n")[2].strip() or "no output"
             raise Undecided(
                 f"{airflow.python} ended with {ending(code)}: {last}",
                 "Check that this Python has Airflow (--airflow-python), and that it starts without "
                 "any settings, as it does here.",
             )
+        answer.update(json.loads(path.read_text()))
         if answer["trouble"]:
             remedy = "Check the memory limit, and whether this s3-sync supports your Airflow."
             raise Undecided(answer["trouble"], remedy)
-        findings = [Finding(*row) for row in answer["findings"]]
-        patterns = airflow.allowed
+        answer["findings"] = [Finding(*row) for row in answer["findings"]]
         return [
             one
-            for one in findings
-            if not any(it.search(one.problem) for it in patterns)
+            for one in answer["findings"]
+            if not any(it.search(one.problem) for it in airflow.allowed)
         ]
 
     return Check((airflow.python, str(RUNNER), home), read, variables=VARIABLES)
 
 
-def _answer(home: str) -> dict[str, Any]:
-    """
-    Return what `airflow_runner` wrote; empty if it did not finish.
-    """
-    path = Path(home, "answer")
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
 def _verdict(answer: Mapping[str, Any]) -> Verdict:
-    allowed = [Finding(*row) for row in answer["findings"]]
+    allowed = answer["findings"]
     found = counted(len(answer["dags"]), "DAG")
     if missing := {one.path for one in allowed}:
         found += f", {counted(len(missing), 'file')} not loaded"
-    checked_by = (
-        f"Airflow {answer['airflow']} at {time_text(datetime.now(UTC))}: {found}"
-    )
-    return Verdict("airflow", checked_by, answer["dags"], [str(one) for one in allowed])
+    now = time_text(datetime.now(UTC))
+    checked_by = f"Airflow {answer['airflow']} at {now}: {found}"
+    return Verdict("airflow", checked_by, answer["dags"], [*map(str, allowed)])

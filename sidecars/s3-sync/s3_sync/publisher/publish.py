@@ -58,7 +58,7 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec) -> Report:
     """
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
     before = catalog.read_current(order.store, forces=order.forces)
-    with scratch("publish") as place:
+    with scratch() as place:
         parcel, left_out = build_parcel(
             folder, rules, place, order.origin, order.store.now()
         )
@@ -89,7 +89,7 @@ def restore(order: Order, source: Store, name: str, done: str) -> Report:
     if source is not order.store:
         catalog.read_existing(source)
     revision = catalog.resolve(source, name)
-    with scratch("restore") as place:
+    with scratch() as place:
         report = _apply(order, before, download_parcel(source, revision, place), done)
     report.facts["source"] = source.url
     return report
@@ -238,7 +238,7 @@ def _is_sound(store: Store, revision: str) -> bool:
     Whether a release is in the bucket, and each of its bytes is right: downloads it.
     """
     try:
-        with scratch("verify") as place:
+        with scratch() as place:
             download_parcel(store, revision, place)
     except (ReleaseError, catalog.RevisionError, ObjectError):
         return False

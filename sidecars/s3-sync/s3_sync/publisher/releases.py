@@ -185,7 +185,7 @@ def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
     Return the content that an argument names.
     """
     if not is_url(text) and ("/" in text or text in (".", "..")):
-        with scratch("diff") as place:
+        with scratch() as place:
             parcel, _ = build_parcel(text, make_rules(text, ()), place, {}, store.now())
             return text, parcel.manifest
     catalog.read_existing(store)
@@ -305,7 +305,7 @@ def _remove(store: Store, key: str, is_dry: bool) -> bool:
     Remove an object, unless it is gone or was written within the last day.
     """
     found = store.look(key)
-    if found is None or store.age_of(found) < catalog.DAY:
+    if found is None or store.now() - found.modified_at < catalog.DAY:
         return False
     if not is_dry:
         store.delete(key)

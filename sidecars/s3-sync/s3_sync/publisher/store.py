@@ -119,9 +119,6 @@ class Store:
         """
         return datetime.now(UTC) + self._ahead
 
-    def age_of(self, found: Stored) -> timedelta:
-        return self.now() - found.modified_at
-
     # --- reading
 
     def read(self, key: str) -> Stored | None:

@@ -22,27 +22,18 @@ C = {"c.py": b""}
 BROKEN = {"a.py": b"print('a'\n", "b.py": b"def :\n"}
 
 
-class Place:
+class Place(Publishing):
     """A bucket on a real server, and a user who publishes to it."""
 
     def __init__(self, server: S3Server, folder: Path, forks: ForkServer) -> None:
-        self.server = server
-        self._forks = forks
         self.bucket = server.new_bucket("releases")
-        self.home = folder / "home"
+        super().__init__(server, self.bucket, folder / "home", forks=forks)
         self.dags = folder / "dags"
-        self.publisher = self.publisher_with()
         self._client: Any = server.client()
 
     def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
         """Publish a folder with these files; return the facts."""
-        return self.publisher.succeed(
-            "publish", write_files(self.dags, files), *arguments
-        )
-
-    def publisher_with(self, **settings: str) -> Publishing:
-        """Return a publisher of the same user with more variables."""
-        return Publishing(self.server, self.bucket, self.home, settings, self._forks)
+        return self.succeed("publish", write_files(self.dags, files), *arguments)
 
     def bodies(self) -> dict[str, bytes]:
         found = self._client.list_objects_v2(Bucket=self.bucket).get("Contents", [])

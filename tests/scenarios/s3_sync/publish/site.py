@@ -1,5 +1,6 @@
 """A bucket on the scripted server, and a publisher's command line."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ from tests.support.s3_sync.publishing import (
     read_release,
     write_files,
 )
+from tests.support.s3_sync.releases import Release, make_release
 
 A, B, C = ({"a.py": name} for name in (b"a", b"b", b"c"))
 POINTER = PREFIX + POINTER_KEY
+# Of a server that nobody asks.
+NO_AIRFLOW = {
+    "AIRFLOW_API_URL": "http://127.0.0.1:9",
+    "AIRFLOW_API_TOKEN": "unused",
+}
+PRUNE = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
 
 
 def race(
@@ -40,31 +48,22 @@ def race(
     return running[codes.index(0)], running[codes.index(3)]
 
 
-class Site:
-    """A bucket, and a publisher."""
+class Site(Publishing):
+    """A bucket, a publisher, and another one."""
 
     def __init__(
         self, s3: WritableS3, folder: Path, forks: ForkServer, more_forks: ForkServer
     ) -> None:
+        super().__init__(s3, s3.bucket, folder / "home", forks=forks)
         self.s3 = s3
         self.folder = folder
         self.dags = folder / "dags"
-        self.publisher = Publishing(s3, s3.bucket, folder / "home", forks=forks)
+        self.prd = f"s3://{s3.bucket}/prd"
         self.other = Publishing(s3, s3.bucket, folder / "other", forks=more_forks)
-
-    def run(self, *words: str | Path) -> Ran:
-        """Run a command; its answer is JSON."""
-        return self.publisher.run(*words, "--output", "json")
 
     def publish(self, files: dict[str, bytes], *more: str) -> Any:
         """Publish a folder with these files; return the facts."""
-        return self.publisher.succeed("publish", write_files(self.dags, files), *more)
-
-    def fails(self, reason: str, *words: str | Path, code: int = 3) -> Ran:
-        """Run a command that must fail for this reason."""
-        ran = self.run(*words)
-        assert (code, reason) == (ran.code, ran.facts()["reason"]), ran
-        return ran
+        return self.succeed("publish", write_files(self.dags, files), *more)
 
     def refuses(self, reason: str, files: dict[str, bytes], *more: str) -> Ran:
         """Fail to publish these files."""
@@ -74,6 +73,13 @@ class Site:
         """Let another publisher publish meanwhile; return the revision."""
         theirs = write_files(self.folder / "theirs", files)
         return str(self.other.succeed("publish", theirs)["revision"])
+
+    def has(self, files: dict[str, bytes], days: float = 40, **more: Any) -> Release:
+        """Store a release that was published so many days ago."""
+        at = datetime.now(UTC) - timedelta(days=days)
+        release = make_release(files, **more)
+        self.s3.put_all(release.objects(), PREFIX, at=at)
+        return release
 
     def bodies(self) -> dict[str, bytes]:
         return {key: stored.body for key, stored in self.s3.objects.items()}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from s3_sync.publisher.cli import COMMANDS
-from tests.scenarios.s3_sync.publish.site import POINTER, A, B, Site
+from tests.scenarios.s3_sync.publish.site import NO_AIRFLOW, POINTER, PRUNE, A, B, Site
 from tests.support.aws.writable_s3 import is_write
 from tests.support.s3_sync.publishing import PREFIX, write_files
 from tests.support.s3_sync.releases import make_release
@@ -36,20 +36,16 @@ KINDS = {
 
 def words_for(site: Site) -> dict[str, tuple[str, ...]]:
     """Return one command of each kind on the prefix, and a promotion to it."""
-    dags, prd = str(write_files(site.dags, B)), f"s3://{site.s3.bucket}/prd"
-    site.publisher.environment |= {
-        "AIRFLOW_API_URL": "http://127.0.0.1:9",
-        "AIRFLOW_API_TOKEN": "unused",
-    }
-    prune = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
+    dags = str(write_files(site.dags, B))
+    site.environment |= NO_AIRFLOW
     return {
         "publish": ("publish", dags),
-        "promote": ("promote", site.publisher.url, prd, OLD.revision),
-        "promote to": ("promote", prd, site.publisher.url),
+        "promote": ("promote", site.url, site.prd, OLD.revision),
+        "promote to": ("promote", site.prd, site.url),
         "rollback": ("rollback", OLD.revision),
         "releases": ("releases",),
         "diff": ("diff", OLD.revision, OLD.revision),
-        "prune-releases": prune,
+        "prune-releases": PRUNE,
         "pin": ("pin", OLD.revision),
         "unpin": ("unpin", OLD.revision),
         "wait": ("wait",),
@@ -117,6 +113,6 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
 
     ran = site.fails(reason, "releases")
     assert [revision] == [one["revision"] for one in ran.facts()["releases"]]
-    assert "planned" == site.run(*back, "--dry-run").facts()["result"]
-    site.publisher.succeed(*back)
+    assert "planned" == site.told(*back, "--dry-run").facts()["result"]
+    site.succeed(*back)
     assert A == site.current()

@@ -9,16 +9,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
-from tests.scenarios.s3_sync.publish.site import Site
+from tests.scenarios.s3_sync.publish.site import PRUNE, Site
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
-from tests.support.http.faults import first, replace_body
-from tests.support.http.loopback import Exchange
+from tests.support.http.faults import answer_with, first, replace_body
+from tests.support.http.loopback import Exchange, Request
 from tests.support.s3_sync.publishing import PREFIX
 from tests.support.s3_sync.releases import Release, make_release
 
 CONTENTS = [{"a.py": b"print(%d)\n" % number} for number in range(5)]
-PRUNE = ["prune-releases", "--keep-count", "0", "--keep-for", "0"]
+
+
+def is_delete(request: Request) -> bool:
+    return request.method == "DELETE"
 
 
 def objects_of(release: Release) -> set[str]:
@@ -30,29 +33,25 @@ def test_removes_what_is_older_than_a_day_and_neither_used_nor_pinned(
     site: Site,
 ) -> None:
     """Also the bundle that a killed publish left; nothing that is younger."""
-    now = datetime.now(UTC)
-    old, pinned, left, young, before, current = (
-        make_release({"a.py": b"%d" % number}, history=()) for number in range(6)
+    old, pinned, left, young, before = (
+        site.has({"a.py": b"%d" % number}, days)
+        for number, days in enumerate((29, 30, 31, 0.95, 32))
     )
-    for days, release in enumerate((old, pinned, left, before, current), 29):
-        site.s3.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
-    site.s3.put_all(young.objects(), PREFIX, at=now - timedelta(hours=23))
+    current = site.has({"a.py": b"5"}, 33, history=[before.revision])
     killed, running = (PREFIX + bundle_key(digit * 64) for digit in "01")
     for key, hours in ((killed, 25), (running, 23)):
-        site.s3.put(key, b"", at=now - timedelta(hours=hours))
-    pointer = make_release({"a.py": b"5"}, history=[before.revision]).pointer_bytes
-    site.s3.put(f"{PREFIX}current.json", pointer)
-    site.publisher.succeed("pin", pinned.revision)
+        site.s3.put(key, b"", at=datetime.now(UTC) - timedelta(hours=hours))
+    site.succeed("pin", pinned.revision)
     keep = site.folder / "keep"
     keep.write_text(f"  {'0' * 40}\n\n  {left.revision[7:19]}\n")
 
     for options in (["--keep-count", "0"], ["--keep-count", "2", "--keep-for", "0"]):
-        told = site.publisher.succeed("prune-releases", *options, "--dry-run")
+        told = site.succeed("prune-releases", *options, "--dry-run")
         assert [left.revision] == told["removed"], options
-    few = site.publisher.succeed("prune-releases", "--keep-for", "0", "--dry-run")
+    few = site.succeed("prune-releases", "--keep-for", "0", "--dry-run")
     assert [] == few["removed"]
-    planned = site.publisher.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
-    done = site.publisher.succeed(*PRUNE, "--keep-from", keep)
+    planned = site.succeed(*PRUNE, "--keep-from", keep, "--dry-run")
+    done = site.succeed(*PRUNE, "--keep-from", keep)
 
     assert [old.revision] == done["removed"] == planned["removed"]
     assert 2 == done["bundles"]
@@ -72,8 +71,8 @@ def test_a_release_counts_as_used_until_it_was_replaced(site: Site) -> None:
     site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=100)
 
     prune = ("prune-releases", "--keep-count", "0", "--keep-for")
-    assert [] == site.publisher.succeed(*prune, "11d")["removed"]
-    assert first in site.publisher.succeed(*prune, "9d")["removed"]
+    assert [] == site.succeed(*prune, "11d")["removed"]
+    assert first in site.succeed(*prune, "9d")["removed"]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +82,7 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
     site: Site, part: str, fault: str
 ) -> None:
     """Meanwhile, the release may have been published again."""
-    for files in CONTENTS[:2]:
-        old = make_release(files).objects()
-        site.s3.put_all(old, PREFIX, at=datetime.now(UTC) - timedelta(days=40))
+    old, _ = (site.has(files) for files in CONTENTS[:2])
     site.publish(CONTENTS[2])
 
     def fail(exchange: Exchange) -> None:
@@ -96,17 +93,11 @@ def test_a_deletion_without_an_answer_is_not_repeated_unseen(
             return exchange.reset()
         return exchange.send(error_answer(503, "SlowDown"))
 
-    key = next(
-        PREFIX + key
-        for key in make_release(CONTENTS[0]).objects()
-        if key.endswith(part)
-    )
-    site.s3.inject(
-        fail, lambda one: one.method == "DELETE" and one.path.endswith(key), times=1
-    )
+    [key] = [key for key in old.objects() if key.endswith(part)]
+    site.s3.inject(fail, lambda one: is_delete(one) and one.path.endswith(key), times=1)
 
     site.fails(fault, *PRUNE)
-    site.publisher.succeed(*PRUNE)
+    site.succeed(*PRUNE)
     assert CONTENTS[0] == site.current()
 
 
@@ -123,15 +114,14 @@ MEANWHILE: dict[str, Callable[[WritableS3, Release], object]] = {
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 def test_looks_again_before_each_removal(site: Site, meanwhile: str) -> None:
-    now = datetime.now(UTC)
-    removed, second, previous = (make_release(files) for files in CONTENTS[1:4])
-    for days, release in enumerate((removed, second, previous), 40):
-        site.s3.put_all(release.objects(), PREFIX, at=now - timedelta(days=days))
+    removed, second, _ = (
+        site.has(files, days) for days, files in enumerate(CONTENTS[1:4], 40)
+    )
     site.publish(CONTENTS[0])
     change = first(lambda: MEANWHILE[meanwhile](site.s3, second))
-    site.s3.inject(change, lambda request: request.method == "DELETE", times=1)
+    site.s3.inject(change, is_delete, times=1)
 
-    gone = site.publisher.succeed(*PRUNE)["removed"]
+    gone = site.succeed(*PRUNE)["removed"]
 
     assert removed.revision in gone and second.revision not in gone
     assert objects_of(second) <= site.s3.objects.keys()
@@ -156,37 +146,30 @@ def test_removes_only_what_the_format_names(site: Site) -> None:
     site.s3.put_each((PREFIX + name for name in (*strange, bundle)), b"", at=old)
     before = site.s3.objects.keys() - {PREFIX + bundle}
 
-    done = site.publisher.succeed(*PRUNE)
+    done = site.succeed(*PRUNE)
 
     assert (1, []) == (done["bundles"], done["removed"])
     assert before == site.s3.objects.keys()
 
 
 def test_says_what_it_has_removed_before_it_failed(site: Site) -> None:
-    old = datetime.now(UTC) - timedelta(days=40)
     for files in CONTENTS[1:]:
-        site.s3.put_all(make_release(files).objects(), PREFIX, at=old)
+        site.has(files)
     site.publish(CONTENTS[0])
-    deletions: list[str] = []
+    count = len(site.s3.objects)
+    slow = answer_with(error_answer(503, "SlowDown"))
+    site.s3.inject(
+        slow, lambda one: is_delete(one) and len(site.s3.objects) == count - 2
+    )
 
-    def fail_third(exchange: Exchange) -> None:
-        deletions.append(exchange.request.path)
-        if len(deletions) % 3 == 0:
-            return exchange.send(error_answer(503, "SlowDown"))
-        return exchange.send(exchange.good())
-
-    site.s3.inject(fail_third, lambda request: request.method == "DELETE")
     facts = site.fails("throttled", *PRUNE).facts()
 
-    assert "failed" == facts["result"]
-    assert 2 == len(facts["removed"])
-    assert all(
-        PREFIX + manifest_key(name) not in site.s3.objects for name in facts["removed"]
-    )
-    again = site.publisher.run(*PRUNE)
+    assert ("failed", 2) == (facts["result"], len(facts["removed"]))
+    gone = {PREFIX + manifest_key(name) for name in facts["removed"]}
+    assert not gone & site.s3.objects.keys()
+    again = site.run(*PRUNE)
     assert 3 == again.code and "throttled" not in again.out
-    assert "releases 1, bundles 1" in again.out, again
-    assert again.out.startswith("Removed ") and "503 SlowDown" in again.err, again
+    assert "releases 0, bundles 0" in again.out and "503 SlowDown" in again.err, again
 
 
 def test_removes_no_bundle_while_the_listing_lacks_the_current_release(

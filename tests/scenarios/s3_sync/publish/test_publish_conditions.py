@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from s3_sync.names import short
-from tests.scenarios.s3_sync.publish.site import POINTER, A, B, C, Site, race
+from tests.scenarios.s3_sync.publish.site import (
+    NO_AIRFLOW,
+    POINTER,
+    PRUNE,
+    A,
+    B,
+    C,
+    Site,
+    race,
+)
 from tests.support.aws.fake_s3 import error, is_get
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import (
@@ -42,7 +51,7 @@ def test_of_two_publishers_at_once_the_overwritten_one_says_so(
     site.s3.conditions = "not_atomic"
     for number in range(ROUNDS):
         site.s3.between = Meeting()
-        won, lost = race((forks, more_forks), site.publisher, tmp_path, str(number))
+        won, lost = race((forks, more_forks), site, tmp_path, str(number))
 
         assert '"reason": "publish_lost"' in lost.out, lost.out
         assert "not atomic" in lost.err and short(site.turns()[0]) in lost.err
@@ -54,16 +63,16 @@ def test_publishes_rolls_back_and_promotes_where_etags_have_no_quotes(
     site: Site,
 ) -> None:
     site.s3.conditions = "unquoted"
-    prd = f"s3://{site.s3.bucket}/prd"
+    prd = site.prd
 
     for files in (A, B, C):
         site.publish(files)
         assert files == site.current()
     site.publish(C, "--force")
     for revision in site.turns()[:2]:
-        site.publisher.succeed("promote", site.publisher.url, prd, revision)
+        site.succeed("promote", site.url, prd, revision)
     for files in (B, A):
-        site.publisher.succeed("rollback")
+        site.succeed("rollback")
         assert files == site.current()
 
     site.s3.inject(first(lambda: site.others_publish(C)), IS_POINTER, times=1)
@@ -152,15 +161,14 @@ def test_a_release_that_was_replaced_before_its_answer_arrived_was_published(
     site: Site, command: str
 ) -> None:
     """The answer is lost, somebody else publishes, and botocore's retry gets 412."""
-    dev = f"s3://{site.s3.bucket}/dev"
-    for files in (B, A):
-        site.publish(files)
-    b = site.turns()[1]
-    site.publisher.succeed("publish", write_files(site.dags, B), dev)
+    dev = site.prd
+    b = site.publish(B)["revision"]
+    site.publish(A)
+    site.succeed("publish", write_files(site.dags, B), dev)
     words = {
         "publish": ("publish", str(site.dags)),
         "rollback": ("rollback", b),
-        "promote": ("promote", dev, site.publisher.url),
+        "promote": ("promote", dev, site.url),
     }[command]
 
     def lose(exchange: Exchange) -> None:
@@ -169,7 +177,7 @@ def test_a_release_that_was_replaced_before_its_answer_arrived_was_published(
         exchange.reset()
 
     site.s3.inject(lose, IS_POINTER, times=1)
-    ran = site.publisher.run(*words)
+    ran = site.run(*words)
 
     assert 0 == ran.code, ran
     assert b == site.turns()[1], site.turns()
@@ -248,23 +256,20 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     signs = (*trusts, "--sign-key", str(key.write_private(tmp_path / "key.pem")))
     site.publish(A)
     dags, a = str(site.dags), site.turns()[0]
-    prd = f"s3://{site.s3.bucket}/prd"
-    writes = (("publish", dags), ("rollback", a), ("promote", site.publisher.url, prd))
+    writes = (("publish", dags), ("rollback", a), ("promote", site.url, site.prd))
     reads = (("releases",), ("diff", "current", a), ("prune-releases",))
-    every = [(*words, *signs) for words in writes] + [
-        (*words, *trusts) for words in reads
-    ]
+    every = [(*words, *signs) for words in writes]
+    every += [(*words, *trusts) for words in reads]
 
-    airflow = {"AIRFLOW_API_URL": "http://127.0.0.1:9", "AIRFLOW_API_TOKEN": "unused"}
-    site.publisher.environment |= airflow
+    site.environment |= NO_AIRFLOW
     for words in (*every, ("wait", *trusts)):
         site.fails("release_untrusted", *words)
     for words in writes[:2]:
         ran = site.fails("settings_rejected", *words, *trusts, code=2)
         assert "requires --sign-key" in ran.err, ran
 
-    site.publisher.succeed(*every[0], "--force")
-    signed_by = {site.publisher.succeed(*words).get("signed_by") for words in every}
+    site.succeed(*every[0], "--force")
+    signed_by = {site.succeed(*words).get("signed_by") for words in every}
     assert {None, key.key_id} == signed_by
 
 
@@ -284,9 +289,9 @@ def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
     for words in (
         ("releases",),
         ("diff", "current", site.turns()[0]),
-        ("prune-releases", "--keep-count", "0", "--keep-for", "0"),
+        PRUNE,
     ):
-        site.publisher.succeed(*words)
+        site.succeed(*words)
     assert before == site.s3.objects
     ran = site.refuses("store_unsupported", B)
     assert "ETag" in ran.err

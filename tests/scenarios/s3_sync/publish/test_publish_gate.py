@@ -12,9 +12,7 @@ def test_reports_every_broken_file_and_uploads_nothing(site: Site) -> None:
     site.publish(A)
     before = dict(site.s3.objects)
 
-    ran = site.publisher.run(
-        "publish", write_files(site.dags, BROKEN), "--gate", "syntax"
-    )
+    ran = site.run("publish", write_files(site.dags, BROKEN), "--gate", "syntax")
 
     assert (2, "") == (ran.code, ran.out)
     assert "a.py:1: '(' was never closed" in ran.err and "b.py:1:" in ran.err
@@ -29,14 +27,14 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
     (site.dags / "linked").symlink_to("sql")
     seen = tmp_path / "seen"
     gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
-    site.publisher.environment |= {
+    site.environment |= {
         "S3_SYNC_GATE": "command",
         "S3_SYNC_GATE_COMMAND": gate,
         "S3_SYNC_GATE_ENV": "SEEN",
         "SEEN": str(seen),
     }
 
-    assert "command" == site.publisher.succeed("publish", site.dags)["gate"]
+    assert "command" == site.succeed("publish", site.dags)["gate"]
     assert [
         f"./{name}" for name in sorted([*A, "link.py", "linked/Q3 report (final).sql"])
     ] == seen.read_text().splitlines()
@@ -45,7 +43,7 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
 
 def test_no_verdict_publishes_nothing(site: Site, tmp_path: Path) -> None:
     gate = script(tmp_path / "gate", "exit 75")
-    site.publisher.environment |= {"S3_SYNC_GATE_COMMAND": gate}
+    site.environment |= {"S3_SYNC_GATE_COMMAND": gate}
 
     site.refuses("gate_undecided", A, "--gate", "command")
     assert {} == site.s3.objects

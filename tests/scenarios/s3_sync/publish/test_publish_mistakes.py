@@ -53,16 +53,13 @@ UNKNOWN, MEANT = "release_unknown", "settings_rejected"
         (["publish", "{dags}", *NO_PYTHON], MEANT,
          ["--airflow-python='/nowhere'", "is not an executable program"]),
         (["publish", "{dags}", "--airflow-python", "/bin/sh"], "", ["require --gate airflow"]),
-        ([*PROMOTE, *NO_PYTHON], MEANT, ["is not an executable program"]),
         ([*PROMOTE, "--gate", "airflow", "--gate-allow", "("], "", ["'(' missing )"]),
         (["publish", "{dags}", "--sign-key", ""], "", ["'' is empty: name a file, or omit it"]),
         (["publish"], "", ["FOLDER"]),
         (["publish", ""], "folder_missing", ["'' is not a folder"]),
         (["rollback", ""], UNKNOWN, ["'' is not a revision"]),
-        ([*PROMOTE, ""], UNKNOWN, ["'' is not a revision"]),
         (["rollback", "HEAD~1"], UNKNOWN, ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], UNKNOWN, ["no releases", "begin with 0123456789ab"]),
-        (["unpin", "0123456789ab"], UNKNOWN, ["no releases", "begin with 0123456789ab"]),
         (["prune-releases", "--keep-for", "soon"], "", ["'soon'", "such as 10, 10s, 5m"]),
         (["prune-releases", "--keep-from", "/dev/null"], UNKNOWN, ["'/dev/null'", "it is empty"]),
         (["prune-releases", "--keep-from", "{keep}"], UNKNOWN, ["keep'", "line 3", '["sha256-']),
@@ -75,7 +72,7 @@ def test_reports_wrong_arguments_and_writes_nothing(
     keep.write_text(f"{'0' * 40}\n\n{json.dumps([PINNED.revision])}\n")
     bucket, dags = refused.s3.bucket, refused.dags
 
-    ran = refused.run(
+    ran = refused.told(
         *(one.format(dags=dags, bucket=bucket, keep=keep) for one in arguments)
     )
 
@@ -128,25 +125,19 @@ def test_refuses_what_cannot_be_released_before_it_writes_anything(
 def test_reports_a_full_temporary_folder(refused: Site) -> None:
     (refused.dags / "a.bin").write_bytes(os.urandom(1 << 20))
     with small_volume(refused.folder / "volume", "512k") as volume:
-        refused.publisher.environment["TMPDIR"] = str(volume)
+        refused.environment["TMPDIR"] = str(volume)
         ran = refused.fails("temporary_failed", "publish", refused.dags, code=2)
     assert "No space left" in ran.err and "TMPDIR" in ran.err
 
 
 def test_dry_runs_of_writing_commands_write_nothing(refused: Site) -> None:
-    publisher = refused.publisher
-
-    results = [
-        publisher.succeed(*arguments, "--dry-run")["result"]
-        for arguments in (
-            ("publish", write_files(refused.dags, B)),
-            ("promote", publisher.url, f"s3://{refused.s3.bucket}/prd"),
-            ("rollback", PINNED.revision),
-            ("prune-releases",),
-        )
-    ]
-
-    assert ["planned"] * 4 == results
+    for words in (
+        ("publish", str(write_files(refused.dags, B))),
+        ("promote", refused.url, refused.prd),
+        ("rollback", PINNED.revision),
+        ("prune-releases",),
+    ):
+        assert "planned" == refused.succeed(*words, "--dry-run")["result"]
 
 
 @pytest.mark.parametrize("name", ["a.py", "sub", ""])
@@ -157,9 +148,9 @@ def test_names_the_file_or_folder_that_it_cannot_read(
     write_files(open_folder / "dags", A | {"sub/b.py": b""})
     (open_folder / "dags" / name).chmod(0o644 if name == "sub" else 0)
     program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
-    refused.publisher.environment |= {"HOME": "/", "TMPDIR": "/tmp"}
+    refused.environment |= {"HOME": "/", "TMPDIR": "/tmp"}
 
-    ran = refused.publisher.run("publish", open_folder / "dags", program=program)
+    ran = refused.run("publish", open_folder / "dags", program=program)
 
     assert (2, "") == (ran.code, ran.out), ran
     assert f"dags/{name}".strip("/") in ran.err and "Permission denied" in ran.err
@@ -182,7 +173,7 @@ def test_names_the_file_or_folder_that_it_cannot_read(
 def test_reports_an_unreachable_server_or_missing_credentials(
     refused: Site, settings: dict[str, str], reason: str
 ) -> None:
-    refused.publisher.environment |= {"AWS_CONFIG_FILE": "/dev/null", **settings}
+    refused.environment |= {"AWS_CONFIG_FILE": "/dev/null", **settings}
 
     ran = refused.fails(
         reason, "publish", refused.dags, code=2 if "settings" in reason else 3

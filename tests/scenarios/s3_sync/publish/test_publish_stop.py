@@ -53,7 +53,7 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
             problems.append(problem)
 
     def start() -> Forked:
-        return forks.start(words, site.publisher.environment, tmp_path / "said")
+        return forks.start(words, site.environment, tmp_path / "said")
 
     def stopped(number: int, stopping: signal.Signals, is_done: bool) -> Forked:
         """Stop the command at a request, done or not, whose answer is lost."""

@@ -27,7 +27,7 @@ def airflow() -> Iterator[FakeAirflow]:
 @pytest.fixture
 def revision(site: Site, airflow: FakeAirflow) -> str:
     """The current release, and a publisher that knows this Airflow."""
-    site.publisher.environment |= airflow.settings()
+    site.environment |= airflow.settings()
     return str(site.publish(A)["revision"])
 
 
@@ -47,7 +47,7 @@ def test_reads_every_page_at_most_once_a_second(
         airflow.show(name, revision, ended=10 * number)
     began = time.monotonic()
 
-    ran = site.run("wait")
+    ran = site.told("wait")
 
     assert names == ran.facts()["airflow"]["dags"], ran
     assert len(airflow.requests) < time.monotonic() - began + 2
@@ -61,7 +61,7 @@ def test_a_dag_counts_once_a_parse_began_that_cannot_have_read_the_old_release(
     airflow.show("a", revision, ended=10)
     airflow.show("b", revision, ended=20, took=30)
 
-    ran = site.run("wait")
+    ran = site.told("wait")
 
     assert 0 == ran.code, ran
     assert {"/api/v2/parseDagFile/a", "/api/v2/parseDagFile/b"} == {
@@ -78,14 +78,14 @@ def test_does_without_the_right_to_ask_for_a_parse(
     later = first(lambda: airflow.show("a", revision, ended=40))
     airflow.inject(later, lambda one: len(airflow.seen(of("/dags"))) == 3)
 
-    site.publisher.succeed("wait")
+    site.succeed("wait")
 
 
 def test_asks_a_busy_server_again(
     site: Site, airflow: FakeAirflow, revision: str
 ) -> None:
     """With a token, for which nobody logs in."""
-    site.publisher.environment |= {
+    site.environment |= {
         "AIRFLOW_API_TOKEN": TOKEN,
         "AIRFLOW_API_PASSWORD": "",
     }
@@ -93,7 +93,7 @@ def test_asks_a_busy_server_again(
     airflow.inject(answer_with(Answer(429)), of("/dags"), times=1)
     airflow.inject(Exchange.reset, of("/importErrors"), times=1)
 
-    site.publisher.succeed("wait")
+    site.succeed("wait")
 
 
 def test_an_import_error_that_is_new_fails_with_file_line_and_traceback(
@@ -101,12 +101,12 @@ def test_an_import_error_that_is_new_fails_with_file_line_and_traceback(
 ) -> None:
     airflow.show("a", revision)
     airflow.break_file("b.py", STACK, ended=-60)
-    site.publisher.succeed("wait")
+    site.succeed("wait")
     other = STACK.replace("lost", "gone\x1b[31m")
     airflow.break_file("b.py", other, ended=60)
     airflow.errors.append(airflow.errors[-1] | {"bundle_name": "other"})
 
-    ran = site.run("wait")
+    ran = site.told("wait")
 
     assert (4, "import_errors") == (ran.code, ran.facts()["reason"]), ran
     (problem,) = ran.facts()["problems"]
@@ -193,8 +193,8 @@ def test_an_answer_that_is_of_no_use_is_one_clear_error_without_the_token(
 def test_wrong_settings_are_reported_before_anything_is_published(
     site: Site, airflow: FakeAirflow, revision: str, name: str, value: str
 ) -> None:
-    site.publisher.environment["AIRFLOW_API_PASSWORD"] = ""
-    site.publisher.environment[f"AIRFLOW_API_{name}"] = value
+    site.environment["AIRFLOW_API_PASSWORD"] = ""
+    site.environment[f"AIRFLOW_API_{name}"] = value
     dags = write_files(site.dags, B)
 
     ran = site.fails("settings_rejected", "publish", dags, "--wait", code=2)
@@ -208,13 +208,13 @@ def test_waits_after_a_rollback_and_a_promotion_and_not_for_a_dry_run(
 ) -> None:
     site.publish(B)
     airflow.show("a", revision)
-    prd = f"s3://{site.s3.bucket}/prd"
+    prd = site.prd
     there = ("--wait", "--timeout", "1m")
 
-    site.publisher.succeed("rollback", "--wait", "--dry-run")
+    site.succeed("rollback", "--wait", "--dry-run")
     assert [] == airflow.requests
-    back = site.publisher.succeed("rollback", *there)
-    moved = site.publisher.succeed("promote", site.publisher.url, prd, *there)
+    back = site.succeed("rollback", *there)
+    moved = site.succeed("promote", site.url, prd, *there)
 
     assert ["live"] * 2 == [one["airflow"]["result"] for one in (back, moved)]
-    site.publisher.succeed("wait", prd)
+    site.succeed("wait", prd)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from s3_sync.release.asking import MOST_UNKNOWN, PERIOD_SECONDS
-from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key
 from sidecar_runtime.loop import Pace
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
@@ -49,13 +48,13 @@ def shelf(s3: FakeS3) -> Shelf:
 
 
 @pytest.fixture
-def releases(shelf: Shelf) -> list[Release]:
-    """Six releases; the last one is current."""
-    return [shelf.publish(files_of(number)) for number in range(6)]
+def releases(shelf: Shelf) -> list[str]:
+    """The revisions of six releases; the last one is current."""
+    return [shelf.publish(files_of(number)).revision for number in range(6)]
 
 
 @pytest.fixture
-def begin(start: StartDaemon, releases: list[Release]) -> Begin:
+def begin(start: StartDaemon, releases: list[str]) -> Begin:
     return lambda **more: start(SETTINGS | more).until_synced()
 
 
@@ -76,27 +75,25 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def test_provides_a_requested_release_beside_the_published_one(
-    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
+    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[str]
 ) -> None:
     """It downloads only the manifest and the differences; `current` stays unchanged."""
     daemon = begin()
     shown = (target / "current").readlink()
     s3.forget()
 
-    assert (200, {"name": releases[1].revision}) == asked(store, releases[1].revision)
+    assert (200, {"name": releases[1]}) == asked(store, releases[1])
 
-    assert files_of(1) == published(store / releases[1].revision)
+    assert files_of(1) == published(store / releases[1])
     assert shown == (target / "current").readlink() and files_of(5) == consumed(target)
     assert 1 == sum(map(is_manifest, s3.requests)) == sum(map(is_bundle, s3.requests))
-    event = daemon.wait_for_event(
-        "requested_revision_ready", revision=releases[1].revision
-    )
+    event = daemon.wait_for_event("requested_revision_ready", revision=releases[1])
     assert 0 < event["downloaded_bytes"] < 2_000  # of 400 KB
     kept = 'sidecar_requested_snapshots{sidecar="s3-sync"}'
     wait_until(lambda: 1 == daemon.metrics()[kept], "the cycle that brought it ends")
     brought = 'sidecar_requested_revisions_total{result="success",sidecar="s3-sync"}'
     assert 1 == daemon.metrics()[brought]
-    shared = (store / releases[1].revision / "common1.py").stat()
+    shared = (store / releases[1] / "common1.py").stat()
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
 
 
@@ -116,45 +113,41 @@ def test_reports_a_requested_release_that_does_not_exist(
     assert "prune-releases --keep-from" in event["advice"]
 
 
-DAMAGE: dict[str, Callable[[Shelf, Release], None]] = {
-    "manifest": lambda shelf, current: shelf.remove(manifest_key(current.revision)),
-    "bundle": lambda shelf, current: shelf.remove(
-        bundle_key(current.manifest.bundle_sha256)
-    ),
-    "pointer": lambda shelf, _: shelf.put(POINTER_KEY, b"{}"),
-}
+# By the index of its object in the order of a publish.
+DAMAGE = {"bundle": 0, "manifest": 1, "pointer": 2}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_new_pod_gets_an_older_release_although_the_current_one_is_damaged(
-    start: StartDaemon, shelf: Shelf, store: Path, releases: list[Release], damage: str
+    start: StartDaemon, shelf: Shelf, store: Path, releases: list[str], damage: str
 ) -> None:
-    DAMAGE[damage](shelf, releases[5])
+    names = [*shelf.releases[releases[5]].objects()]
+    shelf.put(names[DAMAGE[damage]], b"{}")
     daemon = start(SETTINGS | {"S3_SYNC_KEEP_REQUESTED": "1"})
     daemon.wait_for_event("cycle_failed")
 
-    for release in releases[1:5]:
-        asked(store, release.revision)
+    for revision in releases[1:5]:
+        asked(store, revision)
 
-    assert releases[4].revision in kept(store) and len(kept(store)) <= 2
+    assert releases[4] in kept(store) and len(kept(store)) <= 2
     assert 503 == daemon.get("/readyz").status
 
 
 def test_a_failure_of_the_volume_takes_no_retained_version(
-    shelf: Shelf, store: Path, begin: Begin, releases: list[Release]
+    shelf: Shelf, store: Path, begin: Begin, releases: list[str]
 ) -> None:
     daemon = begin(S3_SYNC_RETAIN_COUNT="1")
     shelf.publish(files_of(6))
     daemon.sync()
     resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1_000, 1_000))
 
-    asked(store, releases[0].revision, lambda status: status == 503)
+    asked(store, releases[0], lambda status: status == 503)
 
-    assert releases[5].revision in kept(store)
+    assert releases[5] in kept(store)
 
 
 def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
-    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+    s3: FakeS3, store: Path, begin: Begin, releases: list[str]
 ) -> None:
     daemon = begin()
     s3.inject(error(503, "SlowDown"))
@@ -162,18 +155,18 @@ def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
     daemon.wait_for_event("cycle_failed")
     s3.forget()
 
-    status, said = asked(store, releases[0].revision, lambda status: status != 202)
+    status, said = asked(store, releases[0], lambda status: status != 202)
 
     assert (503, "request_in_outage") == (status, said["reason"])
     Witness(daemon.program).output(said["reason"])
     assert not any(map(is_manifest, s3.requests))
     s3.heal()
     daemon.sync()
-    asked(store, releases[0].revision)
+    asked(store, releases[0])
 
 
 def test_a_flood_of_invented_requests_costs_few_requests_and_delays_no_known_release(
-    s3: FakeS3, store: Path, begin: Begin, releases: list[Release]
+    s3: FakeS3, store: Path, begin: Begin, releases: list[str]
 ) -> None:
     """Any task of the pod can send it, also through a mount that it cannot write to."""
     daemon = begin()
@@ -185,7 +178,7 @@ def test_a_flood_of_invented_requests_costs_few_requests_and_delays_no_known_rel
         for number in range(500)
     ]
 
-    assert 200 == asked(store, releases[0].revision)[0]
+    assert 200 == asked(store, releases[0])[0]
     periods = int((time.monotonic() - began) / PERIOD_SECONDS) + 1
     assert answers.count("request_limit") >= 500 - MOST_UNKNOWN - periods
     daemon.sync()
@@ -199,7 +192,7 @@ def test_a_flood_of_invented_requests_costs_few_requests_and_delays_no_known_rel
 
 
 def test_recreates_a_replaced_socket_that_only_owner_and_group_can_replace(
-    store: Path, begin: Begin, releases: list[Release]
+    store: Path, begin: Begin, releases: list[str]
 ) -> None:
     daemon = begin()
     assert 0o666 == (store / "ask.sock").stat().st_mode & 0o777
@@ -208,11 +201,11 @@ def test_recreates_a_replaced_socket_that_only_owner_and_group_can_replace(
     (store / "ask.sock").write_text("not a socket")
     daemon.sync()
 
-    asked(store, releases[0].revision)
+    asked(store, releases[0])
 
 
 def test_a_volume_without_sockets_is_told_and_follows_its_source(
-    s3: FakeS3, target: Path, start: StartDaemon, releases: list[Release]
+    s3: FakeS3, target: Path, start: StartDaemon, releases: list[str]
 ) -> None:
     daemon = start(RELEASE, wrapper=refusing(errno.EPERM, *CHMOD))
 
@@ -221,28 +214,28 @@ def test_a_volume_without_sockets_is_told_and_follows_its_source(
 
 
 def test_keeps_a_release_in_use_and_prunes_it_afterwards(
-    store: Path, begin: Begin, releases: list[Release]
+    store: Path, begin: Begin, releases: list[str]
 ) -> None:
     daemon = begin(S3_SYNC_KEEP_REQUESTED="1")
-    asked(store, releases[0].revision)
-    with in_use(store / releases[0].revision):
-        for release in releases[1:4]:
-            asked(store, release.revision)
+    asked(store, releases[0])
+    with in_use(store / releases[0]):
+        for revision in releases[1:4]:
+            asked(store, revision)
         daemon.sync()
         stay = kept(store)
-        assert {releases[n].revision for n in (0, 5)} <= stay
-        assert not stay & {releases[n].revision for n in (1, 2)}
+        assert {releases[n] for n in (0, 5)} <= stay
+        assert not stay & {releases[n] for n in (1, 2)}
 
-    asked(store, releases[1].revision)
+    asked(store, releases[1])
     daemon.sync()
-    assert {releases[n].revision for n in (1, 5)} == kept(store)
+    assert {releases[n] for n in (1, 5)} == kept(store)
 
 
 @pytest.mark.parametrize("is_requested", [True, False])
 def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its_tasks(
-    store: Path, begin: Begin, releases: list[Release], is_requested: bool
+    store: Path, begin: Begin, releases: list[str], is_requested: bool
 ) -> None:
-    daemon, old, current = begin(), releases[0].revision, releases[5].revision
+    daemon, old, current = begin(), releases[0], releases[5]
     asked(store, old)
     with in_use(store / old):
         overwrite(store / old / "common1.py", b"shared with the current one")
@@ -260,34 +253,34 @@ def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its
 
 
 def test_publishes_a_release_that_was_requested_before(
-    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[Release]
+    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[str]
 ) -> None:
     """The release of a rollback is the snapshot that was requested."""
     daemon = begin()
-    asked(store, releases[0].revision)
-    shelf.point_to(releases[0])
+    asked(store, releases[0])
+    shelf.point_to(shelf.releases[releases[0]])
     daemon.sync()
 
-    assert files_of(0) == consumed(target) == published(store / releases[0].revision)
+    assert files_of(0) == consumed(target) == published(store / releases[0])
     assert [] == daemon.find_events("cycle_failed")
 
 
 def test_provides_a_requested_release_after_a_kill_during_its_download(
-    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[Release]
+    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[str]
 ) -> None:
     daemon = begin()
     s3.inject(error(503, "SlowDown"), is_bundle)
-    asked(store, releases[0].revision, lambda status: status != 202)
+    asked(store, releases[0], lambda status: status != 202)
     daemon.kill()
-    (store / f".{releases[0].revision}").mkdir(exist_ok=True)
-    (store / f".{releases[0].revision}/half.py").write_bytes(b"half")
+    (store / f".{releases[0]}").mkdir(exist_ok=True)
+    (store / f".{releases[0]}/half.py").write_bytes(b"half")
     s3.heal()
 
     begin()
 
-    assert releases[0].revision not in kept(store)
-    assert 200 == asked(store, releases[0].revision)[0]
-    assert files_of(0) == published(store / releases[0].revision)
+    assert releases[0] not in kept(store)
+    assert 200 == asked(store, releases[0])[0]
+    assert files_of(0) == published(store / releases[0])
     assert [] == [name for name in os.listdir(store) if name.startswith(".")]
 
 

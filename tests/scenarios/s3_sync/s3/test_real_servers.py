@@ -62,7 +62,7 @@ def test_syncs_every_kind_of_object_that_a_server_accepts(
     server: S3Server, filled: Bucket, tmp_path: Path
 ) -> None:
     def is_right(daemon: Daemon) -> bool:
-        return [] == difference(
+        return {} == difference(
             expect(filled.objects, "dags").files, read_tree(daemon.target)
         )
 
