@@ -22,10 +22,6 @@ class Expectation:
     """The foreign files that stay: not those at the path of a key, and no bytecode in a folder
     that became a file."""
 
-    def skipped_by_reason(self) -> dict[str, int]:
-        reasons = list(self.skipped.values())
-        return {reason: reasons.count(reason) for reason in set(reasons)}
-
 
 def expect(
     objects: Mapping[str, bytes], key_path: str = "", foreign: Iterable[str] = ()

@@ -28,7 +28,6 @@ FILES = {
 NEWER = json.dumps({"format": 4, "version": OLD.revision}).encode()
 KINDS = {
     "newer": {**OF_RELEASE, **FILES, "current.json": NEWER},
-    "html": {**OF_RELEASE, **FILES, "current.json": b"<html>welcome</html>"},
     "files": FILES,
     "empty": {},
 }
