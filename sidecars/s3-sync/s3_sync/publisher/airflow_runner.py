@@ -71,9 +71,14 @@ def loader(folder: str) -> Loader:
     is_new = find_spec("airflow.dag_processing.dagbag")
     bags = "airflow.dag_processing.dagbag" if is_new else "airflow.models.dagbag"
     bag_of = import_module(bags).DagBag
-    options: dict[str, Any] = {"include_examples": False, "load_op_links": False}
-    if "bundle_path" in inspect.signature(bag_of).parameters:
-        options |= {"bundle_path": Path(folder), "bundle_name": BUNDLE}
+    known = inspect.signature(bag_of).parameters
+    wanted = {
+        "include_examples": False,
+        "load_op_links": False,
+        "bundle_path": Path(folder),
+        "bundle_name": BUNDLE,
+    }
+    options = {name: value for name, value in wanted.items() if name in known}
     supervisor = sys.modules.get("airflow.sdk.execution_time.supervisor")
 
     def load(path: str) -> dict[str, Any]:
