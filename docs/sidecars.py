@@ -60,7 +60,7 @@ SIDECARS = (
     Documented(
         "kerberos",
         "kerberos_sidecar",
-        "account:KerberosMetrics",
+        "metrics:KerberosMetrics",
         ("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented("sync-perm", "sync_perm", "status:PermMetrics", ("INTERVAL",)),

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from kerberos_sidecar.formats import Ticket, parse_principal, read_ticket
 from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
 from kerberos_sidecar.krb5_conf import lines_about
-from kerberos_sidecar.reasons import BAD_DURATION, BAD_FORMAT, HUNG
 from kerberos_sidecar.settings import Settings, load_settings
 from sidecar_runtime.errors import SidecarError
 from tests.support.kerberos.formats import KEY, ccache, config, entry, hole, keytab, tgt
@@ -183,19 +182,25 @@ def site(folder: Path, text: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("code", "lines"),
+    ("reason", "lines"),
     [
-        (HUNG, ["10: kdc = one  # of two", "11: kdc = two:88"]),
-        (BAD_DURATION, ["3: ticket_lifetime = 10 hours"]),
-        (BAD_FORMAT, ["1: a comment before the first section"]),
-        (0, []),
+        ("kdc_hung", ["10: kdc = one  # of two", "11: kdc = two:88"]),
+        (
+            "config_invalid",
+            [
+                "1: a comment before the first section",
+                "3: ticket_lifetime = 10 hours",
+                "10: kdc = one  # of two",
+            ],
+        ),
+        ("krb5_failed", []),
     ],
 )
 def test_quotes_the_lines_that_may_be_the_cause_for_a_realm(
-    tmp_path: Path, code: int, lines: list[str]
+    tmp_path: Path, reason: str, lines: list[str]
 ) -> None:
     settings = site(tmp_path, SITE)
 
-    found = lines_about(settings, "R", code)
+    found = lines_about(settings, "R", reason)
 
     assert [f"{tmp_path}/krb5.conf, line {line}" for line in lines] == found

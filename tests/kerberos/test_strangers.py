@@ -29,14 +29,14 @@ KRB5_CONF = b"""\
 """
 
 
-@given(content=damaged(KRB5_CONF), code=st.sampled_from([*LINES]))
+@given(content=damaged(KRB5_CONF), reason=st.sampled_from([*LINES]))
 def test_a_krb5_conf_is_searched_whatever_it_contains(
-    content: bytes, code: int
+    content: bytes, reason: str
 ) -> None:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(content)
         settings, _ = load_settings({"KRB5_CONFIG": file.name})
-        krb5_conf.lines_about(settings, "EXAMPLE.COM", code)
+        krb5_conf.lines_about(settings, "EXAMPLE.COM", reason)
 
 
 @given(text=st.text(max_size=40))

@@ -1,5 +1,5 @@
 """
-One ccache to keep fresh: what is known about it, and when it is due.
+What is known of one principal and its ccache.
 
 Cycles write `state` behind their fence. Whoever looks at the volume writes what it saw,
 so that the HTTP endpoint never waits for the volume or for a cycle. Both are replaced
@@ -8,40 +8,15 @@ at any moment: read each attribute once.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from kerberos_sidecar import due
-from kerberos_sidecar.due import Acquired, Cause, Failed, Found, iso
-from kerberos_sidecar.formats import Principal
 from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab, select
+from kerberos_sidecar.plan import Clock, Found, Plan, State, Work, decide, iso
 from kerberos_sidecar.publish import look
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry, Settings
-from sidecar_runtime.errors import SidecarError, printable
-from sidecar_runtime.metrics import Metric, Metrics
-
-_LABELS = ("principal", "ccache")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """
-    What cycles leave to the next one; replaced as a whole.
-
-    Args:
-        is_asked_for: Whether SIGHUP requested a new ticket that has not been published
-            yet.
-        tried_at: When a ticket was last requested; monotonic seconds.
-    """
-
-    last: Acquired | None = None
-    failed: Failed | None = None
-    is_asked_for: bool = False
-    tried_at: float = -math.inf
+from sidecar_runtime.errors import SidecarError
 
 
 class Account:
@@ -77,6 +52,13 @@ class Account:
         except SidecarError as error:
             self.keytab = error
 
+    def ask(self) -> None:
+        """
+        Make a ticket due now.
+        """
+        failed = self.state.failed and replace(self.state.failed, retry_at=0.0)
+        self.state = replace(self.state, is_asked_for=True, failed=failed)
+
     @property
     def kvno(self) -> int:
         """
@@ -99,72 +81,27 @@ class Account:
         """
         return failed.error if (failed := self.state.failed) else None
 
-    def ask(self) -> None:
+    def plan(self) -> Plan:
         """
-        Make a ticket due now.
+        Return what is to be done, by the last look.
         """
-        failed = self.state.failed and replace(self.state.failed, retry_at=0.0)
-        self.state = replace(
-            self.state, is_asked_for=True, failed=failed, tried_at=-math.inf
-        )
+        return decide(self.state, self.found, str(self.keytab), Clock.read())
 
-    def cause(self) -> Cause | None:
+    def wait_seconds(self) -> float:
         """
-        Return why a ticket is due, by the last look; ``None`` if it is not.
+        Return the time until a cycle has something to do, by the last look.
         """
-        state = self.state
-        return due.cause_of(
-            state.last,
-            self.found,
-            str(self.keytab),
-            is_asked_for=state.is_asked_for,
-            at=time.monotonic(),
-            now=time.time(),
-        )
-
-    def taken_by(self) -> str:
-        """
-        Return who published there, by the last look: another principal, or after us a
-        uid whose file consumers cannot read; empty if nobody did.
-        """
-        cause = self.cause()
-        if cause == "damaged":
-            return self.found.holder
-        ticket = self.found.ticket
-        if cause not in ("start", "taken") or ticket is None or self.principal is None:
-            return ""
-        is_ours = ticket.principal.resembles(self.principal)
-        return "" if is_ours else str(ticket.principal)
-
-    @property
-    def situation(self) -> str:
-        """
-        What the success of a try depends on, as far as it is seen: the keytab, and what
-        is wrong with the ccache.
-        """
-        return f"{self.keytab} {self.found.problem}"
-
-    @property
-    def next_at(self) -> float:
-        """
-        When a cycle has something to do, by the last look; monotonic seconds.
-        """
-        state = self.state
-        if self.cause() is None:
-            if state.last and not state.failed:
-                return state.last.at + state.last.wait_seconds
-            return 0.0  # another process has published a good one
-        if state.failed and state.failed.situation == self.situation:
-            return state.failed.retry_at
-        return state.tried_at + due.FLOOR_SECONDS
+        plan = self.plan()
+        if isinstance(plan, Work):
+            return 0.0
+        return max(0.0, plan.until - time.monotonic())
 
     def problem(self) -> str:
         """
         Return why consumers cannot use the ccache now; empty if they can.
         """
+        # Without a name, and until a keytab tells it, any principal's ticket is good.
         problem = self.found.problem_at(time.time(), self.principal)
-        if not problem and self.principal is None:
-            problem = f"cannot be verified: its principal could not be read from {self.source}"
         return f"{self.entry.ccache} {problem}" if problem else ""
 
     def details(self) -> dict[str, object]:
@@ -173,12 +110,11 @@ class Account:
         """
         ticket = self.found.ticket
         error = self.error
-        wait_seconds = max(0.0, self.next_at - time.monotonic())
         facts: dict[str, object] = {
             "principal": str(self.principal or f"the first principal in {self.source}"),
             "keytab": self.source,
             "kvno": self.kvno,
-            "next_ticket_in_seconds": round(wait_seconds, 1),
+            "next_ticket_in_seconds": round(self.wait_seconds(), 1),
         }
         if ticket is not None:
             facts["ends_at"] = iso(ticket.ends_at)
@@ -190,83 +126,3 @@ class Account:
             facts["last_error"] = f"{error.reason}: {error.message}"
             facts["advice"] = error.advice
         return facts
-
-
-class KerberosMetrics(Metrics):
-    """
-    The common metrics, and the sidecar's own with the principal and the ccache path as
-    labels.
-    """
-
-    def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
-        super().__init__("kerberos", version, revision, is_read=is_read)
-        self._of_ccaches: list[Metric] = []
-        self._shown: set[tuple[str, ...]] = set()
-        self._acquired = self._of_ccache(
-            "kerberos_acquired_tickets_total",
-            "Tickets acquired and published.",
-            "counter",
-        )
-        self._expiry = self._of_ccache(
-            "kerberos_ticket_expiry_timestamp_seconds",
-            "Unix time when the published ticket expires, by this node's clock; 0 "
-            "without one.",
-        )
-        self._lifetime = self._of_ccache(
-            "kerberos_ticket_lifetime_seconds",
-            "Life of the published ticket, from start to end.",
-        )
-        self._clock_offset = self._of_ccache(
-            "kerberos_clock_offset_seconds",
-            "How far the KDC's clock is ahead of this node's.",
-        )
-        self._kvno = self._of_ccache(
-            "kerberos_keytab_kvno",
-            "Newest version (kvno) of the principal's keys in the keytab; 0 without a "
-            "usable one.",
-        )
-        self._duration = self._of_ccache(
-            "kerberos_acquire_duration_seconds",
-            "Time that it took to acquire the last ticket.",
-        )
-
-    def record(self, principal: Principal, ccache: str, seconds: float) -> None:
-        """
-        Count a published ticket, and record the seconds that it took to acquire.
-        """
-        # the cycle fails if another principal does
-        self.last_publish.set_to_current_time()
-        labels = self._labels(principal, ccache)
-        self._acquired.labels(*labels).inc()
-        self._duration.labels(*labels).set(seconds)
-
-    def show(self, accounts: Iterable[Account]) -> None:
-        """
-        Update the gauges of each ccache whose full principal is known; remove what is
-        about the former first principal of a keytab.
-        """
-        known = {
-            self._labels(one.principal, one.entry.ccache): one
-            for one in accounts
-            if one.realm
-        }
-        for labels in self._shown - known.keys():
-            for metric in self._of_ccaches:
-                with suppress(KeyError):  # two threads show
-                    metric.remove(*labels)
-        self._shown = set(known)
-        for labels, account in known.items():
-            ticket = account.found.ticket
-            self._expiry.labels(*labels).set(ticket.ends_at if ticket else 0)
-            self._lifetime.labels(*labels).set(ticket.lifetime_seconds if ticket else 0)
-            offset_seconds = ticket.clock_offset_seconds if ticket else 0
-            self._clock_offset.labels(*labels).set(offset_seconds)
-            self._kvno.labels(*labels).set(account.kvno)
-
-    def _of_ccache(self, name: str, text: str, kind: str = "gauge") -> Metric:
-        metric = self.add(kind, name, text, *_LABELS)
-        self._of_ccaches.append(metric)
-        return metric
-
-    def _labels(self, principal: object, ccache: str) -> tuple[str, ...]:
-        return (self.sidecar, printable(str(principal)), printable(ccache))

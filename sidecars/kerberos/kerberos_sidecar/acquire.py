@@ -68,6 +68,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         name = gssapi.Name(request["principal"], kind)
         gssapi.Credentials(name=name, usage="initiate", mechs=mechs, store=store)
         with open(request["ccache"], "rb") as file:
+            os.unlink(request["ccache"])
             return {"ccache": base64.b64encode(file.read()).decode()}
     except gssapi.exceptions.GSSError as error:
         code = ctypes.c_int32(error.min_code).value

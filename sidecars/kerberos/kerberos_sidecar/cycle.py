@@ -1,6 +1,6 @@
 """
-The sidecar that the loop runs. One cycle: for each principal, due? → keytab → child →
-verify → publish → note.
+The sidecar that the loop runs, and the story of a cycle: which principals are due →
+volume → keytab → child → verify → publish → note.
 """
 
 from __future__ import annotations
@@ -11,27 +11,49 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from kerberos_sidecar import due
-from kerberos_sidecar.account import Account, KerberosMetrics, State
-from kerberos_sidecar.due import Acquired, Cause, Failed, iso
+from kerberos_sidecar import plan
+from kerberos_sidecar.account import Account
 from kerberos_sidecar.lockout import check_refused
+from kerberos_sidecar.metrics import KerberosMetrics
+from kerberos_sidecar.plan import Acquired, Cause, Clock, Done, Failed, State, Work, iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import failure, is_outage, together
 from kerberos_sidecar.request import acquire, prepare
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
-from sidecar_runtime.health import Outcome, Readiness
+from sidecar_runtime.health import Outcome, Readiness, Result
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.loop import backoff_seconds
 
-# How often to look at keytabs and ccaches, and the shortest time between two looks.
+# How often to look at keytabs and ccaches.
 LOOK_SECONDS = 5.0
-PAUSE_SECONDS = 0.2
+
+# The shortest time between two cycles that SIGHUP did not ask for: other processes may
+# damage a ccache in a loop.
+FLOOR_SECONDS = 1.0
 
 log = get_logger("cycle")
+
+
+@dataclass
+class Turn:
+    """
+    What one cycle has done so far.
+
+    Args:
+        tried: Each principal is tried once.
+        silent: Why, by realm, no KDC of it answered.
+    """
+
+    fence: Fence
+    tried: list[Account] = field(default_factory=list)
+    silent: dict[str, SidecarError] = field(default_factory=dict)
+    began_at: float = field(default_factory=time.time)
+    acquired: int = 0
+    has_failed: bool = False
 
 
 class KerberosSidecar:
@@ -49,9 +71,6 @@ class KerberosSidecar:
         self._metrics = metrics
         self._accounts = [Account(entry, settings) for entry in settings.entries]
         self._is_busy = False
-        self._ended = threading.Event()
-        # The realms of which no KDC answered in this cycle.
-        self._silent: dict[str, SidecarError] = {}
 
     def begin(self) -> KerberosSidecar:
         return self
@@ -66,12 +85,19 @@ class KerberosSidecar:
             CycleAbandoned: The fence was revoked.
         """
         self._is_busy = True
-        self._silent = {}
         try:
-            return self._run(fence)
+            turn = Turn(fence)
+            for account in self._accounts:
+                self._see(account, turn)
+            # One after the other: each has its own deadline, and a KDC gets no burst.
+            while (due := self._next(turn)) is not None:
+                turn.tried.append(due)
+                self._try(due, turn)
+            with fence:
+                self._metrics.show(self._accounts)
+            return self._conclude(turn)
         finally:
             self._is_busy = False
-            self._ended.set()
 
     def watch(self, wake: Callable[[], None]) -> None:
         """
@@ -95,11 +121,11 @@ class KerberosSidecar:
         problems = [
             problem for account in self._accounts if (problem := account.problem())
         ]
-        times = [account.found.published_at for account in self._accounts]
+        times = [at for one in self._accounts if (at := one.found.published_at)]
         said = "; ".join(problems)
         return Readiness(
             revision=revision(self._accounts),
-            published_at=min((at for at in times if at is not None), default=None),
+            published_at=min(times, default=None),
             problem=failure("ticket_missing", said) if said else None,
         )
 
@@ -109,117 +135,97 @@ class KerberosSidecar:
         """
         return {account.entry.ccache: account.details() for account in self._accounts}
 
-    def _run(self, fence: Fence) -> Outcome:
-        # A refused key is tried again if SIGHUP says so, but once.
-        counts_since = time.time() if fence.is_asked_for else -math.inf
-        for account in self._accounts if fence.is_asked_for else ():
-            with fence:
-                account.ask()
-        acquired, tried = 0, list[Account]()
-        while (one := self._next(tried, fence)) is not None:
-            tried.append(one)
-            acquired += self._try(one, counts_since, fence)
-        with fence:
-            self._metrics.show(self._accounts)
-        errors = [one.error for one in self._accounts if one.error]
-        counts, name = {"tickets_acquired": acquired}, revision(self._accounts)
-        if not errors or self._is_kept(errors):
-            return Outcome("changed" if acquired else "unchanged", name, counts)
-        told = together(errors)
-        soonest = min(account.next_at for account in self._accounts) - time.monotonic()
-        soonest = max(PAUSE_SECONDS, soonest)
-        # An error that is only remembered is no further failure: it waits for its turn.
-        if not any(one.error for one in tried):
-            return Outcome(
-                "waiting",
-                name,
-                counts if acquired else {},
-                why=told,
-                until=time.time() + soonest,
-            )
-        told.retry_within_seconds = told.retry_after_seconds = soonest
-        raise told from min(errors, key=is_outage)
+    # --- one cycle
 
-    def _next(self, tried: Sequence[Account], fence: Fence) -> Account | None:
+    def _see(self, account: Account, turn: Turn) -> None:
+        _name_volumes(turn.fence, account)
+        account.look()
+        with turn.fence:
+            if turn.fence.is_asked_for:
+                account.ask()
+            # Another process has published a good one: the failure is over.
+            if isinstance(account.plan(), Done):
+                account.state = replace(account.state, failed=None)
+
+    def _next(self, turn: Turn) -> Account | None:
         """
         Return the next principal that is due; those of a silent realm come last, so
-        that it never delays the others twice in a row.
+        that it delays the others by one try at most.
         """
-        ready = []
-        for account in self._accounts:
-            account.look()
-            if account.cause() is None:  # another process has published a good one
-                with fence:
-                    account.state = replace(account.state, failed=None)
-            elif account not in tried and account.next_at <= time.monotonic():
-                ready.append(account)
+        due = [
+            one
+            for one in self._accounts
+            if one not in turn.tried and isinstance(one.plan(), Work)
+        ]
         silent = {
             one.realm for one in self._accounts if one.error and is_outage(one.error)
         }
-        return min(ready, key=lambda one: one.realm in silent, default=None)
+        return min(due, key=lambda one: one.realm in silent, default=None)
 
-    def _try(self, account: Account, counts_since: float, fence: Fence) -> bool:
+    def _try(self, account: Account, turn: Turn) -> None:
         """
-        Acquire and publish a ticket, or note why that failed; return whether it
-        succeeded.
+        Acquire and publish a ticket, or note why that failed.
         """
-        cause, situation = account.cause() or "start", account.situation
-        with fence:
-            account.state = replace(account.state, tried_at=time.monotonic())
+        _name_volumes(turn.fence, account)
+        situation = plan.situation(account.found, str(account.keytab))
         try:
-            self._acquire(account, cause, counts_since, fence)
+            self._acquire(account, turn)
         except CycleAbandoned:
             raise
         except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
-            known = explain(error)
-            # for the log
-            known.__cause__ = known.__cause__ if known is error else error
-            if is_outage(known):
-                self._silent[account.realm] = known
-            with fence:
-                self._note(account, known, situation)
-            return False
+            self._note(account, error, situation, turn)
         finally:
             account.look()
-        return True
 
-    def _acquire(
-        self, account: Account, cause: Cause, counts_since: float, fence: Fence
-    ) -> None:
+    def _acquire(self, account: Account, turn: Turn) -> None:
         """
         Raises:
             SidecarError: No ticket was published.
             CycleAbandoned: The fence was revoked.
         """
-        entry, settings = account.entry, self._settings
+        entry = account.entry
+        settings = self._settings
+        fence = turn.fence
         # First the volume: if it is full or read-only, no KDC is asked.
         has_published = account.state.last is not None
         with Staging(entry, fence, has_published=has_published) as staging:
             keytab = prepare(account, settings, staging)
+            # SIGHUP tries a refused key once more.
+            counts_since = turn.began_at if fence.is_asked_for else -math.inf
             check_refused(keytab, settings, counts_since)
-            owner = _check_contested(account)
-            began, now = time.monotonic(), time.time()
-            if silent := self._silent.get(account.realm):
+            now_due = account.plan()
+            if not isinstance(now_due, Work):  # another process was faster
+                return
+            owner = _check_contested(account, now_due.cause)
+            # A principal of the same realm has just waited for it in vain.
+            if silent := turn.silent.get(account.realm):
                 raise silent
+            asked = Clock.read()
             content, ticket = acquire(keytab, settings, staging)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - asked.at
             staging.publish(content)
-        wait_seconds, next_cause = due.wait_after(
+        wait_seconds, next_cause = plan.wait_after(
             ticket, time.time(), settings.interval_seconds, random.random()
         )
         last = Acquired(
-            ticket, time.monotonic(), str(keytab), wait_seconds, next_cause, now - began
+            ticket=ticket,
+            at=time.monotonic(),
+            keytab=str(keytab),
+            wait_seconds=wait_seconds,
+            cause=next_cause,
+            zero_at=asked.now - asked.at,
         )
         with fence:
-            account.state = State(last, tried_at=account.state.tried_at)
-            self._metrics.record(keytab.principal, entry.ccache, seconds)
+            account.state = State(last)
+            self._metrics.record(account, seconds)
+        turn.acquired += 1
         facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
         if owner:
             log.warning("ccache_taken", owner=owner, **facts)
         log.info(
             "ticket_acquired",
-            cause=cause,
-            kvno=account.kvno,
+            cause=now_due.cause,
+            kvno=keytab.kvno,
             ends_at=iso(ticket.ends_at),
             lifetime_seconds=ticket.lifetime_seconds,
             next_ticket_in_seconds=round(wait_seconds, 1),
@@ -227,63 +233,93 @@ class KerberosSidecar:
             **facts,
         )
 
-    def _note(self, account: Account, error: SidecarError, situation: str) -> None:
+    def _note(
+        self, account: Account, error: Exception, situation: str, turn: Turn
+    ) -> None:
         """
         Note why a principal failed, and when it is tried again.
         """
+        known = explain(error)
+        if known is not error:
+            known.__cause__ = error  # for the log
+        turn.has_failed = True
+        if is_outage(known):
+            turn.silent[account.realm] = known
         before = account.state.failed
         count = before.count + 1 if before else 1
-        wait_seconds = error.retry_within_seconds
+        wait_seconds = known.retry_within_seconds
         if wait_seconds is None:
-            wait_seconds = backoff_seconds(count, due.RETRY_FLOOR_SECONDS)
-            wait_seconds = min(
-                wait_seconds, due.retry_within(account.found.ticket, time.time())
-            )
-        retry_at = time.monotonic() + wait_seconds
-        account.state = replace(
-            account.state, failed=Failed(error, count, situation, retry_at)
-        )
+            longest = plan.retry_within(account.found.ticket, time.time())
+            wait_seconds = backoff_seconds(count, plan.RETRY_FLOOR_SECONDS)
+            wait_seconds = min(wait_seconds, longest)
+        failed = Failed(known, count, situation, time.monotonic() + wait_seconds)
+        with turn.fence:
+            account.state = replace(account.state, failed=failed)
 
-    def _is_kept(self, errors: Sequence[SidecarError]) -> bool:
+    def _conclude(self, turn: Turn) -> Outcome:
         """
-        Whether a one-shot is done although no KDC answers, because all tickets are
-        still valid.
+        Return how the cycle ends.
+
+        Raises:
+            SidecarError: As :meth:`cycle`.
         """
-        is_valid = not any(account.problem() for account in self._accounts)
-        if (
-            not self._settings.one_shot
-            or not is_valid
-            or not all(map(is_outage, errors))
-        ):
-            return False
-        log.warning("ticket_kept", **errors[0].log_fields())
-        return True
+        errors = [one.error for one in self._accounts if one.error]
+        name = revision(self._accounts)
+        counts = {"tickets_acquired": turn.acquired}
+        result: Result = "changed" if turn.acquired else "unchanged"
+        if not errors:
+            return Outcome(result, name, counts)
+        told = together(errors)
+        # An init container must not block its pod because no KDC answers, while its
+        # tickets are good.
+        is_kept = all(map(is_outage, errors)) and self.readiness().ready
+        if self._settings.one_shot and is_kept:
+            log.warning("ticket_kept", **told.log_fields())
+            return Outcome(result, name, counts)
+        wait_seconds = min(one.wait_seconds() for one in self._accounts)
+        wait_seconds = max(FLOOR_SECONDS, wait_seconds)
+        # An error that is only remembered is no further failure: it waits for its turn.
+        if not turn.has_failed:
+            until = time.time() + wait_seconds
+            return Outcome("waiting", name, counts, why=told, until=until)
+        # Exactly then: each principal has had its own backoff.
+        told.retry_within_seconds = wait_seconds
+        told.retry_after_seconds = wait_seconds
+        raise told from min(errors, key=is_outage)
+
+    # --- between cycles
 
     def _look(self, wake: Callable[[], None]) -> None:
         while True:
             for account in self._accounts:
                 account.look()
             self._metrics.show(self._accounts)
-            wait_seconds = min(one.next_at for one in self._accounts) - time.monotonic()
-            if not self._is_busy and wait_seconds <= 0:
-                self._ended.clear()
+            wait_seconds = min(one.wait_seconds() for one in self._accounts)
+            if wait_seconds <= 0 and not self._is_busy:
                 wake()
-                wait_seconds = LOOK_SECONDS
-            self._ended.wait(min(LOOK_SECONDS, max(PAUSE_SECONDS, wait_seconds)))
-            self._ended.clear()
+            time.sleep(min(LOOK_SECONDS, max(FLOOR_SECONDS, wait_seconds)))
 
 
-def _check_contested(account: Account) -> str:
+def _name_volumes(fence: Fence, account: Account) -> None:
+    """
+    Note what a cycle waits for, except while libkrb5 runs, in case that it hangs.
+    """
+    said = f"{account.entry.ccache}, {account.source} or krb5.conf does not answer"
+    advice = "Check their volumes and the node. The published ccache is intact."
+    fence.blame = SidecarError("cycle_timeout", said, advice)
+
+
+def _check_contested(account: Account, cause: Cause) -> str:
     """
     Return who took the ccache, so that it is taken back; empty if nobody did.
 
     Raises:
         SidecarError: Another process took it less than a minute after we published.
     """
-    owner = account.taken_by()
+    owner = plan.owner_of(cause, account.found, account.principal)
     last = account.state.last
     if owner and last:
-        wait_seconds = last.at + due.CONTEST_SECONDS - time.monotonic()
+        wait_seconds = last.at + plan.CONTEST_SECONDS - time.monotonic()
         if wait_seconds > 0:
             text = (
                 f"{account.entry.ccache} belongs to {owner}, right after it was "

@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kerberos_sidecar.formats import Octets, Principal
 from kerberos_sidecar.reasons import failure
@@ -37,11 +37,6 @@ ENCTYPES = {
 }
 
 _MAGIC = b"\x05\x02"
-_TWICE = (
-    "It was encoded twice: put the file itself into the Secret (kubectl create secret generic "
-    "--from-file), or its base64 under data:, not under stringData:."
-)
-_BASE64 = re.compile(rb"\s*BQ[IE][A-Za-z0-9+/=\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,56 +48,47 @@ class Key:
         trace: A few bits of a digest of the key, to detect that the key has changed.
     """
 
-    principal: Principal
     kvno: int
     enctype: int
     trace: str = ""
 
 
+Keys = Mapping[Principal, Sequence[Key]]
+"""The keys of each principal in a keytab, in the order of the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keytab:
     """
-    The keys of one principal in a keytab file; its ``str`` changes with them, but
-    reveals none.
+    The keys of one principal in a keytab file.
+
+    Args:
+        kvno: The newest version of the keys.
+        held: The encryption types of the newest keys.
+        stamp: Changes with the keys, but reveals none; as short for thousands of keys.
     """
 
     path: str
     principal: Principal
-    keys: tuple[Key, ...]
+    kvno: int
+    held: str
+    stamp: str
 
     def __str__(self) -> str:
-        keys = {f"{key.kvno}/{key.enctype}/{key.trace}" for key in self.keys}
-        return " ".join([str(self.principal), *sorted(keys)])
-
-    @property
-    def kvno(self) -> int:
-        """
-        The newest version of the keys.
-        """
-        return max(key.kvno for key in self.keys)
-
-    @property
-    def held(self) -> str:
-        """
-        The encryption types of the newest keys.
-        """
-        types = dict.fromkeys(key.enctype for key in self.keys if key.kvno == self.kvno)
-        return ", ".join(ENCTYPES.get(one, f"enctype {one}") for one in types)
+        return self.stamp
 
 
-def select(path: str, keys: Sequence[Key], wanted: Principal | None) -> Keytab:
+def select(path: str, keys: Keys, wanted: Principal | None) -> Keytab:
     """
     Return the keys of the wanted principal, or of the first one for ``None``.
 
     Raises:
         SidecarError: The keytab has no key for that principal, or none in that realm.
     """
-    principals = list(dict.fromkeys(key.principal for key in keys))
+    principals = list(keys)
     for found in principals:
         if wanted is None or found.is_named(wanted):
-            return Keytab(
-                path, found, tuple(key for key in keys if key.principal == found)
-            )
+            return _summary(path, found, keys[found])
     shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
     if (
         wanted
@@ -113,6 +99,20 @@ def select(path: str, keys: Sequence[Key], wanted: Principal | None) -> Keytab:
         raise failure("realm_absent", text)
     raise failure(
         "principal_absent", f"{path} has no key for {wanted}, only for {shown}"
+    )
+
+
+def _summary(path: str, principal: Principal, keys: Sequence[Key]) -> Keytab:
+    newest = max(key.kvno for key in keys)
+    types = dict.fromkeys(key.enctype for key in keys if key.kvno == newest)
+    names = {f"{key.kvno}/{key.enctype}/{key.trace}" for key in keys}
+    text = " ".join([str(principal), *sorted(names)])
+    return Keytab(
+        path=path,
+        principal=principal,
+        kvno=newest,
+        held=", ".join(ENCTYPES.get(one, f"enctype {one}") for one in types),
+        stamp=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
     )
 
 
@@ -128,13 +128,16 @@ def find_keytab(entry: Entry, settings: Settings) -> str:
     """
     if entry.keytab is not None:
         return entry.keytab
-    folder, ccaches = settings.keytab_dir, {one.ccache for one in settings.entries}
+    folder = settings.keytab_dir
+    ccaches = {one.ccache for one in settings.entries}
     try:
-        names = sorted(name for name in os.listdir(folder) if name[0] != ".")
+        files = [
+            one.path
+            for one in sorted(os.scandir(folder), key=lambda one: one.name)
+            if one.name[0] != "." and one.is_file() and one.path not in ccaches
+        ]
     except OSError as error:
         raise _explain_unread(folder, error) from None
-    paths = [os.path.join(folder, name) for name in names]
-    files = [path for path in paths if path not in ccaches and os.path.isfile(path)]
     match list(filter(_begins_like_a_keytab, files)) or files:
         case [path]:
             return path
@@ -159,7 +162,7 @@ def _begins_like_a_keytab(path: str) -> bool:
         return isinstance(error, PermissionError)
 
 
-def read_keytab(path: str) -> tuple[Key, ...]:
+def read_keytab(path: str) -> Keys:
     """
     Return the keys in a file; follow symlinks, because a Secret's files are symlinks.
 
@@ -177,31 +180,29 @@ def read_keytab(path: str) -> tuple[Key, ...]:
         text = f"{path} ends in the middle of an entry, after {len(content)} bytes"
         raise failure("keytab_truncated", text) from None
     except ValueError as error:
-        if _BASE64.fullmatch(content):
-            raise failure("keytab_garbage", f"{path} is base64 text", _TWICE) from None
-        raise failure(
-            "keytab_garbage", f"{path} {error} ({len(content)} bytes)"
-        ) from None
+        raise failure("keytab_garbage", f"{path} {error}") from None
     if not keys:
-        raise failure("keytab_empty", f"{path} contains no key ({len(content)} bytes)")
+        raise failure("keytab_empty", f"{path} contains no key")
     return keys
 
 
-def parse_keytab(content: bytes) -> tuple[Key, ...]:
+@lru_cache(maxsize=8)
+def parse_keytab(content: bytes) -> Keys:
     """
-    Return the metadata of the keys in a keytab.
+    Return the metadata of the keys in a keytab; remembered, because a hundred
+    principals look into the same one every five seconds.
 
     Raises:
         EOFError: The content ends in the middle of an entry.
         ValueError: The content is not a keytab.
     """
     if not content:
-        return ()
+        return {}
     if content[:2] != _MAGIC:  # nobody has written version 1 since the nineties
         raise ValueError("is not a keytab")
     octets = Octets(content)
     octets.skip(2)
-    keys = []
+    keys: dict[Principal, list[Key]] = {}
     while octets.left:
         size = octets.integer(4, signed=True)
         if size == 0:
@@ -213,13 +214,14 @@ def parse_keytab(content: bytes) -> tuple[Key, ...]:
             continue
         record = Octets(octets.take(size))
         try:
-            keys.append(_read_key(record))
+            principal, key = _read_key(record)
         except EOFError:
             raise ValueError("has an entry that contradicts its own size") from None
-    return tuple(keys)
+        keys.setdefault(principal, []).append(key)
+    return keys
 
 
-def _read_key(record: Octets) -> Key:
+def _read_key(record: Octets) -> tuple[Principal, Key]:
     count = record.integer(2)
     realm = record.counted_text(2)
     components = tuple(record.counted_text(2) for _ in range(count))
@@ -235,7 +237,7 @@ def _read_key(record: Octets) -> Key:
     # wrong lengths can make bytes of the key part of the name
     if not principal.is_text:
         raise ValueError("has an entry whose name is not text")
-    return Key(principal, kvno, enctype, trace)
+    return principal, Key(kvno, enctype, trace)
 
 
 def _explain_unread(path: str, error: OSError) -> SidecarError:

@@ -37,20 +37,24 @@ def overlay(settings: Settings, realm: str) -> str:
     """
     Return the relations that override the site's, also what it sets for the realm.
     """
-    durations = {
+    relations = {
         "request_timeout": max(1.0, settings.timeout_seconds * REQUEST_SHARE),
         "ticket_lifetime": settings.ticket_lifetime_seconds,
         "renew_lifetime": settings.renew_lifetime_seconds,
     }
-    relations = {
-        name: f"{int(value)}s" for name, value in durations.items() if value is not None
-    }
-    relations |= {"forwardable": str(settings.forwardable).lower(), "ccache_type": "4"}
+    lines = [
+        f"  {name} = {int(seconds)}s"
+        for name, seconds in relations.items()
+        if seconds is not None
+    ]
+    lines += [
+        f"  forwardable = {str(settings.forwardable).lower()}",
+        "  ccache_type = 4",
+    ]
     if settings.renew_lifetime_seconds == 0:
         # Clears RENEWABLE_OK, the only default option: with it, the KDC issues a
         # renewable ticket if its own maximum is below the requested lifetime.
-        relations["kdc_default_options"] = "0"
-    lines = [f"  {name} = {value}" for name, value in relations.items()]
+        lines.append("  kdc_default_options = 0")
     return "\n".join(["[libdefaults]", *lines, f"  {realm} = {{", *lines, "  }", ""])
 
 
@@ -61,24 +65,26 @@ def wrong(settings: Settings) -> SidecarError | None:
     """
     named = settings.krb5_config
     # a pipe would keep libkrb5 waiting
-    found = filter(_is_file_or_folder, site_paths(settings))
+    paths = site_paths(settings)
+    found = [one for one in paths if os.path.isfile(one) or os.path.isdir(one)]
     if named is None or any(os.access(path, os.R_OK) for path in found):
         return None
     text = f"KRB5_CONFIG={named} names no readable file or folder"
     return failure("config_missing", text)
 
 
-def lines_about(settings: Settings, realm: str, code: int) -> list[str]:
+def lines_about(settings: Settings, realm: str, reason: str) -> list[str]:
     """
-    Return the lines that may be the cause of a code of libkrb5, without those in the
-    blocks of other realms. What the files include is not searched.
+    Return the lines that may be the cause of a reason, without those in the blocks of
+    other realms. What the files include is not searched.
     """
-    if code not in LINES:
+    if reason not in LINES:
         return []
-    lines = []
+    pattern = re.compile(LINES[reason], re.IGNORECASE)
+    lines: list[str] = []
     for path in site_paths(settings):
         for file in (path, *sorted(glob.glob(f"{glob.escape(path)}/*"))):
-            lines += _search(file, realm, LINES[code])
+            lines += _search(file, realm, pattern)
     return lines[:MOST_LINES]
 
 
@@ -98,7 +104,3 @@ def _search(file: str, realm: str, pattern: re.Pattern[str]) -> list[str]:
         if block in ("", realm) and pattern.fullmatch(text):
             lines.append(f"{file}, line {number}: {text}")
     return lines
-
-
-def _is_file_or_folder(path: str) -> bool:
-    return os.path.isfile(path) or os.path.isdir(path)

@@ -1,10 +1,10 @@
 """
 Remembers which keys the KDC refused, and when, so that retries never lock an account.
 
-The memory is a file beside each ccache, ``.NAME.refused``, with a line for each keytab:
-restarts and the command ``check`` count as much as the daemon, and so do another ccache
-with the same keys, and another uid with the same group. Consumers may be able to write
-it.
+The memory is a file beside each ccache, ``.NAME.refused``, with a line for the stamp of
+each keytab: restarts and the command ``check`` count as much as the daemon, and so do
+another ccache with the same keys, and another uid with the same group. Consumers may be
+able to write it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import shutil
 import time
 from contextlib import suppress
 
-from kerberos_sidecar.due import iso
 from kerberos_sidecar.keytab import Keytab
+from kerberos_sidecar.plan import iso
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Settings
 from sidecar_runtime.volume.files import read_file, write_file
 
 # The margin beyond the lockout window: a KDC uses its own clock, in whole seconds, and
 # MIT's still counts a failure that is exactly as old as its window.
-WINDOW_MORE_SHARE, WINDOW_MORE_SECONDS = 1 / 30, 2.0
+WINDOW_MORE_SHARE = 1 / 30
+WINDOW_MORE_SECONDS = 2.0
+
+# The newest that a memory holds, so that it is never too long to be read back.
+MOST_KEYTABS = 100
 
 
 def window_wait(refused_at: float, now: float, window_seconds: float) -> float:
@@ -52,9 +56,10 @@ def check_refused(keytab: Keytab, settings: Settings, since: float = -math.inf) 
         SidecarError: The KDC has refused these keys, and more tries could lock the
             account.
     """
-    now, window_seconds = time.time(), settings.lockout_window_seconds
+    now = time.time()
+    window_seconds = settings.lockout_window_seconds
     times = [
-        _times(entry.ccache).get(str(keytab), -math.inf) for entry in settings.entries
+        _times(entry.ccache).get(keytab.stamp, -math.inf) for entry in settings.entries
     ]
     waits = [window_wait(at, now, window_seconds) for at in times if at >= since]
     wait_seconds = max(waits, default=0.0)
@@ -70,8 +75,11 @@ def note(ccache: str, keytab: Keytab) -> None:
     """
     Remember that the KDC has refused these keys now.
     """
-    path, times = _memory(ccache), _times(ccache) | {str(keytab): time.time()}
-    content = "\n".join(f"{at} {keys}" for keys, at in times.items())
+    path = _memory(ccache)
+    before = _times(ccache)
+    before.pop(keytab.stamp, None)
+    times = [*before.items(), (keytab.stamp, time.time())][-MOST_KEYTABS:]
+    content = "\n".join(f"{at} {stamp}" for stamp, at in times)
     shutil.rmtree(path, ignore_errors=True)  # a folder, in the way of the file
     with suppress(OSError):  # the volume turned full or read-only meanwhile
         write_file(path, content.encode(), 0o640, fsync=False)
@@ -98,6 +106,6 @@ def _times(ccache: str) -> dict[str, float]:
     with suppress(OSError, ValueError):
         lines = read_file(_memory(ccache), 1 << 16).decode().splitlines()
         return {
-            keys: float(at) for at, _, keys in (line.partition(" ") for line in lines)
+            stamp: float(at) for at, _, stamp in (line.partition(" ") for line in lines)
         }
     return {}

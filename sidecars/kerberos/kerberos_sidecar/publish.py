@@ -7,7 +7,8 @@ These files may exist beside a ccache ``NAME``:
 - ``.NAME.<random>.new``, the file to be renamed. Its writer holds a ``flock`` on it,
   which marks what has the same random part as in use. Names are random, so writers
   never wait for each other.
-- ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5.
+- ``.NAME.<random>.krb5`` and ``.krb5.<random>``, written by libkrb5, and removed before
+  the first one becomes the ccache.
 - ``.NAME.refused``: which keys the KDC refused, and when.
 
 A killed process leaves the first ones unlocked; the next :class:`Staging` of any
@@ -27,8 +28,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from kerberos_sidecar.due import Found
 from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, read_ticket
+from kerberos_sidecar.plan import Found
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry
 from sidecar_runtime.errors import SidecarError
@@ -102,18 +103,16 @@ def foreign_at(path: str) -> str:
     Return what is at a path, in words, if it is not a ccache; empty if it is one,
     damaged or another principal's, or if nothing would be lost. A link is not followed.
     """
-    owner = ""
     try:
-        found = os.lstat(path)
-        owner = f"uid {found.st_uid}"
-        if not stat.S_ISREG(found.st_mode):
-            return _KINDS.get(stat.S_IFMT(found.st_mode), "a pipe, socket or device")
+        kind = stat.S_IFMT(os.lstat(path).st_mode)
+        if kind != stat.S_IFREG:
+            return _KINDS.get(kind, "a pipe, socket or device")
         with open_file(path, dir_fd=None) as file:
             return _BEGINNINGS.get(file.read(2), "a file that is not a ccache")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return f"a file of {owner} that cannot be read ({error.strerror})"
+        return f"a file that cannot be read ({error.strerror})"
 
 
 class Staging:
@@ -132,7 +131,7 @@ class Staging:
 
     Attributes:
         ccache: The path to publish at.
-        group: The group of the file; the system may refuse the folder's group.
+        made: The file as the system made it: it may refuse the folder's group.
 
     Raises:
         SidecarError: On entering and publishing: the folder is missing, full or not
@@ -143,12 +142,13 @@ class Staging:
     def __init__(
         self, entry: Entry, fence: Fence, *, has_published: bool = False
     ) -> None:
-        self.ccache, self._mode = entry.ccache, entry.mode
+        self.ccache = entry.ccache
+        self._mode = entry.mode
         self.fence = fence
         self._has_published = has_published
         self._fd = -1
         self._stem = ""
-        self.group = -1
+        self.made: os.stat_result
 
     @property
     def scratch(self) -> str:
@@ -216,9 +216,9 @@ class Staging:
         # an EFS access point refuses, and the kernel if it is not ours
         with suppress(OSError):
             os.fchown(self._fd, -1, above.st_gid)
-        self.group = os.fstat(self._fd).st_gid
         os.fchmod(self._fd, self._mode)  # after the group: chown clears mode bits
-        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        self.made = os.fstat(self._fd)
+        mode = stat.S_IMODE(self.made.st_mode)
         if self._mode & ~mode:  # as on CIFS; consumers could not read the ccache
             text = f"its volume gives all files mode {mode:04o}: mount it with file_mode=0640"
             raise OSError(errno.ENOTSUP, text)
@@ -256,11 +256,6 @@ def _sweep(ccache: str) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(left.removesuffix(NEW))
             log.info("leftover_removed", path=left)
-    # What libkrb5 wrote, and could not be removed after its mark had become the ccache.
-    for left in glob.glob(os.path.join(folder, f".{name}.*{SCRATCH}*")):
-        if not os.path.lexists(left.rpartition(SCRATCH)[0] + NEW):
-            with suppress(OSError):
-                os.unlink(left)
 
 
 def _remove(stem: str) -> None:

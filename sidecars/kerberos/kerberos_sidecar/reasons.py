@@ -1,6 +1,5 @@
 """
-The one table of failures: what each reason concerns, when it is retried, and what to do
-about it.
+The one table of failures: what can go wrong, whom it concerns, and what to do about it.
 
 The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 """
@@ -8,133 +7,83 @@ The codes are from MIT's ``krb5.h``; what libkrb5 says is quoted in each error.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from sidecar_runtime.errors import SidecarError
 
+OUTAGES = ("kdc_unreachable", "kdc_hung")
+"""No KDC of the realm answered, so nothing is known about the principal."""
 
-class Reason(NamedTuple):
-    """
-    Args:
-        is_outage: No KDC of the realm answered, so nothing is known about the
-            principal.
-        is_counted: A try counts toward a lockout of the account, so the same keys are
-            not tried again before KERBEROS_LOCKOUT_WINDOW is over; all else is retried
-            with backoff.
-    """
+COUNTED = ("keytab_stale",)
+"""
+A try counts toward a lockout of the account, so the same keys are not tried again
+before KERBEROS_LOCKOUT_WINDOW is over; all else is retried with backoff.
+"""
 
-    advice: str
-    is_outage: bool = False
-    is_counted: bool = False
-
-
-REASONS = {
-    "keytab_missing": Reason(
-        "Mount its Secret there, as a folder, or correct KERBEROS_KEYTAB."
-    ),
-    "keytab_ambiguous": Reason("Set KERBEROS_KEYTAB to one of them."),
-    "keytab_unreadable": Reason(
-        "Set the pod's fsGroup, or defaultMode: 0440 on the Secret."
-    ),
-    "keytab_garbage": Reason(
-        "Create the Secret from the keytab file itself, in binary."
-    ),
-    "keytab_empty": Reason("Export it again with ktadd, ktpass or msktutil."),
-    "keytab_truncated": Reason(
-        "Copy it again in binary mode, and create the Secret from it."
-    ),
-    "keytab_enctypes_unusable": Reason(
-        "Export AES keys, or correct permitted_enctypes."
-    ),
-    "keytab_stale": Reason(
-        "The key has changed, or was created with another salt: export the keytab again, and a new "
-        "key is tried at once. To protect the account from a lockout, the same key is tried once "
-        "in KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
-        is_counted=True,
-    ),
-    "realm_absent": Reason(
-        "Correct the realm (usually in capitals), or mount its keytab."
-    ),
-    "principal_absent": Reason(
-        "Correct KERBEROS_PRINCIPAL, or export a keytab for it."
-    ),
-    "principal_unknown": Reason(
-        "Create it if it was deleted, or correct KERBEROS_PRINCIPAL."
-    ),
-    "principal_expired": Reason("Extend the account's expiry date."),
-    "principal_disabled": Reason(
-        "Enable it; look for a client that locks it with an old keytab."
-    ),
-    "password_expired": Reason(
-        "Exempt it from expiry, or change its key and export it again."
-    ),
-    "preauth_unsupported": Reason(
-        "Let the account need no hardware token, card or OTP."
-    ),
-    "kdc_unreachable": Reason(
-        "Check the KDC, kdc = in krb5.conf, DNS, and network policies (port 88).",
-        is_outage=True,
-    ),
-    "kdc_hung": Reason(
-        "Look for firewalls (port 88), dead and busy KDCs.", is_outage=True
-    ),
-    "kdc_garbage": Reason(
-        "Check kdc = and the port in krb5.conf, and look for a proxy."
-    ),
-    "kdc_refused": Reason("Look for the reason in the KDC's log."),
-    "realm_unknown": Reason(
-        "Add the realm and its kdc to krb5.conf; check the realm's capitals."
-    ),
-    "clock_skew": Reason(
-        "Fix time synchronization. Only kdc_timesync = 0 makes it matter."
-    ),
-    "config_missing": Reason("Mount krb5.conf there, readable for this container."),
-    "config_invalid": Reason("Correct the file that KRB5_CONFIG names."),
-    "ticket_unusable": Reason(
-        "Compare with kinit -kt: its name (aliases), clocks, maximum life."
-    ),
-    "ticket_missing": Reason(
-        "Wait for the first try; if it fails, its reason stands here instead."
-    ),
-    "krb5_failed": Reason(
-        "Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr."
-    ),
-    "ccache_full": Reason(
-        "Enlarge the volume (sizeLimit). The published ccache is intact."
-    ),
-    "ccache_denied": Reason(
-        "Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky."
-    ),
-    "ccache_missing": Reason(
-        "Mount the volume for the ccache there, or correct KERBEROS_CCACHE."
-    ),
-    "ccache_failed": Reason(
-        "Check the volume and its node. The published ccache is intact."
-    ),
-    "ccache_foreign": Reason(
-        "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there."
-    ),
-    "ccache_contested": Reason(
-        "Give each principal its own ccache (KERBEROS_CCACHE), and look for a second sidecar or a "
-        "kinit on this volume. Sidecars of one principal need the same runAsUser, runAsGroup and "
-        "KERBEROS_CCACHE_MODE, or a folder with one group and the setgid bit, as fsGroup sets them."
-    ),
+# What to do about each.
+REASONS: dict[str, str] = {
+    "keytab_missing": "Mount its Secret there, as a folder, or correct KERBEROS_KEYTAB: the file "
+    "has the name of its key in the Secret.",
+    "keytab_ambiguous": "Set KERBEROS_KEYTAB to one of them.",
+    "keytab_unreadable": "Set the pod's fsGroup, or defaultMode: 0440 on the Secret. If it is a "
+    "folder, mount the whole Secret instead of a subPath.",
+    "keytab_garbage": "Create the Secret from the keytab file itself (kubectl create secret "
+    "generic --from-file): its base64 belongs under data:, not under stringData:.",
+    "keytab_empty": "Export it again with ktadd, ktpass or msktutil.",
+    "keytab_truncated": "Copy it again in binary mode, and create the Secret from it.",
+    "keytab_enctypes_unusable": "Export AES keys (Active Directory: allow AES for the account "
+    "first), or correct permitted_enctypes in the quoted line.",
+    "keytab_stale": "The key has changed, or was created with another salt: export the keytab "
+    "again, and a new key is tried at once. To protect the account from a lockout, the same key "
+    "is tried once in KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
+    "realm_absent": "Correct the realm (usually in capitals), or mount its keytab.",
+    "principal_absent": "Correct KERBEROS_PRINCIPAL (_HOST becomes the pod's name), or export a "
+    "keytab for it.",
+    "principal_unknown": "Create it if it was deleted, or correct KERBEROS_PRINCIPAL or the "
+    "realm's kdc.",
+    "principal_expired": "Extend the account's expiry date.",
+    "principal_disabled": "Enable or unlock it, at all hours; look for a client that locks it with "
+    "an old keytab.",
+    "password_expired": "Exempt it from expiry and from a change at the next logon, or change its "
+    "key and export it again.",
+    "preauth_unsupported": "Let the account need no hardware token, card, OTP or FAST.",
+    "kdc_unreachable": "Check the KDC, kdc = in krb5.conf, DNS, and network policies (port 88).",
+    "kdc_hung": "Look for firewalls (port 88), dead and busy KDCs. If some answer, remove the "
+    "silent ones from krb5.conf, or raise KERBEROS_TIMEOUT.",
+    "kdc_garbage": "Check kdc = and the port in krb5.conf, and look for a proxy.",
+    "kdc_refused": "Look for the reason in the KDC's log.",
+    "realm_unknown": "Add the realm and its kdc to krb5.conf; check the realm's capitals.",
+    "clock_skew": "Fix time synchronization. Only kdc_timesync = 0 makes it matter.",
+    "config_missing": "Mount krb5.conf there, readable for this container.",
+    "config_invalid": "Correct krb5.conf. Quoted lines may be the cause; included files are not "
+    "searched. A comment needs its own line.",
+    "request_unsent": "Look for a volume that hangs (krb5.conf, keytab), or raise the CPU limit.",
+    "ticket_unusable": "Compare with kinit -kt: its name (aliases, canonicalize), clocks, maximum "
+    "life.",
+    "ticket_missing": "Wait for the first try; if it fails, its reason stands here instead.",
+    "krb5_failed": "Run kinit -kt with the same krb5.conf and KRB5_TRACE=/dev/stderr.",
+    "ccache_full": "Enlarge the volume (sizeLimit). The published ccache is intact.",
+    "ccache_denied": "Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky.",
+    "ccache_missing": "Mount the volume for the ccache there, or correct KERBEROS_CCACHE.",
+    "ccache_failed": "Check the volume and its node. The published ccache is intact.",
+    "ccache_foreign": "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there.",
+    "ccache_contested": "Give each principal its own ccache (KERBEROS_CCACHE), and look for a "
+    "second sidecar or a kinit on this volume. Sidecars of one principal need the same runAsUser, "
+    "runAsGroup and KERBEROS_CCACHE_MODE, or a folder with one group and the setgid bit, as "
+    "fsGroup sets them.",
 }
 
 
 def failure(
-    reason: str, message: str, advice: str = "", *, wait_seconds: float | None = None
+    reason: str, message: str, *, wait_seconds: float | None = None
 ) -> SidecarError:
     """
     Return the error for a reason of the table.
 
     Args:
-        advice: For this case, instead of the table's.
         wait_seconds: When to retry; ``None``: with backoff.
     """
-    error = SidecarError(reason, message, advice or REASONS[reason].advice)
+    error = SidecarError(reason, message, REASONS[reason])
     error.retry_within_seconds = wait_seconds
     return error
 
@@ -153,22 +102,23 @@ def is_outage(error: SidecarError) -> bool:
     """
     Whether no KDC of the realm answered.
     """
-    return error.reason in REASONS and REASONS[error.reason].is_outage
+    return error.reason in OUTAGES
 
 
-NO_CONTACT = -1765328228
-HUNG = -1  # ours: libkrb5 says NO_CONTACT, too
-BAD_FORMAT, BAD_DURATION, BAD_VALUE = -1765328248, -1765328136, 22
-BAD_BOOLEAN, BAD_INTEGER = -1429577700, -1429577699
-FAIL_INCLUDE_FILE, FAIL_INCLUDE_DIR = -1429577697, -1429577696
-BAD_MODULE = -1429577693
-NO_ADDRESS = -1765328164
+# The first of libkrb5's own codes; those up to 127 more are the numbers that KDCs send
+# (RFC 4120, 7.5.9).
+KRB5 = -1765328384
+NO_CONTACT = KRB5 + 156
+NO_KEY = KRB5 + 181
+PREAUTH_FAILED = KRB5 + 210
 NO_DNS = errno.EAGAIN  # getaddrinfo's EAI_AGAIN: no server answers, or it fails
-NO_KEY, PREAUTH_FAILED = -1765328203, -1765328174
+# Ours: libkrb5 says NO_CONTACT of a silent KDC, too, and nothing at our deadline.
+HUNG = -1
+UNSENT = -2
 
 # What a KDC says in the course of a request: demand preauthentication, or TCP for a
 # long answer.
-ROUTINE = {-1765328359, -1765328332, -1765328293}
+ROUTINE = {KRB5 + 25, KRB5 + 52, KRB5 + 91}
 
 _STALE = "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}"
 _SKEWED = "the clocks of this node and the KDC differ by more than the allowed skew"
@@ -176,87 +126,84 @@ _NO_ENCTYPE = (
     "the KDC or krb5.conf permits no key of {principal} in {keytab}, "
     "which has only {held}"
 )
-_NO_ENCTYPES = (-1765328370, -1765328234, NO_KEY, -1765328196, -1765328148, -1765328147)
+_DEMANDED = "the KDC demands more of {principal} than a key"
+# libkrb5 has one code for all of ENOSPC, EDQUOT, EIO and EMFILE.
+_UNWRITTEN = "libkrb5 cannot write beside the ccache"
+_NOT_A_KDC = "the server that answers for {realm} does not speak Kerberos"
+_EXPIRED = "the KDC reports that the account {principal} has expired"
+_REFUSED = "libkrb5 refuses a kdc of {realm} or a value in krb5.conf"
+_UNPARSED = "krb5.conf cannot be parsed"
+_UNNAMED = "neither krb5.conf nor DNS names a KDC for {realm}"
 
-# Code → reason, and a sentence with places for names.
-CODES = {
-    -1765328383: (
-        "principal_expired",
-        "the KDC reports that the account {principal} has expired",
-    ),
-    -1765328378: ("principal_unknown", "the KDC does not know {principal}"),
-    -1765328366: (
-        "principal_disabled",
-        "the account {principal} is disabled or locked",
-    ),
-    -1765328361: ("password_expired", "the password or key of {principal} has expired"),
-    -1765328360: ("keytab_stale", _STALE),
-    -1765328353: ("keytab_stale", _STALE),
-    -1765328347: ("clock_skew", _SKEWED),
-    -1765328236: ("clock_skew", _SKEWED),
-    -1765328230: ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
-    PREAUTH_FAILED: (
-        "preauth_unsupported",
-        "the KDC demands more of {principal} than a key",
-    ),
-    BAD_FORMAT: ("config_invalid", "krb5.conf cannot be parsed"),
-    BAD_DURATION: ("config_invalid", "krb5.conf has an invalid duration"),
-    BAD_VALUE: (
-        "config_invalid",
-        "libkrb5 refuses a kdc of {realm} or a value in krb5.conf",
-    ),
-    -1765328191: ("ccache_full", "the ccache's volume has no space for the ticket"),
-    HUNG: ("kdc_hung", "no KDC of {realm} answers"),
-    NO_CONTACT: ("kdc_unreachable", "no KDC of {realm} accepts the request"),
-    NO_DNS: ("kdc_unreachable", "DNS names no address for a KDC of {realm}"),
-    NO_ADDRESS: ("kdc_unreachable", "no KDC of {realm} has an address"),
-    **dict.fromkeys(_NO_ENCTYPES, ("keytab_enctypes_unusable", _NO_ENCTYPE)),
+# Numbers of codes → reason, and a sentence with places for names.
+_MEANINGS = {
+    (1,): ("principal_expired", _EXPIRED),
+    (6,): ("principal_unknown", "the KDC does not know {principal}"),
+    (18,): ("principal_disabled", "the account {principal} is disabled or locked"),
+    (23,): ("password_expired", "the password or key of {principal} has expired"),
+    (24, 31): ("keytab_stale", _STALE),
+    (37, 148): ("clock_skew", _SKEWED),
+    (154,): ("realm_unknown", _UNNAMED),
+    (14, 150, 151, 152, 181, 188, 236, 237): ("keytab_enctypes_unusable", _NO_ENCTYPE),
+    (208, 210, 252): ("preauth_unsupported", _DEMANDED),
+    (39, 40, 138, 147, 219): ("kdc_garbage", _NOT_A_KDC),
+    (135,): ("config_missing", "libkrb5 cannot open krb5.conf"),
+    (136,): ("config_invalid", _UNPARSED),
+    (248,): ("config_invalid", "krb5.conf has an invalid duration"),
+    (156,): ("kdc_unreachable", "no KDC of {realm} accepts the request"),
+    (220, 239, 240, 241): ("kdc_unreachable", "no KDC of {realm} has an address"),
+    (193, 194, 196, 197): ("ccache_failed", _UNWRITTEN),
 }
-
-
-def _setting(names: str, fine: str = "") -> str:
-    """
-    Return the pattern of a relation whose value is none of the fine ones.
-    """
-    return (
-        rf'(?:{names})\s*=(?!\s*"?(?:{fine})"?$).*' if fine else rf"(?:{names})\s*=.*"
-    )
-
-
-_BOOLEAN = "y|yes|true|t|1|on|n|no|false|nil|0|off"
-_BOOLEANS = (
-    "allow_weak_crypto|allow_rc4|allow_des3|enforce_ok_as_delegate|"
-    "ignore_acceptor_hostname"
-)
-_DURATIONS = "ticket_lifetime|renew_lifetime|clockskew|request_timeout"
-_KDCS = _setting("kdc|primary_kdc|master_kdc")
-_CANONICALIZE = _setting("dns_canonicalize_hostname", f"{_BOOLEAN}|fallback")
-_RELATION = r"[^\s=\[{}][^\s=]*\s*=.*"
-
-# Code → the lines of krb5.conf that may be its cause, as patterns.
-LINES = {
-    code: re.compile(pattern, re.IGNORECASE)
-    for codes, pattern in {
-        (
-            BAD_FORMAT,
-        ): rf"(?!([#;{{}}].*|\[[^]]+\]\*?|include.*|module.*|{_RELATION})?$).+",
-        (FAIL_INCLUDE_FILE, FAIL_INCLUDE_DIR): r"include(?:dir)?\s.*",
-        (BAD_MODULE,): r"module\s.*",
-        (BAD_BOOLEAN,): _setting(_BOOLEANS, _BOOLEAN),
-        (BAD_INTEGER,): _setting("udp_preference_limit", r"[+-]?\d+"),
-        (BAD_DURATION,): _setting(_DURATIONS, r"\d+|(?:\d+[dhms]\s*)+|\d+(?::\d+)+"),
-        (BAD_VALUE,): f"{_KDCS}|{_CANONICALIZE}",
-        _NO_ENCTYPES: _setting("default_tkt_enctypes|permitted_enctypes"),
-        (NO_CONTACT, HUNG, NO_ADDRESS, NO_DNS): _KDCS,
-    }.items()
-    for code in codes
+CODES = {
+    HUNG: ("kdc_hung", "no KDC of {realm} answers in time"),
+    UNSENT: ("request_unsent", "libkrb5 has not asked any KDC for {principal}"),
+    NO_DNS: ("kdc_unreachable", "DNS names no address for a KDC of {realm}"),
+    errno.EINVAL: ("config_invalid", _REFUSED),
+    **{
+        KRB5 + number: meaning
+        for numbers, meaning in _MEANINGS.items()
+        for number in numbers
+    },
 }
 
 # Ranges of codes: from the KDC, from the ASN.1 decoder, from the krb5.conf parser.
-_FROM_KDC = range(-1765328384, -1765328256)
+_FROM_KDC = range(KRB5, KRB5 + 128)
 _ASN1 = range(1859794432, 1859794432 + 256)
 _PROFILE = range(-1429577728, -1429577728 + 256)
-_ODD_ANSWERS = {-1765328246, -1765328237, -1765328345, -1765328344, -1765328165}
+
+
+def _unless(names: str, fine: str) -> str:
+    """
+    Return the pattern of a relation whose value is none of the fine ones.
+    """
+    return rf'(?:{names})\s*=(?!\s*"?(?:{fine})"?$).*'
+
+
+_KDCS = "kdc|primary_kdc|master_kdc"
+_BOOLEAN = "y|yes|true|t|1|on|n|no|false|nil|0|off"
+_RELATION = r"[^\s=\[{}][^\s=]*\s*=.*"
+_INVALID = (
+    rf"(?!([#;{{}}].*|\[[^]]+\]\*?|{_RELATION})?$).+",
+    _unless(
+        "allow_weak_crypto|allow_rc4|allow_des3|enforce_ok_as_delegate|"
+        "ignore_acceptor_hostname",
+        _BOOLEAN,
+    ),
+    _unless("dns_canonicalize_hostname", f"{_BOOLEAN}|fallback"),
+    _unless("udp_preference_limit", r"[+-]?\d+"),
+    _unless(
+        "ticket_lifetime|renew_lifetime|clockskew|request_timeout",
+        r"\d+|(?:\d+[dhms]\s*)+|\d+(?::\d+)+",
+    ),
+    _unless(_KDCS, r"https:.*|[\w.-]+(?::\d+)?|\[[\da-f:]+\](?::\d+)?"),
+)
+
+# Reason → the lines of krb5.conf that may be its cause, as patterns.
+LINES = {
+    "config_invalid": "|".join(_INVALID),
+    "keytab_enctypes_unusable": r"(?:default_tkt|permitted)_enctypes\s*=.*",
+    **dict.fromkeys(OUTAGES, rf"(?:{_KDCS})\s*=.*"),
+}
 
 
 def meaning_of(code: int) -> tuple[str, str]:
@@ -264,17 +211,14 @@ def meaning_of(code: int) -> tuple[str, str]:
     Return the reason for a code of libkrb5, and a sentence with places for names.
     """
     if code in _PROFILE:
-        return CODES[BAD_FORMAT]
+        return "config_invalid", _UNPARSED
     if code in CODES:
         return CODES[code]
-    if code in _ASN1 or code in _ODD_ANSWERS:
-        return (
-            "kdc_garbage",
-            "the server that answers for {realm} does not speak Kerberos",
-        )
+    if code in _ASN1:
+        return "kdc_garbage", _NOT_A_KDC
     if code in _FROM_KDC:
         return "kdc_refused", "the KDC refused the request for {principal}"
     return (
         "krb5_failed",
-        f"libkrb5 could not acquire a ticket for {{principal}} (code {code})",
+        f"no ticket for {{principal}}; libkrb5 says, with code {code}",
     )

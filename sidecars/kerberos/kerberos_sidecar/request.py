@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 from kerberos_sidecar import krb5_conf, lockout, reasons
 from kerberos_sidecar.account import Account
@@ -22,7 +22,9 @@ from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import (
     HUNG,
     NO_CONTACT,
+    NO_DNS,
     NO_KEY,
+    UNSENT,
     failure,
     meaning_of,
     together,
@@ -44,11 +46,23 @@ LIMITS_ADVICE = (
 # Lines of libkrb5's trace.
 _OFFERED = re.compile(r"Processing preauth types: (.*)")
 _RECEIVED = re.compile(r"Received error from KDC: (-\d+)/(.*)")
+_RESOLVES = re.compile(r"(?:Resolving hostname|Sending DNS .* query for) (\S+)")
+_ASKED = re.compile(r"(?:initial UDP request|TCP connection) to \w+ (\S+)")
+_ANSWERED = re.compile(r"Received answer .* from \w+ (\S+)")
 
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant
 # for consumers, such as KRB5CCNAME.
 _INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|L[CD]_.*")
 _PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
+
+
+class Said(NamedTuple):
+    """
+    An error of libkrb5: its code, or one of ours, and its words.
+    """
+
+    code: int
+    text: str
 
 
 def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
@@ -59,9 +73,10 @@ def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
     Raises:
         SidecarError: A request would be in vain.
     """
-    account.group = staging.group
+    account.group = staging.made.st_gid
     account.look()  # an earlier process's ccache counts, whatever fails next
-    keytab, wrong = account.keytab, krb5_conf.wrong(settings)
+    keytab = account.keytab
+    wrong = krb5_conf.wrong(settings)
     if wrong or isinstance(keytab, SidecarError):
         raise together(one for one in (keytab, wrong) if isinstance(one, SidecarError))
     return keytab
@@ -79,7 +94,31 @@ def acquire(
         SidecarError: The ticket could not be acquired, or consumers could not use it.
         CycleAbandoned: The fence was revoked.
     """
-    asked = {
+    trace = Trace(lambda: lockout.note(staging.ccache, keytab))
+    began = time.monotonic()
+    answer = _ask(keytab, settings, staging, trace)
+    if isinstance(answer, bytes):
+        lockout.forget(staging.ccache)
+        return _verify(answer, keytab.principal)
+    failed = _explain(keytab, settings, answer, trace, time.monotonic() - began)
+    if failed.reason in reasons.COUNTED:
+        lockout.note(staging.ccache, keytab)
+        window_seconds = lockout.window_wait(0, 0, settings.lockout_window_seconds)
+        failed.retry_within_seconds = window_seconds or None
+    raise failed
+
+
+def _ask(
+    keytab: Keytab, settings: Settings, staging: Staging, trace: Trace
+) -> bytes | Said:
+    """
+    Let the child ask; return the ccache that it wrote, or its error.
+
+    Raises:
+        SidecarError: The child could not be started, or ended without an answer.
+        CycleAbandoned: The fence was revoked.
+    """
+    question = {
         "principal": str(keytab.principal),
         "client_keytab": keytab.path,
         "ccache": staging.scratch,
@@ -90,41 +129,33 @@ def acquire(
     environ = {
         name: text for name, text in os.environ.items() if _INHERITED.fullmatch(name)
     }
-    question = json.dumps(asked).encode()
-    command = child.Command(_PROGRAM, environ, "/", question, title="libkrb5")
-    out, trace = (
-        child.Kept(ANSWER_BYTES),
-        Trace(lambda: lockout.note(staging.ccache, keytab)),
+    command = child.Command(
+        _PROGRAM, environ, "/", json.dumps(question).encode(), title="libkrb5"
     )
-    began = time.monotonic()
+    out = child.Kept(ANSWER_BYTES)
+    volume = staging.fence.blame
+    staging.fence.blame = None  # the child has a deadline of its own
     try:
         code = child.run(command, staging.fence, settings.timeout_seconds, out, trace)
-        answer: dict[str, Any] = json.loads(out.data)
     except child.DeadlinePassed:
-        answer = trace.answer()
+        return trace.at_deadline()
     except OSError as error:
         text = f"no process can be started ({error.strerror})"
         raise SidecarError("process_limit", text, LIMITS_ADVICE) from error
+    finally:
+        staging.fence.blame = volume
+    try:
+        answer = json.loads(out.data)
     except ValueError:
-        said = "; ".join(
-            line for line in str(trace).splitlines() if not line.startswith("[")
-        )
+        lines = str(trace).splitlines()
+        said = "; ".join(line for line in lines if not line.startswith("["))
         text = f"the process that asks for {keytab.principal} ended with {child.ending(code)}: "
         if code == -signal.SIGKILL:  # by the kernel: nothing else ends it so
             raise SidecarError("memory_limit", text + said, LIMITS_ADVICE) from None
         raise failure("krb5_failed", text + said) from None
     if "code" in answer:
-        answer["trace"] = str(trace)
-        failed = _explain(keytab, settings, answer, time.monotonic() - began)
-        if reasons.REASONS[failed.reason].is_counted:
-            window_seconds = settings.lockout_window_seconds
-            lockout.note(staging.ccache, keytab)
-            failed.retry_within_seconds = (
-                lockout.window_wait(0, 0, window_seconds) or None
-            )
-        raise failed
-    lockout.forget(staging.ccache)
-    return _verify(base64.b64decode(answer["ccache"]), keytab.principal)
+        return Said(answer["code"], str(answer["said"]))
+    return base64.b64decode(answer["ccache"])
 
 
 class Trace(child.Kept):
@@ -143,48 +174,70 @@ class Trace(child.Kept):
 
     def __call__(self, chunk: bytes) -> None:
         super().__call__(chunk)
-        if any(
-            reasons.REASONS[meaning_of(code)[0]].is_counted
-            for code, _ in self._received()
-        ):
+        codes = [one.code for one in self._received()]
+        if any(meaning_of(code)[0] in reasons.COUNTED for code in codes):
             self._note()
 
-    def answer(self) -> dict[str, Any]:
+    @property
+    def asked(self) -> str:
         """
-        Return what a KDC said last, as the child would if libkrb5 had ended.
+        The KDCs that were asked, and those that answered, in words.
         """
-        said = [one for one in self._received() if one[0] not in reasons.ROUTINE]
-        code, text = said[-1] if said else (HUNG, "the deadline has passed")
-        return {"code": code, "said": text}
+        found = [
+            ", ".join(dict.fromkeys(pattern.findall(str(self)))) or "none"
+            for pattern in (_ASKED, _ANSWERED)
+        ]
+        return "asked: {}; answered: {}".format(*found)
 
-    def _received(self) -> list[tuple[int, str]]:
-        return [(int(code), said) for code, said in _RECEIVED.findall(str(self))]
+    def at_deadline(self) -> Said:
+        """
+        Return what a KDC said last, as the child would if libkrb5 had ended; else why
+        none has.
+        """
+        said = [one for one in self._received() if one.code not in reasons.ROUTINE]
+        if said:
+            return said[-1]
+        if _ASKED.search(str(self)):
+            return Said(HUNG, self.asked)
+        resolved = _RESOLVES.findall(str(self))
+        if resolved:
+            return Said(NO_DNS, f"it is silent about {resolved[-1]}")
+        return Said(UNSENT, "KERBEROS_TIMEOUT is over")
+
+    def _received(self) -> list[Said]:
+        return [Said(int(code), said) for code, said in _RECEIVED.findall(str(self))]
 
 
 def _explain(
-    keytab: Keytab, settings: Settings, answer: dict[str, Any], after_seconds: float
+    keytab: Keytab, settings: Settings, said: Said, trace: Trace, after_seconds: float
 ) -> SidecarError:
     """
     Return the error for libkrb5's code.
 
     Args:
-        answer: ``code``, ``said``, and the ``trace``.
         after_seconds: How long the acquisition took to fail.
     """
-    principal, code, said = keytab.principal, answer["code"], str(answer["said"])
+    principal = keytab.principal
+    code = said.code
+    words = said.text
     if code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
         code = HUNG
-    if code == reasons.PREAUTH_FAILED and f"with result: {NO_KEY}/" in answer["trace"]:
+        words = trace.asked
+    if code == reasons.PREAUTH_FAILED and f"with result: {NO_KEY}/" in str(trace):
         code = NO_KEY
     reason, text = meaning_of(code)
-    if reason == "preauth_unsupported" and (
-        offered := _OFFERED.findall(answer["trace"])
-    ):
-        said += f"; it offers {offered[-1]}"
-    names = {"principal": principal, "realm": principal.realm, "keytab": keytab.path}
-    text = text.format(**names, kvno=keytab.kvno, held=keytab.held)
-    lines = krb5_conf.lines_about(settings, principal.realm, code)
-    return failure(reason, "; ".join([f"{text} ({said})", *lines]))
+    offered = _OFFERED.findall(str(trace))
+    if reason == "preauth_unsupported" and offered:
+        words += f"; it offers {offered[-1]}"
+    text = text.format(
+        principal=principal,
+        realm=principal.realm,
+        keytab=keytab.path,
+        kvno=keytab.kvno,
+        held=keytab.held,
+    )
+    lines = krb5_conf.lines_about(settings, principal.realm, reason)
+    return failure(reason, "; ".join([f"{text} ({words})", *lines]))
 
 
 def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
@@ -203,6 +256,9 @@ def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
     left_seconds = ticket.ends_at - time.time()
     if ticket.principal.resembles(principal) and left_seconds > 0:
         return content, ticket
-    offset = f"the KDC's clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
-    text = f"the KDC issued a ticket for {ticket.principal} that ends in {left_seconds:.0f} s"
-    raise failure("ticket_unusable", f"{text} instead of one for {principal}; {offset}")
+    raise failure(
+        "ticket_unusable",
+        f"the KDC issued a ticket for {ticket.principal} that ends in {left_seconds:.0f} "
+        f"s instead of one for {principal}; its clock is "
+        f"{ticket.clock_offset_seconds:+.0f} s off this node's",
+    )

@@ -58,15 +58,15 @@ CHART_NAMES = {
 
 
 @allows("an absolute path, with or without FILE:")
-def ccache(text: str) -> str:
+def file_path(text: str) -> str:
     """
-    Parse the path of a FILE ccache, with or without ``FILE:``.
+    Parse the path of a file, with or without ``FILE:``, as Airflow and kinit do.
     """
     kind = re.match(r"([A-Za-z]\w*):", text)
     if kind and kind[1].upper() != "FILE":
         raise ValueError(
-            f"is a {kind[1].upper()} ccache, which other containers cannot read; "
-            "set the path of a file on a shared volume"
+            f"is of the kind {kind[1].upper()}; set the path of a file, which other "
+            "containers can read"
         )
     return absolute_path(text[kind.end() :] if kind else text)
 
@@ -113,8 +113,8 @@ class Entry:
 
 _PARSERS = {
     "principal": principal,
-    "keytab": absolute_path,
-    "ccache": ccache,
+    "keytab": file_path,
+    "ccache": file_path,
     "mode": ccache_mode,
 }
 
@@ -179,7 +179,7 @@ class Settings(CommonSettings):
     )
     keytab: str | None = setting(
         "KEYTAB",
-        absolute_path,
+        file_path,
         text="The keytab. Unset: the only one in KERBEROS_KEYTAB_DIR.",
     )
     keytab_dir: str = setting(
@@ -194,7 +194,7 @@ class Settings(CommonSettings):
         text="Without a realm: the keytab's. Unset: its first principal.",
     )
     ccache: str = setting(
-        "CCACHE", ccache, default="/etc/keytab/ccache", text="The ccache to publish."
+        "CCACHE", file_path, default="/etc/keytab/ccache", text="The ccache to publish."
     )
     ccache_mode: int = setting(
         "CCACHE_MODE",
@@ -313,19 +313,10 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _check(settings: Settings) -> list[Problem]:
-    name = "KERBEROS_PRINCIPALS" if settings.principals else "KERBEROS_CCACHE"
     places = [_place(entry.ccache) for entry in settings.entries]
-    named = [entry.keytab for entry in settings.entries if entry.keytab]
-    keytabs = {*map(_place, named), *map(os.path.realpath, named)}
-    problems = []
-    for place in dict.fromkeys(places):
-        if places.count(place) > 1:
-            problems.append(
-                Problem(name, place, "is the ccache of more than one principal")
-            )
-        if place in keytabs:
-            problems.append(Problem(name, place, "is also the keytab"))
-    return problems
+    text = "is the ccache of more than one principal"
+    twice = [one for one in dict.fromkeys(places) if places.count(one) > 1]
+    return [Problem("KERBEROS_PRINCIPALS", place, text) for place in twice]
 
 
 def _place(path: str) -> str:

@@ -61,7 +61,7 @@ def test_takes_the_charts_variables_for_settings_that_are_unset(here: Site) -> N
     host = here.kdc.add_principal(f"HTTP/{socket.getfqdn()}")
     here.kdc.write_keytab(keytab, host)
     chart = {
-        "AIRFLOW__KERBEROS__KEYTAB": str(keytab),
+        "AIRFLOW__KERBEROS__KEYTAB": f"FILE:{keytab}",
         "AIRFLOW__KERBEROS__PRINCIPAL": "HTTP/_HOST",
         "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
         "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "2",

@@ -94,7 +94,7 @@ KEYTABS: list[Row] = [
     ("keytab_unreadable", lambda site: site.keytab.chmod(0o600), ["as uid 50000"]),
     ("keytab_unreadable", lambda site: (site.keytab.unlink(), site.keytab.mkdir()), []),
     ("keytab_garbage", write(b"not a keytab at all"), []),
-    ("keytab_garbage", write(b"BQIAAABIAAEADEVY"), ["base64"]),
+    ("keytab_garbage", write(b"BQIAAABIAAEADEVY"), []),
     ("keytab_empty", write(b"\x05\x02"), []),
     ("keytab_truncated", truncate, []),
     ("principal_absent", name_another_principal, []),

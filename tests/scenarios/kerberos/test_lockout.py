@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
+from tests.support.kerberos.formats import entry
 from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, failure, several
@@ -152,7 +153,10 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
 def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     here: Site, running_kdc: Kdc, proxy: KdcProxy
 ) -> None:
-    """The process ends after the KDC has answered, but before libkrb5 has."""
+    """
+    The process ends after the KDC has answered, but before libkrb5 has. The keytab has
+    thousands of old keys, whose memory is no longer than that of one.
+    """
     add_silent_primary(here, proxy)
     second, note = (
         here.ccache.parent / "second",
@@ -163,6 +167,9 @@ def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     ]
     with policy(running_kdc, here):
         make_stale(here)
+        name, _, realm = here.principal.partition("@")
+        old = entry(name, realm, kvno=1)
+        here.keytab.write_bytes(here.keytab.read_bytes() + old * 8_000)
         with here.sidecar(**several(*entries)):
             wait_until(note.exists, "the refusal is noted")
         with here.sidecar(**several(*entries)) as daemon:

@@ -1,6 +1,7 @@
 """The KDC is down or hangs: the last ticket stays, and the reason is reported."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -92,12 +93,19 @@ def test_a_restart_stays_ready_if_the_system_refused_the_folders_group(
     )
 
 
-def test_dns_that_fails_is_an_outage_that_a_valid_ticket_outlives(here: Site) -> None:
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_dns_that_fails_is_an_outage_that_a_valid_ticket_outlives(
+    here: Site, is_silent: bool
+) -> None:
     here.publish().terminate()
     here.configure("kdc.example.test:88")
     resolver = here.folder / "resolv.conf"
-    resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-    daemon = here.sidecar(KERBEROS_ONE_SHOT="true")
+    server = socket.socket(type=socket.SOCK_DGRAM)
+    server.bind(("127.0.0.2", 53))
+    if not is_silent:
+        server.close()
+    resolver.write_text("nameserver 127.0.0.2\noptions timeout:20 attempts:1\n")
+    daemon = here.sidecar(KERBEROS_ONE_SHOT="true", KERBEROS_TIMEOUT="2s")
     script = f'mount --bind {resolver} /etc/resolv.conf && exec "$@"'
     daemon.wrapper = ("unshare", "--mount", "sh", "-c", script, "sh")
 
@@ -108,6 +116,7 @@ def test_dns_that_fails_is_an_outage_that_a_valid_ticket_outlives(here: Site) ->
     (kept,) = daemon.find_events("ticket_kept")
     assert "kdc_unreachable" == kept["reason"], kept
     assert "DNS" in kept["error"] and ": kdc = kdc.example.test:88" in kept["error"]
+    server.close()
 
 
 @pytest.mark.parametrize("limit", ["1465", "1"], ids=["udp", "tcp"])
@@ -158,6 +167,35 @@ def silent(count: int, kdc: Kdc) -> Iterator[list[KdcProxy]]:
         for proxy in proxies:
             proxy.behavior = "silent"
         yield proxies
+
+
+def test_says_which_kdcs_were_silent_when_the_time_is_over(here: Site) -> None:
+    """The last one has answered, and is asked again after the silent ones."""
+    here.kdc.kadmin(f"modprinc +requires_preauth {here.principal}")
+    with silent(3, here.kdc) as away:
+        kdcs = [*(proxy.address for proxy in away), here.kdc.address]
+        here.configure(tuple(kdcs))
+
+        failed = failure(here.start(KERBEROS_TIMEOUT="5s"))
+
+    assert "kdc_hung" == failed["reason"], failed
+    said = f"asked: {', '.join(kdcs)}; answered: {here.kdc.address}"
+    assert said in failed["error"], failed
+    assert "KERBEROS_TIMEOUT" in failed["advice"], failed
+
+
+def test_a_krb5_conf_that_is_never_read_to_its_end_blames_no_kdc(here: Site) -> None:
+    """As on a volume that hangs."""
+    os.mkfifo(here.folder / "pipe")
+    text = here.config.read_text()
+    here.config.write_text(f"include {here.folder}/pipe\n{text}")
+    daemon = here.start(KERBEROS_TIMEOUT="2s")
+
+    failed = failure(daemon)
+
+    assert "request_unsent" == failed["reason"], failed
+    assert "volume" in failed["advice"], failed
+    assert_tells(daemon, "request_unsent", ready=False)
 
 
 def test_reports_a_server_that_is_no_kdc(here: Site, proxy: KdcProxy) -> None:

@@ -72,7 +72,11 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
         with frozen(volume):
             daemon.sighup()
 
-            daemon.wait_for_event("cycle_failed", after=after, reason="cycle_timeout")
+            failed = daemon.wait_for_event(
+                "cycle_failed", after=after, reason="cycle_timeout"
+            )
+            assert f"{ccache}, " in failed["error"], failed
+            assert "does not answer" in failed["error"], failed
             assert_tells(daemon, "cycle_timeout", ready=True)
             assert here.is_valid(ccache)
         daemon.sighup()

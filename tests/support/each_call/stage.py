@@ -198,11 +198,11 @@ def _make(sidecar: str) -> Any:
         settings, _ = load_settings(os.environ)
         return S3Sync(settings, SyncMetrics("0", "0"))
     if sidecar == "kerberos":
-        from kerberos_sidecar import account, cycle
+        from kerberos_sidecar import cycle, metrics
         from kerberos_sidecar import settings as kerberos
 
         known, _ = kerberos.load_settings(os.environ)
-        return cycle.KerberosSidecar(known, account.KerberosMetrics("0", "0"))
+        return cycle.KerberosSidecar(known, metrics.KerberosMetrics("0", "0"))
     from git_sync_wrapper.cycle import Session
     from git_sync_wrapper.options import read_options
     from git_sync_wrapper.settings import load_settings as load_wrapper

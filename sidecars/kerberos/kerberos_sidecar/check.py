@@ -1,0 +1,124 @@
+"""
+The command ``check``: tries everything the daemon needs, and reports what to fix and
+how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import stat
+from collections.abc import Iterable
+
+from kerberos_sidecar.account import Account
+from kerberos_sidecar.lockout import check_refused
+from kerberos_sidecar.plan import iso
+from kerberos_sidecar.publish import Staging
+from kerberos_sidecar.request import acquire, prepare
+from kerberos_sidecar.settings import Entry, Settings
+from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
+from sidecar_runtime.errors import SidecarError, explain
+from sidecar_runtime.fence import Fence
+
+
+def consumer(text: str) -> tuple[int, int]:
+    """
+    Parse the uid and the group of a consumer.
+
+    Raises:
+        argparse.ArgumentTypeError: They are not two numbers.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UID:GID such as 50000:0")
+    return int(found[1]), int(found[2])
+
+
+def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -> int:
+    """
+    Run all checks, print a line for each, and return the exit code.
+
+    Args:
+        names: Variables with our prefix that are not settings.
+        who: The uid and the group of a consumer.
+    """
+    print(f"kerberos-sidecar check: {settings.source} -> {settings.target}")
+    unknown(names)
+    results = [_check(settings, entry, who) for entry in settings.entries]
+    return exit_code([*results, daemon(settings.http_bind)])
+
+
+def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
+    """
+    Acquire a ticket without publishing it: only a request proves that a keytab works.
+
+    Refused keys count together with the daemon's tries, because people run `check`
+    repeatedly.
+    """
+    account = Account(entry, settings)
+    is_readable = False
+    try:
+        with Staging(entry, Fence()) as staging:
+            uid = os.getuid()
+            say("ok", "ccache", f"{entry.ccache} is writable as uid {uid}")
+            is_readable = _is_readable(entry.ccache, staging.made, who)
+            account.group = staging.made.st_gid
+            account.look()
+            ticket = account.found.ticket
+            if problem := account.problem():
+                say("??", "", problem)
+            elif ticket is not None:
+                say("ok", "", f"it is valid until {iso(ticket.ends_at)}")
+            keytab = prepare(account, settings, staging)
+            text = (
+                f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
+            )
+            say("ok", "keytab", text)
+            check_refused(keytab, settings)
+            _, ticket = acquire(keytab, settings, staging)
+    except (SidecarError, OSError) as error:
+        known = explain(error)
+        return fail(known.reason.partition("_")[0], known)
+    offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
+    say("ok", "KDC", f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
+    return is_readable
+
+
+def _is_readable(ccache: str, made: os.stat_result, who: tuple[int, int]) -> bool:
+    """
+    Check whether a consumer may enter the ccache's folder and read the ccache, by their
+    modes.
+
+    Args:
+        made: A new ccache, as the system made it.
+    """
+    name = f"uid {who[0]} with group {who[1]}"
+    folder = os.path.dirname(ccache)
+    above = os.stat(folder)
+    wrong = _refusal(folder, above, who, stat.S_IXOTH)
+    wrong = wrong or _refusal(ccache, made, who, stat.S_IROTH)
+    if not wrong:
+        say("ok", "consumer", f"{name} can read it")
+        return True
+    say("FAIL", "consumer", f"{name} cannot read it: {wrong}")
+    say("", "", "Set the pod's fsGroup or KERBEROS_CCACHE_MODE, or another --consumer.")
+    return False
+
+
+def _refusal(path: str, found: os.stat_result, who: tuple[int, int], bit: int) -> str:
+    """
+    Return why the system refuses a consumer; empty if it does not.
+
+    Args:
+        bit: What it wants, as the mode's bit for others.
+    """
+    shift = 0
+    if who[0] == found.st_uid:
+        shift = 6
+    elif who[1] == found.st_gid:
+        shift = 3
+    if who[0] == 0 or found.st_mode >> shift & bit:
+        return ""
+    mode = stat.S_IMODE(found.st_mode)
+    return f"{path} has mode {mode:04o}, uid {found.st_uid}, group {found.st_gid}"

@@ -1,0 +1,159 @@
+"""
+What is to be done for a principal, in each situation; when again.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kerberos_sidecar import plan
+from kerberos_sidecar.formats import Principal, Ticket, parse_principal
+from kerberos_sidecar.plan import (
+    Acquired,
+    Cause,
+    Clock,
+    Done,
+    Failed,
+    Found,
+    Plan,
+    State,
+    Wait,
+    Work,
+)
+from kerberos_sidecar.reasons import failure
+
+AIRFLOW, OTHER = (
+    parse_principal("airflow@EXAMPLE.COM"),
+    parse_principal("other@EXAMPLE.COM"),
+)
+NOW, AT = 1_700_000_000.0, 500.0
+CAPITAL = parse_principal("Airflow@EXAMPLE.COM")
+TICKET = Ticket(AIRFLOW, int(NOW), int(NOW) + 36_000, 0, 0.0)
+KEYTAB = "a stamp"
+LAST = Acquired(TICKET, AT, KEYTAB, 3_600.0, "interval", NOW - AT)
+THERE = Found(TICKET, NOW)
+SHORT = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
+# From a KDC whose clock is four minutes slow, without kdc_timesync.
+BEHIND = Found(replace(TICKET, starts_at=int(NOW) - 240, ends_at=int(NOW) + 60), NOW)
+DAMAGED = Found(None, NOW, "is not a version 4 ccache")
+REFUSED = failure("keytab_stale", "refused")
+
+
+def failed(found: Found, keytab: str = KEYTAB) -> Failed:
+    """It was tried with these, and is tried again after a minute."""
+    return Failed(REFUSED, 1, plan.situation(found, keytab), AT + 60)
+
+
+def decided(
+    last: Acquired | None = LAST,
+    found: Found = THERE,
+    keytab: str = KEYTAB,
+    *,
+    after: float = 0.0,
+    set_clock: float = 0.0,
+    **state: Any,
+) -> Plan:
+    clock = Clock(AT + after, NOW + after + set_clock)
+    return plan.decide(State(last, **state), found, keytab, clock)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Done(AT + 3_600)),
+        ({"after": 3_599}, Done(AT + 3_600)),
+        ({"after": 3_600}, Work("interval")),
+        ({"after": 3_600, "last": replace(LAST, cause="half_life")}, Work("half_life")),
+        ({"last": None}, Work("start")),  # even if a valid ticket is published
+        ({"found": Found(problem="cannot be found")}, Work("missing")),
+        ({"found": DAMAGED}, Work("damaged")),
+        ({"found": Found(TICKET, NOW, "has mode 0600")}, Work("damaged")),
+        ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, Work("taken")),
+        # as Active Directory
+        ({"found": Found(replace(TICKET, principal=CAPITAL), NOW)}, Done(AT + 3_600)),
+        ({"keytab": "another"}, Work("keytab_changed")),
+        ({"is_asked_for": True}, Work("asked")),
+        ({"found": SHORT, "after": 149}, Done(AT + 3_600)),
+        ({"found": SHORT, "after": 150}, Work("half_life")),  # of its own lifetime
+        ({"found": BEHIND, "after": 29}, Done(AT + 3_600)),
+        ({"found": BEHIND, "after": 30}, Work("half_life")),
+        # by a file server's clock
+        ({"found": Found(TICKET, NOW - 100_000), "after": 30}, Done(AT + 3_600)),
+        ({"set_clock": 60}, Done(AT + 3_600)),
+        ({"set_clock": -60}, Done(AT + 3_600)),
+        ({"set_clock": 61}, Work("clock_set")),
+        ({"set_clock": -61}, Work("clock_set")),
+        (
+            {"set_clock": 600, "last": replace(LAST, zero_at=NOW + 600 - AT)},
+            Done(AT + 3_600),
+        ),
+        # The last try failed. It waits, unless what it lacked may have come.
+        (
+            {"found": DAMAGED, "failed": failed(DAMAGED), "after": 59},
+            Wait(AT + 60, REFUSED),
+        ),
+        ({"found": DAMAGED, "failed": failed(DAMAGED), "after": 60}, Work("damaged")),
+        ({"found": DAMAGED, "failed": failed(THERE)}, Work("damaged")),
+        ({"last": None, "failed": failed(THERE)}, Wait(AT + 60, REFUSED)),
+        ({"last": None, "failed": failed(THERE, "another")}, Work("start")),
+        # Another process has published a good one: a cycle notes that at once.
+        ({"failed": failed(DAMAGED), "after": 5}, Done(AT + 5)),
+    ],
+)
+def test_decides_for_each_situation(given: dict[str, Any], expected: Plan) -> None:
+    found = decided(**given)
+
+    assert (type(expected), expected) == (type(found), found)
+
+
+@pytest.mark.parametrize(
+    ("life", "interval", "draw", "expected"),
+    [
+        (36_000, 3_600, 0.0, (3_600, "interval")),
+        (3_600, 3_600, 0.0, (1_800, "half_life")),
+        (16, 3_600, 1.0, (7.2, "half_life")),
+        (16, 3_600, 0.0, (8, "half_life")),
+        (36_000, 3_600, 0.5, (3_420, "interval")),
+    ],
+)
+def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
+    life: int, interval: float, draw: float, expected: tuple[float, Cause]
+) -> None:
+    ticket = replace(TICKET, ends_at=int(NOW) + life)
+
+    wait_seconds, why = plan.wait_after(ticket, NOW, interval, draw)
+
+    assert pytest.approx(expected[0]) == wait_seconds
+    assert expected[1] == why
+
+
+@pytest.mark.parametrize(
+    ("found", "now", "wanted", "problem"),
+    [
+        (THERE, NOW, AIRFLOW, ""),
+        (THERE, NOW + 35_999, AIRFLOW, ""),
+        (THERE, NOW + 36_000, AIRFLOW, "contains a ticket that expired 0 s ago"),
+        (THERE, NOW, OTHER, "belongs to airflow@EXAMPLE.COM, not to other@EXAMPLE.COM"),
+        (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
+        (THERE, NOW, parse_principal("airflow"), ""),
+        (Found(problem="cannot be found"), NOW, None, "cannot be found"),
+    ],
+)
+def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
+    found: Found, now: float, wanted: Principal | None, problem: str
+) -> None:
+    assert problem == found.problem_at(now, wanted)
+
+
+@pytest.mark.parametrize(
+    ("life", "longest"),
+    [(36_000, 9_000), (3, 1), (0, math.inf), (-5, math.inf)],
+)
+def test_a_retry_waits_for_a_quarter_of_the_life_at_most(
+    life: int, longest: float
+) -> None:
+    ticket = replace(TICKET, ends_at=int(NOW) + life)
+
+    assert longest == plan.retry_within(ticket, NOW)
