@@ -48,6 +48,8 @@ def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     if "KubernetesExecutor" in executor:
         kept = "native" if choice["VERSIONS"] else "init"
         found["task pod"] = dict.fromkeys(dags, kept) | tickets
+        if choice["KERBEROS"] == "init":
+            found["task pod"]["kerberos"] = "init"
     if executor == "LocalExecutor":
         found["scheduler"] = dags | tickets
     elif is_pinned(choice):

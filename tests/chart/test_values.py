@@ -67,11 +67,12 @@ def test_says_first_what_to_create_and_to_change(command: str) -> None:
 
 REFUSED = {
     "AIRFLOW=1": "AIRFLOW=1: write 3 or 2, or omit it",
-    "KERBEROS=yes": "KERBEROS=yes: write 1, or omit it",
+    "KERBEROS=yes": "KERBEROS=yes: write 1 or init, or omit it",
     "SOURCE=relase": "did you mean release?",
     "EXECUTOR=kubernetesexecutor": "did you mean KubernetesExecutor?",
     "": "nothing to run: write SOURCE=listing, release, git, chart-git, KERBEROS=1",
     "SOURCE=listing KERBEROS": "KERBEROS has no value: write NAME=VALUE",
+    "KERBEROS=init EXECUTOR=CeleryExecutor": "write EXECUTOR=KubernetesExecutor",
     "KERBEROS=1 GATE=1": "GATE=1: write SOURCE=listing, release",
     "SOURCE=chart-git GATE=1 EXECUTOR=KubernetesExecutor": "write SOURCE=git: ",
     "SOURCE=chart-git VERSIONS=1": "VERSIONS=1: write AIRFLOW=3, and SOURCE=",

@@ -351,6 +351,8 @@ class Kerberos:
             "KERBEROS_PRINCIPAL": self.at["principal"],
             "KERBEROS_CCACHE": self.CCACHE,
         }
+        if form == "init":
+            env |= _one_shot("KERBEROS_")
         mounts = [
             _mount("krb5-keytab", "/etc/keytab", read_only=True),
             _mount("krb5-conf", "/etc/krb5", read_only=True),

@@ -41,7 +41,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "GATE": ("1", ""),
     "VERSIONS": ("1", ""),
     "SIGNED": ("1", ""),
-    "KERBEROS": ("1", ""),
+    "KERBEROS": ("1", "init", ""),
     "SYNC_PERM": ("1", ""),
 }
 """The words of `make values`, and what each may be; all may be omitted."""
@@ -128,6 +128,10 @@ def _refusals(choice: Choice) -> Iterator[tuple[bool, str]]:
         "SOURCE=git VERSIONS=1: write EXECUTOR=LocalExecutor or CeleryExecutor, or SOURCE=release",
     )
     yield (
+        choice["KERBEROS"] == "init" and executor in _KEEP_COMMITS,
+        "KERBEROS=init: write EXECUTOR=KubernetesExecutor",
+    )
+    yield (
         bool(choice["SIGNED"]) and source != "release",
         "SIGNED=1: write SOURCE=release",
     )
@@ -155,6 +159,7 @@ class _Deployment:
         self.executor = choice["EXECUTOR"]
         self.source = choice["SOURCE"]
         self.has_versions = bool(choice["VERSIONS"])
+        self.has_one_shots = choice["KERBEROS"] == "init"
         self.dags = self._dags()
         self.tickets = Kerberos() if choice["KERBEROS"] else None
 
@@ -468,13 +473,14 @@ class _Deployment:
         Return what pods need that run tasks, or their deferred part.
 
         Args:
-            dags: The containers that bring the DAGs, if not the ones of all pods.
+            dags: Of task pods: the containers that bring the DAGs.
         """
         found = self._account()
         containers = (dags or self._native()) if self.dags else []
         if not self.tickets:
             return {**found, "extraInitContainers": containers, **self._files()}
-        kerberos = Shared("kerberos", self.tickets.container("native"))
+        form = "init" if self.has_one_shots and dags is not None else "native"
+        kerberos = Shared(f"kerberos-{form}", self.tickets.container(form))
         volumes = self.dags.volumes() if self.dags else []
         mounts = self.dags.mounts() if self.dags else []
         where = self._where() if self.dags else []
@@ -535,17 +541,16 @@ class _Deployment:
                 "It starts with the task, which requests the version of its run and waits for it."
             )
         elif self.dags:
+            lines.append(f"Task pods wait for {self.place} for 5 minutes, then fail.")
+        if self.has_one_shots:
+            lines.append("Task pods wait for the KDC, and never replace their ticket.")
+        elif self.tickets:
             lines.append(
-                f"Task pods wait for {self.place} for up to 5 minutes, and then fail."
-            )
-        if self.tickets:
-            lines.append(
-                "Task pods wait for the KDC; kerberos then runs as long as the task."
+                "Task pods wait for the KDC; kerberos runs as long as they do."
             )
         if self.choice["GATE"]:
             lines.append(
-                "They have no gate: on their empty volume, it would compile every file before each "
-                "task."
+                "They have no gate: it would compile all files before each task."
             )
         return "\n".join(lines)
 

@@ -67,10 +67,9 @@ REASONS: dict[str, str] = {
     "ccache_missing": "Mount the volume for the ccache there, or correct KERBEROS_CCACHE.",
     "ccache_failed": "Check the volume and its node. The published ccache is intact.",
     "ccache_foreign": "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there.",
-    "ccache_contested": "Give each principal its own ccache (KERBEROS_CCACHE), and look for a "
-    "second sidecar or a kinit on this volume. Sidecars of one principal need the same runAsUser, "
-    "runAsGroup and KERBEROS_CCACHE_MODE, or a folder with one group and the setgid bit, as "
-    "fsGroup sets them.",
+    "ccache_contested": "Give each principal its own KERBEROS_CCACHE, and look for a second "
+    "sidecar or a kinit on this volume. Sidecars of one principal need equal runAsUser, runAsGroup "
+    "and KERBEROS_CCACHE_MODE, or a folder with the setgid bit (fsGroup).",
 }
 
 
