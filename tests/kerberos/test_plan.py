@@ -59,48 +59,55 @@ def decided(
     return plan.decide(State(last, **state), found, keytab, clock)
 
 
+STAYS = Done(AT + 3_600)
+SITUATIONS: dict[Plan, list[dict[str, Any]]] = {
+    STAYS: [
+        {},
+        {"after": 3_599},
+        # as Active Directory
+        {"found": Found(replace(TICKET, principal=CAPITAL), NOW)},
+        {"found": SHORT, "after": 149},
+        {"found": BEHIND, "after": 29},
+        # by a file server's clock
+        {"found": Found(TICKET, NOW - 100_000), "after": 30},
+        {"set_clock": 60},
+        {"set_clock": -60},
+        {"set_clock": 600, "last": replace(LAST, zero_at=NOW + 600 - AT)},
+    ],
+    Work("start"): [
+        {"last": None},  # even if a valid ticket is published
+        {"last": None, "failed": failed(THERE, "another")},
+    ],
+    Work("missing"): [{"found": Found(problem="cannot be found")}],
+    Work("damaged"): [
+        {"found": DAMAGED},
+        {"found": Found(TICKET, NOW, "has mode 0600")},
+        # It lacked something else, or its time has come.
+        {"found": DAMAGED, "failed": failed(THERE)},
+        {"found": DAMAGED, "failed": failed(DAMAGED), "after": 60},
+    ],
+    Work("taken"): [{"found": Found(replace(TICKET, principal=OTHER), NOW)}],
+    Work("asked"): [{"is_asked_for": True}],
+    Work("keytab_changed"): [{"keytab": "another"}],
+    Work("clock_set"): [{"set_clock": 61}, {"set_clock": -61}],
+    Work("interval"): [{"after": 3_600}],
+    Work("half_life"): [
+        {"after": 3_600, "last": replace(LAST, cause="half_life")},
+        {"found": SHORT, "after": 150},  # of its own lifetime
+        {"found": BEHIND, "after": 30},
+    ],
+    Wait(AT + 60, REFUSED): [
+        {"found": DAMAGED, "failed": failed(DAMAGED), "after": 59},
+        {"last": None, "failed": failed(THERE)},
+    ],
+    # Another process has published a good one: a cycle notes that at once.
+    Done(AT + 5): [{"failed": failed(DAMAGED), "after": 5}],
+}
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [
-        ({}, Done(AT + 3_600)),
-        ({"after": 3_599}, Done(AT + 3_600)),
-        ({"after": 3_600}, Work("interval")),
-        ({"after": 3_600, "last": replace(LAST, cause="half_life")}, Work("half_life")),
-        ({"last": None}, Work("start")),  # even if a valid ticket is published
-        ({"found": Found(problem="cannot be found")}, Work("missing")),
-        ({"found": DAMAGED}, Work("damaged")),
-        ({"found": Found(TICKET, NOW, "has mode 0600")}, Work("damaged")),
-        ({"found": Found(replace(TICKET, principal=OTHER), NOW)}, Work("taken")),
-        # as Active Directory
-        ({"found": Found(replace(TICKET, principal=CAPITAL), NOW)}, Done(AT + 3_600)),
-        ({"keytab": "another"}, Work("keytab_changed")),
-        ({"is_asked_for": True}, Work("asked")),
-        ({"found": SHORT, "after": 149}, Done(AT + 3_600)),
-        ({"found": SHORT, "after": 150}, Work("half_life")),  # of its own lifetime
-        ({"found": BEHIND, "after": 29}, Done(AT + 3_600)),
-        ({"found": BEHIND, "after": 30}, Work("half_life")),
-        # by a file server's clock
-        ({"found": Found(TICKET, NOW - 100_000), "after": 30}, Done(AT + 3_600)),
-        ({"set_clock": 60}, Done(AT + 3_600)),
-        ({"set_clock": -60}, Done(AT + 3_600)),
-        ({"set_clock": 61}, Work("clock_set")),
-        ({"set_clock": -61}, Work("clock_set")),
-        (
-            {"set_clock": 600, "last": replace(LAST, zero_at=NOW + 600 - AT)},
-            Done(AT + 3_600),
-        ),
-        # The last try failed. It waits, unless what it lacked may have come.
-        (
-            {"found": DAMAGED, "failed": failed(DAMAGED), "after": 59},
-            Wait(AT + 60, REFUSED),
-        ),
-        ({"found": DAMAGED, "failed": failed(DAMAGED), "after": 60}, Work("damaged")),
-        ({"found": DAMAGED, "failed": failed(THERE)}, Work("damaged")),
-        ({"last": None, "failed": failed(THERE)}, Wait(AT + 60, REFUSED)),
-        ({"last": None, "failed": failed(THERE, "another")}, Work("start")),
-        # Another process has published a good one: a cycle notes that at once.
-        ({"failed": failed(DAMAGED), "after": 5}, Done(AT + 5)),
-    ],
+    [(given, one) for one, those in SITUATIONS.items() for given in those],
 )
 def test_decides_for_each_situation(given: dict[str, Any], expected: Plan) -> None:
     found = decided(**given)

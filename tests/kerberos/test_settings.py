@@ -68,7 +68,6 @@ def test_accepts_a_path_with_or_without_the_file_prefix(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "what"),
     [
-        ("INTERVAL", "0.5", "is not between 1s and"),
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),
         (
             "KERBEROS_PRINCIPAL",
@@ -76,7 +75,6 @@ def test_accepts_a_path_with_or_without_the_file_prefix(text: str) -> None:
             "is not a principal such as airflow@EXAMPLE.COM",
         ),
         ("KERBEROS_CCACHE", "FILE:ccache", "absolute path"),
-        ("KERBEROS_CCACHE", "FILE:/", "root of the file system"),
         *(
             (
                 "KERBEROS_CCACHE",
@@ -89,14 +87,11 @@ def test_accepts_a_path_with_or_without_the_file_prefix(text: str) -> None:
         ("KERBEROS_CCACHE_MODE", "0666", "grants more than 0664"),
         ("KERBEROS_TICKET_LIFETIME", "0", "is not between 1s and"),
         ("KERBEROS_RENEW_LIFETIME", "366d", "is not between 0s and 365d"),
-        ("KERBEROS_FORWARDABLE", "maybe", "is not true or false"),
         *(
             ("KERBEROS_PRINCIPALS", text, problem)
             for text, problem in (
                 ("a@R", "is not JSON"),
-                ("[" * 100_000, "is not JSON"),
                 ("[]", "is not a JSON list of objects"),
-                ("[1]", "is not a JSON list of objects"),
                 (several(FIRST | {"cache": ""}), "knows only principal, key"),
                 (
                     several(FIRST | {"ccache": 1}),

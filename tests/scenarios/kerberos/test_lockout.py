@@ -150,6 +150,25 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
             daemon.wait_for_event("ticket_acquired")
 
 
+def test_a_remembered_refusal_is_no_further_failure(make_site: MakeSite) -> None:
+    """While the ticket of another principal is replaced every few seconds."""
+    site = make_site("8s")
+    stale = site.kdc.add_principal(f"stale-{site.principal.partition('@')[0]}")
+    keytab = site.kdc.write_keytab(site.folder / "keytab" / "stale", stale)
+    site.kdc.kadmin(f"modprinc +requires_preauth {stale}")
+    site.kdc.kadmin(f"cpw -randkey {stale}")
+    first = {"principal": site.principal, "ccache": site.ccache}
+    second = {"principal": stale, "keytab": keytab, "ccache": f"{site.ccache}-stale"}
+    daemon = site.start(**several(first, second), KERBEROS_MAX_FAILURES="2")
+
+    wait_until(
+        lambda: 3 <= len(daemon.find_events("ticket_acquired")), "it goes on", 60
+    )
+
+    assert daemon.is_running()
+    assert 1 == len(daemon.find_events("cycle_failed")), daemon.log()
+
+
 def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     here: Site, running_kdc: Kdc, proxy: KdcProxy
 ) -> None:

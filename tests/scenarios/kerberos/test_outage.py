@@ -184,30 +184,6 @@ def test_says_which_kdcs_were_silent_when_the_time_is_over(here: Site) -> None:
     assert "KERBEROS_TIMEOUT" in failed["advice"], failed
 
 
-def test_a_krb5_conf_that_is_never_read_to_its_end_blames_no_kdc(here: Site) -> None:
-    """As on a volume that hangs."""
-    os.mkfifo(here.folder / "pipe")
-    text = here.config.read_text()
-    here.config.write_text(f"include {here.folder}/pipe\n{text}")
-    daemon = here.start(KERBEROS_TIMEOUT="2s")
-
-    failed = failure(daemon)
-
-    assert "request_unsent" == failed["reason"], failed
-    assert "volume" in failed["advice"], failed
-    assert_tells(daemon, "request_unsent", ready=False)
-
-
-def test_reports_a_server_that_is_no_kdc(here: Site, proxy: KdcProxy) -> None:
-    here.configure(proxy.address)
-    proxy.behavior = "garbage"
-
-    failed = failure(here.start())
-
-    assert "kdc_garbage" == failed["reason"]
-    assert here.kdc.realm in failed["error"]
-
-
 def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(
     here: Site,
 ) -> None:

@@ -2,14 +2,13 @@
 
 import os
 import stat
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import SidecarProcess
-from tests.support.kerberos.kdc import Kdc, run_client
+from tests.support.kerberos.kdc import run_client
 from tests.support.kerberos.site import SERVICE, Site, several
 from tests.support.machine.clocks import set_clock
 from tests.support.waiting import wait_until
@@ -183,19 +182,3 @@ def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(
     assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), (
         done.stderr
     )
-
-
-@pytest.mark.parametrize("trouble", [Kdc.stop, Kdc.hang])
-def test_a_one_shot_gives_up_at_its_deadline(
-    here: Site, running_kdc: Kdc, trouble: Callable[[Kdc], None]
-) -> None:
-    trouble(running_kdc)
-
-    daemon = here.start(KERBEROS_ONE_SHOT="true", KERBEROS_ONE_SHOT_DEADLINE="3s")
-
-    assert 3 == daemon.wait_for_exit().code
-    gave_up = daemon.find_events("sidecar_gave_up")[0]
-    assert "one_shot_deadline" == gave_up["reason"]
-    assert trouble == Kdc.hang or "kdc_unreachable" in gave_up["error"]
-    assert [] == here.leftovers()
-    assert not here.ccache.exists()
