@@ -60,8 +60,7 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
     is_readable = False
     try:
         with Staging(entry, Fence()) as staging:
-            uid = os.getuid()
-            say("ok", "ccache", f"{entry.ccache} is writable as uid {uid}")
+            say("ok", "ccache", f"{entry.ccache} is writable as uid {os.getuid()}")
             is_readable = _is_readable(entry.ccache, staging.made, who)
             account.group = staging.made.st_gid
             account.look()

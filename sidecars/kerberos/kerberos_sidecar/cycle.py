@@ -276,8 +276,8 @@ class KerberosSidecar:
         if self._settings.one_shot and is_kept:
             log.warning("ticket_kept", **told.log_fields())
             return Outcome(result, name, counts)
-        wait_seconds = min(one.wait_seconds() for one in self._accounts)
-        wait_seconds = max(FLOOR_SECONDS, wait_seconds)
+        soonest_seconds = min(one.wait_seconds() for one in self._accounts)
+        wait_seconds = max(FLOOR_SECONDS, soonest_seconds)
         # An error that is only remembered is no further failure: it waits for its turn.
         if not turn.has_failed:
             until = time.time() + wait_seconds

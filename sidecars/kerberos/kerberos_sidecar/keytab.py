@@ -28,7 +28,6 @@ ENTRY_LIMIT_BYTES = 1 << 16
 
 # https://www.iana.org/assignments/kerberos-parameters
 ENCTYPES = {
-    16: "des3-cbc-sha1",
     17: "aes128-cts-hmac-sha1-96",
     18: "aes256-cts-hmac-sha1-96",
     19: "aes128-cts-hmac-sha256-128",

@@ -218,8 +218,7 @@ def _explain(
         after_seconds: How long the acquisition took to fail.
     """
     principal = keytab.principal
-    code = said.code
-    words = said.text
+    code, words = said
     if code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
         code = HUNG
         words = trace.asked
