@@ -118,12 +118,15 @@ def test_a_window_of_0_retries_a_refused_key_with_backoff_until_it_gives_up(
         ("0:0", "uid 0 with group 0 can read it"),
         ("50001:GROUP", "can read it"),
         ("50001:50001", "has mode 0640, uid"),
+        ("50001:50001", "has mode 0700, uid"),
         ("50000", "'50000' is not UID:GID such as 50000:0"),
     ],
 )
 def test_check_says_whether_a_consumer_can_read_the_ccache(
     here: Site, consumer: str, said: str
 ) -> None:
+    if "0700" in said:
+        here.ccache.parent.chmod(0o700)
     name = consumer.replace("GROUP", str(here.ccache.parent.stat().st_gid))
 
     checked = here.start("check", "--consumer", name)
