@@ -187,8 +187,11 @@ def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     with policy(running_kdc, here):
         make_stale(here)
         name, _, realm = here.principal.partition("@")
-        old = entry(name, realm, kvno=1)
-        here.keytab.write_bytes(here.keytab.read_bytes() + old * 8_000)
+        old = [
+            entry(name, realm, kvno=1, key=number.to_bytes(32))
+            for number in range(8_000)
+        ]
+        here.keytab.write_bytes(here.keytab.read_bytes() + b"".join(old))
         with here.sidecar(**several(*entries)):
             wait_until(note.exists, "the refusal is noted")
         with here.sidecar(**several(*entries)) as daemon:

@@ -189,5 +189,9 @@ def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(
         assert (True, False) == asked
         assert failed["error"].startswith(f"no KDC of {away} answers")
         assert here.is_valid()
-        times = [datetime.fromisoformat(one["timestamp"]) for one in (acquired, ended)]
-        assert 3 < (times[1] - times[0]).total_seconds(), "the silent realm is last"
+        started = daemon.find_events("cycle_started")[-1]
+        start, first, last = (
+            datetime.fromisoformat(one["timestamp"])
+            for one in (started, acquired, ended)
+        )
+        assert last - first > first - start, "the silent realm is last"
