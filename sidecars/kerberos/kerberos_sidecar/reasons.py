@@ -130,7 +130,6 @@ _DEMANDED = "the KDC demands more of {principal} than a key"
 _UNWRITTEN = "libkrb5 cannot write beside the ccache"
 _NOT_A_KDC = "the server that answers for {realm} does not speak Kerberos"
 _EXPIRED = "the KDC reports that the account {principal} has expired"
-_REFUSED = "libkrb5 refuses a kdc of {realm} or a value in krb5.conf"
 _UNPARSED = "krb5.conf cannot be parsed"
 _UNNAMED = "neither krb5.conf nor DNS names a KDC for {realm}"
 
@@ -157,7 +156,10 @@ CODES = {
     HUNG: ("kdc_hung", "no KDC of {realm} answers in time"),
     UNSENT: ("request_unsent", "libkrb5 has not asked any KDC for {principal}"),
     NO_DNS: ("kdc_unreachable", "DNS names no address for a KDC of {realm}"),
-    errno.EINVAL: ("config_invalid", _REFUSED),
+    errno.EINVAL: (
+        "config_invalid",
+        "libkrb5 refuses a kdc of {realm} or a value in krb5.conf",
+    ),
     **{
         KRB5 + number: meaning
         for numbers, meaning in _MEANINGS.items()
