@@ -1,7 +1,9 @@
 """Names of principals; the files of MIT Kerberos: ccaches, keytabs, and krb5.conf."""
 
 import struct
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 from kerberos_sidecar.formats import Ticket, parse_principal, read_ticket
 from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
 from kerberos_sidecar.krb5_conf import lines_about
+from kerberos_sidecar.reasons import LINES
 from kerberos_sidecar.settings import Settings, load_settings
 from sidecar_runtime.errors import SidecarError
 from tests.support.kerberos.formats import KEY, ccache, config, entry, hole, keytab, tgt
 from tests.support.raising import raised
+from tests.support.strangers import damaged
 
 START, END = 1_700_000_000, 1_700_036_000
 
@@ -67,31 +71,61 @@ def test_refuses_what_contains_no_tgt_of_its_principal(
         read_ticket(content)
 
 
+SITE = """\
+a comment before the first section
+[libdefaults]
+  ticket_lifetime = 10 hours
+  R = {
+    renew_lifetime = "7d"
+  }
+[realms]
+  R = {
+    # the first
+    kdc = one  # of two
+    kdc = two:88
+  }
+  OTHER = {
+    kdc = three
+  }
+"""
+
+
+def search(content: bytes) -> None:
+    """Look into a krb5.conf for each cause."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(content)
+        settings, _ = load_settings({"KRB5_CONFIG": file.name})
+        for reason in LINES:
+            lines_about(settings, "R", reason)
+
+
 @pytest.mark.parametrize(
     ("parse", "whole"),
     [
         (read_ticket, ccache(tgt(END), config("refresh_time", b"1"))),
         (parse_keytab, keytab(entry(key=KEY), entry("other"))),
+        (search, SITE.encode()),
     ],
-    ids=["ccache", "keytab"],
+    ids=["ccache", "keytab", "krb5.conf"],
 )
 @given(data=st.data())
 def test_damaged_content_raises_only_known_errors_that_reveal_no_key(
     parse: Callable[[bytes], object], whole: bytes, data: st.DataObject
 ) -> None:
-    content = bytearray(whole)
-    for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
-            st.integers(0, 255)
-        )
-
     said = ""
     try:
-        parse(bytes(content[: data.draw(st.integers(0, len(content)))]))
+        parse(data.draw(damaged(whole)))
     except (ValueError, EOFError) as error:
         said = str(error)
 
     assert KEY[:8].decode("latin-1") not in said
+
+
+@given(text=st.text(max_size=40))
+def test_a_name_is_a_principal_or_refused(text: str) -> None:
+    with suppress(ValueError):
+        found = parse_principal(text)
+        assert found == parse_principal(str(found))
 
 
 def refused(path: Path) -> SidecarError:
@@ -153,26 +187,6 @@ def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(
 
     assert "keytab_garbage" == found.reason
     assert "legible!" not in found.message + found.advice
-
-
-AIRFLOW = parse_principal("airflow@R")
-SITE = """\
-a comment before the first section
-[libdefaults]
-  ticket_lifetime = 10 hours
-  R = {
-    renew_lifetime = "7d"
-  }
-[realms]
-  R = {
-    # the first
-    kdc = one  # of two
-    kdc = two:88
-  }
-  OTHER = {
-    kdc = three
-  }
-"""
 
 
 def site(folder: Path, text: str) -> Settings:

@@ -38,12 +38,11 @@ SHORT = Found(replace(TICKET, ends_at=int(NOW) + 300), NOW)
 # From a KDC whose clock is four minutes slow, without kdc_timesync.
 BEHIND = Found(replace(TICKET, starts_at=int(NOW) - 240, ends_at=int(NOW) + 60), NOW)
 DAMAGED = Found(None, NOW, "is not a version 4 ccache")
-REFUSED = failure("keytab_stale", "refused")
 
 
-def failed(found: Found, keytab: str = KEYTAB) -> Failed:
+def failed(found: Found, keytab: str = KEYTAB, reason: str = "kdc_hung") -> Failed:
     """It was tried with these, and is tried again after a minute."""
-    return Failed(REFUSED, 1, plan.situation(found, keytab), AT + 60)
+    return Failed(failure(reason, ""), 1, plan.Tried(keytab, found.problem), AT + 60)
 
 
 def decided(
@@ -96,9 +95,10 @@ SITUATIONS: dict[Plan, list[dict[str, Any]]] = {
         {"found": SHORT, "after": 150},  # of its own lifetime
         {"found": BEHIND, "after": 30},
     ],
-    Wait(AT + 60, REFUSED): [
+    Wait(AT + 60): [
         {"found": DAMAGED, "failed": failed(DAMAGED), "after": 59},
         {"last": None, "failed": failed(THERE)},
+        {"last": None, "failed": failed(DAMAGED, reason="keytab_stale")},
     ],
     # Another process has published a good one: a cycle notes that at once.
     Done(AT + 5): [{"failed": failed(DAMAGED), "after": 5}],

@@ -17,7 +17,8 @@ import signal
 import sys
 from typing import Any
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 
 
 def withdraw() -> None:
@@ -62,10 +63,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     import gssapi  # noqa: PLC0415 - after the process has withdrawn, with our krb5.conf
 
     # With the default mechanisms, each failure takes twice as long.
-    kind, mechs = gssapi.NameType.kerberos_principal, [gssapi.MechType.kerberos]
+    mechs = [gssapi.MechType.kerberos]
     store = {name: f"FILE:{request[name]}" for name in ("client_keytab", "ccache")}
     try:
-        name = gssapi.Name(request["principal"], kind)
+        name = gssapi.Name(request["principal"], gssapi.NameType.kerberos_principal)
         gssapi.Credentials(name=name, usage="initiate", mechs=mechs, store=store)
         with open(request["ccache"], "rb") as file:
             os.unlink(request["ccache"])

@@ -12,7 +12,6 @@ import stat
 from collections.abc import Iterable
 
 from kerberos_sidecar.account import Account
-from kerberos_sidecar.lockout import check_refused
 from kerberos_sidecar.plan import iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.request import acquire, prepare
@@ -74,7 +73,6 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
                 f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
             )
             say("ok", "keytab", text)
-            check_refused(keytab, settings)
             _, ticket = acquire(keytab, settings, staging)
     except (SidecarError, OSError) as error:
         known = explain(error)

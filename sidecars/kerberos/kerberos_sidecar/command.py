@@ -67,8 +67,11 @@ def run() -> int:
     looping = dataclasses.replace(
         settings, interval_seconds=HEARTBEAT_SECONDS, timeout_seconds=seconds
     )
-    shown = changed(os.environ)
     about = About(
-        "kerberos", __version__, settings.source, settings.target, settings=shown
+        "kerberos",
+        __version__,
+        settings.source,
+        settings.target,
+        settings=changed(os.environ),
     )
     return run_daemon(sidecar, looping, about, metrics, watch=sidecar.watch)

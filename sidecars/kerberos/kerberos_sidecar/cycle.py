@@ -5,7 +5,6 @@ volume → keytab → child → verify → publish → note.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import threading
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 from kerberos_sidecar import plan
 from kerberos_sidecar.account import Account
-from kerberos_sidecar.lockout import check_refused
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.plan import Acquired, Cause, Clock, Done, Failed, State, Work, iso
 from kerberos_sidecar.publish import Staging
@@ -51,7 +49,6 @@ class Turn:
     fence: Fence
     tried: list[Account] = field(default_factory=list)
     silent: dict[str, SidecarError] = field(default_factory=dict)
-    began_at: float = field(default_factory=time.time)
     acquired: int = 0
     has_failed: bool = False
 
@@ -167,13 +164,13 @@ class KerberosSidecar:
         Acquire and publish a ticket, or note why that failed.
         """
         _name_volumes(turn.fence, account)
-        situation = plan.situation(account.found, str(account.keytab))
+        tried = plan.Tried(str(account.keytab), account.found.problem)
         try:
             self._acquire(account, turn)
         except CycleAbandoned:
             raise
         except Exception as error:  # noqa: BLE001 - the other principals are tried, whatever it is
-            self._note(account, error, situation, turn)
+            self._note(account, error, tried, turn)
         finally:
             account.look()
 
@@ -190,9 +187,6 @@ class KerberosSidecar:
         has_published = account.state.last is not None
         with Staging(entry, fence, has_published=has_published) as staging:
             keytab = prepare(account, settings, staging)
-            # SIGHUP tries a refused key once more.
-            counts_since = turn.began_at if fence.is_asked_for else -math.inf
-            check_refused(keytab, settings, counts_since)
             now_due = account.plan()
             if not isinstance(now_due, Work):  # another process was faster
                 return
@@ -234,7 +228,7 @@ class KerberosSidecar:
         )
 
     def _note(
-        self, account: Account, error: Exception, situation: str, turn: Turn
+        self, account: Account, error: Exception, tried: plan.Tried, turn: Turn
     ) -> None:
         """
         Note why a principal failed, and when it is tried again.
@@ -252,7 +246,7 @@ class KerberosSidecar:
             longest = plan.retry_within(account.found.ticket, time.time())
             wait_seconds = backoff_seconds(count, plan.RETRY_FLOOR_SECONDS)
             wait_seconds = min(wait_seconds, longest)
-        failed = Failed(known, count, situation, time.monotonic() + wait_seconds)
+        failed = Failed(known, count, tried, time.monotonic() + wait_seconds)
         with turn.fence:
             account.state = replace(account.state, failed=failed)
 
@@ -276,8 +270,8 @@ class KerberosSidecar:
         if self._settings.one_shot and is_kept:
             log.warning("ticket_kept", **told.log_fields())
             return Outcome(result, name, counts)
-        soonest_seconds = min(one.wait_seconds() for one in self._accounts)
-        wait_seconds = max(FLOOR_SECONDS, soonest_seconds)
+        waits = [one.wait_seconds() for one in self._accounts]
+        wait_seconds = max(FLOOR_SECONDS, min(waits))
         # An error that is only remembered is no further failure: it waits for its turn.
         if not turn.has_failed:
             until = time.time() + wait_seconds

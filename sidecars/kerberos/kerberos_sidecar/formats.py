@@ -176,10 +176,8 @@ def reduce(content: bytes) -> tuple[bytes, Ticket]:
         principal = _read_principal(octets)
         if not principal.is_text:
             raise ValueError("belongs to a principal whose name is not text")
-        tgt, head = (
-            Principal(("krbtgt", principal.realm), principal.realm),
-            content[: octets.at],
-        )
+        tgt = Principal(("krbtgt", principal.realm), principal.realm)
+        head = content[: octets.at]
         while octets.left:  # a consumer may have added tens of thousands of entries
             start = octets.at
             server, ticket = _read_entry(octets, offset_seconds)

@@ -49,7 +49,7 @@ class Key:
 
     kvno: int
     enctype: int
-    trace: str = ""
+    trace: str
 
 
 Keys = Mapping[Principal, Sequence[Key]]
@@ -89,16 +89,13 @@ def select(path: str, keys: Keys, wanted: Principal | None) -> Keytab:
         if wanted is None or found.is_named(wanted):
             return _summary(path, found, keys[found])
     shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
-    if (
-        wanted
-        and wanted.realm
-        and wanted.realm not in {found.realm for found in principals}
-    ):
-        text = f"{path} has no key for the realm {wanted.realm}, only for {shown}"
-        raise failure("realm_absent", text)
-    raise failure(
-        "principal_absent", f"{path} has no key for {wanted}, only for {shown}"
-    )
+    reason = "principal_absent"
+    absent = str(wanted)
+    realm = wanted.realm if wanted else ""
+    if realm and realm not in {found.realm for found in principals}:
+        reason = "realm_absent"
+        absent = f"the realm {realm}"
+    raise failure(reason, f"{path} has no key for {absent}, only for {shown}")
 
 
 def _summary(path: str, principal: Principal, keys: Sequence[Key]) -> Keytab:

@@ -14,8 +14,6 @@ from kerberos_sidecar.settings import Settings
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.files import read_file
 
-SITE_CONFIG = "/etc/krb5.conf"
-
 # libkrb5's own deadline is a little before ours, so that it can report the cause. MIT
 # knows request_timeout since 1.22.
 REQUEST_SHARE = 0.9
@@ -29,7 +27,7 @@ def site_paths(settings: Settings) -> list[str]:
     """
     Return absolute paths, because the child works in another folder.
     """
-    paths = (settings.krb5_config or SITE_CONFIG).split(":")
+    paths = (settings.krb5_config or "/etc/krb5.conf").split(":")
     return [os.path.abspath(path) for path in paths if path]
 
 

@@ -14,8 +14,6 @@ from sidecar_runtime.metrics import Metric, Metrics
 
 NO_TICKET = Ticket(Principal(()), 0, 0, 0, 0.0)
 
-_LABELS = ("principal", "ccache")
-
 
 class KerberosMetrics(Metrics):
     """
@@ -84,7 +82,7 @@ class KerberosMetrics(Metrics):
             self._kvno.labels(*labels).set(account.kvno)
 
     def _of_ccache(self, name: str, text: str, kind: str = "gauge") -> Metric:
-        metric = self.add(kind, name, text, *_LABELS)
+        metric = self.add(kind, name, text, "principal", "ccache")
         self._of_ccaches.append(metric)
         return metric
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from kerberos_sidecar.formats import Principal, Ticket
+from kerberos_sidecar.reasons import COUNTED
 from sidecar_runtime.errors import SidecarError
 
 Cause = Literal[
@@ -112,6 +113,19 @@ class Acquired:
     zero_at: float
 
 
+class Tried(NamedTuple):
+    """
+    What the success of a try depends on, as far as it is seen.
+
+    Args:
+        keytab: Its stamp.
+        problem: What was wrong with the ccache.
+    """
+
+    keytab: str
+    problem: str
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """
@@ -119,14 +133,13 @@ class Failed:
 
     Args:
         count: How many in a row.
-        situation: What it was tried with; once that changes, the next try need not
-            wait.
+        tried: Once that changes, the next try need not wait.
         retry_at: Seconds of the monotonic clock.
     """
 
     error: SidecarError
     count: int
-    situation: str
+    tried: Tried
     retry_at: float
 
 
@@ -163,7 +176,6 @@ class Wait(NamedTuple):
     """
 
     until: float
-    why: SidecarError
 
 
 class Done(NamedTuple):
@@ -192,14 +204,17 @@ def decide(state: State, found: Found, keytab: str, clock: Clock) -> Plan:
         due = cause_of(last, found, keytab, clock, state.is_asked_for)
         if due is None:
             # After a failure, another process has published it: a cycle notes that.
-            good_until = last.at + last.wait_seconds
-            return Done(clock.at if state.failed else good_until)
+            return Done(clock.at if state.failed else last.at + last.wait_seconds)
         cause = due
     failed = state.failed
-    # A changed keytab or ccache may be what the last try lacked.
-    is_same = failed is not None and failed.situation == situation(found, keytab)
-    if failed and is_same and clock.at < failed.retry_at:
-        return Wait(failed.retry_at, failed.error)
+    if failed is not None and clock.at < failed.retry_at:
+        # A changed keytab or ccache may be what the last try lacked; no ccache makes a
+        # KDC accept a key that it has refused, and consumers may change it.
+        problem = found.problem
+        if failed.error.reason in COUNTED:
+            problem = failed.tried.problem
+        if failed.tried == (keytab, problem):
+            return Wait(failed.retry_at)
     return Work(cause)
 
 
@@ -234,14 +249,6 @@ def cause_of(
     if found.ticket != last.ticket and clock.now >= half_at:
         return "half_life"
     return None
-
-
-def situation(found: Found, keytab: str) -> str:
-    """
-    Return what the success of a try depends on, as far as it is seen: the keytab, and
-    what is wrong with the ccache.
-    """
-    return f"{keytab} {found.problem}"
 
 
 def owner_of(cause: Cause, found: Found, ours: Principal | None) -> str:

@@ -89,7 +89,8 @@ def look(entry: Entry, own_group: int | None) -> Found:
         return Found(None, found.st_mtime, problem, holder if is_closed else "")
     except ValueError as error:
         return Found(None, found.st_mtime, str(error))
-    mode, problem = stat.S_IMODE(found.st_mode), ""
+    mode = stat.S_IMODE(found.st_mode)
+    problem = ""
     is_for_group = entry.mode & stat.S_IRGRP and not mode & stat.S_IROTH
     if entry.mode & ~mode:
         problem = f"has mode {mode:04o} but needs at least {entry.mode:04o}"
@@ -195,8 +196,8 @@ class Staging:
         above = os.stat(folder)
         # On overlayfs a plain file may have another st_dev than its folder, so
         # ismount() would lie.
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-        mounts = {line.split()[4] for line in lines}
+        mountinfo = Path("/proc/self/mountinfo").read_bytes()
+        mounts = {line.split()[4] for line in mountinfo.splitlines()}
         if os.fsencode(os.path.join(os.path.realpath(folder), name)) in mounts:
             raise failure("ccache_foreign", f"{self.ccache} is a mount, which stays")
         with suppress(FileNotFoundError):

@@ -119,38 +119,43 @@ UNSENT = -2
 # long answer.
 ROUTINE = {KRB5 + 25, KRB5 + 52, KRB5 + 91}
 
-_STALE = "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}"
-_SKEWED = "the clocks of this node and the KDC differ by more than the allowed skew"
-_NO_ENCTYPE = (
-    "the KDC or krb5.conf permits no key of {principal} in {keytab}, "
-    "which has only {held}"
-)
-_DEMANDED = "the KDC demands more of {principal} than a key"
-# libkrb5 has one code for all of ENOSPC, EDQUOT, EIO and EMFILE.
-_UNWRITTEN = "libkrb5 cannot write beside the ccache"
 _NOT_A_KDC = "the server that answers for {realm} does not speak Kerberos"
-_EXPIRED = "the KDC reports that the account {principal} has expired"
 _UNPARSED = "krb5.conf cannot be parsed"
-_UNNAMED = "neither krb5.conf nor DNS names a KDC for {realm}"
 
 # Numbers of codes → reason, and a sentence with places for names.
 _MEANINGS = {
-    (1,): ("principal_expired", _EXPIRED),
+    (1,): (
+        "principal_expired",
+        "the KDC reports that the account {principal} has expired",
+    ),
     (6,): ("principal_unknown", "the KDC does not know {principal}"),
     (18,): ("principal_disabled", "the account {principal} is disabled or locked"),
     (23,): ("password_expired", "the password or key of {principal} has expired"),
-    (24, 31): ("keytab_stale", _STALE),
-    (37, 148): ("clock_skew", _SKEWED),
-    (154,): ("realm_unknown", _UNNAMED),
-    (14, 150, 151, 152, 181, 188, 236, 237): ("keytab_enctypes_unusable", _NO_ENCTYPE),
-    (208, 210, 252): ("preauth_unsupported", _DEMANDED),
+    (24, 31): (
+        "keytab_stale",
+        "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}",
+    ),
+    (37, 148): (
+        "clock_skew",
+        "the clocks of this node and the KDC differ by more than the allowed skew",
+    ),
+    (154,): ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
+    (14, 150, 151, 152, 181, 188, 236, 237): (
+        "keytab_enctypes_unusable",
+        "the KDC or krb5.conf permits no key of {principal} in {keytab}: it has {held}",
+    ),
+    (208, 210, 252): (
+        "preauth_unsupported",
+        "the KDC demands more of {principal} than a key",
+    ),
     (39, 40, 138, 147, 219): ("kdc_garbage", _NOT_A_KDC),
     (135,): ("config_missing", "libkrb5 cannot open krb5.conf"),
     (136,): ("config_invalid", _UNPARSED),
     (248,): ("config_invalid", "krb5.conf has an invalid duration"),
     (156,): ("kdc_unreachable", "no KDC of {realm} accepts the request"),
     (220, 239, 240, 241): ("kdc_unreachable", "no KDC of {realm} has an address"),
-    (193, 194, 196, 197): ("ccache_failed", _UNWRITTEN),
+    # libkrb5 has one code for all of ENOSPC, EDQUOT, EIO and EMFILE.
+    (193, 194, 196, 197): ("ccache_failed", "libkrb5 cannot write beside the ccache"),
 }
 CODES = {
     HUNG: ("kdc_hung", "no KDC of {realm} answers in time"),
@@ -166,11 +171,6 @@ CODES = {
         for number in numbers
     },
 }
-
-# Ranges of codes: from the KDC, from the ASN.1 decoder, from the krb5.conf parser.
-_FROM_KDC = range(KRB5, KRB5 + 128)
-_ASN1 = range(1859794432, 1859794432 + 256)
-_PROFILE = range(-1429577728, -1429577728 + 256)
 
 
 def _unless(names: str, fine: str) -> str:
@@ -211,13 +211,13 @@ def meaning_of(code: int) -> tuple[str, str]:
     """
     Return the reason for a code of libkrb5, and a sentence with places for names.
     """
-    if code in _PROFILE:
+    if code in range(-1429577728, -1429577472):  # from the krb5.conf parser
         return "config_invalid", _UNPARSED
     if code in CODES:
         return CODES[code]
-    if code in _ASN1:
+    if code in range(1859794432, 1859794688):  # from the ASN.1 decoder
         return "kdc_garbage", _NOT_A_KDC
-    if code in _FROM_KDC:
+    if code in range(KRB5, KRB5 + 128):  # from the KDC
         return "kdc_refused", "the KDC refused the request for {principal}"
     return (
         "krb5_failed",

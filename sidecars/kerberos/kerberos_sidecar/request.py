@@ -12,12 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from kerberos_sidecar import krb5_conf, lockout, reasons
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.formats import Principal, Ticket, reduce
 from kerberos_sidecar.keytab import Keytab
+from kerberos_sidecar.plan import iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import (
     HUNG,
@@ -38,7 +40,6 @@ from sidecar_runtime.errors import SidecarError
 # (MIT 1.20.1, 2026-11).
 SILENCE_SECONDS = 3.0
 
-ANSWER_BYTES = 4 << 20
 LIMITS_ADVICE = (
     "Raise the limits: memory, open files, or processes (podPidsLimit, ulimit -u)."
 )
@@ -91,20 +92,32 @@ def acquire(
     Blocks for KERBEROS_TIMEOUT at most.
 
     Raises:
-        SidecarError: The ticket could not be acquired, or consumers could not use it.
+        SidecarError: The ticket could not be acquired, or consumers could not use it;
+            or the key has been refused, and is not tried.
         CycleAbandoned: The fence was revoked.
     """
-    trace = Trace(lambda: lockout.note(staging.ccache, keytab))
+    is_asked_for = staging.fence.is_asked_for
+    wait_seconds = lockout.wait_seconds(keytab, settings, is_asked_for=is_asked_for)
+    if wait_seconds:
+        text = (
+            f"the KDC has refused the key of {keytab.principal} (kvno {keytab.kvno}) in "
+            f"{keytab.path}; it is not tried again before "
+            f"{iso(time.time() + wait_seconds)}"
+        )
+        raise failure("keytab_stale", text, wait_seconds=wait_seconds)
+    note = partial(lockout.note, staging.ccache, keytab, is_asked_for=is_asked_for)
+    trace = Trace(note)
     began = time.monotonic()
     answer = _ask(keytab, settings, staging, trace)
     if isinstance(answer, bytes):
-        lockout.forget(staging.ccache)
+        lockout.forget(staging.ccache, keytab)
         return _verify(answer, keytab.principal)
     failed = _explain(keytab, settings, answer, trace, time.monotonic() - began)
     if failed.reason in reasons.COUNTED:
-        lockout.note(staging.ccache, keytab)
-        window_seconds = lockout.window_wait(0, 0, settings.lockout_window_seconds)
-        failed.retry_within_seconds = window_seconds or None
+        note()
+        failed.retry_within_seconds = (
+            lockout.wait_seconds(keytab, settings, is_asked_for=False) or None
+        )
     raise failed
 
 
@@ -132,7 +145,7 @@ def _ask(
     command = child.Command(
         _PROGRAM, environ, "/", json.dumps(question).encode(), title="libkrb5"
     )
-    out = child.Kept(ANSWER_BYTES)
+    out = child.Kept(4 << 20)
     volume = staging.fence.blame
     staging.fence.blame = None  # the child has a deadline of its own
     try:

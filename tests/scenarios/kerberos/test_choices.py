@@ -83,6 +83,7 @@ def test_requests_what_the_settings_say_whatever_krb5_conf_says(here: Site) -> N
     )
     here.publish().terminate()
     assert "Flags: FPRI" in listing(here)
+    assert "refresh_time" not in listing(here)
     settings = {"KERBEROS_FORWARDABLE": "false", "KERBEROS_RENEW_LIFETIME": "0"}
 
     daemon = here.publish(

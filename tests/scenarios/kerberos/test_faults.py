@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
+from tests.scenarios.kerberos.test_lockout import make_stale
 from tests.scenarios.kerberos.test_secrets import child_of
 from tests.support.kerberos.formats import entry, keytab
 from tests.support.kerberos.kdc import Kdc
@@ -25,11 +26,6 @@ def write(content: bytes) -> Fault:
 def truncate(site: Site) -> None:
     content = site.keytab.read_bytes()
     site.keytab.write_bytes(content[: len(content) // 3])
-
-
-def make_stale(site: Site) -> None:
-    """Let the KDC create newer keys than those in the keytab."""
-    site.kdc.write_keytab(site.folder / "elsewhere", site.principal)
 
 
 def name_another_principal(site: Site) -> None:
@@ -274,10 +270,6 @@ def test_the_end_of_the_process_that_asks_is_named(
 
 
 def test_check_reports_all_faults_at_once_and_publishes_nothing(here: Site) -> None:
-    before = os.listdir(here.ccache.parent)
-    checked = here.start("check")
-    assert 0 == checked.wait_for_exit().code, checked.log()
-    assert here.principal in checked.log() and str(here.keytab) in checked.log()
     here.keytab.unlink()
     here.config.unlink()
 
@@ -286,7 +278,7 @@ def test_check_reports_all_faults_at_once_and_publishes_nothing(here: Site) -> N
     assert 3 == checked.wait_for_exit().code
     assert "keytab_missing" in checked.log(), checked.log()
     assert "config_missing" in checked.log(), checked.log()
-    assert before == os.listdir(here.ccache.parent)
+    assert [] == os.listdir(here.ccache.parent)
 
 
 def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(

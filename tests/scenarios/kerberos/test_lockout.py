@@ -9,12 +9,13 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from tests.conftest import Counts
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.support.kerberos.formats import entry
+from tests.support.kerberos.formats import ccache, entry, tgt
 from tests.support.kerberos.kdc import Kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.site import Site, failure, several
@@ -148,6 +149,31 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
             fresh.chmod(0o644)
             os.replace(fresh, here.keytab)
             daemon.wait_for_event("ticket_acquired")
+
+
+def test_neither_a_burst_of_sighups_nor_a_neighbor_ends_the_wait_of_a_refused_key(
+    here: Site, running_kdc: Kdc
+) -> None:
+    """
+    The neighbor can write the folder of the ccache: it removes the note, and puts
+    another ccache and a damaged one in place. SIGHUP tries the key once more.
+    """
+    expiry = partial(here.sample, name="kerberos_ticket_expiry_timestamp_seconds")
+    with policy(running_kdc, here):
+        make_stale(here)
+        daemon = here.start(KERBEROS_LOCKOUT_WINDOW="1800")
+        failure(daemon)
+        (here.ccache.parent / f".{here.ccache.name}.refused").unlink()
+        here.ccache.write_bytes(ccache(tgt(1)))
+        wait_until(lambda: expiry(daemon) == 1, "the other ccache is seen")
+        here.ccache.write_bytes(b"\5\4")
+        wait_until(lambda: expiry(daemon) == 0, "the damaged ccache is seen")
+
+        errors = [here.refresh(daemon)["error"] for _ in range(MOST_FAILURES)]
+
+        assert 2 == refusals(running_kdc, here), errors
+        assert "is not tried again before" in errors[-1], errors
+        assert 1 + MOST_FAILURES == len(daemon.find_events("cycle_failed"))
 
 
 def test_a_remembered_refusal_is_no_further_failure(make_site: MakeSite) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.kerberos.test_lockout import make_stale
 from tests.support.kerberos.site import Site, failure
 from tests.support.machine.plants import PLANTS, Canary, plant
 
@@ -25,12 +26,6 @@ def plant_all(here: Site, kind: str, canary: Canary) -> None:
         plant(kind, path, canary)
 
 
-def make_stale(here: Site) -> None:
-    """Let the KDC create newer keys than those in the keytab."""
-    here.kdc.write_keytab(here.folder / "elsewhere", here.principal)
-    here.kdc.kadmin(f"modprinc +requires_preauth {here.principal}")
-
-
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", PLANTS)
 def test_what_is_planted_leads_nowhere_and_hides_no_refusal(
@@ -43,6 +38,7 @@ def test_what_is_planted_leads_nowhere_and_hides_no_refusal(
     assert here.is_valid()
     plant_all(here, kind, canary)
     make_stale(here)
+    here.kdc.kadmin(f"modprinc +requires_preauth {here.principal}")
 
     assert "keytab_stale" == here.refresh(daemon)["reason"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import run_client
-from tests.support.kerberos.site import SERVICE, Site, several
+from tests.support.kerberos.site import Site, several
 from tests.support.machine.clocks import set_clock
 from tests.support.waiting import wait_until
 
@@ -161,22 +161,4 @@ def test_a_clock_that_is_set_by_hours_brings_a_new_ticket(
     assert 200 == daemon.get("/readyz").status, acquired
     assert (
         0 == run_client(["klist", "-s"], here.config, here.ccache, **clock).returncode
-    )
-
-
-def test_publishes_a_plain_ccache_that_only_owner_and_group_can_read(
-    here: Site,
-) -> None:
-    service = here.kdc.add_principal(f"{SERVICE}{here.principal.partition('@')[0]}")
-    keytab = here.kdc.write_keytab(here.folder / "service.keytab", service)
-    here.publish()
-
-    listing = run_client(["klist", "-C", "-f"], here.config, here.ccache).stdout
-    assert "0640" == here.mode()
-    assert f"Default principal: {here.principal}" in listing
-    assert "Flags: FI" in listing and "refresh_time" not in listing
-    assert [] == here.leftovers()
-    done = run_client(["kvno", "-k", str(keytab), service], here.config, here.ccache)
-    assert (0, True) == (done.returncode, "keytab entry valid" in done.stdout), (
-        done.stderr
     )
