@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.kerberos.test_lockout import make_stale, refusals
-from tests.support.daemon import ask
 from tests.support.kerberos.kdc import run_client
 from tests.support.kerberos.site import Site, failure
-from tests.support.program import own_port
-from tests.support.waiting import wait_until
 
 GROUP = 4321
 UNSET = dict.fromkeys(
@@ -55,7 +52,10 @@ def test_takes_the_only_keytab_of_the_folder_and_its_first_principal(
 
 
 def test_takes_the_charts_variables_for_settings_that_are_unset(here: Site) -> None:
-    """The principal is not the first one of the keytab, and has no realm."""
+    """
+    The principal is not the first one of the keytab, and has no realm. The first
+    krb5.conf is missing.
+    """
     keytab = here.keytab.with_name("more")
     here.kdc.write_keytab(keytab, here.kdc.add_principal("HTTP/first"))
     host = here.kdc.add_principal(f"HTTP/{socket.getfqdn()}")
@@ -66,12 +66,15 @@ def test_takes_the_charts_variables_for_settings_that_are_unset(here: Site) -> N
         "AIRFLOW__KERBEROS__CCACHE": str(here.ccache),
         "AIRFLOW__KERBEROS__REINIT_FREQUENCY": "2",
         "AIRFLOW__KERBEROS__FORWARDABLE": "False",
+        "KRB5_CONFIG": f"{here.folder}/missing:{here.config}",
+        "KERBEROS_STATUS_PAGE": "false",
     }
     daemon = here.publish(**{**UNSET, **chart})
 
     assert f"Default principal: {host}" in listing(here)
     assert "Flags: I" in listing(here)
     daemon.wait_for_event("ticket_acquired", cause="interval")
+    assert [404, 404] == [daemon.get(path).status for path in ("/", "/status")]
 
 
 def test_requests_what_the_settings_say_whatever_krb5_conf_says(here: Site) -> None:
@@ -136,24 +139,3 @@ def test_check_says_whether_a_consumer_can_read_the_ccache(
     assert expected == checked.wait_for_exit().code, checked.log()
     assert said in checked.log(), checked.log()
     assert not here.ccache.exists()
-
-
-def test_listens_and_logs_as_the_settings_say_and_reads_the_first_krb5_conf(
-    here: Site,
-) -> None:
-    address = f"127.0.0.1:{own_port()}"
-    daemon = here.start(
-        KRB5_CONFIG=f"{here.folder}/missing:{here.config}",
-        KERBEROS_HTTP_BIND=address,
-        KERBEROS_LOG_LEVEL="warning",
-        KERBEROS_STATUS_PAGE="false",
-    )
-    wait_until(here.ccache.exists, "the ticket is published")
-
-    host, _, port = address.partition(":")
-    paths = ("/readyz", "/healthz", "/metrics", "/", "/status")
-    statuses = [ask((host, int(port)), path).status for path in paths]
-    assert [200, 200, 200, 404, 404] == statuses
-    assert {"warning"} >= {event["level"] for event in daemon.events}, daemon.log()
-    daemon.terminate()
-    assert [] == daemon.find_events("ticket_acquired")

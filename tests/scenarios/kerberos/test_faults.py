@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.scenarios.kerberos.conftest import MakeSite
-from tests.scenarios.kerberos.test_lockout import make_stale
 from tests.scenarios.kerberos.test_secrets import child_of
 from tests.support.kerberos.formats import entry, keytab
 from tests.support.kerberos.kdc import Kdc
@@ -26,6 +25,11 @@ def write(content: bytes) -> Fault:
 def truncate(site: Site) -> None:
     content = site.keytab.read_bytes()
     site.keytab.write_bytes(content[: len(content) // 3])
+
+
+def make_stale(site: Site) -> None:
+    """Let the KDC create newer keys than those in the keytab."""
+    site.kdc.write_keytab(site.folder / "elsewhere", site.principal)
 
 
 def name_another_principal(site: Site) -> None:

@@ -170,23 +170,21 @@ class Kdc:
         )
         return f"{name}@{self.realm}"
 
-    def write_keytab(self, path: Path, principal: str) -> Path:
+    def write_keytab(self, path: Path, principal: str, option: str = "") -> Path:
         """
         Write new keys of a principal to a keytab, with the next kvno.
 
         An existing keytab is extended, as `ktadd` does; earlier keys stop working.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.kadmin(f"ktadd -k {path} {_quoted(principal)}")
+        self.kadmin(f"ktadd {option} -k {path} {_quoted(principal)}")
         return path
 
     def copy_keys(self, path: Path, principal: str) -> Path:
         """
         Write the current keys of a principal to a keytab, without changing them.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.kadmin(f"ktadd -norandkey -k {path} {_quoted(principal)}")
-        return path
+        return self.write_keytab(path, principal, "-norandkey")
 
     def client_config(
         self,
