@@ -305,13 +305,13 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         Repeat a step until it succeeds or the wait time is over.
         """
-        began, pause = time.monotonic(), 0.02
+        until = time.monotonic() + self._wait_seconds
+        pause = 0.02
         while True:
             try:
-                step()
-                return
+                return step()
             except _NotYet as error:
-                if time.monotonic() + pause > began + self._wait_seconds:
+                if time.monotonic() + pause > until:
                     raise VersionUnavailable(
                         f"{error} (waited {self._wait_seconds:g} s)"
                     ) from None

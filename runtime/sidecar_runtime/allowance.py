@@ -2,8 +2,7 @@
 How often something may happen that other processes cause.
 """
 
-import time
-from collections.abc import Callable
+from time import monotonic
 
 
 class Allowance:
@@ -16,16 +15,10 @@ class Allowance:
         period_seconds: The time in which one more comes back.
     """
 
-    def __init__(
-        self,
-        burst: int,
-        period_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, burst: int, period_seconds: float) -> None:
         self._earlier_seconds = (burst - 1) * period_seconds
         self._period_seconds = period_seconds
-        self._clock = clock
-        self._whole_at = clock()
+        self._whole_at = monotonic()
         """When all that was used has come back."""
 
     @property
@@ -33,10 +26,10 @@ class Allowance:
         """
         The time until the action is allowed; 0 if it is allowed now.
         """
-        return max(0.0, self._whole_at - self._earlier_seconds - self._clock())
+        return max(0.0, self._whole_at - self._earlier_seconds - monotonic())
 
     def use(self) -> None:
         """
         Note that the action happens.
         """
-        self._whole_at = max(self._whole_at, self._clock()) + self._period_seconds
+        self._whole_at = max(self._whole_at, monotonic()) + self._period_seconds

@@ -39,7 +39,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     code = EXIT_BUG
     try:
         begin_process(sys.exit)
-        logs.configure("info", None)
+        logs.configure("info")
         code = main()
     except SystemExit as end:  # a signal, or argparse
         code = end.code if isinstance(end.code, int) else EXIT_BUG
@@ -77,7 +77,7 @@ def begin_logs(settings: CommonSettings, unknown: Iterable[str]) -> None:
     Args:
         unknown: Variables with our prefix that are not settings.
     """
-    logs.configure(settings.log_level, None, may_drop=True)
+    logs.configure(settings.log_level, may_drop=True)
     warn_unknown(unknown)
     for name, why in proxies.ignored(os.environ).items():
         logs.get_logger("settings").warning("setting_unused", setting=name, why=why)

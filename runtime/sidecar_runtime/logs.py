@@ -26,13 +26,10 @@ def _without_asyncio() -> Iterator[None]:
     Keep an import from importing asyncio. structlog does for loggers of coroutines,
     which no sidecar has: a fifth of all that a one-shot imports.
     """
-    if "asyncio" in sys.modules:
-        yield
-        return
-    sys.modules["asyncio"] = ModuleType("asyncio")
-    try:
-        yield
-    finally:
+    empty = ModuleType("asyncio")
+    used = sys.modules.setdefault("asyncio", empty)
+    yield
+    if used is empty:
         del sys.modules["asyncio"]
 
 
@@ -115,9 +112,9 @@ def _for_programs(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def configure(
     level: str,
-    form: str | None = None,
     stream: TextIO | None = None,
     *,
+    for_people: bool = False,
     may_drop: bool = False,
 ) -> None:
     """
@@ -125,8 +122,8 @@ def configure(
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
-        form: ``json`` or ``console``; ``None`` selects ``console`` on a terminal only.
         stream: Standard output by default.
+        for_people: Whether to write for people even where that is no terminal.
         may_drop: Whether to drop lines instead of blocking the process when they are
             not read.
     """
@@ -137,7 +134,7 @@ def configure(
         TimeStamper(fmt="iso", utc=True),
     ]
     final: list[Processor] = [_for_programs, JSONRenderer(json_text)]
-    if form == "console" or (form is None and out.isatty()):
+    if for_people or out.isatty():
         final = [
             _for_people,
             structlog.dev.ConsoleRenderer(sort_keys=False, repr_native_str=True),

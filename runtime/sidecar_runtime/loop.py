@@ -247,8 +247,9 @@ class Loop:
             settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         )
         self._give_up_at = time.monotonic() + seconds
-        self._state: Idle | Running | None = Idle(time.monotonic())
+        self._state: Idle | Running | None
         """None: the process is about to end."""
+        self._rest(0.0)
 
     def wake(self) -> None:
         """
@@ -275,7 +276,6 @@ class Loop:
         for early in HEEDED:
             self._events.put(signal.Signals(early))
         try:
-            self._rest(0.0)
             while self._state is not None:
                 until = min(self._state.until, self._give_up_at)
                 if isinstance(self._state, Running):
@@ -387,18 +387,21 @@ class Loop:
             error.retry_after_seconds = self.pace.stuck_seconds
             self._conclude(error)
 
+    @property
+    def _limit(self) -> str:
+        settings = self._settings
+        return f"{settings.variable_prefix}TIMEOUT ({settings.timeout_seconds:g} s)"
+
     def _tell_slow(self, state: Running) -> None:
         """
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
         doing = f" ({state.fence.doing})" if state.fence.doing else ""
-        limit = f"{self._settings.variable_prefix}TIMEOUT"
-        seconds = self._settings.timeout_seconds
         said = f"the running cycle takes longer than those before it{doing}"
         advice = (
-            f"Wait: after {limit} ({seconds:g} s) it is abandoned. The log's line has the "
-            "stack of what it waits on."
+            f"Wait: after {self._limit} it is abandoned. The log's line has the stack of "
+            "what it waits on."
         )
         why = SidecarError("cycle_slow", said, advice)
         since = time.time() - (time.monotonic() - state.started_at)
@@ -414,13 +417,9 @@ class Loop:
         """
         stack = self._worker.stack()
         fence.revoke()
-        limit = f"{self._settings.variable_prefix}TIMEOUT"
-        seconds = self._settings.timeout_seconds
         doing = f" ({fence.doing})" if fence.doing else ""
-        late = f"the cycle took longer than {limit} ({seconds:g} s){doing} and was abandoned"
-        advice = (
-            f"The log's line cycle_abandoned says what it waits on. Or raise {limit}."
-        )
+        late = f"the cycle took longer than {self._limit}{doing} and was abandoned"
+        advice = f"The log's line cycle_abandoned says what it waits on. Or raise {self._limit}."
         log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
         self._conclude(self._worker.late)
@@ -431,7 +430,7 @@ class Loop:
         ends.
         """
         assert isinstance(self._state, Running)
-        fence = self._state.fence
+        is_asked_for = self._state.fence.is_asked_for
         again = self._state.again
         seconds = time.monotonic() - self._state.started_at
         slow = self._health.slow
@@ -439,7 +438,7 @@ class Loop:
             self._tell_end("cycle_slow", "waiting", slow.since)
         self._health.slow = Told()
         if isinstance(end, Outcome):
-            self._record_success(end, seconds, is_asked_for=fence.is_asked_for)
+            self._record_success(end, seconds, is_asked_for=is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):
                 self._state = None
                 return

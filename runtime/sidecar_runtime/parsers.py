@@ -65,13 +65,12 @@ def duration(
     @allows(words)
     def parse(text: str) -> float:
         match = _DURATION.fullmatch(text.replace(" ", ""))
-        if not text.strip() or match is None:
-            raise ValueError(f"is not {words}")
-        given = zip(match.groups("0"), _DURATION_SECONDS, strict=True)
-        seconds = sum(float(number) * unit for number, unit in given)
-        if not at_least <= seconds <= at_most:
-            raise ValueError(f"is not between {at_least:g}s and {most}")
-        return seconds
+        if text.strip() and match:
+            given = zip(match.groups("0"), _DURATION_SECONDS, strict=True)
+            seconds = sum(float(number) * unit for number, unit in given)
+            if at_least <= seconds <= at_most:
+                return seconds
+        raise ValueError(f"is not {words}")
 
     return parse
 

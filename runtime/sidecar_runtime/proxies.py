@@ -76,7 +76,7 @@ def for_others(environ: Mapping[str, str]) -> dict[str, str]:
     """
     if not any(name.lower().endswith("_proxy") for name in environ):
         return {}
-    entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ) if e != "*"]
+    entries = [e.removeprefix("*.").lstrip(".") for e in _entries(environ)]
     endpoint = (
         urlsplit(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")).hostname or ""
     )

@@ -335,14 +335,11 @@ def changed_settings(
     Return the settings that differ from the defaults, as they were written, without
     passwords.
     """
-    given = {
-        spec: environ.get(spec.variable, "").strip()
+    return {
+        spec.variable: spec.show(text)
         for spec in specs_of(cls, prefix).values()
+        if (text := environ.get(spec.variable, "").strip()) not in ("", spec.default)
     }
-    changed = {
-        spec: text for spec, text in given.items() if text not in ("", spec.default)
-    }
-    return {spec.variable: spec.show(text) for spec, text in changed.items()}
 
 
 def describe(cls: type[Any], prefix: str, also: str) -> str:

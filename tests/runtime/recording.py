@@ -64,7 +64,7 @@ def log() -> Iterator[Log]:
     """The log of the code under test, from level debug on."""
     stream = io.StringIO()
     with handlers_kept():
-        logs.configure("debug", "json", stream)
+        logs.configure("debug", stream)
         # At level debug, botocore logs thousands of lines.
         logging.getLogger("botocore").setLevel(logging.INFO)
         yield Log(stream)

@@ -40,7 +40,7 @@ def settings_of(**environment: str) -> GateSettings:
     environ = {"X_HTTP_BIND": ":0"} | {
         f"X_{name}": value for name, value in environment.items()
     }
-    return load(GateSettings, "X_", environ, check=lambda it: check_gate(it, "X_"))[0]
+    return load(GateSettings, "X_", environ, check=check_gate)[0]
 
 
 ALONE = "has no effect without X_GATE="

@@ -36,7 +36,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_a_traceback_is_part_of_its_line_from_any_logger(stream: io.StringIO) -> None:
-    logs.configure("info", "json", stream)
+    logs.configure("info", stream)
     try:
         raise ValueError("bad\nvalue")
     except ValueError:
@@ -56,7 +56,7 @@ def test_a_traceback_is_part_of_its_line_from_any_logger(stream: io.StringIO) ->
 
 
 def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
-    logs.configure("info", "json", stream)
+    logs.configure("info", stream)
 
     logs.get_logger("box").info("shown", path=os, odd="caf\udce9", items={1, 2})
 
@@ -66,7 +66,7 @@ def test_logs_values_that_json_does_not_support(stream: io.StringIO) -> None:
 
 
 def test_console_format_is_readable_and_escaped(stream: io.StringIO) -> None:
-    logs.configure("info", "console", stream)
+    logs.configure("info", stream, for_people=True)
 
     logs.get_logger("box").info("box_opened", size_bytes=3, files_deleted=0, path="a b")
     logs.get_logger("box").warning(
@@ -97,7 +97,7 @@ def test_timestamps_are_utc_wherever_the_process_runs(
 ) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
-    logs.configure("info", "json", stream)
+    logs.configure("info", stream)
 
     logs.get_logger("box").info("box_opened")
 
@@ -111,7 +111,7 @@ def test_timestamps_are_utc_wherever_the_process_runs(
 def test_a_pipe_that_nobody_reads_blocks_nobody_and_what_it_loses_is_counted() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as pipe:
-        logs.configure("info", "json", pipe, may_drop=True)
+        logs.configure("info", pipe, may_drop=True)
         log = logs.get_logger("box")
         for number in range(800):  # more than the pipe and the kept lines hold
             log.info("box_opened", number=number, text="x" * 1000)

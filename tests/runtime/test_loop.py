@@ -488,7 +488,7 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
 
     failed, stuck, *_ = log.events("cycle_failed")
     assert "cycle_timeout" == failed["reason"] == stuck["reason"]
-    assert failed["advice"].endswith("Or raise X_TIMEOUT.")
+    assert failed["advice"].endswith("Or raise X_TIMEOUT (0.2 s).")
     late = "the cycle took longer than X_TIMEOUT (0.2 s) and was abandoned"
     assert late == failed["error"]
     assert f"{late}, and has not returned since" == stuck["error"]

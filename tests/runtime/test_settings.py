@@ -318,10 +318,10 @@ def test_parses_allowed_values(
         ),
         (
             duration(at_least=1, at_most=60),
-            "is not between 1s and 60s",
+            "from 1s to 60s",
             "0.999|61|0|2h",
         ),
-        (duration(at_least=1), "is not between 1s and 7d", "0|8d"),
+        (duration(at_least=1), "from 1s to 7d", "0|8d"),
         (boolean, "is not true or false", "|maybe|2|truefalse|t"),
         (count, "is not a whole number", "-1|1.0|many||1_000|1111111111"),
         (choice("json", "console"), "is not one of json, console", "xml"),

@@ -137,23 +137,20 @@ class GateSettings(CommonSettings):
     )
 
 
-def check_gate(settings: GateSettings, prefix: str) -> list[Problem]:
+def check_gate(settings: GateSettings) -> list[Problem]:
     """
     Return the problems of the gate's settings in combination.
     """
+    prefix = settings.variable_prefix
+    seconds = settings.gate_timeout_seconds
     found = []
     if settings.gate == "command" and settings.gate_command is None:
         found.append(
             Problem(f"{prefix}GATE_COMMAND", "", f"is needed by {prefix}GATE=command")
         )
-    is_on = settings.gate != "off"
-    if is_on and settings.gate_timeout_seconds >= settings.timeout_seconds:
+    if settings.gate != "off" and seconds >= settings.timeout_seconds:
         limit = f"must be less than {prefix}TIMEOUT, which is {settings.timeout_seconds:g} s"
-        found.append(
-            Problem(
-                f"{prefix}GATE_TIMEOUT", f"{settings.gate_timeout_seconds:g}", limit
-            )
-        )
+        found.append(Problem(f"{prefix}GATE_TIMEOUT", f"{seconds:g}", limit))
     return found
 
 
@@ -452,9 +449,7 @@ class Gate:
 
         def is_file(path: str) -> bool:
             # A traceback ends in libraries, which exist elsewhere.
-            is_inside = (
-                not os.path.isabs(path) and os.path.normpath(path).split("/")[0] != ".."
-            )
+            is_inside = not os.path.normpath(path).startswith(("/", "../"))
             return is_inside and os.path.isfile(os.path.join(folder, path))
 
         findings = check.read(str(said).replace(f"{folder}/", ""), code, is_file)

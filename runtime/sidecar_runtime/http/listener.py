@@ -32,7 +32,7 @@ BACKLOG = 256
 CLIENT_SECONDS = 30.0
 REQUEST_BYTES = 64 << 10
 
-_FIRST_LINE = re.compile(rb"(\S+) (\S+) HTTP/1\.\d")
+_FIRST_LINE = re.compile(r"(\S+) (\S+) HTTP/1\.\d", re.ASCII)
 _HEADERS = f"""\
 Content-Security-Policy: {CONTENT_SECURITY_POLICY}
 X-Content-Type-Options: nosniff
@@ -129,7 +129,7 @@ class Listener:
                 # All of it has one limit: lines without end would keep the loop, which
                 # never pauses while there is something to read.
                 head = await reader.readuntil(b"\r\n\r\n")
-                request, _, _ = head.partition(b"\r\n")
+                request, _, _ = head.decode("latin-1").partition("\r\n")
                 writer.write(self._answer_to(request))
                 await writer.drain()
         except (OSError, EOFError, asyncio.LimitOverrunError):
@@ -147,11 +147,9 @@ class Listener:
             del self._open[oldest]
             oldest.abort()
 
-    def _answer_to(self, request: bytes) -> bytes:
+    def _answer_to(self, request: str) -> bytes:
         found = _FIRST_LINE.fullmatch(request)
-        method, path = (
-            (part.decode("latin-1") for part in found.groups()) if found else ("", "")
-        )
+        method, path = found.groups() if found else ("", "")
         log.debug("http_request", method=method, path=path)
         if method not in ("GET", "HEAD"):
             status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
@@ -167,8 +165,8 @@ class Listener:
         status, body, content_type = answer
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\nContent-Type: {content_type}\n"
+            f"Content-Length: {len(body)}\n{_HEADERS}\n"
         )
-        head += f"Content-Length: {len(body)}\n{_HEADERS}\n"
         return head.replace("\n", "\r\n").encode() + (b"" if method == "HEAD" else body)
 
 
@@ -185,15 +183,13 @@ def listen(bind: tuple[str, int], setting: str) -> socket.socket:
             host).
     """
     host, port = bind
-    # else the kernel has no IPv6; probes come from the node
-    has_both = socket.has_dualstack_ipv6()
-    family = (
-        socket.AF_INET6 if ":" in host or (has_both and not host) else socket.AF_INET
-    )
+    # without IPv6 in the kernel, those of IPv4 are all
+    place = host or ("::" if socket.has_dualstack_ipv6() else "")
+    is_6 = ":" in place
+    family = socket.AF_INET6 if is_6 else socket.AF_INET
     try:
-        is_dual = has_both and family == socket.AF_INET6
-        return socket.create_server(bind, family=family, dualstack_ipv6=is_dual)
-    except (OSError, UnicodeError) as error:
+        return socket.create_server((place, port), family=family, dualstack_ipv6=is_6)
+    except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).partition(
             " (while attempting"
         )[0]

@@ -192,17 +192,9 @@ def _pairs(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     Yield names and values as HTML for display.
     """
     for key, value in facts.items():
-        if isinstance(facts, Names):
-            yield _text(key), _cell(value)
-        else:
-            yield _name(key), _cell(value)
-
-
-def _name(key: str) -> str:
-    """
-    Return an identifier as words; any other key of a sidecar (a path) stays as it is.
-    """
-    return _text(key.replace("_", " ") if key.isidentifier() else key)
+        # A sidecar's other keys, such as paths, stay as they are.
+        is_ours = key.isidentifier() and not isinstance(facts, Names)
+        yield _text(key.replace("_", " ") if is_ours else key), _cell(value)
 
 
 def _text(value: object) -> str:

@@ -8,9 +8,9 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO
@@ -18,14 +18,15 @@ from typing import Any, BinaryIO
 from sidecar_runtime.errors import SidecarError
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-Path = str | os.PathLike[str]
 
 FACTS_BYTES = 1 << 20
 """Maximum size of a JSON file of facts; the largest lists a few dozen paths."""
+HOLDER_BYTES = 300
+"""Of the description of a lock's holder; a host name has at most 253."""
 
 
 def write_file(
-    path: Path, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
+    path: str, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
 ) -> None:
     """
     Replace a file as a whole: temporary file in the same directory → rename.
@@ -37,7 +38,7 @@ def write_file(
         OSError: The directory is not writable, or the disk is full; the old file is
             untouched.
     """
-    head, tail = os.path.split(os.fspath(path))
+    head, tail = os.path.split(path)
     temporary = os.path.join(head, f".{tail}.new")
     shutil.rmtree(temporary, ignore_errors=True, dir_fd=dir_fd)  # only a folder
     with suppress(FileNotFoundError):
@@ -79,10 +80,10 @@ def is_at(name: str, above: int, opened: int) -> bool:
     """
     Whether a name in an open folder still refers to the file or folder that is open.
     """
-    found = stat_in(name, above)
-    # on NFS, the open one is stale if another client removed it
+    # it is gone; on NFS, the open one is stale if another client removed it
     with suppress(OSError):
-        return found is not None and os.path.samestat(found, os.fstat(opened))
+        found = os.stat(name, dir_fd=above, follow_symlinks=False)
+        return os.path.samestat(found, os.fstat(opened))
     return False
 
 
@@ -133,7 +134,7 @@ def read_facts(name: str, folder: int) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def open_file(path: Path, *, dir_fd: int | None, follow: bool = False) -> BinaryIO:
+def open_file(path: str, *, dir_fd: int | None, follow: bool = False) -> BinaryIO:
     """
     Open a regular file for reading; symlinks and other kinds of files (pipes) are
     refused.
@@ -150,12 +151,12 @@ def open_file(path: Path, *, dir_fd: int | None, follow: bool = False) -> Binary
     fd = os.open(path, flags, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return open(fd, "rb")
 
 
 def read_file(
-    path: Path, most_bytes: int, *, dir_fd: int | None = None, follow: bool = False
+    path: str, most_bytes: int, *, dir_fd: int | None = None, follow: bool = False
 ) -> bytes:
     """
     Read a regular file, as in :func:`open_file`.
@@ -171,7 +172,7 @@ def read_file(
     with open_file(path, dir_fd=dir_fd, follow=follow) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes > most_bytes:
-            raise OSError(errno.EFBIG, f"it has {size_bytes} bytes", os.fspath(path))
+            raise OSError(errno.EFBIG, f"it has {size_bytes} bytes", path)
         return file.read(most_bytes)
 
 
@@ -308,14 +309,12 @@ class TargetLock:
                 return False
             stack.pop_all()
         self._fd = fd
-        holder = {
-            "host": os.uname().nodename,
-            "pid": os.getpid(),
-            "since": round(time.time(), 3),
-        }
-        with suppress(OSError):  # a full disk: the lock is held regardless
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(holder).encode(), 0)
+        holder = f"pid {os.getpid()} on {os.uname().nodename}"
+        # Another name of it is another file to somebody: nothing is written there.
+        if os.fstat(fd).st_nlink == 1:
+            with suppress(OSError):  # a full disk: the lock is held regardless
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, holder.encode(), 0)
         return True
 
     def release(self) -> None:
@@ -349,9 +348,8 @@ def read_holder(name: str, dir_fd: int) -> str:
 
     Another process may have written the file, so no other content of it is returned.
     """
-    holder: dict[str, Any] = {}
-    with suppress(OSError):
-        holder = read_facts(name, dir_fd)
-    host = str(holder.get("host")).encode(errors="replace").decode()[:253]
-    pid = holder.get("pid")
-    return f"pid {pid} on {host}" if isinstance(pid, int) else "unknown"
+    with suppress(OSError, UnicodeDecodeError):
+        holder = read_file(name, HOLDER_BYTES, dir_fd=dir_fd).decode()
+        if re.fullmatch(r"pid \d+ on [\w.-]+", holder):
+            return holder
+    return "unknown"

@@ -10,8 +10,8 @@ volume.
 """
 
 import errno
-import fcntl
 import os
+import re
 import shutil
 import stat
 import time
@@ -28,6 +28,7 @@ from sidecar_runtime.volume.files import (
     needing,
     set_mode,
     stat_in,
+    take_flock,
 )
 
 FOLDER_MODE = 0o775
@@ -198,16 +199,11 @@ class Snapshots(NamedTuple):
             published: Is kept, and so is the snapshot that the link shows, if that was
                 changed.
         """
-        kept = [
-            revision
-            for revision in dict.fromkeys((published, self.current()))
-            if revision
-        ]
+        kept = list(filter(None, dict.fromkeys((published, self.current()))))
         older = [revision for revision in self.revisions() if revision not in kept]
-        asked = [
-            revision for revision in older if stat_in(revision + ASKED, self.store)
-        ]
-        others = [revision for revision in older if revision not in asked]
+        all_asked = self.asked()
+        asked = [revision for revision in older if revision in all_asked]
+        others = [revision for revision in older if revision not in all_asked]
         # If nothing is shown, one of the others is all that is left of the last good
         # state.
         spared = {
@@ -322,16 +318,9 @@ def is_name(revision: str) -> bool:
     Whether a text is a valid name of a snapshot; it may come from a file that others
     can write.
     """
-    try:
-        name = os.fsencode(revision)
-    except UnicodeError:
-        return False
-    return (
-        bool(name)
-        and not name.startswith(b".")
-        and b"/" not in name
-        and b"\0" not in name
-    )
+    with suppress(UnicodeError):
+        return bool(re.fullmatch(rb"[^./\0][^/\0]*", os.fsencode(revision)))
+    return False
 
 
 def make_symlink(path: str, name: str, *, dir_fd: int | None = None) -> None:
@@ -350,12 +339,8 @@ def _lock_alone(folder: int) -> bool:
     Lock an open folder exclusively until it is closed; False while another process uses
     it.
     """
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (
-        OSError
-    ) as error:  # without locks on folders (NFS), no other process can hold one
-        return not isinstance(error, BlockingIOError)
+    with suppress(OSError):  # no locks on folders (NFS): no other process can hold one
+        return take_flock(folder)
     return True
 
 
@@ -475,15 +460,18 @@ def link_file(source: str, old: int, target: str, new: int) -> None:
 def _copy_file(
     source: str, source_folder: int, target: str, target_folder: int
 ) -> None:
-    with opened(source, source_folder, OLD_FILE) as fd:
-        found = os.fstat(fd)
+    old = os.open(source, OLD_FILE, dir_fd=source_folder)
+    with open(old, "rb") as original:
+        found = os.fstat(old)
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
         mode = stat.S_IMODE(found.st_mode)
         new = os.open(target, NEW_FILE, mode, dir_fd=target_folder)
-        with open(new, "wb") as copy, open(fd, "rb", closefd=False) as original:
+        with open(new, "wb") as copy:
             shutil.copyfileobj(original, copy)
             copy.flush()
-            set_mode(copy.fileno(), mode)
-            os.utime(copy.fileno(), ns=(found.st_mtime_ns, found.st_mtime_ns))
-            os.fsync(copy.fileno())  # unconditional, because copies are rare
+            set_mode(new, mode)
+            # Where files belong to somebody else, the copy is as good as a new file.
+            with suppress(PermissionError):
+                os.utime(new, ns=(found.st_mtime_ns, found.st_mtime_ns))
+            os.fsync(new)  # unconditional, because copies are rare

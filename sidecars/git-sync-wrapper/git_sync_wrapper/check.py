@@ -46,7 +46,7 @@ def run(
     """
     print(f"git-sync-wrapper check: {options.source} -> {options.link}")
     unknown(names)
-    logs.configure("warning", None)
+    logs.configure("warning")
     parts = join(settings, options, environ, WrapperMetrics(__version__, "check"))
     fence = Fence()
     try:

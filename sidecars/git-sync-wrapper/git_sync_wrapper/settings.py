@@ -104,10 +104,4 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     Raises:
         SettingsError: One or more are invalid; it lists all of them.
     """
-    return load(
-        Settings,
-        PREFIX,
-        environ,
-        gone=GONE,
-        check=lambda settings: check_gate(settings, PREFIX),
-    )
+    return load(Settings, PREFIX, environ, gone=GONE, check=check_gate)

@@ -385,4 +385,4 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
     problems = [
         Problem(name, given[name], why) for name, is_wrong, why in rules if is_wrong
     ]
-    return problems + check_gate(settings, PREFIX)
+    return problems + check_gate(settings)

@@ -65,7 +65,7 @@ def run() -> int:
         begin_logs(settings, unknown)
     else:
         # the commands print their own findings
-        logs.configure("error", "console", sys.stderr)
+        logs.configure("error", sys.stderr, for_people=True)
     choice = settings.include_dags
     include_dags = not found.restores_dags if choice == "auto" else choice == "true"
     reader = Reader(

@@ -5,14 +5,12 @@ Requests of consumers for older releases: the limits, and the socket.
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from s3_sync.release import asking
 from s3_sync.release.asking import MOST, MOST_UNKNOWN, NAME, PERIOD_SECONDS, Asked
-from sidecar_runtime.allowance import Allowance
+from sidecar_runtime import allowance
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.metrics import Metric, Metrics
@@ -51,7 +49,7 @@ class Flood:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
-        monkeypatch.setattr(asking, "Allowance", partial(Allowance, clock=self.clock))
+        monkeypatch.setattr(allowance, "monotonic", self.clock)
         self.asked = Asked(counter())
         self._numbers = itertools.count()
 

@@ -189,7 +189,7 @@ def _make(sidecar: str) -> Any:
     """
     Return a sidecar with the settings of the environment, as its command makes it.
     """
-    logs.configure("error", "console", sys.stderr)
+    logs.configure("error", sys.stderr, for_people=True)
     if sidecar == "s3-sync":
         from s3_sync.metrics import SyncMetrics
         from s3_sync.settings import load_settings

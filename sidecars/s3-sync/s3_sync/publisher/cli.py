@@ -190,7 +190,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     Run a command; return its exit code.
     """
-    logs.configure("warning", "console", sys.stderr)
+    logs.configure("warning", sys.stderr, for_people=True)
     is_json = arguments.output == "json"
     try:
         report = _run(arguments, environ)
