@@ -164,7 +164,7 @@ class Chain:
         held = ANONYMOUS if self._is_anonymous else _checked(found)
         self._held = held, AwsConfig(**answer)
         self._identity = None
-        self._expires_at = math.inf if held.expires_at is None else held.expires_at
+        self._expires_at = held.expires_at or math.inf
         left = self._expires_at - time.time()
         self._refresh_at = self._expires_at - min(REFRESH_BEFORE_SECONDS, left / 2)
         log.debug("credentials_fetched", method=held.method)
