@@ -245,16 +245,21 @@ class ListingSource:
         said = [
             f"{count} skipped ({reason})" for reason, count in sorted(counts.items())
         ]
-        if filtered := sum(page.filtered for page in self._pages.values()):
-            said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
-        return SourceError(
-            "source_empty",
-            f"{self._settings.source} contains no files to sync: "
-            + (", ".join(said) or await self._beside()),
+        advice = (
             "Check KEY_PATH for a typo and its case; keys that begin with a slash are no files. For"
-            " releases, set S3_SYNC_SOURCE=release. Nothing was deleted: to accept an empty "
-            "folder, set S3_SYNC_ALLOW_EMPTY=true.",
+            " releases, set S3_SYNC_SOURCE=release. Nothing was deleted. If the folder should "
+            "become empty, S3_SYNC_ALLOW_EMPTY=true deletes what is published."
         )
+        if filtered := sum(page.filtered for page in self._pages.values()):
+            settings = self._settings
+            given = {"INCLUDE": settings.include, "EXCLUDE": settings.exclude}
+            names = [f"S3_SYNC_{name}" for name, globs in given.items() if globs]
+            said.append(f"{filtered} left out by {' and '.join(names)}")
+            advice = f"Correct {' or '.join(names)}. Nothing was deleted."
+        what = ", ".join(said) or await self._beside()
+        source = self._settings.source
+        message = f"{source} contains no files to sync: {what}"
+        return SourceError("source_empty", message, advice)
 
     async def _beside(self) -> str:
         """

@@ -127,8 +127,9 @@ REASONS = {
     # Each try takes most of a cycle, for which snapshots and deletions wait.
     "object_slow": Reason(
         "object",
-        "Raise S3_SYNC_TIMEOUT to more than its download takes, or exclude it with "
-        "S3_SYNC_EXCLUDE. All other files are published.",
+        "Check the network if it is small. Otherwise raise S3_SYNC_TIMEOUT to more than its "
+        "download takes, or exclude it with S3_SYNC_EXCLUDE. It is tried again within an hour; "
+        "SIGHUP tries it now.",
         rest_seconds=3600.0,
     ),
     "prefix_taken": Reason(
