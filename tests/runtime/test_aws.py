@@ -177,7 +177,6 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
         (exceptions.SSOTokenLoadError(error_msg="x"), "credentials_expired"),
         (said_by_the_agent(None), "credentials_unavailable"),
         (said_by_the_agent(400), "credentials_denied"),
-        (said_by_the_agent(403), "credentials_denied"),
         (said_by_the_agent(408), "credentials_unavailable"),
         (said_by_the_agent(429), "credentials_unavailable"),
         (said_by_the_agent(500), "credentials_unavailable"),

@@ -4,7 +4,6 @@ may be.
 """
 
 import signal
-import threading
 
 import pytest
 
@@ -15,7 +14,6 @@ from tests.runtime.recording import CHANGED, Log
 from tests.runtime.test_loop import DENIED, RESTING, run, send
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
-from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -26,29 +24,6 @@ def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> N
 
     assert error.reason == "failure_limit"
     assert limit == one.sidecar.cycles
-
-
-def test_an_abandoned_cycle_publishes_nothing_when_it_comes_back(log: Log) -> None:
-    released = threading.Event()
-    published: list[str] = []
-
-    def late(fence: Fence) -> Outcome:
-        assert released.wait(60)
-        with fence:
-            published.append("r1")
-        return CHANGED
-
-    one = run(late, pace=RESTING, timeout_seconds=0.2)
-
-    def release() -> None:
-        released.set()
-        wait_until(lambda: not one.loop._worker._is_busy, "the cycle has returned")
-        send(signal.SIGTERM)
-
-    one.until(1, release)
-
-    assert log.events("cycle_failed")[0]["reason"] == "cycle_timeout"
-    assert [] == published
 
 
 @pytest.mark.parametrize("end", [CHANGED, DENIED], ids=["success", "failure"])

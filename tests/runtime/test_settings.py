@@ -252,9 +252,7 @@ def test_help_shows_allowed_values_and_defaults() -> None:
 
 ADDRESSES = {
     ":9811": ("", 9811),
-    "127.0.0.1:9811": ("127.0.0.1", 9811),
     "localhost:0": ("localhost", 0),
-    "[::1]:9811": ("::1", 9811),
     "[fe80::1%eth0]:1": ("fe80::1%eth0", 1),
     "0.0.0.0:65535": ("0.0.0.0", 65535),
 }
@@ -263,42 +261,28 @@ ADDRESSES = {
 @pytest.mark.parametrize(
     ("parse", "values"),
     [
+        (duration(), {"10": 10, "1.5s": 1.5, "5m": 300, "0": 0, " 10s ": 10}),
         (
             duration(),
-            {"10": 10, "0.5": 0.5, "10s": 10, "1.5s": 1.5, "5m": 300, "1.5h": 5400},
-        ),
-        (
-            duration(),
-            {"1h30m": 5400, "2d12h": 216_000, "1h30m10s": 5410, "2m30s": 150, "0": 0},
-        ),
-        (
-            duration(),
-            {
-                "500ms": 0.5,
-                "1s500ms": 1.5,
-                "1m500ms": 60.5,
-                " 10s ": 10,
-                "1h 30m": 5400,
-            },
+            {"2d12h": 216_000, "1h30m10s": 5410, "1m500ms": 60.5, "1h 30m": 5400},
         ),
         (duration(at_least=1, at_most=60), {"1": 1, "1m": 60}),
         (
             boolean,
-            dict.fromkeys(["true", "True", "TRUE", "yes", "on", "1", " true "], True),
+            dict.fromkeys(["true", "TRUE", "yes", "on", "1", " true "], True),
         ),
-        (boolean, dict.fromkeys(["false", "False", "FALSE", "no", "off", "0"], False)),
+        (boolean, dict.fromkeys(["false", "no", "off", "0"], False)),
         (count, {"0": 0, "7": 7, " 999 ": 999}),
         (
             mode,
-            {"0644": 0o644, "644": 0o644, " 0400 ": 0o400, "0777": 0o777, "664": 0o664},
+            {"0644": 0o644, "664": 0o664, " 0400 ": 0o400},
         ),
         (words, {"*.py, *.sql ,,b": ("*.py", "*.sql", "b"), " , ": ()}),
         (choice("json", "console"), {" JSON ": "json"}),
         (
             absolute_path,
-            {"/dags": "/dags", "/dags/": "/dags", "//a///b/./c/..": "/a/b"},
+            {"/dags/": "/dags", "//a///b/./c/..": "/a/b", "/a b/ü": "/a b/ü"},
         ),
-        (absolute_path, {"/a b/ü": "/a b/ü"}),
         (bind_address, ADDRESSES),
     ],
 )
