@@ -30,12 +30,11 @@ FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What `dags.gitSync.branch` and `.ref` are if their user sets neither (official chart,
 # from 1.13.1 to 1.22.0 at least); the chart always sets both variables.
 CHART_REF = "v2-2-stable"
-HIDDEN_FLAG = "__env__"
 _FLAG = "git_sync_wrapper.flag"
 # git@host:path, a path, helper::address; any other text with an @ is a URL without https://.
 _NO_URL = re.compile(r"[^:/]+@[^/]+:|\.{0,2}/|\w+::|[^@]*$")
-_TEXT = r'"((?:\\.|[^"\\])*)"'
-_CONFIG = re.compile(rf'(?:{_TEXT}|([^":][^:]*)):(?:{_TEXT}|((?:\\.|[^,\\])+))(?:,|$)')
+_TEXT = r'"(?:\\.|[^"\\])*"'
+_CONFIG = re.compile(rf'({_TEXT}|[^":][^:]*):({_TEXT}|(?!")(?:\\.|[^,\\])+)(?:,|$)')
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", ",": ","}
 
 
@@ -74,13 +73,13 @@ def configs(text: str) -> tuple[tuple[str, str], ...]:
             raise ValueError(
                 'is not KEY:VALUE[,KEY:VALUE...]; a value may be in "quotes"'
             )
-        key = match[2] if match[1] is None else _plain(match[1])
-        found.append((key, _plain(match[4] if match[3] is None else match[3])))
+        found.append((_plain(match[1]), _plain(match[2])))
         start = match.end()
     return tuple(found)
 
 
 def _plain(text: str) -> str:
+    text = text[1:-1] if text.startswith('"') else text
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), text)
 
 
@@ -365,7 +364,6 @@ def _read_line(
     Add the values of our flags, ``--flag=value`` or ``--flag value``, to the texts of
     the variables; return what git-sync gets.
     """
-    hidden = {f"{HIDDEN_FLAG}{variables(name)[0]}": name for name in FLAGS}
     # The one flag that adds to its variable.
     joined = {"--credential": texts.get("GITSYNC_CREDENTIAL", "")}
     rest = []
@@ -374,7 +372,6 @@ def _read_line(
         if word == "--":  # what follows are no flags, and git-sync ignores it
             break
         name, has_value, value = word.removeprefix("--").partition("=")
-        name = hidden.get(name, name)
         if not word.startswith("--") or name not in FLAGS.keys() | OLD.keys():
             rest.append(word)
             continue

@@ -251,11 +251,8 @@ class ListingSource:
             "become empty, S3_SYNC_ALLOW_EMPTY=true deletes what is published."
         )
         if filtered := sum(page.filtered for page in self._pages.values()):
-            settings = self._settings
-            given = {"INCLUDE": settings.include, "EXCLUDE": settings.exclude}
-            names = [f"S3_SYNC_{name}" for name, globs in given.items() if globs]
-            said.append(f"{filtered} left out by {' and '.join(names)}")
-            advice = f"Correct {' or '.join(names)}. Nothing was deleted."
+            said.append(f"{filtered} left out by S3_SYNC_INCLUDE or S3_SYNC_EXCLUDE")
+            advice = "Correct the filter. Nothing was deleted."
         what = ", ".join(said) or await self._beside()
         source = self._settings.source
         message = f"{source} contains no files to sync: {what}"

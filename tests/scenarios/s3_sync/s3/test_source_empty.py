@@ -59,7 +59,7 @@ def test_counts_what_is_there(
     assert ("source_empty", True) == (failed["reason"], said in failed["error"]), failed
     # Whoever follows the advice for a filter must not lose what is published.
     is_filtered = "left out" in said or "1 le" in said
-    hint = "Correct S3_SYNC_" if is_filtered else "S3_SYNC_SOURCE=release"
+    hint = "Correct the filter." if is_filtered else "S3_SYNC_SOURCE=release"
     assert hint in failed["advice"]
     assert is_filtered != ("S3_SYNC_ALLOW_EMPTY" in failed["advice"])
 
