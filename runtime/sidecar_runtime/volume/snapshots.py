@@ -460,14 +460,13 @@ def link_file(source: str, old: int, target: str, new: int) -> None:
 def _copy_file(
     source: str, source_folder: int, target: str, target_folder: int
 ) -> None:
-    old = os.open(source, OLD_FILE, dir_fd=source_folder)
-    with open(old, "rb") as original:
+    with opened(source, source_folder, OLD_FILE) as old:
         found = os.fstat(old)
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", source)
         mode = stat.S_IMODE(found.st_mode)
         new = os.open(target, NEW_FILE, mode, dir_fd=target_folder)
-        with open(new, "wb") as copy:
+        with open(new, "wb") as copy, open(old, "rb", closefd=False) as original:
             shutil.copyfileobj(original, copy)
             copy.flush()
             set_mode(new, mode)
