@@ -138,7 +138,8 @@ def _is_made(before: Current, now: Current, draft: Draft) -> bool:
         return False
     is_same = now.pointer.revision == draft.turn.revision
     is_trusted = now.signed_by == draft.signed_by
-    return (is_same and is_trusted) or draft.turn in now.pointer.turns()
+    # As the current one, an equal turn may be that of another key, in the same second.
+    return (is_same and is_trusted) or draft.turn in now.pointer.history
 
 
 def _cause(
