@@ -267,9 +267,13 @@ def _without_effect(
         name, _, texts = spec.needs.partition("=")
         needed, value = named[name]
         if value not in map(needed.parse, texts.split(" or ")):
-            shown = spec.show(given[spec.variable])
-            why = f"has no effect without {spec.needs}"
-            problems.append(Problem(spec.variable, shown, why))
+            problems.append(
+                Problem(
+                    spec.variable,
+                    spec.show(given[spec.variable]),
+                    f"has no effect without {spec.needs}",
+                )
+            )
     return problems
 
 

@@ -304,7 +304,7 @@ class RevisionRefused(SidecarError):
         message = f"the gate refuses revision {revision}: {findings[0]}{more}"
         advice = (
             "Fix it at the source, or change the pin; until then, what is published stays. "
-            "If the gate is wrong, mend it: SIGHUP asks it again."
+            "If the gate is wrong, correct it: SIGHUP asks it again."
         )
         super().__init__("revision_refused", message, advice)
         self.revision = revision

@@ -371,8 +371,6 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
         f"needs S3_SYNC_LAYOUT=snapshot; then set Airflow's dags_folder to "
         f"{settings.dest_path}/current"
     )
-    deletes_all = settings.delete == "all"
-    alone = "has no effect without S3_SYNC_LAYOUT=in-place: a snapshot has nothing else"
     rules: list[tuple[str, object, str]] = [
         ("DEST_PATH", os.path.isfile(settings.dest_path), "is a file, not a folder"),
         (
@@ -381,7 +379,11 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
             needs_snapshots,
         ),
         ("S3_SYNC_GATE", is_in_place and settings.gate != "off", needs_snapshots),
-        ("S3_SYNC_DELETE", not is_in_place and deletes_all, alone),
+        (
+            "S3_SYNC_DELETE",
+            not is_in_place and settings.delete == "all",
+            "has no effect without S3_SYNC_LAYOUT=in-place",
+        ),
     ]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         is_wrong = (

@@ -116,6 +116,15 @@ def test_reports_what_is_wrong(
     assert not target.exists()
 
 
+def test_a_volume_that_takes_an_empty_file_only_is_full(
+    check: Check, tmp_path: Path
+) -> None:
+    with small_volume(tmp_path / "small", "1m") as volume:
+        (volume / "big").write_bytes(bytes(980 << 10))
+
+        assert "target_full" in check(3, {"DEST_PATH": f"{volume}/dags"})
+
+
 def test_reads_the_smallest_object_of_each_folder(check: Check, s3: FakeS3) -> None:
     """
     A policy may cover only some folders; an object that changes meanwhile is no
