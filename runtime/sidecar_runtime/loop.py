@@ -8,7 +8,6 @@ the next tick.
 """
 
 import gc
-import os
 import random
 import signal
 import sys
@@ -25,12 +24,15 @@ from sidecar_runtime import HEEDED
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Told
+from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Standing
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
 STACK_CALLS = 20
+# The longest that the main thread waits at once: Python runs signal handlers in it, and
+# notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
+NOTICE_SECONDS = 0.25
 
 log = get_logger("sidecar")
 
@@ -96,7 +98,7 @@ class Finished(NamedTuple):
     end: Outcome | BaseException
 
 
-Event = Literal["tick", "wake", "signal"] | signal.Signals | Finished
+Event = Literal["tick", "wake"] | signal.Signals | Finished
 
 
 class Idle(NamedTuple):
@@ -168,8 +170,7 @@ class Worker:
         Return where its thread is now, the innermost call last.
         """
         frame = sys._current_frames().get(self._thread.ident or 0)
-        calls = traceback.extract_stack(frame)[-STACK_CALLS:] if frame else []
-        return [f"{call.filename}:{call.lineno} {call.name}" for call in calls]
+        return [call.strip() for call in traceback.format_stack(frame, STACK_CALLS)]
 
     def start(self, fence: Fence) -> None:
         """
@@ -265,12 +266,6 @@ class Loop:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle
                 raised it.
         """
-        ear, alarm = os.pipe()
-        os.set_blocking(alarm, False)
-        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
-        threading.Thread(
-            target=self._listen, args=[ear], name="signals", daemon=True
-        ).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
         for early in HEEDED:
@@ -280,7 +275,7 @@ class Loop:
                 until = min(self._state.until, self._give_up_at)
                 if isinstance(self._state, Running):
                     until = min(until, self._state.slow_at)
-                left = until - time.monotonic()
+                left = min(until - time.monotonic(), NOTICE_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -290,15 +285,6 @@ class Loop:
             self._revoke()
             if self._scheduler is not None:
                 self._scheduler.shutdown(wait=False)
-
-    def _listen(self, ear: int) -> None:
-        """
-        Wake the main thread, in which Python runs signal handlers, at each signal: one
-        that arrives right before a wait begins would be noticed at its end (once in
-        1,500 SIGTERMs).
-        """
-        while os.read(ear, 64):
-            self._events.put("signal")
 
     def _report(self, finished: Finished) -> None:
         """
@@ -405,7 +391,7 @@ class Loop:
         )
         why = SidecarError("cycle_slow", said, advice)
         since = time.time() - (time.monotonic() - state.started_at)
-        self._health.slow = Told(why, since)
+        self._health.slow = Standing(why, since)
         if self._health.standing.why is None:
             self._metrics.show_reason("waiting", why.reason, since)
         self._state = state._replace(slow_at=float("inf"))
@@ -436,7 +422,7 @@ class Loop:
         slow = self._health.slow
         if slow.since is not None:
             self._tell_end("cycle_slow", "waiting", slow.since)
-        self._health.slow = Told()
+        self._health.slow = Standing()
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):

@@ -20,7 +20,7 @@ import pytest
 from sidecar_runtime import trigger
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome, Readiness, Result, Told
+from sidecar_runtime.health import Health, Outcome, Readiness, Result, Standing
 from sidecar_runtime.loop import Idle, Loop, Pace, Running, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
@@ -307,7 +307,7 @@ def test_a_failure_that_becomes_a_wait_for_the_same_reason_has_not_ended(
 def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -> None:
     """A dead volume or a slow network is visible before the timeout."""
     pace = QUICK._replace(slow_seconds=0.2)
-    told: list[Told] = []
+    told: list[Standing] = []
 
     def is_slow(fence: Fence) -> Outcome:
         fence.doing = "git-sync runs"
@@ -323,11 +323,11 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
     (slow,) = log.events("cycle_slow")
     assert "git-sync runs" == slow["doing"]
     assert any("wait_until" in call for call in slow["stack"])
-    why, _ = told[0]
+    why = told[0].why
     assert why is not None
     assert "cycle_slow" == why.reason
     assert "git-sync runs" in why.message
-    assert (None, None) == one.health.slow
+    assert Standing() == one.health.slow
     (ended,) = log.events("reason_ended")
     assert "cycle_slow" == ended["reason"]
 

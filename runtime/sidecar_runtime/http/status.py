@@ -64,7 +64,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     Return the answer of /readyz, ready for JSON.
     """
     readiness = sidecar.readiness()
-    error, since = health.told(readiness)
+    error, since, _ = health.told(readiness)
     last = health.last
     published_at = readiness.published_at
     return {
