@@ -2,9 +2,8 @@
 Runs cycles: decides when the next one starts, what its end means, and when the process
 stops.
 
-The main thread decides (:class:`Loop`). Signal handlers, the trigger and the thread
-that runs cycles put events into its queue; besides, the trigger only sets the time of
-the next tick.
+The main thread decides (:class:`Loop`). Signal handlers, the trigger (APScheduler) and
+the thread that runs cycles only put events into its queue.
 """
 
 import gc
@@ -239,11 +238,16 @@ class Loop:
         self._scheduler: Any = None
         if not settings.one_shot:
             # A quarter of the imports of a one-shot, in each task pod.
-            from sidecar_runtime.trigger import start_scheduler  # noqa: PLC0415
-
-            self._scheduler = start_scheduler(
-                lambda: self._events.put("tick"), self._set_due
+            from apscheduler.schedulers.background import (  # noqa: PLC0415
+                BackgroundScheduler,
             )
+
+            # Its job runs in its own thread (`debug`): a pool is joined at exit, and a
+            # job that sleeps 6 s delays SIGTERM by 6 s (measured).
+            self._scheduler = BackgroundScheduler(
+                executors={"default": {"type": "debug"}}, timezone=UTC
+            )
+            self._scheduler.start()
         seconds = (
             settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         )
@@ -357,6 +361,8 @@ class Loop:
         fence = Fence(is_asked_for=is_asked_for)
         longest = max(self._worker.durations, default=0.0)
         now = time.monotonic()
+        # Shifted by up to a tenth, to spread a fleet.
+        self._due = now + self._settings.interval_seconds * random.uniform(0.9, 1.1)
         self._state = Running(
             until=now + self._settings.timeout_seconds,
             fence=fence,
@@ -454,29 +460,27 @@ class Loop:
             return min(interval, shortest)
         return interval * random.uniform(0.9, 1.1)
 
-    def _set_due(self) -> float:
-        """
-        Set the time of the next regular cycle, and return the seconds until then: from
-        start to start, shifted by up to a tenth to spread a fleet; a long cycle misses
-        some. The scheduler calls this twice at each tick, and uses what it returns
-        last.
-        """
-        seconds = self._settings.interval_seconds * random.uniform(0.9, 1.1)
-        self._due = time.monotonic() + seconds
-        return seconds
-
     def _rest(self, seconds: float | None, *, is_firm: bool = False) -> None:
         """
-        Be idle for this many seconds, or until the trigger.
+        Be idle for this many seconds, or until the trigger fires: from start to start;
+        a long cycle misses some.
         """
-        now, is_regular, grace_seconds = time.monotonic(), seconds is None, 0.0
+        now = time.monotonic()
+        is_regular = seconds is None
+        grace_seconds = 0.0
         if seconds is None:
             grace_seconds = self.pace.clock_grace_seconds
-            # the scheduler's wall clock was set back
-            if self._due + grace_seconds <= now:
-                at = datetime.now(UTC) + timedelta(seconds=self._set_due())
-                self._scheduler.modify_job("cycle", next_run_time=at)
-            seconds = max(0.0, self._due - now)
+            seconds = self._due - now
+            if seconds < 0.0:
+                seconds %= self._settings.interval_seconds
+            self._scheduler.add_job(
+                lambda: self._events.put("tick"),
+                "date",
+                run_date=datetime.now(UTC) + timedelta(seconds=seconds),
+                id="cycle",
+                replace_existing=True,
+                misfire_grace_time=None,
+            )
         self._state = Idle(now + seconds + grace_seconds, is_regular, is_firm)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         self._health.expect_cycle(seconds, late_seconds)

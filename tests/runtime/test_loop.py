@@ -17,7 +17,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from sidecar_runtime import trigger
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Readiness, Result, Standing
@@ -45,6 +44,7 @@ SETTLING = Outcome("waiting", "r1", why=UNSETTLED)
 QUICK = Pace(backoff=lambda *_: 0.02, waiting_retry_seconds=0.05, tidy_seconds=0.05)
 # A failure is not repeated by itself.
 RESTING = QUICK._replace(backoff=lambda *_: 600.0)
+SCHEDULER = "apscheduler.schedulers.background.BackgroundScheduler"
 
 
 @dataclass
@@ -138,7 +138,7 @@ def handlers_restored() -> Iterator[None]:
 
 def unstarted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Loop:
     """Return a loop with an interval of 15 minutes that runs nothing."""
-    monkeypatch.setattr(trigger, "start_scheduler", lambda *_: Mock())
+    monkeypatch.setattr(SCHEDULER, Mock())
     one = run(interval_seconds=900.0, **changes)
     waits = Loop(one.sidecar, one.settings, one.health, one.metrics)
     waits.pace = QUICK
@@ -146,22 +146,27 @@ def unstarted(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Loop:
 
 
 def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
+    log: Log,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    The trigger sets the time of the next cycle while one runs; by up to a tenth, at
-    random.
-    """
-    monkeypatch.setattr("random.uniform", lambda *tenth: 2.0 * (tenth == (0.9, 1.1)))
-    waits = unstarted(monkeypatch)
-    waits._due = due = time.monotonic() + 100.0
+    """Shifted by up to a tenth, at random."""
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr(SCHEDULER, Mock())
+    seen: list[float] = []
 
-    waits._rest(waits._wait_seconds(CHANGED))
+    def look(_: Fence) -> Outcome:
+        assert isinstance(one.loop._state, Running)
+        seen.append(one.loop._due - one.loop._state.started_at)
+        return CHANGED
 
-    assert (
-        isinstance(waits._state, Idle) and waits._state.is_regular and due == waits._due
-    )
-    assert 1800.0 == waits._set_due()
+    one = run(look, interval_seconds=900.0)
+    one.until(1)
+    one.loop._due = time.monotonic() - 100.0
+    one.loop._rest(None)
+
+    assert [900] == [round(seconds) for seconds in seen]
+    assert isinstance(one.loop._state, Idle) and one.loop._state.is_regular
+    assert 790 < one.health.next_cycle_in_seconds <= 800
 
 
 def test_the_trigger_starts_regular_cycles(log: Log) -> None:
@@ -177,12 +182,12 @@ def test_cycles_continue_if_the_scheduler_is_silent(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
-    silent, pace = Mock(), QUICK._replace(clock_grace_seconds=0.05)
-    monkeypatch.setattr(trigger, "start_scheduler", lambda *_: silent)
+    pace = QUICK._replace(clock_grace_seconds=0.05)
+    monkeypatch.setattr(SCHEDULER, Mock())
 
     run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()
 
-    assert 2 == len(log.events("cycle_finished")) == silent.modify_job.call_count
+    assert 2 == len(log.events("cycle_finished"))
 
 
 # --- failures
