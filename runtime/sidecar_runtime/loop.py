@@ -29,8 +29,9 @@ from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
 STACK_CALLS = 20
-# The longest that the main thread waits at once: Python runs signal handlers in it, and
+# The longest that the main thread waits at once. Python runs signal handlers in it, and
 # notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
+# So late it also tells a slow cycle and ends a one-shot.
 NOTICE_SECONDS = 0.25
 
 log = get_logger("sidecar")
@@ -106,15 +107,11 @@ class Idle(NamedTuple):
 
     Args:
         is_regular: Whether the trigger ends it.
-        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a
-            cause that its sidecar does not know, so it may ask for the next one at
-            once, again and again.
         asker: Who asked for that cycle.
     """
 
     until: float
     is_regular: bool = False
-    is_firm: bool = False
     asker: Event | None = None
 
 
@@ -276,10 +273,7 @@ class Loop:
             self._events.put(signal.Signals(early))
         try:
             while self._state is not None:
-                until = min(self._state.until, self._give_up_at)
-                if isinstance(self._state, Running):
-                    until = min(until, self._state.slow_at)
-                left = min(until - time.monotonic(), NOTICE_SECONDS)
+                left = min(self._state.until - time.monotonic(), NOTICE_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -326,10 +320,12 @@ class Loop:
         ``asked_seconds``, and its source no more requests than that.
         """
         state = self._state
+        # Its sidecar has not noted it, and may ask for the next one again and again.
+        is_bug = self._health.last is not None and self._health.last.reason == "bug"
         if isinstance(state, Running):
             if state.again != signal.SIGHUP:
                 self._state = state._replace(again=asker)
-        elif isinstance(state, Idle) and (asker == signal.SIGHUP or not state.is_firm):
+        elif isinstance(state, Idle) and (asker == signal.SIGHUP or not is_bug):
             if state.asker == signal.SIGHUP:
                 asker = state.asker
             at = time.monotonic() + self._worker.allowance.wait_seconds
@@ -434,8 +430,7 @@ class Loop:
                 return
             self._rest(self._wait_seconds(end))
         else:
-            wait_seconds = self._record_failure(end, seconds)
-            self._rest(wait_seconds, is_firm=not isinstance(end, SidecarError))
+            self._rest(self._record_failure(end, seconds))
             if isinstance(end, GaveUp):
                 raise end
             if self._health.standing.failures >= self._settings.max_failures > 0:
@@ -458,9 +453,9 @@ class Loop:
         # A refusal ends with another revision, not with another try.
         if outcome.result == "partial" and outcome.reason != "revision_refused":
             return min(interval, shortest)
-        return interval * random.uniform(0.9, 1.1)
+        return interval
 
-    def _rest(self, seconds: float | None, *, is_firm: bool = False) -> None:
+    def _rest(self, seconds: float | None) -> None:
         """
         Be idle for this many seconds, or until the trigger fires: from start to start;
         a long cycle misses some.
@@ -481,7 +476,7 @@ class Loop:
                 replace_existing=True,
                 misfire_grace_time=None,
             )
-        self._state = Idle(now + seconds + grace_seconds, is_regular, is_firm)
+        self._state = Idle(now + seconds + grace_seconds, is_regular)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         self._health.expect_cycle(seconds, late_seconds)
 

@@ -194,12 +194,6 @@ class Staging:
     def _open(self) -> None:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
-        with suppress(FileNotFoundError):
-            owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}
-            if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
-                raise PermissionError(
-                    errno.EPERM, "the folder is sticky, and another uid's file"
-                )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # swept before it was locked
         while not self._stem or not os.path.exists(self._stem + NEW):

@@ -88,7 +88,6 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
     ("name", "mode", "reason", "said"),
     [
         ("cc", 0o755, "ccache_denied", "as uid 50000"),
-        ("cc", 0o1777, "ccache_denied", "as uid 50000"),
         ("nowhere/cc", 0o777, "ccache_missing", "No such file"),
         ("loop/cc", 0o777, "ccache_failed", "Too many levels of symbolic"),
     ],
@@ -96,9 +95,6 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
 def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     here: Site, name: str, mode: int, reason: str, said: str
 ) -> None:
-    """
-    In a sticky folder, as `/tmp`, only the owner of a file can replace it.
-    """
     folder = here.ccache.parent
     there = folder / name
     (folder / "cc").write_bytes(b"of root")
@@ -127,7 +123,7 @@ def test_a_file_that_is_mounted_at_the_path_is_named(here: Site) -> None:
 
     assert "ccache_foreign" == failed["reason"], failed
     assert f"{here.ccache} as uid 0" in failed["error"], failed
-    subprocess.run(["umount", here.ccache], check=True)
+    subprocess.run(["umount", "--lazy", here.ccache], check=True)
 
 
 def make_socket(path: Path) -> None:
