@@ -77,8 +77,6 @@ class Counts:
     """Power cuts at random moments around the swap of a link."""
     ticket_reads: int = _count(1_200, full=120_000)
     """Reads of a ccache while sidecars replace it."""
-    lockout_windows: int = _count(3, full=48)
-    """Windows of a KDC's lockout policy during which a stale keytab is in use."""
     permission_histories: int = _count(1, full=12)
     """
     Random histories of DAGs, roles and grants, each compared with Airflow's own

@@ -20,7 +20,7 @@ from sidecar_runtime.errors import (
     explain,
     printable,
 )
-from sidecar_runtime.health import About, Health, Sidecar, Told
+from sidecar_runtime.health import About, Health, Sidecar, Standing
 from sidecar_runtime.loop import Loop
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings, changed_settings
@@ -146,7 +146,7 @@ def _note_crash(health: Health, crash: threading.ExceptHookArgs) -> None:
     cause = explain(crash.exc_value or crash.exc_type())
     said = f"the thread {name} has ended: {cause.message}"
     advice = f"Liveness restarts the container. {cause.advice}"
-    health.crash = Told(SidecarError(cause.reason, said, advice), time.time())
+    health.crash = Standing(SidecarError(cause.reason, said, advice), time.time())
     log.error("thread_crashed", thread=name, exc_info=crash.exc_value)
 
 

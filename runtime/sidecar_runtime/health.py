@@ -157,26 +157,17 @@ class PastCycle(NamedTuple):
 
 class Standing(NamedTuple):
     """
-    How cycles have ended lately; replaced as a whole.
+    How cycles have ended lately, or what else is told; replaced as a whole.
 
     Args:
         why: Why the last one failed, fell short or waits; None if it did not.
-        since: Since when they have ended with this reason; Unix time, as the next ones.
+        since: Since when, as Unix time; None if nobody knows.
         failures: How many have failed in a row.
     """
 
     why: SidecarError | None = None
     since: float | None = None
     failures: int = 0
-
-
-class Told(NamedTuple):
-    """
-    The one reason that is told, and since when, as Unix time; None if there is none.
-    """
-
-    why: SidecarError | None = None
-    since: float | None = None
 
 
 class Health:
@@ -194,9 +185,9 @@ class Health:
         The past ones, newest first; replaced, never changed: readers need no lock.
         """
         self.standing = Standing()
-        self.slow = Told()
+        self.slow = Standing()
         """What is to be said of a cycle that takes longer than others; by the loop."""
-        self.crash = Told()
+        self.crash = Standing()
         """What ended a thread that nobody expected to end."""
 
     def beat(self) -> None:
@@ -232,16 +223,15 @@ class Health:
         """
         return self.cycles[0].outcome if self.cycles else None
 
-    def told(self, readiness: Readiness) -> Told:
+    def told(self, readiness: Readiness) -> Standing:
         """
         Return the one reason that /readyz, the page and `check` give.
 
         What a cycle found comes before the state that it left: it is the cause.
         """
-        found = Told(self.standing.why, self.standing.since)
-        left = Told(readiness.problem)
-        told = (self.crash, found, self.slow, left)
-        return next(filter(lambda one: one.why, told), Told())
+        left = Standing(readiness.problem)
+        told = (self.crash, self.standing, self.slow, left)
+        return next((one for one in told if one.why), left)
 
     def record(self, outcome: Outcome, seconds: float) -> None:
         """
@@ -256,11 +246,13 @@ class Health:
         if why is not None:
             why = SidecarError(why.reason, why.message, why.advice)
             outcome = replace(outcome, why=why)
-        # Repeated quiet cycles share one line, or they would push out the others.
-        is_same = last is not None and last.is_like(outcome)
-        is_again = last is not None and is_same and last.result == outcome.result
-        if is_again and outcome.result in QUIET and not before[0].outcome.is_publish:
-            before = before[1:]
+        is_same = False
+        if last is not None:
+            is_same = last.is_like(outcome)
+            # Repeated quiet cycles share one line, or they would push out the others.
+            is_quiet = outcome.result in QUIET and not last.is_publish
+            if is_same and is_quiet and last.result == outcome.result:
+                before = before[1:]
         past = PastCycle(now - seconds, seconds, outcome)
         self.cycles = (past, *before)[:PAST_CYCLES]
         so_far = self.standing

@@ -2,13 +2,11 @@
 Runs cycles: decides when the next one starts, what its end means, and when the process
 stops.
 
-The main thread decides (:class:`Loop`). Signal handlers, the trigger and the thread
-that runs cycles put events into its queue; besides, the trigger only sets the time of
-the next tick.
+The main thread decides (:class:`Loop`). Signal handlers, the trigger (APScheduler) and
+the thread that runs cycles only put events into its queue.
 """
 
 import gc
-import os
 import random
 import signal
 import sys
@@ -25,12 +23,16 @@ from sidecar_runtime import HEEDED
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import EXIT_DONE, GaveUp, SidecarError, explain
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Told
+from sidecar_runtime.health import Health, Outcome, Session, Sidecar, Standing
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
 STACK_CALLS = 20
+# The longest that the main thread waits at once. Python runs signal handlers in it, and
+# notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
+# So late it also tells a slow cycle and ends a one-shot.
+NOTICE_SECONDS = 0.25
 
 log = get_logger("sidecar")
 
@@ -96,7 +98,7 @@ class Finished(NamedTuple):
     end: Outcome | BaseException
 
 
-Event = Literal["tick", "wake", "signal"] | signal.Signals | Finished
+Event = Literal["tick", "wake"] | signal.Signals | Finished
 
 
 class Idle(NamedTuple):
@@ -105,15 +107,11 @@ class Idle(NamedTuple):
 
     Args:
         is_regular: Whether the trigger ends it.
-        is_firm: Whether :meth:`Loop.wake` has to wait, too: the last cycle failed for a
-            cause that its sidecar does not know, so it may ask for the next one at
-            once, again and again.
         asker: Who asked for that cycle.
     """
 
     until: float
     is_regular: bool = False
-    is_firm: bool = False
     asker: Event | None = None
 
 
@@ -168,8 +166,7 @@ class Worker:
         Return where its thread is now, the innermost call last.
         """
         frame = sys._current_frames().get(self._thread.ident or 0)
-        calls = traceback.extract_stack(frame)[-STACK_CALLS:] if frame else []
-        return [f"{call.filename}:{call.lineno} {call.name}" for call in calls]
+        return [call.strip() for call in traceback.format_stack(frame, STACK_CALLS)]
 
     def start(self, fence: Fence) -> None:
         """
@@ -238,11 +235,16 @@ class Loop:
         self._scheduler: Any = None
         if not settings.one_shot:
             # A quarter of the imports of a one-shot, in each task pod.
-            from sidecar_runtime.trigger import start_scheduler  # noqa: PLC0415
-
-            self._scheduler = start_scheduler(
-                lambda: self._events.put("tick"), self._set_due
+            from apscheduler.schedulers.background import (  # noqa: PLC0415
+                BackgroundScheduler,
             )
+
+            # Its job runs in its own thread (`debug`): a pool is joined at exit, and a
+            # job that sleeps 6 s delays SIGTERM by 6 s (measured).
+            self._scheduler = BackgroundScheduler(
+                executors={"default": {"type": "debug"}}, timezone=UTC
+            )
+            self._scheduler.start()
         seconds = (
             settings.one_shot_deadline_seconds if settings.one_shot else float("inf")
         )
@@ -265,22 +267,13 @@ class Loop:
             GaveUp: The failure limit or a one-shot's deadline was reached, or a cycle
                 raised it.
         """
-        ear, alarm = os.pipe()
-        os.set_blocking(alarm, False)
-        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
-        threading.Thread(
-            target=self._listen, args=[ear], name="signals", daemon=True
-        ).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda n, _: self._events.put(signal.Signals(n)))
         for early in HEEDED:
             self._events.put(signal.Signals(early))
         try:
             while self._state is not None:
-                until = min(self._state.until, self._give_up_at)
-                if isinstance(self._state, Running):
-                    until = min(until, self._state.slow_at)
-                left = until - time.monotonic()
+                left = min(self._state.until - time.monotonic(), NOTICE_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -290,15 +283,6 @@ class Loop:
             self._revoke()
             if self._scheduler is not None:
                 self._scheduler.shutdown(wait=False)
-
-    def _listen(self, ear: int) -> None:
-        """
-        Wake the main thread, in which Python runs signal handlers, at each signal: one
-        that arrives right before a wait begins would be noticed at its end (once in
-        1,500 SIGTERMs).
-        """
-        while os.read(ear, 64):
-            self._events.put("signal")
 
     def _report(self, finished: Finished) -> None:
         """
@@ -327,8 +311,6 @@ class Loop:
                 isinstance(state, Running) and fence is state.fence
             ):
                 self._conclude(end)  # it was not abandoned
-            case Finished() if isinstance(state, Idle):
-                self._ask("wake")  # it has returned at last
 
     def _ask(self, asker: Event) -> None:
         """
@@ -338,10 +320,12 @@ class Loop:
         ``asked_seconds``, and its source no more requests than that.
         """
         state = self._state
+        # Its sidecar has not noted it, and may ask for the next one again and again.
+        is_bug = self._health.last is not None and self._health.last.reason == "bug"
         if isinstance(state, Running):
             if state.again != signal.SIGHUP:
                 self._state = state._replace(again=asker)
-        elif isinstance(state, Idle) and (asker == signal.SIGHUP or not state.is_firm):
+        elif isinstance(state, Idle) and (asker == signal.SIGHUP or not is_bug):
             if state.asker == signal.SIGHUP:
                 asker = state.asker
             at = time.monotonic() + self._worker.allowance.wait_seconds
@@ -373,6 +357,8 @@ class Loop:
         fence = Fence(is_asked_for=is_asked_for)
         longest = max(self._worker.durations, default=0.0)
         now = time.monotonic()
+        # Shifted by up to a tenth, to spread a fleet.
+        self._due = now + self._settings.interval_seconds * random.uniform(0.9, 1.1)
         self._state = Running(
             until=now + self._settings.timeout_seconds,
             fence=fence,
@@ -405,7 +391,7 @@ class Loop:
         )
         why = SidecarError("cycle_slow", said, advice)
         since = time.time() - (time.monotonic() - state.started_at)
-        self._health.slow = Told(why, since)
+        self._health.slow = Standing(why, since)
         if self._health.standing.why is None:
             self._metrics.show_reason("waiting", why.reason, since)
         self._state = state._replace(slow_at=float("inf"))
@@ -436,7 +422,7 @@ class Loop:
         slow = self._health.slow
         if slow.since is not None:
             self._tell_end("cycle_slow", "waiting", slow.since)
-        self._health.slow = Told()
+        self._health.slow = Standing()
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=is_asked_for)
             if self._settings.one_shot and (end.is_success or end.is_enough):
@@ -444,8 +430,7 @@ class Loop:
                 return
             self._rest(self._wait_seconds(end))
         else:
-            wait_seconds = self._record_failure(end, seconds)
-            self._rest(wait_seconds, is_firm=not isinstance(end, SidecarError))
+            self._rest(self._record_failure(end, seconds))
             if isinstance(end, GaveUp):
                 raise end
             if self._health.standing.failures >= self._settings.max_failures > 0:
@@ -468,32 +453,30 @@ class Loop:
         # A refusal ends with another revision, not with another try.
         if outcome.result == "partial" and outcome.reason != "revision_refused":
             return min(interval, shortest)
-        return interval * random.uniform(0.9, 1.1)
+        return interval
 
-    def _set_due(self) -> float:
+    def _rest(self, seconds: float | None) -> None:
         """
-        Set the time of the next regular cycle, and return the seconds until then: from
-        start to start, shifted by up to a tenth to spread a fleet; a long cycle misses
-        some. The scheduler calls this twice at each tick, and uses what it returns
-        last.
+        Be idle for this many seconds, or until the trigger fires: from start to start;
+        a long cycle misses some.
         """
-        seconds = self._settings.interval_seconds * random.uniform(0.9, 1.1)
-        self._due = time.monotonic() + seconds
-        return seconds
-
-    def _rest(self, seconds: float | None, *, is_firm: bool = False) -> None:
-        """
-        Be idle for this many seconds, or until the trigger.
-        """
-        now, is_regular, grace_seconds = time.monotonic(), seconds is None, 0.0
+        now = time.monotonic()
+        is_regular = seconds is None
+        grace_seconds = 0.0
         if seconds is None:
             grace_seconds = self.pace.clock_grace_seconds
-            # the scheduler's wall clock was set back
-            if self._due + grace_seconds <= now:
-                at = datetime.now(UTC) + timedelta(seconds=self._set_due())
-                self._scheduler.modify_job("cycle", next_run_time=at)
-            seconds = max(0.0, self._due - now)
-        self._state = Idle(now + seconds + grace_seconds, is_regular, is_firm)
+            seconds = self._due - now
+            if seconds < 0.0:
+                seconds %= self._settings.interval_seconds
+            self._scheduler.add_job(
+                lambda: self._events.put("tick"),
+                "date",
+                run_date=datetime.now(UTC) + timedelta(seconds=seconds),
+                id="cycle",
+                replace_existing=True,
+                misfire_grace_time=None,
+            )
+        self._state = Idle(now + seconds + grace_seconds, is_regular)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
         self._health.expect_cycle(seconds, late_seconds)
 

@@ -2,7 +2,6 @@
 What is to be done for a principal, in each situation; when again.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -152,15 +151,3 @@ def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(
     found: Found, now: float, wanted: Principal | None, problem: str
 ) -> None:
     assert problem == found.problem_at(now, wanted)
-
-
-@pytest.mark.parametrize(
-    ("life", "longest"),
-    [(36_000, 9_000), (3, 1), (0, math.inf), (-5, math.inf)],
-)
-def test_a_retry_waits_for_a_quarter_of_the_life_at_most(
-    life: int, longest: float
-) -> None:
-    ticket = replace(TICKET, ends_at=int(NOW) + life)
-
-    assert longest == plan.retry_within(ticket, NOW)

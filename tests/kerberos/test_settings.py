@@ -56,16 +56,6 @@ def test_shows_settings_and_errors_under_the_names_that_were_used() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/run/cc", "FILE:/run/cc", "file:/run//cc", "/run/./cc"]
-)
-def test_accepts_a_path_with_or_without_the_file_prefix(text: str) -> None:
-    """Airflow and kinit accept it before a keytab, too."""
-    found = read(KERBEROS_CCACHE=text, KERBEROS_KEYTAB=text)
-
-    assert ["/run/cc", "/run/cc"] == [found.ccache, found.keytab]
-
-
-@pytest.mark.parametrize(
     ("name", "value", "what"),
     [
         ("KERBEROS_KEYTAB", "airflow.keytab", "is not an absolute path"),

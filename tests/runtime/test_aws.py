@@ -118,24 +118,17 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
     assert "LATER" == chain.current(fence)[0].access_key
 
 
-@pytest.mark.parametrize(
-    ("name", "variable"),
-    [
-        ("access_key", "AWS_ACCESS_KEY_ID"),
-        ("secret_key", "AWS_SECRET_ACCESS_KEY"),
-        ("token", "AWS_SESSION_TOKEN"),
-    ],
-)
+@pytest.mark.parametrize("name", ["access_key", "secret_key", "token"])
 @pytest.mark.parametrize(
     "value", ["s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"]
 )
 def test_credentials_invalid_in_a_header_are_named_but_not_shown(
-    name: str, variable: str, value: str
+    name: str, value: str
 ) -> None:
     error = raised(CredentialsError, _checked, FOUND | {name: value})
 
     assert "credentials_invalid" == error.reason and "echo -n" in error.advice
-    assert error.message.startswith(f"{variable} contains whitespace, ")
+    assert error.message.startswith(f"the {name} from env contains whitespace, ")
     assert "s3cr3t" not in error.message
 
 

@@ -267,6 +267,7 @@ def test_an_unread_log_blocks_neither_cycles_nor_sigterm_and_names_its_gaps(
         while "log_lines_dropped" not in text:
             text += pipe.drain()
         LEDGER.add(ANY, "event", "log_lines_dropped")
+        assert text.count('"event": "said"') >= 500, "what was kept"
         pipe.fill()
         process.terminate()
         _, err = process.communicate(timeout=20)

@@ -136,37 +136,6 @@ def test_reports_syntax_that_is_newer_than_the_grammar(
             assert found is None or line == found[0]
 
 
-FREE = [
-    'x = f"{d["a"]}"\n',
-    "x = f\"{'\\n'.join(a)}\"\n",
-    'x = f"{f\'{"a"}\'}"\n',
-    'x = f"""{"""a"""}"""\n',
-]
-OLD = [
-    'x = f"{a} {b!r} {c:>10} {d:{e}} {{no}} \\n"\n',
-    "x = f\"{d['a']}\" f'{d[\"a\"]}' rf'\\d{a}'\n",
-    'x = f"""{d[\'a\']} {d["b"]} "c" \'d\'"""\n',
-    "x = f\"{f'{a}'}\"\n",
-    'x = f"""{\na\n} \\n # no comment\n{b:\n>10}"""\n',
-    "v = f\"\"\"x {f'''\n'''=}{1}\"\"\"\n",  # a tokenizer bug of CPython
-]
-
-
-@pytest.mark.parametrize("text", FREE, ids=range(4))
-def test_reports_an_fstring_that_older_pythons_cannot_parse(text: str) -> None:
-    source = f"# first\n{text}".encode()
-
-    found = problem_of(source, "3.11")
-    assert found is not None and found[0] is not None
-    assert 2 <= found[0] <= 4 and "f-string" in found[1]
-    assert "3.12" not in GRAMMARS or problem_of(source, "3.12") is None
-
-
-@pytest.mark.parametrize("text", OLD, ids=range(6))
-def test_accepts_an_fstring_that_older_pythons_can_parse(text: str) -> None:
-    assert problem_of(text.encode(), "3.11") is None
-
-
 # --- as a process
 
 

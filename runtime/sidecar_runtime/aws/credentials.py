@@ -78,14 +78,6 @@ class AwsConfig(NamedTuple):
     use_dualstack: bool
 
 
-# The environment variables that botocore reads.
-_VARIABLES = {
-    "access_key": "AWS_ACCESS_KEY_ID",
-    "secret_key": "AWS_SECRET_ACCESS_KEY",
-    "token": "AWS_SESSION_TOKEN",
-}
-
-
 class CredentialsError(SidecarError):
     """
     No usable credentials are available; the reason is the cause.
@@ -181,15 +173,13 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
     if found is None:
         text = "botocore found no AWS credentials in any of its sources"
         raise CredentialsError("credentials_missing", text)
-    for name, variable in _VARIABLES.items():
+    for name in ("access_key", "secret_key", "token"):
         if not re.fullmatch(r"[!-~]*", found[name] or ""):
-            flaw = "contains whitespace, a control character or a non-ASCII character"
-            what = (
-                variable
-                if found["method"] == "env"
-                else f"the {name} from {found['method']}"
+            text = (
+                f"the {name} from {found['method']} contains whitespace, a control "
+                "character or a non-ASCII character"
             )
-            raise CredentialsError("credentials_invalid", f"{what} {flaw}")
+            raise CredentialsError("credentials_invalid", text)
     return Credentials(**found)
 
 

@@ -108,7 +108,7 @@ class GateSettings(CommonSettings):
         needs="GATE=syntax",
         allowed="a Python version such as 3.11, not newer than the sidecar's",
         text="The Python version whose grammar `syntax` uses; set it to that of your Airflow "
-        "image. Unset: the sidecar's own.",
+        "image. Unset: the sidecar's own. f-strings that only 3.12 can read pass.",
     )
     gate_command: tuple[str, ...] | None = setting(
         "GATE_COMMAND",

@@ -11,14 +11,10 @@ the sidecar.
 """
 
 import ast
-import io
 import json
 import os
 import sys
-import token
-import tokenize
 import warnings
-from contextlib import suppress
 
 # From the oldest `feature_version`:
 # https://docs.python.org/3/library/ast.html#ast.parse
@@ -40,30 +36,6 @@ def problem_of(source: bytes, grammar: str) -> tuple[int | None, str] | None:
         return error.lineno, error.msg
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
         return None, f"the compiler gives up: {str(error) or type(error).__name__}"
-    if minor < 12 and (line := _new_fstring(source)):
-        return line, "this f-string requires Python 3.12 or later"
-    return None
-
-
-def _new_fstring(source: bytes) -> int | None:
-    """
-    Return the line of an f-string that repeats its quotes in its braces, or has a
-    backslash there: the forms of PEP 701 that people write, which `feature_version`
-    does not know.
-    """
-    quotes: list[str] = []
-    # A source that compiles may not be readable for the tokenizer: a bug of CPython
-    # 3.12 and 3.13.
-    with suppress(SystemError, tokenize.TokenError):
-        for found in tokenize.tokenize(io.BytesIO(source).readline):
-            kind, text = token.tok_name[found.type], found.string
-            if kind == "FSTRING_END":
-                quotes.pop()
-            is_inside = bool(quotes) and kind in ("STRING", "FSTRING_START")
-            if is_inside and any(mark in text for mark in (*quotes, "\\")):
-                return found.start[0]
-            if kind == "FSTRING_START":
-                quotes.append(text.lstrip("fFrR"))
     return None
 
 

@@ -152,8 +152,8 @@ class Listener:
         method, path = found.groups() if found else ("", "")
         log.debug("http_request", method=method, path=path)
         if method not in ("GET", "HEAD"):
-            status = HTTPStatus.METHOD_NOT_ALLOWED if found else HTTPStatus.BAD_REQUEST
-            answer = Answer(status, b'{"error": "GET and HEAD of HTTP/1 only"}\n')
+            said = b'{"error": "GET and HEAD of HTTP/1 only"}\n'
+            answer = Answer(HTTPStatus.METHOD_NOT_ALLOWED, said)
         else:
             try:
                 answer = self._answer(path)

@@ -64,7 +64,7 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     Return the answer of /readyz, ready for JSON.
     """
     readiness = sidecar.readiness()
-    error, since = health.told(readiness)
+    error, since, _ = health.told(readiness)
     last = health.last
     published_at = readiness.published_at
     return {
@@ -117,7 +117,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
     pod = [str(text) for text in facts["pod"].values() if text]
     good = [word for word in ("ready", "alive") if facts[word]]
     bad = [f"not {word}" for word in ("alive", "ready") if not facts[word]]
-    is_calm = _is_calm(facts)
+    is_calm = facts["ready"] and facts["reason"] in CALM
     if facts["consecutive_failures"]:
         bad.append("failing")
     elif facts["reason"] and not is_calm:
@@ -148,7 +148,7 @@ def page(facts: Mapping[str, Any]) -> bytes:
         f"<meta http-equiv=refresh content={REFRESH_SECONDS}>",
         f"<title>{' · '.join([state, name, *map(_text, pod[:1])])}</title>",
         f"<style>{STYLE}</style><main><h1>{name} {' '.join(marks)}</h1>",
-        _table(_trouble(facts), "trouble"),
+        _table(_trouble(facts, is_calm=is_calm), "trouble"),
         _table(shown),
         *(f"<h2>{title}</h2>{table}" for title, table in sections.items() if table),
         f"<h2>Documentation</h2>{_cell(f'{DOCS}docs/README.md')}</main></html>\n",
@@ -156,18 +156,14 @@ def page(facts: Mapping[str, Any]) -> bytes:
     return "".join(parts).encode()
 
 
-def _is_calm(facts: Mapping[str, Any]) -> bool:
-    return bool(facts["ready"] and facts["reason"] in CALM)
-
-
-def _trouble(facts: Mapping[str, Any]) -> dict[str, object]:
+def _trouble(facts: Mapping[str, Any], *, is_calm: bool) -> dict[str, object]:
     trouble: dict[str, object] = {
         "not ready": facts["problem"],
         "shortfall": facts["shortfall"],
     }
     if not facts["alive"]:
         trouble["not alive"] = "No cycle has finished in time. Restart the container."
-    if facts["reason"] and not _is_calm(facts):
+    if facts["reason"] and not is_calm:
         failures = facts["consecutive_failures"]
         repeated = f"{failures} failures in a row" if failures > 1 else ""
         trouble |= {

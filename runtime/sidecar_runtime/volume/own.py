@@ -56,7 +56,6 @@ def write_own(
         OSError: It cannot be written.
     """
     clear_way(name, folder)
-    clear_way(f".{name}.new", folder)
     write_file(name, content, mode, fsync=fsync, dir_fd=folder)
 
 

@@ -100,16 +100,10 @@ class Octets:
         return len(self._content) - self.at
 
     def take(self, count: int) -> bytes:
-        self.skip(count)
-        return self._content[self.at - count : self.at]
-
-    def skip(self, count: int) -> None:
-        """
-        Skip bytes without copying them, so that tickets are never copied.
-        """
         if count > self.left:
             raise EOFError
         self.at += count
+        return self._content[self.at - count : self.at]
 
     def integer(self, count: int, *, signed: bool = False) -> int:
         return int.from_bytes(self.take(count), signed=signed)
@@ -169,7 +163,7 @@ def reduce(content: bytes) -> tuple[bytes, Ticket]:
     if content[:2] != _CCACHE_MAGIC or len(content) > CCACHE_LIMIT_BYTES:
         raise ValueError("is not a version 4 ccache")
     octets = Octets(content)
-    octets.skip(2)
+    octets.take(2)
     found: tuple[bytes, Ticket] | None = None
     try:
         offset_seconds = _read_header(Octets(octets.take(octets.integer(2))))
@@ -203,7 +197,7 @@ def _read_header(header: Octets) -> float:
 
 
 def _read_principal(octets: Octets) -> Principal:
-    octets.skip(4)  # the name type
+    octets.take(4)  # the name type
     count = octets.integer(4)
     realm = octets.counted_text(4)
     if count > octets.left:
@@ -217,18 +211,18 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
     """
     client = _read_principal(octets)
     server = _read_principal(octets)
-    octets.skip(2)  # the encryption type of the session key
-    octets.skip(octets.integer(4))
+    octets.take(2)  # the encryption type of the session key
+    octets.take(octets.integer(4))
     authenticated_at, starts_at, ends_at, renew_until = (
         octets.integer(4) for _ in range(4)
     )
-    octets.skip(5)  # whether it is a session key, and flags
+    octets.take(5)  # whether it is a session key, and flags
     for _ in range(2):  # addresses, authorization data
         for _ in range(octets.integer(4)):
-            octets.skip(2)
-            octets.skip(octets.integer(4))
-    octets.skip(octets.integer(4))  # the ticket
-    octets.skip(octets.integer(4))  # the second ticket
+            octets.take(2)
+            octets.take(octets.integer(4))
+    octets.take(octets.integer(4))  # the ticket
+    octets.take(octets.integer(4))  # the second ticket
     offset = round(offset_seconds)  # times in the file are by the KDC's clock
     return server, Ticket(
         client,

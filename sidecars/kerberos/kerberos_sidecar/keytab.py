@@ -197,7 +197,7 @@ def parse_keytab(content: bytes) -> Keys:
     if content[:2] != _MAGIC:  # nobody has written version 1 since the nineties
         raise ValueError("is not a keytab")
     octets = Octets(content)
-    octets.skip(2)
+    octets.take(2)
     keys: dict[Principal, list[Key]] = {}
     while octets.left:
         size = octets.integer(4, signed=True)
@@ -206,7 +206,7 @@ def parse_keytab(content: bytes) -> Keys:
         if abs(size) > ENTRY_LIMIT_BYTES:
             raise ValueError("has an entry of an impossible size")
         if size < 0:  # a hole left by a removed key
-            octets.skip(min(-size, octets.left))
+            octets.take(min(-size, octets.left))
             continue
         record = Octets(octets.take(size))
         try:
@@ -221,7 +221,7 @@ def _read_key(record: Octets) -> tuple[Principal, Key]:
     count = record.integer(2)
     realm = record.counted_text(2)
     components = tuple(record.counted_text(2) for _ in range(count))
-    record.skip(8)  # the name type, and when it was added
+    record.take(8)  # the name type, and when it was added
     kvno = record.integer(1)
     enctype = record.integer(2)
     trace = hashlib.blake2b(record.take(record.integer(2)), digest_size=2).hexdigest()

@@ -5,7 +5,6 @@ What is measured: the common metrics, and the sidecar's own for each ccache.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.formats import Principal, Ticket
@@ -65,14 +64,13 @@ class KerberosMetrics(Metrics):
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
-        Update the gauges of each ccache whose full principal is known; remove what is
-        about the former first principal of a keytab.
+        Update the gauges of each ccache whose full principal is known. All metrics
+        begin anew if one of them was about the former first principal of a keytab.
         """
         known = {self._labels(one): one for one in accounts if one.realm}
-        for labels in self._shown - known.keys():
+        if self._shown - known.keys():
             for metric in self._of_ccaches:
-                with suppress(KeyError):  # two threads show
-                    metric.remove(*labels)
+                metric.clear()
         self._shown = set(known)
         for labels, account in known.items():
             ticket = account.found.ticket or NO_TICKET

@@ -25,7 +25,6 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Self
 
 from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, read_ticket
@@ -46,6 +45,7 @@ _REASONS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "ccache_full"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ccache_denied"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
+    errno.EBUSY: "ccache_foreign",  # a file is mounted there
 }
 
 _KEYTAB = "a keytab"
@@ -194,18 +194,6 @@ class Staging:
     def _open(self) -> None:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
-        # On overlayfs a plain file may have another st_dev than its folder, so
-        # ismount() would lie.
-        mountinfo = Path("/proc/self/mountinfo").read_bytes()
-        mounts = {line.split()[4] for line in mountinfo.splitlines()}
-        if os.fsencode(os.path.join(os.path.realpath(folder), name)) in mounts:
-            raise failure("ccache_foreign", f"{self.ccache} is a mount, which stays")
-        with suppress(FileNotFoundError):
-            owners = {0, above.st_uid, os.lstat(self.ccache).st_uid}
-            if above.st_mode & stat.S_ISVTX and os.getuid() not in owners:
-                raise PermissionError(
-                    errno.EPERM, "the folder is sticky, and another uid's file"
-                )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # swept before it was locked
         while not self._stem or not os.path.exists(self._stem + NEW):

@@ -181,17 +181,9 @@ def _unless(names: str, fine: str) -> str:
 
 
 _KDCS = "kdc|primary_kdc|master_kdc"
-_BOOLEAN = "y|yes|true|t|1|on|n|no|false|nil|0|off"
 _RELATION = r"[^\s=\[{}][^\s=]*\s*=.*"
 _INVALID = (
     rf"(?!([#;{{}}].*|\[[^]]+\]\*?|{_RELATION})?$).+",
-    _unless(
-        "allow_weak_crypto|allow_rc4|allow_des3|enforce_ok_as_delegate|"
-        "ignore_acceptor_hostname",
-        _BOOLEAN,
-    ),
-    _unless("dns_canonicalize_hostname", f"{_BOOLEAN}|fallback"),
-    _unless("udp_preference_limit", r"[+-]?\d+"),
     _unless(
         "ticket_lifetime|renew_lifetime|clockskew|request_timeout",
         r"\d+|(?:\d+[dhms]\s*)+|\d+(?::\d+)+",
