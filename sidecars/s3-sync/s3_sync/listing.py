@@ -32,7 +32,7 @@ from s3_sync.names import (
 )
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
-from s3_sync.s3.client import Get, S3Client
+from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
@@ -82,9 +82,8 @@ class ListingSource:
         # The pages of the last listing, in order, by their digests.
         self._pages: dict[bytes, Page] = {}
         self._state = State("", {})
-        # Endpoint-like failures in a row, and an object that was read meanwhile.
+        # Endpoint-like failures in a row.
         self._streak = 0
-        self._good = ""
 
     async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
         """
@@ -162,7 +161,6 @@ class ListingSource:
             CycleAbandoned: The fence was revoked.
         """
         self._streak = 0
-        self._good = ""
         order = [*paths]
         random.shuffle(order)  # objects that fail often have similar names
         queue = iter(sorted(order, key=before.__contains__))
@@ -193,7 +191,6 @@ class ListingSource:
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
                 await self._download(path, key, files, fill)
-                self._good = key
             self._streak = 0
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
@@ -215,27 +212,10 @@ class ListingSource:
             else:
                 fill.failed[path] = error
                 self._streak += kind == "request" and path not in before
-                if self._streak >= FAILURE_STREAK and not await self._is_alive():
+                if self._streak >= FAILURE_STREAK:
                     raise
         except OSError as error:
             fill.fail_on_disk(path, error)
-
-    async def _is_alive(self) -> bool:
-        """
-        Whether an object that was read in this cycle can be read again: then objects
-        fail, and not the endpoint.
-        """
-        self._streak = 0
-        if not self._good:
-            return False
-        try:
-            with suppress(ObjectMoved):
-                await self._client.get(
-                    Get("get", self._good, headers=lambda: {"range": "bytes=0-0"})
-                )
-        except S3Error:
-            return False
-        return True
 
     async def _download(
         self, path: str, key: str, files: Mapping[str, Content], fill: Fill
@@ -282,11 +262,8 @@ class ListingSource:
             "become empty, S3_SYNC_ALLOW_EMPTY=true deletes what is published."
         )
         if filtered := sum(page.filtered for page in self._pages.values()):
-            settings = self._settings
-            given = {"INCLUDE": settings.include, "EXCLUDE": settings.exclude}
-            names = [f"S3_SYNC_{name}" for name, globs in given.items() if globs]
-            said.append(f"{filtered} left out by {' and '.join(names)}")
-            advice = f"Correct {' or '.join(names)}. Nothing was deleted."
+            said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
+            advice = "Correct these two settings. Nothing was deleted."
         what = ", ".join(said) or await self._beside()
         source = self._settings.source
         message = f"{source} contains no files to sync: {what}"

@@ -38,7 +38,6 @@ from sidecar_runtime.volume.snapshots import (
 
 LOCK = "lock"
 STAGING = "staging"
-OF_EARLIER_VERSIONS = "tree"
 SNAPSHOTS = "snapshots"
 LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
@@ -104,10 +103,9 @@ class Volume:
     def begin(self, file_mode: int, *, fsync: bool) -> None:
         """
         Begin to write, now that this process has the lock: open staging, and remove
-        what killed processes, and earlier versions, left.
+        what killed processes left.
         """
-        for left in (STAGING, OF_EARLIER_VERSIONS):
-            remove_tree(left, self.state)
+        remove_tree(STAGING, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)

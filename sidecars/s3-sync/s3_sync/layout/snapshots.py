@@ -66,8 +66,8 @@ class SnapshotLayout:
         # Whether older snapshots were whole when they were inspected: reading all files
         # of one takes longer than the answer to a consumer may.
         self._whole: dict[str, bool] = {}
-        self._uninspected: Iterator[str] = iter(())
-        self._told: set[str] = set()
+        # None: not even their names are known.
+        self._uninspected: list[str] | None = None
         published = record.published.name if record.published is not None else ""
         store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
@@ -152,19 +152,13 @@ class SnapshotLayout:
         them: consumers request them again, or fail instead of running other code.
         """
         left = OLDER_FILES
-        for name in self._uninspected:
-            left -= self._inspect(name)
-            if left <= 0:
-                break
-        for name, is_whole in list(self._whole.items()):
-            if is_whole:
-                continue
-            is_removed = self.snapshots.remove(name, fence)
-            if name not in self._told:
-                log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
-            self._told.add(name)
-            if not self.snapshots.has(name):
-                del self._whole[name]
+        if self._uninspected is None:
+            self._uninspected = self.snapshots.revisions()
+        while self._uninspected and left > 0:
+            left -= self._inspect(self._uninspected.pop(0))
+        for name, is_whole in self._whole.items():
+            if not is_whole:
+                self.snapshots.remove(name, fence)
 
     def is_whole(self, name: str) -> bool:
         """
@@ -183,11 +177,7 @@ class SnapshotLayout:
         its inspection.
         """
         self._whole = {}
-        self._told.clear()
-        self._uninspected = self._older()
-
-    def _older(self) -> Iterator[str]:
-        yield from self.snapshots.revisions()
+        self._uninspected = None
 
     def _inspect(self, name: str) -> int:
         """
@@ -203,6 +193,8 @@ class SnapshotLayout:
             tree.files = tree.renumbered(listed).files
             count += len(tree.files)
             is_whole = not (listed.is_lost or tree.altered(tree.files))
+        if not is_whole:
+            log.warning("snapshot_damaged", revision=name)
         self._whole[name] = is_whole
         return count
 
@@ -256,9 +248,14 @@ class SnapshotLayout:
         if not shown.files or not paths:
             return
         above = {*taken, *folders_of(taken)}
-        mine = [path for path in paths if path in shown.intact and path not in above]
-        if taken:
-            mine = [path for path in mine if taken.isdisjoint(folders_of([path]))]
+        intact = shown.intact
+        mine = [
+            path
+            for path in paths
+            if path in intact
+            and path not in above
+            and taken.isdisjoint(folders_of([path]))
+        ]
         wrong: list[str] = []
         for path, there in link_tree(
             shown.fd, tree.fd, mine, fsync=self._volume.staging.fsync
