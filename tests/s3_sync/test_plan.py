@@ -335,10 +335,6 @@ def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     assert state is without_clashes(state, None, "dags/"), (
         "a volume that distinguishes them"
     )
-    cold = without_clashes(
-        state_of("a.py")._replace(kept={"A.py", "b.py"}), str.casefold
-    )
-    assert {"b.py"} == cold.kept
 
 
 def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> None:

@@ -152,10 +152,9 @@ class Builder:
         """
         layout = self._parts.layout
         files = state.files
-        build: Build | None = None
         while True:
             full: OSError | None = None
-            build = Build(state, gone if build is None else build.gone)
+            build = Build(state, gone)
             tree = layout.begin(build, fence)
             self._show(fence)
             build.fill = Fill(tree, fence, until)

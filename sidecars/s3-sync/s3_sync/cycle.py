@@ -86,16 +86,10 @@ class Sync:
         """
         Close all open folders and files; what could not be read there is told no more.
         """
-        self._builder.problems.meet({}, {})
+        self._builder.problems.note({}, {}, {})
         self._builder.problems.show({})
         self.parts.layout.close()
         self.parts.volume.close()
-
-    def begin_cycle(self) -> None:
-        """
-        Begin a cycle, which may end before it has a volume.
-        """
-        self._brake.begin_cycle()
 
     async def cycle(self, fence: Fence) -> Outcome:
         """
@@ -111,6 +105,7 @@ class Sync:
         builder = self._builder
         problems = builder.problems
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
+        self._brake.begin_cycle()
 
         # Somebody edited or removed a published file, or the link: readiness says so
         # now, because S3 may be down, or downloads take minutes.
@@ -129,7 +124,8 @@ class Sync:
         # Objects that could not be read before: forgotten once they are gone or held,
         # due once they changed, or an operator asks.
         shown = layout.shown
-        problems.meet(state.files, shown.intact, is_asked_for=fence.is_asked_for)
+        asked_for = fence.is_asked_for
+        problems.note(state.files, shown.intact, {}, is_asked_for=asked_for)
         problems.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
@@ -157,15 +153,7 @@ class Sync:
         # (in place); until they are published, a crash costs downloads only.
         build = await builder.build(state, todo, until, fence)
 
-        # Files of a snapshot belong together: an upload, an outage or a change of a
-        # policy may have happened during the cycle. So a new lack settles for a cycle,
-        # without S3_SYNC_SETTLE, too.
         self._shortage.meet(build.missing)
-        if self._shortage.is_new and layout.is_atomic:
-            why = explain(build.missing, build.state.files)
-            said = f"{why.message}; perhaps an upload is not over: looked at again"
-            unsettled = failure("source_unsettled", said)
-            return Outcome("waiting", self._revision, _counts(build), why=unsettled)
 
         # The gate sees exactly what would be shown. It may accept less, or only an
         # earlier release, for a pod that has nothing.

@@ -13,8 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from contextlib import closing, suppress
-from difflib import get_close_matches
+from contextlib import closing
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
@@ -40,16 +39,12 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
 
-# From this size on, free space is checked before an object is downloaded.
-LARGE_BYTES = 64 << 10
 # A bound of the code: each 1,000 keys take about 1 MiB.
 KEYS_LIMIT = 200_000
 # How many pages a listing may have that have no key.
 EMPTY_PAGES = 1000
 # A page of 1,000 keys has a quarter of it; a hostile one would take a gigabyte.
 ELEMENTS_LIMIT = 100_000
-# How many names beside an empty prefix an error tells.
-NAMED = 5
 # After this many failures in a row, without a success, the endpoint fails, not single
 # objects.
 FAILURE_STREAK = 8
@@ -60,8 +55,6 @@ RESTLESS = 4
 SLOW_SHARE = 0.8
 
 _TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
-# What a listing with a delimiter names: objects, and common prefixes.
-_NAMES = ("Key", "Prefix")
 # The ETag becomes part of a request header.
 _VERSION = re.compile(r"[!#-~]+ [0-9]{1,18}")
 
@@ -127,7 +120,7 @@ class ListingSource:
         if not self._state.revision or list(pages) != list(self._pages):
             self._state, self._pages = join(pages.values(), settings.prefix), pages
         if not self._state.files and not settings.allow_empty:
-            raise await self._empty()
+            raise self._empty()
         return self._state
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
@@ -229,11 +222,12 @@ class ListingSource:
                 fit.
             OSError: The volume fails.
         """
-        file, folder, verify = files[path], fill.tree, self._settings.verify
-        if file.size_bytes >= LARGE_BYTES and file.size_bytes > free_bytes(folder.fd):
+        file = files[path]
+        folder = fill.tree
+        if file.size_bytes > free_bytes(folder.fd):
             said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
             raise TargetError("target_full", said, FULL_ADVICE)
-        must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
+        must_match = self._settings.verify == "strict" or self._client.is_aws
         with closing(Download(key, file.size_bytes, folder.staging)) as download:
             headers = await self._client.get_object(
                 key, file.etag, file.size_bytes, download, until=fill.until
@@ -247,10 +241,10 @@ class ListingSource:
         if encoding not in ("", "identity"):
             log.warning("object_encoded", key=key, encoding=encoding)
 
-    async def _empty(self) -> SourceError:
+    def _empty(self) -> SourceError:
         """
         Return the error for a prefix without a file to sync, which counts what is
-        there, or names what is beside it.
+        there.
         """
         counts = Counter(self._state.skipped.values())
         said = [
@@ -263,31 +257,10 @@ class ListingSource:
         )
         if filtered := sum(page.filtered for page in self._pages.values()):
             said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
-            advice = "Correct these two settings. Nothing was deleted."
-        what = ", ".join(said) or await self._beside()
-        source = self._settings.source
-        message = f"{source} contains no files to sync: {what}"
+            advice = "Correct S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE. Nothing was deleted."
+        what = ", ".join(said) or "no key begins with it"
+        message = f"{self._settings.source} contains no files to sync: {what}"
         return SourceError("source_empty", message, advice)
-
-    async def _beside(self) -> str:
-        """
-        Name the keys and folders beside an empty prefix, the most similar ones first.
-        """
-        prefix = self._settings.prefix
-        above = prefix[: prefix.rfind("/", 0, -1) + 1]
-        said = "no key begins with it"
-        with suppress(SidecarError):  # not everybody may list the folder above
-            root = _root(
-                await self._client.list_page(None, prefix=above, delimiter="/")
-            )
-            found = {
-                unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES
-            }
-            near = get_close_matches(
-                prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0
-            )
-            said += f"; beside it are {', '.join(near) or 'no others'}"
-        return said
 
 
 class Settling:

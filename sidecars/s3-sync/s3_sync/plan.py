@@ -167,14 +167,6 @@ def difference(state: State, there: There) -> Work:
     A change is a different ETag or size; times are never compared.
     """
     files = state.files
-    if (
-        there.published is not None
-        and there.published.revision == state.revision
-        and not there.damaged
-        and not there.foreign
-        and len(there.files) == len(files)
-    ):
-        return Work()  # the name says it, without looking at each file
     put = [
         path
         for path, file in files.items()
@@ -236,8 +228,7 @@ def without_clashes(
         )
     files = {path: file for path, file in state.files.items() if path not in clashing}
     skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
-    kept = {path for path in state.kept if fold(path) not in first}
-    return state._replace(files=files, skipped=skipped, kept=kept)
+    return state._replace(files=files, skipped=skipped)
 
 
 class Brake:

@@ -235,10 +235,10 @@ class Settings(GateSettings):
     )
     verify: str = setting(
         "VERIFY",
-        choice("auto", "strict", "lenient"),
+        choice("auto", "strict"),
         needs="SOURCE=listing",
         default="auto",
-        text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), always or never.",
+        text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), or always.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",

@@ -73,9 +73,8 @@ def reasons(fill: Fill) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("verify", "is_aws", "is_refused"),
-    [("auto", False, False), ("auto", True, True), ("strict", False, True),
-     ("lenient", True, False)],
-)  # fmt: skip
+    [("auto", False, False), ("auto", True, True), ("strict", False, True)],
+)
 def test_an_etag_must_match_on_aws_or_if_the_setting_says_so(
     fetching: Fetching,
     monkeypatch: pytest.MonkeyPatch,

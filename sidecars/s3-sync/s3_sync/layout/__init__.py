@@ -7,7 +7,6 @@ member          in place                      snapshots
 ==============  ============================  =========================================
 ``shown``       the target                    the snapshot that is linked
 ``problem``     none                          the link leads elsewhere
-``is_atomic``   no                            yes: consumers see a change as a whole
 ``has``         whether what is shown, and its list, are of the state of a name
 ``is_current``  whether the open folders are still at their paths
 ``make_way``    nothing                       finds out whether the link can be made

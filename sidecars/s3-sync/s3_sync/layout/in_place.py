@@ -8,7 +8,6 @@ is over.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
@@ -33,7 +32,6 @@ class InPlaceLayout:
     Shows the target itself; see `Layout` for what the members mean.
     """
 
-    is_atomic = False
     problem = None
 
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
@@ -106,10 +104,10 @@ class InPlaceLayout:
         """
         if build is None:
             return False
-        gone = build.gone
+        is_any = bool(build.gone)
         self._delete(build)
-        build.gone = set()
-        return bool(gone)
+        build.gone.clear()
+        return is_any
 
     def undo(self, fence: Fence) -> None:
         if self._before is None:
@@ -183,16 +181,13 @@ class InPlaceLayout:
             with fence:
                 if os.path.dirname(os.readlink(LINK, dir_fd=volume.root)) == place:
                     os.unlink(LINK, dir_fd=volume.root)
-        found = stat_in(SNAPSHOTS, volume.state)
-        if found is None:
-            return
         in_use: list[str] = []
-        if stat.S_ISDIR(found.st_mode):
-            with opened(SNAPSHOTS, volume.state) as store:
-                left = Snapshots(volume.root, store, place, link=LINK)
-                in_use = [
-                    name for name in left.revisions() if not left.remove(name, fence)
-                ]
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            opened(SNAPSHOTS, volume.state) as store,
+        ):
+            left = Snapshots(volume.root, store, place, link=LINK)
+            in_use = [name for name in left.revisions() if not left.remove(name, fence)]
         if not in_use:
             with fence:
                 remove_tree(SNAPSHOTS, volume.state)

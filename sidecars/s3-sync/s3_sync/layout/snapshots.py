@@ -53,8 +53,6 @@ class SnapshotLayout:
         snapshots: What is in the store, the open folder of all snapshots.
     """
 
-    is_atomic = True
-
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
         """
         Open what is recorded as published; without a record, the link decides.
@@ -245,8 +243,6 @@ class SnapshotLayout:
         """
         shown = self.shown
         taken = tree.files.keys()
-        if not shown.files or not paths:
-            return
         above = {*taken, *folders_of(taken)}
         intact = shown.intact
         mine = [
@@ -292,7 +288,6 @@ class SnapshotLayout:
         self._whole.pop(build.name, None)
         try:
             there.compact(fence)
-            build.fill.raise_first(build.missing)
             record()
         finally:
             self.correct(fence)

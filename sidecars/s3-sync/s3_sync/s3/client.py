@@ -147,18 +147,19 @@ class S3Client:
         """
         return self._pool is not None and ".amazonaws." in self._pool.address.host
 
-    async def list_page(self, token: str | None, **other: str) -> bytes:
+    async def list_page(self, token: str | None) -> bytes:
         """
         Return the raw body of one page of ListObjectsV2.
-
-        Args:
-            other: Parameters of the query in place of the usual ones.
 
         Raises:
             SourceError, WireError
         """
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE_KEYS)}
-        query |= {"prefix": self._prefix, **other}
+        query = {
+            "list-type": "2",
+            "encoding-type": "url",
+            "max-keys": str(PAGE_KEYS),
+            "prefix": self._prefix,
+        }
         if token is not None:
             query["continuation-token"] = token
         return (await self.get(Get("list", self._prefix, query=query))).body

@@ -79,13 +79,15 @@ class _Exchange:
 
     Args:
         waiter: Ends with the response, or with the error.
-        timer: Looks whether the response is too late.
+        limit: The time for what arrives next; each arrival gives it more.
+        ends_at: When the response is too late in any case (event loop's time).
         held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
     waiter: asyncio.Future[None]
-    timer: asyncio.TimerHandle
+    limit: asyncio.Timeout
+    ends_at: float
     sink: Sink | None
     check: Check | None
     answer: Answer = field(default_factory=Answer)
@@ -144,18 +146,26 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        timer = self._loop.call_at(
-            now + min(IDLE_SECONDS, seconds), self._watch, now + seconds
+        exchange = _Exchange(
+            waiter=self._loop.create_future(),
+            limit=asyncio.timeout(min(IDLE_SECONDS, seconds)),
+            ends_at=now + seconds,
+            sink=sink,
+            check=check,
         )
-        self._exchange = exchange = _Exchange(
-            self._loop.create_future(), timer, sink, check
-        )
+        self._exchange = exchange
         try:
-            self._transport.write(head)
-            await exchange.waiter
+            async with exchange.limit:
+                self._transport.write(head)
+                await exchange.waiter
+        except TimeoutError:
+            if not exchange.limit.expired():  # the sink's: a volume can time out, too
+                raise
+            silence = f"no data for {self.idle_seconds:.0f} s"
+            said = f"no complete response in time, and {silence}"
+            raise WireError("request_timeout", said) from None
         finally:
             self._exchange = None
-            exchange.timer.cancel()
             if not self.is_usable:
                 self.close()
         exchange.answer.body = bytes(exchange.held)
@@ -168,22 +178,6 @@ class Connection(asyncio.BufferedProtocol):
         self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
-
-    def _watch(self, ends_at: float) -> None:
-        """
-        End the exchange if its response is too late; each arrival gives it more time.
-
-        Args:
-            ends_at: When it is too late in any case, in the time of the event loop.
-        """
-        due = min(self._heard_at + IDLE_SECONDS, ends_at)
-        if self._loop.time() < due:
-            self._current.timer = self._loop.call_at(due, self._watch, ends_at)
-            return
-        said = (
-            f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
-        )
-        self._current.end(WireError("request_timeout", said))
 
     # --- asyncio.BufferedProtocol
 
@@ -200,6 +194,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
             return
         self._heard_at = self._loop.time()
+        exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
         exchange.framing_bytes += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
