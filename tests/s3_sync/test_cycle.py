@@ -264,27 +264,6 @@ def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
     assert process.is_ready
 
 
-def test_a_foreign_file_that_cannot_be_deleted_is_named_once_and_costs_no_listing(
-    s3: FakeS3, process: Process, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (process.folder / "x.log").touch()
-    unlink = os.unlink
-
-    def refuse(name: str, **more: Any) -> None:
-        if name == "x.log":
-            raise PermissionError(errno.EPERM, "immutable")
-        unlink(name, **more)
-
-    monkeypatch.setattr(os, "unlink", refuse)
-    put(s3, 1)
-    process.run(KEYS | {"S3_SYNC_DELETE": "all"})
-    before = len(s3.seen(is_list))
-
-    assert "unchanged" == process.cycle().result
-    assert before + 1 == len(s3.seen(is_list))
-    assert ["x.log"] == [event["name"] for event in log.events("leftover_kept")]
-
-
 # --- names, records, lists
 
 

@@ -153,7 +153,15 @@ class Sync:
         # (in place); until they are published, a crash costs downloads only.
         build = await builder.build(state, todo, until, fence)
 
+        # Files of a snapshot belong together: an upload, an outage or a change of a
+        # policy may have happened during the cycle. So a new lack settles for a cycle,
+        # without S3_SYNC_SETTLE, too.
         self._shortage.meet(build.missing)
+        if self._shortage.cycles == 1 and settings.layout == "snapshot":
+            why = explain(build.missing, build.state.files)
+            said = f"{why.message}; perhaps an upload is not over: looked at again"
+            unsettled = failure("source_unsettled", said)
+            return Outcome("waiting", self._revision, _counts(build), why=unsettled)
 
         # The gate sees exactly what would be shown. It may accept less, or only an
         # earlier release, for a pod that has nothing.
@@ -225,7 +233,6 @@ class Sync:
             damaged=layout.shown.damaged,
             published=self.parts.record.published,
             is_ready=self.parts.status.readiness.ready,
-            foreign=layout.foreign(),
         )
 
     def _holds(self, state: State, asked_at: float, fence: Fence) -> Holds:
@@ -272,8 +279,7 @@ class Sync:
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
         count = len(shown.files) - len(shown.damaged)
-        why = self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
-        return None if why is None else (why, self._brake.left_seconds)
+        return self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
 
     # --- outcomes
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-from s3_sync.journal import Held, Journal, Listed, has_mode, read_journal
+from s3_sync.journal import Held, Journal, has_mode, read_journal
 from s3_sync.names import Content, folders_of, has_digest, is_executable
 from s3_sync.volume import (
     Blocked,
@@ -81,11 +81,7 @@ class Tree:
         close the folder if that fails.
         """
         try:
-            listed = self.renumbered(
-                read_journal(name, lists, self.fd, is_shared=is_shared)
-            )
-            if listed.lines == math.inf:
-                log.info("files_renumbered", files=len(listed.files))
+            listed = read_journal(name, lists, self.fd, is_shared=is_shared)
             self.files = listed.files
             self.is_lost = listed.is_lost
             self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
@@ -125,7 +121,7 @@ class Tree:
         return {
             path
             for path, it in found
-            if it is None or not self.files[path].matches(it) or path.startswith(linked)
+            if it is None or not self.files[path].is_like(it) or path.startswith(linked)
         }
 
     def inspect(self, most: int, parts: int) -> bool:
@@ -244,24 +240,6 @@ class Tree:
                 self.journal.compact(self.files)
 
     # --- inside
-
-    def renumbered(self, listed: Listed) -> Listed:
-        """
-        Return what a journal says, with today's inode numbers if all of the files have
-        others, but the sizes, times and modes that it lists: the volume was mounted
-        again.
-        """
-        known = listed.files
-        renumbered: dict[str, Held] = {}
-        for path, held in known.items():
-            found = stat_in(path, self.fd)
-            if found is not None and found.st_ino == held.inode:
-                return listed  # mostly the first one
-            if found is not None and held.is_like(found):
-                renumbered[path] = held._replace(inode=found.st_ino)
-        if not renumbered:
-            return listed
-        return listed._replace(files=known | renumbered, lines=math.inf)
 
     def _mode_of(self, content: Content) -> int:
         """

@@ -283,11 +283,7 @@ class Serving(NamedTuple):
             CycleAbandoned: The fence was revoked.
         """
         self.asked.outage = outage
-        self.asked.follow(
-            self.layout.store,
-            self.layout.is_whole,
-            lambda revision: revision in self.source.earlier(),
-        )
+        self.asked.follow(self.layout.store, self.layout.is_whole)
         where = f"cannot write to {self.sidecar.settings.dest_path}"
         for revision in self.asked.due(fence):
             with self.asked.answering(revision), explained(where):

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.support.aws.fake_s3 import is_get
+from tests.support.http.faults import first
 from tests.support.s3_sync.snapshots import (
     SNAPSHOT,
     SwappingS3,
@@ -95,6 +97,26 @@ def test_a_new_pod_shows_nothing_before_the_listing_has_settled(
     ready = daemon.get("/readyz")
     assert (503, "source_unsettled") == (ready.status, ready.json()["reason"])
     assert ready.json()["until"]
+
+
+def test_no_part_is_shown_of_states_that_are_overtaken_one_after_another(
+    s3: SwappingS3, target: Path, start: StartDaemon
+) -> None:
+    settings = {"S3_SYNC_LAYOUT": "snapshot", "S3_SYNC_SETTLE": "0.2s"}
+    daemon = start(settings, interval="0.1").until_synced()
+    contents = iter([b"# second\n", b"# third\n"])
+
+    def overtake() -> None:
+        if content := next(contents, b""):
+            s3.put("dags/file0.py", content)
+
+    s3.inject(first(overtake), is_get("dags/file0.py"))
+    s3.put_all({"file0.py": b"# first\n", "file1.py": b"# changed\n"}, "dags/")
+
+    wait_until(
+        lambda: consumed(target)["file0.py"] == b"# third\n", "the last state is shown"
+    )
+    assert [] == daemon.find_events("cycle_finished", result="partial")
 
 
 @pytest.mark.parametrize("layout", ["in-place", "snapshot"])

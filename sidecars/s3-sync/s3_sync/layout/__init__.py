@@ -12,8 +12,6 @@ member          in place                      snapshots
 ``make_way``    nothing                       finds out whether the link can be made
 ``inspect``     looks at a part of what is shown, for new damage
 ``correct``     nothing                       sets the link again
-``foreign``     files of others that          none
-                ``DELETE=all`` deletes
 ``begin``       notes in the record that      makes a folder beside what is shown, or
                 files are about to change     goes on with that of an earlier cycle
 ``reuse``       nothing: they are there       links what is shown already

@@ -8,7 +8,7 @@ is over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from s3_sync.files import Tree
@@ -18,7 +18,7 @@ from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Content, not_held
 from s3_sync.record import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, SNAPSHOTS, Volume, foreign_files, is_link
+from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
@@ -41,8 +41,6 @@ class InPlaceLayout:
         self.shown = open_in_place(volume)
         # What was published before the record said that a change is in progress.
         self._before: tuple[Published, dict[str, Held]] | None = None
-        # Files of others that could not be deleted; a restart tries them again.
-        self._stuck: set[str] = set()
 
     def is_current(self) -> bool:
         return True  # as long as the volume is
@@ -62,11 +60,6 @@ class InPlaceLayout:
         """
         Do nothing: only the source can restore a file.
         """
-
-    def foreign(self) -> Collection[str]:
-        if self._settings.delete != "all":
-            return ()
-        return [*foreign_files(self.shown.fd, {*self.shown.files, *self._stuck})]
 
     def begin(self, build: Build, fence: Fence) -> Tree:
         """
@@ -145,29 +138,20 @@ class InPlaceLayout:
 
     def _delete(self, build: Build) -> None:
         """
-        Delete files. One of another owner may stay: no consumer needs its absence. So
-        does one that somebody has put where ours was.
+        Delete files, but none that somebody has put where ours was.
         """
         tree = self.shown
-        for path in sorted(build.gone):
-            held = tree.files.get(path)
+        for path in sorted(build.gone & tree.files.keys()):
+            held = tree.files[path]
             found = stat_in(path, tree.fd)
-            if (
-                held
-                and found
-                and not (held.inode == found.st_ino or held.is_like(found))
-            ):
+            if found and not (held.inode == found.st_ino or held.is_like(found)):
                 log.warning("leftover_kept", name=path, error="it is another file now")
                 tree.forget(path)
                 continue
             try:
                 tree.delete(path, build.fill.fence)
             except OSError as error:
-                if held is not None:
-                    build.fill.fail_on_disk(path, error)
-                else:
-                    log.warning("leftover_kept", name=path, error=error.strerror)
-                    self._stuck.add(path)
+                build.fill.fail_on_disk(path, error)
 
     def tidy(self, fence: Fence) -> None:
         """

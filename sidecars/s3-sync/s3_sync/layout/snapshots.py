@@ -136,9 +136,6 @@ class SnapshotLayout:
         if self.problem:
             self.snapshots.show(self.name, fence)
 
-    def foreign(self) -> Collection[str]:
-        return ()  # what others write into a snapshot goes with it
-
     # --- older snapshots
 
     def inspect_older(self, fence: Fence) -> None:
@@ -188,7 +185,7 @@ class SnapshotLayout:
         with suppress(OSError), opened(name, self.store) as fd:
             tree = Tree("", fd, self._volume.staging)
             listed = read_journal(list_name(name), self.store, fd, is_shared=False)
-            tree.files = tree.renumbered(listed).files
+            tree.files = listed.files
             count += len(tree.files)
             is_whole = not (listed.is_lost or tree.altered(tree.files))
         if not is_whole:
@@ -256,14 +253,14 @@ class SnapshotLayout:
         for path, there in link_tree(
             shown.fd, tree.fd, mine, fsync=self._volume.staging.fsync
         ):
-            held = shown.files[path].of(there)
-            if held is None:  # it is damaged, or was replaced meanwhile
+            held = shown.files[path]
+            if not held.is_like(there):  # it is damaged, or was replaced meanwhile
                 wrong.append(path)
                 continue
             # an abandoned cycle ends here, even if it copies files
             if fence.is_revoked:
                 raise CycleAbandoned
-            tree.files[path] = held
+            tree.files[path] = held._replace(inode=there.st_ino)
         for path in wrong:  # now that no folder is open that this may remove
             tree.delete(path, fence)
 
