@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from s3_sync.fill import Build, Fill
+from s3_sync.files import Build, Fill
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from s3_sync.build import Builder, Parts
-from s3_sync.files import Tree
-from s3_sync.fill import Build
+from s3_sync.files import Build, Tree
 from s3_sync.listing import Settling
 from s3_sync.names import Content, is_held
 from s3_sync.plan import (

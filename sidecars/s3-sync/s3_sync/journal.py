@@ -100,13 +100,13 @@ class Listed(NamedTuple):
 
     Args:
         is_lost: Whether it is missing or damaged, so that files may be missing in it.
-        lines: How many lines are true; infinite if it should be written anew.
+        lines: How many lines are true.
         size_bytes: The size of these lines, with the header.
     """
 
     files: dict[str, Held]
     is_lost: bool
-    lines: float = 0
+    lines: int = 0
     size_bytes: int = 0
 
 
@@ -127,7 +127,7 @@ class Journal:
         self._fsync = fsync
         self._fd = -1
         # How many lines it has; endless once it lacks one, so that it is rewritten.
-        self._lines = listed.lines
+        self._lines: float = listed.lines
         if not listed.is_lost:
             with suppress(PermissionError):  # another user's, which can be replaced
                 self._fd = self._open()

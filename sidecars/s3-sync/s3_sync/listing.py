@@ -20,7 +20,7 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from s3_sync.download import Download, at_once
-from s3_sync.fill import Fill
+from s3_sync.files import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
     POINTER,
@@ -194,19 +194,16 @@ class ListingSource:
             kind, now = concerns(error.reason), time.monotonic()
             if kind == "cycle":
                 raise
-            if (
-                now >= fill.until
-                and now - began < SLOW_SHARE * self._settings.timeout_seconds
-            ):
-                fill.unreached.add(path)
-            elif now >= fill.until:
-                said = f"{key!r} was not complete before the cycle's time was up"
-                fill.failed[path] = ObjectError("object_slow", said)
-            else:
+            if now < fill.until:
                 fill.failed[path] = error
                 self._streak += kind == "request" and path not in before
                 if self._streak >= FAILURE_STREAK:
                     raise
+            elif now - began < SLOW_SHARE * self._settings.timeout_seconds:
+                fill.unreached.add(path)
+            else:
+                said = f"{key!r} was not complete before the cycle's time was up"
+                fill.failed[path] = ObjectError("object_slow", said)
         except OSError as error:
             fill.fail_on_disk(path, error)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from s3_sync.build import Parts
 from s3_sync.cycle import HELD, Sync
-from s3_sync.fill import Fill
+from s3_sync.files import Fill
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.layout import Layout, open_layout
 from s3_sync.layout.snapshots import SnapshotLayout
@@ -112,22 +112,17 @@ class Session:
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         outcome = self._loop.run_until_complete(task)
-        self._tell(outcome)
+        # What a person may have to decide: it ends with the outcome that tells it, and
+        # stays while cycles fail, which says nothing about it.
+        metrics = sidecar.status.metrics
+        metrics.held.set(float(outcome.counts.get(HELD, 0)))
+        metrics.gate.refused.set(outcome.reason == "revision_refused")
         problem = sidecar.status.readiness.problem
         if not sidecar.settings.one_shot or problem is None:
             return outcome
         if outcome.is_success:  # a one-shot ends only when the volume is ready
             raise problem.with_traceback(None)
         return replace(outcome, is_enough=False)
-
-    def _tell(self, outcome: Outcome) -> None:
-        """
-        Set the gauges of what a person may have to decide: they end with the outcome
-        that they tell, and stay while cycles fail, which says nothing about it.
-        """
-        metrics = self._sidecar.status.metrics
-        metrics.held.set(float(outcome.counts.get(HELD, 0)))
-        metrics.gate.refused.set(outcome.reason == "revision_refused")
 
     async def _cycle(self, fence: Fence) -> Outcome:
         path = self._sidecar.settings.dest_path

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from s3_sync.download import CONNECTIONS
-from s3_sync.files import Tree
-from s3_sync.fill import Fill
+from s3_sync.files import Fill, Tree
 from s3_sync.listing import Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client

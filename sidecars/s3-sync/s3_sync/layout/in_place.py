@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from s3_sync.files import Tree
-from s3_sync.fill import Build
+from s3_sync.files import Build, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Content, not_held

@@ -13,8 +13,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 
-from s3_sync.files import Tree
-from s3_sync.fill import Build
+from s3_sync.files import Build, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Journal, Listed, read_journal
 from s3_sync.layout.in_place import open_in_place
@@ -84,7 +83,10 @@ class SnapshotLayout:
             name = (
                 published if self.snapshots.has(published) else self.snapshots.current()
             )
-            self.shown = self._open(name) if name else self._nothing()
+            if name:
+                self.shown = self._open(name)
+            else:
+                self.shown = Tree("", os.dup(store), volume.staging)
             stack.pop_all()
         self._distrust()
 
@@ -366,9 +368,6 @@ class SnapshotLayout:
 
     def _path(self, name: str) -> str:
         return f"{self._volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
-
-    def _nothing(self) -> Tree:
-        return Tree("", os.dup(self.store), self._volume.staging)
 
     def _new_folder(self, name: str) -> Tree:
         aside = aside_name(name)

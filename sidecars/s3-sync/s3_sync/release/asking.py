@@ -84,9 +84,7 @@ class Asked:
         if failure is not None and time.monotonic() < until:
             return failure
         if self.outage is not None:
-            return SidecarError(
-                "request_in_outage", self.outage.message, self.outage.advice
-            )
+            return self.outage
         if revision in self.waiting:
             return None
         if self._allowance.wait_seconds:

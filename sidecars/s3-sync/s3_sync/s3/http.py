@@ -51,7 +51,6 @@ FRAMING_LIMIT_BYTES = 64 << 10
 BUFFER_BYTES = 64 << 10
 
 Sink = Callable[[bytes], object]
-Check = Callable[[dict[str, str]], object]
 
 
 class WireError(S3Error):
@@ -89,7 +88,6 @@ class _Exchange:
     limit: asyncio.Timeout
     ends_at: float
     sink: Sink | None
-    check: Check | None
     answer: Answer = field(default_factory=Answer)
     held: bytearray = field(default_factory=bytearray)
     framing_bytes: int = 0
@@ -126,9 +124,7 @@ class Connection(asyncio.BufferedProtocol):
     def idle_seconds(self) -> float:
         return self._loop.time() - self._heard_at
 
-    async def request(
-        self, head: bytes, sink: Sink | None, seconds: float, check: Check | None = None
-    ) -> Answer:
+    async def request(self, head: bytes, sink: Sink | None, seconds: float) -> Answer:
         """
         Send a request without body and return the response.
 
@@ -136,8 +132,6 @@ class Connection(asyncio.BufferedProtocol):
             head: The complete request line and headers.
             sink: Receives the body of a 200 or 206 as it arrives; an exception it
                 raises ends the request and is raised here.
-            check: Checks the headers of a 200 or 206 before the body arrives; like the
-                sink, it may raise.
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
@@ -151,7 +145,6 @@ class Connection(asyncio.BufferedProtocol):
             limit=asyncio.timeout(min(IDLE_SECONDS, seconds)),
             ends_at=now + seconds,
             sink=sink,
-            check=check,
         )
         self._exchange = exchange
         try:
@@ -258,8 +251,6 @@ class Connection(asyncio.BufferedProtocol):
             exchange.end()
         if not is_success:
             exchange.sink = None
-        elif exchange.check is not None:
-            exchange.check(headers)
 
     def on_body(self, body: bytes) -> None:
         exchange = self._current
@@ -358,7 +349,6 @@ class Pool:
         headers: Mapping[str, str],
         sink: Sink | None,
         seconds: float,
-        check: Check | None = None,
     ) -> Answer:
         """
         Send one GET, on a kept connection if one is idle.
@@ -384,9 +374,8 @@ class Pool:
                 continue
             connection = kept or await self._open()
             try:
-                answer = await connection.request(
-                    head, sink, ends_at - time.monotonic(), check
-                )
+                left_seconds = ends_at - time.monotonic()
+                answer = await connection.request(head, sink, left_seconds)
             except WireError:
                 if kept is None or kept.has_begun or time.monotonic() >= ends_at:
                     raise

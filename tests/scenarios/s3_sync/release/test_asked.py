@@ -157,7 +157,7 @@ def test_a_request_sends_nothing_to_the_source_while_cycles_fail(
 
     status, said = asked(store, releases[0], lambda status: status != 202)
 
-    assert (503, "request_in_outage") == (status, said["reason"])
+    assert (503, "throttled") == (status, said["reason"])
     Witness(daemon.program).output(said["reason"])
     assert not any(map(is_manifest, s3.requests))
     s3.heal()
