@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import random
 import shutil
 import stat
 import threading
@@ -182,14 +181,6 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     assert int(before) < int((shown / "a.py").stat().st_mtime)
 
 
-def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -> None:
-    (process.folder / ".s3-sync/tree/pkg").mkdir(parents=True)
-
-    synced(s3, process, KEYS)
-
-    assert not (process.folder / ".s3-sync/tree").exists()
-
-
 # --- what belongs to others stays
 
 
@@ -273,27 +264,6 @@ def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
     assert process.is_ready
 
 
-def test_a_foreign_file_that_cannot_be_deleted_is_named_once_and_costs_no_listing(
-    s3: FakeS3, process: Process, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (process.folder / "x.log").touch()
-    unlink = os.unlink
-
-    def refuse(name: str, **more: Any) -> None:
-        if name == "x.log":
-            raise PermissionError(errno.EPERM, "immutable")
-        unlink(name, **more)
-
-    monkeypatch.setattr(os, "unlink", refuse)
-    put(s3, 1)
-    process.run(KEYS | {"S3_SYNC_DELETE": "all"})
-    before = len(s3.seen(is_list))
-
-    assert "unchanged" == process.cycle().result
-    assert before + 1 == len(s3.seen(is_list))
-    assert ["x.log"] == [event["name"] for event in log.events("leftover_kept")]
-
-
 # --- names, records, lists
 
 
@@ -368,8 +338,9 @@ def test_a_build_that_was_moved_away_is_begun_again(
 ) -> None:
     synced(s3, process, SNAPSHOT)
     put(s3, 2)
-    s3.inject(error(500, "InternalError"), is_get("c.py"))
-    process.cycle()
+    s3.inject(error(404, "NoSuchBucket"), is_get("c.py"))
+    with suppress(SidecarError):
+        process.cycle()
     store = process.folder / ".s3-sync/snapshots"
     [build] = [name for name in os.listdir(store) if name.startswith(".build")]
     (store / build).rename(process.folder / "moved")
@@ -382,16 +353,13 @@ def test_a_build_that_was_moved_away_is_begun_again(
 # --- objects that fail
 
 
-@pytest.mark.parametrize("first", [0, 100], ids=["the first ones", "in the middle"])
 def test_many_objects_that_fail_for_ever_delay_a_new_pod_by_two_cycles_at_most(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, first: int
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3_sync.s3.client.RETRY_SECONDS", 0)
-    if first:  # all of them in a row
-        monkeypatch.setattr(random, "shuffle", lambda names: None)
     names = [f"{number:03}.py" for number in range(290)]
     put(s3, 1, tuple(names))
-    failing = names[first : first + 90]
+    failing = names[:90]
     s3.inject(
         error(500, "InternalError"), lambda one: one.path.rpartition("/")[2] in failing
     )

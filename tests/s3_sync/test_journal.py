@@ -200,21 +200,16 @@ def test_a_volume_that_fails_says_nothing_about_the_list() -> None:
 # --- one file
 
 
-def test_a_record_recognizes_its_file_and_a_copy_with_one_link(box: Box) -> None:
-    """A file with two links and another inode is another process's."""
+def test_a_record_recognizes_its_file_and_a_copy(box: Box) -> None:
     held = box.put("a.py")
     place, copy = box.folder / "a.py", box.folder / "b.py"
     shutil.copy2(place, copy)
-    found = copy.stat()
 
-    assert held.matches(place.stat()) and not held.matches(found)
-    assert held.of(found) == held._replace(inode=found.st_ino)
-    os.link(copy, box.folder / "c.py")
-    assert held.of(copy.stat()) is None
+    assert held.is_like(place.stat())
+    assert held.is_like(copy.stat())
     for changed in (
         held._replace(size_bytes=held.size_bytes + 1),
         held._replace(mtime_ns=held.mtime_ns + 1_000_000),
-        held._replace(inode=held.inode + 1),
         held._replace(mode=held.mode ^ 0o100),
     ):
-        assert not changed.matches(place.stat())
+        assert not changed.is_like(place.stat())

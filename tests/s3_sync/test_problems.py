@@ -26,7 +26,7 @@ def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -
     one.note(FILES, {}, some("a", "b"))
     assert {"a", "b"} == one.resting
 
-    one.meet(FILES | {"a": Entry("a", "new", 1)}, {})
+    one.note(FILES | {"a": Entry("a", "new", 1)}, {}, {})
     assert {"b"} == one.resting
     one.note(FILES, {"a": FILES["a"]}, {})
     assert ({"b"}, set()) == (set(one.errors), one.resting)
@@ -44,18 +44,15 @@ def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
     assert {"a", "b", "c"} == set(one.errors)
 
 
-def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
+def test_a_shortage_is_lasting_after_some_cycles() -> None:
     shortage = Shortage()
     shortage.meet(some("a"))
-    assert shortage.is_new
     shortage.meet(some("b"))
-    assert not shortage.is_new
     for number in range(1, LASTING_CYCLES):
         assert not shortage.cycles >= LASTING_CYCLES
         shortage.meet({**some("b"), "ac"[number % 2]: CHANGING["a"]})
     assert shortage.cycles >= LASTING_CYCLES
     shortage.meet({})
-    assert not shortage.is_new
     assert not shortage.cycles
 
 

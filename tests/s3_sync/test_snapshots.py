@@ -10,8 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from s3_sync.files import Tree
-from s3_sync.fill import Build, Fill
+from s3_sync.files import Build, Fill, Tree
 from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.names import RESERVED
 from s3_sync.plan import State

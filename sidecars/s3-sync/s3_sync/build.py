@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from s3_sync.fill import Build, Fill
+from s3_sync.files import Build, Fill
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import Status
@@ -152,10 +152,9 @@ class Builder:
         """
         layout = self._parts.layout
         files = state.files
-        build: Build | None = None
         while True:
             full: OSError | None = None
-            build = Build(state, gone if build is None else build.gone)
+            build = Build(state, gone)
             tree = layout.begin(build, fence)
             self._show(fence)
             build.fill = Fill(tree, fence, until)

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from s3_sync.build import Builder, Parts
-from s3_sync.files import Tree
-from s3_sync.fill import Build
+from s3_sync.files import Build, Tree
 from s3_sync.listing import Settling
 from s3_sync.names import Content, is_held
 from s3_sync.plan import (
@@ -86,16 +85,10 @@ class Sync:
         """
         Close all open folders and files; what could not be read there is told no more.
         """
-        self._builder.problems.meet({}, {})
+        self._builder.problems.note({}, {}, {})
         self._builder.problems.show({})
         self.parts.layout.close()
         self.parts.volume.close()
-
-    def begin_cycle(self) -> None:
-        """
-        Begin a cycle, which may end before it has a volume.
-        """
-        self._brake.begin_cycle()
 
     async def cycle(self, fence: Fence) -> Outcome:
         """
@@ -111,6 +104,7 @@ class Sync:
         builder = self._builder
         problems = builder.problems
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
+        self._brake.begin_cycle()
 
         # Somebody edited or removed a published file, or the link: readiness says so
         # now, because S3 may be down, or downloads take minutes.
@@ -129,7 +123,8 @@ class Sync:
         # Objects that could not be read before: forgotten once they are gone or held,
         # due once they changed, or an operator asks.
         shown = layout.shown
-        problems.meet(state.files, shown.intact, is_asked_for=fence.is_asked_for)
+        asked_for = fence.is_asked_for
+        problems.note(state.files, shown.intact, {}, is_asked_for=asked_for)
         problems.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
@@ -161,7 +156,7 @@ class Sync:
         # policy may have happened during the cycle. So a new lack settles for a cycle,
         # without S3_SYNC_SETTLE, too.
         self._shortage.meet(build.missing)
-        if self._shortage.is_new and layout.is_atomic:
+        if self._shortage.cycles == 1 and settings.layout == "snapshot":
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
             unsettled = failure("source_unsettled", said)
@@ -237,7 +232,6 @@ class Sync:
             damaged=layout.shown.damaged,
             published=self.parts.record.published,
             is_ready=self.parts.status.readiness.ready,
-            foreign=layout.foreign(),
         )
 
     def _holds(self, state: State, asked_at: float, fence: Fence) -> Holds:
@@ -284,8 +278,7 @@ class Sync:
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
         count = len(shown.files) - len(shown.damaged)
-        why = self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
-        return None if why is None else (why, self._brake.left_seconds)
+        return self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
 
     # --- outcomes
 

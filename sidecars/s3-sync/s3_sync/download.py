@@ -105,9 +105,7 @@ class Download:
             found = hash_of("md5", read_blocks(staging.fd)).hex()
             staging.is_verified = found == etag
             if must_match and found != etag:
-                raise self._corrupt(
-                    f"its MD5 is {found}, but its ETag is {etag}", _ETAG_ADVICE
-                )
+                raise self._corrupt(f"its MD5 is {found}, but its ETag is {etag}")
         return staging
 
     def _has_checksum(self, headers: Mapping[str, str], staging: Staging) -> bool:
@@ -134,16 +132,13 @@ class Download:
             is_verified = True
         return is_verified
 
-    def _corrupt(self, message: str, advice: str = "") -> ObjectError:
+    def _corrupt(self, message: str) -> ObjectError:
         return ObjectError(
             "object_corrupt",
             f"the download of {self._key!r} was refused: {message}",
             "The file on disk was not changed. If it persists, find out what alters S3's "
-            f"responses, such as a proxy.{advice}",
+            "responses, such as a proxy.",
         )
-
-
-_ETAG_ADVICE = " If this store's ETags only look like MD5s, set S3_SYNC_VERIFY=lenient."
 
 
 def is_md5(etag: str, headers: Mapping[str, str]) -> bool:

@@ -1,11 +1,13 @@
 """
-The files of one tree: the target itself, a snapshot, or a snapshot that is built.
+The files of one tree: the target itself, a snapshot, or a snapshot that is built; what
+one cycle brings into it, and which errors of the volume end that.
 
 Every change of files is made here, inside the folder, and under a fence.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import os
@@ -13,9 +15,11 @@ import stat
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
-from s3_sync.journal import Held, Journal, Listed, has_mode, read_journal
+from s3_sync.journal import Held, Journal, has_mode, read_journal
 from s3_sync.names import Content, folders_of, has_digest, is_executable
+from s3_sync.plan import State
 from s3_sync.volume import (
     Blocked,
     Staging,
@@ -25,9 +29,11 @@ from s3_sync.volume import (
     read_blocks,
     walk,
 )
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import stat_in, sync_folder
+from sidecar_runtime.volume.files import explain_os_error, stat_in, sync_folder
 from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
     FOLDER_MODE,
@@ -39,6 +45,9 @@ from sidecar_runtime.volume.snapshots import (
 SECOND_NS = 1_000_000_000
 # A file is already gone, or was replaced by something else.
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+# Errors that end the cycle, because the volume fails and not a single path.
+VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
 log = get_logger("target")
 
@@ -81,11 +90,7 @@ class Tree:
         close the folder if that fails.
         """
         try:
-            listed = self.renumbered(
-                read_journal(name, lists, self.fd, is_shared=is_shared)
-            )
-            if listed.lines == math.inf:
-                log.info("files_renumbered", files=len(listed.files))
+            listed = read_journal(name, lists, self.fd, is_shared=is_shared)
             self.files = listed.files
             self.is_lost = listed.is_lost
             self.journal = Journal(name, lists, listed, fsync=self.staging.fsync)
@@ -125,7 +130,7 @@ class Tree:
         return {
             path
             for path, it in found
-            if it is None or not self.files[path].matches(it) or path.startswith(linked)
+            if it is None or not self.files[path].is_like(it) or path.startswith(linked)
         }
 
     def inspect(self, most: int, parts: int) -> bool:
@@ -245,24 +250,6 @@ class Tree:
 
     # --- inside
 
-    def renumbered(self, listed: Listed) -> Listed:
-        """
-        Return what a journal says, with today's inode numbers if all of the files have
-        others, but the sizes, times and modes that it lists: the volume was mounted
-        again.
-        """
-        known = listed.files
-        renumbered: dict[str, Held] = {}
-        for path, held in known.items():
-            found = stat_in(path, self.fd)
-            if found is not None and found.st_ino == held.inode:
-                return listed  # mostly the first one
-            if found is not None and held.is_like(found):
-                renumbered[path] = held._replace(inode=found.st_ino)
-        if not renumbered:
-            return listed
-        return listed._replace(files=known | renumbered, lines=math.inf)
-
     def _mode_of(self, content: Content) -> int:
         """
         Return the mode of a file; an executable file is executable for everyone who can
@@ -368,3 +355,68 @@ class Tree:
             if is_damaged:
                 self.damaged.add(path)
             raise
+
+
+# --- what one cycle brings into a tree
+
+
+@dataclass(slots=True)
+class Fill:
+    """
+    What is brought into one tree.
+
+    Args:
+        until: When the cycle's time for downloads is up (monotonic seconds).
+        failed: The error of each file that could not be brought, or removed, by path.
+        unreached: Paths for which the time was not enough.
+    """
+
+    tree: Tree
+    fence: Fence
+    until: float
+    failed: dict[str, SidecarError] = field(default_factory=dict)
+    unreached: set[str] = field(default_factory=set)
+    downloaded_bytes: int = 0
+
+    def fail_on_disk(self, path: str, error: OSError) -> None:
+        """
+        Note a file-system error of one path.
+
+        Raises:
+            OSError: The volume fails as a whole.
+        """
+        if error.errno in VOLUME_ERRORS:
+            raise error
+        self.failed[path] = explain_os_error(error, f"cannot write {path!r}")
+
+    def raise_first(self, but: Collection[str] = ()) -> None:
+        """
+        Raise the first error of a file that is not among those to pass over.
+        """
+        for path, error in self.failed.items():
+            if path not in but:
+                raise error
+
+
+@dataclass(slots=True)
+class Build:
+    """
+    A tree that is brought up to date with a state, as far as possible.
+
+    Args:
+        gone: Files that no state has any more, in place: removed last, or first where
+            the volume is full.
+        name: The name of what it holds: a revision, which may have an appendix, or a
+            partial state.
+        missing: Files of the state that are missing or out of date, with the error.
+        fallback: The refused revision that it replaces; empty if this is the newest.
+        refusal: Why that was refused.
+    """
+
+    state: State
+    gone: set[str]
+    fill: Fill = field(init=False)
+    name: str = ""
+    missing: dict[str, SidecarError] = field(default_factory=dict)
+    fallback: str = ""
+    refusal: RevisionRefused | None = None

@@ -73,25 +73,11 @@ class Held(NamedTuple):
             is_verified=is_verified,
         )
 
-    def of(self, found: os.stat_result) -> Held | None:
-        """
-        Return the facts for a hard link to this file or for a copy of it; None for
-        another file.
-        """
-        if found.st_ino != self.inode and found.st_nlink > 1:
-            return None
-        return self._replace(inode=found.st_ino) if self.is_like(found) else None
-
-    def matches(self, found: os.stat_result) -> bool:
-        """
-        Whether this is still the file that was put into place, untouched.
-        """
-        return found.st_ino == self.inode and self.is_like(found)
-
     def is_like(self, found: os.stat_result) -> bool:
         """
-        Whether this may be that file under another inode number: of a hard link's copy,
-        or after a remount of a file system that numbers files anew (rclone, some SMB).
+        Whether this is the file that was put into place, untouched, as far as can be
+        told: the inode number of a copy is another one, and so is that of each file
+        after a remount of a file system that numbers them anew (rclone, some SMB).
         """
         return (
             found.st_size == self.size_bytes
@@ -114,13 +100,13 @@ class Listed(NamedTuple):
 
     Args:
         is_lost: Whether it is missing or damaged, so that files may be missing in it.
-        lines: How many lines are true; infinite if it should be written anew.
+        lines: How many lines are true.
         size_bytes: The size of these lines, with the header.
     """
 
     files: dict[str, Held]
     is_lost: bool
-    lines: float = 0
+    lines: int = 0
     size_bytes: int = 0
 
 
@@ -141,7 +127,7 @@ class Journal:
         self._fsync = fsync
         self._fd = -1
         # How many lines it has; endless once it lacks one, so that it is rewritten.
-        self._lines = listed.lines
+        self._lines: float = listed.lines
         if not listed.is_lost:
             with suppress(PermissionError):  # another user's, which can be replaced
                 self._fd = self._open()

@@ -13,15 +13,14 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from contextlib import closing, suppress
-from difflib import get_close_matches
+from contextlib import closing
 from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from s3_sync.download import Download, at_once
-from s3_sync.fill import Fill
+from s3_sync.files import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
     POINTER,
@@ -32,7 +31,7 @@ from s3_sync.names import (
 )
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
-from s3_sync.s3.client import Get, S3Client
+from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import SidecarError
@@ -40,16 +39,12 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
 
-# From this size on, free space is checked before an object is downloaded.
-LARGE_BYTES = 64 << 10
 # A bound of the code: each 1,000 keys take about 1 MiB.
 KEYS_LIMIT = 200_000
 # How many pages a listing may have that have no key.
 EMPTY_PAGES = 1000
 # A page of 1,000 keys has a quarter of it; a hostile one would take a gigabyte.
 ELEMENTS_LIMIT = 100_000
-# How many names beside an empty prefix an error tells.
-NAMED = 5
 # After this many failures in a row, without a success, the endpoint fails, not single
 # objects.
 FAILURE_STREAK = 8
@@ -60,8 +55,6 @@ RESTLESS = 4
 SLOW_SHARE = 0.8
 
 _TOKEN = re.compile(rb"<((?:Next)?ContinuationToken)>([^<]*)</\1>")
-# What a listing with a delimiter names: objects, and common prefixes.
-_NAMES = ("Key", "Prefix")
 # The ETag becomes part of a request header.
 _VERSION = re.compile(r"[!#-~]+ [0-9]{1,18}")
 
@@ -82,9 +75,8 @@ class ListingSource:
         # The pages of the last listing, in order, by their digests.
         self._pages: dict[bytes, Page] = {}
         self._state = State("", {})
-        # Endpoint-like failures in a row, and an object that was read meanwhile.
+        # Endpoint-like failures in a row.
         self._streak = 0
-        self._good = ""
 
     async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
         """
@@ -128,7 +120,7 @@ class ListingSource:
         if not self._state.revision or list(pages) != list(self._pages):
             self._state, self._pages = join(pages.values(), settings.prefix), pages
         if not self._state.files and not settings.allow_empty:
-            raise await self._empty()
+            raise self._empty()
         return self._state
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
@@ -162,7 +154,6 @@ class ListingSource:
             CycleAbandoned: The fence was revoked.
         """
         self._streak = 0
-        self._good = ""
         order = [*paths]
         random.shuffle(order)  # objects that fail often have similar names
         queue = iter(sorted(order, key=before.__contains__))
@@ -193,7 +184,6 @@ class ListingSource:
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
                 await self._download(path, key, files, fill)
-                self._good = key
             self._streak = 0
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
@@ -204,38 +194,18 @@ class ListingSource:
             kind, now = concerns(error.reason), time.monotonic()
             if kind == "cycle":
                 raise
-            if (
-                now >= fill.until
-                and now - began < SLOW_SHARE * self._settings.timeout_seconds
-            ):
-                fill.unreached.add(path)
-            elif now >= fill.until:
-                said = f"{key!r} was not complete before the cycle's time was up"
-                fill.failed[path] = ObjectError("object_slow", said)
-            else:
+            if now < fill.until:
                 fill.failed[path] = error
                 self._streak += kind == "request" and path not in before
-                if self._streak >= FAILURE_STREAK and not await self._is_alive():
+                if self._streak >= FAILURE_STREAK:
                     raise
+            elif now - began < SLOW_SHARE * self._settings.timeout_seconds:
+                fill.unreached.add(path)
+            else:
+                said = f"{key!r} was not complete before the cycle's time was up"
+                fill.failed[path] = ObjectError("object_slow", said)
         except OSError as error:
             fill.fail_on_disk(path, error)
-
-    async def _is_alive(self) -> bool:
-        """
-        Whether an object that was read in this cycle can be read again: then objects
-        fail, and not the endpoint.
-        """
-        self._streak = 0
-        if not self._good:
-            return False
-        try:
-            with suppress(ObjectMoved):
-                await self._client.get(
-                    Get("get", self._good, headers=lambda: {"range": "bytes=0-0"})
-                )
-        except S3Error:
-            return False
-        return True
 
     async def _download(
         self, path: str, key: str, files: Mapping[str, Content], fill: Fill
@@ -249,11 +219,12 @@ class ListingSource:
                 fit.
             OSError: The volume fails.
         """
-        file, folder, verify = files[path], fill.tree, self._settings.verify
-        if file.size_bytes >= LARGE_BYTES and file.size_bytes > free_bytes(folder.fd):
+        file = files[path]
+        folder = fill.tree
+        if file.size_bytes > free_bytes(folder.fd):
             said = f"{folder.path} has no space for {path!r} ({file.size_bytes} bytes)"
             raise TargetError("target_full", said, FULL_ADVICE)
-        must_match = verify == "strict" or (verify == "auto" and self._client.is_aws)
+        must_match = self._settings.verify == "strict" or self._client.is_aws
         with closing(Download(key, file.size_bytes, folder.staging)) as download:
             headers = await self._client.get_object(
                 key, file.etag, file.size_bytes, download, until=fill.until
@@ -267,10 +238,10 @@ class ListingSource:
         if encoding not in ("", "identity"):
             log.warning("object_encoded", key=key, encoding=encoding)
 
-    async def _empty(self) -> SourceError:
+    def _empty(self) -> SourceError:
         """
         Return the error for a prefix without a file to sync, which counts what is
-        there, or names what is beside it.
+        there.
         """
         counts = Counter(self._state.skipped.values())
         said = [
@@ -282,35 +253,11 @@ class ListingSource:
             "become empty, S3_SYNC_ALLOW_EMPTY=true deletes what is published."
         )
         if filtered := sum(page.filtered for page in self._pages.values()):
-            settings = self._settings
-            given = {"INCLUDE": settings.include, "EXCLUDE": settings.exclude}
-            names = [f"S3_SYNC_{name}" for name, globs in given.items() if globs]
-            said.append(f"{filtered} left out by {' and '.join(names)}")
-            advice = f"Correct {' or '.join(names)}. Nothing was deleted."
-        what = ", ".join(said) or await self._beside()
-        source = self._settings.source
-        message = f"{source} contains no files to sync: {what}"
+            said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
+            advice = "Correct S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE. Nothing was deleted."
+        what = ", ".join(said) or "no key begins with it"
+        message = f"{self._settings.source} contains no files to sync: {what}"
         return SourceError("source_empty", message, advice)
-
-    async def _beside(self) -> str:
-        """
-        Name the keys and folders beside an empty prefix, the most similar ones first.
-        """
-        prefix = self._settings.prefix
-        above = prefix[: prefix.rfind("/", 0, -1) + 1]
-        said = "no key begins with it"
-        with suppress(SidecarError):  # not everybody may list the folder above
-            root = _root(
-                await self._client.list_page(None, prefix=above, delimiter="/")
-            )
-            found = {
-                unquote_plus(one.text or "") for one in root.iter() if one.tag in _NAMES
-            }
-            near = get_close_matches(
-                prefix, sorted(found - {above, prefix}), NAMED, cutoff=0.0
-            )
-            said += f"; beside it are {', '.join(near) or 'no others'}"
-        return said
 
 
 class Settling:

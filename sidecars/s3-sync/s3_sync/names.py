@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from json.encoder import encode_basestring_ascii as quoted
 from typing import Protocol
 
 RESERVED = ".s3-sync"
@@ -43,6 +43,7 @@ BEGINNING = "sha256-"
 SHORT_DIGITS = 12
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"sha256-[0-9a-f]{64}")
 
 
@@ -142,13 +143,9 @@ def looks_like_md5(etag: str) -> bool:
 
 def is_hex(text: str) -> bool:
     """
-    Whether a text is a SHA-256 as we write it; a regular expression takes three times
-    as long.
+    Whether a text is a SHA-256 as we write it.
     """
-    try:
-        return len(text) == 64 and bytes.fromhex(text).hex() == text
-    except ValueError:
-        return False
+    return _SHA256.fullmatch(text) is not None
 
 
 def is_executable(etag: str) -> bool:
@@ -199,16 +196,13 @@ def revision_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
     """
     Return the id of a set of files.
 
-    As ``json.dumps(…, sort_keys=True, separators=(",", ":"))`` would write it, in a
-    third of the time: 10,000 files take 8 ms.
-
     Args:
         files: Path, SHA-256, size in bytes and whether it is executable, sorted by
             path.
     """
-    rows = ",".join(
-        f'{{"executable":{"true" if is_x else "false"},"path":{quoted(path)},"sha256":"{sha256}",'
-        f'"size":{size}}}'
-        for path, sha256, size, is_x in files
-    )
-    return BEGINNING + sha256_of(f'{{"files":[{rows}],"schema_version":1}}'.encode())
+    rows = [
+        {"executable": is_executable, "path": path, "sha256": sha256, "size": size}
+        for path, sha256, size, is_executable in files
+    ]
+    text = json.dumps({"files": rows, "schema_version": 1}, separators=(",", ":"))
+    return BEGINNING + sha256_of(text.encode())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Set
-from itertools import chain
 from typing import Any, NamedTuple
 
 from s3_sync.names import Content, is_held
@@ -65,14 +64,12 @@ class There(NamedTuple):
         published: What the record says of them; None if they are not those of the
             settings.
         is_ready: Whether consumers have what they need.
-        foreign: Files of others that should go (``S3_SYNC_DELETE=all``).
     """
 
     files: Mapping[str, Content] = {}
     damaged: Set[str] = frozenset()
     published: Published | None = None
     is_ready: bool = False
-    foreign: Collection[str] = ()
 
 
 class Holds(NamedTuple):
@@ -167,23 +164,13 @@ def difference(state: State, there: There) -> Work:
     A change is a different ETag or size; times are never compared.
     """
     files = state.files
-    if (
-        there.published is not None
-        and there.published.revision == state.revision
-        and not there.damaged
-        and not there.foreign
-        and len(there.files) == len(files)
-    ):
-        return Work()  # the name says it, without looking at each file
     put = [
         path
         for path, file in files.items()
         if path in there.damaged or not is_held(there.files.get(path), file)
     ]
     gone = [
-        path
-        for path in chain(there.files, there.foreign)
-        if path not in files and path not in state.kept
+        path for path in there.files if path not in files and path not in state.kept
     ]
     return Work(tuple(put), tuple(gone))
 
@@ -236,8 +223,7 @@ def without_clashes(
         )
     files = {path: file for path, file in state.files.items() if path not in clashing}
     skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
-    kept = {path for path in state.kept if fold(path) not in first}
-    return state._replace(files=files, skipped=skipped, kept=kept)
+    return state._replace(files=files, skipped=skipped)
 
 
 class Brake:
@@ -260,8 +246,6 @@ class Brake:
         self._before: float | None = None
         self._judged_at: float | None = None
         self._is_held = False
-        self.left_seconds = 0.0
-        """How long a hold lasts at least, if nothing comes back."""
 
     @property
     def missing(self) -> int:
@@ -279,10 +263,10 @@ class Brake:
 
     def judge(
         self, gone: Collection[str], held: int, *, is_asked_for: bool
-    ) -> SidecarError | None:
+    ) -> tuple[SidecarError, float] | None:
         """
-        Judge this cycle's listing: return why it is held back; None if it may be
-        applied.
+        Judge this cycle's listing: return why it is held back, and for how many seconds
+        at least; None if it may be applied.
 
         Args:
             gone: The published files that it lacks.
@@ -300,7 +284,6 @@ class Brake:
         }
         ages = [age for age in self._missing.values() if age < HOLD_SECONDS]
         rest = len(ages)
-        self.left_seconds = HOLD_SECONDS - max(ages, default=0.0)
         was_held = self._is_held
         self._is_held = rest > HARMLESS_FILES and rest * 100 > held * self._percent
         if not self._is_held:
@@ -313,10 +296,11 @@ class Brake:
                 managed_files=held,
                 paths=named,
             )
-        return SidecarError(
+        why = SidecarError(
             "deletion_held",
             f"{len(gone)} of {held} files are missing from the source; this listing is held back "
             f"for {HOLD_SECONDS / 60:g} minutes",
             "If this is a mistake, undo it at the source before a pod is replaced: a new volume "
             "holds nothing back. If it is intended, wait, or send SIGHUP.",
         )
+        return why, HOLD_SECONDS - max(ages)

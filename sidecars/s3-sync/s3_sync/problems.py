@@ -72,39 +72,27 @@ class Problems:
         now = time.monotonic()
         return {path for path, unread in self._unread.items() if unread.due_at > now}
 
-    def meet(
-        self,
-        files: Mapping[str, Content],
-        held: Mapping[str, Content],
-        *,
-        is_asked_for: bool = False,
-    ) -> None:
-        """
-        Forget files that the source no longer has, or that are held. Those with a new
-        version are due at once, and all of them if an operator triggered the cycle.
-        """
-        there = [path for path in self._unread if path in files]
-        self._unread = {
-            path: self._unread[path] for path in not_held(there, files, held)
-        }
-        for path, unread in self._unread.items():
-            if is_asked_for or files[path].etag != unread.etag:
-                self._unread[path] = unread._replace(due_at=0.0)
-
     def note(
         self,
         files: Mapping[str, Content],
         held: Mapping[str, Content],
         failed: Mapping[str, SidecarError],
+        *,
+        is_asked_for: bool = False,
     ) -> None:
         """
-        Note what was tried: files that failed, and those that are held now. One of
-        these makes all others due: their problem may be over as well.
+        Note files that failed, and forget those that are held now, or that the source
+        no longer has. One of these makes all others due, because their problem may be
+        over as well, and so does an operator who triggered the cycle; a new version is
+        due by itself.
         """
         before = self._unread
-        self._unread = {path: before[path] for path in not_held(before, files, held)}
-        if len(self._unread) < len(before):
-            for path, unread in self._unread.items():
+        there = [path for path in before if path in files]
+        left = not_held(there, files, held)
+        is_due = is_asked_for or len(left) < len(before)
+        self._unread = {path: before[path] for path in left}
+        for path, unread in self._unread.items():
+            if is_due or files[path].etag != unread.etag:
                 self._unread[path] = unread._replace(due_at=0.0)
         for path, error in failed.items():
             # Where the time was up before its turn, its last error is repeated.
@@ -182,15 +170,11 @@ class Shortage:
     Attributes:
         cycles: How many cycles in a row lacked the same files; after LASTING_CYCLES, a
             one-shot accepts a partial state.
-        is_new: Whether the last cycle lacked what the one before had, but never twice
-            in a row.
     """
 
     def __init__(self) -> None:
-        self._missing: set[str] = set()
         self._lasting: set[str] = set()
         self.cycles = 0
-        self.is_new = False
 
     def meet(self, missing: Mapping[str, SidecarError]) -> None:
         """
@@ -202,8 +186,6 @@ class Shortage:
         }
         is_same = bool(missing) and lasting == self._lasting
         self.cycles = self.cycles + 1 if is_same else int(bool(missing))
-        self.is_new = bool(missing.keys() - self._missing) and not self.is_new
-        self._missing = set(missing)
         self._lasting = lasting
 
 

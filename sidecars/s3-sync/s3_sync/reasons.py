@@ -6,7 +6,7 @@ cycle. One of a single object of a listing holds back only that object; so does 
 that the volume refuses (``TargetError`` in `listing.py`). One of a release ends the
 cycle, too, if the release is the current one, but older ones can still be published
 (``Builder._earlier``) and requested (`sidecar.py`). Which errors of the file system are
-the volume's is in `fill.py` (``VOLUME_ERRORS``), how many failed objects in a row end a
+the volume's is in `files.py` (``VOLUME_ERRORS``), how many failed objects in a row end a
 cycle in `listing.py` (``FAILURE_STREAK``), and when too few can be read to publish
 anything in `build.py` (``Builder._require``). A file that cannot be removed ends a
 cycle at its end (``InPlaceLayout.publish``).
@@ -48,7 +48,7 @@ _OF_ONE = "access_denied_delete access_denied_put blocked etag_missing object_co
 # list.
 _REFUSED = "access_denied_get access_denied_kms access_denied_list"
 _OF_RELEASE = """
-gate_undecided release_invalid release_missing release_replayed release_untrusted request_in_outage
+gate_undecided release_invalid release_missing release_replayed release_untrusted
 request_limit revision_refused
 """
 _IN_RELEASE = "If it belongs to a release, publish the content again with --force."

@@ -219,11 +219,10 @@ class Settings(GateSettings):
     )
     delete: str = setting(
         "DELETE",
-        choice("managed", "none", "all"),
+        choice("managed", "none"),
         needs="SOURCE=listing",
         default="managed",
-        text="What to delete when keys disappear: what s3-sync published (`managed`), nothing, or "
-        "every file that is not in the bucket, except `__pycache__`.",
+        text="What to delete when keys disappear: what s3-sync published (`managed`), or nothing.",
     )
     max_delete_percent: int = setting(
         "MAX_DELETE",
@@ -235,10 +234,10 @@ class Settings(GateSettings):
     )
     verify: str = setting(
         "VERIFY",
-        choice("auto", "strict", "lenient"),
+        choice("auto", "strict"),
         needs="SOURCE=listing",
         default="auto",
-        text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), always or never.",
+        text="Whether an ETag that looks like an MD5 must match: on AWS (`auto`), or always.",
     )
     allow_empty: bool = setting(
         "ALLOW_EMPTY",
@@ -379,11 +378,6 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
             needs_snapshots,
         ),
         ("S3_SYNC_GATE", is_in_place and settings.gate != "off", needs_snapshots),
-        (
-            "S3_SYNC_DELETE",
-            not is_in_place and settings.delete == "all",
-            "has no effect without S3_SYNC_LAYOUT=in-place",
-        ),
     ]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         is_wrong = (

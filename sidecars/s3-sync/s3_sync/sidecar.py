@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from s3_sync.build import Parts
 from s3_sync.cycle import HELD, Sync
-from s3_sync.fill import Fill
+from s3_sync.files import Fill
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.layout import Layout, open_layout
 from s3_sync.layout.snapshots import SnapshotLayout
@@ -97,7 +97,6 @@ class Session:
         source = ReleaseSource if settings.source_kind == "release" else ListingSource
         self._source = source(settings, open_client(settings, sidecar.status.metrics))
         self._sync: Sync | None = None
-        self._serving: Serving | None = None
 
     def cycle(self, fence: Fence) -> Outcome:
         """
@@ -113,7 +112,11 @@ class Session:
         task = self._loop.create_task(self._cycle(fence))
         fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
         outcome = self._loop.run_until_complete(task)
-        self._tell(outcome)
+        # What a person may have to decide: it ends with the outcome that tells it, and
+        # stays while cycles fail, which says nothing about it.
+        metrics = sidecar.status.metrics
+        metrics.held.set(float(outcome.counts.get(HELD, 0)))
+        metrics.gate.refused.set(outcome.reason == "revision_refused")
         problem = sidecar.status.readiness.problem
         if not sidecar.settings.one_shot or problem is None:
             return outcome
@@ -121,19 +124,8 @@ class Session:
             raise problem.with_traceback(None)
         return replace(outcome, is_enough=False)
 
-    def _tell(self, outcome: Outcome) -> None:
-        """
-        Set the gauges of what a person may have to decide: they end with the outcome
-        that they tell, and stay while cycles fail, which says nothing about it.
-        """
-        metrics = self._sidecar.status.metrics
-        metrics.held.set(float(outcome.counts.get(HELD, 0)))
-        metrics.gate.refused.set(outcome.reason == "revision_refused")
-
     async def _cycle(self, fence: Fence) -> Outcome:
         path = self._sidecar.settings.dest_path
-        if self._sync is not None:
-            self._sync.begin_cycle()
         with explained(f"cannot open {path}"):
             holder = self._enter(fence)
         sync = self._sync
@@ -213,8 +205,7 @@ class Session:
 
     def _join(self, volume: Volume) -> Sync:
         """
-        Join the parts of an open volume, and answer its consumers, if they may request
-        releases.
+        Join the parts of an open volume.
         """
         sidecar = self._sidecar
         settings = sidecar.settings
@@ -234,15 +225,6 @@ class Session:
             layout=layout,
         )
         self._sync = Sync(parts)
-        source = self._source
-        if (
-            sidecar.asked is not None
-            and isinstance(layout, SnapshotLayout)
-            and isinstance(source, ReleaseSource)
-        ):
-            self._serving = Serving(
-                settings, sidecar.status.metrics, sidecar.asked, source, layout
-            )
         return self._sync
 
     def leave(self) -> None:
@@ -250,11 +232,11 @@ class Session:
         Close all open folders and files, but first the socket, whose thread looks into
         them; the process keeps the lock.
         """
-        if self._serving is not None:
-            self._serving.asked.close()
+        if self._sidecar.asked is not None:
+            self._sidecar.asked.close()
         if self._sync is not None:
             self._sync.close()
-        self._serving = self._sync = None
+        self._sync = None
 
     async def _serve(
         self, layout: Layout, fence: Fence, failure: SidecarError | None
@@ -263,11 +245,14 @@ class Session:
         Do what may take as long as there are older releases and snapshots, now that
         what is shown is as it should be.
         """
-        if self._serving is not None:
+        if not isinstance(layout, SnapshotLayout):
+            return
+        sidecar = self._sidecar
+        if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
             is_of_release = failure and is_of_current_release(failure.reason)
-            await self._serving.serve(fence, None if is_of_release else failure)
-        if isinstance(layout, SnapshotLayout):
-            layout.inspect_older(fence)
+            serving = Serving(sidecar, sidecar.asked, self._source, layout)
+            await serving.serve(fence, None if is_of_release else failure)
+        layout.inspect_older(fence)
 
 
 class Serving(NamedTuple):
@@ -275,8 +260,7 @@ class Serving(NamedTuple):
     Answers the requests of one volume's consumers in each cycle; belongs to one thread.
     """
 
-    settings: Settings
-    metrics: SyncMetrics
+    sidecar: S3Sync
     asked: Asked
     source: ReleaseSource
     layout: SnapshotLayout
@@ -294,12 +278,8 @@ class Serving(NamedTuple):
             CycleAbandoned: The fence was revoked.
         """
         self.asked.outage = outage
-        self.asked.follow(
-            self.layout.store,
-            self.layout.is_whole,
-            lambda revision: revision in self.source.earlier(),
-        )
-        where = f"cannot write to {self.settings.dest_path}"
+        self.asked.follow(self.layout.store, self.layout.is_whole)
+        where = f"cannot write to {self.sidecar.settings.dest_path}"
         for revision in self.asked.due(fence):
             with self.asked.answering(revision), explained(where):
                 try:
@@ -310,7 +290,8 @@ class Serving(NamedTuple):
                     if error.errno in FULL_ERRORS:
                         self.layout.make_room(fence)
                     raise
-        self.metrics.files.requested.set(len(self.layout.snapshots.asked()))
+        metrics = self.sidecar.status.metrics
+        metrics.files.requested.set(len(self.layout.snapshots.asked()))
 
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
@@ -328,6 +309,6 @@ class Serving(NamedTuple):
             await self.source.fetch(rest, state, fill, {})
             fill.raise_first()
             layout.keep(revision, tree, fence)
-        self.metrics.downloaded.inc(fill.downloaded_bytes)
+        self.sidecar.status.metrics.downloaded.inc(fill.downloaded_bytes)
         numbers = {"files": len(state.files), "downloaded_bytes": fill.downloaded_bytes}
         log.info("requested_revision_ready", revision=revision, **numbers)

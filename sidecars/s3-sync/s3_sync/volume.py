@@ -14,7 +14,7 @@ import os
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,7 +38,6 @@ from sidecar_runtime.volume.snapshots import (
 
 LOCK = "lock"
 STAGING = "staging"
-OF_EARLIER_VERSIONS = "tree"
 SNAPSHOTS = "snapshots"
 LINK = "current"
 AIRFLOWIGNORE = ".airflowignore"
@@ -48,8 +47,8 @@ _HIDDEN = f"{STAGING}\n{SNAPSHOTS}\n".encode()
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BYTECODE = "__pycache__"
-# Never deleted under S3_SYNC_DELETE=all: bytecode, and the folder that mkfs creates.
-SPARED = {BYTECODE, "lost+found"}
+# Deleted with the sources that it belongs to.
+SPARED = (BYTECODE,)
 # A larger buffer takes longer to allocate, for each of many small files, than to read.
 BLOCK_BYTES = 16 << 10
 # How long a file waits for the next full second, and how far the kernel's time of files
@@ -104,10 +103,9 @@ class Volume:
     def begin(self, file_mode: int, *, fsync: bool) -> None:
         """
         Begin to write, now that this process has the lock: open staging, and remove
-        what killed processes, and earlier versions, left.
+        what killed processes left.
         """
-        for left in (STAGING, OF_EARLIER_VERSIONS):
-            remove_tree(left, self.state)
+        remove_tree(STAGING, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)
@@ -247,7 +245,7 @@ def is_link(name: str, folder: int) -> bool:
 
 
 def foreign_files(
-    fd: int, ours: Container[str], spared: Iterable[str] = SPARED
+    fd: int, ours: Container[str], spared: Container[str] = SPARED
 ) -> Iterator[str]:
     """
     Yield all files, links and folders that are too deep for our files, below an open
@@ -258,8 +256,7 @@ def foreign_files(
     """
     for folder, folders, files, folder_fd in os.fwalk(dir_fd=fd):
         here = os.path.normpath(folder)
-        hidden = {*spared, RESERVED} if here == "." else {*spared}
-        folders[:] = [name for name in folders if name not in hidden]
+        folders[:] = [name for name in folders if name not in spared]
         links = [name for name in folders if is_link(name, folder_fd)]
         if here.count("/") >= DEPTH_LIMIT:
             links = folders[:]

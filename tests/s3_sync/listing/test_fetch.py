@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from s3_sync.download import CONNECTIONS
-from s3_sync.files import Tree
-from s3_sync.fill import Fill
+from s3_sync.files import Fill, Tree
 from s3_sync.listing import Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
@@ -73,9 +72,8 @@ def reasons(fill: Fill) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("verify", "is_aws", "is_refused"),
-    [("auto", False, False), ("auto", True, True), ("strict", False, True),
-     ("lenient", True, False)],
-)  # fmt: skip
+    [("auto", False, False), ("auto", True, True), ("strict", False, True)],
+)
 def test_an_etag_must_match_on_aws_or_if_the_setting_says_so(
     fetching: Fetching,
     monkeypatch: pytest.MonkeyPatch,

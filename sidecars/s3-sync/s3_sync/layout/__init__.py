@@ -7,14 +7,11 @@ member          in place                      snapshots
 ==============  ============================  =========================================
 ``shown``       the target                    the snapshot that is linked
 ``problem``     none                          the link leads elsewhere
-``is_atomic``   no                            yes: consumers see a change as a whole
 ``has``         whether what is shown, and its list, are of the state of a name
 ``is_current``  whether the open folders are still at their paths
 ``make_way``    nothing                       finds out whether the link can be made
 ``inspect``     looks at a part of what is shown, for new damage
 ``correct``     nothing                       sets the link again
-``foreign``     files of others that          none
-                ``DELETE=all`` deletes
 ``begin``       notes in the record that      makes a folder beside what is shown, or
                 files are about to change     goes on with that of an earlier cycle
 ``reuse``       nothing: they are there       links what is shown already

@@ -8,18 +8,16 @@ is over.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from s3_sync.files import Tree
-from s3_sync.fill import Build
+from s3_sync.files import Build, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Content, not_held
 from s3_sync.record import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, SNAPSHOTS, Volume, foreign_files, is_link
+from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import stat_in
@@ -33,7 +31,6 @@ class InPlaceLayout:
     Shows the target itself; see `Layout` for what the members mean.
     """
 
-    is_atomic = False
     problem = None
 
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
@@ -43,8 +40,6 @@ class InPlaceLayout:
         self.shown = open_in_place(volume)
         # What was published before the record said that a change is in progress.
         self._before: tuple[Published, dict[str, Held]] | None = None
-        # Files of others that could not be deleted; a restart tries them again.
-        self._stuck: set[str] = set()
 
     def is_current(self) -> bool:
         return True  # as long as the volume is
@@ -64,11 +59,6 @@ class InPlaceLayout:
         """
         Do nothing: only the source can restore a file.
         """
-
-    def foreign(self) -> Collection[str]:
-        if self._settings.delete != "all":
-            return ()
-        return [*foreign_files(self.shown.fd, {*self.shown.files, *self._stuck})]
 
     def begin(self, build: Build, fence: Fence) -> Tree:
         """
@@ -106,10 +96,10 @@ class InPlaceLayout:
         """
         if build is None:
             return False
-        gone = build.gone
+        is_any = bool(build.gone)
         self._delete(build)
-        build.gone = set()
-        return bool(gone)
+        build.gone.clear()
+        return is_any
 
     def undo(self, fence: Fence) -> None:
         if self._before is None:
@@ -147,29 +137,20 @@ class InPlaceLayout:
 
     def _delete(self, build: Build) -> None:
         """
-        Delete files. One of another owner may stay: no consumer needs its absence. So
-        does one that somebody has put where ours was.
+        Delete files, but none that somebody has put where ours was.
         """
         tree = self.shown
-        for path in sorted(build.gone):
-            held = tree.files.get(path)
+        for path in sorted(build.gone & tree.files.keys()):
+            held = tree.files[path]
             found = stat_in(path, tree.fd)
-            if (
-                held
-                and found
-                and not (held.inode == found.st_ino or held.is_like(found))
-            ):
+            if found and not (held.inode == found.st_ino or held.is_like(found)):
                 log.warning("leftover_kept", name=path, error="it is another file now")
                 tree.forget(path)
                 continue
             try:
                 tree.delete(path, build.fill.fence)
             except OSError as error:
-                if held is not None:
-                    build.fill.fail_on_disk(path, error)
-                else:
-                    log.warning("leftover_kept", name=path, error=error.strerror)
-                    self._stuck.add(path)
+                build.fill.fail_on_disk(path, error)
 
     def tidy(self, fence: Fence) -> None:
         """
@@ -183,16 +164,13 @@ class InPlaceLayout:
             with fence:
                 if os.path.dirname(os.readlink(LINK, dir_fd=volume.root)) == place:
                     os.unlink(LINK, dir_fd=volume.root)
-        found = stat_in(SNAPSHOTS, volume.state)
-        if found is None:
-            return
         in_use: list[str] = []
-        if stat.S_ISDIR(found.st_mode):
-            with opened(SNAPSHOTS, volume.state) as store:
-                left = Snapshots(volume.root, store, place, link=LINK)
-                in_use = [
-                    name for name in left.revisions() if not left.remove(name, fence)
-                ]
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            opened(SNAPSHOTS, volume.state) as store,
+        ):
+            left = Snapshots(volume.root, store, place, link=LINK)
+            in_use = [name for name in left.revisions() if not left.remove(name, fence)]
         if not in_use:
             with fence:
                 remove_tree(SNAPSHOTS, volume.state)

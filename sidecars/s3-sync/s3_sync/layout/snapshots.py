@@ -13,8 +13,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 
-from s3_sync.files import Tree
-from s3_sync.fill import Build
+from s3_sync.files import Build, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Journal, Listed, read_journal
 from s3_sync.layout.in_place import open_in_place
@@ -53,8 +52,6 @@ class SnapshotLayout:
         snapshots: What is in the store, the open folder of all snapshots.
     """
 
-    is_atomic = True
-
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
         """
         Open what is recorded as published; without a record, the link decides.
@@ -66,8 +63,8 @@ class SnapshotLayout:
         # Whether older snapshots were whole when they were inspected: reading all files
         # of one takes longer than the answer to a consumer may.
         self._whole: dict[str, bool] = {}
-        self._uninspected: Iterator[str] = iter(())
-        self._told: set[str] = set()
+        # None: not even their names are known.
+        self._uninspected: list[str] | None = None
         published = record.published.name if record.published is not None else ""
         store = open_own_folder(SNAPSHOTS, volume.state)
         self.snapshots = Snapshots(
@@ -86,7 +83,10 @@ class SnapshotLayout:
             name = (
                 published if self.snapshots.has(published) else self.snapshots.current()
             )
-            self.shown = self._open(name) if name else self._nothing()
+            if name:
+                self.shown = self._open(name)
+            else:
+                self.shown = Tree("", os.dup(store), volume.staging)
             stack.pop_all()
         self._distrust()
 
@@ -138,9 +138,6 @@ class SnapshotLayout:
         if self.problem:
             self.snapshots.show(self.name, fence)
 
-    def foreign(self) -> Collection[str]:
-        return ()  # what others write into a snapshot goes with it
-
     # --- older snapshots
 
     def inspect_older(self, fence: Fence) -> None:
@@ -152,19 +149,13 @@ class SnapshotLayout:
         them: consumers request them again, or fail instead of running other code.
         """
         left = OLDER_FILES
-        for name in self._uninspected:
-            left -= self._inspect(name)
-            if left <= 0:
-                break
-        for name, is_whole in list(self._whole.items()):
-            if is_whole:
-                continue
-            is_removed = self.snapshots.remove(name, fence)
-            if name not in self._told:
-                log.warning("snapshot_damaged", revision=name, is_removed=is_removed)
-            self._told.add(name)
-            if not self.snapshots.has(name):
-                del self._whole[name]
+        if self._uninspected is None:
+            self._uninspected = self.snapshots.revisions()
+        while self._uninspected and left > 0:
+            left -= self._inspect(self._uninspected.pop(0))
+        for name, is_whole in self._whole.items():
+            if not is_whole:
+                self.snapshots.remove(name, fence)
 
     def is_whole(self, name: str) -> bool:
         """
@@ -183,11 +174,7 @@ class SnapshotLayout:
         its inspection.
         """
         self._whole = {}
-        self._told.clear()
-        self._uninspected = self._older()
-
-    def _older(self) -> Iterator[str]:
-        yield from self.snapshots.revisions()
+        self._uninspected = None
 
     def _inspect(self, name: str) -> int:
         """
@@ -200,9 +187,11 @@ class SnapshotLayout:
         with suppress(OSError), opened(name, self.store) as fd:
             tree = Tree("", fd, self._volume.staging)
             listed = read_journal(list_name(name), self.store, fd, is_shared=False)
-            tree.files = tree.renumbered(listed).files
+            tree.files = listed.files
             count += len(tree.files)
             is_whole = not (listed.is_lost or tree.altered(tree.files))
+        if not is_whole:
+            log.warning("snapshot_damaged", revision=name)
         self._whole[name] = is_whole
         return count
 
@@ -253,24 +242,27 @@ class SnapshotLayout:
         """
         shown = self.shown
         taken = tree.files.keys()
-        if not shown.files or not paths:
-            return
         above = {*taken, *folders_of(taken)}
-        mine = [path for path in paths if path in shown.intact and path not in above]
-        if taken:
-            mine = [path for path in mine if taken.isdisjoint(folders_of([path]))]
+        intact = shown.intact
+        mine = [
+            path
+            for path in paths
+            if path in intact
+            and path not in above
+            and taken.isdisjoint(folders_of([path]))
+        ]
         wrong: list[str] = []
         for path, there in link_tree(
             shown.fd, tree.fd, mine, fsync=self._volume.staging.fsync
         ):
-            held = shown.files[path].of(there)
-            if held is None:  # it is damaged, or was replaced meanwhile
+            held = shown.files[path]
+            if not held.is_like(there):  # it is damaged, or was replaced meanwhile
                 wrong.append(path)
                 continue
             # an abandoned cycle ends here, even if it copies files
             if fence.is_revoked:
                 raise CycleAbandoned
-            tree.files[path] = held
+            tree.files[path] = held._replace(inode=there.st_ino)
         for path in wrong:  # now that no folder is open that this may remove
             tree.delete(path, fence)
 
@@ -295,7 +287,6 @@ class SnapshotLayout:
         self._whole.pop(build.name, None)
         try:
             there.compact(fence)
-            build.fill.raise_first(build.missing)
             record()
         finally:
             self.correct(fence)
@@ -377,9 +368,6 @@ class SnapshotLayout:
 
     def _path(self, name: str) -> str:
         return f"{self._volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
-
-    def _nothing(self) -> Tree:
-        return Tree("", os.dup(self.store), self._volume.staging)
 
     def _new_folder(self, name: str) -> Tree:
         aside = aside_name(name)

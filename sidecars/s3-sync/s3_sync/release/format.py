@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3_sync.names import (
     EXECUTABLE,
-    PATH_LIMIT_BYTES,
     POINTER,
     is_hex,
     is_revision,
@@ -77,8 +76,6 @@ MANIFEST_OF_AIRFLOW = ".airflow-bundle-manifest.json"
 _ROW = ("path", "sha256", "size", "executable", "stored")
 _KINDS = (str, str, int, bool, int)
 _CONTROL = re.compile(r"[\x00-\x1f]")
-# Most paths, which need no closer look: too short for a name of ours.
-_PLAIN = re.compile(r"\w[\w.-]{,59}(?:/\w[\w.-]{,59}){,9}", re.ASCII)
 _GZIP = 31
 
 
@@ -369,9 +366,6 @@ def problem_of(path: str, target_bytes: int = 0) -> str:
     """
     Return why a path cannot become a file of a release; empty if it can.
     """
-    is_usual = len(path) + target_bytes < PATH_LIMIT_BYTES and ".pyc" not in path
-    if is_usual and "__pycache__" not in path and _PLAIN.fullmatch(path):
-        return ""
     if _CONTROL.search(path):
         return "control_character"
     return refusal_of(path, target_bytes) or ("left_out" if is_left_out(path) else "")
@@ -429,16 +423,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs[:FIELDS_LIMIT])
     if len(found) < len(pairs):
         raise Invalid("an object has a duplicate name, or too many")
-    try:  # each name by itself: tuple(map(…)) takes twice as long
-        return (
-            found["path"],
-            found["sha256"],
-            found["size"],
-            found["executable"],
-            found["stored"],
-        )
-    except KeyError:
-        return found
+    is_file = all(name in found for name in _ROW)
+    return tuple([found[name] for name in _ROW]) if is_file else found
 
 
 def _refuse_constant(text: str) -> None:

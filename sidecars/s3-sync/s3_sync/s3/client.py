@@ -29,7 +29,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from s3_sync.reasons import REASONS, S3Error
-from s3_sync.s3.http import Address, Answer, Check, Pool, split_url
+from s3_sync.s3.http import Address, Answer, Pool, split_url
 from s3_sync.s3.refusals import (
     REGION,
     ObjectError,
@@ -81,7 +81,6 @@ class Get(NamedTuple):
         size_bytes: The expected size, which extends the time limit of each attempt.
         headers: Returns additional headers before each attempt: a range resumes where
             the last one ended.
-        check: Checks the headers of the response before its body arrives.
         until: When to give up (monotonic seconds).
         query: The query of a listing.
     """
@@ -90,7 +89,6 @@ class Get(NamedTuple):
     key: str
     size_bytes: int = 0
     headers: Callable[[], Mapping[str, str]] = dict
-    check: Check | None = None
     until: float = math.inf
     query: Mapping[str, str] = {}
 
@@ -147,18 +145,19 @@ class S3Client:
         """
         return self._pool is not None and ".amazonaws." in self._pool.address.host
 
-    async def list_page(self, token: str | None, **other: str) -> bytes:
+    async def list_page(self, token: str | None) -> bytes:
         """
         Return the raw body of one page of ListObjectsV2.
-
-        Args:
-            other: Parameters of the query in place of the usual ones.
 
         Raises:
             SourceError, WireError
         """
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE_KEYS)}
-        query |= {"prefix": self._prefix, **other}
+        query = {
+            "list-type": "2",
+            "encoding-type": "url",
+            "max-keys": str(PAGE_KEYS),
+            "prefix": self._prefix,
+        }
         if token is not None:
             query["continuation-token"] = token
         return (await self.get(Get("list", self._prefix, query=query))).body
@@ -193,12 +192,11 @@ class S3Client:
             )
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
-        def check(found: dict[str, str]) -> None:
-            if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
-                raise ObjectMoved  # the server ignores If-Match
-
-        what = Get("get", key, size_bytes, lambda: headers, check, until)
-        return (await self.get(what, receiver)).headers
+        what = Get("get", key, size_bytes, lambda: headers, until)
+        found = (await self.get(what, receiver)).headers
+        if found.get("etag", etag).removeprefix("W/").strip('"') != etag:
+            raise ObjectMoved  # the server ignores If-Match
+        return found
 
     async def get(self, what: Get, receiver: Receiver | None = None) -> Answer:
         """
@@ -252,7 +250,7 @@ class S3Client:
         seconds = min(seconds, max(0.1, what.until - time.monotonic()))
         target = f"{path}?{query}" if query else path
         sink = receiver.write if receiver is not None else None
-        answer = await self._pool.get(target, signed, sink, seconds, what.check)
+        answer = await self._pool.get(target, signed, sink, seconds)
         is_unchanged = answer.status == 304 and "if-none-match" in headers
         if answer.status in (200, 206) or is_unchanged:
             return answer

@@ -51,7 +51,6 @@ FRAMING_LIMIT_BYTES = 64 << 10
 BUFFER_BYTES = 64 << 10
 
 Sink = Callable[[bytes], object]
-Check = Callable[[dict[str, str]], object]
 
 
 class WireError(S3Error):
@@ -79,15 +78,16 @@ class _Exchange:
 
     Args:
         waiter: Ends with the response, or with the error.
-        timer: Looks whether the response is too late.
+        limit: The time for what arrives next; each arrival gives it more.
+        ends_at: When the response is too late in any case (event loop's time).
         held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
 
     waiter: asyncio.Future[None]
-    timer: asyncio.TimerHandle
+    limit: asyncio.Timeout
+    ends_at: float
     sink: Sink | None
-    check: Check | None
     answer: Answer = field(default_factory=Answer)
     held: bytearray = field(default_factory=bytearray)
     framing_bytes: int = 0
@@ -124,9 +124,7 @@ class Connection(asyncio.BufferedProtocol):
     def idle_seconds(self) -> float:
         return self._loop.time() - self._heard_at
 
-    async def request(
-        self, head: bytes, sink: Sink | None, seconds: float, check: Check | None = None
-    ) -> Answer:
+    async def request(self, head: bytes, sink: Sink | None, seconds: float) -> Answer:
         """
         Send a request without body and return the response.
 
@@ -134,8 +132,6 @@ class Connection(asyncio.BufferedProtocol):
             head: The complete request line and headers.
             sink: Receives the body of a 200 or 206 as it arrives; an exception it
                 raises ends the request and is raised here.
-            check: Checks the headers of a 200 or 206 before the body arrives; like the
-                sink, it may raise.
             seconds: The limit for the whole exchange; IDLE_SECONDS limits each silence.
 
         Raises:
@@ -144,18 +140,25 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         self.is_usable = self.has_begun = False
         self._heard_at = now = self._loop.time()
-        timer = self._loop.call_at(
-            now + min(IDLE_SECONDS, seconds), self._watch, now + seconds
+        exchange = _Exchange(
+            waiter=self._loop.create_future(),
+            limit=asyncio.timeout(min(IDLE_SECONDS, seconds)),
+            ends_at=now + seconds,
+            sink=sink,
         )
-        self._exchange = exchange = _Exchange(
-            self._loop.create_future(), timer, sink, check
-        )
+        self._exchange = exchange
         try:
-            self._transport.write(head)
-            await exchange.waiter
+            async with exchange.limit:
+                self._transport.write(head)
+                await exchange.waiter
+        except TimeoutError:
+            if not exchange.limit.expired():  # the sink's: a volume can time out, too
+                raise
+            silence = f"no data for {self.idle_seconds:.0f} s"
+            said = f"no complete response in time, and {silence}"
+            raise WireError("request_timeout", said) from None
         finally:
             self._exchange = None
-            exchange.timer.cancel()
             if not self.is_usable:
                 self.close()
         exchange.answer.body = bytes(exchange.held)
@@ -168,22 +171,6 @@ class Connection(asyncio.BufferedProtocol):
         self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
-
-    def _watch(self, ends_at: float) -> None:
-        """
-        End the exchange if its response is too late; each arrival gives it more time.
-
-        Args:
-            ends_at: When it is too late in any case, in the time of the event loop.
-        """
-        due = min(self._heard_at + IDLE_SECONDS, ends_at)
-        if self._loop.time() < due:
-            self._current.timer = self._loop.call_at(due, self._watch, ends_at)
-            return
-        said = (
-            f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
-        )
-        self._current.end(WireError("request_timeout", said))
 
     # --- asyncio.BufferedProtocol
 
@@ -200,6 +187,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
             return
         self._heard_at = self._loop.time()
+        exchange.limit.reschedule(min(self._heard_at + IDLE_SECONDS, exchange.ends_at))
         exchange.framing_bytes += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
@@ -263,8 +251,6 @@ class Connection(asyncio.BufferedProtocol):
             exchange.end()
         if not is_success:
             exchange.sink = None
-        elif exchange.check is not None:
-            exchange.check(headers)
 
     def on_body(self, body: bytes) -> None:
         exchange = self._current
@@ -363,7 +349,6 @@ class Pool:
         headers: Mapping[str, str],
         sink: Sink | None,
         seconds: float,
-        check: Check | None = None,
     ) -> Answer:
         """
         Send one GET, on a kept connection if one is idle.
@@ -389,9 +374,8 @@ class Pool:
                 continue
             connection = kept or await self._open()
             try:
-                answer = await connection.request(
-                    head, sink, ends_at - time.monotonic(), check
-                )
+                left_seconds = ends_at - time.monotonic()
+                answer = await connection.request(head, sink, left_seconds)
             except WireError:
                 if kept is None or kept.has_begun or time.monotonic() >= ends_at:
                     raise
