@@ -131,12 +131,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     lines: list[str] = []
     if done != ROLLED_BACK:
         verdict = order.judge(parcel)
-        lines = verdict.lines()
-        facts |= verdict._asdict()
-        if verdict.checked_by and done == "published":
-            origin["checked_by"] = verdict.checked_by
-            manifest = manifest._replace(origin=origin)
-            parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
+        lines.append(verdict.text)
+        facts["gate"] = verdict.gate
     replaced = catalog.find_manifest(store, old.revision)[0] if old else None
     changes = compare(replaced, manifest)
     facts["changes"] = changes._asdict()

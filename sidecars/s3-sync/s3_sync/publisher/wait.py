@@ -21,8 +21,7 @@ from typing import Any
 from s3_sync.names import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.airflow_api import UNSUPPORTED, Api
-from s3_sync.publisher.airflow_runner import FRAME
-from s3_sync.publisher.gate import NAMED
+from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
@@ -127,7 +126,7 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
                 f"Airflow cannot import {counted(len(broken), 'file')} of "
                 f"{short(pointer.revision)}",
                 "Fix them and publish again, or roll back. `--gate airflow` refuses them before.",
-                [_finding(*key) for key in broken],
+                [broken_file(*key) for key in broken],
             )
         if arrived and not behind:
             break
@@ -203,12 +202,3 @@ def _ended(row: Row) -> datetime:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _finding(path: str, stack: str) -> Finding:
-    """
-    Return an import error with the last line of its file in the traceback.
-    """
-    frames = FRAME.finditer(stack)
-    lines = [int(one["line"]) for one in frames if one["path"].endswith(f"/{path}")]
-    return Finding(path, lines[-1] if lines else None, stack.strip())
