@@ -22,7 +22,6 @@ from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
-from s3_sync.s3.refusals import ObjectError
 from s3_sync.signature import Signer
 from sidecar_runtime.errors import counted
 
@@ -125,7 +124,9 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         )
     is_signed = signer is None or before.signed_by == signer.key_id
     is_current = is_signed and facts["previous"] == revision
-    if is_current and not order.forces and _is_sound(store, revision):
+    if is_current and not order.forces:
+        if not order.is_dry:
+            _upload(store, parcel)
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines: list[str] = []
@@ -227,15 +228,3 @@ def _upload(store: Store, parcel: Parcel) -> None:
     with open(parcel.path, "rb") as body:
         store.put(form.bundle_key(parcel.manifest.bundle_sha256), body)
     store.put(form.manifest_key(parcel.revision), parcel.data)
-
-
-def _is_sound(store: Store, revision: str) -> bool:
-    """
-    Whether a release is in the bucket, and each of its bytes is right: downloads it.
-    """
-    try:
-        with scratch() as place:
-            download_parcel(store, revision, place)
-    except (ReleaseError, catalog.RevisionError, ObjectError):
-        return False
-    return True
