@@ -254,16 +254,14 @@ def list_releases(
     )
 
 
-def find_manifest(store: Store, revision: str) -> tuple[form.Manifest | None, str]:
+def find_manifest(store: Store, revision: str) -> form.Manifest | None:
     """
-    Return the manifest of a release; or None, and why it is missing or cannot be used.
+    Return the manifest of a release; None if it is missing or cannot be used.
     """
     try:
-        return read_manifest(store, revision)[0], ""
-    except ObjectError as error:
-        return None, error.reason
-    except (ReleaseError, RevisionError):
-        return None, "damaged"
+        return read_manifest(store, revision)[0]
+    except (ObjectError, ReleaseError, RevisionError):
+        return None
 
 
 def read_pins(store: Store) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,10 @@ Environ = Mapping[str, str]
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
 AIRFLOW_TIMEOUT = "10m"
+# `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
+_URL = re.compile(
+    r"s3://([^/]*:accesspoint/[^/]*|[^/]*)/?(.*)", re.IGNORECASE | re.DOTALL
+)
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
 
 _GATE = "--gate --airflow-python --gate-allow"
@@ -87,6 +92,16 @@ def _file(path: str) -> str:
     return path
 
 
+def _program(path: str) -> str:
+    found = shutil.which(path)
+    if found is None:
+        raise ValueError(
+            "is not an executable program; pass the Python of your Airflow"
+        )
+    # It runs in another folder, where a relative path would name another file.
+    return os.path.abspath(found)
+
+
 def _parsed(parse: Any) -> Any:
     """
     Wrap a parser of settings for use with argparse.
@@ -95,7 +110,7 @@ def _parsed(parse: Any) -> Any:
     def parse_argument(text: str) -> Any:
         try:
             return parse(text)
-        except (ValueError, re.error) as error:
+        except (OSError, ValueError, re.error) as error:
             raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
     return parse_argument
@@ -108,6 +123,7 @@ _COUNT: dict[str, Any] = {"type": _parsed(count), "default": 20}
 HOW: dict[str, dict[str, Any]] = {
     "--exclude": _LIST,
     "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
+    "--airflow-python": {"type": _parsed(_program)},
     "--gate-allow": {**_LIST, "type": _parsed(re.compile)},
     "--sign-key": {"type": _parsed(_file)},
     "--trusted-keys": {"type": _parsed(_file)},
@@ -121,6 +137,7 @@ HOW: dict[str, dict[str, Any]] = {
         "type": _parsed(duration(at_most=10 * YEAR_SECONDS)),
         "default": "30d",
     },
+    "--keep-from": {"type": _parsed(releases.read_names), "default": ()},
     "--output": {"choices": ("text", "json"), "default": "text"},
 }
 _LINES = """\
@@ -221,8 +238,8 @@ def run(arguments: Namespace, environ: Environ) -> int:
     shown = [json_text(facts)] if arguments.output == "json" else map(printable, lines)
     text = "".join(f"{line}\n" for line in shown)
     try:
-        data = text.encode(sys.stdout.encoding, "backslashreplace")
-        sys.stdout.buffer.write(data)
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:  # the exit code says what was done, also to a full disk
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -248,8 +265,9 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         api = Api(environ)  # its settings are wrong before anything is published
     airflow = None
     if arguments.gate == AIRFLOW:
-        airflow = gate.find_airflow(
-            arguments.airflow_python, arguments.gate_allow, environ
+        home = environ.get("AIRFLOW_HOME")
+        airflow = gate.Airflow(
+            arguments.airflow_python or "python", home, arguments.gate_allow
         )
     origin = folder.find_origin(environ)
     origin["message"] = arguments.message or origin["message"]
@@ -262,14 +280,14 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         forces=arguments.force,
     )
     report = _act(arguments, environ, order, settings)
-    if api is None:
-        return report
-    try:
-        live = wait.wait(store, api, arguments.timeout)
-    except SidecarError as error:
-        return report._replace(failure=error)
-    facts = report.facts | {"airflow": live.facts}
-    return releases.Report([*report.lines, *live.lines], facts)
+    if api is not None:
+        try:
+            live = wait.wait(store, api, arguments.timeout)
+        except SidecarError as error:
+            return report._replace(failure=error)
+        report.lines.extend(live.lines)
+        report.facts["airflow"] = live.facts
+    return report
 
 
 def _act(
@@ -301,13 +319,10 @@ def _act(
             places = [_settings(arguments, environ, url) for url in urls]
             return releases.diff([Store(one, store.keys) for one in places], texts)
         case "prune-releases":
-            path = arguments.keep_from
-            kept = releases.read_names(path) if path else set()
-            if settings.revision:
-                kept.add(settings.revision)
+            kept = (*arguments.keep_from, settings.revision)
             return releases.prune(
                 store,
-                kept,
+                set(filter(None, kept)),
                 arguments.keep_count,
                 arguments.keep_for,
                 is_dry=order.is_dry,
@@ -349,12 +364,10 @@ def _place(url: str | None) -> dict[str, str]:
     """
     if url is None:
         return {}
-    if not releases.is_url(url):
+    found = _URL.fullmatch(url)
+    if found is None:
         raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
-    parts = url[5:].split("/")
-    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
-    end = 2 if parts[0].endswith(":accesspoint") else 1
-    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
+    return {"AWS_BUCKET": found[1], "KEY_PATH": found[2]}
 
 
 def _keys(

@@ -39,6 +39,8 @@ _DEFAULT_RULES = f"""\
 """
 _LEAVE_OUT = f"Fix it, or exclude it: --exclude, or a line in {IGNORE_FILE}."
 
+# Files and folders to look at, also those that are left out.
+WALK_LIMIT = 10 * form.FILES_LIMIT
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
@@ -135,18 +137,16 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
     files: list[Found] = []
     left_out: list[str] = []
-    folders = size_bytes = 0
-    for one in _walk("", (os.path.realpath(folder),), rules):
+    size_bytes = 0
+    for number, one in enumerate(_walk("", (os.path.realpath(folder),), rules)):
         if isinstance(one, Found):
             files.append(one)
             size_bytes += one.size_bytes
         elif one:
             left_out.append(one)
-        else:
-            folders += 1
         # While it walks: links to folders of links have no end that anybody waits for.
-        if max(len(files), folders) > form.FILES_LIMIT:
-            raise _too_large(f"{folder} has over {form.FILES_LIMIT} files or folders")
+        if number > WALK_LIMIT:
+            raise _too_large(f"{folder} has over {WALK_LIMIT} files and folders")
         if size_bytes > form.TOTAL_LIMIT_BYTES:
             raise _too_large(f"{folder} has over {form.TOTAL_LIMIT_BYTES} bytes")
     files.sort()

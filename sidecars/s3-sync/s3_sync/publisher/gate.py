@@ -6,10 +6,8 @@ Airflow.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +16,7 @@ from s3_sync.publisher.folder import FolderError, Parcel, scratch
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError, counted
+from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
 
@@ -52,35 +50,14 @@ class Airflow(NamedTuple):
     An Airflow that loads folders.
 
     Args:
-        python: The Python in which it is installed.
-        home: The user's AIRFLOW_HOME; empty if it is not set.
+        python: The Python in which it is installed: a path, or a name on PATH.
+        home: The user's AIRFLOW_HOME; None if it is not set.
         allowed: Regular expressions: which errors are accepted.
     """
 
     python: str
-    home: str
+    home: str | None
     allowed: Sequence[re.Pattern[str]] = ()
-
-
-def find_airflow(
-    given: str | None, allowed: Sequence[re.Pattern[str]], environ: Mapping[str, str]
-) -> Airflow:
-    """
-    Return the Airflow for the options of a command.
-
-    Args:
-        given: The Python in which it is installed; None: ``python`` on PATH.
-
-    Raises:
-        SettingsError: The program does not exist.
-    """
-    python = shutil.which(given or "python", path=environ.get("PATH"))
-    if python is None:
-        problem = "is not an executable program; pass the Python of your Airflow"
-        raise SettingsError([Problem("--airflow-python", given or "python", problem)])
-    home = os.path.expanduser(os.path.expandvars(environ.get("AIRFLOW_HOME", "")))
-    # It runs in another folder, where a relative path would name another file.
-    return Airflow(os.path.abspath(python), home, allowed)
 
 
 def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:
@@ -136,10 +113,10 @@ def _check(airflow: Airflow, home: str, checked: list[str]) -> Check:
         home: An empty folder, which becomes AIRFLOW_HOME.
         checked: Receives which Airflow has checked what, if it came to a verdict.
     """
-    for name in HOME_FOLDERS:
-        given = os.path.join(airflow.home, name)
-        if airflow.home and os.path.isdir(given):
-            os.symlink(os.path.abspath(given), os.path.join(home, name))
+    for name in HOME_FOLDERS if airflow.home else ():
+        given = Path(airflow.home or "", name).expanduser()
+        if given.is_dir():
+            Path(home, name).symlink_to(given.absolute())
 
     def read(said: str, code: int, _: IsFile) -> list[Finding]:
         path = Path(home, "answer")

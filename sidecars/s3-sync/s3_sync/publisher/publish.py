@@ -134,7 +134,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         verdict = order.judge(parcel)
         lines.append(verdict.text)
         facts["gate"] = verdict.gate
-    replaced = catalog.find_manifest(store, old.revision)[0] if old else None
+    replaced = catalog.find_manifest(store, old.revision) if old else None
     changes = compare(replaced, manifest)
     facts["changes"] = changes._asdict()
     if order.is_dry:

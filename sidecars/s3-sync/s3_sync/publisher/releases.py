@@ -85,14 +85,14 @@ def _facts(
     Args:
         states: Each state, and the revision that has it.
     """
-    manifest, problem = catalog.find_manifest(store, entry.revision)
+    manifest = catalog.find_manifest(store, entry.revision)
     facts: dict[str, Any] = {
         "revision": entry.revision,
         "used_at": form.time_text(entry.used_at),
         "state": [name for name, revision in states if revision == entry.revision],
     }
     if manifest is None:
-        facts["state"].append(problem)
+        facts["state"].append("damaged")
     else:
         facts |= {
             "created_at": manifest.created_at,
@@ -283,11 +283,8 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
         raise catalog.damaged(
             store, current, f"{form.MANIFEST_FOLDER} does not list it"
         )
-    return {_bundle_of(catalog.find_manifest(store, name)[0]) for name in left}
-
-
-def _bundle_of(manifest: form.Manifest | None) -> str | None:
-    return form.bundle_key(manifest.bundle_sha256) if manifest else None
+    manifests = [catalog.find_manifest(store, name) for name in left]
+    return {one and form.bundle_key(one.bundle_sha256) for one in manifests}
 
 
 def _in_use(store: Store) -> set[str]:
@@ -318,26 +315,22 @@ def read_names(path: str) -> set[str]:
     line; ``-`` is standard input. The commits of older runs match no release.
 
     Raises:
-        RevisionError: It cannot be read, is empty, or contains something else: more
-            likely, the program that wrote it has failed than that no release is needed.
+        OSError: It cannot be read.
+        ValueError: It is empty, or contains something else: more likely, the program
+            that wrote it has failed than that no release is needed.
     """
     found = set()
-    try:
-        # Python has no sys.stdin if the caller has closed the descriptor.
-        lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
-        for number, name in enumerate(map(str.strip, lines), 1):
-            if digits := catalog.DIGITS.fullmatch(name):
-                found.add(f"{BEGINNING}{digits[1]}")
-            elif name:
-                raise ValueError(
-                    f"line {number} is neither a revision nor a commit: {name!r:.99}"
-                )
-        if not found:
-            raise ValueError("it is empty; omit it to keep none")
-    except (OSError, ValueError) as error:
-        raise catalog.RevisionError(
-            "release_unknown", f"cannot use --keep-from {path!r}: {error}"
-        ) from error
+    # Python has no sys.stdin if the caller has closed the descriptor.
+    lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
+    for number, name in enumerate(map(str.strip, lines), 1):
+        if digits := catalog.DIGITS.fullmatch(name):
+            found.add(f"{BEGINNING}{digits[1]}")
+        elif name:
+            raise ValueError(
+                f"has neither a revision nor a commit in line {number}: {name!r:.99}"
+            )
+    if not found:
+        raise ValueError("is empty; omit it to keep none")
     return found
 
 

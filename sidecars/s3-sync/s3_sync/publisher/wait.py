@@ -68,22 +68,15 @@ def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
         SidecarError: Airflow or the store gives no usable answer, or another release
             was made current meanwhile.
     """
-    began = time.monotonic()
+    deadline = time.monotonic() + timeout_seconds
     pointer = catalog.read_existing(store).pointer
     assert pointer is not None
     try:
-        dags = _watch(store, api, pointer, began + timeout_seconds)
+        dags = _watch(store, api, pointer, deadline)
     except (KeyError, TypeError, ValueError) as error:
         what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
         raise SidecarError(UNSUPPORTED[0], what, UNSUPPORTED[1]) from error
-    facts = {
-        "result": "live",
-        "url": store.url,
-        "revision": pointer.revision,
-        "airflow": api.url,
-        "dags": dags,
-        "waited_seconds": round(time.monotonic() - began),
-    }
+    facts = {"result": "live", "revision": pointer.revision, "dags": dags}
     runs = f"Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
     return Report([f"Live: {runs}"], facts)
 
