@@ -95,8 +95,8 @@ class CatalogEntry(NamedTuple):
         used_at: When it was last published or replaced, by S3's clock.
     """
 
-    revision: str
     used_at: datetime
+    revision: str
 
 
 def read_current(store: Store, *, forces: bool = False) -> Current:
@@ -248,10 +248,8 @@ def list_releases(
     for listed in store.list(beginning):
         if form.is_of_release(listed.key):
             name = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
-            found.append(CatalogEntry(name, listed.modified_at))
-    return sorted(
-        found, key=lambda entry: (entry.used_at, entry.revision), reverse=True
-    )
+            found.append(CatalogEntry(used_at=listed.modified_at, revision=name))
+    return sorted(found, reverse=True)
 
 
 def find_manifest(store: Store, revision: str) -> form.Manifest | None:

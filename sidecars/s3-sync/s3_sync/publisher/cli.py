@@ -255,8 +255,8 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     """
     url = arguments.target or arguments.url
     if arguments.command == "diff":  # of two URLs needs no place of its own
-        urls = filter(releases.is_url, (arguments.before, arguments.after))
-        url = url or next(urls, None)
+        texts = (url or "", arguments.before, arguments.after)
+        url = next(filter(releases.is_url, texts), None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
     store = Store(settings, keys, arguments.profile or "")
@@ -384,23 +384,23 @@ def _keys(
     keys, path = read_trusted_keys(settings), arguments.sign_key
     if "--sign-key" in COMMANDS[arguments.command][1]:  # it updates the pointer
         path = path or environ.get(SIGN_KEY)
-    if not path:
-        if arguments.command in ("publish", "rollback") and keys is not None:
-            problem = (
-                "requires --sign-key: pods with these keys refuse an unsigned release"
-            )
-            name = f"{PREFIX}TRUSTED_KEYS"
-            raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
-        # Of an unsigned promotion, the trusted keys are those of the source.
-        return None if arguments.command == "promote" else keys, None
+    signer = None
     try:
-        signer = read_signer(key_file(path))
-        if keys is not None and signer.key_id not in keys.by_id:
+        if path:
+            signer = read_signer(key_file(path))
+            if keys is not None and signer.key_id not in keys.by_id:
+                raise ValueError(
+                    f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS"
+                )
+        elif keys is not None and arguments.command in ("publish", "rollback"):
             raise ValueError(
-                f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS"
+                f"is missing: {PREFIX}TRUSTED_KEYS requires --sign-key, because pods with these "
+                "keys refuse an unsigned release"
             )
     except ValueError as error:
-        raise SettingsError(
-            [Problem(SIGN_KEY, without_key(path), str(error))]
-        ) from None
-    return keys or signer.keys, signer
+        problem = Problem(SIGN_KEY, without_key(path or ""), str(error))
+        raise SettingsError([problem]) from None
+    if signer is not None:
+        return keys or signer.keys, signer
+    # Of an unsigned promotion, the trusted keys are those of the source.
+    return None if arguments.command == "promote" else keys, None

@@ -5,7 +5,6 @@ verified.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import platform
@@ -400,7 +399,5 @@ def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
         place = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
         origin["ci_url"] = f"{place}/actions/runs/{run}"
     if not origin["by"]:
-        origin["by"] = platform.node()
-        with suppress(KeyError, OSError):  # a uid without a name
-            origin["by"] = f"{getpass.getuser()}@{platform.node()}"
+        origin["by"] = f"{environ.get('USER') or os.getuid()}@{platform.node()}"
     return origin

@@ -64,9 +64,8 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec) -> Report:
         report = _apply(order, before, parcel, "published")
     report.facts["left_out"] = left_out
     if left_out:
-        more = ", …" if len(left_out) > NAMED else ""
         report.lines.insert(
-            0, f"Left out: {len(left_out)} ({', '.join(left_out[:NAMED])}{more})"
+            0, f"Left out: {len(left_out)} ({', '.join(left_out):.1000})"
         )
     return report
 
@@ -152,7 +151,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
             facts["signed_by"] = signer.key_id
     if old is not None and old.revision != revision:
         back = f"`s3-sync rollback {short(old.revision)} {store.url}` goes back to it"
-        lines += [f"Changes: {changes}", *changes.lines(NAMED)]
+        lines += [f"Changes: {changes}", *changes.lines()[:NAMED]]
         lines.append(f"Previous: {short(old.revision)}; {back}")
     return Report(lines, facts)
 
@@ -173,7 +172,8 @@ def _draft(
     """
     store, signer, turns = order.store, order.signer, before.turns
     now = store.now()
-    sequence = max([int(now.timestamp()), *(turn.sequence + 1 for turn in turns[:1])])
+    least = turns[0].sequence + 1 if turns else 0
+    sequence = max(int(now.timestamp()), least)
     # The release that is current already adds no turn; a rollback takes back the turns
     # since.
     ended = [turn.revision for turn in (turns if done == ROLLED_BACK else turns[:1])]

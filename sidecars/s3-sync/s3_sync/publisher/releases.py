@@ -137,15 +137,12 @@ class Changes(NamedTuple):
     changed: Sequence[str]
     removed: Sequence[str]
 
-    def lines(self, limit: int = 0) -> list[str]:
+    def lines(self) -> list[str]:
         """
-        Return one line per name, at most `limit` of them; 0: all.
+        Return one line per name.
         """
         marks = zip("+~-", self, strict=True)
-        lines = [f"  {mark} {name}" for mark, names in marks for name in names]
-        if limit and len(lines) > limit:
-            return [*lines[:limit], f"  and {len(lines) - limit} more"]
-        return lines
+        return [f"  {mark} {name}" for mark, names in marks for name in names]
 
     def __str__(self) -> str:
         return ", ".join(

@@ -304,6 +304,6 @@ def _answer_of(error: exceptions.ClientError) -> tuple[int, str]:
 
     Without a code, botocore takes the status.
     """
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    code = error.response.get("Error", {}).get("Code", "")
     return status, "" if code.isdigit() else code
