@@ -107,11 +107,6 @@ def test_refuses_invalid_public_keys_and_shows_no_secret(
         assert secret.decode() not in message
 
 
-def test_refuses_a_folder_without_keys(tmp_path: Path) -> None:
-    said = str(raised(ValueError, read_keys, str(tmp_path)))
-    assert "contains no public keys" in said
-
-
 # --- private keys
 
 

@@ -170,12 +170,10 @@ def work(home: str, folder: str) -> dict[str, Any]:
     from airflow.plugins_manager import ensure_plugins_loaded
     from airflow.utils.file import iter_airflow_imports
 
-    section = "dag_processor"
     if airflow.__version__.startswith("2."):  # a DAG file may query the database
         from airflow import settings
         from airflow.utils.db import initdb
 
-        section = "core"
         initdb(load_connections=False)
         settings.engine.dispose()  # children must not share a connection
     if folder not in sys.path:  # at the end, as in Airflow
@@ -187,7 +185,8 @@ def work(home: str, folder: str) -> dict[str, Any]:
     for name in (*MODULES, *imported):
         with suppress(Exception):  # the file that imports it will report it
             import_module(name)
-    seconds = conf.getfloat(section, "dag_file_processor_timeout")
+    # Airflow 3 takes it from [dag_processor], to which it has moved.
+    seconds = conf.getfloat("core", "dag_file_processor_timeout")
     files: dict[str, str] = {}
     errors: list[tuple[str, str]] = []
     for path in paths:

@@ -74,7 +74,7 @@ COMMANDS = {
     ),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
-        "list the files that differ between two releases, or between a folder and a release",
+        "list the files that differ between two releases; of a folder: publish --dry-run",
         "before after url? --trusted-keys",
     ),
     "prune-releases": (
@@ -146,7 +146,7 @@ url s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH
 source s3://BUCKET/PREFIX to copy the release from
 target s3://BUCKET/PREFIX to copy it to
 revision a revision, its first 12 digits, `current` or `previous`
-before a revision, s3://BUCKET/PREFIX, or a folder such as ./dags
+before a revision, or s3://BUCKET/PREFIX, whose current release is meant
 after the same
 --exclude leave out files that match this .gitignore pattern; repeatable
 --message description of the release; default: that of the CI, if it has one
@@ -203,7 +203,8 @@ def read_arguments(words: Sequence[str]) -> Namespace:
     if words[0] not in COMMANDS:
         return parser.parse_args(words)
     # Else an optional argument would be absent once an option follows it (bpo-14191).
-    given, command = Namespace(command=words[0]), commands.choices[words[0]]
+    command = commands.choices[words[0]]
+    given = Namespace(command=words[0])
     arguments = command.parse_intermixed_args(words[1:], given)
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be
     # omitted.
@@ -259,7 +260,7 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         url = next(filter(releases.is_url, texts), None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
-    store = Store(settings, keys, arguments.profile or "")
+    store = Store(settings, keys, arguments.profile)
     api = None
     if arguments.command == "wait" or (arguments.wait and not arguments.dry_run):
         api = Api(environ)  # its settings are wrong before anything is published
@@ -303,9 +304,7 @@ def _act(
             return publish.publish(order, arguments.folder, rules)
         case "promote":
             there = _settings(arguments, environ, arguments.source)
-            source = Store(
-                there, read_trusted_keys(settings), arguments.source_profile or ""
-            )
+            source = Store(there, read_trusted_keys(settings), arguments.source_profile)
             return publish.restore(order, source, arguments.revision, "promoted")
         case "rollback":
             return publish.restore(

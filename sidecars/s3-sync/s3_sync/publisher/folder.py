@@ -179,8 +179,11 @@ def _walk(
         if form.is_left_out(path) or rules.match_file(shown):
             yield shown
         elif real in above or not real.startswith(f"{above[0]}/"):
-            what = f"is a symlink out of the folder, or to one that contains it: {real}"
-            raise _refused("link_outside", path, what)
+            raise _refused(
+                "link_outside",
+                path,
+                f"is a symlink out of the folder, or to one that contains it: {real}",
+            )
         elif problem := form.problem_of(path).replace("_", " "):
             raise _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
@@ -189,8 +192,11 @@ def _walk(
         else:
             found = os.stat(place)  # an error names the link, not where it leads
             if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
-                what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
-                raise _refused("file_too_large", path, what)
+                raise _refused(
+                    "file_too_large",
+                    path,
+                    f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes",
+                )
             yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
 
 

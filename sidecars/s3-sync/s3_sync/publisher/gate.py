@@ -81,10 +81,10 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
             gate = Gate(_check(airflow, home, checked), settings, metrics)
             advice = " --gate-allow PATTERN accepts errors that match."
         if gate is None:
-            text = (
-                "Not checked: the gate is off (--gate airflow checks with your Airflow)"
+            return Verdict(
+                "off",
+                "Not checked: the gate is off (--gate airflow checks with your Airflow)",
             )
-            return Verdict("off", text)
         parcel.write(folder)
         try:
             refusal = gate.examine(

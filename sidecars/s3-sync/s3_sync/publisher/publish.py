@@ -88,9 +88,7 @@ def restore(order: Order, source: Store, name: str, done: str) -> Report:
         catalog.read_existing(source)
     revision = catalog.resolve(source, name)
     with scratch() as place:
-        report = _apply(order, before, download_parcel(source, revision, place), done)
-    report.facts["source"] = source.url
-    return report
+        return _apply(order, before, download_parcel(source, revision, place), done)
 
 
 def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
@@ -104,8 +102,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     if before.etag is None and not order.forces:
         catalog.require_own_prefix(store)
     manifest, revision = parcel.manifest, parcel.revision
-    origin = {**manifest.origin}
-    origin |= {name: order.origin[name] for name in ("by", "ci_url")}
+    ours = {name: order.origin[name] for name in ("by", "ci_url")}
+    origin = {**manifest.origin, **ours}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,

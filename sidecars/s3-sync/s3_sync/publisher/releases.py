@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from s3_sync.names import BEGINNING, short
 from s3_sync.publisher import catalog
-from s3_sync.publisher.folder import build_parcel, make_rules, scratch
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from sidecar_runtime.errors import SidecarError
@@ -39,8 +38,6 @@ def size_text(size_bytes: int) -> str:
     """
     Return a size in a readable unit.
     """
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
     return f"{size_bytes / 1024:,.1f} KiB"
 
 
@@ -163,12 +160,11 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
 
 def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
     """
-    List the files that differ between two releases, or between a folder and a release.
+    List the files that differ between two releases.
 
     Args:
         stores: The place of each.
-        texts: Each is a folder, a URL, or names a release as in
-            :func:`catalog.resolve`.
+        texts: Each is a URL, or names a release as in :func:`catalog.resolve`.
     """
     (name, before), (other, after) = map(_find, stores, texts)
     changes = compare(before, after)
@@ -179,12 +175,8 @@ def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
 
 def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
     """
-    Return the content that an argument names.
+    Return the release that an argument names.
     """
-    if not is_url(text) and ("/" in text or text in (".", "..")):
-        with scratch() as place:
-            parcel, _ = build_parcel(text, make_rules(text, ()), place, {}, store.now())
-            return text, parcel.manifest
     catalog.read_existing(store)
     revision = catalog.resolve(store, "current" if is_url(text) else text)
     return revision, catalog.read_manifest(store, revision)[0]
@@ -337,14 +329,14 @@ def pin(store: Store, name: str, *, is_pinned: bool) -> Report:
     """
     catalog.read_existing(store)
     revision = catalog.resolve(store, name)
-    done = "unpinned"
+    key = form.pin_key(revision)
+    done = "pinned" if is_pinned else "unpinned"
     if is_pinned:
-        done = "pinned"
         catalog.read_manifest(store, revision)
-        store.put(form.pin_key(revision), b"")
+        store.put(key, b"")
         # a prune may have removed it meanwhile
         catalog.read_manifest(store, revision)
     else:
-        store.delete(form.pin_key(revision))
+        store.delete(key)
     facts = {"result": done, "url": store.url, "revision": revision}
     return Report([f"{done.capitalize()} {revision} in {store.url}"], facts)

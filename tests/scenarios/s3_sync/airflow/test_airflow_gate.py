@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.scenarios.s3_sync.airflow.dag_folders import (
     head_for,
     one_dag,
 )
-from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow, Version
+from tests.support.airflow.installed import EVERY_VERSION, WITHOUT_KUBERNETES, Airflow
 from tests.support.aws.servers import MotoServer
 from tests.support.s3_sync.publishing import Publishing, Ran, write_files
 
@@ -26,22 +25,14 @@ TIMEOUTS = (
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """
-    Use one Airflow, all with `--full`. The first test installs it, which takes minutes.
-    """
-    if "airflow" in metafunc.fixturenames:
-        is_full = metafunc.config.getoption("--full")
-        versions = get_args(Version) if is_full else ("2.11",)
-        params = [
-            pytest.param(one, marks=pytest.mark.timeout(1_800)) for one in versions
-        ]
-        metafunc.parametrize("airflow", params, indirect=True, scope="session")
+pytestmark = pytest.mark.timeout(1_800)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=EVERY_VERSION)
 def airflow(request: pytest.FixtureRequest) -> Airflow:
-    """A real Airflow."""
+    """A real Airflow; the first test installs it, which takes minutes."""
+    if request.param != "2.11" and not request.config.getoption("--full"):
+        pytest.skip("other versions of Airflow run with make test-full")
     return Airflow.install_or_skip(request.param)
 
 
