@@ -273,33 +273,32 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         Request a version from the sidecar; it is on the volume when this returns.
         """
-        said: dict[str, Any] = {}
+        name = f"version {version} of bundle {self.name!r}"
+        lacks = f"{name} is not on this volume"
         try:
             status, said = _ask(place, version)
         except FileNotFoundError:
             self._current()  # raises _NotYet while the sidecar is still starting
             raise _NotYet(
-                f"version {version} of bundle {self.name!r} is not on this volume, and no sidecar "
-                "here accepts requests: only the versions on the volume are available"
+                f"{lacks}, and no sidecar here accepts requests: only the versions on the volume "
+                "are available"
             ) from None
         except (OSError, HTTPException, ValueError) as error:
-            said["error"] = (
-                f"no sidecar answers at {place} ({error}). Check that the sidecar of this pod is "
-                "running. If another node writes this volume, only the versions on it are available"
-            )
-            status = 0
-        why = str(
+            raise _NotYet(
+                f"{lacks}: no sidecar answers at {place} ({error}). Check that the sidecar of this "
+                "pod is running. If another node writes this volume, only the versions on it are "
+                "available"
+            ) from None
+        why = (
             said.get("error") or said.get("state") or f"{place} answered with {status}"
         )
         if status == 404:
             raise VersionUnavailable(
-                f"version {version} of bundle {self.name!r} is gone: {why}. Run the DAG on its "
-                "newest version, or publish that version again"
+                f"{name} is gone: {why}. Run the DAG on its newest version, or publish that "
+                "version again"
             )
         if status != 200:
-            raise _NotYet(
-                f"version {version} of bundle {self.name!r} is not on this volume: {why}"
-            )
+            raise _NotYet(f"{lacks}: {why}")
 
     def _wait_for(self, step: Callable[[], None]) -> None:
         """
@@ -335,11 +334,8 @@ def _mark_in_use(opened: int, folder: Path) -> None:
         BlockingIOError
     ):  # the sidecar is removing it; a task could hold the lock longer
         raise _NotYet(f"{folder} is locked by another process") from None
-    except OSError as error:
-        # NFS
-        log.debug(
-            "%s cannot be locked (%s): only time protects it", folder, error.strerror
-        )
+    except OSError:
+        pass  # NFS: only time protects it
     with suppress(OSError):
         if os.path.samestat(os.fstat(opened), os.stat(folder)):
             return

@@ -34,8 +34,7 @@ PAGE = (
 ).read_text()
 # The Python of the image: its Airflow finds one DAG in any folder.
 PYTHON = """
-echo '{"airflow": "3.3.2", "dags": ["sales"], "trouble": "",
-"findings": [], "allowed": []}' >"$2/answer"
+echo '{"airflow": "3.3.2", "dags": 1, "errors": []}' >"$2/answer"
 """
 FILES = {"a.py": b"print()\n", "sql/a.sql": b"select 1;\n"}
 DOCKER = f"""

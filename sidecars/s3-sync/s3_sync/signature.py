@@ -92,10 +92,7 @@ def read_keys(path: str) -> Keys:
         if os.path.isdir(path):
             # A mounted ConfigMap has hidden entries, such as the link `..data`: they
             # are no keys.
-            names = [
-                name for name in sorted(os.listdir(path)) if not name.startswith(".")
-            ]
-            files = [os.path.join(path, name) for name in names]
+            files = [one.path for one in os.scandir(path) if one.name[0] != "."]
         by_id = {key_id_of(raw): raw for file in files for raw in _read_file(file)}
     except OSError as error:
         raise ValueError(

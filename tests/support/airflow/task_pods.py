@@ -3,9 +3,8 @@ Creates task pods as the scheduler's KubernetesExecutor does; run by Airflow's o
 Python.
 
 Standard input is JSON, a list of pods to create in order:
-{"template": path of a pod template, "files": {path: content or null}, "override":
-labels or null}. `files` are written (null: removed) before the pod is created in the
-Kubernetes API of KUBECONFIG.
+{"template": path of a pod template, "files": {path: content or null}}. `files` are
+written (null: removed) before the pod is created in the Kubernetes API of KUBECONFIG.
 """
 
 import json
@@ -23,7 +22,6 @@ from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_utils impor
 )
 from airflow.providers.cncf.kubernetes.kube_client import get_kube_client
 from airflow.providers.cncf.kubernetes.kube_config import KubeConfig
-from kubernetes.client import V1ObjectMeta, V1Pod
 
 
 class WithoutWatchers(AirflowKubernetesScheduler):  # type: ignore[misc]
@@ -43,13 +41,11 @@ if __name__ == "__main__":
             Path(path).unlink(missing_ok=True)
             if content is not None:
                 Path(path).write_text(content, errors="surrogateescape")
-        labels = wanted["override"]
         executor.run_next(
             KubernetesJob(
                 key=TaskInstanceKey("sales", f"task{number}", "today", 1, -1),
                 command=["airflow", "tasks", "run", "sales", f"task{number}", "today"],
-                kube_executor_config=labels
-                and V1Pod(metadata=V1ObjectMeta(labels=labels)),
+                kube_executor_config=None,
                 pod_template_file=wanted["template"],
             )
         )

@@ -25,9 +25,8 @@ PAUSES_SECONDS = (1, 2, 4, 8, 16, 30)
 # Of a busy server, or of a proxy before one that restarts.
 BUSY = {429, 500, 502, 503, 504}
 ANSWER_LIMIT_BYTES = 1 << 25
-# The default of [api] maximum_page_limit; and far more pages than an Airflow has.
+# The default of [api] maximum_page_limit.
 PAGE_ROWS = 100
-PAGES_LIMIT = 500
 UNSUPPORTED = (
     "airflow_unsupported",
     f"Waiting needs Airflow 3.1 or later. If it is one, correct {PREFIX}URL.",
@@ -112,13 +111,12 @@ class Api:
             right: The permission that it needs.
         """
         rows: list[dict[str, Any]] = []
-        for _ in range(PAGES_LIMIT):
+        while True:
             page = f"limit={PAGE_ROWS}&offset={len(rows)}"
             answer = self.ask("GET", f"/api/v2/{path}{page}", right)
             rows += answer[name]
             if not answer[name] or len(rows) >= answer["total_entries"]:
-                break
-        return rows
+                return rows
 
     def ask(self, method: str, path: str, right: str = "", body: Any = None) -> Any:
         """

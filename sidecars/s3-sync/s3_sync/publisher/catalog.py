@@ -95,8 +95,8 @@ class CatalogEntry(NamedTuple):
         used_at: When it was last published or replaced, by S3's clock.
     """
 
-    revision: str
     used_at: datetime
+    revision: str
 
 
 def read_current(store: Store, *, forces: bool = False) -> Current:
@@ -248,22 +248,18 @@ def list_releases(
     for listed in store.list(beginning):
         if form.is_of_release(listed.key):
             name = listed.key.partition("/")[2].removesuffix(form.MANIFEST_SUFFIX)
-            found.append(CatalogEntry(name, listed.modified_at))
-    return sorted(
-        found, key=lambda entry: (entry.used_at, entry.revision), reverse=True
-    )
+            found.append(CatalogEntry(used_at=listed.modified_at, revision=name))
+    return sorted(found, reverse=True)
 
 
-def find_manifest(store: Store, revision: str) -> tuple[form.Manifest | None, str]:
+def find_manifest(store: Store, revision: str) -> form.Manifest | None:
     """
-    Return the manifest of a release; or None, and why it is missing or cannot be used.
+    Return the manifest of a release; None if it is missing or cannot be used.
     """
     try:
-        return read_manifest(store, revision)[0], ""
-    except ObjectError as error:
-        return None, error.reason
-    except (ReleaseError, RevisionError):
-        return None, "damaged"
+        return read_manifest(store, revision)[0]
+    except (ObjectError, ReleaseError, RevisionError):
+        return None
 
 
 def read_pins(store: Store) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,10 @@ Environ = Mapping[str, str]
 AIRFLOW = "airflow"
 # Airflow takes several seconds to start, and 100 files take about as long again.
 AIRFLOW_TIMEOUT = "10m"
+# `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
+_URL = re.compile(
+    r"s3://([^/]*:accesspoint/[^/]*|[^/]*)/?(.*)", re.IGNORECASE | re.DOTALL
+)
 SIGN_KEY = f"{PREFIX}SIGN_KEY"
 
 _GATE = "--gate --airflow-python --gate-allow"
@@ -69,7 +74,7 @@ COMMANDS = {
     ),
     "releases": ("list the existing releases", "url? --limit --trusted-keys"),
     "diff": (
-        "list the files that differ between two releases, or between a folder and a release",
+        "list the files that differ between two releases; of a folder: publish --dry-run",
         "before after url? --trusted-keys",
     ),
     "prune-releases": (
@@ -87,6 +92,16 @@ def _file(path: str) -> str:
     return path
 
 
+def _program(path: str) -> str:
+    found = shutil.which(path)
+    if found is None:
+        raise ValueError(
+            "is not an executable program; pass the Python of your Airflow"
+        )
+    # It runs in another folder, where a relative path would name another file.
+    return os.path.abspath(found)
+
+
 def _parsed(parse: Any) -> Any:
     """
     Wrap a parser of settings for use with argparse.
@@ -95,7 +110,7 @@ def _parsed(parse: Any) -> Any:
     def parse_argument(text: str) -> Any:
         try:
             return parse(text)
-        except (ValueError, re.error) as error:
+        except (OSError, ValueError, re.error) as error:
             raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
     return parse_argument
@@ -108,6 +123,7 @@ _COUNT: dict[str, Any] = {"type": _parsed(count), "default": 20}
 HOW: dict[str, dict[str, Any]] = {
     "--exclude": _LIST,
     "--gate": {"choices": ("off", "syntax", "command", AIRFLOW)},
+    "--airflow-python": {"type": _parsed(_program)},
     "--gate-allow": {**_LIST, "type": _parsed(re.compile)},
     "--sign-key": {"type": _parsed(_file)},
     "--trusted-keys": {"type": _parsed(_file)},
@@ -121,6 +137,7 @@ HOW: dict[str, dict[str, Any]] = {
         "type": _parsed(duration(at_most=10 * YEAR_SECONDS)),
         "default": "30d",
     },
+    "--keep-from": {"type": _parsed(releases.read_names), "default": ()},
     "--output": {"choices": ("text", "json"), "default": "text"},
 }
 _LINES = """\
@@ -129,7 +146,7 @@ url s3://BUCKET/PREFIX of the releases; default: AWS_BUCKET and KEY_PATH
 source s3://BUCKET/PREFIX to copy the release from
 target s3://BUCKET/PREFIX to copy it to
 revision a revision, its first 12 digits, `current` or `previous`
-before a revision, s3://BUCKET/PREFIX, or a folder such as ./dags
+before a revision, or s3://BUCKET/PREFIX, whose current release is meant
 after the same
 --exclude leave out files that match this .gitignore pattern; repeatable
 --message description of the release; default: that of the CI, if it has one
@@ -186,7 +203,8 @@ def read_arguments(words: Sequence[str]) -> Namespace:
     if words[0] not in COMMANDS:
         return parser.parse_args(words)
     # Else an optional argument would be absent once an option follows it (bpo-14191).
-    given, command = Namespace(command=words[0]), commands.choices[words[0]]
+    command = commands.choices[words[0]]
+    given = Namespace(command=words[0])
     arguments = command.parse_intermixed_args(words[1:], given)
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be
     # omitted.
@@ -221,8 +239,8 @@ def run(arguments: Namespace, environ: Environ) -> int:
     shown = [json_text(facts)] if arguments.output == "json" else map(printable, lines)
     text = "".join(f"{line}\n" for line in shown)
     try:
-        data = text.encode(sys.stdout.encoding, "backslashreplace")
-        sys.stdout.buffer.write(data)
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:  # the exit code says what was done, also to a full disk
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -238,18 +256,19 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     """
     url = arguments.target or arguments.url
     if arguments.command == "diff":  # of two URLs needs no place of its own
-        urls = filter(releases.is_url, (arguments.before, arguments.after))
-        url = url or next(urls, None)
+        texts = (url or "", arguments.before, arguments.after)
+        url = next(filter(releases.is_url, texts), None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
-    store = Store(settings, keys, arguments.profile or "")
+    store = Store(settings, keys, arguments.profile)
     api = None
     if arguments.command == "wait" or (arguments.wait and not arguments.dry_run):
         api = Api(environ)  # its settings are wrong before anything is published
     airflow = None
     if arguments.gate == AIRFLOW:
-        airflow = gate.find_airflow(
-            arguments.airflow_python, arguments.gate_allow, environ
+        home = environ.get("AIRFLOW_HOME")
+        airflow = gate.Airflow(
+            arguments.airflow_python or "python", home, arguments.gate_allow
         )
     origin = folder.find_origin(environ)
     origin["message"] = arguments.message or origin["message"]
@@ -262,14 +281,14 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         forces=arguments.force,
     )
     report = _act(arguments, environ, order, settings)
-    if api is None:
-        return report
-    try:
-        live = wait.wait(store, api, arguments.timeout)
-    except SidecarError as error:
-        return report._replace(failure=error)
-    facts = report.facts | {"airflow": live.facts}
-    return releases.Report([*report.lines, *live.lines], facts)
+    if api is not None:
+        try:
+            live = wait.wait(store, api, arguments.timeout)
+        except SidecarError as error:
+            return report._replace(failure=error)
+        report.lines.extend(live.lines)
+        report.facts["airflow"] = live.facts
+    return report
 
 
 def _act(
@@ -285,9 +304,7 @@ def _act(
             return publish.publish(order, arguments.folder, rules)
         case "promote":
             there = _settings(arguments, environ, arguments.source)
-            source = Store(
-                there, read_trusted_keys(settings), arguments.source_profile or ""
-            )
+            source = Store(there, read_trusted_keys(settings), arguments.source_profile)
             return publish.restore(order, source, arguments.revision, "promoted")
         case "rollback":
             return publish.restore(
@@ -301,13 +318,10 @@ def _act(
             places = [_settings(arguments, environ, url) for url in urls]
             return releases.diff([Store(one, store.keys) for one in places], texts)
         case "prune-releases":
-            path = arguments.keep_from
-            kept = releases.read_names(path) if path else set()
-            if settings.revision:
-                kept.add(settings.revision)
+            kept = (*arguments.keep_from, settings.revision)
             return releases.prune(
                 store,
-                kept,
+                set(filter(None, kept)),
                 arguments.keep_count,
                 arguments.keep_for,
                 is_dry=order.is_dry,
@@ -349,12 +363,10 @@ def _place(url: str | None) -> dict[str, str]:
     """
     if url is None:
         return {}
-    if not releases.is_url(url):
+    found = _URL.fullmatch(url)
+    if found is None:
         raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
-    parts = url[5:].split("/")
-    # `s3://arn:…:accesspoint/NAME/PREFIX`: the ARN of an access point contains a slash.
-    end = 2 if parts[0].endswith(":accesspoint") else 1
-    return {"AWS_BUCKET": "/".join(parts[:end]), "KEY_PATH": "/".join(parts[end:])}
+    return {"AWS_BUCKET": found[1], "KEY_PATH": found[2]}
 
 
 def _keys(
@@ -371,23 +383,23 @@ def _keys(
     keys, path = read_trusted_keys(settings), arguments.sign_key
     if "--sign-key" in COMMANDS[arguments.command][1]:  # it updates the pointer
         path = path or environ.get(SIGN_KEY)
-    if not path:
-        if arguments.command in ("publish", "rollback") and keys is not None:
-            problem = (
-                "requires --sign-key: pods with these keys refuse an unsigned release"
-            )
-            name = f"{PREFIX}TRUSTED_KEYS"
-            raise SettingsError([Problem(name, str(settings.trusted_keys), problem)])
-        # Of an unsigned promotion, the trusted keys are those of the source.
-        return None if arguments.command == "promote" else keys, None
+    signer = None
     try:
-        signer = read_signer(key_file(path))
-        if keys is not None and signer.key_id not in keys.by_id:
+        if path:
+            signer = read_signer(key_file(path))
+            if keys is not None and signer.key_id not in keys.by_id:
+                raise ValueError(
+                    f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS"
+                )
+        elif keys is not None and arguments.command in ("publish", "rollback"):
             raise ValueError(
-                f"is key {signer.key_id}, which is not in {PREFIX}TRUSTED_KEYS"
+                f"is missing: {PREFIX}TRUSTED_KEYS requires --sign-key, because pods with these "
+                "keys refuse an unsigned release"
             )
     except ValueError as error:
-        raise SettingsError(
-            [Problem(SIGN_KEY, without_key(path), str(error))]
-        ) from None
-    return keys or signer.keys, signer
+        problem = Problem(SIGN_KEY, without_key(path or ""), str(error))
+        raise SettingsError([problem]) from None
+    if signer is not None:
+        return keys or signer.keys, signer
+    # Of an unsigned promotion, the trusted keys are those of the source.
+    return None if arguments.command == "promote" else keys, None

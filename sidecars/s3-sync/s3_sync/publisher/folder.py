@@ -5,7 +5,6 @@ verified.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import platform
@@ -39,6 +38,8 @@ _DEFAULT_RULES = f"""\
 """
 _LEAVE_OUT = f"Fix it, or exclude it: --exclude, or a line in {IGNORE_FILE}."
 
+# Files and folders to look at, also those that are left out.
+WALK_LIMIT = 10 * form.FILES_LIMIT
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
@@ -135,18 +136,16 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
     files: list[Found] = []
     left_out: list[str] = []
-    folders = size_bytes = 0
-    for one in _walk("", (os.path.realpath(folder),), rules):
+    size_bytes = 0
+    for number, one in enumerate(_walk("", (os.path.realpath(folder),), rules)):
         if isinstance(one, Found):
             files.append(one)
             size_bytes += one.size_bytes
         elif one:
             left_out.append(one)
-        else:
-            folders += 1
         # While it walks: links to folders of links have no end that anybody waits for.
-        if max(len(files), folders) > form.FILES_LIMIT:
-            raise _too_large(f"{folder} has over {form.FILES_LIMIT} files or folders")
+        if number > WALK_LIMIT:
+            raise _too_large(f"{folder} has over {WALK_LIMIT} files and folders")
         if size_bytes > form.TOTAL_LIMIT_BYTES:
             raise _too_large(f"{folder} has over {form.TOTAL_LIMIT_BYTES} bytes")
     files.sort()
@@ -180,8 +179,11 @@ def _walk(
         if form.is_left_out(path) or rules.match_file(shown):
             yield shown
         elif real in above or not real.startswith(f"{above[0]}/"):
-            what = f"is a symlink out of the folder, or to one that contains it: {real}"
-            raise _refused("link_outside", path, what)
+            raise _refused(
+                "link_outside",
+                path,
+                f"is a symlink out of the folder, or to one that contains it: {real}",
+            )
         elif problem := form.problem_of(path).replace("_", " "):
             raise _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
@@ -190,8 +192,11 @@ def _walk(
         else:
             found = os.stat(place)  # an error names the link, not where it leads
             if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
-                what = f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes"
-                raise _refused("file_too_large", path, what)
+                raise _refused(
+                    "file_too_large",
+                    path,
+                    f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes",
+                )
             yield Found(path, real, bool(found.st_mode & 0o111), found.st_size)
 
 
@@ -400,7 +405,5 @@ def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
         place = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
         origin["ci_url"] = f"{place}/actions/runs/{run}"
     if not origin["by"]:
-        origin["by"] = platform.node()
-        with suppress(KeyError, OSError):  # a uid without a name
-            origin["by"] = f"{getpass.getuser()}@{platform.node()}"
+        origin["by"] = f"{environ.get('USER') or os.getuid()}@{platform.node()}"
     return origin

@@ -6,25 +6,23 @@ Airflow.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3_sync.metrics import SyncMetrics
 from s3_sync.publisher.folder import FolderError, Parcel, scratch
-from s3_sync.release.format import time_text
 from s3_sync.settings import Settings
 from sidecar_runtime import __version__
 from sidecar_runtime.child import ending
-from sidecar_runtime.errors import Problem, SettingsError, SidecarError, counted
+from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import Check, Finding, Gate, IsFile, Undecided, make_gate
 
 NAMED = 20
+# A frame of a traceback.
+FRAME = re.compile(r'^\s*File "(?P<path>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
 RUNNER = Path(__file__).with_name("airflow_runner.py")
 # The only parts of the user's AIRFLOW_HOME that are used: airflow.cfg names the
 # database.
@@ -40,24 +38,11 @@ class Verdict(NamedTuple):
 
     Args:
         gate: Its name.
-        checked_by: Which Airflow accepted them, when, and what it found; empty for any
-            other gate.
-        dag_ids: The ids of all DAGs that it loaded, sorted.
-        allowed: Problems that were allowed.
+        text: What was checked, for people.
     """
 
     gate: str
-    checked_by: str = ""
-    dag_ids: Sequence[str] = ()
-    allowed: Sequence[str] = ()
-
-    def lines(self) -> list[str]:
-        if self.gate == "off":
-            return [
-                "Not checked: the gate is off (--gate airflow checks with your Airflow)"
-            ]
-        checked = [f"Checked with {self.checked_by}"] if self.checked_by else []
-        return checked + [f"  allowed: {one}" for one in self.allowed[:NAMED]]
+    text: str
 
 
 class Airflow(NamedTuple):
@@ -65,35 +50,14 @@ class Airflow(NamedTuple):
     An Airflow that loads folders.
 
     Args:
-        python: The Python in which it is installed.
-        home: The user's AIRFLOW_HOME; empty if it is not set.
+        python: The Python in which it is installed: a path, or a name on PATH.
+        home: The user's AIRFLOW_HOME; None if it is not set.
         allowed: Regular expressions: which errors are accepted.
     """
 
     python: str
-    home: str
+    home: str | None
     allowed: Sequence[re.Pattern[str]] = ()
-
-
-def find_airflow(
-    given: str | None, allowed: Sequence[re.Pattern[str]], environ: Mapping[str, str]
-) -> Airflow:
-    """
-    Return the Airflow for the options of a command.
-
-    Args:
-        given: The Python in which it is installed; None: ``python`` on PATH.
-
-    Raises:
-        SettingsError: The program does not exist.
-    """
-    python = shutil.which(given or "python", path=environ.get("PATH"))
-    if python is None:
-        problem = "is not an executable program; pass the Python of your Airflow"
-        raise SettingsError([Problem("--airflow-python", given or "python", problem)])
-    home = os.path.expanduser(os.path.expandvars(environ.get("AIRFLOW_HOME", "")))
-    # It runs in another folder, where a relative path would name another file.
-    return Airflow(os.path.abspath(python), home, allowed)
 
 
 def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdict:
@@ -110,13 +74,17 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
     """
     metrics = SyncMetrics(__version__, "publish").gate
     with scratch() as folder, scratch() as home:
-        gate, advice = make_gate(settings, metrics), ""
-        answer: dict[str, Any] = {}
+        gate = make_gate(settings, metrics)
+        advice = ""
+        checked: list[str] = []
         if airflow is not None:
-            gate = Gate(_check(airflow, home, answer), settings, metrics)
+            gate = Gate(_check(airflow, home, checked), settings, metrics)
             advice = " --gate-allow PATTERN accepts errors that match."
         if gate is None:
-            return Verdict("off")
+            return Verdict(
+                "off",
+                "Not checked: the gate is off (--gate airflow checks with your Airflow)",
+            )
         parcel.write(folder)
         try:
             refusal = gate.examine(
@@ -128,24 +96,27 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
                 "gate_undecided", said, f"{error.remedy} Publish again."
             ) from error
         if refusal is not None:
+            refusal.message = "the gate refuses the release"
             refusal.advice = f"Fix the files and publish again.{advice}"
             refusal.exit_code = FolderError.exit_code
             raise refusal
-        return _verdict(answer) if answer else Verdict(settings.gate)
+    if airflow is not None:
+        return Verdict("airflow", *checked)
+    return Verdict(settings.gate, f"Checked: {settings.gate}")
 
 
-def _check(airflow: Airflow, home: str, answer: dict[str, Any]) -> Check:
+def _check(airflow: Airflow, home: str, checked: list[str]) -> Check:
     """
     Return the check that lets an Airflow load the folder.
 
     Args:
         home: An empty folder, which becomes AIRFLOW_HOME.
-        answer: Receives what `airflow_runner` wrote; stays empty if it did not finish.
+        checked: Receives which Airflow has checked what, if it came to a verdict.
     """
-    for name in HOME_FOLDERS:
-        given = os.path.join(airflow.home, name)
-        if airflow.home and os.path.isdir(given):
-            os.symlink(os.path.abspath(given), os.path.join(home, name))
+    for name in HOME_FOLDERS if airflow.home else ():
+        given = Path(airflow.home or "", name).expanduser()
+        if given.is_dir():
+            Path(home, name).symlink_to(given.absolute())
 
     def read(said: str, code: int, _: IsFile) -> list[Finding]:
         path = Path(home, "answer")
@@ -153,28 +124,29 @@ def _check(airflow: Airflow, home: str, answer: dict[str, Any]) -> Check:
             last = said.strip().rpartition("\n")[2].strip() or "no output"
             raise Undecided(
                 f"{airflow.python} ended with {ending(code)}: {last}",
-                "Check that this Python has Airflow (--airflow-python), and that it starts without "
-                "any settings, as it does here.",
+                "Check the memory limit, that this Python has an Airflow which this s3-sync "
+                "supports (--airflow-python), and that it starts without any settings, as here.",
             )
-        answer.update(json.loads(path.read_text()))
-        if answer["trouble"]:
-            remedy = "Check the memory limit, and whether this s3-sync supports your Airflow."
-            raise Undecided(answer["trouble"], remedy)
-        answer["findings"] = [Finding(*row) for row in answer["findings"]]
-        return [
-            one
-            for one in answer["findings"]
-            if not any(it.search(one.problem) for it in airflow.allowed)
-        ]
+        answer = json.loads(path.read_text())
+        text = f"Checked with Airflow {answer['airflow']}: {counted(answer['dags'], 'DAG')}"
+        refused = []
+        for file, trace in answer["errors"]:
+            if any(pattern.search(trace) for pattern in airflow.allowed):
+                text += f"; allowed: {file}"
+            else:
+                refused.append(broken_file(file, trace))
+        checked.append(text)
+        return refused
 
     return Check((airflow.python, str(RUNNER), home), read, variables=VARIABLES)
 
 
-def _verdict(answer: Mapping[str, Any]) -> Verdict:
-    allowed = answer["findings"]
-    found = counted(len(answer["dags"]), "DAG")
-    if missing := {one.path for one in allowed}:
-        found += f", {counted(len(missing), 'file')} not loaded"
-    now = time_text(datetime.now(UTC))
-    checked_by = f"Airflow {answer['airflow']} at {now}: {found}"
-    return Verdict("airflow", checked_by, answer["dags"], [*map(str, allowed)])
+def broken_file(path: str, trace: str) -> Finding:
+    """
+    Return an error of Airflow with the last line of its file in the traceback.
+    """
+    frames = FRAME.finditer(trace)
+    lines = [
+        int(one["line"]) for one in frames if f"/{one['path']}".endswith(f"/{path}")
+    ]
+    return Finding(path, lines[-1] if lines else None, trace.strip())

@@ -22,7 +22,6 @@ from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
-from s3_sync.s3.refusals import ObjectError
 from s3_sync.signature import Signer
 from sidecar_runtime.errors import counted
 
@@ -65,9 +64,8 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec) -> Report:
         report = _apply(order, before, parcel, "published")
     report.facts["left_out"] = left_out
     if left_out:
-        more = ", …" if len(left_out) > NAMED else ""
         report.lines.insert(
-            0, f"Left out: {len(left_out)} ({', '.join(left_out[:NAMED])}{more})"
+            0, f"Left out: {len(left_out)} ({', '.join(left_out):.1000})"
         )
     return report
 
@@ -90,9 +88,7 @@ def restore(order: Order, source: Store, name: str, done: str) -> Report:
         catalog.read_existing(source)
     revision = catalog.resolve(source, name)
     with scratch() as place:
-        report = _apply(order, before, download_parcel(source, revision, place), done)
-    report.facts["source"] = source.url
-    return report
+        return _apply(order, before, download_parcel(source, revision, place), done)
 
 
 def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
@@ -106,8 +102,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     if before.etag is None and not order.forces:
         catalog.require_own_prefix(store)
     manifest, revision = parcel.manifest, parcel.revision
-    origin = {**manifest.origin}
-    origin |= {name: order.origin[name] for name in ("by", "ci_url")}
+    ours = {name: order.origin[name] for name in ("by", "ci_url")}
+    origin = {**manifest.origin, **ours}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
     facts = {
         "url": store.url,
@@ -125,19 +121,17 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         )
     is_signed = signer is None or before.signed_by == signer.key_id
     is_current = is_signed and facts["previous"] == revision
-    if is_current and not order.forces and _is_sound(store, revision):
+    if is_current and not order.forces:
+        if not order.is_dry:
+            _upload(store, parcel)
         said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
         return Report([said], facts | {"result": "unchanged"})
     lines: list[str] = []
     if done != ROLLED_BACK:
         verdict = order.judge(parcel)
-        lines = verdict.lines()
-        facts |= verdict._asdict()
-        if verdict.checked_by and done == "published":
-            origin["checked_by"] = verdict.checked_by
-            manifest = manifest._replace(origin=origin)
-            parcel = Parcel(manifest, form.write_manifest(manifest), parcel.path)
-    replaced = catalog.find_manifest(store, old.revision)[0] if old else None
+        lines.append(verdict.text)
+        facts["gate"] = verdict.gate
+    replaced = catalog.find_manifest(store, old.revision) if old else None
     changes = compare(replaced, manifest)
     facts["changes"] = changes._asdict()
     if order.is_dry:
@@ -155,7 +149,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
             facts["signed_by"] = signer.key_id
     if old is not None and old.revision != revision:
         back = f"`s3-sync rollback {short(old.revision)} {store.url}` goes back to it"
-        lines += [f"Changes: {changes}", *changes.lines(NAMED)]
+        lines += [f"Changes: {changes}", *changes.lines()[:NAMED]]
         lines.append(f"Previous: {short(old.revision)}; {back}")
     return Report(lines, facts)
 
@@ -176,7 +170,8 @@ def _draft(
     """
     store, signer, turns = order.store, order.signer, before.turns
     now = store.now()
-    sequence = max([int(now.timestamp()), *(turn.sequence + 1 for turn in turns[:1])])
+    least = turns[0].sequence + 1 if turns else 0
+    sequence = max(int(now.timestamp()), least)
     # The release that is current already adds no turn; a rollback takes back the turns
     # since.
     ended = [turn.revision for turn in (turns if done == ROLLED_BACK else turns[:1])]
@@ -231,15 +226,3 @@ def _upload(store: Store, parcel: Parcel) -> None:
     with open(parcel.path, "rb") as body:
         store.put(form.bundle_key(parcel.manifest.bundle_sha256), body)
     store.put(form.manifest_key(parcel.revision), parcel.data)
-
-
-def _is_sound(store: Store, revision: str) -> bool:
-    """
-    Whether a release is in the bucket, and each of its bytes is right: downloads it.
-    """
-    try:
-        with scratch() as place:
-            download_parcel(store, revision, place)
-    except (ReleaseError, catalog.RevisionError, ObjectError):
-        return False
-    return True

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from s3_sync.names import BEGINNING, short
 from s3_sync.publisher import catalog
-from s3_sync.publisher.folder import build_parcel, make_rules, scratch
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from sidecar_runtime.errors import SidecarError
@@ -39,8 +38,6 @@ def size_text(size_bytes: int) -> str:
     """
     Return a size in a readable unit.
     """
-    if size_bytes < 1024:
-        return f"{size_bytes} B"
     return f"{size_bytes / 1024:,.1f} KiB"
 
 
@@ -85,14 +82,14 @@ def _facts(
     Args:
         states: Each state, and the revision that has it.
     """
-    manifest, problem = catalog.find_manifest(store, entry.revision)
+    manifest = catalog.find_manifest(store, entry.revision)
     facts: dict[str, Any] = {
         "revision": entry.revision,
         "used_at": form.time_text(entry.used_at),
         "state": [name for name, revision in states if revision == entry.revision],
     }
     if manifest is None:
-        facts["state"].append(problem)
+        facts["state"].append("damaged")
     else:
         facts |= {
             "created_at": manifest.created_at,
@@ -137,15 +134,12 @@ class Changes(NamedTuple):
     changed: Sequence[str]
     removed: Sequence[str]
 
-    def lines(self, limit: int = 0) -> list[str]:
+    def lines(self) -> list[str]:
         """
-        Return one line per name, at most `limit` of them; 0: all.
+        Return one line per name.
         """
         marks = zip("+~-", self, strict=True)
-        lines = [f"  {mark} {name}" for mark, names in marks for name in names]
-        if limit and len(lines) > limit:
-            return [*lines[:limit], f"  and {len(lines) - limit} more"]
-        return lines
+        return [f"  {mark} {name}" for mark, names in marks for name in names]
 
     def __str__(self) -> str:
         return ", ".join(
@@ -166,12 +160,11 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
 
 def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
     """
-    List the files that differ between two releases, or between a folder and a release.
+    List the files that differ between two releases.
 
     Args:
         stores: The place of each.
-        texts: Each is a folder, a URL, or names a release as in
-            :func:`catalog.resolve`.
+        texts: Each is a URL, or names a release as in :func:`catalog.resolve`.
     """
     (name, before), (other, after) = map(_find, stores, texts)
     changes = compare(before, after)
@@ -182,12 +175,8 @@ def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
 
 def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
     """
-    Return the content that an argument names.
+    Return the release that an argument names.
     """
-    if not is_url(text) and ("/" in text or text in (".", "..")):
-        with scratch() as place:
-            parcel, _ = build_parcel(text, make_rules(text, ()), place, {}, store.now())
-            return text, parcel.manifest
     catalog.read_existing(store)
     revision = catalog.resolve(store, "current" if is_url(text) else text)
     return revision, catalog.read_manifest(store, revision)[0]
@@ -283,11 +272,8 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
         raise catalog.damaged(
             store, current, f"{form.MANIFEST_FOLDER} does not list it"
         )
-    return {_bundle_of(catalog.find_manifest(store, name)[0]) for name in left}
-
-
-def _bundle_of(manifest: form.Manifest | None) -> str | None:
-    return form.bundle_key(manifest.bundle_sha256) if manifest else None
+    manifests = [catalog.find_manifest(store, name) for name in left]
+    return {one and form.bundle_key(one.bundle_sha256) for one in manifests}
 
 
 def _in_use(store: Store) -> set[str]:
@@ -318,26 +304,22 @@ def read_names(path: str) -> set[str]:
     line; ``-`` is standard input. The commits of older runs match no release.
 
     Raises:
-        RevisionError: It cannot be read, is empty, or contains something else: more
-            likely, the program that wrote it has failed than that no release is needed.
+        OSError: It cannot be read.
+        ValueError: It is empty, or contains something else: more likely, the program
+            that wrote it has failed than that no release is needed.
     """
     found = set()
-    try:
-        # Python has no sys.stdin if the caller has closed the descriptor.
-        lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
-        for number, name in enumerate(map(str.strip, lines), 1):
-            if digits := catalog.DIGITS.fullmatch(name):
-                found.add(f"{BEGINNING}{digits[1]}")
-            elif name:
-                raise ValueError(
-                    f"line {number} is neither a revision nor a commit: {name!r:.99}"
-                )
-        if not found:
-            raise ValueError("it is empty; omit it to keep none")
-    except (OSError, ValueError) as error:
-        raise catalog.RevisionError(
-            "release_unknown", f"cannot use --keep-from {path!r}: {error}"
-        ) from error
+    # Python has no sys.stdin if the caller has closed the descriptor.
+    lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
+    for number, name in enumerate(map(str.strip, lines), 1):
+        if digits := catalog.DIGITS.fullmatch(name):
+            found.add(f"{BEGINNING}{digits[1]}")
+        elif name:
+            raise ValueError(
+                f"has neither a revision nor a commit in line {number}: {name!r:.99}"
+            )
+    if not found:
+        raise ValueError("is empty; omit it to keep none")
     return found
 
 
@@ -347,14 +329,14 @@ def pin(store: Store, name: str, *, is_pinned: bool) -> Report:
     """
     catalog.read_existing(store)
     revision = catalog.resolve(store, name)
-    done = "unpinned"
+    key = form.pin_key(revision)
+    done = "pinned" if is_pinned else "unpinned"
     if is_pinned:
-        done = "pinned"
         catalog.read_manifest(store, revision)
-        store.put(form.pin_key(revision), b"")
+        store.put(key, b"")
         # a prune may have removed it meanwhile
         catalog.read_manifest(store, revision)
     else:
-        store.delete(form.pin_key(revision))
+        store.delete(key)
     facts = {"result": done, "url": store.url, "revision": revision}
     return Report([f"{done.capitalize()} {revision} in {store.url}"], facts)

@@ -89,14 +89,14 @@ class Store:
     Args:
         keys: The keys that its pointer must be signed with; None: any pointer is
             trusted.
-        profile: The AWS profile; empty: the one of the environment.
+        profile: The AWS profile; None: the one of the environment.
 
     Raises:
         SidecarError: From every method: S3 refuses or is unreachable; no credentials.
     """
 
     def __init__(
-        self, settings: Settings, keys: Keys | None, profile: str = ""
+        self, settings: Settings, keys: Keys | None, profile: str | None = None
     ) -> None:
         self.keys = keys
         self.bucket = settings.bucket
@@ -105,7 +105,7 @@ class Store:
         # How far S3's clock, which dates the objects, is ahead of ours.
         self._ahead = timedelta(0)
         with self._explaining("list", ""):
-            session = boto3.Session(botocore_session=open_session(profile))
+            session = boto3.Session(botocore_session=open_session(profile or ""))
             self._client: Any = session.client("s3", config=_CONFIG)
             # A repeated deletion could remove what another publisher has written
             # meanwhile.
@@ -268,8 +268,10 @@ class Store:
             )
             explained = explain(Answer(status, headers), refusal, request)
             if not isinstance(explained, SidecarError):
-                text = f"S3 rejected the request for {request.url} ({error})"
-                explained = S3Error("client_error", text)
+                explained = S3Error(
+                    "client_error",
+                    f"S3 rejected the request for {request.url} ({error})",
+                )
             raise explained from error
         except (exceptions.BotoCoreError, ValueError) as error:
             raise _unreachable(error) from error
@@ -304,6 +306,6 @@ def _answer_of(error: exceptions.ClientError) -> tuple[int, str]:
 
     Without a code, botocore takes the status.
     """
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    code = error.response.get("Error", {}).get("Code", "")
     return status, "" if code.isdigit() else code

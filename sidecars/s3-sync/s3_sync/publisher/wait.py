@@ -21,8 +21,7 @@ from typing import Any
 from s3_sync.names import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.airflow_api import UNSUPPORTED, Api
-from s3_sync.publisher.airflow_runner import FRAME
-from s3_sync.publisher.gate import NAMED
+from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
@@ -69,22 +68,15 @@ def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
         SidecarError: Airflow or the store gives no usable answer, or another release
             was made current meanwhile.
     """
-    began = time.monotonic()
+    deadline = time.monotonic() + timeout_seconds
     pointer = catalog.read_existing(store).pointer
     assert pointer is not None
     try:
-        dags = _watch(store, api, pointer, began + timeout_seconds)
+        dags = _watch(store, api, pointer, deadline)
     except (KeyError, TypeError, ValueError) as error:
         what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
         raise SidecarError(UNSUPPORTED[0], what, UNSUPPORTED[1]) from error
-    facts = {
-        "result": "live",
-        "url": store.url,
-        "revision": pointer.revision,
-        "airflow": api.url,
-        "dags": dags,
-        "waited_seconds": round(time.monotonic() - began),
-    }
+    facts = {"result": "live", "revision": pointer.revision, "dags": dags}
     runs = f"Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
     return Report([f"Live: {runs}"], facts)
 
@@ -127,7 +119,7 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
                 f"Airflow cannot import {counted(len(broken), 'file')} of "
                 f"{short(pointer.revision)}",
                 "Fix them and publish again, or roll back. `--gate airflow` refuses them before.",
-                [_finding(*key) for key in broken],
+                [broken_file(*key) for key in broken],
             )
         if arrived and not behind:
             break
@@ -203,12 +195,3 @@ def _ended(row: Row) -> datetime:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _finding(path: str, stack: str) -> Finding:
-    """
-    Return an import error with the last line of its file in the traceback.
-    """
-    frames = FRAME.finditer(stack)
-    lines = [int(one["line"]) for one in frames if one["path"].endswith(f"/{path}")]
-    return Finding(path, lines[-1] if lines else None, stack.strip())

@@ -66,7 +66,7 @@ HEADER_BYTES = 30
 # What an origin may tell people: who published (a person or a CI job), the commit and
 # its branch, author and message, the CI run, and what a real Airflow found in the
 # files.
-ORIGIN = ("by", "commit", "branch", "author", "message", "ci_url", "checked_by")
+ORIGIN = ("by", "commit", "branch", "author", "message", "ci_url")
 # The last line of a signed pointer.
 SIGNATURE = re.compile(rb'\n\{"signature": "([!#-\[\]-~]{1,8000})"\}\n\Z')
 NEVER_PART = {".git", "__pycache__"}

@@ -20,21 +20,17 @@ from tests.chart.files import SNIPPETS, load
 from tests.chart.kubernetes import strict_complaints
 from tests.support.airflow.installed import Airflow
 from tests.support.aws.fake_s3 import FakeS3
-from tests.support.daemon import Daemon
 from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.s3_sync.scripted import record_of
 from tests.support.s3_sync.shelf import Shelf, release_daemon
-from tests.support.s3_sync.snapshots import shown
 
 HOOK = SNIPPETS / "airflow_local_settings.py"
 CREATE = Path(__file__).parents[3] / "support/airflow/task_pods.py"
 REVISION = "0123456789abcdef" * 4
 PUBLISHED = {
     "revision": REVISION,
-    "published_at": 1_700_000_000.0,
-    "files": 3,
     "source": "s3://my-airflow-bucket/dags-releases/",
     "kind": "release",
-    "layout": "snapshot",
 }
 ACCESS_POINT = "arn:aws:s3:eu-central-1:111122223333:accesspoint/dags"
 
@@ -46,8 +42,6 @@ COMMITTED = {
 }
 
 Pod = dict[str, Any]
-
-AS_IT_IS = "as it is"
 
 
 class KubernetesApi(LoopbackServer):
@@ -70,19 +64,16 @@ class Given:
     A task to start: the scheduler's published release, and the pod template.
 
     Args:
-        published: The content of published.json; None: no file; AS_IT_IS: what s3-sync
-            wrote.
+        published: The content of published.json; None: no file.
         settings: Variables of the template's s3-sync that differ; None removes a
             variable.
         name: The name of the template's init container.
-        override: Labels that the task sets in its own `pod_override`.
         of_maps: Variables whose values come from a ConfigMap.
     """
 
     published: str | None = json.dumps(PUBLISHED)
     settings: Mapping[str, str | None] = field(default_factory=dict)
     name: str = "s3-sync"
-    override: Mapping[str, str] | None = None
     snippet: str = "make values EXECUTOR=KubernetesExecutor SOURCE=release"
     record: str = "dags/.s3-sync/published.json"
     of_maps: Collection[str] = ()
@@ -137,10 +128,8 @@ def create(version: str, folder: Path, cases: list[Given]) -> tuple[list[Pod], s
         template.write_text(yaml.safe_dump(given.template()))
         record = folder / given.record
         record.parent.mkdir(parents=True, exist_ok=True)
-        files = {} if given.published is AS_IT_IS else {str(record): given.published}
-        wanted.append(
-            {"template": str(template), "files": files, "override": given.override}
-        )
+        files = {str(record): given.published}
+        wanted.append({"template": str(template), "files": files})
     with KubernetesApi() as api:
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(_kubeconfig(api.endpoint)))
@@ -193,7 +182,6 @@ PINNED = {
         OF_POINT, {"AWS_BUCKET": ACCESS_POINT}, of_maps=("KEY_PATH",)
     ),
     "slashes and blanks": Given(settings={**BLANKS, "S3_SYNC_SOURCE": "Release "}),
-    "task with a pod of its own": Given(override={"team": "sales"}),
     "commit": of_commits(),
     "commit of a URL with a login": of_commits(
         settings={"GITSYNC_REPO": "https://me:token@git.example.com/data-team/dags.git"}
@@ -248,35 +236,17 @@ def created(
     return {"pods": dict(zip(cases, pods, strict=True)), "log": log, "cases": cases}
 
 
-def test_a_task_runs_the_schedulers_release_although_a_newer_one_is_current(
-    s3: FakeS3, tmp_path: Path
-) -> None:
-    """
-    Runs s3-sync beside the scheduler, the hook, the executor, and s3-sync in the task
-    pod.
-    """
-    shelf = Shelf(s3)
-    first = shelf.publish({"sales.py": b"the release of the scheduler"})
-    source = {"AWS_BUCKET": s3.bucket, "KEY_PATH": "dags"}
-    with release_daemon(
-        s3, tmp_path / "dags", {"S3_SYNC_LAYOUT": "snapshot"}
-    ) as scheduler:
-        scheduler.wait_until_synced()
-        shelf.publish({"sales.py": b"what CI has just published"})
-        pods, _ = create("2.11", tmp_path, [Given(AS_IT_IS, source)])
-    variables = {
-        name: one.get("value", "") for name, one in environment_of(pods[0]).items()
-    }
-    task = Daemon(
-        None, "", tmp_path / "task/dags", settings={**variables, **s3.environment()}
-    )
-    task.environment |= {"DEST_PATH": str(task.target), "PATH": "/usr/bin:/bin"}
+def test_the_hook_reads_what_s3_sync_writes(s3: FakeS3, tmp_path: Path) -> None:
+    release = Shelf(s3).publish({"sales.py": b"the release of the scheduler"})
+    settings = {"S3_SYNC_LAYOUT": "snapshot"}
+    with release_daemon(s3, tmp_path / "dags", settings) as scheduler:
+        scheduler.until_synced()
 
-    with task:
-        assert 0 == task.wait_for_exit().code
+        record = record_of(scheduler)
 
-    assert first.revision == variables["S3_SYNC_REVISION"]
-    assert {"sales.py": b"the release of the scheduler"} == shown(task.target)
+    found = {name: record[name] for name in PUBLISHED}
+    own = {"revision": release.revision, "source": f"s3://{s3.bucket}/dags/"}
+    assert {**PUBLISHED, **own} == found
 
 
 @pytest.mark.parametrize("name", PINNED)
@@ -319,18 +289,3 @@ def test_hook_skips_an_unmatched_pod_and_logs_the_reason(
         == (created["pods"][name]["spec"]["initContainers"])
     )
     assert reason in created["log"]
-
-
-def test_hook_exports_only_itself_and_never_raises(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """
-    Without `__all__`, every public name of the file would overwrite an Airflow setting.
-    """
-    names: dict[str, Any] = {"__name__": "airflow_local_settings"}
-    exec(compile(HOOK.read_text(), HOOK, "exec"), names)
-
-    names["pod_mutation_hook"](object())
-
-    assert ["pod_mutation_hook"] == names["__all__"]
-    assert ["A pod was not pinned: it uses the current version"] == caplog.messages

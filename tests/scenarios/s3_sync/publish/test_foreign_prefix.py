@@ -112,6 +112,5 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
 
     ran = site.fails(reason, "releases")
     assert [revision] == [one["revision"] for one in ran.facts()["releases"]]
-    assert "planned" == site.told(*back, "--dry-run").facts()["result"]
     site.succeed(*back)
     assert A == site.current()
