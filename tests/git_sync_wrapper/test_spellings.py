@@ -54,9 +54,8 @@ BESIDE = {
     "github-app-application-id": APP,
 }
 # Of git-sync's main branch only, which has no release.
-UNRELEASED = {name for name in FLAGS if name.startswith("pre-publish")}
-UNRELEASED |= {"git-config-add"}
-WATCHED = sorted(FLAGS.keys() - UNRELEASED - {"password"})  # no log shows one
+UNRELEASED = "git-config-add"
+WATCHED = sorted(FLAGS.keys() - {UNRELEASED, "password"})  # no log shows one
 
 Given = tuple[tuple[str, str], ...]
 """Spellings with their texts, flags in their order."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -39,7 +38,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explained, nearest_folder
-from sidecar_runtime.volume.own import folder_of, walk, write_own
+from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import remove_tree
 
 PUBLISHED = "published"
@@ -345,21 +344,14 @@ class Engine:
             if f"filter.{name}" not in known
         }
 
-    def keep(self, commit: str, name: str) -> None:
+    def keep(self, commit: str) -> None:
         """
         Keep the objects of the commit that will be published. git-sync forgets them
         once it has fetched newer commits, although the gate may refuse these; a repair
-        would then need the remote. git finds the files of its submodules in the
-        snapshot of this name from now on.
+        would then need the remote.
         """
         with suppress(OSError), self.work.opened(GIT, "refs", "heads") as refs:
             write_own(PUBLISHED, f"{commit}\n".encode(), refs)
-        old, new = f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/"
-        with suppress(OSError), self.work.opened(GIT, "worktrees", commit) as git:
-            for _, folder, config, found in walk(git):
-                if config == "config" and stat.S_ISREG(found.st_mode):
-                    text = read_text(config, folder).replace(old, new)
-                    write_own(config, text.encode(), folder)
 
     def restore(self, commit: str, fence: Fence) -> str:
         """

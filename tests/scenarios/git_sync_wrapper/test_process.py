@@ -55,7 +55,7 @@ def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None
     seen: set[str] = set()
 
     def has_come() -> bool:
-        seen.update(here.gits_alive())
+        seen.update(here.gits_alive().values())
         return len(seen) > number or bool(wrapper.find_events("cycle_finished"))
 
     wait_until(has_come, "the moment", step_seconds=0.001)

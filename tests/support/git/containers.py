@@ -176,33 +176,30 @@ def _enter(plan: dict[str, Any]) -> None:
     """
     Become the first process of a container.
     """
-    root = Path(plan["root"])
+    own = Path(plan["root"])
+    upper, work, root = (own / name for name in ("upper", "work", "root"))
     _mount("--make-rprivate", "/")
-    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(root))
-    _bind_all("/", root, but=("etc", "tmp", "run", "root", "proc", "var", "git"))
-    (root / "root").mkdir()
-    # unlike the machine's /root, other users can enter it
-    _bind_all("/root", root / "root")
-    for name in ("tmp", "run", "var/log", "home/test"):
+    _mount("-t", "tmpfs", "tmpfs", str(own))
+    for folder in (upper, work, root):
+        folder.mkdir()
+    layers = f"lowerdir=/,upperdir={upper},workdir={work}"
+    _mount("-t", "overlay", "-o", layers, "overlay", str(root))
+    _mount("--rbind", "/dev", f"{root}/dev")
+    _mount("-t", "proc", "proc", f"{root}/proc")
+    (root / "root").chmod(0o755)  # other users cannot enter the machine's
+    for name in ("tmp", "run", "git", "var/log", "home/test"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "tmp").chmod(0o1777)
-    for name in (".upper", ".work", "etc"):
-        (root / name).mkdir()
-    layers = f"lowerdir=/etc,upperdir={root}/.upper,workdir={root}/.work"
-    _mount("-t", "overlay", "-o", layers, "overlay", f"{root}/etc")
+        _mount("-t", "tmpfs", "tmpfs", f"{root}/{name}")
     with (root / "etc/passwd").open("a") as users:
         users.write(USERS.format(shell=plan["shell"]))
     (root / "etc/gitconfig").write_text("[safe]\n\tdirectory = *\n")
     for source, target in plan["mounts"]:
         place = root / target.lstrip("/")
-        if os.path.isdir(source):
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
+        folder = place if os.path.isdir(source) else place.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder != place:
             place.touch()
         _mount("--bind", source, str(place))
-    (root / "proc").mkdir()
-    _mount("-t", "proc", "proc", f"{root}/proc")
     os.chroot(root)
     os.chdir("/tmp")
     os.environ.update(HOME="/tmp", PATH="/usr/local/bin:/usr/bin:/bin:/usr/sbin")
@@ -224,16 +221,6 @@ def _enter(plan: dict[str, Any]) -> None:
         plan["command"],
         {"HOME": "/tmp", "PATH": os.environ["PATH"], **plan["env"]},
     )
-
-
-def _bind_all(source: str, target: Path, but: tuple[str, ...] = ()) -> None:
-    for entry in os.scandir(source):
-        place = target / entry.name
-        if entry.is_symlink():
-            place.symlink_to(os.readlink(entry.path))
-        elif entry.is_dir() and entry.name not in but:
-            place.mkdir()
-            _mount("--rbind", entry.path, str(place))
 
 
 def _mount(*arguments: str) -> None:

@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "GIT_AUTHOR_EMAIL": "test@example.com",
 }
 
+SUBMODULE = "160000"
+
 Files = Mapping[str, str | bytes | None]
 """Path → content; `None` removes the file."""
 
@@ -78,7 +80,8 @@ class Repository:
             message: The commit message.
             onto: A parent other than the branch's head, as in a force push; empty: no
                 parent.
-            modes: Path → git's mode, if it is not 100644 (`120000` is a symlink).
+            modes: Path → git's mode, if it is not 100644 (`120000` is a symlink,
+                `160000` a submodule, whose content is its commit).
             author: The name of the author; git allows no `<` or `>` in it.
             whole: Whether the files are the complete tree.
         """
@@ -98,12 +101,16 @@ class Repository:
         if whole:
             out.append(b"deleteall\n")
         for path, content in files.items():
+            name = os.fsencode(path)
             if content is None:
-                out.append(b"D %s\n" % os.fsencode(path))
+                out.append(b"D %s\n" % name)
                 continue
             data = content.encode() if isinstance(content, str) else content
             mode = (modes or {}).get(path, "100644")
-            out.append(b"M %s inline %s\n" % (mode.encode(), os.fsencode(path)))
+            if mode == SUBMODULE:
+                out.append(b"M %s %s %s\n" % (mode.encode(), data, name))
+                continue
+            out.append(b"M %s inline %s\n" % (mode.encode(), name))
             out.append(b"data %d\n%s\n" % (len(data), data))
         self.git("fast-import", "--quiet", "--force", stdin=b"".join(out))
         return self.head(branch)
@@ -114,14 +121,8 @@ class Repository:
         the hash.
         """
         modules = f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
-        text = (
-            f"commit refs/heads/{self.branch}\n"
-            f"committer T <t@example.com> {next(self._clock)} +0000\ndata 0\n"
-            f"from {self.head()}\nM 100644 inline .gitmodules\ndata {len(modules)}\n{modules}\n"
-            f"M 160000 {commit} {path}\n"
-        )
-        self.git("fast-import", "--quiet", stdin=text.encode())
-        return self.head()
+        files = {".gitmodules": modules, path: commit}
+        return self.commit(files, modes={path: SUBMODULE})
 
     def head(self, branch: str | None = None) -> str:
         """

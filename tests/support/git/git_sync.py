@@ -192,24 +192,24 @@ class GitSite:
             log = process.log()[-3000:] if process else ""
             raise AssertionError(f"{error}; shown: {self.shown()}\n{log}") from None
 
-    def gits_alive(self) -> list[str]:
+    def gits_alive(self) -> dict[int, str]:
         """
-        Return the command lines of all processes that work for this site.
+        Return ids and command lines of all processes that work for this site.
         """
-        return [line for pid, line in commands().items() if self._works_here(pid, line)]
+        return {
+            pid: line
+            for pid, line in commands().items()
+            if str(self.folder) in line or f"={self.folder}/" in _environment_of(pid)
+        }
 
     def kill_engine(self) -> None:
         """
         Send SIGKILL to git-sync and every git below it, but not to the wrapper.
         """
         wrappers = {process.pid for process in self.processes if process.is_running()}
-        for pid, line in commands().items():
-            if pid not in wrappers and self._works_here(pid, line):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-    def _works_here(self, pid: int, line: str) -> bool:
-        return str(self.folder) in line or f"={self.folder}/" in _environment_of(pid)
+        for pid in self.gits_alive().keys() - wrappers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """
@@ -218,10 +218,7 @@ class GitSite:
         with ExitStack() as stack:
             for process in self.processes:
                 stack.push(process)
-        for pid, line in commands().items():
-            if self._works_here(pid, line):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        self.kill_engine()
         shutil.rmtree(self.tmp, ignore_errors=True)
 
 
