@@ -158,7 +158,7 @@ class Session:
         """
         parts = self._parts
         try:
-            commit = parts.engine.run(parts.logins, fence)
+            commit = parts.engine.run(fence)
         except SidecarError:
             parts.metrics.runs("error").inc()
             raise
@@ -302,7 +302,7 @@ class Session:
             return parts.options.ref
         for is_again in (False, True):
             try:
-                wanted = parts.git.poll(parts.logins.prepare(fence), fence)
+                wanted = parts.git.poll(fence)
                 break
             except SidecarError as error:
                 is_login = error.reason in LOGIN

@@ -22,6 +22,7 @@ from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metric
 from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
@@ -118,10 +119,10 @@ class Hooks:
         self,
         options: Options,
         environ: Mapping[str, str],
-        count: Callable[[str, str], None],
+        runs: Metric,
     ) -> None:
         self._options = options
-        self._count = count
+        self._runs = runs
         self._problems: dict[str, str] = {}
         """The last failure of each, without secrets; empty once it has succeeded."""
         self._hooks = exechook(options, environ) + webhook(options)
@@ -183,7 +184,7 @@ class Hooks:
         except HookFailed as error:
             problem = f"{hook.name} failed for {commit}: {error.why}"
             log.error("hook_failed", hook=hook.name, revision=commit, error=str(error))
-        self._count(hook.name, "error" if problem else "success")
+        self._runs.labels(hook.name, "error" if problem else "success").inc()
         self._problems[hook.name] = problem
         return problem
 

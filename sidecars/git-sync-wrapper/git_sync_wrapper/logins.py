@@ -86,7 +86,6 @@ class Access:
     Args:
         repo: The URL of the repository.
         configs: git's configurations: key and value.
-        for_git, for_git_sync: Variables with the keys and known hosts of ssh.
         git_config: The path of a configuration file without secrets.
     """
 
@@ -95,8 +94,6 @@ class Access:
     repo: str = ""
     configs: list[tuple[str, str]] = field(default_factory=list, repr=False)
     environ: dict[str, str] = field(default_factory=dict, repr=False)
-    for_git: dict[str, str] = field(default_factory=dict)
-    for_git_sync: dict[str, str] = field(default_factory=dict)
 
     def explain(self, error: SidecarError) -> SidecarError:
         """
@@ -329,20 +326,18 @@ class Logins:
                 options.ssh_known_hosts_file,
                 "known_hosts",
             )
-        access.for_git_sync.update(
-            {
-                "GITSYNC_SSH_KEY_FILE": ":".join(keys),
-                "GITSYNC_SSH_KNOWN_HOSTS_FILE": hosts,
-            }
-        )
-        # As git-sync builds it.
+        # As git-sync builds it from these files; it adds the same once more.
         command = os.environ.get("GIT_SSH_COMMAND") or "ssh"
         command += "".join(f" -i {key}" for key in keys if key)
         known = (
             f"=yes -o UserKnownHostsFile={hosts}" if options.ssh_known_hosts else "=no"
         )
-        access.for_git["GIT_SSH_COMMAND"] = f"{command} -o StrictHostKeyChecking{known}"
-        access.environ.update(self._user_entry())
+        access.environ.update(
+            self._user_entry(),
+            GIT_SSH_COMMAND=f"{command} -o StrictHostKeyChecking{known}",
+            GITSYNC_SSH_KEY_FILE=":".join(keys),
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=hosts,
+        )
 
     def _usable(self, setting: str, path: str, name: str) -> str:
         """
