@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -24,7 +23,6 @@ from git_sync_wrapper.options import (
 )
 from sidecar_runtime.errors import SettingsError
 from tests.support.git.git_sync import GIT_SYNC, skip_without_git_sync
-from tests.support.scripts import script
 
 LOGIN = '{{"url":"https://{0}","username":"u","password":"p"}}'
 # Two texts for each kind of setting that is not a word.
@@ -211,28 +209,6 @@ def check(name: str, given: Given) -> None:
 def test_each_pair_of_spellings_does_what_it_does_in_git_sync(name: str) -> None:
     for given in pairs(name):
         check(name, given)
-
-
-def test_each_pair_of_spellings_gives_git_the_password_of_git_sync(
-    tmp_path: Path,
-) -> None:
-    """No log shows it: a git that keeps what it is given tells which one wins."""
-    told = tmp_path / "told"
-    body = f'[ "$1" = version ] || [ "$1" = config ] || {{ cat > {told}; exit 1; }}'
-    git = script(tmp_path / "git", body)
-    names = ("--password", "GITSYNC_PASSWORD", "GIT_SYNC_PASSWORD")
-    for one, other in itertools.permutations(names, 2):
-        words, environ = split(((one, "first"), (other, "second")))
-        environ |= {
-            "GITSYNC_REPO": "https://h/dags",
-            "GITSYNC_ROOT": str(tmp_path / "root"),
-            "GITSYNC_USERNAME": "u",
-        }
-        argv: list[str | Path] = [GIT_SYNC, *words, f"--git={git}"]
-        subprocess.run(argv, env=environ, capture_output=True, check=False)
-        options = read_options(words, environ)
-
-        assert f"password={options.password}\n" in told.read_text(), (one, other)
 
 
 def test_old_branch_and_rev_that_differ_are_refused_by_both_names() -> None:

@@ -82,6 +82,14 @@ def answers(status: int, body: bytes = b"") -> Situation:
     return situation
 
 
+# A git that is too old for `git config set`, as git-sync 4.8 calls it.
+USAGE = """\
+case "$1" in
+  ls-remote|--version) exec git "$@" ;;
+esac
+echo "usage: git config [<options>]" >&2
+exit 129
+"""
 FAULTS: list[tuple[str, str, Situation]] = [
     ("remote_timeout", "timed out", a_server_that_hangs),
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
@@ -131,6 +139,11 @@ FAULTS: list[tuple[str, str, Situation]] = [
         "git_sync_failed",
         "ended with exit code 7: no error message",
         program("GIT_SYNC_WRAPPER_GIT_SYNC", "exit 7"),
+    ),
+    (
+        "git_too_old",
+        "; git-sync 4.8 needs git 2.46",
+        program("GITSYNC_GIT", USAGE),
     ),
     (
         "git_sync_unusable",

@@ -232,20 +232,11 @@ def _serve_git(address: str) -> None:
     Serve git over HTTP for the user in `/etc/htpasswd`, by default `testuser:testpass`.
     """
     file = Path("/etc/htpasswd")
-    user, password = "testuser", ""
-    if file.exists():
-        user, password = file.read_text().strip().split(":", 1)
+    given = file.read_text().strip() if file.exists() else ""
+    user, hashed = (given or f"testuser:{_hashed('testpass', 'x')}").split(":", 1)
 
     def is_right(name: str, word: str, _path: str) -> bool:
-        if not password:
-            return (name, word) == (user, "testpass")
-        salt = password.split("$")[2]
-        said = subprocess.run(
-            ["openssl", "passwd", "-apr1", "-salt", salt, word],
-            capture_output=True,
-            check=True,
-        )
-        return name == user and said.stdout.decode().strip() == password
+        return name == user and _hashed(word, hashed.split("$")[2]) == hashed
 
     sys.path.insert(0, str(HERE))
     from tests.support.git.git_server import GitServer
@@ -254,6 +245,12 @@ def _serve_git(address: str) -> None:
     server.port, server.judge = 80, is_right
     server.start()
     threading.Event().wait()
+
+
+def _hashed(word: str, salt: str) -> str:
+    return subprocess.check_output(
+        ["openssl", "passwd", "-apr1", "-salt", salt, word], text=True
+    ).strip()
 
 
 def _serve_words(address: str, port: str, command: str) -> None:
