@@ -19,7 +19,6 @@ REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
     ("environ", "field", "value"),
     [
         ({"GITSYNC_PERIOD": "10ms"}, "interval_seconds", 0.1),
-        ({"GITSYNC_ONE_TIME": "true"}, "one_shot", True),
         ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 3720.0),
     ],
 )

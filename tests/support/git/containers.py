@@ -159,17 +159,16 @@ def _first(path: Path) -> int:
 def _signal(state: Path, command: str, rest: list[str]) -> None:
     if not (first := _first(state / rest[-1] / "pid")):
         return
-    asked = [word.partition("=")[2] for word in rest if word.startswith("--signal=")]
-    number = signal.Signals[asked[0]] if asked else signal.SIGKILL
     if command == "kill":
-        os.kill(first, number)
+        asked = [word.partition("=")[2] for word in rest if "--signal=" in word]
+        os.kill(first, signal.Signals[asked[0]] if asked else signal.SIGKILL)
         return
-    number = signal.SIGSTOP if command == "pause" else signal.SIGCONT
     space = os.stat(f"/proc/{first}/ns/pid").st_ino
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{pid}/ns/pid").st_ino == space:
-                os.kill(int(pid), number)
+                is_pause = command == "pause"
+                os.kill(int(pid), signal.SIGSTOP if is_pause else signal.SIGCONT)
 
 
 def _enter(plan: dict[str, Any]) -> None:

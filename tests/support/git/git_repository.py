@@ -85,33 +85,24 @@ class Repository:
             author: The name of the author; git allows no `<` or `>` in it.
             whole: Whether the files are the complete tree.
         """
-        branch = branch or self.branch
-        reference = f"refs/heads/{branch}"
+        reference = f"refs/heads/{branch or self.branch}"
         parent = self.head(branch) if onto is None else onto
-        out = [b"reset %s\n" % reference.encode()] if not parent else []
-        stamp = next(self._clock)
-        text = message.encode()
-        out.append(
-            b"commit %s\nauthor %s <test@example.com> %d +0000\n"
-            b"committer Test <test@example.com> %d +0000\ndata %d\n%s\n"
-            % (reference.encode(), author.encode(), stamp, stamp, len(text), text)
-        )
-        if parent:
-            out.append(b"from %s\n" % parent.encode())
+        stamp = f"<test@example.com> {next(self._clock)} +0000"
+        head = f"commit {reference}\nauthor {author} {stamp}\ncommitter Test {stamp}\n"
+        out = [head.encode(), _data(message), f"from {parent}\n".encode()]
+        if not parent:
+            out = [f"reset {reference}\n".encode(), *out[:2]]
         if whole:
             out.append(b"deleteall\n")
         for path, content in files.items():
-            name = os.fsencode(path)
-            if content is None:
-                out.append(b"D %s\n" % name)
-                continue
-            data = content.encode() if isinstance(content, str) else content
+            name = os.fsencode(path) + b"\n"
             mode = (modes or {}).get(path, "100644")
-            if mode == SUBMODULE:
-                out.append(b"M %s %s %s\n" % (mode.encode(), data, name))
-                continue
-            out.append(b"M %s inline %s\n" % (mode.encode(), name))
-            out.append(b"data %d\n%s\n" % (len(data), data))
+            if content is None:
+                out += [b"D ", name]
+            elif mode == SUBMODULE:
+                out += [f"M {mode} {content!s} ".encode(), name]
+            else:
+                out += [f"M {mode} inline ".encode(), name, _data(content)]
         self.git("fast-import", "--quiet", "--force", stdin=b"".join(out))
         return self.head(branch)
 
@@ -153,6 +144,11 @@ class Repository:
         Delete a branch, even the one that HEAD points to.
         """
         self.git("update-ref", "-d", f"refs/heads/{branch}")
+
+
+def _data(content: str | bytes) -> bytes:
+    data = content.encode() if isinstance(content, str) else content
+    return b"data %d\n%s\n" % (len(data), data)
 
 
 def _run(command: list[str], stdin: bytes = b"") -> str:

@@ -181,10 +181,9 @@ class GitSite:
         """
 
         def is_shown() -> bool:
-            assert process is None or process.is_running() or self.shown() == commit, (
-                "it ended"
-            )
-            return self.shown() == commit
+            is_right = self.shown() == commit
+            assert is_right or process is None or process.is_running(), "it ended"
+            return is_right
 
         try:
             wait_until(is_shown, f"{commit} is shown", timeout_seconds)
@@ -192,24 +191,23 @@ class GitSite:
             log = process.log()[-3000:] if process else ""
             raise AssertionError(f"{error}; shown: {self.shown()}\n{log}") from None
 
-    def gits_alive(self) -> dict[int, str]:
+    def gits_alive(self) -> Iterator[tuple[int, str]]:
         """
-        Return ids and command lines of all processes that work for this site.
+        Yield ids and command lines of all processes that work for this site.
         """
-        return {
-            pid: line
-            for pid, line in commands().items()
-            if str(self.folder) in line or f"={self.folder}/" in _environment_of(pid)
-        }
+        for pid, line in commands().items():
+            if str(self.folder) in line or f"={self.folder}/" in _environment_of(pid):
+                yield pid, line
 
     def kill_engine(self) -> None:
         """
         Send SIGKILL to git-sync and every git below it, but not to the wrapper.
         """
         wrappers = {process.pid for process in self.processes if process.is_running()}
-        for pid in self.gits_alive().keys() - wrappers:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for pid, _ in self.gits_alive():
+            if pid not in wrappers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """
