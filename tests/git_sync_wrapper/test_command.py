@@ -18,11 +18,7 @@ REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 @pytest.mark.parametrize(
     ("environ", "field", "value"),
     [
-        ({"GITSYNC_PERIOD": "7s"}, "interval_seconds", 7.0),
         ({"GITSYNC_PERIOD": "10ms"}, "interval_seconds", 0.1),
-        ({"GITSYNC_ONE_TIME": "true"}, "one_shot", True),
-        ({"GIT_SYNC_WRAPPER_ONE_SHOT": "true"}, "one_shot", True),
-        ({}, "timeout_seconds", 600.0),
         ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 3720.0),
     ],
 )

@@ -64,9 +64,10 @@ def test_repeated_flags_accumulate() -> None:
         f"--credential=[{one}]",
         "--ssh-key-file=/a",
         "--ssh-key-file=/b",
+        GITSYNC_CREDENTIAL=one,
     )
 
-    assert 2 == len(options.credential)
+    assert 3 == len(options.credential)
     assert ("/a", "/b") == options.ssh_key_file
 
 
@@ -130,13 +131,6 @@ def test_ignores_arguments_that_are_not_flags_as_git_sync_does() -> None:
     options = read("--one-time", "true", "--ref", "2", "word", "--", "--ref", "3")
 
     assert (True, "2") == (options.one_time, options.ref)
-
-
-def test_separates_credentials_from_the_repository_url() -> None:
-    options = read("--repo=https://me:p%40ss@git.example.com/x.git")
-
-    assert "https://git.example.com/x.git" == options.repo
-    assert ("me", "p@ss") == (options.username, options.password)
 
 
 def test_resolves_the_root_and_paths_below_it(tmp_path: Path) -> None:

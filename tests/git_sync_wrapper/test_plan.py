@@ -1,5 +1,5 @@
 """
-What a cycle does in each situation.
+What a cycle does in the situations that scenarios cannot tell apart.
 """
 
 from __future__ import annotations
@@ -34,16 +34,8 @@ LEFT: Any = {"remote": OLD, "arrived": OLD}
 CAME: Any = {"remote": NEW, "arrived": NEW}
 
 HOLDER = [
-    # an empty volume, which nobody has compared
-    (Work(), Situation(NOTHING)),
-    # nothing was pushed
-    (Done(), Situation(OF_MAIN, **LEFT)),
-    # a new commit
-    (Work(), Situation(OF_MAIN, OLD, NEW)),
     # only git-sync can ask for a GitHub App
     (Work(), Situation(OF_MAIN, OLD)),
-    # damage that could not be repaired
-    (Work(), Situation(OF_MAIN, **LEFT, damage="a.py")),
     # the gate refuses the newest commit
     (Wait(REFUSED), Situation(OF_MAIN, **CAME, refusal=REFUSED)),
     # the gate refuses every commit, on an empty volume
@@ -58,8 +50,6 @@ HOLDER = [
     (Work(), Situation(OF_MAIN._replace(refused=NEW), **LEFT)),
     # another branch has the same commit
     (Work(), Situation(OF_MAIN._replace(ref="prd"), **LEFT)),
-    # a depth was set
-    (Work(), Situation(OF_MAIN._replace(made_by="x"), **LEFT)),
     # a link without its record
     (Work(), Situation(Published(OLD, OLD), **LEFT)),
 ]

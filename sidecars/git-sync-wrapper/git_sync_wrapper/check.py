@@ -80,7 +80,7 @@ def check_remote(parts: Parts, fence: Fence) -> bool:
             "none: anonymous, ssh's or git's own"
         ]:
             say("ok", "credentials", who)
-        commit = parts.git.poll(access, fence)
+        commit = parts.git.poll(fence)
     except SidecarError as error:
         if options.is_github_app and error.reason in LOGIN:
             say(

@@ -2,7 +2,8 @@
 CodeCommit: git's credential helper that signs with AWS credentials.
 
 The password is a signature of host and path, valid for minutes, so it is made at each
-login. The credentials are in the environment, as the runtime's chain has found them.
+login, by a program that gets credentials and region by its environment, from
+:mod:`git_sync_wrapper.logins`.
 The tests compare the signature with git-remote-codecommit and awscli's credential
 helper, which define its form. AWS documents signing at
 https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
@@ -13,37 +14,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import re
 import sys
 import time
-
-KEY, SECRET, TOKEN, REGION = (
-    f"GSW_AWS_{name}" for name in ("KEY", "SECRET", "TOKEN", "REGION")
-)
-
-_HOST = re.compile(
-    r"(?:vpce-[a-z0-9-]+\.)?git-codecommit(?:-fips)?\.([a-z0-9-]{1,32})(?:\.vpce)?"
-    r"\.amazonaws\.com(?:\.cn)?"
-)
-
-
-def region_of(host: str) -> str | None:
-    """
-    Return the region of a CodeCommit host, VPC or FIPS endpoint; None for other hosts.
-
-    Args:
-        host: A host with or without a port.
-    """
-    match = _HOST.fullmatch(host.partition(":")[0].lower())
-    return match and match[1]
-
-
-def username(access_key: str, token: str | None) -> str:
-    """
-    Return the username: the access key, followed by a percent sign and any session
-    token.
-    """
-    return "%".join(filter(None, (access_key, token)))
 
 
 def password(secret_key: str, host: str, path: str, region: str, now: float) -> str:
@@ -74,11 +46,13 @@ def main() -> None:
     asked = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin)
     if sys.argv[1:] != ["get"]:
         return
-    host, path = asked.get("host", ""), asked.get("path", "")
-    region = region_of(host) or os.environ[REGION]
-    secret = password(os.environ[SECRET], host, path, region, time.time())
-    user = username(os.environ[KEY], os.environ.get(TOKEN))
-    sys.stdout.write(f"username={user}\npassword={secret}\n")
+    user, secret, region = (
+        os.environ[f"GSW_AWS_{name}"] for name in ("USER", "SECRET", "REGION")
+    )
+    signed = password(
+        secret, asked.get("host", ""), asked.get("path", ""), region, time.time()
+    )
+    sys.stdout.write(f"username={user}\npassword={signed}\n")
 
 
 if __name__ == "__main__":

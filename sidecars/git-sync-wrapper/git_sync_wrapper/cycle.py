@@ -158,7 +158,7 @@ class Session:
         """
         parts = self._parts
         try:
-            commit = parts.engine.run(parts.logins, fence)
+            commit = parts.engine.run(fence)
         except SidecarError:
             parts.metrics.runs("error").inc()
             raise
@@ -218,19 +218,14 @@ class Session:
         Publish the commit that is checked out and accepted.
         """
         parts, engine = self._parts, self._parts.engine
-        if parts.options.pre_publish_exechook_command:  # it may remove files
-            engine.check_whole(fence)
-            parts.hooks.prepublish(commit, engine.worktree, fence)
-            build = volume.build(commit, engine.worktree, fence)
-        else:
-            build = volume.build(commit, engine.worktree, fence, engine.check_whole)
+        build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
         if build.has_attributes and (lacks := engine.unfiltered(fence)):
             facts["unfiltered"] = [" ".join(each) for each in lacks.items()]
             paths = facts["unfiltered"]
             log.warning("filter_missing", revision=commit, paths=paths)
-        engine.keep(commit, build.name)
+        engine.keep(commit)
         volume.show(build, facts, fence, fallback=fallback)
         log.info(
             "commit_published",
@@ -307,7 +302,7 @@ class Session:
             return parts.options.ref
         for is_again in (False, True):
             try:
-                wanted = parts.git.poll(parts.logins.prepare(fence), fence)
+                wanted = parts.git.poll(fence)
                 break
             except SidecarError as error:
                 is_login = error.reason in LOGIN

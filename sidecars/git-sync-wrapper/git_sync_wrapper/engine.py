@@ -17,13 +17,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from git_sync_wrapper.git import Git, GitFailed, configured
-from git_sync_wrapper.logins import Access, Logins
+from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
 from git_sync_wrapper.snapshot import NAMED_PATHS, STORE
@@ -39,7 +38,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explained, nearest_folder
-from sidecar_runtime.volume.own import folder_of, walk, write_own
+from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import remove_tree
 
 PUBLISHED = "published"
@@ -88,7 +87,7 @@ class Engine:
 
     # --- a run
 
-    def run(self, logins: Logins, fence: Fence, **instead: str) -> str:
+    def run(self, fence: Fence, **instead: str) -> str:
         """
         Sync once; return the commit that is checked out now. If a failure repeats while
         the remote answers, it may come from the repository here: one run starts over
@@ -104,7 +103,7 @@ class Engine:
                 are gone.
         """
         try:
-            commit = self._follow(logins, fence, instead)
+            commit = self._follow(fence, instead)
         except SidecarError as error:
             before = self._noted()
             is_again = before.partition(" ")[0] == error.reason
@@ -112,7 +111,7 @@ class Engine:
                 self._note(error.reason)
             if not is_again or error.reason in KEPT or instead:
                 raise
-            remote = self._git.answers(logins.prepare(fence), fence)
+            remote = self._git.answers(fence)
             # Once for the same: what stays then is no fault of the repository here.
             asked = f"{self._options.source} {self._options.made_by} {self._hash}"
             tried = f"{error.reason} {remote} {asked}"
@@ -120,19 +119,16 @@ class Engine:
                 raise
             self._note(tried)
             self.throw_away()
-            commit = self._follow(logins, fence, instead)
+            commit = self._follow(fence, instead)
         self._note("")
         return commit
 
-    def _follow(self, logins: Logins, fence: Fence, instead: Mapping[str, str]) -> str:
-        access = logins.prepare(fence)
+    def _follow(self, fence: Fence, instead: Mapping[str, str]) -> str:
         return self._git.following(
-            lambda: self._run(logins, access, fence, instead), access, fence
+            lambda access: self._run(access, fence, instead), fence
         )
 
-    def _run(
-        self, logins: Logins, access: Access, fence: Fence, instead: Mapping[str, str]
-    ) -> str:
+    def _run(self, access: Access, fence: Fence, instead: Mapping[str, str]) -> str:
         with explained(f"cannot clear {self.root}"):
             self.work.prepare(self._git.repo)
         last: list[str] = []
@@ -141,7 +137,7 @@ class Engine:
             last[:] = [*last, self._log(line)][-LAST_LINES:]
 
         # git-sync leaves a git configuration in its TMPDIR after each run.
-        with logins.scratch() as folder:
+        with self._git.logins.scratch() as folder:
             code = self._call(access, folder, hear, fence, instead)
             said = read_text(os.path.join(folder, REPORT))
         if code == 0:
@@ -151,7 +147,7 @@ class Engine:
             f"git-sync ended with {child.ending(code)}",
         )
         if cause.reason == "target_full":
-            logins.check_room(nearest_folder(self.root))
+            self._git.logins.check_room(nearest_folder(self.root))
         if cause.reason == "git_too_old":
             cause = failure(cause.reason, f"{cause.message} ({self.versions(fence)})")
         raise access.explain(cause)
@@ -169,7 +165,6 @@ class Engine:
         environ = {
             **self._environ,
             **access.environ,
-            **access.for_git_sync,
             "TMPDIR": folder,
             "GITSYNC_REPO": self._git.repo,
             "GIT_CEILING_DIRECTORIES": os.path.dirname(self.root),
@@ -345,21 +340,14 @@ class Engine:
             if f"filter.{name}" not in known
         }
 
-    def keep(self, commit: str, name: str) -> None:
+    def keep(self, commit: str) -> None:
         """
         Keep the objects of the commit that will be published. git-sync forgets them
         once it has fetched newer commits, although the gate may refuse these; a repair
-        would then need the remote. git finds the files of its submodules in the
-        snapshot of this name from now on.
+        would then need the remote.
         """
         with suppress(OSError), self.work.opened(GIT, "refs", "heads") as refs:
             write_own(PUBLISHED, f"{commit}\n".encode(), refs)
-        old, new = f"/{WORKTREES}/{commit}/", f"/../{STORE}/{name}/"
-        with suppress(OSError), self.work.opened(GIT, "worktrees", commit) as git:
-            for _, folder, config, found in walk(git):
-                if config == "config" and stat.S_ISREG(found.st_mode):
-                    text = read_text(config, folder).replace(old, new)
-                    write_own(config, text.encode(), folder)
 
     def restore(self, commit: str, fence: Fence) -> str:
         """

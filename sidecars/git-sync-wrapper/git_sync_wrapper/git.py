@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from git_sync_wrapper.logins import Access, server_of
+from git_sync_wrapper.logins import Access, Logins, server_of
 from git_sync_wrapper.options import OURS, Options
 from git_sync_wrapper.reasons import explain, failure
 from sidecar_runtime import child, proxies
@@ -63,16 +63,12 @@ class Git:
     """
 
     def __init__(
-        self, options: Options, environ: Mapping[str, str], folder: str
+        self, options: Options, environ: Mapping[str, str], logins: Logins
     ) -> None:
-        """
-        Args:
-            folder: The private folder; a poll runs there, away from any repository.
-        """
+        self.logins = logins
         self.repo = options.repo
         """Where the repository is now, if its server has said that it has moved."""
         self._options = options
-        self._folder = folder
         # git-sync's variables hold passwords.
         self._environ = {
             name: value
@@ -103,7 +99,7 @@ class Git:
         configs = [*self._options.configs, ("safe.directory", "*")]
         return self._run(words, folder, fence, given, configs)
 
-    def poll(self, access: Access, fence: Fence) -> str:
+    def poll(self, fence: Fence) -> str:
         """
         Return the commit that the ref names on the remote now.
 
@@ -111,7 +107,7 @@ class Git:
             SidecarError: The remote does not answer, or does not have the ref.
             CycleAbandoned: The fence was revoked.
         """
-        return self.following(lambda: self._poll(access, fence), access, fence)
+        return self.following(lambda access: self._poll(access, fence), fence)
 
     def _poll(self, access: Access, fence: Fence) -> str:
         options = self._options
@@ -143,32 +139,32 @@ class Git:
         given = {
             "GIT_CONFIG_GLOBAL": access.git_config,
             **access.environ,
-            **access.for_git,
             **environ,
         }
         words = ["ls-remote", "--quiet", *words]
-        said = self._run(words, self._folder, fence, given, configs, POLL_SECONDS)
+        # In the private folder, away from any repository.
+        said = self._run(words, self.logins.folder, fence, given, configs, POLL_SECONDS)
         return said.decode(errors="replace")
 
     def following(
         self,
-        attempt: Callable[[], T],
-        access: Access,
+        attempt: Callable[[Access], T],
         fence: Fence,
         most: int = MOST_REDIRECTS,
     ) -> T:
         """
-        Ask the remote; again at another address, if its own server names one: servers
-        redirect renamed repositories and URLs without ``.git``. git itself would follow
-        to any host, and publish what that has.
+        Ask the remote, with today's logins; again at another address, if its own server
+        names one: servers redirect renamed repositories and URLs without ``.git``. git
+        itself would follow to any host, and publish what that has.
 
         Raises:
             SidecarError: As `attempt`; of a redirect that is not followed, with the
                 address.
             CycleAbandoned: The fence was revoked.
         """
+        access = self.logins.prepare(fence)
         try:
-            return attempt()
+            return attempt(access)
         except SidecarError as error:
             if error.reason != REDIRECTED:
                 raise
@@ -181,7 +177,7 @@ class Git:
                 raise failure(REDIRECTED, said) from None
         log.warning("repository_moved", url=to)
         self.repo = to
-        return self.following(attempt, access, fence, most - 1)
+        return self.following(attempt, fence, most - 1)
 
     def _location(self, url: str, access: Access, fence: Fence) -> str:
         """
@@ -196,7 +192,7 @@ class Git:
         to = found[1] if found else ""
         return server_of(url) + to if to.startswith("/") else to
 
-    def answers(self, access: Access, fence: Fence) -> str:
+    def answers(self, fence: Fence) -> str:
         """
         Return what the remote answers: a commit, or that it has no such ref; empty if
         it does not answer.
@@ -205,7 +201,7 @@ class Git:
             CycleAbandoned: The fence was revoked.
         """
         try:
-            return self.poll(access, fence)
+            return self.poll(fence)
         except SidecarError as error:
             return error.reason if error.reason == "ref_not_found" else ""
 

@@ -16,12 +16,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from git_sync_wrapper.http_request import send
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.reasons import failure
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
+from sidecar_runtime.metrics import Metric
 from sidecar_runtime.volume.own import folder_of, write_own
 
 SAID_BYTES = 2000
@@ -60,17 +61,16 @@ class Hook(NamedTuple):
     turn: threading.Lock
 
 
-def exechook(
-    name: str, command: str, seconds: float, backoff: float, environ: Mapping[str, str]
-) -> list[Hook]:
+def exechook(options: Options, environ: Mapping[str, str]) -> list[Hook]:
     """
     Return the hook that runs a program in the folder of the commit, with its hash in
     ``GITSYNC_HASH``; none without a command.
     """
+    program, seconds = options.exechook_command, options.exechook_timeout
 
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
-        given = child.Command([command], {**environ, "GITSYNC_HASH": commit}, folder)
+        given = child.Command([program], {**environ, "GITSYNC_HASH": commit}, folder)
         try:
             code = child.run(given, fence, seconds, said)
         except child.DeadlinePassed:
@@ -79,9 +79,10 @@ def exechook(
             raise HookFailed(f"it cannot be started: {error.strerror}") from None
         if code != 0:
             raise HookFailed(f"it ended with {child.ending(code)}", str(said))
-        log.debug("hook_said", hook=name, output=str(said))
+        log.debug("hook_said", hook="exechook", output=str(said))
 
-    return [Hook(name, run, backoff, threading.Lock())] if command else []
+    hook = Hook("exechook", run, options.exechook_backoff, threading.Lock())
+    return [hook] if program else []
 
 
 def webhook(options: Options) -> list[Hook]:
@@ -89,31 +90,24 @@ def webhook(options: Options) -> list[Hook]:
     Return the hook that sends a request with the commit's hash in its header
     ``Gitsync-Hash``; none without a URL.
     """
-    if not options.webhook_url:
-        return []
-    # now: a retry should not wait for it
-    from git_sync_wrapper import http_request  # noqa: PLC0415 - few have a webhook
-
     expected = options.webhook_success_status  # 0 or less: any status
 
     def run(commit: str, _: str, __: Fence) -> None:
         try:
-            found = http_request.send(
+            answer = send(
                 options.webhook_method,
                 options.webhook_url,
                 {"Gitsync-Hash": commit},
-                MOST_REDIRECTS,
-                options.webhook_timeout,
+                redirects=MOST_REDIRECTS,
+                seconds=options.webhook_timeout,
             )
-        except http_request.HTTPError as error:
-            why = str(error.__cause__ or "not a URL")
-            raise HookFailed("no answer", why) from None
-        status = found.status
-        found.close()  # a body may be endless
-        if 0 < expected != status:
-            raise HookFailed(f"the answer is {status} instead of {expected}")
+        except OSError as error:
+            raise HookFailed("no answer", str(error)) from None
+        if 0 < expected != answer.status:
+            raise HookFailed(f"the answer is {answer.status} instead of {expected}")
 
-    return [Hook("webhook", run, options.webhook_backoff, threading.Lock())]
+    hook = Hook("webhook", run, options.webhook_backoff, threading.Lock())
+    return [hook] if options.webhook_url else []
 
 
 class Hooks:
@@ -125,26 +119,13 @@ class Hooks:
         self,
         options: Options,
         environ: Mapping[str, str],
-        count: Callable[[str, str], None],
+        runs: Metric,
     ) -> None:
         self._options = options
-        self._count = count
+        self._runs = runs
         self._problems: dict[str, str] = {}
         """The last failure of each, without secrets; empty once it has succeeded."""
-        self._before = exechook(
-            "pre-publish-exechook",
-            options.pre_publish_exechook_command,
-            options.pre_publish_exechook_timeout,
-            options.pre_publish_exechook_backoff,
-            environ,
-        )
-        self._after = exechook(
-            "exechook",
-            options.exechook_command,
-            options.exechook_timeout,
-            options.exechook_backoff,
-            environ,
-        ) + webhook(options)
+        self._hooks = exechook(options, environ) + webhook(options)
         self._newest = ""
         self._fence = Fence()
 
@@ -161,19 +142,6 @@ class Hooks:
         """
         self._fence.revoke()
 
-    def prepublish(self, commit: str, folder: str, fence: Fence) -> None:
-        """
-        Run the pre-publish hook.
-
-        Raises:
-            SidecarError: The hook failed: do not publish the commit; a later cycle
-                retries.
-            CycleAbandoned: The fence was revoked.
-        """
-        for hook in self._before:
-            if problem := self._run(hook, commit, folder, fence):
-                raise failure("pre_publish_hook_failed", problem)
-
     def announce(self, commit: str) -> None:
         """
         Start the hooks for a commit, and touch the file; git-sync touches it first.
@@ -182,7 +150,7 @@ class Hooks:
             RuntimeError: No thread can be started; call it again.
         """
         self._newest = commit
-        for hook in self._after:
+        for hook in self._hooks:
             given = [hook, commit]
             threading.Thread(target=self._work, args=given, daemon=True).start()
         self._touch()
@@ -198,7 +166,7 @@ class Hooks:
         self._touch()
         folder = os.path.realpath(self._options.link)
         return "; ".join(
-            filter(None, [self._run(h, commit, folder, fence) for h in self._after])
+            filter(None, [self._run(h, commit, folder, fence) for h in self._hooks])
         )
 
     def _work(self, hook: Hook, commit: str) -> None:
@@ -216,9 +184,8 @@ class Hooks:
         except HookFailed as error:
             problem = f"{hook.name} failed for {commit}: {error.why}"
             log.error("hook_failed", hook=hook.name, revision=commit, error=str(error))
-        self._count(hook.name, "error" if problem else "success")
-        if hook in self._after:
-            self._problems[hook.name] = problem
+        self._runs.labels(hook.name, "error" if problem else "success").inc()
+        self._problems[hook.name] = problem
         return problem
 
     def _touch(self) -> None:

@@ -1,76 +1,84 @@
 """
-Sends HTTP requests: in the thread of a webhook, which only needs the status; and as a
-program, which :mod:`git_sync_wrapper.logins` runs, for ``--askpass-url``.
-
-A process of its own, because only its end bounds the whole answer: every client has a
-timeout for each byte.
+Sends an HTTP request: of a webhook, and to the service at ``--askpass-url``.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
-from typing import Any
+import time
+from typing import NamedTuple
 from urllib.parse import unquote, urljoin
-
-import urllib3
-from urllib3.exceptions import HTTPError
-from urllib3.util import Retry, make_headers, parse_url
 
 from sidecar_runtime import proxies
 
-__all__ = ["HTTPError", "send"]
 
-ANSWER_BYTES = 1 << 16
+class Answer(NamedTuple):
+    """
+    Args:
+        location: The address to which it redirects; empty if it does not.
+        body: The beginning of the body, as far as it was asked for.
+    """
+
+    status: int
+    location: str
+    body: str
 
 
 def send(
-    method: str, address: str, headers: dict[str, str], redirects: int, seconds: float
-) -> Any:
+    method: str,
+    address: str,
+    headers: dict[str, str],
+    *,
+    redirects: int = 0,
+    seconds: float,
+    body_bytes: int = 0,
+) -> Answer:
     """
-    Return the response, whose body is not read yet.
+    Return the answer to a request.
 
     Args:
         redirects: How many are followed.
-        seconds: The limit for each wait.
+        seconds: The limit for each wait, and for the body.
+        body_bytes: How much of the body to read: it may be endless.
 
     Raises:
-        HTTPError: There is no answer, or it is not a URL. Its own text may quote a
-            password, but not that of its cause.
+        OSError: There is no answer in time, or the address is not a URL.
     """
-    url = parse_url(address)
-    scheme, port = url.scheme or "", url.port or (443 if url.scheme == "https" else 80)
-    client = urllib3.PoolManager()
-    if proxy := proxies.proxy_for(scheme, url.host or "", port, os.environ):
-        login = make_headers(proxy_basic_auth=unquote(parse_url(proxy).auth or ""))
-        client = urllib3.ProxyManager(proxy, proxy_headers=login)
-    # As in Go; it is not for another server to which this one redirects.
-    login = make_headers(basic_auth=unquote(url.auth or ""))
-    return client.request(
-        method,
-        url._replace(auth=None).url,
-        headers=headers | login,
-        preload_content=False,
-        timeout=seconds,
-        retries=Retry(None, 0, 0, redirect=redirects, other=0, raise_on_redirect=False),
-    )
+    import urllib3  # noqa: PLC0415 - few have a webhook or such a service
 
-
-def main() -> None:
-    address, seconds = json.load(sys.stdin)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent may have ignored it
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    util = urllib3.util
     try:
-        found = send("GET", address, {}, 0, seconds)
-        to = found.get_redirect_location() or ""
-        body = found.read(ANSWER_BYTES).decode(errors="surrogateescape")
-        said = [found.status, to and urljoin(address, to), body]
-    except HTTPError as error:
-        said = [0, "", f"{error.__cause__ or 'not a URL'}"]
-    sys.stdout.write(json.dumps(said))
-
-
-if __name__ == "__main__":
-    main()
+        url = util.parse_url(address)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        client = urllib3.PoolManager()
+        if proxy := proxies.proxy_for(
+            url.scheme or "", url.host or "", port, os.environ
+        ):
+            user = unquote(util.parse_url(proxy).auth or "")
+            login = util.make_headers(proxy_basic_auth=user)
+            client = urllib3.ProxyManager(proxy, proxy_headers=login)
+        # As in Go; it is not for another server to which this one redirects.
+        login = util.make_headers(basic_auth=unquote(url.auth or ""))
+        retries = util.Retry(
+            None, 0, 0, redirect=redirects, other=0, raise_on_redirect=False
+        )
+        ends_at = time.monotonic() + seconds
+        with client.request(
+            method,
+            url._replace(auth=None).url,
+            headers=headers | login,
+            preload_content=False,
+            timeout=seconds,
+            retries=retries,
+        ) as found:
+            body = b""
+            while len(body) < body_bytes and (part := found.read1(body_bytes)):
+                body += part
+                if time.monotonic() > ends_at:
+                    raise OSError(f"no whole answer within {seconds:g} s")
+            to = found.get_redirect_location() or ""
+            text = body.decode(errors="surrogateescape")
+            return Answer(found.status, to and urljoin(address, to), text)
+    except urllib3.exceptions.HTTPError as error:
+        # Its own text may quote a password, but not that of its cause.
+        raise OSError(f"{error.__cause__ or 'not a URL'}") from None

@@ -163,7 +163,7 @@ class Judge:
         if engine.is_pinned:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
             return "", ", which GITSYNC_REF pins"
-        commit, logins = refused, self._parts.logins
+        commit = refused
         depth: dict[str, str] = {}
         for _ in range(COMMITS_BACK):
             if commit not in self._parents:
@@ -176,15 +176,15 @@ class Judge:
                 continue
             try:
                 try:
-                    engine.run(logins, fence, ref=commit, **depth)
+                    engine.run(fence, ref=commit, **depth)
                 except SidecarError as error:
                     if depth or error.reason != "ref_not_found":
                         raise
                     # Without a depth, git requests nothing from the server that it
                     # already has.
                     depth = {"depth": "0"}
-                    engine.run(logins, fence, **depth)
-                    engine.run(logins, fence, ref=commit, **depth)
+                    engine.run(fence, **depth)
+                    engine.run(fence, ref=commit, **depth)
             except SidecarError as error:
                 if error.reason not in ("ref_not_found", "submodule_missing"):
                     raise

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import base64
 import glob
-import json
-import math
 import os
 import pwd
 import re
@@ -27,11 +25,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from git_sync_wrapper import codecommit
+from git_sync_wrapper.http_request import send
 from git_sync_wrapper.options import Options, split_url
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import PREFIX, Settings
-from sidecar_runtime import child
 from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
@@ -41,10 +38,14 @@ if TYPE_CHECKING:
     from sidecar_runtime.aws.credentials import Chain
 
 PINNED_HOSTS = os.path.join(os.path.dirname(__file__), "known_hosts")
+CODECOMMIT = os.path.join(os.path.dirname(__file__), "codecommit.py")
+_CODECOMMIT_HOST = re.compile(
+    r"(?:vpce-[a-z0-9-]+\.)?git-codecommit(?:-fips)?\.([a-z0-9-]{1,32})(?:\.vpce)?"
+    r"\.amazonaws\.com(?:\.cn)?"
+)
 SECRET_BYTES = 1 << 20
 ASKPASS_SECONDS = 10.0
-REQUEST = os.path.join(os.path.dirname(__file__), "http_request.py")
-ANSWER_BYTES = 1 << 20
+ANSWER_BYTES = 1 << 16
 # ssh needs an entry in /etc/passwd for its user. git-sync's --add-user writes one into
 # the file, which needs a writable root; this library shows another file instead.
 LIBRARY = "libnss_wrapper.so"
@@ -85,7 +86,6 @@ class Access:
     Args:
         repo: The URL of the repository.
         configs: git's configurations: key and value.
-        for_git, for_git_sync: Variables with the keys and known hosts of ssh.
         git_config: The path of a configuration file without secrets.
     """
 
@@ -94,8 +94,6 @@ class Access:
     repo: str = ""
     configs: list[tuple[str, str]] = field(default_factory=list, repr=False)
     environ: dict[str, str] = field(default_factory=dict, repr=False)
-    for_git: dict[str, str] = field(default_factory=dict)
-    for_git_sync: dict[str, str] = field(default_factory=dict)
 
     def explain(self, error: SidecarError) -> SidecarError:
         """
@@ -173,7 +171,7 @@ class Logins:
         repo = self._options.repo
         is_given = any(server_of(url) == server_of(repo) for url, *_ in pairs)
         if self._options.askpass_url and not is_given:
-            self._said = self._said or self._ask(fence)
+            self._said = self._said or self._ask()
             pairs.append((server_of(repo), *self._said, "GITSYNC_ASKPASS_URL"))
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the
@@ -245,24 +243,24 @@ class Logins:
         password = _secret(name, options.password, options.password_file)
         yield server_of(options.repo), user, password, name
 
-    def _ask(self, fence: Fence) -> tuple[str, str]:
+    def _ask(self) -> tuple[str, str]:
         """
         Return user and password from the service at ``--askpass-url``.
         """
-        url = self._options.askpass_url
+        url, limit = self._options.askpass_url, ASKPASS_SECONDS
         try:
-            status, to, body = ask_service(url, fence)
+            answer = send("GET", url, {}, seconds=limit, body_bytes=ANSWER_BYTES)
         except OSError as error:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
-        if to:  # whoever answers there would choose the login
+        if to := answer.location:  # whoever answers there would choose the login
             said = f"--askpass-url redirects from {server_of(url)} to {server_of(to)}"
             raise failure("redirect_refused", said)
-        lines = body.replace("\r", "").split("\n")
+        lines = answer.body.replace("\r", "").split("\n")
         fields = dict(line.partition("=")[::2] for line in lines)
         user, password = (fields.get(name, "") for name in ("username", "password"))
-        if status != 200 or not user + password:
-            said = f"--askpass-url answers {status}, without a login"
+        if answer.status != 200 or not user + password:
+            said = f"--askpass-url answers {answer.status}, without a login"
             raise failure("askpass_failed", said)
         return user, password
 
@@ -271,9 +269,7 @@ class Logins:
     @property
     def _signs(self) -> bool:
         url = split_url(self._options.repo)
-        is_codecommit = (
-            url.scheme == "https" and codecommit.region_of(url.netloc) is not None
-        )
+        is_codecommit = url.scheme == "https" and region_of(url.netloc) is not None
         return is_codecommit or self._settings.credentials == "codecommit"
 
     def _sign(self, access: Access, fence: Fence) -> None:
@@ -287,10 +283,10 @@ class Logins:
         found, config = self._chain.current(fence)
         server = server_of(self._options.repo)
         host = urlsplit(server).netloc
-        region = codecommit.region_of(host) or config.region
+        region = region_of(host) or config.region
         if region is None:
             raise failure("region_missing", f"no region is known for {host}")
-        program = shlex.join([sys.executable, "-I", codecommit.__file__])
+        program = shlex.join([sys.executable, "-I", CODECOMMIT])
         access.configs.extend(
             [
                 (f"credential.{server}.helper", ""),
@@ -301,9 +297,9 @@ class Logins:
                 (f"http.{server}/.proactiveAuth", "basic"),
             ]
         )
+        user = "%".join(filter(None, (found.access_key, found.token)))
         access.environ.update(
-            {codecommit.KEY: found.access_key, codecommit.SECRET: found.secret_key}
-            | {codecommit.REGION: region, codecommit.TOKEN: found.token or ""}
+            GSW_AWS_USER=user, GSW_AWS_SECRET=found.secret_key, GSW_AWS_REGION=region
         )
         who = self._chain.identity(fence) or f"access key {found.access_key}"
         access.sent.append(Sent(server, f"{who}, from {found.method}", "access_denied"))
@@ -330,20 +326,18 @@ class Logins:
                 options.ssh_known_hosts_file,
                 "known_hosts",
             )
-        access.for_git_sync.update(
-            {
-                "GITSYNC_SSH_KEY_FILE": ":".join(keys),
-                "GITSYNC_SSH_KNOWN_HOSTS_FILE": hosts,
-            }
-        )
-        # As git-sync builds it.
+        # As git-sync builds it from these files; it adds the same once more.
         command = os.environ.get("GIT_SSH_COMMAND") or "ssh"
         command += "".join(f" -i {key}" for key in keys if key)
         known = (
             f"=yes -o UserKnownHostsFile={hosts}" if options.ssh_known_hosts else "=no"
         )
-        access.for_git["GIT_SSH_COMMAND"] = f"{command} -o StrictHostKeyChecking{known}"
-        access.environ.update(self._user_entry())
+        access.environ.update(
+            self._user_entry(),
+            GIT_SSH_COMMAND=f"{command} -o StrictHostKeyChecking{known}",
+            GITSYNC_SSH_KEY_FILE=":".join(keys),
+            GITSYNC_SSH_KNOWN_HOSTS_FILE=hosts,
+        )
 
     def _usable(self, setting: str, path: str, name: str) -> str:
         """
@@ -378,6 +372,17 @@ class Logins:
             "NSS_WRAPPER_PASSWD": path,
             "NSS_WRAPPER_GROUP": "/etc/group",
         }
+
+
+def region_of(host: str) -> str | None:
+    """
+    Return the region of a CodeCommit host, VPC or FIPS endpoint; None for other hosts.
+
+    Args:
+        host: A host with or without a port.
+    """
+    match = _CODECOMMIT_HOST.fullmatch(host.partition(":")[0].lower())
+    return match and match[1]
 
 
 def _add_pairs(access: Access, pairs: list[tuple[str, str, str, str]]) -> None:
@@ -455,28 +460,6 @@ def _read(setting: str, path: str) -> bytes:
     except OSError as error:
         said = f"{setting}: cannot read {path}: {error.strerror}"
         raise failure("secret_unreadable", said) from None
-
-
-def ask_service(url: str, fence: Fence) -> tuple[int, str, str]:
-    """
-    Return the status of a service's answer, the address to which it redirects, and the
-    beginning of its body.
-
-    Raises:
-        OSError: There is no whole one in time, or it is not a URL.
-        CycleAbandoned: The fence was revoked.
-    """
-    given = json.dumps([url, ASKPASS_SECONDS]).encode()
-    command = child.Command([sys.executable, "-I", REQUEST], os.environ, given=given)
-    said = child.Kept(ANSWER_BYTES, is_head=True)
-    code = child.run(command, fence, math.inf, said)
-    if code != 0:  # a signal ends it in time
-        limit = f"{ASKPASS_SECONDS:g} s"
-        raise OSError(f"no whole answer within {limit} ({child.ending(code)})")
-    status, to, body = json.loads(said.data)
-    if not status:
-        raise OSError(body)
-    return status, to, body
 
 
 @contextmanager

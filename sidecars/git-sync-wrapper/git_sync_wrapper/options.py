@@ -183,9 +183,6 @@ class Options:
     exechook_command: str = flag("")
     exechook_timeout: float = flag(30.0, _timeout)
     exechook_backoff: float = flag(3.0, _seconds)
-    pre_publish_exechook_command: str = flag("")
-    pre_publish_exechook_timeout: float = flag(30.0, _timeout)
-    pre_publish_exechook_backoff: float = flag(3.0, _seconds)
     webhook_url: str = flag("", is_secret=True)  # some have a token in their path
     webhook_method: str = flag("POST")
     webhook_success_status: int = flag(200, _whole)
@@ -293,9 +290,6 @@ NEW = {
     "github-app-client-id",
     "init-max-failures",
     "init-period",
-    "pre-publish-exechook-backoff",
-    "pre-publish-exechook-command",
-    "pre-publish-exechook-timeout",
     "ref",
     "ssh-known-hosts",
     "stale-worktree-timeout",
@@ -365,7 +359,7 @@ def _read_line(
     the variables; return what git-sync gets.
     """
     # The one flag that adds to its variable.
-    joined = {"--credential": texts.get("GITSYNC_CREDENTIAL", "")}
+    before = {"credential": texts.get("GITSYNC_CREDENTIAL")}
     rest = []
     words = iter(arguments)
     for word in words:
@@ -384,8 +378,8 @@ def _read_line(
         if one.is_passed:
             rest.append(f"{origin}={value}")
         if one.separator:
-            value = one.separator.join(filter(None, (joined.get(origin), value)))
-            joined[origin] = value
+            earlier = texts.get(origin, before.get(name))
+            value = one.separator.join(filter(None, (earlier, value)))
         texts[origin] = value
     return rest
 

@@ -65,7 +65,7 @@ def decide(situation: Situation, options: Options) -> Decision:
     Return what to do; the first line that is true of the situation counts.
     """
     published, remote = situation.published, situation.remote
-    if remote is None or remote != situation.arrived or situation.damage:
+    if remote != situation.arrived or situation.damage:
         return Work()
     # The noted refusal may concern an older commit.
     if situation.refusal is not None and published.commit != remote:

@@ -163,7 +163,7 @@ class Volume:
         commit: str,
         checkout: str,
         fence: Fence,
-        check: Callable[[Fence], None] = lambda _: None,
+        check: Callable[[Fence], None],
     ) -> Build:
         """
         Return a snapshot that is equal to a checkout: one that is kept and undamaged,
@@ -358,8 +358,8 @@ class Inspection:
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
         """
         Replace the published commit's damaged snapshot by one from git-sync's
-        repository here, without the remote. A commit that a hook may have changed, or
-        that is checked out in part, goes the way of a new one.
+        repository here, without the remote. A commit that is checked out in part goes
+        the way of a new one.
         """
         options, commit, engine = (
             self._parts.options,
@@ -367,10 +367,7 @@ class Inspection:
             self._parts.engine,
         )
         is_other = published.shortfall(options) and not published.fallback
-        is_altered = (
-            options.pre_publish_exechook_command or options.sparse_checkout_file
-        )
-        if is_other or is_altered or published.problem(options):
+        if is_other or options.sparse_checkout_file or published.problem(options):
             return
         if not (checkout := engine.restore(commit, fence)):
             return
@@ -378,7 +375,7 @@ class Inspection:
             build = volume.build(
                 commit, checkout, fence, lambda f: engine.check_whole(f, checkout)
             )
-            engine.keep(commit, build.name)
+            engine.keep(commit)
             facts = {**published.facts, "refused": published.refused}
             volume.show(build, facts, fence, fallback=published.fallback)
             engine.work.clear()

@@ -167,9 +167,6 @@ REASONS = {
         "Check the hook's output in the log: a one-shot succeeds only if its hooks do."
     ),
     "link_blocked": Reason(LINK_ADVICE),
-    "pre_publish_hook_failed": Reason(
-        "Check the hook's output in the log. The last good commit stays."
-    ),
     "private_folder_failed": Reason(
         "Mount a writable /tmp with free space (an emptyDir), or set TMPDIR."
     ),

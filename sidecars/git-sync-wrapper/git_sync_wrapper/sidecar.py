@@ -43,7 +43,7 @@ class GitSyncMetrics(Registry):
         text = "Fetches of a new commit."
         self._fetches = self.add("counter", "git_fetch_count_total", text)
         text = "Hook runs by name and status."
-        self._hooks = self.add(
+        self.hooks = self.add(
             "counter", "git_sync_hook_run_count_total", text, "name", "status"
         )
         for metric in (self._syncs, self._durations):
@@ -57,12 +57,6 @@ class GitSyncMetrics(Registry):
         self._durations.labels(status).observe(seconds)
         if status == "success":
             self._fetches.inc()
-
-    def count_hook(self, name: str, status: str) -> None:
-        """
-        Count a run of a hook: ``success`` or ``error``.
-        """
-        self._hooks.labels(name, status).inc()
 
 
 class WrapperMetrics(Metrics):
@@ -139,7 +133,7 @@ def join(
             created.
     """
     logins = Logins(settings, options)
-    git = Git(options, environ, logins.folder)
+    git = Git(options, environ, logins)
     return Parts(
         settings,
         options,
@@ -147,7 +141,7 @@ def join(
         Engine(settings.git_sync, options, environ, git),
         logins,
         make_gate(settings, metrics.gate),
-        Hooks(options, environ, metrics.git_sync.count_hook),
+        Hooks(options, environ, metrics.git_sync.hooks),
         metrics,
         Past(),
     )

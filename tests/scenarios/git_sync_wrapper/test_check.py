@@ -23,22 +23,18 @@ def check(here: GitSite, *arguments: str, code: int = 0, **settings: str | None)
     return process.log()
 
 
-def test_check_accepts_the_flags_of_git_sync(here: GitSite) -> None:
+def test_check_accepts_git_sync_s_flags_and_changes_nothing_beside_a_wrapper(
+    here: GitSite,
+) -> None:
+    wrapper = here.publish()
     commit = here.commit_revision(2, branch="other")
+    before = sorted(os.listdir(here.root))
 
+    assert f"shows {here.repository.head()}" in check(here)
     said = check(here, "--ref", "other", "--link=elsewhere")
 
     assert f"other is {commit}" in said
     assert f"{here.root}/elsewhere" in said
-
-
-def test_check_reports_the_published_commit_beside_a_running_wrapper(
-    here: GitSite,
-) -> None:
-    wrapper = here.publish()
-    before = sorted(os.listdir(here.root))
-
-    assert f"shows {here.repository.head()}" in check(here)
     assert before == sorted(os.listdir(here.root))
     assert wrapper.is_running()
 

@@ -82,6 +82,14 @@ def answers(status: int, body: bytes = b"") -> Situation:
     return situation
 
 
+# A git that is too old for `git config set`, as git-sync 4.8 calls it.
+USAGE = """\
+case "$1" in
+  ls-remote|--version) exec git "$@" ;;
+esac
+echo "usage: git config [<options>]" >&2
+exit 129
+"""
 FAULTS: list[tuple[str, str, Situation]] = [
     ("remote_timeout", "timed out", a_server_that_hangs),
     ("proxy_refused", "CONNECT tunnel failed, response 407", a_proxy_that_refuses),
@@ -133,6 +141,11 @@ FAULTS: list[tuple[str, str, Situation]] = [
         program("GIT_SYNC_WRAPPER_GIT_SYNC", "exit 7"),
     ),
     (
+        "git_too_old",
+        "; git-sync 4.8 needs git 2.46",
+        program("GITSYNC_GIT", USAGE),
+    ),
+    (
         "git_sync_unusable",
         "cannot start /nothing/here: No such file",
         settings(GIT_SYNC_WRAPPER_GIT_SYNC="/nothing/here"),
@@ -141,11 +154,6 @@ FAULTS: list[tuple[str, str, Situation]] = [
         "out_of_memory",
         "signal: killed",
         program("GITSYNC_GIT", '[ $1 = fetch ] && kill -9 $$; exec git "$@"'),
-    ),
-    (
-        "pre_publish_hook_failed",
-        "it ended with exit code 3",
-        program("GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND", "exit 3"),
     ),
     ("target_denied", "/sys/dags", settings(GITSYNC_ROOT="/sys/dags")),
     ("target_failed", "/proc/dags", settings(GITSYNC_ROOT="/proc/dags")),
@@ -223,15 +231,16 @@ def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) 
 @pytest.mark.usefixtures("only_in_full")
 def test_a_cycle_that_takes_too_long_is_abandoned(here: GitSite) -> None:
     """Two minutes more than git-sync may take are the least."""
-    hook = program("GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND", "exec sleep 600")(here)
+    gate = program("GIT_SYNC_WRAPPER_GATE_COMMAND", "exec sleep 600")(here)
     given = {
         "GITSYNC_SYNC_TIMEOUT": "10s",
-        "GITSYNC_PRE_PUBLISH_EXECHOOK_TIMEOUT": "1h",
+        "GIT_SYNC_WRAPPER_GATE": "command",
+        "GIT_SYNC_WRAPPER_GATE_TIMEOUT": "1h",
         "GIT_SYNC_WRAPPER_TIMEOUT": "131s",
         "GIT_SYNC_WRAPPER_MAX_FAILURES": "1",
     }
 
-    check(here.wrapper(**hook, **given), "cycle_timeout", "_TIMEOUT (131 s)")
+    check(here.wrapper(**gate, **given), "cycle_timeout", "_TIMEOUT (131 s)")
 
 
 @pytest.mark.parametrize(

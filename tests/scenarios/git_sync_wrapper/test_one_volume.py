@@ -41,7 +41,7 @@ def test_readers_see_only_whole_trees_while_pods_and_git_sync_are_killed(
         with reading(seen, here.link, RETAIN_SECONDS):
             number += 1
             newest = here.commit_revision(number)
-            wait_until(lambda: ONE_RUN in str(here.gits_alive()), "git-sync works")
+            wait_until(lambda: ONE_RUN in str([*here.gits_alive()]), "git-sync works")
             here.kill_engine()
             wait_until(lambda: KILLED in str([pod.events for pod in pods]), KILLED)
             here.wait_until_shown(newest)

@@ -68,18 +68,20 @@ def test_a_power_cut_around_the_link_swap_leaves_a_whole_commit(
     counts: Counts, tmp_path: Path, here: GitSite
 ) -> None:
     chance = random.Random(5)
-    hooked = tmp_path / "hooked"
-    hook = script(tmp_path / "hook", f"touch {hooked}")
+    judged = tmp_path / "judged"
+    gate = script(tmp_path / "gate", f"touch {judged}")
     with disk(tmp_path, DISK_MIB) as volume:
         root = volume / "root"
         wrapper = here.wrapper(
-            GITSYNC_ROOT=str(root), GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND=hook
+            GITSYNC_ROOT=str(root),
+            GIT_SYNC_WRAPPER_GATE="command",
+            GIT_SYNC_WRAPPER_GATE_COMMAND=gate,
         )
         wrapper.wait_until_ready()
         for number in range(2, 2 + counts.power_cuts):
-            hooked.unlink(missing_ok=True)
+            judged.unlink(missing_ok=True)
             here.commit_revision(number)
-            wait_until(hooked.exists, "the link is about to turn")
+            wait_until(judged.exists, "the link is about to turn")
             # A sleep is correct here: the moment of the cut is what is tested.
             time.sleep(chance.uniform(0, LONGEST_PAUSE_SECONDS))
             if chance.random() < 0.5:

@@ -55,7 +55,7 @@ def wait_for_moment(here: GitSite, wrapper: SidecarProcess, number: int) -> None
     seen: set[str] = set()
 
     def has_come() -> bool:
-        seen.update(here.gits_alive())
+        seen.update(line for _, line in here.gits_alive())
         return len(seen) > number or bool(wrapper.find_events("cycle_finished"))
 
     wait_until(has_come, "the moment", step_seconds=0.001)
@@ -72,7 +72,7 @@ def test_sigterm_at_any_moment_exits_with_0_and_leaves_no_process(
         wrapper.wait_for_event("sidecar_started")
         wait_for_moment(here, wrapper, chance.randrange(20))
         ends.append(wrapper.terminate().code)
-        wait_until(lambda: not here.gits_alive(), "no process is left", 60)
+        wait_until(lambda: not [*here.gits_alive()], "no process is left", 60)
 
     assert {0} == set(ends)
     wrapper = here.wrapper()

@@ -96,7 +96,6 @@ def test_a_repository_that_moved_in_a_circle_is_refused(here: GitSite) -> None:
 @pytest.mark.parametrize(
     ("location", "to"),
     [
-        (f"http://h/new{REFS}", "http://h/new"),
         (f"https://h/dags{REFS}", "https://h/dags"),
         (f"https://h:8443/dags{REFS}", ""),
         (f"http://h:81/dags{REFS}", ""),

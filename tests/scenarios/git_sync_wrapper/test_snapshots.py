@@ -62,18 +62,16 @@ def test_a_link_that_somebody_moves_to_an_older_commit_comes_back(
     assert (here.root / older).is_dir(), "the longer time counts"
 
 
-@pytest.mark.parametrize("kind", ["hook", "gate"])
-def test_a_program_that_edits_files_before_they_are_published_edits_only_the_new_commit(
-    here: GitSite, kind: str
+def test_a_gate_that_edits_files_before_they_are_published_edits_only_the_new_commit(
+    here: GitSite,
 ) -> None:
     program = script(here.folder / "edit", "echo '# edited' >> a.py")
-    hook = {"GITSYNC_PRE_PUBLISH_EXECHOOK_COMMAND": program}
     gate = {
         "GIT_SYNC_WRAPPER_GATE": "command",
         "GIT_SYNC_WRAPPER_GATE_COMMAND": program,
     }
     commit_files(here)
-    wrapper = here.publish(**(hook if kind == "hook" else gate))
+    wrapper = here.publish(**gate)
     folder = here.link.resolve()
     before = contents(folder)
     here.wait_until_shown(commit_files(here, **{"new.py": "newer\n"}), wrapper)

@@ -159,50 +159,46 @@ def _first(path: Path) -> int:
 def _signal(state: Path, command: str, rest: list[str]) -> None:
     if not (first := _first(state / rest[-1] / "pid")):
         return
-    asked = [word.partition("=")[2] for word in rest if word.startswith("--signal=")]
-    number = signal.Signals[asked[0]] if asked else signal.SIGKILL
     if command == "kill":
-        os.kill(first, number)
+        asked = [word.partition("=")[2] for word in rest if "--signal=" in word]
+        os.kill(first, signal.Signals[asked[0]] if asked else signal.SIGKILL)
         return
-    number = signal.SIGSTOP if command == "pause" else signal.SIGCONT
     space = os.stat(f"/proc/{first}/ns/pid").st_ino
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{pid}/ns/pid").st_ino == space:
-                os.kill(int(pid), number)
+                is_pause = command == "pause"
+                os.kill(int(pid), signal.SIGSTOP if is_pause else signal.SIGCONT)
 
 
 def _enter(plan: dict[str, Any]) -> None:
     """
     Become the first process of a container.
     """
-    root = Path(plan["root"])
+    own = Path(plan["root"])
+    upper, work, root = (own / name for name in ("upper", "work", "root"))
     _mount("--make-rprivate", "/")
-    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(root))
-    _bind_all("/", root, but=("etc", "tmp", "run", "root", "proc", "var", "git"))
-    (root / "root").mkdir()
-    # unlike the machine's /root, other users can enter it
-    _bind_all("/root", root / "root")
-    for name in ("tmp", "run", "var/log", "home/test"):
+    _mount("-t", "tmpfs", "tmpfs", str(own))
+    for folder in (upper, work, root):
+        folder.mkdir()
+    layers = f"lowerdir=/,upperdir={upper},workdir={work}"
+    _mount("-t", "overlay", "-o", layers, "overlay", str(root))
+    _mount("--rbind", "/dev", f"{root}/dev")
+    _mount("-t", "proc", "proc", f"{root}/proc")
+    (root / "root").chmod(0o755)  # other users cannot enter the machine's
+    for name in ("tmp", "run", "git", "var/log", "home/test"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "tmp").chmod(0o1777)
-    for name in (".upper", ".work", "etc"):
-        (root / name).mkdir()
-    layers = f"lowerdir=/etc,upperdir={root}/.upper,workdir={root}/.work"
-    _mount("-t", "overlay", "-o", layers, "overlay", f"{root}/etc")
+        _mount("-t", "tmpfs", "tmpfs", f"{root}/{name}")
     with (root / "etc/passwd").open("a") as users:
         users.write(USERS.format(shell=plan["shell"]))
     (root / "etc/gitconfig").write_text("[safe]\n\tdirectory = *\n")
     for source, target in plan["mounts"]:
         place = root / target.lstrip("/")
-        if os.path.isdir(source):
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
+        folder = place if os.path.isdir(source) else place.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder != place:
             place.touch()
         _mount("--bind", source, str(place))
-    (root / "proc").mkdir()
-    _mount("-t", "proc", "proc", f"{root}/proc")
     os.chroot(root)
     os.chdir("/tmp")
     os.environ.update(HOME="/tmp", PATH="/usr/local/bin:/usr/bin:/bin:/usr/sbin")
@@ -226,16 +222,6 @@ def _enter(plan: dict[str, Any]) -> None:
     )
 
 
-def _bind_all(source: str, target: Path, but: tuple[str, ...] = ()) -> None:
-    for entry in os.scandir(source):
-        place = target / entry.name
-        if entry.is_symlink():
-            place.symlink_to(os.readlink(entry.path))
-        elif entry.is_dir() and entry.name not in but:
-            place.mkdir()
-            _mount("--rbind", entry.path, str(place))
-
-
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
@@ -245,20 +231,11 @@ def _serve_git(address: str) -> None:
     Serve git over HTTP for the user in `/etc/htpasswd`, by default `testuser:testpass`.
     """
     file = Path("/etc/htpasswd")
-    user, password = "testuser", ""
-    if file.exists():
-        user, password = file.read_text().strip().split(":", 1)
+    given = file.read_text().strip() if file.exists() else ""
+    user, hashed = (given or f"testuser:{_hashed('testpass', 'x')}").split(":", 1)
 
     def is_right(name: str, word: str, _path: str) -> bool:
-        if not password:
-            return (name, word) == (user, "testpass")
-        salt = password.split("$")[2]
-        said = subprocess.run(
-            ["openssl", "passwd", "-apr1", "-salt", salt, word],
-            capture_output=True,
-            check=True,
-        )
-        return name == user and said.stdout.decode().strip() == password
+        return name == user and _hashed(word, hashed.split("$")[2]) == hashed
 
     sys.path.insert(0, str(HERE))
     from tests.support.git.git_server import GitServer
@@ -267,6 +244,12 @@ def _serve_git(address: str) -> None:
     server.port, server.judge = 80, is_right
     server.start()
     threading.Event().wait()
+
+
+def _hashed(word: str, salt: str) -> str:
+    return subprocess.check_output(
+        ["openssl", "passwd", "-apr1", "-salt", salt, word], text=True
+    ).strip()
 
 
 def _serve_words(address: str, port: str, command: str) -> None:

@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "GIT_AUTHOR_EMAIL": "test@example.com",
 }
 
+SUBMODULE = "160000"
+
 Files = Mapping[str, str | bytes | None]
 """Path → content; `None` removes the file."""
 
@@ -78,33 +80,29 @@ class Repository:
             message: The commit message.
             onto: A parent other than the branch's head, as in a force push; empty: no
                 parent.
-            modes: Path → git's mode, if it is not 100644 (`120000` is a symlink).
+            modes: Path → git's mode, if it is not 100644 (`120000` is a symlink,
+                `160000` a submodule, whose content is its commit).
             author: The name of the author; git allows no `<` or `>` in it.
             whole: Whether the files are the complete tree.
         """
-        branch = branch or self.branch
-        reference = f"refs/heads/{branch}"
+        reference = f"refs/heads/{branch or self.branch}"
         parent = self.head(branch) if onto is None else onto
-        out = [b"reset %s\n" % reference.encode()] if not parent else []
-        stamp = next(self._clock)
-        text = message.encode()
-        out.append(
-            b"commit %s\nauthor %s <test@example.com> %d +0000\n"
-            b"committer Test <test@example.com> %d +0000\ndata %d\n%s\n"
-            % (reference.encode(), author.encode(), stamp, stamp, len(text), text)
-        )
-        if parent:
-            out.append(b"from %s\n" % parent.encode())
+        stamp = f"<test@example.com> {next(self._clock)} +0000"
+        head = f"commit {reference}\nauthor {author} {stamp}\ncommitter Test {stamp}\n"
+        out = [head.encode(), _data(message), f"from {parent}\n".encode()]
+        if not parent:
+            out = [f"reset {reference}\n".encode(), *out[:2]]
         if whole:
             out.append(b"deleteall\n")
         for path, content in files.items():
-            if content is None:
-                out.append(b"D %s\n" % os.fsencode(path))
-                continue
-            data = content.encode() if isinstance(content, str) else content
+            name = os.fsencode(path) + b"\n"
             mode = (modes or {}).get(path, "100644")
-            out.append(b"M %s inline %s\n" % (mode.encode(), os.fsencode(path)))
-            out.append(b"data %d\n%s\n" % (len(data), data))
+            if content is None:
+                out += [b"D ", name]
+            elif mode == SUBMODULE:
+                out += [f"M {mode} {content!s} ".encode(), name]
+            else:
+                out += [f"M {mode} inline ".encode(), name, _data(content)]
         self.git("fast-import", "--quiet", "--force", stdin=b"".join(out))
         return self.head(branch)
 
@@ -114,14 +112,8 @@ class Repository:
         the hash.
         """
         modules = f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
-        text = (
-            f"commit refs/heads/{self.branch}\n"
-            f"committer T <t@example.com> {next(self._clock)} +0000\ndata 0\n"
-            f"from {self.head()}\nM 100644 inline .gitmodules\ndata {len(modules)}\n{modules}\n"
-            f"M 160000 {commit} {path}\n"
-        )
-        self.git("fast-import", "--quiet", stdin=text.encode())
-        return self.head()
+        files = {".gitmodules": modules, path: commit}
+        return self.commit(files, modes={path: SUBMODULE})
 
     def head(self, branch: str | None = None) -> str:
         """
@@ -152,6 +144,11 @@ class Repository:
         Delete a branch, even the one that HEAD points to.
         """
         self.git("update-ref", "-d", f"refs/heads/{branch}")
+
+
+def _data(content: str | bytes) -> bytes:
+    data = content.encode() if isinstance(content, str) else content
+    return b"data %d\n%s\n" % (len(data), data)
 
 
 def _run(command: list[str], stdin: bytes = b"") -> str:

@@ -181,10 +181,9 @@ class GitSite:
         """
 
         def is_shown() -> bool:
-            assert process is None or process.is_running() or self.shown() == commit, (
-                "it ended"
-            )
-            return self.shown() == commit
+            is_right = self.shown() == commit
+            assert is_right or process is None or process.is_running(), "it ended"
+            return is_right
 
         try:
             wait_until(is_shown, f"{commit} is shown", timeout_seconds)
@@ -192,24 +191,23 @@ class GitSite:
             log = process.log()[-3000:] if process else ""
             raise AssertionError(f"{error}; shown: {self.shown()}\n{log}") from None
 
-    def gits_alive(self) -> list[str]:
+    def gits_alive(self) -> Iterator[tuple[int, str]]:
         """
-        Return the command lines of all processes that work for this site.
+        Yield ids and command lines of all processes that work for this site.
         """
-        return [line for pid, line in commands().items() if self._works_here(pid, line)]
+        for pid, line in commands().items():
+            if str(self.folder) in line or f"={self.folder}/" in _environment_of(pid):
+                yield pid, line
 
     def kill_engine(self) -> None:
         """
         Send SIGKILL to git-sync and every git below it, but not to the wrapper.
         """
         wrappers = {process.pid for process in self.processes if process.is_running()}
-        for pid, line in commands().items():
-            if pid not in wrappers and self._works_here(pid, line):
+        for pid, _ in self.gits_alive():
+            if pid not in wrappers:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-    def _works_here(self, pid: int, line: str) -> bool:
-        return str(self.folder) in line or f"={self.folder}/" in _environment_of(pid)
 
     def close(self) -> None:
         """
@@ -218,10 +216,7 @@ class GitSite:
         with ExitStack() as stack:
             for process in self.processes:
                 stack.push(process)
-        for pid, line in commands().items():
-            if self._works_here(pid, line):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        self.kill_engine()
         shutil.rmtree(self.tmp, ignore_errors=True)
 
 

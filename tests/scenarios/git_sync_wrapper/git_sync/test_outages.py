@@ -33,6 +33,11 @@ def used_bytes(folder: Path) -> int:
     return sum({status.st_ino: status.st_blocks * 512 for status in found}.values())
 
 
+def times(tree: Path) -> set[tuple[Path, int]]:
+    """Return the modules in a tree with their times."""
+    return {(path, path.stat().st_mtime_ns) for path in tree.rglob("*.py")}
+
+
 @pytest.mark.parametrize("spoil", [shallow_lock, index_lock, corrupt])
 def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     here: GitSite, spoil: Callable[[Path], None]
@@ -149,13 +154,11 @@ def test_a_commit_changes_disk_usage_and_mtimes_only_for_changed_files(
         # the checkout is empty again
         wrapper.wait_for_event("cycle_finished", revision=commit)
         if number == 0:
-            before = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
+            before = times(here.link)
             used = used_bytes(here.root)
 
-    after = {path: path.stat().st_mtime_ns for path in here.link.rglob("*.py")}
-    assert [here.link / "pkg1/m1.py"] == [
-        path for path in before if before[path] != after[path]
-    ]
+    changed = times(here.link) - before
+    assert [here.link / "pkg1/m1.py"] == [path for path, _ in changed]
     kept = here.root / ".snapshots"
     assert 11 == len([path for path in kept.iterdir() if path.is_dir()])
     # Directory entries and git objects, but no second copy of unchanged files.

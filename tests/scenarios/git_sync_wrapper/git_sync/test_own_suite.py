@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.git import containers
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER
+from tests.support.scripts import script
 
 SUITE = Path(os.environ.get("GIT_SYNC_SUITE", "/nonexistent"))
 REPOSITORY = Path(__file__).parents[4]
@@ -59,16 +60,12 @@ def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
         "env": SETTINGS,
     }
     (state / "images.json").write_text(json.dumps({IMAGE: image}))
-    docker = f'#!/bin/sh\nexec {sys.executable} {containers.__file__} "$@"\n'
+    docker = f'exec {sys.executable} {containers.__file__} "$@"'
+    script(programs / "docker", docker)
+    script(programs / "make", "")
     # It compares numbers as text, as Go writes them.
-    curl = '#!/bin/sh\n/usr/bin/curl "$@" | sed "s/^\\(git_.* [0-9]*\\)\\.0$/\\1/"\n'
-    for name, text in {
-        "docker": docker,
-        "make": "#!/bin/sh\n",
-        "curl": curl,
-    }.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+    curl = '/usr/bin/curl "$@" | sed "s/^\\(git_.* [0-9]*\\)\\.0$/\\1/"'
+    script(programs / "curl", curl)
     every = re.findall(
         r"^function e2e::(\w+)", (suite / "test_e2e.sh").read_text(), re.MULTILINE
     )

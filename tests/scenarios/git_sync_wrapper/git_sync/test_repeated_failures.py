@@ -7,15 +7,6 @@ import shutil
 
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
-from tests.support.scripts import script
-
-USAGE = """\
-case "$1" in
-  ls-remote|--version) exec git "$@" ;;
-esac
-echo "usage: git config [<options>]" >&2
-exit 129
-"""
 
 
 def test_follows_a_submodule_to_another_url(here: GitSite) -> None:
@@ -72,17 +63,6 @@ def test_a_hash_keeps_its_repository_while_the_remote_is_down(here: GitSite) -> 
     here.wait_until_shown(second, wrapper, 60)
     assert "cycle_finished" == wrapper.sync()["event"], (
         "without polls, SIGHUP still counts"
-    )
-
-
-def test_a_git_that_is_too_old_is_named_with_both_versions(here: GitSite) -> None:
-    wrapper = here.wrapper(GITSYNC_GIT=script(here.folder / "git", USAGE))
-
-    failed = wrapper.wait_for_event("cycle_failed", 60)
-
-    assert "git_too_old" == failed["reason"], failed
-    assert all(
-        part in failed["error"] for part in ("git-sync v4.", "git version 2.", "2.46")
     )
 
 

@@ -10,45 +10,40 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
     here: GitSite, tmp_path: Path
 ) -> None:
     skip_without_sshd()
+    secret = here.folder / "secret"
+    secret.mkdir()
+    mounted, known = secret / "ssh", secret / "known_hosts"
+
+    def mount(key: Path) -> None:
+        new = secret / "new"
+        new.write_text(key.read_text().rstrip("\n"))
+        new.chmod(0o644)
+        new.rename(mounted)
+
     with SshServer(tmp_path / "ssh") as ssh:
-        secret = here.folder / "secret"
-        secret.mkdir()
-        mounted, known = secret / "ssh", secret / "known_hosts"
-        keys = [ssh.client_key, ssh.make_key(ssh.folder / "second")]
-        wrapper = here.describe(
+        first, second = ssh.client_key, ssh.make_key(ssh.folder / "second")
+        mount(first)
+        wrapper = here.wrapper(
             GITSYNC_REPO=ssh.url(here.repository.folder),
             GITSYNC_SSH_KEY_FILE=str(mounted),
             GITSYNC_SSH_KNOWN_HOSTS_FILE=str(known),
             GIT_SSH_COMMAND="ssh -o HostKeyAlias=github.com",
         )
-        for number, key in enumerate(keys, 2):
-            ssh.authorize(*keys)
-            mounted.with_name("new").write_text(key.read_text().rstrip("\n"))
-            mounted.with_name("new").chmod(0o644)
-            mounted.with_name("new").rename(mounted)
+        # The built-in keys of the forges are used, and this server has another one.
+        failed = wrapper.wait_for_event("cycle_failed", 60)
+        assert "host_key_changed" == failed["reason"], failed
+        known.write_text("")
+        wrapper.wait_for_event("cycle_failed", reason="host_key_unknown")
+        entry = ssh.known_hosts.replace(ssh.known_hosts.split()[0], "github.com")
+        known.write_text(entry.replace("\n", "\r\n"))
+        ssh.authorize()
+        refused = wrapper.wait_for_event("cycle_failed", reason="ssh_key_refused")
+        assert f"({mounted}, from GITSYNC_SSH_KEY_FILE)" in refused["error"]
+        mounted.write_text(first.read_text()[:50])
+        wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")
+        for number, key in enumerate((first, second), 2):
+            mount(key)
             ssh.authorize(key)
-            if number == 2:
-                wrapper.start()
-                failed = wrapper.wait_for_event("cycle_failed", 60)
-                # The built-in keys of the forges are used, and this server has another
-                # one.
-                assert "host_key_changed" == failed["reason"], failed
-                known.write_text("")
-                wrapper.wait_for_event("cycle_failed", reason="host_key_unknown")
-                entry = ssh.known_hosts.replace(
-                    ssh.known_hosts.split()[0], "github.com"
-                )
-                known.write_text(entry.replace("\n", "\r\n"))
-                ssh.authorize()
-                refused = wrapper.wait_for_event(
-                    "cycle_failed", reason="ssh_key_refused"
-                )
-                assert f"({mounted}, from GITSYNC_SSH_KEY_FILE)" in refused["error"]
-                whole = mounted.read_text()
-                mounted.write_text(whole[:50])
-                wrapper.wait_for_event("cycle_failed", reason="ssh_key_invalid")
-                mounted.write_text(whole)
-                ssh.authorize(key)
             here.wait_until_shown(here.commit_revision(number), wrapper)
         ssh.stop()
         wrapper.wait_for_event("cycle_failed", 60, reason="remote_unreachable")
