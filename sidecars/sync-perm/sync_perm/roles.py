@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,10 @@ _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
 # Deeper than any roles file. To compose what is nested takes stack, of which the C
 # loader checks nothing, and the square of its depth.
 MAX_DEPTH = 20
+TANGLED = (
+    f"has an alias, or is nested more than {MAX_DEPTH} deep; write out what it stands "
+    "for, or let roles share it with `from`"
+)
 # The wheels contain the C loader; a build without it is only slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -197,34 +202,26 @@ def parse(data: bytes) -> Document:
     """
     Parse the file.
     """
-    whole, roles = Where(1, WHOLE), {}
+    whole = Where(1, WHOLE)
+    roles: dict[str, Role] = {}
     try:
-        text = data.decode()
         # A few lines of aliases of aliases stand for more than any memory holds.
         depth = 0
-        for event in yaml.parse(text, _LOADER):
+        for event in yaml.parse(data, _LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            told = ""
-            if depth > MAX_DEPTH:
-                told = f"is nested more than {MAX_DEPTH} deep"
-            if isinstance(event, yaml.AliasEvent):
-                told = "write out what it stands for, or let roles share it with `from`"
-                told = f"*{event.anchor} is an alias; {told}"
-            if told:
-                raise yaml.MarkedYAMLError(None, None, told, event.start_mark)  # type: ignore[arg-type]
-        root = yaml.compose(text, _LOADER) or yaml.ScalarNode("", "")
+            if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+                raise yaml.MarkedYAMLError(None, None, TANGLED, event.start_mark)  # type: ignore[arg-type]
+        root = yaml.compose(data, _LOADER) or yaml.ScalarNode("", "")
         found = read(root, SHAPE, whole).value or {}
-        given = found["roles"].value or {} if "roles" in found else {}
+        given = found.get("roles", Read(None, whole)).value or {}
         roles = {name: _role(name, *one) for name, one in given.items()}
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        Where(line, WHOLE, whole.mistakes).refuse("is not UTF-8")
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or getattr(error, "reason", error)
-        line = mark.line + 1 if mark else 1
-        Where(line, WHOLE, whole.mistakes).refuse(f"is not plain YAML: {said}")
+    except yaml.reader.ReaderError as error:
+        line = data.count(b"\n", 0, error.position) + 1
+        replace(whole, line=line).refuse(f"is not plain YAML: {error.reason}")
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        replace(whole, line=line).refuse(f"is not plain YAML: {error.problem}")
     return Document(roles, tuple(sorted(whole.mistakes)))
 
 
@@ -309,40 +306,30 @@ def check_glob(glob: str) -> str:
     return glob
 
 
-def matcher(glob: str) -> Callable[[str], bool]:
+def fits(glob: str, path: str) -> bool:
     """
-    Return a function that reports whether a path matches a glob; an empty path, of a
-    DAG outside of the folder, matches none.
+    Whether a path matches a glob; an empty path, of a DAG outside of the folder,
+    matches none.
 
     ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any
     number of folders; at the end, ``**`` matches everything below.
 
-    It takes at most the length of the glob times that of the path: what is between two
-    wildcards fits first where it fits at all, and an atomic group, ``(?>…)``, never
-    tries another place.
+    It takes at most the number of the glob's segments times that of the path's.
     """
-    blocks = [""]
-    for segment in glob.split("/"):
+    names = path.split("/") if path else []
+    segments = glob.split("/")
+    if segments[-1] == "**":
+        segments.append("*")
+    # How many of the names the segments until here may stand for.
+    ends = {0}
+    for segment in segments:
         if segment == "**":
-            blocks.append("")
+            ends = set(range(min(ends, default=len(names)), len(names)))
         else:
-            blocks[-1] += _segment(segment) + "/"
-    blocks[-1] = (blocks[-1] or "[^/]+/") + r"\Z"
-    head, *others = blocks
-    pattern = head + "".join(f"(?>(?:[^/]++/)*?{block})" for block in others)
-    match = re.compile(pattern).match
-    return lambda path: path != "" and match(f"{path}/") is not None
-
-
-def _segment(glob: str) -> str:
-    """
-    Return the pattern of what a glob has between two slashes; another slash follows.
-    """
-    *starts, end = re.escape(glob).replace(r"\?", "[^/]").split(r"\*")
-    if not starts:
-        return end
-    first, *middle = starts
-    return first + "".join(f"(?>[^/]*?{one})" for one in middle) + f"[^/]*{end}"
+            glob = segment.replace("[", "[[]")
+            below = (n for n in ends if n < len(names))
+            ends = {n + 1 for n in below if fnmatchcase(names[n], glob)}
+    return len(names) in ends
 
 
 SELECTION: dict[str, Any] = {
@@ -550,12 +537,18 @@ def _choose(selection: Selection, tables: Tables) -> list[str]:
     """
     Return the DAGs that a selection includes.
     """
-    value, nowhere = selection.value, Place("", frozenset(), frozenset())
-    fits = matcher(value) if selection.by == "folder" else None
+    value = selection.value
+    nowhere = Place("", frozenset(), frozenset())
 
     def is_chosen(dag_id: str) -> bool:
         place = tables.places.get(dag_id, nowhere)
-        named = {"id": (dag_id,), "tag": place.tags, "owner": place.owners}
-        return fits(place.path) if fits else value in named[selection.by]
+        match selection.by:
+            case "folder":
+                return fits(value, place.path)
+            case "tag":
+                return value in place.tags
+            case "owner":
+                return value in place.owners
+        return value == dag_id
 
     return list(filter(is_chosen, tables.dags))
