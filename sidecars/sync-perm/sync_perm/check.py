@@ -111,11 +111,8 @@ def _report_airflow(airflow: Airflow) -> None:
     """
     found, config = airflow.installation, airflow.config
     say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
-    told = (
-        " (assumed: not set in the environment or airflow.cfg)"
-        if found.auth_manager
-        else ""
-    )
+    is_set = config.value("core", "auth_manager")
+    told = "" if is_set else " (assumed: not set in the environment or airflow.cfg)"
     who = (
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
     )

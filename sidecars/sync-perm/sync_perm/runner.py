@@ -83,15 +83,15 @@ def look(given: Told) -> Told:
     Return what this Airflow is.
 
     Args:
-        given: ``manager``: the configured auth manager, or empty.
+        given: ``manager``: the auth manager.
     """
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
     release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    setting = given["manager"] or (FAB if release >= (3, 0) else "")
+    setting = given["manager"]
     manager = None
     problem = ""
     try:
-        if setting and (setting != FAB or release >= (3, 4)):
+        if setting != FAB or release >= (3, 4):
             importlib.import_module("airflow")  # which extends the path
             manager = imported(setting)
             if not issubclass(manager, imported(FAB)):
@@ -105,7 +105,7 @@ def look(given: Told) -> Told:
     return {
         "airflow": version,
         "fab": version_of("apache-airflow-providers-fab"),
-        "local_settings": (local.origin if local else "") or "",
+        "local_settings": os.path.realpath(local.origin or "") if local else "",
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
     }
@@ -369,7 +369,7 @@ def told(error: BaseException) -> Told:
     if isinstance(error, SyntaxError):
         passed.append((error.filename or "<", error.lineno))
     found = [
-        f"{file}:{line}"
+        f"{os.path.realpath(file)}:{line}"
         for file, line in passed
         if not file.startswith(libraries) and "-packages/" not in file
     ]
@@ -391,7 +391,8 @@ def main() -> None:
 
     if sys.argv[1] != "work":
         given = json.loads(sys.argv[2])
-        sys.path += given["places"]
+        home = os.environ["AIRFLOW_HOME"]
+        sys.path += [f"{home}/config", given["plugins"] or f"{home}/plugins"]
         os.dup2(2, 1)
         try:
             answer(connection() if sys.argv[1] == "connect" else look(given))
