@@ -33,18 +33,6 @@ def test_reports_a_missing_url(tmp_path: Path) -> None:
         source(tmp_path)
 
 
-def test_an_option_that_airflow_cannot_read_is_named(tmp_path: Path) -> None:
-    text = "[core]\nauth_manager = s3%cret\n[database]\nsql_alchemy_conn = any\n"
-    (tmp_path / "airflow.cfg").write_text(text)
-    config = AirflowConfig({"AIRFLOW_HOME": str(tmp_path)})
-
-    error = raised(SettingsError, config.value, "core", "auth_manager")
-
-    assert f"[core] auth_manager in {tmp_path}/airflow.cfg" in str(error)
-    assert "has a % that is neither %% nor %(NAME)s" in str(error)
-    assert "s3%cret" not in str(error)
-
-
 def test_reports_a_failed_command_without_its_text(tmp_path: Path) -> None:
     found = source(tmp_path, says="sqlite:///s3cret", **{f"{CORE}_CMD": "echo s3cret"})
     error = raised(SidecarError, found.read, Fence())

@@ -34,11 +34,9 @@ COMMAND_SECONDS = 120.0
 # Airflow is stopped a little before the cycle would be abandoned, so that it can report
 # the cause.
 PASS_SHARE = 0.9
-# How long a portion works on DAGs at least: long beside a usual start of Airflow, short
-# beside a person's wait.
+# How long a portion works on DAGs: long beside a usual start of Airflow, short beside a
+# person's wait.
 PORTION_SECONDS = 60.0
-# With little CPU, this many times as long as the start took.
-STARTS = 4.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
@@ -77,6 +75,13 @@ class Installation:
         Return the major and minor version; (0, 0) if the version is not numeric.
         """
         return _release(self.version)
+
+    @property
+    def section(self) -> str:
+        """
+        Return where this Airflow has FAB's options.
+        """
+        return "fab" if self.release >= (3, 0) else "webserver"
 
     @property
     def is_known(self) -> bool:
@@ -427,6 +432,4 @@ class Airflow:
             "command": [] if self.installation.is_known else command,
             "given": given,
             "seconds": min(PORTION_SECONDS, limit),
-            "starts": STARTS,
-            "limit": limit,
         }

@@ -63,7 +63,7 @@ class AirflowConfig:
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
         # An empty one names no file.
         self.path = _expand(environ.get("AIRFLOW_CONFIG", f"{self.home}/airflow.cfg"))
-        self._file = configparser.ConfigParser()  # Airflow's own is derived from it
+        self._file = configparser.RawConfigParser()
         # which tells SQL_ALCHEMY_CONN from sql_alchemy_conn
         self._file.optionxform = str  # type: ignore[method-assign,assignment]
         try:
@@ -77,7 +77,7 @@ class AirflowConfig:
             raise SettingsError([Problem("AIRFLOW_CONFIG", self.path, why)]) from None
         self._given = [*environ.items()]
         for section in self._file.sections():
-            options = self._file.items(section, raw=True)
+            options = self._file.items(section)
             self._given += [(f"[{section}] {key}", text) for key, text in options]
 
     def secrets(self) -> set[str]:
@@ -99,16 +99,8 @@ class AirflowConfig:
         """
         Return the value that Airflow would use, without Airflow's own default; empty if
         it is unset.
-
-        Raises:
-            SettingsError: airflow.cfg has a % there that Airflow cannot read either.
         """
-        try:
-            text = self._file.get(section, key, fallback="")
-        except configparser.InterpolationError:
-            problem = "has a % that is neither %% nor %(NAME)s"
-            setting = f"[{section}] {key} in {self.path}"
-            raise SettingsError([Problem(setting, "***", problem)]) from None
+        text = self._file.get(section, key, fallback="").replace("%%", "%")
         return _expand(self.environ.get(name(section, key), text))
 
 

@@ -294,11 +294,9 @@ def check_glob(glob: str) -> str:
         ValueError: The glob would never match, or match something unexpected.
     """
     segments = glob.split("/")
-    if any("**" in segment and segment != "**" for segment in segments):
-        raise ValueError("has a ** that is not a whole path segment")
-    if any(segment in ("", ".", "..") for segment in segments):
-        text = "has a segment that is empty, . or ..; write it below the DAG folder, as team-a/**"
-        raise ValueError(text)
+    if any(one in ("", ".", "..") or ("**" in one and one != "**") for one in segments):
+        text = "has a segment that is empty, ., .. or has more than **; write it below"
+        raise ValueError(f"{text} the DAG folder, as team-a/**")
     # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a
     # folder too.
     if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
@@ -393,15 +391,6 @@ class RoleFile:
             why = error.strerror or type(error).__name__
             self.document = Document({}, (Mistake(0, WHOLE, why),))
 
-    @property
-    def selected_by(self) -> frozenset[str]:
-        """
-        Return by what the file selects DAGs.
-        """
-        return frozenset(
-            one.by for role in self.document.roles.values() for one in role.selections
-        )
-
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
         """
         Return the rows that the file wants; none if it has mistakes, which are recorded
@@ -409,17 +398,13 @@ class RoleFile:
 
         Args:
             defined: None if it is not known yet, and with it which permissions exist:
-                then nothing is wanted.
+                then nothing is wanted, and no mistake recorded.
         """
-        found = _find_mistakes(self.document, tables, is_known=defined is not None)
-        found = sorted([*self.document.mistakes, *found])
-        if found or defined is not None:
-            self._take(found)
-        return (
-            NOTHING
-            if found or defined is None
-            else want(self.document, tables, defined)
-        )
+        if defined is None:
+            return NOTHING
+        found = [*self.document.mistakes, *_find_mistakes(self.document, tables)]
+        self._take(sorted(found))
+        return NOTHING if found else want(self.document, tables, defined)
 
     def _take(self, found: list[Mistake]) -> None:
         """
@@ -449,14 +434,10 @@ class RoleFile:
         self.problem = failure("roles_file_invalid", "; ".join(texts))
 
 
-def _find_mistakes(
-    document: Document, tables: Tables, *, is_known: bool
-) -> list[Mistake]:
+def _find_mistakes(document: Document, tables: Tables) -> list[Mistake]:
     """
-    Return the mistakes that only the whole file and the database show.
-
-    Args:
-        is_known: Whether Airflow has written its permissions.
+    Return the mistakes that only the whole file and the database show, once Airflow has
+    written its permissions.
     """
     found: list[Mistake] = []
     # by the database's spelling
@@ -469,7 +450,7 @@ def _find_mistakes(
             replace(role.where, mistakes=found).refuse(
                 f"the database treats this name as {other}"
             )
-        for one in role.permissions.keys() - tables.permissions if is_known else ():
+        for one in role.permissions.keys() - tables.permissions:
             text = f"this Airflow has no permission {' on '.join(one)!r}"
             replace(role.permissions[one], mistakes=found).refuse(text)
     return found
@@ -508,23 +489,21 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
 
     items: set[Item] = set()
     size = 0
-    asked: dict[str, set[Permission]] = {}
+    asked: dict[str, Set[Permission]] = {}
     for name in document.roles:
         role = tables.spelled(name)
         held = tables.grants.get(role)
-        asked[role] = set()
+        # of each permission, the DAG
+        wanted = {permission: dag_id for dag_id, permission in permissions(name)}
         if held is None:
-            size += 2
-            items |= {
-                Item("file_role", "", (role,)),
-                Item("file_grant", "", (role, *WEBSITE)),
-            }
-        for dag_id, permission in permissions(name):
-            size += 1
-            asked[role].add(permission)
+            items.add(Item("file_role", "", (role,)))
+            wanted[WEBSITE] = ""
+        for permission, dag_id in wanted.items():
             if permission not in (held or ()):
                 kind: Kind = "file_dag_grant" if dag_id else "file_grant"
                 items.add(Item(kind, dag_id, (role, *permission)))
+        asked[role] = wanted.keys()
+        size += len(wanted) + (held is None)
     notes = [
         f"{one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"
         for one, found in chosen.items()

@@ -20,8 +20,7 @@ JSON object per line.
   them;
 - ``given``: role → [action, resource] pairs; a missing role is created, and no grant is
   removed;
-- ``dags``: the ids of the DAGs to sync, at least one, until they took ``seconds``, or
-  ``starts`` times as long as Airflow's start, but not beyond the ``limit`` of all.
+- ``dags``: the ids of the DAGs to sync, at least one, until they took ``seconds``.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
 text}`` for an error that Airflow logged while it synced them, ``{"tried": name, "error":
@@ -318,7 +317,6 @@ def work(task: Told, answer: Answer) -> None:
     (2 MiB), and the search for it is a fifth of a run.
     """
     gc.disable()
-    began = time.monotonic()
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
     # As each of Airflow's commands: creating the app would create tables. It ends this
@@ -346,10 +344,7 @@ def work(task: Told, answer: Answer) -> None:
         for name, pairs in task["given"].items():
             if found := errors.of(session, partial(give, name, pairs, manager)):
                 answer({"tried": f"role {name}", "error": "; ".join(found)})
-        # With little CPU the start takes minutes, which another one would take again.
-        ready = time.monotonic()
-        long = max(task["seconds"], task["starts"] * (ready - began))
-        until = min(ready + long, began + task["limit"])
+        until = time.monotonic() + task["seconds"]
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"tried": dag_id, "error": "; ".join(found)})

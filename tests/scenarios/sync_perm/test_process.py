@@ -117,10 +117,7 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     assert 0 == left.returncode, left.stderr
     schema = json.loads((ROOT / "docs/reference/diff.schema.json").read_text())
     jsonschema.validate(told := json.loads(left.stdout), schema)
-    who = "a person, or an earlier access_control or roles file"
-    grants = [
-        {"role": "Op", "action": "can_read", "resource": "DAG:a", "given_by": who}
-    ]
+    grants = [{"role": "Op", "action": "can_read", "resource": "DAG:a"}]
     assert grants == told["unasked"]
     assert 'database "gone" does not exist' in gone.stderr
     assert 2 == wrong.returncode
