@@ -33,6 +33,32 @@ def test_reports_a_missing_url(tmp_path: Path) -> None:
         source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        ("a%%b", {}, "a%b"),
+        ("$HOME/x", {}, "/home/x"),
+        ("x", {"AIRFLOW__CORE__PLUGINS_FOLDER": "~/$NAME"}, "/home/~"),
+        ("x", {"AIRFLOW__CORE__PLUGINS_FOLDER": ""}, ""),
+    ],
+)
+def test_a_variable_comes_before_airflow_cfg_and_each_is_expanded_until_nothing_is_left(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    given: dict[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setenv("HOME", "/home")
+    monkeypatch.setenv("NAME", "$OTHER")
+    monkeypatch.setenv("OTHER", "~")
+    (tmp_path / "airflow.cfg").write_text(f"[core]\nplugins_folder = {text}\n")
+
+    config = AirflowConfig({"AIRFLOW_HOME": str(tmp_path), **given})
+
+    assert expected == config.value("core", "plugins_folder")
+
+
 def test_reports_a_failed_command_without_its_text(tmp_path: Path) -> None:
     found = source(tmp_path, says="sqlite:///s3cret", **{f"{CORE}_CMD": "echo s3cret"})
     error = raised(SidecarError, found.read, Fence())

@@ -188,6 +188,9 @@ PATHS = st.lists(st.text("ab.\\\n", min_size=1, max_size=5), min_size=1, max_siz
 @given(glob=GLOBS.map("/".join).filter(is_glob), path=PATHS.map("/".join))
 @example(glob="**/a/**/a/b", path="a/a/a/b")
 @example(glob="a*b*", path="a/b")
+@example(glob="team-?/**", path="team-ab/x.py")
+@example(glob="[a]/*", path="a/b")
+@example(glob="a/**/b/**", path="a/b/x")
 def test_a_glob_fits_where_some_place_of_its_wildcards_fits(
     glob: str, path: str
 ) -> None:
@@ -211,34 +214,6 @@ def test_no_glob_takes_longer_than_the_path_is_long(glob: str, path: str) -> Non
 
 def test_a_dag_outside_of_the_folder_is_in_no_folder() -> None:
     assert not any(fits(glob, "") for glob in ("*", "**", "?*", "**/*"))
-
-
-@pytest.mark.parametrize(
-    ("glob", "inside", "outside"),
-    [
-        (
-            "team-a/**",
-            {"team-a/x.py", "team-a/b/c/x.py"},
-            {"team-ab/x.py", "x/team-a/x.py"},
-        ),
-        (
-            "team-a/*.py",
-            {"team-a/x.py", "team-a/.py"},
-            {"team-a/b/x.py", "team-a/x.zip"},
-        ),
-        ("team-?/**", {"team-a/x.py"}, {"team-/x.py", "team-ab/x.py", "team-//x.py"}),
-        ("**/etl/*.py", {"etl/x.py", "a/b/etl/x.py"}, {"a/metl/x.py", "etl/a/x.py"}),
-        ("**", {"x.py", "a/x.py"}, {""}),
-        ("team-a/*.zip/*.py", {"team-a/pack.zip/dag.py"}, {"team-a/dag.py"}),
-        ("a/**/b/**", {"a/b/x", "a/c/d/b/e/x"}, {"a/x", "ab/x"}),
-    ],
-)
-def test_a_glob_matches_only_expected_paths(
-    glob: str, inside: set[str], outside: set[str]
-) -> None:
-    check_glob(glob)
-
-    assert inside == {path for path in inside | outside if fits(glob, path)}
 
 
 # --- the published schema and the documented file
