@@ -368,7 +368,7 @@ def test_a_role_inherits_recursively_what_airflow_defines_not_what_the_ui_change
     assert {
         ("file_grant", "top", "can_edit", "Pools"),
         ("file_grant", "top", "can_read", "Jobs"),
-        ("file_dag_grant", "top", "can_edit", "DAG:a"),
+        ("file_grant", "top", "can_edit", "DAG:a"),
     } == {row for row in found if row[1] == "top"}
 
 

@@ -27,7 +27,7 @@ from sync_perm.compare import Item
 from sync_perm.config import Address, AirflowConfig, name
 from sync_perm.reasons import failure
 from sync_perm.roles import Defined
-from sync_perm.runner import FAB
+from sync_perm.runner import FAB, release_of
 
 # The time limit in interactive commands; the daemon has a setting for it.
 COMMAND_SECONDS = 120.0
@@ -70,11 +70,8 @@ class Installation:
     local_settings: str = ""
 
     @property
-    def release(self) -> tuple[int, int]:
-        """
-        Return the major and minor version; (0, 0) if the version is not numeric.
-        """
-        return _release(self.version)
+    def release(self) -> tuple[int, ...]:
+        return release_of(self.version)
 
     @property
     def section(self) -> str:
@@ -89,8 +86,10 @@ class Installation:
         Whether our script was tested with this Airflow; otherwise ``airflow sync-perm``
         runs.
         """
-        fab, is_3 = _release(self.fab)[0], (3, 0) <= self.release <= (3, 4)
-        return fab in (2, 3) if is_3 else (self.release, fab) == ((2, 11), 1)
+        fab = release_of(self.fab)[:1]
+        if (3, 0) <= self.release <= (3, 4):
+            return fab in ((2,), (3,))
+        return (self.release, fab) == ((2, 11), (1,))
 
 
 def find_installation(config: AirflowConfig) -> Installation:
@@ -112,7 +111,7 @@ def find_installation(config: AirflowConfig) -> Installation:
             f"has no airflow command whose Python has Airflow (found {path or 'none'})"
         )
         wrong = "PATH", where, f"{found}; build this image on your Airflow image"
-    elif _release(version) < OLDEST:
+    elif release_of(version) < OLDEST:
         wrong = (
             "PATH",
             where,
@@ -130,11 +129,6 @@ def find_installation(config: AirflowConfig) -> Installation:
             path, python, version, fab, told["restores_dags"], told["local_settings"]
         )
     raise SettingsError([Problem(*wrong)])
-
-
-def _release(version: str) -> tuple[int, int]:
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def outer_path(environ: Mapping[str, str]) -> str:

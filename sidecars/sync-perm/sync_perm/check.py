@@ -185,7 +185,9 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
         return EXIT_SETTINGS if mistakes else error.exit_code
     found = look.difference
     notes = [*found.notes, *([] if look.is_written else [UNWRITTEN])]
-    items, failing = sorted(found.items), sorted(found.failing.items())
+    items = sorted(found.items)
+    failing = sorted(found.failing.items())
+    differs = bool(items) or not look.is_written
     unasked = sorted(found.unasked)
     if is_json:
         names = ("role", "action", "resource")
@@ -200,9 +202,9 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
         lines = [
             f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in items
         ]
-        lines += [] if items or not look.is_written else ["nothing differs"]
+        lines += [] if differs else ["nothing differs"]
         lines += [f"? DAG {one}: {why.reason}: {why.text}" for one, why in failing]
         lines += [f"~ {role}: {a} on {r}: nobody asks for it" for role, a, r in unasked]
         lines += [f"? {note}" for note in notes]
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
-    return EXIT_DIFFERS if items or not look.is_written else EXIT_DONE
+    return EXIT_DIFFERS if differs else EXIT_DONE

@@ -20,7 +20,6 @@ Kind = Literal[
     "dag_revoke",
     "file_role",
     "file_grant",
-    "file_dag_grant",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -56,7 +55,8 @@ Access: TypeAlias = AccessControl | Failure | None
 
 class Item(NamedTuple):
     """
-    One row that is missing or superfluous; `dag_id` is empty if it belongs to no DAG.
+    One row that is missing or superfluous; `dag_id` is empty if the roles file asks for
+    it.
     """
 
     kind: Kind
@@ -75,13 +75,6 @@ class Item(NamedTuple):
         What reports call its DAG, or its role of the roles file.
         """
         return self.dag_id or f"role {self.row[0]}"
-
-    @property
-    def is_of_file(self) -> bool:
-        """
-        Whether the roles file asks for the row.
-        """
-        return self.kind.startswith("file_")
 
 
 class Resource(NamedTuple):

@@ -260,18 +260,13 @@ def mysql_tls(given: Mapping[str, Any]) -> Options:
     ``ssl`` may be True, which requires TLS (since mysqlclient 2.2.4). PyMySQL verifies
     nothing by default.
     """
-    said = {
-        key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"
-    }
-    of_ssl = (
-        {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
-    )
-    said = {key: str(value) for key, value in {**said, **of_ssl}.items()}
+    said = {key.removeprefix("ssl_"): value for key, value in given.items()}
+    said |= {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
     tls: Options = {key: said[key] for key in ("ca", "cert", "key") if key in said}
-    mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
+    mode = str(said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED")).upper()
 
     def says(*names: str) -> bool:
-        return any(said.get(name, "").lower() in ("true", "1", "yes") for name in names)
+        return any(str(said.get(one)).lower() in ("true", "1", "yes") for one in names)
 
     of_host = says("verify_identity", "check_hostname") or mode == "VERIFY_IDENTITY"
     verifies = of_host or mode == "VERIFY_CA" or says("verify_cert")

@@ -28,7 +28,6 @@ from sync_perm.compare import (
     WEBSITE,
     Difference,
     Item,
-    Kind,
     Permission,
     Place,
     Tables,
@@ -86,15 +85,15 @@ class Where:
 
     def refuse(self, problem: str) -> None:
         self.mistakes.append(
-            Mistake(self.line, printable(self.key), printable(problem))
+            Mistake(self.line, printable(self.key or WHOLE), printable(problem))
         )
 
     def below(self, node: yaml.Node, key: str) -> Where:
         """
         Return the place of a node below this one.
         """
-        path = key.removeprefix(".") if self.key == WHOLE else self.key + key
-        return Where(node.start_mark.line + 1, path or WHOLE, self.mistakes)
+        path = f"{self.key}{key}".removeprefix(".")
+        return Where(node.start_mark.line + 1, path, self.mistakes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +201,7 @@ def parse(data: bytes) -> Document:
     """
     Parse the file.
     """
-    whole = Where(1, WHOLE)
+    whole = Where(1, "")
     roles: dict[str, Role] = {}
     try:
         # A few lines of aliases of aliases stand for more than any memory holds.
@@ -464,10 +463,9 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     selections = (one for role in document.roles.values() for one in role.selections)
     chosen = {one: _choose(one, tables) for one in selections}
 
-    def permissions(name: str) -> Iterator[tuple[str, Permission]]:
+    def permissions(name: str) -> Iterator[Permission]:
         """
-        Yield the permissions that a role must have, each with the id of its DAG, or
-        empty.
+        Yield the permissions that a role must have.
         """
         for one in lineage(name, document.roles):
             role = document.roles.get(one)
@@ -476,33 +474,30 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
                     tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
                 )
                 yield from (
-                    ("", given) for given in base if not given[1].startswith(PREFIXES)
+                    given for given in base if not given[1].startswith(PREFIXES)
                 )
                 continue
-            yield from (("", permission) for permission in role.permissions)
+            yield from role.permissions
             for selection in role.selections:
                 for kind, action in selection.permissions:
                     prefix = RESOURCES[kind].prefix
                     for dag_id in chosen[selection]:
                         if tables.dags[dag_id] is None:
-                            yield dag_id, (action, prefix + dag_id)
+                            yield action, prefix + dag_id
 
     items: set[Item] = set()
     size = 0
-    asked: dict[str, Set[Permission]] = {}
+    asked: dict[str, set[Permission]] = {}
     for name in document.roles:
         role = tables.spelled(name)
         held = tables.grants.get(role)
-        # of each permission, the DAG
-        wanted = {permission: dag_id for dag_id, permission in permissions(name)}
+        wanted = set(permissions(name))
         if held is None:
             items.add(Item("file_role", "", (role,)))
-            wanted[WEBSITE] = ""
-        for permission, dag_id in wanted.items():
-            if permission not in (held or ()):
-                kind: Kind = "file_dag_grant" if dag_id else "file_grant"
-                items.add(Item(kind, dag_id, (role, *permission)))
-        asked[role] = wanted.keys()
+            wanted.add(WEBSITE)
+        missing = wanted - (held or frozenset())
+        items |= {Item("file_grant", "", (role, *one)) for one in missing}
+        asked[role] = wanted
         size += len(wanted) + (held is None)
     notes = [
         f"{one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"

@@ -85,7 +85,7 @@ def look(given: Told) -> Told:
         given: ``manager``: the auth manager.
     """
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
-    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    release = release_of(version)
     setting = given["manager"]
     manager = None
     problem = ""
@@ -115,6 +115,13 @@ def version_of(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """
+    Return the major and minor version; empty if the version is not numeric.
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def applies_access_control(

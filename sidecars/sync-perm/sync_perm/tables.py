@@ -241,14 +241,15 @@ class Reader:
             name for one in access.values() if isinstance(one, dict) for name in one
         }
         named |= set(self.file.document.roles if self.file else ())
-        unknown = sorted(named.difference(grants))
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
             broken=len(rows) - len(pairs),
             dags=access,
             resources=frozenset(name for (name,) in resources),
-            aliases=_find_aliases(database, unknown) if database.is_mysql else {},
+            aliases=_find_aliases(database, named.difference(grants))
+            if database.is_mysql
+            else {},
             places=self._read_places(database) if self.file else {},
         )
 
