@@ -16,7 +16,7 @@ from sync_perm.compare import (
 )
 
 AIRFLOW_2 = Installation(
-    "/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", "", False
+    "/usr/bin/airflow", "/usr/bin/python3", "2.11.2", "1.5.4", False
 )
 
 

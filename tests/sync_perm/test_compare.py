@@ -45,7 +45,7 @@ def test_complete_tables_have_no_difference() -> None:
     "change",
     [
         {"broken": 1},
-        {"bare": frozenset({"Login"})},
+        {"resources": frozenset({"Login"})},
         {"permissions": tables().permissions | {("can_read", "Jobs")}},
         {"grants": {**tables().grants, "team": frozenset()}},
         {"grants": {**tables().grants, "Op": {("can_read", "Website")}}},

@@ -25,7 +25,7 @@ def source(home: Path, text: str = "", says: str = "", **environ: str) -> Source
 
 
 def parse(url: str) -> Address:
-    return parse_url("TEST", url, "")
+    return parse_url("TEST", url)
 
 
 def test_reports_a_missing_url(tmp_path: Path) -> None:
@@ -33,16 +33,30 @@ def test_reports_a_missing_url(tmp_path: Path) -> None:
         source(tmp_path)
 
 
-def test_an_option_that_airflow_cannot_read_is_named(tmp_path: Path) -> None:
-    text = "[core]\nauth_manager = s3%cret\n[database]\nsql_alchemy_conn = any\n"
-    (tmp_path / "airflow.cfg").write_text(text)
-    config = AirflowConfig({"AIRFLOW_HOME": str(tmp_path)})
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        ("a%%b", {}, "a%b"),
+        ("$HOME/x", {}, "/home/x"),
+        ("x", {"AIRFLOW__CORE__PLUGINS_FOLDER": "~/$NAME"}, "/home/~"),
+        ("x", {"AIRFLOW__CORE__PLUGINS_FOLDER": ""}, ""),
+    ],
+)
+def test_a_variable_comes_before_airflow_cfg_and_each_is_expanded_until_nothing_is_left(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    given: dict[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setenv("HOME", "/home")
+    monkeypatch.setenv("NAME", "$OTHER")
+    monkeypatch.setenv("OTHER", "~")
+    (tmp_path / "airflow.cfg").write_text(f"[core]\nplugins_folder = {text}\n")
 
-    error = raised(SettingsError, config.value, "core", "auth_manager")
+    config = AirflowConfig({"AIRFLOW_HOME": str(tmp_path), **given})
 
-    assert f"[core] auth_manager in {tmp_path}/airflow.cfg" in str(error)
-    assert "has a % that is neither %% nor %(NAME)s" in str(error)
-    assert "s3%cret" not in str(error)
+    assert expected == config.value("core", "plugins_folder")
 
 
 def test_reports_a_failed_command_without_its_text(tmp_path: Path) -> None:
@@ -55,51 +69,36 @@ def test_reports_a_failed_command_without_its_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "why"),
+    "url",
     [
-        ("s3cret", "is not a URL"),
-        ("postgresql:/u:s3cret@h/d", "is not a URL"),
-        (
-            "mssql+pyodbc://u:s3cret@h/d",
-            "names 'mssql'; supported are postgresql and mysql",
-        ),
-        ("postgresql://u:s3cret@h", "names no database"),
-        (
-            "mysql://u:s3cret@h/d?ssl=s3cret",
-            "has an ssl, which is a mapping",
-        ),
-        ("postgresql://u:p@s3cret@h/d", "write it as %40"),
-        (
-            "sqlite:////opt/s3cret.db",
-            "names 'sqlite'; supported are postgresql and mysql",
-        ),
+        "s3cret",
+        "postgresql:/u:s3cret@h/d",
+        "mssql+pyodbc://u:s3cret@h/d",
+        "postgresql://u:s3cret@h",
+        "mysql://u:s3cret@h/d?ssl=s3cret",
+        "postgresql://u:p@s3cret@h/d",
+        "sqlite:////opt/s3cret.db",
     ],
 )
-def test_refuses_an_invalid_url_without_quoting_it(url: str, why: str) -> None:
+def test_refuses_an_invalid_url_without_quoting_it(url: str) -> None:
     error = raised(SettingsError, parse, url)
 
-    assert why in str(error)
+    assert "TEST='***' is not a URL such as postgresql://" in str(error)
     assert "s3cret" not in str(error)
 
 
 @pytest.mark.parametrize(
-    ("url", "driver"),
+    ("url", "shown"),
     [
-        ("postgresql+psycopg2://u:p@h/d", "postgresql+psycopg2"),
-        ("postgres://u:p@[fd00::1]:5432/d", "postgresql+psycopg2"),
-        ("postgresql://u:p@/d?host=/run/postgresql", "postgresql+psycopg2"),
-        ("mysql+mysqldb://u@h:3307/d", "mysql+pymysql"),
-        ("mariadb://u@h/d", "mysql+pymysql"),
+        ("postgresql+psycopg2://u:p@h/d", "postgresql://h/d"),
+        ("postgres://u:p@[fd00::1]:5432/d", "postgresql://fd00::1:5432/d"),
+        ("postgresql://u:p@/d?host=/run/postgresql", "postgresql:///run/postgresql/d"),
+        ("mysql+mysqldb://u@h:3307/d", "mysql://h:3307/d"),
+        ("mariadb://u@h/d", "mysql://h/d"),
     ],
 )
-def test_uses_our_own_driver_and_hands_the_url_on(url: str, driver: str) -> None:
-    found = parse(url)
-
-    assert driver == found.url.drivername
-    assert not found.text.startswith("postgres:")  # SQLAlchemy no longer accepts it
-    assert found.text.removeprefix("postgresql") == url.removeprefix(
-        "postgres"
-    ).removeprefix("ql")
+def test_each_spelling_of_a_url_names_its_database(url: str, shown: str) -> None:
+    assert shown == str(parse(url))
 
 
 CA = {"ca": "/ca.pem", "check_hostname": False, "verify_mode": True}
@@ -136,7 +135,7 @@ def test_mysql_without_tls_options_uses_tls_where_offered_and_pymysql_verifies_t
         {"ssl_mode": "DISABLED", "ssl_ca": "/ca.pem"}
     )
     found = parse("mysql+pymysql://u@h/d?ssl_ca=/ca.pem")
-    assert {"ssl": {**CA, "check_hostname": True}} == mysql_tls(found.url.query)
+    assert {"ssl": {**CA, "check_hostname": True}} == mysql_tls(found.arguments)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +179,7 @@ def test_hides_the_password_and_those_in_all_urls(
     address = parse(url)
 
     assert shown == address.redact(text)
-    assert str(address.url.password) not in repr(address) + repr(
+    assert str(address.arguments["password"]) not in repr(address) + repr(
         Source("X", address, ask=lambda _: {})
     )
 

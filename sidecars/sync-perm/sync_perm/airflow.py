@@ -27,21 +27,20 @@ from sync_perm.compare import Item
 from sync_perm.config import Address, AirflowConfig, name
 from sync_perm.reasons import failure
 from sync_perm.roles import Defined
-from sync_perm.runner import FAB
+from sync_perm.runner import FAB, release_of
 
 # The time limit in interactive commands; the daemon has a setting for it.
 COMMAND_SECONDS = 120.0
 # Airflow is stopped a little before the cycle would be abandoned, so that it can report
 # the cause.
 PASS_SHARE = 0.9
-# How long a portion works on DAGs at least: long beside a usual start of Airflow, short
-# beside a person's wait.
+# How long a portion works on DAGs: long beside a usual start of Airflow, short beside a
+# person's wait.
 PORTION_SECONDS = 60.0
-# With little CPU, this many times as long as the start took.
-STARTS = 4.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
+OF_AIRFLOW_HOME = ("config", "plugins", "dags", "webserver_config.py")
 # What libpq and the tools for tokens read in HOME, if it exists.
 OF_HOME = (".pgpass", ".pg_service.conf", ".postgresql", ".aws", ".azure", ".config")
 
@@ -59,8 +58,6 @@ class Installation:
         python: The interpreter that contains Airflow.
         version: Airflow's version.
         fab: The FAB provider's version.
-        auth_manager: The auth manager to set for passes, if none is configured; else
-            empty.
         restores_dags: Whether Airflow applies ``access_control`` at each parse.
         local_settings: The path of airflow_local_settings.py; empty without one.
     """
@@ -69,16 +66,19 @@ class Installation:
     python: str
     version: str
     fab: str
-    auth_manager: str
     restores_dags: bool
     local_settings: str = ""
 
     @property
-    def release(self) -> tuple[int, int]:
+    def release(self) -> tuple[int, ...]:
+        return release_of(self.version)
+
+    @property
+    def section(self) -> str:
         """
-        Return the major and minor version; (0, 0) if the version is not numeric.
+        Return where this Airflow has FAB's options.
         """
-        return _release(self.version)
+        return "fab" if self.release >= (3, 0) else "webserver"
 
     @property
     def is_known(self) -> bool:
@@ -86,8 +86,10 @@ class Installation:
         Whether our script was tested with this Airflow; otherwise ``airflow sync-perm``
         runs.
         """
-        fab, is_3 = _release(self.fab)[0], (3, 0) <= self.release <= (3, 4)
-        return fab in (2, 3) if is_3 else (self.release, fab) == ((2, 11), 1)
+        fab = release_of(self.fab)[:1]
+        if (3, 0) <= self.release <= (3, 4):
+            return fab in ((2,), (3,))
+        return (self.release, fab) == ((2, 11), (1,))
 
 
 def find_installation(config: AirflowConfig) -> Installation:
@@ -109,7 +111,7 @@ def find_installation(config: AirflowConfig) -> Installation:
             f"has no airflow command whose Python has Airflow (found {path or 'none'})"
         )
         wrong = "PATH", where, f"{found}; build this image on your Airflow image"
-    elif _release(version) < OLDEST:
+    elif release_of(version) < OLDEST:
         wrong = (
             "PATH",
             where,
@@ -123,20 +125,10 @@ def find_installation(config: AirflowConfig) -> Installation:
             told["problem"] if fab else missing,
         )
     else:
-        # The chart configures its own containers through airflow.cfg, which extra
-        # containers lack. If this sidecar runs beside Airflow 3 without it, assume FAB,
-        # the chart's default.
-        assumed = FAB if not manager and _release(version)[0] >= 3 else ""
-        restores = told["restores_dags"]
         return Installation(
-            path, python, version, fab, assumed, restores, told["local_settings"]
+            path, python, version, fab, told["restores_dags"], told["local_settings"]
         )
     raise SettingsError([Problem(*wrong)])
-
-
-def _release(version: str) -> tuple[int, int]:
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def outer_path(environ: Mapping[str, str]) -> str:
@@ -181,25 +173,69 @@ def ask(
     Raises:
         CycleAbandoned: The fence was revoked, and Airflow killed.
     """
-    folders = (config.value("core", "plugins_folder"), f"{config.home}/plugins")
-    places = [f"{config.home}/config", *filter(None, folders)]
+    manager = config.value("core", "auth_manager") or FAB
+    given = {"manager": manager, "plugins": config.value("core", "plugins_folder")}
+    argv = [python, str(RUNNER), question, json.dumps(given)]
     said = child.Kept()
-    # importing Airflow writes there
-    with tempfile.TemporaryDirectory(dir=parent_folder()) as home:
-        file = config.path if config.has_file else f"{home}/airflow.cfg"
-        environ = {**config.environ, "AIRFLOW_HOME": home, "AIRFLOW_CONFIG": file}
-        manager = config.value("core", "auth_manager")
-        given = json.dumps({"manager": manager, "places": places})
-        with suppress(OSError, child.DeadlinePassed, ValueError):
-            command = child.Command(
-                [python, str(RUNNER), question, given], environ, "/"
-            )
-            child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
-            told: dict[str, Any] = json.loads(str(said))
-            for secret in config.secrets() if "failed" in told else ():
-                told["failed"] = told["failed"].replace(secret, "***")
-            return told
+    with (
+        tempfile.TemporaryDirectory(dir=parent_folder()) as folder,
+        suppress(OSError, child.DeadlinePassed, ValueError),
+    ):
+        command = child.Command(argv, environment(config, folder), "/")
+        child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
+        told: dict[str, Any] = json.loads(str(said))
+        for secret in config.secrets() if "failed" in told else ():
+            told["failed"] = told["failed"].replace(secret, "***")
+        return told
     return {}
+
+
+def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
+    """
+    Return the environment of Airflow, which finds its database itself.
+
+    Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it
+    gets a folder of its own, with links to what it reads in the real ones.
+
+    Raises:
+        OSError: The folder is not writable.
+    """
+    environ = {
+        # Airflow takes an empty AIRFLOW_CONFIG for the working folder, and fails.
+        key: text
+        for key, text in config.environ.items()
+        if not key.startswith(("SYNC_PERM_", "AIRFLOW_CONFIG"))
+    }
+    home = environ.get("HOME") or os.path.expanduser("~")
+    os.makedirs(f"{folder}/logs", exist_ok=True)
+    environ |= {
+        "PATH": outer_path(config.environ),
+        "HOME": folder,
+        "TMPDIR": folder,
+        "AIRFLOW_HOME": folder,
+        name("logging", "base_log_folder"): f"{folder}/logs",
+        name("logging", "remote_logging"): "False",
+        name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
+        name("core", "load_examples"): "False",
+    }
+    places = [f"{config.home}/{one}" for one in OF_AIRFLOW_HOME]
+    places += [f"{home}/{one}" for one in OF_HOME]
+    # Through a link to nothing, Airflow would write a webserver_config.py.
+    for real in filter(os.path.exists, places):
+        with suppress(FileExistsError):
+            os.symlink(real, f"{folder}/{os.path.basename(real)}")
+    # The chart configures its own containers through airflow.cfg, which extra
+    # containers lack; its default is FAB, unlike that of Airflow 3.
+    if not config.value("core", "auth_manager"):
+        environ[name("core", "auth_manager")] = FAB
+    # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
+    environ.setdefault("USER", "airflow")
+    # The real HOME may contain a user's site-packages; in the official image,
+    # Airflow itself.
+    environ.setdefault("PYTHONUSERBASE", f"{home}/.local")
+    if config.has_file:
+        environ["AIRFLOW_CONFIG"] = config.path
+    return environ
 
 
 # --- run it
@@ -330,7 +366,10 @@ class Airflow:
         try:
             file.write_text(json.dumps(self._task(work, seconds * PASS_SHARE)))
             command = child.Command(
-                argv, self.environment(), self.folder, title="Airflow"
+                argv,
+                environment(self.config, self.folder),
+                self.folder,
+                title="Airflow",
             )
         except OSError as error:
             text = f"cannot write to {self.folder}: {error.strerror}"
@@ -387,63 +426,4 @@ class Airflow:
             "command": [] if self.installation.is_known else command,
             "given": given,
             "seconds": min(PORTION_SECONDS, limit),
-            "starts": STARTS,
-            "limit": limit,
         }
-
-    def environment(self) -> Mapping[str, str]:
-        """
-        Return the environment of Airflow, which finds its database itself.
-
-        Airflow writes into HOME, AIRFLOW_HOME and its log folder at each start, so it
-        gets separate ones. Files that it reads there are still taken from the real
-        folders by default.
-
-        Raises:
-            OSError: The folder is not writable.
-        """
-        config, folder = self.config, self.folder
-        environ = {
-            # Airflow takes an empty AIRFLOW_CONFIG for the working folder, and fails.
-            k: v
-            for k, v in config.environ.items()
-            if not k.startswith(("SYNC_PERM_", "AIRFLOW_CONFIG"))
-        }
-        home = environ.get("HOME") or os.path.expanduser("~")
-        os.makedirs(f"{folder}/logs", exist_ok=True)
-        environ |= {
-            "PATH": outer_path(config.environ),
-            "HOME": folder,
-            "TMPDIR": folder,
-            "AIRFLOW_HOME": folder,
-            name("logging", "base_log_folder"): f"{folder}/logs",
-            name("logging", "remote_logging"): "False",
-            name(
-                "scheduler", "child_process_log_directory"
-            ): f"{folder}/logs/scheduler",
-            name("core", "load_examples"): "False",
-        }
-        # Airflow imports modules from `config` that airflow.cfg may name:
-        # logging_config_class.
-        for real in (f"{config.home}/config", *(f"{home}/{one}" for one in OF_HOME)):
-            with suppress(FileExistsError):
-                os.symlink(real, f"{folder}/{os.path.basename(real)}")
-        if self.installation.auth_manager:
-            environ[name("core", "auth_manager")] = self.installation.auth_manager
-        # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
-        environ.setdefault("USER", "airflow")
-        # The real HOME may contain a user's site-packages; in the official image,
-        # Airflow itself.
-        environ.setdefault("PYTHONUSERBASE", f"{home}/.local")
-        if config.has_file:
-            environ["AIRFLOW_CONFIG"] = config.path
-        for section, key, file in (
-            ("webserver", "config_file", "webserver_config.py"),
-            ("fab", "config_file", "webserver_config.py"),
-            ("core", "plugins_folder", "plugins"),
-            ("core", "dags_folder", "dags"),
-        ):
-            real = f"{config.home}/{file}"
-            if not config.value(section, key) and os.path.exists(real):
-                environ[name(section, key)] = real
-        return environ

@@ -111,17 +111,13 @@ def _report_airflow(airflow: Airflow) -> None:
     """
     found, config = airflow.installation, airflow.config
     say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
-    told = (
-        " (assumed: not set in the environment or airflow.cfg)"
-        if found.auth_manager
-        else ""
-    )
+    is_set = config.value("core", "auth_manager")
+    told = "" if is_set else " (assumed: not set in the environment or airflow.cfg)"
     who = (
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
     )
     say("ok", "auth manager", f"FAB{told}; at each parse, {who}")
-    section = "fab" if found.release >= (3, 0) else "webserver"
-    given = config.value(section, "config_file")
+    given = config.value(found.section, "config_file")
     paths = (given, f"{config.home}/webserver_config.py")
     file = next((path for path in paths if path and os.path.exists(path)), "")
     say("ok", "security", file or "Airflow's default: there is no webserver_config.py")
@@ -164,17 +160,12 @@ def _need(look: Look, airflow: Airflow) -> str:
         return (
             f"yes: {asking} DAGs have an access_control that Airflow does not restore"
         )
-    section = "fab" if airflow.installation.release >= (3, 0) else "webserver"
+    section = airflow.installation.section
     if airflow.config.value(section, "update_fab_perms").lower() in ("false", "f", "0"):
         return "yes: update_fab_perms is False, so Airflow does not sync its roles"
     custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
-    dags = (
-        ""
-        if airflow.installation.restores_dags
-        else "no compared DAG has an access_control; "
-    )
     roles = "can read the Website only after the next start of Airflow"
-    return f"{'for roles only' if custom else 'hardly'}: {dags}{custom} custom roles, which {roles}"
+    return f"{'for roles only' if custom else 'hardly'}: {custom} custom roles, which {roles}"
 
 
 def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> int:
@@ -194,13 +185,12 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
         return EXIT_SETTINGS if mistakes else error.exit_code
     found = look.difference
     notes = [*found.notes, *([] if look.is_written else [UNWRITTEN])]
-    items, failing = sorted(found.items), sorted(found.failing.items())
-    unasked = [
-        (*grant, "a person, or an earlier access_control or roles file")
-        for grant in sorted(found.unasked)
-    ]
+    items = sorted(found.items)
+    failing = sorted(found.failing.items())
+    differs = bool(items) or not look.is_written
+    unasked = sorted(found.unasked)
     if is_json:
-        names = ("role", "action", "resource", "given_by")
+        names = ("role", "action", "resource")
         told = {
             "differences": [item._asdict() for item in items],
             "failing": [{"dag_id": one, **why._asdict()} for one, why in failing],
@@ -212,11 +202,9 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
         lines = [
             f"{'-' if i.kind == 'dag_revoke' else '+'} {i.kind}: {i}" for i in items
         ]
-        lines += [] if items or not look.is_written else ["nothing differs"]
+        lines += [] if differs else ["nothing differs"]
         lines += [f"? DAG {one}: {why.reason}: {why.text}" for one, why in failing]
-        lines += [
-            f"~ {role}: {a} on {r}: given by {who}" for role, a, r, who in unasked
-        ]
+        lines += [f"~ {role}: {a} on {r}: nobody asks for it" for role, a, r in unasked]
         lines += [f"? {note}" for note in notes]
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
-    return EXIT_DIFFERS if items or not look.is_written else EXIT_DONE
+    return EXIT_DIFFERS if differs else EXIT_DONE

@@ -134,7 +134,7 @@ def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow)
         "command": found.command,
         "mode": mode,
     }
-    log.info("airflow_found", **facts, assumed_auth_manager=found.auth_manager)
+    log.info("airflow_found", **facts)
     metrics = PermMetrics(
         __version__,
         os.environ.get("SIDECAR_REVISION", "unknown"),

@@ -20,7 +20,6 @@ Kind = Literal[
     "dag_revoke",
     "file_role",
     "file_grant",
-    "file_dag_grant",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -39,9 +38,6 @@ matters: Airflow keeps grants only for sets and mappings."""
 ADMIN = "Admin"
 DEFAULT_ROLES = (ADMIN, "Public", "Viewer", "User", "Op")
 WEBSITE = ("can_read", "Website")
-# How many characters the name of a resource may have: ab_view_menu.name of each
-# Airflow.
-LONGEST = 250
 
 
 class Failure(NamedTuple):
@@ -59,7 +55,8 @@ Access: TypeAlias = AccessControl | Failure | None
 
 class Item(NamedTuple):
     """
-    One row that is missing or superfluous; `dag_id` is empty if it belongs to no DAG.
+    One row that is missing or superfluous; `dag_id` is empty if the roles file asks for
+    it.
     """
 
     kind: Kind
@@ -78,13 +75,6 @@ class Item(NamedTuple):
         What reports call its DAG, or its role of the roles file.
         """
         return self.dag_id or f"role {self.row[0]}"
-
-    @property
-    def is_of_file(self) -> bool:
-        """
-        Whether the roles file asks for the row.
-        """
-        return self.kind.startswith("file_")
 
 
 class Resource(NamedTuple):
@@ -105,6 +95,8 @@ RESOURCES: Mapping[str, Resource] = {
 }
 """The kinds of DAG permissions, by the name that ``access_control`` uses."""
 PREFIXES = tuple(kind.prefix for kind in RESOURCES.values())
+# ab_view_menu.name, in every Airflow, has 250 characters for the longer prefix and it.
+LONGEST_ID = 250 - len("DAG Run:")
 
 
 class Place(NamedTuple):
@@ -128,7 +120,7 @@ class Tables:
 
     Args:
         broken: The number of permissions without action or resource (AIRFLOW-5336).
-        bare: Resources without any permission; Airflow has some.
+        resources: Their names, also of those without any permission.
         dags: DAG → its access control.
         aliases: Another spelling of a role → the database's, whose collation equates
             them.
@@ -139,7 +131,7 @@ class Tables:
     grants: Grants
     broken: int
     dags: Mapping[str, Access]
-    bare: frozenset[str] = frozenset()
+    resources: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
 
@@ -158,7 +150,7 @@ def general(tables: Tables) -> frozenset[Row]:
 
     def rows() -> Iterator[Row]:
         yield "broken", str(tables.broken)
-        yield from (("resource", name) for name in tables.bare)
+        yield from (("resource", name) for name in tables.resources)
         yield from (("permission", *one) for one in tables.permissions)
         for role, held in tables.grants.items():
             yield "role", role, ""
@@ -258,10 +250,8 @@ def refusal(dag_id: str) -> Failure | None:
     if dag_id in RESOURCES or dag_id.startswith(PREFIXES):
         text = f"Airflow uses {dag_id!r} for permissions on more than this DAG"
         return Failure("name_reserved", text)
-    longest = max((prefix + dag_id for prefix in PREFIXES), key=len)
-    if len(longest) > LONGEST:
-        text = f"'{longest[:20]}…' has {len(longest)} characters of {LONGEST}; shorten the id"
-        return Failure("id_too_long", text)
+    if len(dag_id) > LONGEST_ID:
+        return Failure("id_too_long", f"its id has more than {LONGEST_ID} characters")
     return None
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from sidecar_runtime.errors import Problem, SettingsError
@@ -31,6 +31,10 @@ DATABASE = "database"
 KEY = "sql_alchemy_conn"
 # Our drivers, whichever of a database's drivers Airflow uses.
 DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
+NO_URL = (
+    "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME or mysql://…; an @ in "
+    "the password is %40, and an ssl, which is a mapping, belongs to sql_alchemy_connect_args"
+)
 # What drivers call the database.
 OF_DATABASE = ("dbname", "database", "db")
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden
@@ -59,7 +63,7 @@ class AirflowConfig:
         self.home = _expand(environ.get("AIRFLOW_HOME") or "~/airflow")
         # An empty one names no file.
         self.path = _expand(environ.get("AIRFLOW_CONFIG", f"{self.home}/airflow.cfg"))
-        self._file = configparser.ConfigParser()  # Airflow's own is derived from it
+        self._file = configparser.RawConfigParser()
         # which tells SQL_ALCHEMY_CONN from sql_alchemy_conn
         self._file.optionxform = str  # type: ignore[method-assign,assignment]
         try:
@@ -73,7 +77,7 @@ class AirflowConfig:
             raise SettingsError([Problem("AIRFLOW_CONFIG", self.path, why)]) from None
         self._given = [*environ.items()]
         for section in self._file.sections():
-            options = self._file.items(section, raw=True)
+            options = self._file.items(section)
             self._given += [(f"[{section}] {key}", text) for key, text in options]
 
     def secrets(self) -> set[str]:
@@ -95,16 +99,8 @@ class AirflowConfig:
         """
         Return the value that Airflow would use, without Airflow's own default; empty if
         it is unset.
-
-        Raises:
-            SettingsError: airflow.cfg has a % there that Airflow cannot read either.
         """
-        try:
-            text = self._file.get(section, key, fallback="")
-        except configparser.InterpolationError:
-            problem = "has a % that is neither %% nor %(NAME)s"
-            setting = f"[{section}] {key} in {self.path}"
-            raise SettingsError([Problem(setting, "***", problem)]) from None
+        text = self._file.get(section, key, fallback="").replace("%%", "%")
         return _expand(self.environ.get(name(section, key), text))
 
 
@@ -128,23 +124,26 @@ class Address:
     traceback.
 
     Args:
+        dialect: One of :data:`DRIVERS`.
         text: The URL as Airflow has it.
+        arguments: For the driver.
         schema: The schema of the tables; empty for the database's own default.
-        arguments: For the driver, besides the URL.
     """
 
-    url: URL = field(repr=False)
+    dialect: str
     text: str = field(repr=False)
+    arguments: Mapping[str, Any] = field(repr=False)
     schema: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        port = f":{self.url.port}" if self.url.port else ""
-        return f"{self.dialect}://{self.url.host or ''}{port}/{self.url.database}"
+        port = f":{self.arguments['port']}" if self.arguments.get("port") else ""
+        host = self.arguments.get("host") or ""
+        return f"{self.dialect}://{host}{port}/{self.database}"
 
     @property
-    def dialect(self) -> str:
-        return self.url.get_backend_name()
+    def database(self) -> str | None:
+        given = (self.arguments[one] for one in OF_DATABASE if one in self.arguments)
+        return next(given, None)
 
     def redact(self, text: str, others: Iterable[str] = ()) -> str:
         """
@@ -155,13 +154,10 @@ class Address:
         inside URLs, because as a plain word it reveals nothing.
         """
         text = _URL_PASSWORD.sub(r"\1:***@", text)
-        options = [*self.url.query.items(), *self.arguments.items()]
-        secrets = {str(value) for key, value in options if "passw" in key}
-        secrets |= {
-            str(self.url.password),
-            *(m[2] for m in _URL_PASSWORD.finditer(self.text)),
-        }
-        secrets -= {"", "None", self.url.username, self.url.host, self.url.database}
+        given = self.arguments
+        secrets = {str(value) for key, value in given.items() if "passw" in key}
+        secrets |= {match[2] for match in _URL_PASSWORD.finditer(self.text)}
+        secrets -= {"", given.get("user"), given.get("host"), self.database}
         # The longest first, because it may contain another one.
         for secret in sorted(secrets | {*others} - {self.text}, key=len, reverse=True):
             text = text.replace(secret, "***")
@@ -256,21 +252,12 @@ def take_over(setting: str, told: Mapping[str, Any]) -> Address:
     if told["foreign"]:
         text = f"{setting} uses {'; '.join(told['foreign'])}"
         raise failure("connection_foreign", text)
-    given = dict(told["arguments"])
     dialect = "postgresql" if told["driver"].startswith("psycopg") else "mysql"
-    # which verifies the host unless it is told not to
-    if told["driver"] == "pymysql" and "ca" in (given.get("ssl") or {}):
-        given["ssl"] = {"check_hostname": True, **given["ssl"]}
-    url = URL.create(
-        f"{dialect}+{DRIVERS[dialect]}",
-        password=given.get("password") or given.get("passwd"),
-        host=given.get("host"),
-        database=next((given.pop(one) for one in OF_DATABASE if one in given), None),
-    )
-    return Address(url, text, told["schema"], given)
+    given = as_driver(told["driver"], told["arguments"])
+    return Address(dialect, text, given, told["schema"])
 
 
-def parse_url(setting: str, text: str, schema: str = "") -> Address:
+def parse_url(setting: str, text: str) -> Address:
     """
     Parse an SQLAlchemy URL.
 
@@ -279,26 +266,24 @@ def parse_url(setting: str, text: str, schema: str = "") -> Address:
             shown.
     """
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text)
-    problem = "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME"
-    with suppress(ArgumentError, ValueError):
+    with suppress(ArgumentError, KeyError, ValueError):
         url = make_url(text)
         dialect = url.get_backend_name().replace("mariadb", "mysql")
-        problem = ""
-        if dialect not in DRIVERS:
-            problem = f"names {dialect!r}; supported are {' and '.join(DRIVERS)}"
-        elif "ssl" in url.query:
-            problem = (
-                "has an ssl, which is a mapping: set it in sql_alchemy_connect_args"
-            )
-        elif "@" in (url.host or "") + (url.database or ""):
-            # Text after the first @ counts as the host, and would show the rest of a
-            # password.
-            problem = "has more than one @; in the user and password, write it as %40"
-        elif not url.database:
-            problem = "names no database after the host"
-    if problem:
-        raise SettingsError([Problem(setting, "***", problem)])
-    # which mysqlclient does not
-    if url.drivername.endswith("+pymysql") and "ssl_ca" in url.query:
-        url = url.set(query={"ssl_check_hostname": "true", **url.query})
-    return Address(url.set(drivername=f"{dialect}+{DRIVERS[dialect]}"), text, schema)
+        ours = url.set(drivername=f"{dialect}+{DRIVERS[dialect]}")
+        # Text after the first @ counts as the host, and would show the rest of a
+        # password.
+        is_named = url.database and "@" not in (url.host or "") + url.database
+        if is_named and "ssl" not in url.query:
+            _, given = ours.get_dialect()().create_connect_args(ours)
+            return Address(dialect, text, as_driver(url.get_driver_name(), given))
+    raise SettingsError([Problem(setting, "***", NO_URL)])
+
+
+def as_driver(driver: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    Return the arguments of one of Airflow's drivers, with what it does unless they say
+    more: PyMySQL verifies the host where it has a CA.
+    """
+    if driver == "pymysql" and "ca" in (given.get("ssl") or {}):
+        return {**given, "ssl": {"check_hostname": True, **given["ssl"]}}
+    return given

@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import sqlalchemy
@@ -18,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.config import Address
+from sync_perm.config import DRIVERS, OF_DATABASE, Address
 from sync_perm.reasons import failure
 
 Row = tuple[Any, ...]
@@ -37,6 +39,7 @@ IDLE_SECONDS = 45
 # What PyMySQL takes as Airflow's driver does.
 OF_MYSQL = (
     *("user", "password", "passwd", "host", "port", "unix_socket", "init_command"),
+    *OF_DATABASE,
 )
 # The codes of errors, and what libpq, PostgreSQL and PgBouncer say in connection
 # errors, which have none:
@@ -81,13 +84,14 @@ class Database:
         self.is_mysql = address.dialect == "mysql"
         self._connection: sqlalchemy.Connection | None = None
         with self._explained():
+            driver = DRIVERS[address.dialect]
+            options = _of_mysql if self.is_mysql else _of_postgresql
+            connect = import_module(driver).connect
             engine = sqlalchemy.create_engine(
-                address.url.set(query={}) if self.is_mysql else address.url,
+                f"{address.dialect}+{driver}://",
                 poolclass=NullPool,
                 isolation_level="AUTOCOMMIT",
-                connect_args=_of_mysql(address)
-                if self.is_mysql
-                else _of_postgresql(address),
+                creator=partial(connect, **options(address.arguments)),
             )
             self._connection = engine.connect()
         quote = engine.dialect.identifier_preparer.quote
@@ -152,7 +156,7 @@ class Database:
         if self.is_mysql:
             self.rows(f"SET SESSION wait_timeout = {idle_seconds:d}")
             # not by the server's SHA1, which MySQL 9.6 dropped
-            text = f"sync-perm/{self.address.url.database}/{place}".encode()
+            text = f"sync-perm/{self.address.database}/{place}".encode()
             name = hashlib.sha1(text, usedforsecurity=False).hexdigest()
             return bool(self.rows("SELECT GET_LOCK(:name, 0)", name=name)[0][0])
         self.rows("BEGIN")
@@ -218,29 +222,26 @@ def _reason_of(error: BaseException) -> str:
     return next(found, "database_failed")
 
 
-def _of_postgresql(address: Address) -> Options:
+def _of_postgresql(given: Mapping[str, Any]) -> Options:
     """
-    Return the arguments for psycopg2: ours, unless the URL has them, then Airflow's
-    own.
+    Return the arguments for psycopg2: ours, then Airflow's own.
     """
-    ours = {
+    return {
         "application_name": f"sync-perm@{socket.gethostname()}"[:63],
         "connect_timeout": CONNECT_SECONDS,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": ANSWER_SECONDS * 1000,
+        **given,
     }
-    ours = {key: value for key, value in ours.items() if key not in address.url.query}
-    return {**ours, **address.arguments}
 
 
-def _of_mysql(address: Address) -> Options:
+def _of_mysql(given: Mapping[str, Any]) -> Options:
     """
     Return the arguments for PyMySQL: ours, and what it knows of those of Airflow's
     driver; but for the charset, because its own holds every name.
     """
-    given = {**address.url.query, **address.arguments}
     return {
         **{key: given[key] for key in OF_MYSQL if key in given},
         "connect_timeout": CONNECT_SECONDS,
@@ -259,18 +260,13 @@ def mysql_tls(given: Mapping[str, Any]) -> Options:
     ``ssl`` may be True, which requires TLS (since mysqlclient 2.2.4). PyMySQL verifies
     nothing by default.
     """
-    said = {
-        key.removeprefix("ssl_"): value for key, value in given.items() if key != "ssl"
-    }
-    of_ssl = (
-        {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
-    )
-    said = {key: str(value) for key, value in {**said, **of_ssl}.items()}
+    said = {key.removeprefix("ssl_"): value for key, value in given.items()}
+    said |= {"mode": "REQUIRED"} if given.get("ssl") is True else given.get("ssl") or {}
     tls: Options = {key: said[key] for key in ("ca", "cert", "key") if key in said}
-    mode = said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED").upper()
+    mode = str(said.get("mode", "VERIFY_CA" if "ca" in tls else "PREFERRED")).upper()
 
     def says(*names: str) -> bool:
-        return any(said.get(name, "").lower() in ("true", "1", "yes") for name in names)
+        return any(str(said.get(one)).lower() in ("true", "1", "yes") for one in names)
 
     of_host = says("verify_identity", "check_hostname") or mode == "VERIFY_IDENTITY"
     verifies = of_host or mode == "VERIFY_CA" or says("verify_cert")

@@ -87,9 +87,9 @@ def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
     """
     is_held = now < memory.held_until
     items = look.difference.items - (memory.held.keys() if is_held else set())
-    dags = {item.dag_id for item in items if not item.is_of_file}
+    dags = {item.dag_id for item in items if item.dag_id}
     # Roles first, because a DAG may name them.
-    given = sorted((one for one in items if one.is_of_file), reverse=True)
+    given = sorted((one for one in items if not one.dag_id), reverse=True)
     # What another hand changed of these rows, only Airflow can judge.
     roles = memory.synced != look.general
     if not (dags or given or roles):
@@ -157,11 +157,11 @@ def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) 
     if is_new and len(texts) > 1 and all(texts) and memory.strikes < MOST_STRIKES:
         return
     left = after.difference.items
-    missed = {one for one in left if one.dag_id in report.tried and not one.is_of_file}
+    missed = {one for one in left if one.dag_id in report.tried}
     missed |= left.intersection(work.given)
     if again := missed & memory.doubted:
         why = "still differs after a pass without an error"
-        held = {one: report.tried.get(one.name) or why for one in again}
+        held = {one: report.tried.get(one.name) or f"{one} {why}" for one in again}
         memory.held = {**memory.held, **held}
         memory.held_until = now + HELD_SECONDS
     memory.doubted |= missed

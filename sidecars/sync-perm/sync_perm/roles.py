@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ from sync_perm.compare import (
     WEBSITE,
     Difference,
     Item,
-    Kind,
     Permission,
     Place,
     Tables,
@@ -47,6 +47,10 @@ _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
 # Deeper than any roles file. To compose what is nested takes stack, of which the C
 # loader checks nothing, and the square of its depth.
 MAX_DEPTH = 20
+TANGLED = (
+    f"has an alias, or is nested more than {MAX_DEPTH} deep; write out what it stands "
+    "for, or let roles share it with `from`"
+)
 # The wheels contain the C loader; a build without it is only slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -81,15 +85,15 @@ class Where:
 
     def refuse(self, problem: str) -> None:
         self.mistakes.append(
-            Mistake(self.line, printable(self.key), printable(problem))
+            Mistake(self.line, printable(self.key or WHOLE), printable(problem))
         )
 
     def below(self, node: yaml.Node, key: str) -> Where:
         """
         Return the place of a node below this one.
         """
-        path = key.removeprefix(".") if self.key == WHOLE else self.key + key
-        return Where(node.start_mark.line + 1, path or WHOLE, self.mistakes)
+        path = f"{self.key}{key}".removeprefix(".")
+        return Where(node.start_mark.line + 1, path, self.mistakes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,34 +201,26 @@ def parse(data: bytes) -> Document:
     """
     Parse the file.
     """
-    whole, roles = Where(1, WHOLE), {}
+    whole = Where(1, "")
+    roles: dict[str, Role] = {}
     try:
-        text = data.decode()
         # A few lines of aliases of aliases stand for more than any memory holds.
         depth = 0
-        for event in yaml.parse(text, _LOADER):
+        for event in yaml.parse(data, _LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            told = ""
-            if depth > MAX_DEPTH:
-                told = f"is nested more than {MAX_DEPTH} deep"
-            if isinstance(event, yaml.AliasEvent):
-                told = "write out what it stands for, or let roles share it with `from`"
-                told = f"*{event.anchor} is an alias; {told}"
-            if told:
-                raise yaml.MarkedYAMLError(None, None, told, event.start_mark)  # type: ignore[arg-type]
-        root = yaml.compose(text, _LOADER) or yaml.ScalarNode("", "")
+            if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+                raise yaml.MarkedYAMLError(None, None, TANGLED, event.start_mark)  # type: ignore[arg-type]
+        root = yaml.compose(data, _LOADER) or yaml.ScalarNode("", "")
         found = read(root, SHAPE, whole).value or {}
-        given = found["roles"].value or {} if "roles" in found else {}
+        given = found.get("roles", Read(None, whole)).value or {}
         roles = {name: _role(name, *one) for name, one in given.items()}
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        Where(line, WHOLE, whole.mistakes).refuse("is not UTF-8")
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or getattr(error, "reason", error)
-        line = mark.line + 1 if mark else 1
-        Where(line, WHOLE, whole.mistakes).refuse(f"is not plain YAML: {said}")
+    except yaml.reader.ReaderError as error:
+        line = data.count(b"\n", 0, error.position) + 1
+        replace(whole, line=line).refuse(f"is not plain YAML: {error.reason}")
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        replace(whole, line=line).refuse(f"is not plain YAML: {error.problem}")
     return Document(roles, tuple(sorted(whole.mistakes)))
 
 
@@ -297,11 +293,9 @@ def check_glob(glob: str) -> str:
         ValueError: The glob would never match, or match something unexpected.
     """
     segments = glob.split("/")
-    if any("**" in segment and segment != "**" for segment in segments):
-        raise ValueError("has a ** that is not a whole path segment")
-    if any(segment in ("", ".", "..") for segment in segments):
-        text = "has a segment that is empty, . or ..; write it below the DAG folder, as team-a/**"
-        raise ValueError(text)
+    if any(one in ("", ".", "..") or ("**" in one and one != "**") for one in segments):
+        text = "has a segment that is empty, ., .. or has more than **; write it below"
+        raise ValueError(f"{text} the DAG folder, as team-a/**")
     # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a
     # folder too.
     if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
@@ -309,40 +303,30 @@ def check_glob(glob: str) -> str:
     return glob
 
 
-def matcher(glob: str) -> Callable[[str], bool]:
+def fits(glob: str, path: str) -> bool:
     """
-    Return a function that reports whether a path matches a glob; an empty path, of a
-    DAG outside of the folder, matches none.
+    Whether a path matches a glob; an empty path, of a DAG outside of the folder,
+    matches none.
 
     ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any
     number of folders; at the end, ``**`` matches everything below.
 
-    It takes at most the length of the glob times that of the path: what is between two
-    wildcards fits first where it fits at all, and an atomic group, ``(?>…)``, never
-    tries another place.
+    It takes at most the number of the glob's segments times that of the path's.
     """
-    blocks = [""]
-    for segment in glob.split("/"):
+    names = path.split("/") if path else []
+    segments = glob.split("/")
+    if segments[-1] == "**":
+        segments.append("*")
+    # How many of the names the segments until here may stand for.
+    ends = {0}
+    for segment in segments:
         if segment == "**":
-            blocks.append("")
+            ends = set(range(min(ends, default=len(names)), len(names)))
         else:
-            blocks[-1] += _segment(segment) + "/"
-    blocks[-1] = (blocks[-1] or "[^/]+/") + r"\Z"
-    head, *others = blocks
-    pattern = head + "".join(f"(?>(?:[^/]++/)*?{block})" for block in others)
-    match = re.compile(pattern).match
-    return lambda path: path != "" and match(f"{path}/") is not None
-
-
-def _segment(glob: str) -> str:
-    """
-    Return the pattern of what a glob has between two slashes; another slash follows.
-    """
-    *starts, end = re.escape(glob).replace(r"\?", "[^/]").split(r"\*")
-    if not starts:
-        return end
-    first, *middle = starts
-    return first + "".join(f"(?>[^/]*?{one})" for one in middle) + f"[^/]*{end}"
+            glob = segment.replace("[", "[[]")
+            below = (n for n in ends if n < len(names))
+            ends = {n + 1 for n in below if fnmatchcase(names[n], glob)}
+    return len(names) in ends
 
 
 SELECTION: dict[str, Any] = {
@@ -406,15 +390,6 @@ class RoleFile:
             why = error.strerror or type(error).__name__
             self.document = Document({}, (Mistake(0, WHOLE, why),))
 
-    @property
-    def selected_by(self) -> frozenset[str]:
-        """
-        Return by what the file selects DAGs.
-        """
-        return frozenset(
-            one.by for role in self.document.roles.values() for one in role.selections
-        )
-
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
         """
         Return the rows that the file wants; none if it has mistakes, which are recorded
@@ -422,17 +397,13 @@ class RoleFile:
 
         Args:
             defined: None if it is not known yet, and with it which permissions exist:
-                then nothing is wanted.
+                then nothing is wanted, and no mistake recorded.
         """
-        found = _find_mistakes(self.document, tables, is_known=defined is not None)
-        found = sorted([*self.document.mistakes, *found])
-        if found or defined is not None:
-            self._take(found)
-        return (
-            NOTHING
-            if found or defined is None
-            else want(self.document, tables, defined)
-        )
+        if defined is None:
+            return NOTHING
+        found = [*self.document.mistakes, *_find_mistakes(self.document, tables)]
+        self._take(sorted(found))
+        return NOTHING if found else want(self.document, tables, defined)
 
     def _take(self, found: list[Mistake]) -> None:
         """
@@ -462,14 +433,10 @@ class RoleFile:
         self.problem = failure("roles_file_invalid", "; ".join(texts))
 
 
-def _find_mistakes(
-    document: Document, tables: Tables, *, is_known: bool
-) -> list[Mistake]:
+def _find_mistakes(document: Document, tables: Tables) -> list[Mistake]:
     """
-    Return the mistakes that only the whole file and the database show.
-
-    Args:
-        is_known: Whether Airflow has written its permissions.
+    Return the mistakes that only the whole file and the database show, once Airflow has
+    written its permissions.
     """
     found: list[Mistake] = []
     # by the database's spelling
@@ -482,7 +449,7 @@ def _find_mistakes(
             replace(role.where, mistakes=found).refuse(
                 f"the database treats this name as {other}"
             )
-        for one in role.permissions.keys() - tables.permissions if is_known else ():
+        for one in role.permissions.keys() - tables.permissions:
             text = f"this Airflow has no permission {' on '.join(one)!r}"
             replace(role.permissions[one], mistakes=found).refuse(text)
     return found
@@ -496,10 +463,9 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     selections = (one for role in document.roles.values() for one in role.selections)
     chosen = {one: _choose(one, tables) for one in selections}
 
-    def permissions(name: str) -> Iterator[tuple[str, Permission]]:
+    def permissions(name: str) -> Iterator[Permission]:
         """
-        Yield the permissions that a role must have, each with the id of its DAG, or
-        empty.
+        Yield the permissions that a role must have.
         """
         for one in lineage(name, document.roles):
             role = document.roles.get(one)
@@ -508,16 +474,16 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
                     tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
                 )
                 yield from (
-                    ("", given) for given in base if not given[1].startswith(PREFIXES)
+                    given for given in base if not given[1].startswith(PREFIXES)
                 )
                 continue
-            yield from (("", permission) for permission in role.permissions)
+            yield from role.permissions
             for selection in role.selections:
                 for kind, action in selection.permissions:
                     prefix = RESOURCES[kind].prefix
                     for dag_id in chosen[selection]:
                         if tables.dags[dag_id] is None:
-                            yield dag_id, (action, prefix + dag_id)
+                            yield action, prefix + dag_id
 
     items: set[Item] = set()
     size = 0
@@ -525,19 +491,14 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
     for name in document.roles:
         role = tables.spelled(name)
         held = tables.grants.get(role)
-        asked[role] = set()
+        wanted = set(permissions(name))
         if held is None:
-            size += 2
-            items |= {
-                Item("file_role", "", (role,)),
-                Item("file_grant", "", (role, *WEBSITE)),
-            }
-        for dag_id, permission in permissions(name):
-            size += 1
-            asked[role].add(permission)
-            if permission not in (held or ()):
-                kind: Kind = "file_dag_grant" if dag_id else "file_grant"
-                items.add(Item(kind, dag_id, (role, *permission)))
+            items.add(Item("file_role", "", (role,)))
+            wanted.add(WEBSITE)
+        missing = wanted - (held or frozenset())
+        items |= {Item("file_grant", "", (role, *one)) for one in missing}
+        asked[role] = wanted
+        size += len(wanted) + (held is None)
     notes = [
         f"{one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"
         for one, found in chosen.items()
@@ -550,12 +511,18 @@ def _choose(selection: Selection, tables: Tables) -> list[str]:
     """
     Return the DAGs that a selection includes.
     """
-    value, nowhere = selection.value, Place("", frozenset(), frozenset())
-    fits = matcher(value) if selection.by == "folder" else None
+    value = selection.value
+    nowhere = Place("", frozenset(), frozenset())
 
     def is_chosen(dag_id: str) -> bool:
         place = tables.places.get(dag_id, nowhere)
-        named = {"id": (dag_id,), "tag": place.tags, "owner": place.owners}
-        return fits(place.path) if fits else value in named[selection.by]
+        match selection.by:
+            case "folder":
+                return fits(value, place.path)
+            case "tag":
+                return value in place.tags
+            case "owner":
+                return value in place.owners
+        return value == dag_id
 
     return list(filter(is_chosen, tables.dags))

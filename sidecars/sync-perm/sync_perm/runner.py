@@ -20,8 +20,7 @@ JSON object per line.
   them;
 - ``given``: role → [action, resource] pairs; a missing role is created, and no grant is
   removed;
-- ``dags``: the ids of the DAGs to sync, at least one, until they took ``seconds``, or
-  ``starts`` times as long as Airflow's start, but not beyond the ``limit`` of all.
+- ``dags``: the ids of the DAGs to sync, at least one, until they took ``seconds``.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
 text}`` for an error that Airflow logged while it synced them, ``{"tried": name, "error":
@@ -83,15 +82,15 @@ def look(given: Told) -> Told:
     Return what this Airflow is.
 
     Args:
-        given: ``manager``: the configured auth manager, or empty.
+        given: ``manager``: the auth manager.
     """
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
-    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    setting = given["manager"] or (FAB if release >= (3, 0) else "")
+    release = release_of(version)
+    setting = given["manager"]
     manager = None
     problem = ""
     try:
-        if setting and (setting != FAB or release >= (3, 4)):
+        if setting != FAB or release >= (3, 4):
             importlib.import_module("airflow")  # which extends the path
             manager = imported(setting)
             if not issubclass(manager, imported(FAB)):
@@ -105,7 +104,7 @@ def look(given: Told) -> Told:
     return {
         "airflow": version,
         "fab": version_of("apache-airflow-providers-fab"),
-        "local_settings": (local.origin if local else "") or "",
+        "local_settings": os.path.realpath(local.origin or "") if local else "",
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
     }
@@ -116,6 +115,13 @@ def version_of(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """
+    Return the major and minor version; empty if the version is not numeric.
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def applies_access_control(
@@ -318,7 +324,6 @@ def work(task: Told, answer: Answer) -> None:
     (2 MiB), and the search for it is a fifth of a run.
     """
     gc.disable()
-    began = time.monotonic()
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
     # As each of Airflow's commands: creating the app would create tables. It ends this
@@ -346,10 +351,7 @@ def work(task: Told, answer: Answer) -> None:
         for name, pairs in task["given"].items():
             if found := errors.of(session, partial(give, name, pairs, manager)):
                 answer({"tried": f"role {name}", "error": "; ".join(found)})
-        # With little CPU the start takes minutes, which another one would take again.
-        ready = time.monotonic()
-        long = max(task["seconds"], task["starts"] * (ready - began))
-        until = min(ready + long, began + task["limit"])
+        until = time.monotonic() + task["seconds"]
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"tried": dag_id, "error": "; ".join(found)})
@@ -369,7 +371,7 @@ def told(error: BaseException) -> Told:
     if isinstance(error, SyntaxError):
         passed.append((error.filename or "<", error.lineno))
     found = [
-        f"{file}:{line}"
+        f"{os.path.realpath(file)}:{line}"
         for file, line in passed
         if not file.startswith(libraries) and "-packages/" not in file
     ]
@@ -391,7 +393,8 @@ def main() -> None:
 
     if sys.argv[1] != "work":
         given = json.loads(sys.argv[2])
-        sys.path += given["places"]
+        home = os.environ["AIRFLOW_HOME"]
+        sys.path += [f"{home}/config", given["plugins"] or f"{home}/plugins"]
         os.dup2(2, 1)
         try:
             answer(connection() if sys.argv[1] == "connect" else look(given))

@@ -19,6 +19,7 @@ from sync_perm.compare import (
     Access,
     Difference,
     Failure,
+    Grant,
     Permission,
     Place,
     Row,
@@ -146,7 +147,7 @@ class Reader:
         self.file = file
         self._is_targeted = is_targeted
         self._has_versions = has_versions
-        self._reads_dags = reads_dags or include_dags
+        self._reads_dags = reads_dags or include_dags or file is not None
         self._path = "relative_fileloc" if has_versions else "fileloc"
         # DAG → hash, and the access control with that hash. The mapping is replaced,
         # never shrunk, because an abandoned cycle may still be reading it.
@@ -163,9 +164,8 @@ class Reader:
             SidecarError: The database failed, or is not migrated.
         """
         number = "CRC32" if database.is_mysql else "HASHTEXT"
-        dags, places = self._reads
-        columns = COLUMNS | (DAG_COLUMNS if dags else {})
-        if places:
+        columns = COLUMNS | (DAG_COLUMNS if self._reads_dags else {})
+        if self.file:
             columns |= {
                 "dag_tag": "dag_id, name",
                 "dag": f"dag_id, owners, {self._path}",
@@ -178,15 +178,6 @@ class Reader:
         revision = self.file.revision if self.file else ""
         return hashlib.sha256(repr([*rows, revision]).encode()).hexdigest()
 
-    @property
-    def _reads(self) -> tuple[bool, bool]:
-        """
-        Return whether the access control of DAGs is read, and by what else the file
-        selects them.
-        """
-        by = self.file.selected_by if self.file else frozenset()
-        return self._reads_dags or bool(by), not by <= {"id"}
-
     def look(self, database: Database, defined: Defined | None) -> Look:
         """
         Read the tables and compare: 20 ms of CPU at 1,000 DAGs.
@@ -198,7 +189,8 @@ class Reader:
             SidecarError: The database failed.
         """
         tables = self.read(database)
-        roles, more = {ADMIN, *(defined or DEFAULT_ROLES)}, NOTHING
+        roles = {ADMIN, *(defined or DEFAULT_ROLES)}
+        more = NOTHING._replace(asked={})
         is_written = not defined or any(
             map(tables.permissions.intersection, defined.values())
         )
@@ -217,24 +209,24 @@ class Reader:
         found = compare(replace(tables, dags=dags, grants=grants))
         if not self._is_targeted:
             found = without_dags(found)
+        unasked: Iterable[Grant] = ()
+        # With mistakes in the file nobody knows what it asks for.
+        if self._reads_dags and more.asked is not None:
+            unasked = find_unasked(tables, more.asked)
         found = found._replace(
             items=found.items | more.items,
             wanted=found.wanted + more.wanted,
             notes=more.notes,
+            unasked=frozenset(unasked),
         )
-        # With mistakes in the file nobody knows what it asks for.
-        asked = more.asked if self.file else {}
-        if self._reads[0] and asked is not None:
-            found = found._replace(unasked=frozenset(find_unasked(tables, asked)))
         return Look(tables, general(tables), found, is_written)
 
     def read(self, database: Database) -> Tables:
         """
         Read everything.
         """
-        reads_dags, reads_places = self._reads
-        access = self._read_dags(database) if reads_dags else {}
-        if reads_dags and database.is_mysql:
+        access = self._read_dags(database) if self._reads_dags else {}
+        if self._reads_dags and database.is_mysql:
             access |= _find_taken(database)
         roles: dict[int, str] = dict(database.rows("SELECT id, name FROM {in}ab_role"))
         rows = database.rows(PERMISSIONS)
@@ -249,17 +241,16 @@ class Reader:
             name for one in access.values() if isinstance(one, dict) for name in one
         }
         named |= set(self.file.document.roles if self.file else ())
-        unknown = sorted(named.difference(grants))
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
             broken=len(rows) - len(pairs),
             dags=access,
-            bare=frozenset(name for (name,) in resources).difference(
-                r for _, r in pairs.values()
-            ),
-            aliases=_find_aliases(database, unknown) if database.is_mysql else {},
-            places=self._read_places(database) if reads_places else {},
+            resources=frozenset(name for (name,) in resources),
+            aliases=_find_aliases(database, named.difference(grants))
+            if database.is_mysql
+            else {},
+            places=self._read_places(database) if self.file else {},
         )
 
     def _read_places(self, database: Database) -> dict[str, Place]:

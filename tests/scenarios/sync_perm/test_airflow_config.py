@@ -1,21 +1,16 @@
 """
-Where Airflow's connection is from, and our reading of its other options beside its own.
+Where Airflow's connection is from.
 """
 
-import json
-import subprocess
-from itertools import product
 from pathlib import Path
 
 import pytest
 
-from sync_perm.config import AirflowConfig
 from tests.scenarios.sync_perm.conftest import SUPPORTED, on_airflow
 from tests.support.airflow.databases import PASSWORD, Database
 from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow
 from tests.support.airflow.sync_perm import run_command
 
-ASK = Path(__file__).with_name("ask_airflow.py")
 CONN = "sql_alchemy_conn"
 VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 BACKEND = """
@@ -26,49 +21,6 @@ class Ours(BaseSecretsBackend):
         return key
 """
 IN_ENVIRONMENT = {"AIRFLOW__SECRETS__BACKEND": "ours.Ours"}
-# What airflow.cfg and the variable say of an option; None: nothing.
-TEXTS = (None, "", "x.y", "$HOME/x", "~/x", "a%b", "${NO_SUCH}")
-
-
-@on_airflow(*SUPPORTED)
-@pytest.mark.parametrize("key", ["auth_manager", "plugins_folder"])
-def test_each_other_option_is_airflows(
-    airflow: Airflow, tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    common = airflow.environment(None, tmp_path)
-    common.pop("AIRFLOW__CORE__AUTH_MANAGER", "")  # a case may set it
-    file, variable = tmp_path / "ours.cfg", f"AIRFLOW__CORE__{key.upper()}"
-    cases, found = [], []
-    for text, said in product(TEXTS, TEXTS):
-        lines = "" if text is None else f"[core]\n{key} = {text.replace('%', '%%')}\n"
-        given = {} if said is None else {variable: said}
-        file.write_text(lines)
-        found.append(
-            AirflowConfig({"AIRFLOW_CONFIG": str(file), **given}).value("core", key)
-        )
-        environ = {**common, **given}
-        cases.append({"environ": environ, "file": lines, "options": [("core", key)]})
-    (tmp_path / "airflow").mkdir()
-
-    done = subprocess.run(
-        [airflow.bin / "python", ASK],
-        env=common,
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert 0 == done.returncode, done.stderr
-    answers = json.loads(done.stdout.splitlines()[-1])
-    # Ours is empty where Airflow's own default holds.
-    wrong = [
-        (case, ours, answer)
-        for case, ours, answer in zip(cases, found, answers, strict=True)
-        if answer != [ours] and (answer != answers[0] or ours)
-    ]
-    assert [] == wrong
 
 
 @on_airflow(*SUPPORTED)

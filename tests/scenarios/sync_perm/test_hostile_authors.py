@@ -187,10 +187,12 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         assert "name_reserved: Airflow uses 'DAGs' for permissions" in told
 
 
+@pytest.mark.parametrize("server", ["mariadb", "mysql"])
 def test_an_id_that_the_collation_takes_for_another_is_read_as_reserved(
-    mariadb: MariaDb,
+    request: pytest.FixtureRequest, server: str
 ) -> None:
-    database = small(mariadb)
+    running: MariaDb = request.getfixturevalue(server)
+    database = small(running)
     # Airflow 3 has both, and 2.11 with this collation, as most of its own ids have.
     database.query(OWN_COLLATION)
     database.query("INSERT INTO ab_view_menu (name) VALUES ('DAG:pay')")
@@ -204,33 +206,6 @@ def test_an_id_that_the_collation_takes_for_another_is_read_as_reserved(
     reasons = {dag_id: getattr(dag, "reason", "") for dag_id, dag in dags.items()}
     assert {"páy": "name_reserved", "new": "name_reserved", "NEW": ""} == reasons
     assert "takes it for 'DAG:pay'" in str(dags["páy"])
-
-
-@pytest.mark.usefixtures("only_in_full")
-@pytest.mark.parametrize("server", ["mariadb", "mysql"])
-def test_a_dag_that_the_collation_takes_for_another_is_not_synced(
-    request: pytest.FixtureRequest,
-    airflow: Airflow,
-    home: Path,
-    start: StartSyncPerm,
-    server: str,
-) -> None:
-    running: MariaDb = request.getfixturevalue(server)
-    metadata = airflow.new_mysql(running, home)
-    metadata.query(OWN_COLLATION)
-    add_role(metadata, "team")
-    airflow.write_dags(metadata, home, {"pay": None}, parsed=True)
-    access = {"team": ALL}
-    airflow.write_dags(metadata, home, {"páy": access, "new": access, "NEW": access})
-
-    daemon = start(metadata, INCLUDE).until_good()
-
-    told = "2 cannot be synced: new (name_reserved), páy (name_reserved)"
-    assert told == shortfall_of(daemon)
-    why = "the database takes it for 'DAG:pay'"
-    daemon.wait_for_event("dag_failed", dag="páy", error=why)
-    granted = {row[2] for row in contents(metadata)["grants"] if row[0] == "team"}
-    assert {"Website", "DAG:NEW"} == granted
 
 
 def test_beside_a_reserved_id_the_command_of_an_unknown_airflow_syncs_no_dag(

@@ -1,6 +1,7 @@
 """Many supervisors: one lock for each database and schema, also through PgBouncer."""
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_each_schema_of_each_database_has_its_own_lock(
 
         def takes(url: str, schema: str) -> bool:
             return stack.enter_context(
-                closing(Lock(parse_url("TEST", url, schema)))
+                closing(Lock(replace(parse_url("TEST", url), schema=schema)))
             ).try_lock()
 
         assert [True] * 4 == [takes(*one) for one in schemas]
@@ -52,7 +53,7 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     """To the server, a node that loses power is an open connection without traffic."""
-    address = parse_url("TEST", new_url(request, server), "")
+    address = parse_url("TEST", new_url(request, server))
     with closing(Lock(address)) as silent:
         assert silent.try_lock(idle_seconds=1)
 
@@ -68,7 +69,7 @@ def test_a_query_that_waits_for_a_lock_ends(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     """As during a migration, which locks tables exclusively."""
-    address = parse_url("TEST", new_url(request, server), "")
+    address = parse_url("TEST", new_url(request, server))
     with (
         closing(Lock(address)) as other,
         closing(Lock(address, query_seconds=1)) as one,
