@@ -29,7 +29,7 @@ MEASURED = re.compile(
 # Neither a length nor a text for people depends on the machine, nor does a name in
 # capitals.
 UNMEASURED = re.compile(r"\blen\(.*\)|'\S* [^']*'|\b[A-Z][A-Z\d_]*\b(?:\.\w+)*")
-CONSTANT = re.compile(r"(?!0(?:\.0)?$)[A-Z\d_.()*/+ -]+")
+CONSTANT = re.compile(r"(?!0(?:\.0)?$)[A-Z\d_.()*/+< -]+")
 ORDERING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 

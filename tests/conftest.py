@@ -1,6 +1,5 @@
 """
-The setup of every test: a clean environment, `--full`, `--units`, `counts`, a server of
-each kind.
+The setup of every test: a clean environment, `--full`, `counts`, a server of each kind.
 """
 
 import os
@@ -52,7 +51,6 @@ from tests.support.aws.servers import (  # noqa: E402
 from tests.support.ledger.judging import is_judged, report, unexcused  # noqa: E402
 from tests.support.ledger.seen import LEDGER  # noqa: E402
 from tests.support.machine.volumes import mount_in_private  # noqa: E402
-from tests.support.units import starts_processes  # noqa: E402
 
 
 def _count(moderate: int, *, full: int) -> int:
@@ -122,11 +120,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="repeat kills, histories and reads at full counts",
     )
-    parser.addoption(
-        "--units",
-        action="store_true",
-        help="run only the test files that start no processes",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -144,14 +137,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "full", settings.get_profile("moderate"), max_examples=2_000
     )
     settings.load_profile("full" if config.getoption("--full") else "moderate")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """
-    Ignore test files that start processes, with `--units`.
-    """
-    is_asked = config.getoption("--units") and collection_path.match("test_*.py")
-    return True if is_asked and starts_processes(collection_path) else None
 
 
 def pytest_collection_modifyitems(
