@@ -143,27 +143,18 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """
-    In parallel runs, leave cases out (see `sample_cases`) and start with slow files,
-    alternating between folders, so that some tests compute while others wait; in each
-    folder, with the largest one. The small files then fill the end.
+    In parallel runs, leave cases out (see `sample_cases`) and start with the folders of
+    slow tests; in them, with the largest file. The small files then fill the end.
     """
     if not hasattr(config, "workerinput"):
         return
     if not config.getoption("--full"):
         sample_cases(items)
     here = Path(__file__).parent
-    slow = {"demo", "scenarios"}
-    ranks: dict[Path, int] = {}
-    files = Counter[Path]()
-    for path in sorted(
-        {one.path for one in items}, key=lambda one: (-one.stat().st_size, one)
-    ):
-        ranks[path] = files[path.parent]
-        files[path.parent] += 1
 
-    def place(item: pytest.Item) -> float:
-        is_slow = item.path.relative_to(here).parts[0] in slow
-        return ranks[item.path] / files[item.path.parent] if is_slow else 1.0
+    def place(item: pytest.Item) -> tuple[bool, int, Path]:
+        is_quick = item.path.relative_to(here).parts[0] not in ("demo", "scenarios")
+        return is_quick, -item.path.stat().st_size, item.path
 
     items.sort(key=place)
 
