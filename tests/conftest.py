@@ -45,6 +45,7 @@ from tests.support.airflow.installed import EVERY_VERSION  # noqa: E402
 from tests.support.aws.servers import (  # noqa: E402
     MinioServer,
     MotoServer,
+    ProgramServer,
     RcloneServer,
     VersityServer,
 )
@@ -265,31 +266,23 @@ def moto() -> Iterator[MotoServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
+def one_for_all(kind: type[ProgramServer]) -> Any:
     """
-    One in-memory rclone for the whole run; a test that stops rclone starts its own.
+    Return a fixture: one server of a kind for the whole run; a test that stops it starts
+    its own.
     """
-    with RcloneServer(tmp_path_factory.mktemp("rclone")) as server:
-        yield server
+
+    @pytest.fixture(scope="session", name=kind.name)
+    def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProgramServer]:
+        with kind(tmp_path_factory.mktemp(kind.name)) as running:
+            yield running
+
+    return server
 
 
-@pytest.fixture(scope="session")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    """
-    One MinIO for the whole run.
-    """
-    with MinioServer(tmp_path_factory.mktemp("minio")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
-    """
-    One versitygw for the whole run.
-    """
-    with VersityServer(tmp_path_factory.mktemp("versitygw")) as server:
-        yield server
+rclone = one_for_all(RcloneServer)
+minio = one_for_all(MinioServer)
+versitygw = one_for_all(VersityServer)
 
 
 @pytest.fixture(scope="session", autouse=True)
