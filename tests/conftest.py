@@ -4,7 +4,7 @@ The setup of every test: a clean environment, `--full`, `counts`, a server of ea
 
 import os
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -215,22 +215,10 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """
-    Print the number of skipped tests for each reason, and the share of the documented
-    names that the tests have seen.
+    Print the share of the documented names that the tests have seen.
     """
     for line in report(is_judged(config)):
         terminalreporter.write_line(line)
-    left_out = Counter(
-        report.longrepr[2].removeprefix("Skipped: ")
-        for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple)
-    )
-    if left_out:
-        terminalreporter.section(
-            "skipped tests: their number, the reason, how to run them"
-        )
-    for reason, number in left_out.most_common():
-        terminalreporter.write_line(f"{number:5}  {reason}")
 
 
 def counts_of(config: pytest.Config) -> Counts:
