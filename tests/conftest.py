@@ -4,6 +4,7 @@ The setup of every test: a clean environment, `--full`, `counts`, a server of ea
 
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -280,14 +281,7 @@ def no_process_is_left_over() -> Iterator[None]:
     """
     yield
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    commands = [
-        Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-        for pid in children
-    ]
-    ours = (b"/.venv/bin/", b"krb5kdc")
-    left = [
-        command.decode()
-        for command in commands
-        if any(name in command for name in ours)
-    ]
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
+    ours = re.compile(r"/\.venv/bin/|krb5kdc")
+    left = [command for command in commands if ours.search(command)]
     assert not left, f"left over: {left}"
