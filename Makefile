@@ -112,10 +112,10 @@ docs-site: setup ## build the documentation site in dist/site/TAG, and check its
 # Tests
 
 .PHONY: test
-test: $(if $(VERSION),setup,setup-test) ## run the tests that need no images or cluster (VERSION=3.11: those without processes, with another Python)
+test: $(if $(VERSION),setup,setup-test) ## run the tests that need no images or cluster (VERSION=3.11: those of the modules, with another Python)
 ifdef VERSION
 	python=$$(scripts/find-python $(VERSION)); PYTHON=$$python scripts/environment .venv-$(VERSION)
-	$(PYTEST:$(BIN)/%=.venv-$(VERSION)/bin/%) $(SIDE_BY_SIDE) --units tests/runtime $(subst -,_,$(SIDECARS:%=tests/%))
+	$(PYTEST:$(BIN)/%=.venv-$(VERSION)/bin/%) $(SIDE_BY_SIDE) tests/runtime $(subst -,_,$(SIDECARS:%=tests/%))
 else
 	$(PYTEST) --ignore tests/images --ignore tests/cluster $(SIDE_BY_SIDE)
 endif

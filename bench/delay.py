@@ -5,8 +5,6 @@ A network of a chosen length on loopback: TCP proxies that make each chunk late.
 import asyncio
 import random
 import threading
-import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -30,21 +28,6 @@ class Length(NamedTuple):
     def __str__(self) -> str:
         lost = f", {self.lost_part:.0%} lost" if self.lost_part else ""
         return f"{self.round_trip_seconds * 1000:g} ms{lost}"
-
-
-class Way(NamedTuple):
-    """
-    The proxy of one server.
-
-    Args:
-        port: Where it listens, on 127.0.0.1.
-        connections: When each connection was asked for, by the monotonic clock.
-        answers: When the chunks of the server arrived at the client.
-    """
-
-    port: int
-    connections: list[float]
-    answers: list[float]
 
 
 class Network:
@@ -73,41 +56,32 @@ class Network:
         self._thread.join()
         self._loop.close()
 
-    def way_to(self, port: int) -> Way:
+    def way_to(self, port: int) -> int:
         """
-        Open a proxy to a port of this machine.
+        Open a proxy to a port of this machine; return where it listens, on 127.0.0.1.
         """
         opened = self._open(port)
         return asyncio.run_coroutine_threadsafe(opened, self._loop).result()
 
-    async def _open(self, port: int) -> Way:
-        connections: list[float] = []
-        answers: list[float] = []
-
+    async def _open(self, port: int) -> int:
         async def carry(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
-            connections.append(time.monotonic())
             await asyncio.sleep(self._length.round_trip_seconds)
             try:
                 further = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 writer.transport.abort()
                 return
-            there = self._pump(reader, further[1], lambda: None)
-            back = self._pump(
-                further[0], writer, lambda: answers.append(time.monotonic())
+            await asyncio.gather(
+                self._pump(reader, further[1]), self._pump(further[0], writer)
             )
-            await asyncio.gather(there, back)
 
         server = await asyncio.start_server(carry, "127.0.0.1", 0, backlog=512)
-        return Way(server.sockets[0].getsockname()[1], connections, answers)
+        return int(server.sockets[0].getsockname()[1])
 
     async def _pump(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        note: Callable[[], object],
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """
         Pass on each chunk when it has been under way for long enough; chunks follow
@@ -123,7 +97,6 @@ class Network:
                     writer.close()
                     return
                 writer.write(chunk)
-                note()
                 await writer.drain()
 
         arriving = asyncio.ensure_future(arrive())

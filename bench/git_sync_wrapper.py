@@ -9,8 +9,6 @@ git-sync's own name.
 
 import re
 import shutil
-import signal
-import ssl
 import tempfile
 import time
 from collections import defaultdict
@@ -24,19 +22,14 @@ from bench.measure import Cost, during, least, median, run
 from bench.report import deliver, parser, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess, ask
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
-from tests.support.git.ssh_server import SSHD, SshServer
-from tests.support.http.certificates import self_signed
 from tests.support.http.loopback import Request
 from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
 PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
-POLL, TLS, SSH = "poll, http", "poll, https", "poll, ssh"
-COLD, CHANGE, ALONE = "cold one-shot", "one file", "one file, without polls"
+POLL, COLD, CHANGE = "poll, http", "cold one-shot", "one file"
 MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
 IDLE_MIB = 44
-OFTEN = {"GITSYNC_PERIOD": "100ms"}
-ON_SIGNAL = {"GITSYNC_PERIOD": "1h", "GITSYNC_SYNC_ON_SIGNAL": "SIGUSR1"}
 FIRST_POLLS, LAST_POLLS = 5, 2
 AFTERMATH_SECONDS = 0.5
 """The time for hooks and pruning after the link has been swapped."""
@@ -74,21 +67,7 @@ def main(arguments: Sequence[str]) -> None:
             for name in TOOLS:
                 costs[COLD, name].append(cold(here, one_shots[name]))
                 costs[POLL, name].append(poll(here, name, options.seconds))
-                costs[CHANGE, name].append(change(here, name, OFTEN))
-                costs[ALONE, name].append(change(here, name, ON_SIGNAL))
-        if SSHD:
-            with SshServer(here.folder / "ssh") as ssh:
-                given = ssh_settings(here, ssh)
-                for name in TOOLS * options.turns:
-                    costs[SSH, name].append(poll(here, name, options.seconds, **given))
-        else:
-            print(f"git-sync-wrapper: without {SSH}: sshd is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        context, authority = self_signed(Path(folder), "localhost")
-        with site(options.files, context) as here:
-            for name in TOOLS * options.turns:
-                given = {"GIT_SSL_CAINFO": str(authority)}
-                costs[TLS, name].append(poll(here, name, options.seconds, **given))
+                costs[CHANGE, name].append(change(here, name))
     versions = {
         PEER: version_of(GIT_SYNC, "--version"),
         "git": version_of("git", "--version"),
@@ -99,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def site(files: int, tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
+def site(files: int) -> Iterator[GitSite]:
     """
     Yield a remote with Python files of about 2 KB, a hundred in each folder, and a
     volume; both are in memory if /dev/shm exists.
@@ -107,26 +86,16 @@ def site(files: int, tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
     memory = Path("/dev/shm")
     folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
     text = "value = 1\n" * 200
-    with folder as name, git_site(Path(name), tls=tls) as here:
+    with folder as name, git_site(Path(name)) as here:
         here.repository.commit(
             {f"team{n // 100}/dag_{n}.py": f"# {n}\n{text}" for n in range(files)}
         )
         yield here
 
 
-def ssh_settings(here: GitSite, ssh: SshServer) -> dict[str, str]:
-    known = here.folder / "known_hosts"
-    known.write_text(ssh.known_hosts)
-    return {
-        "GITSYNC_REPO": ssh.url(here.repository.folder),
-        "GITSYNC_SSH_KEY_FILE": str(ssh.client_key),
-        "GITSYNC_SSH_KNOWN_HOSTS_FILE": str(known),
-    }
-
-
 @contextmanager
 def started(
-    here: GitSite, name: str, settings: Mapping[str, str]
+    here: GitSite, name: str
 ) -> Iterator[tuple[SidecarProcess, Callable[[int], int]]]:
     """
     Run a tool on an empty volume, until it has published; yield it, and a function that
@@ -138,9 +107,10 @@ def started(
     given = {
         "GITSYNC_HTTP_BIND": f"127.0.0.1:{address[1]}",
         "GITSYNC_HTTP_METRICS": "true",
+        "GITSYNC_PERIOD": "100ms",
     }
     given |= {"GIT_SYNC_WRAPPER_LOG_LEVEL": "info"} if name == OURS else {}
-    process = (here.wrapper if name == OURS else here.plain)(**given, **settings)
+    process = (here.wrapper if name == OURS else here.plain)(**given)
 
     def polls() -> int:
         found = NOOPS.search(ask(address, "/metrics").body)
@@ -157,12 +127,12 @@ def started(
         process.kill()
 
 
-def poll(here: GitSite, name: str, duration_seconds: float, **settings: str) -> Cost:
+def poll(here: GitSite, name: str, duration_seconds: float) -> Cost:
     """
     Return the mean cost of a poll that finds no change, with all work between two
     polls.
     """
-    with started(here, name, OFTEN | settings) as (process, wait_for_polls):
+    with started(here, name) as (process, wait_for_polls):
         before = wait_for_polls(FIRST_POLLS)
 
         def pass_time() -> None:
@@ -196,24 +166,20 @@ def cold(here: GitSite, command: Sequence[str]) -> Cost:
     return run(command, given)
 
 
-def change(here: GitSite, name: str, asked: Mapping[str, str]) -> Cost:
+def change(here: GitSite, name: str) -> Cost:
     """
     Return the cost of a changed file, from the commit to the work after the swap of the
-    link: with all polls until then and two after it, or, on a signal, with one.
+    link, with all polls until then and two after it.
     """
-    with started(here, name, asked) as (process, _):
+    with started(here, name) as (process, _):
         time.sleep(AFTERMATH_SECONDS)
         content = f"now = {time.time()}\n"
 
         def deed() -> None:
             commit = here.repository.commit({"changed.py": content})
-            if asked == ON_SIGNAL:
-                process.send_signal(signal.SIGUSR1)
             here.wait_until_shown(commit, process, 120)
-            if asked == ON_SIGNAL:
-                return time.sleep(AFTERMATH_SECONDS)
             here.server.forget()
-            return here.server.wait_for(is_poll, count=LAST_POLLS, timeout=120)
+            here.server.wait_for(is_poll, count=LAST_POLLS, timeout=120)
 
         return during(process.pid, deed)
 

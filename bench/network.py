@@ -10,16 +10,14 @@ import os
 import shutil
 import ssl
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 from bench.budgets import Outcome, at_most, at_most_part
-from bench.delay import Length, Network, Way
+from bench.delay import Length, Network
 from bench.images import install
 from bench.measure import run
 from bench.report import deliver, parser, seconds, table, times, version_of
@@ -38,28 +36,11 @@ PARTS += [(1_000, RELEASE, 1 / 3)]
 MOST_FOR_A_POLL, MOST_FOR_A_ROLE = 1.5, 2.0
 
 
-class Trip(NamedTuple):
-    """
-    One filling of a folder, in seconds since its start.
-
-    Args:
-        connected: The first connection was asked for: what comes before is the start
-            of the program.
-        known: The first connection to S3 was asked for: with a role, the credentials
-            were there.
-        answered: The last chunk had arrived.
-        ended: The program had ended.
-        connections: How many were opened to S3.
-    """
-
-    connected: float
-    known: float
-    answered: float
-    ended: float
-    connections: int
-
-
-Trips = dict[tuple[Length, int, str], list[Trip]]
+Trips = dict[tuple[Length, int, str], list[float]]
+"""
+The wall seconds of a program that fills a folder from nothing, by the way to S3, number
+of files and tool.
+"""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -78,13 +59,13 @@ def main(arguments: Sequence[str]) -> None:
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as targets,
             tempfile.TemporaryDirectory(prefix="bench-") as own,
         ):
-            authority = secure(Path(own, "tls"))
+            context = secure(Path(own, "tls"))
             ours = install(OURS, Path(own, "venv"))
             with open_store(files, SecureStore) as store:
                 for length in lengths:
                     print(f"{files:,} files, {length}", flush=True)
                     turns = 1 if length == LOST else options.turns
-                    site = Site(store, Path(targets), ours, authority)
+                    site = Site(store, Path(targets), ours, context)
                     measure(site, length, turns, trips)
                     if length == Length(BUDGET_AT) and files == options.files[0]:
                         polls = polls_of(site, length)
@@ -104,16 +85,17 @@ def main(arguments: Sequence[str]) -> None:
     deliver("network", parts, outcomes, versions, page=options.page)
 
 
-def secure(folder: Path) -> Path:
+def secure(folder: Path) -> ssl.SSLContext:
     """
-    Make the certificate of both servers, and let this process trust it.
+    Make the certificate of both servers, let this process trust it, and return the
+    context of a server.
     """
-    _, authority = self_signed(folder, "localhost")
+    context, authority = self_signed(folder, "localhost")
     os.environ["AWS_CA_BUNDLE"] = str(authority)
     os.environ["SSL_CERT_FILE"] = str(authority)
     # With TLS, boto3 would send the checksum behind the body, which rclone refuses.
     os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
-    return authority
+    return context
 
 
 class SecureStore(Store):
@@ -145,7 +127,7 @@ class Site(NamedTuple):
     store: Store
     targets: Path
     ours: list[str]
-    authority: Path
+    context: ssl.SSLContext
 
 
 def measure(site: Site, length: Length, turns: int, trips: Trips) -> None:
@@ -159,64 +141,27 @@ def measure(site: Site, length: Length, turns: int, trips: Trips) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     issued = SessionCredentials(store.access_key, store.secret_key, "token", until)
     with (
-        FakeSts(issued, tls=context_of(site.authority)) as sts,
+        FakeSts(issued, tls=site.context) as sts,
         Network(length) as network,
     ):
-        to_s3 = network.way_to(store.port)
-        to_sts = network.way_to(sts.port)
-        endpoint = f"https://127.0.0.1:{to_s3.port}"
+        endpoint = f"https://127.0.0.1:{network.way_to(store.port)}"
         keys = store.environment() | {"AWS_ENDPOINT_URL": endpoint}
         role = {name: value for name, value in keys.items() if "_KEY" not in name}
         role |= sts.environment(token)
-        role |= {"AWS_ENDPOINT_URL_STS": f"https://127.0.0.1:{to_sts.port}"}
+        role |= {
+            "AWS_ENDPOINT_URL_STS": f"https://127.0.0.1:{network.way_to(sts.port)}"
+        }
         peers = commands(endpoint, site.targets)
         for name in (*peers, *LAYOUTS, ROLE) * turns:
             target = site.targets / name
             given = role if name == ROLE else keys
             given = {**given, **one_shot(target), **LAYOUTS.get(name, LAYOUTS[OURS])}
             command = peers.get(name, site.ours)
-            trips[length, files, name].append(
-                trip(site, target, command, given, to_s3, to_sts)
-            )
-
-
-def context_of(authority: Path) -> ssl.SSLContext:
-    """
-    Return a server's context with the certificate that is already trusted.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority, authority.with_name("key.pem"))
-    return context
-
-
-def trip(
-    site: Site,
-    target: Path,
-    command: Sequence[str],
-    given: Mapping[str, str],
-    to_s3: Way,
-    to_sts: Way,
-) -> Trip:
-    """
-    Fill a folder from nothing.
-    """
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    for way in (to_s3, to_sts):
-        way.connections.clear()
-        way.answers.clear()
-    began = time.monotonic()
-    run(command, given)
-    ended = time.monotonic()
-    check(site.store, target)
-    asked = [*to_s3.connections, *to_sts.connections]
-    return Trip(
-        connected=min(asked) - began,
-        known=to_s3.connections[0] - began,
-        answered=to_s3.answers[-1] - began,
-        ended=ended - began,
-        connections=len(to_s3.connections),
-    )
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir()
+            spent = run(command, given)
+            check(store, target)
+            trips[length, files, name].append(spent.wall_seconds)
 
 
 def polls_of(site: Site, length: Length) -> dict[str, float]:
@@ -225,9 +170,9 @@ def polls_of(site: Site, length: Length) -> dict[str, float]:
     """
     found = {}
     with Network(length) as network:
-        way = network.way_to(site.store.port)
         far = site.store.environment()
-        far["AWS_ENDPOINT_URL"] = f"https://127.0.0.1:{way.port}"
+        port = network.way_to(site.store.port)
+        far["AWS_ENDPOINT_URL"] = f"https://127.0.0.1:{port}"
         for name, layout in LAYOUTS.items():
             spent = poll(site.store, site.targets / name, {**layout, **far})
             found[name] = spent.wall_seconds / length.round_trip_seconds
@@ -236,33 +181,17 @@ def polls_of(site: Site, length: Length) -> dict[str, float]:
 
 def table_of(trips: Trips, length: Length, files: int) -> str:
     """
-    Return a table of where the time goes, by tool: the median of all turns.
+    Return a table of the lowest wall time of each tool.
     """
-    tools = [tool for far, size, tool in trips if (far, size) == (length, files)]
-    ours = shortest(trips, length, files, OURS)
-    rows = []
-    for tool in tools:
-        found = trips[length, files, tool]
-        middle = [median(column) for column in zip(*found, strict=True)]
-        least = shortest(trips, length, files, tool)
-        rows.append(
-            [
-                tool,
-                seconds(least),
-                times(least / ours),
-                *map(seconds, middle[:4]),
-                f"{middle[4]:g}",
-            ]
-        )
-    head = ["tool", "wall", "relative", "connects", "asks S3", "has all", "ends"]
-    return table([*head, "connections"], rows)
-
-
-def shortest(trips: Trips, length: Length, files: int, tool: str) -> float:
-    """
-    Return the lowest wall time of a tool.
-    """
-    return min(one.ended for one in trips[length, files, tool])
+    least = {
+        tool: min(found)
+        for (far, size, tool), found in trips.items()
+        if (far, size) == (length, files)
+    }
+    rows = [
+        [tool, seconds(wall), times(wall / least[OURS])] for tool, wall in least.items()
+    ]
+    return table(["tool", "wall", "relative"], rows)
 
 
 def budgets(trips: Trips, polls: Mapping[str, float]) -> list[Outcome]:
@@ -273,21 +202,21 @@ def budgets(trips: Trips, polls: Mapping[str, float]) -> list[Outcome]:
     found = []
     for files, tool, most in PARTS:
         peers = {
-            name: shortest(trips, *key)
-            for key in trips
+            name: min(walls)
+            for key, walls in trips.items()
             if key[:2] == (length, files) and not (name := key[2]).startswith(OURS)
         }
         if not peers:
             continue
         best = min(peers, key=peers.__getitem__)
-        part = shortest(trips, length, files, tool) / peers[best]
+        part = min(trips[length, files, tool]) / peers[best]
         what = f"wall, {files:,}, {length}, vs. {best}"
         found.append(at_most_part(f"{tool}, cold", what, most, part))
     for name, count in polls.items():
         what = f"{name}, {length}"
         found.append(at_most("a poll", what, MOST_FOR_A_POLL, count, "round trips"))
     for files in dict.fromkeys(key[1] for key in trips):
-        walls = [shortest(trips, length, files, name) for name in (ROLE, OURS)]
+        walls = [min(trips[length, files, name]) for name in (ROLE, OURS)]
         more = max(0.0, walls[0] - walls[1]) / BUDGET_AT
         what = f"wall, {files:,}, {length}, more than with keys"
         found.append(at_most("a role", what, MOST_FOR_A_ROLE, more, "round trips"))

@@ -16,7 +16,6 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,69 +26,25 @@ MEASURED = re.compile(
 )
 
 
-def names_in(node: ast.AST) -> Iterator[str]:
-    """
-    Yield the names and keys on which an expression depends; a length depends on none.
-    """
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "len":
-        return
-    if isinstance(node, ast.Name):
-        yield node.id
-    if (
-        isinstance(node, ast.Attribute)
-        and not ast.unparse(node).partition(".")[0].isupper()
-    ):
-        yield node.attr
-    if (
-        isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and " " not in node.value
-    ):
-        yield node.value
-    for child in ast.iter_child_nodes(node):
-        yield from names_in(child)
-
-
-def is_constant(node: ast.expr) -> bool:
-    """
-    Whether an expression consists of numbers other than zero and of names in capital
-    letters.
-    """
-    leaves = [one for one in ast.walk(node) if isinstance(one, ast.Name | ast.Constant)]
-    if any(isinstance(one, ast.Constant) and not one.value for one in leaves):
-        return False
-    numbers = (int, float)
-    return bool(leaves) and all(
-        one.id.isupper()
-        if isinstance(one, ast.Name)
-        else isinstance(one.value, numbers)
-        for one in leaves
-    )
+# Neither a length nor a text for people depends on the machine, nor does a name in
+# capitals.
+UNMEASURED = re.compile(r"\blen\(.*\)|'\S* [^']*'|\b[A-Z][A-Z\d_]*\b(?:\.\w+)*")
+CONSTANT = re.compile(r"(?!0(?:\.0)?$)[A-Z\d_.()*/+< -]+")
+ORDERING = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
 def finds(text: str) -> Iterator[tuple[int, str]]:
     """
-    Yield the line and the text of each comparison of a measured figure with a constant.
+    Yield the line and the text of each comparison of a measured figure with a constant:
+    numbers other than zero, and names in capital letters.
     """
-    asserted = [
-        one.test for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Assert)
-    ]
-    for node in (one for test in asserted for one in ast.walk(test)):
-        if isinstance(node, ast.Compare):
-            sides = pairwise([node.left, *node.comparators])
-            for operator, pair in zip(node.ops, sides, strict=True):
-                names = [
-                    name
-                    for side in pair
-                    for name in names_in(side)
-                    if not name.isupper()
-                ]
-                if (
-                    isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE)
-                    and any(map(is_constant, pair))
-                    and any(map(MEASURED.search, names))
-                ):
-                    yield node.lineno, ast.unparse(node)
+    asserted = [one for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Assert)]
+    for node in (inner for one in asserted for inner in ast.walk(one.test)):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[-1], ORDERING):
+            sides = [ast.unparse(one) for one in (node.left, *node.comparators)]
+            figures = " ".join(UNMEASURED.sub("", side) for side in sides)
+            if MEASURED.search(figures) and any(map(CONSTANT.fullmatch, sides)):
+                yield node.lineno, ast.unparse(node)
 
 
 def main() -> int:

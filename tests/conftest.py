@@ -1,11 +1,11 @@
 """
-The setup of every test: a clean environment, `--full`, `--units`, `counts`, a server of
-each kind.
+The setup of every test: a clean environment, `--full`, `counts`, a server of each kind.
 """
 
 import os
 import random
-from collections import Counter, defaultdict
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -46,13 +46,13 @@ from tests.support.airflow.installed import EVERY_VERSION  # noqa: E402
 from tests.support.aws.servers import (  # noqa: E402
     MinioServer,
     MotoServer,
+    ProgramServer,
     RcloneServer,
     VersityServer,
 )
 from tests.support.ledger.judging import is_judged, report, unexcused  # noqa: E402
 from tests.support.ledger.seen import LEDGER  # noqa: E402
 from tests.support.machine.volumes import mount_in_private  # noqa: E402
-from tests.support.units import starts_processes  # noqa: E402
 
 
 def _count(moderate: int, *, full: int) -> int:
@@ -120,11 +120,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="repeat kills, histories and reads at full counts",
     )
-    parser.addoption(
-        "--units",
-        action="store_true",
-        help="run only the test files that start no processes",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -144,39 +139,22 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("full" if config.getoption("--full") else "moderate")
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """
-    Ignore test files that start processes, with `--units`.
-    """
-    is_asked = config.getoption("--units") and collection_path.match("test_*.py")
-    return True if is_asked and starts_processes(collection_path) else None
-
-
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """
-    In parallel runs, leave cases out (see `sample_cases`) and start with slow files,
-    alternating between folders, so that some tests compute while others wait; in each
-    folder, with the largest one. The small files then fill the end.
+    In parallel runs, leave cases out (see `sample_cases`) and start with the folders of
+    slow tests; in them, with the largest file. The small files then fill the end.
     """
     if not hasattr(config, "workerinput"):
         return
     if not config.getoption("--full"):
         sample_cases(items)
     here = Path(__file__).parent
-    slow = {"demo", "scenarios"}
-    ranks: dict[Path, int] = {}
-    files = Counter[Path]()
-    for path in sorted(
-        {one.path for one in items}, key=lambda one: (-one.stat().st_size, one)
-    ):
-        ranks[path] = files[path.parent]
-        files[path.parent] += 1
 
-    def place(item: pytest.Item) -> float:
-        is_slow = item.path.relative_to(here).parts[0] in slow
-        return ranks[item.path] / files[item.path.parent] if is_slow else 1.0
+    def place(item: pytest.Item) -> tuple[bool, int, Path]:
+        is_quick = item.path.relative_to(here).parts[0] not in ("demo", "scenarios")
+        return is_quick, -item.path.stat().st_size, item.path
 
     items.sort(key=place)
 
@@ -236,22 +214,10 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """
-    Print the number of skipped tests for each reason, and the share of the documented
-    names that the tests have seen.
+    Print the share of the documented names that the tests have seen.
     """
     for line in report(is_judged(config)):
         terminalreporter.write_line(line)
-    left_out = Counter(
-        report.longrepr[2].removeprefix("Skipped: ")
-        for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple)
-    )
-    if left_out:
-        terminalreporter.section(
-            "skipped tests: their number, the reason, how to run them"
-        )
-    for reason, number in left_out.most_common():
-        terminalreporter.write_line(f"{number:5}  {reason}")
 
 
 def counts_of(config: pytest.Config) -> Counts:
@@ -287,31 +253,23 @@ def moto() -> Iterator[MotoServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer]:
+def one_for_all(kind: type[ProgramServer]) -> Any:
     """
-    One in-memory rclone for the whole run; a test that stops rclone starts its own.
+    Return a fixture: one server of a kind for the whole run; a test that stops it starts
+    its own.
     """
-    with RcloneServer(tmp_path_factory.mktemp("rclone")) as server:
-        yield server
+
+    @pytest.fixture(scope="session", name=kind.name)
+    def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProgramServer]:
+        with kind(tmp_path_factory.mktemp(kind.name)) as running:
+            yield running
+
+    return server
 
 
-@pytest.fixture(scope="session")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    """
-    One MinIO for the whole run.
-    """
-    with MinioServer(tmp_path_factory.mktemp("minio")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
-    """
-    One versitygw for the whole run.
-    """
-    with VersityServer(tmp_path_factory.mktemp("versitygw")) as server:
-        yield server
+rclone = one_for_all(RcloneServer)
+minio = one_for_all(MinioServer)
+versitygw = one_for_all(VersityServer)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -321,14 +279,7 @@ def no_process_is_left_over() -> Iterator[None]:
     """
     yield
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    commands = [
-        Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-        for pid in children
-    ]
-    ours = (b"/.venv/bin/", b"krb5kdc")
-    left = [
-        command.decode()
-        for command in commands
-        if any(name in command for name in ours)
-    ]
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
+    ours = re.compile(r"/\.venv/bin/|krb5kdc")
+    left = [command for command in commands if ours.search(command)]
     assert not left, f"left over: {left}"

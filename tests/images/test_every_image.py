@@ -215,16 +215,11 @@ def test_layers_contain_no_secrets(image: Image, entries: list[Entry]) -> None:
     assert not SECRETS.search(said.encode())
 
 
-@pytest.mark.parametrize(
-    "user", ["50000:0", "1000710000:0"], ids=["chart", "arbitrary"]
-)
 def test_version_and_help_run_in_a_hardened_container(
-    image: Image, name: str, project: dict[str, Any], user: str
+    image: Image, project: dict[str, Any]
 ) -> None:
-    run = ("run", "--rm", *image.hardening(user), image.name)
-
-    assert project["version"] in image.run_tool(*run, "--version")
-    assert "check" in image.run_tool(*run, "--help")
+    assert project["version"] in image.run("--version")
+    assert "check" in image.run("--help")
 
 
 def test_rebuild_behind_a_mirror_has_the_same_digest_and_no_password(

@@ -3,7 +3,6 @@ The image of the kerberos sidecar works in a hardened container with a real KDC.
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,12 +57,10 @@ def test_keeps_a_ticket_fresh_in_a_hardened_container(
         assert is_valid()
         published = ccache.stat()
         assert (int(user.split(":")[0]), 0) == image.owner(ccache)
-        assert 0o640 == stat.S_IMODE(published.st_mode)
 
         wait_until(lambda: ccache.stat().st_ino != published.st_ino, "a second ticket")
 
         assert 200 == container.get("/healthz").status
-        assert container.metrics()['sidecar_ready{sidecar="kerberos"}'] == 1
         code = container.terminate().code
 
     assert 0 == code

@@ -23,6 +23,8 @@ from tests.mutants.trace import Notes
 
 # Tests mostly wait.
 SIDE_BY_SIDE = 4
+MOST_SECONDS = 240.0
+"""How long the tests of one fault may take, as they did without it."""
 BASELINE = ROOT / "bench/mutants-0.2.txt"
 ALLOWED_POINTS = 3.0
 
@@ -68,17 +70,17 @@ class Trial:
             self.broken.add(failed)
 
 
-def try_drawn(trial: Trial, notes: Notes, limit_seconds: float, fault: Fault) -> str:
+def try_drawn(trial: Trial, notes: Notes, fault: Fault) -> str:
     """
     Try a drawn fault with the tests that enter its function, the quickest files first,
-    as many as take `limit_seconds`; print a line for the result.
+    as many as take `MOST_SECONDS`; print a line for the result.
 
     Returns:
         As :meth:`Trial.killer`.
     """
     found = notes.tests_of(fault.file, fault.function)
     spent = accumulate(notes.seconds[test] for test in found)
-    in_time = sum(seconds <= limit_seconds for seconds in spent)
+    in_time = sum(seconds <= MOST_SECONDS for seconds in spent)
     chosen = found[: max(1, in_time)]
     killed_by = trial.killer(fault, chosen) if chosen else ""
     left_out = f" ({len(found) - len(chosen)} test files left out)"
@@ -155,12 +157,6 @@ def main() -> int:
         "--only", default="", help="only files whose path contains this text"
     )
     parser.add_argument(
-        "--minutes",
-        type=float,
-        default=4,
-        help="minutes of tests for each fault, quickest files first (default: 4)",
-    )
-    parser.add_argument(
         "--promises",
         action="store_true",
         help="instead of drawing faults, break each sentence of tests/mutants/promises",
@@ -183,7 +179,7 @@ def main() -> int:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)
         trial, notes = Trial(copies), copies[0].trace()
-        tried = partial(try_drawn, trial, notes, 60 * options.minutes)
+        tried = partial(try_drawn, trial, notes)
         report = describe(faults, list(pool.map(tried, faults)))
     for name in sorted(trial.broken):
         print(f"\nalso fails without a fault: {name}")

@@ -20,18 +20,15 @@ ROOT = Path(__file__).parents[2]
 # All other Python is the product, wherever it lives.
 AROUND = ("bench", "charts-snippets", "demo", "docs", "scripts", "soak", "tests")
 
-_SWAPPED = {
-    ast.Lt: ("<", "<="),
-    ast.LtE: ("<=", "<"),
-    ast.Gt: (">", ">="),
-    ast.GtE: (">=", ">"),
-    ast.Eq: ("==", "!="),
-    ast.NotEq: ("!=", "=="),
-    ast.In: ("in", "not in"),
-    ast.NotIn: ("not in", "in"),
-    ast.Is: ("is", "is not"),
-    ast.IsNot: ("is not", "is"),
-}
+_PAIRS: tuple[tuple[type[Any], type[Any]], ...] = (
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.In, ast.NotIn),
+    (ast.Is, ast.IsNot),
+    (ast.And, ast.Or),
+)
+_SWAPPED = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 _EMPTY = {"str": '""', "bytes": 'b""', "int": "0", "float": "0.0"}
 _EMPTY |= {"list": "[]", "dict": "{}", "tuple": "()", "set": "set()"}
 _LOGS = re.compile(r"_?log\.(debug|info|warning|error|exception)$")
@@ -156,22 +153,6 @@ class _Source:
     def text(self, node: ast.AST) -> str:
         return self.content[self.start(node) : self.end(node)].decode()
 
-    def swapped(
-        self, node: ast.AST, operands: list[ast.expr], old: str, new: str
-    ) -> str:
-        """
-        Return the text of a node with another operator between its first two operands.
-        """
-        start, end = self.end(operands[0]), self.start(operands[1])
-        word = r"\b{}\b" if old[0].isalpha() else "{}"
-        between = self.content[start:end].decode()
-        between = re.sub(word.format(r"\s+".join(old.split())), new, between, count=1)
-        before, after = (
-            self.content[self.start(node) : start],
-            self.content[end : self.end(node)],
-        )
-        return before.decode() + between + after.decode()
-
 
 def _walk(
     source: _Source, node: ast.AST, function: str = "", returns: ast.expr | None = None
@@ -215,12 +196,12 @@ def _faults_at(
             tests = [test] if source.text(test) != "TYPE_CHECKING" else []
         case ast.comprehension(ifs=ifs):
             tests = ifs
-        case ast.Compare(left=left, comparators=[right, *_]):
-            operator = _SWAPPED[type(node.ops[0])]
-            yield "compare", node, source.swapped(node, [left, right], *operator)
-        case ast.BoolOp(op=op, values=values):
-            words = ("and", "or") if isinstance(op, ast.And) else ("or", "and")
-            yield "and/or", node, source.swapped(node, values, *words)
+        case ast.Compare(left=left, ops=[op, *more], comparators=right):
+            swapped = ast.Compare(left, [_SWAPPED[type(op)](), *more], right)
+            yield "compare", node, ast.unparse(swapped)
+        case ast.BoolOp(op=op, values=[one, other, *others]):
+            pair = ast.BoolOp(_SWAPPED[type(op)](), [one, other])
+            yield "and/or", node, ast.unparse(ast.BoolOp(op, [pair, *others]))
         case ast.Constant(value=bool() as value):
             yield "constant", node, str(not value)
         case ast.Constant(value=(int() | float()) as value):

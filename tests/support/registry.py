@@ -4,16 +4,14 @@ password.
 """
 
 import json
-import ssl
-import urllib.request
-from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
-from urllib.error import HTTPError
+
+from urllib3 import BaseHTTPResponse, PoolManager, make_headers
 
 from tests.support.http.certificates import self_signed
-from tests.support.program import own_port, start_server
+from tests.support.program import listens, own_port, start_server
 
 ACCOUNT = "123456789012"
 PASSWORD = f"{ACCOUNT}-auth-token"
@@ -56,7 +54,9 @@ class Registry:
 
     def __enter__(self) -> Self:
         self._process = start_server(
-            self._command(), self._folder / "log", self._answers
+            self._command(),
+            self._folder / "log",
+            lambda: listens("127.0.0.1", self.port),
         )
         return self
 
@@ -72,31 +72,24 @@ class Registry:
         """
         Return the tags of a repository; none if it does not exist.
         """
-        try:
-            found: list[str] = json.loads(self._get(f"/v2/{repository}/tags/list")[1])[
-                "tags"
-            ]
-        except HTTPError as error:
-            if error.code != 404:
-                raise
-            return []
+        answer = self._get(f"/v2/{repository}/tags/list")
+        found: list[str] = answer.json().get("tags", [])
+        assert found or answer.status == 404, answer.data
         return found
 
     def manifest(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:
         """
         Return digest and manifest of a tag or digest.
         """
-        headers, body = self._get(f"/v2/{repository}/manifests/{reference}")
-        return headers["docker-content-digest"], json.loads(body)
+        answer = self._get(f"/v2/{repository}/manifests/{reference}")
+        return answer.headers["docker-content-digest"], answer.json()
 
     def config(self, repository: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """
         Return the configuration of an image: architecture, labels, history.
         """
         digest = manifest["config"]["digest"]
-        config: dict[str, Any] = json.loads(
-            self._get(f"/v2/{repository}/blobs/{digest}")[1]
-        )
+        config: dict[str, Any] = self._get(f"/v2/{repository}/blobs/{digest}").json()
         return config
 
     def _command(self) -> list[str]:
@@ -119,29 +112,11 @@ class Registry:
         (folder / "config.yml").write_text(json.dumps(config))
         return ["docker-registry", "serve", str(folder / "config.yml")]
 
-    def _answers(self) -> bool:
-        return self._get("/v2/")[1] == b"{}"
-
-    def _get(self, path: str) -> tuple[dict[str, str], bytes]:
-        scheme = "https" if self.certificate else "http"
-        credentials = b64encode(f"AWS:{PASSWORD}".encode()).decode()
-        request = urllib.request.Request(
-            f"{scheme}://{self.address}{path}",
-            headers={
-                "Accept": ", ".join(KINDS_OF_MANIFEST),
-                "Authorization": f"Basic {credentials}",
-            },
-        )
-        context = (
-            ssl.create_default_context(cafile=self.certificate)
-            if self.certificate
-            else None
-        )
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),
-            urllib.request.HTTPSHandler(context=context),
-        )
-        with opener.open(request, timeout=30) as answer:
-            return {
-                name.lower(): text for name, text in answer.headers.items()
-            }, answer.read()
+    def _get(self, path: str) -> BaseHTTPResponse:
+        accepted = {"Accept": ", ".join(KINDS_OF_MANIFEST)}
+        login = make_headers(basic_auth=f"AWS:{PASSWORD}")
+        scheme, trusted = "http", None
+        if self.certificate:
+            scheme, trusted = "https", str(self.certificate)
+        with PoolManager(headers=accepted | login, ca_certs=trusted) as pool:
+            return pool.request("GET", f"{scheme}://{self.address}{path}", timeout=30)

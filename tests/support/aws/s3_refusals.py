@@ -2,13 +2,16 @@
 S3's refusals: error documents, and the check that a known identity signed a request.
 """
 
-import hashlib
 import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 from xml.sax.saxutils import escape
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from tests.support.http.loopback import Answer, Request
 
@@ -102,40 +105,23 @@ def signature_problem(
 
 def _signature(request: Request, secret_key: str) -> str:
     """
-    Compute Signature Version 4 of a received request, as in the AWS General Reference.
+    Compute Signature Version 4 of a received request with botocore, from what the
+    request means: S3 decodes the path and the query, and encodes them in one way.
     """
     authorization = request.headers["authorization"]
-    scope = re.findall(r"Credential=[^/]+/([^,\s]+)", authorization)[0]
-    signed_headers = re.findall(r"SignedHeaders=([^,\s]+)", authorization)[0]
-    query = sorted(
-        (quote(name, safe="-_.~"), quote(value, safe="-_.~"))
-        for name, value in parse_qsl(request.raw_query, keep_blank_values=True)
+    (names,) = re.findall(r"SignedHeaders=([^,\s]+)", authorization)
+    path = quote(unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1")
+    asked = AWSRequest(
+        request.method,
+        f"http://{request.headers['host']}{path}",
+        {name: request.headers[name] for name in names.split(";")},
+        params=request.query,
     )
-    canonical = "\n".join(
-        [
-            request.method,
-            quote(
-                unquote(request.raw_path, "latin-1"), safe="/-_.~", encoding="latin-1"
-            ),
-            "&".join(f"{name}={value}" for name, value in query),
-            *(
-                f"{name}:{request.headers[name].strip()}"
-                for name in signed_headers.split(";")
-            ),
-            "",
-            signed_headers,
-            request.headers["x-amz-content-sha256"],
-        ]
+    asked.context["timestamp"] = request.headers["x-amz-date"]
+    auth = S3SigV4Auth(Credentials("", secret_key), "s3", signed_region(request) or "")
+    return auth.signature(
+        auth.string_to_sign(asked, auth.canonical_request(asked)), asked
     )
-    to_sign = "\n".join(
-        [
-            "AWS4-HMAC-SHA256",
-            request.headers["x-amz-date"],
-            scope,
-            hashlib.sha256(canonical.encode()).hexdigest(),
-        ]
-    )
-    return signed(secret_key, scope, to_sign)
 
 
 def signed(secret_key: str, scope: str, text: str) -> str:

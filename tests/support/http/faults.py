@@ -30,6 +30,16 @@ def first(action: Callable[[], object]) -> Fault:
     return fault
 
 
+def _begin(exchange: Exchange, after: int) -> bytes:
+    """
+    Announce the full length and send that many bytes of the body; return the rest.
+    """
+    answer = exchange.good()
+    exchange.send_head(answer.status, framed(answer))
+    exchange.send_bytes(answer.body[:after])
+    return answer.body[after:]
+
+
 def hang(after: int | None = None) -> Fault:
     """
     Hang before the answer, or after that many bytes of its body; continue when
@@ -40,11 +50,9 @@ def hang(after: int | None = None) -> Fault:
         if after is None:
             exchange.hang()
             return exchange.send(exchange.good())
-        answer = exchange.good()
-        exchange.send_head(answer.status, framed(answer))
-        exchange.send_bytes(answer.body[:after])
+        rest = _begin(exchange, after)
         exchange.hang()
-        return exchange.send_bytes(answer.body[after:])
+        return exchange.send_bytes(rest)
 
     return fault
 
@@ -62,9 +70,7 @@ def truncate(after: int) -> Fault:
     """
 
     def fault(exchange: Exchange) -> None:
-        answer = exchange.good()
-        exchange.send_head(answer.status, framed(answer))
-        exchange.send_bytes(answer.body[:after])
+        _begin(exchange, after)
         exchange.close()
 
     return fault
@@ -95,10 +101,9 @@ def drip(size: int, pause_seconds: float) -> Fault:
     """
 
     def fault(exchange: Exchange) -> None:
-        answer = exchange.good()
-        exchange.send_head(answer.status, framed(answer))
-        for start in range(0, len(answer.body), size):
-            exchange.send_bytes(answer.body[start : start + size])
+        body = _begin(exchange, 0)
+        for start in range(0, len(body), size):
+            exchange.send_bytes(body[start : start + size])
             exchange.pause(pause_seconds)
 
     return fault

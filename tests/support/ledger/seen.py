@@ -74,11 +74,12 @@ class Ledger:
 
     def add(self, sidecar: str, kind: str, name: str) -> None:
         """
-        Note a name, if it is a documented one.
+        Note a name, if it is a documented one; of a program that is no sidecar (an
+        empty name), nothing is.
         """
-        for one in (Name(sidecar, kind, name), Name(ANY, kind, name)):
-            if one in _known():
-                self.seen.add(one)
+        if sidecar:
+            both = {Name(sidecar, kind, name), Name(ANY, kind, name)}
+            self.seen |= both & _known()
 
     def take(self, noted: Iterable[Iterable[str]]) -> None:
         """
@@ -118,51 +119,48 @@ class Witness:
 
     def __init__(self, program: Path) -> None:
         self._sidecar = _of_program(program.name)
+        self._name = self._sidecar.name if self._sidecar else ""
 
     def command(self, arguments: Iterable[str], environment: Mapping[str, str]) -> None:
         """
         Note the command line and the settings of a process that starts.
         """
-        if (sidecar := self._sidecar) is None:
-            return
         words = [word.partition("=")[0] for word in arguments]
         if words:
-            LEDGER.add(sidecar.name, "command", words[0])
+            LEDGER.add(self._name, "command", words[0])
         for word in words[1:]:
-            LEDGER.add(sidecar.name, "command", f"{words[0]} {word}")
+            LEDGER.add(self._name, "command", f"{words[0]} {word}")
+        if (sidecar := self._sidecar) is None:
+            return
         file = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
         text = _text_of_test(file)
         for name in changed_settings(sidecar.settings, sidecar.prefix, environment):
             if name in text:
-                LEDGER.add(sidecar.name, "setting", name)
+                LEDGER.add(self._name, "setting", name)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """
         Note the name and the reason of a line of the log.
         """
-        if self._sidecar is not None:
-            LEDGER.add(self._sidecar.name, "event", str(event.get("event")))
-            self.output(str(event.get("reason")))
+        LEDGER.add(self._name, "event", str(event.get("event")))
+        self.output(str(event.get("reason")))
 
     def output(self, text: str) -> None:
         """
         Note the reasons that a text names.
         """
-        if self._sidecar is not None:
-            for word in set(re.findall(r"\w+", text)):
-                LEDGER.add(self._sidecar.name, "reason", word)
+        for word in set(re.findall(r"\w+", text)):
+            LEDGER.add(self._name, "reason", word)
 
     def answer(self, path: str, status: int, body: str) -> None:
         """
         Note an HTTP answer.
         """
-        if self._sidecar is None:
-            return
-        if path == "/metrics":
+        if path == "/metrics" and self._sidecar is not None:
             for line in body.splitlines():
                 self._sample(self._sidecar, line)
         elif path == "/readyz":
-            LEDGER.add(self._sidecar.name, "readyz", str(status))
+            LEDGER.add(self._name, "readyz", str(status))
         if path in ("/readyz", "/status") and body.startswith("{"):
             facts = json.loads(body)
             self.output(str(facts.get("reason")))
@@ -181,25 +179,24 @@ class Witness:
         is_gauge = known is not None and known._type == "gauge"
         is_constant = known is not None and "Constant" in known._documentation
         if len(values) > 1 if is_gauge and not is_constant else value:
-            LEDGER.add(sidecar.name, "metric", metric)
+            LEDGER.add(self._name, "metric", metric)
         if value:
             for label in re.findall(r'\w+="[^"]*"', labels):
-                LEDGER.add(sidecar.name, "label", f"{metric}{{{label}}}")
+                LEDGER.add(self._name, "label", f"{metric}{{{label}}}")
 
     def end(self, code: int) -> None:
         """
         Note an exit code.
         """
-        if self._sidecar is not None:
-            LEDGER.add(self._sidecar.name, "exit code", str(code))
+        LEDGER.add(self._name, "exit code", str(code))
 
     def record(self, environment: Mapping[str, str]) -> None:
         """
         Note the fields that the published record has now.
         """
-        if self._sidecar is None or self._sidecar.name not in _RECORDS:
+        if self._name not in _RECORDS:
             return
-        variable, name = _RECORDS[self._sidecar.name]
+        variable, name = _RECORDS[self._name]
         path = Path(environment.get(variable, "/nowhere"), name)
         try:
             facts = json.loads(path.read_bytes())
@@ -208,4 +205,4 @@ class Witness:
         if isinstance(facts, dict):
             for field, value in facts.items():
                 if value:
-                    LEDGER.add(self._sidecar.name, "field", field)
+                    LEDGER.add(self._name, "field", field)
