@@ -16,7 +16,13 @@ from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.volume.files import explain_os_error
 
 # Errors that end the cycle, because the volume fails and not a single path.
-VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+VOLUME_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+    errno.ESTALE,
+}
 
 
 @dataclass(slots=True)
