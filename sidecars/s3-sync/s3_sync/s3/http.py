@@ -180,9 +180,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._loop.time() < due:
             self._current.timer = self._loop.call_at(due, self._watch, ends_at)
             return
-        said = (
-            f"no complete response in time, and no data for {self.idle_seconds:.0f} s"
-        )
+        said = "no complete response in time"
+        if self._heard_at + IDLE_SECONDS < ends_at:
+            said = f"no data for {IDLE_SECONDS:g} s"
         self._current.end(WireError("request_timeout", said))
 
     # --- asyncio.BufferedProtocol
