@@ -215,8 +215,8 @@ DENIED_ADVICE = (
     "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
 )
 READ_ONLY_ADVICE = (
-    "Remove readOnly from the volumeMount or claim. If it is not there, the node has lost the disk: "
-    "see its kernel's log."
+    "Remove readOnly from the volumeMount or claim. If it is not there, the node has lost the "
+    "disk: see its kernel's log."
 )
 OTHER_ADVICE = "Check the volume and its node. The published files are unchanged."
 _ADVICE = {
