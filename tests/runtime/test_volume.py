@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Iterator[int]:
         (errno.ENOSPC, "target_full", "the node's disk"),
         (errno.EDQUOT, "target_full", "the node's disk"),
         (errno.EACCES, "target_denied", "fsGroup"),
-        (errno.EROFS, "target_denied", "writable"),
+        (errno.EROFS, "target_denied", "readOnly"),
         (errno.EXDEV, "target_failed", "Another volume is mounted at that path"),
         (errno.ESTALE, "target_failed", "Check the volume"),
     ],

@@ -214,6 +214,10 @@ FULL_ADVICE = (
 DENIED_ADVICE = (
     "Mount the volume writable here; set the pod's fsGroup or runAsUser to its owner."
 )
+READ_ONLY_ADVICE = (
+    "Remove readOnly from the volumeMount or claim. If it is not there, the node has lost the "
+    "disk: see its kernel's log."
+)
 OTHER_ADVICE = "Check the volume and its node. The published files are unchanged."
 _ADVICE = {
     errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
@@ -282,7 +286,9 @@ def explain_os_error(error: OSError, what: str) -> TargetError:
         said += f": {name!r}"  # what is in the way, such as a lock that is a folder
     if error.errno in DENIED_ERRORS:
         said += f" (as uid {os.getuid()}, gid {os.getgid()})"
-        return TargetError("target_denied", said, DENIED_ADVICE)
+        is_read_only = error.errno == errno.EROFS
+        advice = READ_ONLY_ADVICE if is_read_only else DENIED_ADVICE
+        return TargetError("target_denied", said, advice)
     return TargetError(
         "target_failed", said, _ADVICE.get(error.errno or 0, OTHER_ADVICE)
     )

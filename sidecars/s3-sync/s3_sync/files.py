@@ -47,7 +47,7 @@ SECOND_NS = 1_000_000_000
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 # Errors that end the cycle, because the volume fails and not a single path.
-VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
 
 log = get_logger("target")
 

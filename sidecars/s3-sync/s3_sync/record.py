@@ -212,6 +212,8 @@ def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
     path = settings.dest_path
     try:
         published = read_outside(settings).published
+    except FileNotFoundError:  # no folder, or nothing of s3-sync in it
+        found = readiness(None)
     except OSError as error:
         said = f"{path} cannot be read: {error.strerror}"
         found = Readiness(problem=failure("target_unreadable", said))

@@ -89,6 +89,24 @@ def test_lists_a_page_and_gets_the_listed_version_of_an_object(s3: FakeS3) -> No
     )
 
 
+def test_says_which_request_a_cycle_waits_for(s3: FakeS3) -> None:
+    told: list[str] = []
+    fence = Fence()
+
+    class Listening(Body):
+        def write(self, chunk: bytes) -> None:
+            told.append(fence.doing)
+
+    async def scene(client: S3Client) -> None:
+        client.begin_cycle(fence)
+        await get(client, Listening())
+
+    play(s3, scene)
+
+    assert {"S3 is asked to get 'dags/a b+ü.py'"} == set(told)
+    assert "" == fence.doing
+
+
 # --- retries
 
 

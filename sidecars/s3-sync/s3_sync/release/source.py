@@ -219,7 +219,8 @@ class ReleaseSource:
         with self._reading(
             form.manifest_key(revision),
             "It was pruned, or never published: publish its content again, or use another "
-            "release. `prune-releases --keep-from` keeps what runs need.",
+            "release (S3_SYNC_REVISION, if it is set). `prune-releases --keep-from` keeps what "
+            "runs need.",
         ) as key:
             answer = await self._client.get(
                 Get("manifest", key, form.MANIFEST_LIMIT_BYTES)

@@ -124,6 +124,8 @@ class S3Client:
         self._access: tuple[Credentials, AwsConfig] | None = None
         self._pool: Pool | None = None
         self._fence = Fence()
+        # The requests without an answer, the oldest first.
+        self._asked: list[Get] = []
 
     def begin_cycle(self, fence: Fence) -> None:
         """
@@ -211,6 +213,23 @@ class S3Client:
             ObjectMoved: The object does not exist.
             ObjectError, SourceError, WireError
         """
+        self._asked.append(what)
+        self._tell()
+        try:
+            return await self._get(what, receiver)
+        finally:
+            self._asked.remove(what)
+            self._tell()
+
+    def _tell(self) -> None:
+        """
+        Say what the cycle waits for: of several requests, for that of the longest wait.
+        """
+        self._fence.doing = ""
+        for first in self._asked[:1]:
+            self._fence.doing = f"S3 is asked to {first.operation} {first.key!r}"
+
+    async def _get(self, what: Get, receiver: Receiver | None) -> Answer:
         for attempt in range(ATTEMPTS - 1):
             try:
                 return await self._try(what, receiver, is_last=False)
