@@ -280,7 +280,8 @@ class Serving(NamedTuple):
         self.asked.outage = outage
         self.asked.follow(self.layout.store, self.layout.is_whole)
         where = f"cannot write to {self.sidecar.settings.dest_path}"
-        for revision in self.asked.due(fence):
+        for revision in list(self.asked.waiting):
+            fence.wait(0)
             with self.asked.answering(revision), explained(where):
                 try:
                     with suppress(OSError):  # cycles that fail do not get that far

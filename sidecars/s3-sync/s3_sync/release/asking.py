@@ -19,7 +19,6 @@ from http import HTTPStatus
 
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import SidecarError, json_text
-from sidecar_runtime.fence import Fence
 from sidecar_runtime.http.listener import Answer, Listener
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metric
@@ -88,26 +87,19 @@ class Asked:
         if revision in self.waiting:
             return None
         if self._allowance.wait_seconds:
-            return self._refuse(revision)
+            period = f"{PERIOD_SECONDS:g} s"
+            said = f"too many revisions were requested; one in {period} is fetched now"
+            advice = "Find out which consumer requests so many."
+            limit = SidecarError("request_limit", said, advice)
+            if "request_limit" not in self._told:  # once until one may be again
+                self._told.add("request_limit")
+                _log_unavailable(revision, limit)
+            return limit
         self._allowance.use()
         self._told.discard("request_limit")
         self.waiting[revision] = None
         self.wake()
         return None
-
-    def _refuse(self, revision: str) -> SidecarError:
-        """
-        Return why no revision may be requested now; logged once until one may be again.
-        """
-        limit = SidecarError(
-            "request_limit",
-            f"too many revisions were requested; one in {PERIOD_SECONDS:g} s is fetched now",
-            "Find out which consumer requests so many.",
-        )
-        if "request_limit" not in self._told:
-            self._told.add("request_limit")
-            _log_unavailable(revision, limit)
-        return limit
 
     def follow(self, store: int, has: Callable[[str], bool]) -> None:
         """
@@ -159,17 +151,6 @@ class Asked:
         if self._listener is not None:
             self._listener.close()
         self._listener = self._socket = None
-
-    def due(self, fence: Fence) -> Iterator[str]:
-        """
-        Yield the revisions that were requested before this cycle.
-
-        Raises:
-            CycleAbandoned: The fence was revoked.
-        """
-        for revision in list(self.waiting):
-            fence.wait(0)
-            yield revision
 
     @contextmanager
     def answering(self, revision: str) -> Iterator[None]:
