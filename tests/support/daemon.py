@@ -281,11 +281,11 @@ class SidecarProcess:
             seen = self.events.index(event, seen) + 1
         return event
 
-    def address(self, timeout_seconds: float = PATIENCE_SECONDS) -> tuple[str, int]:
+    def address(self) -> tuple[str, int]:
         """
         Return host and port of the HTTP endpoint from the log.
         """
-        event = self.wait_for_event("http_listening", timeout_seconds)
+        event = self.wait_for_event("http_listening")
         host, _, port = str(event["address"]).rpartition(":")
         return host.strip("[]"), int(port)
 

@@ -31,6 +31,7 @@ SIDECARS = {
     "git-sync-wrapper": "git_sync_wrapper.sidecar",
 }
 """The module of each sidecar that imports all others."""
+MOST_CYCLES = 8
 NO_FAULT = (0, "")
 Fault = tuple[int, str]
 """The number of the call, from 1, and what happens there; see `Calls.arm`."""
@@ -86,12 +87,12 @@ class Life:
         self.last_fault = self.last.get("fired") or self.last_fault
         return self.last
 
-    def settle(self, most: int = 8) -> list[str]:
+    def settle(self) -> list[str]:
         """
         Run cycles until two in a row change nothing, and return their results.
         """
         results: list[str] = []
-        while results[-2:] != ["unchanged"] * 2 and len(results) < most:
+        while results[-2:] != ["unchanged"] * 2 and len(results) < MOST_CYCLES:
             results.append(self.cycle()["result"])
         return results
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-PAGE_BYTES = 4096
-
 
 @dataclass
 class UnreadPipe:
@@ -27,10 +25,9 @@ class UnreadPipe:
         # process.
         writer = os.open(f"/proc/self/fd/{self.writer}", os.O_WRONLY | os.O_NONBLOCK)
         try:
-            for size in (PAGE_BYTES, 1):
-                with suppress(BlockingIOError):
-                    while True:
-                        os.write(writer, b"\n" * size)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"\n")
         finally:
             os.close(writer)
 
