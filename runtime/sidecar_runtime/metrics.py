@@ -12,6 +12,7 @@ from sidecar_runtime.errors import printable
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 REVISION_DIGITS = 12
+_PUBLISHED = "sidecar_published_info"
 
 Metric = Any
 """A metric of prometheus_client or one of its series, or :data:`UNREAD`."""
@@ -99,7 +100,6 @@ class Metrics(Registry):
     ) -> None:
         super().__init__("sidecar", is_read=is_read)
         self.sidecar = sidecar
-        self._published: Metric = UNREAD
         if self._client is not None:
             self._client.ProcessCollector(registry=self.exposed)
         self.cycles = self.counter(
@@ -145,9 +145,9 @@ class Metrics(Registry):
         """
         Add the metric for a sidecar whose published state is a revision of its source.
         """
-        self._published = self.add(
+        self.add(
             "gauge",
-            "sidecar_published_info",
+            _PUBLISHED,
             "Constant 1; the first 12 digits of the completely published revision.",
             "revision",
         )
@@ -161,10 +161,11 @@ class Metrics(Registry):
                 one.
         """
         self.ready.set(is_ready)
-        self._published.clear()
+        published = self.metrics.get(_PUBLISHED, UNREAD)
+        published.clear()
         if revision:
             short = revision.removeprefix("sha256-")[:REVISION_DIGITS]
-            self._published.labels(self.sidecar, printable(short)).set(1)
+            published.labels(self.sidecar, printable(short)).set(1)
 
     def show_reason(self, result: str, reason: str, since: float | None) -> None:
         """

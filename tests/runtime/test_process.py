@@ -183,7 +183,6 @@ def ignore_sigchld() -> None:
         ("sys.exit('a text')", 1),
         ("threading.Thread(target=time.sleep, args=(600,)).start(); return 0", 0),
     ],
-    ids=["failed", "as argparse", "as its help", "a text", "a thread that hangs"],
 )
 def test_exits_with_the_exit_code_of_the_command(body: str, code: int) -> None:
     assert run(body) == (code, [])
@@ -217,12 +216,6 @@ SETTINGS = (
             2,
             {"setting": "X_HTTP_BIND", "value": "192.0.2.1:1"},
         ),
-    ],
-    ids=[
-        "settings",
-        "it gives up",
-        "the loop gives up",
-        "an address that cannot be bound",
     ],
 )
 def test_the_last_log_line_has_the_cause_of_the_end(

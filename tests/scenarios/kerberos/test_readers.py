@@ -52,7 +52,6 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
                 time.sleep(0.05)
             for reader in found:
                 reader.stop()
-                print(f"{reader.kind}: {reader.reads} reads, {reader.failed} failed")
             assert {} == {
                 reader.kind: reader.failures for reader in found if reader.failed
             }
