@@ -105,7 +105,7 @@ def find_installation(config: AirflowConfig) -> Installation:
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
     told = ask(python, config, "look", Fence())
-    version, fab = told.get("airflow", ""), told.get("fab", "")
+    version = told.get("airflow", "")
     if not version:
         found = (
             f"has no airflow command whose Python has Airflow (found {path or 'none'})"
@@ -117,16 +117,16 @@ def find_installation(config: AirflowConfig) -> Installation:
             where,
             f"leads to Airflow {version}; upgrade it to 2.11 or later",
         )
-    elif told["problem"] or not fab:
-        missing = "needs the FAB provider, which this image does not contain"
-        wrong = (
-            name("core", "auth_manager"),
-            manager,
-            told["problem"] if fab else missing,
-        )
+    elif told["problem"]:
+        wrong = name("core", "auth_manager"), manager, told["problem"]
     else:
         return Installation(
-            path, python, version, fab, told["restores_dags"], told["local_settings"]
+            command=path,
+            python=python,
+            version=version,
+            fab=told["fab"],
+            restores_dags=told["restores_dags"],
+            local_settings=told["local_settings"],
         )
     raise SettingsError([Problem(*wrong)])
 

@@ -311,7 +311,8 @@ def fits(glob: str, path: str) -> bool:
     ``*`` matches any text without ``/``, ``?`` one such character, and ``**`` any
     number of folders; at the end, ``**`` matches everything below.
 
-    It takes at most the number of the glob's segments times that of the path's.
+    It takes at most the length of the glob times that of the path: fnmatch's wildcards,
+    too, never try another place.
     """
     names = path.split("/") if path else []
     segments = glob.split("/")
@@ -323,9 +324,9 @@ def fits(glob: str, path: str) -> bool:
         if segment == "**":
             ends = set(range(min(ends, default=len(names)), len(names)))
         else:
-            glob = segment.replace("[", "[[]")
+            pattern = segment.replace("[", "[[]")
             below = (n for n in ends if n < len(names))
-            ends = {n + 1 for n in below if fnmatchcase(names[n], glob)}
+            ends = {n + 1 for n in below if fnmatchcase(names[n], pattern)}
     return len(names) in ends
 
 
@@ -381,11 +382,13 @@ class RoleFile:
         """
         Read the file; record its mistakes instead of raising them.
         """
-        before, self.revision = self.revision, ""
+        before = self.revision
+        self.revision = ""
         try:
             data = Path(self.path).read_bytes()
             self.revision = hashlib.sha256(data).hexdigest()[:12]
-            self.document = parse(data) if self.revision != before else self.document
+            if self.revision != before:
+                self.document = parse(data)
         except OSError as error:
             why = error.strerror or type(error).__name__
             self.document = Document({}, (Mistake(0, WHOLE, why),))

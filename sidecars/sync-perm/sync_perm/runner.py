@@ -100,10 +100,13 @@ def look(given: Told) -> Told:
     except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
+    fab = version_of("apache-airflow-providers-fab")
+    if not fab:
+        problem = "needs the FAB provider, which this image does not contain"
     local = importlib.util.find_spec("airflow_local_settings")
     return {
         "airflow": version,
-        "fab": version_of("apache-airflow-providers-fab"),
+        "fab": fab,
         "local_settings": os.path.realpath(local.origin or "") if local else "",
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),

@@ -196,8 +196,8 @@ class Reader:
         )
         if self.file:
             more = self.file.compare(tables, defined if is_written else None)
-            is_given = defined and not self.file.problem
-            roles |= self.file.document.roles.keys() if is_given else set()
+            if defined and not self.file.problem:
+                roles |= self.file.document.roles.keys()
         # A DAG may name any role that is there, or that the next pass creates before
         # its grants.
         grants = {**{role: frozenset[Permission]() for role in roles}, **tables.grants}

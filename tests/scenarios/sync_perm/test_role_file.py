@@ -161,7 +161,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     daemon = start(database, {"SYNC_PERM_ROLES": str(file)})
     # until Airflow has started and written them
     name = 'sync_perm_differences{{kind="file_{}",sidecar="sync-perm"}}'
-    kinds = [name.format(kind) for kind in ("role", "grant", "dag_grant")]
+    kinds = [name.format(kind) for kind in ("role", "grant")]
     wait_until(lambda: all(map(daemon.metrics().get, kinds)), "they lack", PASS_SECONDS)
     daemon.wait_until_good()
 
