@@ -156,7 +156,7 @@ class Sync:
         # policy may have happened during the cycle. So a new lack settles for a cycle,
         # without S3_SYNC_SETTLE, too.
         self._shortage.meet(build.missing)
-        if self._shortage.cycles == 1 and settings.layout == "snapshot":
+        if self._shortage.is_new and settings.layout == "snapshot":
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
             unsettled = failure("source_unsettled", said)

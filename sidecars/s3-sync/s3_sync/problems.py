@@ -170,11 +170,15 @@ class Shortage:
     Attributes:
         cycles: How many cycles in a row lacked the same files; after LASTING_CYCLES, a
             one-shot accepts a partial state.
+        is_new: Whether the last cycle lacked what the one before had, but never twice
+            in a row.
     """
 
     def __init__(self) -> None:
+        self._missing: set[str] = set()
         self._lasting: set[str] = set()
         self.cycles = 0
+        self.is_new = False
 
     def meet(self, missing: Mapping[str, SidecarError]) -> None:
         """
@@ -187,6 +191,8 @@ class Shortage:
         is_same = bool(missing) and lasting == self._lasting
         self.cycles = self.cycles + 1 if is_same else int(bool(missing))
         self._lasting = lasting
+        self.is_new = bool(missing.keys() - self._missing) and not self.is_new
+        self._missing = set(missing)
 
 
 def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:

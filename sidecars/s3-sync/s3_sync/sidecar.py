@@ -278,7 +278,11 @@ class Serving(NamedTuple):
             CycleAbandoned: The fence was revoked.
         """
         self.asked.outage = outage
-        self.asked.follow(self.layout.store, self.layout.is_whole)
+        self.asked.follow(
+            self.layout.store,
+            self.layout.is_whole,
+            lambda revision: revision in self.source.earlier(),
+        )
         where = f"cannot write to {self.sidecar.settings.dest_path}"
         for revision in list(self.asked.waiting):
             fence.wait(0)

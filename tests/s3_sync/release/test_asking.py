@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.asking import MOST, NAME, PERIOD_SECONDS, Asked
+from s3_sync.release.asking import MOST, MOST_UNKNOWN, NAME, PERIOD_SECONDS, Asked
 from sidecar_runtime import allowance
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned
@@ -51,22 +51,24 @@ def asked(clock: Clock) -> Asked:
     return Asked(counter())
 
 
+@pytest.mark.parametrize(("is_known", "most"), [(True, MOST), (False, MOST_UNKNOWN)])
 def test_refuses_requests_beyond_the_limit_of_pending_revisions(
-    clock: Clock, asked: Asked, log: Log
+    clock: Clock, asked: Asked, log: Log, *, is_known: bool, most: int
 ) -> None:
     """
     Otherwise memory, the log and requests to the source would grow with the requests of
     consumers.
     """
     numbers = itertools.count()
-    pauses = (0, PERIOD_SECONDS, PERIOD_SECONDS / 2, MOST * PERIOD_SECONDS)
-    for pause, more in zip(pauses, (0, 1, 1, MOST + 1), strict=True):
+    pauses = (0, PERIOD_SECONDS, PERIOD_SECONDS / 2, most * PERIOD_SECONDS)
+    for pause, more in zip(pauses, (0, 1, 1, most + 1), strict=True):
         clock.seconds += pause
         for _turn in range(100):
-            refused = asked.ask(f"{next(numbers)}")
+            refused = asked.ask(f"{next(numbers)}", is_known=is_known)
         assert refused is not None and "request_limit" == refused.reason
-        assert MOST + more == len(asked.waiting)
+        assert most + more == len(asked.waiting)
     assert 3 == len(log.events("requested_revision_unavailable"))
+    assert asked.ask("of the other kind", is_known=not is_known) is None
 
 
 def test_logs_again_only_what_has_changed_about_a_revision(
@@ -87,7 +89,7 @@ def test_logs_again_only_what_has_changed_about_a_revision(
 def store(tmp_path: Path, asked: Asked) -> Iterator[int]:
     """A folder whose socket is served; it contains the revision THERE."""
     store = os.open(tmp_path, os.O_RDONLY)
-    asked.follow(store, lambda name: name == THERE)
+    asked.follow(store, lambda name: name == THERE, lambda name: name == AWAY)
     yield store
     asked.close()
     os.close(store)
@@ -108,12 +110,12 @@ def test_a_fetch_that_timed_out_a_cycle_is_not_repeated_in_the_next(
 ) -> None:
     """The consumer gets the reason, and the next cycle fetches the other revisions."""
     for revision in (THERE, AWAY):
-        asked.ask(revision)
+        asked.ask(revision, is_known=True)
     first = next(iter(asked.waiting))
 
     with pytest.raises(CycleAbandoned), asked.answering(first):
         raise CycleAbandoned
 
     assert [AWAY] == list(asked.waiting)
-    failure = asked.ask(first)
+    failure = asked.ask(first, is_known=True)
     assert failure is not None and "cycle_timeout" == failure.reason

@@ -26,10 +26,12 @@ from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import remove_tree
 
 NAME = "ask.sock"
-# How many revisions may be requested at once: some are invented, which costs a request to
-# the source, and a line in the log.
+# How many revisions may be requested at once that the source has told of.
 MOST = 64
-# After those, one may be requested in this time.
+# And others: some are invented, which costs a request to the source, and a line in the
+# log.
+MOST_UNKNOWN = 16
+# After those, one of either kind may be requested in this time.
 PERIOD_SECONDS = 2.0
 # How long a failure is the answer before the source is asked again; remembers up to
 # MOST failures.
@@ -67,17 +69,23 @@ class Asked:
         # Each access to these is one operation, which needs no lock.
         self.waiting: dict[str, None] = {}
         self._failures: dict[str, tuple[SidecarError, float]] = {}
-        self._allowance = Allowance(MOST, PERIOD_SECONDS)
-        """Used by the listener only."""
+        self._allowances = {
+            True: Allowance(MOST, PERIOD_SECONDS),
+            False: Allowance(MOST_UNKNOWN, PERIOD_SECONDS),
+        }
+        """By whether the source has told of a revision; used by the listener only."""
         self._listener: Listener | None = None
         self._socket: os.stat_result | None = None
         self._told: set[str] = set()
         """The failures of the socket, and a limit, that are already in the log."""
 
-    def ask(self, revision: str) -> SidecarError | None:
+    def ask(self, revision: str, *, is_known: bool) -> SidecarError | None:
         """
         Request a revision; return None while it is pending, or why it cannot be fetched
         now.
+
+        Args:
+            is_known: Whether the source has told of it.
         """
         failure, until = self._failures.get(revision, (None, 0.0))
         if failure is not None and time.monotonic() < until:
@@ -86,7 +94,8 @@ class Asked:
             return self.outage
         if revision in self.waiting:
             return None
-        if self._allowance.wait_seconds:
+        allowance = self._allowances[is_known]
+        if allowance.wait_seconds:
             period = f"{PERIOD_SECONDS:g} s"
             said = f"too many revisions were requested; one in {period} is fetched now"
             advice = "Find out which consumer requests so many."
@@ -95,18 +104,21 @@ class Asked:
                 self._told.add("request_limit")
                 _log_unavailable(revision, limit)
             return limit
-        self._allowance.use()
+        allowance.use()
         self._told.discard("request_limit")
         self.waiting[revision] = None
         self.wake()
         return None
 
-    def follow(self, store: int, has: Callable[[str], bool]) -> None:
+    def follow(
+        self, store: int, has: Callable[[str], bool], knows: Callable[[str], bool]
+    ) -> None:
         """
         Serve the socket in an open store from now on, unless it is served already.
 
         Args:
             has: Whether a snapshot of a revision exists; called from any thread.
+            knows: Whether the source has told of a revision; likewise.
         """
         found = stat_in(NAME, store)
         if found and self._socket and os.path.samestat(found, self._socket):
@@ -122,7 +134,7 @@ class Asked:
             # Connecting needs write permission; any uid that sees the volume may
             # request.
             os.chmod(NAME, 0o666, dir_fd=store)  # noqa: S103
-            self._listener = Listener(listening, partial(self._answer, has))
+            self._listener = Listener(listening, partial(self._answer, has, knows))
             self._listener.start()
             self._socket = stat_in(NAME, store)
             self._told.clear()
@@ -133,13 +145,15 @@ class Asked:
                 log.warning("ask_socket_unavailable", error=said, advice=advice)
             self._told.add(said)
 
-    def _answer(self, has: Callable[[str], bool], path: str) -> Answer:
+    def _answer(
+        self, has: Callable[[str], bool], knows: Callable[[str], bool], path: str
+    ) -> Answer:
         question = _QUESTION.fullmatch(path)
         if question is None:
             return _say(404, error="request /revisions/ID with a full ID")
         if has(name := question[1]):
             return _say(200, name=name)
-        if (failure := self.ask(name)) is None:
+        if (failure := self.ask(name, is_known=knows(name))) is None:
             return _say(202, state="on its way")
         status = 404 if failure.reason in GONE else 503
         return _say(status, reason=failure.reason, error=failure.message)
