@@ -28,49 +28,57 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+HOME = sys.argv[1]
+FOLDER = os.environ["GATE_FOLDER"]
+# The settings of Airflow that are never taken from the user, above all the database.
+os.environ |= {
+    "AIRFLOW_HOME": HOME,
+    "AIRFLOW__CORE__DAGS_FOLDER": FOLDER,
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    # As in the DAG processor of Airflow 3: no Variable is read from a database.
+    "_AIRFLOW_PROCESS_CONTEXT": "client",
+}
+# The folder of this program: its modules must not be imported. PYTHONSAFEPATH keeps it
+# out since Python 3.11.
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+
+import airflow
+from airflow.configuration import conf
+from airflow.plugins_manager import ensure_plugins_loaded
+from airflow.serialization import serialized_objects
+from airflow.utils import file
+
+IS_2 = airflow.__version__.startswith("2.")
+IS_BEFORE_3_4 = hasattr(file, "list_py_file_paths")
+if IS_2:
+    from airflow import settings
+    from airflow.models.dagbag import DagBag
+    from airflow.utils.db import initdb
+else:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk.execution_time.supervisor import block_orm_access
+if not IS_BEFORE_3_4:
+    from airflow.dag_processing.bundles.local import LocalDagBundle
+    from airflow.sdk.importers import DagImportError, get_importer_registry
+
 FORK = multiprocessing.get_context("fork")
 BUNDLE = "dags"
-# What loading a file needs; in Airflow 2, only the first one exists.
-MODULES = (
-    "airflow.serialization.serialized_objects",
-    "airflow.dag_processing.dagbag",
-    "airflow.sdk.execution_time.supervisor",
-)
 # The ids of the DAGs in a file, and errors by path.
 Loaded = tuple[list[str], dict[str, str]]
 
 
-def environment(home: str, folder: str) -> dict[str, str]:
-    """
-    Return the settings of Airflow that are never taken from the user, above all the
-    database.
-    """
-    return {
-        "AIRFLOW_HOME": home,
-        "AIRFLOW__CORE__DAGS_FOLDER": folder,
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # As in the DAG processor of Airflow 3: no Variable is read from a database.
-        "_AIRFLOW_PROCESS_CONTEXT": "client",
-    }
-
-
-def dag_files(folder: str) -> Iterable[Any]:
+def dag_files() -> Iterable[Any]:
     """
     Return the files that Airflow's DAG processor would load.
     """
-    from airflow.utils import file
-
-    if hasattr(file, "list_py_file_paths"):  # before 3.4
-        paths: list[str] = file.list_py_file_paths(folder)
+    if IS_BEFORE_3_4:
+        paths: list[str] = file.list_py_file_paths(FOLDER)
         return paths
-    from airflow.configuration import conf
-    from airflow.dag_processing.bundles.local import LocalDagBundle
-    from airflow.sdk.importers import DagImportError, get_importer_registry
-
-    bundle = LocalDagBundle(name=BUNDLE, path=folder)
+    bundle = LocalDagBundle(name=BUNDLE, path=FOLDER)
     is_safe = conf.getboolean("core", "dag_discovery_safe_mode")
     registry = get_importer_registry(BUNDLE)
     found = set()
@@ -79,36 +87,22 @@ def dag_files(folder: str) -> Iterable[Any]:
         is_error = isinstance(one, DagImportError)
         place = one.source_reference if is_error else one.get_relative_loc(bundle.path)
         # Each DAG in an archive has its own place.
-        found.add(file.find_enclosing_file(Path(folder, place)))
+        found.add(file.find_enclosing_file(Path(FOLDER, place)))
     return filter(None, found)
 
 
-def bag_of(path: str, folder: str) -> Any:
-    """
-    Return what Airflow loads from one file.
-    """
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:
-        from airflow.models.dagbag import DagBag  # Airflow 2
-
-        return DagBag(path)
-    from airflow.sdk.execution_time.supervisor import block_orm_access
-
-    block_orm_access()
-    return DagBag(path, bundle_path=Path(folder))
-
-
-def load(path: str, folder: str) -> Loaded:
+def load(path: str) -> Loaded:
     """
     Load one file, and serialize its DAGs, as Airflow would for its database.
     """
-    from airflow.serialization import serialized_objects
-
+    if IS_2:
+        bag = DagBag(path)
+    else:
+        block_orm_access()
+        bag = DagBag(path, bundle_path=Path(FOLDER))
     # DagSerialization: 3.2 and later
     kind = getattr(serialized_objects, "DagSerialization", None)
     kind = kind or serialized_objects.SerializedDAG
-    bag = bag_of(path, folder)
     errors = dict(bag.import_errors)
     for dag in bag.dags.values():
         try:
@@ -118,12 +112,12 @@ def load(path: str, folder: str) -> Loaded:
     return list(bag.dags), errors
 
 
-def _tell(path: str, folder: str, sender: Connection) -> None:
+def _tell(path: str, sender: Connection) -> None:
     """
     Load one file, send what was loaded, or the text of a failure, and end this process.
     """
     try:
-        sender.send(load(path, folder))
+        sender.send(load(path))
     except Exception as error:  # noqa: BLE001 - Airflow itself reports what a file raises
         sender.send(f"{type(error).__name__}: {error}")
     except BaseException:  # noqa: BLE001 - except SystemExit and the like
@@ -132,7 +126,7 @@ def _tell(path: str, folder: str, sender: Connection) -> None:
         os._exit(0)
 
 
-def load_apart(path: str, folder: str, timeout_seconds: float) -> Loaded:
+def load_apart(path: str, timeout_seconds: float) -> Loaded:
     """
     Load one file in a separate process, which is killed after the timeout.
 
@@ -140,7 +134,7 @@ def load_apart(path: str, folder: str, timeout_seconds: float) -> Loaded:
         SystemExit: The file has no verdict.
     """
     receiver, sender = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_tell, args=(path, folder, sender))
+    child = FORK.Process(target=_tell, args=(path, sender))
     child.start()
     sender.close()
     problem = f"loading it takes longer than dag_file_processor_timeout, {timeout_seconds:g} s"
@@ -160,29 +154,19 @@ def load_apart(path: str, folder: str, timeout_seconds: float) -> Loaded:
     return said
 
 
-def work(home: str, folder: str) -> dict[str, Any]:
+def work() -> dict[str, Any]:
     """
     Load all files of the folder; return the answer.
     """
-    os.environ.update(environment(home, folder))
-    import airflow
-    from airflow.configuration import conf
-    from airflow.plugins_manager import ensure_plugins_loaded
-    from airflow.utils.file import iter_airflow_imports
-
-    if airflow.__version__.startswith("2."):  # a DAG file may query the database
-        from airflow import settings
-        from airflow.utils.db import initdb
-
+    if IS_2:  # a DAG file may query the database
         initdb(load_connections=False)
         settings.engine.dispose()  # children must not share a connection
-    if folder not in sys.path:  # at the end, as in Airflow
-        sys.path.append(folder)
+    if FOLDER not in sys.path:  # at the end, as in Airflow
+        sys.path.append(FOLDER)
     ensure_plugins_loaded()
-    paths = sorted(map(str, dag_files(folder)))
-    imported = {name for path in paths for name in iter_airflow_imports(path)}
+    paths = sorted(map(str, dag_files()))
     # What the files import of Airflow, once for all of them, as its DAG processor does.
-    for name in (*MODULES, *imported):
+    for name in {name for path in paths for name in file.iter_airflow_imports(path)}:
         with suppress(Exception):  # the file that imports it will report it
             import_module(name)
     # Airflow 3 takes it from [dag_processor], to which it has moved.
@@ -190,7 +174,7 @@ def work(home: str, folder: str) -> dict[str, Any]:
     files: dict[str, str] = {}
     errors: list[tuple[str, str]] = []
     for path in paths:
-        dags, found = load_apart(path, folder, seconds)
+        dags, found = load_apart(path, seconds)
         errors += found.items()
         errors += [
             (path, f"the DAG {dag!r} is also in {files[dag]}")
@@ -200,14 +184,9 @@ def work(home: str, folder: str) -> dict[str, Any]:
     return {
         "airflow": airflow.__version__,
         "dags": len(files),
-        "errors": [[one.replace(f"{folder}/", "") for one in row] for row in errors],
+        "errors": [[one.replace(f"{FOLDER}/", "") for one in row] for row in errors],
     }
 
 
 if __name__ == "__main__":
-    # The folder of this program: its modules must not be imported. PYTHONSAFEPATH keeps
-    # it out since Python 3.11.
-    if not getattr(sys.flags, "safe_path", False):
-        del sys.path[0]
-    answer = json.dumps(work(sys.argv[1], os.environ["GATE_FOLDER"]))
-    Path(sys.argv[1], "answer").write_text(answer)
+    Path(HOME, "answer").write_text(json.dumps(work()))

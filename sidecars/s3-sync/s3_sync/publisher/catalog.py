@@ -224,7 +224,7 @@ def read_manifest(store: Store, revision: str) -> tuple[form.Manifest, bytes]:
     try:
         return form.parse_manifest(stored.data, revision), stored.data
     except form.Invalid as error:
-        raise damaged(store, revision, f"{stored.key} is invalid: {error}") from None
+        raise damaged(store, revision, f"its manifest is invalid: {error}") from None
 
 
 def damaged(store: Store, revision: str, why: str) -> ReleaseError:

@@ -64,22 +64,29 @@ class ConditionFailed(Exception):
 IF_NEW = {"IfNoneMatch": "*"}
 
 
-class Stored(NamedTuple):
+class Listed(NamedTuple):
     """
     An object that exists; its key is relative to the prefix. Dated by S3's clock.
 
     Args:
-        modified_at: Now, if the store does not say it: too young to be pruned. Only a
-            listing is asked.
-        etag: Empty if the store does not say it, and in a listing.
-        data: Its content, if it was read.
+        modified_at: Now, if the store does not say it: too young to be pruned.
     """
 
     key: str
     size_bytes: int
     modified_at: datetime
-    etag: str = ""
-    data: bytes = b""
+
+
+class Content(NamedTuple):
+    """
+    An object that was read.
+
+    Args:
+        etag: Empty if the store does not say it.
+    """
+
+    data: bytes
+    etag: str
 
 
 class Store:
@@ -121,7 +128,7 @@ class Store:
 
     # --- reading
 
-    def read(self, key: str) -> Stored | None:
+    def read(self, key: str) -> Content | None:
         """
         Return a pointer or a manifest; None if it does not exist.
         """
@@ -134,7 +141,7 @@ class Store:
             body = found["Body"].read() if is_short else b""
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found.get("ETag", "").removeprefix("W/")
-            return Stored(key, len(body), self.now(), etag, body)
+            return Content(body, etag)
 
     def download(self, key: str, path: str) -> str | None:
         """
@@ -150,7 +157,7 @@ class Store:
                 file.seek(0)
                 return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def look(self, key: str) -> Stored | None:
+    def look(self, key: str) -> Listed | None:
         """
         Return what is known of one object without reading it; None if it does not
         exist.
@@ -158,7 +165,7 @@ class Store:
         found = next(self.list(key), None)  # a listing begins with the shortest key
         return found if found and found.key == key else None
 
-    def list(self, beginning: str) -> Iterator[Stored]:
+    def list(self, beginning: str) -> Iterator[Listed]:
         """
         Yield the objects whose keys begin so.
         """
@@ -170,7 +177,7 @@ class Store:
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self.prefix)
                     at = found.get("LastModified", self.now())
-                    yield Stored(key, found.get("Size", 0), at)
+                    yield Listed(key, found.get("Size", 0), at)
 
     def _get(self, key: str) -> Any:
         """

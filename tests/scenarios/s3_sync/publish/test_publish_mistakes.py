@@ -37,7 +37,6 @@ def refused(site: Site) -> Iterator[Site]:
     assert before == site.s3.objects
 
 
-NO_PYTHON = ["--gate", "airflow", "--airflow-python", "/nowhere"]
 PROMOTE = ["promote", "s3://{bucket}/dags", "s3://{bucket}/prd"]
 UNKNOWN, MEANT = "release_unknown", "settings_rejected"
 
@@ -50,7 +49,8 @@ UNKNOWN, MEANT = "release_unknown", "settings_rejected"
         (["publish", "{dags}", "s3://"], MEANT, ["AWS_BUCKET"]),
         (["publish", "{dags}", "--exclude", "!"], "ignore_rule_invalid", ["--exclude", "'!'"]),
         (["publish", "{dags}", "--gate", "command"], MEANT, ["S3_SYNC_GATE_COMMAND"]),
-        (["publish", "{dags}", *NO_PYTHON], "", ["'/nowhere' is not an executable program"]),
+        (["publish", "{dags}", "--airflow-python", "/nowhere"], "",
+         ["'/nowhere' is not an executable program"]),
         (["publish", "{dags}", "--airflow-python", "/bin/sh"], "", ["require --gate airflow"]),
         ([*PROMOTE, "--gate", "airflow", "--gate-allow", "("], "", ["'(' missing )"]),
         (["publish", "{dags}", "--sign-key", ""], "", ["'' is empty: name a file, or omit it"]),
