@@ -32,7 +32,7 @@ STACK_CALLS = 20
 # The longest that the main thread waits at once. Python runs signal handlers in it, and
 # notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
 # So late it also tells a slow cycle and ends a one-shot.
-NOTICE_SECONDS = 0.25
+NOTICE_SECONDS = 1.0
 
 log = get_logger("sidecar")
 

@@ -241,7 +241,7 @@ def load(
     for field, spec in specs.items():
         text = given.get(spec.variable)
         try:
-            values[field] = _parse(spec, text)
+            values[field] = _parse(spec, text, given.keys() - names)
         except ValueError as error:
             problems.append(Problem(spec.variable, spec.show(text or ""), str(error)))
     if not problems and not may_be_idle:
@@ -262,7 +262,7 @@ def _without_effect(
     named = {spec.variable: (spec, values[field]) for field, spec in specs.items()}
     problems = []
     for field, spec in specs.items():
-        if not spec.needs or values[field] == _parse(spec, None):
+        if not spec.needs or values[field] == _parse(spec, None, ()):
             continue
         name, _, texts = spec.needs.partition("=")
         needed, value = named[name]
@@ -277,7 +277,7 @@ def _without_effect(
     return problems
 
 
-def _parse(spec: Spec, text: str | None) -> Any:
+def _parse(spec: Spec, text: str | None, strangers: Iterable[str]) -> Any:
     """
     Return the value of a setting; `text` is None if it is unset.
 
@@ -288,7 +288,9 @@ def _parse(spec: Spec, text: str | None) -> Any:
     if text is not None:
         return spec.parse(utf_8(text))
     if spec.required:
-        raise ValueError(f"is missing: {spec.allowed}")
+        near = _nearest(spec.variable, strangers)
+        hint = f" ({near} is set: is it a typo?)" if near else ""
+        raise ValueError(f"is missing: {spec.allowed}{hint}")
     return None
 
 
@@ -305,13 +307,18 @@ def _check_names(
     """
     strangers = sorted(given - known - retired.keys())
     ours = [n for n in strangers if n.startswith(prefix) and not _INJECTED.search(n)]
-    plain = {name.removeprefix(prefix): name for name in known}
+    plain = {name.removeprefix(prefix): name for name in {*known, *retired}}
     meant = {n: plain.get(_nearest(n.removeprefix(prefix), plain), "") for n in ours}
     meant |= {
         n: right for n, right in instead.items() if n in given and right not in given
     }
     problems = [
-        Problem(name, None, f"is not a setting; did you mean {right}?")
+        Problem(
+            name,
+            None,
+            f"is not a setting; did you mean {right}?"
+            + (f" That {retired[right]}." if right in retired else ""),
+        )
         for name, right in meant.items()
         if right
     ]

@@ -137,6 +137,7 @@ def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
     text: str,
 ) -> None:
     given = dict.fromkeys(["BOX_SYNC_PEDAL", "BOX_SYNC_JITTER"], text)
+    given |= {"BOX_SYNC_PEDALS": text, "BOX_SYNC_LOGFORMAT": text}
     gone = {"PEDAL": "no longer exists: walk"}
 
     error = raised(SettingsError, load, Settings, PREFIX, GOOD | given, gone=gone)
@@ -145,7 +146,24 @@ def test_a_setting_of_an_earlier_version_is_refused_whatever_its_value(
     assert given.keys() == problems.keys()
     pedal = Problem("BOX_SYNC_PEDAL", text, "no longer exists: walk")
     assert pedal == problems["BOX_SYNC_PEDAL"]
+    assert problems["BOX_SYNC_PEDALS"].problem.endswith("That no longer exists: walk.")
     assert load(Settings, PREFIX, GOOD | {"BOX_SYNC_PEDAL": " "}, gone=gone)
+
+
+def test_a_typo_in_a_required_name_is_pointed_out() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Other(CommonSettings):
+        path: str = setting(
+            "BOX_PATH", str, prefixed=False, required=True, text="Where."
+        )
+
+    error = raised(
+        SettingsError, load, Other, PREFIX, {"BOX_PAHT": "secret", "PATH": "/bin"}
+    )
+    assert "BOX_PAHT is set: is it a typo?" in error.problems[0].problem
+    assert "secret" not in str(error)
+    error = raised(SettingsError, load, Other, PREFIX, {"PATH": "/bin"})
+    assert "PATH is set" not in error.problems[0].problem
 
 
 def test_ignores_names_of_other_software_and_those_that_kubernetes_injects_for_a_service() -> (
