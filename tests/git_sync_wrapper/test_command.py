@@ -7,36 +7,18 @@ from pathlib import Path
 import pytest
 
 from git_sync_wrapper.command import _read
-from sidecar_runtime.errors import SettingsError
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import WRAPPER
-from tests.support.raising import raised
 
 REPO = {"GITSYNC_REPO": "https://git.example.com/dags.git"}
 
 
-@pytest.mark.parametrize(
-    ("environ", "field", "value"),
-    [
-        ({"GITSYNC_PERIOD": "10ms"}, "interval_seconds", 0.1),
-        ({"GITSYNC_SYNC_TIMEOUT": "1h"}, "timeout_seconds", 3720.0),
-    ],
-)
-def test_merges_settings_of_git_sync(
-    environ: dict[str, str], field: str, value: object
-) -> None:
-    settings, _, _ = _read([], REPO | environ)
+def test_polls_are_not_too_close_and_a_cycle_may_take_longer_than_git_sync() -> None:
+    given = {"GITSYNC_PERIOD": "10ms", "GITSYNC_SYNC_TIMEOUT": "1h"}
 
-    assert value == getattr(settings, field)
+    settings, _, _ = _read([], REPO | given)
 
-
-@pytest.mark.parametrize("link", [".", "..", ".snapshots", ".git-sync/repo"])
-def test_refuses_a_link_at_a_reserved_path(tmp_path: Path, link: str) -> None:
-    environ = REPO | {"GITSYNC_ROOT": str(tmp_path), "GITSYNC_LINK": link}
-
-    error = raised(SettingsError, _read, [], environ)
-
-    assert ["GITSYNC_LINK"] == [problem.setting for problem in error.problems]
+    assert (0.1, 3720.0) == (settings.interval_seconds, settings.timeout_seconds)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +32,8 @@ def test_refuses_a_link_at_a_reserved_path(tmp_path: Path, link: str) -> None:
         (["check"], {"GITSYNC_REPO": "https://h/x?t=hush"}, 2, "or set GITSYNC_USER"),
         (["check"], REPO | {"GITSYNC_PASSWORD": "hush"}, 2, "need each other"),
         ([], {"GITSYNC_SYNC_TIMEOUT": "0"}, 2, "from 0.01s to 3650d"),
+        ([], REPO | {"GITSYNC_LINK": ".."}, 2, "is reserved: use another name"),
+        ([], REPO | {"GITSYNC_LINK": ".git-sync/repo"}, 2, "is reserved: use another"),
         ([], {"GITSYNC_MAX_FAILURES": "x"}, 2, '"x", "problem": "is not a whole num'),
         ([], {"GIT_SYNC_WRAPPER_RETAIN_BYTES": "1Gi"}, 2, "limit them with GIT_SYNC_W"),
     ],

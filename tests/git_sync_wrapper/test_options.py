@@ -88,6 +88,11 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
     ("environ", "found"),
     [
         ({"GIT_SYNC_WAIT": "0.5s"}, ("GIT_SYNC_WAIT", "0.5s", "is not a number")),
+        # git-sync refuses to start with them, too
+        (
+            {"GIT_SYNC_BRANCH": "main", "GIT_SYNC_REV": "v1"},
+            ("GIT_SYNC_BRANCH", "main", "and GIT_SYNC_REV=v1 exclude each other"),
+        ),
         ({"GITSYNC_PERIOD": "ten"}, ("GITSYNC_PERIOD", "ten", "is not a duration")),
         (
             {"GITSYNC_GIT_CONFIG": "x"},

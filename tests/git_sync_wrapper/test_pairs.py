@@ -65,9 +65,8 @@ REFUSED = "fatal: Authentication failed for 'https://h.example/org/a/'"
     [
         (REFUSED, "user ua, from A"),
         (REFUSED.replace("/a/", "/a2/"), "user ub, from B"),
-        # Of GitHub and GitLab: no URL tells which login this is about.
+        # Of GitHub: no URL tells which login this is about.
         (f"remote: Invalid username or token.\n{REFUSED}", "user ua, from A"),
-        (f"remote: HTTP Basic: Access denied\n{REFUSED}", "user ua, from A"),
         (REFUSED.replace("h.", "x."), ".netrc or http.extraHeader"),
     ],
 )

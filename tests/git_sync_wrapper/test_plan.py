@@ -53,12 +53,6 @@ HOLDER = [
     # a link without its record
     (Work(), Situation(Published(OLD, OLD), **LEFT)),
 ]
-PINNED = [
-    # the pin is published
-    (Done(), Situation(OF_PIN, **CAME)),
-    # another commit is
-    (Work(), Situation(OF_MAIN, OLD, NEW)),
-]
 
 
 @pytest.mark.parametrize(("decision", "situation"), HOLDER)
@@ -68,11 +62,8 @@ def test_each_situation_has_one_decision(
     assert decision == decide(situation, MAIN)
 
 
-@pytest.mark.parametrize(("decision", "situation"), PINNED)
-def test_nothing_else_will_do_for_a_pin(
-    decision: Decision, situation: Situation
-) -> None:
-    assert decision == decide(situation, PIN)
+def test_a_pin_that_is_published_is_settled() -> None:
+    assert Done() == decide(Situation(OF_PIN, **CAME), PIN)
 
 
 @pytest.mark.parametrize(

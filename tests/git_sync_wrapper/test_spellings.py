@@ -204,13 +204,3 @@ def check(name: str, given: Given) -> None:
 def test_each_pair_of_spellings_does_what_it_does_in_git_sync(name: str) -> None:
     for given in pairs(name):
         check(name, given)
-
-
-def test_old_branch_and_rev_that_differ_are_refused_by_both_names() -> None:
-    """git-sync refuses to start with them, too."""
-    given = (("GIT_SYNC_BRANCH", "main"), ("--rev", "v1"))
-    refusal = wrapper("ref", given).refusal
-
-    assert git_sync("ref", given).refusal
-    assert "GIT_SYNC_BRANCH" in refusal, refusal
-    assert "--rev" in refusal, refusal

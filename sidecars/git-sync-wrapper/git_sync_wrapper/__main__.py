@@ -8,11 +8,12 @@ from typing import NoReturn
 from sidecar_runtime import begin_process
 
 begin_process()  # before the imports that take most of a start
-gc.disable()  # they leave no garbage, and would be searched for some
+gc.disable()  # what they make is never garbage, and would be searched for some
 
 from git_sync_wrapper.command import run  # noqa: E402
 from sidecar_runtime.app import run_main  # noqa: E402
 
+gc.freeze()
 gc.enable()
 
 

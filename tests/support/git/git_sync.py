@@ -108,12 +108,8 @@ class GitSite:
         """
         Start git-sync without the wrapper.
         """
-        home = self.folder / "home"
-        process = SidecarProcess(
-            self.engine, self.environment() | settings, home, arguments
-        )
-        self.processes.append(process)
-        return process.start()
+        given = self.environment() | settings
+        return self._process(self.engine, given, arguments).start()
 
     def describe(self, *arguments: str, **settings: str | None) -> SidecarProcess:
         """
@@ -125,11 +121,14 @@ class GitSite:
             "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
             "GIT_SYNC_WRAPPER_LOG_LEVEL": "debug",
         }
-        wrapper = SidecarProcess(
-            WRAPPER, environment | settings, self.folder / "home", arguments
-        )
-        self.processes.append(wrapper)
-        return wrapper
+        return self._process(WRAPPER, environment | settings, arguments)
+
+    def _process(
+        self, program: Path, environment: dict[str, str | None], words: tuple[str, ...]
+    ) -> SidecarProcess:
+        process = SidecarProcess(program, environment, self.folder / "home", words)
+        self.processes.append(process)
+        return process
 
     def wrapper(self, *arguments: str, **settings: str | None) -> SidecarProcess:
         """
