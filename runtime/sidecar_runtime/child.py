@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,11 @@ Hears = Sequence[Hear | None]
 """Of standard output, and of standard error if it is a pipe of its own."""
 Watch = Callable[[], object]
 Process = subprocess.Popen[bytes]
+
+
+# The children that a thread waits for, and the lock under which one is started.
+_attended: set[int] = set()
+_starting = threading.Lock()
 
 
 class DeadlinePassed(Exception):
@@ -122,7 +128,7 @@ def run(
         CycleAbandoned: The fence was revoked; then nothing is started, or the program
             was killed.
     """
-    with _readable(command.given) as given, fence:
+    with _readable(command.given) as given, fence, _starting:
         process = subprocess.Popen(
             command.argv,
             env=command.environ,
@@ -132,6 +138,7 @@ def run(
             stderr=subprocess.STDOUT if err is None else subprocess.PIPE,
             start_new_session=True,
         )
+        _attended.add(process.pid)
     fence.doing = f"{command.title or os.path.basename(command.argv[0])} runs"
     try:
         return attend(process, fence, deadline_seconds, (out, err), watch)
@@ -146,6 +153,7 @@ def attend(
     As :func:`run`, for a program that was started in its own session.
     """
     until = time.monotonic() + seconds
+    _attended.add(process.pid)
 
     def kill() -> None:
         # once it is reaped, its id may belong to another process
@@ -161,7 +169,9 @@ def attend(
             kill()
             process.wait()
             fence.forget(kill)
+            _attended.discard(process.pid)
             _reap_group(process.pid)
+            _reap_strays()
     if fence.is_revoked:
         raise CycleAbandoned
     return process.returncode
@@ -227,6 +237,21 @@ def _reap_group(group: int) -> None:
         while time.monotonic() < until:
             if os.waitpid(-group, os.WNOHANG) == (0, 0):
                 time.sleep(0.01)
+
+
+def _reap_strays() -> None:
+    """
+    Reap what left the session of its program and has ended since, such as a hook's
+    daemon: only process 1 inherits it, and nobody else waits for it.
+    """
+    if os.getpid() != 1:
+        return
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with _starting, suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, how):
+            if ended.si_pid in _attended:
+                break  # its own thread waits for it
+            os.waitpid(ended.si_pid, 0)
 
 
 # --- the private folder

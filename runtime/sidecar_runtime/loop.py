@@ -311,6 +311,8 @@ class Loop:
                 isinstance(state, Running) and fence is state.fence
             ):
                 self._conclude(end)  # it was not abandoned
+            case Finished() if isinstance(state, Idle):
+                self._ask("wake")  # it has returned at last
 
     def _ask(self, asker: Event) -> None:
         """

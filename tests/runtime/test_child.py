@@ -112,7 +112,8 @@ from sidecar_runtime import child
 from sidecar_runtime.fence import Fence
 
 assert 1 == os.getpid()
-for script in ("sleep 600 & exec true", "sleep 600 & exec sleep 600"):
+scripts = ["setsid true & exec true", "sleep 600 & exec true", "sleep 600 & exec sleep 600"]
+for script in scripts * 2:
     command = child.Command(["/bin/sh", "-c", script], os.environ, "/")
     with suppress(child.DeadlinePassed):
         child.run(command, Fence(), 0.5, lambda _: None)
@@ -124,6 +125,7 @@ NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
 def test_an_orphan_of_a_child_is_killed_and_reaped() -> None:
     """
     Each child runs in its own session, so its orphan is killed with its process group.
+    What has left that session is reaped once it has ended.
     """
     can = shutil.which("unshare") and os.getuid() == 0
     if not can or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:

@@ -38,6 +38,8 @@ def size_text(size_bytes: int) -> str:
     """
     Return a size in a readable unit.
     """
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
     return f"{size_bytes / 1024:,.1f} KiB"
 
 
