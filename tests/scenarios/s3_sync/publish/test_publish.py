@@ -122,7 +122,7 @@ def test_prints_a_readable_summary_of_a_publish(site: Site) -> None:
     assert "Left out: 2 (.git/, __pycache__/)" == lines[0]
     assert "the gate is off" in lines[1]
     assert lines[-1].startswith("Published ")
-    assert lines[-1].endswith(": 3 files, 0.4 KiB")
+    assert lines[-1].endswith(": 3 files, 411 B")
     table = site.run("releases").out.splitlines()
     assert table[0].split()[:2] == ["REVISION", "CREATED"] and "current" in table[1]
 
