@@ -261,7 +261,7 @@ def test_the_end_of_the_process_that_asks_is_named(
     """Only the kernel kills it: the container has too little memory."""
     running_kdc.hang()
     daemon = here.start()
-    child = wait_until(lambda: child_of(daemon).strip(), "a child asks")
+    child = wait_until(lambda: child_of(daemon), "a child asks")
     os.kill(int(child), number)
 
     failed = failure(daemon)

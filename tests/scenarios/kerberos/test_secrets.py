@@ -110,11 +110,10 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
     assert ["airflow.keytab"] == [path.name for path in here.keytab.parent.iterdir()]
 
 
-def child_of(daemon: SidecarProcess) -> Path | None:
-    """Return the folder below /proc of the child that asks for a ticket, if there is one."""
+def child_of(daemon: SidecarProcess) -> str:
+    """Return the process that asks for a ticket; empty if there is none."""
     pgrep = ["pgrep", "-P", str(daemon.pid), "-f", "acquire"]
-    pid = subprocess.run(pgrep, capture_output=True, text=True).stdout.strip()
-    return Path("/proc", pid) if pid else None
+    return subprocess.run(pgrep, capture_output=True, text=True).stdout.strip()
 
 
 def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
@@ -129,7 +128,7 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
     }
     secrets |= {"AIRFLOW__CORE__FERNET_KEY": "hunter2", "KRB5_TRACE_KEY": "hunter2"}
     daemon = here.start(program=here.as_user(50000), **secrets)
-    child = wait_until(lambda: child_of(daemon), "a child asks")
+    child = Path("/proc") / wait_until(lambda: child_of(daemon), "a child asks")
 
     names = {
         one.partition(b"=")[0] for one in (child / "environ").read_bytes().split(b"\0")
