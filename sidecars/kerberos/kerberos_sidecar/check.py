@@ -69,16 +69,21 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
             elif ticket is not None:
                 say("ok", "", f"it is valid until {iso(ticket.ends_at)}")
             keytab = prepare(account, settings, staging)
-            text = (
-                f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})"
+            say(
+                "ok",
+                "keytab",
+                f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})",
             )
-            say("ok", "keytab", text)
             _, ticket = acquire(keytab, settings, staging)
     except (SidecarError, OSError) as error:
         known = explain(error)
         return fail(known.reason.partition("_")[0], known)
-    offset = f"its clock is {ticket.clock_offset_seconds:+.0f} s off this node's"
-    say("ok", "KDC", f"issued a ticket, valid until {iso(ticket.ends_at)}; {offset}")
+    say(
+        "ok",
+        "KDC",
+        f"issued a ticket, valid until {iso(ticket.ends_at)}; its clock is "
+        f"{ticket.clock_offset_seconds:+.0f} s off this node's",
+    )
     return is_readable
 
 

@@ -115,11 +115,8 @@ class KerberosSidecar:
         Return whether every ccache is valid now, no matter which process wrote it; from
         memory.
         """
-        problems = [
-            problem for account in self._accounts if (problem := account.problem())
-        ]
+        said = "; ".join(filter(None, (one.problem() for one in self._accounts)))
         times = [at for one in self._accounts if (at := one.found.published_at)]
-        said = "; ".join(problems)
         return Readiness(
             revision=revision(self._accounts),
             published_at=min(times, default=None),
@@ -315,11 +312,12 @@ def _check_contested(account: Account, cause: Cause) -> str:
     if owner and last:
         wait_seconds = last.at + plan.CONTEST_SECONDS - time.monotonic()
         if wait_seconds > 0:
-            text = (
+            raise failure(
+                "ccache_contested",
                 f"{account.entry.ccache} belongs to {owner}, right after it was "
-                f"published for {account.principal}: another process publishes there"
+                f"published for {account.principal}: another process publishes there",
+                wait_seconds=wait_seconds,
             )
-            raise failure("ccache_contested", text, wait_seconds=wait_seconds)
     return owner
 
 

@@ -173,8 +173,10 @@ def read_keytab(path: str) -> Keys:
     try:
         keys = parse_keytab(content)
     except EOFError:
-        text = f"{path} ends in the middle of an entry, after {len(content)} bytes"
-        raise failure("keytab_truncated", text) from None
+        raise failure(
+            "keytab_truncated",
+            f"{path} ends in the middle of an entry, after {len(content)} bytes",
+        ) from None
     except ValueError as error:
         raise failure("keytab_garbage", f"{path} {error}") from None
     if not keys:

@@ -67,8 +67,9 @@ def wrong(settings: Settings) -> SidecarError | None:
     found = [one for one in paths if os.path.isfile(one) or os.path.isdir(one)]
     if named is None or any(os.access(path, os.R_OK) for path in found):
         return None
-    text = f"KRB5_CONFIG={named} names no readable file or folder"
-    return failure("config_missing", text)
+    return failure(
+        "config_missing", f"KRB5_CONFIG={named} names no readable file or folder"
+    )
 
 
 def lines_about(settings: Settings, realm: str, reason: str) -> list[str]:

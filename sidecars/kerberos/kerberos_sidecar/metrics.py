@@ -22,7 +22,6 @@ class KerberosMetrics(Metrics):
 
     def __init__(self, version: str, revision: str, *, is_read: bool = True) -> None:
         super().__init__("kerberos", version, revision, is_read=is_read)
-        self._of_ccaches: list[Metric] = []
         self._shown: set[tuple[str, ...]] = set()
         self._acquired = self._of_ccache(
             "kerberos_acquired_tickets_total",
@@ -64,13 +63,14 @@ class KerberosMetrics(Metrics):
 
     def show(self, accounts: Iterable[Account]) -> None:
         """
-        Update the gauges of each ccache whose full principal is known. All metrics
-        begin anew if one of them was about the former first principal of a keytab.
+        Update the gauges of each ccache whose full principal is known; remove what is
+        about the former first principal of a keytab.
         """
         known = {self._labels(one): one for one in accounts if one.realm}
-        if self._shown - known.keys():
-            for metric in self._of_ccaches:
-                metric.clear()
+        for labels in self._shown - known.keys():
+            for name, metric in self.metrics.items():
+                if name.startswith("kerberos_"):
+                    metric.remove(*labels)
         self._shown = set(known)
         for labels, account in known.items():
             ticket = account.found.ticket or NO_TICKET
@@ -80,9 +80,7 @@ class KerberosMetrics(Metrics):
             self._kvno.labels(*labels).set(account.kvno)
 
     def _of_ccache(self, name: str, text: str, kind: str = "gauge") -> Metric:
-        metric = self.add(kind, name, text, "principal", "ccache")
-        self._of_ccaches.append(metric)
-        return metric
+        return self.add(kind, name, text, "principal", "ccache")
 
     def _labels(self, account: Account) -> tuple[str, ...]:
         principal = printable(str(account.principal))

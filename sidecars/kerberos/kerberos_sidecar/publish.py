@@ -25,6 +25,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Self
 
 from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, read_ticket
@@ -108,6 +109,10 @@ def foreign_at(path: str) -> str:
         kind = stat.S_IFMT(os.lstat(path).st_mode)
         if kind != stat.S_IFREG:
             return _KINDS.get(kind, "a pipe, socket or device")
+        # The options after a mount point begin with ro or rw.
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+        if os.fsencode(f" {os.path.realpath(path)} r") in mounts:
+            return "a mount"
         with open_file(path, dir_fd=None) as file:
             return _BEGINNINGS.get(file.read(2), "a file that is not a ccache")
     except FileNotFoundError:
@@ -209,10 +214,16 @@ class Staging:
         self.made = os.fstat(self._fd)
         mode = stat.S_IMODE(self.made.st_mode)
         if self._mode & ~mode:  # as on CIFS; consumers could not read the ccache
-            text = f"its volume gives all files mode {mode:04o}: mount it with file_mode=0640"
-            raise OSError(errno.ENOTSUP, text)
+            raise OSError(
+                errno.ENOTSUP,
+                f"its volume gives all files mode {mode:04o}: mount it with file_mode=0640",
+            )
         write_all(self._fd, bytes(ROOM_BYTES))
         self._refuse_foreign()
+        # Asks the system what a rename needs: it refuses first who may not replace the
+        # file, as in another uid's sticky folder, and then because it is no folder.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.rmdir(self.ccache)
 
     def _refuse_foreign(self) -> None:
         """
@@ -221,8 +232,10 @@ class Staging:
         """
         foreign = foreign_at(self.ccache)
         if foreign and (foreign in (_KEYTAB, _FOLDER) or not self._has_published):
-            text = f"{self.ccache} is {foreign}, which is not overwritten"
-            raise failure("ccache_foreign", text)
+            raise failure(
+                "ccache_foreign",
+                f"{self.ccache} is {foreign}, which is not overwritten",
+            )
 
     def _discard(self) -> None:
         if self._stem:

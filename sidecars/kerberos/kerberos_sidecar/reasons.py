@@ -133,7 +133,7 @@ _MEANINGS = {
     (23,): ("password_expired", "the password or key of {principal} has expired"),
     (24, 31): (
         "keytab_stale",
-        "the KDC does not accept the key of {principal} (kvno {kvno}) in {keytab}",
+        "the KDC does not accept the key of {principal} (kvno {keytab.kvno}) in {keytab.path}",
     ),
     (37, 148): (
         "clock_skew",
@@ -142,7 +142,7 @@ _MEANINGS = {
     (154,): ("realm_unknown", "neither krb5.conf nor DNS names a KDC for {realm}"),
     (14, 150, 151, 152, 181, 188, 236, 237): (
         "keytab_enctypes_unusable",
-        "the KDC or krb5.conf permits no key of {principal} in {keytab}: it has {held}",
+        "the KDC or krb5.conf permits no key of {principal} in {keytab.path}: it has {keytab.held}",
     ),
     (208, 210, 252): (
         "preauth_unsupported",

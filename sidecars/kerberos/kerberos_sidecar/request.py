@@ -99,12 +99,13 @@ def acquire(
     is_asked_for = staging.fence.is_asked_for
     wait_seconds = lockout.wait_seconds(keytab, settings, is_asked_for=is_asked_for)
     if wait_seconds:
-        text = (
+        raise failure(
+            "keytab_stale",
             f"the KDC has refused the key of {keytab.principal} (kvno {keytab.kvno}) in "
             f"{keytab.path}; it is not tried again before "
-            f"{iso(time.time() + wait_seconds)}"
+            f"{iso(time.time() + wait_seconds)}",
+            wait_seconds=wait_seconds,
         )
-        raise failure("keytab_stale", text, wait_seconds=wait_seconds)
     note = partial(lockout.note, staging.ccache, keytab, is_asked_for=is_asked_for)
     trace = Trace(note)
     began = time.monotonic()
@@ -241,13 +242,7 @@ def _explain(
     offered = _OFFERED.findall(str(trace))
     if reason == "preauth_unsupported" and offered:
         words += f"; it offers {offered[-1]}"
-    text = text.format(
-        principal=principal,
-        realm=principal.realm,
-        keytab=keytab.path,
-        kvno=keytab.kvno,
-        held=keytab.held,
-    )
+    text = text.format(keytab=keytab, principal=principal, realm=principal.realm)
     lines = krb5_conf.lines_about(settings, principal.realm, reason)
     return failure(reason, "; ".join([f"{text} ({words})", *lines]))
 

@@ -140,6 +140,12 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
         "only the new one counts",
     )
     assert here.sample(daemon, "kerberos_acquired_tickets_total", principal=other)
+    keytab.unlink()
+    here.kdc.write_keytab(keytab, third := here.kdc.add_principal("again"))
+    acquired = here.refresh(daemon)  # mostly before the next look
+    assert third == acquired["principal"], acquired
+    daemon.wait_for_event("cycle_finished", after=daemon.events.index(acquired))
+    assert here.sample(daemon, "kerberos_acquired_tickets_total", principal=third)
 
 
 @pytest.mark.parametrize("step", ["+5h", "-5h"])

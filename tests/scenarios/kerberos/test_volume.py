@@ -88,6 +88,7 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
     ("name", "mode", "reason", "said"),
     [
         ("cc", 0o755, "ccache_denied", "as uid 50000"),
+        ("cc", 0o1777, "ccache_denied", "as uid 50000"),
         ("nowhere/cc", 0o777, "ccache_missing", "No such file"),
         ("loop/cc", 0o777, "ccache_failed", "Too many levels of symbolic"),
     ],
@@ -95,9 +96,12 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
 def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     here: Site, name: str, mode: int, reason: str, said: str
 ) -> None:
+    """
+    In a sticky folder, as `/tmp`, only the owner of a file can replace it.
+    """
     folder = here.ccache.parent
     there = folder / name
-    (folder / "cc").write_bytes(b"of root")
+    (folder / "cc").write_bytes(b"\5\4 of root")
     (folder / "loop").symlink_to("loop")
     folder.chmod(mode)
     program, asked = here.as_user(50000), here.kdc.requests()
@@ -115,14 +119,21 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     assert (asked, []) == (here.kdc.requests(), here.leftovers("cc", "loop"))
 
 
-def test_a_file_that_is_mounted_at_the_path_is_named(here: Site) -> None:
+def test_a_file_that_is_mounted_at_the_path_is_named_without_a_request(
+    here: Site,
+) -> None:
     here.ccache.touch()
     assert mount("--bind", str(here.ccache), str(here.ccache))
+    asked = here.kdc.requests()
 
     failed = failure(here.start())
+    checked = here.start("check")
 
     assert "ccache_foreign" == failed["reason"], failed
-    assert f"{here.ccache} as uid 0" in failed["error"], failed
+    assert f"{here.ccache} is a mount" in failed["error"], failed
+    assert 3 == checked.wait_for_exit().code
+    assert "ccache_foreign" in checked.log(), checked.log()
+    assert (asked, []) == (here.kdc.requests(), here.leftovers())
     subprocess.run(["umount", "--lazy", here.ccache], check=True)
 
 
