@@ -360,7 +360,8 @@ def read_page(
     """
     root = _root(body)
     is_encoded = root.findtext("EncodingType", "").strip() == "url"
-    truncated = root.findtext("IsTruncated", "").strip()
+    # Google's XML API leaves it out on the last page.
+    truncated = root.findtext("IsTruncated", "false").strip()
     if truncated not in ("true", "false"):
         raise listing_invalid("it has no valid IsTruncated element")
     files: dict[str, Entry] = {}

@@ -45,6 +45,7 @@ MORE = (
             for order in (ORDER, ORDER[::-1], ("Size", "ETag", "Key"))
             for first in (False, True)
         ),
+        page(contents("dags/a.py")).replace(b"<IsTruncated>false</IsTruncated>", b""),
         *(
             page(contents("dags/a.py"), namespace=namespace)
             for namespace in (AWS, "", 'xmlns="https://s3.example/other"')
