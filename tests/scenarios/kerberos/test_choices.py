@@ -43,7 +43,8 @@ def test_takes_the_only_keytab_of_the_folder_and_its_first_principal(
     assert "2 keytabs: airflow.keytab, b.keytab" in failed["error"], failed
     assert (False, "keytab_ambiguous") == (page["ready"], page["reason"])
     (exposed,) = daemon.find_events("keytab_exposed")
-    assert (str(folder), str(ccache)) == (exposed["folder"], exposed["ccache"])
+    named = (exposed["level"], exposed["folder"], exposed["ccache"])
+    assert ("warning", str(folder), str(ccache)) == named
     (folder / "b.keytab").unlink()
     acquired = daemon.wait_for_event("ticket_acquired")
     assert here.principal == acquired["principal"], "not the second one"

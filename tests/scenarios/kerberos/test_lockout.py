@@ -105,10 +105,11 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
             assert "keytab_stale" == failure(daemon)["reason"]
             failed = here.refresh(daemon)
             assert "keytab_stale" == failed["reason"], "SIGHUP tries it once more"
-            window_seconds = int(settings["KERBEROS_LOCKOUT_WINDOW"])
-            assert failed["retry_in_seconds"] > window_seconds
+            # and almost a thirtieth: some of it has passed
+            least_seconds = int(settings["KERBEROS_LOCKOUT_WINDOW"]) * 1.02
+            assert failed["retry_in_seconds"] > least_seconds
             shown = daemon.status()["details"][str(here.ccache)]
-            assert shown["next_ticket_in_seconds"] > window_seconds, shown
+            assert shown["next_ticket_in_seconds"] > least_seconds, shown
             assert 2 == refusals(running_kdc, here)
             assert 2 == len(daemon.find_events("cycle_failed"))
         with here.sidecar(program=users[1], **settings) as daemon:

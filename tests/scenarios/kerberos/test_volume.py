@@ -122,8 +122,11 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
 def test_a_file_that_is_mounted_at_the_path_is_named_without_a_request(
     here: Site,
 ) -> None:
-    here.ccache.touch()
-    assert mount("--bind", str(here.ccache), str(here.ccache))
+    """Also if a name in the table of mounts is not UTF-8."""
+    odd = here.folder / os.fsdecode(b"odd \xff")
+    for path in (odd, here.ccache):
+        path.touch()
+        assert mount("--bind", str(path), str(path))
     asked = here.kdc.requests()
 
     failed = failure(here.start())
@@ -134,7 +137,7 @@ def test_a_file_that_is_mounted_at_the_path_is_named_without_a_request(
     assert 3 == checked.wait_for_exit().code
     assert "ccache_foreign" in checked.log(), checked.log()
     assert (asked, []) == (here.kdc.requests(), here.leftovers())
-    subprocess.run(["umount", "--lazy", here.ccache], check=True)
+    subprocess.run(["umount", "--lazy", here.ccache, odd], check=True)
 
 
 def make_socket(path: Path) -> None:
