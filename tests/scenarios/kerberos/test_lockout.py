@@ -77,6 +77,7 @@ def test_a_refused_key_is_tried_again_after_each_window_and_used_once_accepted(
         here.kdc.kadmin(f"cpw -pw first {here.principal}")
 
         here.start(**settings).wait_for_event("ticket_acquired", 120)
+        assert [] == here.leftovers(), "the KDC counts from 0"
 
 
 def add_silent_primary(site: Site, proxy: KdcProxy) -> None:

@@ -191,6 +191,10 @@ def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(
 
         assert (True, False) == asked
         assert failed["error"].startswith(f"no KDC of {away} answers")
+        quoted = [
+            f"kdc = {kdc.address}" in failed["error"] for kdc in (proxy, here.kdc)
+        ]
+        assert [True, False] == quoted, failed
         assert here.is_valid()
         started = daemon.find_events("cycle_started")[-1]
         start, first, last = (
