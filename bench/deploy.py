@@ -208,8 +208,12 @@ def git_bundle(site: Site, stack: ExitStack) -> Way:
     del stack
     commit = committer(site)
     commit()
-    kwargs = {"tracking_ref": "main", "repo_url": site.git.server.url()}
-    return Way(bundle(GIT, kwargs), commit)
+    url = site.git.server.url()
+    connection = {
+        "AIRFLOW_CONN_GIT_DEFAULT": json.dumps({"conn_type": "git", "host": url})
+    }
+    kwargs = {"tracking_ref": "main", "repo_url": url}
+    return Way(connection | bundle(GIT, kwargs), commit)
 
 
 WAY_OF = {
