@@ -285,8 +285,9 @@ class Sync:
         """
         record = self.parts.record
         shown = self.parts.layout.shown
-        is_known = record.published is not None or record.owner == "unknown"
-        if state.is_whole or not is_known:
+        may_be_ours = record.published is not None or record.owner == "unknown"
+        # Somebody published a release as it is; a listing may be a mistake.
+        if state.is_whole or not may_be_ours:
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
