@@ -14,12 +14,13 @@ SIDECARS = Path(__file__).parents[1] / "sidecars"
 
 def names() -> list[str]:
     """
-    Return the names of the sidecars, the bundle and the network; each has a module
+    Return the names of the sidecars, and of what concerns several; each has a module
     here.
     """
     return sorted(
         [
             "bundle",
+            "deploy",
             "network",
             *(path.parent.name for path in SIDECARS.glob("*/Dockerfile")),
         ]

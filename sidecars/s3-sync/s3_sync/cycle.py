@@ -104,24 +104,30 @@ class Sync:
         builder = self._builder
         problems = builder.problems
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
+        # Whatever fails from here on, S3 above all: a cycle without a listing is no time
+        # in which a listing was held back.
         self._brake.begin_cycle()
 
-        # Somebody edited or removed a published file, or the link: readiness says so
-        # now, because S3 may be down, or downloads take minutes.
+        # Somebody edited or removed a published file: readiness says so now, because S3
+        # may be down, or downloads take minutes. A link that somebody changed needs no
+        # S3: it is set again at once.
         is_new = layout.inspect(*SCANS[settings.source_kind])
         layout.correct(fence)
         if is_new:
             self.show(fence)
 
         # What S3 has. A volume that survived its pod has seen newer pointers than this
-        # process: an old one is a replay.
+        # process: an old one is a replay. What settles has stayed the same until the
+        # moment before the question. A release that this volume cannot have fails here,
+        # and is repaired by the next one.
         asked_at = time.monotonic()
         seen = self.parts.record.sequence
         read = await self.parts.source.read(fence, seen)
         state = self._wanted(read)
 
         # Objects that could not be read before: forgotten once they are gone or held,
-        # due once they changed, or an operator asks.
+        # due once they changed, or an operator asks. Before the repair, which leaves
+        # alone what is not due; and shown now, for the ends without a build.
         shown = layout.shown
         asked_for = fence.is_asked_for
         problems.note(state.files, shown.intact, {}, is_asked_for=asked_for)
@@ -129,32 +135,37 @@ class Sync:
 
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
-        # (an archived object's file) is no longer ours.
+        # (of an archived object, or with DELETE=none of a deleted one) is no longer ours.
         healed = await builder.repair(state, until, fence)
         for path in shown.damaged & state.kept:
             shown.forget(path)
+        # The decision and the gate read from here whether consumers have what they need.
         self.show(fence)
 
-        # One answer to what is to be done now, and if nothing, until when and why.
+        # One answer to what is to be done now, and if nothing, until when and why. What
+        # holds a state back is met once in each cycle: it has a memory of listings.
         holds = self._holds(state, asked_at, fence)
         todo = decide(state, self._there(), holds, time.time())
         if isinstance(todo, Wait):
             return self._waiting(todo)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
+            # Retained snapshots get older, and leftovers stay after a failure.
             layout.tidy(fence)
+            # What is missing rests: it was tried before, and its error is known.
             errors = problems.errors
             missing = {path: errors[path] for path in todo.missing}
             self._shortage.meet(missing)
             return self._outcome(state, missing, {"files_healed": healed})
 
         # New files are brought beside what is shown (snapshots), or one by one into it
-        # (in place); until they are published, a crash costs downloads only.
+        # (in place, where the record says so first). A crash costs downloads only: the
+        # next start goes on with each verified file in place, or anew beside it.
         build = await builder.build(state, todo, until, fence)
 
         # Files of a snapshot belong together: an upload, an outage or a change of a
         # policy may have happened during the cycle. So a new lack settles for a cycle,
-        # without S3_SYNC_SETTLE, too.
+        # without S3_SYNC_SETTLE, too; before the gate, which need not judge a part.
         self._shortage.meet(build.missing)
         if self._shortage.is_new and settings.layout == "snapshot":
             why = explain(build.missing, build.state.files)
@@ -162,8 +173,8 @@ class Sync:
             unsettled = failure("source_unsettled", said)
             return Outcome("waiting", self._revision, _counts(build), why=unsettled)
 
-        # The gate sees exactly what would be shown. It may accept less, or only an
-        # earlier release, for a pod that has nothing.
+        # The gate (snapshots only) sees exactly what would be shown. It may accept less,
+        # or only an earlier release, for a pod that has nothing.
         try:
             build = await builder.judge(build, until, fence)
         except RevisionRefused as refusal:
@@ -174,14 +185,15 @@ class Sync:
         counts = {"files_healed": healed}
         layout.publish(build, lambda: counts.update(self._record(build, fence)), fence)
 
-        # Only what is recorded makes the former state needless.
+        # Only what is recorded makes the former state needless. The session shows what
+        # came out, however a cycle ends.
         layout.tidy(fence)
         return self._outcome(build.state, build.missing, counts, build.refusal)
 
     def show(self, fence: Fence) -> None:
         """
         Show readiness, metrics and status of what is published; note damage in the
-        record, which a standby reads.
+        record, which a standby reads, if the volume takes it.
         """
         record = self.parts.record
         layout = self.parts.layout
@@ -257,7 +269,8 @@ class Sync:
         settle = failure("source_unsettled", said), left_seconds
         return Holds(
             settle=settle if left_seconds else None,
-            # The time of a listing that settles is not the time of a hold.
+            # The time of a listing that settles is not the time of a hold. Refusals and
+            # rests come last: what is held back is one of them.
             brake=None if left_seconds else self._braked(state, fence),
             refusal=self._builder.recall(state),
             resting=problems.resting,
@@ -272,8 +285,9 @@ class Sync:
         """
         record = self.parts.record
         shown = self.parts.layout.shown
-        is_known = record.published is not None or record.owner == "unknown"
-        if state.is_whole or not is_known:
+        may_be_ours = record.published is not None or record.owner == "unknown"
+        # Somebody published a release as it is; a listing may be a mistake.
+        if state.is_whole or not may_be_ours:
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
