@@ -229,9 +229,9 @@ class S3Client:
         """
         Say what the cycle waits for: of several requests, for that of the longest wait.
         """
-        first = self._asked[:1]
         self._fence.doing = "".join(
-            f"S3 is asked to {one.operation} {one.key!r}" for one in first
+            f"S3 is asked to {first.operation} {first.key!r}"
+            for first in self._asked[:1]
         )
 
     async def _get(self, what: Get, receiver: Receiver | None) -> Answer:
@@ -297,7 +297,7 @@ class S3Client:
         bucket, without headers that this server refuses, or with rotated credentials.
         """
         assert self._access is not None and self._pool is not None
-        said = f"{refusal.code} {refusal.message}"
+        said = refusal.code + refusal.message
         if answer.status in (400, 501) and what == "get" and _REFUSED.search(said):
             self._pool.refused = OPTIONAL
             return True

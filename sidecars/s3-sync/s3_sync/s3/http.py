@@ -154,8 +154,10 @@ class Connection(asyncio.BufferedProtocol):
         except TimeoutError:
             if not exchange.limit.expired():  # the sink's: a volume can time out, too
                 raise
-            idle = self.idle_seconds
-            said = f"no complete response in time, and no data for {idle:.0f} s"
+            said = (
+                "no complete response in time, and no data for "
+                f"{self.idle_seconds:.0f} s"
+            )
             raise WireError("request_timeout", said) from None
         finally:
             self._exchange = None

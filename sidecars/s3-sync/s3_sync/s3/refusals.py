@@ -28,8 +28,6 @@ _EXPIRED = (
 )
 # Google Cloud Storage says InvalidSecurity for an unknown key.
 _ROTATED = ("InvalidAccessKeyId", "InvalidSecurity", "SignatureDoesNotMatch")
-# MinIO says Read or Write where too few of its disks answer.
-_SLOW = ("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable")
 # Codes with a reason of their own; statuses with a code; statuses without, which S3
 # itself sends for a bucket at most.
 _CODES = {
@@ -38,7 +36,11 @@ _CODES = {
     "RequestTimeTooSkewed": "clock_skew",
     "InvalidObjectState": "object_archived",
     "RequestTimeout": "server_error",
-    **dict.fromkeys(_SLOW, "throttled"),
+    "SlowDown": "throttled",
+    "ServiceUnavailable": "throttled",
+    # MinIO's, where too few of its disks answer
+    "SlowDownRead": "throttled",
+    "SlowDownWrite": "throttled",
 }
 _STATUSES = {404: "bucket_not_found", 429: "throttled"}
 _FOREIGN = {403: "answer_foreign", 404: "bucket_not_found", 407: "proxy_refused"}
