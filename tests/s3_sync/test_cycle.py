@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 import shutil
 import stat
 import threading
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 
 from s3_sync.plan import HARMLESS_FILES
+from s3_sync.s3.client import ATTEMPTS
 from sidecar_runtime.errors import SidecarError
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.loopback import Exchange, Match
+from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
 
 KEYS = {"KEY_PATH": "dags"}
@@ -179,6 +182,14 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     assert "changed" == process.cycle().result
     assert "unchanged" == process.cycle().result
     assert int(before) < int((shown / "a.py").stat().st_mtime)
+
+
+def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -> None:
+    (process.folder / ".s3-sync/tree/pkg").mkdir(parents=True)
+
+    synced(s3, process, KEYS)
+
+    assert not (process.folder / ".s3-sync/tree").exists()
 
 
 # --- what belongs to others stays
@@ -353,20 +364,68 @@ def test_a_build_that_was_moved_away_is_begun_again(
 # --- objects that fail
 
 
-def test_many_objects_that_fail_for_ever_delay_a_new_pod_by_two_cycles_at_most(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("s3_sync.s3.client.RETRY_SECONDS", 0)
-    names = [f"{number:03}.py" for number in range(290)]
-    put(s3, 1, tuple(names))
-    failing = names[:90]
+NUMBERED = [f"{number:03}.py" for number in range(290)]
+
+
+def fail_for_ever(s3: FakeS3, names: list[str], patch: pytest.MonkeyPatch) -> None:
+    """Let these objects answer 500, and read all in the order of their names."""
+    patch.setattr("s3_sync.s3.client.RETRY_SECONDS", 0)
+    patch.setattr(random, "shuffle", lambda names: None)
     s3.inject(
-        error(500, "InternalError"), lambda one: one.path.rpartition("/")[2] in failing
+        error(500, "InternalError"), lambda one: one.path.rpartition("/")[2] in names
     )
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [NUMBERED[:90], NUMBERED[100:190], NUMBERED[-90:], NUMBERED[::2]],
+    ids=["the first ones", "in the middle", "the last ones", "one in two"],
+)
+def test_many_objects_that_fail_for_ever_delay_a_new_pod_by_two_cycles_at_most(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, failing: list[str]
+) -> None:
+    put(s3, 1, tuple(NUMBERED))
+    fail_for_ever(s3, failing, monkeypatch)
     process.start(SNAPSHOT)
     for _ in range(3):
         with suppress(SidecarError):
             process.cycle()
 
     assert process.is_ready, process.problem
-    assert "90 files are missing" in process.readiness.shortfall
+    assert f"{len(failing)} files are missing" in process.readiness.shortfall
+
+
+@pytest.mark.parametrize("count", [90, 145, 190])
+def test_objects_that_fail_for_ever_delay_another_one_by_one_cycle_after_a_restart(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Nothing but what fails, and the new one, is left to read."""
+    put(s3, 1, tuple(NUMBERED))
+    process.run(KEYS)
+    put(s3, 2, tuple(NUMBERED[:count]))
+    fail_for_ever(s3, NUMBERED[:count], monkeypatch)
+    process.stop()
+    put(s3, 1, (f"{count - 1:03}-new.py",))
+    process.start(KEYS)
+    for _ in range(2):
+        with suppress(SidecarError):
+            process.cycle()
+
+    assert (process.folder / f"{count - 1:03}-new.py").exists()
+    assert process.is_ready, process.problem
+
+
+def test_an_endpoint_that_fails_for_everything_ends_the_cycle(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after some objects were read; few tries tell where none was."""
+    synced(s3, process, KEYS)
+    put(s3, 2, tuple(NUMBERED[:8]))
+    fail_for_ever(s3, NUMBERED, monkeypatch)
+    assert "server_error" == raised(SidecarError, process.cycle).reason
+    assert "partial" == process.cycle().result
+
+    put(s3, 3, ("000-a.py", *NUMBERED[8:108]))
+    asked = len(s3.seen(is_get()))
+    assert "server_error" == raised(SidecarError, process.cycle).reason
+    assert len(s3.seen(is_get())) - asked < ATTEMPTS * 120

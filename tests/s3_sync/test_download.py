@@ -180,7 +180,6 @@ def test_ignores_checksums_that_cannot_be_recomputed(
         ("0x8DC", {}),
         (MD5, {"x-amz-server-side-encryption": "aws:kms"}),
         (MD5, {"x-amz-server-side-encryption": "aws:kms:dsse"}),
-        (MD5, {"x-amz-server-side-encryption-customer-algorithm": "AES256"}),
     ],
 )
 def test_an_etag_that_is_not_an_md5_proves_nothing(

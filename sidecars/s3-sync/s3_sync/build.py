@@ -347,5 +347,6 @@ def name_of(build: Build) -> str:
     if build.missing:
         return partial_name(files)
     more = {p: file for p, file in files.items() if p not in build.state.files}
-    appendix = partial_name(more).removeprefix(PARTIAL) if more else ""
-    return "-".join(filter(None, [build.state.revision, appendix]))
+    if not more:
+        return build.state.revision
+    return f"{build.state.revision}-{partial_name(more).removeprefix(PARTIAL)}"

@@ -85,10 +85,9 @@ def _check_source(settings: Settings, client: S3Client) -> State | None:
     try:
         credentials, config = client.chain.current(fence)
         endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]
-        is_public = settings.bucket_access == "public"
         used = (
             "not used: requests are unsigned"
-            if is_public
+            if settings.bucket_access == "public"
             else f"from {credentials.method}"
         )
         say("ok", part, f"{used}; {endpoint}, region {config.region or 'not set'}")

@@ -24,14 +24,13 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    is_check = False
-    if words := sys.argv[1:]:  # the daemon starts without importing the commands
+    words = sys.argv[1:]
+    if words:  # the daemon starts without importing the commands
         from s3_sync.publisher import cli  # noqa: PLC0415
 
         arguments = cli.read_arguments(words)
         if arguments.command in cli.COMMANDS:
             return cli.run(arguments, os.environ)
-        is_check = arguments.command == "check"
     # of the extra `daemon`, which publishing does not need
     if find_spec("httptools") is None:
         raise SidecarError(
@@ -42,7 +41,7 @@ def run() -> int:
     settings, unknown = load_settings(os.environ)
     # a bad key fails the start; later it only fails a cycle
     read_trusted_keys(settings)
-    if is_check:
+    if words:  # the only other command
         from s3_sync import check  # noqa: PLC0415
 
         return check.run(settings, unknown)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from s3_sync.build import Builder, Parts
 from s3_sync.files import Build, Tree
@@ -372,7 +373,7 @@ class Sync:
         before = record.published
         tree = self.parts.layout.shown
         found = changes(self._recorded, tree.files)
-        numbers = {kind: len(paths) for kind, paths in found.items()}
+        numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
         sequence, signed_by = build.state.sequence
         said = (before or Published())._replace(
             revision="" if build.missing else build.state.revision,
@@ -386,11 +387,7 @@ class Sync:
             signed_by=signed_by,
         )
         if any(numbers.values()):  # otherwise those of the last publish stay
-            said = said._replace(
-                added=numbers["added"],
-                changed=numbers["changed"],
-                deleted=numbers["deleted"],
-            )
+            said = said._replace(**numbers)
             counts = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
                 kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths

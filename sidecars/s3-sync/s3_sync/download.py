@@ -145,12 +145,12 @@ def is_md5(etag: str, headers: Mapping[str, str]) -> bool:
     """
     Whether an ETag should be the MD5 of the object, as far as AWS's headers tell.
 
-    False for multipart uploads (their ETags contain a dash), SSE-KMS and SSE-C:
+    False for multipart uploads (their ETags contain a dash) and SSE-KMS; objects with
+    SSE-C cannot be read:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
     is_plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
-    has_own_key = "x-amz-server-side-encryption-customer-algorithm" in headers
-    return looks_like_md5(etag) and is_plain and not has_own_key
+    return looks_like_md5(etag) and is_plain
 
 
 # Names of S3 → of anycrc, and their sizes in bytes; see docs/decisions/README.md.

@@ -45,9 +45,10 @@ KEYS_LIMIT = 200_000
 EMPTY_PAGES = 1000
 # A page of 1,000 keys has a quarter of it; a hostile one would take a gigabyte.
 ELEMENTS_LIMIT = 100_000
-# After this many failures in a row, without a success, the endpoint fails, not single
-# objects.
-FAILURE_STREAK = 8
+# After this many failures in a row, the endpoint fails, not single objects; fewer are
+# enough where nothing at all was read.
+FAILURE_STREAK = 100
+FAILURES_ALONE = 8
 # After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
 # all the time.
 RESTLESS = 4
@@ -168,6 +169,8 @@ class ListingSource:
                     fill.unreached.add(path)
 
         await at_once(bring, len(paths))
+        if self._streak >= FAILURES_ALONE and not fill.downloaded_bytes:
+            fill.raise_first(before)
 
     async def _fetch(
         self,

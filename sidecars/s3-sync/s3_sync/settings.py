@@ -384,10 +384,9 @@ def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:
             environ.get(name) and split_url(environ[name], "http", "https") is None
         )
         rules.append((name, is_wrong, "is not http(s)://HOST[:PORT]"))
-    given = {
-        name: without_password(environ.get(name, "").strip()) for name, _, _ in rules
-    }
     problems = [
-        Problem(name, given[name], why) for name, is_wrong, why in rules if is_wrong
+        Problem(name, without_password(environ.get(name, "").strip()), why)
+        for name, is_wrong, why in rules
+        if is_wrong
     ]
     return problems + check_gate(settings)

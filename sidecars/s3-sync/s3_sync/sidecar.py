@@ -115,7 +115,7 @@ class Session:
         # What a person may have to decide: it ends with the outcome that tells it, and
         # stays while cycles fail, which says nothing about it.
         metrics = sidecar.status.metrics
-        metrics.held.set(float(outcome.counts.get(HELD, 0)))
+        metrics.held.set(outcome.counts.get(HELD, 0))
         metrics.gate.refused.set(outcome.reason == "revision_refused")
         problem = sidecar.status.readiness.problem
         if not sidecar.settings.one_shot or problem is None:

@@ -103,9 +103,10 @@ class Volume:
     def begin(self, file_mode: int, *, fsync: bool) -> None:
         """
         Begin to write, now that this process has the lock: open staging, and remove
-        what killed processes left.
+        what killed processes and earlier versions left.
         """
-        remove_tree(STAGING, self.state)
+        for name in (STAGING, "tree"):  # that of versions before 0.3
+            remove_tree(name, self.state)
         staging = open_own_folder(STAGING, self.state)
         self._open.callback(os.close, staging)
         self.staging = StagingFolder(staging, file_mode, fsync)

@@ -12,7 +12,7 @@ import pytest
 
 from s3_sync.s3.client import ATTEMPTS, S3Client
 from s3_sync.s3.http import PROXY_HEAD_LIMIT_BYTES
-from s3_sync.s3.refusals import Operation
+from s3_sync.s3.refusals import ObjectMoved, Operation
 from sidecar_runtime.aws.credentials import Credentials
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -87,6 +87,50 @@ def test_lists_a_page_and_gets_the_listed_version_of_an_object(s3: FakeS3) -> No
         headers["content-length"],
         counts,
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "Unsupported header X-Amz-Checksum-Mode"),
+        (501, "A header you provided implies functionality that is not implemented"),
+        (501, "Header 'x-amz-checksum-mode' with value 'ENABLED' not implemented"),
+    ],
+)
+def test_headers_that_a_store_refuses_are_left_out_afterwards(
+    s3: FakeS3, status: int, said: str
+) -> None:
+    optional = {"x-amz-checksum-mode", "if-match"}
+    s3.inject(
+        error(status, "NotImplemented", said),
+        lambda one: is_get()(one) and not optional.isdisjoint(one.headers),
+    )
+    bodies = Body(), Body()
+
+    async def scene(client: S3Client) -> None:
+        for body in bodies:
+            await get(client, body)
+        s3.put("dags/a b+ü.py", b"other")
+        with pytest.raises(ObjectMoved):
+            await get(client)
+
+    play(s3, scene)
+
+    assert [b"hello"] * 2 == [body.whole for body in bodies]
+    assert [2, 0, 0, 0] == [len(optional & one.headers.keys()) for one in s3.requests]
+
+
+def test_a_refusal_for_another_cause_leaves_no_header_out(s3: FakeS3) -> None:
+    s3.inject(error(400, "InvalidRequest", "SSE-C"), is_get(), times=1)
+
+    async def scene(client: S3Client) -> None:
+        with pytest.raises(SidecarError):
+            await get(client)
+        await get(client)
+
+    play(s3, scene)
+
+    assert all("x-amz-checksum-mode" in one.headers for one in s3.requests)
 
 
 def test_says_which_request_a_cycle_waits_for(s3: FakeS3) -> None:

@@ -25,7 +25,17 @@ from tests.support.raising import raised
 
 KEY = "dags/a b+ü.py"
 POINT = "arn:{}:s3:{}:123456789012:accesspoint{}my-point"
-REGIONS = ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"]
+REGIONS = [
+    "us-east-1",
+    "eu-central-1",
+    "cn-north-1",
+    "us-gov-west-1",
+    "eusc-de-east-1",
+    "us-iso-east-1",
+    "us-isob-east-1",
+    "us-isof-south-1",
+    "eu-isoe-west-1",
+]
 BUCKETS = [
     "a-bucket",
     "1bucket",
@@ -122,6 +132,8 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
                 compared += 1
 
     assert compared >= 3 * len(BUCKETS)
+    known = {session.get_partition_for_region(region) for region in REGIONS}
+    assert set(session.get_available_partitions()) <= known
     assert our_url(points[0], config(region="eu-west-3"))[1] == region
     assert our_url("a-bucket", config(region=None))[1] == "us-east-1"
 

@@ -222,10 +222,16 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(400, "KMS.DisabledException"),
         answer(403, "KMS.X"),
     ],
-    ("throttled",) * 2: [answer(503, "SlowDown"), answer(429, "TooManyRequests")],
+    ("throttled",) * 2: [
+        answer(503, "SlowDown"),
+        answer(503, "SlowDownRead"),
+        answer(503, "ServiceUnavailable"),
+        answer(429, "TooManyRequests"),
+    ],
     ("server_error",) * 2: [
         answer(500, "InternalError"),
         answer(400, "RequestTimeout"),
+        answer(503, "XMinioServerNotInitialized"),
         *map(answer, (408, 429, 502, 503, 504)),
     ],
     ("redirect_refused",) * 2: [

@@ -1,12 +1,14 @@
 """
-Random histories of a bucket, reproducible from a seed, with known
+Random histories of a bucket and its target, reproducible from a seed, with known
 content.
 """
 
 import contextlib
+import os
 import random
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -14,6 +16,11 @@ from botocore.exceptions import ClientError
 from tests.support.aws.servers import S3Server
 
 MULTIPART_MINIMUM = 5 << 20
+FOREIGN_TIME = 1_500_000_000
+"""
+Modification time of the files that other processes own in the target, in Unix seconds.
+"""
+
 NAMES = (
     "a.py", "b.py", "dag.py", "__init__.py", "pkg", "pkg2", "sub", "README", "Readme", "readme",
     ".airflowignore", ".hidden", "with space.py", " leading", "trailing ", "a+b.py", "100%.py",
@@ -116,14 +123,18 @@ class Bucket:
 
 class History:
     """
-    Random changes to a bucket, all from one seed.
+    Random changes to a bucket and to a target, all from one seed.
 
     Attributes:
+        foreign: Relative path → content of the files in the target that other processes
+            own.
         deeds: The changes in words, for the message of a failure.
     """
 
-    def __init__(self, bucket: Bucket, seed: int) -> None:
+    def __init__(self, bucket: Bucket, target: Path, seed: int) -> None:
         self.bucket = bucket
+        self.target = target
+        self.foreign: dict[str, bytes] = {}
         self.deeds: list[str] = []
         self._random = random.Random(seed)
         self._number = 0
@@ -137,7 +148,7 @@ class History:
 
     def step(self, deeds: int) -> None:
         """
-        Make random changes to the bucket.
+        Make random changes to the bucket and, between complete cycles, to the target.
         """
         kinds: dict[Callable[[], None], int] = {
             self._put_new: 30,
@@ -148,10 +159,16 @@ class History:
             self._put_marker: 4,
             self._put_beside: 4,
             self._put_big: 2,
+            self._plant_foreign: 12,
+            self._remove_foreign: 4,
+            self._tamper: 12,
         }
         self.deeds.append("--- step")
-        weights = list(kinds.values())
-        for kind in self._random.choices(list(kinds), weights=weights, k=deeds):
+        chosen = self._random.choices(
+            list(kinds), weights=list(kinds.values()), k=deeds
+        )
+        # Tamper last, so that no edited file loses its key in the same step.
+        for kind in sorted(chosen, key=lambda kind: kind == self._tamper):
             kind()
         self.bucket.assert_known()
 
@@ -229,6 +246,94 @@ class History:
         elif not key.startswith(self._anchor):
             self._did("put in parts", key)
             self.bucket.put_in_parts(key, self._content(MULTIPART_MINIMUM + 12_345))
+
+    def _published(self) -> list[str]:
+        """Return the paths of keys that are published as files now."""
+        paths = [key.removeprefix(self.key("")) for key in self.bucket.objects]
+        return [
+            path
+            for path in sorted(paths)
+            if path not in self.foreign
+            and not path.endswith("/")
+            and not {"..", ".", "", ".s3-sync"} & set(path.split("/"))
+            and _is_plain_file(self.target / path)
+        ]
+
+    def _plant_foreign(self) -> None:
+        """Put a foreign file at a free path that no key uses or contains."""
+        if not self.target.is_dir():
+            return
+        roots = [""] + [os.path.dirname(path) for path in self._published()]
+        root = self._random.choice(roots)
+        name = self._random.choice(
+            ("__pycache__/a.cpython-311.pyc", "own.log", "pkg", "b.py")
+        )
+        path = os.path.join(root, name)
+        place = self.target / path
+        folders = [self.target / parent for parent in Path(path).parents]
+        if os.path.lexists(place) or any(
+            os.path.lexists(f) and not f.is_dir() for f in folders
+        ):
+            return
+        if any(
+            _has_path(key.removeprefix(self.key("")), path)
+            for key in self.bucket.objects
+        ):
+            return
+        self._did("plant foreign", path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self.foreign[path] = b"foreign " + self._content(50)
+        place.write_bytes(self.foreign[path])
+        os.utime(place, (FOREIGN_TIME, FOREIGN_TIME))
+
+    def _remove_foreign(self) -> None:
+        if self.foreign:
+            path = self._random.choice(sorted(self.foreign))
+            self._did("remove foreign", path)
+            (self.target / path).unlink()
+            del self.foreign[path]
+            # up to the first folder that is not empty
+            with contextlib.suppress(OSError):
+                os.removedirs((self.target / path).parent)
+
+    def _tamper(self) -> None:
+        """Edit, truncate, remove or replace a published file, or make it a link."""
+        keys = self.bucket.objects
+        published = [
+            path
+            for path in self._published()
+            if not any(key.startswith(f"{self.key(path)}/") for key in keys)
+        ]
+        if not published:
+            return
+        path = self._random.choice(published)
+        place = self.target / path
+        how = self._random.choice(("edit", "truncate", "remove", "replace", "link"))
+        self._did(f"{how} on disk", path)
+        if how == "edit":
+            place.write_bytes(self._content(place.stat().st_size))
+        elif how == "truncate":
+            place.write_bytes(b"")
+        else:
+            place.unlink()
+            if how == "replace":
+                place.write_bytes(b"replaced")
+            elif how == "link":
+                place.symlink_to(
+                    self._random.choice(("/etc/passwd", "/nowhere", ".", "anchor.txt"))
+                )
+
+
+def _is_plain_file(path: Path) -> bool:
+    """Whether a path is a file and contains no link."""
+    try:
+        return path.is_file() and path.resolve() == path.absolute()
+    except (OSError, RuntimeError):
+        return False
+
+
+def _has_path(key: str, path: str) -> bool:
+    return key == path or key.startswith(f"{path}/")
 
 
 def _places(key: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
-from tests.scenarios.s3_sync.histories import Bucket, History
+from tests.scenarios.s3_sync.histories import FOREIGN_TIME, Bucket, History
 from tests.support.aws.servers import S3Server
 from tests.support.daemon import VENV_BIN, Daemon
 from tests.support.s3_sync.target_model import (
@@ -40,7 +40,7 @@ def _run_history(server: S3Server, folder: Path, seed: int) -> None:
     target = folder / "target"
     folder.mkdir()
     bucket = Bucket(server, choice.choice(KEY_PATHS))
-    history = History(bucket, seed)
+    history = History(bucket, target, seed)
     history.step(choice.randrange(30))
     with Daemon(server, bucket.name, target, bucket.key_path) as daemon:
         try:
@@ -59,7 +59,8 @@ def _run_history(server: S3Server, folder: Path, seed: int) -> None:
                 else:
                     assert daemon.sync()["event"] == "cycle_finished"
                 _compare(daemon, history)
-            assert "unchanged" == daemon.sync()["result"]
+            is_blocked = "blocked" in _skipped_by_reason(daemon)
+            assert daemon.sync()["result"] == ("partial" if is_blocked else "unchanged")
         except AssertionError as error:
             deeds = "\n".join(history.deeds)
             raise AssertionError(
@@ -70,9 +71,16 @@ def _run_history(server: S3Server, folder: Path, seed: int) -> None:
 
 def _compare(daemon: Daemon, history: History) -> None:
     """Assert that the target equals the model and has nothing else."""
-    expectation = expect(history.bucket.objects, history.bucket.key_path)
+    expectation = expect(
+        history.bucket.objects, history.bucket.key_path, history.foreign
+    )
+    history.foreign = {path: history.foreign[path] for path in expectation.foreign}
 
-    assert {} == difference(expectation.files, read_tree(daemon.target))
+    assert {} == difference(
+        expectation.files | history.foreign, read_tree(daemon.target)
+    )
+    for path in history.foreign:
+        assert (daemon.target / path).stat().st_mtime == FOREIGN_TIME
     assert [] == empty_folders(daemon.target)
     assert [] == leftovers(daemon.target)
     assert Counter(expectation.skipped.values()) == _skipped_by_reason(daemon)
@@ -83,7 +91,8 @@ def _skipped_by_reason(daemon: Daemon) -> dict[str, int]:
     return {
         sample.partition('reason="')[2].partition('"')[0]: int(value)
         for sample, value in daemon.metrics().items()
-        if sample.startswith("s3_sync_skipped_keys{") and value
+        if sample.startswith(("s3_sync_skipped_keys{", "s3_sync_unread_objects{"))
+        and value
     }
 
 

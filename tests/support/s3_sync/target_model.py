@@ -2,11 +2,12 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 RESERVED = ".s3-sync"
+BYTECODE = "__pycache__"
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,22 @@ class Expectation:
     """Relative path → content."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Relative path of a key → reason."""
+    foreign: set[str] = field(default_factory=set)
+    """The foreign files that stay: not those at the path of a key, and no bytecode in a folder
+    that became a file."""
 
 
-def expect(objects: Mapping[str, bytes], key_path: str = "") -> Expectation:
+def expect(
+    objects: Mapping[str, bytes], key_path: str = "", foreign: Iterable[str] = ()
+) -> Expectation:
     """
     Return the state of the target after a complete cycle.
 
     Args:
         objects: Key → content, the whole bucket.
         key_path: KEY_PATH without slashes around it.
+        foreign: Relative paths of files that other processes put into the target; their
+            content differs from that of every key.
     """
     prefix = f"{key_path}/" if key_path else ""
     wanted, skipped = {}, {}
@@ -40,8 +48,16 @@ def expect(objects: Mapping[str, bytes], key_path: str = "") -> Expectation:
             wanted[path] = content
     folders = {folder for path in wanted for folder in _folders(path)}
     skipped |= {path: "file_and_folder" for path in wanted if path in folders}
+    in_the_way = {folder for path in foreign for folder in _folders_it_holds(path)}
+    foreign_files = set(foreign)
+    for path in wanted.keys() - skipped.keys():
+        if path in in_the_way or foreign_files & set(_folders(path)):
+            skipped[path] = "blocked"
     files = {path: content for path, content in wanted.items() if path not in skipped}
-    return Expectation(files, skipped)
+    kept = {
+        path for path in foreign_files if not {path, *_folders(path)} & files.keys()
+    }
+    return Expectation(files, skipped, kept)
 
 
 def _refusal(path: str) -> str | None:
@@ -61,6 +77,16 @@ def _folders(path: str) -> list[str]:
     """Return every folder above a path: `a/b/c` → `a`, `a/b`."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _folders_it_holds(path: str) -> list[str]:
+    """
+    Return the folders above a foreign file, which cannot become files because of it.
+    """
+    folders = _folders(path)
+    if BYTECODE in path.split("/"):
+        return folders[folders.index(path.partition(f"{BYTECODE}/")[0] + BYTECODE) :]
+    return folders
 
 
 def read_tree(target: Path) -> dict[str, bytes]:

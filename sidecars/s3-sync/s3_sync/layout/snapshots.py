@@ -153,7 +153,8 @@ class SnapshotLayout:
             self._uninspected = self.snapshots.revisions()
         while self._uninspected and left > 0:
             left -= self._inspect(self._uninspected.pop(0))
-        for name, is_whole in self._whole.items():
+        # a copy: the listener's thread inspects, too
+        for name, is_whole in list(self._whole.items()):
             if not is_whole:
                 self.snapshots.remove(name, fence)
 

@@ -287,10 +287,7 @@ class ReleaseSource:
             if manifest and key == form.bundle_key(manifest.bundle_sha256):
                 self._manifest = None
             # S3 does not tell an identity that may not list whether an object exists.
-            permission = None if isinstance(error, ObjectMoved) else error.permission
-            if isinstance(error, ObjectMoved) or (
-                permission and permission.action == _LIST
-            ):
+            if isinstance(error, ObjectMoved) or _LIST in (error.permission or ()):
                 raise self._error(
                     "release_missing", f"{where} does not exist", advice
                 ) from None

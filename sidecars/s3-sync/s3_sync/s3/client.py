@@ -58,6 +58,10 @@ SLOWEST_BYTES_PER_SECOND = 50_000.0
 DEFAULT_REGION = "us-east-1"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
+# What some stores refuse, and how; without the condition, the response's ETag tells.
+OPTIONAL = {"x-amz-checksum-mode", "if-match"}
+_REFUSED = re.compile("NotImplemented|x-amz-checksum-mode|if-match", re.IGNORECASE)
+
 # The wildcard certificate of virtual hosts does not match a bucket name with a dot.
 _VIRTUAL_HOST = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
@@ -225,9 +229,10 @@ class S3Client:
         """
         Say what the cycle waits for: of several requests, for that of the longest wait.
         """
-        self._fence.doing = ""
-        for first in self._asked[:1]:
-            self._fence.doing = f"S3 is asked to {first.operation} {first.key!r}"
+        self._fence.doing = "".join(
+            f"S3 is asked to {first.operation} {first.key!r}"
+            for first in self._asked[:1]
+        )
 
     async def _get(self, what: Get, receiver: Receiver | None) -> Answer:
         for attempt in range(ATTEMPTS - 1):
@@ -255,7 +260,10 @@ class S3Client:
         address, credentials = self._pool.address, self._access[0]
         if receiver is not None:
             receiver.restart()
-        headers, query = what.headers(), encode_query(what.query) if what.query else ""
+        headers = {
+            n: v for n, v in what.headers().items() if n not in self._pool.refused
+        }
+        query = encode_query(what.query)
         path = (
             address.path_of(what.key)
             if what.operation != "list"
@@ -286,9 +294,13 @@ class S3Client:
     ) -> bool:
         """
         Whether the request should be sent again, to the region that S3 reports for the
-        bucket, or with rotated credentials.
+        bucket, without headers that this server refuses, or with rotated credentials.
         """
         assert self._access is not None and self._pool is not None
+        said = refusal.code + refusal.message
+        if answer.status in (400, 501) and what == "get" and _REFUSED.search(said):
+            self._pool.refused = OPTIONAL
+            return True
         is_elsewhere = refusal.region not in ("", self._pool.address.region)
         if answer.status in (301, 307, 400) and is_elsewhere:
             self._move(refusal.region)
@@ -341,7 +353,7 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
         and config.addressing_style != "path"
     )
     if bucket.startswith("arn:"):
-        _, _, _, region, account, resource = bucket.split(":", 5)
+        *_, region, account, resource = bucket.split(":", 5)
         name = f"{re.split('[:/]', resource, maxsplit=1)[1]}-{account}"
         service, is_virtual = "s3-accesspoint", True
     elif config.endpoint_url:  # in the path by default, as in botocore
@@ -350,8 +362,9 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
         raise SourceError(
             "region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION."
         )
-    fips, dual = "-fips" * config.use_fips, "dualstack." * config.use_dualstack
-    regional = f"https://{service}{fips}.{dual}{region}.{partition_of(region)[1]}"
+    service += "-fips" * config.use_fips
+    dual = "dualstack." * config.use_dualstack
+    regional = f"https://{service}.{dual}{region}.{partition_of(region)[1]}"
     url = split_url(config.endpoint_url or regional, "http", "https")
     if url is None or url.hostname is None:
         said = "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not http(s)://HOST[:PORT]"

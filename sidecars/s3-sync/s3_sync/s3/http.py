@@ -16,7 +16,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -154,8 +154,10 @@ class Connection(asyncio.BufferedProtocol):
         except TimeoutError:
             if not exchange.limit.expired():  # the sink's: a volume can time out, too
                 raise
-            silence = f"no data for {self.idle_seconds:.0f} s"
-            said = f"no complete response in time, and {silence}"
+            said = (
+                "no complete response in time, and no data for "
+                f"{self.idle_seconds:.0f} s"
+            )
             raise WireError("request_timeout", said) from None
         finally:
             self._exchange = None
@@ -322,6 +324,9 @@ class Pool:
         read_trust: Reads the trusted certificates; called again after a failed
             handshake, because they may have been rotated.
 
+    Attributes:
+        refused: Headers that the server refuses, so they are left out.
+
     Raises:
         WireError: The proxy is of an unsupported kind.
     """
@@ -330,6 +335,7 @@ class Pool:
         self, address: Address, read_trust: Callable[[], ssl.SSLContext]
     ) -> None:
         self.address = address
+        self.refused: Set[str] = frozenset()
         self._place = address.host, address.port
         self._read_trust = read_trust
         self._context: ssl.SSLContext | None = None

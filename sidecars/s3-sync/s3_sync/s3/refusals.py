@@ -36,8 +36,13 @@ _CODES = {
     "RequestTimeTooSkewed": "clock_skew",
     "InvalidObjectState": "object_archived",
     "RequestTimeout": "server_error",
+    "SlowDown": "throttled",
+    "ServiceUnavailable": "throttled",
+    # MinIO's, where too few of its disks answer
+    "SlowDownRead": "throttled",
+    "SlowDownWrite": "throttled",
 }
-_STATUSES = {404: "bucket_not_found", 429: "throttled", 503: "throttled"}
+_STATUSES = {404: "bucket_not_found", 429: "throttled"}
 _FOREIGN = {403: "answer_foreign", 404: "bucket_not_found", 407: "proxy_refused"}
 
 _DENIED = re.compile(
@@ -55,6 +60,10 @@ PARTITIONS = (
     ("cn-", "aws-cn", "amazonaws.com.cn"),
     ("us-gov-", "aws-us-gov", "amazonaws.com"),
     ("eusc-", "aws-eusc", "amazonaws.eu"),
+    ("us-iso-", "aws-iso", "c2s.ic.gov"),
+    ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
+    ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
+    ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
     ("", "aws", "amazonaws.com"),
 )
 
@@ -213,8 +222,9 @@ def _explain_denied(
     scope, place = request.arn(f"{request.prefix}*"), "role's policy"
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
-        is_named = resource is not None and ":kms:" in resource
-        scope = str(resource) if is_named else f"the KMS key of {request.url}"
+        scope = f"the KMS key of {request.url}"
+        if resource and ":kms:" in resource:
+            scope = resource
         place += " and the key's policy"
     elif resource and action == ACTIONS["list"]:
         # A missing object is denied for s3:ListBucket, which would reveal that it is
