@@ -54,6 +54,10 @@ class S3Server(ABC):
     """
     Whether it looks at a condition and writes in one step.
     """
+    has_versions = True
+    """
+    Whether a bucket can keep all versions of an object.
+    """
     takes_any_key = False
     """
     Whether it accepts keys that are impossible as paths on a disk.
@@ -273,10 +277,12 @@ class VersityServer(BuiltServer):
 
     def command(self) -> list[str]:
         objects, facts = self.folder / "objects", self.folder / "facts"
-        for folder in (objects, facts):
+        versions = self.folder / "versions"
+        for folder in (objects, facts, versions):
             folder.mkdir(exist_ok=True)
         keys = [f"--access={self.access_key}", f"--secret={self.secret_key}"]
-        where = ["posix", f"--sidecar={facts}", str(objects)]
+        kept = [f"--sidecar={facts}", f"--versioning-dir={versions}"]
+        where = ["posix", *kept, str(objects)]
         return [
             self.program,
             f"--port={self.host}:{self.port}",
@@ -381,6 +387,7 @@ class S3ProxyServer(BuiltServer):
     name = "s3proxy"
     variable = "S3PROXY_JARS"
     is_atomic = False
+    has_versions = False
 
     def command(self) -> list[str]:
         objects = self.folder / "objects"

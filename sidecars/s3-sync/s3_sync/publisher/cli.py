@@ -233,17 +233,11 @@ def run(arguments: Namespace, environ: Environ) -> int:
             said += [f"    {line}" for line in str(finding).splitlines()]
         said.append(f"  {failure.advice}")
         for line in filter(str.strip, said):
-            sys.stderr.write(f"{printable(line)}\n")
+            releases.write(sys.stderr, f"{printable(line)}\n")
         problems = [one._asdict() for one in findings]
         facts |= {"result": "failed", "problems": problems, **failure.log_fields()}
     shown = [json_text(facts)] if arguments.output == "json" else map(printable, lines)
-    text = "".join(f"{line}\n" for line in shown)
-    try:
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:  # the exit code says what was done, also to a full disk
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    releases.write(sys.stdout, "".join(f"{line}\n" for line in shown))
     return EXIT_DONE if failure is None else failure.exit_code
 
 

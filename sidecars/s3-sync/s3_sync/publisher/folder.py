@@ -6,12 +6,14 @@ verified.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import platform
 import stat
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -38,8 +40,8 @@ _DEFAULT_RULES = f"""\
 """
 _LEAVE_OUT = f"Fix it, or exclude it: --exclude, or a line in {IGNORE_FILE}."
 
-# Files and folders to look at, also those that are left out.
-WALK_LIMIT = 10 * form.FILES_LIMIT
+# How many paths may lead to one folder: symlinks to folders of symlinks multiply them.
+PATHS_LIMIT = 1_000
 LEVEL = 6
 UNIX = 3  # "version made by", for the modes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can contain
@@ -136,18 +138,25 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
         raise FolderError("folder_missing", f"{folder!r} is not a folder")
     files: list[Found] = []
     left_out: list[str] = []
+    bad: list[FolderError] = []
     size_bytes = 0
-    for number, one in enumerate(_walk("", (os.path.realpath(folder),), rules)):
-        if isinstance(one, Found):
-            files.append(one)
-            size_bytes += one.size_bytes
-        elif one:
-            left_out.append(one)
-        # While it walks: links to folders of links have no end that anybody waits for.
-        if number > WALK_LIMIT:
-            raise _too_large(f"{folder} has over {WALK_LIMIT} files and folders")
-        if size_bytes > form.TOTAL_LIMIT_BYTES:
-            raise _too_large(f"{folder} has over {form.TOTAL_LIMIT_BYTES} bytes")
+    for one in _walk("", (os.path.realpath(folder),), rules, Counter()):
+        match one:
+            case Found():
+                files.append(one)
+                size_bytes += one.size_bytes
+            case FolderError():
+                bad.append(one)
+            case _:
+                left_out.append(one)
+        # While it walks: sparse files would take long to read.
+        if size_bytes > form.TOTAL_LIMIT_BYTES or len(files) > form.FILES_LIMIT:
+            raise _too_large(
+                f"{folder} has over {form.FILES_LIMIT} files or {form.TOTAL_LIMIT_BYTES} bytes"
+            )
+    if bad:
+        bad[0].message = f"{'; '.join(one.message for one in bad):.10000}"
+        raise bad[0]
     files.sort()
     left_out.sort()
     if not files:
@@ -160,15 +169,16 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
 
 
 def _walk(
-    prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec
-) -> Iterator[Found | str]:
+    prefix: str, above: tuple[str, ...], rules: GitIgnoreSpec, seen: Counter[str]
+) -> Iterator[Found | FolderError | str]:
     """
-    Yield the files of one folder, the paths that are left out, and an empty text for
-    each folder that it enters.
+    Yield the files of one folder, what cannot be released, and the paths that are left
+    out.
 
     Args:
         prefix: Its path in the release, with a trailing slash; empty for the root.
         above: The real paths of its parent folders, and its own.
+        seen: How often it has entered each folder, by real path.
     """
     for name in os.listdir(above[-1]):
         path = prefix + name
@@ -178,21 +188,27 @@ def _walk(
         shown = f"{path}/" if is_folder else path
         if form.is_left_out(path) or rules.match_file(shown):
             yield shown
-        elif real in above or not real.startswith(f"{above[0]}/"):
-            raise _refused(
+        elif (
+            real in above
+            or not real.startswith(f"{above[0]}/")
+            or (os.path.islink(place) and not os.path.exists(real))
+        ):
+            yield _refused(
                 "link_outside",
                 path,
-                f"is a symlink out of the folder, or to one that contains it: {real}",
+                f"is a symlink out of the folder, to one that contains it, or to nowhere: {real}",
             )
         elif problem := form.problem_of(path).replace("_", " "):
-            raise _refused("name_refused", path, f"cannot become a file: {problem}")
+            yield _refused("name_refused", path, f"cannot become a file: {problem}")
         elif is_folder:
-            yield ""
-            yield from _walk(shown, (*above, real), rules)
+            seen[real] += 1
+            if seen[real] > PATHS_LIMIT:
+                raise _too_large(f"{real} has over {PATHS_LIMIT} paths, by symlinks")
+            yield from _walk(shown, (*above, real), rules, seen)
         else:
-            found = os.stat(place)  # an error names the link, not where it leads
+            found = os.stat(real)
             if not stat.S_ISREG(found.st_mode) or found.st_size > form.FILE_LIMIT_BYTES:
-                raise _refused(
+                yield _refused(
                     "file_too_large",
                     path,
                     f"is not a regular file of at most {form.FILE_LIMIT_BYTES} bytes",
@@ -273,7 +289,7 @@ class Parcel(NamedTuple):
 
     manifest: form.Manifest
     data: bytes
-    path: str
+    bundle: io.BufferedRandom
 
     @property
     def revision(self) -> str:
@@ -300,14 +316,13 @@ class Parcel(NamedTuple):
         Raises:
             ObjectError: The bundle does not match the manifest.
         """
-        with open(self.path, "rb") as bundle:
-            for path, file in self.manifest.files.items():
-                data = bytearray()
-                content = IncomingContent(file, data.extend)
-                bundle.seek(file.offset)
-                content.write(bundle.read(file.stored_bytes))
-                content.finish()
-                yield FileContent(path, bytes(data), file.is_executable)
+        for path, file in self.manifest.files.items():
+            data = bytearray()
+            content = IncomingContent(file, data.extend)
+            self.bundle.seek(file.offset)
+            content.write(self.bundle.read(file.stored_bytes))
+            content.finish()
+            yield FileContent(path, bytes(data), file.is_executable)
 
 
 @contextmanager
@@ -334,7 +349,7 @@ def scratch() -> Iterator[str]:
 def build_parcel(
     folder: str,
     rules: GitIgnoreSpec,
-    place: str,
+    bundle: io.BufferedRandom,
     origin: Mapping[str, str],
     now: datetime,
 ) -> tuple[Parcel, list[str]]:
@@ -343,29 +358,27 @@ def build_parcel(
     were left out.
 
     Args:
-        place: The folder for the bundle.
+        bundle: Receives the bundle.
 
     Raises:
         FolderError: The folder cannot be released.
         OSError: The bundle cannot be written.
     """
     found, left_out = look(folder, rules)
-    path = os.path.join(place, "bundle.zip")
-    with open(path, "w+b") as bundle:
-        files = write_bundle(map(_read, found), bundle)
-        size = bundle.tell()
-        bundle.seek(0)
-        sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
+    files = write_bundle(map(_read, found), bundle)
+    size = bundle.tell()
+    bundle.seek(0)
+    sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = revision_of(file[:4] for file in files.values())
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)
     try:
-        return Parcel(form.parse_manifest(data, revision), data, path), left_out
+        return Parcel(form.parse_manifest(data, revision), data, bundle), left_out
     except form.Invalid as error:
         raise _too_large(f"readers would refuse the manifest: {error}") from error
 
 
-def download_parcel(store: Store, revision: str, place: str) -> Parcel:
+def download_parcel(store: Store, revision: str, bundle: io.BufferedRandom) -> Parcel:
     """
     Download a release, and verify every file.
 
@@ -375,9 +388,9 @@ def download_parcel(store: Store, revision: str, place: str) -> Parcel:
         OSError: It cannot be stored.
     """
     manifest, data = read_manifest(store, revision)
-    parcel = Parcel(manifest, data, os.path.join(place, "bundle.zip"))
+    parcel = Parcel(manifest, data, bundle)
     key = form.bundle_key(manifest.bundle_sha256)
-    sha256 = store.download(key, parcel.path)
+    sha256 = store.download(key, bundle)
     if sha256 != manifest.bundle_sha256:
         why = f"its SHA-256 is {sha256}" if sha256 else "it does not exist"
         raise damaged(store, revision, f"{key}: {why}")

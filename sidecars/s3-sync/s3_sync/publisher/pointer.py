@@ -47,22 +47,18 @@ class Draft(NamedTuple):
     signed_by: str
 
 
-def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> Current:
+def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> None:
     """
-    Replace the pointer that was read; return the one that is there afterwards.
+    Replace the pointer that was read.
 
     If it is killed, either the old or the new pointer is there, whole.
 
     Args:
         parcel: The release that the draft names; its manifest is in the bucket.
 
-    Returns:
-        The draft; or a later one, which has the draft's turn in its history; or another
-        publisher's of the same release.
-
     Raises:
-        SidecarError: The release is neither current nor in the history, or it is
-            unknown whether it is.
+        SidecarError: The pointer that is there afterwards neither names the release nor
+            has the draft's turn in its history; or it is unknown whether it does.
     """
     # Each condition, and one of its kind that is not met.
     if before.etag is None:
@@ -85,7 +81,6 @@ def replace(store: Store, before: Current, draft: Draft, parcel: Parcel) -> Curr
             break
     if not _is_made(before, now, draft):
         raise _cause(before, now, draft, refused)
-    return now
 
 
 def _must_refuse(store: Store, parcel: Parcel, condition: dict[str, str]) -> None:
@@ -106,7 +101,7 @@ def _must_refuse(store: Store, parcel: Parcel, condition: dict[str, str]) -> Non
 
 def _write(
     store: Store, draft: Draft, condition: dict[str, str]
-) -> tuple[Exception | None, Current]:
+) -> tuple[SidecarError | None, Current]:
     """
     Write the draft; return the error that the store reports, if any, and the pointer
     that is there a moment later.
@@ -117,7 +112,7 @@ def _write(
     refused = None
     try:
         store.put(form.POINTER_KEY, draft.data, condition)
-    except (ConditionFailed, SidecarError) as error:
+    except SidecarError as error:
         refused = error
     time.sleep(SETTLED_SECONDS)
     try:
@@ -143,8 +138,8 @@ def _is_made(before: Current, now: Current, draft: Draft) -> bool:
 
 
 def _cause(
-    before: Current, now: Current, draft: Draft, refused: Exception | None
-) -> Exception:
+    before: Current, now: Current, draft: Draft, refused: SidecarError | None
+) -> SidecarError:
     """
     Return why a release was not made current, as far as the pointer shows it.
     """
@@ -157,10 +152,5 @@ def _cause(
     if now.etag != before.etag:
         return S3Error(
             "publish_conflict", f"meanwhile {now.news}; {name} is not current"
-        )
-    if isinstance(refused, ConditionFailed):
-        return S3Error(
-            "condition_refused",
-            f"the store refuses {name}, although nobody has changed {form.POINTER_KEY}: {refused}",
         )
     return refused

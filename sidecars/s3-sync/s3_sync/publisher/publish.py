@@ -10,6 +10,7 @@ at most unused objects are left: the next publish of the same content completes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from pathspec import GitIgnoreSpec
@@ -17,7 +18,12 @@ from pathspec import GitIgnoreSpec
 from s3_sync.names import short
 from s3_sync.publisher import catalog, pointer
 from s3_sync.publisher.catalog import ReleaseError
-from s3_sync.publisher.folder import Parcel, build_parcel, download_parcel, scratch
+from s3_sync.publisher.folder import (
+    Parcel,
+    build_parcel,
+    download_parcel,
+    scratch,
+)
 from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import Store
@@ -57,9 +63,9 @@ def publish(order: Order, folder: str, rules: GitIgnoreSpec) -> Report:
     """
     # Before the folder is read, so that a concurrent publish is not overwritten unseen.
     before = catalog.read_current(order.store, forces=order.forces)
-    with scratch() as place:
+    with scratch() as place, TemporaryFile(dir=place) as bundle:
         parcel, left_out = build_parcel(
-            folder, rules, place, order.origin, order.store.now()
+            folder, rules, bundle, order.origin, order.store.now()
         )
         report = _apply(order, before, parcel, "published")
     report.facts["left_out"] = left_out
@@ -87,8 +93,8 @@ def restore(order: Order, source: Store, name: str, done: str) -> Report:
     if source is not order.store:
         catalog.read_existing(source)
     revision = catalog.resolve(source, name)
-    with scratch() as place:
-        return _apply(order, before, download_parcel(source, revision, place), done)
+    with scratch() as place, TemporaryFile(dir=place) as bundle:
+        return _apply(order, before, download_parcel(source, revision, bundle), done)
 
 
 def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
@@ -139,11 +145,9 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         facts["result"] = "planned"
     else:
         draft = _draft(order, before, revision, done, origin)
-        now = _make_current(order, before, parcel, draft)
+        _make_current(order, before, parcel, draft)
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
-        if now.names["current"] != revision:
-            lines.append(f"Meanwhile {now.news}")
         if signer:
             lines.append(f"Signed by {signer.key_id}")
             facts["signed_by"] = signer.key_id
@@ -196,10 +200,9 @@ def _draft(
 
 def _make_current(
     order: Order, before: catalog.Current, parcel: Parcel, draft: pointer.Draft
-) -> catalog.Current:
+) -> None:
     """
-    Write what is missing of a release, and make it current; return the pointer that is
-    there afterwards.
+    Write what is missing of a release, and make it current.
 
     Raises:
         SidecarError: As :func:`pointer.replace`.
@@ -211,11 +214,10 @@ def _make_current(
         stored = store.read(form.manifest_key(old.revision))
         if stored is not None:
             store.put(form.manifest_key(old.revision), stored.data)
-    now = pointer.replace(store, before, draft, parcel)
+    pointer.replace(store, before, draft, parcel)
     bundle = form.bundle_key(parcel.manifest.bundle_sha256)
     if not all(map(store.look, (form.manifest_key(revision), bundle))):
         _upload(store, parcel)  # a prune had decided before the first upload
-    return now
 
 
 def _upload(store: Store, parcel: Parcel) -> None:
@@ -223,6 +225,5 @@ def _upload(store: Store, parcel: Parcel) -> None:
     Write the bundle, then the manifest, also where they are: they may be altered, or
     old enough to be pruned.
     """
-    with open(parcel.path, "rb") as body:
-        store.put(form.bundle_key(parcel.manifest.bundle_sha256), body)
+    store.put(form.bundle_key(parcel.manifest.bundle_sha256), parcel.bundle)
     store.put(form.manifest_key(parcel.revision), parcel.data)

@@ -6,6 +6,7 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,19 @@ class Report(NamedTuple):
     lines: list[str]
     facts: dict[str, Any]
     failure: SidecarError | None = None
+
+
+def write(stream: Any, text: str) -> None:
+    """
+    Write a text to an output; to a full disk, nothing, also at the end of the process:
+    the exit code says what was done.
+    """
+    try:
+        stream.reconfigure(errors="backslashreplace")
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def size_text(size_bytes: int) -> str:
@@ -241,7 +255,7 @@ def prune(
                 freed.append(bundle.size_bytes)
     except SidecarError as error:
         failure = error
-    left = [entry.revision for entry in entries if entry.revision not in gone]
+    left = len(entries) - len(gone)
     facts = {
         "result": "planned" if is_dry else "pruned",
         "url": store.url,
@@ -252,7 +266,7 @@ def prune(
     }
     lines.append(
         f"{verb} from {store.url}: releases {len(gone)}, bundles {len(freed)} "
-        f"({size_text(sum(freed))}); releases kept: {len(left)}"
+        f"({size_text(sum(freed))}); releases kept: {left}"
     )
     return Report(lines, facts, failure)
 

@@ -54,9 +54,10 @@ _REASONS = {
 }
 
 
-class ConditionFailed(Exception):
+class ConditionFailed(S3Error):
     """
-    A conditional write was refused: the object exists, or is not the one that was read.
+    A conditional write was refused: the object exists, or is not the one that was read;
+    or the store refuses a condition that is met.
     """
 
 
@@ -143,7 +144,7 @@ class Store:
             etag = found.get("ETag", "").removeprefix("W/")
             return Content(body, etag)
 
-    def download(self, key: str, path: str) -> str | None:
+    def download(self, key: str, file: io.BufferedRandom) -> str | None:
         """
         Download an object into a file; return its SHA-256, or None if it does not
         exist.
@@ -152,10 +153,9 @@ class Store:
             found = self._get(key)
             if found is None:
                 return None
-            with open(path, "w+b") as file:
-                shutil.copyfileobj(found["Body"], file, CHUNK_BYTES)
-                file.seek(0)
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            shutil.copyfileobj(found["Body"], file, CHUNK_BYTES)
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def look(self, key: str) -> Listed | None:
         """
@@ -201,7 +201,7 @@ class Store:
     def put(
         self,
         key: str,
-        body: bytes | io.BufferedReader,
+        body: bytes | io.BufferedRandom,
         condition: Mapping[str, str] | None = None,
     ) -> None:
         """
@@ -219,6 +219,7 @@ class Store:
             ConditionFailed: The condition is not met.
         """
         stream = io.BytesIO(body) if isinstance(body, bytes) else body
+        stream.seek(0)
         md5 = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
         stream.seek(0)
         with self._explaining("put", key):
@@ -234,7 +235,8 @@ class Store:
                 status, code = _answer_of(error)
                 # 409: of another conditional write at the same moment.
                 if condition and (status in (409, 412) or code == "NoSuchKey"):
-                    raise ConditionFailed(str(error)) from error
+                    what = f"the store refuses {key}, although nobody has changed it: {error}"
+                    raise ConditionFailed("condition_refused", what) from error
                 if condition and status == 501:
                     raise self.unsupported() from error
                 raise

@@ -22,7 +22,7 @@ from s3_sync.names import short
 from s3_sync.publisher import catalog
 from s3_sync.publisher.airflow_api import UNSUPPORTED, Api
 from s3_sync.publisher.gate import NAMED, broken_file
-from s3_sync.publisher.releases import Report
+from s3_sync.publisher.releases import Report, write
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
 from s3_sync.release.format import Pointer
@@ -126,7 +126,7 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
         count = len(rows) - len(behind)
         runs = f"Airflow runs {short(pointer.revision)} in {count} of {len(rows)} DAGs"
         if runs != said:
-            sys.stderr.write(f"{runs}\n")
+            write(sys.stderr, f"{runs}\n")
             said = runs
         if time.monotonic() > deadline:
             raise _not_live(pointer, rows, behind, arrived)
@@ -166,7 +166,10 @@ def _not_live(
     last = max(map(_ended, rows), default=since)
     advice = "Wait longer (--timeout), or find out why Airflow reads files so late."
     if not rows:
-        advice = "No bundle of Airflow shows these releases: is it a SidecarDagBundle?"
+        advice = (
+            "No bundle of Airflow shows these releases. Waiting needs DAG versions, of a "
+            "SidecarDagBundle."
+        )
     elif last <= since:
         advice = "Airflow has read nothing since: see whether its dag-processor runs."
     elif arrived is None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.scenarios.s3_sync.publish.place import Place
 from tests.scenarios.s3_sync.publish.site import Site
+from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.servers import S3ProxyServer, S3Server, SeaweedServer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.forked import ForkServer
@@ -57,3 +58,10 @@ def site(tmp_path: Path, forks: ForkServer, more_forks: ForkServer) -> Iterator[
     """A bucket without releases on the scripted server, and two publishers."""
     with WritableS3() as s3:
         yield Site(s3, tmp_path, forks, more_forks)
+
+
+@pytest.fixture
+def airflow() -> Iterator[FakeAirflow]:
+    """The API of an Airflow that shows what a test sets."""
+    with FakeAirflow() as server:
+        yield server

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.aws.servers import S3Server
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.publishing import (
+    PREFIX,
     Publishing,
     check_every_release,
     read_release,
@@ -29,6 +32,8 @@ class Place(Publishing):
         self.bucket = server.new_bucket("releases")
         super().__init__(server, self.bucket, folder / "home", forks=forks)
         self.dags = folder / "dags"
+        self.name = server.name
+        self._has_versions = server.has_versions
         self._client: Any = server.client()
 
     def publish(self, files: dict[str, bytes], *arguments: str) -> Any:
@@ -49,3 +54,14 @@ class Place(Publishing):
         bodies = self.bodies()
         check_every_release(bodies)
         return read_release(bodies)
+
+    def version(self) -> None:
+        """Keep all versions of each object; skip the test if the server cannot."""
+        if not self._has_versions:
+            pytest.skip(f"{self.name} has no versions")
+        self._client.put_bucket_versioning(
+            Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"}
+        )
+
+    def delete(self, name: str) -> None:
+        self._client.delete_object(Bucket=self.bucket, Key=PREFIX + name)

@@ -147,8 +147,10 @@ def test_exits_by_what_was_done_although_its_output_cannot_be_written(
 
     with open("/dev/full", "w") as full:
         ran = site.run("publish", dags, stdout=full)
+        refused = site.run("publish", dags / "nowhere", stderr=full)
     listed = site.run("releases", stdout=subprocess.PIPE)
 
     assert (0, "") == (ran.code, ran.err)
     assert B == site.current()
+    assert 2 == refused.code
     assert 0 == listed.code and "caf\\xe9" in listed.out

@@ -1,17 +1,22 @@
 """Publishers and the answers of odd servers, proxies and policies."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
 from tests.scenarios.s3_sync.publish.site import POINTER, PRUNE, A, B, Site
+from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import forbid_missing, is_write
 from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Fault, Match, Request
 from tests.support.s3_sync.publishing import PREFIX, write_files
+from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.signing import Key
 
 
 def is_any(request: Request) -> bool:
@@ -131,3 +136,43 @@ def test_publishes_through_odd_answers(site: Site, name: str) -> None:
     site.publish(B)
 
     assert [B, 2] == [site.current(), len(site.turns())]
+
+
+README = Path(__file__).parents[4] / "sidecars/s3-sync/README.md"
+
+
+def test_json_has_the_fields_that_the_readme_lists(
+    site: Site, tmp_path: Path, airflow: FakeAirflow
+) -> None:
+    """Each field of the table is printed, and no other one."""
+    rows = re.findall(
+        r"^\| (`[^|]*|any[^|]*) \| (.*) \|$", README.read_text(), re.MULTILINE
+    )
+    listed = {
+        name: set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", fields)))
+        for names, fields in rows
+        for name in re.findall(r"[\w-]+", names)
+    }
+    site.environment |= airflow.settings()
+    signs = ("--sign-key", str(Key().write_private(tmp_path / "key.pem")))
+    a = site.publish(A)["revision"]
+    airflow.show("a", a)
+    dags = str(write_files(site.dags, B))
+    airflow.show("a", make_release(B).revision)
+    every = {
+        "publish": ("publish", dags, "--wait"),
+        "promote": ("promote", site.url, site.prd, a),
+        "releases": ("releases",),
+        "wait": ("wait",),
+        "diff": ("diff", a, "current"),
+        "pin": ("pin", a),
+        "unpin": ("unpin", a),
+        "prune-releases": PRUNE,
+        "rollback": ("rollback",),
+    }
+    for name, words in every.items():
+        assert site.succeed(*words).keys() <= listed[name], name
+    told = site.succeed("publish", dags, "--wait", "--force", *signs)
+    assert listed["publish"] == told.keys()
+    failed = site.fails("release_unknown", "pin", "0" * 12, code=2).facts()
+    assert listed["any"] == failed.keys()

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,13 +94,26 @@ def many(path: Path) -> None:
         path.with_name(f"link{number}").symlink_to(path.name)
 
 
+def doubling(path: Path) -> None:
+    """
+    2^30 paths: each folder has two links to the next one.
+    """
+    folders = [path.with_name(f"d{number}") for number in range(30)]
+    for folder in folders:
+        folder.mkdir()
+    for folder, after in pairwise(folders):
+        for name in "ab":
+            (folder / name).symlink_to(f"../{after.name}")
+
+
 ODD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
-    "nowhere": (lambda path: path.symlink_to("nowhere"), "file_unreadable", "/odd': No such file"),
+    "nowhere": (lambda path: path.symlink_to("nowhere"), "link_outside", "/nowhere"),
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
     "pipe": (os.mkfifo, "file_too_large", "is not a regular file of at most"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
-    "many": (many, "release_too_large", "has over 2147483648 bytes"),
+    "many": (many, "release_too_large", "or 2147483648 bytes"),
+    "doubling": (doubling, "release_too_large", "/d29 has over 1000 paths"),
     "line": (lambda path: path.with_name("line\nfeed").touch(), "name_refused",
              "control character"),
     "ours": (lambda path: path.with_name(".s3-sync").mkdir(), "name_refused", "reserved"),
@@ -119,6 +133,17 @@ def test_refuses_what_cannot_be_released_before_it_writes_anything(
 
     ran = refused.fails(reason, "publish", refused.dags, code=2)
     assert said in ran.err
+
+
+def test_names_everything_that_cannot_be_released(refused: Site) -> None:
+    for name in ("one", "two"):
+        (refused.dags / name).symlink_to("/etc/hostname")
+    (refused.dags / "three").symlink_to("nowhere")
+    os.mkfifo(refused.dags / "pipe")
+
+    ran = refused.fails("link_outside", "publish", refused.dags, code=2)
+
+    assert all(f"'{name}'" in ran.err for name in ("one", "two", "three", "pipe")), ran
 
 
 def test_reports_a_full_temporary_folder(refused: Site) -> None:

@@ -38,6 +38,8 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
 ) -> None:
     """Every write must leave the complete old or new release current."""
     bucket, problems = site.s3, []
+    temporary = Path(site.environment["TMPDIR"])
+    temporary.mkdir()
     arguments, before, after = DEEDS[name]
     dags = write_files(site.dags, NEW)
     words = [name, *(word.format(dags=dags) for word in arguments)]
@@ -86,6 +88,7 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
             at = f"{stopping.name} at request {number}, {is_done=}"
             assert SIGNALS[stopping] == command.wait(), f"{at}: {command.err}"
             assert "" == command.out, at
+            assert [] == [*filter(Path.is_file, temporary.rglob("*"))], at
             assert site.current() in (before, after), at
             bucket.heal()
             assert 0 == (command := start()).wait(), f"{at}: {command.err}"

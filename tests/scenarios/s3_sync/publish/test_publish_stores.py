@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.scenarios.s3_sync.publish.place import A, B, C, Place
 from tests.scenarios.s3_sync.publish.site import race
 from tests.support.aws.gateway import Gateway
 from tests.support.aws.servers import S3Server
 from tests.support.aws.writable_s3 import is_write
 from tests.support.http.faults import first
 from tests.support.s3_sync.forked import ForkServer
-from tests.support.s3_sync.publishing import PREFIX, Publishing
+from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
 
 
 @pytest.mark.timeout(1_800)
@@ -44,3 +45,23 @@ def test_of_publishers_that_meet_one_wins_and_no_other_claims_to(
             reasons = ["publish_conflict", "publish_lost"]
             may = reasons[:1] if store.is_atomic else reasons
             assert any(f'"reason": "{one}"' in lost.out for one in may), lost.out
+
+
+def test_publishes_in_a_versioned_bucket_also_after_the_pointer_was_deleted(
+    place: Place,
+) -> None:
+    """But to versitygw, a deleted key is not new."""
+    place.version()
+    for files in (A, B):
+        place.publish(files)
+        assert files == place.current()
+    place.succeed("rollback")
+    place.delete("current.json")
+
+    if place.name == "versitygw":
+        dags = write_files(place.dags, C)
+        ran = place.fails("condition_refused", "publish", dags)
+        assert "delete all its versions" in ran.facts()["advice"], ran
+    else:
+        place.publish(C)
+        assert C == place.current()

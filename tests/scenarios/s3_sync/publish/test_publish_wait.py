@@ -1,7 +1,7 @@
 """`s3-sync wait` and the answers of an Airflow, good and odd."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,12 +16,6 @@ STACK = """Traceback (most recent call last):
     import lost
 ModuleNotFoundError: No module named 'lost'
 """
-
-
-@pytest.fixture
-def airflow() -> Iterator[FakeAirflow]:
-    with FakeAirflow() as server:
-        yield server
 
 
 @pytest.fixture
@@ -79,6 +73,17 @@ def test_does_without_the_right_to_ask_for_a_parse(
     airflow.inject(later, lambda one: len(airflow.seen(of("/dags"))) == 3)
 
     site.succeed("wait")
+
+
+def test_waits_although_its_progress_cannot_be_written(
+    site: Site, airflow: FakeAirflow, revision: str
+) -> None:
+    airflow.show("a", revision, ended=10)
+
+    with open("/dev/full", "w") as full:
+        ran = site.run("wait", stderr=full)
+
+    assert 0 == ran.code and "Live:" in ran.out, ran
 
 
 def test_asks_a_busy_server_again(
