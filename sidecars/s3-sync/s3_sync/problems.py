@@ -25,6 +25,10 @@ EAGER_TRIES = 3
 LONGEST_REST_SECONDS = 300.0
 LASTING_CYCLES = 3
 NAMED = 50
+RESTLESS_ADVICE = (
+    "It is published once it has stayed the same for S3_SYNC_SETTLE. If it never does, find out "
+    "what writes it all the time, or exclude it with S3_SYNC_EXCLUDE."
+)
 
 log = get_logger("cycle")
 
@@ -118,7 +122,7 @@ class Problems:
             said = (
                 f"{path!r} has changed again and again, for longer than the others wait"
             )
-            error = ObjectError("object_changing", said)
+            error = ObjectError("object_changing", said, RESTLESS_ADVICE)
             due_at = time.monotonic() + rest_seconds
             self._unread[path] = Unread(files[path].etag, error, due_at=due_at)
 
