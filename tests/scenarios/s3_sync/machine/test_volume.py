@@ -60,6 +60,9 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert failed["reason"] == "target_full", failed
     assert str(volume) in failed["error"]
     assert "the node's disk" in failed["advice"]
+    waits = daemon.find_events("cycle_finished", reason="source_unsettled")
+    assert bool(layout) is bool(waits)
+    assert [] == [one for one in waits if "the node's disk" not in one["advice"]]
     files = consumed(volume / "dags")
     assert "big.bin" not in files
     assert files["pkg/b.py"] == FILES["pkg/b.py"]
