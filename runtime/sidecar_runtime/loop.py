@@ -404,13 +404,14 @@ class Loop:
         """
         Revoke the fence of a cycle that took too long, and count the cycle as failed.
         """
+        # Once it is revoked, it does something else.
         stack = self._worker.stack()
-        fence.revoke()
         doing = f" ({fence.doing})" if fence.doing else ""
         late = f"the cycle took longer than {self._limit}{doing} and was abandoned"
         advice = f"The log's line cycle_abandoned says what it waits on. Or raise {self._limit}."
         log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
+        fence.revoke()
         self._conclude(self._worker.late)
 
     def _conclude(self, end: Outcome | BaseException) -> None:

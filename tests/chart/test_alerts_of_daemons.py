@@ -104,6 +104,7 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
                 asked.append([series.minute - 1])
     group = {"name": "airflow-sidecars", "rules": rules()}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    series.samples["up{sidecar='s3-sync'}"] = [1] * series.minute
     test = {
         "interval": "1m",
         "input_series": [
@@ -111,10 +112,7 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
                 "series": name.replace("}", f",{LABELS}"),
                 "values": " ".join(map(str, told)),
             }
-            for name, told in {
-                **series.samples,
-                "up{sidecar='s3-sync'}": [1] * series.minute,
-            }.items()
+            for name, told in series.samples.items()
         ],
         "promql_expr_test": [
             {
@@ -125,7 +123,7 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
             for minute, *fired in asked
         ],
     }
-    told = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(told))
+    file = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(file))
 
     assert "" == promtool("test", "rules", "test.yaml", folder=tmp_path)

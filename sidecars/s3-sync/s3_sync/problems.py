@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from s3_sync.metrics import SKIP_REASONS, Status
 from s3_sync.names import Content, not_held
-from s3_sync.reasons import REASONS, Reason
+from s3_sync.reasons import REST_SECONDS
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
@@ -159,7 +159,7 @@ class Problems:
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
         tries = before.tries + 1 if before is not None and before.etag == etag else 1
-        rest = REASONS.get(error.reason, Reason()).rest_seconds
+        rest = REST_SECONDS.get(error.reason, 0.0)
         if tries > EAGER_TRIES:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)

@@ -36,14 +36,10 @@ class Reason(NamedTuple):
             others.
         advice: What to do. Where an error has advice of its own, which knows the case:
             what holds for each.
-        is_retried: Whether the client sends the request again at once.
-        rest_seconds: The shortest pause before the object is tried again.
     """
 
     concerns: Concern = "cycle"
     advice: str = ""
-    is_retried: bool = False
-    rest_seconds: float = 0.0
 
 
 _WRITTEN = (
@@ -157,13 +153,15 @@ _ADVICE: dict[Concern, dict[str, str]] = {
         "is not versioned) or another store that has them.",
     },
 }
-# The CA bundle is read again for the next request: it may have been rotated.
-_RETRIED = ("connection_lost", "server_error", "throttled", "tls_failed")
-# Each try takes most of a cycle, for which snapshots and deletions wait.
-_REST_SECONDS = {"object_slow": 3600.0}
+# The client sends these requests again at once. The CA bundle is read again for that: it
+# may have been rotated.
+RETRIED = ("connection_lost", "server_error", "throttled", "tls_failed")
+# The shortest pause before the object is tried again: each try takes most of a cycle,
+# for which snapshots and deletions wait.
+REST_SECONDS = {"object_slow": 3600.0}
 
 _BY_CONCERN = {
-    name: Reason(concern, advice, name in _RETRIED, _REST_SECONDS.get(name, 0.0))
+    name: Reason(concern, advice)
     for concern, advices in _ADVICE.items()
     for name, advice in advices.items()
 }

@@ -271,7 +271,7 @@ def test_asks_the_daemon_beside_it_what_it_has_published(
     assert daemon.sync()["event"] == "cycle_finished"
 
 
-def test_tells_when_a_wait_of_the_daemon_ends(
+def test_tells_when_a_wait_of_the_daemon_began_and_ends(
     check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
 ) -> None:
     many = [f"dags/{number:02}.py" for number in range(30)]
@@ -283,7 +283,9 @@ def test_tells_when_a_wait_of_the_daemon_ends(
     said = check(3, port)
 
     assert "FAIL  daemon         deletion_held: " in said, said
-    assert f"Not before {daemon.get('/readyz').json()['until']}." in said, said
+    ready = daemon.get("/readyz").json()
+    assert f"Since {ready['since']}." in said, said
+    assert f"Not before {ready['until']}." in said, said
 
 
 @pytest.mark.parametrize("page", ["true", "false"])

@@ -28,7 +28,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
-from s3_sync.reasons import REASONS, S3Error
+from s3_sync.reasons import RETRIED, S3Error
 from s3_sync.s3.http import Address, Answer, Pool, split_url
 from s3_sync.s3.refusals import (
     REGION,
@@ -239,7 +239,7 @@ class S3Client:
             except _Again:
                 pass
             except S3Error as error:
-                if not REASONS[error.reason].is_retried:
+                if error.reason not in RETRIED:
                     raise
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
         return await self._try(what, receiver, is_last=True)
