@@ -95,7 +95,8 @@ def reasons(sidecar: Documented) -> str:
     """
     Return the table of a sidecar's own reasons.
     """
-    found = sidecar.reasons.items()
+    own = sidecar.reasons.keys() - SHARED_REASONS.keys()
+    found = [(name, one) for name, one in sidecar.reasons.items() if name in own]
     return _reasons({name: getattr(one, "advice", one) for name, one in found})
 
 
@@ -107,9 +108,11 @@ def shared_reasons() -> str:
 
 
 def _reasons(rows: Mapping[str, str]) -> str:
-    return "".join(
-        [REASONS_HEAD, *(f"| `{name}` | {text} |\n" for name, text in rows.items())]
-    )
+    same: dict[str, list[str]] = {}
+    for name, text in rows.items():
+        same.setdefault(text, []).append(f"`{name}`")
+    told = [f"| {', '.join(names)} | {text} |\n" for text, names in same.items()]
+    return "".join([REASONS_HEAD, *told])
 
 
 def shared_metrics() -> str:

@@ -152,6 +152,8 @@ def daemon(bind: tuple[str, int]) -> bool:
         say("??" if is_calm else "FAIL", "daemon", f"{reason}: {said['error']}")
     if advice and not is_calm:
         say("", "", advice)
+    if said["since"]:
+        say("", "", f"Since {said['since']}.")
     if said["until"]:
         say("", "", f"Not before {said['until']}.")
     if said["shortfall"]:

@@ -157,7 +157,8 @@ class Worker:
         self.late = SidecarError("cycle_timeout", "it has just begun")
         """Why its last cycle was abandoned."""
         self._requests: SimpleQueue[Fence] = SimpleQueue()
-        self._is_busy = False
+        self.is_busy = False
+        """Whether a cycle has not returned, an abandoned one too."""
         self._thread = threading.Thread(target=self._work, name="cycle", daemon=True)
         self._thread.start()
 
@@ -177,11 +178,11 @@ class Worker:
                 why it was abandoned stays the cause. No other one can run; the
                 heartbeat ages, and the liveness probe restarts the container.
         """
-        if self._is_busy:
+        if self.is_busy:
             said = f"{self.late.message}, and has not returned since"
             advice = f"{self.late.advice} Liveness restarts the container."
             raise SidecarError(self.late.reason, said, advice)
-        self._is_busy = True
+        self.is_busy = True
         self._requests.put(fence)
 
     def _work(self) -> None:
@@ -196,7 +197,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 - the main thread decides
                 end = error
             self.durations.append(time.monotonic() - started_at)
-            self._is_busy = False
+            self.is_busy = False
             self._report(Finished(fence, end))
             if not isinstance(end, Outcome):
                 # The traceback keeps the cycle's objects, downloads too, alive in
@@ -403,13 +404,14 @@ class Loop:
         """
         Revoke the fence of a cycle that took too long, and count the cycle as failed.
         """
+        # Once it is revoked, it does something else.
         stack = self._worker.stack()
-        fence.revoke()
         doing = f" ({fence.doing})" if fence.doing else ""
         late = f"the cycle took longer than {self._limit}{doing} and was abandoned"
         advice = f"The log's line cycle_abandoned says what it waits on. Or raise {self._limit}."
         log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
+        fence.revoke()
         self._conclude(self._worker.late)
 
     def _conclude(self, end: Outcome | BaseException) -> None:
@@ -480,7 +482,8 @@ class Loop:
             )
         self._state = Idle(now + seconds + grace_seconds, is_regular)
         late_seconds = self._settings.timeout_seconds + self.pace.liveness_grace_seconds
-        self._health.expect_cycle(seconds, late_seconds)
+        if not self._worker.is_busy:  # else a stuck cycle would put off its limit
+            self._health.expect_cycle(seconds, late_seconds)
 
     def _revoke(self) -> None:
         """

@@ -439,9 +439,11 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
     """And when it comes back, it publishes nothing."""
     released = threading.Event()
     published: list[str] = []
-    pace = QUICK._replace(liveness_grace_seconds=1.0, stuck_seconds=2.0)
+    pace = QUICK._replace(liveness_grace_seconds=1.0, stuck_seconds=600.0)
 
     def hangs(fence: Fence) -> Outcome:
+        fence.doing = "it is asked"
+        fence.on_revoke(lambda: setattr(fence, "doing", ""))
         assert released.wait(60)
         with fence:
             published.append("r1")
@@ -462,7 +464,9 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
     failed, stuck, *_ = log.events("cycle_failed")
     assert "cycle_timeout" == failed["reason"] == stuck["reason"]
     assert failed["advice"].endswith("Or raise X_TIMEOUT (0.2 s).")
-    late = "the cycle took longer than X_TIMEOUT (0.2 s) and was abandoned"
+    late = (
+        "the cycle took longer than X_TIMEOUT (0.2 s) (it is asked) and was abandoned"
+    )
     assert late == failed["error"]
     assert f"{late}, and has not returned since" == stuck["error"]
     (abandoned,) = log.events("cycle_abandoned")

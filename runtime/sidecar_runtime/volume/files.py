@@ -223,7 +223,7 @@ _ADVICE = {
     errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
     "device or NFS 4.",
     **dict.fromkeys(
-        (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO),
+        (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.EEXIST),
         "Something else is where that file or folder should be: find out what put it there, and "
         "remove it.",
     ),

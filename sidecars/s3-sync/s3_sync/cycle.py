@@ -171,7 +171,7 @@ class Sync:
         if self._shortage.is_new and settings.layout == "snapshot":
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
-            unsettled = failure("source_unsettled", said)
+            unsettled = SidecarError("source_unsettled", said, why.advice)
             return Outcome("waiting", self._revision, _counts(build), why=unsettled)
 
         # The gate (snapshots only) sees exactly what would be shown. It may accept less,

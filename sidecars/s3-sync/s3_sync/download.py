@@ -136,8 +136,6 @@ class Download:
         return ObjectError(
             "object_corrupt",
             f"the download of {self._key!r} was refused: {message}",
-            "The file on disk was not changed. If it persists, find out what alters S3's "
-            "responses, such as a proxy.",
         )
 
 

@@ -114,9 +114,7 @@ class ListingSource:
                 said = (
                     f"the prefix contains more than {KEYS_LIMIT} keys, filtered or not"
                 )
-                raise SourceError(
-                    "too_many_keys", said, "Set KEY_PATH to the DAG folder only."
-                )
+                raise SourceError("too_many_keys", said)
             token = next_token(body, page)
         if not self._state.revision or list(pages) != list(self._pages):
             self._state, self._pages = join(pages.values(), settings.prefix), pages
@@ -446,8 +444,6 @@ def listing_invalid(message: str) -> SourceError:
     return SourceError(
         "listing_invalid",
         f"the listing cannot be trusted: {message}",
-        "Nothing was changed. If it persists, find out what alters S3's responses (a proxy?), or "
-        "whether the store knows ListObjectsV2.",
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
 from s3_sync.names import Content, is_held
+from s3_sync.reasons import failure
 from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import RevisionRefused
@@ -296,11 +297,9 @@ class Brake:
                 managed_files=held,
                 paths=named,
             )
-        why = SidecarError(
+        why = failure(
             "deletion_held",
             f"{len(gone)} of {held} files are missing from the source; this listing is held back "
             f"for {HOLD_SECONDS / 60:g} minutes",
-            "If this is a mistake, undo it at the source before a pod is replaced: a new volume "
-            "holds nothing back. If it is intended, wait, or send SIGHUP.",
         )
         return why, HOLD_SECONDS - max(ages)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from s3_sync.metrics import SKIP_REASONS, Status
 from s3_sync.names import Content, not_held
-from s3_sync.reasons import REASONS, Reason
+from s3_sync.reasons import REST_SECONDS
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
@@ -25,6 +25,10 @@ EAGER_TRIES = 3
 LONGEST_REST_SECONDS = 300.0
 LASTING_CYCLES = 3
 NAMED = 50
+RESTLESS_ADVICE = (
+    "It is published once it has stayed the same for S3_SYNC_SETTLE. If it never does, find out "
+    "what writes it all the time, or exclude it with S3_SYNC_EXCLUDE."
+)
 
 log = get_logger("cycle")
 
@@ -118,7 +122,7 @@ class Problems:
             said = (
                 f"{path!r} has changed again and again, for longer than the others wait"
             )
-            error = ObjectError("object_changing", said)
+            error = ObjectError("object_changing", said, RESTLESS_ADVICE)
             due_at = time.monotonic() + rest_seconds
             self._unread[path] = Unread(files[path].etag, error, due_at=due_at)
 
@@ -155,7 +159,7 @@ class Problems:
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
         tries = before.tries + 1 if before is not None and before.etag == etag else 1
-        rest = REASONS.get(error.reason, Reason()).rest_seconds
+        rest = REST_SECONDS.get(error.reason, 0.0)
         if tries > EAGER_TRIES:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)

@@ -18,6 +18,14 @@ from typing import Literal, NamedTuple
 
 from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.files import (
+    DENIED_ADVICE,
+    FULL_ADVICE,
+    LINK_ADVICE,
+    OTHER_ADVICE,
+)
+
+Concern = Literal["cycle", "request", "object", "refusal", "release"]
 
 
 class Reason(NamedTuple):
@@ -26,170 +34,138 @@ class Reason(NamedTuple):
         concerns: ``request``: one request, so a single object until several fail in a
             row. ``refusal``: one object, which S3 refuses to read, while it may serve
             others.
-        advice: What to do, where the same holds for each failure with this reason.
-        is_retried: Whether the client sends the request again at once.
-        rest_seconds: The shortest pause before the object is tried again.
+        advice: What to do. Where an error has advice of its own, which knows the case:
+            what holds for each.
     """
 
-    concerns: Literal["cycle", "request", "object", "refusal", "release"] = "cycle"
+    concerns: Concern = "cycle"
     advice: str = ""
-    is_retried: bool = False
-    rest_seconds: float = 0.0
 
 
-# Reasons whose advice depends on the case.
-_OF_CYCLE = """
-credentials_denied credentials_missing credentials_unavailable cycle_timeout deletion_held
-endpoint_invalid link_blocked listing_invalid region_invalid source_empty target_denied
-target_failed target_full too_many_keys trusted_keys_invalid
-"""
-_OF_ONE = "access_denied_delete access_denied_put blocked etag_missing object_corrupt"
-# An object that is missing is denied for s3:ListBucket to an identity that may not
-# list.
-_REFUSED = "access_denied_get access_denied_kms access_denied_list"
-_OF_RELEASE = """
-gate_undecided release_invalid release_missing release_replayed release_untrusted
-request_limit revision_refused
-"""
+_WRITTEN = (
+    "Find out what else writes there besides s3-sync. Then publish again or roll back, with "
+    "--sign-key and a trusted key where S3_SYNC_TRUSTED_KEYS is set."
+)
 _IN_RELEASE = "If it belongs to a release, publish the content again with --force."
 
-REASONS = {
-    **dict.fromkeys(_OF_CYCLE.split(), Reason("cycle")),
-    **dict.fromkeys(_OF_ONE.split(), Reason("object")),
-    **dict.fromkeys(_REFUSED.split(), Reason("refusal")),
-    **dict.fromkeys(_OF_RELEASE.split(), Reason("release")),
-    "answer_foreign": Reason(
-        "request",
-        "Check the firewall, ingress, proxy or captive portal before the endpoint.",
-    ),
-    "bucket_not_found": Reason(
-        "cycle",
-        "Check AWS_BUCKET for a typo, the account of the credentials, and the endpoint, which must "
-        "not contain the bucket.",
-    ),
-    "bundle_corrupt": Reason(
-        "release",
-        "If it persists, publish the release again with --force, or roll back. The published files "
-        "stay.",
-    ),
-    "client_error": Reason(
-        "object",
-        "Follow the quoted error; check the endpoint and any proxy in front of it.",
-    ),
-    "clock_skew": Reason("cycle", "Check the time synchronization of the node."),
-    "condition_refused": Reason(
-        "release",
-        "In a versioned bucket, some stores (versitygw, S3Mock) refuse to write a deleted object "
-        "as a new one: delete all its versions. Ceph refuses each condition there: use a bucket "
+_ADVICE: dict[Concern, dict[str, str]] = {
+    "cycle": {
+        **ADVICE,
+        "bucket_not_found": "Check AWS_BUCKET for a typo, the account of the credentials, and the "
+        "endpoint, which must not contain the bucket.",
+        "clock_skew": "Check the time synchronization of the node.",
+        "credentials_expired": "Renew the credentials at their source.",
+        "cycle_timeout": "The next cycle goes on with what is missing.",
+        "deletion_held": "If this is a mistake, undo it at the source before a pod is replaced: a "
+        "new volume holds nothing back. If it is intended, wait, or send SIGHUP.",
+        "endpoint_invalid": "Fix that URL; a host is in ASCII.",
+        "endpoint_unreachable": "Check AWS_ENDPOINT_URL, the security group, the route or VPC "
+        "endpoint to S3, and HTTPS_PROXY and NO_PROXY.",
+        "files_damaged": "Nothing, if it ends: they are restored. Find out what writes to the "
+        "volume.",
+        "link_blocked": LINK_ADVICE,
+        "link_elsewhere": "Nothing, if it ends: it is set again. Find out what changes the link.",
+        "listing_invalid": "Nothing was changed. If it persists, find out what alters S3's "
+        "responses (a proxy?), or whether the store knows ListObjectsV2.",
+        "name_unresolved": "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster.",
+        "nothing_published": "Wait for the first cycle; if it fails, it says why.",
+        "region_invalid": "Fix AWS_REGION.",
+        "source_empty": "Correct KEY_PATH, S3_SYNC_SOURCE, or the filters. Nothing was deleted.",
+        # Not a failure: what comes may belong together.
+        "source_unsettled": "Wait until the upload is over. If it never is, find out what writes "
+        "there all the time, exclude it with S3_SYNC_EXCLUDE, or shorten S3_SYNC_SETTLE.",
+        "target_denied": DENIED_ADVICE,
+        "target_failed": OTHER_ADVICE,
+        "target_full": FULL_ADVICE,
+        "target_unreadable": "Check the volume, and that DEST_PATH is a folder on it.",
+        "too_many_keys": "Set KEY_PATH to the DAG folder only.",
+        "trusted_keys_invalid": "Restore the public keys, in PEM format; nothing is trusted until "
+        "then.",
+    },
+    "request": {
+        "answer_foreign": "Check the firewall, ingress, proxy or captive portal before the "
+        "endpoint.",
+        "connection_lost": "If it persists, check for a proxy or firewall that cuts connections.",
+        "credentials_invalid": "Check that the access key exists, that the secret key belongs to "
+        "it, and that no proxy alters requests.",
+        "proxy_refused": "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into "
+        "the proxy's URL, percent-encoded: http://USER:PASSWORD@HOST:PORT.",
+        "redirect_refused": "Check the endpoint and AWS_REGION; look for a proxy or captive "
+        "portal.",
+        "request_timeout": "Check the route to S3 (VPC endpoint, security group, proxy) for lost "
+        "packets.",
+        "server_error": "If it persists, check the server and any proxy in front of it.",
+        "throttled": "This resolves itself. For a large fleet, raise INTERVAL. If it is always the "
+        "same object, the store cannot read that object.",
+    },
+    "object": {
+        "access_denied_delete": "Allow s3:DeleteObject in the role's policy.",
+        "access_denied_put": "Allow s3:PutObject in the role's policy.",
+        "blocked": "Move it out of DEST_PATH, or rename the key.",
+        "client_error": "Follow the quoted error; check the endpoint and any proxy in front of it.",
+        "etag_missing": "Write it again through the S3 API, not directly into the store's files, "
+        "or exclude it with S3_SYNC_EXCLUDE.",
+        "object_changing": "This resolves itself once the writer has finished. If it persists, the "
+        "store's listing and the object have different ETags, or the key contains a control "
+        "character.",
+        "object_corrupt": "The file on disk was not changed. If it persists, find out what alters "
+        "S3's responses, such as a proxy.",
+        "object_slow": "Check the network if it is small. Otherwise raise S3_SYNC_TIMEOUT to more "
+        "than its download takes, or exclude it with S3_SYNC_EXCLUDE. SIGHUP tries it now; else "
+        "it is tried within an hour.",
+    },
+    # An object that is missing is denied for s3:ListBucket to an identity that may not
+    # list.
+    "refusal": {
+        "access_denied_get": "Allow s3:GetObject in the role's policy; look for a Deny in those of "
+        "the bucket and the endpoint.",
+        "access_denied_kms": "Allow kms:Decrypt (to publish: kms:GenerateDataKey) in the role's "
+        "and the key's policy.",
+        "access_denied_list": "Allow s3:ListBucket on the bucket; check AWS_BUCKET.",
+        "kms_key_unusable": "Enable the key, or encrypt the object with another key. "
+        f"{_IN_RELEASE}",
+        "object_archived": f"Restore it, or exclude it with S3_SYNC_EXCLUDE. {_IN_RELEASE}",
+    },
+    "release": {
+        "bundle_corrupt": "If it persists, publish the release again with --force, or roll back. "
+        "The published files stay.",
+        "condition_refused": "In a versioned bucket, versitygw and S3Mock refuse to write a "
+        "deleted object anew: delete all its versions. Ceph refuses each condition: use a bucket "
         "that was never versioned.",
-    ),
-    "connection_lost": Reason(
-        "request",
-        "If it persists, check for a proxy or firewall that cuts connections.",
-        True,
-    ),
-    "credentials_expired": Reason("cycle", "Renew the credentials at their source."),
-    "credentials_invalid": Reason(
-        "request",
-        "Check that the access key exists, that the secret key belongs to it, and that no proxy "
-        "alters requests.",
-    ),
-    "endpoint_unreachable": Reason(
-        "cycle",
-        "Check AWS_ENDPOINT_URL, the security group, the route or VPC endpoint to S3, and "
-        "HTTPS_PROXY and NO_PROXY.",
-    ),
-    "files_damaged": Reason(
-        "cycle",
-        "Nothing, if it ends: they are restored. Find out what writes to the volume.",
-    ),
-    "kms_key_unusable": Reason(
-        "refusal",
-        f"Enable the key, or encrypt the object with another key. {_IN_RELEASE}",
-    ),
-    "link_elsewhere": Reason(
-        "cycle", "Nothing, if it ends: it is set again. Find out what changes the link."
-    ),
-    "name_unresolved": Reason(
-        "cycle", "Check AWS_REGION, AWS_ENDPOINT_URL and the DNS of the cluster."
-    ),
-    "nothing_published": Reason(
-        "cycle", "Wait for the first cycle; if it fails, it says why."
-    ),
-    "object_archived": Reason(
-        "refusal", f"Restore it, or exclude it with S3_SYNC_EXCLUDE. {_IN_RELEASE}"
-    ),
-    "object_changing": Reason(
-        "object",
-        "This resolves itself once the writer has finished. If it persists, the store's listing "
-        "and the object have different ETags, or the key contains a control character.",
-    ),
-    # Each try takes most of a cycle, for which snapshots and deletions wait.
-    "object_slow": Reason(
-        "object",
-        "Check the network if it is small. Otherwise raise S3_SYNC_TIMEOUT to more than its "
-        "download takes, or exclude it with S3_SYNC_EXCLUDE. It is tried again within an hour; "
-        "SIGHUP tries it now.",
-        rest_seconds=3600.0,
-    ),
-    "prefix_taken": Reason(
-        "release",
-        "Publish to a prefix of its own, such as dags-releases beside dags, and set KEY_PATH of "
-        "the pods to it; or pass --force, if both should be there.",
-    ),
-    "proxy_refused": Reason(
-        "request",
-        "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Put user and password into the proxy's URL, "
-        "percent-encoded: http://USER:PASSWORD@HOST:PORT.",
-    ),
-    "publish_conflict": Reason(
-        "release",
-        "Check `s3-sync releases`; if your release should be current, run the command again. Let "
-        "CI run one publish at a time.",
-    ),
-    "publish_lost": Reason(
-        "release",
-        "The conditional writes of this store are not atomic, or somebody has rolled back. Check "
-        "`s3-sync releases`; if your release should be current, run the command again. Never run "
-        "two publishes at a time here.",
-    ),
-    "redirect_refused": Reason(
-        "request",
-        "Check the endpoint and AWS_REGION; look for a proxy or captive portal.",
-    ),
-    "request_timeout": Reason(
-        "request",
-        "Check the route to S3 (VPC endpoint, security group, proxy) for lost packets.",
-    ),
-    "server_error": Reason(
-        "request",
-        "If it persists, check the server and any proxy in front of it.",
-        True,
-    ),
-    # Not a failure: what comes may belong together.
-    "source_unsettled": Reason(
-        "cycle",
-        "Wait until the upload is over. If it never is, find out what writes there all the time, "
-        "exclude it with S3_SYNC_EXCLUDE, or shorten S3_SYNC_SETTLE.",
-    ),
-    "store_unsupported": Reason(
-        "release",
-        "Without them, two publishers overwrite each other unseen, so nothing was made current. "
-        "Use Amazon S3, MinIO, Ceph (a bucket that is not versioned), versitygw or another store "
-        "that has them.",
-    ),
-    "target_unreadable": Reason(
-        "cycle", "Check the volume, and that DEST_PATH is a folder on it."
-    ),
-    "throttled": Reason(
-        "request",
-        "This resolves itself. For a large fleet, raise INTERVAL. If it is always the same object, "
-        "the store cannot read that object.",
-        True,
-    ),
-    # The CA bundle is read again for the next request: it may have been rotated.
-    "tls_failed": Reason("cycle", ADVICE["tls_failed"], True),
+        "gate_undecided": "Check the gate's program and its timeout; after exit code 137, its "
+        "memory.",
+        "prefix_taken": "Publish to a prefix of its own, such as dags-releases beside dags, and "
+        "set KEY_PATH of the pods to it; or pass --force, if both should be there.",
+        "publish_conflict": "Check `s3-sync releases`; if your release should be current, run the "
+        "command again. Let CI run one publish at a time.",
+        "publish_lost": "The conditional writes of this store are not atomic, or somebody has "
+        "rolled back. Check `s3-sync releases`; if your release should be current, run the "
+        "command again, and never two at a time.",
+        "release_invalid": _WRITTEN,
+        "release_missing": "Publish, or correct KEY_PATH or the pin.",
+        "release_replayed": "It could bring back a release with a known flaw. Find out who writes "
+        "there. The next `s3-sync publish` or `rollback` replaces it.",
+        "release_untrusted": _WRITTEN,
+        "request_limit": "Find out which consumer requests so many.",
+        "revision_refused": "Fix the files and lines that it names.",
+        "store_unsupported": "Without conditional writes, two publishers overwrite each other "
+        "unseen: nothing was made current. Use Amazon S3, MinIO, versitygw, Ceph (a bucket that "
+        "is not versioned) or another store that has them.",
+    },
 }
+# The client sends these requests again at once. The CA bundle is read again for that: it
+# may have been rotated.
+RETRIED = ("connection_lost", "server_error", "throttled", "tls_failed")
+# The shortest pause before the object is tried again: each try takes most of a cycle,
+# for which snapshots and deletions wait.
+REST_SECONDS = {"object_slow": 3600.0}
+
+_BY_CONCERN = {
+    name: Reason(concern, advice)
+    for concern, advices in _ADVICE.items()
+    for name, advice in advices.items()
+}
+REASONS = dict(sorted(_BY_CONCERN.items()))
 
 
 class Permission(NamedTuple):

@@ -39,7 +39,7 @@ from sidecar_runtime.health import Outcome, Readiness, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ERRORS, TargetLock, explained
 
-log = get_logger("asked")
+log = get_logger("target")
 
 
 class S3Sync:
@@ -168,6 +168,7 @@ class Session:
         try:
             with fence:
                 if self._sync is not None and not self._is_ours(self._sync.parts):
+                    log.warning("target_replaced", path=settings.dest_path)
                     self.leave()
                 if self._sync is not None:
                     return ""

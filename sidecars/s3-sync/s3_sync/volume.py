@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from s3_sync.names import DEPTH_LIMIT, RESERVED
+from s3_sync.reasons import REASONS
 from sidecar_runtime.volume.files import (
     TargetError,
     TargetLock,
@@ -67,9 +68,7 @@ class Blocked(TargetError):
 
     def __init__(self, path: str) -> None:
         said = f"what is in the way of {path!r} is not a file of s3-sync"
-        super().__init__(
-            "blocked", said, "Move it out of DEST_PATH, or rename the key."
-        )
+        super().__init__("blocked", said, REASONS["blocked"].advice)
 
 
 class Volume:
@@ -92,7 +91,8 @@ class Volume:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        os.makedirs(path, mode=FOLDER_MODE, exist_ok=True)
+        with suppress(FileExistsError):  # what is there is told as it is opened
+            os.makedirs(path, mode=FOLDER_MODE)
         with ExitStack() as stack:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self.root = stack.enter_context(opened(path, flags=flags))

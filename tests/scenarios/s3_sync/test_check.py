@@ -2,6 +2,7 @@
 `s3-sync check` as a process: what it reports, beside a daemon and with silent servers.
 """
 
+import errno
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from tests.support.aws.fake_s3 import (
     is_list,
 )
 from tests.support.http.loopback import Fault, Match
+from tests.support.machine.refusing import refusing
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.s3_sync.scripted import published
@@ -123,6 +125,18 @@ def test_a_volume_that_takes_an_empty_file_only_is_full(
         (volume / "big").write_bytes(bytes(980 << 10))
 
         assert "target_full" in check(3, {"DEST_PATH": f"{volume}/dags"})
+
+
+def test_a_volume_that_cannot_flush_a_file_fails(
+    start: StartDaemon, target: Path
+) -> None:
+    wrapper = refusing(errno.EIO, "fsync")
+    daemon = start(arguments=("check",), wrapper=wrapper)
+
+    assert 3 == daemon.wait_for_exit(30).code, daemon.log()
+    assert "target_failed: cannot write to" in daemon.log()
+    assert "Input/output error" in daemon.log()
+    assert not target.exists()
 
 
 def test_reads_the_smallest_object_of_each_folder(check: Check, s3: FakeS3) -> None:
@@ -255,6 +269,23 @@ def test_asks_the_daemon_beside_it_what_it_has_published(
     finally:
         daemon.send_signal(signal.SIGCONT)
     assert daemon.sync()["event"] == "cycle_finished"
+
+
+def test_tells_when_a_wait_of_the_daemon_began_and_ends(
+    check: Check, start: StartDaemon, s3: FakeS3, port: dict[str, str]
+) -> None:
+    many = [f"dags/{number:02}.py" for number in range(30)]
+    s3.put_each(many, b"")
+    daemon = start(port).until_synced()
+    s3.delete(*many)
+    assert "deletion_held" == daemon.sync()["reason"]
+
+    said = check(3, port)
+
+    assert "FAIL  daemon         deletion_held: " in said, said
+    ready = daemon.get("/readyz").json()
+    assert f"Since {ready['since']}." in said, said
+    assert f"Not before {ready['until']}." in said, said
 
 
 @pytest.mark.parametrize("page", ["true", "false"])

@@ -143,6 +143,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
         ready = daemon.get("/readyz").json()
         assert "object_changing" == ready["reason"], ready
         assert "restless.py" in ready["error"]
+        assert "what writes it all the time" in ready["advice"]
         assert OLD == consumed(target)
         name = "s3_sync_unread_objects"
         assert 1 == count_of(daemon, name, reason="object_changing")

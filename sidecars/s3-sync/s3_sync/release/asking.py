@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 
+from s3_sync.reasons import REASONS
 from sidecar_runtime.allowance import Allowance
 from sidecar_runtime.errors import SidecarError, json_text
 from sidecar_runtime.http.listener import Answer, Listener
@@ -98,7 +99,7 @@ class Asked:
         if allowance.wait_seconds:
             period = f"{PERIOD_SECONDS:g} s"
             said = f"too many revisions were requested; one in {period} is fetched now"
-            advice = "Find out which consumer requests so many."
+            advice = REASONS["request_limit"].advice
             limit = SidecarError("request_limit", said, advice)
             if "request_limit" not in self._told:  # once until one may be again
                 self._told.add("request_limit")

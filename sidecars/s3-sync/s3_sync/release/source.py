@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 # ms.
 GAP_BYTES = 64 << 10
 _LIST = ACTIONS["list"]
-_ADVICE = (
-    "Find out what else writes there besides s3-sync. Then publish again or roll back, with "
-    "--sign-key and a trusted key where S3_SYNC_TRUSTED_KEYS is set."
-)
 _PUBLISH_AGAIN = "Publish it again, or roll back."
 
 
@@ -168,10 +164,7 @@ class ReleaseSource:
         try:
             keys = read_trusted_keys(self._settings)
         except SettingsError as error:
-            advice = (
-                "Restore the public keys, in PEM format; nothing is trusted until then."
-            )
-            raise self._error("trusted_keys_invalid", error.message, advice) from None
+            raise self._error("trusted_keys_invalid", error.message) from None
         # the pointer has to be verified again, with the new keys
         if keys != self._keys:
             self._keys, self._etag = keys, ""
@@ -206,8 +199,6 @@ class ReleaseSource:
                 "release_replayed",
                 f"{settings.source}{form.POINTER_KEY} is an old pointer: its sequence is "
                 f"{pointer.turn.sequence}, but {seen} was already seen here",
-                "It could bring back a release with a known flaw. Find out who writes there. The "
-                "next `s3-sync publish` or `rollback` replaces it.",
             )
         self.sequence = pointer.turn.sequence, signed_by
         return pointer
@@ -277,9 +268,7 @@ class ReleaseSource:
         try:
             yield f"{self._settings.prefix}{key}"
         except form.Invalid as error:
-            raise self._error(
-                error.reason, f"{where} is refused: {error}", _ADVICE
-            ) from None
+            raise self._error(error.reason, f"{where} is refused: {error}") from None
         except (ObjectMoved, ObjectError) as error:
             # A publish may have written the bundle again, and with it the manifest. A
             # requested release that does not exist says nothing about the current one.
@@ -295,8 +284,9 @@ class ReleaseSource:
                 error.retry_within_seconds = self._settings.interval_seconds
             raise
 
-    def _error(self, reason: str, message: str, advice: str) -> SourceError:
-        error = SourceError(reason, message, f"{advice} The published files stay.")
+    def _error(self, reason: str, message: str, advice: str = "") -> SourceError:
+        error = SourceError(reason, message, advice)
+        error.advice += " The published files stay."
         # The next release, or a rollback, must not wait for a backoff; see above.
         error.retry_within_seconds = self._settings.interval_seconds
         return error

@@ -28,7 +28,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
-from s3_sync.reasons import REASONS, S3Error
+from s3_sync.reasons import RETRIED, S3Error
 from s3_sync.s3.http import Address, Answer, Pool, split_url
 from s3_sync.s3.refusals import (
     REGION,
@@ -193,8 +193,6 @@ class S3Client:
             raise ObjectError(
                 "etag_missing",
                 f"the listing has no usable ETag or size for {key!r} to detect changes with",
-                "Write it again through the S3 API, not directly into the store's files, or "
-                "exclude it with S3_SYNC_EXCLUDE.",
             )
         headers = {"if-match": f'"{etag}"', "x-amz-checksum-mode": "ENABLED"}
 
@@ -241,7 +239,7 @@ class S3Client:
             except _Again:
                 pass
             except S3Error as error:
-                if not REASONS[error.reason].is_retried:
+                if error.reason not in RETRIED:
                     raise
                 await asyncio.sleep(random.uniform(0, RETRY_SECONDS * 2**attempt))
         return await self._try(what, receiver, is_last=True)
@@ -359,16 +357,14 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     elif config.endpoint_url:  # in the path by default, as in botocore
         is_virtual = config.addressing_style == "virtual"
     if not REGION.fullmatch(region):
-        raise SourceError(
-            "region_invalid", f"{region!r} is not a region name", "Fix AWS_REGION."
-        )
+        raise SourceError("region_invalid", f"{region!r} is not a region name")
     service += "-fips" * config.use_fips
     dual = "dualstack." * config.use_dualstack
     regional = f"https://{service}.{dual}{region}.{partition_of(region)[1]}"
     url = split_url(config.endpoint_url or regional, "http", "https")
     if url is None or url.hostname is None:
         said = "AWS_ENDPOINT_URL, or endpoint_url of the AWS profile, is not http(s)://HOST[:PORT]"
-        raise SourceError("endpoint_invalid", said, "Fix it there, in ASCII.")
+        raise SourceError("endpoint_invalid", said)
     port = url.port or (443 if url.scheme == "https" else 80)
     host = f"{name}.{url.hostname}" if is_virtual else url.hostname
     path = url.path.rstrip("/") + ("" if is_virtual else f"/{bucket}")

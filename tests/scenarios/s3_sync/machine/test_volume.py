@@ -60,6 +60,9 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert failed["reason"] == "target_full", failed
     assert str(volume) in failed["error"]
     assert "the node's disk" in failed["advice"]
+    waits = daemon.find_events("cycle_finished", reason="source_unsettled")
+    assert bool(layout) is bool(waits)
+    assert [] == [one for one in waits if "the node's disk" not in one["advice"]]
     files = consumed(volume / "dags")
     assert "big.bin" not in files
     assert files["pkg/b.py"] == FILES["pkg/b.py"]
@@ -201,7 +204,8 @@ def test_reports_a_read_only_volume_and_recovers(
     failed = daemon.wait_for_event("cycle_failed")
 
     assert failed["reason"] == "target_denied"
-    assert failed["advice"]
+    assert "Remove readOnly from the volumeMount or claim." in failed["advice"]
+    assert "its kernel's log" in failed["advice"]
     assert published(volume / "dags") == FILES
     assert mount("-o", "remount,rw", str(volume))
     assert daemon.sync()["event"] == "cycle_finished"
@@ -292,6 +296,39 @@ def test_a_used_up_quota_is_told_as_a_full_volume(
     assert (FILES, status) == (consumed(target), daemon.get("/readyz").status)
     daemon.terminate()
     assert b"changed" == consumed(start(layout).until_synced().target)["a.py"]
+
+
+def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start().until_synced()
+    target.rename(target.with_name("before"))
+    target.mkdir()
+
+    daemon.sync()
+
+    assert str(target) == daemon.wait_for_event("target_replaced")["path"]
+    assert FILES == published(target)
+
+
+def test_a_file_in_the_place_of_the_target_is_told_in_one_way(
+    s3: FakeS3, target: Path, start: StartDaemon
+) -> None:
+    daemon = start().until_synced()
+    target.rename(target.with_name("before"))
+    target.write_bytes(b"")
+
+    failed = daemon.sync()
+
+    assert f"cannot open {target}: Not a directory" in failed["error"]
+    assert "find out what put it there" in failed["advice"]
+    ready = daemon.get("/readyz")
+    assert 503 == ready.status
+    assert failed["error"] == ready.json()["error"]
+    assert f"{target} cannot be read: Not a directory" == ready.json()["problem"]
+    target.unlink()
+    assert "changed" == daemon.sync()["result"]
+    assert FILES == published(target)
 
 
 # --- file systems that lack something

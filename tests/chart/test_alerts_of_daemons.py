@@ -1,0 +1,129 @@
+"""
+Which alerts fire on the metrics of a real s3-sync: for each fault the one that names
+it, and none once it is over.
+
+What is scraped while a state lasts stands for 20 minutes of it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from tests.chart.test_monitoring import needs_promtool, promtool, rules
+from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.daemon import Daemon
+from tests.support.s3_sync.scripted import FILES, daemon_for
+from tests.support.s3_sync.snapshots import SNAPSHOT
+from tests.support.waiting import wait_until
+
+MINUTES = 20
+MANY = {f"{number:02}.py": b"" for number in range(30)}
+COUNT = 'sidecar_cycle_duration_seconds_count{sidecar="s3-sync"}'
+LABELS = 'namespace="airflow",pod="worker-0"}'
+
+
+class Series:
+    """
+    What Prometheus would have scraped from a daemon, with one sample a minute.
+    """
+
+    def __init__(self) -> None:
+        self.minute = 0
+        self.samples: dict[str, list[object]] = {}
+
+    def note(self, daemon: Daemon) -> None:
+        """
+        Add the state that the daemon is in.
+
+        A time that changes from one cycle to the next follows the clock.
+        """
+        before = daemon.metrics()
+        wait_until(lambda: daemon.metrics()[COUNT] > before[COUNT] + 1, "two cycles")
+        now = {name: value for name, value in daemon.metrics().items() if "{" in name}
+        minutes = range(self.minute, self.minute + MINUTES)
+        for name in {*self.samples, *now}:
+            told = self.samples.setdefault(name, ["_"] * self.minute)
+            if name not in now:
+                told += ["stale"] * MINUTES
+            elif "_timestamp_seconds" not in name:
+                told += [now[name]] * MINUTES
+            elif now[name] != before.get(name):
+                told += [60 * minute for minute in minutes]
+            else:
+                told += [60 * self.minute] * MINUTES
+        self.minute += MINUTES
+
+
+@needs_promtool
+def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None:
+    s3 = FakeS3()
+    denied = error(403, "AccessDenied"), is_get("dags/new.py")
+    faults: list[tuple[str, str, Callable[[], object], Callable[[], object]]] = [
+        (
+            "AirflowSidecarGateRefuses",
+            "revision_refused",
+            lambda: s3.put("dags/a.py", b"("),
+            lambda: s3.put("dags/a.py", b"()"),
+        ),
+        (
+            "AirflowDeletionHeld",
+            "deletion_held",
+            lambda: s3.delete(*(f"dags/{name}" for name in MANY)),
+            lambda: s3.put_all(MANY, "dags/"),
+        ),
+        (
+            "AirflowObjectsUnread",
+            "access_denied_get",
+            lambda: (s3.inject(*denied), s3.put("dags/new.py", b"1")),
+            s3.heal,
+        ),
+        (
+            "AirflowSidecarStale",
+            "server_error",
+            lambda: s3.inject(error(500, "InternalError"), is_list),
+            s3.heal,
+        ),
+    ]
+    series = Series()
+    asked: list[list[object]] = []
+    settings = {**SNAPSHOT, "S3_SYNC_GATE": "syntax"}
+    with s3:
+        s3.put_all(FILES | MANY, "dags/")
+        daemon = daemon_for(s3, tmp_path / "dags", interval="0.1", settings=settings)
+        with daemon:
+            daemon.wait_until_synced()
+            for alert, reason, fail, mend in faults:
+                fail()
+                daemon.wait_for(lambda: daemon.reason() == reason, reason)  # noqa: B023
+                series.note(daemon)
+                asked.append([series.minute - 1, f'{{alertname="{alert}"}}'])
+                mend()
+                daemon.wait_for(lambda: not daemon.reason(), "it is over")
+                series.note(daemon)
+                asked.append([series.minute - 1])
+    group = {"name": "airflow-sidecars", "rules": rules()}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
+    series.samples["up{sidecar='s3-sync'}"] = [1] * series.minute
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {
+                "series": name.replace("}", f",{LABELS}"),
+                "values": " ".join(map(str, told)),
+            }
+            for name, told in series.samples.items()
+        ],
+        "promql_expr_test": [
+            {
+                "expr": 'group by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": f"{minute}m",
+                "exp_samples": [{"labels": labels, "value": 1} for labels in fired],
+            }
+            for minute, *fired in asked
+        ],
+    }
+    file = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(file))
+
+    assert "" == promtool("test", "rules", "test.yaml", folder=tmp_path)
