@@ -10,7 +10,6 @@ import pytest
 
 from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.plan import (
-    Decision,
     Done,
     Situation,
     Wait,
@@ -57,7 +56,7 @@ HOLDER = [
 
 @pytest.mark.parametrize(("decision", "situation"), HOLDER)
 def test_each_situation_has_one_decision(
-    decision: Decision, situation: Situation
+    decision: Work | Wait | Done, situation: Situation
 ) -> None:
     assert decision == decide(situation, MAIN)
 

@@ -50,9 +50,10 @@ def run(
             check_programs(parts.engine, fence),
             check_remote(parts, fence),
             check_root(options),
+            try_gate(parts.gate, settings.gate, fence),
+            daemon(settings.http_bind),
         ]
-        results.append(try_gate(parts.gate, settings.gate, fence))
-        return exit_code([*results, daemon(settings.http_bind)])
+        return exit_code(results)
     finally:
         parts.logins.close()
 

@@ -46,13 +46,15 @@ def main() -> None:
     asked = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin)
     if sys.argv[1:] != ["get"]:
         return
-    user, secret, region = (
-        os.environ[f"GSW_AWS_{name}"] for name in ("USER", "SECRET", "REGION")
-    )
+    environ = os.environ
     signed = password(
-        secret, asked.get("host", ""), asked.get("path", ""), region, time.time()
+        environ["GSW_AWS_SECRET"],
+        asked.get("host", ""),
+        asked.get("path", ""),
+        environ["GSW_AWS_REGION"],
+        time.time(),
     )
-    sys.stdout.write(f"username={user}\npassword={signed}\n")
+    sys.stdout.write(f"username={environ['GSW_AWS_USER']}\npassword={signed}\n")
 
 
 if __name__ == "__main__":

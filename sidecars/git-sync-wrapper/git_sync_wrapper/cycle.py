@@ -121,7 +121,7 @@ class Session:
         if outcome.is_publish:
             volume.prune(fence)
         # git-sync counts the first sync of a process as a change.
-        is_news = outcome.result == "changed" or (is_first and outcome.is_success)
+        is_news = outcome.result == "changed" or (is_first and parts.past.announced)
         status = "success" if is_news else "noop"
         parts.metrics.git_sync.count(status, time.monotonic() - started)
         return outcome
@@ -221,10 +221,9 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        if build.has_attributes and (lacks := engine.unfiltered(fence)):
-            facts["unfiltered"] = [" ".join(each) for each in lacks.items()]
-            paths = facts["unfiltered"]
-            log.warning("filter_missing", revision=commit, paths=paths)
+        if lacks := [" ".join(each) for each in engine.unfiltered(fence).items()]:
+            facts["unfiltered"] = lacks
+            log.warning("filter_missing", revision=commit, paths=lacks)
         engine.keep(commit)
         volume.show(build, facts, fence, fallback=fallback)
         log.info(
@@ -279,6 +278,10 @@ class Session:
         )
         self._show(published, is_holder=False)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
+        # Somebody has to end the holder: it publishes for other settings than ours.
+        if other := published.elsewhere(self._parts.options):
+            holder = f"{other}, and {waits.counts['holder']} holds the lock"
+            waits = replace(waits, why=failure("published_elsewhere", holder))
         remote = None
         is_whole = published.commit and not self._inspection.problem
         if self._parts.settings.one_shot and is_whole:
@@ -323,13 +326,22 @@ class Session:
     ) -> Outcome:
         """
         Confirm that the published commit is the remote's; the first time this counts as
-        a change.
+        a change. The outcome is partial if only a person can give what it lacks.
         """
+        commit = published.commit
         self._judge.note(None)
         self._show(published, is_holder=is_holder)
-        if self._parts.past.announced != published.commit:
-            self._announce(published.commit, fence)
-        return Outcome("unchanged", published.commit)
+        if self._parts.past.announced != commit:
+            self._announce(commit, fence)
+        lacks = {
+            "filter_missing": snapshot.unfiltered_of(published.facts),
+            "hook_failed": self._parts.hooks.problem,
+        }
+        for reason, said in lacks.items():
+            if said:
+                why = failure(reason, said)
+                return Outcome("partial", commit, why=why, is_enough=True)
+        return Outcome("unchanged", commit)
 
     def _refused(self, published: Published) -> Outcome:
         """
@@ -394,12 +406,7 @@ class Session:
         past.details = snapshot.details_of(published.facts)
         if refusal is not None:
             past.details["refused"] = refusal.facts()
-        elsewhere = published.problem(options)
         problem: SidecarError | None = None
-        shortfall = [
-            published.shortfall(options),
-            snapshot.unfiltered_of(published.facts),
-        ]
         if not published.commit:
             said = f"nothing is published yet{self._judge.why_nothing}"
             problem = failure("nothing_published", said)
@@ -407,15 +414,13 @@ class Session:
             problem = failure("files_damaged", damage)
         elif options.is_pinned and refusal is not None:
             problem = refusal
-        elif elsewhere and is_holder:
+        elif is_holder and (elsewhere := published.problem(options)):
             problem = failure("published_elsewhere", elsewhere)
-        elif elsewhere:
-            shortfall = [elsewhere]
         readiness = Readiness(
             revision=published.commit,
             published_at=published.published_at,
             problem=problem,
-            shortfall="; ".join(filter(None, shortfall)),
+            shortfall=published.shortfall(options),
         )
         # A rollout must not wait until this process can read the form of another
         # version.

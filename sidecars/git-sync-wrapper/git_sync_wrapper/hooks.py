@@ -164,23 +164,21 @@ class Hooks:
             CycleAbandoned: The fence was revoked.
         """
         self._touch()
-        folder = os.path.realpath(self._options.link)
         return "; ".join(
-            filter(None, [self._run(h, commit, folder, fence) for h in self._hooks])
+            filter(None, [self._run(h, commit, fence) for h in self._hooks])
         )
 
     def _work(self, hook: Hook, commit: str) -> None:
         with suppress(CycleAbandoned), hook.turn:
             while commit == self._newest:
-                folder = os.path.realpath(self._options.link)
-                if not self._run(hook, commit, folder, self._fence):
+                if not self._run(hook, commit, self._fence):
                     break
                 self._fence.wait(hook.backoff_seconds)
 
-    def _run(self, hook: Hook, commit: str, folder: str, fence: Fence) -> str:
+    def _run(self, hook: Hook, commit: str, fence: Fence) -> str:
         problem = ""
         try:
-            hook.run(commit, folder, fence)
+            hook.run(commit, os.path.realpath(self._options.link), fence)
         except HookFailed as error:
             problem = f"{hook.name} failed for {commit}: {error.why}"
             log.error("hook_failed", hook=hook.name, revision=commit, error=str(error))

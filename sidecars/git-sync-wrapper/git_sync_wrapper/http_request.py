@@ -5,8 +5,10 @@ Sends an HTTP request: of a webhook, and to the service at ``--askpass-url``.
 from __future__ import annotations
 
 import os
-import time
-from typing import NamedTuple
+import socket
+import threading
+from contextlib import suppress
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
 from sidecar_runtime import proxies
@@ -38,7 +40,7 @@ def send(
 
     Args:
         redirects: How many are followed.
-        seconds: The limit for each wait, and for the body.
+        seconds: The limit for all of it, redirects and body included.
         body_bytes: How much of the body to read: it may be endless.
 
     Raises:
@@ -47,6 +49,10 @@ def send(
     import urllib3  # noqa: PLC0415 - few have a webhook or such a service
 
     util = urllib3.util
+    made: list[Any] = []
+    cut = threading.Timer(seconds, _cut, [made])
+    cut.daemon = True
+    cut.start()
     try:
         url = util.parse_url(address)
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -57,12 +63,15 @@ def send(
             user = unquote(util.parse_url(proxy).auth or "")
             login = util.make_headers(proxy_basic_auth=user)
             client = urllib3.ProxyManager(proxy, proxy_headers=login)
+        client.pool_classes_by_scheme = {
+            scheme: _noting(pool, made)
+            for scheme, pool in client.pool_classes_by_scheme.items()
+        }
         # As in Go; it is not for another server to which this one redirects.
         login = util.make_headers(basic_auth=unquote(url.auth or ""))
         retries = util.Retry(
             None, 0, 0, redirect=redirects, other=0, raise_on_redirect=False
         )
-        ends_at = time.monotonic() + seconds
         with client.request(
             method,
             url._replace(auth=None).url,
@@ -71,14 +80,40 @@ def send(
             timeout=seconds,
             retries=retries,
         ) as found:
-            body = b""
-            while len(body) < body_bytes and (part := found.read1(body_bytes)):
-                body += part
-                if time.monotonic() > ends_at:
-                    raise OSError(f"no whole answer within {seconds:g} s")
+            body = found.read(body_bytes).decode(errors="surrogateescape")
             to = found.get_redirect_location() or ""
-            text = body.decode(errors="surrogateescape")
-            return Answer(found.status, to and urljoin(address, to), text)
+        if cut.is_alive():
+            return Answer(found.status, to and urljoin(address, to), body)
     except urllib3.exceptions.HTTPError as error:
-        # Its own text may quote a password, but not that of its cause.
-        raise OSError(f"{error.__cause__ or 'not a URL'}") from None
+        if cut.is_alive():
+            # Its own text may quote a password, but not that of its cause.
+            raise OSError(f"{error.__cause__ or 'not a URL'}") from None
+    finally:
+        cut.cancel()
+    raise OSError(f"no whole answer within {seconds:g} s")
+
+
+def _noting(pool: Any, made: list[Any]) -> Any:
+    """
+    Return a class of pools that notes each connection before it is made.
+    """
+
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]
+        def connect(self) -> None:
+            made.append(self)
+            super().connect()
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+
+def _cut(connections: list[Any]) -> None:
+    """
+    End what is still read: a client's timeout is for each byte, so whoever sends one
+    now and then would be waited for without end.
+    """
+    for connection in connections:
+        with (
+            suppress(OSError, AttributeError),  # it is closed, or not open yet
+            socket.socket(fileno=os.dup(connection.sock.fileno())) as same,
+        ):
+            same.shutdown(socket.SHUT_RDWR)

@@ -247,18 +247,20 @@ class Logins:
         """
         Return user and password from the service at ``--askpass-url``.
         """
-        url, limit = self._options.askpass_url, ASKPASS_SECONDS
+        url = self._options.askpass_url
         try:
-            answer = send("GET", url, {}, seconds=limit, body_bytes=ANSWER_BYTES)
+            answer = send(
+                "GET", url, {}, seconds=ASKPASS_SECONDS, body_bytes=ANSWER_BYTES
+            )
         except OSError as error:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
         if to := answer.location:  # whoever answers there would choose the login
             said = f"--askpass-url redirects from {server_of(url)} to {server_of(to)}"
             raise failure("redirect_refused", said)
-        lines = answer.body.replace("\r", "").split("\n")
-        fields = dict(line.partition("=")[::2] for line in lines)
-        user, password = (fields.get(name, "") for name in ("username", "password"))
+        fields = dict(line.partition("=")[::2] for line in answer.body.splitlines())
+        user = fields.get("username", "")
+        password = fields.get("password", "")
         if answer.status != 200 or not user + password:
             said = f"--askpass-url answers {answer.status}, without a login"
             raise failure("askpass_failed", said)

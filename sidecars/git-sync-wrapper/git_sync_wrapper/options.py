@@ -481,9 +481,9 @@ def _complete(values: dict[str, Any]) -> None:
     """
     values.setdefault("init_max_failures", values.get("max_failures", 0))
     root = values["root"] = os.path.realpath(values.get("root", "/git"))
-    name = values["repo"].strip("/").split("/")[-1]
+    values.setdefault("link", values["repo"].strip("/").split("/")[-1])
     for field in ("link", "touch_file", "error_file"):
-        if path := values.get(field) or (name if field == "link" else ""):
+        if path := values.get(field):
             values[field] = os.path.normpath(os.path.join(root, path))
     if FULL_COMMIT.fullmatch(commit := values.get("ref", "").lower()):
         values["ref"] = commit  # git accepts both cases, and prints lower case

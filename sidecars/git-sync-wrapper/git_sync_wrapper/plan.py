@@ -5,7 +5,7 @@ What a cycle has to do now: let git-sync run, or not, and why not. Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from git_sync_wrapper.options import Options
 from git_sync_wrapper.snapshot import Published
@@ -57,10 +57,7 @@ class Done:
     """
 
 
-Decision: TypeAlias = Work | Wait | Done
-
-
-def decide(situation: Situation, options: Options) -> Decision:
+def decide(situation: Situation, options: Options) -> Work | Wait | Done:
     """
     Return what to do; the first line that is true of the situation counts.
     """

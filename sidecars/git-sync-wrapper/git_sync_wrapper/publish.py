@@ -50,16 +50,10 @@ class Build(NamedTuple):
         name: The commit's hash, or with a number if that name is taken: names of
             snapshots are not used again while somebody may read them.
         changed: Its files that are not those of the published commit.
-        has_attributes: Whether git's attributes may say that files need a filter.
     """
 
     name: str
     changed: list[str]
-    has_attributes: bool
-
-
-def has_attributes(rows: snapshot.Rows) -> bool:
-    return any(path.endswith(".gitattributes") for path in rows)
 
 
 class Volume:
@@ -177,34 +171,30 @@ class Volume:
         ]
         with (
             explained(f"cannot make a snapshot of {commit}"),
-            self.compared(checkout) as both,
+            self.compared(checkout) as (folder, shown),
         ):
-            folder, shown = both
             for name in copies:
                 rows = snapshot.read_rows(name + LIST, self.store) or {}
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
-                        changed = snapshot.changes(folder, shown)
-                        return Build(name, changed, has_attributes(rows))
+                        return Build(name, snapshot.changes(folder, shown))
             names = [
                 commit,
                 *(f"{commit}.{number + 2}" for number in range(len(copies))),
             ]
             name = next(name for name in names if name not in copies)
             added: list[str] = []
-            new_rows: snapshot.Rows = {}
 
             def fill(new: int) -> None:
                 added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
-                new_rows.update(snapshot.rows_of(new))
-                text = json.dumps(new_rows).encode()
+                text = json.dumps(snapshot.rows_of(new)).encode()
                 write_own(name + LIST, text, self.store, mode=0o664)
                 if self._fsync:
                     snapshot.flush(new)
 
             self.snapshots.add(name, fill, fence)
-        return Build(name, added, has_attributes(new_rows))
+        return Build(name, added)
 
     def show(
         self,
@@ -366,8 +356,7 @@ class Inspection:
             published.commit,
             self._parts.engine,
         )
-        is_other = published.shortfall(options) and not published.fallback
-        if is_other or options.sparse_checkout_file or published.problem(options):
+        if published.elsewhere(options) or options.sparse_checkout_file:
             return
         if not (checkout := engine.restore(commit, fence)):
             return

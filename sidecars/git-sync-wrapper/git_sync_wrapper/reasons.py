@@ -163,6 +163,10 @@ REASONS = {
     "git_sync_unusable": Reason(
         "Check GIT_SYNC_WRAPPER_GIT_SYNC and the container's memory and process limits."
     ),
+    "filter_missing": Reason(
+        "Commit such files as they are, or set the filter in GITSYNC_GIT_CONFIG, with an image "
+        "that has its program."
+    ),
     "hook_failed": Reason(
         "Check the hook's output in the log: a one-shot succeeds only if its hooks do."
     ),
@@ -187,7 +191,10 @@ REASONS = {
         "If this repeats, find out which process removes files."
     ),
     "nothing_published": Reason("Wait for the first cycle."),
-    "published_elsewhere": Reason("Wait for the first commit of the new repository."),
+    "published_elsewhere": Reason(
+        "Wait for the first commit for the new settings; if another pod holds the lock, end it, "
+        "or give each its own volume."
+    ),
     "files_damaged": Reason(
         "Wait until they are restored, and find out what writes to the volume."
     ),
@@ -198,20 +205,24 @@ LOCAL = {"target_full", "out_of_memory", "target_denied"}
 # These may come from a login that is wrong, or missing; `logins.Access` knows which was
 # sent.
 LOGIN = {
-    *("login_missing", "credentials_refused", "access_denied"),
-    *("ssh_key_refused", "repository_not_found"),
+    "login_missing",
+    "credentials_refused",
+    "access_denied",
+    "ssh_key_refused",
+    "repository_not_found",
 }
 # When another reason repeats, git-sync's repository may be what is wrong.
 KEPT = LOCAL | {
-    *("git_too_old", "git_sync_usage", "git_sync_unusable", "private_folder_failed"),
-    *(
-        "throttled",
-        "redirect_refused",
-        "server_error",
-        "sync_timeout",
-        "access_denied",
-        "target_incomplete",
-    ),
+    "git_too_old",
+    "git_sync_usage",
+    "git_sync_unusable",
+    "private_folder_failed",
+    "throttled",
+    "redirect_refused",
+    "server_error",
+    "sync_timeout",
+    "access_denied",
+    "target_incomplete",
 }
 
 SERVER = "remote: "

@@ -40,11 +40,15 @@ class GitSyncMetrics(Registry):
         self._syncs = self.add(
             "counter", "git_sync_count_total", "Syncs by status.", "status"
         )
-        text = "Fetches of a new commit."
-        self._fetches = self.add("counter", "git_fetch_count_total", text)
-        text = "Hook runs by name and status."
+        self._fetches = self.add(
+            "counter", "git_fetch_count_total", "Fetches of a new commit."
+        )
         self.hooks = self.add(
-            "counter", "git_sync_hook_run_count_total", text, "name", "status"
+            "counter",
+            "git_sync_hook_run_count_total",
+            "Hook runs by name and status.",
+            "name",
+            "status",
         )
         for metric in (self._syncs, self._durations):
             metric.labels("noop")
@@ -160,9 +164,7 @@ class GitSyncWrapper:
         self.begin = begin
 
     def readiness(self) -> Readiness:
-        readiness = self._parts.past.readiness
-        said = readiness.shortfall, self._parts.hooks.problem
-        return readiness._replace(shortfall="; ".join(filter(None, said)))
+        return self._parts.past.readiness
 
     def details(self) -> dict[str, object]:
         options, past = self._parts.options, self._parts.past

@@ -288,6 +288,13 @@ class Published(NamedTuple):
             return f"{shown}, but GITSYNC_REPO is another repository"
         return ""
 
+    def elsewhere(self, options: Options) -> str:
+        """
+        Return why this is what other settings than ours ask for; empty if it is not.
+        """
+        lack = "" if self.fallback else self.shortfall(options)
+        return self.problem(options) or lack
+
     def shortfall(self, options: Options) -> str:
         """
         Return why this commit is good, but not what the settings ask for now; or "".
@@ -391,8 +398,7 @@ def unfiltered_of(facts: Mapping[str, Any]) -> str:
     """
     Return the first published file that lacks its filter, as the record says; or "".
     """
-    found = facts.get("unfiltered")
-    return _text(str(next(iter(found), ""))) if isinstance(found, list) else ""
+    return "".join(_paths(facts, "unfiltered")[:1])
 
 
 def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
@@ -400,12 +406,18 @@ def details_of(facts: Mapping[str, Any]) -> dict[str, object]:
     Return the facts in a record, which is untrusted, as the status page shows them.
     """
     names = ("author", "committed_at", "subject")
-    commit = {name: _text(str(facts[name])) for name in names if facts.get(name)}
-    changed = facts.get("changed")
-    paths = _text(", ".join(map(str, changed))) if isinstance(changed, list) else ""
-    found = {"commit": commit, "last_change": paths}
+    commit = {name: _text(facts[name]) for name in names if facts.get(name)}
+    found = {
+        "commit": commit,
+        "last_change": _text(", ".join(_paths(facts, "changed"))),
+    }
     return {name: shown for name, shown in found.items() if shown}
 
 
-def _text(found: str) -> str:
-    return printable(found)[:TEXT_CHARACTERS]
+def _paths(facts: Mapping[str, Any], name: str) -> list[str]:
+    found = facts.get(name)
+    return [_text(path) for path in found] if isinstance(found, list) else []
+
+
+def _text(found: object) -> str:
+    return printable(str(found))[:TEXT_CHARACTERS]

@@ -23,6 +23,12 @@ def check(here: GitSite, *arguments: str, code: int = 0, **settings: str | None)
     return process.log()
 
 
+def since(result: str, reason: str) -> str:
+    """The metric of a reason."""
+    labels = f'reason="{reason}",result="{result}",sidecar="git-sync-wrapper"'
+    return f"sidecar_reason_since_timestamp_seconds{{{labels}}}"
+
+
 def test_check_accepts_git_sync_s_flags_and_changes_nothing_beside_a_wrapper(
     here: GitSite,
 ) -> None:
@@ -51,16 +57,44 @@ def test_check_and_readyz_report_a_failed_hook_until_it_succeeds(here: GitSite) 
         "GIT_SYNC_WRAPPER_STATUS_PAGE": "false",
     }
     wrapper = here.publish(**settings)
-    wrapper.wait_for_event("hook_failed")
+    wrapper.wait_for(lambda: wrapper.reason() == "hook_failed", "it is told")
     said = f"exechook failed for {here.repository.head()}: it ended with exit code 3"
 
-    assert said == wrapper.wait_until_ready().json()["shortfall"]
-    assert said in check(here, code=3, **settings)
+    told = wrapper.wait_until_ready().json()
+    assert (told["result"], told["error"]) == ("partial", said)
+    assert told["advice"].startswith("Check the hook's output in the log")
+    assert f"hook_failed: {said}" in check(here, code=3, **settings)
+    assert wrapper.metrics()[since("partial", "hook_failed")]
     good.touch()
-    wait_until(
-        lambda: wrapper.get("/readyz").json()["shortfall"] is None, "it succeeds"
-    )
+    wrapper.wait_for(lambda: wrapper.reason() is None, "it succeeds")
+    wrapper.wait_for_event("reason_ended", reason="hook_failed")
     check(here, code=0, **settings)
+
+
+@pytest.mark.parametrize("name", ["GITSYNC_REPO", "GITSYNC_REF"])
+def test_check_readyz_and_a_metric_report_a_standby_beside_another_source(
+    here: GitSite, name: str
+) -> None:
+    """It is ready, so that a rolling update can end the holder of the lock."""
+    holder = here.publish()
+    here.server.repository("other.git").commit({"a.py": "a = 1\n"})
+    here.commit_revision(2, branch="other")
+    asked = {"GITSYNC_REPO": here.server.url("other.git"), "GITSYNC_REF": "other"}
+    settings = {
+        name: asked[name],
+        "GIT_SYNC_WRAPPER_HTTP_BIND": f"127.0.0.1:{own_port()}",
+    }
+    standby = here.wrapper(**settings)
+    began = standby.wait_for_event("wait_began", reason="published_elsewhere")
+
+    assert f"pid {holder.pid} on" in began["error"], began
+    assert f"but {name} is " in began["error"], began
+    assert "published_elsewhere" in check(here, code=3, **settings)
+    told = standby.wait_until_ready().json()
+    assert (told["result"], told["reason"]) == ("waiting", "published_elsewhere")
+    assert standby.metrics()[since("waiting", "published_elsewhere")]
+    success = 'sidecar_last_success_timestamp_seconds{sidecar="git-sync-wrapper"}'
+    assert not standby.metrics()[success], "AirflowSidecarStale is for it"
 
 
 @pytest.mark.parametrize(

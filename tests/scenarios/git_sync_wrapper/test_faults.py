@@ -219,7 +219,8 @@ def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) 
     )
     aside = wrapper.wait_for_event("folder_moved_aside")["to"]
     wrapper.wait_for_event("touch_failed", path="/proc/none/touched")
-    said = wrapper.wait_until_ready().json()["shortfall"]
+    wrapper.wait_for(lambda: wrapper.reason() == "hook_failed", "it is told")
+    said = wrapper.wait_until_ready().json()["error"]
     here.server.stop()
     wrapper.wait_for_event("error_file_failed", path="/proc/none/error")
 

@@ -78,9 +78,8 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
         "plain": "plain\n",
     }
     here.repository.commit(files, whole=True)
-    wrapper = here.publish(
-        GIT_SYNC_WRAPPER_GATE="syntax", GITSYNC_GIT_CONFIG="filter.up.smudge:tr a-z A-Z"
-    )
+    config = {"GITSYNC_GIT_CONFIG": "filter.up.smudge:tr a-z A-Z"}
+    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", **config)
 
     record = here.store / "published.json"
     said = "needs the filter {}, which git has no program for"
@@ -88,7 +87,14 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     keys = f"secrets/db.key {said.format('git-crypt')}"
     assert [data, keys] == wrapper.wait_for_event("filter_missing")["paths"]
     assert [data, keys] == json.loads(record.read_text())["unfiltered"]
-    assert data in wrapper.wait_until_ready().json()["shortfall"]
+    wrapper.wait_for(lambda: wrapper.reason() == "filter_missing", "it is told")
+    told = wrapper.wait_until_ready().json()
+    assert (told["result"], told["error"]) == ("partial", data)
+    assert "GITSYNC_GIT_CONFIG" in told["advice"]
+    one_shot = here.wrapper(
+        "--one-time", GITSYNC_ROOT=str(here.folder / "another"), **config
+    )
+    assert 0 == one_shot.wait_for_exit().code, one_shot.log()
     assert b"UP\n" == here.files()["up.txt"]
 
     here.repository.commit({"dag.py": POINTER, ".gitattributes": "*.py filter=lfs\n"})

@@ -8,7 +8,13 @@ import pytest
 
 from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with, drip
-from tests.support.http.loopback import Answer, LoopbackServer, Request
+from tests.support.http.loopback import (
+    Answer,
+    Exchange,
+    Fault,
+    LoopbackServer,
+    Request,
+)
 
 
 class Service(LoopbackServer):
@@ -43,20 +49,42 @@ def test_a_webhook_is_redirected_as_by_git_sync(
     assert "authorization" not in last.headers
 
 
-def test_an_answer_that_never_ends_holds_up_no_later_commit(here: GitSite) -> None:
+def drip_head(exchange: Exchange) -> None:
+    """
+    Send one header after the other, as a proxy that keeps its connection alive does.
+    """
+    exchange.send_bytes(b"HTTP/1.1 200 OK\r\n")
+    for number in range(90):
+        exchange.send_bytes(f"X-{number}: still here\r\n".encode())
+        exchange.pause(0.3)
+    exchange.send_bytes(b"\r\n")
+
+
+PARTS = pytest.mark.parametrize("never_ends", [drip(1, 0.3), drip_head])
+
+
+@PARTS
+def test_an_answer_that_never_ends_holds_up_no_later_commit(
+    here: GitSite, never_ends: Fault
+) -> None:
     with Service() as service:
-        service.inject(drip(1, 0.3))
+        service.inject(never_ends)
         wrapper = here.wrapper(GITSYNC_WEBHOOK_URL=service.endpoint)
         service.wait_for()
         newest = here.commit_revision(2)
 
         service.wait_for(lambda request: newest == request.headers["gitsync-hash"])
-        assert [] == wrapper.find_events("hook_failed")
+        failed = wrapper.find_events("hook_failed")
+    assert bool(failed) == (never_ends is drip_head), failed
+    assert all("no whole answer within 1 s" in one["error"] for one in failed), failed
 
 
-def test_a_login_that_never_ends_fails_the_cycle(here: GitSite) -> None:
+@PARTS
+def test_a_login_that_never_ends_fails_the_cycle(
+    here: GitSite, never_ends: Fault
+) -> None:
     with Service() as service:
-        service.inject(drip(1, 0.3))
+        service.inject(never_ends)
         wrapper = here.wrapper(GITSYNC_ASKPASS_URL=service.endpoint)
 
         failed = wrapper.wait_for_event("cycle_failed", 60)

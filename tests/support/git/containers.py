@@ -32,6 +32,11 @@ HERE = Path(__file__).parents[3]
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 HTTPD, NCSVR, SSHD = "e2e/test/httpd", "e2e/test/ncsvr", "e2e/test/sshd"
 WORDS = "/ncsvr.sh"
+VARIABLE = "--__env__"
+"""
+A hidden flag with which the suite gives git-sync a variable, because its containers get
+none; nobody else can know it.
+"""
 USERS = "git-sync:x:65533:65533::/tmp:/sbin/nologin\ntest:x:65533:65533::/home/test:{shell}\n"
 SSHD_CONFIG = """\
 ListenAddress {address}
@@ -75,6 +80,9 @@ def _run(state: Path, arguments: list[str]) -> int:
     parser.add_argument("image")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     told = parser.parse_args(arguments)
+    hidden = [word for word in told.command if word.startswith(VARIABLE)]
+    told.command = [word for word in told.command if word not in hidden]
+    told.env += [word.removeprefix(VARIABLE) for word in hidden]
     name = f"{len(list(state.iterdir())) % 200 + 2}-{secrets.token_hex(4)}"
     image = json.loads((state / "images.json").read_text()).get(told.image, {})
     mounts = [[str(HERE), str(HERE)], *(volume.split(":")[:2] for volume in told.v)]

@@ -9,15 +9,13 @@ from pathlib import Path
 
 from tests.support.daemon import ask
 from tests.support.git.git_server import credentials_of
-from tests.support.git.git_sync import GitSite, chart_environment
+from tests.support.git.git_sync import GitSite
 from tests.support.http.faults import answer_with
 from tests.support.http.loopback import Answer, LoopbackServer, Request
 from tests.support.machine.volumes import small_volume
 from tests.support.program import own_port
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
-
-CREDENTIALS = {"USERNAME": "deploy", "PASSWORD": "a %/+=&#'\" ü password"}
 
 
 class Hooked(LoopbackServer):
@@ -143,21 +141,3 @@ def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
     wrapper.send_signal(signal.SIGUSR1)
 
     here.wait_until_shown(commit, wrapper)
-
-
-def test_runs_as_init_container_and_sidecar_with_the_chart_environment(
-    here: GitSite,
-) -> None:
-    here.server.accept((CREDENTIALS["USERNAME"], CREDENTIALS["PASSWORD"]))
-    init_container = chart_environment(here, ONE_TIME="true", **CREDENTIALS)
-    # only the branch is set
-    init = here.wrapper(**init_container | {"GITSYNC_REF": "v2-2-stable"})
-    assert 0 == init.wait_for_exit().code, init.log()
-    assert here.repository.head() == here.shown()
-    assert [] == [*here.root.glob(".git-sync/.worktrees/*/*")]
-
-    sidecar = here.wrapper(**chart_environment(here, **CREDENTIALS))
-    here.server.inject(answer_with(Answer(502)), times=4)
-
-    here.wait_until_shown(here.commit_revision(2), sidecar)
-    assert 0 == sidecar.terminate().code
