@@ -248,8 +248,10 @@ def refusal(dag_id: str) -> Failure | None:
     There, the ``access_control`` of one author would decide for others.
     """
     if dag_id in RESOURCES or dag_id.startswith(PREFIXES):
-        text = f"Airflow uses {dag_id!r} for permissions on more than this DAG"
-        return Failure("name_reserved", text)
+        return Failure(
+            "name_reserved",
+            f"Airflow uses {dag_id!r} for permissions on more than this DAG",
+        )
     if len(dag_id) > LONGEST_ID:
         return Failure("id_too_long", f"its id has more than {LONGEST_ID} characters")
     return None
@@ -344,5 +346,7 @@ def _wanted(
 
 
 def _invalid(role: str, value: str, known: Iterable[str]) -> Failure:
-    text = f"role {role!r}: {value!r} is not one of {', '.join(sorted(known))}"
-    return Failure("access_control_invalid", text)
+    return Failure(
+        "access_control_invalid",
+        f"role {role!r}: {value!r} is not one of {', '.join(sorted(known))}",
+    )

@@ -215,6 +215,11 @@ def parse(data: bytes) -> Document:
         found = read(root, SHAPE, whole).value or {}
         given = found.get("roles", Read(None, whole)).value or {}
         roles = {name: _role(name, *one) for name, one in given.items()}
+        for role in roles.values():
+            for base in role.bases.keys() - roles.keys() - set(DEFAULT_ROLES):
+                role.bases[base].refuse(
+                    f"{base!r} is neither a role in this file nor one of Airflow's own"
+                )
     except yaml.reader.ReaderError as error:
         line = data.count(b"\n", 0, error.position) + 1
         replace(whole, line=line).refuse(f"is not plain YAML: {error.reason}")
@@ -400,13 +405,15 @@ class RoleFile:
 
         Args:
             defined: None if it is not known yet, and with it which permissions exist:
-                then nothing is wanted, and no mistake recorded.
+                then nothing is wanted, and the file itself has all mistakes.
         """
-        if defined is None:
+        found = list(self.document.mistakes)
+        if defined is not None:
+            found += _find_mistakes(self.document, tables)
+        elif not found:
             return NOTHING
-        found = [*self.document.mistakes, *_find_mistakes(self.document, tables)]
         self._take(sorted(found))
-        return NOTHING if found else want(self.document, tables, defined)
+        return NOTHING if found else want(self.document, tables, defined or {})
 
     def _take(self, found: list[Mistake]) -> None:
         """
@@ -438,23 +445,21 @@ class RoleFile:
 
 def _find_mistakes(document: Document, tables: Tables) -> list[Mistake]:
     """
-    Return the mistakes that only the whole file and the database show, once Airflow has
-    written its permissions.
+    Return the mistakes that only the database shows, once Airflow has written its
+    permissions.
     """
     found: list[Mistake] = []
     # by the database's spelling
     names = {tables.spelled(role): role for role in DEFAULT_ROLES}
     for name, role in document.roles.items():
-        for base in role.bases.keys() - document.roles.keys() - set(DEFAULT_ROLES):
-            text = f"{base!r} is neither a role in this file nor one of Airflow's own"
-            replace(role.bases[base], mistakes=found).refuse(text)
         if (other := names.setdefault(tables.spelled(name), name)) != name:
             replace(role.where, mistakes=found).refuse(
                 f"the database treats this name as {other}"
             )
         for one in role.permissions.keys() - tables.permissions:
-            text = f"this Airflow has no permission {' on '.join(one)!r}"
-            replace(role.permissions[one], mistakes=found).refuse(text)
+            replace(role.permissions[one], mistakes=found).refuse(
+                f"this Airflow has no permission {' on '.join(one)!r}"
+            )
     return found
 
 
