@@ -89,8 +89,9 @@ def _look_once(
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    load = Work(load=True)
-    defined = airflow.run(load, address, Fence()).defined if airflow else None
+    defined = (
+        airflow.run(Work(load=True), address, Fence()).defined if airflow else None
+    )
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:

@@ -165,7 +165,7 @@ class Difference(NamedTuple):
         items: The rows that a pass would fix.
         failing: The DAGs that no pass can sync.
         wanted: How many rows there should be.
-        notes: Selections of the roles file that have no effect.
+        notes: Selections of the roles file that have no effect, or not on each DAG.
         asked: The grants that the roles file asks for, also those that are there; None if
             that is not known.
         unasked: The grants on single DAGs that nobody asks for any more.
@@ -264,8 +264,10 @@ def without_dags(found: Difference) -> Difference:
     """
     if "name_reserved" not in {one.reason for one in found.failing.values()}:
         return found
-    why = Failure("name_reserved", "Airflow would sync a DAG with a reserved id, too")
-    waiting = dict.fromkeys((item.dag_id for item in found.items), why)
+    waiting = dict.fromkeys(
+        (item.dag_id for item in found.items),
+        Failure("name_reserved", "Airflow would sync a DAG with a reserved id, too"),
+    )
     return found._replace(items=frozenset(), failing={**waiting, **found.failing})
 
 

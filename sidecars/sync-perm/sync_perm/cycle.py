@@ -242,10 +242,14 @@ class Session:
             dags=len(work.dags),
             file_rows=len(work.given),
         )
-        started, seconds = time.monotonic(), self._of.seconds * PASS_SHARE
+        started = time.monotonic()
         try:
             report = self._of.airflow.run(
-                work, lock.address, fence, seconds, lock.check_lock
+                work,
+                lock.address,
+                fence,
+                self._of.seconds * PASS_SHARE,
+                lock.check_lock,
             )
         except SidecarError as error:
             report = Report(error=error)
@@ -258,9 +262,11 @@ class Session:
         if rows:
             log.info("grants_changed", rows=rows[:NAMED_ROWS], count=len(rows))
         if undone:
-            named = sorted(map(str, undone))[:NAMED_ROWS]
-            pause = round(memory.next_at - time.monotonic())
-            log.warning("rows_undone", rows=named, seconds=pause)
+            log.warning(
+                "rows_undone",
+                rows=sorted(map(str, undone))[:NAMED_ROWS],
+                seconds=round(memory.next_at - time.monotonic()),
+            )
         self._of.status.show_pass(
             len(written(before, after)),
             reason=reason,

@@ -41,6 +41,7 @@ Defined = Mapping[str, Set[Permission]]
 # ab_role.name, in every Airflow from 2.7 to 3.4.
 MAX_NAME = 64
 NAMED_MISTAKES = 5
+NAMED_DAGS = 5
 # Replaces the key in mistakes that concern the whole file.
 WHOLE = "(file)"
 _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
@@ -231,12 +232,16 @@ def parse(data: bytes) -> Document:
 
 def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
     if name != name.strip() or not 0 < len(name) <= MAX_NAME or "\0" in name:
-        text = f"a role name has 1 to {MAX_NAME} characters, none of them NUL, and no"
-        where.refuse(f"{text} blanks at its ends")
+        where.refuse(
+            f"a role name has 1 to {MAX_NAME} characters, none of them NUL, and no "
+            "blanks at its ends"
+        )
     for own in DEFAULT_ROLES:
         if name.casefold() == own.casefold():
-            text = f"{own} is one of Airflow's own roles, which the file cannot change"
-            where.refuse(f"{text}; write another with `from: [{own}]`")
+            where.refuse(
+                f"{own} is one of Airflow's own roles, which the file cannot change; "
+                f"write another with `from: [{own}]`"
+            )
     parts = {key: one.value or [] for key, one in (found or {}).items()}
     bases, permissions = (dict(parts.get(key, [])) for key in ("from", "permissions"))
     selections = (_selection(*one) for one in parts.get("dags", []))
@@ -299,8 +304,10 @@ def check_glob(glob: str) -> str:
     """
     segments = glob.split("/")
     if any(one in ("", ".", "..") or ("**" in one and one != "**") for one in segments):
-        text = "has a segment that is empty, ., .. or has more than **; write it below"
-        raise ValueError(f"{text} the DAG folder, as team-a/**")
+        raise ValueError(
+            "has a segment that is empty, ., .. or has more than **; write it below the "
+            "DAG folder, as team-a/**"
+        )
     # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a
     # folder too.
     if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
@@ -395,7 +402,7 @@ class RoleFile:
             if self.revision != before:
                 self.document = parse(data)
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = error.strerror or "is not a file"
             self.document = Document({}, (Mistake(0, WHOLE, why),))
 
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
@@ -507,11 +514,15 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
         items |= {Item("file_grant", "", (role, *one)) for one in missing}
         asked[role] = wanted
         size += len(wanted) + (held is None)
-    notes = [
-        f"{one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"
-        for one, found in chosen.items()
-        if not found
-    ]
+    notes = []
+    for one, found in chosen.items():
+        place = f"{one.where.key} (line {one.where.line})"
+        if not found:
+            notes.append(f"{place}: no DAG matches {one.by} {one.value}")
+        ruled = [name for name in found if isinstance(tables.dags[name], dict)]
+        if ruled:
+            dags = ", ".join(ruled[:NAMED_DAGS])
+            notes.append(f"{place}: the access_control of {len(ruled)} decides: {dags}")
     return Difference(frozenset(items), {}, size, tuple(notes), asked=asked)
 
 

@@ -143,8 +143,8 @@ def find_lacking() -> str:
     fab = metadata.distribution(FAB_PROVIDER)
     for name, file in OF_FAB.items():
         # relative to the folder of its metadata
-        text = fab.read_text(f"../airflow/providers/fab/auth_manager/{file}")
-        if f"{name}(" not in (text or ""):
+        path = f"../airflow/providers/fab/auth_manager/{file}"
+        if f"{name}(" not in (fab.read_text(path) or ""):
             return f"{name} in {file}"
     return ""
 

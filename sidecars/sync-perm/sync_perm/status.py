@@ -166,7 +166,6 @@ class Status:
 
     def tell(self, **details: object) -> None:
         """
-        Replace details; empty ones are not shown.
+        Replace details.
         """
-        shown = {**self.details, **details}
-        self.details = {k: v for k, v in shown.items() if v not in ({}, [], "")}
+        self.details = {**self.details, **details}

@@ -46,7 +46,8 @@ def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
     standin = StandIn.make(tmp_path / "site", "2.11.2")
     fab = standin.site.packages / "airflow/providers/fab/auth_manager"
     (fab / "cli_commands/utils.py").unlink()
-    daemon = next(starting(standin, tmp_path))(unsynced).until_good()
+    daemons = starting(standin, tmp_path)
+    daemon = next(daemons)(unsynced).until_good()
 
     found = daemon.wait_for_event("airflow_found", PASS_SECONDS)
     checked = run_command("check", standin, unsynced.url, tmp_path)
@@ -55,6 +56,7 @@ def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
     assert ("cli", told) == (found["mode"], found["why"])
     assert f"cli: our script {told}" in checked.stdout
     assert is_synced(unsynced)
+    next(daemons, None)
 
 
 def test_what_airflow_has_yet_to_judge_is_told_by_that_name_and_leaves_it_ready(

@@ -166,8 +166,11 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     daemon.wait_until_good()
 
     assert wanted == held()
-    (note,) = daemon.status()["details"]["roles_file_notes"]
-    assert "roles.team-a.dags[4] (line 8): no DAG matches owner nobody" == note
+    assert [
+        "roles.team-a.dags[1] (line 5): the access_control of 1 decides: ruled",
+        "roles.team-a.dags[3] (line 7): the access_control of 1 decides: ruled",
+        "roles.team-a.dags[4] (line 8): no DAG matches owner nobody",
+    ] == daemon.status()["details"]["roles_file_notes"]
     path = "relative_fileloc" if airflow.is_3 else "fileloc"
     move = f"UPDATE dag SET {path} = REPLACE({path}, %s, %s) WHERE dag_id = 'named'"
     database.query(move, ("n.py", "team-a/n.py"))
