@@ -253,6 +253,7 @@ def test_diff_predicts_what_the_daemon_grants(
     viewers = {row[1:] for row in now["grants"] if row[0] == "Viewer"}
     assert viewers <= {row[1:] for row in now["grants"] if row[0] == "team-a"}
     after = run_command("diff", airflow, database.url, tmp_path, settings)
-    assert (0, "nothing differs") == (after.returncode, after.stdout.strip()), (
-        after.stderr
-    )
+    first, *notes = after.stdout.splitlines()
+    assert (0, "nothing differs") == (after.returncode, first), after.stderr
+    assert all("access_control of 1 decides: ruled" in note for note in notes)
+    assert 3 == len(notes), "`ruled` is public, in team-a, and selected by its id"
