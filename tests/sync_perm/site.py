@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from sync_perm.runner import OF_FAB
+
 
 class Site:
     """A folder with `bin/airflow` and its site-packages in `packages`."""
@@ -27,6 +29,11 @@ class Site:
         self._add("apache_airflow", version)
         if fab:
             self._add("apache_airflow_providers_fab", fab)
+            for name, file in OF_FAB.items():
+                path = self.packages / "airflow/providers/fab/auth_manager" / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as source:
+                    source.write(f"def {name}(): ...\n")
         self.write("")
 
     def add_python(self) -> None:

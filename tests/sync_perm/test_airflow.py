@@ -126,8 +126,6 @@ def test_refuses_other_auth_managers(
         ("3.0.0", "2.0.0", True),
         ("3.4.0", "3.10.2", True),
         ("3.5.0", "3.10.2", False),
-        ("3.3.2", "4.0.0", False),
-        ("2.11.2", "2.0.0", False),
         ("unknown", "1", False),
     ],
 )
@@ -135,7 +133,20 @@ def test_knows_which_versions_were_tested(
     version: str, fab: str, is_known: bool
 ) -> None:
 
-    assert is_known == Installation("", "", version, fab, False).is_known
+    assert is_known == (not Installation("", "", version, fab, False).unfit)
+
+
+def test_a_fab_provider_that_moved_what_is_called_is_named(tmp_path: Path) -> None:
+    site = Site(tmp_path, "3.3.2", "3.11.0")
+    assert "" == find(site).unfit
+    file = site.packages / "airflow/providers/fab/auth_manager/cli_commands/utils.py"
+    file.write_text("from .elsewhere import get_application_builder\n")
+
+    moved = find(site)
+    file.unlink()
+
+    told = "needs get_application_builder in cli_commands/utils.py of the FAB provider"
+    assert [told] * 2 == [moved.unfit, find(site).unfit]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +172,7 @@ def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:
         )
         module.write_text(f"class FabAuthManager:\n    {attribute}\n")
 
-        assert (True, restores) == (find(site).is_known, find(site).restores_dags)
+        assert ("", restores) == (find(site).unfit, find(site).restores_dags)
 
 
 # --- its environment
@@ -245,11 +256,26 @@ def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:
     assert ["no"] == errors.of(Mock(), lambda: logger.error("no"))
 
 
-@pytest.mark.parametrize(("seconds", "done"), [(0.0, ["a"]), (99.0, ["a", "b"])])
+@pytest.mark.parametrize(
+    ("least", "starts", "seconds", "done"),
+    [
+        (0.0, 0.0, 99.0, ["a"]),
+        (99.0, 0.0, 99.0, ["a", "b"]),
+        (0.0, 9e9, 99.0, ["a", "b"]),
+        (99.0, 9e9, 0.0, ["a"]),
+    ],
+)
 def test_a_portion_ends_with_its_time_but_not_before_its_first_dag(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, done: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    least: float,
+    starts: float,
+    seconds: float,
+    done: list[str],
 ) -> None:
+    """Where a start takes long, its time is longer, up to the limit of all."""
     monkeypatch.setattr(runner, "imported", lambda _: MagicMock())
+    monkeypatch.setattr(runner, "PORTION_SECONDS", least)
+    monkeypatch.setattr(runner, "STARTS", starts)
     task = {"roles": False, "load": False, "given": {}, "dags": ["a", "b"]}
     answers: list[dict[str, str]] = []
 

@@ -120,6 +120,6 @@ def test_good_passes_that_write_nothing_end_the_pauses_and_blame_nobody() -> Non
 
 def test_roles_are_synced_once_a_run_of_airflows_own_sync_leaves_them() -> None:
     known, work = memory(synced=None), Work(roles=True)
-    for before, synced in ((look(), None), (look(general=OTHER), OTHER)):
+    for before, synced in ((look(), frozenset()), (look(general=OTHER), OTHER)):
         learn(known, work, Report(), before, look(general=OTHER), 0.0)
         assert synced == known.synced

@@ -55,6 +55,7 @@ ALL = """\
 1: rolls: is not a valid key; allowed are roles
 3: roles.Admin: Admin is one of Airflow's own roles, which the file cannot change; \
 write another with `from: [Admin]`
+4: roles.team.from[0]: 'Viewr' is neither a role in this file nor one of Airflow's own
 5: roles.team.permissions[0]: 'can_read DAGs' is not a permission such as `can_read on DAGs` or \
 `DAGs.can_read`
 6: roles.team.permissions[1]: 'can_read on DAG:x' is for one DAG: write it under `dags`, \
@@ -410,11 +411,6 @@ PERMISSIONS = "roles:\n  team:\n    permissions: [can_read on Jbos, can_edit on 
             {"sørø": "soro"},
             "3: roles.sørø: the database treats",
         ),
-        (
-            "roles: {a: {from: [b]}}",
-            {},
-            "'b' is neither a role in this file nor one of Airflow's",
-        ),
     ],
 )
 def test_reports_mistakes_that_only_the_tables_show(
@@ -428,3 +424,20 @@ def test_reports_mistakes_that_only_the_tables_show(
     file.compare(found, DEFINED)
 
     assert [expected] == [expected for one in file.mistakes if expected in str(one)]
+
+
+def test_the_files_own_mistakes_are_told_before_airflow_tells_what_it_defines(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "roles.yaml"
+    path.write_text("roles: {a: {from: [b], permissions: [can_read on Jbos]}}")
+    file = RoleFile(str(path))
+    file.refresh()
+
+    file.compare(metadata(), None)
+
+    assert ["'b' is neither"] == [one.problem[:14] for one in file.mistakes]
+    path.write_text("roles: {a: {permissions: [can_read on Jbos]}}")
+    file.refresh()
+    file.compare(metadata(), DEFINED)
+    assert ["this Airflow has no"] == [one.problem[:19] for one in file.mistakes]

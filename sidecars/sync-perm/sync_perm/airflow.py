@@ -29,14 +29,12 @@ from sync_perm.reasons import failure
 from sync_perm.roles import Defined
 from sync_perm.runner import FAB, release_of
 
-# The time limit in interactive commands; the daemon has a setting for it.
-COMMAND_SECONDS = 120.0
+# The time limit in interactive commands, also with little CPU; the daemon has a setting
+# for it.
+COMMAND_SECONDS = 600.0
 # Airflow is stopped a little before the cycle would be abandoned, so that it can report
 # the cause.
 PASS_SHARE = 0.9
-# How long a portion works on DAGs: long beside a usual start of Airflow, short beside a
-# person's wait.
-PORTION_SECONDS = 60.0
 LAST_LINES = 40
 RUNNER = Path(__file__).with_name("runner.py")
 OLDEST = (2, 11)
@@ -59,6 +57,7 @@ class Installation:
         version: Airflow's version.
         fab: The FAB provider's version.
         restores_dags: Whether Airflow applies ``access_control`` at each parse.
+        lacks: What our script calls, and this FAB provider does not have.
         local_settings: The path of airflow_local_settings.py; empty without one.
     """
 
@@ -67,6 +66,7 @@ class Installation:
     version: str
     fab: str
     restores_dags: bool
+    lacks: str = ""
     local_settings: str = ""
 
     @property
@@ -81,15 +81,13 @@ class Installation:
         return "fab" if self.release >= (3, 0) else "webserver"
 
     @property
-    def is_known(self) -> bool:
+    def unfit(self) -> str:
         """
-        Whether our script was tested with this Airflow; otherwise ``airflow sync-perm``
-        runs.
+        Return why ``airflow sync-perm`` runs as a whole; empty if our script does.
         """
-        fab = release_of(self.fab)[:1]
-        if (3, 0) <= self.release <= (3, 4):
-            return fab in ((2,), (3,))
-        return (self.release, fab) == ((2, 11), (1,))
+        if self.release == OLDEST or (3, 0) <= self.release <= (3, 4):
+            return self.lacks and f"needs {self.lacks} of the FAB provider"
+        return f"was never tested with Airflow {self.version}"
 
 
 def find_installation(config: AirflowConfig) -> Installation:
@@ -126,6 +124,7 @@ def find_installation(config: AirflowConfig) -> Installation:
             version=version,
             fab=told["fab"],
             restores_dags=told["restores_dags"],
+            lacks=told["lacks"],
             local_settings=told["local_settings"],
         )
     raise SettingsError([Problem(*wrong)])
@@ -216,7 +215,6 @@ def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
         name("logging", "base_log_folder"): f"{folder}/logs",
         name("logging", "remote_logging"): "False",
         name("scheduler", "child_process_log_directory"): f"{folder}/logs/scheduler",
-        name("core", "load_examples"): "False",
     }
     places = [f"{config.home}/{one}" for one in OF_AIRFLOW_HOME]
     places += [f"{home}/{one}" for one in OF_HOME]
@@ -295,8 +293,10 @@ class Report:
             case {"tried": str(name), "error": str(error)}:
                 self.tried[name] = self._shown(error)
             case {"logged": str(error)}:
-                text = f"Airflow logged while it synced roles: {self._shown(error)}"
-                self.error = failure("pass_failed", text)
+                self.error = failure(
+                    "pass_failed",
+                    f"Airflow logged while it synced roles: {self._shown(error)}",
+                )
             case {"defined": dict(roles)}:
                 self.defined = {
                     role: frozenset(map(tuple, held)) for role, held in roles.items()
@@ -372,8 +372,9 @@ class Airflow:
                 title="Airflow",
             )
         except OSError as error:
-            text = f"cannot write to {self.folder}: {error.strerror}"
-            raise failure("tmpdir_failed", text) from None
+            raise failure(
+                "tmpdir_failed", f"cannot write to {self.folder}: {error.strerror}"
+            ) from None
 
         def ended(how: str) -> str:
             rest = (
@@ -403,7 +404,7 @@ class Airflow:
                 "database_not_migrated" if "`airflow db" in text else "pass_failed",
                 text,
             )
-        if not self.installation.is_known:  # its own command tries all
+        if self.installation.unfit:  # its own command tries all
             report.tried = dict.fromkeys(work.dags, "")
         return report
 
@@ -423,7 +424,7 @@ class Airflow:
         return {
             **work._asdict(),
             "parent": os.getpid(),
-            "command": [] if self.installation.is_known else command,
+            "command": command if self.installation.unfit else [],
             "given": given,
-            "seconds": min(PORTION_SECONDS, limit),
+            "seconds": limit,
         }

@@ -14,7 +14,6 @@ from contextlib import closing
 from sidecar_runtime.checks import daemon, exit_code, fail, say, unknown
 from sidecar_runtime.errors import (
     EXIT_DONE,
-    EXIT_GAVE_UP,
     EXIT_SETTINGS,
     SidecarError,
     counted,
@@ -22,7 +21,7 @@ from sidecar_runtime.errors import (
     printable,
 )
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow import COMMAND_SECONDS, PASS_SHARE, Airflow, Work
+from sync_perm.airflow import Airflow, Work
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.config import Address, Source
 from sync_perm.database import Database
@@ -30,6 +29,8 @@ from sync_perm.settings import Settings
 from sync_perm.tables import Look, Reader, try_write
 
 EXIT_DIFFERS = 4
+UNASKED = "given by a person, or an earlier access_control or roles file"
+TOLD = "Airflow tells what it defines"
 UNWRITTEN = "Airflow has not written its roles here yet, which the first pass does"
 
 
@@ -60,44 +61,37 @@ def run(
             say(
                 "ok",
                 "lock",
-                "is free" if database.try_lock() else "is held by another sync-perm",
+                "is free" if database.try_lock() else "another sync-perm holds it",
             )
         name = "roles"
-        loads = airflow.installation.is_known
-        seconds = min(COMMAND_SECONDS, settings.timeout_seconds * PASS_SHARE)
-        look = _look_once(reader, address, airflow if loads else None, seconds)
-        if loads:
-            say(
-                "ok",
-                name,
-                "Airflow tells what it defines" if look.is_written else UNWRITTEN,
-            )
+        is_cli = airflow.installation.unfit
+        look = _look_once(reader, address, None if is_cli else airflow)
+        if not is_cli:
+            say("ok", name, TOLD if look.is_written else UNWRITTEN)
     except SidecarError as error:
-        fail(name, error)
-        return EXIT_GAVE_UP
-    return exit_code(
-        [_report_difference(reader, look, airflow), daemon(settings.http_bind)]
-    )
+        is_good = fail(name, error)
+    else:
+        is_good = _report_difference(reader, look, airflow)
+    return exit_code([is_good, daemon(settings.http_bind)])
 
 
 def _look_once(
     reader: Reader,
     address: Address,
     airflow: Airflow | None,
-    seconds: float = COMMAND_SECONDS,
 ) -> Look:
     """
     Compare the tables as the daemon does.
 
     Args:
         airflow: Tells what it defines; None if that is not needed.
-        seconds: How long it may take.
 
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    load = Work(load=True)
-    defined = airflow.run(load, address, Fence(), seconds).defined if airflow else None
+    defined = (
+        airflow.run(Work(load=True), address, Fence()).defined if airflow else None
+    )
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:
@@ -121,8 +115,8 @@ def _report_airflow(airflow: Airflow) -> None:
     paths = (given, f"{config.home}/webserver_config.py")
     file = next((path for path in paths if path and os.path.exists(path)), "")
     say("ok", "security", file or "Airflow's default: there is no webserver_config.py")
-    if not found.is_known:
-        say("??", "mode", "cli: our script was never tested with this version")
+    if found.unfit:
+        say("??", "mode", f"cli: our script {found.unfit}")
 
 
 def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
@@ -140,14 +134,9 @@ def _report_difference(reader: Reader, look: Look, airflow: Airflow) -> bool:
     say("??" if need.startswith("hardly") else "ok", "needed?", need)
     if file and file.problem:
         return fail("roles file", file.problem)
-    if file and not look.is_written:
-        say("??", "roles file", f"{file.path} is compared after the first pass")
-    elif file:
-        say(
-            "ok",
-            "roles file",
-            f"{file.path}: {counted(len(file.document.roles), 'role')}",
-        )
+    if file:
+        roles = counted(len(file.document.roles), "role")
+        say("ok", "roles file", f"{file.path}: {roles}")
     return True
 
 
@@ -204,7 +193,7 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
         ]
         lines += [] if differs else ["nothing differs"]
         lines += [f"? DAG {one}: {why.reason}: {why.text}" for one, why in failing]
-        lines += [f"~ {role}: {a} on {r}: nobody asks for it" for role, a, r in unasked]
+        lines += [f"~ {role}: {a} on {r}: {UNASKED}" for role, a, r in unasked]
         lines += [f"? {note}" for note in notes]
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     return EXIT_DIFFERS if differs else EXIT_DONE

@@ -76,7 +76,7 @@ def run() -> int:
         file=RoleFile(settings.roles) if settings.roles else None,
         has_versions=found.release >= (3, 0),
         reads_dags=command == "diff",
-        is_targeted=found.is_known,
+        is_targeted=not found.unfit,
     )
     folder = PrivateFolder("sync-perm-", parent_folder())
     try:
@@ -115,11 +115,9 @@ def read_all(environ: Mapping[str, str]) -> Given:
         local_settings = airflow.local_settings if airflow else ""
         connect = partial(ask, python, config, "connect")
         source = attempt(partial(find_source, config, local_settings, connect))
-    if loaded and loaded[0].roles and airflow and not airflow.is_known:
-        problem = (
-            f"was never tested with Airflow {airflow.version}; use a newer sync-perm"
-        )
-        problems.append(Problem("SYNC_PERM_ROLES", loaded[0].roles, problem))
+    if loaded and loaded[0].roles and airflow and airflow.unfit:
+        why = f"{airflow.unfit}; use a newer sync-perm"
+        problems.append(Problem("SYNC_PERM_ROLES", loaded[0].roles, why))
     if problems or not (loaded and config and source and airflow):
         raise SettingsError(problems)
     return *loaded, config, source, airflow
@@ -127,14 +125,15 @@ def read_all(environ: Mapping[str, str]) -> Given:
 
 def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow) -> int:
     found, where = airflow.installation, str(source.address or source.setting)
-    mode = "targeted" if found.is_known else "cli"
-    facts = {
-        "version": found.version,
-        "fab": found.fab,
-        "command": found.command,
-        "mode": mode,
-    }
-    log.info("airflow_found", **facts)
+    mode = "cli" if found.unfit else "targeted"
+    log.info(
+        "airflow_found",
+        version=found.version,
+        fab=found.fab,
+        command=found.command,
+        mode=mode,
+        why=found.unfit,
+    )
     metrics = PermMetrics(
         __version__,
         os.environ.get("SIDECAR_REVISION", "unknown"),

@@ -165,7 +165,7 @@ class Difference(NamedTuple):
         items: The rows that a pass would fix.
         failing: The DAGs that no pass can sync.
         wanted: How many rows there should be.
-        notes: Selections of the roles file that have no effect.
+        notes: Selections of the roles file that have no effect, or not on each DAG.
         asked: The grants that the roles file asks for, also those that are there; None if
             that is not known.
         unasked: The grants on single DAGs that nobody asks for any more.
@@ -248,8 +248,10 @@ def refusal(dag_id: str) -> Failure | None:
     There, the ``access_control`` of one author would decide for others.
     """
     if dag_id in RESOURCES or dag_id.startswith(PREFIXES):
-        text = f"Airflow uses {dag_id!r} for permissions on more than this DAG"
-        return Failure("name_reserved", text)
+        return Failure(
+            "name_reserved",
+            f"Airflow uses {dag_id!r} for permissions on more than this DAG",
+        )
     if len(dag_id) > LONGEST_ID:
         return Failure("id_too_long", f"its id has more than {LONGEST_ID} characters")
     return None
@@ -262,8 +264,10 @@ def without_dags(found: Difference) -> Difference:
     """
     if "name_reserved" not in {one.reason for one in found.failing.values()}:
         return found
-    why = Failure("name_reserved", "Airflow would sync a DAG with a reserved id, too")
-    waiting = dict.fromkeys((item.dag_id for item in found.items), why)
+    waiting = dict.fromkeys(
+        (item.dag_id for item in found.items),
+        Failure("name_reserved", "Airflow would sync a DAG with a reserved id, too"),
+    )
     return found._replace(items=frozenset(), failing={**waiting, **found.failing})
 
 
@@ -344,5 +348,7 @@ def _wanted(
 
 
 def _invalid(role: str, value: str, known: Iterable[str]) -> Failure:
-    text = f"role {role!r}: {value!r} is not one of {', '.join(sorted(known))}"
-    return Failure("access_control_invalid", text)
+    return Failure(
+        "access_control_invalid",
+        f"role {role!r}: {value!r} is not one of {', '.join(sorted(known))}",
+    )

@@ -35,6 +35,10 @@ NO_URL = (
     "is not a URL such as postgresql://USER:PASSWORD@HOST:5432/NAME or mysql://…; an @ in "
     "the password is %40, and an ssl, which is a mapping, belongs to sql_alchemy_connect_args"
 )
+NOT_SET = (
+    "is missing: set it to the URL of Airflow's metadata database, from the same Secret as "
+    "the webserver's, or set its _CMD, or its _SECRET with a [secrets] backend"
+)
 # What drivers call the database.
 OF_DATABASE = ("dbname", "database", "db")
 # Up to the last @ of a word, so that a password with an unquoted @ is hidden
@@ -209,11 +213,7 @@ def find_source(config: AirflowConfig, local_settings: str, ask: Ask) -> Source:
     is_plain = variable in config.environ
     ways = [variable] if is_plain else config.named(rf"{KEY}(_cmd|_secret)?$")
     if not ways:
-        problem = (
-            "is missing: set it to the URL of Airflow's metadata database, from the same Secret as "
-            "the webserver's, or set its _CMD, or its _SECRET with a [secrets] backend"
-        )
-        raise SettingsError([Problem(variable, "", problem)])
+        raise SettingsError([Problem(variable, "", NOT_SET)])
     more = config.named("sql_alchemy_(connect_args|schema)$")
     more += [local_settings] if local_settings else []
     asked = Source(" and ".join([*ways, *more]), None, ask)
@@ -247,11 +247,13 @@ def take_over(setting: str, told: Mapping[str, Any]) -> Address:
     if not text or text.startswith("sqlite:"):
         # Its text may be the secret.
         kind = told.get("failed", "nothing").partition(":")[0]
-        said = f"{setting} gave Airflow no URL ({kind})"
-        raise failure("connection_command_failed", said)
+        raise failure(
+            "connection_command_failed", f"{setting} gave Airflow no URL ({kind})"
+        )
     if told["foreign"]:
-        text = f"{setting} uses {'; '.join(told['foreign'])}"
-        raise failure("connection_foreign", text)
+        raise failure(
+            "connection_foreign", f"{setting} uses {'; '.join(told['foreign'])}"
+        )
     dialect = "postgresql" if told["driver"].startswith("psycopg") else "mysql"
     given = as_driver(told["driver"], told["arguments"])
     return Address(dialect, text, given, told["schema"])

@@ -81,7 +81,7 @@ class Session:
         # SIGHUP: a person has changed something that no poll shows, or has enough of
         # waiting.
         if fence.is_asked_for:
-            self._memory.synced = None
+            self._memory.synced = self._memory.synced and frozenset()
             self._memory.held_until = self._memory.next_at = 0.0
             self._left = NOW
         if file := self._of.reader.file:
@@ -123,9 +123,8 @@ class Session:
                     self._seen = ""
                     return waits_for_holder("another sync-perm")
                 # It was at it until now, and has left less to do, or nothing.
-                if self._poll(fence) != self._seen:
-                    before = look = self._look(fence)
-                    work = decide(look, self._memory, time.monotonic())
+                before = look = self._look(fence)
+                work = decide(look, self._memory, time.monotonic())
                 if isinstance(work, Work):
                     look = self._run(work, before, lock, fence)
         return self._conclude(
@@ -147,9 +146,9 @@ class Session:
         # More DAGs than fit into a cycle, or roles that Airflow judges once more.
         if isinstance(left, Work):
             self._left = NOW
-            more = failure("permissions_differ", "rows are left to change")
-            why = self._of.status.readiness.problem or more
-            return Outcome("waiting", self._seen[:12], {"rows_written": count}, why)
+            state = self._of.status.readiness
+            why = state.problem or failure("roles_unsynced", state.shortfall)
+            return Outcome("waiting", self._seen, {"rows_written": count}, why)
         self._left = left
         # It counts once; the next cycle follows the pause.
         error = self._memory.error
@@ -167,13 +166,12 @@ class Session:
         if isinstance(self._left, Wait):
             until = time.time() + self._left.until - time.monotonic()
             why = self._left.why
-            return Outcome("waiting", self._seen[:12], counts, why, until)
+            return Outcome("waiting", self._seen, counts, why, until)
         # Nothing is left, or only what two passes could not fix.
         file = self._of.reader.file
-        problem = file.problem if file else None
-        problem = problem or self._of.status.readiness.problem
+        problem = (file and file.problem) or self._of.status.readiness.problem
         result: Result = "partial" if problem else "changed" if count else "unchanged"
-        return Outcome(result, self._seen[:12], counts, problem)
+        return Outcome(result, self._seen, counts, problem)
 
     def _poll(self, fence: Fence) -> str:
         """
@@ -220,7 +218,7 @@ class Session:
             memory.held = {one: memory.held[one] for one in held}
             self._of.status.show(
                 difference.without(memory.held),
-                self._seen[:12],
+                self._seen,
                 was_synced=memory.synced is not None,
                 is_synced=memory.synced == look.general,
                 file=self._of.reader.file,
@@ -236,13 +234,22 @@ class Session:
         """
         memory = self._memory
         reason = "roles" if work.roles else "dags" if work.dags else "file"
-        reason = "start" if work.roles and memory.synced is None else reason
-        counts = {"dags": len(work.dags), "file_rows": len(work.given)}
-        log.info("pass_started", reason=reason, roles=work.roles, **counts)
-        started, seconds = time.monotonic(), self._of.seconds * PASS_SHARE
+        reason = "start" if memory.synced is None else reason
+        log.info(
+            "pass_started",
+            reason=reason,
+            roles=work.roles,
+            dags=len(work.dags),
+            file_rows=len(work.given),
+        )
+        started = time.monotonic()
         try:
             report = self._of.airflow.run(
-                work, lock.address, fence, seconds, lock.check_lock
+                work,
+                lock.address,
+                fence,
+                self._of.seconds * PASS_SHARE,
+                lock.check_lock,
             )
         except SidecarError as error:
             report = Report(error=error)
@@ -255,15 +262,17 @@ class Session:
         if rows:
             log.info("grants_changed", rows=rows[:NAMED_ROWS], count=len(rows))
         if undone:
-            named = sorted(map(str, undone))[:NAMED_ROWS]
-            pause = round(memory.next_at - time.monotonic())
-            log.warning("rows_undone", rows=named, seconds=pause)
-        facts = {
-            "reason": reason,
-            "result": "error" if memory.error else "success",
-            "duration_seconds": round(time.monotonic() - started, 3),
-            "rows_left": len(after.difference.items),
-            "rows_wanted": after.difference.wanted,
-        }
-        self._of.status.show_pass(facts, written=len(written(before, after)))
+            log.warning(
+                "rows_undone",
+                rows=sorted(map(str, undone))[:NAMED_ROWS],
+                seconds=round(memory.next_at - time.monotonic()),
+            )
+        self._of.status.show_pass(
+            len(written(before, after)),
+            reason=reason,
+            result="error" if memory.error else "success",
+            duration_seconds=round(time.monotonic() - started, 3),
+            rows_left=len(after.difference.items),
+            rows_wanted=after.difference.wanted,
+        )
         return after

@@ -11,11 +11,12 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib import import_module
+from select import select
 from typing import Any
 
 import sqlalchemy
+from psycopg2 import extensions
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -28,9 +29,10 @@ Options = dict[str, Any]
 """The arguments of a driver."""
 
 CONNECT_SECONDS = 10
-# How long a server or network may be silent during a query, such as one that waits for
-# a lock.
+# How long a server or network may be silent; and during a query, such as one that waits
+# for a lock, PostgreSQL.
 ANSWER_SECONDS = 30
+QUERY_SECONDS = 25
 # The server frees the lock of a lost node after this time without a query. It is longer
 # than the limit for a query, so that a pass without a connection ends before another
 # pass starts.
@@ -79,19 +81,26 @@ class Database:
         SidecarError: The connection failed; the reason is the cause.
     """
 
-    def __init__(self, address: Address, query_seconds: int = ANSWER_SECONDS) -> None:
+    def __init__(self, address: Address, query_seconds: int = QUERY_SECONDS) -> None:
         self.address = address
         self.is_mysql = address.dialect == "mysql"
         self._connection: sqlalchemy.Connection | None = None
         with self._explained():
             driver = DRIVERS[address.dialect]
             options = _of_mysql if self.is_mysql else _of_postgresql
-            connect = import_module(driver).connect
+
+            def create() -> Any:
+                # which tries each of several hosts, and limits its time, only without it
+                extensions.set_wait_callback(None)
+                made = import_module(driver).connect(**options(address.arguments))
+                extensions.set_wait_callback(_wait)
+                return made
+
             engine = sqlalchemy.create_engine(
                 f"{address.dialect}+{driver}://",
                 poolclass=NullPool,
                 isolation_level="AUTOCOMMIT",
-                creator=partial(connect, **options(address.arguments)),
+                creator=create,
             )
             self._connection = engine.connect()
         quote = engine.dialect.identifier_preparer.quote
@@ -122,21 +131,15 @@ class Database:
 
     def rows(self, query: str, **values: object) -> list[Row]:
         """
-        Return all rows of a query, with ``:name`` for parameters and ``{in}`` before
-        tables.
+        Return all rows of a query, with ``:name`` for parameters, of which drivers
+        write a tuple in parentheses, and ``{in}`` before tables.
 
         Raises:
             SidecarError: The query or the connection failed.
         """
         with self._explained():
             assert self._connection is not None
-            lists = [name for name, value in values.items() if isinstance(value, list)]
-            bound: list[Any] = [
-                sqlalchemy.bindparam(name, expanding=True) for name in lists
-            ]
-            text = sqlalchemy.text(
-                self._limit + query.format_map(self._words)
-            ).bindparams(*bound)
+            text = sqlalchemy.text(self._limit + query.format_map(self._words))
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
@@ -158,15 +161,17 @@ class Database:
             # not by the server's SHA1, which MySQL 9.6 dropped
             text = f"sync-perm/{self.address.database}/{place}".encode()
             name = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-            return bool(self.rows("SELECT GET_LOCK(:name, 0)", name=name)[0][0])
+            ((is_ours,),) = self.rows("SELECT GET_LOCK(:name, 0)", name=name)
+            return bool(is_ours)
         self.rows("BEGIN")
         self.rows(
             f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}"
         )
-        query = (
-            "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))"
+        ((is_ours,),) = self.rows(
+            "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))",
+            place=place,
         )
-        return bool(self.rows(query, place=place)[0][0])
+        return bool(is_ours)
 
     def check_lock(self) -> None:
         """
@@ -179,8 +184,11 @@ class Database:
         try:
             self.rows("SELECT 1")
         except SidecarError as error:
-            text = "the connection that held the lock broke, so the pass was stopped"
-            raise failure("lock_lost", f"{text}: {error}") from None
+            raise failure(
+                "lock_lost",
+                "the connection that held the lock broke, so the pass was stopped: "
+                f"{error}",
+            ) from None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -198,6 +206,22 @@ class Database:
             raise failure(
                 reason, f"{self.address}: {self.address.redact(said)}"
             ) from None
+
+
+def _wait(connection: Any) -> None:
+    """
+    Wait for PostgreSQL: psycopg2 itself waits as long as TCP lives, and so forever for
+    a server that is frozen.
+
+    Raises:
+        TimeoutError: It was silent for too long; psycopg2 closes the connection.
+    """
+    while state := connection.poll():
+        writes = [connection] if state == extensions.POLL_WRITE else []
+        if not any(select([connection], writes, [], ANSWER_SECONDS)):
+            raise TimeoutError(
+                "timed out: the server is connected, and answers nothing"
+            )
 
 
 def _reason_of(error: BaseException) -> str:

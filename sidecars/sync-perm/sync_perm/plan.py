@@ -59,7 +59,8 @@ class Memory:
 
     Args:
         synced: The general rows when Airflow's own sync last left them as they were;
-            None at the start, and when SIGHUP asks for that sync.
+            None until it has run, and empty if it is due again, because it has changed
+            them, or SIGHUP asks for it.
         defined: What Airflow defines for its roles.
         doubted: The rows that a pass did not fix.
         held: Those of them that another pass did not fix either, and why.
@@ -126,8 +127,9 @@ def learn(
     memory.error = report.error
     undone: Rows = frozenset()
     if report.error is None:
-        if work.roles and before.general == after.general:
-            memory.synced = after.general
+        if work.roles:
+            is_left = before.general == after.general
+            memory.synced = after.general if is_left else frozenset()
         _doubt(memory, work, report, after, now)
         rows = written(before, after)
         # What the first pass lets us compare, such as the roles file, it had not to do.
@@ -160,8 +162,11 @@ def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) 
     missed = {one for one in left if one.dag_id in report.tried}
     missed |= left.intersection(work.given)
     if again := missed & memory.doubted:
-        why = "still differs after a pass without an error"
-        held = {one: report.tried.get(one.name) or f"{one} {why}" for one in again}
+        held = {
+            one: report.tried.get(one.name)
+            or f"{one} still differs after a pass without an error"
+            for one in again
+        }
         memory.held = {**memory.held, **held}
         memory.held_until = now + HELD_SECONDS
     memory.doubted |= missed

@@ -53,9 +53,10 @@ REASONS: dict[str, str] = {
     "pass_failed": "Read Airflow's full output in the log at level debug (airflow_said).",
     "pass_killed": "Usually it ran out of memory. Raise the limit: Airflow takes 150 to 210 MB.",
     "pass_timeout": "Look for locks in the database. Raise SYNC_PERM_TIMEOUT if it is too short.",
-    "permissions_differ": "Look for rows_undone in the log: another process changes these rows, or "
-    "Airflow does not write them.",
-    "roles_unsynced": "Wait for the pass that lets Airflow sync its roles, once in each process.",
+    "permissions_differ": "Wait: passes write them. If they stay, look for rows_undone in the log: "
+    "another process changes these rows, or Airflow does not write them.",
+    "roles_unsynced": "Wait for the pass that lets Airflow sync its roles, at the start and when "
+    "they were changed.",
     "roles_file_invalid": "Correct the file. Until then it is ignored; rows written earlier stay.",
     "tmpdir_failed": "Free some space there; a pass needs 1 MiB of TMPDIR.",
 }

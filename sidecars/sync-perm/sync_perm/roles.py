@@ -41,6 +41,7 @@ Defined = Mapping[str, Set[Permission]]
 # ab_role.name, in every Airflow from 2.7 to 3.4.
 MAX_NAME = 64
 NAMED_MISTAKES = 5
+NAMED_DAGS = 5
 # Replaces the key in mistakes that concern the whole file.
 WHOLE = "(file)"
 _PERMISSION = re.compile(r"(\w+) on (\S.*)|(\S.*)\.(\w+)")
@@ -215,6 +216,11 @@ def parse(data: bytes) -> Document:
         found = read(root, SHAPE, whole).value or {}
         given = found.get("roles", Read(None, whole)).value or {}
         roles = {name: _role(name, *one) for name, one in given.items()}
+        for role in roles.values():
+            for base in role.bases.keys() - roles.keys() - set(DEFAULT_ROLES):
+                role.bases[base].refuse(
+                    f"{base!r} is neither a role in this file nor one of Airflow's own"
+                )
     except yaml.reader.ReaderError as error:
         line = data.count(b"\n", 0, error.position) + 1
         replace(whole, line=line).refuse(f"is not plain YAML: {error.reason}")
@@ -226,12 +232,16 @@ def parse(data: bytes) -> Document:
 
 def _role(name: str, found: Mapping[str, Read] | None, where: Where) -> Role:
     if name != name.strip() or not 0 < len(name) <= MAX_NAME or "\0" in name:
-        text = f"a role name has 1 to {MAX_NAME} characters, none of them NUL, and no"
-        where.refuse(f"{text} blanks at its ends")
+        where.refuse(
+            f"a role name has 1 to {MAX_NAME} characters, none of them NUL, and no "
+            "blanks at its ends"
+        )
     for own in DEFAULT_ROLES:
         if name.casefold() == own.casefold():
-            text = f"{own} is one of Airflow's own roles, which the file cannot change"
-            where.refuse(f"{text}; write another with `from: [{own}]`")
+            where.refuse(
+                f"{own} is one of Airflow's own roles, which the file cannot change; "
+                f"write another with `from: [{own}]`"
+            )
     parts = {key: one.value or [] for key, one in (found or {}).items()}
     bases, permissions = (dict(parts.get(key, [])) for key in ("from", "permissions"))
     selections = (_selection(*one) for one in parts.get("dags", []))
@@ -294,8 +304,10 @@ def check_glob(glob: str) -> str:
     """
     segments = glob.split("/")
     if any(one in ("", ".", "..") or ("**" in one and one != "**") for one in segments):
-        text = "has a segment that is empty, ., .. or has more than **; write it below"
-        raise ValueError(f"{text} the DAG folder, as team-a/**")
+        raise ValueError(
+            "has a segment that is empty, ., .. or has more than **; write it below the "
+            "DAG folder, as team-a/**"
+        )
     # Airflow stores the path within an archive, team-a/pack.zip/dag.py, so it is a
     # folder too.
     if not re.search(r"[*?]|\.py$", segments[-1]) or segments[-1].endswith(".zip"):
@@ -390,7 +402,7 @@ class RoleFile:
             if self.revision != before:
                 self.document = parse(data)
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = error.strerror or "is not a file"
             self.document = Document({}, (Mistake(0, WHOLE, why),))
 
     def compare(self, tables: Tables, defined: Defined | None) -> Difference:
@@ -400,13 +412,15 @@ class RoleFile:
 
         Args:
             defined: None if it is not known yet, and with it which permissions exist:
-                then nothing is wanted, and no mistake recorded.
+                then nothing is wanted, and the file itself has all mistakes.
         """
-        if defined is None:
+        found = list(self.document.mistakes)
+        if defined is not None:
+            found += _find_mistakes(self.document, tables)
+        elif not found:
             return NOTHING
-        found = [*self.document.mistakes, *_find_mistakes(self.document, tables)]
         self._take(sorted(found))
-        return NOTHING if found else want(self.document, tables, defined)
+        return NOTHING if found else want(self.document, tables, defined or {})
 
     def _take(self, found: list[Mistake]) -> None:
         """
@@ -438,23 +452,21 @@ class RoleFile:
 
 def _find_mistakes(document: Document, tables: Tables) -> list[Mistake]:
     """
-    Return the mistakes that only the whole file and the database show, once Airflow has
-    written its permissions.
+    Return the mistakes that only the database shows, once Airflow has written its
+    permissions.
     """
     found: list[Mistake] = []
     # by the database's spelling
     names = {tables.spelled(role): role for role in DEFAULT_ROLES}
     for name, role in document.roles.items():
-        for base in role.bases.keys() - document.roles.keys() - set(DEFAULT_ROLES):
-            text = f"{base!r} is neither a role in this file nor one of Airflow's own"
-            replace(role.bases[base], mistakes=found).refuse(text)
         if (other := names.setdefault(tables.spelled(name), name)) != name:
             replace(role.where, mistakes=found).refuse(
                 f"the database treats this name as {other}"
             )
         for one in role.permissions.keys() - tables.permissions:
-            text = f"this Airflow has no permission {' on '.join(one)!r}"
-            replace(role.permissions[one], mistakes=found).refuse(text)
+            replace(role.permissions[one], mistakes=found).refuse(
+                f"this Airflow has no permission {' on '.join(one)!r}"
+            )
     return found
 
 
@@ -502,11 +514,15 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
         items |= {Item("file_grant", "", (role, *one)) for one in missing}
         asked[role] = wanted
         size += len(wanted) + (held is None)
-    notes = [
-        f"{one.where.key} (line {one.where.line}): no DAG matches {one.by} {one.value}"
-        for one, found in chosen.items()
-        if not found
-    ]
+    notes = []
+    for one, found in chosen.items():
+        place = f"{one.where.key} (line {one.where.line})"
+        if not found:
+            notes.append(f"{place}: no DAG matches {one.by} {one.value}")
+        ruled = [name for name in found if isinstance(tables.dags[name], dict)]
+        if ruled:
+            dags = ", ".join(ruled[:NAMED_DAGS])
+            notes.append(f"{place}: the access_control of {len(ruled)} decides: {dags}")
     return Difference(frozenset(items), {}, size, tuple(notes), asked=asked)
 
 

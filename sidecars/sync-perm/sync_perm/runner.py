@@ -20,7 +20,8 @@ JSON object per line.
   them;
 - ``given``: role → [action, resource] pairs; a missing role is created, and no grant is
   removed;
-- ``dags``: the ids of the DAGs to sync, at least one, until they took ``seconds``.
+- ``dags``: the ids of the DAGs to sync, at least one, until they took a minute, or
+  longer after a slow start, but not beyond the ``seconds`` of all.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
 text}`` for an error that Airflow logged while it synced them, ``{"tried": name, "error":
@@ -63,12 +64,25 @@ OF_PYTHON = re.compile(
 )
 # Whose listeners change nothing that matters here.
 OURS = ("airflow.", "sqlalchemy.", "opentelemetry.")
+# How long a portion works on DAGs at least: long beside a usual start of Airflow, short
+# beside a person's wait.
+PORTION_SECONDS = 60.0
+# With little CPU, this many times as long as the start took.
+STARTS = 4.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 BUILDER = (
     "airflow.providers.fab.auth_manager.cli_commands.utils.get_application_builder"
 )
+FAB_PROVIDER = "apache-airflow-providers-fab"
+# What is called of it, and the file that must define it: any version may move it.
+OF_FAB = {
+    "get_application_builder": "cli_commands/utils.py",
+    "FabAirflowSecurityManagerOverride": "security_manager/override.py",
+    "sync_roles": "security_manager/override.py",
+    "sync_perm_for_dag": "security_manager/override.py",
+}
 OVERRIDES = "airflow.providers.fab.auth_manager.security_manager.override"
 # Who logs that a row could not be written, and goes on: the security managers.
 WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
@@ -100,13 +114,14 @@ def look(given: Told) -> Told:
     except Exception as error:  # noqa: BLE001 - the text of an unexpected one may have a secret
         is_safe = isinstance(error, (AttributeError, ImportError))
         problem = f"cannot be imported: {error if is_safe else type(error).__name__}"
-    fab = version_of("apache-airflow-providers-fab")
+    fab = version_of(FAB_PROVIDER)
     if not fab:
         problem = "needs the FAB provider, which this image does not contain"
     local = importlib.util.find_spec("airflow_local_settings")
     return {
         "airflow": version,
         "fab": fab,
+        "lacks": find_lacking() if fab else "",
         "local_settings": os.path.realpath(local.origin or "") if local else "",
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
@@ -118,6 +133,20 @@ def version_of(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def find_lacking() -> str:
+    """
+    Return what ``work`` calls, and this FAB provider does not define; empty if it has
+    all of it. Its files are read, because to import them takes seconds.
+    """
+    fab = metadata.distribution(FAB_PROVIDER)
+    for name, file in OF_FAB.items():
+        # relative to the folder of its metadata
+        path = f"../airflow/providers/fab/auth_manager/{file}"
+        if f"{name}(" not in (fab.read_text(path) or ""):
+            return f"{name} in {file}"
+    return ""
 
 
 def release_of(version: str) -> tuple[int, ...]:
@@ -265,6 +294,12 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
         )
         # whatever the user's security manager writes is rolled back
         imported("sqlalchemy.engine.default.DefaultDialect").do_commit = lambda *_: None
+    # Flask takes what webserver_config.py does not find for a file that is not there.
+    config = imported("flask.Config")
+    load = config.from_pyfile
+    config.from_pyfile = lambda self, name, **_: (
+        os.path.isfile(os.path.join(self.root_path, name)) and load(self, name)
+    )
     with imported(BUILDER)() as appbuilder:
         errors.begin()
         answer(
@@ -327,6 +362,7 @@ def work(task: Told, answer: Answer) -> None:
     (2 MiB), and the search for it is a fifth of a run.
     """
     gc.disable()
+    began = time.monotonic()
     loader = "airflow.utils.providers_configuration_loader"
     imported(f"{loader}.providers_configuration_loaded")(lambda: None)()
     # As each of Airflow's commands: creating the app would create tables. It ends this
@@ -354,7 +390,10 @@ def work(task: Told, answer: Answer) -> None:
         for name, pairs in task["given"].items():
             if found := errors.of(session, partial(give, name, pairs, manager)):
                 answer({"tried": f"role {name}", "error": "; ".join(found)})
-        until = time.monotonic() + task["seconds"]
+        # With little CPU the start takes minutes, which the next portion takes again.
+        ready = time.monotonic()
+        long = max(PORTION_SECONDS, STARTS * (ready - began))
+        until = min(ready + long, began + task["seconds"])
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"tried": dag_id, "error": "; ".join(found)})

@@ -114,33 +114,26 @@ class Status:
             problems.append(f"{missing:,} of {wanted:,} rows are missing")
         if kinds["dag_revoke"]:
             problems.append(f"{kinds['dag_revoke']:,} grants are too many")
-        shown: dict[str, object] = {
-            "differences": dict(kinds),
-            "pending_dags": pending[:NAMED],
-            "failing_dags": Names(
-                (dag_id, f"{one.reason}: {one.text}")
-                for dag_id, one in sorted(failing.items())[:NAMED]
+        named = sorted(failing.items())
+        self.tell(
+            differences=dict(kinds),
+            pending_dags=pending[:NAMED],
+            failing_dags=Names(
+                (dag_id, f"{one.reason}: {one.text}") for dag_id, one in named[:NAMED]
             ),
-        }
+        )
         shortfalls = []
         if was_synced and not is_synced:
             shortfalls.append("Airflow has yet to judge roles or grants that changed")
         if file:
             self.metrics.mistakes.set(len(file.mistakes))
-            shown |= {
-                "roles_file": file.path,
-                "roles_file_notes": list(difference.notes[:NAMED]),
-            }
-            shortfalls += (
-                [f"the roles file is ignored: {file.problem}"] if file.problem else []
-            )
+            notes = list(difference.notes[:NAMED])
+            self.tell(roles_file=file.path, roles_file_notes=notes)
+            if file.problem:
+                shortfalls.append(f"the roles file is ignored: {file.problem}")
         if failing:
-            dags = [
-                f"{dag_id} ({failing[dag_id].reason})" for dag_id in sorted(failing)
-            ]
-            told = ", ".join(dags[:TOLD_DAGS] + ["…"] * (len(dags) > TOLD_DAGS))
-            shortfalls.append(f"{len(dags)} cannot be synced: {told}")
-        self.tell(**shown)
+            dags = [f"{dag_id} ({one.reason})" for dag_id, one in named[:TOLD_DAGS]]
+            shortfalls.append(f"{len(named)} cannot be synced: {', '.join(dags)}")
         problem: SidecarError | None = None
         if problems:
             reason = "permissions_differ" if items else "roles_unsynced"
@@ -161,7 +154,7 @@ class Status:
             self.readiness = self.readiness._replace(published_at=time.time())
             self.metrics.known_good.set_to_current_time()
 
-    def show_pass(self, facts: Mapping[str, Any], *, written: int) -> None:
+    def show_pass(self, written: int, **facts: Any) -> None:
         """
         Show the result of the last pass, and count the rows that it has written.
         """
@@ -173,7 +166,6 @@ class Status:
 
     def tell(self, **details: object) -> None:
         """
-        Replace details; empty ones are not shown.
+        Replace details.
         """
-        shown = {**self.details, **details}
-        self.details = {k: v for k, v in shown.items() if v not in ({}, [], "")}
+        self.details = {**self.details, **details}

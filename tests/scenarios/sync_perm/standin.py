@@ -85,9 +85,9 @@ class StandIn(Airflow):
     site: Site
 
     @classmethod
-    def make(cls, folder: Path) -> "StandIn":
+    def make(cls, folder: Path, version: str = "2.12.0") -> "StandIn":
         """Create it in a new folder."""
-        site = Site(folder, "2.12.0")  # unknown, so its whole command runs
+        site = Site(folder, version)  # an unknown one, so its whole command runs
         site.add_python()
         (site.packages / "airflow/configuration.py").write_text(COMMANDS)
         (site.packages / "airflow/settings.py").write_text(SETTINGS)

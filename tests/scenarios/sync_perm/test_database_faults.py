@@ -17,6 +17,7 @@ from tests.support.airflow.sync_perm import (
     run_command,
     signal_all,
 )
+from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
 # Enough for some retries of a supervisor that polls every half second.
@@ -63,15 +64,20 @@ def assert_recovers(daemon: SyncPerm) -> None:
 
 
 def test_recovers_when_the_database_is_down_at_the_start_and_later(
-    own_postgres: Postgres, begin: StartSyncPerm
+    standin: StandIn, own_postgres: Postgres, begin: StartSyncPerm, tmp_path: Path
 ) -> None:
     database = small(own_postgres)
     own_postgres.stop()
+    bind = {"SYNC_PERM_HTTP_BIND": f"127.0.0.1:{own_port('127.0.0.1')}"}
 
-    daemon = begin(database)
+    daemon = begin(database, bind)
 
     assert_is_a_calm_failure(daemon, "database_unreachable")
     assert 503 == daemon.get("/readyz").status
+    checked = run_command("check", standin, database.url, tmp_path, bind)
+    assert 3 == checked.returncode
+    assert "FAIL  connection     database_unreachable: " in checked.stdout
+    assert "FAIL  daemon         database_unreachable: " in checked.stdout
     own_postgres.start()
     assert_recovers(daemon)
     own_postgres.stop()
@@ -181,12 +187,17 @@ def test_a_database_that_answers_nothing_while_its_connection_lives_is_named(
     pids = [pid for (pid,) in database.query(query)]
     signal_all(pids, signal.SIGSTOP)
 
-    told = daemon.wait_for_event("cycle_slow", SECONDS)
+    slow = daemon.wait_for_event("cycle_slow", SECONDS)
     reason = daemon.get("/readyz").json()["error"]
-    signal_all(pids, signal.SIGCONT)
+    told = daemon.wait_for_event("cycle_failed", SECONDS)
+    failed = daemon.get("/readyz").json()["reason"]
 
-    assert "the database is asked" == told["doing"]
+    assert "the database is asked" == slow["doing"]
     assert "(the database is asked)" in reason
+    assert ("database_unreachable",) * 2 == (told["reason"], failed)
+    assert "is connected, and answers nothing" in told["error"]
+    assert_recovers(daemon)
+    signal_all(pids, signal.SIGCONT)
 
 
 def test_a_short_idle_timeout_of_the_server_is_no_failure(

@@ -6,8 +6,20 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
-from tests.scenarios.sync_perm.standin import StandIn, add_dag, is_synced, small
+from tests.scenarios.sync_perm.conftest import (
+    SUPPORTED,
+    StartSyncPerm,
+    on_airflow,
+    starting,
+)
+from tests.scenarios.sync_perm.standin import (
+    FOREVER,
+    WEBSITE,
+    StandIn,
+    add_dag,
+    is_synced,
+    small,
+)
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
 from tests.support.airflow.installed import ROOT, Airflow
 from tests.support.airflow.permissions import add_role, contents, grant, grants_on
@@ -22,24 +34,60 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
 
     assert 0 == daemon.wait_for_exit(PASS_SECONDS).code
     assert [] == daemon.find_events("http_listening")
-    assert ["start"] * 2 == [
+    assert ["start", "roles"] == [
         event["reason"] for event in daemon.find_events("pass_finished")
     ]
     assert is_synced(unsynced)
 
 
+def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
+    tmp_path: Path, unsynced: Database
+) -> None:
+    standin = StandIn.make(tmp_path / "site", "2.11.2")
+    fab = standin.site.packages / "airflow/providers/fab/auth_manager"
+    (fab / "cli_commands/utils.py").unlink()
+    daemons = starting(standin, tmp_path)
+    daemon = next(daemons)(unsynced).until_good()
+
+    found = daemon.wait_for_event("airflow_found", PASS_SECONDS)
+    checked = run_command("check", standin, unsynced.url, tmp_path)
+
+    told = "needs get_application_builder in cli_commands/utils.py of the FAB provider"
+    assert ("cli", told) == (found["mode"], found["why"])
+    assert f"cli: our script {told}" in checked.stdout
+    assert is_synced(unsynced)
+    next(daemons, None)
+
+
+def test_what_airflow_has_yet_to_judge_is_told_by_that_name_and_leaves_it_ready(
+    standin: StandIn, postgres: Postgres, begin: StartSyncPerm
+) -> None:
+    """A role is made by hand while Airflow syncs its roles for the first time."""
+    database = small(postgres)
+    insert = "INSERT INTO ab_role (name) VALUES ('by hand')"
+    standin.site.write(f"{WEBSITE}    database.cursor().execute({insert!r})\n")
+    daemon = begin(database)
+
+    told = daemon.wait_for_event("wait_began", PASS_SECONDS)
+
+    assert "roles_unsynced" == told["reason"]
+    assert "Airflow has yet to judge roles or grants that changed" in told["error"]
+    assert 200 == daemon.get("/readyz").status
+
+
 def test_sighup_lets_airflow_sync_its_roles_again(
-    postgres: Postgres, begin: StartSyncPerm
+    standin: StandIn, postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     port = own_port("127.0.0.1")
     bind, page = {"SYNC_PERM_HTTP_BIND": f"127.0.0.1:{port}"}, "SYNC_PERM_STATUS_PAGE"
     daemon = begin(small(postgres), {**bind, page: "false"}).until_good()
     assert (port, 404) == (daemon.address()[1], daemon.get("/").status)
-    seen = len(daemon.events)
+    standin.site.write(FOREVER)
 
     daemon.sighup()
 
-    daemon.wait_for_event("pass_started", 30, seen, reason="start")
+    daemon.wait_for_event("pass_started", 30, reason="roles")
+    assert 200 == daemon.get("/readyz").status, "its roles are synced all the while"
 
 
 def test_a_bug_is_reported_with_its_traceback(
@@ -124,6 +172,7 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
         needed = "yes: 1 DAGs have an access_control that Airflow does not restore"
     assert f"needed?        {needed}" in done.stdout
     assert before == contents(database)
+    assert " cli: " not in done.stdout, "its FAB provider has what is called"
 
 
 @pytest.mark.usefixtures("only_in_full")

@@ -166,8 +166,11 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     daemon.wait_until_good()
 
     assert wanted == held()
-    (note,) = daemon.status()["details"]["roles_file_notes"]
-    assert "roles.team-a.dags[4] (line 8): no DAG matches owner nobody" == note
+    assert [
+        "roles.team-a.dags[1] (line 5): the access_control of 1 decides: ruled",
+        "roles.team-a.dags[3] (line 7): the access_control of 1 decides: ruled",
+        "roles.team-a.dags[4] (line 8): no DAG matches owner nobody",
+    ] == daemon.status()["details"]["roles_file_notes"]
     path = "relative_fileloc" if airflow.is_3 else "fileloc"
     move = f"UPDATE dag SET {path} = REPLACE({path}, %s, %s) WHERE dag_id = 'named'"
     database.query(move, ("n.py", "team-a/n.py"))
@@ -189,7 +192,8 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     told = run_command(
         "diff", airflow, database.url, tmp_path, {"SYNC_PERM_ROLES": str(file)}
     )
-    assert "~ team-a: can_edit on DAG:tagged: nobody asks for it" in told.stdout
+    who = "given by a person, or an earlier access_control or roles file"
+    assert f"~ team-a: can_edit on DAG:tagged: {who}" in told.stdout
     passes = partial(daemon.sample, "sync_perm_passes_total", reason="file")
     wait_until(lambda: passes(result="success"), "the pass is counted")
 
@@ -249,6 +253,7 @@ def test_diff_predicts_what_the_daemon_grants(
     viewers = {row[1:] for row in now["grants"] if row[0] == "Viewer"}
     assert viewers <= {row[1:] for row in now["grants"] if row[0] == "team-a"}
     after = run_command("diff", airflow, database.url, tmp_path, settings)
-    assert (0, "nothing differs") == (after.returncode, after.stdout.strip()), (
-        after.stderr
-    )
+    first, *notes = after.stdout.splitlines()
+    assert (0, "nothing differs") == (after.returncode, first), after.stderr
+    assert all("access_control of 1 decides: ruled" in note for note in notes)
+    assert 3 == len(notes), "`ruled` is public, in team-a, and selected by its id"
