@@ -49,10 +49,8 @@ BESIDE = {
     "github-app-client-id": APP,
     "github-app-application-id": APP,
 }
-# Of git-sync's main branch only, which has no release.
-UNRELEASED = "git-config-add"
 # No log shows a password, and --credential adds to its variable.
-WATCHED = sorted(FLAGS.keys() - {UNRELEASED, "password", "credential"})
+WATCHED = sorted(FLAGS.keys() - {"password", "credential"})
 
 Given = tuple[tuple[str, str], ...]
 """Spellings with their texts, flags in their order."""

@@ -161,7 +161,7 @@ class Engine:
         instead: Mapping[str, str],
     ) -> int:
         options = self._options
-        configs = [*access.configs, *options.configs]
+        configs = [*access.configs, *options.git_config]
         environ = {
             **self._environ,
             **access.environ,
@@ -332,7 +332,7 @@ class Engine:
             words = ["check-attr", "-z", "filter", "--", *paths]
             fields = said and self._git.ask(words, self.worktree, fence)
         found = os.fsdecode(fields).split("\0")
-        known = {key.rpartition(".")[0] for key, _ in self._options.configs}
+        known = {key.rpartition(".")[0] for key, _ in self._options.git_config}
         known |= {"filter.set", "filter.unset"}
         return {
             path: f"needs the filter {name}, which git has no program for"

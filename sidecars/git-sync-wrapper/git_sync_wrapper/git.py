@@ -96,7 +96,7 @@ class Git:
             "GIT_NO_LAZY_FETCH": "1",
             **environ,
         }
-        configs = [*self._options.configs, ("safe.directory", "*")]
+        configs = [*self._options.git_config, ("safe.directory", "*")]
         return self._run(words, folder, fence, given, configs)
 
     def poll(self, fence: Fence) -> str:
@@ -133,7 +133,7 @@ class Git:
         configs = list(access.configs)
         if self._options.cookie_file:
             configs.append(("http.cookiefile", COOKIE_FILE))
-        configs += self._options.configs
+        configs += self._options.git_config
         # For file:// git runs its server side on this machine, which reads only this
         # file.
         given = {

@@ -166,9 +166,6 @@ class Options:
     git: str = flag("git", is_passed=True)
     # They may hold http.extraHeader.
     git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
-    git_config_add: tuple[tuple[str, str], ...] = flag(
-        (), configs, is_secret=True, separator=","
-    )
     period: float = flag(10.0, _seconds)
     init_period: float | None = flag(None, _seconds)
     sync_timeout: float = flag(120.0, _timeout, is_passed=True)
@@ -229,14 +226,6 @@ class Options:
         return bool(self.github_app_client_id or self.github_app_application_id)
 
     @property
-    def configs(self) -> tuple[tuple[str, str], ...]:
-        """
-        Additional git configurations: pairs of key and value; a key may have several
-        values.
-        """
-        return (*self.git_config, *self.git_config_add)
-
-    @property
     def source(self) -> str:
         """
         Repository and ref for display.
@@ -285,7 +274,6 @@ OLD: dict[str, tuple[str, str, Callable[[str], str]]] = {
 NEW = {
     "credential",
     "filter",
-    "git-config-add",
     "github-app-application-id",
     "github-app-client-id",
     "init-max-failures",

@@ -6,7 +6,6 @@ write. Both write nothing.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import closing
@@ -100,8 +99,7 @@ def _look_once(
 
 def _report_airflow(airflow: Airflow) -> None:
     """
-    Report the version, who applies ``access_control``, the security manager, and what
-    runs.
+    Report the version, who applies ``access_control``, and what runs.
     """
     found, config = airflow.installation, airflow.config
     say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
@@ -111,10 +109,6 @@ def _report_airflow(airflow: Airflow) -> None:
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
     )
     say("ok", "auth manager", f"FAB{told}; at each parse, {who}")
-    given = config.value(found.section, "config_file")
-    paths = (given, f"{config.home}/webserver_config.py")
-    file = next((path for path in paths if path and os.path.exists(path)), "")
-    say("ok", "security", file or "Airflow's default: there is no webserver_config.py")
     if found.unfit:
         say("??", "mode", f"cli: our script {found.unfit}")
 
