@@ -38,7 +38,7 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
     tmp_path: Path, url: str, user: str | None
 ) -> None:
     found = access()
-    config = configured({}, [("credential.useHttpPath", "true"), *found.git_config])
+    config = configured({}, [("credential.useHttpPath", "true"), *found.configs])
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
