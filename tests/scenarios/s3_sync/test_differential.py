@@ -99,7 +99,13 @@ def test_adopts_a_folder_filled_by_aws_s3_sync_without_downloading(
     for number in range(40):
         bucket.put(f"dags/team{number % 4}/dag{number}.py", b"x = %d\n" % number)
     target = tmp_path / "target"
-    _aws_s3_sync(server, f"{bucket.name}/dags", target)
+    subprocess.run(
+        [f"{VENV_BIN}/aws", "s3", "sync", f"s3://{bucket.name}/dags", target],
+        env={"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(tmp_path)}
+        | server.environment(),
+        check=True,
+        capture_output=True,
+    )
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*.py")}
 
     with Daemon(server, bucket.name, target, "dags") as daemon:
@@ -111,14 +117,3 @@ def test_adopts_a_folder_filled_by_aws_s3_sync_without_downloading(
     after = {path: path.stat().st_mtime_ns for path in target.rglob("*.py")}
     assert before.keys() - after.keys() == {target / "team0/dag0.py"}
     assert after.items() <= before.items()
-
-
-def _aws_s3_sync(server: S3Server, source: str, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    subprocess.run(
-        [str(VENV_BIN / "aws"), "s3", "sync", f"s3://{source}", str(target)],
-        env={"PATH": f"{VENV_BIN}:/usr/bin:/bin", "HOME": str(target.parent)}
-        | server.environment(),
-        check=True,
-        capture_output=True,
-    )
