@@ -10,28 +10,20 @@ from s3_sync.files import Tree
 from s3_sync.layout.in_place import open_in_place
 from s3_sync.listing import Entry
 from s3_sync.names import RESERVED
-from s3_sync.volume import STAGING, Staging, Volume
+from s3_sync.volume import STAGING, Volume
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
 
 BODY = b"print('hello')\n"
 
 
-def entry_of(path: str, content: bytes = BODY) -> Entry:
-    return Entry(path, hashlib.md5(content).hexdigest(), len(content))
-
-
-def staging_of(folder: Tree, content: bytes = BODY) -> Staging:
-    staging = folder.staging.open()
-    write_all(staging.fd, content)
-    return staging
-
-
 def put(folder: Tree, path: str, content: bytes = BODY) -> None:
     """Put one file into place, as a cycle does."""
-    staging = staging_of(folder, content)
+    entry = Entry(path, hashlib.md5(content).hexdigest(), len(content))
+    staging = folder.staging.open()
     try:
-        folder.put(path, entry_of(path, content), staging, Fence())
+        write_all(staging.fd, content)
+        folder.put(path, entry, staging, Fence())
     finally:
         folder.staging.discard(staging)
 

@@ -6,11 +6,11 @@ import os
 import random
 import shutil
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -76,22 +76,15 @@ def calls_before(
 ) -> int:
     """Run the first cycle; return how often it asks the volume before a request."""
     found: list[int] = []
-    calls: list[object] = []
-    thread = threading.get_ident()
-    real = os.stat
-
-    def counted(*arguments: Any, **more: Any) -> os.stat_result:
-        if threading.get_ident() == thread:
-            calls.append(arguments)
-        return real(*arguments, **more)
+    calls = Mock(wraps=os.stat)
 
     def answer(exchange: Exchange) -> None:
-        found.append(len(calls))
+        found.append(calls.call_count)
         exchange.send(exchange.good())
 
     s3.inject(answer, match)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", counted)
+        patch.setattr(os, "stat", calls)
         process.run(settings)
     s3.heal()
     return found[0]

@@ -118,15 +118,6 @@ def test_reports_what_is_wrong(
     assert not target.exists()
 
 
-def test_a_volume_that_takes_an_empty_file_only_is_full(
-    check: Check, tmp_path: Path
-) -> None:
-    with small_volume(tmp_path / "small", "1m") as volume:
-        (volume / "big").write_bytes(bytes(980 << 10))
-
-        assert "target_full" in check(3, {"DEST_PATH": f"{volume}/dags"})
-
-
 def test_a_volume_that_cannot_flush_a_file_fails(
     start: StartDaemon, target: Path
 ) -> None:
@@ -160,51 +151,33 @@ def test_reads_the_smallest_object_of_each_folder(check: Check, s3: FakeS3) -> N
     assert "zoo/z.py" in asked
 
 
-def test_reports_files_that_do_not_fit(
+def test_reports_files_that_do_not_fit_and_a_volume_that_takes_an_empty_one_only(
     check: Check, s3: FakeS3, tmp_path: Path
 ) -> None:
     s3.put("dags/big.bin", bytes(3 << 20))
     with small_volume(tmp_path / "volume", "2m") as volume:
-        said = check(3, {"DEST_PATH": str(volume / "dags")})
-
-    assert "target_full: 3.0 MiB needed, the volume has 2.0" in said
-
-
-IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "a file for the state": (
-        "target_failed",
-        lambda path: make(path / ".s3-sync").touch(),
-    ),
-    "a folder for the lock": (
-        "target_failed",
-        lambda path: make(path / ".s3-sync/lock").mkdir(),
-    ),
-    "a file for the link": (
-        "link_blocked",
-        lambda path: make(path / "current").touch(),
-    ),
-    "a foreign link": (
-        "link_blocked",
-        lambda path: make(path / "current").symlink_to("/etc"),
-    ),
-    "a full folder for the link": (
-        "link_blocked",
-        lambda path: make(path / "current/x").touch(),
-    ),
-}
+        place = {"DEST_PATH": str(volume / "dags")}
+        assert "target_full: 3.0 MiB needed, the volume has 2.0" in check(3, place)
+        s3.delete("dags/big.bin")
+        (volume / "big").write_bytes(bytes(2004 << 10))
+        assert "target_full" in check(3, place)
 
 
-def make(path: Path) -> Path:
-    path.parent.mkdir(parents=True)
-    return path
-
-
-@pytest.mark.parametrize("what", IN_THE_WAY)
+@pytest.mark.parametrize(
+    ("said", "name", "block"),
+    [
+        ("target_failed", ".s3-sync", Path.touch),
+        ("target_failed", ".s3-sync/lock", Path.mkdir),
+        ("link_blocked", "current", Path.touch),
+        ("link_blocked", "current", lambda path: path.symlink_to("/etc")),
+        ("link_blocked", "current/x", Path.touch),
+    ],
+)
 def test_reports_a_target_that_the_daemon_cannot_use(
-    check: Check, target: Path, what: str
+    check: Check, target: Path, said: str, name: str, block: Callable[[Path], object]
 ) -> None:
-    said, block = IN_THE_WAY[what]
-    block(target)
+    (target / name).parent.mkdir(parents=True)
+    block(target / name)
     before = sorted(target.rglob("*"))
 
     assert said in check(3, SNAPSHOT)

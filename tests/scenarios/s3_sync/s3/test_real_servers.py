@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.scenarios.s3_sync.histories import MULTIPART_MINIMUM, Bucket
+from tests.scenarios.s3_sync.histories import Bucket
 from tests.support.aws.checksums import header_value
 from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon
@@ -54,7 +54,12 @@ def filled(server: S3Server) -> Bucket:
             ServerSideEncryption=kind,
         )
     bucket.put("dags/empty.py", b"")
-    bucket.put_in_parts("dags/big.bin", os.urandom(MULTIPART_MINIMUM + 1))
+    client, place = server.client(), {"Bucket": bucket.name, "Key": "dags/big.bin"}
+    place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
+    big = bucket.objects["dags/big.bin"] = os.urandom(5 << 20)
+    part = client.upload_part(**place, PartNumber=1, Body=big)
+    parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
+    client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
     return bucket
 
 
