@@ -13,7 +13,7 @@ from tests.scenarios.s3_sync.airflow.dag_folders import (
     head_for,
     one_dag,
 )
-from tests.support.airflow.installed import EVERY_VERSION, WITHOUT_KUBERNETES, Airflow
+from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow
 from tests.support.aws.servers import MotoServer
 from tests.support.s3_sync.publishing import Publishing, Ran, write_files
 
@@ -26,14 +26,6 @@ DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
 
 pytestmark = pytest.mark.timeout(1_800)
-
-
-@pytest.fixture(scope="session", params=EVERY_VERSION)
-def airflow(request: pytest.FixtureRequest) -> Airflow:
-    """A real Airflow; the first test installs it, which takes minutes."""
-    if request.param != "2.11" and not request.config.getoption("--full"):
-        pytest.skip("other versions of Airflow run with make test-full")
-    return Airflow.install_or_skip(request.param)
 
 
 class Gate(Publishing):

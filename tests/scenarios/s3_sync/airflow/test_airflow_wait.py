@@ -9,17 +9,10 @@ from demo.airflow.components import Components
 from tests.scenarios.s3_sync.airflow.dag_folders import head_for
 from tests.support.airflow.databases import Postgres, skip_without_postgres
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import (
-    add_member,
-    add_role,
-    add_user,
-    grant,
-    revoke,
-)
+from tests.support.airflow.permissions import add_member, add_role, add_user, grant
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.s3_sync.publishing import Publishing, write_files
 from tests.support.s3_sync.shelf import release_daemon
-from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(3_600), pytest.mark.usefixtures("only_in_full")]
 PASSWORD = "only this test knows it"
@@ -90,22 +83,3 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
                 ("one", first["revision"], "old"),
                 ("same", first["revision"], "same"),
             } == set(database.query(ROWS)), back
-
-            for right in RIGHTS:
-                revoke(database, "deploy", *right)
-                said = wait_for_denial(publisher)
-                assert " on ".join(right).replace("_", " ") in said, said
-                grant(database, "deploy", *right)
-
-
-def wait_for_denial(publisher: Publishing) -> str:
-    """Wait until Airflow has forgotten the permission; return what is said then."""
-    said: list[str] = []
-
-    def is_denied() -> bool:
-        ran = publisher.run("wait", "--output", "json")
-        said.append(ran.err)
-        return ran.code == 3 and ran.facts()["reason"] == "airflow_denied"
-
-    wait_until(is_denied, "the permission is gone", 60, 1)
-    return said[-1]

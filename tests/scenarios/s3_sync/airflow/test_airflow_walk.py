@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.airflow.installed import Airflow, Version
+from tests.support.airflow.installed import Airflow
 from tests.support.s3_sync.scripted import daemon_for
 from tests.support.s3_sync.snapshots import SwappingS3
 
@@ -60,15 +60,6 @@ def volume(
     return target
 
 
-@pytest.fixture(scope="module", params=["2.11", "3.2", "3"])
-def airflow(request: pytest.FixtureRequest) -> Airflow:
-    """A real Airflow; the first test installs it, which takes minutes."""
-    version: Version = request.param
-    if version != "2.11" and not request.config.getoption("--full"):
-        pytest.skip("other versions of Airflow run with make test-full")
-    return Airflow.install_or_skip(version)
-
-
 def walk(airflow: Airflow, syntax: str, home: Path, *folders: Path) -> list[list[str]]:
     """Return the files that the walk finds in each folder."""
     said = subprocess.run(
@@ -84,6 +75,7 @@ def walk(airflow: Airflow, syntax: str, home: Path, *folders: Path) -> list[list
 
 
 @pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("airflow", ["2.11", "3.2", "3"], indirect=True)
 @pytest.mark.parametrize("syntax", ["regexp", "glob"])
 def test_airflow_finds_each_dag_exactly_once(
     airflow: Airflow, volume: Path, syntax: str, tmp_path: Path

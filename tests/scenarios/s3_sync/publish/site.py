@@ -23,6 +23,7 @@ NO_AIRFLOW = {
     "AIRFLOW_API_URL": "http://127.0.0.1:9",
     "AIRFLOW_API_TOKEN": "unused",
 }
+OLD = make_release(A)
 PRUNE = ("prune-releases", "--keep-count", "0", "--keep-for", "0")
 
 
@@ -73,6 +74,22 @@ class Site(Publishing):
         """Let another publisher publish meanwhile; return the revision."""
         theirs = write_files(self.folder / "theirs", files)
         return str(self.other.succeed("publish", theirs)["revision"])
+
+    def every_command(self) -> dict[str, tuple[str, ...]]:
+        """Return one command of each kind on the prefix, and a promotion to it."""
+        self.environment |= NO_AIRFLOW
+        return {
+            "publish": ("publish", str(write_files(self.dags, B))),
+            "promote": ("promote", self.url, self.prd, OLD.revision),
+            "promote to": ("promote", self.prd, self.url),
+            "rollback": ("rollback", OLD.revision),
+            "releases": ("releases",),
+            "diff": ("diff", OLD.revision, OLD.revision),
+            "prune-releases": PRUNE,
+            "pin": ("pin", OLD.revision),
+            "unpin": ("unpin", OLD.revision),
+            "wait": ("wait",),
+        }
 
     def has(self, files: dict[str, bytes], days: float = 40, **more: Any) -> Release:
         """Store a release that was published so many days ago."""

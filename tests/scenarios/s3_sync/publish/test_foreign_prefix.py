@@ -9,12 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from s3_sync.publisher.cli import COMMANDS
-from tests.scenarios.s3_sync.publish.site import NO_AIRFLOW, POINTER, PRUNE, A, B, Site
+from tests.scenarios.s3_sync.publish.site import OLD, POINTER, A, B, Site
 from tests.support.aws.writable_s3 import is_write
-from tests.support.s3_sync.publishing import PREFIX, write_files
-from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.publishing import PREFIX
 
-OLD = make_release(A)
 OF_RELEASE = {
     name: body for name, body in OLD.objects().items() if name != "current.json"
 }
@@ -33,24 +31,6 @@ KINDS = {
 }
 
 
-def words_for(site: Site) -> dict[str, tuple[str, ...]]:
-    """Return one command of each kind on the prefix, and a promotion to it."""
-    dags = str(write_files(site.dags, B))
-    site.environment |= NO_AIRFLOW
-    return {
-        "publish": ("publish", dags),
-        "promote": ("promote", site.url, site.prd, OLD.revision),
-        "promote to": ("promote", site.prd, site.url),
-        "rollback": ("rollback", OLD.revision),
-        "releases": ("releases",),
-        "diff": ("diff", OLD.revision, OLD.revision),
-        "prune-releases": PRUNE,
-        "pin": ("pin", OLD.revision),
-        "unpin": ("unpin", OLD.revision),
-        "wait": ("wait",),
-    }
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command_refuses_a_prefix_without_releases_and_changes_nothing(
     site: Site, kind: str
@@ -59,7 +39,7 @@ def test_every_command_refuses_a_prefix_without_releases_and_changes_nothing(
     site.s3.put_all(KINDS[kind], PREFIX, at=at)
     site.s3.put_all(OLD.objects(), "prd/", at=at)
     before = dict(site.s3.objects)
-    words = words_for(site)
+    words = site.every_command()
     assert COMMANDS.keys() <= words.keys()
     if kind == "empty":  # the first release is welcome there
         del words["publish"], words["promote to"]

@@ -13,11 +13,12 @@ from tests.scenarios.s3_sync.publish.site import PRUNE, Site
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.http.faults import answer_with, first, replace_body
-from tests.support.http.loopback import Exchange, Request
+from tests.support.http.loopback import Exchange, Fault, Request
 from tests.support.s3_sync.publishing import PREFIX
 from tests.support.s3_sync.releases import Release, make_release
 
 CONTENTS = [{"a.py": b"print(%d)\n" % number} for number in range(5)]
+SLOW = answer_with(error_answer(503, "SlowDown"))
 
 
 def is_delete(request: Request) -> bool:
@@ -76,27 +77,28 @@ def test_a_release_counts_as_used_until_it_was_replaced(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "fault"), [(".json.gz", "connection_lost"), (".zip", "throttled")]
+    ("part", "reason", "fault"),
+    [
+        (".json.gz", "connection_lost", Exchange.reset),
+        (".zip", "throttled", SLOW),
+    ],
 )
 def test_a_deletion_without_an_answer_is_not_repeated_unseen(
-    site: Site, part: str, fault: str
+    site: Site, part: str, reason: str, fault: Fault
 ) -> None:
     """Meanwhile, the release may have been published again."""
     old, _ = (site.has(files) for files in CONTENTS[:2])
     site.publish(CONTENTS[2])
 
     def fail(exchange: Exchange) -> None:
-        if fault == "connection_lost":
-            exchange.good()
+        exchange.good()
         site.others_publish(CONTENTS[0])
-        if fault == "connection_lost":
-            return exchange.reset()
-        return exchange.send(error_answer(503, "SlowDown"))
+        fault(exchange)
 
     [key] = [key for key in old.objects() if key.endswith(part)]
     site.s3.inject(fail, lambda one: is_delete(one) and one.path.endswith(key), times=1)
 
-    site.fails(fault, *PRUNE)
+    site.fails(reason, *PRUNE)
     site.succeed(*PRUNE)
     assert CONTENTS[0] == site.current()
 
@@ -157,9 +159,8 @@ def test_says_what_it_has_removed_before_it_failed(site: Site) -> None:
         site.has(files)
     site.publish(CONTENTS[0])
     count = len(site.s3.objects)
-    slow = answer_with(error_answer(503, "SlowDown"))
     site.s3.inject(
-        slow, lambda one: is_delete(one) and len(site.s3.objects) == count - 2
+        SLOW, lambda one: is_delete(one) and len(site.s3.objects) == count - 2
     )
 
     facts = site.fails("throttled", *PRUNE).facts()

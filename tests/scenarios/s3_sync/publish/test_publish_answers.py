@@ -8,13 +8,13 @@ from typing import Literal
 import pytest
 
 from s3_sync.release.format import SEQUENCE_LIMIT, write_pointer
-from tests.scenarios.s3_sync.publish.site import POINTER, PRUNE, A, B, Site
+from tests.scenarios.s3_sync.publish.site import OLD, POINTER, A, B, Site
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.fake_s3 import error, is_get, is_list
 from tests.support.aws.writable_s3 import forbid_missing, is_write
 from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Fault, Match, Request
-from tests.support.s3_sync.publishing import PREFIX, write_files
+from tests.support.s3_sync.publishing import PREFIX
 from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.signing import Key
 
@@ -23,25 +23,23 @@ def is_any(request: Request) -> bool:
     return True
 
 
-DENIED: dict[str, tuple[tuple[str, ...], Match, str]] = {
-    "put": (("publish", "{dags}"), is_write(), "s3:PutObject"),
-    "get": (("publish", "{dags}"), is_get(f"{PREFIX}current.json"), "s3:GetObject"),
-    "list": (("releases",), is_list, "s3:ListBucket"),
-    "delete": (PRUNE, lambda request: request.method == "DELETE", "s3:DeleteObject"),
+DENIED: dict[str, tuple[str, Match, str]] = {
+    "put": ("publish", is_write(), "s3:PutObject"),
+    "get": ("publish", is_get(f"{PREFIX}current.json"), "s3:GetObject"),
+    "list": ("releases", is_list, "s3:ListBucket"),
+    "delete": ("prune-releases", lambda one: one.method == "DELETE", "s3:DeleteObject"),
 }
 
 
 @pytest.mark.parametrize("name", DENIED)
 def test_names_the_missing_permission_and_its_resource(site: Site, name: str) -> None:
-    words, match, action = DENIED[name]
+    command, match, action = DENIED[name]
     for files in ({"a.py": b"older"}, A):
         site.has(files)
     before = site.s3.objects.keys()
     site.s3.inject(error(403, "AccessDenied"), match)
-    dags = write_files(site.dags, B)
 
-    words = tuple(word.format(dags=dags) for word in words)
-    ran = site.fails(f"access_denied_{name}", *words)
+    ran = site.fails(f"access_denied_{name}", *site.every_command()[command])
 
     assert action in ran.err and f"arn:aws:s3:::{site.s3.bucket}" in ran.err
     assert before == site.s3.objects.keys()
@@ -122,7 +120,6 @@ ODD: dict[str, tuple[Fault, Match]] = {
         lambda request: request.method == "GET",
     ),
     "no date": (headed(Date=""), is_any),
-    "a date that is none": (headed(Date="now"), is_any),
     "no time zone": (headed(Date="Sun, 29 Nov 2026 13:00:00 -0000"), is_any),
     "year 1": (headed(Date="Mon, 01 Jan 0001 00:00:00 GMT"), is_any),
 }
@@ -153,26 +150,15 @@ def test_json_has_the_fields_that_the_readme_lists(
         for names, fields in rows
         for name in re.findall(r"[\w-]+", names)
     }
-    site.environment |= airflow.settings()
     signs = ("--sign-key", str(Key().write_private(tmp_path / "key.pem")))
-    a = site.publish(A)["revision"]
-    airflow.show("a", a)
-    dags = str(write_files(site.dags, B))
-    airflow.show("a", make_release(B).revision)
-    every = {
-        "publish": ("publish", dags, "--wait"),
-        "promote": ("promote", site.url, site.prd, a),
-        "releases": ("releases",),
-        "wait": ("wait",),
-        "diff": ("diff", a, "current"),
-        "pin": ("pin", a),
-        "unpin": ("unpin", a),
-        "prune-releases": PRUNE,
-        "rollback": ("rollback",),
-    }
+    site.publish(A)
+    airflow.show("a", OLD.revision)
+    every = site.every_command()
+    site.environment |= airflow.settings() | {"AIRFLOW_API_TOKEN": ""}
     for name, words in every.items():
-        assert site.succeed(*words).keys() <= listed[name], name
-    told = site.succeed("publish", dags, "--wait", "--force", *signs)
+        assert site.succeed(*words).keys() <= listed[name.split()[0]], name
+    airflow.show("a", make_release(B).revision)
+    told = site.succeed(*every["publish"], "--wait", "--force", *signs)
     assert listed["publish"] == told.keys()
     failed = site.fails("release_unknown", "pin", "0" * 12, code=2).facts()
     assert listed["any"] == failed.keys()

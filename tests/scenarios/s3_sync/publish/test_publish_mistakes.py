@@ -55,9 +55,6 @@ UNKNOWN, MEANT = "release_unknown", "settings_rejected"
         (["publish", "{dags}", "--airflow-python", "/bin/sh"], "", ["require --gate airflow"]),
         ([*PROMOTE, "--gate", "airflow", "--gate-allow", "("], "", ["'(' missing )"]),
         (["publish", "{dags}", "--sign-key", ""], "", ["'' is empty: name a file, or omit it"]),
-        (["publish"], "", ["FOLDER"]),
-        (["publish", ""], "folder_missing", ["'' is not a folder"]),
-        (["rollback", ""], UNKNOWN, ["'' is not a revision"]),
         (["rollback", "HEAD~1"], UNKNOWN, ["'HEAD~1'", "64 hexadecimal digits"]),
         (["pin", "0123456789ab"], UNKNOWN, ["no releases", "begin with 0123456789ab"]),
         (["prune-releases", "--keep-for", "soon"], "", ["'soon'", "such as 10, 10s, 5m"]),
@@ -108,17 +105,12 @@ def doubling(path: Path) -> None:
 
 ODD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "out": (lambda path: path.symlink_to("/etc/hostname"), "link_outside", ": /etc/hostname"),
-    "nowhere": (lambda path: path.symlink_to("nowhere"), "link_outside", "/nowhere"),
     "circle": (lambda path: path.symlink_to("."), "link_outside", "to one that contains it"),
     "pipe": (os.mkfifo, "file_too_large", "is not a regular file of at most"),
     "large": (lambda path: sparse(path, 1 << 29), "file_too_large", "268435456 bytes"),
     "many": (many, "release_too_large", "or 2147483648 bytes"),
     "doubling": (doubling, "release_too_large", "/d29 has over 1000 paths"),
-    "line": (lambda path: path.with_name("line\nfeed").touch(), "name_refused",
-             "control character"),
     "ours": (lambda path: path.with_name(".s3-sync").mkdir(), "name_refused", "reserved"),
-    "latin": (lambda path: path.with_name(os.fsdecode(b"caf\xe9")).touch(), "name_refused",
-              "unsafe"),
     "empty": (lambda path: path.with_name("a.py").rename(path.with_name("a.pyc")), "folder_empty",
               "no files to release (1 left out)"),
 }  # fmt: skip
@@ -136,14 +128,12 @@ def test_refuses_what_cannot_be_released_before_it_writes_anything(
 
 
 def test_names_everything_that_cannot_be_released(refused: Site) -> None:
-    for name in ("one", "two"):
-        (refused.dags / name).symlink_to("/etc/hostname")
-    (refused.dags / "three").symlink_to("nowhere")
+    (refused.dags / "one").symlink_to("nowhere")
     os.mkfifo(refused.dags / "pipe")
 
     ran = refused.fails("link_outside", "publish", refused.dags, code=2)
 
-    assert all(f"'{name}'" in ran.err for name in ("one", "two", "three", "pipe")), ran
+    assert "'one'" in ran.err and "'pipe'" in ran.err, ran
 
 
 def test_reports_a_full_temporary_folder(refused: Site) -> None:
@@ -189,7 +179,6 @@ def test_names_the_file_or_folder_that_it_cannot_read(
         ),
         ({"AWS_ENDPOINT_URL": "http://no-such-host.invalid"}, "name_unresolved"),
         ({"AWS_ACCESS_KEY_ID": ""}, "credentials_missing"),
-        ({"AWS_PROFILE": "nobody"}, "credentials_missing"),
         # It once meant: write nothing.
         ({"S3_SYNC_DRY_RUN": "true"}, "settings_rejected"),
     ],
