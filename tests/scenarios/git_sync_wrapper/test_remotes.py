@@ -15,11 +15,10 @@ from tests.support.machine.volumes import see_mounted
     ("name", "reason"),
     [
         ("dns", "name_unresolved"),
-        ("proxy", "remote_unreachable"),
         ("branch", "ref_not_found"),
     ],
 )
-def test_keeps_what_it_has_without_dns_the_proxy_or_the_branch(
+def test_keeps_what_it_has_without_dns_or_the_branch(
     here: GitSite, name: str, reason: str
 ) -> None:
     hosts, entry = here.folder / "hosts", "127.0.0.1 git.invalid\n"
@@ -27,26 +26,19 @@ def test_keeps_what_it_has_without_dns_the_proxy_or_the_branch(
     wrapper = here.describe(
         GITSYNC_REPO=here.server.url().replace("127.0.0.1", "git.invalid")
     )
-    if name == "proxy":
-        wrapper.environment["http_proxy"] = here.server.endpoint
-    else:
-        see_mounted(wrapper, hosts, Path("/etc/hosts"))
+    see_mounted(wrapper, hosts, Path("/etc/hosts"))
     wrapper.start()
     here.wait_until_shown(here.repository.head(), wrapper)
     before = here.shown()
     if name == "dns":
         hosts.write_text("")
-    if name == "proxy":
-        here.server.stop()
-    if name == "branch":
+    else:
         here.repository.delete_branch("main")
 
     # Not the first failure: it may be a poll that was under way.
     wrapper.wait_for_event("cycle_failed", 60, reason=reason)
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
     hosts.write_text(entry)
-    if name == "proxy":
-        here.server.start()
     here.wait_until_shown(here.commit_revision(2), wrapper, 90)
 
 

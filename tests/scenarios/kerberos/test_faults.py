@@ -18,15 +18,6 @@ from tests.support.waiting import wait_until
 Fault = Callable[[Site], object]
 
 
-def write(content: bytes) -> Fault:
-    return lambda site: site.keytab.write_bytes(content)
-
-
-def truncate(site: Site) -> None:
-    content = site.keytab.read_bytes()
-    site.keytab.write_bytes(content[: len(content) // 3])
-
-
 def make_stale(site: Site) -> None:
     """Let the KDC create newer keys than those in the keytab."""
     site.kdc.write_keytab(site.folder / "elsewhere", site.principal)
@@ -100,18 +91,12 @@ KEYTABS: list[Row] = [
     ("keytab_missing", lambda site: shutil.rmtree(site.keytab.parent), []),
     ("keytab_unreadable", lambda site: site.keytab.chmod(0o600), ["as uid 50000"]),
     ("keytab_unreadable", lambda site: (site.keytab.unlink(), site.keytab.mkdir()), []),
-    ("keytab_garbage", write(b"not a keytab at all"), []),
-    ("keytab_garbage", write(b"BQIAAABIAAEADEVY"), []),
-    ("keytab_empty", write(b"\x05\x02"), []),
-    ("keytab_truncated", truncate, []),
     ("principal_absent", name_another_principal, []),
     ("realm_absent", name_another_realm, ["@OTHER.TEST"]),
 ]
 ACCOUNTS: list[Row] = [
     ("keytab_stale", make_stale, []),
-    ("principal_expired", modify("-expire yesterday"), []),
     ("password_expired", modify("-pwexpire yesterday"), []),
-    ("principal_disabled", modify("-allow_tix"), []),
     (
         "principal_unknown",
         lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"),
@@ -146,15 +131,9 @@ CONFIGS: list[Row] = [
     ),
     (
         "config_invalid",
-        configure("[libdefaults]", "include /nonexistent\n[libdefaults]"),
-        ["line 1: include /nonexistent"],
-    ),
-    (
-        "config_invalid",
         configure("[realms]", "  ticket_lifetime = 1 fortnight\n[realms]"),
         ["line 7: ticket_lifetime = 1 fortnight"],
     ),
-    ("config_invalid", configure("[realms]", "  allow_rc4 = 2\n[realms]"), []),
     (
         "config_invalid",
         configure("[libdefaults]", "module /x:y\n[libdefaults]"),
@@ -164,11 +143,6 @@ CONFIGS: list[Row] = [
         "keytab_enctypes_unusable",
         keep_one_forbidden_key,
         ["aes128-cts-hmac-sha1-96", ": permitted_enctypes = aes256-cts"],
-    ),
-    (
-        "keytab_enctypes_unusable",
-        configure("[realms]", "  permitted_enctypes = camellia256-cts-cmac\n[realms]"),
-        [],
     ),
 ]
 
@@ -222,10 +196,7 @@ def fix(site: Site) -> None:
     name = site.principal.partition("@")[0]
     if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
         site.kdc.add_principal(name)
-    never = (
-        "-expire never -pwexpire never +allow_tix -requires_hwauth -requires_preauth "
-        "-maxlife 1d"
-    )
+    never = "-pwexpire never +allow_tix -requires_hwauth -requires_preauth -maxlife 1d"
     site.kdc.kadmin(f"modprinc {never} {site.principal}")
     fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
     site.keytab.parent.mkdir(exist_ok=True)
