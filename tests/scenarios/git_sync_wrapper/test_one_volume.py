@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.git.git_sync import GitSite
-from tests.support.machine.volumes import see_mounted, without_hard_links
+from tests.support.machine.volumes import see_mounted
 from tests.support.reading import reading
 from tests.support.waiting import wait_until
 
@@ -23,6 +23,9 @@ ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
 ONE_RUN = "--one-time=true"
 """What the wrapper gives to git-sync."""
 KILLED = "git-sync ended with signal 9"
+NO_LINKS = "inject=link,linkat:error=EPERM"
+WITHOUT_LINKS = (*"strace -D -f -qq -o /dev/null -e".split(), NO_LINKS)
+"""As on some network file systems."""
 
 
 @pytest.mark.timeout(3_600)
@@ -139,24 +142,24 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(
         "run.sh": "#!/bin/sh\n",
     }
     here.repository.commit(files, whole=True, modes=modes)
-    with without_hard_links(here.root):
-        wrapper = here.publish()
-        first = here.link.resolve()
-        assert "a.py" == os.readlink(first / "link.py")
-        assert os.access(first / "run.sh", os.X_OK)
-        assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
-        here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
-        tree = here.link.resolve()
-        assert not (tree / "a.py").samefile(first / "a.py")
-        (tree / "a.py").write_text("damaged")
-        (tree / "link.py").unlink()
+    wrapper = here.describe()
+    wrapper.wrapper = WITHOUT_LINKS
+    here.wait_until_shown(here.repository.head(), wrapper.start())
+    first = here.link.resolve()
+    assert "a.py" == os.readlink(first / "link.py")
+    assert os.access(first / "run.sh", os.X_OK)
+    assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
+    here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
+    tree = here.link.resolve()
+    assert not (tree / "a.py").samefile(first / "a.py")
+    (tree / "a.py").write_text("damaged")
+    (tree / "link.py").unlink()
 
-        wrapper.sync()
+    wrapper.sync()
 
-        tree = here.link.resolve()
-        assert ("a = 1\n", "a.py") == (
-            (tree / "a.py").read_text(),
-            os.readlink(tree / "link.py"),
-        )
-        wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
-        wrapper.terminate()
+    tree = here.link.resolve()
+    assert ("a = 1\n", "a.py") == (
+        (tree / "a.py").read_text(),
+        os.readlink(tree / "link.py"),
+    )
+    wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
