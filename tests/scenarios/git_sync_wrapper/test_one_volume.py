@@ -3,6 +3,7 @@ One volume for all pods: one writer, standbys, one-shots beside them, and rollin
 updates.
 """
 
+import errno
 import fcntl
 import os
 import random
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.git.git_sync import GitSite
+from tests.support.machine.refusing import refusing
 from tests.support.machine.volumes import see_mounted
 from tests.support.reading import reading
 from tests.support.waiting import wait_until
@@ -23,9 +25,6 @@ ONE_SHOT = {"GITSYNC_ONE_TIME": "true"}
 ONE_RUN = "--one-time=true"
 """What the wrapper gives to git-sync."""
 KILLED = "git-sync ended with signal 9"
-NO_LINKS = "inject=link,linkat:error=EPERM"
-WITHOUT_LINKS = (*"strace -D -f -qq -o /dev/null -e".split(), NO_LINKS)
-"""As on some network file systems."""
 
 
 @pytest.mark.timeout(3_600)
@@ -143,7 +142,7 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(
     }
     here.repository.commit(files, whole=True, modes=modes)
     wrapper = here.describe()
-    wrapper.wrapper = WITHOUT_LINKS
+    wrapper.wrapper = refusing(errno.EPERM, "link", "linkat")
     here.wait_until_shown(here.repository.head(), wrapper.start())
     first = here.link.resolve()
     assert "a.py" == os.readlink(first / "link.py")

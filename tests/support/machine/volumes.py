@@ -98,7 +98,7 @@ def ignoring_case(path: Path) -> Iterator[Path]:
     path.mkdir()
     if os.getuid() != 0:
         pytest.skip("a volume that ignores case needs root")
-    mounted = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    mounted = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
     try:
         wait_until(
             lambda: path.is_mount() or mounted.poll() is not None, "it is mounted"
