@@ -163,21 +163,14 @@ def test_the_interval_is_from_start_to_start_even_of_a_long_cycle(
     assert left_seconds - 10.0 < one.health.next_cycle_in_seconds <= left_seconds
 
 
-def test_the_trigger_starts_regular_cycles(log: Log) -> None:
-    pace = QUICK._replace(clock_grace_seconds=600.0)
-    one = run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1)
-
-    one.until_stopped()
-
-    assert 2 == one.count("changed")
-
-
-def test_cycles_continue_if_the_scheduler_is_silent(
-    log: Log, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_cycles_continue_even_if_the_scheduler_is_silent(
+    log: Log, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
 ) -> None:
     """It uses the wall clock: if that is set back by a day, it is silent for a day."""
-    pace = QUICK._replace(clock_grace_seconds=0.05)
-    monkeypatch.setattr(SCHEDULER, Mock())
+    if is_silent:
+        monkeypatch.setattr(SCHEDULER, Mock())
+    pace = QUICK._replace(clock_grace_seconds=0.05 if is_silent else 600.0)
 
     run(CHANGED, CHANGED, pace=pace, interval_seconds=0.1).until_stopped()
 
