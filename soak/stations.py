@@ -61,7 +61,7 @@ def files_below(folder: Path) -> Reader:
     def read() -> None:
         path = next(paths)
         content = (folder / path).read_bytes()
-        number = int(content.split(b" ", 1)[0])
+        number = int(content.split()[1])
         if content != make_revision(number)[path]:
             raise Flaw(f"{path} is no file of revision {number}")
 

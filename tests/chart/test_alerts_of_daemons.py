@@ -5,6 +5,7 @@ it, and none once it is over.
 What is scraped while a state lasts stands for 20 minutes of it.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,36 +24,24 @@ COUNT = 'sidecar_cycle_duration_seconds_count{sidecar="s3-sync"}'
 LABELS = 'namespace="airflow",pod="worker-0"}'
 
 
-class Series:
+def note(samples: dict[str, list[object]], daemon: Daemon) -> int:
     """
-    What Prometheus would have scraped from a daemon, with one sample a minute.
+    Add the state that the daemon is in; return its last minute.
+
+    A time that changes from one cycle to the next follows the clock.
     """
-
-    def __init__(self) -> None:
-        self.minute = 0
-        self.samples: dict[str, list[object]] = {}
-
-    def note(self, daemon: Daemon) -> None:
-        """
-        Add the state that the daemon is in.
-
-        A time that changes from one cycle to the next follows the clock.
-        """
-        before = daemon.metrics()
-        wait_until(lambda: daemon.metrics()[COUNT] > before[COUNT] + 1, "two cycles")
-        now = {name: value for name, value in daemon.metrics().items() if "{" in name}
-        minutes = range(self.minute, self.minute + MINUTES)
-        for name in {*self.samples, *now}:
-            told = self.samples.setdefault(name, ["_"] * self.minute)
-            if name not in now:
-                told += ["stale"] * MINUTES
-            elif "_timestamp_seconds" not in name:
-                told += [now[name]] * MINUTES
-            elif now[name] != before.get(name):
-                told += [60 * minute for minute in minutes]
-            else:
-                told += [60 * self.minute] * MINUTES
-        self.minute += MINUTES
+    before = daemon.metrics()
+    wait_until(lambda: daemon.metrics()[COUNT] > before[COUNT] + 1, "two cycles")
+    now = {name: value for name, value in daemon.metrics().items() if "{" in name}
+    first = len(samples[COUNT])
+    for name in {*samples, *now}:
+        told = samples[name] or ["_"] * first
+        state: list[object] = [now.get(name, "stale")] * MINUTES
+        if "_timestamp_seconds" in name and name in now:
+            step = 60 * (now[name] != before.get(name))
+            state = [60 * first + step * minute for minute in range(MINUTES)]
+        samples[name] = told + state
+    return first + MINUTES - 1
 
 
 @needs_promtool
@@ -85,7 +74,7 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
             s3.heal,
         ),
     ]
-    series = Series()
+    samples = defaultdict[str, list[object]](list)
     asked: list[list[object]] = []
     settings = {**SNAPSHOT, "S3_SYNC_GATE": "syntax"}
     with s3:
@@ -96,15 +85,13 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
             for alert, reason, fail, mend in faults:
                 fail()
                 daemon.wait_for(lambda: daemon.reason() == reason, reason)  # noqa: B023
-                series.note(daemon)
-                asked.append([series.minute - 1, f'{{alertname="{alert}"}}'])
+                asked.append([note(samples, daemon), f'{{alertname="{alert}"}}'])
                 mend()
                 daemon.wait_for(lambda: not daemon.reason(), "it is over")
-                series.note(daemon)
-                asked.append([series.minute - 1])
+                asked.append([note(samples, daemon)])
     group = {"name": "airflow-sidecars", "rules": rules()}
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group]}))
-    series.samples["up{sidecar='s3-sync'}"] = [1] * series.minute
+    samples["up{sidecar='s3-sync'}"] = [1] * len(samples[COUNT])
     test = {
         "interval": "1m",
         "input_series": [
@@ -112,7 +99,7 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
                 "series": name.replace("}", f",{LABELS}"),
                 "values": " ".join(map(str, told)),
             }
-            for name, told in series.samples.items()
+            for name, told in samples.items()
         ],
         "promql_expr_test": [
             {

@@ -6,13 +6,12 @@ import json
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.cluster.kubectl import Namespace, Pod
 
 
-class Followed:
+class Followed(ExitStack):
     """
     The logs of containers; a `with` statement ends once all containers have ended, so
     enclose the namespace in it.
@@ -22,20 +21,9 @@ class Followed:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._folder = folder
-        self._ends = ExitStack()
         self.names: list[str] = []
-
-    def __enter__(self) -> "Followed":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ends.__exit__(kind, error, trace)
 
     def follow(self, place: Namespace, pod: Pod, container: str) -> str:
         """
@@ -49,8 +37,8 @@ class Followed:
             self.names.append(name)
             command = ["kubectl", f"--namespace={place.name}", "logs", "--follow"]
             command += [f"--container={container}", pod.name]
-            output = self._ends.enter_context((self._folder / name).open("wb"))
-            self._ends.enter_context(subprocess.Popen(command, stdout=output))
+            output = self.enter_context((self._folder / name).open("wb"))
+            self.enter_context(subprocess.Popen(command, stdout=output))
         return name
 
     def lines(self, name: str) -> list[dict[str, Any]]:

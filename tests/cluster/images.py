@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+SUPPORT = ROOT / "tests/support"
 S3_SERVER = "VERSITYGW_BIN"
 BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.13-slim-trixie"
 
@@ -62,7 +63,9 @@ def provide(folder: Path, names: Sequence[str], tag: str = "") -> Images:
         if name == "airflow":
             built = _run("tests/images/airflow-base", "3", BASE_IMAGE)
         elif (file := HERE / f"{name}.Dockerfile").exists():
-            context = HERE if name == "reader" else Path(os.environ[S3_SERVER]).parent
+            context = (
+                SUPPORT if name == "reader" else Path(os.environ[S3_SERVER]).parent
+            )
             base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
             _run(tool, "build", "--tag", image, f"--file={file}", base, str(context))
         else:

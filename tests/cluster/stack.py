@@ -16,11 +16,11 @@ from tests.chart.rendering import component, render
 from tests.chart.sidecars import WANTED_KEYS, Values
 from tests.cluster.images import Images
 from tests.cluster.kubectl import Namespace, Pod, namespace
-from tests.cluster.reader import mark
 from tests.cluster.substitutions import TASK_POD, Site, substitute
 from tests.support.airflow.bundles import MODULE
 from tests.support.aws.servers import S3Server
 from tests.support.kerberos.kdc import Kdc
+from tests.support.revisions import mark
 from tests.support.s3_sync.publishing import EXAMPLES_PREFIX, Publishing, write_files
 from tests.support.s3_sync.signing import Key
 

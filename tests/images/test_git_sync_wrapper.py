@@ -93,7 +93,7 @@ def test_follows_a_branch_in_a_hardened_container(
         here.wait_until_shown(here.commit_revision(2), running, 60)
         running.wait_until_ready()
 
-        assert (int(user.split(":")[0]), 0) == image.owner(here.link / "either")
+        assert (int(user.split(":")[0]), 0) == image.owner(here.link / "either.py")
         assert [] == running.stray_lines
         assert 0 == running.terminate().code
     assert here.shown() == here.repository.head()

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -122,7 +122,7 @@ def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) 
 HOSTILE = "<script>alert('x')</script>\"&amp;<img src=x onerror=alert(1)>"
 
 
-def hostile_facts(health: Health) -> dict[str, Any]:
+def test_all_facts_are_html_escaped(health: Health) -> None:
     problem = SidecarError(HOSTILE, HOSTILE, HOSTILE)
     health.record(Outcome("changed", "", {HOSTILE: HOSTILE}), 0.5)
     health.record(Outcome("failed", "", {HOSTILE: HOSTILE}, problem), 0.5)
@@ -135,13 +135,9 @@ def hostile_facts(health: Health) -> dict[str, Any]:
     sidecar = Script(ready=Readiness(HOSTILE, 0.0, problem, HOSTILE), details=details)
     pod = dict.fromkeys(("name", "namespace", "node"), HOSTILE)
     settings = {HOSTILE: HOSTILE}
-    return status(
-        About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings), health, sidecar
-    )
+    about = About(HOSTILE, HOSTILE, HOSTILE, HOSTILE, pod, settings)
 
-
-def test_all_facts_are_html_escaped(health: Health) -> None:
-    html = page(hostile_facts(health)).decode()
+    html = page(status(about, health, sidecar)).decode()
 
     assert html.count("<script") == html.count("<img") == 0
     assert not re.search(r"<[^>]* on\w+=", html)

@@ -3,6 +3,7 @@ One volume for all pods: one writer, standbys, one-shots beside them, and rollin
 updates.
 """
 
+import errno
 import fcntl
 import os
 import random
@@ -13,7 +14,8 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.git.git_sync import GitSite
-from tests.support.machine.volumes import see_mounted, without_hard_links
+from tests.support.machine.refusing import refusing
+from tests.support.machine.volumes import see_mounted
 from tests.support.reading import reading
 from tests.support.waiting import wait_until
 
@@ -139,24 +141,24 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(
         "run.sh": "#!/bin/sh\n",
     }
     here.repository.commit(files, whole=True, modes=modes)
-    with without_hard_links(here.root):
-        wrapper = here.publish()
-        first = here.link.resolve()
-        assert "a.py" == os.readlink(first / "link.py")
-        assert os.access(first / "run.sh", os.X_OK)
-        assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
-        here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
-        tree = here.link.resolve()
-        assert not (tree / "a.py").samefile(first / "a.py")
-        (tree / "a.py").write_text("damaged")
-        (tree / "link.py").unlink()
+    wrapper = here.describe()
+    wrapper.wrapper = refusing(errno.EPERM, "link", "linkat")
+    here.wait_until_shown(here.repository.head(), wrapper.start())
+    first = here.link.resolve()
+    assert "a.py" == os.readlink(first / "link.py")
+    assert os.access(first / "run.sh", os.X_OK)
+    assert 0 == here.wrapper(**ONE_SHOT).wait_for_exit().code
+    here.wait_until_shown(here.repository.commit({"b.py": "b = 1\n"}), wrapper)
+    tree = here.link.resolve()
+    assert not (tree / "a.py").samefile(first / "a.py")
+    (tree / "a.py").write_text("damaged")
+    (tree / "link.py").unlink()
 
-        wrapper.sync()
+    wrapper.sync()
 
-        tree = here.link.resolve()
-        assert ("a = 1\n", "a.py") == (
-            (tree / "a.py").read_text(),
-            os.readlink(tree / "link.py"),
-        )
-        wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")
-        wrapper.terminate()
+    tree = here.link.resolve()
+    assert ("a = 1\n", "a.py") == (
+        (tree / "a.py").read_text(),
+        os.readlink(tree / "link.py"),
+    )
+    wait_until(lambda: 200 == wrapper.get("/readyz").status, "it is ready")

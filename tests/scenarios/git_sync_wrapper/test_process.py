@@ -43,7 +43,7 @@ def test_runs_as_any_user_in_group_0_without_a_home(open_folder: Path) -> None:
         site.wait_until_shown(commit, wrapper)
         site.wait_until_shown(site.commit_revision(2), wrapper)
 
-        assert 50000 == (site.link / "either").stat().st_uid
+        assert 50000 == (site.link / "either.py").stat().st_uid
         assert 0 == wrapper.terminate().code
 
 

@@ -1,6 +1,5 @@
 """
-Volumes: small ones that fill up, disks that lose power, file systems without hard
-links.
+Volumes: small ones that fill up, disks that lose power, one that ignores case.
 """
 
 import contextlib
@@ -9,11 +8,10 @@ import filecmp
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,6 @@ import pytest
 from tests.support.daemon import SidecarProcess
 from tests.support.waiting import wait_until
 
-SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 CLONE_NEWNS = 0x20000
 
 
@@ -82,32 +79,6 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def without_hard_links(path: Path) -> Iterator[Path]:
-    """
-    Mount a file system without hard links, like some network file systems: FUSE over a
-    child process of the SFTP server. Skip if that is not allowed.
-    """
-    what = "a volume without hard links"
-    there = path.with_name(f"{path.name}-there")
-    there.mkdir()
-    if not (shutil.which("sshfs") and SFTP_SERVER.exists()):
-        pytest.skip(f"{what} needs sshfs and openssh's sftp-server")
-    ours, its = socket.socketpair()
-    with ours, its:
-        server = subprocess.Popen(
-            [SFTP_SERVER], stdin=its.fileno(), stdout=its.fileno()
-        )
-        command = ["sshfs", f"x:{there}", path, "-f", "-o", "passive,disable_hardlink"]
-        mounted = _fuse(what, path, command, stdin=ours.fileno(), stdout=ours.fileno())
-        try:
-            with mounted:
-                yield path
-        finally:
-            server.terminate()
-            server.wait()
-
-
-@contextlib.contextmanager
 def ignoring_case(path: Path) -> Iterator[Path]:
     """
     Mount a file system that ignores case, as SMB does: FUSE over a folder. Its inodes
@@ -124,29 +95,17 @@ def ignoring_case(path: Path) -> Iterator[Path]:
         "--config=/dev/null",
     ]
     command = [rclone, "mount", there, path, *options, f"--cache-dir={path}-cache"]
-    with _fuse("a volume that ignores case", path, command, stderr=subprocess.DEVNULL):
-        yield path
-
-
-@contextlib.contextmanager
-def _fuse(
-    what: str, path: Path, command: Sequence[object], **streams: int
-) -> Iterator[None]:
-    """
-    Run a program that mounts a file system at a new folder, and unmounts it when it is
-    terminated.
-    """
     path.mkdir()
     if os.getuid() != 0:
-        pytest.skip(f"{what} needs root")
-    mounted = subprocess.Popen([*map(str, command)], **streams)  # type: ignore[call-overload]
+        pytest.skip("a volume that ignores case needs root")
+    mounted = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
     try:
         wait_until(
             lambda: path.is_mount() or mounted.poll() is not None, "it is mounted"
         )
         if not path.is_mount():
-            pytest.skip(f"{what} needs /dev/fuse")
-        yield
+            pytest.skip("a volume that ignores case needs /dev/fuse")
+        yield path
     finally:
         mounted.terminate()
         mounted.wait()
