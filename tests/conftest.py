@@ -4,6 +4,7 @@ The setup of every test: a clean environment, `--full`, `counts`, a server of ea
 
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -269,3 +270,16 @@ def one_for_all(kind: type[ProgramServer]) -> Any:
 rclone = one_for_all(RcloneServer)
 minio = one_for_all(MinioServer)
 versitygw = one_for_all(VersityServer)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left_over() -> Iterator[None]:
+    """
+    Fail the run if a child of the test process outlives the tests.
+    """
+    yield
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
+    ours = re.compile(r"/\.venv/bin/|krb5kdc")
+    left = [command for command in commands if ours.search(command)]
+    assert not left, f"left over: {left}"
