@@ -50,7 +50,8 @@ def send(
 
     util = urllib3.util
     made: list[Any] = []
-    cut = threading.Timer(seconds, _cut, [made])
+    is_late = threading.Event()
+    cut = threading.Timer(seconds, _cut, [made, is_late])
     cut.daemon = True
     cut.start()
     try:
@@ -82,10 +83,10 @@ def send(
         ) as found:
             body = found.read(body_bytes).decode(errors="surrogateescape")
             to = found.get_redirect_location() or ""
-        if cut.is_alive():
+        if not is_late.is_set():
             return Answer(found.status, to and urljoin(address, to), body)
     except urllib3.exceptions.HTTPError as error:
-        if cut.is_alive():
+        if not is_late.is_set():
             # Its own text may quote a password, but not that of its cause.
             raise OSError(f"{error.__cause__ or 'not a URL'}") from None
     finally:
@@ -106,11 +107,12 @@ def _noting(pool: Any, made: list[Any]) -> Any:
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
-def _cut(connections: list[Any]) -> None:
+def _cut(connections: list[Any], is_late: threading.Event) -> None:
     """
     End what is still read: a client's timeout is for each byte, so whoever sends one
     now and then would be waited for without end.
     """
+    is_late.set()
     for connection in connections:
         with (
             suppress(OSError, AttributeError),  # it is closed, or not open yet

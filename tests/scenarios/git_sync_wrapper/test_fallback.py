@@ -158,7 +158,7 @@ def test_the_gate_gets_its_grammar_its_variables_and_its_time(here: GitSite) -> 
         "GIT_SYNC_WRAPPER_GATE_GRAMMAR": "3.11",
         "GIT_SYNC_WRAPPER_LOG_LEVEL": "error",
     }
-    here.repository.commit({"dag.py": "type X = int\n"}, whole=True)
+    here.repository.commit({"dag.py": "type X = int\n"}, onto="")
     one_shot = here.wrapper(
         "--one-time", **GATE, **old, GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE="2s"
     )
