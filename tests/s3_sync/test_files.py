@@ -1,13 +1,16 @@
 """Every change to a folder, and none outside it."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from s3_sync.files import Fill
 from s3_sync.names import RESERVED
 from s3_sync.volume import Volume, walk
+from sidecar_runtime.fence import Fence
 from tests.s3_sync.handling import opened, put
 
 
@@ -51,3 +54,13 @@ def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
 
     assert [] == os.listdir(tmp_path / "outside")
     assert (folder / "moved/c").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.ESTALE])
+def test_a_failure_of_the_volume_is_not_that_of_a_path(
+    folder: Path, number: int
+) -> None:
+    with opened(folder) as target, pytest.raises(OSError, match="it fails") as failed:
+        Fill(target, Fence(), 0.0).fail_on_disk("a.py", OSError(number, "it fails"))
+
+    assert number == failed.value.errno

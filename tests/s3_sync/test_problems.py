@@ -44,10 +44,12 @@ def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
     assert {"a", "b", "c"} == set(one.errors)
 
 
-def test_a_shortage_is_lasting_after_some_cycles() -> None:
+def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
     shortage = Shortage()
     shortage.meet(some("a"))
+    assert shortage.is_new
     shortage.meet(some("b"))
+    assert not shortage.is_new, "another lack in each cycle would wait forever"
     for number in range(1, LASTING_CYCLES):
         assert not shortage.cycles >= LASTING_CYCLES
         shortage.meet({**some("b"), "ac"[number % 2]: CHANGING["a"]})

@@ -161,7 +161,7 @@ class Sync:
 
         # New files are brought beside what is shown (snapshots), or one by one into it
         # (in place, where the record says so first). A crash costs downloads only: the
-        # next start goes on with each verified file in place, or anew beside it.
+        # next start goes on with each verified file in place, or again beside it.
         build = await builder.build(state, todo, until, fence)
 
         # Files of a snapshot belong together: an upload, an outage or a change of a

@@ -77,7 +77,7 @@ class Held(NamedTuple):
         """
         Whether this is the file that was put into place, untouched, as far as can be
         told: the inode number of a copy is another one, and so is that of each file
-        after a remount of a file system that numbers them anew (rclone, some SMB).
+        after a remount of a file system that gives them other numbers (rclone, some SMB).
         """
         return (
             found.st_size == self.size_bytes

@@ -130,7 +130,7 @@ _ADVICE: dict[Concern, dict[str, str]] = {
         "bundle_corrupt": "If it persists, publish the release again with --force, or roll back. "
         "The published files stay.",
         "condition_refused": "In a versioned bucket, versitygw and S3Mock refuse to write a "
-        "deleted object anew: delete all its versions. Ceph refuses each condition: use a bucket "
+        "deleted object again: delete all its versions. Ceph refuses each condition: use a bucket "
         "that was never versioned.",
         "gate_undecided": "Check the gate's program and its timeout; after exit code 137, its "
         "memory.",
