@@ -42,12 +42,12 @@ class Turn:
     What one cycle has done so far.
 
     Args:
-        tried: Each principal is tried once.
+        untried: Each principal is tried once.
         silent: Why, by realm, no KDC of it answered.
     """
 
     fence: Fence
-    tried: list[Account] = field(default_factory=list)
+    untried: list[Account]
     silent: dict[str, SidecarError] = field(default_factory=dict)
     acquired: int = 0
     has_failed: bool = False
@@ -83,12 +83,12 @@ class KerberosSidecar:
         """
         self._is_busy = True
         try:
-            turn = Turn(fence)
+            turn = Turn(fence, [*self._accounts])
             for account in self._accounts:
                 self._see(account, turn)
             # One after the other: each has its own deadline, and a KDC gets no burst.
             while (due := self._next(turn)) is not None:
-                turn.tried.append(due)
+                turn.untried.remove(due)
                 self._try(due, turn)
             with fence:
                 self._metrics.show(self._accounts)
@@ -146,15 +146,16 @@ class KerberosSidecar:
         Return the next principal that is due; those of a silent realm come last, so
         that it delays the others by one try at most.
         """
-        due = [
-            one
-            for one in self._accounts
-            if one not in turn.tried and isinstance(one.plan(), Work)
-        ]
         silent = {
             one.realm for one in self._accounts if one.error and is_outage(one.error)
         }
-        return min(due, key=lambda one: one.realm in silent, default=None)
+        last = None
+        for account in turn.untried:
+            if isinstance(account.plan(), Work):
+                if account.realm not in silent:
+                    return account
+                last = last or account
+        return last
 
     def _try(self, account: Account, turn: Turn) -> None:
         """

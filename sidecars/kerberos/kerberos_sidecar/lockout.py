@@ -35,7 +35,12 @@ def wait_seconds(keytab: Keytab, settings: Settings, *, is_asked_for: bool) -> f
     now = time.time()
     window_seconds = settings.lockout_window_seconds
     name = _on_sighup(keytab) if is_asked_for else keytab.stamp
-    memories = [_own, *(_times(entry.ccache) for entry in settings.entries)]
+    ccaches = [
+        one.ccache
+        for one in settings.entries
+        if one.principal is None or keytab.principal.is_named(one.principal)
+    ]
+    memories = [_own, *map(_times, ccaches)]
     times = [memory.get(name, 0.0) for memory in memories]
     # One that is ahead (the clock was set back) does not count.
     refused_at = max((at for at in times if at <= now), default=0.0)

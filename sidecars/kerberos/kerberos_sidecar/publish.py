@@ -220,10 +220,24 @@ class Staging:
             )
         write_all(self._fd, bytes(ROOM_BYTES))
         self._refuse_foreign()
-        # Asks the system what a rename needs: it refuses first who may not replace the
-        # file, as in another uid's sticky folder, and then because it is no folder.
-        with suppress(FileNotFoundError, NotADirectoryError):
-            os.rmdir(self.ccache)
+        if above.st_mode & stat.S_ISVTX and above.st_uid != os.geteuid():
+            self._ask_for_owner()
+
+    def _ask_for_owner(self) -> None:
+        """
+        Ask the system, without a write, whether a sticky folder lets us replace what is
+        there: as O_NOATIME, that takes its owner or CAP_FOWNER.
+
+        Raises:
+            PermissionError: It does not.
+        """
+        flags = os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            os.close(os.open(self.ccache, flags))
+        except PermissionError:
+            raise
+        except OSError:  # nothing is there, or a link
+            return
 
     def _refuse_foreign(self) -> None:
         """

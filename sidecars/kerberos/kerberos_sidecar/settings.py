@@ -14,6 +14,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kerberos_sidecar.formats import Principal, parse_principal
@@ -231,7 +232,7 @@ class Settings(CommonSettings):
         text="Whether to request forwardable tickets.",
     )
 
-    @property
+    @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """
         The ccaches to keep fresh.

@@ -2,11 +2,16 @@
 
 import os
 import stat
+from cProfile import Profile
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from kerberos_sidecar.cycle import KerberosSidecar
+from kerberos_sidecar.metrics import KerberosMetrics
+from kerberos_sidecar.settings import load_settings
+from sidecar_runtime.fence import Fence
 from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import run_client
 from tests.support.kerberos.site import Site, several
@@ -20,6 +25,46 @@ def gauge(
     here: Site, daemon: SidecarProcess, ccache: Path, principal: str, name: str
 ) -> float:
     return here.sample(daemon, f"kerberos_{name}", ccache, principal)
+
+
+def calls_per_ticket(here: Site, principals: list[str]) -> float:
+    """
+    Return how many functions one cycle calls for each principal, all of which are due.
+    """
+    folder = here.ccache.parent / str(len(principals))
+    folder.mkdir()
+    entries: list[dict[str, object]] = [
+        {"principal": one, "ccache": folder / str(number)}
+        for number, one in enumerate(principals)
+    ]
+    given = {
+        name: text for name, text in here.settings(**several(*entries)).items() if text
+    }
+    settings, _ = load_settings(given)
+    sidecar = KerberosSidecar(settings, KerberosMetrics("0", "0"))
+    profile = Profile()
+    profile.enable()
+    outcome = sidecar.cycle(Fence())
+    profile.disable()
+    assert {"tickets_acquired": len(principals)} == outcome.counts
+    calls = sum(entry.callcount for entry in profile.getstats())
+    return calls / len(principals)
+
+
+def test_the_work_for_a_ticket_does_not_grow_with_the_number_of_principals(
+    here: Site,
+) -> None:
+    """Counts calls instead of CPU, which a busy machine changes."""
+    name = here.principal.partition("@")[0]
+    many = [here.kdc.add_principal(f"{name}-{number}") for number in range(30)]
+    for one in many:
+        here.kdc.write_keytab(here.keytab, one)
+
+    calls_per_ticket(here, many[:1])  # the first one also imports modules
+    few = calls_per_ticket(here, many[1:7])
+    all_of_them = calls_per_ticket(here, many)
+
+    assert all_of_them / few < 1.1, (few, all_of_them)
 
 
 def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None:

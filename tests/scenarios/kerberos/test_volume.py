@@ -119,6 +119,48 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     assert (asked, []) == (here.kdc.requests(), here.leftovers("cc", "loop"))
 
 
+# Raises from each call that removes a name, except from those for staged files.
+REMOVES_NOTHING = """
+import os, sys
+
+def refuse(event, arguments):
+    if event in ("os.rmdir", "os.remove"):
+        if os.path.basename(arguments[0])[:1] != ".":
+            raise AssertionError(arguments)
+
+sys.addaudithook(refuse)
+"""
+
+
+def test_whether_a_sticky_folder_lets_the_ccache_be_replaced_is_asked_without_a_write(
+    here: Site,
+) -> None:
+    """It lets its own owner, and the owner of the file."""
+    (here.folder / "sitecustomize.py").write_text(REMOVES_NOTHING)
+    program, asked = here.as_user(50000), here.kdc.requests()
+    ccaches = {}
+    for folder_uid, file_uid in [(50000, 0), (60000, 50000), (60000, 60001)]:
+        ccache = here.folder / f"{folder_uid}-{file_uid}" / "cc"
+        ccache.parent.mkdir()
+        ccache.write_bytes(b"\5\4")
+        os.chown(ccache, file_uid, 0)
+        os.chown(ccache.parent, folder_uid, 0)
+        ccache.parent.chmod(0o1777)
+        ccaches[ccache.parent.name] = ccache
+
+    daemon = here.start(
+        program=program, **settings_of(here, ccaches), PYTHONPATH=str(here.folder)
+    )
+
+    failed = failure(daemon)
+    taken = ccaches.pop("60000-60001")
+    assert "ccache_denied" == failed["reason"], failed
+    assert f"{taken} as uid 50000" in failed["error"], failed
+    assert b"\5\4" == taken.read_bytes()
+    assert all(here.is_valid(path) for path in ccaches.values()), failed
+    assert asked + len(ccaches) == here.kdc.requests(), "in vain"
+
+
 def test_a_file_that_is_mounted_at_the_path_is_named_without_a_request(
     here: Site,
 ) -> None:
