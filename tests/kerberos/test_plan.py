@@ -120,8 +120,6 @@ def test_decides_for_each_situation(given: dict[str, Any], expected: Plan) -> No
         (36_000, 3_600, 0.0, (3_600, "interval")),
         (3_600, 3_600, 0.0, (1_800, "half_life")),
         (16, 3_600, 1.0, (7.2, "half_life")),
-        (16, 3_600, 0.0, (8, "half_life")),
-        (36_000, 3_600, 0.5, (3_420, "interval")),
     ],
 )
 def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
@@ -138,13 +136,10 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
 @pytest.mark.parametrize(
     ("found", "now", "wanted", "problem"),
     [
-        (THERE, NOW, AIRFLOW, ""),
         (THERE, NOW + 35_999, AIRFLOW, ""),
         (THERE, NOW + 36_000, AIRFLOW, "contains a ticket that expired 0 s ago"),
         (THERE, NOW, OTHER, "belongs to airflow@EXAMPLE.COM, not to other@EXAMPLE.COM"),
         (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
-        (THERE, NOW, parse_principal("airflow"), ""),
-        (Found(problem="cannot be found"), NOW, None, "cannot be found"),
     ],
 )
 def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(

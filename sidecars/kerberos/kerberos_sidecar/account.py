@@ -117,12 +117,14 @@ class Account:
             "next_ticket_in_seconds": round(self.wait_seconds(), 1),
         }
         if ticket is not None:
-            facts["ends_at"] = iso(ticket.ends_at)
-            facts["renew_until"] = (
-                iso(ticket.renew_until) if ticket.renew_until else None
-            )
-            facts["clock_offset_seconds"] = ticket.clock_offset_seconds
+            facts |= {
+                "ends_at": iso(ticket.ends_at),
+                "renew_until": iso(ticket.renew_until) if ticket.renew_until else None,
+                "clock_offset_seconds": ticket.clock_offset_seconds,
+            }
         if error is not None:
-            facts["last_error"] = f"{error.reason}: {error.message}"
-            facts["advice"] = error.advice
+            facts |= {
+                "last_error": f"{error.reason}: {error.message}",
+                "advice": error.advice,
+            }
         return facts

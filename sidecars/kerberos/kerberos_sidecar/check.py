@@ -9,7 +9,9 @@ import argparse
 import os
 import re
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.plan import iso
@@ -51,40 +53,54 @@ def run_checks(settings: Settings, names: Iterable[str], who: tuple[int, int]) -
 def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
     """
     Acquire a ticket without publishing it: only a request proves that a keytab works.
+    After a fault, all is tried that does not need what is at fault.
 
     Refused keys count together with the daemon's tries, because people run `check`
-    repeatedly.
+    repeatedly; so without the folder that remembers them, no KDC is asked.
     """
     account = Account(entry, settings)
-    is_readable = False
-    try:
-        with Staging(entry, Fence()) as staging:
-            say("ok", "ccache", f"{entry.ccache} is writable as uid {os.getuid()}")
-            is_readable = _is_readable(entry.ccache, staging.made, who)
-            account.group = staging.made.st_gid
-            account.look()
-            ticket = account.found.ticket
-            if problem := account.problem():
-                say("??", "", problem)
-            elif ticket is not None:
-                say("ok", "", f"it is valid until {iso(ticket.ends_at)}")
-            keytab = prepare(account, settings, staging)
+    keytab = None
+    with _going_on():
+        keytab = prepare(account, settings)
+        say(
+            "ok",
+            "keytab",
+            f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})",
+        )
+    with _going_on(), Staging(entry, Fence()) as staging:
+        say("ok", "ccache", f"{entry.ccache} is writable as uid {os.getuid()}")
+        is_readable = _is_readable(entry.ccache, staging.made, who)
+        account.group = staging.made.st_gid
+        account.look()
+        ticket = account.found.ticket
+        if problem := account.problem():
+            say("??", "", problem)
+        elif ticket is not None:
+            say("ok", "", f"it is valid until {iso(ticket.ends_at)}")
+        if keytab is not None:
+            began = time.monotonic()
+            _, ticket = acquire(keytab, settings, staging)
             say(
                 "ok",
-                "keytab",
-                f"{keytab.path}: {keytab.principal}, kvno {keytab.kvno} ({keytab.held})",
+                "KDC",
+                f"issued a ticket in {time.monotonic() - began:.2f} s, valid until "
+                f"{iso(ticket.ends_at)}; its clock is "
+                f"{ticket.clock_offset_seconds:+.0f} s off this node's",
             )
-            _, ticket = acquire(keytab, settings, staging)
+            return is_readable
+    return False
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """
+    Report a failure, and go on.
+    """
+    try:
+        yield
     except (SidecarError, OSError) as error:
         known = explain(error)
-        return fail(known.reason.partition("_")[0], known)
-    say(
-        "ok",
-        "KDC",
-        f"issued a ticket, valid until {iso(ticket.ends_at)}; its clock is "
-        f"{ticket.clock_offset_seconds:+.0f} s off this node's",
-    )
-    return is_readable
+        fail(known.reason.partition("_")[0], known)
 
 
 def _is_readable(ccache: str, made: os.stat_result, who: tuple[int, int]) -> bool:

@@ -101,8 +101,9 @@ class KerberosSidecar:
         Start to look, with a function that requests a cycle; warn if readers of a
         ccache can also read its keytab.
         """
-        for account in self._accounts:
-            keytab, ccache = account.entry.keytab, account.entry.ccache
+        for entry in self._settings.entries:
+            keytab = entry.keytab
+            ccache = entry.ccache
             folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
             if os.path.realpath(os.path.dirname(ccache)) == os.path.realpath(folder):
                 log.warning("keytab_exposed", folder=folder, ccache=ccache)
@@ -184,7 +185,8 @@ class KerberosSidecar:
         # First the volume: if it is full or read-only, no KDC is asked.
         has_published = account.state.last is not None
         with Staging(entry, fence, has_published=has_published) as staging:
-            keytab = prepare(account, settings, staging)
+            account.group = staging.made.st_gid
+            keytab = prepare(account, settings)
             now_due = account.plan()
             if not isinstance(now_due, Work):  # another process was faster
                 return
@@ -259,17 +261,19 @@ class KerberosSidecar:
         name = revision(self._accounts)
         counts = {"tickets_acquired": turn.acquired}
         result: Result = "changed" if turn.acquired else "unchanged"
+        done = Outcome(result, name, counts)
         if not errors:
-            return Outcome(result, name, counts)
+            return done
         told = together(errors)
         # An init container must not block its pod because no KDC answers, while its
         # tickets are good.
         is_kept = all(map(is_outage, errors)) and self.readiness().ready
         if self._settings.one_shot and is_kept:
             log.warning("ticket_kept", **told.log_fields())
-            return Outcome(result, name, counts)
-        waits = [one.wait_seconds() for one in self._accounts]
-        wait_seconds = max(FLOOR_SECONDS, min(waits))
+            return done
+        wait_seconds = max(
+            FLOOR_SECONDS, min(one.wait_seconds() for one in self._accounts)
+        )
         # An error that is only remembered is no further failure: it waits for its turn.
         if not turn.has_failed:
             until = time.time() + wait_seconds

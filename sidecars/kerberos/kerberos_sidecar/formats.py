@@ -138,27 +138,17 @@ class Ticket:
         return self.ends_at - self.starts_at
 
 
-def read_ticket(content: bytes) -> Ticket:
-    """
-    Return the TGT of a ccache, valid or expired.
-
-    Raises:
-        ValueError: The content is not a ccache, or contains no TGT for its principal
-            and realm.
-    """
-    return reduce(content)[1]
-
-
 def reduce(content: bytes) -> tuple[bytes, Ticket]:
     """
-    Return a ccache with nothing but the TGT, and the TGT.
+    Return a ccache with nothing but the TGT, and the TGT, valid or expired.
 
     It has no ``refresh_time`` entry, unlike libgssapi's ccaches: with one, readers
     append 292 bytes at each acquisition past half of the ticket's life (MIT 1.20.1,
     2026-11).
 
     Raises:
-        ValueError: As in :func:`read_ticket`.
+        ValueError: The content is not a ccache, or contains no TGT for its principal
+            and realm.
     """
     if content[:2] != _CCACHE_MAGIC or len(content) > CCACHE_LIMIT_BYTES:
         raise ValueError("is not a version 4 ccache")

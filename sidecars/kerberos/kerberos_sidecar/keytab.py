@@ -88,14 +88,17 @@ def select(path: str, keys: Keys, wanted: Principal | None) -> Keytab:
     for found in principals:
         if wanted is None or found.is_named(wanted):
             return _summary(path, found, keys[found])
-    shown = ", ".join(map(str, principals[:5])) + (", …" if len(principals) > 5 else "")
+    shown = ", ".join(map(str, principals[:5]))
     reason = "principal_absent"
     absent = str(wanted)
     realm = wanted.realm if wanted else ""
     if realm and realm not in {found.realm for found in principals}:
         reason = "realm_absent"
         absent = f"the realm {realm}"
-    raise failure(reason, f"{path} has no key for {absent}, only for {shown}")
+    raise failure(
+        reason,
+        f"{path} has no key for {absent}, but {len(principals)} principals: {shown}",
+    )
 
 
 def _summary(path: str, principal: Principal, keys: Sequence[Key]) -> Keytab:

@@ -62,10 +62,12 @@ def wrong(settings: Settings) -> SidecarError | None:
     KRB5_CONFIG, a site may rely on DNS alone.
     """
     named = settings.krb5_config
-    # a pipe would keep libkrb5 waiting
-    paths = site_paths(settings)
-    found = [one for one in paths if os.path.isfile(one) or os.path.isdir(one)]
-    if named is None or any(os.access(path, os.R_OK) for path in found):
+    for path in site_paths(settings):
+        # a pipe would keep libkrb5 waiting
+        is_usual = os.path.isfile(path) or os.path.isdir(path)
+        if is_usual and os.access(path, os.R_OK):
+            return None
+    if named is None:
         return None
     return failure(
         "config_missing", f"KRB5_CONFIG={named} names no readable file or folder"

@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, read_ticket
+from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, reduce
 from kerberos_sidecar.plan import Found
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry
@@ -40,7 +40,8 @@ from sidecar_runtime.volume.files import open_file, read_file, write_all
 # Reserved before the KDC is asked, so that a full volume costs no request.
 ROOM_BYTES = 4096
 
-NEW, SCRATCH = ".new", ".krb5"
+NEW = ".new"
+SCRATCH = ".krb5"
 
 _REASONS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "ccache_full"),
@@ -83,7 +84,7 @@ def look(entry: Entry, own_group: int | None) -> Found:
         return Found(problem=f"cannot be found ({error.strerror})")
     holder = f"uid {found.st_uid} with group {found.st_gid}"
     try:
-        ticket = read_ticket(read_file(entry.ccache, CCACHE_LIMIT_BYTES))
+        _, ticket = reduce(read_file(entry.ccache, CCACHE_LIMIT_BYTES))
     except OSError as error:
         is_closed = isinstance(error, PermissionError)
         problem = f"cannot be read ({error.strerror})"
@@ -221,23 +222,11 @@ class Staging:
         write_all(self._fd, bytes(ROOM_BYTES))
         self._refuse_foreign()
         if above.st_mode & stat.S_ISVTX and above.st_uid != os.geteuid():
-            self._ask_for_owner()
-
-    def _ask_for_owner(self) -> None:
-        """
-        Ask the system, without a write, whether a sticky folder lets us replace what is
-        there: as O_NOATIME, that takes its owner or CAP_FOWNER.
-
-        Raises:
-            PermissionError: It does not.
-        """
-        flags = os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            os.close(os.open(self.ccache, flags))
-        except PermissionError:
-            raise
-        except OSError:  # nothing is there, or a link
-            return
+            # Asks without a write whether we may replace the file: as O_NOATIME, that
+            # takes its owner or CAP_FOWNER.
+            flags = os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with suppress(FileNotFoundError):
+                os.close(os.open(self.ccache, flags))
 
     def _refuse_foreign(self) -> None:
         """

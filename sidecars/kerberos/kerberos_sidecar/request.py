@@ -19,7 +19,7 @@ from kerberos_sidecar import krb5_conf, lockout, reasons
 from kerberos_sidecar.account import Account
 from kerberos_sidecar.formats import Principal, Ticket, reduce
 from kerberos_sidecar.keytab import Keytab
-from kerberos_sidecar.plan import iso
+from kerberos_sidecar.plan import Found, iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.reasons import (
     HUNG,
@@ -66,15 +66,13 @@ class Said(NamedTuple):
     text: str
 
 
-def prepare(account: Account, settings: Settings, staging: Staging) -> Keytab:
+def prepare(account: Account, settings: Settings) -> Keytab:
     """
-    Look again, now that it is known which group our files have, and check what needs no
-    KDC.
+    Look again, and return the keytab, once nothing is wrong that needs no KDC.
 
     Raises:
         SidecarError: A request would be in vain.
     """
-    account.group = staging.made.st_gid
     account.look()  # an earlier process's ccache counts, whatever fails next
     keytab = account.keytab
     wrong = krb5_conf.wrong(settings)
@@ -188,8 +186,8 @@ class Trace(child.Kept):
 
     def __call__(self, chunk: bytes) -> None:
         super().__call__(chunk)
-        codes = [one.code for one in self._received()]
-        if any(meaning_of(code)[0] in reasons.COUNTED for code in codes):
+        received = self._received()
+        if any(meaning_of(one.code)[0] in reasons.COUNTED for one in received):
             self._note()
 
     @property
@@ -260,12 +258,11 @@ def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
         raise failure(
             "ticket_unusable", f"the KDC's reply for {principal} {error}"
         ) from None
-    left_seconds = ticket.ends_at - time.time()
-    if ticket.principal.resembles(principal) and left_seconds > 0:
-        return content, ticket
-    raise failure(
-        "ticket_unusable",
-        f"the KDC issued a ticket for {ticket.principal} that ends in {left_seconds:.0f} "
-        f"s instead of one for {principal}; its clock is "
-        f"{ticket.clock_offset_seconds:+.0f} s off this node's",
-    )
+    problem = Found(ticket).problem_at(time.time(), principal)
+    if problem:
+        raise failure(
+            "ticket_unusable",
+            f"the KDC's reply for {principal} {problem}; its clock is "
+            f"{ticket.clock_offset_seconds:+.0f} s off this node's",
+        )
+    return content, ticket

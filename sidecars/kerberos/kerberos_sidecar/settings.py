@@ -13,7 +13,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -237,11 +237,15 @@ class Settings(CommonSettings):
         """
         The ccaches to keep fresh.
         """
-        default: dict[str, Any] = {"keytab": self.keytab, "mode": self.ccache_mode}
-        one: dict[str, Any] = {"principal": self.principal, "ccache": self.ccache}
-        return tuple(
-            Entry(**default | dict(item)) for item in self.principals or (one,)
+        only = Entry(
+            principal=self.principal,
+            ccache=self.ccache,
+            keytab=self.keytab,
+            mode=self.ccache_mode,
         )
+        if self.principals is None:
+            return (only,)
+        return tuple(replace(only, **item) for item in self.principals)
 
     @property
     def source(self) -> str:
@@ -269,11 +273,12 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             user wrote.
     """
     given, chart = _given(environ)
-    both = [
-        name for name in FOR_ONE if name in given and f"{PREFIX}PRINCIPALS" in given
-    ]
     text = f"cannot be combined with {PREFIX}PRINCIPALS"
-    mixed = [Problem(name, given[name], text) for name in both]
+    mixed = [
+        Problem(name, given[name], text)
+        for name in FOR_ONE
+        if name in given and f"{PREFIX}PRINCIPALS" in given
+    ]
     try:
         return load(
             Settings,
@@ -308,8 +313,11 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     # The chart always sets its names for one principal, so they do not conflict with a
     # list.
     taken = given.keys() | (FOR_ONE if f"{PREFIX}PRINCIPALS" in given else ())
-    set_by_chart = [(ours, name) for name, ours in CHART_NAMES.items() if name in given]
-    chart = {ours: name for ours, name in set_by_chart if ours not in taken}
+    chart = {
+        ours: name
+        for name, ours in CHART_NAMES.items()
+        if name in given and ours not in taken
+    }
     return given | {ours: given[name] for ours, name in chart.items()}, chart
 
 

