@@ -162,7 +162,7 @@ class Standing(NamedTuple):
     Args:
         why: Why the last one failed, fell short or waits; None if it did not.
         since: Since when, as Unix time; None if nobody knows.
-        failures: How many have failed in a row.
+        failures: How many have failed in a row; a wait ends no row.
     """
 
     why: SidecarError | None = None
@@ -256,10 +256,11 @@ class Health:
         past = PastCycle(now - seconds, seconds, outcome)
         self.cycles = (past, *before)[:PAST_CYCLES]
         so_far = self.standing
+        failures = so_far.failures + (outcome.result == "failed")
         self.standing = Standing(
             why=why,
             since=so_far.since if is_same else now,
-            failures=so_far.failures + 1 if outcome.result == "failed" else 0,
+            failures=failures if outcome.result in ("failed", "waiting") else 0,
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerberos_sidecar.formats import Ticket, parse_principal, reduce
+from kerberos_sidecar.formats import Ticket, parse_principal, strip_to_tgt
 from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
 from kerberos_sidecar.krb5_conf import lines_about
 from kerberos_sidecar.reasons import LINES
@@ -33,7 +33,7 @@ def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(
         config("pa", b"2"),
     )
 
-    ticket = reduce(ccache(*entries, offset_seconds=offset_seconds))[1]
+    ticket = strip_to_tgt(ccache(*entries, offset_seconds=offset_seconds))[1]
 
     expected = Ticket(
         parse_principal("airflow@EXAMPLE.COM"),
@@ -68,7 +68,7 @@ def test_refuses_what_contains_no_tgt_of_its_principal(
     content: bytes, problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
-        reduce(content)
+        strip_to_tgt(content)
 
 
 SITE = """\
@@ -102,7 +102,7 @@ def search(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("parse", "whole"),
     [
-        (reduce, ccache(tgt(END), config("refresh_time", b"1"))),
+        (strip_to_tgt, ccache(tgt(END), config("refresh_time", b"1"))),
         (parse_keytab, keytab(entry(key=KEY), entry("other"))),
         (search, SITE.encode()),
     ],

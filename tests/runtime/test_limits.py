@@ -11,19 +11,20 @@ from sidecar_runtime.errors import GaveUp
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome
 from tests.runtime.recording import CHANGED, Log
-from tests.runtime.test_loop import DENIED, RESTING, run, send
+from tests.runtime.test_loop import DENIED, RESTING, SETTLING, run, send
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> None:
-    one = run(*[DENIED] * 9, max_failures=limit)
+    """A wait between them is neither a failure nor a success."""
+    one = run(*[DENIED] * (limit - 1), SETTLING, *[DENIED] * 9, max_failures=limit)
 
     error = raised(GaveUp, one)
 
     assert error.reason == "failure_limit"
-    assert limit == one.sidecar.cycles
+    assert limit + 1 == one.sidecar.cycles
 
 
 @pytest.mark.parametrize("end", [CHANGED, DENIED], ids=["success", "failure"])

@@ -4,7 +4,7 @@ The entry point of ``kerberos-sidecar``.
 
 from typing import NoReturn
 
-from kerberos_sidecar.acquire import withdraw
+from kerberos_sidecar.libkrb5_child import withdraw
 from sidecar_runtime import begin_process
 
 # Before the imports that take most of a start.

@@ -138,7 +138,7 @@ class Ticket:
         return self.ends_at - self.starts_at
 
 
-def reduce(content: bytes) -> tuple[bytes, Ticket]:
+def strip_to_tgt(content: bytes) -> tuple[bytes, Ticket]:
     """
     Return a ccache with nothing but the TGT, and the TGT, valid or expired.
 

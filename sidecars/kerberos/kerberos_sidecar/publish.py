@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, reduce
+from kerberos_sidecar.formats import CCACHE_LIMIT_BYTES, strip_to_tgt
 from kerberos_sidecar.plan import Found
 from kerberos_sidecar.reasons import failure
 from kerberos_sidecar.settings import Entry
@@ -84,7 +84,7 @@ def look(entry: Entry, own_group: int | None) -> Found:
         return Found(problem=f"cannot be found ({error.strerror})")
     holder = f"uid {found.st_uid} with group {found.st_gid}"
     try:
-        _, ticket = reduce(read_file(entry.ccache, CCACHE_LIMIT_BYTES))
+        _, ticket = strip_to_tgt(read_file(entry.ccache, CCACHE_LIMIT_BYTES))
     except OSError as error:
         is_closed = isinstance(error, PermissionError)
         problem = f"cannot be read ({error.strerror})"

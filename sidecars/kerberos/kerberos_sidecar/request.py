@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from kerberos_sidecar import krb5_conf, lockout, reasons
 from kerberos_sidecar.account import Account
-from kerberos_sidecar.formats import Principal, Ticket, reduce
+from kerberos_sidecar.formats import Principal, Ticket, strip_to_tgt
 from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.plan import Found, iso
 from kerberos_sidecar.publish import Staging
@@ -54,7 +54,7 @@ _ANSWERED = re.compile(r"Received answer .* from \w+ (\S+)")
 # What the child inherits: no setting, no secret of the pod, and nothing that is meant
 # for consumers, such as KRB5CCNAME.
 _INHERITED = re.compile(r"PATH|HOME|LANG|TZ|RES_OPTIONS|LOCALDOMAIN|L[CD]_.*")
-_PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.acquire")
+_PROGRAM = (sys.executable, "-I", "-B", "-m", "kerberos_sidecar.libkrb5_child")
 
 
 class Said(NamedTuple):
@@ -159,8 +159,9 @@ def _ask(
     try:
         answer = json.loads(out.data)
     except ValueError:
-        lines = str(trace).splitlines()
-        said = "; ".join(line for line in lines if not line.startswith("["))
+        said = "; ".join(
+            line for line in str(trace).splitlines() if not line.startswith("[")
+        )
         text = f"the process that asks for {keytab.principal} ended with {child.ending(code)}: "
         if code == -signal.SIGKILL:  # by the kernel: nothing else ends it so
             raise SidecarError("memory_limit", text + said, LIMITS_ADVICE) from None
@@ -186,8 +187,7 @@ class Trace(child.Kept):
 
     def __call__(self, chunk: bytes) -> None:
         super().__call__(chunk)
-        received = self._received()
-        if any(meaning_of(one.code)[0] in reasons.COUNTED for one in received):
+        if any(meaning_of(one.code)[0] in reasons.COUNTED for one in self._received()):
             self._note()
 
     @property
@@ -253,7 +253,7 @@ def _verify(content: bytes, principal: Principal) -> tuple[bytes, Ticket]:
         SidecarError: It is not the one that was requested, or consumers cannot use it.
     """
     try:
-        content, ticket = reduce(content)
+        content, ticket = strip_to_tgt(content)
     except ValueError as error:
         raise failure(
             "ticket_unusable", f"the KDC's reply for {principal} {error}"
