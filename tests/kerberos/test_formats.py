@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerberos_sidecar.formats import Ticket, parse_principal, strip_to_tgt
-from kerberos_sidecar.keytab import SIZE_LIMIT_BYTES, parse_keytab, read_keytab, select
+from kerberos_sidecar.keytab import (
+    SIZE_LIMIT_BYTES,
+    find_keytab,
+    parse_keytab,
+    read_keytab,
+    select,
+)
 from kerberos_sidecar.krb5_conf import lines_about
 from kerberos_sidecar.reasons import LINES
 from kerberos_sidecar.settings import Settings, load_settings
@@ -130,6 +136,16 @@ def test_a_name_is_a_principal_or_refused(text: str) -> None:
 
 def refused(path: Path) -> SidecarError:
     return raised(SidecarError, read_keytab, str(path))
+
+
+def test_files_of_which_none_is_a_keytab_are_no_choice(tmp_path: Path) -> None:
+    for name in ("krb5.conf", "README"):
+        (tmp_path / name).touch()
+    settings = load_settings({"KERBEROS_KEYTAB_DIR": str(tmp_path)})[0]
+
+    found = raised(SidecarError, find_keytab, settings.entries[0], settings)
+
+    assert "keytab_missing" == found.reason
 
 
 def write(folder: Path, content: bytes) -> Path:

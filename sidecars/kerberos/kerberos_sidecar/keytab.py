@@ -120,7 +120,7 @@ def find_keytab(entry: Entry, settings: Settings) -> str:
     Return the path of an entry's keytab: the only one in the folder if none is named.
 
     The first bytes exclude krb5.conf, and our ccaches, which change often. If no file
-    is a keytab, the error is about the files that exist.
+    is a keytab, the error is about the only file, if there is one.
 
     Raises:
         SidecarError: The folder contains no keytab, or several.
@@ -137,16 +137,16 @@ def find_keytab(entry: Entry, settings: Settings) -> str:
         ]
     except OSError as error:
         raise _explain_unread(folder, error) from None
-    match list(filter(_begins_like_a_keytab, files)) or files:
+    keytabs = list(filter(_begins_like_a_keytab, files))
+    match keytabs or files:
         case [path]:
             return path
-        case []:
-            raise failure("keytab_missing", f"{folder} contains no keytab")
-        case keytabs:
-            shown = ", ".join(map(os.path.basename, keytabs[:5]))
-            raise failure(
-                "keytab_ambiguous", f"{folder} contains {len(keytabs)} keytabs: {shown}"
-            )
+    if not keytabs:
+        raise failure("keytab_missing", f"{folder} contains no keytab")
+    shown = ", ".join(map(os.path.basename, keytabs[:5]))
+    raise failure(
+        "keytab_ambiguous", f"{folder} contains {len(keytabs)} keytabs: {shown}"
+    )
 
 
 def _begins_like_a_keytab(path: str) -> bool:

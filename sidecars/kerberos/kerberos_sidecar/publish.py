@@ -200,7 +200,7 @@ class Staging:
     def _open(self) -> None:
         folder, name = os.path.split(self.ccache)
         above = os.stat(folder)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         # swept before it was locked
         while not self._stem or not os.path.exists(self._stem + NEW):
             self._discard()
@@ -224,7 +224,7 @@ class Staging:
         if above.st_mode & stat.S_ISVTX and above.st_uid != os.geteuid():
             # Asks without a write whether we may replace the file: as O_NOATIME, that
             # takes its owner or CAP_FOWNER.
-            flags = os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            flags = os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK
             with suppress(FileNotFoundError):
                 os.close(os.open(self.ccache, flags))
 
@@ -256,7 +256,7 @@ def _sweep(ccache: str) -> None:
     for left in glob.glob(os.path.join(folder, f".{name}.*{NEW}")):
         # NFS locks for writing only. Raises if the file is in use, or is another uid's,
         # or the file system has no locks: it stays.
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
         with suppress(OSError), open(os.open(left, flags), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(left.removesuffix(NEW))

@@ -33,14 +33,14 @@ REASONS: dict[str, str] = {
     "keytab_truncated": "Copy it again in binary mode, and create the Secret from it.",
     "keytab_enctypes_unusable": "Export AES keys (Active Directory: allow AES for the account "
     "first), or correct permitted_enctypes in the quoted line.",
-    "keytab_stale": "The key has changed, or was created with another salt: export the keytab "
-    "again, and a new key is tried at once. To protect the account from a lockout, the same key "
-    "is tried once in KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
+    "keytab_stale": "The key has changed, has another salt, or has not reached this KDC yet: "
+    "export the keytab again, or wait. A new key is tried at once, the same one once in "
+    "KERBEROS_LOCKOUT_WINDOW, and on SIGHUP.",
     "realm_absent": "Correct the realm (usually in capitals), or mount its keytab.",
     "principal_absent": "Correct KERBEROS_PRINCIPAL (_HOST becomes the pod's name), or export a "
     "keytab for it.",
-    "principal_unknown": "Create it if it was deleted, or correct KERBEROS_PRINCIPAL or the "
-    "realm's kdc.",
+    "principal_unknown": "Create it if it was deleted, or correct KERBEROS_PRINCIPAL (Active "
+    "Directory: not an SPN) or the realm's kdc.",
     "principal_expired": "Extend the account's expiry date.",
     "principal_disabled": "Enable or unlock it, at all hours; look for a client that locks it with "
     "an old keytab.",
