@@ -112,7 +112,7 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
 
 def child_of(daemon: SidecarProcess) -> str:
     """Return the process that asks for a ticket; empty if there is none."""
-    pgrep = ["pgrep", "-P", str(daemon.pid), "-f", "acquire"]
+    pgrep = ["pgrep", "-P", str(daemon.pid), "-f", "libkrb5_child"]
     return subprocess.run(pgrep, capture_output=True, text=True).stdout.strip()
 
 
