@@ -19,9 +19,10 @@ def read(*arguments: str, **environ: str) -> Options:
 
 def test_passes_on_what_it_does_not_know() -> None:
     arguments = ("-v3", "--frob=1", "--git-gc", "off", "--depth=2")
-    environ = {"GITSYNC_FROB": "x", "GIT_SYNC_DEPTH": "3", "PATH": "/bin"}
+    environ = {"GITSYNC_FROB": "x", "PATH": "/bin"}
     ours = {
         "GITSYNC_PASSWORD": "p",
+        "GITSYNC_VERBOSE": "",
         "GIT_SYNC_BRANCH": "b",
         "GIT_SYNC_WRAPPER_FSYNC": "true",
     }
@@ -49,12 +50,6 @@ def test_a_default_of_the_chart_overrides_nothing(
     assert (
         expected == read(GITSYNC_REF=ref, GIT_SYNC_BRANCH=branch, GIT_SYNC_REV=rev).ref
     )
-
-
-def test_an_empty_text_counts_as_unset() -> None:
-    options = read("--git=", GITSYNC_PERIOD="", GIT_SYNC_DEPTH="")
-
-    assert ("git", 10.0, "") == (options.git, options.period, options.depth)
 
 
 def test_repeated_flags_accumulate() -> None:
@@ -87,13 +82,14 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
 @pytest.mark.parametrize(
     ("environ", "found"),
     [
-        ({"GIT_SYNC_WAIT": "0.5s"}, ("GIT_SYNC_WAIT", "0.5s", "is not a number")),
+        ({"GIT_SYNC_WAIT": "inf"}, ("GIT_SYNC_WAIT", "inf", "is not a number")),
+        ({"GIT_SYNC_TIMEOUT": "010"}, ("GIT_SYNC_TIMEOUT", "010", "is not a number")),
         # git-sync refuses to start with them, too
         (
             {"GIT_SYNC_BRANCH": "main", "GIT_SYNC_REV": "v1"},
             ("GIT_SYNC_BRANCH", "main", "and GIT_SYNC_REV=v1 exclude each other"),
         ),
-        ({"GITSYNC_PERIOD": "ten"}, ("GITSYNC_PERIOD", "ten", "is not a duration")),
+        ({"GITSYNC_PERIOD": ".5s"}, ("GITSYNC_PERIOD", ".5s", "is not a duration")),
         (
             {"GITSYNC_GIT_CONFIG": "x"},
             ("GITSYNC_GIT_CONFIG", "***", "is not KEY:VALUE"),

@@ -28,6 +28,7 @@ from tests.support.git.git_sync import GIT_SYNC, skip_without_git_sync
 TEXTS = {
     "bool": ("true", "false"),
     "int": ("7", "8"),
+    "passed": ("7", "8"),
     "float": ("7", "8"),
     "duration": ("7s", "8s"),
     "submodules": ("shallow", "off"),
@@ -36,6 +37,10 @@ TEXTS = {
     "http-bind": (":7", ":8"),
     "root": ("/nowhere/a", "/nowhere/b"),
 }
+# Other forms of the first of them.
+FORMS = {"bool": "1", "int": "0x7", "float": "7e0", "duration": "0m7s"}
+# Forms that only git-sync refuses, with what they mean.
+LENIENT = {"bool": ("yes", "true"), "duration": ("7", "7s")}
 # What git-sync requires beside them.
 APP = {
     "GITSYNC_GITHUB_APP_INSTALLATION_ID": "1",
@@ -113,11 +118,13 @@ def wrapper(name: str, given: Given) -> Outcome:
         options = read_options(words, environ)
     except SettingsError as error:
         return Outcome(None, str(error))
-    if FLAGS[name].is_passed and name != "sync-timeout":
+    if FLAGS[name].is_passed:
         passed = started(
             name, [*options.arguments], surroundings(name) | for_git_sync(environ)
         )
-        assert git_sync(name, given)[0] == passed[0], f"git-sync gets another {given}"
+        theirs = git_sync(name, given)
+        is_same = theirs.refusal or not theirs.value or theirs == passed
+        assert is_same, f"git-sync gets another {given}"
     return Outcome(getattr(options, name.replace("-", "_")))
 
 
@@ -149,7 +156,9 @@ def kind(name: str, spelling: str) -> str:
         return "bool"
     if re.search("period|timeout|backoff", name):
         return "duration"
-    return "int" if re.search("failures|status|depth|application", name) else "word"
+    if re.search("depth|application", name):
+        return "passed"
+    return "int" if re.search("failures|status", name) else "word"
 
 
 def texts(name: str, spelling: str) -> tuple[str, str]:
@@ -158,12 +167,14 @@ def texts(name: str, spelling: str) -> tuple[str, str]:
 
 def pairs(name: str) -> list[Given]:
     """
-    Return each spelling alone, empty as well, and each pair of them with two different
+    Return each spelling alone, in another form as well, and each pair of them with two different
     texts; a pair of flags in both orders.
     """
     every = spellings(name)
-    alone = [((one, text),) for one in every for text in texts(name, one)]
-    given: list[Given] = [*alone]
+    given: list[Given] = []
+    for one in every:
+        form = FORMS.get(kind(name, one), texts(name, one)[0])
+        given += [((one, text),) for text in (*texts(name, one), form)]
     for one, other in itertools.permutations(every, 2):
         given.append(((one, texts(name, one)[0]), (other, texts(name, other)[1])))
         if kind(name, one) in ("word", "root"):
@@ -182,8 +193,9 @@ def check(name: str, given: Given) -> None:
     Compare which effect these spellings have here and in git-sync: equal effects there
     are equal here, and others are others.
     """
-    theirs, ours = git_sync(name, given), wrapper(name, given)
-    if theirs.refusal or theirs.value == "":
+    theirs = git_sync(name, given)
+    ours = wrapper(name, given)
+    if theirs.refusal or theirs.value in ("", "[]"):
         return  # git-sync does not start, or could not work
     assert not ours.refusal, f"{given}: {ours.refusal}"
     for spelling in spellings(name):
@@ -202,3 +214,11 @@ def check(name: str, given: Given) -> None:
 def test_each_pair_of_spellings_does_what_it_does_in_git_sync(name: str) -> None:
     for given in pairs(name):
         check(name, given)
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_only_git_sync_refuses_these_forms(name: str) -> None:
+    for spelling in spellings(name):
+        assert wrapper(name, ((spelling, ""),)) == wrapper(name, ())
+        form, plain = LENIENT.get(kind(name, spelling), ("", ""))
+        assert wrapper(name, ((spelling, form),)) == wrapper(name, ((spelling, plain),))

@@ -67,7 +67,8 @@ class Session:
             with closing(Volume(self._parts.settings, self._parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
         except SidecarError as error:
-            past, link = self._parts.past, self._parts.options.link
+            past = self._parts.past
+            link = self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):  # somebody removed it
                 past.readiness = past.readiness._replace(problem=error)
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
@@ -84,7 +85,8 @@ class Session:
 
     def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
         parts = self._parts
-        options, settings = parts.options, parts.settings
+        options = parts.options
+        settings = parts.settings
         # Another pod on the same volume, or one that a rolling update is about to end,
         # may hold the lock: then it publishes, and this process only looks.
         if not self._lock(volume):
@@ -178,7 +180,8 @@ class Session:
         """
         Publish the commit that is checked out, if the gate accepts it.
         """
-        options, is_one_shot = self._parts.options, self._parts.settings.one_shot
+        options = self._parts.options
+        is_one_shot = self._parts.settings.one_shot
         is_same = commit == published.commit and published.is_made_as_asked(options)
         if is_same and not self._inspection.problem:
             if not published.is_settled(options):
@@ -217,7 +220,8 @@ class Session:
         """
         Publish the commit that is checked out and accepted.
         """
-        parts, engine = self._parts, self._parts.engine
+        parts = self._parts
+        engine = self._parts.engine
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
@@ -361,7 +365,8 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        hooks, past = self._parts.hooks, self._parts.past
+        hooks = self._parts.hooks
+        past = self._parts.past
         is_one_shot = self._parts.settings.one_shot
         if not is_one_shot:
             hooks.announce(commit)
@@ -377,7 +382,8 @@ class Session:
         Note a failure; return the error that ends the cycle: before the first
         publication, the process exits after as many failures as git-sync would.
         """
-        past, options = self._parts.past, self._parts.options
+        past = self._parts.past
+        options = self._parts.options
         past.failures += 1
         self._parts.hooks.report(error, past.failures)
         is_published = (
@@ -399,8 +405,10 @@ class Session:
                 ready for another commit as well: a rolling update ends the holder only
                 once it is ready.
         """
-        past, options = self._parts.past, self._parts.options
-        refusal, damage = self._judge.refusal, self._inspection.problem
+        past = self._parts.past
+        options = self._parts.options
+        refusal = self._judge.refusal
+        damage = self._inspection.problem
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         past.details = snapshot.details_of(published.facts)

@@ -227,7 +227,8 @@ class Logins:
         """
         Yield URL, user, password and source of each login in the settings.
         """
-        options, file = self._options, self._settings.username_file
+        options = self._options
+        file = self._settings.username_file
         for number, one in enumerate(options.credential, 1):
             name = f"GITSYNC_CREDENTIAL, entry {number}"
             password = _secret(name, one.get("password", ""), one.get("password-file"))

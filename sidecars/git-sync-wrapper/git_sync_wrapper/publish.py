@@ -330,7 +330,8 @@ class Inspection:
         damaged = volume.damage(shown.name)
         if not is_holder and damaged == [shown.name + LIST]:
             damaged = []
-        before, self.problem = self.problem, ""
+        before = self.problem
+        self.problem = ""
         if damaged:
             files = counted(len(damaged), "file")
             self.problem = (
@@ -351,11 +352,9 @@ class Inspection:
         repository here, without the remote. A commit that is checked out in part goes
         the way of a new one.
         """
-        options, commit, engine = (
-            self._parts.options,
-            published.commit,
-            self._parts.engine,
-        )
+        options = self._parts.options
+        commit = published.commit
+        engine = self._parts.engine
         if published.elsewhere(options) or options.sparse_checkout_file:
             return
         if not (checkout := engine.restore(commit, fence)):
