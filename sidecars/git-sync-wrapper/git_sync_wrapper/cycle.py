@@ -72,7 +72,7 @@ class Session:
             if past.readiness.ready and not os.path.exists(link):  # somebody removed it
                 past.readiness = past.readiness._replace(problem=error)
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
-            raise self._failed(error) from error
+            raise self._count_failure(error) from error
         except BaseException:
             self._arrived = ""  # ask the volume again
             raise
@@ -187,7 +187,7 @@ class Session:
             if not published.is_settled(options):
                 # Record that nothing newer is refused any more, and that this ref has
                 # it.
-                volume.note(published.name, published.facts, fence)
+                volume.record(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
         refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
@@ -197,15 +197,15 @@ class Session:
                 # A tag may move: then the commit that it named before is the last good
                 # one.
                 self._judge.note(refusal)
-                volume.refuse(commit, fence)
+                volume.record_refusal(commit, fence)
                 return self._refused(published)
             good = self._judge.fall_back(refusal, volume, fence)
             if not good:
                 return self._refused(published)
-        self._turn(good, volume, fence, fallback=commit if refusal else "")
+        self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
-        self._show(volume.published())
+        self._set_readiness(volume.published())
         self._announce(good, fence)
         if self._judge.undecided is not None and not is_one_shot:
             raise self._judge.undecided
@@ -214,7 +214,7 @@ class Session:
         refused = self._refused(volume.published())
         return replace(refused, counts={"commits_published": 1})
 
-    def _turn(
+    def _publish_accepted(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
     ) -> None:
         """
@@ -250,7 +250,7 @@ class Session:
         except OSError as error:
             published = volume.published()
             self._inspection.look(volume, published)
-            self._show(published, is_holder=False)
+            self._set_readiness(published, is_holder=False)
             raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
     def _restore(self, volume: Volume, fence: Fence) -> Published:
@@ -266,7 +266,7 @@ class Session:
             if self._inspection.problem:
                 self._inspection.repair(volume, published, fence)
                 published = volume.published()
-        self._show(published)
+        self._set_readiness(published)
         return published
 
     def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
@@ -280,7 +280,7 @@ class Session:
         self._inspection.look(
             volume, published, is_asked_for=fence.is_asked_for, is_holder=False
         )
-        self._show(published, is_holder=False)
+        self._set_readiness(published, is_holder=False)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
         # Somebody has to end the holder: it publishes for other settings than ours.
         if other := published.elsewhere(self._parts.options):
@@ -334,7 +334,7 @@ class Session:
         """
         commit = published.commit
         self._judge.note(None)
-        self._show(published, is_holder=is_holder)
+        self._set_readiness(published, is_holder=is_holder)
         if self._parts.past.announced != commit:
             self._announce(commit, fence)
         lacks = {
@@ -352,7 +352,7 @@ class Session:
         Return the outcome of a refusal; unless the ref is pinned, a one-shot may still
         succeed.
         """
-        self._show(published)
+        self._set_readiness(published)
         is_enough = bool(published.commit) and not self._parts.options.is_pinned
         return Outcome(
             "partial", published.commit, why=self._judge.refusal, is_enough=is_enough
@@ -377,7 +377,7 @@ class Session:
                 "hook_failed", f"{commit} is published, but {problem}", advice
             )
 
-    def _failed(self, error: SidecarError) -> SidecarError:
+    def _count_failure(self, error: SidecarError) -> SidecarError:
         """
         Note a failure; return the error that ends the cycle: before the first
         publication, the process exits after as many failures as git-sync would.
@@ -396,7 +396,7 @@ class Session:
         error.retry_within_seconds = options.init_period or options.period
         return error
 
-    def _show(self, published: Published, *, is_holder: bool = True) -> None:
+    def _set_readiness(self, published: Published, *, is_holder: bool = True) -> None:
         """
         Say what /readyz and the page answer from now on.
 

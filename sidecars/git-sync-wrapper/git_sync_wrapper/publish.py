@@ -211,10 +211,10 @@ class Volume:
         the link. A failure leaves the same, or the new link, if only the flush to disk
         failed: a crash of the node may undo that swap.
         """
-        self.note(build.name, facts, fence, fallback=fallback)
+        self.record(build.name, facts, fence, fallback=fallback)
         self._swap(build.name, fence)
 
-    def note(
+    def record(
         self, name: str, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
     ) -> None:
         """
@@ -234,7 +234,7 @@ class Volume:
         with explained(f"cannot write {RECORD}"), fence:
             snapshot.write_record(record, self.store, fsync=self._fsync)
 
-    def refuse(self, commit: str, fence: Fence) -> None:
+    def record_refusal(self, commit: str, fence: Fence) -> None:
         """
         Record that the gate refuses a newer commit, so that one-shots do not wait for
         it.
