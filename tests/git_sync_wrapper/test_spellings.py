@@ -24,21 +24,19 @@ from git_sync_wrapper.options import (
 from sidecar_runtime.errors import SettingsError
 from tests.support.git.git_sync import GIT_SYNC, skip_without_git_sync
 
-# Two texts for each kind of setting that is not a word.
-TEXTS = {
-    "bool": ("true", "false"),
-    "int": ("7", "8"),
+# Two texts for each kind of setting that is not a word, and another form of the first.
+TEXTS: dict[str, tuple[str, ...]] = {
+    "bool": ("true", "false", "1"),
+    "int": ("7", "8", "0x7"),
     "passed": ("7", "8"),
-    "float": ("7", "8"),
-    "duration": ("7s", "8s"),
+    "float": ("7", "8", "7e0"),
+    "duration": ("7s", "8s", "0m7s"),
     "submodules": ("shallow", "off"),
     "sync-on-signal": ("SIGUSR1", "SIGUSR2"),
     "git-config": ("a.b:c", "d.e:f"),
     "http-bind": (":7", ":8"),
     "root": ("/nowhere/a", "/nowhere/b"),
 }
-# Other forms of the first of them.
-FORMS = {"bool": "1", "int": "0x7", "float": "7e0", "duration": "0m7s"}
 # Forms that only git-sync refuses, with what they mean.
 LENIENT = {"bool": ("yes", "true"), "duration": ("7", "7s")}
 # What git-sync requires beside them.
@@ -161,7 +159,7 @@ def kind(name: str, spelling: str) -> str:
     return "int" if re.search("failures|status", name) else "word"
 
 
-def texts(name: str, spelling: str) -> tuple[str, str]:
+def texts(name: str, spelling: str) -> tuple[str, ...]:
     return TEXTS.get(kind(name, spelling), ("one", "two"))
 
 
@@ -171,10 +169,7 @@ def pairs(name: str) -> list[Given]:
     texts; a pair of flags in both orders.
     """
     every = spellings(name)
-    given: list[Given] = []
-    for one in every:
-        form = FORMS.get(kind(name, one), texts(name, one)[0])
-        given += [((one, text),) for text in (*texts(name, one), form)]
+    given: list[Given] = [((one, text),) for one in every for text in texts(name, one)]
     for one, other in itertools.permutations(every, 2):
         given.append(((one, texts(name, one)[0]), (other, texts(name, other)[1])))
         if kind(name, one) in ("word", "root"):
