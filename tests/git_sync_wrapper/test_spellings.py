@@ -75,12 +75,8 @@ def split(given: Given) -> tuple[list[str], dict[str, str]]:
 
 def surroundings(name: str) -> dict[str, str]:
     required = {"GITSYNC_REPO": "https://h/dags", "GITSYNC_ROOT": "/nowhere"}
-    required = {key: text for key, text in required.items() if not is_of(key, name)}
+    required.pop(f"GITSYNC_{name.upper()}", None)
     return required | BESIDE.get(name, {})
-
-
-def is_of(variable: str, name: str) -> bool:
-    return variable == f"GITSYNC_{name.upper().replace('-', '_')}"
 
 
 @cache
@@ -163,17 +159,19 @@ def texts(name: str, spelling: str) -> tuple[str, ...]:
     return TEXTS.get(kind(name, spelling), ("one", "two"))
 
 
+def singles(name: str) -> list[Given]:
+    return [((one, x),) for one in spellings(name) for x in texts(name, one)]
+
+
 def pairs(name: str) -> list[Given]:
     """
-    Return each spelling alone, in another form as well, and each pair of them with two different
-    texts; a pair of flags in both orders.
+    Return each spelling alone, and each pair of them with two different texts, one of
+    them empty as well; a pair of flags in both orders.
     """
-    every = spellings(name)
-    given: list[Given] = [((one, text),) for one in every for text in texts(name, one)]
-    for one, other in itertools.permutations(every, 2):
-        given.append(((one, texts(name, one)[0]), (other, texts(name, other)[1])))
-        if kind(name, one) in ("word", "root"):
-            given.append(((one, ""), (other, texts(name, other)[1])))
+    given = singles(name)
+    for one, other in itertools.permutations(spellings(name), 2):
+        last = (other, texts(name, other)[1])
+        given += [((one, texts(name, one)[0]), last), ((one, ""), last)]
     return given
 
 
@@ -193,15 +191,9 @@ def check(name: str, given: Given) -> None:
     if theirs.refusal or theirs.value in ("", "[]"):
         return  # git-sync does not start, or could not work
     assert not ours.refusal, f"{given}: {ours.refusal}"
-    for spelling in spellings(name):
-        for text in texts(name, spelling):
-            alone: Given = ((spelling, text),)
-            if git_sync(name, alone) == theirs:
-                assert wrapper(name, alone) == ours, f"{given} is not {alone}"
-                return
-    nothing = git_sync(name, ())
-    assert nothing == theirs, f"{given}: git-sync has {theirs}"
-    assert wrapper(name, ()) == ours, f"{given} sets nothing in git-sync"
+    same = [x for x in [(), *singles(name)] if git_sync(name, x) == theirs]
+    assert same, f"{given}: git-sync has {theirs}"
+    assert wrapper(name, same[0]) == ours, f"{given} is not {same[0]}"
 
 
 @pytest.mark.sample(20)

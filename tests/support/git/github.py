@@ -23,9 +23,7 @@ class GitHubApi(LoopbackServer):
         self.tokens += 1
         ends_at = datetime.now(UTC) + timedelta(hours=1)
         answer = {"token": self.token, "expires_at": f"{ends_at:%Y-%m-%dT%H:%M:%SZ}"}
-        return Answer(
-            201, {"Content-Type": "application/json"}, json.dumps(answer).encode()
-        )
+        return Answer(201, {}, json.dumps(answer).encode())
 
     @property
     def token(self) -> str:
@@ -39,9 +37,11 @@ def write_key(path: Path) -> None:
     """
     Write the private key of an app.
     """
-    key = rsa.generate_private_key(65537, 2048).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
+    key = rsa.generate_private_key(65537, 2048)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
     )
-    path.write_bytes(key)

@@ -144,7 +144,7 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
     """
     if not rendering.CAN_RENDER:
         pytest.skip(rendering.HOW_TO_RENDER)
-    values = {"enabled": True, **{**VALUES, **REFUSED}[request.param]}
+    values = {"enabled": True, **(VALUES | REFUSED)[request.param]}
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"dags": {"gitSync": values}}))
     containers = {

@@ -145,7 +145,6 @@ def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
         GITSYNC_SYNC_ON_SIGNAL="SIGUSR1",
         GITSYNC_GROUP_WRITE="yes",
         GIT_SYNC_DEPTH="",
-        GITSYNC_VERBOSE="",
     )
     commit = here.commit_revision(2)
     wrapper.send_signal(signal.SIGUSR1)
