@@ -117,8 +117,7 @@ def wrapper(name: str, given: Given) -> Outcome:
             name, [*options.arguments], surroundings(name) | for_git_sync(environ)
         )
         theirs = git_sync(name, given)
-        is_same = theirs.refusal or not theirs.value or theirs == passed
-        assert is_same, f"git-sync gets another {given}"
+        assert not theirs.value or passed == theirs, f"git-sync gets another {given}"
     return Outcome(getattr(options, name.replace("-", "_")))
 
 

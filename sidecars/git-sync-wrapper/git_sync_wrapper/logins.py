@@ -290,10 +290,11 @@ class Logins:
         if region is None:
             raise failure("region_missing", f"no region is known for {host}")
         program = shlex.join([sys.executable, "-I", CODECOMMIT])
+        helper = f"credential.{server}.helper"
         access.configs.extend(
             [
-                (f"credential.{server}.helper", ""),
-                (f"credential.{server}.helper", f"!{program}"),
+                (helper, ""),
+                (helper, f"!{program}"),
                 (f"credential.{server}.useHttpPath", "true"),
                 # CodeCommit may answer 403 without a login; then git does not ask its
                 # helper.

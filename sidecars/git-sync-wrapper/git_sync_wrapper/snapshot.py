@@ -97,12 +97,10 @@ def damaged(rows: Rows, top: int) -> list[str]:
 
 
 def _is_same(row: Row, now: Row | None) -> bool:
-    return (
-        now is not None
-        and stat.S_IFMT(row.mode) == stat.S_IFMT(now.mode)
-        and not stat.S_IMODE(row.mode) & ~now.mode
-        and row[1:] == now[1:]
-    )
+    if now is None or stat.S_IFMT(row.mode) != stat.S_IFMT(now.mode):
+        return False
+    lost_rights = stat.S_IMODE(row.mode) & ~now.mode
+    return not lost_rights and row[1:] == now[1:]
 
 
 def read_rows(name: str, folder: int) -> Rows | None:
