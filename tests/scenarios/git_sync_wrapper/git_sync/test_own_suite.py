@@ -43,9 +43,9 @@ def run_suite(folder: Path, chosen: set[str]) -> dict[str, str]:
     programs = folder / "bin"
     state = folder / "containers"
     suite = folder / "suite"
-    bytecode = folder / "bytecode"
+    bytecode = folder.parent / "bytecode"
     for made in (programs, state, bytecode):
-        made.mkdir()
+        made.mkdir(exist_ok=True)
     bytecode.chmod(0o777)
     shutil.copytree(SUITE, suite)
     subprocess.run(["git", "init", "-q", str(suite)], check=True)
