@@ -29,6 +29,7 @@ REASONS_HEAD = "| reason | what to do |\n|---|---|\n"
 METRICS_HEAD = (
     "| metric | type | labels besides `sidecar` | what it is |\n|---|---|---|---|\n"
 )
+AS_IN_S3_SYNC = "[as in s3-sync](../s3-sync/README.md#failures)"
 # Of the runtime, whose messages say more.
 SHARED_REASONS = {
     "starting": "Wait: no cycle has ended yet.",
@@ -93,11 +94,14 @@ def metrics(sidecar: Documented) -> str:
 
 def reasons(sidecar: Documented) -> str:
     """
-    Return the table of a sidecar's own reasons.
+    Return the table of a sidecar's own reasons, and of those that it shares with s3-sync.
     """
-    own = sidecar.reasons.keys() - SHARED_REASONS.keys()
-    found = [(name, one) for name, one in sidecar.reasons.items() if name in own]
-    return _reasons({name: getattr(one, "advice", one) for name, one in found})
+    own = {
+        name: getattr(one, "advice", one)
+        for name, one in sidecar.reasons.items()
+        if name not in SHARED_REASONS
+    }
+    return _reasons(own | dict.fromkeys(sidecar.told_by_s3_sync, AS_IN_S3_SYNC))
 
 
 def shared_reasons() -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 
@@ -20,12 +21,15 @@ class Documented:
     Args:
         metrics_class: The module and the class of its metrics.
         first: The settings of the published example, with which the tables begin.
+        told_by_s3_sync: Reasons of AWS, the gate and the volume, of which the README of
+            s3-sync says what to do.
     """
 
     name: str
     package: str
     metrics_class: str
     first: tuple[str, ...] = ()
+    told_by_s3_sync: tuple[str, ...] = ()
 
     @property
     def readme(self) -> str:
@@ -55,6 +59,7 @@ class Documented:
 
 
 EXAMPLE = ("AWS_BUCKET", "KEY_PATH", "DEST_PATH", "INTERVAL")
+GATED = ("revision_refused", "gate_undecided", "target_failed")
 SIDECARS = (
     Documented("s3-sync", "s3_sync", "metrics:SyncMetrics", EXAMPLE),
     Documented(
@@ -64,5 +69,10 @@ SIDECARS = (
         ("INTERVAL", "KRB5_CONFIG"),
     ),
     Documented("sync-perm", "sync_perm", "status:PermMetrics", ("INTERVAL",)),
-    Documented("git-sync-wrapper", "git_sync_wrapper", "sidecar:WrapperMetrics"),
+    Documented(
+        "git-sync-wrapper",
+        "git_sync_wrapper",
+        "sidecar:WrapperMetrics",
+        told_by_s3_sync=(*GATED, *(x for x in ADVICE if x.startswith("credentials"))),
+    ),
 )

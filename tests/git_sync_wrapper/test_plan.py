@@ -20,7 +20,8 @@ from git_sync_wrapper.plan import (
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import SidecarError
 
-OLD, NEW = "1" * 40, "2" * 40
+OLD = "1" * 40
+NEW = "2" * 40
 REPO = "https://git.example.com/dags.git"
 MAIN = read_options([], {"GITSYNC_REPO": REPO, "GITSYNC_REF": "main"})
 PIN = read_options([], {"GITSYNC_REPO": REPO, "GITSYNC_REF": NEW})

@@ -74,7 +74,8 @@ def check_remote(parts: Parts, fence: Fence) -> bool:
     Print who logs in and with which credentials; check that the server answers, accepts
     them and has the ref.
     """
-    options, began = parts.options, time.monotonic()
+    options = parts.options
+    began = time.monotonic()
     try:
         access = parts.logins.prepare(fence)
         for who in [sent.who for sent in access.sent] or [

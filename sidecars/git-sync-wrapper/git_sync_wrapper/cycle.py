@@ -67,11 +67,12 @@ class Session:
             with closing(Volume(self._parts.settings, self._parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
         except SidecarError as error:
-            past, link = self._parts.past, self._parts.options.link
+            past = self._parts.past
+            link = self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):  # somebody removed it
                 past.readiness = past.readiness._replace(problem=error)
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
-            raise self._failed(error) from error
+            raise self._count_failure(error) from error
         except BaseException:
             self._arrived = ""  # ask the volume again
             raise
@@ -84,7 +85,8 @@ class Session:
 
     def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
         parts = self._parts
-        options, settings = parts.options, parts.settings
+        options = parts.options
+        settings = parts.settings
         # Another pod on the same volume, or one that a rolling update is about to end,
         # may hold the lock: then it publishes, and this process only looks.
         if not self._lock(volume):
@@ -178,13 +180,14 @@ class Session:
         """
         Publish the commit that is checked out, if the gate accepts it.
         """
-        options, is_one_shot = self._parts.options, self._parts.settings.one_shot
+        options = self._parts.options
+        is_one_shot = self._parts.settings.one_shot
         is_same = commit == published.commit and published.is_made_as_asked(options)
         if is_same and not self._inspection.problem:
             if not published.is_settled(options):
                 # Record that nothing newer is refused any more, and that this ref has
                 # it.
-                volume.note(published.name, published.facts, fence)
+                volume.record(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
         refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
@@ -194,15 +197,15 @@ class Session:
                 # A tag may move: then the commit that it named before is the last good
                 # one.
                 self._judge.note(refusal)
-                volume.refuse(commit, fence)
+                volume.record_refusal(commit, fence)
                 return self._refused(published)
             good = self._judge.fall_back(refusal, volume, fence)
             if not good:
                 return self._refused(published)
-        self._turn(good, volume, fence, fallback=commit if refusal else "")
+        self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
-        self._show(volume.published())
+        self._set_readiness(volume.published())
         self._announce(good, fence)
         if self._judge.undecided is not None and not is_one_shot:
             raise self._judge.undecided
@@ -211,13 +214,14 @@ class Session:
         refused = self._refused(volume.published())
         return replace(refused, counts={"commits_published": 1})
 
-    def _turn(
+    def _publish_accepted(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
     ) -> None:
         """
         Publish the commit that is checked out and accepted.
         """
-        parts, engine = self._parts, self._parts.engine
+        parts = self._parts
+        engine = self._parts.engine
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
@@ -246,7 +250,7 @@ class Session:
         except OSError as error:
             published = volume.published()
             self._inspection.look(volume, published)
-            self._show(published, is_holder=False)
+            self._set_readiness(published, is_holder=False)
             raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
     def _restore(self, volume: Volume, fence: Fence) -> Published:
@@ -262,7 +266,7 @@ class Session:
             if self._inspection.problem:
                 self._inspection.repair(volume, published, fence)
                 published = volume.published()
-        self._show(published)
+        self._set_readiness(published)
         return published
 
     def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
@@ -276,7 +280,7 @@ class Session:
         self._inspection.look(
             volume, published, is_asked_for=fence.is_asked_for, is_holder=False
         )
-        self._show(published, is_holder=False)
+        self._set_readiness(published, is_holder=False)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
         # Somebody has to end the holder: it publishes for other settings than ours.
         if other := published.elsewhere(self._parts.options):
@@ -330,7 +334,7 @@ class Session:
         """
         commit = published.commit
         self._judge.note(None)
-        self._show(published, is_holder=is_holder)
+        self._set_readiness(published, is_holder=is_holder)
         if self._parts.past.announced != commit:
             self._announce(commit, fence)
         lacks = {
@@ -348,7 +352,7 @@ class Session:
         Return the outcome of a refusal; unless the ref is pinned, a one-shot may still
         succeed.
         """
-        self._show(published)
+        self._set_readiness(published)
         is_enough = bool(published.commit) and not self._parts.options.is_pinned
         return Outcome(
             "partial", published.commit, why=self._judge.refusal, is_enough=is_enough
@@ -361,7 +365,8 @@ class Session:
         Raises:
             GaveUp: A hook failed in a one-shot, as in git-sync.
         """
-        hooks, past = self._parts.hooks, self._parts.past
+        hooks = self._parts.hooks
+        past = self._parts.past
         is_one_shot = self._parts.settings.one_shot
         if not is_one_shot:
             hooks.announce(commit)
@@ -372,12 +377,13 @@ class Session:
                 "hook_failed", f"{commit} is published, but {problem}", advice
             )
 
-    def _failed(self, error: SidecarError) -> SidecarError:
+    def _count_failure(self, error: SidecarError) -> SidecarError:
         """
         Note a failure; return the error that ends the cycle: before the first
         publication, the process exits after as many failures as git-sync would.
         """
-        past, options = self._parts.past, self._parts.options
+        past = self._parts.past
+        options = self._parts.options
         past.failures += 1
         self._parts.hooks.report(error, past.failures)
         is_published = (
@@ -390,7 +396,7 @@ class Session:
         error.retry_within_seconds = options.init_period or options.period
         return error
 
-    def _show(self, published: Published, *, is_holder: bool = True) -> None:
+    def _set_readiness(self, published: Published, *, is_holder: bool = True) -> None:
         """
         Say what /readyz and the page answer from now on.
 
@@ -399,8 +405,10 @@ class Session:
                 ready for another commit as well: a rolling update ends the holder only
                 once it is ready.
         """
-        past, options = self._parts.past, self._parts.options
-        refusal, damage = self._judge.refusal, self._inspection.problem
+        past = self._parts.past
+        options = self._parts.options
+        refusal = self._judge.refusal
+        damage = self._inspection.problem
         self._parts.metrics.gate.fallback.set(bool(published.fallback))
         self._parts.metrics.last_publish.set(published.published_at or 0)
         past.details = snapshot.details_of(published.facts)

@@ -214,7 +214,8 @@ class Git:
         configs: Sequence[tuple[str, str]],
         seconds: float = math.inf,
     ) -> bytes:
-        said, complaints = child.Kept(ANSWER_BYTES, is_head=True), child.Kept()
+        said = child.Kept(ANSWER_BYTES, is_head=True)
+        complaints = child.Kept()
         given = {
             **self._environ,
             # A checkout without its .git file must not fall back to a repository above

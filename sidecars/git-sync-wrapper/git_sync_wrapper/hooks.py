@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from git_sync_wrapper.http_request import send
+from git_sync_wrapper.http_request import client_library, send
 from git_sync_wrapper.options import Options
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
@@ -66,7 +66,8 @@ def exechook(options: Options, environ: Mapping[str, str]) -> list[Hook]:
     Return the hook that runs a program in the folder of the commit, with its hash in
     ``GITSYNC_HASH``; none without a command.
     """
-    program, seconds = options.exechook_command, options.exechook_timeout
+    program = options.exechook_command
+    seconds = options.exechook_timeout
 
     def run(commit: str, folder: str, fence: Fence) -> None:
         said = child.Kept(SAID_BYTES)
@@ -90,6 +91,9 @@ def webhook(options: Options) -> list[Hook]:
     Return the hook that sends a request with the commit's hash in its header
     ``Gitsync-Hash``; none without a URL.
     """
+    if not options.webhook_url:
+        return []
+    client_library()  # at the start: it takes longer than some receivers to answer
     expected = options.webhook_success_status  # 0 or less: any status
 
     def run(commit: str, _: str, __: Fence) -> None:
@@ -106,8 +110,7 @@ def webhook(options: Options) -> list[Hook]:
         if 0 < expected != answer.status:
             raise HookFailed(f"the answer is {answer.status} instead of {expected}")
 
-    hook = Hook("webhook", run, options.webhook_backoff, threading.Lock())
-    return [hook] if options.webhook_url else []
+    return [Hook("webhook", run, options.webhook_backoff, threading.Lock())]
 
 
 class Hooks:
@@ -187,7 +190,8 @@ class Hooks:
         return problem
 
     def _touch(self) -> None:
-        path, problem = self._options.touch_file, ""
+        path = self._options.touch_file
+        problem = ""
         if not path:
             return
         try:

@@ -26,6 +26,16 @@ class Answer(NamedTuple):
     body: str
 
 
+def client_library() -> Any:
+    """
+    Load the library that :func:`send` uses; whoever has little time to send a request
+    should load it before.
+    """
+    import urllib3  # noqa: PLC0415 - few have a webhook or such a service
+
+    return urllib3
+
+
 def send(
     method: str,
     address: str,
@@ -46,8 +56,7 @@ def send(
     Raises:
         OSError: There is no answer in time, or the address is not a URL.
     """
-    import urllib3  # noqa: PLC0415 - few have a webhook or such a service
-
+    urllib3 = client_library()
     util = urllib3.util
     made: list[Any] = []
     is_late = threading.Event()

@@ -89,7 +89,8 @@ class Judge:
     def _judge(
         self, commit: str, volume: Volume, fence: Fence, *, is_urgent: bool = True
     ) -> RevisionRefused | None:
-        gate, folder = self._parts.gate, self._parts.engine.worktree
+        gate = self._parts.gate
+        folder = self._parts.engine.worktree
         if gate is None:
             return None
         self._judged.append(commit)
@@ -159,7 +160,8 @@ class Judge:
         Return the fallback, and why there is none, to be read after the refused
         commit's hash.
         """
-        engine, gate = self._parts.engine, self._parts.gate
+        engine = self._parts.engine
+        gate = self._parts.gate
         if engine.is_pinned:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
             return "", ", which GITSYNC_REF pins"

@@ -227,7 +227,8 @@ class Logins:
         """
         Yield URL, user, password and source of each login in the settings.
         """
-        options, file = self._options, self._settings.username_file
+        options = self._options
+        file = self._settings.username_file
         for number, one in enumerate(options.credential, 1):
             name = f"GITSYNC_CREDENTIAL, entry {number}"
             password = _secret(name, one.get("password", ""), one.get("password-file"))
@@ -289,10 +290,11 @@ class Logins:
         if region is None:
             raise failure("region_missing", f"no region is known for {host}")
         program = shlex.join([sys.executable, "-I", CODECOMMIT])
+        helper = f"credential.{server}.helper"
         access.configs.extend(
             [
-                (f"credential.{server}.helper", ""),
-                (f"credential.{server}.helper", f"!{program}"),
+                (helper, ""),
+                (helper, f"!{program}"),
                 (f"credential.{server}.useHttpPath", "true"),
                 # CodeCommit may answer 403 without a login; then git does not ask its
                 # helper.

@@ -2,8 +2,8 @@
 The settings of git-sync that the wrapper must know, from flags and variables in every
 spelling.
 
-All others reach git-sync unread, and it checks them itself; what is in ``TAKEN``, or
-not passed on by its `Flag`, is the wrapper's own. Of several spellings, the one wins
+All others reach git-sync unread, and it checks them itself. Of these, git-sync gets
+what its `Flag` passes on, as a flag. Of several spellings, the one wins
 that wins in git-sync 4.7.1: a name of version 3, even over a flag; then a flag; then
 the older variable. Two exceptions: an empty text counts as unset, and what only the
 official chart's default sets overrides nothing.
@@ -66,7 +66,8 @@ def configs(text: str) -> tuple[tuple[str, str], ...]:
     Read ``section.key:value,"section.sub.key":"value"``; a backslash escapes special
     characters.
     """
-    found, start = [], 0
+    found = []
+    start = 0
     while start < len(text):
         match = _CONFIG.match(text, start)
         if match is None:
@@ -100,7 +101,7 @@ def _paths(text: str) -> tuple[str, ...]:
 
 def _whole(text: str) -> int:
     try:
-        return int(text)
+        return int(text, 0)  # git-sync would read 010 as 8
     except ValueError:
         raise ValueError("is not a whole number") from None
 
@@ -118,8 +119,8 @@ class Flag(NamedTuple):
     A flag that the wrapper reads.
 
     Args:
-        is_passed: Whether git-sync gets it as well; the others are the wrapper's own
-            affair.
+        is_passed: Whether git-sync gets the value as well; the others are the wrapper's
+            own affair.
         also: Its variables besides ``GITSYNC_NAME`` and ``GIT_SYNC_NAME``.
         separator: Joins its values if the flag is repeated.
     """
@@ -168,7 +169,7 @@ class Options:
     git_config: tuple[tuple[str, str], ...] = flag((), configs, is_secret=True)
     period: float = flag(10.0, _seconds)
     init_period: float | None = flag(None, _seconds)
-    sync_timeout: float = flag(120.0, _timeout, is_passed=True)
+    sync_timeout: float = flag(120.0, _timeout)
     one_time: bool = flag(False, boolean)
     sync_on_signal: signal.Signals | None = flag(None, signal_name)  # noqa: RUF009
     max_failures: int = flag(0, _whole)
@@ -254,7 +255,7 @@ def _milliseconds(text: str) -> str:
 
 
 def _not_zero(text: str) -> str:
-    return text if int(text) else ""
+    return str(_whole(text) or "")
 
 
 # The names of git-sync 3: flag → variable, flag of git-sync 4, and how its text becomes
@@ -264,7 +265,7 @@ OLD: dict[str, tuple[str, str, Callable[[str], str]]] = {
     "branch": ("GIT_SYNC_BRANCH", "ref", str),
     "dest": ("GIT_SYNC_DEST", "link", str),
     "wait": ("GIT_SYNC_WAIT", "period", _milliseconds),
-    "timeout": ("GIT_SYNC_TIMEOUT", "sync-timeout", _milliseconds),
+    "timeout": ("GIT_SYNC_TIMEOUT", "sync-timeout", _not_zero),
     "max-sync-failures": ("GIT_SYNC_MAX_SYNC_FAILURES", "max-failures", _not_zero),
     "sync-hook-command": ("GIT_SYNC_HOOK_COMMAND", "exechook-command", str),
 }
@@ -293,19 +294,19 @@ def variables(name: str) -> tuple[str, ...]:
     return (f"GITSYNC_{base}", *old, *FLAGS[name].also)
 
 
-TAKEN = {v for name, one in FLAGS.items() if not one.is_passed for v in variables(name)}
+TAKEN = {variable for name in FLAGS for variable in variables(name)}
 TAKEN |= {variable for variable, _, _ in OLD.values()}
-"""The variables that git-sync does not get, because the wrapper acts on them."""
+"""The variables that git-sync does not get, because the wrapper reads them."""
 
 
 def for_git_sync(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the environment that git-sync gets.
+    Return the environment that git-sync gets: it takes an empty number for a wrong one.
     """
     return {
         name: value
         for name, value in environ.items()
-        if not (name in TAKEN or name.startswith(OURS))
+        if value and not (name in TAKEN or name.startswith(OURS))
     }
 
 
@@ -327,10 +328,13 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
         origin, text = given[name]
         if text:
             try:
-                values[name.replace("-", "_")] = one.parse(text)
+                value = values[name.replace("-", "_")] = one.parse(text)
             except ValueError as error:
                 shown = "***" if one.is_secret else without_password(text)
                 problems.append(Problem(origin, shown, str(error)))
+                continue
+            if one.is_passed:
+                rest.append(f"--{name}={value}")
     problems += _check(values)
     if problems:
         raise SettingsError(problems)
@@ -363,8 +367,6 @@ def _read_line(
             value = "true" if one.parse is boolean else next(words, "")
             if not value:
                 problems.append(Problem(origin, "", "needs a value"))
-        if one.is_passed:
-            rest.append(f"{origin}={value}")
         if one.separator:
             earlier = texts.get(origin, before.get(name))
             value = one.separator.join(filter(None, (earlier, value)))
@@ -403,13 +405,14 @@ def _let_old_ones_win(
         text = texts.get(origin, "")
         try:
             text = text and convert(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             problems.append(Problem(origin, text, "is not a number"))
             continue
         old[flag] = (origin, text)
         if text:
             given[name] = old[flag]
-    rev, branch = old["rev"], old["branch"]
+    rev = old["rev"]
+    branch = old["branch"]
     is_rev = rev[1] not in ("", "HEAD")
     if branch[1] == CHART_REF and (is_rev or new[1] not in ("", CHART_REF)):
         given["ref"] = rev if is_rev else new
@@ -422,7 +425,8 @@ def _check(values: Mapping[str, Any]) -> Iterator[Problem]:
     """
     Yield what is missing or dangerous in what git-sync does not see.
     """
-    repo, ref = values.get("repo", ""), values.get("ref", "")
+    repo = values.get("repo", "")
+    ref = values.get("ref", "")
     if ref.startswith("-"):
         yield Problem("GITSYNC_REF", ref, "is no ref: git would read a flag")
     if not repo:

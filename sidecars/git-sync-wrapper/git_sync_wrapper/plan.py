@@ -61,7 +61,8 @@ def decide(situation: Situation, options: Options) -> Work | Wait | Done:
     """
     Return what to do; the first line that is true of the situation counts.
     """
-    published, remote = situation.published, situation.remote
+    published = situation.published
+    remote = situation.remote
     if remote != situation.arrived or situation.damage:
         return Work()
     # The noted refusal may concern an older commit.

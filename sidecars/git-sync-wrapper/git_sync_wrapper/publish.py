@@ -211,10 +211,10 @@ class Volume:
         the link. A failure leaves the same, or the new link, if only the flush to disk
         failed: a crash of the node may undo that swap.
         """
-        self.note(build.name, facts, fence, fallback=fallback)
+        self.record(build.name, facts, fence, fallback=fallback)
         self._swap(build.name, fence)
 
-    def note(
+    def record(
         self, name: str, facts: Mapping[str, Any], fence: Fence, *, fallback: str = ""
     ) -> None:
         """
@@ -234,7 +234,7 @@ class Volume:
         with explained(f"cannot write {RECORD}"), fence:
             snapshot.write_record(record, self.store, fsync=self._fsync)
 
-    def refuse(self, commit: str, fence: Fence) -> None:
+    def record_refusal(self, commit: str, fence: Fence) -> None:
         """
         Record that the gate refuses a newer commit, so that one-shots do not wait for
         it.
@@ -330,7 +330,8 @@ class Inspection:
         damaged = volume.damage(shown.name)
         if not is_holder and damaged == [shown.name + LIST]:
             damaged = []
-        before, self.problem = self.problem, ""
+        before = self.problem
+        self.problem = ""
         if damaged:
             files = counted(len(damaged), "file")
             self.problem = (
@@ -351,11 +352,9 @@ class Inspection:
         repository here, without the remote. A commit that is checked out in part goes
         the way of a new one.
         """
-        options, commit, engine = (
-            self._parts.options,
-            published.commit,
-            self._parts.engine,
-        )
+        options = self._parts.options
+        commit = published.commit
+        engine = self._parts.engine
         if published.elsewhere(options) or options.sparse_checkout_file:
             return
         if not (checkout := engine.restore(commit, fence)):

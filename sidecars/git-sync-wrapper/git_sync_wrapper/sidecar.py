@@ -167,7 +167,8 @@ class GitSyncWrapper:
         return self._parts.past.readiness
 
     def details(self) -> dict[str, object]:
-        options, past = self._parts.options, self._parts.past
+        options = self._parts.options
+        past = self._parts.past
         return {"repository": options.repo, "ref": options.ref, **past.details}
 
     def watch(self, wake: Callable[[], None]) -> None:

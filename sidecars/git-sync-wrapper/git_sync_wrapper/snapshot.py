@@ -97,12 +97,10 @@ def damaged(rows: Rows, top: int) -> list[str]:
 
 
 def _is_same(row: Row, now: Row | None) -> bool:
-    return (
-        now is not None
-        and stat.S_IFMT(row.mode) == stat.S_IFMT(now.mode)
-        and not stat.S_IMODE(row.mode) & ~now.mode
-        and row[1:] == now[1:]
-    )
+    if now is None or stat.S_IFMT(row.mode) != stat.S_IFMT(now.mode):
+        return False
+    lost_rights = stat.S_IMODE(row.mode) & ~now.mode
+    return not lost_rights and row[1:] == now[1:]
 
 
 def read_rows(name: str, folder: int) -> Rows | None:
@@ -279,7 +277,8 @@ class Published(NamedTuple):
         of another repository; empty if it is not. Facts that are not recorded count as
         equal.
         """
-        link, ref = options.link, options.ref
+        link = options.link
+        ref = options.ref
         # The hash of an annotated tag pins the commit that the tag names.
         if options.is_pinned and ref not in (self.commit, self.ref):
             return f"{link} shows {self.commit}, but GITSYNC_REF pins {ref}"
@@ -345,7 +344,8 @@ def read_record(name: str, store: int) -> Published:
     Return the snapshot that the link shows, with its record in the open store. The
     record is untrusted: whoever can write to the volume can write it.
     """
-    found, commit = stat_in(name, store), commit_of(name)
+    found = stat_in(name, store)
+    commit = commit_of(name)
     if found is None:  # no link, or it leads to a commit that was removed
         return Published()
     record = read_facts(RECORD, store)

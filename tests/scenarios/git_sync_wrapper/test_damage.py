@@ -137,7 +137,8 @@ def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> N
     commit_files(here)
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
     tree = here.link.resolve()
-    before, pointer = contents(tree), (tree / ".git").read_text()
+    before = contents(tree)
+    pointer = (tree / ".git").read_text()
     for number in range(2):
         refused = commit_files(here, **{"bad.py": f"x = = {number}\n"})
         wrapper.wait_for_event("revision_refused", revision=refused)

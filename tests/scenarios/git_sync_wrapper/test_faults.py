@@ -162,7 +162,7 @@ FAULTS: list[tuple[str, str, Situation]] = [
 
 def check(wrapper: SidecarProcess, reason: str, said: str, code: int = 3) -> None:
     """Check that a wrapper gives up with this reason, these words and an advice."""
-    assert code == wrapper.wait_for_exit().code, wrapper.log()
+    assert code == wrapper.wait_for_exit(200).code, wrapper.log()
     told = [event for event in wrapper.events if event.get("reason") == reason]
     assert told, wrapper.log()
     assert said in told[0]["error"], told
@@ -232,11 +232,12 @@ def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) 
 @pytest.mark.usefixtures("only_in_full")
 def test_a_cycle_that_takes_too_long_is_abandoned(here: GitSite) -> None:
     """Two minutes more than git-sync may take are the least."""
-    gate = program("GIT_SYNC_WRAPPER_GATE_COMMAND", "exec sleep 600")(here)
+    here.commit_revision(2)
+    gate = program("GIT_SYNC_WRAPPER_GATE_COMMAND", "sleep 70; exit 1")(here)
     given = {
         "GITSYNC_SYNC_TIMEOUT": "10s",
         "GIT_SYNC_WRAPPER_GATE": "command",
-        "GIT_SYNC_WRAPPER_GATE_TIMEOUT": "1h",
+        "GIT_SYNC_WRAPPER_GATE_TIMEOUT": "130s",
         "GIT_SYNC_WRAPPER_TIMEOUT": "131s",
         "GIT_SYNC_WRAPPER_MAX_FAILURES": "1",
     }

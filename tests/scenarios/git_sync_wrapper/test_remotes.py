@@ -21,7 +21,8 @@ from tests.support.machine.volumes import see_mounted
 def test_keeps_what_it_has_without_dns_or_the_branch(
     here: GitSite, name: str, reason: str
 ) -> None:
-    hosts, entry = here.folder / "hosts", "127.0.0.1 git.invalid\n"
+    hosts = here.folder / "hosts"
+    entry = "127.0.0.1 git.invalid\n"
     hosts.write_text(entry)
     wrapper = here.describe(
         GITSYNC_REPO=here.server.url().replace("127.0.0.1", "git.invalid")

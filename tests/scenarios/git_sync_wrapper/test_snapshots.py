@@ -23,7 +23,8 @@ def test_a_commit_that_is_published_again_leaves_its_folder_to_a_task(
     here: GitSite, *, is_damaged: bool
 ) -> None:
     wrapper = here.publish()
-    first, folder = here.repository.head(), here.link.resolve()
+    first = here.repository.head()
+    folder = here.link.resolve()
     task = os.open(folder, os.O_RDONLY)
     fcntl.flock(task, fcntl.LOCK_SH)
     before = sorted(os.listdir(task))

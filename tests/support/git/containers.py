@@ -30,7 +30,9 @@ from typing import Any
 
 HERE = Path(__file__).parents[3]
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-HTTPD, NCSVR, SSHD = "e2e/test/httpd", "e2e/test/ncsvr", "e2e/test/sshd"
+HTTPD = "e2e/test/httpd"
+NCSVR = "e2e/test/ncsvr"
+SSHD = "e2e/test/sshd"
 WORDS = "/ncsvr.sh"
 VARIABLE = "--__env__"
 """
@@ -249,7 +251,8 @@ def _serve_git(address: str) -> None:
     from tests.support.git.git_server import GitServer
 
     server = GitServer(Path("/git"), host=address)
-    server.port, server.judge = 80, is_right
+    server.port = 80
+    server.judge = is_right
     server.start()
     threading.Event().wait()
 

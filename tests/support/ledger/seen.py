@@ -172,7 +172,9 @@ class Witness:
         match = _SAMPLE.fullmatch(line)
         if match is None or line.startswith("#"):
             return
-        metric, labels, value = match[1], match[2] or "", float(match[3])
+        metric = match[1]
+        labels = match[2] or ""
+        value = float(match[3])
         known = _metrics(sidecar).get(metric)
         values = LEDGER.values[sidecar.name, metric]
         values.add(value)

@@ -19,6 +19,7 @@ import yaml
 from tests.chart import rendering
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
+from tests.support.git.github import GitHubApi, write_key
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 from tests.support.machine.users import as_user
 from tests.support.program import own_port
@@ -26,6 +27,7 @@ from tests.support.revisions import make_revision
 
 SECRET = {"USERNAME": "x-access-token", "PASSWORD": "github_pat_0/+=%"}
 IMAGE_USER = 65533
+REFS = ("v1.2", "v2-2-stable", "master", "main")
 # What is below `dags.gitSync` in public repositories; the URLs become local ones.
 VALUES: dict[str, dict[str, Any]] = yaml.safe_load("""
 the chart's own defaults: {}
@@ -73,6 +75,14 @@ a tag and variables:
     - {name: GITSYNC_SYNC_TIMEOUT, value: 360s}
     - {name: GIT_SYNC_TIMEOUT, value: '120'}
     - {name: GITSYNC_GROUP_WRITE, value: 'true'}
+
+a GitHub App:
+  branch: main
+  env:
+    - {name: GITSYNC_GITHUB_BASE_URL, value: the one of this test}
+    - {name: GITSYNC_GITHUB_APP_CLIENT_ID, value: Iv1.0123456789abcdef}
+    - {name: GITSYNC_GITHUB_APP_INSTALLATION_ID, value: '7'}
+    - {name: GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE, value: /etc/git-secret/key.pem}
 """)
 REFUSED: dict[str, dict[str, Any]] = yaml.safe_load("""
 a branch that does not exist: {branch: mian}
@@ -83,21 +93,25 @@ a branch and a revision: {branch: main, rev: v1.2}
 
 class Pod(NamedTuple):
     """
-    The containers of the chart's pods, the URL of the repository, and a volume for each
-    of the two programs.
+    The containers of the chart's pods, the URL of the repository, the API of GitHub,
+    the ref that its user wants, and a volume for each of the two programs.
     """
 
     containers: dict[str, dict[str, Any]]
     repo: str
+    github: str
+    ref: str
     volumes: dict[Path, GitSite]
 
     def run(self, name: str, program: Path) -> SidecarProcess:
         """
         Start a container with git-sync or the wrapper as its image.
         """
-        site, container = self.volumes[program], self.containers[name]
+        site = self.volumes[program]
+        container = self.containers[name]
         here = {
             "REPO": self.repo,
+            "GITHUB_BASE_URL": self.github,
             "ROOT": str(site.root),
             "HTTP_BIND": f"127.0.0.1:{own_port()}",
             "ADD_USER": "false",  # the image has the user
@@ -130,7 +144,7 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
     """
     if not rendering.CAN_RENDER:
         pytest.skip(rendering.HOW_TO_RENDER)
-    values = {"enabled": True, **{**VALUES, **REFUSED}[request.param]}
+    values = {"enabled": True, **(VALUES | REFUSED)[request.param]}
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"dags": {"gitSync": values}}))
     containers = {
@@ -147,6 +161,10 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
         other = GitSite(site.server, folder / "other", engine)
         stack.callback(other.close)
         repo = site.server.url()
+        api = stack.enter_context(GitHubApi())
+        if "GitHub" in request.param:
+            write_key(folder / "key.pem")
+            site.server.judge = lambda _, word, __: word.startswith("ghs_")
         if "credentialsSecret" in values:
             word = SECRET["PASSWORD"] if request.param in VALUES else "the next one"
             site.server.accept((SECRET["USERNAME"], word))
@@ -161,31 +179,36 @@ def pod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pod]:
                 path.mkdir(parents=True, exist_ok=True)
                 path.chmod(0o777)
         commit(site, 1)
-        yield Pod(containers, repo, {WRAPPER: site, engine: other})
+        ref = values.get("branch", "v2-2-stable")
+        volumes = {WRAPPER: site, engine: other}
+        yield Pod(containers, repo, f"{api.endpoint}/", ref, volumes)
 
 
-def commit(site: GitSite, number: int) -> str:
+def commit(site: GitSite, number: int) -> dict[str, str]:
     """
-    Commit a revision to all branches and tags that the values name.
+    Commit a revision to each branch or tag that the values name, and return them: each
+    has its own.
     """
-    newest = site.commit_revision(number)
-    for branch in ("master", "v2-2-stable"):
-        site.repository.set_branch(branch, newest)
-    site.repository.tag("v1.2", newest, "annotated")
-    return newest
+    found = {
+        ref: site.commit_revision(number * len(REFS) + place, branch=ref)
+        for place, ref in enumerate(REFS)
+    }
+    site.repository.tag("v1.2", found["v1.2"], "annotated")
+    return found
 
 
 @pytest.mark.parametrize("pod", VALUES, indirect=True)
 def test_shows_what_git_sync_shows_with_the_values_of_the_chart(pod: Pod) -> None:
     for number, name in enumerate(("git-sync-init", "git-sync"), 1):
         for program, site in pod.volumes.items():
-            newest = commit(site, number)
+            newest = commit(site, number)[pod.ref]
             process = pod.run(name, program)
             if name == "git-sync-init":
                 assert 0 == process.wait_for_exit().code, process.log()
             site.wait_until_shown(newest, timeout_seconds=60)
 
-            assert make_revision(number) == site.files()
+            revision = number * len(REFS) + REFS.index(pod.ref)
+            assert make_revision(revision) == site.files()
             assert not os.readlink(site.link).startswith("/")
 
 

@@ -33,7 +33,8 @@ def test_hooks_run_after_the_link_is_swapped_and_at_every_start(here: GitSite) -
     As with git-sync, the first sync of a process runs the hooks even if nothing is new,
     and a hook that takes long then runs for the newest commit only.
     """
-    log, go_on = here.folder / "log", here.folder / "go-on"
+    log = here.folder / "log"
+    go_on = here.folder / "go-on"
     told = f'echo "$GITSYNC_HASH $(pwd -P) $(readlink {here.link})" >> {log}'
     command = script(
         here.folder / "hook", f"{told}\nuntil [ -e {go_on} ]; do sleep 0.1; done"
@@ -105,7 +106,8 @@ def test_a_one_shot_waits_until_the_remote_is_reachable(here: GitSite) -> None:
 
 
 def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None:
-    address, file = ("127.0.0.1", own_port()), here.root / "error.json"
+    address = ("127.0.0.1", own_port())
+    file = here.root / "error.json"
     here.server.inject(answer_with(Answer(503)))
     wrapper = here.wrapper(
         GITSYNC_HTTP_BIND=f"127.0.0.1:{address[1]}",
@@ -136,7 +138,13 @@ def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None
 
 
 def test_sync_on_signal_triggers_a_cycle(here: GitSite) -> None:
-    wrapper = here.publish(GITSYNC_PERIOD="1h", GITSYNC_SYNC_ON_SIGNAL="SIGUSR1")
+    """Beside variables that git-sync itself would refuse."""
+    wrapper = here.publish(
+        GITSYNC_PERIOD="3600",
+        GITSYNC_SYNC_ON_SIGNAL="SIGUSR1",
+        GITSYNC_GROUP_WRITE="yes",
+        GIT_SYNC_DEPTH="",
+    )
     commit = here.commit_revision(2)
     wrapper.send_signal(signal.SIGUSR1)
 

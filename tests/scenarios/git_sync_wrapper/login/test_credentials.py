@@ -40,7 +40,8 @@ def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> Non
     with AskpassServer() as askpass:
 
         def rotate(number: int) -> None:
-            askpass.username, askpass.password = f"user-{number}", f"password-{number}"
+            askpass.username = f"user-{number}"
+            askpass.password = f"password-{number}"
             here.server.accept((askpass.username, askpass.password))
 
         def late(exchange: Exchange) -> None:

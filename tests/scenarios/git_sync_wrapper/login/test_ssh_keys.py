@@ -12,7 +12,8 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
     skip_without_sshd()
     secret = here.folder / "secret"
     secret.mkdir()
-    mounted, known = secret / "ssh", secret / "known_hosts"
+    mounted = secret / "ssh"
+    known = secret / "known_hosts"
 
     def mount(key: Path) -> None:
         new = secret / "new"
@@ -21,7 +22,8 @@ def test_follows_damaged_keys_that_are_replaced_once_the_host_is_known(
         new.rename(mounted)
 
     with SshServer(tmp_path / "ssh") as ssh:
-        first, second = ssh.client_key, ssh.make_key(ssh.folder / "second")
+        first = ssh.client_key
+        second = ssh.make_key(ssh.folder / "second")
         mount(first)
         wrapper = here.wrapper(
             GITSYNC_REPO=ssh.url(here.repository.folder),
