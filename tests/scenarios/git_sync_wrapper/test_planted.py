@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -317,3 +318,36 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 
     outside.check(wrapper)
     assert {"dag.py": b"x = 2\n"} == here.files()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another uid")
+@pytest.mark.parametrize("moment", ["reset --hard", "read-tree --reset"])
+def test_what_another_user_exchanges_while_git_runs_is_never_used(
+    here: GitSite, outside: Outside, moment: str
+) -> None:
+    """At the start of git, the repository is exchanged for a copy with a filter."""
+    work, planted, done = (here.folder / name for name in ("root/.git-sync", "x", "y"))
+    (here.folder / "traps").write_text(
+        f'[filter "x"]\n\tsmudge = {outside.program}\n\tclean = {outside.program}\n'
+    )
+    exchange = f"""cp -a {work} {planted}
+cat {here.folder}/traps >> {planted}/.git/config
+echo '* filter=x' > {planted}/.git/info/attributes
+chown -R {STRANGER} {planted}
+mv {work} {done} && mv {planted} {work}"""
+    git = script(
+        here.folder / "git",
+        f'case "$*" in *"{moment}"*) test -e {done} || ({exchange}) ;; esac\n'
+        'cd "$PWD"; exec git "$@"',
+    )
+    commit = here.repository.head()
+    wrapper = here.wrapper(GITSYNC_GIT=git)
+    if moment.startswith("read-tree"):
+        here.wait_until_shown(commit, wrapper)
+        (here.link / "odd1.py").write_text("damaged")
+        wrapper.send_signal(signal.SIGHUP)
+    wrapper.wait_for(done.exists, "the exchange")
+
+    here.wait_until_shown(next_commit(here, 1), wrapper)
+    outside.check(wrapper)
+    assert {"dag.py": b"x = 1\n"} == here.files()
