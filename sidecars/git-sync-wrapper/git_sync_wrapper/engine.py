@@ -161,8 +161,11 @@ class Engine:
         instead: Mapping[str, str],
     ) -> int:
         options = self._options
-        configs = [("safe.directory", self._git.trusted)]
-        configs += [*access.configs, *options.git_config]
+        configs = [
+            ("safe.directory", self._git.trusted),
+            *access.configs,
+            *options.git_config,
+        ]
         environ = {
             **self._environ,
             **access.environ,

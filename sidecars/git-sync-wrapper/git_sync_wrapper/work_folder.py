@@ -79,8 +79,10 @@ class WorkFolder:
         ours = owner = os.geteuid()
         try:
             self.clear()
-            place = os.path.join(self.path, GIT)
-            with folder_of(place, self._root) as top, own_folder(GIT, top) as git:
+            with (
+                folder_of(f"{self.path}/.", self._root) as top,
+                own_folder(GIT, top) as git,
+            ):
                 owner = _configure(git, repo)
                 found = self._inspect(top, owner)
         except (NotADirectoryError, PermissionError) as error:

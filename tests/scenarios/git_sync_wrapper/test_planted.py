@@ -81,54 +81,17 @@ if os.getuid() == 0:
 else:
     KINDS.pop("file of another uid")
 WORK = ".git-sync"
-GIT = [
-    "config",
-    ".config.new",
-    "HEAD",
-    "FETCH_HEAD",
-    "index",
-    "shallow",
-    "logs",
-    "hooks",
-    "info",
-    "objects",
-    "objects/pack",
-    "refs",
-    "refs/heads/published",
-    "worktrees",
-    "worktrees/NEW",
-    "restored",
-]
-STORE = [
-    "lock",
-    "failed",
-    ".failed.new",
-    "published.json",
-    ".published.json.new",
-    "NEW",
-    "NEW.files",
-    ".NEW.files.new",
-]
+# By folder; NEW is the commit that comes next, and links, touches and errors are named
+# in the settings.
 NAMES = {
-    "git-sync's root": [
-        WORK,
-        f"{WORK}/.git",
-        f"{WORK}/.worktrees",
-        f"{WORK}/.worktrees/NEW",
-        f"{WORK}/candidate",
-        f"{WORK}/tmp-link",
-    ],
-    "git-sync's repository": [f"{WORK}/.git/{name}" for name in GIT],
-    "the snapshots": [".snapshots", *(f".snapshots/{name}" for name in STORE)],
-    "what the settings name": [
-        "links",
-        "links/repo",
-        "links/repo.next-snapshot",
-        "touches",
-        "touches/touched",
-        "errors",
-        "errors/error.json",
-    ],
+    "": """.git-sync .git-sync/.git .git-sync/.worktrees .git-sync/.worktrees/NEW
+        .git-sync/candidate .git-sync/tmp-link .snapshots links links/repo
+        links/repo.next-snapshot touches touches/touched errors errors/error.json""",
+    ".git-sync/.git/": """config .config.new HEAD FETCH_HEAD index shallow logs hooks
+        info objects objects/pack refs refs/heads/published worktrees worktrees/NEW
+        restored""",
+    ".snapshots/": """lock failed .failed.new published.json .published.json.new NEW
+        NEW.files .NEW.files.new""",
 }
 
 
@@ -147,14 +110,15 @@ def replace(path: Path, kind: str, outside: Outside) -> None:
 
 def plants(place: str, counts: Counts) -> Iterator[tuple[str, str]]:
     """
-    Yield names of a place and what to plant there: at some names one kind, and at each
+    Yield names of a folder and what to plant there: at some names one kind, and at each
     all with `--full`.
     """
     kinds = itertools.cycle(KINDS)
-    for name in random.Random(place).sample(NAMES[place], len(NAMES[place]))[
-        : counts.planted_names
-    ]:
-        yield from zip(itertools.repeat(name), itertools.islice(kinds, counts.plants))
+    names = NAMES[place].split()
+    random.Random(place).shuffle(names)
+    for name in names[: counts.planted_names]:
+        for kind in itertools.islice(kinds, counts.plants):
+            yield f"{place}{name}", kind
 
 
 def next_commit(here: GitSite, number: int) -> str:
@@ -264,12 +228,24 @@ def per_checkout(git: Path, outside: Outside) -> None:
     hooks(git, outside)
 
 
+EACH_KEY = """
+[core]
+\tfsmonitor = {program}
+\thooksPath = {folder}
+\tpager = {program}
+\tsshCommand = {program}
+\tworktree = {folder}/sub
+[alias]
+\tfetch = !{program}
+[credential]
+\thelper = {program}
+[include]
+\tpath = {folder}/repository/.git/config
+[url "http://127.0.0.1:1/"]
+\tinsteadOf = http://
+"""
 WRITTEN_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
-    "core.fsmonitor": config("[core]\n\tfsmonitor = {program}\n"),
-    "core.worktree": config("[core]\n\tworktree = {folder}/sub\n"),
-    "core.pager": config("[core]\n\tpager = {program}\n[pager]\n\tlog = {program}\n"),
-    "include": config("[include]\n\tpath = {folder}/repository/.git/config\n"),
-    "insteadOf": config('[url "http://127.0.0.1:1/"]\n\tinsteadOf = http://\n'),
+    "each key": config(EACH_KEY),
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
@@ -325,27 +301,18 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 def test_what_another_user_exchanges_while_git_runs_is_never_used(
     here: GitSite, outside: Outside, moment: str
 ) -> None:
-    """At the start of git, the repository is exchanged for a copy with a filter."""
-    work, planted, done = (here.folder / name for name in ("root/.git-sync", "x", "y"))
-    (here.folder / "traps").write_text(
-        f'[filter "x"]\n\tsmudge = {outside.program}\n\tclean = {outside.program}\n'
-    )
-    exchange = f"""cp -a {work} {planted}
-cat {here.folder}/traps >> {planted}/.git/config
-echo '* filter=x' > {planted}/.git/info/attributes
-chown -R {STRANGER} {planted}
-mv {work} {done} && mv {planted} {work}"""
-    git = script(
-        here.folder / "git",
-        f'case "$*" in *"{moment}"*) test -e {done} || ({exchange}) ;; esac\n'
-        'cd "$PWD"; exec git "$@"',
-    )
-    commit = here.repository.head()
-    wrapper = here.wrapper(GITSYNC_GIT=git)
-    if moment.startswith("read-tree"):
-        here.wait_until_shown(commit, wrapper)
-        (here.link / "odd1.py").write_text("damaged")
-        wrapper.send_signal(signal.SIGHUP)
+    """As git starts, its repository becomes a copy that has a filter for all files."""
+    work, done = here.root / WORK, here.folder / "exchanged"
+    copy = f"""cp -a {work} {work}.x && cd {work}.x/.git
+printf '[filter "x"]\n smudge = {outside.program}\n' >> config
+echo '* filter=x' > info/attributes
+chown -R {STRANGER} {work}.x && mv {work} {done} && mv {work}.x {work}"""
+    # which enters the folder again: it was exchanged a moment before
+    git = f"""case "$*" in *"{moment}"*) test -e {done} || ({copy}) ;; esac
+cd "$PWD" && exec git "$@\""""
+    wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", git))
+    (here.link / "odd1.py").write_text("damaged")
+    wrapper.send_signal(signal.SIGHUP)
     wrapper.wait_for(done.exists, "the exchange")
 
     here.wait_until_shown(next_commit(here, 1), wrapper)
