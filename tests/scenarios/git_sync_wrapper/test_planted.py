@@ -182,23 +182,6 @@ def config(text: str) -> Callable[[Path, Outside], None]:
     return plant
 
 
-def hooks(git: Path, outside: Outside) -> None:
-    names = (
-        "post-checkout",
-        "reference-transaction",
-        "post-index-change",
-        "pre-auto-gc",
-    )
-    for name in names:
-        shutil.copy(outside.program, git / "hooks" / name)
-
-
-def attributes(git: Path, outside: Outside) -> None:
-    config('[filter "x"]\n\tsmudge = {program}\n\trequired = true\n')(git, outside)
-    (git / "info").mkdir(exist_ok=True)
-    (git / "info/attributes").write_text("* filter=x\n")
-
-
 def lead_away(name: str, to: str) -> Callable[[Path, Outside], None]:
     def plant(git: Path, outside: Outside) -> None:
         path = git / name
@@ -219,13 +202,6 @@ def checkouts(name: str, to: str) -> Callable[[Path, Outside], None]:
 def git_file(git: Path, outside: Outside) -> None:
     shutil.rmtree(git)
     git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
-
-
-def per_checkout(git: Path, outside: Outside) -> None:
-    config("[extensions]\n\tworktreeConfig = true\n")(git, outside)
-    text = f"[core]\n\tfsmonitor = {outside.program}\n\thooksPath = {git}/hooks\n"
-    (git / "config.worktree").write_text(text)
-    hooks(git, outside)
 
 
 EACH_KEY = """
@@ -250,20 +226,22 @@ WRITTEN_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
 }
 """Of a configuration only what the next run needs stays."""
 FETCHED_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
-    "filter": attributes,
-    "hooks": hooks,
-    "config.worktree": per_checkout,
+    "filter": lead_away("info/attributes", "* filter=x\n"),
+    "hooks": lead_away("hooks/post-checkout", "echo\n"),
+    "config.worktree": lead_away("config.worktree", "[core]\n\tbare = true\n"),
     ".git file": git_file,
     "alternates": lead_away(
         "objects/info/alternates", "{folder}/repository/.git/objects\n"
     ),
     "commondir": lead_away("commondir", "{folder}/repository/.git\n"),
+    "pipe": lambda git, _: os.mkfifo(git / "pipe"),
     "modules": lead_away("modules/lib/config", "[core]\n\tbare = true\n"),
     "commondir of a checkout": checkouts("commondir", "{folder}/repository/.git\n"),
     "gitdir of a checkout": checkouts("gitdir", "{folder}/a.lock\n"),
 }
 if os.getuid() == 0:
     FETCHED_AGAIN["another uid"] = lambda git, _: os.chown(git.parent, STRANGER, 0)
+    FETCHED_AGAIN["its file"] = lambda git, _: os.chown(git / "HEAD", STRANGER, 0)
 TRAPS = {**WRITTEN_AGAIN, **FETCHED_AGAIN}
 
 
@@ -297,16 +275,23 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another uid")
+@pytest.mark.parametrize("owner", [STRANGER, 0])
 @pytest.mark.parametrize("moment", ["reset --hard", "read-tree --reset"])
 def test_what_another_user_exchanges_while_git_runs_is_never_used(
-    here: GitSite, outside: Outside, moment: str
+    here: GitSite, outside: Outside, moment: str, owner: int
 ) -> None:
-    """As git starts, its repository becomes a copy that has a filter for all files."""
+    """
+    As git starts, its repository becomes a copy, a stranger's with a filter for all
+    files; even in one of ours, hooks and monitors are not executed.
+    """
     work, done = here.root / WORK, here.folder / "exchanged"
+    filtered = "* filter=x" if owner == STRANGER else ""
     copy = f"""cp -a {work} {work}.x && cd {work}.x/.git
 printf '[filter "x"]\n smudge = {outside.program}\n' >> config
-echo '* filter=x' > info/attributes
-chown -R {STRANGER} {work}.x && mv {work} {done} && mv {work}.x {work}"""
+printf '[core]\n fsmonitor = {outside.program}\n' >> config
+cp {outside.program} hooks/post-index-change
+echo '{filtered}' > info/attributes
+chown -R {owner} {work}.x && mv {work} {done} && mv {work}.x {work}"""
     # which enters the folder again: it was exchanged a moment before
     git = f"""case "$*" in *"{moment}"*) test -e {done} || ({copy}) ;; esac
 cd "$PWD" && exec git "$@\""""
