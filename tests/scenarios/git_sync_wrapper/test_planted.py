@@ -204,24 +204,28 @@ def git_file(git: Path, outside: Outside) -> None:
     git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
 
 
-EACH_KEY = """
+PROGRAMS = """
 [core]
 \tfsmonitor = {program}
 \thooksPath = {folder}
 \tpager = {program}
 \tsshCommand = {program}
-\tworktree = {folder}/sub
 [alias]
 \tfetch = !{program}
 [credential]
 \thelper = {program}
 [include]
 \tpath = {folder}/repository/.git/config
+"""
+PLACES = """
+[core]
+\tworktree = {folder}/sub
 [url "http://127.0.0.1:1/"]
 \tinsteadOf = http://
 """
 WRITTEN_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
-    "each key": config(EACH_KEY),
+    "programs": config(PROGRAMS),
+    "places": config(PLACES),
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
@@ -259,6 +263,7 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
     commit = next_commit(here, 1)
     here.wait_until_shown(commit, wrapper)
     outside.check(wrapper)
+    assert "fsmonitor" not in (git / "config").read_text()
     assert (plant in FETCHED_AGAIN) == bool(wrapper.find_events("work_folder_foreign"))
     wrapper.kill()
     (here.link / "dag.py").write_text("damaged")
