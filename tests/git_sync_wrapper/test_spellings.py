@@ -188,7 +188,7 @@ def check(name: str, given: Given) -> None:
     theirs = git_sync(name, given)
     ours = wrapper(name, given)
     if theirs.refusal or theirs.value in ("", "[]"):
-        return  # git-sync does not start, or could not work
+        return  # git-sync does not start, could not work, or has an empty list
     assert not ours.refusal, f"{given}: {ours.refusal}"
     same = [x for x in [(), *singles(name)] if git_sync(name, x) == theirs]
     assert same, f"{given}: git-sync has {theirs}"

@@ -27,9 +27,10 @@ HOLDER_BYTES = 300
 
 def write_file(
     path: str, content: bytes, mode: int, *, fsync: bool, dir_fd: int | None = None
-) -> None:
+) -> int:
     """
-    Replace a file as a whole: temporary file in the same directory → rename.
+    Replace a file as a whole: temporary file in the same directory → rename. Return its
+    owner, which some file systems (SMB, NFS that squashes users) choose.
 
     A crash half-way leaves the old file and at most one ``.<name>.new`` beside it,
     which the next call replaces. `dir_fd` makes `path` relative to an open directory.
@@ -50,10 +51,12 @@ def write_file(
             write_all(fd, content)
             if fsync:
                 os.fsync(fd)
+            owner = os.fstat(fd).st_uid
         os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError:
         os.unlink(temporary, dir_fd=dir_fd)
         raise
+    return owner
 
 
 def set_mode(fd: int, mode: int) -> None:

@@ -48,15 +48,15 @@ def clear_way(name: str, folder: int, kind: int = stat.S_IFREG) -> None:
 
 def write_own(
     name: str, content: bytes, folder: int, *, mode: int = 0o644, fsync: bool = False
-) -> None:
+) -> int:
     """
-    Replace a file of ours, whatever has its name.
+    Replace a file of ours, whatever has its name; return the owner that it got.
 
     Raises:
         OSError: It cannot be written.
     """
     clear_way(name, folder)
-    write_file(name, content, mode, fsync=fsync, dir_fd=folder)
+    return write_file(name, content, mode, fsync=fsync, dir_fd=folder)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ class Engine:
 
     def _run(self, access: Access, fence: Fence, instead: Mapping[str, str]) -> str:
         with explained(f"cannot clear {self.root}"):
-            self.work.prepare(self._git.repo)
+            self._git.trusted = self.work.prepare(self._git.repo)
         last: list[str] = []
 
         def hear(line: str) -> None:
@@ -161,7 +161,11 @@ class Engine:
         instead: Mapping[str, str],
     ) -> int:
         options = self._options
-        configs = [*access.configs, *options.git_config]
+        configs = [
+            ("safe.directory", self._git.trusted),
+            *access.configs,
+            *options.git_config,
+        ]
         environ = {
             **self._environ,
             **access.environ,
@@ -306,9 +310,10 @@ class Engine:
             CycleAbandoned: The fence was revoked.
         """
         given = self._restoring(restored) if restored else {}
+        folder = self.root if restored else self.worktree
         words = ["ls-files", "--deleted", "-z"]
         try:
-            said = self._git.ask(words, restored or self.worktree, fence, **given)
+            said = self._git.ask(words, folder, fence, **given)
         except GitFailed as error:
             said = str(error).encode()
         if said:
@@ -363,12 +368,12 @@ class Engine:
         given = self._restoring(worktree)
         pointer = f"gitdir: ../../{GIT}/worktrees/{commit}\n".encode()
         try:
-            self.work.prepare(self._git.repo)
+            self._git.trusted = self.work.prepare(self._git.repo)
             with self.work.opened(GIT) as git:
                 remove_tree(INDEX, git)
             with folder_of(f"{worktree}/{GIT}", self._options.root) as checkout:
                 words = ["read-tree", "--reset", "-u", commit]
-                self._git.ask(words, worktree, fence, **given)
+                self._git.ask(words, self.root, fence, **given)
                 write_own(GIT, pointer, checkout)
         except (GitFailed, OSError) as error:
             log.warning("restore_failed", revision=commit, error=str(error))
@@ -376,6 +381,5 @@ class Engine:
         return "" if os.path.exists(os.path.join(worktree, ".gitmodules")) else worktree
 
     def _restoring(self, worktree: str) -> dict[str, str]:
-        git = os.path.join(self.root, GIT)
-        index = os.path.join(git, INDEX)
-        return {"GIT_DIR": git, "GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}
+        index = os.path.join(self.root, GIT, INDEX)
+        return {"GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}

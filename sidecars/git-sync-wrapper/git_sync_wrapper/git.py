@@ -68,6 +68,8 @@ class Git:
         self.logins = logins
         self.repo = options.repo
         """Where the repository is now, if its server has said that it has moved."""
+        self.trusted = ""
+        """Local repositories that may be another user's: none, or all (``*``)."""
         self._options = options
         # git-sync's variables hold passwords.
         self._environ = {
@@ -96,7 +98,7 @@ class Git:
             "GIT_NO_LAZY_FETCH": "1",
             **environ,
         }
-        configs = [*self._options.git_config, ("safe.directory", "*")]
+        configs = [*self._options.git_config, ("safe.directory", self.trusted)]
         return self._run(words, folder, fence, given, configs)
 
     def poll(self, fence: Fence) -> str:

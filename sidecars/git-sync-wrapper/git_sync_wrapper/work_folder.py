@@ -13,7 +13,7 @@ from contextlib import suppress
 from git_sync_wrapper.reasons import failure
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FACTS_BYTES, read_file
-from sidecar_runtime.volume.own import Opened, folder_of, walk, write_own
+from sidecar_runtime.volume.own import Opened, folder_of, own_folder, walk, write_own
 from sidecar_runtime.volume.snapshots import aside_name, opened, remove_tree
 
 ROOT = ".git-sync"
@@ -62,29 +62,35 @@ class WorkFolder:
         """
         return folder_of(os.path.join(self.path, *names, "."), self._root, opened)
 
-    def prepare(self, repo: str) -> None:
+    def prepare(self, repo: str) -> str:
         """
         Make it fit for git: without checkouts and what a killed git left, and with a
         configuration of which nobody else has written a line. If anything else in it is
         not from git-sync, all of it is removed, and fetched again.
 
+        Returns:
+            The other owners' repositories that git may use: none, as somebody may
+            exchange this one meanwhile; but all (``*``) where our files are another's.
+
         Raises:
             SidecarError: ``work_folder_foreign``: it can be neither removed nor moved.
             OSError: The volume fails.
         """
+        ours = owner = os.geteuid()
         try:
             self.clear()
-            with self.opened() as top, self.opened(GIT) as git:
-                _configure(git, repo)
-                found = self._inspect(top, os.stat("config", dir_fd=git).st_uid)
-        except FileNotFoundError:  # a first run, perhaps killed
-            self.remove()
-            return
+            with (
+                folder_of(f"{self.path}/.", self._root) as top,
+                own_folder(GIT, top) as git,
+            ):
+                owner = _configure(git, repo)
+                found = self._inspect(top, owner)
         except (NotADirectoryError, PermissionError) as error:
             found = str(error)
         if found:
             log.warning(FOREIGN, found=found)
             self.remove()
+        return "" if owner == ours else "*"
 
     def _inspect(self, top: int, uid: int) -> str:
         """
@@ -150,14 +156,17 @@ class WorkFolder:
             raise failure(FOREIGN, said) from error
 
 
-def _configure(git: int, repo: str) -> None:
+def _configure(git: int, repo: str) -> int:
+    """
+    Keep what is useful of the configuration; return the owner of what we write.
+    """
     partial = f'[remote "{repo}"]'
     lines = [
         x
         for x in read_text("config", git).split("\n")
         if x == partial or _KEPT.fullmatch(x)
     ]
-    write_own("config", "\n".join([*lines, ""]).encode(), git)
+    return write_own("config", "\n".join([*lines, ""]).encode(), git)
 
 
 def read_text(path: str, folder: int | None = None) -> str:

@@ -30,12 +30,8 @@ from sidecar_runtime.volume.files import (
     stat_in,
     write_file,
 )
-from sidecar_runtime.volume.snapshots import (
-    FOLDER_FLAGS,
-    FOLDER_MODE,
-    opened,
-    remove_tree,
-)
+from sidecar_runtime.volume.own import own_folder
+from sidecar_runtime.volume.snapshots import FOLDER_MODE, opened, remove_tree
 
 LOCK = "lock"
 STAGING = "staging"
@@ -96,8 +92,7 @@ class Volume:
         with ExitStack() as stack:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
             self.root = stack.enter_context(opened(path, flags=flags))
-            self.state = open_own_folder(RESERVED, self.root)
-            stack.callback(os.close, self.state)
+            self.state = stack.enter_context(own_folder(RESERVED, self.root))
             self._open = stack.pop_all()
 
     def begin(self, file_mode: int, *, fsync: bool) -> None:
@@ -107,8 +102,7 @@ class Volume:
         """
         for name in (STAGING, "tree"):  # that of versions before 0.3
             remove_tree(name, self.state)
-        staging = open_own_folder(STAGING, self.state)
-        self._open.callback(os.close, staging)
+        staging = self._open.enter_context(own_folder(STAGING, self.state))
         self.staging = StagingFolder(staging, file_mode, fsync)
         # Airflow's folder walk includes hidden folders. A full disk must not prevent
         # the start.
@@ -181,20 +175,6 @@ def open_volume(
 
 
 # --- walks
-
-
-def open_own_folder(name: str, parent: int) -> int:
-    """
-    Open or create a folder of s3-sync's own; a symlink in its place is removed.
-
-    Raises:
-        OSError: It cannot be created, or a file is in its place.
-    """
-    if is_link(name, parent):
-        os.unlink(name, dir_fd=parent)
-    with suppress(FileExistsError):
-        os.mkdir(name, FOLDER_MODE, dir_fd=parent)
-    return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
 
 # Creates a folder: its path, its name, and the open folder above it.

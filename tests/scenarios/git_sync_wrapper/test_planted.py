@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -80,54 +81,17 @@ if os.getuid() == 0:
 else:
     KINDS.pop("file of another uid")
 WORK = ".git-sync"
-GIT = [
-    "config",
-    ".config.new",
-    "HEAD",
-    "FETCH_HEAD",
-    "index",
-    "shallow",
-    "logs",
-    "hooks",
-    "info",
-    "objects",
-    "objects/pack",
-    "refs",
-    "refs/heads/published",
-    "worktrees",
-    "worktrees/NEW",
-    "restored",
-]
-STORE = [
-    "lock",
-    "failed",
-    ".failed.new",
-    "published.json",
-    ".published.json.new",
-    "NEW",
-    "NEW.files",
-    ".NEW.files.new",
-]
+# By folder; NEW is the commit that comes next, and links, touches and errors are named
+# in the settings.
 NAMES = {
-    "git-sync's root": [
-        WORK,
-        f"{WORK}/.git",
-        f"{WORK}/.worktrees",
-        f"{WORK}/.worktrees/NEW",
-        f"{WORK}/candidate",
-        f"{WORK}/tmp-link",
-    ],
-    "git-sync's repository": [f"{WORK}/.git/{name}" for name in GIT],
-    "the snapshots": [".snapshots", *(f".snapshots/{name}" for name in STORE)],
-    "what the settings name": [
-        "links",
-        "links/repo",
-        "links/repo.next-snapshot",
-        "touches",
-        "touches/touched",
-        "errors",
-        "errors/error.json",
-    ],
+    "": """.git-sync .git-sync/.git .git-sync/.worktrees .git-sync/.worktrees/NEW
+        .git-sync/candidate .git-sync/tmp-link .snapshots links links/repo
+        links/repo.next-snapshot touches touches/touched errors errors/error.json""",
+    ".git-sync/.git/": """config .config.new HEAD FETCH_HEAD index shallow logs hooks
+        info objects objects/pack refs refs/heads/published worktrees worktrees/NEW
+        restored""",
+    ".snapshots/": """lock failed .failed.new published.json .published.json.new NEW
+        NEW.files .NEW.files.new""",
 }
 
 
@@ -146,14 +110,15 @@ def replace(path: Path, kind: str, outside: Outside) -> None:
 
 def plants(place: str, counts: Counts) -> Iterator[tuple[str, str]]:
     """
-    Yield names of a place and what to plant there: at some names one kind, and at each
+    Yield names of a folder and what to plant there: at some names one kind, and at each
     all with `--full`.
     """
     kinds = itertools.cycle(KINDS)
-    for name in random.Random(place).sample(NAMES[place], len(NAMES[place]))[
-        : counts.planted_names
-    ]:
-        yield from zip(itertools.repeat(name), itertools.islice(kinds, counts.plants))
+    names = NAMES[place].split()
+    random.Random(place).shuffle(names)
+    for name in names[: counts.planted_names]:
+        for kind in itertools.islice(kinds, counts.plants):
+            yield f"{place}{name}", kind
 
 
 def next_commit(here: GitSite, number: int) -> str:
@@ -217,23 +182,6 @@ def config(text: str) -> Callable[[Path, Outside], None]:
     return plant
 
 
-def hooks(git: Path, outside: Outside) -> None:
-    names = (
-        "post-checkout",
-        "reference-transaction",
-        "post-index-change",
-        "pre-auto-gc",
-    )
-    for name in names:
-        shutil.copy(outside.program, git / "hooks" / name)
-
-
-def attributes(git: Path, outside: Outside) -> None:
-    config('[filter "x"]\n\tsmudge = {program}\n\trequired = true\n')(git, outside)
-    (git / "info").mkdir(exist_ok=True)
-    (git / "info/attributes").write_text("* filter=x\n")
-
-
 def lead_away(name: str, to: str) -> Callable[[Path, Outside], None]:
     def plant(git: Path, outside: Outside) -> None:
         path = git / name
@@ -256,37 +204,48 @@ def git_file(git: Path, outside: Outside) -> None:
     git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
 
 
-def per_checkout(git: Path, outside: Outside) -> None:
-    config("[extensions]\n\tworktreeConfig = true\n")(git, outside)
-    text = f"[core]\n\tfsmonitor = {outside.program}\n\thooksPath = {git}/hooks\n"
-    (git / "config.worktree").write_text(text)
-    hooks(git, outside)
-
-
+PROGRAMS = """
+[core]
+\tfsmonitor = {program}
+\thooksPath = {folder}
+\tpager = {program}
+\tsshCommand = {program}
+[alias]
+\tfetch = !{program}
+[credential]
+\thelper = {program}
+[include]
+\tpath = {folder}/repository/.git/config
+"""
+PLACES = """
+[core]
+\tworktree = {folder}/sub
+[url "http://127.0.0.1:1/"]
+\tinsteadOf = http://
+"""
 WRITTEN_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
-    "core.fsmonitor": config("[core]\n\tfsmonitor = {program}\n"),
-    "core.worktree": config("[core]\n\tworktree = {folder}/sub\n"),
-    "core.pager": config("[core]\n\tpager = {program}\n[pager]\n\tlog = {program}\n"),
-    "include": config("[include]\n\tpath = {folder}/repository/.git/config\n"),
-    "insteadOf": config('[url "http://127.0.0.1:1/"]\n\tinsteadOf = http://\n'),
+    "programs": config(PROGRAMS),
+    "places": config(PLACES),
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
 FETCHED_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
-    "filter": attributes,
-    "hooks": hooks,
-    "config.worktree": per_checkout,
+    "filter": lead_away("info/attributes", "* filter=x\n"),
+    "hooks": lead_away("hooks/post-checkout", "echo\n"),
+    "config.worktree": lead_away("config.worktree", "[core]\n\tbare = true\n"),
     ".git file": git_file,
     "alternates": lead_away(
         "objects/info/alternates", "{folder}/repository/.git/objects\n"
     ),
     "commondir": lead_away("commondir", "{folder}/repository/.git\n"),
+    "pipe": lambda git, _: os.mkfifo(git / "pipe"),
     "modules": lead_away("modules/lib/config", "[core]\n\tbare = true\n"),
     "commondir of a checkout": checkouts("commondir", "{folder}/repository/.git\n"),
     "gitdir of a checkout": checkouts("gitdir", "{folder}/a.lock\n"),
 }
 if os.getuid() == 0:
     FETCHED_AGAIN["another uid"] = lambda git, _: os.chown(git.parent, STRANGER, 0)
+    FETCHED_AGAIN["its file"] = lambda git, _: os.chown(git / "HEAD", STRANGER, 0)
 TRAPS = {**WRITTEN_AGAIN, **FETCHED_AGAIN}
 
 
@@ -304,6 +263,7 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
     commit = next_commit(here, 1)
     here.wait_until_shown(commit, wrapper)
     outside.check(wrapper)
+    assert "fsmonitor" not in (git / "config").read_text()
     assert (plant in FETCHED_AGAIN) == bool(wrapper.find_events("work_folder_foreign"))
     wrapper.kill()
     (here.link / "dag.py").write_text("damaged")
@@ -317,3 +277,34 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 
     outside.check(wrapper)
     assert {"dag.py": b"x = 2\n"} == here.files()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another uid")
+@pytest.mark.parametrize("owner", [STRANGER, 0])
+@pytest.mark.parametrize("moment", ["reset --hard", "read-tree --reset"])
+def test_what_another_user_exchanges_while_git_runs_is_never_used(
+    here: GitSite, outside: Outside, moment: str, owner: int
+) -> None:
+    """
+    As git starts, its repository becomes a copy, a stranger's with a filter for all
+    files; even in one of ours, hooks and monitors are not executed.
+    """
+    work, done = here.root / WORK, here.folder / "exchanged"
+    filtered = "* filter=x" if owner == STRANGER else ""
+    copy = f"""cp -a {work} {work}.x && cd {work}.x/.git
+printf '[filter "x"]\n smudge = {outside.program}\n' >> config
+printf '[core]\n fsmonitor = {outside.program}\n' >> config
+cp {outside.program} hooks/post-index-change
+echo '{filtered}' > info/attributes
+chown -R {owner} {work}.x && mv {work} {done} && mv {work}.x {work}"""
+    # which enters the folder again: it was exchanged a moment before
+    git = f"""case "$*" in *"{moment}"*) test -e {done} || ({copy}) ;; esac
+cd "$PWD" && exec git "$@\""""
+    wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", git))
+    (here.link / "odd1.py").write_text("damaged")
+    wrapper.send_signal(signal.SIGHUP)
+    wrapper.wait_for(done.exists, "the exchange")
+
+    here.wait_until_shown(next_commit(here, 1), wrapper)
+    outside.check(wrapper)
+    assert {"dag.py": b"x = 1\n"} == here.files()

@@ -21,13 +21,15 @@ from s3_sync.names import RESERVED, Content, folders_of, is_held
 from s3_sync.reasons import link_elsewhere
 from s3_sync.record import Record
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, SNAPSHOTS, Volume, open_own_folder
+from s3_sync.volume import LINK, SNAPSHOTS, Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import is_at, stat_in
+from sidecar_runtime.volume.own import own_folder
 from sidecar_runtime.volume.snapshots import (
     FOLDER_FLAGS,
+    FOLDER_MODE,
     Snapshots,
     aside_name,
     link_tree,
@@ -66,19 +68,18 @@ class SnapshotLayout:
         # None: not even their names are known.
         self._uninspected: list[str] | None = None
         published = record.published.name if record.published is not None else ""
-        store = open_own_folder(SNAPSHOTS, volume.state)
-        self.snapshots = Snapshots(
-            volume.root,
-            store,
-            f"{RESERVED}/{SNAPSHOTS}",
-            link=LINK,
-            retain_count=settings.retain_count,
-            retain_seconds=settings.retain_seconds,
-            asked_count=settings.keep_requested,
-            fsync=volume.staging.fsync,
-        )
         with ExitStack() as stack:
-            stack.callback(os.close, store)
+            store = stack.enter_context(own_folder(SNAPSHOTS, volume.state))
+            self.snapshots = Snapshots(
+                volume.root,
+                store,
+                f"{RESERVED}/{SNAPSHOTS}",
+                link=LINK,
+                retain_count=settings.retain_count,
+                retain_seconds=settings.retain_seconds,
+                asked_count=settings.keep_requested,
+                fsync=volume.staging.fsync,
+            )
             self.snapshots.sweep()
             name = (
                 published if self.snapshots.has(published) else self.snapshots.current()
@@ -87,7 +88,7 @@ class SnapshotLayout:
                 self.shown = self._open(name)
             else:
                 self.shown = Tree("", os.dup(store), volume.staging)
-            stack.pop_all()
+            self._close_store = stack.pop_all().close
         self._distrust()
 
     @property
@@ -363,7 +364,7 @@ class SnapshotLayout:
     def close(self) -> None:
         self.drop()
         self.shown.close()
-        os.close(self.store)
+        self._close_store()
 
     # --- inside
 
@@ -373,7 +374,8 @@ class SnapshotLayout:
     def _new_folder(self, name: str) -> Tree:
         aside = aside_name(name)
         try:
-            fd = open_own_folder(aside, self.store)
+            os.mkdir(aside, FOLDER_MODE, dir_fd=self.store)
+            fd = os.open(aside, FOLDER_FLAGS, dir_fd=self.store)
         except OSError:
             # Made, but not opened: nobody else would remove it before the next start.
             with suppress(OSError):
