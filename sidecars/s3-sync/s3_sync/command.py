@@ -9,7 +9,8 @@ import sys
 from importlib.util import find_spec
 
 from s3_sync.metrics import SyncMetrics
-from s3_sync.settings import load_settings, read_trusted_keys
+from s3_sync.release import read_trusted_keys
+from s3_sync.settings import load_settings
 from s3_sync.sidecar import S3Sync
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon

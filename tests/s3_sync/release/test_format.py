@@ -26,7 +26,7 @@ from s3_sync.release.format import (
     read_pointer,
     write_pointer,
 )
-from s3_sync.signature import Keys
+from s3_sync.release.signature import Keys
 from tests.s3_sync.release import independent
 from tests.support.s3_sync.releases import ABSENT, make_release
 from tests.support.s3_sync.signing import Key

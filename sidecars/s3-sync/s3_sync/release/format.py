@@ -29,7 +29,7 @@ from s3_sync.names import (
 from s3_sync.s3.refusals import ObjectError
 
 if TYPE_CHECKING:
-    from s3_sync.signature import Keys
+    from s3_sync.release.signature import Keys
 
 FORMAT = 3
 POINTER_KEY = POINTER

@@ -18,18 +18,19 @@ from s3_sync.download import at_once
 from s3_sync.files import Fill
 from s3_sync.plan import State
 from s3_sync.release import format as form
+from s3_sync.release import read_trusted_keys
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
-from s3_sync.settings import Settings, read_trusted_keys
+from s3_sync.settings import Settings
 from s3_sync.volume import Staging
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
 
 if TYPE_CHECKING:
-    from s3_sync.signature import Keys
+    from s3_sync.release.signature import Keys
 
 # Gaps up to this size are downloaded and discarded rather than requested around: a
 # request costs 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1

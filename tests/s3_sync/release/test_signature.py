@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from s3_sync.signature import read_keys, read_signer
+from s3_sync.release.signature import read_keys, read_signer
 from tests.support.raising import raised
 from tests.support.s3_sync.signing import Key, write_keys
 
