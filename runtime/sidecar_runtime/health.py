@@ -47,7 +47,7 @@ class About(NamedTuple):
 class Readiness(NamedTuple):
     """
     Whether what consumers need is published and valid now; each sidecar answers for
-    itself (s3-sync in ``record.py``).
+    itself (s3-sync in ``readiness.py``).
 
     Args:
         revision: Short name of the published revision; empty before the first publish.

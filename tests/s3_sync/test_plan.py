@@ -21,8 +21,8 @@ from s3_sync.plan import (
     difference,
     without_clashes,
 )
+from s3_sync.published import Published
 from s3_sync.reasons import failure
-from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from tests.runtime.recording import Log

@@ -17,15 +17,15 @@ from typing import NamedTuple
 from s3_sync.files import Build, Fill
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
-from s3_sync.metrics import Status
 from s3_sync.names import is_held, not_held
 from s3_sync.plan import State, Work
-from s3_sync.problems import Problems, explain
+from s3_sync.published import PARTIAL, Record, partial_name
+from s3_sync.readiness import Status
 from s3_sync.reasons import is_of_current_release
-from s3_sync.record import PARTIAL, Record, partial_name
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
+from s3_sync.unread import UnreadFiles, explain
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -59,14 +59,14 @@ class Builder:
         show: Tells what is published now.
 
     Attributes:
-        problems: What could not be read.
+        unread: What could not be read.
     """
 
     def __init__(self, parts: Parts, show: Callable[[Fence], None]) -> None:
         self._parts = parts
         self._show = show
         self._metrics = parts.status.metrics
-        self.problems = Problems(parts.status, parts.settings.interval_seconds)
+        self.unread = UnreadFiles(parts.status, parts.settings.interval_seconds)
         # The revision that was refused last, and the name under which.
         self._refused = "", ""
 
@@ -81,20 +81,20 @@ class Builder:
             return 0
         files = state.files
         damaged = len(shown.damaged)
-        known = shown.damaged & files.keys() - self.problems.resting
+        known = shown.damaged & files.keys() - self.unread.resting
         same = [path for path in known if is_held(shown.files[path], files[path])]
         fill = Fill(shown, fence, until)
         with suppress(OSError):
             await self._fetch(same, state, fill)
         if not state.is_whole:
-            self.problems.note(files, shown.intact, fill.failed)
+            self.unread.note(files, shown.intact, fill.failed)
         restored = damaged - len(shown.damaged)
         self._metrics.files.healed.inc(restored)
         return restored
 
     async def _fetch(self, paths: list[str], state: State, fill: Fill) -> None:
         try:
-            await self._parts.source.fetch(paths, state, fill, self.problems.errors)
+            await self._parts.source.fetch(paths, state, fill, self.unread.errors)
         finally:
             self._metrics.downloaded.inc(fill.downloaded_bytes)
 
@@ -125,7 +125,7 @@ class Builder:
             layout.undo(fence)
             raise
         tree = build.fill.tree
-        errors = {**self.problems.errors, **build.fill.failed}
+        errors = {**self.unread.errors, **build.fill.failed}
         left = not_held(state.files, state.files, tree.intact)
         build.missing = {path: errors[path] for path in left if path in errors}
         said = "is missing from one listing but not from the next"
@@ -161,7 +161,7 @@ class Builder:
             try:
                 layout.reuse(files, tree, fence)
                 left = not_held(files, files, tree.intact)
-                later = self.problems.resting
+                later = self.unread.resting
                 put = [path for path in left if path not in later]
                 await self._fetch(put, state, build.fill)
             except OSError as error:
@@ -170,8 +170,8 @@ class Builder:
                 full = error
             finally:
                 if not state.is_whole:  # the files of a release fail together
-                    self.problems.note(files, tree.intact, build.fill.failed)
-                self.problems.show(state.skipped)
+                    self.unread.note(files, tree.intact, build.fill.failed)
+                self.unread.show(state.skipped)
             is_full = full is not None or _lacks_room(build)
             if is_full and layout.make_room(fence, build):
                 continue
@@ -213,7 +213,7 @@ class Builder:
         """
         revision, name = self._refused
         gate = self._parts.gate
-        is_due = self.problems.errors.keys() - self.problems.resting
+        is_due = self.unread.errors.keys() - self.unread.resting
         if gate is None or revision != state.revision or is_due:
             return None
         return gate.recall(name)

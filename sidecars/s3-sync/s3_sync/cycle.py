@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from s3_sync.build import Builder, Parts
-from s3_sync.files import Build, Tree
-from s3_sync.listing import Settling
+from s3_sync.files import AT_ONCE, INSPECTIONS, Build, Tree
 from s3_sync.names import Content, is_held
 from s3_sync.plan import (
     NAMED_FILES,
     Brake,
     Done,
     Holds,
+    Settling,
     State,
     There,
     Wait,
@@ -26,9 +26,10 @@ from s3_sync.plan import (
     kept_paths,
     without_clashes,
 )
-from s3_sync.problems import LASTING_CYCLES, Shortage, explain
+from s3_sync.published import Published, now
+from s3_sync.readiness import readiness
 from s3_sync.reasons import failure
-from s3_sync.record import Published, now, readiness
+from s3_sync.unread import LASTING_CYCLES, Shortage, explain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import RevisionRefused
@@ -37,10 +38,6 @@ from sidecar_runtime.logs import get_logger
 
 # The part of a cycle's time in which objects are read; the rest is for publishing.
 READING_SHARE = 0.9
-# Inspecting every file costs more than polling S3, so it is spread over cycles, until
-# one is found damaged. By source: how many files are inspected in one cycle, or more
-# where all of them would take more cycles than the second number.
-SCANS = {"listing": (500, 10), "release": (30, 30)}
 # What the outcome of a held deletion counts.
 HELD = "files_held"
 
@@ -78,7 +75,7 @@ class Sync:
             log.warning("published_unknown", name=published.name)
             record.published = None  # it is unknown which files on disk belong to it
         self._remember(shown)
-        layout.inspect(len(shown.files) or 1, 1)
+        layout.inspect(AT_ONCE)
         log.info("target_acquired", managed_files=len(self._recorded))
         self.show(fence)
 
@@ -86,8 +83,8 @@ class Sync:
         """
         Close all open folders and files; what could not be read there is told no more.
         """
-        self._builder.problems.note({}, {}, {})
-        self._builder.problems.show({})
+        self._builder.unread.note({}, {}, {})
+        self._builder.unread.show({})
         self.parts.layout.close()
         self.parts.volume.close()
 
@@ -103,7 +100,7 @@ class Sync:
         settings = self.parts.settings
         layout = self.parts.layout
         builder = self._builder
-        problems = builder.problems
+        unread = builder.unread
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
         # Whatever fails from here on, S3 above all: a cycle without a listing is no time
         # in which a listing was held back.
@@ -112,7 +109,7 @@ class Sync:
         # Somebody edited or removed a published file: readiness says so now, because S3
         # may be down, or downloads take minutes. A link that somebody changed needs no
         # S3: it is set again at once.
-        is_new = layout.inspect(*SCANS[settings.source_kind])
+        is_new = layout.inspect(INSPECTIONS[settings.source_kind])
         layout.correct(fence)
         if is_new:
             self.show(fence)
@@ -131,8 +128,8 @@ class Sync:
         # alone what is not due; and shown now, for the ends without a build.
         shown = layout.shown
         asked_for = fence.is_asked_for
-        problems.note(state.files, shown.intact, {}, is_asked_for=asked_for)
-        problems.show(state.skipped)
+        unread.note(state.files, shown.intact, {}, is_asked_for=asked_for)
+        unread.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
@@ -154,7 +151,7 @@ class Sync:
             # Retained snapshots get older, and leftovers stay after a failure.
             layout.tidy(fence)
             # What is missing rests: it was tried before, and its error is known.
-            errors = problems.errors
+            errors = unread.errors
             missing = {path: errors[path] for path in todo.missing}
             self._shortage.meet(missing)
             return self._outcome(state, missing, {"files_healed": healed})
@@ -252,7 +249,7 @@ class Sync:
         Return what may keep this cycle from acting.
         """
         seconds = self.parts.settings.settle_seconds
-        problems = self._builder.problems
+        unread = self._builder.unread
         left_seconds = 0.0
         if seconds:
             left_seconds = self._settling.left_seconds(
@@ -260,7 +257,7 @@ class Sync:
             )
             # An object that changes all the time holds back only itself.
             held = self.parts.layout.shown.intact
-            problems.hold_back(
+            unread.hold_back(
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
         published = self.parts.record.published
@@ -274,7 +271,7 @@ class Sync:
             # rests come last: what is held back is one of them.
             brake=None if left_seconds else self._braked(state, fence),
             refusal=self._builder.recall(state),
-            resting=problems.resting,
+            resting=unread.resting,
         )
 
     def _braked(self, state: State, fence: Fence) -> tuple[SidecarError, float] | None:

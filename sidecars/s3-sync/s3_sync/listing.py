@@ -49,9 +49,6 @@ ELEMENTS_LIMIT = 100_000
 # enough where nothing at all was read.
 FAILURE_STREAK = 100
 FAILURES_ALONE = 8
-# After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
-# all the time.
-RESTLESS = 4
 # An object that is not complete after this part of a cycle's time is slow.
 SLOW_SHARE = 0.8
 
@@ -261,58 +258,6 @@ class ListingSource:
         return SourceError("source_empty", message, advice)
 
 
-class Settling:
-    """
-    Which files of the listings have not stayed the same for long enough. Pure.
-
-    A listing shows some moment between its request and its response: what is first seen
-    in it has lasted since its response, and lasts until the next request at least.
-
-    Args:
-        seconds: How long a file must stay the same.
-
-    Attributes:
-        restless: The files that have changed again and again, for so long that the
-            others no longer wait for them. An upload of many files is none: each of
-            them changes once.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._files: Mapping[str, Content] = {}
-        # Since when a file has changed, never as long ago as `seconds`, and when last.
-        self._changes: dict[str, tuple[float, float]] = {}
-        self.restless: Set[str] = frozenset()
-
-    def left_seconds(
-        self, files: Mapping[str, Content], asked_at: float, now: float
-    ) -> float:
-        """
-        Meet a listing; return for how long it has to stay the same, but for the
-        restless files; 0 if it may be published.
-
-        Args:
-            asked_at, now: When it was requested, and when it arrived (monotonic
-                seconds).
-        """
-        before = self._files
-        changes = {
-            path: (began, at)
-            for path, (began, at) in self._changes.items()
-            if asked_at - at < self._seconds
-        }
-        for path in before.keys() | files.keys():
-            if before.get(path) != files.get(path):
-                began, _ = changes.get(path, (now, now))
-                changes[path] = (began, now)
-        self._files = files
-        self._changes = changes
-        patience = RESTLESS * self._seconds
-        self.restless = {p for p, (at, _) in changes.items() if now - at >= patience}
-        last = [at for p, (_, at) in changes.items() if p not in self.restless]
-        return max(last) + self._seconds - now if last else 0.0
-
-
 # --- pages of ListObjectsV2: their bytes → the files of the source; pure
 
 
@@ -401,9 +346,7 @@ def read_page(
 
 def join(pages: Iterable[Page], prefix: str) -> State:
     """
-    Merge pages into a state, whose revision is a digest of all paths, ETags and sizes,
-    and of the paths of archived objects; if a key is both a file and a folder, the file
-    is skipped.
+    Merge pages into a state; if a key is both a file and a folder, the file is skipped.
 
     Raises:
         SourceError: A key is listed twice.
@@ -426,15 +369,17 @@ def join(pages: Iterable[Page], prefix: str) -> State:
         del files[POINTER]
         # without releases, it is an ordinary file
         skipped[prefix + POINTER] = "release"
-    # What has, or may have, a file on disk; however the store orders and cuts it.
+    return State(revision_of(files, kept), files, skipped, frozenset(kept))
+
+
+def revision_of(files: Mapping[str, Entry], kept: Set[str]) -> str:
+    """
+    Return a digest of all paths, ETags and sizes, and of the paths of archived objects:
+    of what has, or may have, a file on disk; however the store orders and cuts it.
+    """
     named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
     text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")
-    return State(
-        hashlib.blake2b(text, digest_size=6).hexdigest(),
-        files,
-        skipped,
-        frozenset(kept),
-    )
+    return hashlib.blake2b(text, digest_size=6).hexdigest()
 
 
 def listing_invalid(message: str) -> SourceError:

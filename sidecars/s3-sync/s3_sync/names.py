@@ -192,7 +192,7 @@ def short(revision: str) -> str:
     )
 
 
-def revision_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
+def release_id_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
     """
     Return the id of a set of files.
 

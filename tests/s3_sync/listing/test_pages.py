@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync import listing
-from s3_sync.listing import Entry, Settling
+from s3_sync.listing import Entry
+from s3_sync.plan import Settling
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (

@@ -122,7 +122,7 @@ def test_neighbors_share_a_request() -> None:
 PEAK = """
 import gzip, json, resource, sys
 from s3_sync.release.format import *
-from s3_sync.names import revision_of
+from s3_sync.names import release_id_of
 kind, version = sys.argv[1], f"sha256-{'0' * 64}"
 rows = [("folder/%060d.py" % n, "%064x" % n, n, False) for n in range(FILES_LIMIT)]
 facts = {"format": 3, "schema_version": 1, "version": version, "files": []}

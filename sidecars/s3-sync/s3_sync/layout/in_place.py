@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from s3_sync.files import Build, Tree
+from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
 from s3_sync.names import RESERVED, Content, not_held
-from s3_sync.record import UNFINISHED, Published, Record, now
+from s3_sync.published import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
@@ -52,8 +52,8 @@ class InPlaceLayout:
         Do nothing: it is where it has to be.
         """
 
-    def inspect(self, most: int, parts: int) -> bool:
-        return self.shown.inspect(most, parts)
+    def inspect(self, inspection: Inspection) -> bool:
+        return self.shown.inspect(inspection)
 
     def correct(self, fence: Fence) -> None:
         """

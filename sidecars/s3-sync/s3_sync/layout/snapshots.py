@@ -13,13 +13,13 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 
-from s3_sync.files import Build, Tree
+from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Journal, Listed, read_journal
 from s3_sync.layout.in_place import open_in_place
 from s3_sync.names import RESERVED, Content, folders_of, is_held
+from s3_sync.published import Record
 from s3_sync.reasons import link_elsewhere
-from s3_sync.record import Record
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, open_own_folder
 from sidecar_runtime.errors import SidecarError
@@ -125,8 +125,8 @@ class SnapshotLayout:
         is_first = not self.name and not self.snapshots.revisions()
         self.snapshots.make_way(is_first=is_first)
 
-    def inspect(self, most: int, parts: int) -> bool:
-        is_new = self.shown.inspect(most, parts)
+    def inspect(self, inspection: Inspection) -> bool:
+        is_new = self.shown.inspect(inspection)
         if is_new:
             self._distrust()
         return is_new

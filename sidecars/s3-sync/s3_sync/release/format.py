@@ -24,7 +24,7 @@ from s3_sync.names import (
     is_hex,
     is_revision,
     refusal_of,
-    revision_of,
+    release_id_of,
 )
 from s3_sync.s3.refusals import ObjectError
 
@@ -271,7 +271,7 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
             f"its schema_version is {facts.get('schema_version')!r:.50}, not 1"
         )
     files = _read_files(_get(facts, "files", list), target_bytes)
-    found = revision_of(file[:4] for file in files.values())
+    found = release_id_of(file[:4] for file in files.values())
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
     bundle = _get(facts, "bundle", dict)

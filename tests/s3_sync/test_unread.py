@@ -1,9 +1,10 @@
 """What could not be read: when it is tried again, and for how long a state lacks it."""
 
 from s3_sync.listing import Entry
-from s3_sync.metrics import Status, SyncMetrics
-from s3_sync.problems import EAGER_TRIES, LASTING_CYCLES, Problems, Shortage
+from s3_sync.metrics import SyncMetrics
+from s3_sync.readiness import Status
 from s3_sync.s3.refusals import ObjectError
+from s3_sync.unread import EAGER_TRIES, LASTING_CYCLES, Shortage, UnreadFiles
 
 FILES = {path: Entry(path, "etag", 1) for path in "abc"}
 DENIED = {path: ObjectError("access_denied_get", path) for path in FILES}
@@ -14,12 +15,12 @@ def some(*paths: str) -> dict[str, ObjectError]:
     return {path: ObjectError("access_denied_get", path) for path in paths}
 
 
-def problems() -> Problems:
-    return Problems(Status(SyncMetrics("0", "r")), 10.0)
+def unread() -> UnreadFiles:
+    return UnreadFiles(Status(SyncMetrics("0", "r")), 10.0)
 
 
 def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -> None:
-    one = problems()
+    one = unread()
     for _ in range(3):  # it is tried in each of four cycles
         one.note(FILES, {}, some("a", "b"))
         assert set() == one.resting
@@ -33,7 +34,7 @@ def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -
 
 
 def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
-    one = problems()
+    one = unread()
     for _ in range(EAGER_TRIES + 1):
         one.note(FILES, {}, some("a", "b"))
 
@@ -61,7 +62,7 @@ def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
 def test_of_files_that_change_all_the_time_only_those_that_are_not_held_are_told() -> (
     None
 ):
-    one = problems()
+    one = unread()
 
     one.hold_back({"a", "b", "gone"}, FILES, {"a": FILES["a"]}, rest_seconds=60.0)
 

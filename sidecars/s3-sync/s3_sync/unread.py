@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from s3_sync.metrics import SKIP_REASONS, Status
+from s3_sync.metrics import SKIP_REASONS
 from s3_sync.names import Content, not_held
+from s3_sync.readiness import Status
 from s3_sync.reasons import REST_SECONDS
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
@@ -45,7 +46,7 @@ class Unread(NamedTuple):
     due_at: float = 0.0
 
 
-class Problems:
+class UnreadFiles:
     """
     The unread files and the skipped keys of one source.
 
