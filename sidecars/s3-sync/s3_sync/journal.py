@@ -19,7 +19,7 @@ from contextlib import suppress
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NamedTuple
 
-from s3_sync.names import Content, refusal_of
+from s3_sync.names import Content, skip_reason_of
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import (
     ABSENT_ERRORS,
@@ -286,7 +286,7 @@ def _read_line(line: bytes) -> tuple[str, Held | None]:
         ValueError, TypeError, RecursionError: The line is not valid.
     """
     path, *facts = json.loads(line)
-    if not isinstance(path, str) or refusal_of(path, 0) is not None:
+    if not isinstance(path, str) or skip_reason_of(path, 0) is not None:
         raise ValueError(f"not a managed path: {path!r:.100}")
     if not facts:
         return path, None

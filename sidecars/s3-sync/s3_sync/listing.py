@@ -27,7 +27,7 @@ from s3_sync.names import (
     Content,
     compile_filter,
     folders_of,
-    refusal_of,
+    skip_reason_of,
 )
 from s3_sync.plan import State
 from s3_sync.reasons import S3Error, concerns
@@ -114,7 +114,10 @@ class ListingSource:
                 raise SourceError("too_many_keys", said)
             token = next_token(body, page)
         if not self._state.revision or list(pages) != list(self._pages):
-            self._state, self._pages = join(pages.values(), settings.prefix), pages
+            self._state, self._pages = (
+                join_pages(pages.values(), settings.prefix),
+                pages,
+            )
         if not self._state.files and not settings.allow_empty:
             raise self._empty()
         return self._state
@@ -326,7 +329,7 @@ def read_page(
             continue
         if not is_wanted(path):
             filtered += 1
-        elif reason := refusal_of(path, target_bytes):
+        elif reason := skip_reason_of(path, target_bytes):
             skipped[key] = reason
         elif facts.get("StorageClass") in ARCHIVED_CLASSES:
             skipped[key] = "archived"
@@ -344,7 +347,7 @@ def read_page(
     return Page(files, filtered, skipped, truncated == "false")
 
 
-def join(pages: Iterable[Page], prefix: str) -> State:
+def join_pages(pages: Iterable[Page], prefix: str) -> State:
     """
     Merge pages into a state; if a key is both a file and a folder, the file is skipped.
 

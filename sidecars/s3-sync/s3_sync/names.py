@@ -47,7 +47,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"sha256-[0-9a-f]{64}")
 
 
-def refusal_of(path: str, target_bytes: int) -> str | None:
+def skip_reason_of(path: str, target_bytes: int) -> str | None:
     """
     Return why a relative path cannot be published, or None.
 

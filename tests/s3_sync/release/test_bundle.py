@@ -11,7 +11,7 @@ import pytest
 
 from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import RATIO_LIMIT, File, IncomingContent
-from s3_sync.release.source import GAP_BYTES, join
+from s3_sync.release.source import GAP_BYTES, join_ranges
 from s3_sync.s3.refusals import ObjectError
 from tests.support.s3_sync.releases import make_release
 
@@ -113,8 +113,8 @@ def test_neighbors_share_a_request() -> None:
         File(name, "", size, False, size, at) for name, (size, at) in sizes.items()
     )
 
-    assert [[a], [d]] == join([d, a, b])
-    assert [[a, c, d]] == join([a, b, c, d])
+    assert [[a], [d]] == join_ranges([d, a, b])
+    assert [[a, c, d]] == join_ranges([a, b, c, d])
 
 
 # --- memory

@@ -23,8 +23,8 @@ from s3_sync.names import (
     POINTER,
     is_hex,
     is_revision,
-    refusal_of,
     release_id_of,
+    skip_reason_of,
 )
 from s3_sync.s3.refusals import ObjectError
 
@@ -212,7 +212,7 @@ def is_of_release(key: str) -> bool:
     """
     Whether a key is one that the format names: nothing else is listed or pruned.
     """
-    return key == POINTER_KEY or refusal_of(key, 0) == "release"
+    return key == POINTER_KEY or skip_reason_of(key, 0) == "release"
 
 
 # --- writing
@@ -368,7 +368,9 @@ def problem_of(path: str, target_bytes: int = 0) -> str:
     """
     if _CONTROL.search(path):
         return "control_character"
-    return refusal_of(path, target_bytes) or ("left_out" if is_left_out(path) else "")
+    return skip_reason_of(path, target_bytes) or (
+        "left_out" if is_left_out(path) else ""
+    )
 
 
 def _inflate(data: bytes) -> str:

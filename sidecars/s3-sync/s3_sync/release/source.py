@@ -118,7 +118,7 @@ class ReleaseSource:
         for file in missing:
             if not file.stored_bytes:
                 Cutter([file], fill).take(file, b"")
-        groups = join(missing)
+        groups = join_ranges(missing)
         queue = iter(groups)
         with self._reading(
             form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN
@@ -293,7 +293,7 @@ class ReleaseSource:
         return error
 
 
-def join(files: Iterable[File]) -> list[list[File]]:
+def join_ranges(files: Iterable[File]) -> list[list[File]]:
     """
     Group files with stored bytes into requests, in the order of the bundle.
     """
