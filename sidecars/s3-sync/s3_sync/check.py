@@ -85,7 +85,8 @@ def _check_source(settings: Settings, client: S3Client) -> State | None:
     Check credentials and identity, then each permission with a real request; return
     what the source has, or None if it cannot be read.
     """
-    fence, part = Fence(), "credentials"
+    fence = Fence()
+    part = "credentials"
     try:
         credentials, config = client.chain.current(fence)
         endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]

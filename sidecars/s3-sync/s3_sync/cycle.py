@@ -68,7 +68,8 @@ class Sync:
         Raises:
             OSError: The volume fails.
         """
-        record, layout = self.parts.record, self.parts.layout
+        record = self.parts.record
+        layout = self.parts.layout
         shown = layout.shown
         published = record.published
         if published is not None and not layout.has(published.name):

@@ -86,7 +86,8 @@ class ListingSource:
             CycleAbandoned: The fence was revoked.
         """
         self._client.begin_cycle(fence)
-        settings, pages = self._settings, dict[bytes, Page]()
+        settings = self._settings
+        pages = dict[bytes, Page]()
         target_bytes = len(settings.dest_path.encode())
         token: str | None = None
         keys = requests = 0
@@ -114,10 +115,8 @@ class ListingSource:
                 raise SourceError("too_many_keys", said)
             token = next_token(body, page)
         if not self._state.revision or list(pages) != list(self._pages):
-            self._state, self._pages = (
-                join_pages(pages.values(), settings.prefix),
-                pages,
-            )
+            self._state = join_pages(pages.values(), settings.prefix)
+            self._pages = pages
         if not self._state.files and not settings.allow_empty:
             raise self._empty()
         return self._state
@@ -181,7 +180,8 @@ class ListingSource:
         Bring one file, or note why that failed; what began late goes on in the next
         cycle.
         """
-        key, began = f"{self._settings.prefix}{path}", time.monotonic()
+        key = f"{self._settings.prefix}{path}"
+        began = time.monotonic()
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
                 await self._download(path, key, files, fill)
@@ -192,7 +192,8 @@ class ListingSource:
         except TargetError as error:
             fill.failed[path] = error
         except S3Error as error:
-            kind, now = concerns(error.reason), time.monotonic()
+            kind = concerns(error.reason)
+            now = time.monotonic()
             if kind == "cycle":
                 raise
             if now < fill.until:
@@ -336,10 +337,8 @@ def read_page(
         elif path in files:
             raise listing_invalid(f"the key {key!r} is listed twice")
         else:
-            etag, size = (
-                facts.get("ETag", "").removeprefix("W/").strip('"'),
-                facts.get("Size", ""),
-            )
+            etag = facts.get("ETag", "").removeprefix("W/").strip('"')
+            size = facts.get("Size", "")
             is_usable = _VERSION.fullmatch(f"{etag} {size}")
             files[path] = (
                 Entry(path, etag, int(size)) if is_usable else Entry(path, "", 0)

@@ -63,7 +63,8 @@ class FileMetrics:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        counter, gauge = metrics.counter, metrics.gauge
+        counter = metrics.counter
+        gauge = metrics.gauge
         self.published = counter(
             "s3_sync_published_files_total", "Files published: new, changed or adopted."
         )

@@ -80,7 +80,8 @@ def compile_filter(
     """
     Return a predicate for wanted relative paths; globs match as in ``aws s3 sync``.
     """
-    takes, leaves = _compile(include or ["*"]), _compile(exclude)
+    takes = _compile(include or ["*"])
+    leaves = _compile(exclude)
     return lambda path: bool(takes.fullmatch(path)) and not leaves.fullmatch(path)
 
 

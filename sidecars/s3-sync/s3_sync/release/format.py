@@ -275,13 +275,12 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
     bundle = _get(facts, "bundle", dict)
-    sha256, size = (
-        _get(bundle, "sha256", str),
-        _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES),
-    )
+    sha256 = _get(bundle, "sha256", str)
+    size = _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
     if not is_hex(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
-    created_at, origin = _text(facts, "created_at"), _texts(facts.get("origin"))
+    created_at = _text(facts, "created_at")
+    origin = _texts(facts.get("origin"))
     manifest = Manifest(found, files, sha256, size, created_at, origin)
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
         raise Invalid(
@@ -293,7 +292,8 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
 def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
     if not 0 < len(rows) <= FILES_LIMIT:
         raise Invalid(f"it does not list 1 to {FILES_LIMIT} files")
-    files, end = {}, 0
+    files = {}
+    end = 0
     for row in rows:
         if type(row) is not tuple or tuple(map(type, row)) != _KINDS:
             raise Invalid("a file lacks a field, or one has the wrong type")

@@ -111,7 +111,8 @@ class ReleaseSource:
         """
         manifest: Manifest = state.detail
         self._client.begin_cycle(fill.fence)
-        files, adopt = manifest.files, fill.tree.adopt
+        files = manifest.files
+        adopt = fill.tree.adopt
         missing = [
             files[path] for path in paths if not adopt(path, files[path], fill.fence)
         ]
@@ -168,13 +169,15 @@ class ReleaseSource:
             raise self._error("trusted_keys_invalid", error.message) from None
         # the pointer has to be verified again, with the new keys
         if keys != self._keys:
-            self._keys, self._etag = keys, ""
+            self._keys = keys
+            self._etag = ""
 
     async def _poll(self) -> Pointer:
         """
         Return the pointer; the same object if it has not changed.
         """
-        etag, self._etag = self._etag, ""
+        etag = self._etag
+        self._etag = ""
         headers = {"if-none-match": etag} if etag else {}
         what = "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH."
         with self._reading(form.POINTER_KEY, what) as key:
@@ -190,7 +193,9 @@ class ReleaseSource:
         """
         Verify and read a pointer, and remember its sequence.
         """
-        settings, keys, (seen, seen_by) = self._settings, self._keys, self.sequence
+        settings = self._settings
+        keys = self._keys
+        seen, seen_by = self.sequence
         pointer, signed_by = form.read_pointer(
             data, keys, settings.bucket, settings.prefix
         )
@@ -350,7 +355,8 @@ class Cutter:
             OSError: The volume fails.
         """
         self.received_bytes += len(chunk)
-        start, self._at = self._at, self._at + len(chunk)
+        start = self._at
+        self._at += len(chunk)
         while self.left and (file := self.left[-1]).offset < self._at:
             self.take(file, chunk[max(file.offset - start, 0) : file.end - start])
             if file.end > self._at:
@@ -362,7 +368,8 @@ class Cutter:
         Unpack the next bytes of a file; after the last ones, verify it and rename it
         into place.
         """
-        fill, is_last = self._fill, file.end <= self._at or not file.stored_bytes
+        fill = self._fill
+        is_last = file.end <= self._at or not file.stored_bytes
         if self._incoming is None:
             staging = fill.tree.staging.open()
             self._incoming = (
