@@ -151,7 +151,8 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     settings: dict[str, str],
 ) -> None:
     """As on SMB with `uid=`, on bindfs, and some FUSE file systems."""
-    utime, fsync = os.utime, os.fsync
+    utime = os.utime
+    fsync = os.fsync
 
     def refuse(path: Any, times: Any = None, **more: Any) -> None:
         if times is not None or "ns" in more:

@@ -341,7 +341,8 @@ def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> 
 
 
 def test_a_file_that_was_restored_or_linked_is_no_change() -> None:
-    old, new = Held("one", 1, 2, 3, 4), Held("two", 1, 2, 3, 4)
+    old = Held("one", 1, 2, 3, 4)
+    new = Held("two", 1, 2, 3, 4)
     after = {"a": old._replace(inode=9), "b": old, "c": new, "d": new}
     found = changes({"a": old, "b": old, "c": old, "e": old}, after)
     assert {"added": ["d"], "changed": ["c"], "deleted": ["e"]} == found

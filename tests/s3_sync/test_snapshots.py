@@ -22,7 +22,8 @@ from sidecar_runtime.volume.snapshots import Snapshots
 from tests.s3_sync.handling import damaged, put
 from tests.support.raising import raised
 
-SHOWN, REVISION = "b" * 64, "a" * 64
+SHOWN = "b" * 64
+REVISION = "a" * 64
 FILES = ("one.py", "two.py", "pkg/three.py")
 
 
@@ -101,7 +102,8 @@ def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -
 
 def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     """Not even if its folder is empty without it."""
-    build, paths = begin(layout), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
+    build = begin(layout)
+    paths = ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
     for path in paths:
         put(build, path)
     finish(layout, REVISION, build)

@@ -160,7 +160,8 @@ def test_a_hostile_manifest_takes_no_more_memory_than_the_largest_release() -> N
         command = [sys.executable, "-c", PEAK, kind]
         return int(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    legal, hostile = peak("legal"), {kind: peak(kind) for kind in HOSTILE}
+    legal = peak("legal")
+    hostile = {kind: peak(kind) for kind in HOSTILE}
 
     assert [] == [kind for kind, kb in hostile.items() if kb > 1.2 * legal], (
         legal,

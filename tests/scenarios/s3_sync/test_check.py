@@ -198,7 +198,9 @@ def test_a_link_that_the_daemon_restores_is_no_failure(
 def test_reads_a_release_as_the_daemon_does(
     check: Check, s3: FakeS3, target: Path, tmp_path: Path
 ) -> None:
-    key, other, shelf = Key(), Key(), Shelf(s3)
+    key = Key()
+    other = Key()
+    shelf = Shelf(s3)
     shelf.signer = key.signer
     release = shelf.publish({"a.py": b"a = 1\n"})
     given = RELEASE | {"S3_SYNC_TRUSTED_KEYS": str(write_keys(tmp_path / "keys", key))}

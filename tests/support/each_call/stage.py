@@ -139,7 +139,8 @@ def _serve() -> None:
 def _live(sidecar: str, environment: Mapping[str, str]) -> NoReturn:
     os.environ.clear()
     os.environ.update(environment)
-    calls, session = Calls(), None
+    calls = Calls()
+    session = None
     acting = _make(sidecar)
     _say({"opened": True})
     while "fault" in (order := _read()):

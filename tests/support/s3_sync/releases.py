@@ -86,7 +86,8 @@ def seal(
     Create a release from files and a bundle, even if they contradict each other.
     """
     revision = release_id_of(file[:4] for file in files.values())
-    sha256, size = sha256_of(bundle), len(bundle)
+    sha256 = sha256_of(bundle)
+    size = len(bundle)
     manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
     pointer = point_to(manifest, history, at)
     return Release(

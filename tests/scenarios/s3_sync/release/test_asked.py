@@ -243,7 +243,9 @@ def test_keeps_a_release_in_use_and_prunes_it_afterwards(
 def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its_tasks(
     store: Path, begin: Begin, releases: list[str], is_requested: bool
 ) -> None:
-    daemon, old, current = begin(), releases[0], releases[5]
+    daemon = begin()
+    old = releases[0]
+    current = releases[5]
     asked(store, old)
     with in_use(store / old):
         overwrite(store / old / "common1.py", b"shared with the current one")
@@ -292,7 +294,8 @@ def test_drops_requested_releases_to_make_room_on_a_full_volume(
 
     made = [publish() for _ in range(4)]
     with small_volume(tmp_path / "small", "3m") as volume:
-        store, link = volume / "dags" / STORE, volume / "dags/current"
+        store = volume / "dags" / STORE
+        link = volume / "dags/current"
         daemon = start(SETTINGS, target=volume / "dags").until_synced()
         for release in made[:2]:
             asked(store, release.revision)
