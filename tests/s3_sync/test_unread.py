@@ -33,6 +33,14 @@ def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -
     assert ({"b"}, set()) == (set(one.errors), one.resting)
 
 
+def test_an_object_rests_for_an_hour_once_it_was_slow_twice() -> None:
+    one = unread()
+    one.note(FILES, {}, {"a": ObjectError("object_slow", "")})
+    assert set() == one.resting
+    one.note(FILES, {}, {"a": ObjectError("object_slow", "")})
+    assert {"a"} == one.resting
+
+
 def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
     one = unread()
     for _ in range(EAGER_TRIES + 1):

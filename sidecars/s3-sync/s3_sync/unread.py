@@ -160,7 +160,9 @@ class UnreadFiles:
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
         tries = before.tries + 1 if before is not None and before.etag == etag else 1
-        rest = REST_SECONDS.get(error.reason, 0.0)
+        rest = 0.0
+        if tries > 1:  # the network may have been slow once
+            rest = REST_SECONDS.get(error.reason, 0.0)
         if tries > EAGER_TRIES:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
