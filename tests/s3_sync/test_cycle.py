@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.loopback import Exchange, Match
 from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
+from tests.support.scripts import counting, runs
 
 KEYS = {"KEY_PATH": "dags"}
 SNAPSHOT = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
@@ -62,6 +64,27 @@ def retained(s3: FakeS3, process: Process, count: int) -> dict[str, str]:
     process.stop()
     assert count + 1 == len(snapshots(process))
     return settings
+
+
+def test_a_gate_that_names_one_file_a_run_is_asked_about_each_only_once(
+    s3: FakeS3, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, 1)
+    s3.put_each((f"dags/bad{number:02}.py" for number in range(50)), b"bad\n")
+    gate = tmp_path / "gate"
+    body = f"""[ $(wc -l < {gate}.runs) = 20 ] && exit 75  # no verdict
+        grep -l bad *.py | head -1 | sed 's/$/:1: bad/'; ! grep -q bad *.py"""
+    command = {"S3_SYNC_GATE_COMMAND": str(counting(gate, body))}
+    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", **command})
+    raised(SidecarError, process.cycle)
+    # Long afterwards, each verdict is due again.
+    monkeypatch.setattr(process._sidecar.gate, "_clock", lambda: math.inf)
+
+    outcome = process.cycle()
+
+    assert 50 == outcome.counts["files_missing"]
+    assert "bad00.py" in str(outcome.why)
+    assert runs(gate) < 60
 
 
 # --- what is retained waits

@@ -67,8 +67,10 @@ class Builder:
         self._show = show
         self._metrics = parts.status.metrics
         self.unread = UnreadFiles(parts.status, parts.settings.interval_seconds)
-        # The revision that was refused last, and the name under which.
+        # The revision that was refused last, the name under which, and the files that
+        # the gate has named in it.
         self._refused = "", ""
+        self._named: set[str] = set()
 
     async def repair(self, state: State, until: float, fence: Fence) -> int:
         """
@@ -230,9 +232,12 @@ class Builder:
         refusal = self._ask(build, fence)
         if refusal is None:
             return build
+        refused = build.state.revision
+        if refused != self._refused[0] or fence.is_asked_for:
+            self._named.clear()
+        self._refused = refused, build.name
         if self._parts.status.readiness.ready:
             raise refusal
-        refused = build.state.revision
         source = self._parts.source
         if isinstance(source, ReleaseSource):
             rest = await self._earlier(source, until, fence)
@@ -271,8 +276,6 @@ class Builder:
                 raise TargetError(
                     "target_failed", said, "Find out what writes to .s3-sync."
                 )
-            if refusal is not None:
-                self._refused = build.state.revision, build.name
             return refusal
         except Undecided as error:
             silence = gate.silence(build.name, error)
@@ -286,14 +289,16 @@ class Builder:
     ) -> Build | None:
         """
         Remove the files that the gate names until it accepts the rest; None if it does
-        not.
+        not. Some gates name one file a run: if the cycle's time is up before they are
+        through, the next cycle does not ask about those again.
         """
+        tree = build.fill.tree
         while refusal is not None:
-            tree = build.fill.tree
             named = refusal.paths & tree.files.keys()
-            if not named or len(named) == len(tree.files):
+            self._named |= named
+            if not named or tree.files.keys() <= self._named:
                 return None
-            for path in named:
+            for path in self._named & tree.files.keys():
                 tree.delete(path, fence)
                 build.missing[path] = refusal
             build.name = name_of(build)
