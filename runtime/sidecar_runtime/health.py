@@ -240,7 +240,9 @@ class Health:
         Args:
             seconds: How long it took.
         """
-        now, before, last = time.time(), self.cycles, self.last
+        now = time.time()
+        before = self.cycles
+        last = self.last
         why = outcome.why
         # its traceback would keep everything that the cycle held
         if why is not None:

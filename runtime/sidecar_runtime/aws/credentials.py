@@ -193,7 +193,8 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
         CredentialsError: It answers with an error, or not at all.
         CycleAbandoned: The fence was revoked meanwhile.
     """
-    said, complaints = child.Kept(is_head=True), child.Kept()
+    said = child.Kept(is_head=True)
+    complaints = child.Kept()
     try:
         process = EARLY.pop() if EARLY else start_child()
         assert process.stdin is not None

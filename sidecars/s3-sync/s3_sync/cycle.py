@@ -12,7 +12,7 @@ from typing import Any
 
 from s3_sync.build import Builder, Parts
 from s3_sync.files import AT_ONCE, INSPECTIONS, Build, Tree
-from s3_sync.names import Content, is_held
+from s3_sync.names import Files, is_held
 from s3_sync.plan import (
     NAMED_FILES,
     Brake,
@@ -28,7 +28,7 @@ from s3_sync.plan import (
 )
 from s3_sync.published import Published, now
 from s3_sync.readiness import readiness
-from s3_sync.reasons import failure
+from s3_sync.reasons import Failures, failure
 from s3_sync.unread import LASTING_CYCLES, Shortage, explain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -58,7 +58,7 @@ class Sync:
         self._settling = Settling(settings.settle_seconds)
         self._shortage = Shortage()
         # What was shown when it was recorded last.
-        self._recorded: Mapping[str, Content] = {}
+        self._recorded: Files = {}
 
     def open(self, fence: Fence) -> None:
         """
@@ -325,7 +325,7 @@ class Sync:
     def _outcome(
         self,
         state: State,
-        missing: Mapping[str, SidecarError],
+        missing: Failures,
         counts: Mapping[str, int],
         refusal: RevisionRefused | None = None,
     ) -> Outcome:
@@ -410,9 +410,7 @@ class Sync:
         self.parts.status.metrics.files.unverified.set(unverified)
 
 
-def changes(
-    before: Mapping[str, Content], after: Mapping[str, Content]
-) -> dict[str, list[str]]:
+def changes(before: Files, after: Files) -> dict[str, list[str]]:
     """
     Return what changes between two states, by kind; what is adopted counts as added,
     and restoring a damaged file changes nothing.

@@ -24,17 +24,16 @@ from s3_sync.files import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
     POINTER,
-    Content,
+    Files,
     compile_filter,
     folders_of,
     skip_reason_of,
 )
 from s3_sync.plan import State
-from s3_sync.reasons import S3Error, concerns
+from s3_sync.reasons import Failures, S3Error, concerns
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
@@ -136,7 +135,7 @@ class ListingSource:
         paths: Sequence[str],
         state: State,
         fill: Fill,
-        before: Mapping[str, SidecarError],
+        before: Failures,
     ) -> None:
         """
         Download objects into a folder; the fill notes those that fail. Files on disk
@@ -172,7 +171,7 @@ class ListingSource:
     async def _fetch(
         self,
         path: str,
-        files: Mapping[str, Content],
+        files: Files,
         fill: Fill,
         before: Collection[str],
     ) -> None:
@@ -209,9 +208,7 @@ class ListingSource:
         except OSError as error:
             fill.fail_on_disk(path, error)
 
-    async def _download(
-        self, path: str, key: str, files: Mapping[str, Content], fill: Fill
-    ) -> None:
+    async def _download(self, path: str, key: str, files: Files, fill: Fill) -> None:
         """
         Download an object, verify it, and put it into place.
 

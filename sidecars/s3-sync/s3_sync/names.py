@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 RESERVED = ".s3-sync"
 NAME_LIMIT_BYTES = 255
@@ -115,6 +115,10 @@ class Content(Protocol):
     def size_bytes(self) -> int: ...
 
 
+# The files of a source or a tree, by path.
+Files: TypeAlias = Mapping[str, Content]
+
+
 def is_held(held: Content | None, file: Content) -> bool:
     """
     Whether what is held of a path has the content of a file.
@@ -126,9 +130,7 @@ def is_held(held: Content | None, file: Content) -> bool:
     )
 
 
-def not_held(
-    paths: Iterable[str], files: Mapping[str, Content], held: Mapping[str, Content]
-) -> list[str]:
+def not_held(paths: Iterable[str], files: Files, held: Files) -> list[str]:
     """
     Return the paths whose file is not held.
     """

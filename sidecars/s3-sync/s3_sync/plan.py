@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
-from s3_sync.names import Content, is_held
+from s3_sync.names import Content, Files, is_held
 from s3_sync.published import Published
 from s3_sync.reasons import failure
 from sidecar_runtime.errors import SidecarError
@@ -49,7 +49,7 @@ class State(NamedTuple):
     """
 
     revision: str
-    files: Mapping[str, Content]
+    files: Files
     skipped: Mapping[str, str] = {}
     kept: Set[str] = frozenset()
     facts: Mapping[str, object] = {}
@@ -248,14 +248,12 @@ class Settling:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._files: Mapping[str, Content] = {}
+        self._files: Files = {}
         # Since when a file has changed, never as long ago as `seconds`, and when last.
         self._changes: dict[str, tuple[float, float]] = {}
         self.restless: Set[str] = frozenset()
 
-    def left_seconds(
-        self, files: Mapping[str, Content], asked_at: float, now: float
-    ) -> float:
+    def left_seconds(self, files: Files, asked_at: float, now: float) -> float:
         """
         Meet a listing; return for how long it has to stay the same, but for the
         restless files; 0 if it may be published.

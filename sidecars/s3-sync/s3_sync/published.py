@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from s3_sync.names import Content
+from s3_sync.names import Files
 from s3_sync.settings import Settings
 from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
@@ -25,7 +25,7 @@ PARTIAL = "partial-"
 UNFINISHED = f"{PARTIAL}unfinished"
 
 
-def partial_name(files: Mapping[str, Content]) -> str:
+def partial_name(files: Files) -> str:
     """
     Return the name of a partial state; equal files have equal names.
     """

@@ -14,7 +14,8 @@ ends a cycle at its end (``InPlaceLayout.publish``).
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
 
 from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.errors import SidecarError
@@ -166,6 +167,10 @@ _BY_CONCERN = {
     for name, advice in advices.items()
 }
 REASONS = dict(sorted(_BY_CONCERN.items()))
+
+
+# Why files could not be read or written, by path.
+Failures: TypeAlias = Mapping[str, SidecarError]
 
 
 class Permission(NamedTuple):

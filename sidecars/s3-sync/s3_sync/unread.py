@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from s3_sync.metrics import SKIP_REASONS
-from s3_sync.names import Content, not_held
+from s3_sync.names import Files, not_held
 from s3_sync.readiness import Status
-from s3_sync.reasons import REST_SECONDS
+from s3_sync.reasons import REST_SECONDS, Failures
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
@@ -63,7 +63,7 @@ class UnreadFiles:
         self._reasons: set[str] = set()
 
     @property
-    def errors(self) -> Mapping[str, SidecarError]:
+    def errors(self) -> Failures:
         """
         Why each unread file could not be read, by path.
         """
@@ -79,9 +79,9 @@ class UnreadFiles:
 
     def note(
         self,
-        files: Mapping[str, Content],
-        held: Mapping[str, Content],
-        failed: Mapping[str, SidecarError],
+        files: Files,
+        held: Files,
+        failed: Failures,
         *,
         is_asked_for: bool = False,
     ) -> None:
@@ -107,8 +107,8 @@ class UnreadFiles:
     def hold_back(
         self,
         paths: Collection[str],
-        files: Mapping[str, Content],
-        held: Mapping[str, Content],
+        files: Files,
+        held: Files,
         *,
         rest_seconds: float,
     ) -> None:
@@ -187,7 +187,7 @@ class Shortage:
         self.cycles = 0
         self.is_new = False
 
-    def meet(self, missing: Mapping[str, SidecarError]) -> None:
+    def meet(self, missing: Failures) -> None:
         """
         Note what a cycle lacks.
         """
@@ -202,7 +202,7 @@ class Shortage:
         self._missing = set(missing)
 
 
-def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:
+def explain(errors: Failures, files: Collection[str]) -> SidecarError:
     """
     Return one error for all missing files: that of the first one, with the number of
     files.

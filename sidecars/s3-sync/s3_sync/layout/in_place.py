@@ -8,13 +8,13 @@ is over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
-from s3_sync.names import RESERVED, Content, not_held
+from s3_sync.names import RESERVED, Files, not_held
 from s3_sync.published import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
@@ -85,7 +85,7 @@ class InPlaceLayout:
                 self._record.write(fence, begun)
         return tree
 
-    def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
+    def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
         """
         Do nothing: what is shown is there.
         """

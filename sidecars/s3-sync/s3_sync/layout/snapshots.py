@@ -10,14 +10,14 @@ in the same process, the next cycle goes on with its verified files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Journal, Listed, read_journal
 from s3_sync.layout.in_place import open_in_place
-from s3_sync.names import RESERVED, Content, folders_of, is_held
+from s3_sync.names import RESERVED, Files, folders_of, is_held
 from s3_sync.published import Record
 from s3_sync.reasons import link_elsewhere
 from s3_sync.settings import Settings
@@ -214,7 +214,7 @@ class SnapshotLayout:
         self._build.before = self.shown.files
         return self._build
 
-    def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
+    def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
         """
         Link what is shown already, and remove files of an earlier state.
         """

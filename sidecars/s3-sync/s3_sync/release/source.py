@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from s3_sync.download import at_once
 from s3_sync.files import Fill
 from s3_sync.plan import State
+from s3_sync.reasons import Failures
 from s3_sync.release import format as form
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
@@ -25,7 +26,7 @@ from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
 from s3_sync.volume import Staging
-from sidecar_runtime.errors import SettingsError, SidecarError
+from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
 
@@ -98,7 +99,7 @@ class ReleaseSource:
         paths: Sequence[str],
         state: State,
         fill: Fill,
-        before: Mapping[str, SidecarError],
+        before: Failures,
     ) -> None:
         """
         Bring files of a release into a folder; a crash leaves verified files and at
