@@ -24,7 +24,7 @@ from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.loopback import Exchange, Match
 from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
-from tests.support.scripts import counting, runs
+from tests.support.scripts import counting, runs, script
 
 KEYS = {"KEY_PATH": "dags"}
 SNAPSHOT = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
@@ -85,6 +85,17 @@ def test_a_gate_that_names_one_file_a_run_is_asked_about_each_only_once(
     assert 50 == outcome.counts["files_missing"]
     assert "bad00.py" in str(outcome.why)
     assert runs(gate) < 60
+
+
+def test_a_gate_that_writes_into_the_folder_publishes_nothing(
+    s3: FakeS3, process: Process, tmp_path: Path
+) -> None:
+    put(s3, 1)
+    gate = script(tmp_path / "gate", "chmod u+w a.py; echo >> a.py")
+    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate})
+
+    assert "changed 'a.py'" in raised(SidecarError, process.cycle).message
+    assert not (process.folder / "current").exists()
 
 
 # --- what is retained waits

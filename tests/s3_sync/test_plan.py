@@ -333,6 +333,22 @@ def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     )
 
 
+def test_many_names_that_the_volume_does_not_distinguish_are_compared_once() -> None:
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(f"{letter}{number}") for letter in "aA" for number in range(500)]
+    without_clashes(state_of(*names), str.casefold)
+
+    assert Name.compared < 50 * len(names)
+
+
 def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> None:
     with pytest.raises(SidecarError, match="does not distinguish") as caught:
         without_clashes(state_of("a.py", "A.py", is_whole=True), str.casefold)

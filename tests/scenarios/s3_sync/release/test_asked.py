@@ -106,7 +106,7 @@ def test_provides_a_requested_release_beside_the_published_one(
 
 
 def test_reports_a_requested_release_that_does_not_exist(
-    store: Path, begin: Begin
+    s3: FakeS3, store: Path, begin: Begin
 ) -> None:
     daemon = begin()
 
@@ -119,6 +119,10 @@ def test_reports_a_requested_release_that_does_not_exist(
     event = daemon.wait_for_event("requested_revision_unavailable", revision=ABSENT)
     assert "release_missing" == said["reason"] == event["reason"]
     assert "prune-releases --keep-from" in event["advice"]
+
+    daemon.sync()
+    manifests = sum(map(is_manifest, s3.requests))
+    assert 2 == manifests, "it says nothing of the current one, which is not read again"
 
 
 # By the index of its object in the order of a publish.
