@@ -293,12 +293,13 @@ class Builder:
         through, the next cycle does not ask about those again.
         """
         tree = build.fill.tree
+        held = tree.files.keys()
         while refusal is not None:
-            named = refusal.paths & tree.files.keys()
+            named = refusal.paths & held
             self._named |= named
-            if not named or tree.files.keys() <= self._named:
+            if not named or held <= self._named:
                 return None
-            for path in self._named & tree.files.keys():
+            for path in self._named & held:
                 tree.delete(path, fence)
                 build.missing[path] = refusal
             build.name = name_of(build)

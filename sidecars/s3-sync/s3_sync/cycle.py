@@ -52,6 +52,8 @@ class Sync:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self._layout = parts.layout
+        self._record = parts.record
         settings = parts.settings
         self._brake = Brake(settings.max_delete_percent)
         self._builder = Builder(parts, self.show)
@@ -68,15 +70,13 @@ class Sync:
         Raises:
             OSError: The volume fails.
         """
-        record = self.parts.record
-        layout = self.parts.layout
-        shown = layout.shown
-        published = record.published
-        if published is not None and not layout.has(published.name):
+        published = self._record.published
+        if published is not None and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
-            record.published = None  # it is unknown which files on disk belong to it
-        self._remember(shown)
-        layout.inspect(AT_ONCE)
+            # it is unknown which files on disk belong to it
+            self._record.published = None
+        self._remember(self._layout.shown)
+        self._layout.inspect(AT_ONCE)
         log.info("target_acquired", managed_files=len(self._recorded))
         self.show(fence)
 
@@ -86,7 +86,7 @@ class Sync:
         """
         self._builder.unread.note({}, {}, {})
         self._builder.unread.show({})
-        self.parts.layout.close()
+        self._layout.close()
         self.parts.volume.close()
 
     async def cycle(self, fence: Fence) -> Outcome:
@@ -99,7 +99,7 @@ class Sync:
             CycleAbandoned: The fence was revoked.
         """
         settings = self.parts.settings
-        layout = self.parts.layout
+        layout = self._layout
         builder = self._builder
         unread = builder.unread
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
@@ -120,7 +120,7 @@ class Sync:
         # moment before the question. A release that this volume cannot have fails here,
         # and is repaired by the next one.
         asked_at = time.monotonic()
-        seen = self.parts.record.sequence
+        seen = self._record.sequence
         read = await self.parts.source.read(fence, seen)
         state = self._wanted(read)
 
@@ -182,7 +182,9 @@ class Sync:
         # From here on, consumers see the change; the layout knows the order in which
         # files, record and link follow, and why.
         counts = {"files_healed": healed}
-        layout.publish(build, lambda: counts.update(self._record(build, fence)), fence)
+        layout.publish(
+            build, lambda: counts.update(self._note_publish(build, fence)), fence
+        )
 
         # Only what is recorded makes the former state needless. The session shows what
         # came out, however a cycle ends.
@@ -194,10 +196,9 @@ class Sync:
         Show readiness, metrics and status of what is published; note damage in the
         record, which a standby reads, if the volume takes it.
         """
-        record = self.parts.record
-        layout = self.parts.layout
+        record = self._record
         status = self.parts.status
-        shown = layout.shown
+        shown = self._layout.shown
         published = record.published
         files = len(shown.files)
         if published is not None:
@@ -207,7 +208,7 @@ class Sync:
                 said = published._replace(damaged=damaged)
                 with suppress(OSError):
                     record.write(fence, said)
-        status.readiness = readiness(record.published, layout.problem)
+        status.readiness = readiness(record.published, self._layout.problem)
         status.show(managed_files=files)
         published = record.published or Published()
         metrics = status.metrics
@@ -228,8 +229,8 @@ class Sync:
         settings = self.parts.settings
         kept = kept_paths(
             read,
-            self.parts.layout.shown.files.keys(),
-            owner=self.parts.record.owner,
+            self._layout.shown.files.keys(),
+            owner=self._record.owner,
             is_in_place=settings.layout == "in-place",
             delete=settings.delete,
         )
@@ -237,11 +238,11 @@ class Sync:
         return without_clashes(read._replace(kept=kept), fold, settings.prefix)
 
     def _there(self) -> There:
-        layout = self.parts.layout
+        layout = self._layout
         return There(
             files=layout.shown.files,
             damaged=layout.shown.damaged,
-            published=self.parts.record.published,
+            published=self._record.published,
             is_ready=self.parts.status.readiness.ready,
         )
 
@@ -257,11 +258,11 @@ class Sync:
                 state.files, asked_at, time.monotonic()
             )
             # An object that changes all the time holds back only itself.
-            held = self.parts.layout.shown.intact
+            held = self._layout.shown.intact
             unread.hold_back(
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
-        published = self.parts.record.published
+        published = self._record.published
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0  # it was acted upon
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
@@ -282,9 +283,9 @@ class Sync:
         Files that are lost already are not missed. Those on disk may belong to another
         source; but where nobody knows which, because the record is lost, they count.
         """
-        record = self.parts.record
-        shown = self.parts.layout.shown
-        may_be_ours = record.published is not None or record.owner == "unknown"
+        shown = self._layout.shown
+        is_ours = self._record.published is not None
+        may_be_ours = is_ours or self._record.owner == "unknown"
         # Somebody published a release as it is; a listing may be a mistake.
         if state.is_whole or not may_be_ours:
             return None
@@ -297,7 +298,7 @@ class Sync:
 
     @property
     def _revision(self) -> str:
-        published = self.parts.record.published
+        published = self._record.published
         return published.revision if published is not None else ""
 
     def _waiting(self, wait: Wait) -> Outcome:
@@ -319,7 +320,7 @@ class Sync:
 
     def _refused(self, refusal: RevisionRefused) -> Outcome:
         self.parts.status.show(refused=refusal.facts())
-        is_enough = self.parts.record.published is not None
+        is_enough = self._record.published is not None
         return Outcome("partial", self._revision, why=refusal, is_enough=is_enough)
 
     def _outcome(
@@ -353,7 +354,7 @@ class Sync:
         Record what is published already: the record could not be written before, or
         the same release was published again, so that an older pointer is a replay.
         """
-        record = self.parts.record
+        record = self._record
         published = record.published
         assert published is not None
         said = published
@@ -363,13 +364,13 @@ class Sync:
         if said is not published or not record.is_written:
             record.write(fence, said)
 
-    def _record(self, build: Build, fence: Fence) -> dict[str, int]:
+    def _note_publish(self, build: Build, fence: Fence) -> dict[str, int]:
         """
         Record and log what is published; return the numbers for the log.
         """
-        record = self.parts.record
+        record = self._record
         before = record.published
-        tree = self.parts.layout.shown
+        tree = self._layout.shown
         found = changes(self._recorded, tree.files)
         numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
         sequence, signed_by = build.state.sequence

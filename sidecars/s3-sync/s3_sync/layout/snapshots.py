@@ -203,16 +203,19 @@ class SnapshotLayout:
         Return a folder that nobody reads, with what earlier cycles of this process
         brought into it.
         """
-        if self._build is not None:
-            self._build.purge(fence)
-            aside = os.path.basename(self._build.path)
-            is_there = is_at(aside, self.store, self._build.fd)
-            if not is_there or self._build.altered(self._build.files):
+        tree = self._build
+        if tree is not None:
+            tree.purge(fence)
+            aside = os.path.basename(tree.path)
+            is_there = is_at(aside, self.store, tree.fd)
+            if not is_there or tree.altered(tree.files):
                 self.drop()
-        if self._build is None:
-            self._build = self._new_folder("build")
-        self._build.before = self.shown.files
-        return self._build
+                tree = None
+        if tree is None:
+            tree = self._new_folder("build")
+        tree.before = self.shown.files
+        self._build = tree
+        return tree
 
     def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
         """
