@@ -83,11 +83,14 @@ class Builder:
             return 0
         files = state.files
         damaged = len(shown.damaged)
+        # Only files that this state has unchanged: others would be a mix of two states.
+        # What rests was tried before, and would take time from everything that follows.
         known = shown.damaged & files.keys() - self.unread.resting
         same = [path for path in known if is_held(shown.files[path], files[path])]
         fill = Fill(shown, fence, until)
         with suppress(OSError):
             await self._fetch(same, state, fill)
+        # The files of a release fail together, as the build does that follows.
         if not state.is_whole:
             self.unread.note(files, shown.intact, fill.failed)
         restored = damaged - len(shown.damaged)
@@ -116,6 +119,9 @@ class Builder:
         """
         layout = self._parts.layout
         prefix = self._parts.settings.prefix
+        # Deletions are confirmed first, before downloads that take minutes: the second
+        # listing says something only right after the first. What is listed, but can be
+        # no file any more, needs no second look.
         gone = set[str]()
         if work.delete:
             gone = await self._parts.source.confirm(work.delete, fence)
@@ -126,6 +132,8 @@ class Builder:
         except (SidecarError, OSError):
             layout.undo(fence)
             raise
+        # What is missing is what the tree lacks now, for whatever reason: a file that
+        # failed may have been linked, and one that was not tried rests.
         tree = build.fill.tree
         errors = {**self.unread.errors, **build.fill.failed}
         left = not_held(state.files, state.files, tree.intact)
@@ -133,6 +141,8 @@ class Builder:
         said = "is missing from one listing but not from the next"
         for path in unsure:
             build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
+        # Too little is no state at all, so nothing stands in for the rest yet. The name
+        # comes last: it is that of the files which are there then.
         self._require(build)
         layout.stand_in(build, fence)
         build.name = name_of(build)
@@ -155,12 +165,14 @@ class Builder:
         layout = self._parts.layout
         files = state.files
         while True:
+            # Each try begins from scratch, with what earlier ones have put into the tree.
             full: OSError | None = None
             build = Build(state, gone)
             tree = layout.begin(build, fence)
-            self._show(fence)
+            self._show(fence)  # in place, the record says now that a change is going on
             build.fill = Fill(tree, fence, until)
             try:
+                # Links first: they cost nothing, and what they bring is not downloaded.
                 layout.reuse(files, tree, fence)
                 left = not_held(files, files, tree.intact)
                 later = self.unread.resting
@@ -174,6 +186,8 @@ class Builder:
                 if not state.is_whole:  # the files of a release fail together
                     self.unread.note(files, tree.intact, build.fill.failed)
                 self.unread.show(state.skipped)
+            # Room is made only now that it is known to be needed: what is retained has
+            # readers.
             is_full = full is not None or _lacks_room(build)
             if is_full and layout.make_room(fence, build):
                 continue
@@ -191,6 +205,8 @@ class Builder:
         state = build.state
         missing = build.missing
         settings = self._parts.settings
+        # Files that were not tried say nothing about S3 or the state; so this comes
+        # first, and the next cycle goes on.
         if build.fill.unreached:
             late = len(build.fill.unreached)
             raise SidecarError(
@@ -199,8 +215,11 @@ class Builder:
                 "The next cycle goes on with them. If this is no first sync, raise "
                 f"{settings.variable_prefix}TIMEOUT.",
             )
+        # All of a release or none.
         if state.is_whole:
             build.fill.raise_first()
+        # Where consumers have nothing, or would lose what they have, half of a listing
+        # is worse than an error that names the cause.
         shown = self._parts.layout.shown
         is_bare = self._parts.record.published is None
         is_bare = is_bare or not shown.damaged.isdisjoint(missing)
@@ -232,10 +251,13 @@ class Builder:
         refusal = self._ask(build, fence)
         if refusal is None:
             return build
+        # What it named before is of use for the same state only, and only until somebody
+        # has changed the gate: then they send SIGHUP.
         refused = build.state.revision
         if refused != self._refused[0] or fence.is_asked_for:
             self._named.clear()
         self._refused = refused, build.name
+        # A gate stops a change, never a pod: see above.
         if self._parts.status.readiness.ready:
             raise refusal
         source = self._parts.source
@@ -264,6 +286,7 @@ class Builder:
         tree = build.fill.tree
         published = self._parts.record.published
         shown = self._parts.layout.shown
+        # What is published passed, or nobody asked then: asking now would change nothing.
         if gate is None or (published is not None and build.name == published.name):
             return None
         files = shown.files if published is not None else {}
@@ -313,6 +336,7 @@ class Builder:
         Build the newest earlier release that the gate accepts; None if there is none.
         """
         gate = self._parts.gate
+        # The newest first. A refusal that is known costs no download.
         for revision in source.earlier():
             if gate is not None and gate.recall(revision) is not None:
                 continue

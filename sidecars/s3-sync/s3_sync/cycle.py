@@ -227,6 +227,8 @@ class Sync:
             SidecarError: ``release_invalid``: it cannot.
         """
         settings = self.parts.settings
+        # First what is kept: it needs the listing as it is. Then what clashes, which is
+        # no longer part of the state for any later step.
         kept = kept_paths(
             read,
             self._layout.shown.files.keys(),
@@ -284,10 +286,9 @@ class Sync:
         source; but where nobody knows which, because the record is lost, they count.
         """
         shown = self._layout.shown
-        is_ours = self._record.published is not None
-        may_be_ours = is_ours or self._record.owner == "unknown"
+        is_known = self._record.owner != "unknown"
         # Somebody published a release as it is; a listing may be a mistake.
-        if state.is_whole or not may_be_ours:
+        if state.is_whole or (is_known and self._record.published is None):
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
@@ -302,13 +303,14 @@ class Sync:
         return published.revision if published is not None else ""
 
     def _waiting(self, wait: Wait) -> Outcome:
+        # What the gate refuses is told as after a build, with its findings.
         if isinstance(wait.why, RevisionRefused):
             return self._refused(wait.why)
         counts: dict[str, int] = {}
         if wait.why.reason == "deletion_held":
             counts[HELD] = self._brake.missing
-        else:
-            self._shortage = Shortage()  # what follows a change is never the same lack
+        else:  # what follows a change is never the same lack
+            self._shortage = Shortage()
         return Outcome(
             "waiting",
             self._revision,
@@ -333,11 +335,16 @@ class Sync:
         """
         Return the outcome of a cycle that has published, or had nothing to do.
         """
+        # No refusal stands any more, unless this is a fallback: see below.
         self.parts.status.show(refused={}, **state.facts)
+        # Without one of these, nothing was done that a person would look for in the log.
         names = ("files_published", "files_deleted", "files_healed")
         counts = counts if any(counts.get(name) for name in names) else {}
+        # A fallback was published: what a person has to do is to fix the refused state,
+        # whatever the fallback lacks.
         if refusal is not None:
             return replace(self._refused(refusal), counts=counts)
+        # A one-shot waits for the rest, but not forever: a task waits for it.
         if missing:
             return Outcome(
                 "partial",
@@ -371,9 +378,13 @@ class Sync:
         record = self._record
         before = record.published
         tree = self._layout.shown
+        # Against what was recorded last, and not against the last cycle: a change that
+        # took several cycles is counted once, when it is over.
         found = changes(self._recorded, tree.files)
         numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
         sequence, signed_by = build.state.sequence
+        # With files missing, it is no revision of the source. The aim is one all the
+        # same: the next cycle tells by it that nothing newer is there.
         said = (before or Published())._replace(
             revision="" if build.missing else build.state.revision,
             aim=build.fallback or build.state.revision,
@@ -392,11 +403,14 @@ class Sync:
                 kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
             }
             log.info("files_changed", name=build.name, **counts, **named)
+        # Before the write, which may fail: the files are there all the same, and the next
+        # cycle would find nothing to count.
         metrics = self.parts.status.metrics.files
         published = numbers["added"] + numbers["changed"]
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
         self._remember(tree)
+        # The same again, such as repairs alone, keeps its time: alerts look at its age.
         if said != before or not record.is_written:
             record.write(fence, said._replace(published_at=now()))
         return {

@@ -94,6 +94,7 @@ class InPlaceLayout:
         """
         Delete first, once: what could not be deleted makes no room.
         """
+        # Outside a build, it is unknown what will be deleted.
         if build is None:
             return False
         is_any = bool(build.gone)
@@ -115,6 +116,8 @@ class InPlaceLayout:
         must not stand in for files that could not be read.
         """
         tree = self.shown
+        # In place there is nothing former to show instead: what is damaged goes, because
+        # consumers would run it.
         is_known = self._record.owner == "ours"
         wrong = set(tree.damaged if is_known else tree.files)
         for path in wrong.intersection(build.missing):
@@ -130,8 +133,10 @@ class InPlaceLayout:
         that is said to be in progress.
         """
         self._delete(build)
+        # From here on, nothing can be taken back.
         self._before = None
         self.shown.compact(fence)
+        # What could not be deleted: then the change is not over, and the record says so.
         build.fill.raise_first(build.missing)
         record()
 
@@ -160,6 +165,7 @@ class InPlaceLayout:
         self.shown.compact(fence)
         volume = self._volume
         place = f"{RESERVED}/{SNAPSHOTS}"
+        # The link first: nobody should follow it to a snapshot that is being removed.
         if is_link(LINK, volume.root):
             with fence:
                 if os.path.dirname(os.readlink(LINK, dir_fd=volume.root)) == place:
@@ -171,6 +177,7 @@ class InPlaceLayout:
         ):
             left = Snapshots(volume.root, store, place, link=LINK)
             in_use = [name for name in left.revisions() if not left.remove(name, fence)]
+        # The store of those in use stays with them, until a later cycle.
         if not in_use:
             with fence:
                 remove_tree(SNAPSHOTS, volume.state)

@@ -79,6 +79,7 @@ class SnapshotLayout:
         )
         with ExitStack() as stack:
             stack.callback(os.close, store)
+            # What killed processes left must not be taken for a snapshot.
             self.snapshots.sweep()
             name = (
                 published if self.snapshots.has(published) else self.snapshots.current()
@@ -88,6 +89,7 @@ class SnapshotLayout:
             else:
                 self.shown = Tree("", os.dup(store), volume.staging)
             stack.pop_all()
+        # Other processes had the volume meanwhile.
         self._distrust()
 
     @property
@@ -221,6 +223,7 @@ class SnapshotLayout:
         """
         Link what is shown already, and remove files of an earlier state.
         """
+        # Removed before anything is linked: a folder may take the place of a file.
         for path, held in list(tree.files.items()):
             if path not in files or not is_held(held, files[path]):
                 tree.delete(path, fence)
@@ -281,6 +284,7 @@ class SnapshotLayout:
         with fence:
             self.make_way()
         tree = build.fill.tree
+        # If a snapshot of that name was retained, the tree is what is left over.
         there = self._keep_as(build.name, tree, fence)
         if there is tree:
             self._build = None
@@ -288,6 +292,7 @@ class SnapshotLayout:
         if self.shown is not there:
             self.shown.close()
         self.shown = there
+        # It was inspected before it got what differed.
         self._whole.pop(build.name, None)
         try:
             there.compact(fence)
@@ -337,6 +342,7 @@ class SnapshotLayout:
         """
         Remove the oldest state that is kept for readers; False if there is none.
         """
+        # Before one is dropped: afterwards it is unknown whether that one was requested.
         requested = self.snapshots.asked()
         dropped = self.snapshots.drop_oldest(fence)
         if dropped in requested:
@@ -344,6 +350,7 @@ class SnapshotLayout:
         return bool(dropped)
 
     def tidy(self, fence: Fence) -> None:
+        # A list that is too long, or a snapshot that stays, is no reason for a failure.
         self.shown.compact(fence)
         try:
             self.prune(fence)
@@ -411,10 +418,12 @@ class SnapshotLayout:
             if folder.journal is not None:  # of a try that was abandoned
                 folder.journal.close()
                 folder.journal = None
+            # The list before the name: each snapshot has one, after a crash, too.
             listed = Listed(folder.files, is_lost=True)
             fsync = self._volume.staging.fsync
             folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
         aside = os.path.basename(folder.path)
+        # What was asked for is marked in the same step, or the next pruning removes it.
         if is_asked:
             self.snapshots.keep_asked(aside, name, fence)
         else:

@@ -1,5 +1,6 @@
 """What each real server serves is read: a listing, snapshots, and releases."""
 
+import gzip
 from pathlib import Path
 
 from tests.scenarios.s3_sync.publish.place import A, Place
@@ -11,7 +12,7 @@ from tests.support.s3_sync.shelf import RELEASE
 
 LISTED = "plain"
 # S3Proxy stores other characters only in the locale of its Java.
-B = {"a.py": b"print('b')\n", "docs/more + less.md": b"#\n"}
+B = {"a.py": b"print('b')\n", "docs/more + less.md": gzip.compress(b"#\n")}
 SNAPSHOT = {"S3_SYNC_LAYOUT": "snapshot"}
 
 
@@ -21,7 +22,12 @@ def test_a_listing_a_snapshot_and_a_release_follow_a_change(
     def put(files: dict[str, bytes]) -> None:
         place.publish(files)
         for name, body in files.items():
-            client.put_object(Bucket=place.bucket, Key=f"{LISTED}/{name}", Body=body)
+            client.put_object(
+                Bucket=place.bucket,
+                Key=f"{LISTED}/{name}",
+                Body=body,
+                ContentEncoding="gzip" if body[:1] == b"\x1f" else "",
+            )
 
     client = store.client()
     put(A)
