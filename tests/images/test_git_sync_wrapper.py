@@ -15,7 +15,8 @@ from tests.images.container import Container, Image
 from tests.support.git.git_sync import GitSite, chart_environment, git_site
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
 
-CHART, ARBITRARY = "65533:0", "1000710000:0"
+CHART = "65533:0"
+ARBITRARY = "1000710000:0"
 
 
 @pytest.fixture
@@ -108,7 +109,8 @@ def test_ssh_works_for_any_user(
     """
     skip_without_sshd()
     with SshServer(tmp_path / "ssh") as ssh:
-        key, known_hosts = here.folder / "key", here.folder / "known_hosts"
+        key = here.folder / "key"
+        known_hosts = here.folder / "known_hosts"
         key.write_bytes(ssh.client_key.read_bytes())
         key.chmod(0o400)
         os.chown(key, int(user.split(":")[0]), 0)

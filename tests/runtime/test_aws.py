@@ -98,9 +98,6 @@ def test_time_in_which_the_child_waits_for_a_cpu_does_not_count(
 ) -> None:
     late = "import time; time.sleep(0.5); print('{}')"
     assert waited_seconds(os.getpid()) > 0
-    early(late)
-    raised(CredentialsError, ask_child, "whoami", 0.1, fence)
-
     monkeypatch.setattr(f"{ask_child.__module__}.waited_seconds", lambda _: 9.0)
     early(late)
     assert {} == ask_child("whoami", 0.1, fence)
@@ -109,7 +106,8 @@ def test_time_in_which_the_child_waits_for_a_cpu_does_not_count(
 def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(
     monkeypatch: pytest.MonkeyPatch, fence: Fence, log: Log
 ) -> None:
-    clock, chain = Clock(), Chain()
+    clock = Clock()
+    chain = Chain()
     # what the child answers; nothing: STS is silent
     keys = ["AKID", "", "", "", "LATER"]
 

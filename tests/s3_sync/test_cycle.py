@@ -372,23 +372,6 @@ def test_a_path_of_4_000_control_characters_survives_a_restart(
     assert process.is_ready, process.problem
 
 
-def test_a_build_that_was_moved_away_is_begun_again(
-    s3: FakeS3, process: Process
-) -> None:
-    synced(s3, process, SNAPSHOT)
-    put(s3, 2)
-    s3.inject(error(404, "NoSuchBucket"), is_get("c.py"))
-    with suppress(SidecarError):
-        process.cycle()
-    store = process.folder / ".s3-sync/snapshots"
-    [build] = [name for name in os.listdir(store) if name.startswith(".build")]
-    (store / build).rename(process.folder / "moved")
-    s3.heal()
-
-    assert "changed" == process.cycle().result
-    assert {"a.py", "c.py", "pkg"} == set(os.listdir(process.folder / "current"))
-
-
 # --- objects that fail
 
 

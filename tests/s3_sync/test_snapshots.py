@@ -79,7 +79,7 @@ def hidden(store: Path) -> list[str]:
     return [name for name in os.listdir(store) if name[0] == "."]
 
 
-def test_a_build_is_continued_unless_it_was_changed(
+def test_a_build_is_continued_unless_it_was_changed_or_moved_away(
     layout: SnapshotLayout, store: Path
 ) -> None:
     put(begin(layout), "one.py", b"2 = 2\n")
@@ -90,6 +90,10 @@ def test_a_build_is_continued_unless_it_was_changed(
 
     assert {} == begin(layout).files
     assert 1 == len(hidden(store))
+
+    put(begin(layout), "one.py", b"2 = 2\n")
+    Path(begin(layout).path).rename(store / "moved")
+    assert {} == begin(layout).files
 
 
 def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -> None:

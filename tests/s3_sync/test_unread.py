@@ -7,12 +7,11 @@ from s3_sync.s3.refusals import ObjectError
 from s3_sync.unread import EAGER_TRIES, LASTING_CYCLES, Shortage, UnreadFiles
 
 FILES = {path: Entry(path, "etag", 1) for path in "abc"}
-DENIED = {path: ObjectError("access_denied_get", path) for path in FILES}
-CHANGING = {path: ObjectError("object_changing", path) for path in FILES}
+CHANGING = ObjectError("object_changing", "a")
 
 
-def some(*paths: str) -> dict[str, ObjectError]:
-    return {path: ObjectError("access_denied_get", path) for path in paths}
+def some(*paths: str, why: str = "access_denied_get") -> dict[str, ObjectError]:
+    return {path: ObjectError(why, path) for path in paths}
 
 
 def unread() -> UnreadFiles:
@@ -35,10 +34,9 @@ def test_a_file_that_keeps_failing_rests_until_it_changes_or_another_is_read() -
 
 def test_an_object_rests_for_an_hour_once_it_was_slow_twice() -> None:
     one = unread()
-    one.note(FILES, {}, {"a": ObjectError("object_slow", "")})
-    assert set() == one.resting
-    one.note(FILES, {}, {"a": ObjectError("object_slow", "")})
-    assert {"a"} == one.resting
+    for resting in (set(), {"a"}):
+        one.note(FILES, {}, some("a", why="object_slow"))
+        assert resting == one.resting
 
 
 def test_a_fetch_that_ended_early_forgets_no_file_that_it_did_not_try() -> None:
@@ -61,7 +59,7 @@ def test_a_shortage_is_new_once_and_lasting_after_some_cycles() -> None:
     assert not shortage.is_new, "another lack in each cycle would wait forever"
     for number in range(1, LASTING_CYCLES):
         assert not shortage.cycles >= LASTING_CYCLES
-        shortage.meet({**some("b"), "ac"[number % 2]: CHANGING["a"]})
+        shortage.meet({**some("b"), "ac"[number % 2]: CHANGING})
     assert shortage.cycles >= LASTING_CYCLES
     shortage.meet({})
     assert not shortage.cycles

@@ -136,7 +136,8 @@ class SidecarProcess:
         """
         assert not self.is_running(), "already running"
         self.home.mkdir(parents=True, exist_ok=True)
-        self.events, self.stray_lines = [], []
+        self.events = []
+        self.stray_lines = []
         self._witness.command(self.arguments, self.environment)
         self._process = subprocess.Popen(
             [*self.wrapper, str(self.program), *self.arguments],

@@ -115,8 +115,10 @@ class Registry:
     def _get(self, path: str) -> BaseHTTPResponse:
         accepted = {"Accept": ", ".join(KINDS_OF_MANIFEST)}
         login = make_headers(basic_auth=f"AWS:{PASSWORD}")
-        scheme, trusted = "http", None
+        scheme = "http"
+        trusted = None
         if self.certificate:
-            scheme, trusted = "https", str(self.certificate)
+            scheme = "https"
+            trusted = str(self.certificate)
         with PoolManager(headers=accepted | login, ca_certs=trusted) as pool:
             return pool.request("GET", f"{scheme}://{self.address}{path}", timeout=30)

@@ -1,9 +1,11 @@
 """
-What a cycle has to do: :func:`decide`; and the brake on mass deletion.
+What a cycle has to do, or why nothing yet: :func:`decide`. What it has a memory for:
+:class:`Settling`, and :class:`Brake`, which holds mass deletions back.
 
 A listing that lacks most files is usually a mistake, so it is held back long enough for
 you to notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by
-:func:`kept_paths`.
+:func:`kept_paths`. Who does what is decided here: `build.py` brings files, `listing.py`
+confirms deletions, `layout/` deletes and shows, `unread.py` says what rests.
 """
 
 from __future__ import annotations

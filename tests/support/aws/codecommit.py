@@ -28,7 +28,8 @@ def judge(
         credentials = accepted()
         if username != f"{credentials.access_key}%{credentials.token}":
             return False
-        stamp, signature = password[:15], password[16:]
+        stamp = password[:15]
+        signature = password[16:]
         signed_at = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         if (
             password[15:16] != "Z"

@@ -16,7 +16,8 @@ def self_signed(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
         The server's context, and the PEM file that a client must trust (AWS_CA_BUNDLE).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate = folder / "certificate.pem"
+    key = folder / "key.pem"
     alternatives = ",".join([*(f"DNS:{name}" for name in names), "IP:127.0.0.1"])
     subprocess.run(
         [

@@ -206,7 +206,8 @@ class LoopbackServer:
         """
         Let the currently hanging answers continue; later ones hang again.
         """
-        released, self._released = self._released, threading.Event()
+        released = self._released
+        self._released = threading.Event()
         released.set()
 
     def wait_for(

@@ -54,7 +54,8 @@ def disk(folder: Path, size_mib: int = 8) -> Iterator[Path]:
     Mount `folder/image`, ext4 with a journal, at `folder/volume`; skip if that is not
     allowed.
     """
-    path, image = folder / "volume", folder / "image"
+    path = folder / "volume"
+    image = folder / "image"
     path.mkdir()
     with image.open("wb") as file:
         file.truncate(size_mib << 20)
@@ -84,10 +85,8 @@ def ignoring_case(path: Path) -> Iterator[Path]:
     Mount a file system that ignores case, as SMB does: FUSE over a folder. Its inodes
     reach 2**64. Skip if that is not allowed.
     """
-    there, rclone = (
-        path.with_name(f"{path.name}-there"),
-        Path(sys.executable).parent / "rclone",
-    )
+    there = path.with_name(f"{path.name}-there")
+    rclone = Path(sys.executable).parent / "rclone"
     there.mkdir()
     options = [
         "--vfs-case-insensitive",
@@ -121,7 +120,8 @@ def power_cut(writer: SidecarProcess, folder: Path) -> Iterator[Path]:
     """
     # A new name: another test's mount namespace may still use an earlier copy's loop
     # device.
-    copy, path = Path(tempfile.mkdtemp(dir=folder), "copy"), folder / "after"
+    copy = Path(tempfile.mkdtemp(dir=folder), "copy")
+    path = folder / "after"
     path.mkdir(exist_ok=True)
     writer.send_signal(signal.SIGSTOP)
     try:
