@@ -4,8 +4,9 @@ What a cycle has to do, or why nothing yet: :func:`decide`. What it has a memory
 
 A listing that lacks most files is usually a mistake, so it is held back long enough for
 you to notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by
-:func:`kept_paths`. Who does what is decided here: `build.py` brings files, `listing.py`
-confirms deletions, `layout/` deletes and shows, `unread.py` says what rests.
+:func:`kept_paths`. What is decided here is done elsewhere: `build.py` brings files,
+`listing.py` confirms deletions, `layout/` deletes and shows; `unread.py` says what
+rests.
 """
 
 from __future__ import annotations
