@@ -53,5 +53,9 @@ def begin_process(end: Callable[[int], object] = os._exit) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A parent may have ignored it (`trap '' CHLD`), and then no child can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A parent may have closed a stream (`>&-`): a file of the volume would get its number.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - for the process
     with suppress(ValueError):  # a hard limit of 0, which only root can raise
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

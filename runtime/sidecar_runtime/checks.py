@@ -145,7 +145,8 @@ def daemon(bind: tuple[str, int]) -> bool:
         return False
     if "published_seconds_ago" not in said:  # it is no daemon of ours
         return True
-    reason, advice = said["reason"], said["advice"]
+    reason = said["reason"]
+    advice = said["advice"]
     is_calm = said["ready"] and reason in CALM
     is_good = said["alive"] and not said["shortfall"] and (is_calm or not reason)
     if reason:

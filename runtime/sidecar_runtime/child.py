@@ -99,7 +99,8 @@ class Lines:
     def __call__(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if self._rest and (not chunk or len(self._rest) > LINE_BYTES):
-            lines, self._rest = [*lines, self._rest], b""
+            lines = [*lines, self._rest]
+            self._rest = b""
         for line in lines:
             self._say(line.decode(errors="replace").rstrip())
 

@@ -47,7 +47,7 @@ class About(NamedTuple):
 class Readiness(NamedTuple):
     """
     Whether what consumers need is published and valid now; each sidecar answers for
-    itself (s3-sync in ``record.py``).
+    itself (s3-sync in ``readiness.py``).
 
     Args:
         revision: Short name of the published revision; empty before the first publish.
@@ -240,7 +240,9 @@ class Health:
         Args:
             seconds: How long it took.
         """
-        now, before, last = time.time(), self.cycles, self.last
+        now = time.time()
+        before = self.cycles
+        last = self.last
         why = outcome.why
         # its traceback would keep everything that the cycle held
         if why is not None:

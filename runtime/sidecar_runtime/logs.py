@@ -83,7 +83,8 @@ class UnblockedHandler(logging.Handler):
                     line = line[os.write(descriptor, line) :]
             self._lines.task_done()
             if self._dropped and self._lines.empty():
-                count, self._dropped = self._dropped, 0
+                count = self._dropped
+                self._dropped = 0
                 get_logger("logs").warning("log_lines_dropped", lines=count)
 
     def flush(self) -> None:

@@ -75,7 +75,8 @@ def duration(
     return parse
 
 
-TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+TRUE = {"true", "yes", "on", "1"}
+FALSE = {"false", "no", "off", "0"}
 
 
 @allows("true or false, in any case")

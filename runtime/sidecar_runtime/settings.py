@@ -231,7 +231,8 @@ def load(
         SettingsError: One or more settings are wrong; it lists all of them. A variable
             with the prefix that resembles a setting is one of them.
     """
-    specs, names = specs_of(cls, prefix), names_of(cls, prefix)
+    specs = specs_of(cls, prefix)
+    names = names_of(cls, prefix)
     given = {name: text.strip() for name, text in environ.items() if text.strip()}
     retired = {prefix + name: text for name, text in (_GONE | dict(gone)).items()}
     problems = [Problem(n, given[n], retired[n]) for n in retired if n in given]

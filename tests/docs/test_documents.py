@@ -73,7 +73,8 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_links_resolve_and_every_document_and_picture_is_linked() -> None:
-    broken, linked = [], {ROOT / "README.md"}
+    broken = []
+    linked = {ROOT / "README.md"}
 
     for path in DOCUMENTS:
         for link in re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text())):
@@ -128,7 +129,8 @@ def test_readme_has_the_common_sections_and_all_settings(sidecar: Documented) ->
     "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
-    text, tests = path.read_text(), text_of(ROOT / "tests")
+    text = path.read_text()
+    tests = text_of(ROOT / "tests")
     known = {name for table in metric_tables() for name in first_column(table)}
     prefixes = "|".join(["sidecar_", *(sidecar.prefix.lower() for sidecar in SIDECARS)])
     ends = "_total|_seconds|_files|_keys|_failures"

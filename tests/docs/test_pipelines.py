@@ -163,7 +163,8 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
     pipeline, given, url = PIPELINES[name]
     commands, variables = pipeline()
     write_files(tmp_path / "dags", FILES)
-    programs, airflow = tmp_path / "bin", tmp_path / "image"
+    programs = tmp_path / "bin"
+    airflow = tmp_path / "image"
     programs.mkdir()
     airflow.mkdir()
     script(programs / "docker", DOCKER, sys.executable)

@@ -53,7 +53,8 @@ class Log:
 def handlers_kept() -> Iterator[None]:
     """Restore the root logger's handlers and level afterwards."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    level = root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)

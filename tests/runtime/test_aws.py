@@ -22,6 +22,8 @@ from sidecar_runtime.aws.credentials import (
     Chain,
     CredentialsError,
     _checked,
+    ask_child,
+    waited_seconds,
 )
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
@@ -74,21 +76,38 @@ def test_a_forked_child_is_like_another_and_its_failure_is_told() -> None:
     assert "4096 (b'', b'')\n4096 (b'{\"credentials\": null" in healthy.stdout
 
 
-def test_a_child_that_failed_before_it_was_asked_is_quoted(fence: Fence) -> None:
-    program = [sys.executable, "-c", "raise SystemExit('no module')"]
+def early(code: str) -> Popen[bytes]:
+    """Start a child before somebody has a question."""
+    program = [sys.executable, "-c", code]
     child = Popen(program, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     EARLY.append(child)
+    return child
+
+
+def test_a_child_that_failed_before_it_was_asked_is_quoted(fence: Fence) -> None:
+    child = early("raise SystemExit('no module')")
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
     assert (
         "failed: no module" in raised(CredentialsError, Chain().current, fence).message
     )
 
 
+def test_time_in_which_the_child_waits_for_a_cpu_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, fence: Fence
+) -> None:
+    late = "import time; time.sleep(0.5); print('{}')"
+    assert waited_seconds(os.getpid()) > 0
+    monkeypatch.setattr(f"{ask_child.__module__}.waited_seconds", lambda _: 9.0)
+    early(late)
+    assert {} == ask_child("whoami", 0.1, fence)
+
+
 def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fails(
     monkeypatch: pytest.MonkeyPatch, fence: Fence, log: Log
 ) -> None:
-    clock, chain = Clock(), Chain()
+    clock = Clock()
+    chain = Chain()
     # what the child answers; nothing: STS is silent
     keys = ["AKID", "", "", "", "LATER"]
 

@@ -3,11 +3,13 @@ The process: signals at any time, how it ends, and what a start imports.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,16 @@ def test_children_can_be_waited_for_although_the_parent_ignores_sigchld() -> Non
 
     with start(program, preexec_fn=ignore_sigchld) as process:
         assert 7 == process.wait(60)
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_stream_that_is_closed_at_the_start_is_survived(stream: int) -> None:
+    """And no file of the volume gets its number, which children write to."""
+    body = "begin_logs(settings_of(), []); return os.open('/', 0)"
+    program = PROGRAM.format(body=body)
+
+    with start(program, stdout=None, preexec_fn=partial(os.close, stream)) as process:
+        assert process.wait(60) > 2
 
 
 def ignore_sigchld() -> None:

@@ -20,7 +20,8 @@ from sidecar_runtime.volume.files import (
 )
 from sidecar_runtime.volume.snapshots import ASKED, Snapshots
 
-OLD, NEW = b"old content", b"new content, which is longer"
+OLD = b"old content"
+NEW = b"new content, which is longer"
 STORE = "own/store"
 YEAR_SECONDS = 365 * 86400
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync import sidecar
+from s3_sync import command
+from s3_sync.command import S3Sync, Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
-from s3_sync.sidecar import S3Sync, Session
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from tests.s3_sync.given import Given, config_of
@@ -35,7 +35,7 @@ class Process:
         self._metrics = SyncMetrics("0", "r")
         self._sidecar = S3Sync(load_settings(environ)[0], self._metrics)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sidecar, "open_client", self._open_client)
+            patch.setattr(command, "open_client", self._open_client)
             self._session = self._sidecar.begin()
 
     def _open_client(self, settings: Settings, metrics: SyncMetrics) -> S3Client:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.loopback import Exchange, Match
 from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
+from tests.support.scripts import counting, runs, script
 
 KEYS = {"KEY_PATH": "dags"}
 SNAPSHOT = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
@@ -62,6 +64,38 @@ def retained(s3: FakeS3, process: Process, count: int) -> dict[str, str]:
     process.stop()
     assert count + 1 == len(snapshots(process))
     return settings
+
+
+def test_a_gate_that_names_one_file_a_run_is_asked_about_each_only_once(
+    s3: FakeS3, process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(s3, 1)
+    s3.put_each((f"dags/bad{number:02}.py" for number in range(50)), b"bad\n")
+    gate = tmp_path / "gate"
+    body = f"""[ $(wc -l < {gate}.runs) = 20 ] && exit 75  # no verdict
+        grep -l bad *.py | head -1 | sed 's/$/:1: bad/'; ! grep -q bad *.py"""
+    command = {"S3_SYNC_GATE_COMMAND": str(counting(gate, body))}
+    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", **command})
+    raised(SidecarError, process.cycle)
+    # Long afterwards, each verdict is due again.
+    monkeypatch.setattr(process._sidecar.gate, "_clock", lambda: math.inf)
+
+    outcome = process.cycle()
+
+    assert 50 == outcome.counts["files_missing"]
+    assert "bad00.py" in str(outcome.why)
+    assert runs(gate) < 60
+
+
+def test_a_gate_that_writes_into_the_folder_publishes_nothing(
+    s3: FakeS3, process: Process, tmp_path: Path
+) -> None:
+    put(s3, 1)
+    gate = script(tmp_path / "gate", "chmod u+w a.py; echo >> a.py")
+    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate})
+
+    assert "changed 'a.py'" in raised(SidecarError, process.cycle).message
+    assert not (process.folder / "current").exists()
 
 
 # --- what is retained waits
@@ -151,7 +185,8 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     settings: dict[str, str],
 ) -> None:
     """As on SMB with `uid=`, on bindfs, and some FUSE file systems."""
-    utime, fsync = os.utime, os.fsync
+    utime = os.utime
+    fsync = os.fsync
 
     def refuse(path: Any, times: Any = None, **more: Any) -> None:
         if times is not None or "ns" in more:
@@ -335,23 +370,6 @@ def test_a_path_of_4_000_control_characters_survives_a_restart(
         process.cycle()
 
     assert process.is_ready, process.problem
-
-
-def test_a_build_that_was_moved_away_is_begun_again(
-    s3: FakeS3, process: Process
-) -> None:
-    synced(s3, process, SNAPSHOT)
-    put(s3, 2)
-    s3.inject(error(404, "NoSuchBucket"), is_get("c.py"))
-    with suppress(SidecarError):
-        process.cycle()
-    store = process.folder / ".s3-sync/snapshots"
-    [build] = [name for name in os.listdir(store) if name.startswith(".build")]
-    (store / build).rename(process.folder / "moved")
-    s3.heal()
-
-    assert "changed" == process.cycle().result
-    assert {"a.py", "c.py", "pkg"} == set(os.listdir(process.folder / "current"))
 
 
 # --- objects that fail

@@ -57,7 +57,9 @@ class World:
     """
 
     def __init__(self, stage: Stage, s3: FakeS3, folder: Path, kind: str) -> None:
-        self._stage, self._s3, self._kind = stage, s3, kind
+        self._stage = stage
+        self._s3 = s3
+        self._kind = kind
         self.root = folder / "dags"
         s3.objects.clear()
         self._shelf = Shelf(s3)

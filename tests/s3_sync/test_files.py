@@ -20,7 +20,8 @@ def test_lists_a_file_before_its_rename_and_flushes_it_if_configured(
 ) -> None:
     """A kill between line and rename leaves an extra line, not an unlisted file."""
     steps: list[str] = []
-    flush, rename = os.fsync, os.rename
+    flush = os.fsync
+    rename = os.rename
 
     def note_flush(fd: int) -> None:
         place = Path(os.readlink(f"/proc/self/fd/{fd}"))

@@ -142,7 +142,8 @@ def test_the_last_line_counts_if_its_action_was_done(
     box: Box, deed: str, is_done: bool
 ) -> None:
     files = box.has("a.py", "b.py")
-    before, path = dict(files.files), "new.py" if deed == "add" else "a.py"
+    before = dict(files.files)
+    path = "new.py" if deed == "add" else "a.py"
     if deed == "remove":
         files.remove(path)
         # Gone; then another owner's file got the inode.
@@ -202,7 +203,8 @@ def test_a_volume_that_fails_says_nothing_about_the_list() -> None:
 
 def test_a_record_recognizes_its_file_and_a_copy(box: Box) -> None:
     held = box.put("a.py")
-    place, copy = box.folder / "a.py", box.folder / "b.py"
+    place = box.folder / "a.py"
+    copy = box.folder / "b.py"
     shutil.copy2(place, copy)
 
     assert held.is_like(place.stat())

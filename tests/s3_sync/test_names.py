@@ -14,7 +14,7 @@ from s3_sync.names import (
     RESERVED,
     compile_filter,
     has_digest,
-    refusal_of,
+    skip_reason_of,
 )
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
 
@@ -58,7 +58,7 @@ PATHS = st.lists(PARTS, max_size=20).map("/".join)
 @example(".s3-sync/managed")
 @example("")
 def test_accepted_paths_stay_inside_the_target(path: str) -> None:
-    if refusal_of(path, len(TARGET)) is not None:
+    if skip_reason_of(path, len(TARGET)) is not None:
         return
 
     joined = os.path.join(TARGET, path)
@@ -78,7 +78,7 @@ def test_accepted_paths_stay_inside_the_target(path: str) -> None:
      "a/.s3-sync", "C:", "~root", "-rf", "x" * 255, "é" * 127],
 )  # fmt: skip
 def test_accepts_unusual_names(path: str) -> None:
-    assert refusal_of(path, len(TARGET)) is None
+    assert skip_reason_of(path, len(TARGET)) is None
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_accepts_unusual_names(path: str) -> None:
      (pin_key(f"sha256-{'0' * 64}"), "release")],
 )  # fmt: skip
 def test_refuses_paths_with_a_reason(path: str, reason: str) -> None:
-    assert refusal_of(path, len(TARGET)) == reason
+    assert skip_reason_of(path, len(TARGET)) == reason
 
 
 def test_the_path_limit_includes_the_target() -> None:
     path = "/".join(["x" * 100] * 40)
     room = 4095 - len(path) - 1
 
-    assert refusal_of(path, room) is None
-    assert refusal_of(path, room + 1) == "name_too_long"
+    assert skip_reason_of(path, room) is None
+    assert skip_reason_of(path, room + 1) == "name_too_long"
 
 
 GLOBS = [

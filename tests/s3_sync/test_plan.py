@@ -21,8 +21,8 @@ from s3_sync.plan import (
     difference,
     without_clashes,
 )
+from s3_sync.published import Published
 from s3_sync.reasons import failure
-from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from tests.runtime.recording import Log
@@ -333,6 +333,22 @@ def test_keeps_the_first_of_several_names_that_the_volume_does_not_distinguish(
     )
 
 
+def test_many_names_that_the_volume_does_not_distinguish_are_compared_once() -> None:
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(f"{letter}{number}") for letter in "aA" for number in range(500)]
+    without_clashes(state_of(*names), str.casefold)
+
+    assert Name.compared < 50 * len(names)
+
+
 def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> None:
     with pytest.raises(SidecarError, match="does not distinguish") as caught:
         without_clashes(state_of("a.py", "A.py", is_whole=True), str.casefold)
@@ -341,7 +357,8 @@ def test_refuses_a_release_with_names_that_the_volume_does_not_distinguish() -> 
 
 
 def test_a_file_that_was_restored_or_linked_is_no_change() -> None:
-    old, new = Held("one", 1, 2, 3, 4), Held("two", 1, 2, 3, 4)
+    old = Held("one", 1, 2, 3, 4)
+    new = Held("two", 1, 2, 3, 4)
     after = {"a": old._replace(inode=9), "b": old, "c": new, "d": new}
     found = changes({"a": old, "b": old, "c": old, "e": old}, after)
     assert {"added": ["d"], "changed": ["c"], "deleted": ["e"]} == found

@@ -14,7 +14,7 @@ from s3_sync.files import Build, Fill, Tree
 from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.names import RESERVED
 from s3_sync.plan import State
-from s3_sync.record import Published, Record
+from s3_sync.published import Published, Record
 from s3_sync.settings import load_settings
 from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence
@@ -22,7 +22,8 @@ from sidecar_runtime.volume.snapshots import Snapshots
 from tests.s3_sync.handling import damaged, put
 from tests.support.raising import raised
 
-SHOWN, REVISION = "b" * 64, "a" * 64
+SHOWN = "b" * 64
+REVISION = "a" * 64
 FILES = ("one.py", "two.py", "pkg/three.py")
 
 
@@ -78,7 +79,7 @@ def hidden(store: Path) -> list[str]:
     return [name for name in os.listdir(store) if name[0] == "."]
 
 
-def test_a_build_is_continued_unless_it_was_changed(
+def test_a_build_is_continued_unless_it_was_changed_or_moved_away(
     layout: SnapshotLayout, store: Path
 ) -> None:
     put(begin(layout), "one.py", b"2 = 2\n")
@@ -89,6 +90,10 @@ def test_a_build_is_continued_unless_it_was_changed(
 
     assert {} == begin(layout).files
     assert 1 == len(hidden(store))
+
+    put(begin(layout), "one.py", b"2 = 2\n")
+    Path(begin(layout).path).rename(store / "moved")
+    assert {} == begin(layout).files
 
 
 def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -> None:
@@ -101,7 +106,8 @@ def test_a_folder_that_a_gate_left_gives_way_to_a_file(layout: SnapshotLayout) -
 
 def test_an_altered_file_takes_no_other_with_it(layout: SnapshotLayout) -> None:
     """Not even if its folder is empty without it."""
-    build, paths = begin(layout), ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
+    build = begin(layout)
+    paths = ["old/2023/a.py", "old/2024/b.py", "old/c.py"]
     for path in paths:
         put(build, path)
     finish(layout, REVISION, build)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync.journal import HEADER, read_journal
-from s3_sync.listing import join, next_token, read_page
+from s3_sync.listing import join_pages, next_token, read_page
 from s3_sync.names import is_revision
 from s3_sync.release.format import Invalid, parse_manifest, read_pointer
 from s3_sync.s3.http import Connection, WireError
@@ -51,7 +51,7 @@ ANSWERS = (
 def test_a_page_of_a_listing_is_a_page_or_invalid(body: bytes) -> None:
     with suppress(SourceError):
         found = read_page(body, "dags/", lambda _: True, 10)
-        state = join([found], "dags/")
+        state = join_pages([found], "dags/")
         assert all(not path.startswith(("/", "../")) for path in state.files)
         next_token(body, found)
 

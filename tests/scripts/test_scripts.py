@@ -17,7 +17,8 @@ def test_release_assets_are_wheels_and_values_with_the_registry(tmp_path: Path) 
     """
     `make wheels` needs .venv, so a stand-in for make writes a wheel.
     """
-    copy, programs = tmp_path / "copy", tmp_path / "bin"
+    copy = tmp_path / "copy"
+    programs = tmp_path / "bin"
     subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, copy], check=True)
     programs.mkdir()
     script(programs / "make", "mkdir -p dist/wheels && touch dist/wheels/one.whl")

@@ -422,7 +422,8 @@ class Gate:
         Run the check as :meth:`judge` does, but without remembering, counting or
         logging it.
         """
-        check, seconds = self._check, self._settings.gate_timeout_seconds
+        check = self._check
+        seconds = self._settings.gate_timeout_seconds
         paths = [path for path in changed if path.endswith(check.suffix)]
         if check.suffix and not paths:
             return None

@@ -42,10 +42,8 @@ class Endpoint(NamedTuple):
         """
         match path.partition("?")[0]:
             case "/healthz":
-                is_alive, age = (
-                    self.health.is_alive,
-                    round(self.health.beat_age_seconds, 1),
-                )
+                is_alive = self.health.is_alive
+                age = round(self.health.beat_age_seconds, 1)
                 return _json(
                     {"alive": is_alive, "heartbeat_age_seconds": age}, is_good=is_alive
                 )

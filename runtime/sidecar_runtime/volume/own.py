@@ -76,7 +76,8 @@ def folder_of(
     above = os.path.dirname(path)
     names = os.path.relpath(above, root).split("/")
     if names[0] == "..":
-        root, names = above, []
+        root = above
+        names = []
     os.makedirs(root, FOLDER_MODE, exist_ok=True)
     with ExitStack() as stack:
         folder = stack.enter_context(opened(os.path.realpath(root)))

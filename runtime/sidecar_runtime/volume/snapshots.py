@@ -164,7 +164,8 @@ class Snapshots(NamedTuple):
             with suppress(FileNotFoundError):
                 os.unlink(revision + ASKED, dir_fd=self.store)
             self.make_way(is_first=False)
-            beside, root = self.link + BESIDE, self.root
+            beside = self.link + BESIDE
+            root = self.root
             remove_tree(beside, root)  # of a swap that failed
             if stat_in(beside, root):
                 said = f"{beside!r} is in the way of the link, and cannot be removed"
@@ -224,7 +225,8 @@ class Snapshots(NamedTuple):
         """
         now = time.time()
         with opened(revision, self.store) as folder:
-            is_in_use, replaced_at = not _lock_alone(folder), os.fstat(folder).st_mtime
+            is_in_use = not _lock_alone(folder)
+            replaced_at = os.fstat(folder).st_mtime
         if replaced_at <= now and not is_in_use:
             return now - replaced_at < self.retain_seconds
         # It is in use, or the clock was set back: its age restarts.
@@ -240,7 +242,8 @@ class Snapshots(NamedTuple):
         Returns an empty text if all are current or in use, or if the link shows
         nothing.
         """
-        current, asked = self.current(), self.asked()
+        current = self.current()
+        asked = self.asked()
         others = [name for name in self.revisions() if name not in (current, *asked)]
         older = [*others, *asked] if current else asked
         return next((name for name in reversed(older) if self.remove(name, fence)), "")

@@ -2,18 +2,20 @@
 Keeps a folder in sync with an S3 prefix.
 
 =============  ==================================================================================
-``sidecar``    the daemon that the runtime's loop runs: it opens the volume; and the releases
-               that consumers request
+``command``    the parts joined: the daemon that the runtime's loop runs, its volume, and the
+               releases that consumers request
 ``cycle``      the story of one cycle, and what is told of it
-``plan``       what a cycle has to do, or why nothing yet: ``decide``; the brake on deletions
+``plan``       what a cycle has to do, or why nothing yet: ``decide``; what settles; the brake
+               on deletions; what is kept
 ``listing``    the source ``listing``: every object under the prefix becomes a file
-``release``    the source ``release``: the format, and how a release reaches the volume
+``release``    the source ``release``: the format, signatures, how a release reaches the
+               volume, and which releases consumers requested
 ``build``      a tree is brought up to date, and the gate is asked
 ``layout``     what consumers see, in place or as snapshots, and the only writer of it
-``problems``   what could not be read, and when it is tried again
+``unread``     what could not be read, and when it is tried again
 ``volume``     the folder, its lock and its staging; ``files``: the files of one tree, and
                which are damaged; ``journal``: the list of them
-``record``     `published.json`, and whether the pod is ready
+``published``  `published.json`; ``readiness``: what it means for the pod, and `/readyz`
 ``s3``         the S3 reader, from requests down to connections
 ``publisher``  the commands: publish, promote, roll back, list, diff, pin and prune releases
 =============  ==================================================================================

@@ -17,15 +17,15 @@ from typing import NamedTuple
 from s3_sync.files import Build, Fill
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
-from s3_sync.metrics import Status
 from s3_sync.names import is_held, not_held
 from s3_sync.plan import State, Work
-from s3_sync.problems import Problems, explain
+from s3_sync.published import PARTIAL, Record, partial_name
+from s3_sync.readiness import Status
 from s3_sync.reasons import is_of_current_release
-from s3_sync.record import PARTIAL, Record, partial_name
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
+from s3_sync.unread import UnreadFiles, explain
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
@@ -59,16 +59,18 @@ class Builder:
         show: Tells what is published now.
 
     Attributes:
-        problems: What could not be read.
+        unread: What could not be read.
     """
 
     def __init__(self, parts: Parts, show: Callable[[Fence], None]) -> None:
         self._parts = parts
         self._show = show
         self._metrics = parts.status.metrics
-        self.problems = Problems(parts.status, parts.settings.interval_seconds)
-        # The revision that was refused last, and the name under which.
+        self.unread = UnreadFiles(parts.status, parts.settings.interval_seconds)
+        # The revision that was refused last, the name under which, and the files that
+        # the gate has named in it.
         self._refused = "", ""
+        self._named: set[str] = set()
 
     async def repair(self, state: State, until: float, fence: Fence) -> int:
         """
@@ -81,20 +83,23 @@ class Builder:
             return 0
         files = state.files
         damaged = len(shown.damaged)
-        known = shown.damaged & files.keys() - self.problems.resting
+        # Only files that this state has unchanged: others would be a mix of two states.
+        # What rests was tried before, and would take time from everything that follows.
+        known = shown.damaged & files.keys() - self.unread.resting
         same = [path for path in known if is_held(shown.files[path], files[path])]
         fill = Fill(shown, fence, until)
         with suppress(OSError):
             await self._fetch(same, state, fill)
+        # The files of a release fail together, as the build does that follows.
         if not state.is_whole:
-            self.problems.note(files, shown.intact, fill.failed)
+            self.unread.note(files, shown.intact, fill.failed)
         restored = damaged - len(shown.damaged)
         self._metrics.files.healed.inc(restored)
         return restored
 
     async def _fetch(self, paths: list[str], state: State, fill: Fill) -> None:
         try:
-            await self._parts.source.fetch(paths, state, fill, self.problems.errors)
+            await self._parts.source.fetch(paths, state, fill, self.unread.errors)
         finally:
             self._metrics.downloaded.inc(fill.downloaded_bytes)
 
@@ -114,6 +119,9 @@ class Builder:
         """
         layout = self._parts.layout
         prefix = self._parts.settings.prefix
+        # Deletions are confirmed first, before downloads that take minutes: the second
+        # listing says something only right after the first. What is listed, but can be
+        # no file any more, needs no second look.
         gone = set[str]()
         if work.delete:
             gone = await self._parts.source.confirm(work.delete, fence)
@@ -124,13 +132,17 @@ class Builder:
         except (SidecarError, OSError):
             layout.undo(fence)
             raise
+        # What is missing is what the tree lacks now, for whatever reason: a file that
+        # failed may have been linked, and one that was not tried rests.
         tree = build.fill.tree
-        errors = {**self.problems.errors, **build.fill.failed}
+        errors = {**self.unread.errors, **build.fill.failed}
         left = not_held(state.files, state.files, tree.intact)
         build.missing = {path: errors[path] for path in left if path in errors}
         said = "is missing from one listing but not from the next"
         for path in unsure:
             build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
+        # Too little is no state at all, so nothing stands in for the rest yet. The name
+        # comes last: it is that of the files which are there then.
         self._require(build)
         layout.stand_in(build, fence)
         build.name = name_of(build)
@@ -153,15 +165,17 @@ class Builder:
         layout = self._parts.layout
         files = state.files
         while True:
+            # Each try begins from scratch, with what earlier ones have put into the tree.
             full: OSError | None = None
             build = Build(state, gone)
             tree = layout.begin(build, fence)
-            self._show(fence)
+            self._show(fence)  # in place, the record says now that a change is going on
             build.fill = Fill(tree, fence, until)
             try:
+                # Links first: they cost nothing, and what they bring is not downloaded.
                 layout.reuse(files, tree, fence)
                 left = not_held(files, files, tree.intact)
-                later = self.problems.resting
+                later = self.unread.resting
                 put = [path for path in left if path not in later]
                 await self._fetch(put, state, build.fill)
             except OSError as error:
@@ -170,8 +184,10 @@ class Builder:
                 full = error
             finally:
                 if not state.is_whole:  # the files of a release fail together
-                    self.problems.note(files, tree.intact, build.fill.failed)
-                self.problems.show(state.skipped)
+                    self.unread.note(files, tree.intact, build.fill.failed)
+                self.unread.show(state.skipped)
+            # Room is made only now that it is known to be needed: what is retained has
+            # readers.
             is_full = full is not None or _lacks_room(build)
             if is_full and layout.make_room(fence, build):
                 continue
@@ -189,6 +205,8 @@ class Builder:
         state = build.state
         missing = build.missing
         settings = self._parts.settings
+        # Files that were not tried say nothing about S3 or the state; so this comes
+        # first, and the next cycle goes on.
         if build.fill.unreached:
             late = len(build.fill.unreached)
             raise SidecarError(
@@ -197,8 +215,11 @@ class Builder:
                 "The next cycle goes on with them. If this is no first sync, raise "
                 f"{settings.variable_prefix}TIMEOUT.",
             )
+        # All of a release or none.
         if state.is_whole:
             build.fill.raise_first()
+        # Where consumers have nothing, or would lose what they have, half of a listing
+        # is worse than an error that names the cause.
         shown = self._parts.layout.shown
         is_bare = self._parts.record.published is None
         is_bare = is_bare or not shown.damaged.isdisjoint(missing)
@@ -213,7 +234,7 @@ class Builder:
         """
         revision, name = self._refused
         gate = self._parts.gate
-        is_due = self.problems.errors.keys() - self.problems.resting
+        is_due = self.unread.errors.keys() - self.unread.resting
         if gate is None or revision != state.revision or is_due:
             return None
         return gate.recall(name)
@@ -230,9 +251,15 @@ class Builder:
         refusal = self._ask(build, fence)
         if refusal is None:
             return build
+        # What it named before is of use for the same state only, and only until somebody
+        # has changed the gate: then they send SIGHUP.
+        refused = build.state.revision
+        if refused != self._refused[0] or fence.is_asked_for:
+            self._named.clear()
+        self._refused = refused, build.name
+        # A gate stops a change, never a pod: see above.
         if self._parts.status.readiness.ready:
             raise refusal
-        refused = build.state.revision
         source = self._parts.source
         if isinstance(source, ReleaseSource):
             rest = await self._earlier(source, until, fence)
@@ -259,6 +286,7 @@ class Builder:
         tree = build.fill.tree
         published = self._parts.record.published
         shown = self._parts.layout.shown
+        # What is published passed, or nobody asked then: asking now would change nothing.
         if gate is None or (published is not None and build.name == published.name):
             return None
         files = shown.files if published is not None else {}
@@ -271,8 +299,6 @@ class Builder:
                 raise TargetError(
                     "target_failed", said, "Find out what writes to .s3-sync."
                 )
-            if refusal is not None:
-                self._refused = build.state.revision, build.name
             return refusal
         except Undecided as error:
             silence = gate.silence(build.name, error)
@@ -286,14 +312,17 @@ class Builder:
     ) -> Build | None:
         """
         Remove the files that the gate names until it accepts the rest; None if it does
-        not.
+        not. Some gates name one file a run: if the cycle's time is up before they are
+        through, the next cycle does not ask about those again.
         """
+        tree = build.fill.tree
+        held = tree.files.keys()
         while refusal is not None:
-            tree = build.fill.tree
-            named = refusal.paths & tree.files.keys()
-            if not named or len(named) == len(tree.files):
+            named = refusal.paths & held
+            self._named |= named
+            if not named or held <= self._named:
                 return None
-            for path in named:
+            for path in self._named & held:
                 tree.delete(path, fence)
                 build.missing[path] = refusal
             build.name = name_of(build)
@@ -307,6 +336,7 @@ class Builder:
         Build the newest earlier release that the gate accepts; None if there is none.
         """
         gate = self._parts.gate
+        # The newest first. A refusal that is known costs no download.
         for revision in source.earlier():
             if gate is not None and gate.recall(revision) is not None:
                 continue

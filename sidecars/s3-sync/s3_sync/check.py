@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 
 from s3_sync.layout import open_layout
@@ -21,13 +21,13 @@ from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
 from s3_sync.names import RESERVED
 from s3_sync.plan import State
+from s3_sync.published import Record
+from s3_sync.readiness import read_outside
 from s3_sync.reasons import S3Error
-from s3_sync.record import Record, read_outside
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
-from s3_sync.sidecar import open_client
 from s3_sync.volume import LINK, open_volume
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import (
@@ -55,7 +55,11 @@ from sidecar_runtime.volume.snapshots import Snapshots, opened
 OBJECTS = 20
 
 
-def run(settings: Settings, names: Iterable[str]) -> int:
+def run(
+    settings: Settings,
+    names: Iterable[str],
+    open_client: Callable[[Settings, SyncMetrics], S3Client],
+) -> int:
     """
     Print one line per check; return the exit code: 0 only if the source can be
     published, as far as it was read, and a daemon that is already running, if any, has
@@ -81,7 +85,8 @@ def _check_source(settings: Settings, client: S3Client) -> State | None:
     Check credentials and identity, then each permission with a real request; return
     what the source has, or None if it cannot be read.
     """
-    fence, part = Fence(), "credentials"
+    fence = Fence()
+    part = "credentials"
     try:
         credentials, config = client.chain.current(fence)
         endpoint = (config.endpoint_url or "AWS").rpartition("@")[2]

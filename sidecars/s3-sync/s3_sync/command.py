@@ -1,20 +1,52 @@
 """
-The command line of ``s3-sync``: wires the parts together.
+The command line of ``s3-sync``; the sidecar that the loop runs, and the thread that runs
+its cycles and answers requests for older releases.
+
+A one-shot ends in the runtime's loop (``Loop._conclude``); ``Session.cycle`` says
+whether it may: only when the volume is ready.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
+from typing import NamedTuple
 
+from s3_sync.build import Parts
+from s3_sync.cycle import HELD, Sync
+from s3_sync.files import Fill
+from s3_sync.journal import NAME as MANAGED
+from s3_sync.layout import Layout, open_layout
+from s3_sync.layout.snapshots import SnapshotLayout
+from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
-from s3_sync.settings import load_settings, read_trusted_keys
-from s3_sync.sidecar import S3Sync
+from s3_sync.names import RESERVED
+from s3_sync.published import NAME, Record
+from s3_sync.readiness import Status, readiness_outside
+from s3_sync.reasons import is_of_current_release
+from s3_sync.release import read_trusted_keys
+from s3_sync.release.requested import Requested
+from s3_sync.release.source import ReleaseSource
+from s3_sync.s3.client import S3Client
+from s3_sync.settings import Settings, load_settings
+from s3_sync.volume import LOCK, SNAPSHOTS, STAGING, Volume, open_volume
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
+from sidecar_runtime.aws.credentials import Chain
 from sidecar_runtime.errors import SidecarError
-from sidecar_runtime.health import About
+from sidecar_runtime.fence import Fence
+from sidecar_runtime.gate.gate import make_gate
+from sidecar_runtime.health import About, Outcome, Readiness, waits_for_holder
+from sidecar_runtime.logs import get_logger
+from sidecar_runtime.volume.files import FULL_ERRORS, TargetLock, explained
+
+log = get_logger("target")
 
 
 def run() -> int:
@@ -44,7 +76,7 @@ def run() -> int:
     if words:  # the only other command
         from s3_sync import check  # noqa: PLC0415
 
-        return check.run(settings, unknown)
+        return check.run(settings, unknown, open_client)
     begin_logs(settings, unknown)
     metrics = SyncMetrics(
         __version__,
@@ -54,3 +86,281 @@ def run() -> int:
     about = About("s3-sync", __version__, settings.source, settings.dest_path)
     sidecar = S3Sync(settings, metrics)
     return run_daemon(sidecar, settings, about, metrics, watch=sidecar.watch)
+
+
+class S3Sync:
+    """
+    The sidecar: what outlives a cycle and its thread.
+    """
+
+    def __init__(self, settings: Settings, metrics: SyncMetrics) -> None:
+        self.settings = settings
+        self.lock = TargetLock()
+        self.status = Status(metrics)
+        self.gate = make_gate(settings, metrics.gate)
+        self.asked = Requested(metrics.requested) if settings.answers else None
+
+    def begin(self) -> Session:
+        return Session(self)
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """
+        Let requests for a release trigger a cycle.
+        """
+        if self.asked is not None:
+            self.asked.wake = wake
+
+    def readiness(self) -> Readiness:
+        return self.status.readiness
+
+    def details(self) -> dict[str, object]:
+        return self.status.details
+
+
+def open_client(settings: Settings, metrics: SyncMetrics) -> S3Client:
+    """
+    Return the S3 client of the settings, which counts its requests.
+    """
+    return S3Client(
+        settings.bucket,
+        settings.prefix,
+        Chain(is_anonymous=settings.bucket_access == "public"),
+        lambda operation: metrics.requests[operation].inc(),
+        pays=settings.bucket_access == "requester-pays",
+    )
+
+
+class Session:
+    """
+    The state of the thread that runs cycles: event loop, connections, and the volume,
+    which is open while this process has its lock.
+    """
+
+    def __init__(self, sidecar: S3Sync) -> None:
+        settings = sidecar.settings
+        self._sidecar = sidecar
+        self._loop = asyncio.new_event_loop()
+        source = ReleaseSource if settings.source_kind == "release" else ListingSource
+        self._source = source(settings, open_client(settings, sidecar.status.metrics))
+        self._sync: Sync | None = None
+
+    def cycle(self, fence: Fence) -> Outcome:
+        """
+        Run one cycle.
+
+        Raises:
+            SidecarError: The cycle failed; the published files stay.
+            CycleAbandoned: The fence was revoked.
+        """
+        sidecar = self._sidecar
+        if fence.is_asked_for and sidecar.gate is not None:
+            sidecar.gate.ask_again()
+        task = self._loop.create_task(self._cycle(fence))
+        fence.on_revoke(lambda: self._loop.call_soon_threadsafe(task.cancel))
+        outcome = self._loop.run_until_complete(task)
+        # What a person may have to decide: it ends with the outcome that tells it, and
+        # stays while cycles fail, which says nothing about it.
+        metrics = sidecar.status.metrics
+        metrics.held.set(outcome.counts.get(HELD, 0))
+        metrics.gate.refused.set(outcome.reason == "revision_refused")
+        problem = sidecar.status.readiness.problem
+        if not sidecar.settings.one_shot or problem is None:
+            return outcome
+        if outcome.is_success:  # a one-shot ends only when the volume is ready
+            raise problem.with_traceback(None)
+        return replace(outcome, is_enough=False)
+
+    async def _cycle(self, fence: Fence) -> Outcome:
+        path = self._sidecar.settings.dest_path
+        with explained(f"cannot open {path}"):
+            holder = self._enter(fence)
+        sync = self._sync
+        if sync is None:
+            # Beside a holder of the same source, a one-shot has what it was started for.
+            is_enough = not self._sidecar.status.readiness.shortfall
+            return replace(waits_for_holder(holder), is_enough=is_enough)
+        failure: SidecarError | None = None
+        try:
+            with explained(f"cannot write to {path}"):
+                try:
+                    return await sync.cycle(fence)
+                except OSError as error:
+                    # all files fit, but not their list, or the record
+                    if error.errno in FULL_ERRORS:
+                        sync.parts.layout.make_room(fence)
+                    raise
+        except SidecarError as error:
+            failure = error
+            raise
+        finally:
+            if not fence.is_revoked:
+                sync.show(fence)
+                with explained(f"cannot write to {path}"):
+                    await self._serve(sync.parts.layout, fence, failure)
+
+    # --- the volume
+
+    def _enter(self, fence: Fence) -> str:
+        """
+        Take the lock, and open what is shown on a volume that is new to this process,
+        or was replaced; return the process that holds the lock instead, in words.
+
+        Raises:
+            OSError: The target cannot be opened or written; what is published still
+                counts.
+        """
+        sidecar = self._sidecar
+        settings = sidecar.settings
+        try:
+            with fence:
+                if self._sync is not None and not self._is_ours(self._sync.parts):
+                    log.warning("target_replaced", path=settings.dest_path)
+                    self.leave()
+                if self._sync is not None:
+                    return ""
+                volume = open_volume(
+                    settings.dest_path,
+                    sidecar.lock,
+                    settings.mode_on_disk,
+                    fsync=settings.fsync,
+                )
+                if isinstance(volume, str):
+                    sidecar.status.readiness = readiness_outside(settings, volume)
+                    sidecar.status.details = {}
+                    return volume
+                sync = self._join(volume)
+            sync.open(fence)
+        except BaseException as error:
+            self.leave()
+            if isinstance(error, OSError):
+                sidecar.status.readiness = readiness_outside(settings)
+                if error.filename in (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME):
+                    error.filename = f"{RESERVED}/{error.filename}"  # for the operator
+            raise
+        return ""
+
+    def _is_ours(self, parts: Parts) -> bool:
+        """
+        Whether what is open is still at its path, and locked by this process.
+        """
+        volume = parts.volume
+        return (
+            volume.is_current()
+            and parts.layout.is_current()
+            and self._sidecar.lock.try_acquire(LOCK, volume.state)
+        )
+
+    def _join(self, volume: Volume) -> Sync:
+        """
+        Join the parts of an open volume.
+        """
+        sidecar = self._sidecar
+        settings = sidecar.settings
+        try:
+            record = Record(settings, volume.state)
+            layout = open_layout(settings, volume, record)
+        except BaseException:
+            volume.close()
+            raise
+        parts = Parts(
+            settings=settings,
+            status=sidecar.status,
+            source=self._source,
+            gate=sidecar.gate,
+            volume=volume,
+            record=record,
+            layout=layout,
+        )
+        self._sync = Sync(parts)
+        return self._sync
+
+    def leave(self) -> None:
+        """
+        Close all open folders and files, but first the socket, whose thread looks into
+        them; the process keeps the lock.
+        """
+        if self._sidecar.asked is not None:
+            self._sidecar.asked.close()
+        if self._sync is not None:
+            self._sync.close()
+        self._sync = None
+
+    async def _serve(
+        self, layout: Layout, fence: Fence, failure: SidecarError | None
+    ) -> None:
+        """
+        Do what may take as long as there are older releases and snapshots, now that
+        what is shown is as it should be.
+        """
+        if not isinstance(layout, SnapshotLayout):
+            return
+        sidecar = self._sidecar
+        if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
+            is_of_release = failure and is_of_current_release(failure.reason)
+            serving = Serving(sidecar, sidecar.asked, self._source, layout)
+            await serving.serve(fence, None if is_of_release else failure)
+        layout.inspect_older(fence)
+
+
+class Serving(NamedTuple):
+    """
+    Answers the requests of one volume's consumers in each cycle; belongs to one thread.
+    """
+
+    sidecar: S3Sync
+    asked: Requested
+    source: ReleaseSource
+    layout: SnapshotLayout
+
+    async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
+        """
+        Download requested releases, as many as fit into a cycle; a failure is reported
+        to the consumers that wait.
+
+        Args:
+            outage: The error that the cycle ended with; None if older releases can be
+                read.
+
+        Raises:
+            CycleAbandoned: The fence was revoked.
+        """
+        self.asked.outage = outage
+        self.asked.follow(
+            self.layout.store,
+            self.layout.is_whole,
+            lambda revision: revision in self.source.earlier(),
+        )
+        where = f"cannot write to {self.sidecar.settings.dest_path}"
+        for revision in list(self.asked.waiting):
+            fence.wait(0)
+            with self.asked.answering(revision), explained(where):
+                try:
+                    with suppress(OSError):  # cycles that fail do not get that far
+                        self.layout.prune(fence)
+                    await self._fetch(revision, fence)
+                except OSError as error:
+                    if error.errno in FULL_ERRORS:
+                        self.layout.make_room(fence)
+                    raise
+        metrics = self.sidecar.status.metrics
+        metrics.files.requested.set(len(self.layout.snapshots.asked()))
+
+    async def _fetch(self, revision: str, fence: Fence) -> None:
+        """
+        Download one release beside the published one; the next start removes leftovers
+        of a crash.
+        """
+        layout = self.layout
+        if layout.is_whole(revision):
+            return
+        state = await self.source.find(revision, fence)
+        with layout.aside(revision) as tree:
+            layout.reuse(state.files, tree, fence)
+            rest = [path for path in state.files if path not in tree.files]
+            fill = Fill(tree, fence, math.inf)
+            await self.source.fetch(rest, state, fill, {})
+            fill.raise_first()
+            layout.keep(revision, tree, fence)
+        self.sidecar.status.metrics.downloaded.inc(fill.downloaded_bytes)
+        numbers = {"files": len(state.files), "downloaded_bytes": fill.downloaded_bytes}
+        log.info("requested_revision_ready", revision=revision, **numbers)

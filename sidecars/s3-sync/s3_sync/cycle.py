@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from s3_sync.build import Builder, Parts
-from s3_sync.files import Build, Tree
-from s3_sync.listing import Settling
-from s3_sync.names import Content, is_held
+from s3_sync.files import AT_ONCE, INSPECTIONS, Build, Tree
+from s3_sync.names import Files, is_held
 from s3_sync.plan import (
     NAMED_FILES,
     Brake,
     Done,
     Holds,
+    Settling,
     State,
     There,
     Wait,
@@ -26,9 +26,10 @@ from s3_sync.plan import (
     kept_paths,
     without_clashes,
 )
-from s3_sync.problems import LASTING_CYCLES, Shortage, explain
-from s3_sync.reasons import failure
-from s3_sync.record import Published, now, readiness
+from s3_sync.published import Published, now
+from s3_sync.readiness import readiness
+from s3_sync.reasons import Failures, failure
+from s3_sync.unread import LASTING_CYCLES, Shortage, explain
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.gate.gate import RevisionRefused
@@ -37,10 +38,6 @@ from sidecar_runtime.logs import get_logger
 
 # The part of a cycle's time in which objects are read; the rest is for publishing.
 READING_SHARE = 0.9
-# Inspecting every file costs more than polling S3, so it is spread over cycles, until
-# one is found damaged. By source: how many files are inspected in one cycle, or more
-# where all of them would take more cycles than the second number.
-SCANS = {"listing": (500, 10), "release": (30, 30)}
 # What the outcome of a held deletion counts.
 HELD = "files_held"
 
@@ -55,13 +52,15 @@ class Sync:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self._layout = parts.layout
+        self._record = parts.record
         settings = parts.settings
         self._brake = Brake(settings.max_delete_percent)
         self._builder = Builder(parts, self.show)
         self._settling = Settling(settings.settle_seconds)
         self._shortage = Shortage()
         # What was shown when it was recorded last.
-        self._recorded: Mapping[str, Content] = {}
+        self._recorded: Files = {}
 
     def open(self, fence: Fence) -> None:
         """
@@ -71,14 +70,13 @@ class Sync:
         Raises:
             OSError: The volume fails.
         """
-        record, layout = self.parts.record, self.parts.layout
-        shown = layout.shown
-        published = record.published
-        if published is not None and not layout.has(published.name):
+        published = self._record.published
+        if published is not None and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
-            record.published = None  # it is unknown which files on disk belong to it
-        self._remember(shown)
-        layout.inspect(len(shown.files) or 1, 1)
+            # it is unknown which files on disk belong to it
+            self._record.published = None
+        self._remember(self._layout.shown)
+        self._layout.inspect(AT_ONCE)
         log.info("target_acquired", managed_files=len(self._recorded))
         self.show(fence)
 
@@ -86,9 +84,9 @@ class Sync:
         """
         Close all open folders and files; what could not be read there is told no more.
         """
-        self._builder.problems.note({}, {}, {})
-        self._builder.problems.show({})
-        self.parts.layout.close()
+        self._builder.unread.note({}, {}, {})
+        self._builder.unread.show({})
+        self._layout.close()
         self.parts.volume.close()
 
     async def cycle(self, fence: Fence) -> Outcome:
@@ -101,9 +99,9 @@ class Sync:
             CycleAbandoned: The fence was revoked.
         """
         settings = self.parts.settings
-        layout = self.parts.layout
+        layout = self._layout
         builder = self._builder
-        problems = builder.problems
+        unread = builder.unread
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
         # Whatever fails from here on, S3 above all: a cycle without a listing is no time
         # in which a listing was held back.
@@ -112,7 +110,7 @@ class Sync:
         # Somebody edited or removed a published file: readiness says so now, because S3
         # may be down, or downloads take minutes. A link that somebody changed needs no
         # S3: it is set again at once.
-        is_new = layout.inspect(*SCANS[settings.source_kind])
+        is_new = layout.inspect(INSPECTIONS[settings.source_kind])
         layout.correct(fence)
         if is_new:
             self.show(fence)
@@ -122,7 +120,7 @@ class Sync:
         # moment before the question. A release that this volume cannot have fails here,
         # and is repaired by the next one.
         asked_at = time.monotonic()
-        seen = self.parts.record.sequence
+        seen = self._record.sequence
         read = await self.parts.source.read(fence, seen)
         state = self._wanted(read)
 
@@ -131,8 +129,8 @@ class Sync:
         # alone what is not due; and shown now, for the ends without a build.
         shown = layout.shown
         asked_for = fence.is_asked_for
-        problems.note(state.files, shown.intact, {}, is_asked_for=asked_for)
-        problems.show(state.skipped)
+        unread.note(state.files, shown.intact, {}, is_asked_for=asked_for)
+        unread.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
@@ -154,7 +152,7 @@ class Sync:
             # Retained snapshots get older, and leftovers stay after a failure.
             layout.tidy(fence)
             # What is missing rests: it was tried before, and its error is known.
-            errors = problems.errors
+            errors = unread.errors
             missing = {path: errors[path] for path in todo.missing}
             self._shortage.meet(missing)
             return self._outcome(state, missing, {"files_healed": healed})
@@ -184,7 +182,9 @@ class Sync:
         # From here on, consumers see the change; the layout knows the order in which
         # files, record and link follow, and why.
         counts = {"files_healed": healed}
-        layout.publish(build, lambda: counts.update(self._record(build, fence)), fence)
+        layout.publish(
+            build, lambda: counts.update(self._note_publish(build, fence)), fence
+        )
 
         # Only what is recorded makes the former state needless. The session shows what
         # came out, however a cycle ends.
@@ -196,10 +196,9 @@ class Sync:
         Show readiness, metrics and status of what is published; note damage in the
         record, which a standby reads, if the volume takes it.
         """
-        record = self.parts.record
-        layout = self.parts.layout
+        record = self._record
         status = self.parts.status
-        shown = layout.shown
+        shown = self._layout.shown
         published = record.published
         files = len(shown.files)
         if published is not None:
@@ -209,7 +208,7 @@ class Sync:
                 said = published._replace(damaged=damaged)
                 with suppress(OSError):
                     record.write(fence, said)
-        status.readiness = readiness(record.published, layout.problem)
+        status.readiness = readiness(record.published, self._layout.problem)
         status.show(managed_files=files)
         published = record.published or Published()
         metrics = status.metrics
@@ -228,10 +227,12 @@ class Sync:
             SidecarError: ``release_invalid``: it cannot.
         """
         settings = self.parts.settings
+        # First what is kept: it needs the listing as it is. Then what clashes, which is
+        # no longer part of the state for any later step.
         kept = kept_paths(
             read,
-            self.parts.layout.shown.files.keys(),
-            owner=self.parts.record.owner,
+            self._layout.shown.files.keys(),
+            owner=self._record.owner,
             is_in_place=settings.layout == "in-place",
             delete=settings.delete,
         )
@@ -239,11 +240,11 @@ class Sync:
         return without_clashes(read._replace(kept=kept), fold, settings.prefix)
 
     def _there(self) -> There:
-        layout = self.parts.layout
+        layout = self._layout
         return There(
             files=layout.shown.files,
             damaged=layout.shown.damaged,
-            published=self.parts.record.published,
+            published=self._record.published,
             is_ready=self.parts.status.readiness.ready,
         )
 
@@ -252,18 +253,18 @@ class Sync:
         Return what may keep this cycle from acting.
         """
         seconds = self.parts.settings.settle_seconds
-        problems = self._builder.problems
+        unread = self._builder.unread
         left_seconds = 0.0
         if seconds:
             left_seconds = self._settling.left_seconds(
                 state.files, asked_at, time.monotonic()
             )
             # An object that changes all the time holds back only itself.
-            held = self.parts.layout.shown.intact
-            problems.hold_back(
+            held = self._layout.shown.intact
+            unread.hold_back(
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
-        published = self.parts.record.published
+        published = self._record.published
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0  # it was acted upon
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
@@ -274,7 +275,7 @@ class Sync:
             # rests come last: what is held back is one of them.
             brake=None if left_seconds else self._braked(state, fence),
             refusal=self._builder.recall(state),
-            resting=problems.resting,
+            resting=unread.resting,
         )
 
     def _braked(self, state: State, fence: Fence) -> tuple[SidecarError, float] | None:
@@ -284,11 +285,10 @@ class Sync:
         Files that are lost already are not missed. Those on disk may belong to another
         source; but where nobody knows which, because the record is lost, they count.
         """
-        record = self.parts.record
-        shown = self.parts.layout.shown
-        may_be_ours = record.published is not None or record.owner == "unknown"
+        shown = self._layout.shown
+        is_known = self._record.owner != "unknown"
         # Somebody published a release as it is; a listing may be a mistake.
-        if state.is_whole or not may_be_ours:
+        if state.is_whole or (is_known and self._record.published is None):
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
@@ -299,17 +299,18 @@ class Sync:
 
     @property
     def _revision(self) -> str:
-        published = self.parts.record.published
+        published = self._record.published
         return published.revision if published is not None else ""
 
     def _waiting(self, wait: Wait) -> Outcome:
+        # What the gate refuses is told as after a build, with its findings.
         if isinstance(wait.why, RevisionRefused):
             return self._refused(wait.why)
         counts: dict[str, int] = {}
         if wait.why.reason == "deletion_held":
             counts[HELD] = self._brake.missing
-        else:
-            self._shortage = Shortage()  # what follows a change is never the same lack
+        else:  # what follows a change is never the same lack
+            self._shortage = Shortage()
         return Outcome(
             "waiting",
             self._revision,
@@ -321,24 +322,29 @@ class Sync:
 
     def _refused(self, refusal: RevisionRefused) -> Outcome:
         self.parts.status.show(refused=refusal.facts())
-        is_enough = self.parts.record.published is not None
+        is_enough = self._record.published is not None
         return Outcome("partial", self._revision, why=refusal, is_enough=is_enough)
 
     def _outcome(
         self,
         state: State,
-        missing: Mapping[str, SidecarError],
+        missing: Failures,
         counts: Mapping[str, int],
         refusal: RevisionRefused | None = None,
     ) -> Outcome:
         """
         Return the outcome of a cycle that has published, or had nothing to do.
         """
+        # No refusal stands any more, unless this is a fallback: see below.
         self.parts.status.show(refused={}, **state.facts)
+        # Without one of these, nothing was done that a person would look for in the log.
         names = ("files_published", "files_deleted", "files_healed")
         counts = counts if any(counts.get(name) for name in names) else {}
+        # A fallback was published: what a person has to do is to fix the refused state,
+        # whatever the fallback lacks.
         if refusal is not None:
             return replace(self._refused(refusal), counts=counts)
+        # A one-shot waits for the rest, but not forever: a task waits for it.
         if missing:
             return Outcome(
                 "partial",
@@ -355,7 +361,7 @@ class Sync:
         Record what is published already: the record could not be written before, or
         the same release was published again, so that an older pointer is a replay.
         """
-        record = self.parts.record
+        record = self._record
         published = record.published
         assert published is not None
         said = published
@@ -365,16 +371,20 @@ class Sync:
         if said is not published or not record.is_written:
             record.write(fence, said)
 
-    def _record(self, build: Build, fence: Fence) -> dict[str, int]:
+    def _note_publish(self, build: Build, fence: Fence) -> dict[str, int]:
         """
         Record and log what is published; return the numbers for the log.
         """
-        record = self.parts.record
+        record = self._record
         before = record.published
-        tree = self.parts.layout.shown
+        tree = self._layout.shown
+        # Against what was recorded last, and not against the last cycle: a change that
+        # took several cycles is counted once, when it is over.
         found = changes(self._recorded, tree.files)
         numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
         sequence, signed_by = build.state.sequence
+        # With files missing, it is no revision of the source. The aim is one all the
+        # same: the next cycle tells by it that nothing newer is there.
         said = (before or Published())._replace(
             revision="" if build.missing else build.state.revision,
             aim=build.fallback or build.state.revision,
@@ -393,11 +403,14 @@ class Sync:
                 kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
             }
             log.info("files_changed", name=build.name, **counts, **named)
+        # Before the write, which may fail: the files are there all the same, and the next
+        # cycle would find nothing to count.
         metrics = self.parts.status.metrics.files
         published = numbers["added"] + numbers["changed"]
         metrics.published.inc(published)
         metrics.deleted.inc(numbers["deleted"])
         self._remember(tree)
+        # The same again, such as repairs alone, keeps its time: alerts look at its age.
         if said != before or not record.is_written:
             record.write(fence, said._replace(published_at=now()))
         return {
@@ -412,9 +425,7 @@ class Sync:
         self.parts.status.metrics.files.unverified.set(unverified)
 
 
-def changes(
-    before: Mapping[str, Content], after: Mapping[str, Content]
-) -> dict[str, list[str]]:
+def changes(before: Files, after: Files) -> dict[str, list[str]]:
     """
     Return what changes between two states, by kind; what is adopted counts as added,
     and restoring a damaged file changes nothing.

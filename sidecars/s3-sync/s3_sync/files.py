@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from s3_sync.journal import Held, Journal, has_mode, read_journal
 from s3_sync.names import Content, folders_of, has_digest, is_executable
@@ -50,6 +51,25 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 VOLUME_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
 
 log = get_logger("target")
+
+
+class Inspection(NamedTuple):
+    """
+    How many of our files one cycle inspects for damage: it costs more than polling S3,
+    so it is spread over cycles, until one is found damaged.
+
+    Args:
+        files: How many in one cycle.
+        cycles: In how many cycles all of them at most, even if that takes more files.
+    """
+
+    files: int
+    cycles: int
+
+
+# By source.
+INSPECTIONS = {"listing": Inspection(500, 10), "release": Inspection(30, 30)}
+AT_ONCE = Inspection(1, 1)
 
 
 class Tree:
@@ -133,16 +153,13 @@ class Tree:
             if it is None or not self.files[path].is_like(it) or path.startswith(linked)
         }
 
-    def inspect(self, most: int, parts: int) -> bool:
+    def inspect(self, inspection: Inspection) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds
         damage, which rarely hits a single file; return whether there is new damage.
-
-        Args:
-            most: How many files need no parts.
-            parts: Into how many parts at most the files are divided.
         """
-        parts = min(parts, math.ceil(len(self.files) / most)) or 1
+        parts = math.ceil(len(self.files) / inspection.files)
+        parts = min(parts, inspection.cycles) or 1
         self._turn = (self._turn + 1) % parts
         part = list(itertools.islice(self.files, self._turn, None, parts))
         if self.altered(part) <= self.damaged:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NamedTuple
 
-from s3_sync.names import Content, refusal_of
+from s3_sync.names import Content, skip_reason_of
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import (
     ABSENT_ERRORS,
@@ -235,7 +235,11 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
         if error.errno not in ABSENT_ERRORS:
             raise
         return Listed(files, is_lost=True)
-    lines, size_bytes, last, path, before = 0, 0, b"", "", None
+    lines = 0
+    size_bytes = 0
+    last = b""
+    path = ""
+    before = None
     with journal:
         try:
             header = journal.readline(LINE_BYTES)
@@ -249,7 +253,9 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
                 before = files.pop(path, None)
                 if held is not None:
                     files[path] = held
-                lines, size_bytes, last = lines + 1, size_bytes + len(line), line
+                lines += 1
+                size_bytes += len(line)
+                last = line
         except (ValueError, TypeError, RecursionError) as error:
             log.warning(
                 "managed_list_damaged",
@@ -268,7 +274,8 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
     else:
         is_true = not (found and before and before.is_like(found))
     if not is_true and (is_shared or now is None):
-        lines, size_bytes = lines - 1, size_bytes - len(last)
+        lines -= 1
+        size_bytes -= len(last)
         files.pop(path, None)
         if before is not None:
             files[path] = before
@@ -286,7 +293,7 @@ def _read_line(line: bytes) -> tuple[str, Held | None]:
         ValueError, TypeError, RecursionError: The line is not valid.
     """
     path, *facts = json.loads(line)
-    if not isinstance(path, str) or refusal_of(path, 0) is not None:
+    if not isinstance(path, str) or skip_reason_of(path, 0) is not None:
         raise ValueError(f"not a managed path: {path!r:.100}")
     if not facts:
         return path, None

@@ -24,17 +24,16 @@ from s3_sync.files import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
     POINTER,
-    Content,
+    Files,
     compile_filter,
     folders_of,
-    refusal_of,
+    skip_reason_of,
 )
 from s3_sync.plan import State
-from s3_sync.reasons import S3Error, concerns
+from s3_sync.reasons import Failures, S3Error, concerns
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.refusals import ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
-from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import FULL_ADVICE, TargetError, free_bytes
@@ -49,9 +48,6 @@ ELEMENTS_LIMIT = 100_000
 # enough where nothing at all was read.
 FAILURE_STREAK = 100
 FAILURES_ALONE = 8
-# After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
-# all the time.
-RESTLESS = 4
 # An object that is not complete after this part of a cycle's time is slow.
 SLOW_SHARE = 0.8
 
@@ -89,7 +85,8 @@ class ListingSource:
             CycleAbandoned: The fence was revoked.
         """
         self._client.begin_cycle(fence)
-        settings, pages = self._settings, dict[bytes, Page]()
+        settings = self._settings
+        pages = dict[bytes, Page]()
         target_bytes = len(settings.dest_path.encode())
         token: str | None = None
         keys = requests = 0
@@ -117,7 +114,8 @@ class ListingSource:
                 raise SourceError("too_many_keys", said)
             token = next_token(body, page)
         if not self._state.revision or list(pages) != list(self._pages):
-            self._state, self._pages = join(pages.values(), settings.prefix), pages
+            self._state = join_pages(pages.values(), settings.prefix)
+            self._pages = pages
         if not self._state.files and not settings.allow_empty:
             raise self._empty()
         return self._state
@@ -137,7 +135,7 @@ class ListingSource:
         paths: Sequence[str],
         state: State,
         fill: Fill,
-        before: Mapping[str, SidecarError],
+        before: Failures,
     ) -> None:
         """
         Download objects into a folder; the fill notes those that fail. Files on disk
@@ -173,7 +171,7 @@ class ListingSource:
     async def _fetch(
         self,
         path: str,
-        files: Mapping[str, Content],
+        files: Files,
         fill: Fill,
         before: Collection[str],
     ) -> None:
@@ -181,7 +179,8 @@ class ListingSource:
         Bring one file, or note why that failed; what began late goes on in the next
         cycle.
         """
-        key, began = f"{self._settings.prefix}{path}", time.monotonic()
+        key = f"{self._settings.prefix}{path}"
+        began = time.monotonic()
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
                 await self._download(path, key, files, fill)
@@ -192,7 +191,8 @@ class ListingSource:
         except TargetError as error:
             fill.failed[path] = error
         except S3Error as error:
-            kind, now = concerns(error.reason), time.monotonic()
+            kind = concerns(error.reason)
+            now = time.monotonic()
             if kind == "cycle":
                 raise
             if now < fill.until:
@@ -208,9 +208,7 @@ class ListingSource:
         except OSError as error:
             fill.fail_on_disk(path, error)
 
-    async def _download(
-        self, path: str, key: str, files: Mapping[str, Content], fill: Fill
-    ) -> None:
+    async def _download(self, path: str, key: str, files: Files, fill: Fill) -> None:
         """
         Download an object, verify it, and put it into place.
 
@@ -259,58 +257,6 @@ class ListingSource:
         what = ", ".join(said) or "no key begins with it"
         message = f"{self._settings.source} contains no files to sync: {what}"
         return SourceError("source_empty", message, advice)
-
-
-class Settling:
-    """
-    Which files of the listings have not stayed the same for long enough. Pure.
-
-    A listing shows some moment between its request and its response: what is first seen
-    in it has lasted since its response, and lasts until the next request at least.
-
-    Args:
-        seconds: How long a file must stay the same.
-
-    Attributes:
-        restless: The files that have changed again and again, for so long that the
-            others no longer wait for them. An upload of many files is none: each of
-            them changes once.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._files: Mapping[str, Content] = {}
-        # Since when a file has changed, never as long ago as `seconds`, and when last.
-        self._changes: dict[str, tuple[float, float]] = {}
-        self.restless: Set[str] = frozenset()
-
-    def left_seconds(
-        self, files: Mapping[str, Content], asked_at: float, now: float
-    ) -> float:
-        """
-        Meet a listing; return for how long it has to stay the same, but for the
-        restless files; 0 if it may be published.
-
-        Args:
-            asked_at, now: When it was requested, and when it arrived (monotonic
-                seconds).
-        """
-        before = self._files
-        changes = {
-            path: (began, at)
-            for path, (began, at) in self._changes.items()
-            if asked_at - at < self._seconds
-        }
-        for path in before.keys() | files.keys():
-            if before.get(path) != files.get(path):
-                began, _ = changes.get(path, (now, now))
-                changes[path] = (began, now)
-        self._files = files
-        self._changes = changes
-        patience = RESTLESS * self._seconds
-        self.restless = {p for p, (at, _) in changes.items() if now - at >= patience}
-        last = [at for p, (_, at) in changes.items() if p not in self.restless]
-        return max(last) + self._seconds - now if last else 0.0
 
 
 # --- pages of ListObjectsV2: their bytes → the files of the source; pure
@@ -381,17 +327,15 @@ def read_page(
             continue
         if not is_wanted(path):
             filtered += 1
-        elif reason := refusal_of(path, target_bytes):
+        elif reason := skip_reason_of(path, target_bytes):
             skipped[key] = reason
         elif facts.get("StorageClass") in ARCHIVED_CLASSES:
             skipped[key] = "archived"
         elif path in files:
             raise listing_invalid(f"the key {key!r} is listed twice")
         else:
-            etag, size = (
-                facts.get("ETag", "").removeprefix("W/").strip('"'),
-                facts.get("Size", ""),
-            )
+            etag = facts.get("ETag", "").removeprefix("W/").strip('"')
+            size = facts.get("Size", "")
             is_usable = _VERSION.fullmatch(f"{etag} {size}")
             files[path] = (
                 Entry(path, etag, int(size)) if is_usable else Entry(path, "", 0)
@@ -399,11 +343,9 @@ def read_page(
     return Page(files, filtered, skipped, truncated == "false")
 
 
-def join(pages: Iterable[Page], prefix: str) -> State:
+def join_pages(pages: Iterable[Page], prefix: str) -> State:
     """
-    Merge pages into a state, whose revision is a digest of all paths, ETags and sizes,
-    and of the paths of archived objects; if a key is both a file and a folder, the file
-    is skipped.
+    Merge pages into a state; if a key is both a file and a folder, the file is skipped.
 
     Raises:
         SourceError: A key is listed twice.
@@ -426,15 +368,17 @@ def join(pages: Iterable[Page], prefix: str) -> State:
         del files[POINTER]
         # without releases, it is an ordinary file
         skipped[prefix + POINTER] = "release"
-    # What has, or may have, a file on disk; however the store orders and cuts it.
+    return State(revision_of(files, kept), files, skipped, frozenset(kept))
+
+
+def revision_of(files: Mapping[str, Entry], kept: Set[str]) -> str:
+    """
+    Return a digest of all paths, ETags and sizes, and of the paths of archived objects:
+    of what has, or may have, a file on disk; however the store orders and cuts it.
+    """
     named = [f"{path}\0{etag}\0{size}" for path, etag, size in sorted(files.values())]
     text = "\0".join([*named, *sorted(kept)]).encode(errors="replace")
-    return State(
-        hashlib.blake2b(text, digest_size=6).hexdigest(),
-        files,
-        skipped,
-        frozenset(kept),
-    )
+    return hashlib.blake2b(text, digest_size=6).hexdigest()
 
 
 def listing_invalid(message: str) -> SourceError:

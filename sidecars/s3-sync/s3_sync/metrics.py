@@ -1,13 +1,11 @@
 """
-The metrics of s3-sync, and the content of /readyz and the status page: written by the
-cycle, read by the endpoint.
+The metrics of s3-sync, written by the cycle.
 """
 
 from __future__ import annotations
 
 from s3_sync.s3.refusals import Operation
 from sidecar_runtime.gate.gate import GateMetrics
-from sidecar_runtime.health import Readiness
 from sidecar_runtime.metrics import Metrics
 
 _SKIPPED = "unsafe_path name_too_long too_deep file_and_folder reserved release archived name_clash"
@@ -65,7 +63,8 @@ class FileMetrics:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        counter, gauge = metrics.counter, metrics.gauge
+        counter = metrics.counter
+        gauge = metrics.gauge
         self.published = counter(
             "s3_sync_published_files_total", "Files published: new, changed or adopted."
         )
@@ -88,23 +87,3 @@ class FileMetrics:
             "s3_sync_unverified_files",
             "Managed files whose content no checksum has verified.",
         )
-
-
-class Status:
-    """
-    The current facts; each is replaced as a whole, so threads need no lock.
-    """
-
-    def __init__(self, metrics: SyncMetrics) -> None:
-        self.metrics = metrics
-        self.readiness = Readiness()
-        self.details: dict[str, object] = {}
-
-    def show(self, **details: object) -> None:
-        """
-        Merge into the details; empty mappings and lists are removed.
-        """
-        merged = {**self.details, **details}
-        self.details = {
-            key: value for key, value in merged.items() if value not in ({}, [])
-        }

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 RESERVED = ".s3-sync"
 NAME_LIMIT_BYTES = 255
@@ -47,7 +47,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"sha256-[0-9a-f]{64}")
 
 
-def refusal_of(path: str, target_bytes: int) -> str | None:
+def skip_reason_of(path: str, target_bytes: int) -> str | None:
     """
     Return why a relative path cannot be published, or None.
 
@@ -80,7 +80,8 @@ def compile_filter(
     """
     Return a predicate for wanted relative paths; globs match as in ``aws s3 sync``.
     """
-    takes, leaves = _compile(include or ["*"]), _compile(exclude)
+    takes = _compile(include or ["*"])
+    leaves = _compile(exclude)
     return lambda path: bool(takes.fullmatch(path)) and not leaves.fullmatch(path)
 
 
@@ -114,6 +115,10 @@ class Content(Protocol):
     def size_bytes(self) -> int: ...
 
 
+# The files of a source or a tree, by path.
+Files: TypeAlias = Mapping[str, Content]
+
+
 def is_held(held: Content | None, file: Content) -> bool:
     """
     Whether what is held of a path has the content of a file.
@@ -125,9 +130,7 @@ def is_held(held: Content | None, file: Content) -> bool:
     )
 
 
-def not_held(
-    paths: Iterable[str], files: Mapping[str, Content], held: Mapping[str, Content]
-) -> list[str]:
+def not_held(paths: Iterable[str], files: Files, held: Files) -> list[str]:
     """
     Return the paths whose file is not held.
     """
@@ -192,7 +195,7 @@ def short(revision: str) -> str:
     )
 
 
-def revision_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
+def release_id_of(files: Iterable[tuple[str, str, int, bool]]) -> str:
     """
     Return the id of a set of files.
 

@@ -1,9 +1,12 @@
 """
-What a cycle has to do: :func:`decide`; and the brake on mass deletion.
+What a cycle has to do, or why nothing yet: :func:`decide`. What it has a memory for:
+:class:`Settling`, and :class:`Brake`, which holds mass deletions back.
 
 A listing that lacks most files is usually a mistake, so it is held back long enough for
 you to notice. Whether files are deleted at all (``S3_SYNC_DELETE``) is decided by
-:func:`kept_paths`.
+:func:`kept_paths`. What is decided here is done elsewhere: `build.py` brings files,
+`listing.py` confirms deletions, `layout/` deletes and shows; `unread.py` says what
+rests.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
-from s3_sync.names import Content, is_held
+from s3_sync.names import Content, Files, is_held
+from s3_sync.published import Published
 from s3_sync.reasons import failure
-from s3_sync.record import Published
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.gate.gate import RevisionRefused
 from sidecar_runtime.logs import get_logger
@@ -24,6 +27,9 @@ HOLD_SECONDS = 900.0
 # Up to this many deletions are never held back.
 HARMLESS_FILES = 20
 NAMED_FILES = 20
+# After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
+# all the time.
+RESTLESS = 4
 
 log = get_logger("cycle")
 
@@ -46,7 +52,7 @@ class State(NamedTuple):
     """
 
     revision: str
-    files: Mapping[str, Content]
+    files: Files
     skipped: Mapping[str, str] = {}
     kept: Set[str] = frozenset()
     facts: Mapping[str, object] = {}
@@ -225,6 +231,56 @@ def without_clashes(
     files = {path: file for path, file in state.files.items() if path not in clashing}
     skipped = {**state.skipped, **{prefix + path: "name_clash" for path in clashing}}
     return state._replace(files=files, skipped=skipped)
+
+
+class Settling:
+    """
+    Which files of the listings have not stayed the same for long enough. Pure.
+
+    A listing shows some moment between its request and its response: what is first seen
+    in it has lasted since its response, and lasts until the next request at least.
+
+    Args:
+        seconds: How long a file must stay the same.
+
+    Attributes:
+        restless: The files that have changed again and again, for so long that the
+            others no longer wait for them. An upload of many files is none: each of
+            them changes once.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._files: Files = {}
+        # Since when a file has changed, never as long ago as `seconds`, and when last.
+        self._changes: dict[str, tuple[float, float]] = {}
+        self.restless: Set[str] = frozenset()
+
+    def left_seconds(self, files: Files, asked_at: float, now: float) -> float:
+        """
+        Meet a listing; return for how long it has to stay the same, but for the
+        restless files; 0 if it may be published.
+
+        Args:
+            asked_at, now: When it was requested, and when it arrived (monotonic
+                seconds).
+        """
+        before = self._files
+        changes = {
+            path: (began, at)
+            for path, (began, at) in self._changes.items()
+            if asked_at - at < self._seconds
+        }
+        for path in before.keys() | files.keys():
+            if before.get(path) != files.get(path):
+                began, _ = changes.get(path, (now, now))
+                changes[path] = (began, now)
+        self._files = files
+        self._changes = changes
+        patience = RESTLESS * self._seconds
+        self.restless = {p for p, (at, _) in changes.items() if now - at >= patience}
+        last = [at for p, (_, at) in changes.items() if p not in self.restless]
+        return max(last) + self._seconds - now if last else 0.0
 
 
 class Brake:

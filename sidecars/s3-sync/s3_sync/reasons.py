@@ -5,7 +5,7 @@ A failure of the source or the volume as a whole, such as that of a LIST, ends t
 cycle. One of a single object of a listing holds back only that object; so does a path
 that the volume refuses (``TargetError`` in `listing.py`). One of a release ends the
 cycle, too, if the release is the current one, but older ones can still be published
-(``Builder._earlier``) and requested (`sidecar.py`). Which errors of the file system are
+(``Builder._earlier``) and requested (`command.py`). Which errors of the file system are
 the volume's is in `files.py` (``VOLUME_ERRORS``), how many failed objects end a cycle
 in `listing.py` (``FAILURE_STREAK``, ``FAILURES_ALONE``), and when too few can be read
 to publish anything in `build.py` (``Builder._require``). A file that cannot be removed
@@ -14,7 +14,8 @@ ends a cycle at its end (``InPlaceLayout.publish``).
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
 
 from sidecar_runtime.aws.credentials import ADVICE
 from sidecar_runtime.errors import SidecarError
@@ -166,6 +167,10 @@ _BY_CONCERN = {
     for name, advice in advices.items()
 }
 REASONS = dict(sorted(_BY_CONCERN.items()))
+
+
+# Why files could not be read or written, by path.
+Failures: TypeAlias = Mapping[str, SidecarError]
 
 
 class Permission(NamedTuple):

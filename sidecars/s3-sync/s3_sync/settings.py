@@ -12,11 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from s3_sync.names import is_revision
 from s3_sync.s3.http import split_url
-from sidecar_runtime.errors import Problem, SettingsError
+from sidecar_runtime.errors import Problem
 from sidecar_runtime.gate.gate import GateSettings, check_gate
 from sidecar_runtime.parsers import (
     YEAR_SECONDS,
@@ -30,9 +29,6 @@ from sidecar_runtime.parsers import (
     words,
 )
 from sidecar_runtime.settings import inherited, load, setting, without_password
-
-if TYPE_CHECKING:
-    from s3_sync.signature import Keys
 
 PREFIX = "S3_SYNC_"
 
@@ -341,24 +337,6 @@ def load_settings(
         may_be_idle=may_be_idle,
         check=partial(_check, environ),
     )
-
-
-def read_trusted_keys(settings: Settings) -> Keys | None:
-    """
-    Return the trusted public keys; None if signatures are not required.
-
-    Raises:
-        SettingsError: The keys cannot be read, or there are none.
-    """
-    if settings.trusted_keys is None:
-        return None
-    from s3_sync.signature import read_keys  # noqa: PLC0415 - loads cryptography: 8 MiB
-
-    try:
-        return read_keys(settings.trusted_keys)
-    except ValueError as error:
-        problem = Problem("S3_SYNC_TRUSTED_KEYS", settings.trusted_keys, str(error))
-        raise SettingsError([problem]) from None
 
 
 def _check(environ: Mapping[str, str], settings: Settings) -> list[Problem]:

@@ -142,7 +142,8 @@ def is_folding(folder: int) -> bool:
     """
     Whether a file system ignores case or Unicode's normal forms; False if it is full.
     """
-    name, is_found = f"folding-{os.getpid()}-\u00c9", False  # É in one character
+    name = f"folding-{os.getpid()}-\u00c9"  # É in one character
+    is_found = False
     with suppress(OSError):
         os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
         others = (name.upper().lower(), unicodedata.normalize("NFD", name))
@@ -279,7 +280,8 @@ class Staging:
 
     def close(self) -> None:
         # closed once, even if closing fails (NFS reports quotas then)
-        fd, self.fd = self.fd, -1
+        fd = self.fd
+        self.fd = -1
         if fd >= 0:
             os.close(fd)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3_sync import listing
-from s3_sync.listing import Entry, Settling
+from s3_sync.listing import Entry
+from s3_sync.plan import Settling
 from s3_sync.release.format import bundle_key
 from s3_sync.s3.refusals import SourceError
 from tests.s3_sync.listing.answers import (
@@ -173,7 +174,8 @@ def test_a_listing_stays_the_same_object_until_it_changes() -> None:
     before = reader.read()
     server.pages = {None: page(contents("dags/1"), token="zz"), "zz": server.pages["a"]}
     assert before is reader.read()
-    good, server.pages[None] = server.pages[None], b"<html>"
+    good = server.pages[None]
+    server.pages[None] = b"<html>"
     with pytest.raises(SourceError):
         reader.read()
     server.pages[None] = good
@@ -205,7 +207,8 @@ def test_the_revision_does_not_depend_on_page_breaks(
 
 
 def test_the_revision_identifies_the_wanted_files() -> None:
-    a, b = contents("dags/a"), contents("dags/b")
+    a = contents("dags/a")
+    b = contents("dags/b")
     same = [
         page(a, b),
         page(contents("dags/a", storage_class="X"), b, contents("dags/c/")),
@@ -231,7 +234,8 @@ def test_releases_under_the_prefix_are_skipped() -> None:
     Airflow loads every zip file that it finds, and a bundle contains all DAGs of a
     release.
     """
-    own, bundle = contents("dags/a.py"), f"dags/{bundle_key('a' * 64)}"
+    own = contents("dags/a.py")
+    bundle = f"dags/{bundle_key('a' * 64)}"
     pointers = [contents("dags/current.json", size=size) for size in ("1", "2")]
     alone = read(page(own))
 

@@ -34,7 +34,8 @@ def read(
     assert version == id_of(manifest["files"])
     bundle = objects[f"bundles/{manifest['bundle']['sha256']}.zip"]
     assert len(bundle) == manifest["bundle"]["size"]
-    found, end = {}, 0
+    found = {}
+    end = 0
     for file in manifest["files"]:
         start = end + 30 + len(file["path"].encode())
         end = start + file["stored"]

@@ -11,7 +11,7 @@ import pytest
 
 from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import RATIO_LIMIT, File, IncomingContent
-from s3_sync.release.source import GAP_BYTES, join
+from s3_sync.release.source import GAP_BYTES, join_ranges
 from s3_sync.s3.refusals import ObjectError
 from tests.support.s3_sync.releases import make_release
 
@@ -113,8 +113,8 @@ def test_neighbors_share_a_request() -> None:
         File(name, "", size, False, size, at) for name, (size, at) in sizes.items()
     )
 
-    assert [[a], [d]] == join([d, a, b])
-    assert [[a, c, d]] == join([a, b, c, d])
+    assert [[a], [d]] == join_ranges([d, a, b])
+    assert [[a, c, d]] == join_ranges([a, b, c, d])
 
 
 # --- memory
@@ -122,7 +122,7 @@ def test_neighbors_share_a_request() -> None:
 PEAK = """
 import gzip, json, resource, sys
 from s3_sync.release.format import *
-from s3_sync.names import revision_of
+from s3_sync.names import release_id_of
 kind, version = sys.argv[1], f"sha256-{'0' * 64}"
 rows = [("folder/%060d.py" % n, "%064x" % n, n, False) for n in range(FILES_LIMIT)]
 facts = {"format": 3, "schema_version": 1, "version": version, "files": []}
@@ -160,7 +160,8 @@ def test_a_hostile_manifest_takes_no_more_memory_than_the_largest_release() -> N
         command = [sys.executable, "-c", PEAK, kind]
         return int(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    legal, hostile = peak("legal"), {kind: peak(kind) for kind in HOSTILE}
+    legal = peak("legal")
+    hostile = {kind: peak(kind) for kind in HOSTILE}
 
     assert [] == [kind for kind, kb in hostile.items() if kb > 1.2 * legal], (
         legal,

@@ -26,7 +26,7 @@ from s3_sync.release.format import (
     read_pointer,
     write_pointer,
 )
-from s3_sync.signature import Keys
+from s3_sync.release.signature import Keys
 from tests.s3_sync.release import independent
 from tests.support.s3_sync.releases import ABSENT, make_release
 from tests.support.s3_sync.signing import Key
@@ -75,7 +75,8 @@ def test_the_id_is_that_of_airflows_manifest_bundles(seed: int) -> None:
 
 @pytest.mark.parametrize("signs", [False, True])
 def test_a_reader_written_from_the_page_accepts_releases(signs: bool) -> None:
-    files, key = odd_files(7), Key()
+    files = odd_files(7)
+    key = Key()
     release = make_release(files, executable=list(files)[:5])
     objects = release.objects()
     if signs:
@@ -262,7 +263,8 @@ def test_refuses_a_malformed_pointer(change: dict[str, Any]) -> None:
 
 
 def test_a_signature_covers_every_byte_and_the_place() -> None:
-    key, other = Key(), Key()
+    key = Key()
+    other = Key()
     data = key.signer.sign(RELEASE.pointer_bytes, "bucket", "dags/")
     both = Keys({**key.signer.keys.by_id, **other.signer.keys.by_id})
 

@@ -201,7 +201,8 @@ def endless(start: bytes, repeated: bytes) -> Fault:
             few = range(number, number + (64 << 10) // len(repeated))
             piece = b"".join(repeated.replace(b"%d", b"%d" % n) for n in few)
             exchange.send_bytes(piece)
-            sent, number = sent + len(piece), few.stop
+            sent = sent + len(piece)
+            number = few.stop
         exchange.close()
 
     return fault

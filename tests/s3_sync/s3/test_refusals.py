@@ -259,7 +259,8 @@ def test_every_response_has_a_reason_for_a_list_and_for_a_get(
     reasons: tuple[str, str], found: Answer
 ) -> None:
     """A failed listing fails the source; a failed object only if the reason says so."""
-    listing, got = failed(LIST, found), explained(GET, found)
+    listing = failed(LIST, found)
+    got = explained(GET, found)
 
     assert (SourceError, reasons[0]) == (type(listing), listing.reason)
     assert listing.advice

@@ -30,7 +30,8 @@ def test_a_changed_file_gets_a_later_second_and_others_keep_their_time(
     """
     daemon = start(layout).until_synced()
     folder = target / "current" if layout else target
-    seconds, others = [], set()
+    seconds = []
+    others = set()
     for number in range(5):
         s3.put("dags/a.py", b"print(%d)\n" % (number % 3))
         daemon.sync()
@@ -271,7 +272,8 @@ def test_a_file_of_others_blocks_only_its_own_path(
         ("a folder of others", "x"),
         ("a file of others", "x/y"),
     ]
-    there, ours = published(target), FILES | ({} if is_blocked else {key: b"ours"})
+    there = published(target)
+    ours = FILES | ({} if is_blocked else {key: b"ours"})
     assert ours.items() <= there.items()
     stays = (
         is_blocked

@@ -89,7 +89,8 @@ def test_readers_see_only_complete_accepted_releases(
         tmp_path / "check", "test ! -e no.py || { echo no.py:1: no; exit 1; }"
     )
     gate = GATE | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": check}
-    shelf, chance = Shelf(s3), random.Random(5)
+    shelf = Shelf(s3)
+    chance = random.Random(5)
     seen: dict[str, Any] = {}
     shelf.publish(make_revision(1))
     shelf.publish(make_revision(2) | {"no.py": b"no\n"})

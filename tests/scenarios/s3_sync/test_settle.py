@@ -21,7 +21,8 @@ from tests.support.s3_sync.snapshots import (
 )
 from tests.support.waiting import wait_until
 
-SETTLE, SETTLE_SECONDS = "1s", 1.0
+SETTLE = "1s"
+SETTLE_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 SINCE = "sidecar_reason_since_timestamp_seconds"
 

@@ -213,7 +213,8 @@ class FakeS3(LoopbackServer):
         query = request.query
         if query.get("list-type") != "2":
             return error_answer(501, "NotImplemented", "only ListObjectsV2")
-        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        prefix = query.get("prefix", "")
+        delimiter = query.get("delimiter", "")
         after = base64.urlsafe_b64decode(query.get("continuation-token", "")).decode()
         objects = dict(self.objects)  # a test may change them meanwhile
         keys = sorted(key for key in objects if key.startswith(prefix) and key > after)

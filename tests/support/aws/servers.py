@@ -276,7 +276,8 @@ class VersityServer(BuiltServer):
         return not is_long and not NOT_IN_XML.search(key)
 
     def command(self) -> list[str]:
-        objects, facts = self.folder / "objects", self.folder / "facts"
+        objects = self.folder / "objects"
+        facts = self.folder / "facts"
         versions = self.folder / "versions"
         for folder in (objects, facts, versions):
             folder.mkdir(exist_ok=True)

@@ -47,8 +47,11 @@ class Calls:
             kind: ``crash``, ``revoke``, or the name of an error such as ``EIO``.
             revoke: Revokes the fence of the cycle.
         """
-        self.count, self.fired = 0, ""
-        self._at, self._kind, self._revoke = at, kind, revoke
+        self.count = 0
+        self.fired = ""
+        self._at = at
+        self._kind = kind
+        self._revoke = revoke
         self._is_armed = True
 
     def disarm(self) -> None:

@@ -26,7 +26,7 @@ from tests.support.each_call.calls import CRASHED, Calls
 from tests.support.orders import Orders
 
 SIDECARS = {
-    "s3-sync": "s3_sync.sidecar",
+    "s3-sync": "s3_sync.command",
     "kerberos": "kerberos_sidecar.cycle",
     "git-sync-wrapper": "git_sync_wrapper.sidecar",
 }
@@ -139,7 +139,8 @@ def _serve() -> None:
 def _live(sidecar: str, environment: Mapping[str, str]) -> NoReturn:
     os.environ.clear()
     os.environ.update(environment)
-    calls, session = Calls(), None
+    calls = Calls()
+    session = None
     acting = _make(sidecar)
     _say({"opened": True})
     while "fault" in (order := _read()):
@@ -192,9 +193,9 @@ def _make(sidecar: str) -> Any:
     """
     logs.configure("error", sys.stderr, for_people=True)
     if sidecar == "s3-sync":
+        from s3_sync.command import S3Sync
         from s3_sync.metrics import SyncMetrics
         from s3_sync.settings import load_settings
-        from s3_sync.sidecar import S3Sync
 
         settings, _ = load_settings(os.environ)
         return S3Sync(settings, SyncMetrics("0", "0"))

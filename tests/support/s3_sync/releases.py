@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from s3_sync.names import revision_of, sha256_of
+from s3_sync.names import release_id_of, sha256_of
 from s3_sync.publisher.folder import FileContent, write_bundle
 from s3_sync.release.format import (
     POINTER_KEY,
@@ -85,8 +85,9 @@ def seal(
     """
     Create a release from files and a bundle, even if they contradict each other.
     """
-    revision = revision_of(file[:4] for file in files.values())
-    sha256, size = sha256_of(bundle), len(bundle)
+    revision = release_id_of(file[:4] for file in files.values())
+    sha256 = sha256_of(bundle)
+    size = len(bundle)
     manifest = Manifest(revision, files, sha256, size, time_text(at), origin)
     pointer = point_to(manifest, history, at)
     return Release(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3_sync.release.format import POINTER_KEY, bundle_key, manifest_key, write_pointer
-from s3_sync.signature import Signer
+from s3_sync.release.signature import Signer
 from tests.support.aws.fake_s3 import FakeS3
 from tests.support.daemon import Daemon
 from tests.support.http.loopback import Request

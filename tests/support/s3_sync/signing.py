@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from s3_sync.signature import Signer
+from s3_sync.release.signature import Signer
 
 
 class Key:

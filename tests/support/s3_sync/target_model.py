@@ -31,7 +31,8 @@ def expect(
             no key has.
     """
     prefix = f"{key_path}/" if key_path else ""
-    wanted, skipped = {}, {}
+    wanted = {}
+    skipped = {}
     for key, content in objects.items():
         path = key.removeprefix(prefix)
         if not key.startswith(prefix) or path == "" or path.endswith("/"):

@@ -32,7 +32,7 @@ from typing import TypeAlias
 
 from s3_sync.layout.in_place import InPlaceLayout
 from s3_sync.layout.snapshots import SnapshotLayout
-from s3_sync.record import Record
+from s3_sync.published import Record
 from s3_sync.settings import Settings
 from s3_sync.volume import Volume
 

@@ -8,14 +8,14 @@ is over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
-from s3_sync.files import Build, Tree
+from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Held
-from s3_sync.names import RESERVED, Content, not_held
-from s3_sync.record import UNFINISHED, Published, Record, now
+from s3_sync.names import RESERVED, Files, not_held
+from s3_sync.published import UNFINISHED, Published, Record, now
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
@@ -52,8 +52,8 @@ class InPlaceLayout:
         Do nothing: it is where it has to be.
         """
 
-    def inspect(self, most: int, parts: int) -> bool:
-        return self.shown.inspect(most, parts)
+    def inspect(self, inspection: Inspection) -> bool:
+        return self.shown.inspect(inspection)
 
     def correct(self, fence: Fence) -> None:
         """
@@ -85,7 +85,7 @@ class InPlaceLayout:
                 self._record.write(fence, begun)
         return tree
 
-    def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
+    def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
         """
         Do nothing: what is shown is there.
         """
@@ -94,6 +94,7 @@ class InPlaceLayout:
         """
         Delete first, once: what could not be deleted makes no room.
         """
+        # Outside a build, it is unknown what will be deleted.
         if build is None:
             return False
         is_any = bool(build.gone)
@@ -115,6 +116,8 @@ class InPlaceLayout:
         must not stand in for files that could not be read.
         """
         tree = self.shown
+        # In place there is nothing former to show instead: what is damaged goes, because
+        # consumers would run it.
         is_known = self._record.owner == "ours"
         wrong = set(tree.damaged if is_known else tree.files)
         for path in wrong.intersection(build.missing):
@@ -130,8 +133,10 @@ class InPlaceLayout:
         that is said to be in progress.
         """
         self._delete(build)
+        # From here on, nothing can be taken back.
         self._before = None
         self.shown.compact(fence)
+        # What could not be deleted: then the change is not over, and the record says so.
         build.fill.raise_first(build.missing)
         record()
 
@@ -160,6 +165,7 @@ class InPlaceLayout:
         self.shown.compact(fence)
         volume = self._volume
         place = f"{RESERVED}/{SNAPSHOTS}"
+        # The link first: nobody should follow it to a snapshot that is being removed.
         if is_link(LINK, volume.root):
             with fence:
                 if os.path.dirname(os.readlink(LINK, dir_fd=volume.root)) == place:
@@ -171,6 +177,7 @@ class InPlaceLayout:
         ):
             left = Snapshots(volume.root, store, place, link=LINK)
             in_use = [name for name in left.revisions() if not left.remove(name, fence)]
+        # The store of those in use stays with them, until a later cycle.
         if not in_use:
             with fence:
                 remove_tree(SNAPSHOTS, volume.state)

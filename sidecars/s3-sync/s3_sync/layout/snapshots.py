@@ -10,16 +10,16 @@ in the same process, the next cycle goes on with its verified files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
-from s3_sync.files import Build, Tree
+from s3_sync.files import Build, Inspection, Tree
 from s3_sync.journal import NAME as MANAGED
 from s3_sync.journal import Journal, Listed, read_journal
 from s3_sync.layout.in_place import open_in_place
-from s3_sync.names import RESERVED, Content, folders_of, is_held
+from s3_sync.names import RESERVED, Files, folders_of, is_held
+from s3_sync.published import Record
 from s3_sync.reasons import link_elsewhere
-from s3_sync.record import Record
 from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume
 from sidecar_runtime.errors import SidecarError
@@ -80,6 +80,7 @@ class SnapshotLayout:
                 asked_count=settings.keep_requested,
                 fsync=volume.staging.fsync,
             )
+            # What killed processes left must not be taken for a snapshot.
             self.snapshots.sweep()
             name = (
                 published if self.snapshots.has(published) else self.snapshots.current()
@@ -89,6 +90,7 @@ class SnapshotLayout:
             else:
                 self.shown = Tree("", os.dup(store), volume.staging)
             self._close_store = stack.pop_all().close
+        # Other processes had the volume meanwhile.
         self._distrust()
 
     @property
@@ -126,8 +128,8 @@ class SnapshotLayout:
         is_first = not self.name and not self.snapshots.revisions()
         self.snapshots.make_way(is_first=is_first)
 
-    def inspect(self, most: int, parts: int) -> bool:
-        is_new = self.shown.inspect(most, parts)
+    def inspect(self, inspection: Inspection) -> bool:
+        is_new = self.shown.inspect(inspection)
         if is_new:
             self._distrust()
         return is_new
@@ -204,21 +206,25 @@ class SnapshotLayout:
         Return a folder that nobody reads, with what earlier cycles of this process
         brought into it.
         """
-        if self._build is not None:
-            self._build.purge(fence)
-            aside = os.path.basename(self._build.path)
-            is_there = is_at(aside, self.store, self._build.fd)
-            if not is_there or self._build.altered(self._build.files):
+        tree = self._build
+        if tree is not None:
+            tree.purge(fence)
+            aside = os.path.basename(tree.path)
+            is_there = is_at(aside, self.store, tree.fd)
+            if not is_there or tree.altered(tree.files):
                 self.drop()
-        if self._build is None:
-            self._build = self._new_folder("build")
-        self._build.before = self.shown.files
-        return self._build
+                tree = None
+        if tree is None:
+            tree = self._new_folder("build")
+        tree.before = self.shown.files
+        self._build = tree
+        return tree
 
-    def reuse(self, files: Mapping[str, Content], tree: Tree, fence: Fence) -> None:
+    def reuse(self, files: Files, tree: Tree, fence: Fence) -> None:
         """
         Link what is shown already, and remove files of an earlier state.
         """
+        # Removed before anything is linked: a folder may take the place of a file.
         for path, held in list(tree.files.items()):
             if path not in files or not is_held(held, files[path]):
                 tree.delete(path, fence)
@@ -279,6 +285,7 @@ class SnapshotLayout:
         with fence:
             self.make_way()
         tree = build.fill.tree
+        # If a snapshot of that name was retained, the tree is what is left over.
         there = self._keep_as(build.name, tree, fence)
         if there is tree:
             self._build = None
@@ -286,6 +293,7 @@ class SnapshotLayout:
         if self.shown is not there:
             self.shown.close()
         self.shown = there
+        # It was inspected before it got what differed.
         self._whole.pop(build.name, None)
         try:
             there.compact(fence)
@@ -335,6 +343,7 @@ class SnapshotLayout:
         """
         Remove the oldest state that is kept for readers; False if there is none.
         """
+        # Before one is dropped: afterwards it is unknown whether that one was requested.
         requested = self.snapshots.asked()
         dropped = self.snapshots.drop_oldest(fence)
         if dropped in requested:
@@ -342,6 +351,7 @@ class SnapshotLayout:
         return bool(dropped)
 
     def tidy(self, fence: Fence) -> None:
+        # A list that is too long, or a snapshot that stays, is no reason for a failure.
         self.shown.compact(fence)
         try:
             self.prune(fence)
@@ -410,10 +420,12 @@ class SnapshotLayout:
             if folder.journal is not None:  # of a try that was abandoned
                 folder.journal.close()
                 folder.journal = None
+            # The list before the name: each snapshot has one, after a crash, too.
             listed = Listed(folder.files, is_lost=True)
             fsync = self._volume.staging.fsync
             folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
         aside = os.path.basename(folder.path)
+        # What was asked for is marked in the same step, or the next pruning removes it.
         if is_asked:
             self.snapshots.keep_asked(aside, name, fence)
         else:

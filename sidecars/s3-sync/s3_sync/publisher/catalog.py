@@ -8,7 +8,7 @@ import re
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, refusal_of, short
+from s3_sync.names import BEGINNING, SHORT_DIGITS, is_revision, short, skip_reason_of
 from s3_sync.publisher.store import Store
 from s3_sync.reasons import S3Error
 from s3_sync.release import format as form
@@ -161,7 +161,9 @@ def require_own_prefix(store: Store) -> None:
     """
     for found in store.list(""):
         is_folder = f"/{found.key}".endswith("/")  # a marker, also of the prefix itself
-        if not (is_folder or form.is_of_release(found.key) or refusal_of(found.key, 0)):
+        if not (
+            is_folder or form.is_of_release(found.key) or skip_reason_of(found.key, 0)
+        ):
             raise S3Error(
                 "prefix_taken",
                 f"{store.url} has objects that belong to no release: {found.key!r:.300}",

@@ -17,15 +17,15 @@ from typing import Any
 from s3_sync.publisher import folder, gate, publish, releases, wait
 from s3_sync.publisher.airflow_api import Api
 from s3_sync.publisher.store import Store
+from s3_sync.release import read_trusted_keys
+from s3_sync.release.signature import Keys, Signer, read_signer
 from s3_sync.settings import (
     PREFIX,
     Settings,
     key_file,
     load_settings,
-    read_trusted_keys,
     without_key,
 )
-from s3_sync.signature import Keys, Signer, read_signer
 from sidecar_runtime import logs
 from sidecar_runtime.app import warn_unknown
 from sidecar_runtime.errors import (

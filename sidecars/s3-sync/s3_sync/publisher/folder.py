@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 
 from pathspec import GitIgnoreSpec
 
-from s3_sync.names import revision_of, sha256_of
+from s3_sync.names import release_id_of, sha256_of
 from s3_sync.publisher.catalog import damaged, read_manifest
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
@@ -369,7 +369,7 @@ def build_parcel(
     size = bundle.tell()
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
-    revision = revision_of(file[:4] for file in files.values())
+    revision = release_id_of(file[:4] for file in files.values())
     manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
     data = form.write_manifest(manifest)
     try:

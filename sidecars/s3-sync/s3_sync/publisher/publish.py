@@ -28,7 +28,7 @@ from s3_sync.publisher.gate import NAMED, Verdict
 from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
-from s3_sync.signature import Signer
+from s3_sync.release.signature import Signer
 from sidecar_runtime.errors import counted
 
 ROLLED_BACK = "rolled back"

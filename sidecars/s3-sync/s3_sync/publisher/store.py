@@ -24,10 +24,10 @@ from botocore.config import Config
 
 from s3_sync.reasons import S3Error
 from s3_sync.release.format import MANIFEST_LIMIT_BYTES
+from s3_sync.release.signature import Keys
 from s3_sync.s3.http import Answer, WireError
 from s3_sync.s3.refusals import Operation, Refusal, Request, explain
 from s3_sync.settings import Settings
-from s3_sync.signature import Keys
 from sidecar_runtime.aws.chain import classify, open_session, shown, shows_a_header
 from sidecar_runtime.aws.credentials import CredentialsError
 from sidecar_runtime.errors import SidecarError

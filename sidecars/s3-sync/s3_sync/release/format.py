@@ -23,13 +23,13 @@ from s3_sync.names import (
     POINTER,
     is_hex,
     is_revision,
-    refusal_of,
-    revision_of,
+    release_id_of,
+    skip_reason_of,
 )
 from s3_sync.s3.refusals import ObjectError
 
 if TYPE_CHECKING:
-    from s3_sync.signature import Keys
+    from s3_sync.release.signature import Keys
 
 FORMAT = 3
 POINTER_KEY = POINTER
@@ -212,7 +212,7 @@ def is_of_release(key: str) -> bool:
     """
     Whether a key is one that the format names: nothing else is listed or pruned.
     """
-    return key == POINTER_KEY or refusal_of(key, 0) == "release"
+    return key == POINTER_KEY or skip_reason_of(key, 0) == "release"
 
 
 # --- writing
@@ -271,17 +271,16 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
             f"its schema_version is {facts.get('schema_version')!r:.50}, not 1"
         )
     files = _read_files(_get(facts, "files", list), target_bytes)
-    found = revision_of(file[:4] for file in files.values())
+    found = release_id_of(file[:4] for file in files.values())
     if not revision == found == _get(facts, "version", str):
         raise Invalid(f"its files belong to {found}")
     bundle = _get(facts, "bundle", dict)
-    sha256, size = (
-        _get(bundle, "sha256", str),
-        _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES),
-    )
+    sha256 = _get(bundle, "sha256", str)
+    size = _number(bundle, "size", 2 * TOTAL_LIMIT_BYTES)
     if not is_hex(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
-    created_at, origin = _text(facts, "created_at"), _texts(facts.get("origin"))
+    created_at = _text(facts, "created_at")
+    origin = _texts(facts.get("origin"))
     manifest = Manifest(found, files, sha256, size, created_at, origin)
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
         raise Invalid(
@@ -293,7 +292,8 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
 def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
     if not 0 < len(rows) <= FILES_LIMIT:
         raise Invalid(f"it does not list 1 to {FILES_LIMIT} files")
-    files, end = {}, 0
+    files = {}
+    end = 0
     for row in rows:
         if type(row) is not tuple or tuple(map(type, row)) != _KINDS:
             raise Invalid("a file lacks a field, or one has the wrong type")
@@ -368,7 +368,9 @@ def problem_of(path: str, target_bytes: int = 0) -> str:
     """
     if _CONTROL.search(path):
         return "control_character"
-    return refusal_of(path, target_bytes) or ("left_out" if is_left_out(path) else "")
+    return skip_reason_of(path, target_bytes) or (
+        "left_out" if is_left_out(path) else ""
+    )
 
 
 def _inflate(data: bytes) -> str:

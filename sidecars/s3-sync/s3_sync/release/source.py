@@ -17,19 +17,21 @@ from typing import TYPE_CHECKING
 from s3_sync.download import at_once
 from s3_sync.files import Fill
 from s3_sync.plan import State
+from s3_sync.reasons import Failures
 from s3_sync.release import format as form
+from s3_sync.release import read_trusted_keys
 from s3_sync.release.format import File, IncomingContent, Manifest, Pointer
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
-from s3_sync.settings import Settings, read_trusted_keys
+from s3_sync.settings import Settings
 from s3_sync.volume import Staging
-from sidecar_runtime.errors import SettingsError, SidecarError
+from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
 
 if TYPE_CHECKING:
-    from s3_sync.signature import Keys
+    from s3_sync.release.signature import Keys
 
 # Gaps up to this size are downloaded and discarded rather than requested around: a
 # request costs 0.2 ms of CPU and 20 ms of waiting, 64 KiB from S3 about 0.05 ms and 1
@@ -97,7 +99,7 @@ class ReleaseSource:
         paths: Sequence[str],
         state: State,
         fill: Fill,
-        before: Mapping[str, SidecarError],
+        before: Failures,
     ) -> None:
         """
         Bring files of a release into a folder; a crash leaves verified files and at
@@ -110,14 +112,15 @@ class ReleaseSource:
         """
         manifest: Manifest = state.detail
         self._client.begin_cycle(fill.fence)
-        files, adopt = manifest.files, fill.tree.adopt
+        files = manifest.files
+        adopt = fill.tree.adopt
         missing = [
             files[path] for path in paths if not adopt(path, files[path], fill.fence)
         ]
         for file in missing:
             if not file.stored_bytes:
                 Cutter([file], fill).take(file, b"")
-        groups = join(missing)
+        groups = join_ranges(missing)
         queue = iter(groups)
         with self._reading(
             form.bundle_key(manifest.bundle_sha256), _PUBLISH_AGAIN
@@ -167,13 +170,15 @@ class ReleaseSource:
             raise self._error("trusted_keys_invalid", error.message) from None
         # the pointer has to be verified again, with the new keys
         if keys != self._keys:
-            self._keys, self._etag = keys, ""
+            self._keys = keys
+            self._etag = ""
 
     async def _poll(self) -> Pointer:
         """
         Return the pointer; the same object if it has not changed.
         """
-        etag, self._etag = self._etag, ""
+        etag = self._etag
+        self._etag = ""
         headers = {"if-none-match": etag} if etag else {}
         what = "Nothing has been published there yet. Run `s3-sync publish`, or check KEY_PATH."
         with self._reading(form.POINTER_KEY, what) as key:
@@ -189,7 +194,9 @@ class ReleaseSource:
         """
         Verify and read a pointer, and remember its sequence.
         """
-        settings, keys, (seen, seen_by) = self._settings, self._keys, self.sequence
+        settings = self._settings
+        keys = self._keys
+        seen, seen_by = self.sequence
         pointer, signed_by = form.read_pointer(
             data, keys, settings.bucket, settings.prefix
         )
@@ -292,7 +299,7 @@ class ReleaseSource:
         return error
 
 
-def join(files: Iterable[File]) -> list[list[File]]:
+def join_ranges(files: Iterable[File]) -> list[list[File]]:
     """
     Group files with stored bytes into requests, in the order of the bundle.
     """
@@ -349,7 +356,8 @@ class Cutter:
             OSError: The volume fails.
         """
         self.received_bytes += len(chunk)
-        start, self._at = self._at, self._at + len(chunk)
+        start = self._at
+        self._at += len(chunk)
         while self.left and (file := self.left[-1]).offset < self._at:
             self.take(file, chunk[max(file.offset - start, 0) : file.end - start])
             if file.end > self._at:
@@ -361,7 +369,8 @@ class Cutter:
         Unpack the next bytes of a file; after the last ones, verify it and rename it
         into place.
         """
-        fill, is_last = self._fill, file.end <= self._at or not file.stored_bytes
+        fill = self._fill
+        is_last = file.end <= self._at or not file.stored_bytes
         if self._incoming is None:
             staging = fill.tree.staging.open()
             self._incoming = (

@@ -139,7 +139,8 @@ class S3Client:
             SidecarError: There are no credentials, or the configuration is not usable.
             CycleAbandoned: The fence was revoked.
         """
-        before, self._fence = self._access, fence
+        before = self._access
+        self._fence = fence
         self._access = self.chain.current(fence)
         if self._pool is None or before is None or before[1] != self._access[1]:
             self._move(None)
@@ -255,7 +256,8 @@ class S3Client:
         self, what: Get, receiver: Receiver | None, *, is_last: bool
     ) -> Answer:
         assert self._pool is not None and self._access is not None
-        address, credentials = self._pool.address, self._access[0]
+        address = self._pool.address
+        credentials = self._access[0]
         if receiver is not None:
             receiver.restart()
         headers = {
@@ -341,11 +343,9 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     Raises:
         SourceError: ``region_invalid``, ``endpoint_invalid``.
     """
-    region, service, name = (
-        bucket_region or config.region or DEFAULT_REGION,
-        "s3",
-        bucket,
-    )
+    region = bucket_region or config.region or DEFAULT_REGION
+    service = "s3"
+    name = bucket
     is_virtual = (
         _VIRTUAL_HOST.fullmatch(bucket) is not None
         and config.addressing_style != "path"
@@ -353,7 +353,8 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     if bucket.startswith("arn:"):
         *_, region, account, resource = bucket.split(":", 5)
         name = f"{re.split('[:/]', resource, maxsplit=1)[1]}-{account}"
-        service, is_virtual = "s3-accesspoint", True
+        service = "s3-accesspoint"
+        is_virtual = True
     elif config.endpoint_url:  # in the path by default, as in botocore
         is_virtual = config.addressing_style == "virtual"
     if not REGION.fullmatch(region):
@@ -434,7 +435,8 @@ def sign(
     if credentials.token:
         amz["x-amz-security-token"] = credentials.token
     names = sorted(amz)
-    signed, lines = ";".join(names), [f"{name}:{amz[name]}" for name in names]
+    signed = ";".join(names)
+    lines = [f"{name}:{amz[name]}" for name in names]
     canonical = "\n".join(["GET", path, query, *lines, "", signed, EMPTY_SHA256])
     scope = f"{moment[:8]}/{address.region}/s3/aws4_request"
     digest = hashlib.sha256(canonical.encode()).hexdigest()

@@ -408,7 +408,8 @@ class Pool:
             WireError: The connection failed.
             SourceError: The trusted certificates cannot be read.
         """
-        address, where = self.address, self._where
+        address = self.address
+        where = self._where
         tls: dict[str, Any] = {}
         if address.scheme == "https":
             self._context = self._context or self._read_trust()
@@ -445,7 +446,8 @@ class Pool:
         """
         Request a tunnel from the proxy, and begin TLS in it.
         """
-        address, loop = self.address, asyncio.get_running_loop()
+        address = self.address
+        loop = asyncio.get_running_loop()
         host = f"[{address.host}]" if ":" in address.host else address.host
         target = f"{host}:{address.port}"
         reader = asyncio.StreamReader(PROXY_HEAD_LIMIT_BYTES)

@@ -170,8 +170,12 @@ def explain(
 
     A failed listing is a failure of the source; a failed object may be the only one.
     """
-    status, code, operation = answer.status, refusal.code, request.operation
-    said, advice, permission = f"{status} {code} {refusal.message}".strip(), "", None
+    status = answer.status
+    code = refusal.code
+    operation = request.operation
+    said = f"{status} {code} {refusal.message}".strip()
+    advice = ""
+    permission = None
     if status == 403 and code.startswith("AccessDenied"):
         reason, said, advice, permission = _explain_denied(refusal, request, said)
     else:
@@ -179,7 +183,8 @@ def explain(
         is_bucket = code in ("NoSuchBucket", "NoSuchAccessPoint")
         if is_gone and operation != "list" and not is_bucket:
             return ObjectMoved()
-        reason, by = _reason_of(status, code, operation), "S3"
+        reason = _reason_of(status, code, operation)
+        by = "S3"
         if not code:  # S3 sends one with each list and GET
             kind = answer.headers.get("content-type", "no content type").partition(";")[
                 0
@@ -219,7 +224,8 @@ def _explain_denied(
     """
     denied = _DENIED.search(refusal.message)
     action, resource = denied.groups() if denied else (ACTIONS[request.operation], None)
-    scope, place = request.arn(f"{request.prefix}*"), "role's policy"
+    scope = request.arn(f"{request.prefix}*")
+    place = "role's policy"
     if "customer master key" in refusal.message or action.startswith("kms:"):
         action = action if action.startswith("kms:") else "kms:Decrypt"
         scope = f"the KMS key of {request.url}"

@@ -250,12 +250,16 @@ def test_the_hook_reads_what_s3_sync_writes(s3: FakeS3, tmp_path: Path) -> None:
 def test_hook_pins_what_the_scheduler_has_and_changes_nothing_else(
     created: dict[str, Any], name: str
 ) -> None:
-    pod, given = created["pods"][name], created["cases"][name].template()
-    variable, revision = ("S3_SYNC_REVISION", REVISION)
+    pod = created["pods"][name]
+    given = created["cases"][name].template()
+    variable = "S3_SYNC_REVISION"
+    revision = REVISION
     if name.startswith("commit"):
-        variable, revision = ("GITSYNC_REF", COMMIT)
+        variable = "GITSYNC_REF"
+        revision = COMMIT
 
-    before, after = environment_of(given), environment_of(pod)
+    before = environment_of(given)
+    after = environment_of(pod)
 
     assert {"name": variable, "value": revision} == after.pop(variable)
     before.pop(variable, None)

@@ -368,7 +368,8 @@ def test_keeps_one_of_two_keys_that_the_volume_does_not_distinguish(
         daemon.sync()
         results = {daemon.sync()["result"] for _ in range(3)}
         kept = published(volume / "dags")
-        status, ready = daemon.status(), daemon.get("/readyz").json()
+        status = daemon.status()
+        ready = daemon.get("/readyz").json()
         daemon.kill()
 
     assert {"unchanged"} == results

@@ -21,7 +21,12 @@ def test_a_listing_a_snapshot_and_a_release_follow_a_change(
     def put(files: dict[str, bytes]) -> None:
         place.publish(files)
         for name, body in files.items():
-            client.put_object(Bucket=place.bucket, Key=f"{LISTED}/{name}", Body=body)
+            client.put_object(
+                Bucket=place.bucket,
+                Key=f"{LISTED}/{name}",
+                Body=body,
+                ContentEncoding="gzip",  # no server may unpack what it serves
+            )
 
     client = store.client()
     put(A)

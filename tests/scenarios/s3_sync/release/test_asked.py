@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.release.asking import MOST_UNKNOWN, PERIOD_SECONDS
+from s3_sync.release.requested import MOST_UNKNOWN, PERIOD_SECONDS
 from sidecar_runtime.loop import Pace
 from tests.scenarios.s3_sync.conftest import StartDaemon
 from tests.support.airflow.asking import STORE, ask, asked, kept
@@ -106,7 +106,7 @@ def test_provides_a_requested_release_beside_the_published_one(
 
 
 def test_reports_a_requested_release_that_does_not_exist(
-    store: Path, begin: Begin
+    s3: FakeS3, store: Path, begin: Begin
 ) -> None:
     daemon = begin()
 
@@ -119,6 +119,10 @@ def test_reports_a_requested_release_that_does_not_exist(
     event = daemon.wait_for_event("requested_revision_unavailable", revision=ABSENT)
     assert "release_missing" == said["reason"] == event["reason"]
     assert "prune-releases --keep-from" in event["advice"]
+
+    daemon.sync()
+    manifests = sum(map(is_manifest, s3.requests))
+    assert 2 == manifests, "it says nothing of the current one, which is not read again"
 
 
 # By the index of its object in the order of a publish.
@@ -244,7 +248,9 @@ def test_keeps_a_release_in_use_and_prunes_it_afterwards(
 def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its_tasks(
     store: Path, begin: Begin, releases: list[str], is_requested: bool
 ) -> None:
-    daemon, old, current = begin(), releases[0], releases[5]
+    daemon = begin()
+    old = releases[0]
+    current = releases[5]
     asked(store, old)
     with in_use(store / old):
         overwrite(store / old / "common1.py", b"shared with the current one")
@@ -293,7 +299,8 @@ def test_drops_requested_releases_to_make_room_on_a_full_volume(
 
     made = [publish() for _ in range(4)]
     with small_volume(tmp_path / "small", "3m") as volume:
-        store, link = volume / "dags" / STORE, volume / "dags/current"
+        store = volume / "dags" / STORE
+        link = volume / "dags/current"
         daemon = start(SETTINGS, target=volume / "dags").until_synced()
         for release in made[:2]:
             asked(store, release.revision)

@@ -76,7 +76,8 @@ def test_an_empty_volume_costs_three_requests_and_each_poll_one(
 def test_a_rollback_from_a_bad_release_does_not_wait_for_the_backoff(
     s3: FakeS3, shelf: Shelf, target: Path, begin: Begin, match: Match, reason: str
 ) -> None:
-    daemon, good = begin(INTERVAL="0.2").until_synced(), shelf.current
+    daemon = begin(INTERVAL="0.2").until_synced()
+    good = shelf.current
     assert good is not None
     s3.inject(replace_body(lambda body: bytes(len(body))), match)
     shelf.publish({"a.py": b"bad\n"})

@@ -74,7 +74,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_refuses_forged_unsigned_and_moved_pointers(site: Site) -> None:
-    good, body = site.pointer, site.body
+    good = site.pointer
+    body = site.body
     by = body.replace(b'"by": "', b'"by": "not ')
     for pointer in (
         body,
@@ -160,7 +161,8 @@ def test_an_unsigned_command_ends_signing_only_with_force(
     site: Site, tmp_path: Path
 ) -> None:
     site.publish(B)
-    good, dev = site.pointer, f"s3://{site.s3.bucket}/dev"
+    good = site.pointer
+    dev = f"s3://{site.s3.bucket}/dev"
     dags = write_files(tmp_path / "new", C)
     site.succeed("publish", dags, dev)
 

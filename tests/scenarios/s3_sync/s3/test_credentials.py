@@ -34,7 +34,8 @@ from tests.support.waiting import wait_until
 
 def rotate(s3: FakeS3, source: CredentialSource, refusal: str) -> None:
     """Hand out new credentials, and let S3 refuse the old ones."""
-    old, new = source.credentials, session_credentials(next(numbers), 3600)
+    old = source.credentials
+    new = session_credentials(next(numbers), 3600)
     source.issue(new)
     s3.identities = {
         old.access_key: old.identity(refusal),

@@ -67,7 +67,8 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
         or status["cycles"][-1]["reason"] == reason
     )
     assert reason in daemon.get("/").body
-    labels, metrics = f'{{reason="{reason}",sidecar="s3-sync"}}', daemon.metrics()
+    labels = f'{{reason="{reason}",sidecar="s3-sync"}}'
+    metrics = daemon.metrics()
     if metrics.get(f"s3_sync_unread_objects{labels}"):  # an object fails, not the cycle
         assert metrics[f"s3_sync_unread_objects{labels}"] == 1
         assert metrics['s3_sync_partial{sidecar="s3-sync"}'] == 1

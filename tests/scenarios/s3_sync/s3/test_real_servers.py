@@ -54,7 +54,8 @@ def filled(server: S3Server) -> Bucket:
             ServerSideEncryption=kind,
         )
     bucket.put("dags/empty.py", b"")
-    client, place = server.client(), {"Bucket": bucket.name, "Key": "dags/big.bin"}
+    client = server.client()
+    place = {"Bucket": bucket.name, "Key": "dags/big.bin"}
     place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
     big = bucket.objects["dags/big.bin"] = os.urandom(5 << 20)
     part = client.upload_part(**place, PartNumber=1, Body=big)

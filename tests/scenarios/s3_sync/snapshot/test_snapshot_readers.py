@@ -21,7 +21,8 @@ from tests.support.waiting import wait_until
 def test_a_resolved_snapshot_path_stays_for_the_retention_period(
     tmp_path: Path,
 ) -> None:
-    target, stays_seconds = tmp_path / "dags", 3
+    target = tmp_path / "dags"
+    stays_seconds = 3
     settings = {
         **SNAPSHOT,
         "S3_SYNC_RETAIN_COUNT": "0",

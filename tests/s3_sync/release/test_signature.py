@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from s3_sync.signature import read_keys, read_signer
+from s3_sync.release.signature import read_keys, read_signer
 from tests.support.raising import raised
 from tests.support.s3_sync.signing import Key, write_keys
 
-KEY, OTHER = Key(), Key()
+KEY = Key()
+OTHER = Key()
 MESSAGE = b"a message\n"
 # The beginning of an RSA key as `openssl pkey -pubout` prints it.
 RSA = "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----\n"
@@ -51,7 +52,8 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
     Compare with a second implementation: the how-to's commands and the documented
     format.
     """
-    private, public = tmp_path / "key.pem", tmp_path / "pub.pem"
+    private = tmp_path / "key.pem"
+    public = tmp_path / "pub.pem"
 
     def openssl(words: str) -> bytes:
         command = ["openssl", *words.split()]
@@ -61,7 +63,8 @@ def test_openssl_agrees_on_keys_ids_and_signatures(tmp_path: Path) -> None:
 
     openssl("genpkey -algorithm ed25519 -out key.pem")
     openssl("pkey -in key.pem -pubout -out pub.pem")
-    signer, keys = read_signer(str(private)), read_keys(str(public))
+    signer = read_signer(str(private))
+    keys = read_keys(str(public))
     message = b"s3-sync pointer\0bucket\0dags/\0" + MESSAGE
     (tmp_path / "message").write_bytes(message)
     openssl("pkeyutl -sign -rawin -inkey key.pem -in message -out signature")

@@ -44,7 +44,7 @@ _QUESTION = re.compile(r"/revisions/(sha256-[0-9a-f]{64})")
 log = get_logger("asked")
 
 
-class Asked:
+class Requested:
     """
     The requests of one volume's consumers: the listener's thread asks, the cycles'
     thread answers.

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from s3_sync.metrics import SKIP_REASONS, Status
-from s3_sync.names import Content, not_held
-from s3_sync.reasons import REST_SECONDS
+from s3_sync.metrics import SKIP_REASONS
+from s3_sync.names import Files, not_held
+from s3_sync.readiness import Status
+from s3_sync.reasons import REST_SECONDS, Failures
 from s3_sync.s3.refusals import ObjectError
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.health import Names
@@ -45,7 +46,7 @@ class Unread(NamedTuple):
     due_at: float = 0.0
 
 
-class Problems:
+class UnreadFiles:
     """
     The unread files and the skipped keys of one source.
 
@@ -62,7 +63,7 @@ class Problems:
         self._reasons: set[str] = set()
 
     @property
-    def errors(self) -> Mapping[str, SidecarError]:
+    def errors(self) -> Failures:
         """
         Why each unread file could not be read, by path.
         """
@@ -78,9 +79,9 @@ class Problems:
 
     def note(
         self,
-        files: Mapping[str, Content],
-        held: Mapping[str, Content],
-        failed: Mapping[str, SidecarError],
+        files: Files,
+        held: Files,
+        failed: Failures,
         *,
         is_asked_for: bool = False,
     ) -> None:
@@ -106,8 +107,8 @@ class Problems:
     def hold_back(
         self,
         paths: Collection[str],
-        files: Mapping[str, Content],
-        held: Mapping[str, Content],
+        files: Files,
+        held: Files,
         *,
         rest_seconds: float,
     ) -> None:
@@ -159,7 +160,9 @@ class Problems:
     def _fail(self, path: str, etag: str, error: SidecarError) -> None:
         before = self._unread.get(path)
         tries = before.tries + 1 if before is not None and before.etag == etag else 1
-        rest = REST_SECONDS.get(error.reason, 0.0)
+        rest = 0.0
+        if tries > 1:  # the network may have been slow once
+            rest = REST_SECONDS.get(error.reason, 0.0)
         if tries > EAGER_TRIES:
             doublings = min(tries - EAGER_TRIES, 32)  # 2.0**1024 would overflow
             longest = min(LONGEST_REST_SECONDS, self._interval_seconds * 2.0**doublings)
@@ -184,7 +187,7 @@ class Shortage:
         self.cycles = 0
         self.is_new = False
 
-    def meet(self, missing: Mapping[str, SidecarError]) -> None:
+    def meet(self, missing: Failures) -> None:
         """
         Note what a cycle lacks.
         """
@@ -199,7 +202,7 @@ class Shortage:
         self._missing = set(missing)
 
 
-def explain(errors: Mapping[str, SidecarError], files: Collection[str]) -> SidecarError:
+def explain(errors: Failures, files: Collection[str]) -> SidecarError:
     """
     Return one error for all missing files: that of the first one, with the number of
     files.

@@ -1,25 +1,20 @@
 """
-`published.json`: the record of what is published; and what that means for consumers:
-ready, or why not (:func:`readiness`).
+`published.json`: the record of what is published. What it means for consumers: see
+:mod:`s3_sync.readiness`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from s3_sync.names import RESERVED, Content
-from s3_sync.reasons import failure, link_elsewhere
+from s3_sync.names import Files
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK
-from sidecar_runtime.errors import SidecarError, counted, json_text
+from sidecar_runtime.errors import counted, json_text
 from sidecar_runtime.fence import Fence
-from sidecar_runtime.health import Readiness
 from sidecar_runtime.volume.files import read_facts, write_file
-from sidecar_runtime.volume.snapshots import opened
 
 NAME = "published.json"
 # Unix time of the year 2286; later times are invalid.
@@ -30,7 +25,7 @@ PARTIAL = "partial-"
 UNFINISHED = f"{PARTIAL}unfinished"
 
 
-def partial_name(files: Mapping[str, Content]) -> str:
+def partial_name(files: Files) -> str:
     """
     Return the name of a partial state; equal files have equal names.
     """
@@ -80,7 +75,7 @@ class Published(NamedTuple):
         """
         said = []
         if self.missing:
-            said.append(f"{_are(self.missing, 'file')} missing or out of date")
+            said.append(f"{are(self.missing, 'file')} missing or out of date")
         if self.fallback:
             said.append(f"the gate refused {self.fallback}, so this is a fallback")
         return "; ".join(said)
@@ -162,73 +157,7 @@ class Record:
         self.is_written = True
 
 
-def readiness(
-    published: Published | None, problem: SidecarError | None = None
-) -> Readiness:
-    """
-    Return whether what is published is there and intact. Pure.
-
-    Args:
-        problem: Why consumers do not see what is published.
-    """
-    if published is None:
-        said = "nothing is published yet that fits the settings here"
-        return Readiness(problem=failure("nothing_published", said))
-    if published.damaged:
-        files = _are(published.damaged, "published file")
-        said = f"{files} missing or altered on disk"
-        problem = failure("files_damaged", said)
-    return Readiness(
-        revision=published.revision,
-        published_at=published.published_at,
-        problem=problem,
-        shortfall=published.shortfall,
-    )
-
-
-def read_outside(settings: Settings) -> Record:
-    """
-    Return the record of a target without its lock.
-
-    Raises:
-        OSError: There is no target, or it cannot be read.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    with (
-        opened(settings.dest_path, flags=flags) as root,
-        opened(RESERVED, root) as state,
-    ):
-        return Record(settings, state)
-
-
-def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
-    """
-    Return readiness as the record says it, without the lock: what is published still
-    counts while another process holds it, or while the volume cannot be written.
-
-    Args:
-        holder: The process that has the lock, in words.
-    """
-    path = settings.dest_path
-    try:
-        published = read_outside(settings).published
-    except FileNotFoundError:  # no folder, or nothing of s3-sync in it
-        found = readiness(None)
-    except OSError as error:
-        said = f"{path} cannot be read: {error.strerror}"
-        found = Readiness(problem=failure("target_unreadable", said))
-    else:
-        current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
-        is_seen = published is None or current == published.name
-        is_seen = is_seen or settings.layout == "in-place"
-        found = readiness(published, None if is_seen else link_elsewhere())
-    if found.problem is None or not holder:
-        return found
-    said = f"{holder} holds the lock: {found.problem.message}"
-    return found._replace(problem=failure(found.problem.reason, said))
-
-
-def _are(number: int, noun: str) -> str:
+def are(number: int, noun: str) -> str:
     return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 

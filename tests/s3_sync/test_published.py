@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.record import NAME, Published, Record, readiness
+from s3_sync.published import NAME, Published, Record
+from s3_sync.readiness import readiness
 from s3_sync.settings import load_settings
 from s3_sync.volume import Volume
 from sidecar_runtime.fence import Fence

@@ -1,0 +1,104 @@
+"""
+Whether the pod is ready, and why not; what `/readyz` and the status page show of a
+cycle.
+"""
+
+from __future__ import annotations
+
+import os
+
+from s3_sync.metrics import SyncMetrics
+from s3_sync.names import RESERVED
+from s3_sync.published import Published, Record, are
+from s3_sync.reasons import failure, link_elsewhere
+from s3_sync.settings import Settings
+from s3_sync.volume import LINK
+from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.health import Readiness
+from sidecar_runtime.volume.snapshots import opened
+
+
+def readiness(
+    published: Published | None, problem: SidecarError | None = None
+) -> Readiness:
+    """
+    Return whether what is published is there and intact. Pure.
+
+    Args:
+        problem: Why consumers do not see what is published.
+    """
+    if published is None:
+        said = "nothing is published yet that fits the settings here"
+        return Readiness(problem=failure("nothing_published", said))
+    if published.damaged:
+        files = are(published.damaged, "published file")
+        said = f"{files} missing or altered on disk"
+        problem = failure("files_damaged", said)
+    return Readiness(
+        revision=published.revision,
+        published_at=published.published_at,
+        problem=problem,
+        shortfall=published.shortfall,
+    )
+
+
+def read_outside(settings: Settings) -> Record:
+    """
+    Return the record of a target without its lock.
+
+    Raises:
+        OSError: There is no target, or it cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with (
+        opened(settings.dest_path, flags=flags) as root,
+        opened(RESERVED, root) as state,
+    ):
+        return Record(settings, state)
+
+
+def readiness_outside(settings: Settings, holder: str = "") -> Readiness:
+    """
+    Return readiness as the record says it, without the lock: what is published still
+    counts while another process holds it, or while the volume cannot be written.
+
+    Args:
+        holder: The process that has the lock, in words.
+    """
+    path = settings.dest_path
+    try:
+        published = read_outside(settings).published
+    except FileNotFoundError:  # no folder, or nothing of s3-sync in it
+        found = readiness(None)
+    except OSError as error:
+        said = f"{path} cannot be read: {error.strerror}"
+        found = Readiness(problem=failure("target_unreadable", said))
+    else:
+        current = os.path.basename(os.path.realpath(f"{path}/{LINK}"))
+        is_seen = published is None or current == published.name
+        is_seen = is_seen or settings.layout == "in-place"
+        found = readiness(published, None if is_seen else link_elsewhere())
+    if found.problem is None or not holder:
+        return found
+    said = f"{holder} holds the lock: {found.problem.message}"
+    return found._replace(problem=failure(found.problem.reason, said))
+
+
+class Status:
+    """
+    The current facts; each is replaced as a whole, so threads need no lock.
+    """
+
+    def __init__(self, metrics: SyncMetrics) -> None:
+        self.metrics = metrics
+        self.readiness = Readiness()
+        self.details: dict[str, object] = {}
+
+    def show(self, **details: object) -> None:
+        """
+        Merge into the details; empty mappings and lists are removed.
+        """
+        merged = {**self.details, **details}
+        self.details = {
+            key: value for key, value in merged.items() if value not in ({}, [])
+        }
