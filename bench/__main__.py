@@ -21,6 +21,7 @@ def names() -> list[str]:
         [
             "bundle",
             "deploy",
+            "failover",
             "network",
             *(path.parent.name for path in SIDECARS.glob("*/Dockerfile")),
         ]

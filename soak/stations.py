@@ -81,6 +81,7 @@ class S3Sync(Station):
     """
 
     name = "s3-sync"
+    outage = "no server", "next revision"
 
     def set_up(self) -> None:
         place = self.folder()
@@ -168,6 +169,7 @@ class GitSyncWrapper(Station):
     """
 
     name = "git-sync-wrapper"
+    outage = "no server", "commit"
 
     def set_up(self) -> None:
         skip_without_git_sync()
@@ -253,6 +255,7 @@ class Kerberos(Station):
     """
 
     name = "kerberos"
+    outage = "no KDC", "tickets asked for"
     life_seconds = 180
 
     def set_up(self) -> None:
@@ -339,6 +342,7 @@ class SyncPermissions(Station):
     """
 
     name = "sync-perm"
+    outage = "no database", "grant revoked"
     stays_ready = False
     roles = ("team_a", "team_b", "Équipe d'été", "100%", "Viewer", "User", "Op")
 
