@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
             for name in names
         ]
         outcomes += budgets(station, options.minutes, results)
-        print("\n  FLAW: ".join([station.line(), *station.flaws]))
+        print("\n  FLAW: ".join([station.line(), *station.flaws[:5]]))
     head = ["newest data after an outage of", *(f"{m:g} min" for m in options.minutes)]
     deliver("failover", {"seconds": table(head, rows)}, outcomes, {}, page=options.page)
 

@@ -68,11 +68,8 @@ def files_below(folder: Path) -> Reader:
     return Reader(read, 0.01)
 
 
-SETTINGS = {
-    "S3_SYNC_LOG_LEVEL": "info",
-    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
-    "S3_SYNC_TIMEOUT": "5s",
-}
+SETTINGS = {"S3_SYNC_LOG_LEVEL": "info", "S3_SYNC_TIMEOUT": "5s"}
+RETAINED = {"S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s"}
 
 
 class S3Sync(Station):
@@ -99,6 +96,8 @@ class S3Sync(Station):
             target = place / f"{source}-{layout}"
             server = self.listed if source == "listing" else self.released
             settings = {"S3_SYNC_SOURCE": source, "S3_SYNC_LAYOUT": layout, **SETTINGS}
+            if layout == "snapshot":
+                settings |= RETAINED
             given = server.environment() | settings
             self.targets.append(target)
             self.daemons.append(Daemon(None, server.bucket, target, "dags", "1", given))
