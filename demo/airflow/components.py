@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 from urllib.error import HTTPError
@@ -14,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from tests.support.airflow.installed import ROOT, Airflow, Version
 from tests.support.airflow.sync_perm import descendants_of, signal_all
-from tests.support.daemon import SidecarProcess
+from tests.support.daemon import SidecarProcess, ask
 from tests.support.program import own_port
 
 PATIENCE_SECONDS = 300.0
@@ -94,6 +95,7 @@ class Components:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.endpoint}/execution/",
             "AIRFLOW__API_AUTH__JWT_SECRET": SECRET,
             "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__SECRET_KEY": SECRET,
             "PYTHONPATH": str(ROOT / "airflow-bundle"),
         }
@@ -103,6 +105,7 @@ class Components:
         return {
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",
             "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
             "AIRFLOW__WEBSERVER__SECRET_KEY": SECRET,
             "AIRFLOW__API__AUTH_BACKENDS": backend,
         }
@@ -139,15 +142,8 @@ class Components:
         """
         (self.home / "airflow").mkdir(parents=True, exist_ok=True)
         for command in self._commands:
-            more = (
-                ("--port", str(self.port))
-                if command[0] in ("api-server", "webserver")
-                else ()
-            )
             program = self.airflow.bin / "airflow"
-            process = SidecarProcess(
-                program, self._environment, self.home, (*command, *more)
-            )
+            process = SidecarProcess(program, self._environment, self.home, command)
             process.patience_seconds = PATIENCE_SECONDS
             self.processes[command[0]] = self._stack.enter_context(process)
 
@@ -164,12 +160,12 @@ class Components:
         """
         Wait for the first successful answer of the API.
         """
-        opener = build_opener(ProxyHandler({}))
-        url = f"{self.endpoint}{API[self.airflow.version]}/version"
+        address = ("127.0.0.1", self.port)
+        path = f"{API[self.airflow.version]}/version"
 
         def answers() -> bool:
-            with suppress(OSError), opener.open(url, timeout=20) as answer:
-                return bool(answer.status == 200)
+            with suppress(OSError, HTTPException):
+                return ask(address, path, timeout_seconds=20).status == 200
             return False
 
         self.web.wait_for(answers, "Airflow's API answers")
