@@ -26,7 +26,7 @@ NAMES = (
 def main(arguments: Sequence[str]) -> int:
     """
     Run the benchmark in the first argument with all other arguments; return the exit
-    code. What is missing on this machine is reported, as the tests do.
+    code. Without its servers and programs it is skipped, as a test is.
     """
     if not arguments or arguments[0] not in NAMES:
         print(f"usage: python -m bench {{{','.join(NAMES)}}} [--help]", file=sys.stderr)
