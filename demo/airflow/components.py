@@ -95,7 +95,6 @@ class Components:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.endpoint}/execution/",
             "AIRFLOW__API_AUTH__JWT_SECRET": SECRET,
             "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__SECRET_KEY": SECRET,
             "PYTHONPATH": str(ROOT / "airflow-bundle"),
         }
@@ -105,7 +104,6 @@ class Components:
         return {
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",
             "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
             "AIRFLOW__WEBSERVER__SECRET_KEY": SECRET,
             "AIRFLOW__API__AUTH_BACKENDS": backend,
         }
@@ -142,8 +140,15 @@ class Components:
         """
         (self.home / "airflow").mkdir(parents=True, exist_ok=True)
         for command in self._commands:
+            more = (
+                ("--port", str(self.port))
+                if command[0] in ("api-server", "webserver")
+                else ()
+            )
             program = self.airflow.bin / "airflow"
-            process = SidecarProcess(program, self._environment, self.home, command)
+            process = SidecarProcess(
+                program, self._environment, self.home, (*command, *more)
+            )
             process.patience_seconds = PATIENCE_SECONDS
             self.processes[command[0]] = self._stack.enter_context(process)
 
