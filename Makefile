@@ -148,9 +148,9 @@ soak: ## run all sidecars under random faults and kills (MINUTES=25 SEED=7 ARGS=
 	$(call prepare,$@)
 	$(BIN)/python -m soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-benches := bundle deploy network $(SIDECARS)
+benches := bundle deploy failover network $(SIDECARS)
 .PHONY: bench $(benches:%=bench/%)
-bench $(benches:%=bench/%): ## compare with the tools that they replace (bench/bundle: DAG versions; bench/network: 2 to 80 ms away; bench/deploy: until Airflow has it; ARGS="--help")
+bench $(benches:%=bench/%): ## compare with the tools that they replace (bench/bundle: DAG versions; bench/network: 2 to 80 ms away; bench/deploy: until Airflow has it; bench/failover: after an outage; ARGS="--help")
 	$(call prepare,$(if $(findstring /,$@),$@,$(benches:%=bench/%)))
 	for name in $(if $(findstring /,$@),$(@F),$(benches)); do $(BIN)/python -m bench $$name $(ARGS); done
 

@@ -13,17 +13,20 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from bench.budgets import at_most_part
 from bench.images import install
 from bench.measure import Cost, least, run
-from bench.report import deliver, parser, seconds, table, version_of
-from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
-from tests.support.airflow.installed import Airflow, AirflowIsMissing
+from bench.report import deliver, options, seconds, table, version_of
+from bench.s3_store import BUCKET, PREFIX, Store, one_shot, open_store
+from bench.s3_sync import LAYOUTS, RELEASE
+from tests.support.airflow.installed import Airflow
 from tests.support.dialogue import Dialogue, dialogue
 from tests.support.git.git_server import GitServer
+from tests.support.s3_sync.scripted import published
 
 CHILD = Path(__file__).with_name("versions_child.py")
 MODULE = Path(__file__).parents[1] / "airflow-bundle"
@@ -51,22 +54,16 @@ def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` also into the documentation.
     """
-    add = (known := parser("bundle", __doc__)).add_argument
-    add(
-        "--files",
-        type=int,
-        nargs="+",
-        default=[PART_FILES, 1_000],
-        help="default: 400 1000",
+    given = options(
+        "bundle",
+        __doc__,
+        arguments,
+        files=([PART_FILES, 1_000], "files in the DAG folder"),
+        turns=(3, "measurements of each bundle"),
     )
-    add("--turns", type=int, default=3, help="how often each is measured (default: 3)")
-    options = known.parse_args(arguments)
-    try:
-        airflow = Airflow.install("3").bin
-    except AirflowIsMissing as missing:
-        raise SystemExit(f"bundle: nothing is measured: {missing}") from None
+    airflow = Airflow.install_or_skip("3").bin
     costs: Costs = defaultdict(list)
-    for files in options.files:
+    for files in given.files:
         print(f"{files:,} files", flush=True)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as home,
@@ -74,13 +71,9 @@ def main(arguments: Sequence[str]) -> None:
             open_store(files) as store,
             GitServer(Path(home)) as server,
         ):
-            content = {
-                path: (store.source / path).read_bytes()
-                for path in files_of(store.source)
-            }
-            server.repository().commit(content)
+            server.repository().commit(published(store.source))
             program = install("s3-sync", Path(own))
-            for _ in range(options.turns):
+            for _ in range(given.turns):
                 for name in CLASSES:
                     folder = Path(home) / name
                     shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
             f"{SITUATIONS[what]}, {files:,} files",
             *(_cell(costs[files, b, what]) for b in CLASSES),
         ]
-        for files in options.files
+        for files in given.files
         for what in SITUATIONS
     ]
     outcomes = [
@@ -112,25 +105,18 @@ def main(arguments: Sequence[str]) -> None:
             / least(costs[PART_FILES, peer, "cold"]).wall_seconds,
         )
         for peer, most in PARTS.items()
-        if PART_FILES in options.files
+        if PART_FILES in given.files
     ]
     versions = {"Airflow": version_of(airflow / "airflow", "version")}
     parts = {"CPU (wall)": table(["", *CLASSES], rows)}
-    deliver("bundle", parts, outcomes, versions, page=options.page)
+    deliver("bundle", parts, outcomes, versions, page=given.page)
 
 
 def init_container(store: Store, program: list[str], folder: Path) -> Cost:
     """
     Return the cost of the init container of a pod, which ends before Airflow starts.
     """
-    settings = {
-        "AWS_BUCKET": BUCKET,
-        "KEY_PATH": RELEASES,
-        "DEST_PATH": str(folder / "volume"),
-        "S3_SYNC_SOURCE": "release",
-        "S3_SYNC_LAYOUT": "snapshot",
-        "S3_SYNC_ONE_SHOT": "true",
-    }
+    settings = {**one_shot(folder / "volume"), **LAYOUTS[RELEASE]}
     return run(program, store.environment() | settings)
 
 
@@ -154,19 +140,14 @@ def measure(
     def do(deed: str, **kwargs: Any) -> tuple[Cost, str | None]:
         line = {"do": deed, "class": CLASSES[name], "kwargs": kwargs}
         answer = json.loads(child.ask(json.dumps(line)))
-        found = files_of(Path(answer["path"]))
-        found = {path: size for path, size in found.items() if ".git/" not in path}
-        assert files_of(store.source) == found, answer["path"]
+        found = published(Path(answer["path"]))
+        found = {path: text for path, text in found.items() if ".git/" not in path}
+        assert published(store.source) == found, answer["path"]
         cpu, wall = answer["cost"]
         return Cost(cpu, wall, 0.0), answer["version"]
 
     cold, version = do("initialize", **arguments)
-    total = Cost(
-        cold.cpu_seconds + before.cpu_seconds,
-        cold.wall_seconds + before.wall_seconds,
-        0.0,
-    )
-    yield "cold", total
+    yield "cold", Cost(*map(add, before, cold))
     pin = {} if version is None else {"version": version}
     for _ in range(CALLS if pin else 3):
         yield "warm", do("initialize", **pin, **arguments)[0]

@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench.budgets import Outcome, at_most_seconds
+from bench.budgets import Outcome, at_most, at_most_seconds
 from bench.bundle import CLASSES, GIT, MODULE, OURS, S3
-from bench.measure import cpu_seconds
+from bench.measure import during
 from bench.report import deliver, parser, seconds, table, version_of
 from bench.s3_store import BUCKET, PREFIX, RELEASES
 from tests.support.airflow.databases import Database, Postgres
@@ -33,13 +33,17 @@ from tests.support.waiting import wait_until
 
 LISTING, RELEASE, FROM_GIT = "s3-sync, listing", "s3-sync, release", "git-sync-wrapper"
 WAYS = (LISTING, RELEASE, FROM_GIT, S3, GIT)
-INTERVAL = "10s"
-REFRESH_SECONDS = 30
+INTERVAL = "5s"
+REFRESH_SECONDS = 5
 """As in the published values, as the interval."""
 BUNDLE_REFRESH_SECONDS = 5
 TURNS_OF_PEERS = 2
 """They look every five minutes."""
 PATIENCE_SECONDS = 900.0
+DAGS = 50
+COST_SECONDS = 60
+MOST_PERCENT = 2.0
+"""Of the sidecar, and of Airflow's more frequent looks for files, of a core."""
 MOST = {"new": (8.0, 16.0), "changed": (5.0, 12.0)}
 """The median and the longest time, in seconds."""
 DAG = """\
@@ -47,6 +51,16 @@ from airflow.sdk import DAG
 
 with DAG("{name}", description="{text}", schedule=None):
     pass
+"""
+MODULE_OF_DAGS = "NAME = '{name}'\n" * 50
+LOOK = """\
+import sys, time
+from airflow.utils.file import list_py_file_paths as look
+look(sys.argv[1])
+began = time.process_time()
+for _ in range(20):
+    look(sys.argv[1])
+print((time.process_time() - began) / 20)
 """
 KNOWN = "SELECT 1 FROM dag WHERE dag_id = %s AND description = %s"
 
@@ -94,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     Measure, print the tables, and with `--write` also into the documentation.
     """
     add = (known := parser("deploy", __doc__)).add_argument
-    add("--files", type=int, default=50, help="DAG files (default: 50)")
+    add("--files", type=int, default=1_000, help=f"of which {DAGS} have a DAG")
     add("--turns", type=int, default=10, help="deploys of each way (default: 10)")
     add("--ways", nargs="+", default=WAYS, choices=WAYS, metavar="WAY")
     options = known.parse_args(arguments)
@@ -103,7 +117,7 @@ def main(arguments: Sequence[str]) -> None:
     except AirflowIsMissing as missing:
         raise SystemExit(f"deploy: nothing is measured: {missing}") from None
     found: dict[tuple[str, str], list[Hops]] = {}
-    parts_of_a_core: dict[str, float] = {}
+    costs: dict[str, tuple[float, float]] = {}
     for name in options.ways:
         if name == FROM_GIT and (reason := skip_reason()):
             print(f"deploy: without {name}: {reason}")
@@ -121,13 +135,15 @@ def main(arguments: Sequence[str]) -> None:
                     deploy(site, way, database, kind, turn) for turn in range(turns)
                 ]
             if way.sidecar is not None:
-                before = cpu_seconds(way.sidecar.pid), time.monotonic()
-                time.sleep(60)
-                spent = cpu_seconds(way.sidecar.pid) - before[0]
-                parts_of_a_core[name] = spent / (time.monotonic() - before[1])
+                polls = during(way.sidecar.pid, lambda: time.sleep(COST_SECONDS))
+                # a bundle whose version is the same is not looked into
+                look = 0.0 if name == RELEASE else look_seconds(airflow, site, way)
+                costs[name] = polls.cpu_seconds / COST_SECONDS, look / REFRESH_SECONDS
     versions = {"Airflow": version_of(airflow.bin / "airflow", "version")}
-    text = table_of(found, parts_of_a_core)
-    deliver("deploy", {"seconds": text}, budgets(found), versions, page=options.page)
+    text = table_of(found, costs)
+    deliver(
+        "deploy", {"seconds": text}, budgets(found, costs), versions, page=options.page
+    )
 
 
 @contextmanager
@@ -145,8 +161,9 @@ def sources(files: int) -> Iterator[Site]:
         folder = home / "files"
         folder.mkdir()
         for number in range(files):
+            text = DAG if number < DAGS else MODULE_OF_DAGS
             dag = f"dag_{number}"
-            (folder / f"{dag}.py").write_text(DAG.format(name=dag, text="first"))
+            (folder / f"{dag}.py").write_text(text.format(name=dag, text="first"))
         yield Site(home, s3, git, folder)
 
 
@@ -268,10 +285,9 @@ def running(airflow: Airflow, site: Site, way: Way) -> Iterator[Database]:
         given["PYTHONDONTWRITEBYTECODE"] = "1"
         program = airflow.bin / "airflow"
         with SidecarProcess(program, given, home, ["dag-processor"]):
-            count = len(list(site.files.iterdir()))
             all_known = "SELECT count(*) FROM dag"
             wait_until(
-                lambda: database.query(all_known)[0][0] == count,
+                lambda: database.query(all_known)[0][0] == DAGS,
                 "all DAGs",
                 PATIENCE_SECONDS,
                 step_seconds=0.5,
@@ -283,7 +299,7 @@ def deploy(site: Site, way: Way, database: Database, kind: str, turn: int) -> Ho
     """
     Deploy a new DAG, or a changed one, and wait until Airflow knows it.
     """
-    time.sleep(random.uniform(0.0, REFRESH_SECONDS))
+    time.sleep(random.uniform(0.0, 2 * REFRESH_SECONDS))
     name = f"dag_of_turn_{turn}" if kind == "new" else f"dag_{turn}"
     text = f"{kind} in turn {turn}"
     path = site.files / f"{name}.py"
@@ -310,11 +326,21 @@ def deploy(site: Site, way: Way, database: Database, kind: str, turn: int) -> Ho
     return Hops(known - began, arrived - began, known - arrived)
 
 
+def look_seconds(airflow: Airflow, site: Site, way: Way) -> float:
+    """
+    Return what one look of Airflow for files costs, of which it opens each.
+    """
+    command = [str(airflow.bin / "python"), "-c", LOOK, str(way.shown)]
+    environment = airflow.environment(None, site.home / "airflow-home")
+    return float(subprocess.check_output(command, env=environment))
+
+
 # --- the results
 
 
 def table_of(
-    found: Mapping[tuple[str, str], Sequence[Hops]], parts: Mapping[str, float]
+    found: Mapping[tuple[str, str], Sequence[Hops]],
+    costs: Mapping[str, tuple[float, float]],
 ) -> str:
     """
     Return a table of the times by way and kind of deploy.
@@ -322,13 +348,16 @@ def table_of(
     rows = []
     for (name, kind), hops in found.items():
         middle = [seconds(median(column)) for column in zip(*hops, strict=True)]
-        part = f"{parts[name]:.2%}" if name in parts else ""
-        rows.append([f"{name}, {kind}", seconds(max(hops).seconds), *middle, part])
+        parts = [f"{part:.2%}" for part in costs.get(name, ())]
+        rows.append([f"{name}, {kind}", seconds(max(hops).seconds), *middle, *parts])
     head = ["way, DAG", "longest", "median", "to the volume", "into Airflow"]
-    return table([*head, "sidecar, of a core"], rows)
+    return table([*head, "sidecar, of a core", "Airflow's looks"], rows)
 
 
-def budgets(found: Mapping[tuple[str, str], Sequence[Hops]]) -> list[Outcome]:
+def budgets(
+    found: Mapping[tuple[str, str], Sequence[Hops]],
+    costs: Mapping[str, tuple[float, float]],
+) -> list[Outcome]:
     """
     Return the outcomes of all budgets of the ways that were measured.
     """
@@ -343,4 +372,7 @@ def budgets(found: Mapping[tuple[str, str], Sequence[Hops]]) -> list[Outcome]:
             at_most_seconds(what, "median", most, middle),
             at_most_seconds(what, "longest", longest, max(hops).seconds),
         ]
+    for name, parts in costs.items():
+        percent = 100 * sum(parts)
+        outcomes.append(at_most(name, "of a core", MOST_PERCENT, percent, "%"))
     return outcomes

@@ -19,9 +19,15 @@ from pathlib import Path
 from bench.budgets import Outcome, at_most, at_most_part
 from bench.images import install
 from bench.measure import Cost, during, least, median, run
-from bench.report import deliver, parser, seconds, table, times, version_of
+from bench.report import deliver, options, seconds, table, times, version_of
 from tests.support.daemon import SidecarProcess, ask
-from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site, skip_reason
+from tests.support.git.git_sync import (
+    GIT_SYNC,
+    WRAPPER,
+    GitSite,
+    git_site,
+    skip_without_git_sync,
+)
 from tests.support.http.loopback import Request
 from tests.support.program import own_port
 from tests.support.waiting import wait_until
@@ -30,7 +36,7 @@ PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
 POLL, COLD, CHANGE = "poll, http", "cold one-shot", "one file"
 MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
 IDLE_MIB = 44
-FIRST_POLLS, LAST_POLLS = 5, 2
+FIRST_POLLS, POLLS, LAST_POLLS = 5, 60, 2
 AFTERMATH_SECONDS = 0.5
 """The time for hooks and pruning after the link has been swapped."""
 NOOPS = re.compile(r'^git_sync_count_total\{status="noop"\} (\d+)', re.MULTILINE)
@@ -42,49 +48,38 @@ def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` also into the documentation.
     """
-    add = (known := parser("git-sync-wrapper", __doc__)).add_argument
-    add(
-        "--files",
-        type=int,
-        default=1_000,
-        help="files in the repository (default: 1,000)",
+    given = options(
+        "git-sync-wrapper",
+        __doc__,
+        arguments,
+        files=(1_000, "files in the repository"),
+        turns=(3, "measurements of each tool"),
     )
-    add(
-        "--seconds",
-        type=float,
-        default=8,
-        help="seconds of polls per tool and turn (default: 8)",
-    )
-    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
-    options = known.parse_args(arguments)
-    if reason := skip_reason():
-        print(f"git-sync-wrapper: {reason}")
-        return
+    skip_without_git_sync()
     costs: Costs = defaultdict(list)
-    with tempfile.TemporaryDirectory() as own, site(options.files) as here:
+    with tempfile.TemporaryDirectory() as own, site(given.files) as here:
         one_shots = {PEER: [str(here.engine)], OURS: install(OURS, Path(own))}
-        for _ in range(options.turns):
+        for _ in range(given.turns):
             for name in TOOLS:
                 costs[COLD, name].append(cold(here, one_shots[name]))
-                costs[POLL, name].append(poll(here, name, options.seconds))
+                costs[POLL, name].append(poll(here, name))
                 costs[CHANGE, name].append(change(here, name))
     versions = {
         PEER: version_of(GIT_SYNC, "--version"),
         "git": version_of("git", "--version"),
         OURS: version_of(WRAPPER, "--version"),
     }
-    outcomes = budgets(costs, options.files)
-    deliver(OURS, {"costs": table_of(costs)}, outcomes, versions, page=options.page)
+    outcomes = budgets(costs, given.files)
+    deliver(OURS, {"costs": table_of(costs)}, outcomes, versions, page=given.page)
 
 
 @contextmanager
 def site(files: int) -> Iterator[GitSite]:
     """
     Yield a remote with Python files of about 2 KB, a hundred in each folder, and a
-    volume; both are in memory if /dev/shm exists.
+    volume; both are in memory.
     """
-    memory = Path("/dev/shm")
-    folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+    folder = tempfile.TemporaryDirectory(dir="/dev/shm")
     text = "value = 1\n" * 200
     with folder as name, git_site(Path(name)) as here:
         here.repository.commit(
@@ -117,7 +112,7 @@ def started(
         return int(found[1]) if found else 0
 
     def wait_for_polls(count: int) -> int:
-        wait_until(lambda: polls() >= count, "polls", 120, step_seconds=0.05)
+        wait_until(lambda: polls() >= count, "polls", 120, step_seconds=1)
         return polls()
 
     try:
@@ -127,19 +122,14 @@ def started(
         process.kill()
 
 
-def poll(here: GitSite, name: str, duration_seconds: float) -> Cost:
+def poll(here: GitSite, name: str) -> Cost:
     """
     Return the mean cost of a poll that finds no change, with all work between two
     polls.
     """
     with started(here, name) as (process, wait_for_polls):
         before = wait_for_polls(FIRST_POLLS)
-
-        def pass_time() -> None:
-            time.sleep(duration_seconds)
-            wait_for_polls(before + FIRST_POLLS)
-
-        spent = during(process.pid, pass_time)
+        spent = during(process.pid, lambda: wait_for_polls(before + POLLS))
         count = wait_for_polls(0) - before
         return Cost(
             spent.cpu_seconds / count, spent.wall_seconds / count, process.rss_mib()

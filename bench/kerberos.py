@@ -10,16 +10,16 @@ daemon starts only once.
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_seconds, none_of
 from bench.images import size_over_base
-from bench.measure import cpu_seconds, least, rss_mib, run
-from bench.report import deliver, parser, seconds, table, version_of
-from tests.support.kerberos.kdc import MISSING, PATH, Kdc
+from bench.measure import Cost, cpu_seconds, least, run
+from bench.report import deliver, options, seconds, table, version_of
+from tests.support.kerberos.kdc import PATH, Kdc, skip_without_kdc
 from tests.support.kerberos.kdc_proxy import KdcProxy
 from tests.support.kerberos.readers import Kind, readers
 from tests.support.kerberos.site import KERBEROS_SIDECAR, SERVICE, Site, site
@@ -36,33 +36,24 @@ SILENT = (1, 3, 5)
 # so.
 FIRST = {"UDP": "1465", "TCP": "1"}
 
-Times = Mapping[str, Mapping[str, float | None]]
-"""Seconds by situation and tool; None = no ticket within `GIVEN_UP_SECONDS`."""
+Times = Mapping[str, Sequence[float | None]]
+"""
+Seconds by situation, ours and kinit's; None = no ticket within `GIVEN_UP_SECONDS`.
+"""
 
 
 def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` also into the documentation.
     """
-    add = (known := parser("kerberos", __doc__)).add_argument
-    add(
-        "--refreshes",
-        type=int,
-        default=30,
-        help="refreshes per turn and tool (default: 30)",
+    given = options(
+        OURS,
+        __doc__,
+        arguments,
+        refreshes=(30, "refreshes per turn and tool"),
+        reads=(PROMISED_READS, "reads of our ccache"),
     )
-    add(
-        "--reads",
-        type=int,
-        default=PROMISED_READS,
-        help="reads of our ccache (default: 100,000)",
-    )
-    options = known.parse_args(arguments)
-    if MISSING:
-        print(
-            f"kerberos: a KDC needs {', '.join(MISSING)}: run make setup-test as root"
-        )
-        return
+    skip_without_kdc()
     with (
         tempfile.TemporaryDirectory() as folder,
         Kdc(Path(folder)) as kdc,
@@ -70,20 +61,18 @@ def main(arguments: Sequence[str]) -> None:
     ):
         kdc.add_principal(SERVICE)
         print("reading", flush=True)
-        failed = [reads(here, writers, options.reads) for writers in (1, 2)]
+        failed = [reads(here, writers, given.reads) for writers in (1, 2)]
         print("refreshing", flush=True)
-        costs, first, idle_mib = refreshes(here, options.refreshes)
+        ours, theirs, first, idle_mib = refreshes(here, given.refreshes)
         print("silent KDCs", flush=True)
         hung = while_hung(here)
-        times = {**costs, **past_silent(here)}
+        times = {"CPU of a refresh": (ours, theirs), **past_silent(here)}
     longest = max(
-        times[_silent(count, "UDP")][OURS] or GIVEN_UP_SECONDS for count in SILENT
+        times[_silent(count, "UDP")][0] or GIVEN_UP_SECONDS for count in SILENT
     )
     outcomes = [
         *failed,
-        at_most_seconds(
-            "refresh", "CPU", REFRESH_SECONDS, costs["CPU of a refresh"][OURS] or 0.0
-        ),
+        at_most_seconds("refresh", "CPU", REFRESH_SECONDS, ours),
         at_most_seconds(
             "failover", "past five silent KDCs, longest", FAILOVER_SECONDS, longest
         ),
@@ -96,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
         "MIT krb5": version_of("krb5-config", "--version"),
         OURS: version_of(KERBEROS_SIDECAR, "--version"),
     }
-    deliver(OURS, {"peers": peers_table(times)}, outcomes, versions, page=options.page)
+    deliver(OURS, {"peers": peers_table(times)}, outcomes, versions, page=given.page)
 
 
 def reads(here: Site, writers: int, at_least: int) -> Outcome:
@@ -130,35 +119,32 @@ def reads(here: Site, writers: int, at_least: int) -> Outcome:
     return none_of("failed reads", what, failed, tried, PROMISED_READS)
 
 
-def refreshes(
-    here: Site, count: int
-) -> tuple[dict[str, dict[str, float | None]], float, float]:
+def refreshes(here: Site, count: int) -> tuple[float, float, float, float]:
     """
-    Return the CPU of a refresh by tool, that of a start to the first ticket, and the
-    idle memory.
+    Return the CPU of a refresh, ours and kinit's, that of a start to the first ticket,
+    and the idle memory.
     """
     daemon = here.publish()
     first = cpu_seconds(daemon.pid)
-    command = [
-        KINIT,
-        "-kt",
-        str(here.keytab),
-        "-c",
-        str(here.folder / KINIT),
-        here.principal,
-    ]
-    environment = {"PATH": PATH, "KRB5_CONFIG": str(here.config)}
     ours, theirs = [], []
     for _ in range(TURNS):  # the tools take turns
         before = cpu_seconds(daemon.pid)
         for _ in range(count):
             here.refresh(daemon)
         ours.append((cpu_seconds(daemon.pid) - before) / count)
-        theirs += [run(command, environment) for _ in range(count)]
-    idle_mib = rss_mib(daemon.pid)
+        theirs += [kinit(here, here.config) for _ in range(count)]
+    idle_mib = daemon.rss_mib()
     daemon.kill()
-    costs: dict[str, float | None] = {OURS: min(ours), KINIT: least(theirs).cpu_seconds}
-    return {"CPU of a refresh": costs}, first, idle_mib
+    return min(ours), least(theirs).cpu_seconds, first, idle_mib
+
+
+def kinit(here: Site, config: Path) -> Cost:
+    """
+    Return the cost of a ticket from kinit.
+    """
+    command = [KINIT, "-kt", str(here.keytab), "-c", f"{config}-kinit", here.principal]
+    environment = {"PATH": PATH, "KRB5_CONFIG": str(config)}
+    return run(command, environment, timeout_seconds=GIVEN_UP_SECONDS)
 
 
 def while_hung(here: Site) -> list[Outcome]:
@@ -211,17 +197,10 @@ def past_silent(here: Site) -> Times:
                 addresses = (*(proxy.address for proxy in proxies), here.kdc.address)
                 path = here.folder / f"silent-{transport}-{count}"
                 here.kdc.client_config(path, addresses, {"udp_preference_limit": limit})
-                tools: dict[str, Callable[..., float | None]] = {
-                    OURS: _ours,
-                    KINIT: _kinit,
-                }
-                pending[_silent(count, transport)] = {
-                    tool: threads.submit(ask, here, path) for tool, ask in tools.items()
-                }
-        return {
-            case: {tool: one.result() for tool, one in found.items()}
-            for case, found in pending.items()
-        }
+                pending[_silent(count, transport)] = [
+                    threads.submit(ask, here, path) for ask in (_ours, _kinit)
+                ]
+        return {case: [one.result() for one in both] for case, both in pending.items()}
 
 
 def _silent(count: int, transport: str) -> str:
@@ -239,13 +218,10 @@ def _ours(here: Site, config: Path) -> float | None:
 
 
 def _kinit(here: Site, config: Path) -> float | None:
-    command = [KINIT, "-kt", str(here.keytab), "-c", f"{config}-kinit", here.principal]
-    environment, began = {"PATH": PATH, "KRB5_CONFIG": str(config)}, time.perf_counter()
     try:
-        subprocess.run(command, env=environment, timeout=GIVEN_UP_SECONDS, check=True)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return kinit(here, config).wall_seconds
+    except (subprocess.TimeoutExpired, RuntimeError):
         return None
-    return time.perf_counter() - began
 
 
 def peers_table(times: Times) -> str:
@@ -253,8 +229,7 @@ def peers_table(times: Times) -> str:
     Return a table of seconds by situation and tool.
     """
     rows = []
-    for case, found in times.items():
-        ours, theirs = found[OURS], found[KINIT]
+    for case, (ours, theirs) in times.items():
         ratio = f"{ours / theirs:.2g}" if ours and theirs else ""
         rows.append([case, _shown(ours), _shown(theirs), ratio])
     return table(["what", f"**{OURS}**", KINIT, "ratio"], rows)

@@ -14,15 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CHILD = Path(__file__).with_name("child.py")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """
     The cost of one action of a process.
 
@@ -142,16 +141,11 @@ def least(costs: Iterable[Cost]) -> Cost:
     """
     Return the lowest value of each figure.
     """
-    return _each(min, costs)
+    return Cost(*map(min, zip(*costs, strict=True)))
 
 
 def median(costs: Iterable[Cost]) -> Cost:
     """
     Return the median of each figure.
     """
-    return _each(statistics.median, costs)
-
-
-def _each(choose: Callable[[list[float]], float], costs: Iterable[Cost]) -> Cost:
-    rows = [(cost.cpu_seconds, cost.wall_seconds, cost.rss_mib) for cost in costs]
-    return Cost(*(choose(list(column)) for column in zip(*rows, strict=True)))
+    return Cost(*map(statistics.median, zip(*costs, strict=True)))

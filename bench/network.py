@@ -7,25 +7,21 @@ rclone and s3-sync fill an empty folder in memory, in turns.
 """
 
 import os
-import shutil
 import ssl
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.budgets import Outcome, at_most, at_most_part
 from bench.delay import Length, Network
 from bench.images import install
-from bench.measure import run
-from bench.report import deliver, parser, seconds, table, times, version_of
-from bench.s3_store import Store, files_of, open_store
-from bench.s3_sync import LAYOUTS, OURS, RELEASE, check, commands, one_shot, poll
-from tests.support.aws.fake_aws import FakeSts, SessionCredentials
-from tests.support.daemon import VENV_BIN
+from bench.report import deliver, options, seconds, table, times
+from bench.s3_store import Store, fill, one_shot, open_store, role_of
+from bench.s3_sync import LAYOUTS, OURS, RELEASE, commands, poll, versions
 from tests.support.http.certificates import self_signed
+from tests.support.s3_sync.scripted import published
 
 ROLE = "s3-sync, with a role"
 ROUND_TRIPS = (0.002, 0.020, 0.080)
@@ -47,14 +43,17 @@ def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` also into the documentation.
     """
-    add = (known := parser("network", __doc__)).add_argument
-    add("--files", type=int, nargs="+", default=[400, 1_000], help="default: 400 1000")
-    add("--turns", type=int, default=3, help="measurements of each tool (default: 3)")
-    options = known.parse_args(arguments)
+    given = options(
+        "network",
+        __doc__,
+        arguments,
+        files=([400, 1_000], "files in the bucket"),
+        turns=(3, "measurements of each tool"),
+    )
     lengths = [*map(Length, ROUND_TRIPS), LOST]
     trips: Trips = defaultdict(list)
     polls: dict[str, float] = {}
-    for files in options.files:
+    for files in given.files:
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as targets,
             tempfile.TemporaryDirectory(prefix="bench-") as own,
@@ -64,25 +63,17 @@ def main(arguments: Sequence[str]) -> None:
             with open_store(files, SecureStore) as store:
                 for length in lengths:
                     print(f"{files:,} files, {length}", flush=True)
-                    turns = 1 if length == LOST else options.turns
+                    turns = 1 if length == LOST else given.turns
                     site = Site(store, Path(targets), ours, context)
                     measure(site, length, turns, trips)
-                    if length == Length(BUDGET_AT) and files == options.files[0]:
+                    if length == Length(BUDGET_AT) and files == given.files[0]:
                         polls = polls_of(site, length)
-    versions = {
-        name: version_of(VENV_BIN / program, argument)
-        for name, program, argument in (
-            ("aws", "aws", "--version"),
-            ("rclone", "rclone", "version"),
-            (OURS, "s3-sync", "--version"),
-        )
-    }
     parts = {
         f"{files:,} files, {length}": table_of(trips, length, files)
         for length, files in dict.fromkeys((key[0], key[1]) for key in trips)
     }
     outcomes = budgets(trips, polls)
-    deliver("network", parts, outcomes, versions, page=options.page)
+    deliver("network", parts, outcomes, versions(), page=given.page)
 
 
 def secure(folder: Path) -> ssl.SSLContext:
@@ -135,32 +126,21 @@ def measure(site: Site, length: Length, turns: int, trips: Trips) -> None:
     Add the trips of all tools through one network; they take turns.
     """
     store = site.store
-    files = len(files_of(store.source))
-    token = site.targets / "token"
-    token.write_text("a token of EKS")
-    until = datetime.now(UTC) + timedelta(hours=1)
-    issued = SessionCredentials(store.access_key, store.secret_key, "token", until)
+    files = len(published(store.source))
     with (
-        FakeSts(issued, tls=site.context) as sts,
+        role_of(store, site.targets, site.context) as (sts, role),
         Network(length) as network,
     ):
         endpoint = f"https://127.0.0.1:{network.way_to(store.port)}"
         keys = store.environment() | {"AWS_ENDPOINT_URL": endpoint}
-        role = {name: value for name, value in keys.items() if "_KEY" not in name}
-        role |= sts.environment(token)
-        role |= {
-            "AWS_ENDPOINT_URL_STS": f"https://127.0.0.1:{network.way_to(sts.port)}"
-        }
+        role["AWS_ENDPOINT_URL"] = endpoint
+        role["AWS_ENDPOINT_URL_STS"] = f"https://127.0.0.1:{network.way_to(sts.port)}"
         peers = commands(endpoint, site.targets)
         for name in (*peers, *LAYOUTS, ROLE) * turns:
             target = site.targets / name
             given = role if name == ROLE else keys
             given = {**given, **one_shot(target), **LAYOUTS.get(name, LAYOUTS[OURS])}
-            command = peers.get(name, site.ours)
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir()
-            spent = run(command, given)
-            check(store, target)
+            spent = fill(store, target, peers.get(name, site.ours), given)
             trips[length, files, name].append(spent.wall_seconds)
 
 

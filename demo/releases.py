@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from demo.s3_sync import EXAMPLE, Stage
-from demo.script import Result, Step, check, say
+from demo.script import Result, Step, check, say, seconds_until
 from tests.support.daemon import S3_SYNC
 from tests.support.s3_sync.scripted import published
 from tests.support.s3_sync.signing import Key
@@ -80,23 +80,22 @@ def wait_for_release(stage: Stage) -> float:
     """
     Wait until consumers see exactly the checkout; return the seconds it took.
     """
-    began = time.monotonic()
-    wanted, current = published(checkout_of(stage)), stage.dags / "current"
-    stage.daemon.wait_for(
-        lambda: published(current) == wanted, "current shows the release"
+    wanted = published(checkout_of(stage))
+    current = stage.dags / "current"
+    return seconds_until(
+        stage.daemon,
+        lambda: published(current) == wanted,
+        "current shows the release",
     )
-    return time.monotonic() - began
 
 
-def requests_of(stage: Stage) -> dict[str, int]:
+def requests(stage: Stage, *operations: str) -> list[float]:
     """
-    Return the daemon's number of S3 requests by operation.
+    Return how many requests of each operation the daemon has sent to S3.
     """
-    found = {}
-    for name, value in stage.daemon.metrics().items():
-        if name.startswith("s3_sync_requests_total{"):
-            found[name.partition('operation="')[2].partition('"')[0]] = int(value)
-    return found
+    sent = stage.daemon.metrics()
+    name = 's3_sync_requests_total{{operation="{}",sidecar="s3-sync"}}'
+    return [sent[name.format(operation)] for operation in operations]
 
 
 def release_is_published(stage: Stage) -> Result:
@@ -111,20 +110,15 @@ def release_is_published(stage: Stage) -> Result:
     stage.start(KEY_PATH, **SETTINGS)
     stage.daemon.wait_until_ready()
     wait_for_release(stage)
-    asked = requests_of(stage)
-    check(
-        (asked["manifest"], asked["bundle"]) == (1, 1), "one GET downloaded all files"
-    )
+    sent = requests(stage, "manifest", "bundle")
+    check(sent == [1, 1], "one GET downloaded all files")
     edit(stage, b"page_after_minutes: 15\n")
     run_s3_sync(
         stage, "publish", "checkout", *GATE, "--message", "Page after 15 minutes"
     )
     seconds = wait_for_release(stage)
-    asked = requests_of(stage)
-    check(
-        (asked["manifest"], asked["bundle"]) == (2, 2), "two GETs downloaded the change"
-    )
-    check(asked["list"] == asked["get"] == 0, "no LIST request was ever sent")
+    sent = requests(stage, "manifest", "bundle", "list", "get")
+    check(sent == [2, 2, 0, 0], "two GETs downloaded the change, and no LIST was sent")
     return Result("all files with one GET; the change with a ranged GET", seconds)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tests.support.daemon import SidecarProcess
+
 S = TypeVar("S")
 
 
@@ -50,6 +52,17 @@ def check(holds: bool, promise: str) -> None:
     """
     if not holds:
         raise AssertionError(f"check failed: {promise}")
+
+
+def seconds_until(
+    daemon: SidecarProcess, condition: Callable[[], object], what: str
+) -> float:
+    """
+    Wait for what a process should do; return the seconds it took.
+    """
+    began = time.monotonic()
+    daemon.wait_for(condition, what)
+    return time.monotonic() - began
 
 
 def play(steps: Sequence[Step[S]], stage: S) -> int:

@@ -79,6 +79,8 @@ class Station:
     """
 
     name = ""
+    outage = "no server", ""
+    """The fault that takes the source away, and the change when it returns."""
     stays_ready = True
     """Whether /readyz of the first process must stay 200 in spite of all faults."""
 
@@ -92,6 +94,8 @@ class Station:
         self.faults: dict[str, Callable[[], AbstractContextManager[object]]] = {
             "no fault": nullcontext
         }
+        self.peers: dict[str, Callable[[], object]] = {}
+        """What else follows the source, by name; empty or false if it shows it."""
         self.counts: Counter[str] = Counter()
         self.flaws: list[str] = []
         self.recoveries: list[float] = []
@@ -117,6 +121,17 @@ class Station:
         """
         Run at least one round, then more until a time of the monotonic clock.
         """
+        with self.alive():
+            self._round()
+            while not self.ended.is_set() and time.monotonic() < until:
+                self._round()
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """
+        Start everything, and end it after the body; the daemons show the source, and
+        are watched.
+        """
         with self.stack:
             self.set_up()
             for daemon in self.daemons:
@@ -128,13 +143,33 @@ class Station:
                 reader.start()
                 self.stack.callback(reader.ended.set)
             try:
-                self._round()
-                while not self.ended.is_set() and time.monotonic() < until:
-                    self._round()
+                yield
             finally:
                 self.ended.set()
                 watch.join()
             self._end()
+
+    def lose_source(self, minutes: float) -> dict[str, float]:
+        """
+        Take the source away, and change it when it returns.
+
+        Returns:
+            After how many seconds the daemons and each peer had the newest data; those
+            that had not within `RECOVERY_SECONDS` are left out.
+        """
+        fault, change = self.outage
+        with self.faults[fault]():
+            self.ended.wait(minutes * 60)
+        began = time.monotonic()
+        self.changes[change]()
+        behind = {self.name: lambda: self.behind() or self._error(), **self.peers}
+        found: dict[str, float] = {}
+        while len(found) < len(behind) and time.monotonic() < began + RECOVERY_SECONDS:
+            for name, lack in behind.items():
+                if name not in found and not lack():
+                    found[name] = time.monotonic() - began
+            self.ended.wait(0.1)
+        return found
 
     def _round(self) -> None:
         change, fault = (

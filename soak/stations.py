@@ -68,11 +68,8 @@ def files_below(folder: Path) -> Reader:
     return Reader(read, 0.01)
 
 
-SETTINGS = {
-    "S3_SYNC_LOG_LEVEL": "info",
-    "S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s",
-    "S3_SYNC_TIMEOUT": "5s",
-}
+SETTINGS = {"S3_SYNC_LOG_LEVEL": "info", "S3_SYNC_TIMEOUT": "5s"}
+RETAINED = {"S3_SYNC_RETAIN_FOR": f"{RETAIN_SECONDS}s"}
 
 
 class S3Sync(Station):
@@ -81,6 +78,7 @@ class S3Sync(Station):
     """
 
     name = "s3-sync"
+    outage = "no server", "next revision"
 
     def set_up(self) -> None:
         place = self.folder()
@@ -98,6 +96,8 @@ class S3Sync(Station):
             target = place / f"{source}-{layout}"
             server = self.listed if source == "listing" else self.released
             settings = {"S3_SYNC_SOURCE": source, "S3_SYNC_LAYOUT": layout, **SETTINGS}
+            if layout == "snapshot":
+                settings |= RETAINED
             given = server.environment() | settings
             self.targets.append(target)
             self.daemons.append(Daemon(None, server.bucket, target, "dags", "1", given))
@@ -168,6 +168,7 @@ class GitSyncWrapper(Station):
     """
 
     name = "git-sync-wrapper"
+    outage = "no server", "commit"
 
     def set_up(self) -> None:
         skip_without_git_sync()
@@ -253,6 +254,7 @@ class Kerberos(Station):
     """
 
     name = "kerberos"
+    outage = "no KDC", "tickets asked for"
     life_seconds = 180
 
     def set_up(self) -> None:
@@ -339,6 +341,7 @@ class SyncPermissions(Station):
     """
 
     name = "sync-perm"
+    outage = "no database", "grant revoked"
     stays_ready = False
     roles = ("team_a", "team_b", "Équipe d'été", "100%", "Viewer", "User", "Op")
 

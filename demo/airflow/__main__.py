@@ -48,7 +48,7 @@ def play(version: Version, home: Path) -> int:
         f"Airflow searches for new files every second, and parses each every {PARSE_SECONDS} s"
     )
     with ExitStack() as stack:
-        return script.play(story.STEPS, set_up(airflow, home, stack))
+        return script.play(story.steps(airflow), set_up(airflow, home, stack))
 
 
 def set_up(airflow: Airflow, home: Path, stack: ExitStack) -> Stage:

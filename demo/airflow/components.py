@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 from urllib.error import HTTPError
@@ -14,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from tests.support.airflow.installed import ROOT, Airflow, Version
 from tests.support.airflow.sync_perm import descendants_of, signal_all
-from tests.support.daemon import SidecarProcess
+from tests.support.daemon import SidecarProcess, ask
 from tests.support.program import own_port
 
 PATIENCE_SECONDS = 300.0
@@ -164,12 +165,12 @@ class Components:
         """
         Wait for the first successful answer of the API.
         """
-        opener = build_opener(ProxyHandler({}))
-        url = f"{self.endpoint}{API[self.airflow.version]}/version"
+        address = ("127.0.0.1", self.port)
+        path = f"{API[self.airflow.version]}/version"
 
         def answers() -> bool:
-            with suppress(OSError), opener.open(url, timeout=20) as answer:
-                return bool(answer.status == 200)
+            with suppress(OSError, HTTPException):
+                return ask(address, path, timeout_seconds=20).status == 200
             return False
 
         self.web.wait_for(answers, "Airflow's API answers")

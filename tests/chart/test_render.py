@@ -147,7 +147,7 @@ def test_shared_settings_name_no_folder_or_bundle_of_a_sidecar(stack: Stack) -> 
 
     assert (OF_THE_CHART if is_charts else DAGS_FOLDER) == shared["core"]["dags_folder"]
     if asked(stack)["SOURCE"]:
-        assert "30" == shared[often[0]][often[1]]
+        assert "5" == shared[often[0]][often[1]]
 
 
 @each_stack

@@ -39,10 +39,10 @@ REFERRED: Values = {
 WRITTEN: Values = {
     "bucket": "my-airflow-bucket",
     "path": "dags",
-    "interval": "10s",
+    "interval": "5s",
     "repo": "https://git.example.com/data-team/dags.git",
     "ref": "main",
-    "period": "10s",
+    "period": "5s",
     "principal": "airflow@EXAMPLE.COM",
 }
 _KEYS_OF_TAGS = {

@@ -364,7 +364,7 @@ class _Deployment:
         )
         often = Noted(
             "How often Airflow looks for new files; the default is 5 minutes.",
-            {option: 30},
+            {option: 5},
         )
         return {section: often}
 
