@@ -12,7 +12,7 @@ import pytest
 
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sync_perm import runner
+from sync_perm import inside_airflow
 from sync_perm.airflow import (
     Airflow,
     Installation,
@@ -20,8 +20,8 @@ from sync_perm.airflow import (
     environment,
     find_installation,
 )
-from sync_perm.config import AirflowConfig, parse_url
-from sync_perm.runner import Errors, applies_access_control
+from sync_perm.airflow_config import AirflowConfig, parse_url
+from sync_perm.inside_airflow import Errors, applies_access_control
 from tests.support.raising import raised
 from tests.sync_perm.given import AIRFLOW_2
 from tests.sync_perm.site import Site
@@ -273,12 +273,12 @@ def test_a_portion_ends_with_its_time_but_not_before_its_first_dag(
     done: list[str],
 ) -> None:
     """Where a start takes long, its time is longer, up to the limit of all."""
-    monkeypatch.setattr(runner, "imported", lambda _: MagicMock())
-    monkeypatch.setattr(runner, "PORTION_SECONDS", least)
-    monkeypatch.setattr(runner, "STARTS", starts)
+    monkeypatch.setattr(inside_airflow, "imported", lambda _: MagicMock())
+    monkeypatch.setattr(inside_airflow, "PORTION_SECONDS", least)
+    monkeypatch.setattr(inside_airflow, "STARTS", starts)
     task = {"roles": False, "load": False, "given": {}, "dags": ["a", "b"]}
     answers: list[dict[str, str]] = []
 
-    runner.work({**task, "seconds": seconds}, answers.append)
+    inside_airflow.work({**task, "seconds": seconds}, answers.append)
 
     assert [{"tried": name, "error": ""} for name in done] == answers

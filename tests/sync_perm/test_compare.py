@@ -19,7 +19,7 @@ from sync_perm.compare import (
     general,
     refusal,
 )
-from sync_perm.tables import MOST_BYTES, read_access_control
+from sync_perm.read_tables import MOST_BYTES, read_access_control
 from tests.sync_perm.given import permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()

@@ -10,7 +10,7 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow import Report, Work
 from sync_perm.compare import Difference, Item
 from sync_perm.plan import Done, Memory, Wait, decide, learn
-from sync_perm.tables import Look
+from sync_perm.read_tables import Look
 from tests.sync_perm.given import tables
 
 A, B, C = (

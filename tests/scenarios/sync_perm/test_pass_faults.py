@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import signal
+from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -25,6 +27,7 @@ from tests.support.airflow.sync_perm import (
     SyncPerm,
     command_line,
     is_alive,
+    run_command,
     signal_all,
 )
 from tests.support.waiting import wait_until
@@ -155,21 +158,19 @@ def test_a_pass_ends_when_it_loses_its_lock(
     assert 1 == len(holders)
 
 
-def test_a_second_sidecar_starts_no_pass_while_one_runs(
-    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+def test_a_second_sidecar_starts_no_pass_while_one_runs_and_says_which(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm, tmp_path: Path
 ) -> None:
     standin.site.write(FOREVER)
     children = wait_for_child(begin(unsynced))
     standin.site.write(WEBSITE)
     second = begin(unsynced)
-    waiting = 'sidecar_cycles_total{result="waiting",sidecar="sync-perm"}'
 
-    wait_until(
-        lambda: second.metrics().get(waiting) or second.find_events("pass_started"),
-        "it has met the lock",
-        PASS_SECONDS,
-    )
+    told = second.wait_for_event("wait_began", PASS_SECONDS, reason="target_locked")
+    checked = run_command("check", standin, unsynced.url, tmp_path)
 
+    assert told["error"].startswith(f"sync-perm@{gethostname()} (127.0.0.1, backend ")
+    assert f"lock           sync-perm@{gethostname()} (127.0.0.1, " in checked.stdout
     assert [] == second.find_events("pass_started")
     signal_all(children, signal.SIGKILL)
     second.wait_until_good()

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from docs.__main__ import ROOT
 from sync_perm.compare import WEBSITE, Grant, Permission, Place, Tables
-from sync_perm.roles import (
+from sync_perm.roles_file import (
     Document,
     RoleFile,
     check_glob,

@@ -8,7 +8,13 @@ import pytest
 
 from sidecar_runtime.errors import SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
-from sync_perm.config import Address, AirflowConfig, Source, find_source, parse_url
+from sync_perm.airflow_config import (
+    Address,
+    AirflowConfig,
+    Source,
+    find_source,
+    parse_url,
+)
 from sync_perm.database import mysql_tls
 from tests.support.raising import raised
 
