@@ -58,13 +58,6 @@ def test_each_situation_has_work_or_a_wait_with_its_reason_or_none(
     assert expected == decide(found, memory(**known), 100.0)
 
 
-def test_a_pause_without_a_failure_says_that_another_process_undoes_rows() -> None:
-    waits = decide(look(A), memory(next_at=101), 100.0)
-
-    assert isinstance(waits, Wait)
-    assert "permissions_differ: another process" in f"{waits.why.reason}: {waits.why}"
-
-
 def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:
     known, pauses = memory(), []
     for _ in range(7):

@@ -73,8 +73,7 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     other.execute("COMMIT")
     daemon.wait_until_good()
     # which Airflow cleans up later: a pass that does so and fails has written something
-    is_judged = lambda: "yet to judge" not in daemon.shortfall()  # noqa: E731
-    wait_until(is_judged, "roles are judged", PASS_SECONDS)
+    wait_until(lambda: "yet to judge" not in daemon.shortfall(), "judged", PASS_SECONDS)
 
     assert {("Viewer", "can_edit")} == grants_on(database, "DAG:a")
     first, middle, last = (
