@@ -238,7 +238,8 @@ def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
 
 def test_what_the_database_did_is_no_fault_of_the_users_file_that_it_passed() -> None:
     code = compile("raise error", "/opt/webserver_config.py", "exec")
-    lost = OperationalError("SELECT 1", {}, Exception("terminating connection"))
+    lost = KeyError()
+    lost.__cause__ = OperationalError("SELECT 1", {}, Exception("terminated"))
     for error, place in ((lost, ""), (KeyError(), "/opt/webserver_config.py:1")):
         failed = raised(type(error), exec, code, {"error": error})
 

@@ -320,7 +320,9 @@ class Report:
         Return the last error line, or else the last line, as the end of a sentence.
         """
         lines = [
-            line for line in self.last if "rror" in line and not line.startswith(" ")
+            line
+            for line in self.last
+            if "rror" in line and not line.startswith((" ", "("))
         ]
         words = [*self.last, *lines][-1:]
         return f": {self._shown(words[0])}" if words else ""

@@ -400,8 +400,7 @@ def work(task: Told, answer: Answer) -> None:
             if found := errors.of(session, partial(give, name, pairs, manager)):
                 answer({"tried": f"role {name}", "error": "; ".join(found)})
         ready = time.monotonic()
-        ended = ready + portion_seconds(ready - began)
-        until = min(ended, began + task["seconds"])
+        until = min(ready + portion_seconds(ready - began), began + task["seconds"])
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"tried": dag_id, "error": "; ".join(found)})
@@ -425,10 +424,14 @@ def explained(error: BaseException) -> Told:
         for file, line in passed
         if not file.startswith(libraries) and "-packages/" not in file
     ]
-    is_of_database = "SQLAlchemyError" in [one.__name__ for one in type(error).__mro__]
+    # also of what FAB made of it
+    if any(
+        one.startswith("sqlalchemy.exc.") for one in traceback.format_exception(error)
+    ):
+        found = []
     return {
         "failed": f"{type(error).__name__}: {error}",
-        "where": found[-1] if found and not is_of_database else "",
+        "where": found[-1] if found else "",
     }
 
 

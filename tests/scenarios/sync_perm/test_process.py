@@ -169,7 +169,8 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     airflow: Airflow, postgres: Postgres, database: Database, tmp_path: Path
 ) -> None:
     """
-    Nor does it or diff, whose login only reads, write what the user's classes write.
+    What the user's classes write then is undone; diff works with a login that only
+    reads.
     """
     settings = with_config(tmp_path, WRITING)
     add_role(database, "team")
@@ -183,10 +184,9 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
 
     done = run_command("check", airflow, database.url, tmp_path, settings)
     (tmp_path / "roles.yaml").write_text("roles: {new: {from: [Viewer]}}")
-    settings["SYNC_PERM_ROLES"] = f"{tmp_path}/roles.yaml"
-    told = run_command(
-        "diff", airflow, postgres.url(database.name, "reader"), tmp_path, settings
-    )
+    file = {"SYNC_PERM_ROLES": f"{tmp_path}/roles.yaml"}
+    url = postgres.url(database.name, "reader")
+    told = run_command("diff", airflow, url, tmp_path, file)
 
     assert 0 == done.returncode, done.stdout
     assert "+ file_role: new: the role itself" in told.stdout, told.stderr
