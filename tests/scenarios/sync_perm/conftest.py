@@ -161,8 +161,7 @@ def with_config(folder: Path, text: str) -> dict[str, str]:
     """Write a webserver_config.py, and return the settings that name it."""
     file = folder / "webserver_config.py"
     file.write_text(text)
-    sections = ("FAB", "WEBSERVER")
-    return {f"AIRFLOW__{one}__CONFIG_FILE": str(file) for one in sections}
+    return {f"AIRFLOW__{one}__CONFIG_FILE": str(file) for one in ("FAB", "WEBSERVER")}
 
 
 def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:

@@ -44,9 +44,7 @@ def test_each_schema_of_each_database_has_its_own_lock(
             return stack.enter_context(closing(Lock(address))).take_lock()
 
         assert [""] * 4 == [holder(*one) for one in schemas]
-        told = [holder(*one) for one in schemas]
-
-    assert all("(127.0.0.1" in one for one in told)
+        assert all("(127.0.0.1" in holder(*one) for one in schemas)
 
 
 @pytest.mark.parametrize("server", SERVERS)

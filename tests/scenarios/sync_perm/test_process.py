@@ -172,7 +172,6 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     What the user's classes write then is undone; diff works with a login that only
     reads.
     """
-    settings = with_config(tmp_path, WRITING)
     add_role(database, "team")
     dags = {"ruled": {"Viewer": ["can_edit"]}, "free": None}
     airflow.write_dags(database, tmp_path, dags)
@@ -182,7 +181,9 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
     )
     before = contents(database)
 
-    done = run_command("check", airflow, database.url, tmp_path, settings)
+    done = run_command(
+        "check", airflow, database.url, tmp_path, with_config(tmp_path, WRITING)
+    )
     (tmp_path / "roles.yaml").write_text("roles: {new: {from: [Viewer]}}")
     file = {"SYNC_PERM_ROLES": f"{tmp_path}/roles.yaml"}
     url = postgres.url(database.name, "reader")

@@ -156,8 +156,9 @@ def test_pgbouncer_takes_the_search_path_of_the_role_and_none_of_the_url(
 
     refused = start(None, {CONN: f"{url}?options=-csearch_path%3Delsewhere"})
     failed = refused.wait_for_event("cycle_failed", PASS_SECONDS)
-    place = f"airflow IN DATABASE {database.name}"
-    database.query(f"ALTER ROLE {place} SET search_path = elsewhere")
+    database.query(
+        f"ALTER ROLE airflow IN DATABASE {database.name} SET search_path = elsewhere"
+    )
     daemon = start(None, {CONN: url}).until_good()
 
     assert "database_failed" == failed["reason"]
