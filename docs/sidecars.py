@@ -68,7 +68,7 @@ SIDECARS = (
         "metrics:KerberosMetrics",
         ("INTERVAL", "KRB5_CONFIG"),
     ),
-    Documented("sync-perm", "sync_perm", "status:PermMetrics", ("INTERVAL",)),
+    Documented("sync-perm", "sync_perm", "readiness:PermMetrics", ("INTERVAL",)),
     Documented(
         "git-sync-wrapper",
         "git_sync_wrapper",

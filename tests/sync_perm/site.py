@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sync_perm.runner import OF_FAB
+from sync_perm.inside_airflow import OF_FAB
 
 
 class Site:

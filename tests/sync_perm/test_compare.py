@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from sync_perm.compare import (
-    Difference,
     Failure,
     Item,
     Tables,
@@ -19,7 +18,7 @@ from sync_perm.compare import (
     general,
     refusal,
 )
-from sync_perm.tables import MOST_BYTES, read_access_control
+from sync_perm.read_tables import MOST_BYTES, read_access_control
 from tests.sync_perm.given import permissions_of, tables
 
 NONE: frozenset[Any] = frozenset()
@@ -27,15 +26,6 @@ NONE: frozenset[Any] = frozenset()
 
 def rows(found: Tables) -> set[tuple[Any, ...]]:
     return {(item.kind, *item.row) for item in compare(found).items}
-
-
-def test_complete_tables_have_no_difference() -> None:
-    access = {"team": {"DAGs": {"can_read"}}}
-    grants = [("team", "can_read", "DAG:d"), ("team", "can_edit", "DAG:by_hand")]
-
-    found = tables({"d": access, "by_hand": None}, roles=["team"], grants=grants)
-
-    assert Difference(NONE, {}, 15) == compare(found)
 
 
 # --- what Airflow alone judges

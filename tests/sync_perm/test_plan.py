@@ -10,7 +10,7 @@ from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow import Report, Work
 from sync_perm.compare import Difference, Item
 from sync_perm.plan import Done, Memory, Wait, decide, learn
-from sync_perm.tables import Look
+from sync_perm.read_tables import Look
 from tests.sync_perm.given import tables
 
 A, B, C = (
@@ -56,13 +56,6 @@ def test_each_situation_has_work_or_a_wait_with_its_reason_or_none(
     found: Look, known: dict[str, Any], expected: Work | Wait | Done
 ) -> None:
     assert expected == decide(found, memory(**known), 100.0)
-
-
-def test_a_pause_without_a_failure_says_that_another_process_undoes_rows() -> None:
-    waits = decide(look(A), memory(next_at=101), 100.0)
-
-    assert isinstance(waits, Wait)
-    assert "permissions_differ: another process" in f"{waits.why.reason}: {waits.why}"
 
 
 def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from hypothesis import given
 
-from sync_perm.roles import parse
+from sync_perm.roles_file import parse
 from tests.support.strangers import damaged
 
 ROLES = b"""\

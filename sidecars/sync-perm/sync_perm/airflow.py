@@ -23,11 +23,11 @@ from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
+from sync_perm.airflow_config import Address, AirflowConfig, name
 from sync_perm.compare import Item
-from sync_perm.config import Address, AirflowConfig, name
+from sync_perm.inside_airflow import FAB, release_of
 from sync_perm.reasons import failure
-from sync_perm.roles import Defined
-from sync_perm.runner import FAB, release_of
+from sync_perm.roles_file import Defined
 
 # The time limit in interactive commands, also with little CPU; the daemon has a setting
 # for it.
@@ -36,7 +36,7 @@ COMMAND_SECONDS = 600.0
 # the cause.
 PASS_SHARE = 0.9
 LAST_LINES = 40
-RUNNER = Path(__file__).with_name("runner.py")
+SCRIPT = Path(__file__).with_name("inside_airflow.py")
 OLDEST = (2, 11)
 OF_AIRFLOW_HOME = ("config", "plugins", "dags", "webserver_config.py")
 # What libpq and the tools for tokens read in HOME, if it exists.
@@ -102,7 +102,7 @@ def find_installation(config: AirflowConfig) -> Installation:
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
     manager = config.value("core", "auth_manager")
-    told = ask(python, config, "look", Fence())
+    told = ask(python, config, "inspect", Fence())
     version = told.get("airflow", "")
     if not version:
         found = (
@@ -167,14 +167,14 @@ def ask(
     Ask the script about the Airflow beside it; empty if that fails.
 
     Args:
-        question: ``look``, or ``connect``, which takes 2 to 4 s of CPU.
+        question: ``inspect``, or ``connect``, which takes 2 to 4 s of CPU.
 
     Raises:
         CycleAbandoned: The fence was revoked, and Airflow killed.
     """
     manager = config.value("core", "auth_manager") or FAB
     given = {"manager": manager, "plugins": config.value("core", "plugins_folder")}
-    argv = [python, str(RUNNER), question, json.dumps(given)]
+    argv = [python, str(SCRIPT), question, json.dumps(given)]
     said = child.Kept()
     with (
         tempfile.TemporaryDirectory(dir=parent_folder()) as folder,
@@ -320,7 +320,9 @@ class Report:
         Return the last error line, or else the last line, as the end of a sentence.
         """
         lines = [
-            line for line in self.last if "rror" in line and not line.startswith(" ")
+            line
+            for line in self.last
+            if "rror" in line and not line.startswith((" ", "("))
         ]
         words = [*self.last, *lines][-1:]
         return f": {self._shown(words[0])}" if words else ""
@@ -362,7 +364,7 @@ class Airflow:
         report = Report(partial(address.redact, others=self.config.secrets()))
         hears = child.Lines(report.hear), child.Lines(report.overhear)
         file = Path(self.folder, "task.json")
-        argv = [self.installation.python, str(RUNNER), "work", str(file)]
+        argv = [self.installation.python, str(SCRIPT), "work", str(file)]
         try:
             file.write_text(json.dumps(self._task(work, seconds * PASS_SHARE)))
             command = child.Command(

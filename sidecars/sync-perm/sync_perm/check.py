@@ -21,11 +21,11 @@ from sidecar_runtime.errors import (
 )
 from sidecar_runtime.fence import Fence
 from sync_perm.airflow import Airflow, Work
+from sync_perm.airflow_config import Address, Source
 from sync_perm.compare import DEFAULT_ROLES
-from sync_perm.config import Address, Source
 from sync_perm.database import Database
+from sync_perm.read_tables import Look, Reader, try_write
 from sync_perm.settings import Settings
-from sync_perm.tables import Look, Reader, try_write
 
 EXIT_DIFFERS = 4
 UNASKED = "given by a person, or an earlier access_control or roles file"
@@ -55,13 +55,10 @@ def run(
         with closing(Database(address)) as database:
             say("ok", name, f"{address} from {source.setting}")
             name = "tables"
-            reader.poll(database)
+            reader.fingerprint(database)
             try_write(database)
-            say(
-                "ok",
-                "lock",
-                "is free" if database.try_lock() else "another sync-perm holds it",
-            )
+            holder = database.take_lock()
+            say("ok", "lock", f"{holder} holds it" if holder else "is free")
         name = "roles"
         is_cli = airflow.installation.unfit
         look = _look_once(reader, address, None if is_cli else airflow)
@@ -101,9 +98,9 @@ def _report_airflow(airflow: Airflow) -> None:
     """
     Report the version, who applies ``access_control``, and what runs.
     """
-    found, config = airflow.installation, airflow.config
+    found = airflow.installation
     say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
-    is_set = config.value("core", "auth_manager")
+    is_set = airflow.config.value("core", "auth_manager")
     told = "" if is_set else " (assumed: not set in the environment or airflow.cfg)"
     who = (
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
@@ -174,10 +171,11 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
     unasked = sorted(found.unasked)
     if is_json:
         names = ("role", "action", "resource")
+        grants = [dict(zip(names, grant, strict=True)) for grant in unasked]
         told = {
             "differences": [item._asdict() for item in items],
             "failing": [{"dag_id": one, **why._asdict()} for one, why in failing],
-            "unasked": [dict(zip(names, grant, strict=True)) for grant in unasked],
+            "unasked": grants,
             "notes": notes,
         }
         print(json_text(told, indent=2))

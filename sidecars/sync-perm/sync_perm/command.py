@@ -18,12 +18,12 @@ from sidecar_runtime.health import About
 from sidecar_runtime.usage import make_parser
 from sync_perm import check
 from sync_perm.airflow import Airflow, Installation, ask, find_installation
-from sync_perm.config import AirflowConfig, Source, find_source
+from sync_perm.airflow_config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
-from sync_perm.roles import RoleFile
+from sync_perm.read_tables import Reader
+from sync_perm.readiness import PermMetrics, Status
+from sync_perm.roles_file import RoleFile
 from sync_perm.settings import PREFIX, Settings, load_settings
-from sync_perm.status import PermMetrics, Status
-from sync_perm.tables import Reader
 
 T = TypeVar("T")
 Given = tuple[Settings, Sequence[str], AirflowConfig, Source, Installation]
@@ -124,7 +124,8 @@ def read_all(environ: Mapping[str, str]) -> Given:
 
 
 def _serve(settings: Settings, source: Source, reader: Reader, airflow: Airflow) -> int:
-    found, where = airflow.installation, str(source.address or source.setting)
+    found = airflow.installation
+    where = str(source.address or source.setting)
     mode = "cli" if found.unfit else "targeted"
     log.info(
         "airflow_found",

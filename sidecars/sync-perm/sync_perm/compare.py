@@ -211,8 +211,8 @@ def compare(tables: Tables) -> Difference:
         items |= {Item("dag_permission", dag_id, permission) for permission in missing}
         if access is not None:
             held = {grant for name in resources.values() for grant in there[name]}
-            wanted, failure = _wanted(access, tables, resources)
-            kept = _kept(held, access, resources)
+            wanted, failure = _wanted_grants(access, tables, resources)
+            kept = _kept_grants(held, access, resources)
             wanted_count += len(wanted)
             items |= {Item("dag_grant", dag_id, grant) for grant in wanted - held}
             items |= {
@@ -298,7 +298,7 @@ def _grants_by_resource(tables: Tables) -> Mapping[str, Set[Grant]]:
     return found
 
 
-def _kept(
+def _kept_grants(
     there: Set[Grant], access: AccessControl, resources: Mapping[str, str]
 ) -> frozenset[Grant]:
     """
@@ -319,7 +319,7 @@ def _kept(
     return frozenset(grant for grant in there if grant[0] == ADMIN or is_kept(*grant))
 
 
-def _wanted(
+def _wanted_grants(
     access: AccessControl, tables: Tables, resources: Mapping[str, str]
 ) -> tuple[set[Grant], Failure | None]:
     """

@@ -14,13 +14,13 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow import PASS_SHARE, Airflow, Report, Work
+from sync_perm.airflow_config import Source
 from sync_perm.compare import changed_grants
-from sync_perm.config import Source
 from sync_perm.database import Database
 from sync_perm.plan import Done, Memory, Wait, decide, learn, written
+from sync_perm.read_tables import Look, Reader, try_write
+from sync_perm.readiness import Status
 from sync_perm.reasons import failure
-from sync_perm.status import Status
-from sync_perm.tables import Look, Reader, try_write
 
 # How many rows a log line lists.
 NAMED_ROWS = 20
@@ -89,7 +89,7 @@ class Session:
         try:
             # The usual case, all day long: one small query finds what it found before.
             is_due = time.monotonic() >= self._left.until
-            if self._poll(fence) == self._seen and not is_due:
+            if self._fingerprint(fence) == self._seen and not is_due:
                 with fence:
                     self._of.status.confirm()
                 return self._rest(0)
@@ -119,9 +119,10 @@ class Session:
                 # row, and succeed.
                 try_write(lock)
                 # A sidecar of another pod is at it, as in a rolling update.
-                if not lock.try_lock():
+                holder = lock.take_lock()
+                if holder:
                     self._seen = ""
-                    return waits_for_holder("another sync-perm")
+                    return waits_for_holder(holder)
                 # It was at it until now, and has left less to do, or nothing.
                 before = look = self._look(fence)
                 work = decide(look, self._memory, time.monotonic())
@@ -173,7 +174,7 @@ class Session:
         result: Result = "partial" if problem else "changed" if count else "unchanged"
         return Outcome(result, self._seen, counts, problem)
 
-    def _poll(self, fence: Fence) -> str:
+    def _fingerprint(self, fence: Fence) -> str:
         """
         Read the fingerprint; reconnect if the connection was lost while it was idle.
 
@@ -182,13 +183,13 @@ class Session:
         fence.doing = "the database is asked"
         if self._database is not None:
             try:
-                return self._of.reader.poll(self._database)
+                return self._of.reader.fingerprint(self._database)
             except SidecarError as error:
                 if error.reason != "database_lost":
                     raise
                 self._database.close()
         self._database = Database(self._of.source.read(fence))
-        return self._of.reader.poll(self._database)
+        return self._of.reader.fingerprint(self._database)
 
     def _look(self, fence: Fence) -> Look:
         """
@@ -197,7 +198,7 @@ class Session:
         The fingerprint is taken first, so that the next poll notices changes during the
         comparison.
         """
-        self._seen = self._poll(fence)
+        self._seen = self._fingerprint(fence)
         assert self._database is not None
         look = self._of.reader.look(self._database, self._memory.defined)
         self._show(look, fence)
@@ -211,13 +212,13 @@ class Session:
             CycleAbandoned: The fence was revoked, and the next cycle may have seen
                 newer tables.
         """
-        memory, difference = self._memory, look.difference
+        memory = self._memory
         with fence:
-            memory.doubted &= difference.items
+            memory.doubted &= look.difference.items
             held = memory.held.keys() & memory.doubted
             memory.held = {one: memory.held[one] for one in held}
             self._of.status.show(
-                difference.without(memory.held),
+                look.difference.without(memory.held),
                 self._seen,
                 was_synced=memory.synced is not None,
                 is_synced=memory.synced == look.general,
@@ -267,8 +268,9 @@ class Session:
                 rows=sorted(map(str, undone))[:NAMED_ROWS],
                 seconds=round(memory.next_at - time.monotonic()),
             )
+        count = len(written(before, after))
         self._of.status.show_pass(
-            len(written(before, after)),
+            count,
             reason=reason,
             result="error" if memory.error else "success",
             duration_seconds=round(time.monotonic() - started, 3),

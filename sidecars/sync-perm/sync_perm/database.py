@@ -5,7 +5,6 @@ servers.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 import ssl
@@ -21,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from sidecar_runtime.errors import SidecarError
-from sync_perm.config import DRIVERS, OF_DATABASE, Address
+from sync_perm.airflow_config import DRIVERS, OF_DATABASE, Address
 from sync_perm.reasons import failure
 
 Row = tuple[Any, ...]
@@ -37,6 +36,26 @@ QUERY_SECONDS = 25
 # than the limit for a query, so that a pass without a connection ends before another
 # pass starts.
 IDLE_SECONDS = 45
+
+# Takes the lock of passes, or tells what the server knows of its holder; MySQL does not
+# know since when. It is of the database and the schema. MySQL's locks are server-wide,
+# and their names have at most 64 characters.
+LOCKS = {
+    "postgresql": """
+SELECT CASE WHEN pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))
+THEN '' ELSE COALESCE((
+SELECT CONCAT(application_name, ' (', CONCAT_WS(', ', client_addr, 'backend ' || pid,
+'since ' || DATE_TRUNC('second', xact_start)), ')') FROM pg_stat_activity
+JOIN pg_locks USING (pid) WHERE datname = CURRENT_DATABASE() AND granted
+AND classid = hashtext('sync-perm')::oid AND objid = hashtext(:place)::oid
+), 'another sync-perm') END""",
+    "mysql": """
+SELECT CASE WHEN GET_LOCK(place, 0) THEN '' ELSE CONCAT('another sync-perm', COALESCE((
+SELECT CONCAT(' (', host, ', connection ', id, ')')
+FROM information_schema.processlist WHERE id = IS_USED_LOCK(place)
+), '')) END
+FROM (SELECT SHA2(CONCAT('sync-perm/', DATABASE(), '/', :place), 256) AS place) p""",
+}
 
 # What PyMySQL takes as Airflow's driver does.
 OF_MYSQL = (
@@ -143,35 +162,25 @@ class Database:
             found = self._connection.execute(text, values)
             return [tuple(row) for row in found] if found.returns_rows else []
 
-    def try_lock(self, idle_seconds: int = IDLE_SECONDS) -> bool:
+    def take_lock(self, idle_seconds: int = IDLE_SECONDS) -> str:
         """
-        Try to take the lock, and hold it until :meth:`close`, which is due without it,
-        too.
+        Take the lock, and hold it until :meth:`close`, which is due without it, too;
+        return who else holds it, and an empty text if we do.
 
         PostgreSQL's is of a transaction, so that PgBouncer reserves the server
-        connection until its end. MySQL's is a name that includes the database, as names
-        are server-wide.
+        connection until its end.
 
         Raises:
             SidecarError: The database failed.
         """
-        place = self.address.schema
-        if self.is_mysql:
-            self.rows(f"SET SESSION wait_timeout = {idle_seconds:d}")
-            # not by the server's SHA1, which MySQL 9.6 dropped
-            text = f"sync-perm/{self.address.database}/{place}".encode()
-            name = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-            ((is_ours,),) = self.rows("SELECT GET_LOCK(:name, 0)", name=name)
-            return bool(is_ours)
-        self.rows("BEGIN")
-        self.rows(
-            f"SET LOCAL idle_in_transaction_session_timeout = {idle_seconds * 1000:d}"
-        )
-        ((is_ours,),) = self.rows(
-            "SELECT pg_try_advisory_xact_lock(hashtext('sync-perm'), hashtext(:place))",
-            place=place,
-        )
-        return bool(is_ours)
+        limit = f"SET SESSION wait_timeout = {idle_seconds:d}"
+        if not self.is_mysql:
+            self.rows("BEGIN")
+            limit = f"SET LOCAL idle_in_transaction_session_timeout = '{idle_seconds}s'"
+        self.rows(limit)
+        query = LOCKS[self.address.dialect]
+        ((holder,),) = self.rows(query, place=self.address.schema)
+        return str(holder)
 
     def check_lock(self) -> None:
         """

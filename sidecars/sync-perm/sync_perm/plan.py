@@ -12,9 +12,9 @@ from typing import NamedTuple
 from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow import Report, Work
 from sync_perm.compare import Item, Row
+from sync_perm.read_tables import Look
 from sync_perm.reasons import failure
-from sync_perm.roles import Defined
-from sync_perm.tables import Look
+from sync_perm.roles_file import Defined
 
 # Of the roles file, at most this many rows at a time: about a minute.
 MOST_ROWS = 2_000
@@ -130,14 +130,14 @@ def learn(
         if work.roles:
             is_left = before.general == after.general
             memory.synced = after.general if is_left else frozenset()
-        _doubt(memory, work, report, after, now)
+        _note_unfixed(memory, work, report, after, now)
         rows = written(before, after)
         # What the first pass lets us compare, such as the roles file, it had not to do.
         left = before.difference.items & after.difference.items
         is_stuck = bool(left and not rows) and isinstance(
             decide(after, memory, now), Work
         )
-        undone = _judge(memory, report, rows, is_stuck, now)
+        undone = _find_undone(memory, report, rows, is_stuck, now)
     memory.strikes = memory.strikes + 1 if undone or memory.error else 0
     if memory.strikes:
         doubled = PAUSE_SECONDS * 2.0 ** min(memory.strikes, 10)
@@ -145,7 +145,9 @@ def learn(
     return undone
 
 
-def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) -> None:
+def _note_unfixed(
+    memory: Memory, work: Work, report: Report, after: Look, now: float
+) -> None:
     """
     Remember the rows that a pass tried and did not fix; the second time, leave them
     alone for a while.
@@ -172,7 +174,7 @@ def _doubt(memory: Memory, work: Work, report: Report, after: Look, now: float) 
     memory.doubted |= missed
 
 
-def _judge(
+def _find_undone(
     memory: Memory, report: Report, rows: Rows, is_stuck: bool, now: float
 ) -> Rows:
     """

@@ -37,8 +37,8 @@ REASONS: dict[str, str] = {
     "(ALTER ROLE … SET …).",
     "database_denied": "Correct user and password in the Secret, or the server's access rules. "
     "Then restart the pod, unless a command or airflow_local_settings.py tells them.",
-    "database_failed": "Read the database's message. PgBouncer takes no search_path: set "
-    "AIRFLOW__DATABASE__SQL_ALCHEMY_SCHEMA instead.",
+    "database_failed": "Read the database's message. PgBouncer takes no search_path: use "
+    "ALTER ROLE … SET search_path.",
     "database_lost": "The sidecar reconnects automatically.",
     "database_missing": "Correct the database name in the URL.",
     "database_not_migrated": "Run Airflow's migrations (airflow db migrate), or correct the "

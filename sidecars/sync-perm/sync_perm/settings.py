@@ -2,7 +2,7 @@
 The settings of sync-perm.
 
 Airflow's own variables (`AIRFLOW_HOME`, `AIRFLOW__…`) keep their names: see
-:mod:`sync_perm.config` and :mod:`sync_perm.airflow`.
+:mod:`sync_perm.airflow_config` and :mod:`sync_perm.airflow`.
 """
 
 from __future__ import annotations

@@ -157,6 +157,13 @@ def begin(standin: StandIn, tmp_path: Path) -> Iterator[StartSyncPerm]:
     yield from starting(standin, tmp_path)
 
 
+def with_config(folder: Path, text: str) -> dict[str, str]:
+    """Write a webserver_config.py, and return the settings that name it."""
+    file = folder / "webserver_config.py"
+    file.write_text(text)
+    return {f"AIRFLOW__{one}__CONFIG_FILE": str(file) for one in ("FAB", "WEBSERVER")}
+
+
 def starting(airflow: Airflow, folder: Path) -> Iterator[StartSyncPerm]:
     """
     Yield a start function; at the end, kill all, and check that no log has the

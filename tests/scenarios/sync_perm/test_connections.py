@@ -135,7 +135,8 @@ def test_what_cannot_be_taken_over_of_a_connection_is_refused_by_name(
 
     told = f"{failed['reason']}: {failed['error']}"
     assert told.startswith(expected.format(f"{CONN} and {file}", file))
-    file.write_text("creation = {}")
+    # what psycopg 3 takes and concerns no server
+    file.write_text("creation = {'connect_args': {'prepare_threshold': None}}")
     daemon.sighup()
     wait_until(lambda: is_synced(unsynced), "it is asked again", PASS_SECONDS)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from sync_perm.airflow_config import parse_url
 from sync_perm.compare import DEFAULT_ROLES, RESOURCES, refusal
-from sync_perm.config import parse_url
 from sync_perm.database import Database as Connection
-from sync_perm.tables import MOST_BYTES, Reader
+from sync_perm.read_tables import MOST_BYTES, Reader
 from tests.scenarios.sync_perm.conftest import StartSyncPerm, on_airflow
 from tests.scenarios.sync_perm.standin import StandIn, add_dag, small
 from tests.support.airflow.databases import Database, MariaDb, Postgres
@@ -76,10 +76,6 @@ def on_all_dags(database: Database) -> set[tuple[str, str]]:
 def wait_for_quiet_polls(daemon: SyncPerm, count: int) -> None:
     polls = daemon.quiet_polls()
     wait_until(lambda: daemon.quiet_polls() >= polls + count, "polls", PASS_SECONDS)
-
-
-def shortfall_of(daemon: SyncPerm) -> str:
-    return str(daemon.get("/readyz").json()["shortfall"])
 
 
 @on_airflow(*EVERY_VERSION)
@@ -178,7 +174,7 @@ def test_a_repair_after_a_dag_called_like_all_dags_is_not_undone(
         assert {("Viewer", "can_edit")} == grants_on(database, f"DAG:{dag_id}")
     assert passes == len(daemon.find_events("pass_started")), daemon.log()
     assert 1 == len(daemon.find_events("dag_failed"))
-    assert "1 cannot be synced: DAGs (name_reserved)" == shortfall_of(daemon)
+    assert "1 cannot be synced: DAGs (name_reserved)" == daemon.shortfall()
     assert 1.0 == daemon.sample("sync_perm_failing_dags", reason="name_reserved")
     assert "DAGs: name_reserved: Airflow uses" in daemon.get("/").body
     for command in ("check", "diff"):
@@ -222,7 +218,7 @@ def test_beside_a_reserved_id_the_command_of_an_unknown_airflow_syncs_no_dag(
     daemon = begin(database, INCLUDE).until_good()
 
     told = "2 cannot be synced: DAGs (name_reserved), other (name_reserved)"
-    assert told == shortfall_of(daemon)
+    assert told == daemon.shortfall()
     database.query("DELETE FROM serialized_dag WHERE dag_id = 'DAGs'")
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="pass_failed")
     assert "all DAGs" in failed["error"]

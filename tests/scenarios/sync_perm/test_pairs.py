@@ -8,9 +8,9 @@ import pytest
 from sidecar_runtime.child import TICK_SECONDS
 from sidecar_runtime.errors import SidecarError
 from sync_perm import database as module
-from sync_perm.config import parse_url
+from sync_perm.airflow_config import parse_url
 from sync_perm.database import Database as Lock
-from sync_perm.tables import _find_aliases
+from sync_perm.read_tables import _find_aliases
 from tests.support.airflow.databases import Database, MariaDb, PgBouncer, Postgres
 from tests.support.raising import raised
 from tests.support.waiting import wait_until
@@ -39,13 +39,12 @@ def test_each_schema_of_each_database_has_its_own_lock(
     ]
     with ExitStack() as stack:
 
-        def takes(url: str, schema: str) -> bool:
-            return stack.enter_context(
-                closing(Lock(replace(parse_url("TEST", url), schema=schema)))
-            ).try_lock()
+        def holder(url: str, schema: str) -> str:
+            address = replace(parse_url("TEST", url), schema=schema)
+            return stack.enter_context(closing(Lock(address))).take_lock()
 
-        assert [True] * 4 == [takes(*one) for one in schemas]
-        assert [False] * 4 == [takes(*one) for one in schemas]
+        assert [""] * 4 == [holder(*one) for one in schemas]
+        assert all("(127.0.0.1" in holder(*one) for one in schemas)
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -55,11 +54,11 @@ def test_a_lock_holder_whose_connection_goes_silent_loses_the_lock(
     """To the server, a node that loses power is an open connection without traffic."""
     address = parse_url("TEST", new_url(request, server))
     with closing(Lock(address)) as silent:
-        assert silent.try_lock(idle_seconds=1)
+        assert "" == silent.take_lock(idle_seconds=1)
 
         def is_free() -> bool:
             with closing(Lock(address)) as other:
-                return other.try_lock()
+                return other.take_lock() == ""
 
         wait_until(is_free, "the server frees it")
 
@@ -75,7 +74,7 @@ def test_a_query_that_waits_for_a_lock_ends(
         closing(Lock(address, query_seconds=1)) as one,
     ):
         one.rows("CREATE TABLE ab_role (name TEXT)")
-        assert other.try_lock()
+        assert "" == other.take_lock()
         other.rows("LOCK TABLE ab_role IN ACCESS EXCLUSIVE MODE")
 
         failed = raised(SidecarError, one.rows, "SELECT name FROM ab_role")

@@ -5,8 +5,11 @@ behind.
 
 import math
 import os
+import re
 import shutil
 import signal
+from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -25,6 +28,7 @@ from tests.support.airflow.sync_perm import (
     SyncPerm,
     command_line,
     is_alive,
+    run_command,
     signal_all,
 )
 from tests.support.waiting import wait_until
@@ -134,6 +138,11 @@ def test_rows_that_another_process_undoes_are_named_and_not_fought_over(
 
     assert "Website" in str(undone["rows"])
     assert 10 == undone["seconds"]
+    wait_until(
+        lambda: "another process undoes what is written" in daemon.log(),
+        "why nothing happens",
+        PASS_SECONDS,
+    )
 
 
 def test_a_pass_ends_when_it_loses_its_lock(
@@ -155,21 +164,22 @@ def test_a_pass_ends_when_it_loses_its_lock(
     assert 1 == len(holders)
 
 
-def test_a_second_sidecar_starts_no_pass_while_one_runs(
-    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+def test_a_second_sidecar_starts_no_pass_while_one_runs_and_says_which(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm, tmp_path: Path
 ) -> None:
     standin.site.write(FOREVER)
     children = wait_for_child(begin(unsynced))
     standin.site.write(WEBSITE)
     second = begin(unsynced)
-    waiting = 'sidecar_cycles_total{result="waiting",sidecar="sync-perm"}'
 
-    wait_until(
-        lambda: second.metrics().get(waiting) or second.find_events("pass_started"),
-        "it has met the lock",
-        PASS_SECONDS,
+    told = second.wait_for_event("wait_began", PASS_SECONDS, reason="target_locked")
+    checked = run_command("check", standin, unsynced.url, tmp_path)
+
+    holder = (
+        rf"sync-perm@{gethostname()} \(127.0.0.1, backend \d+, since [\d-]+ [\d:+]+\)"
     )
-
+    assert re.match(holder, told["error"])
+    assert re.search(f"lock +{holder} holds it", checked.stdout)
     assert [] == second.find_events("pass_started")
     signal_all(children, signal.SIGKILL)
     second.wait_until_good()
@@ -206,6 +216,7 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
     assert [0.0, 0.0, 0.0, 0.0] == differing()
     failed = {"reason": "start", "result": "error"}
     assert 1.0 == daemon.sample("sync_perm_passes_total", **failed)
+    wait_until(daemon.quiet_polls, "no pass is due", 30)
     first = known_good()
     wait_until(lambda: known_good() > first, "a poll finds nothing", 30)
 

@@ -5,10 +5,10 @@ A poll notices whatever a pass depends on, in the tables and in the roles file.
 from contextlib import closing
 from pathlib import Path
 
-from sync_perm.config import parse_url
+from sync_perm.airflow_config import parse_url
 from sync_perm.database import Database
-from sync_perm.roles import RoleFile
-from sync_perm.tables import Reader
+from sync_perm.read_tables import Reader
+from sync_perm.roles_file import RoleFile
 from tests.scenarios.sync_perm.standin import add_dag, small
 from tests.support.airflow.databases import Postgres
 
@@ -39,14 +39,14 @@ def test_a_poll_notices_each_change_that_a_pass_depends_on(
     reader = Reader(include_dags=True, file=file, has_versions=False)
     missed = []
     with closing(Database(parse_url("TEST", database.url))) as connection:
-        seen = reader.poll(connection)
-        assert seen == reader.poll(connection)
+        seen = reader.fingerprint(connection)
+        assert seen == reader.fingerprint(connection)
         for change in CHANGES:
             database.query(change)
-            before, seen = seen, reader.poll(connection)
+            before, seen = seen, reader.fingerprint(connection)
             missed += [change] if seen == before else []
         path.write_text(FILE.replace("can_read", "can_edit"))
         file.refresh()
 
-        assert seen != reader.poll(connection), "the file has changed"
+        assert seen != reader.fingerprint(connection), "the file has changed"
     assert [] == missed

@@ -11,6 +11,7 @@ from tests.scenarios.sync_perm.conftest import (
     StartSyncPerm,
     on_airflow,
     starting,
+    with_config,
 )
 from tests.scenarios.sync_perm.standin import (
     FOREVER,
@@ -43,18 +44,20 @@ def test_a_one_shot_ends_when_airflow_finds_nothing_to_do(
 def test_a_fab_provider_that_lacks_what_is_called_lets_the_whole_command_run(
     tmp_path: Path, unsynced: Database
 ) -> None:
-    standin = StandIn.make(tmp_path / "site", "2.11.2")
+    standin = StandIn.make(tmp_path / "site", "3.3.2")
     fab = standin.site.packages / "airflow/providers/fab/auth_manager"
-    (fab / "cli_commands/utils.py").unlink()
+    (fab / "cli_commands/utils.py").write_text("from .moved import *\n")
     daemons = starting(standin, tmp_path)
     daemon = next(daemons)(unsynced).until_good()
 
     found = daemon.wait_for_event("airflow_found", PASS_SECONDS)
-    checked = run_command("check", standin, unsynced.url, tmp_path)
+    settings = {"AIRFLOW__FAB__UPDATE_FAB_PERMS": "False"}
+    checked = run_command("check", standin, unsynced.url, tmp_path, settings)
 
     told = "needs get_application_builder in cli_commands/utils.py of the FAB provider"
     assert ("cli", told) == (found["mode"], found["why"])
     assert f"cli: our script {told}" in checked.stdout
+    assert "needed?        yes: update_fab_perms is False" in checked.stdout
     assert is_synced(unsynced)
     next(daemons, None)
 
@@ -108,6 +111,16 @@ def test_a_bug_is_reported_with_its_traceback(
     assert "in _of_postgresql" in checked.stdout + checked.stderr
 
 
+WRITING = """
+from airflow.providers.fab.auth_manager.security_manager import override
+
+class Manager(override.FabAirflowSecurityManagerOverride):
+    def __init__(self, appbuilder):
+        super().__init__(appbuilder)
+        self.add_role("Written")
+
+SECURITY_MANAGER_CLASS = Manager
+"""
 DIFF = """\
 + dag_grant: Viewer: can_edit on DAG:a
 + dag_permission: can_create on DAG Run:a
@@ -153,16 +166,31 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
 
 @on_airflow(*SUPPORTED)
 def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
-    airflow: Airflow, database: Database, tmp_path: Path
+    airflow: Airflow, postgres: Postgres, database: Database, tmp_path: Path
 ) -> None:
+    """
+    What the user's classes write then is undone; diff works with a login that only
+    reads.
+    """
     add_role(database, "team")
     dags = {"ruled": {"Viewer": ["can_edit"]}, "free": None}
     airflow.write_dags(database, tmp_path, dags)
+    database.query(
+        "DROP ROLE IF EXISTS reader;"
+        f"CREATE ROLE reader LOGIN IN ROLE pg_read_all_data PASSWORD '{PASSWORD}'"
+    )
     before = contents(database)
 
-    done = run_command("check", airflow, database.url, tmp_path)
+    done = run_command(
+        "check", airflow, database.url, tmp_path, with_config(tmp_path, WRITING)
+    )
+    (tmp_path / "roles.yaml").write_text("roles: {new: {from: [Viewer]}}")
+    file = {"SYNC_PERM_ROLES": f"{tmp_path}/roles.yaml"}
+    url = postgres.url(database.name, "reader")
+    told = run_command("diff", airflow, url, tmp_path, file)
 
     assert 0 == done.returncode, done.stdout
+    assert "+ file_role: new: the role itself" in told.stdout, told.stderr
     assert PASSWORD not in done.stdout + done.stderr
     assert {"2.11": "2.11.2", "3.2": "3.2.2", "3": "3.3.2"}[
         airflow.version

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.sync_perm.conftest import SUPPORTED, StartSyncPerm, on_airflow
-from tests.support.airflow.databases import Database
+from tests.scenarios.sync_perm.conftest import (
+    SUPPORTED,
+    StartSyncPerm,
+    on_airflow,
+    with_config,
+)
+from tests.support.airflow.databases import Database, PgBouncer
 from tests.support.airflow.installed import WITHOUT_KUBERNETES, Airflow
 from tests.support.airflow.permissions import (
     contents,
@@ -18,6 +23,7 @@ from tests.support.airflow.permissions import (
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.waiting import wait_until
 
+CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 MANAGER = """
 from airflow.providers.fab.auth_manager.security_manager import override
 
@@ -36,12 +42,7 @@ SECURITY_MANAGER_CLASS = Manager
 def test_restores_lost_grants_of_default_and_own_roles_before_it_is_ready(
     airflow: Airflow, database: Database, start: StartSyncPerm, tmp_path: Path
 ) -> None:
-    config = tmp_path / "webserver_config.py"
-    config.write_text(MANAGER)
-    settings = {
-        f"AIRFLOW__{section}__CONFIG_FILE": str(config)
-        for section in ("FAB", "WEBSERVER")
-    }
+    settings = with_config(tmp_path, MANAGER)
     first = start(database, settings).until_good()
     whole = contents(database)
     revoke(database, "Auditor", "can_read", "Audit Logs")
@@ -80,19 +81,14 @@ def test_a_webserver_config_that_this_container_cannot_read_is_named(
     """
     It reads what only the web server has; `check` fails in the same words.
     """
-    config = tmp_path / "webserver_config.py"
-    config.write_text(f"import os\nSECRET = {reads}\n")
-    settings = {
-        f"AIRFLOW__{section}__CONFIG_FILE": str(config)
-        for section in ("FAB", "WEBSERVER")
-    }
+    settings = with_config(tmp_path, f"import os\nSECRET = {reads}\n")
 
     daemon = start(database, settings)
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS)
     checked = run_command("check", airflow, database.url, tmp_path, settings)
 
     told = f"{failed['reason']}: {failed['error']}"
-    assert told.startswith(f"config_failed: {config}:2: {error}")
+    assert told.startswith(f"config_failed: {tmp_path}/webserver_config.py:2: {error}")
     assert "give this container the variables" in failed["advice"]
     assert 503 == daemon.get("/readyz").status
     assert 3 == checked.returncode
@@ -149,6 +145,25 @@ def test_uses_the_arguments_that_airflow_passes_to_its_driver(
     )
     refused = start(database, settings)
     refused.wait_for_event("cycle_failed", PASS_SECONDS, reason="database_tls_failed")
+
+
+@on_airflow(*SUPPORTED)
+def test_pgbouncer_takes_the_search_path_of_the_role_and_none_of_the_url(
+    airflow: Airflow, database: Database, pgbouncer: PgBouncer, start: StartSyncPerm
+) -> None:
+    database.query("ALTER SCHEMA public RENAME TO elsewhere")
+    url = pgbouncer.url(database.name)
+
+    refused = start(None, {CONN: f"{url}?options=-csearch_path%3Delsewhere"})
+    failed = refused.wait_for_event("cycle_failed", PASS_SECONDS)
+    database.query(
+        f"ALTER ROLE airflow IN DATABASE {database.name} SET search_path = elsewhere"
+    )
+    daemon = start(None, {CONN: url}).until_good()
+
+    assert "database_failed" == failed["reason"]
+    assert "use ALTER ROLE … SET search_path" in failed["advice"]
+    assert [] == daemon.find_events("cycle_failed")
 
 
 def test_an_error_that_airflow_swallows_is_quoted(

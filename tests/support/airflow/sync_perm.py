@@ -68,6 +68,12 @@ class SyncPerm(SidecarProcess):
         self.wait_until_good()
         return self
 
+    def shortfall(self) -> str:
+        """
+        Return what `/readyz` says is left although it is ready.
+        """
+        return str(self.get("/readyz").json()["shortfall"])
+
     def wait_for_pass(self, after: int = 0, **match: Any) -> Event:
         """
         Wait for the end of a pass and return its line.

@@ -15,7 +15,7 @@ from sidecar_runtime.logs import get_logger
 from sidecar_runtime.metrics import Metrics
 from sync_perm.compare import KINDS, Difference, Failure
 from sync_perm.reasons import OF_DAGS, failure
-from sync_perm.roles import RoleFile
+from sync_perm.roles_file import RoleFile
 
 NAMED = 50
 # In a sentence.

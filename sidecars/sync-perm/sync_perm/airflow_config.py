@@ -236,7 +236,7 @@ def take_over(setting: str, told: Mapping[str, Any]) -> Address:
     Return the address that Airflow's engine hands to its driver.
 
     Args:
-        told: The answer of the script's ``connection``, or of its ``told``.
+        told: The answer of the script's ``connection``, or of its ``explained``.
 
     Raises:
         SidecarError: Airflow failed, or connects as we cannot.

@@ -3,25 +3,23 @@ Finding and parsing the database URL.
 """
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from sidecar_runtime.errors import SettingsError, SidecarError
-from sidecar_runtime.fence import Fence
-from sync_perm.config import Address, AirflowConfig, Source, find_source, parse_url
+from sidecar_runtime.errors import SettingsError
+from sync_perm.airflow_config import (
+    Address,
+    AirflowConfig,
+    Source,
+    find_source,
+    parse_url,
+)
 from sync_perm.database import mysql_tls
 from tests.support.raising import raised
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-CORE = "AIRFLOW__CORE__SQL_ALCHEMY_CONN"
 URL = "postgresql://airflow:p%40ss%2Fword@db.example:6543/meta?sslmode=require"
-
-
-def source(home: Path, text: str = "", says: str = "", **environ: str) -> Source:
-    """Find the source; Airflow says that a command or secret gives this URL."""
-    (home / "airflow.cfg").write_text(text)
-    config = AirflowConfig({"AIRFLOW_HOME": str(home), **environ})
-    return find_source(config, "", lambda _: {"text": says})
 
 
 def parse(url: str) -> Address:
@@ -30,7 +28,7 @@ def parse(url: str) -> Address:
 
 def test_reports_a_missing_url(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{DATABASE}='' is missing"):
-        source(tmp_path)
+        find_source(AirflowConfig({"AIRFLOW_HOME": str(tmp_path)}), "", Mock())
 
 
 @pytest.mark.parametrize(
@@ -57,15 +55,6 @@ def test_a_variable_comes_before_airflow_cfg_and_each_is_expanded_until_nothing_
     config = AirflowConfig({"AIRFLOW_HOME": str(tmp_path), **given})
 
     assert expected == config.value("core", "plugins_folder")
-
-
-def test_reports_a_failed_command_without_its_text(tmp_path: Path) -> None:
-    found = source(tmp_path, says="sqlite:///s3cret", **{f"{CORE}_CMD": "echo s3cret"})
-    error = raised(SidecarError, found.read, Fence())
-
-    assert "connection_command_failed" == error.reason
-    assert f"{CORE}_CMD gave Airflow no URL" in error.message
-    assert "s3cret" not in error.message
 
 
 @pytest.mark.parametrize(
@@ -185,7 +174,8 @@ def test_hides_the_password_and_those_in_all_urls(
 
 
 def test_reports_an_invalid_file_without_its_content(tmp_path: Path) -> None:
-    error = raised(SettingsError, source, tmp_path, "no section = s3cret\n")
+    (tmp_path / "airflow.cfg").write_text("no section = s3cret\n")
+    error = raised(SettingsError, AirflowConfig, {"AIRFLOW_HOME": str(tmp_path)})
 
     assert "airflow.cfg" in str(error)
     assert "s3cret" not in str(error)

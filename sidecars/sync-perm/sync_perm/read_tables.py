@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from sys import intern
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from sync_perm.compare import (
 )
 from sync_perm.database import Database
 from sync_perm.reasons import failure
-from sync_perm.roles import NOTHING, Defined, RoleFile
+from sync_perm.roles_file import NOTHING, Defined, RoleFile
 
 PERMISSIONS = """
 SELECT p.id, a.name, r.name FROM {in}ab_permission_view p
@@ -157,7 +157,7 @@ class Reader:
         # never shrunk, because an abandoned cycle may still be reading it.
         self._known: dict[str, tuple[str, Access]] = {}
 
-    def poll(self, database: Database) -> str:
+    def fingerprint(self, database: Database) -> str:
         """
         Return a digest of what passes read: one query, 5 ms at 1,000 DAGs on
         PostgreSQL.
@@ -248,15 +248,16 @@ class Reader:
             name for one in access.values() if isinstance(one, dict) for name in one
         }
         named |= set(self.file.document.roles if self.file else ())
+        aliases: Mapping[str, str] = {}
+        if database.is_mysql:
+            aliases = _find_aliases(database, named.difference(grants))
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
             broken=len(rows) - len(pairs),
             dags=access,
             resources=frozenset(name for (name,) in resources),
-            aliases=_find_aliases(database, named.difference(grants))
-            if database.is_mysql
-            else {},
+            aliases=aliases,
             places=self._read_places(database) if self.file else {},
         )
 

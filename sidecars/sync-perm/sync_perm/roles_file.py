@@ -188,7 +188,8 @@ def _fields(
         name = read(key, str, where.below(key, "")).value
         if name is None:
             continue
-        inner, place = shape.get(name, shape.get("*")), where.below(key, f".{name}")
+        inner = shape.get(name, shape.get("*"))
+        place = where.below(key, f".{name}")
         if name in found:
             place.refuse("occurs twice")
         elif inner is None:

@@ -1,13 +1,13 @@
 """
-The script that the image's own Airflow Python runs: ``python runner.py
-look|connect|work JSON``.
+The script that the image's own Airflow Python runs: ``python inside_airflow.py
+inspect|connect|work JSON``.
 
 It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB
 provider. All output of Airflow itself goes to standard error. Standard output has one
 JSON object per line.
 
-``look`` tells what this Airflow is, and imports it only if that needs it: see
-:func:`look`. ``connect`` tells how it connects to its database: see :func:`connection`.
+``inspect`` tells what this Airflow is, and imports it only if that needs it: see
+:func:`inspect`. ``connect`` tells how it connects to its database: see :func:`connection`.
 
 ``work`` reads a file with one JSON object:
 
@@ -88,10 +88,10 @@ OVERRIDES = "airflow.providers.fab.auth_manager.security_manager.override"
 WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbuilder")
 
 
-# --- look
+# --- inspect
 
 
-def look(given: Told) -> Told:
+def inspect(given: Told) -> Told:
     """
     Return what this Airflow is.
 
@@ -118,11 +118,12 @@ def look(given: Told) -> Told:
     if not fab:
         problem = "needs the FAB provider, which this image does not contain"
     local = importlib.util.find_spec("airflow_local_settings")
+    local_settings = os.path.realpath(local.origin or "") if local else ""
     return {
         "airflow": version,
         "fab": fab,
         "lacks": find_lacking() if fab else "",
-        "local_settings": os.path.realpath(local.origin or "") if local else "",
+        "local_settings": local_settings,
         "problem": problem,
         "restores_dags": applies_access_control(release, setting, manager),
     }
@@ -319,15 +320,15 @@ def give(name: str, pairs: list[list[str]], manager: Any) -> None:
     """
     Grant a role what it lacks, with one commit: one per grant takes minutes at 10,000.
     """
-    role = made(manager.add_role(name), name)
+    role = created(manager.add_role(name), name)
     has = {permission.id for permission in role.permissions}
     for action, resource in pairs:
-        permission = made(manager.create_permission(action, resource), resource)
+        permission = created(manager.create_permission(action, resource), resource)
         if permission.id not in has:
             role.permissions.append(permission)
 
 
-def made(found: Any, name: str) -> Any:
+def created(found: Any, name: str) -> Any:
     """
     Return the object that Airflow found or created; raise for None, which means that it
     failed.
@@ -352,6 +353,14 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
         "airflow.serialization.serialized_objects.BaseSerialization"
     )
     manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
+
+
+def portion_seconds(start_seconds: float) -> float:
+    """
+    Return how long a portion works on DAGs: with little CPU longer, because the next
+    one takes as long to start.
+    """
+    return max(PORTION_SECONDS, STARTS * start_seconds)
 
 
 def work(task: Told, answer: Answer) -> None:
@@ -390,10 +399,8 @@ def work(task: Told, answer: Answer) -> None:
         for name, pairs in task["given"].items():
             if found := errors.of(session, partial(give, name, pairs, manager)):
                 answer({"tried": f"role {name}", "error": "; ".join(found)})
-        # With little CPU the start takes minutes, which the next portion takes again.
         ready = time.monotonic()
-        long = max(PORTION_SECONDS, STARTS * (ready - began))
-        until = min(ready + long, began + task["seconds"])
+        until = min(ready + portion_seconds(ready - began), began + task["seconds"])
         for dag_id in task["dags"]:
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"tried": dag_id, "error": "; ".join(found)})
@@ -401,7 +408,7 @@ def work(task: Told, answer: Answer) -> None:
                 break
 
 
-def told(error: BaseException) -> Told:
+def explained(error: BaseException) -> Told:
     """
     Return the answer for an error: its text, and the last line of a file of the user
     that it passed, such as webserver_config.py; none for what the database did.
@@ -417,10 +424,14 @@ def told(error: BaseException) -> Told:
         for file, line in passed
         if not file.startswith(libraries) and "-packages/" not in file
     ]
-    is_of_database = "SQLAlchemyError" in [one.__name__ for one in type(error).__mro__]
+    # also of what FAB made of it
+    if any(
+        one.startswith("sqlalchemy.exc.") for one in traceback.format_exception(error)
+    ):
+        found = []
     return {
         "failed": f"{type(error).__name__}: {error}",
-        "where": found[-1] if found and not is_of_database else "",
+        "where": found[-1] if found else "",
     }
 
 
@@ -439,9 +450,9 @@ def main() -> None:
         sys.path += [f"{home}/config", given["plugins"] or f"{home}/plugins"]
         os.dup2(2, 1)
         try:
-            answer(connection() if sys.argv[1] == "connect" else look(given))
+            answer(connection() if sys.argv[1] == "connect" else inspect(given))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the answer reports it
-            answer(told(error))
+            answer(explained(error))
         return
     with open(sys.argv[2]) as file:
         task = json.load(file)
@@ -454,7 +465,7 @@ def main() -> None:
     try:
         work(task, answer)
     except (Exception, SystemExit) as error:
-        said = told(error)
+        said = explained(error)
         # Airflow ends itself where the database awaits a migration, and has said so.
         if isinstance(error, SystemExit) and not said["where"]:
             raise
