@@ -16,14 +16,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pathspec import GitIgnoreSpec
 
 from s3_sync.names import revision_of, sha256_of
-from s3_sync.publisher.catalog import damaged, read_manifest
+from s3_sync.publisher.catalog import damaged, read_manifest, resolve
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent
@@ -285,11 +284,13 @@ class Parcel(NamedTuple):
 
     Args:
         data: The manifest as it is in the bucket, or will be.
+        left_out: What rules left out of the folder; folders end in a slash.
     """
 
     manifest: form.Manifest
     data: bytes
     bundle: io.BufferedRandom
+    left_out: Sequence[str] = ()
 
     @property
     def revision(self) -> str:
@@ -348,45 +349,51 @@ def scratch() -> Iterator[str]:
 
 def build_parcel(
     folder: str,
-    rules: GitIgnoreSpec,
-    bundle: io.BufferedRandom,
+    exclude: Sequence[str],
     origin: Mapping[str, str],
-    now: datetime,
-) -> tuple[Parcel, list[str]]:
+    store: Store,
+    bundle: io.BufferedRandom,
+) -> Parcel:
     """
-    Build a release from a folder, which is read once; return it, and the paths that
-    were left out.
+    Build a release from a folder, which is read once.
 
     Args:
+        exclude: As for :func:`make_rules`.
+        store: Knows the time.
         bundle: Receives the bundle.
 
     Raises:
         FolderError: The folder cannot be released.
         OSError: The bundle cannot be written.
     """
-    found, left_out = look(folder, rules)
+    found, left_out = look(folder, make_rules(folder, exclude))
     files = write_bundle(map(_read, found), bundle)
     size = bundle.tell()
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = revision_of(file[:4] for file in files.values())
-    manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
+    now = form.time_text(store.now())
+    manifest = form.Manifest(revision, files, sha256, size, now, origin)
     data = form.write_manifest(manifest)
     try:
-        return Parcel(form.parse_manifest(data, revision), data, bundle), left_out
+        return Parcel(form.parse_manifest(data, revision), data, bundle, left_out)
     except form.Invalid as error:
         raise _too_large(f"readers would refuse the manifest: {error}") from error
 
 
-def download_parcel(store: Store, revision: str, bundle: io.BufferedRandom) -> Parcel:
+def download_parcel(store: Store, name: str, bundle: io.BufferedRandom) -> Parcel:
     """
     Download a release, and verify every file.
+
+    Args:
+        name: Names the release, as in :func:`catalog.resolve`.
 
     Raises:
         RevisionError: It does not exist.
         ReleaseError: It is damaged.
         OSError: It cannot be stored.
     """
+    revision = resolve(store, name)
     manifest, data = read_manifest(store, revision)
     parcel = Parcel(manifest, data, bundle)
     key = form.bundle_key(manifest.bundle_sha256)
