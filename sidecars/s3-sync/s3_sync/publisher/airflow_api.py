@@ -71,9 +71,9 @@ class Api:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        names = ("URL", "TOKEN", "USERNAME", "PASSWORD")
         url, token, user, password = (
-            environ.get(f"{PREFIX}{name}", "").strip() for name in names
+            environ.get(f"{PREFIX}{name}", "").strip()
+            for name in ("URL", "TOKEN", "USERNAME", "PASSWORD")
         )
         if not re.fullmatch(r"https?://[^\s@?#]+", url):
             what = "must be the http(s) URL of Airflow, without user and password"

@@ -10,7 +10,6 @@ import io
 import os
 import platform
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -27,6 +26,7 @@ from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent
 from s3_sync.s3.refusals import ObjectError
+from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 IGNORE_FILE = ".s3-sync-ignore"
@@ -329,16 +329,18 @@ class Parcel(NamedTuple):
 @contextmanager
 def scratch() -> Iterator[str]:
     """
-    Yield a temporary folder, removed at the end.
+    Yield a temporary folder, removed at the end, or by the next publisher if this one
+    is killed.
 
     Raises:
         FolderError: It cannot be created, or written inside the context.
     """
     try:
-        with tempfile.TemporaryDirectory(
-            prefix="s3-sync-", ignore_cleanup_errors=True
-        ) as path:
-            yield path
+        folder = PrivateFolder("s3-sync-scratch-", parent_folder())
+        try:
+            yield folder.path
+        finally:
+            folder.remove()
     except OSError as error:
         raise FolderError(
             "temporary_failed",
@@ -421,9 +423,9 @@ def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
         fact: next(filter(None, map(environ.get, names.split())), "")
         for fact, names in _OF_CI.items()
     }
-    if run := environ.get("GITHUB_RUN_ID"):
+    with suppress(KeyError):  # a container has those that it was given
         place = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
-        origin["ci_url"] = f"{place}/actions/runs/{run}"
+        origin["ci_url"] = f"{place}/actions/runs/{environ['GITHUB_RUN_ID']}"
     if not origin["by"]:
         origin["by"] = f"{environ.get('USER') or os.getuid()}@{platform.node()}"
     return origin

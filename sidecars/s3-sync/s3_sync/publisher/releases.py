@@ -270,8 +270,9 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
     Raises:
         ReleaseError: The listing lacks the current release, and perhaps others.
     """
-    left = {one.revision for one in catalog.list_releases(store)}.difference(gone)
+    # Before the listing: of a release that is published meanwhile, it may lack nothing.
     current = catalog.read_existing(store).names["current"]
+    left = {one.revision for one in catalog.list_releases(store)}.difference(gone)
     if current not in left:
         raise catalog.damaged(
             store, current, f"{form.MANIFEST_FOLDER} does not list it"
@@ -345,5 +346,7 @@ def pin(store: Store, name: str, command: str) -> Report:
         catalog.read_manifest(store, revision)
     else:
         store.delete(key)
-    facts = {"result": done, "url": store.url, "revision": revision}
-    return Report([f"{done.capitalize()} {revision} in {store.url}"], facts)
+    return Report(
+        [f"{done.capitalize()} {revision} in {store.url}"],
+        {"result": done, "url": store.url, "revision": revision},
+    )

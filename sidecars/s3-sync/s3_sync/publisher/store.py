@@ -117,8 +117,8 @@ class Store:
             self._client: Any = session.client("s3", config=_CONFIG)
             # A repeated deletion could remove what another publisher has written
             # meanwhile.
-            once = Config(retries={"total_max_attempts": 1})
-            self._deleter: Any = session.client("s3", config=_CONFIG.merge(once))
+            once = _CONFIG.merge(Config(retries={"total_max_attempts": 1}))
+            self._deleter: Any = session.client("s3", config=once)
         self._client.meta.events.register("after-call.s3", self._note_time)
 
     def now(self) -> datetime:

@@ -25,6 +25,10 @@ def is_delete(request: Request) -> bool:
     return request.method == "DELETE"
 
 
+def is_listing(request: Request) -> bool:
+    return request.query.get("prefix") == f"{PREFIX}releases/"
+
+
 def objects_of(release: Release) -> set[str]:
     sha256 = release.manifest.bundle_sha256
     return {PREFIX + manifest_key(release.revision), PREFIX + bundle_key(sha256)}
@@ -129,6 +133,20 @@ def test_looks_again_before_each_removal(site: Site, meanwhile: str) -> None:
     assert objects_of(second) <= site.s3.objects.keys()
 
 
+def test_a_release_published_between_its_looks_is_no_damage(site: Site) -> None:
+    site.has(CONTENTS[1])
+    site.publish(CONTENTS[0])
+
+    def is_after_the_listing(one: Request) -> bool:
+        return len(site.s3.seen(is_listing)) == 2 and not is_listing(one)
+
+    others = first(lambda: site.others_publish(CONTENTS[2]))
+    site.s3.inject(others, is_after_the_listing, times=1)
+
+    site.succeed(*PRUNE)
+    assert CONTENTS[2] == site.current()
+
+
 def test_removes_only_what_the_format_names(site: Site) -> None:
     """Other objects in its folders stay, however old they are."""
     old = datetime.now(UTC) - timedelta(days=40)
@@ -177,7 +195,7 @@ def test_removes_no_bundle_while_the_listing_lacks_the_current_release(
     site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=9)
     before = dict(site.s3.objects)
     empty = replace_body(lambda body: re.sub(b"<Contents>.*</Contents>", b"", body))
-    site.s3.inject(empty, lambda one: one.query.get("prefix") == f"{PREFIX}releases/")
+    site.s3.inject(empty, is_listing)
 
     site.fails("release_damaged", *PRUNE)
     assert before == site.s3.objects

@@ -6,6 +6,7 @@ from tests.scenarios.s3_sync.publish.place import BROKEN, A
 from tests.scenarios.s3_sync.publish.site import Site
 from tests.support.s3_sync.publishing import write_files
 from tests.support.scripts import script
+from tests.support.waiting import wait_until
 
 
 def test_reports_every_broken_file_and_uploads_nothing(site: Site) -> None:
@@ -38,6 +39,23 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
     assert [
         f"./{name}" for name in sorted([*A, "link.py", "linked/Q3 report (final).sql"])
     ] == seen.read_text().splitlines()
+    assert [] == list(site.folder.glob("*/s3-sync-*"))
+
+
+def test_what_a_killed_publisher_left_is_removed_by_the_next(site: Site) -> None:
+    """The gate's copy of the release: the system removes only the bundle."""
+    site.environment |= {
+        "S3_SYNC_GATE": "command",
+        "S3_SYNC_GATE_COMMAND": script(site.folder / "gate", "touch here; sleep 100"),
+    }
+    write_files(site.dags, A)
+    killed = site.start("publish", site.dags)
+    found = lambda: list(site.folder.glob("*/s3-sync-scratch-*/here"))  # noqa: E731
+    wait_until(found, "the gate runs")
+    killed.kill()
+    killed.communicate()
+
+    site.succeed("publish", site.dags, "--gate", "off")
     assert [] == list(site.folder.glob("*/s3-sync-*"))
 
 
