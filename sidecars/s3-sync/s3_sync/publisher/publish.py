@@ -106,8 +106,12 @@ def try_out(store: Store, origin: Mapping[str, str]) -> Report:
         with suppress(SidecarError):  # it is no right of a publisher
             for found in store.list(""):
                 store.delete(found.key)
-    said = f"This store and role can publish. What the role may not delete stays: {store.url}"
-    return Report([said], {"result": "possible"})
+    return Report(
+        [
+            f"This store and role can publish. What the role may not delete stays: {store.url}"
+        ],
+        {"result": "possible"},
+    )
 
 
 def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:

@@ -270,14 +270,18 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
     Raises:
         ReleaseError: The listing lacks the current release, and perhaps others.
     """
-    # Before the listing: of a release that is published meanwhile, it may lack nothing.
+    # Before the listing, which then has it, too, if it is published meanwhile.
     current = catalog.read_existing(store).names["current"]
-    left = {one.revision for one in catalog.list_releases(store)}.difference(gone)
-    if current not in left:
+    listed = {one.revision for one in catalog.list_releases(store)}
+    if current not in listed:
         raise catalog.damaged(
             store, current, f"{form.MANIFEST_FOLDER} does not list it"
         )
-    manifests = [catalog.find_manifest(store, name) for name in left]
+    # The current one may have been removed, and published again.
+    manifests = [
+        catalog.find_manifest(store, name)
+        for name in listed.difference(gone) | {current}
+    ]
     return {one and form.bundle_key(one.bundle_sha256) for one in manifests}
 
 

@@ -287,10 +287,11 @@ class Store:
             raise _unreachable(error) from error
 
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
-        headers = parsed["ResponseMetadata"]["HTTPHeaders"]
         # TypeError: a date without a time zone, or none
         with suppress(ValueError, TypeError):
-            self._ahead = parsedate_to_datetime(headers.get("date")) - datetime.now(UTC)
+            self._ahead = parsedate_to_datetime(
+                parsed["ResponseMetadata"]["HTTPHeaders"].get("date")
+            ) - datetime.now(UTC)
 
 
 def _unreachable(error: Exception) -> SidecarError:

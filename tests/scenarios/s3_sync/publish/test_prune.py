@@ -10,6 +10,7 @@ import pytest
 
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
 from tests.scenarios.s3_sync.publish.site import PRUNE, Site
+from tests.support.aws.fake_s3 import is_get
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.http.faults import answer_with, first, replace_body
@@ -23,10 +24,6 @@ SLOW = answer_with(error_answer(503, "SlowDown"))
 
 def is_delete(request: Request) -> bool:
     return request.method == "DELETE"
-
-
-def is_listing(request: Request) -> bool:
-    return request.query.get("prefix") == f"{PREFIX}releases/"
 
 
 def objects_of(release: Release) -> set[str]:
@@ -133,18 +130,21 @@ def test_looks_again_before_each_removal(site: Site, meanwhile: str) -> None:
     assert objects_of(second) <= site.s3.objects.keys()
 
 
-def test_a_release_published_between_its_looks_is_no_damage(site: Site) -> None:
-    site.has(CONTENTS[1])
+def test_a_release_that_is_published_again_after_its_removal_is_no_damage(
+    site: Site,
+) -> None:
+    for files in CONTENTS[1:3]:
+        site.has(files)
     site.publish(CONTENTS[0])
-
-    def is_after_the_listing(one: Request) -> bool:
-        return len(site.s3.seen(is_listing)) == 2 and not is_listing(one)
-
-    others = first(lambda: site.others_publish(CONTENTS[2]))
-    site.s3.inject(others, is_after_the_listing, times=1)
+    is_pointer = is_get(f"{PREFIX}current.json")
+    site.s3.inject(
+        first(lambda: site.others_publish(CONTENTS[1])),
+        lambda one: is_pointer(one) and bool(site.s3.seen(is_delete)),
+        times=1,
+    )
 
     site.succeed(*PRUNE)
-    assert CONTENTS[2] == site.current()
+    assert CONTENTS[1] == site.current()
 
 
 def test_removes_only_what_the_format_names(site: Site) -> None:
@@ -195,7 +195,7 @@ def test_removes_no_bundle_while_the_listing_lacks_the_current_release(
     site.s3.clock = lambda: datetime.now(UTC) + timedelta(days=9)
     before = dict(site.s3.objects)
     empty = replace_body(lambda body: re.sub(b"<Contents>.*</Contents>", b"", body))
-    site.s3.inject(empty, is_listing)
+    site.s3.inject(empty, lambda one: one.query.get("prefix") == f"{PREFIX}releases/")
 
     site.fails("release_damaged", *PRUNE)
     assert before == site.s3.objects
