@@ -186,7 +186,7 @@ class S3Sync:
             env |= _one_shot("S3_SYNC_")
         port, image = ("s3-sync-http", 9811), _image("s3-sync", self.at)
         return _container(
-            "s3-sync", form, env, port, "64Mi 192Mi", image=image, mounts=mounts
+            "s3-sync", form, env, port, "64Mi 384Mi", image=image, mounts=mounts
         )
 
     def _store(self) -> Values:

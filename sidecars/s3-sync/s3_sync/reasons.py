@@ -131,8 +131,9 @@ _ADVICE: dict[Concern, dict[str, str]] = {
         "bundle_corrupt": "If it persists, publish the release again with --force, or roll back. "
         "The published files stay.",
         "condition_refused": "In a versioned bucket, versitygw and S3Mock refuse to write a "
-        "deleted object again: delete all its versions. Ceph refuses each condition: use a bucket "
-        "that was never versioned.",
+        "deleted object again: put any object there, and publish with --force; or to another "
+        "prefix, if versitygw runs with --sidecar. Ceph refuses each condition: use a bucket that "
+        "was never versioned.",
         "gate_undecided": "Check the gate's program and its timeout; after exit code 137, its "
         "memory.",
         "prefix_taken": "Publish to a prefix of its own, such as dags-releases beside dags, and "

@@ -71,9 +71,9 @@ class Api:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        names = ("URL", "TOKEN", "USERNAME", "PASSWORD")
         url, token, user, password = (
-            environ.get(f"{PREFIX}{name}", "").strip() for name in names
+            environ.get(f"{PREFIX}{name}", "").strip()
+            for name in ("URL", "TOKEN", "USERNAME", "PASSWORD")
         )
         if not re.fullmatch(r"https?://[^\s@?#]+", url):
             what = "must be the http(s) URL of Airflow, without user and password"
@@ -112,8 +112,8 @@ class Api:
         """
         rows: list[dict[str, Any]] = []
         while True:
-            page = f"limit={PAGE_ROWS}&offset={len(rows)}"
-            answer = self.ask("GET", f"/api/v2/{path}{page}", right)
+            page = f"/api/v2/{path}limit={PAGE_ROWS}&offset={len(rows)}"
+            answer = self.ask("GET", page, right)
             rows += answer[name]
             if not answer[name] or len(rows) >= answer["total_entries"]:
                 return rows
@@ -139,8 +139,9 @@ class Api:
         Return status and body of an answer that is not that of a busy server.
         """
         data = None if body is None else json.dumps(body).encode()
-        url = self.url + path
-        request = Request(url, data, self._headers, method=method)  # noqa: S310 - http(s)
+        request = Request(  # noqa: S310 - http(s)
+            self.url + path, data, self._headers, method=method
+        )
         for pause in PAUSES_SECONDS:
             time.sleep(pause)
             try:

@@ -187,23 +187,19 @@ def resolve(store: Store, text: str) -> str:
             f"{store.url} has no {text} release",
             "Pass a revision; `s3-sync releases` lists the existing ones.",
         )
-    beginning = DIGITS.fullmatch(text)
-    if beginning is None:
-        raise RevisionError(
-            "release_unknown",
-            f"{text!r} is not a revision",
-            f"A revision is {BEGINNING} and 64 hexadecimal digits; the first {SHORT_DIGITS} digits "
-            "suffice if they are unique. `s3-sync releases` lists the revisions.",
-        )
-    revision = f"{BEGINNING}{beginning[1]}"
-    if is_revision(revision):
-        return revision
-    found = list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
+    found = []
+    if beginning := DIGITS.fullmatch(text):
+        revision = f"{BEGINNING}{beginning[1]}"
+        if is_revision(revision):
+            return revision
+        found = list_releases(store, f"{form.MANIFEST_FOLDER}{revision}")
     if len(found) != 1:
         raise RevisionError(
             "release_unknown",
-            f"{len(found) or 'no'} releases in {store.url} begin with {text}",
-            "`s3-sync releases --output json` shows all revisions; old ones may have been pruned.",
+            f"{text!r} names {len(found) or 'no'} releases in {store.url}",
+            f"A revision is {BEGINNING} and 64 hexadecimal digits; the first {SHORT_DIGITS} digits "
+            "suffice if they are unique. `s3-sync releases` lists the revisions; old ones may have "
+            "been pruned.",
         )
     return found[0].revision
 

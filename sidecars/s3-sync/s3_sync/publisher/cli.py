@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from s3_sync.publisher import folder, gate, publish, releases, wait
+from s3_sync.names import RESERVED
+from s3_sync.publisher import catalog, folder, gate, publish, releases, wait
 from s3_sync.publisher.airflow_api import Api
 from s3_sync.publisher.store import Store
 from s3_sync.release import read_trusted_keys
@@ -67,6 +69,10 @@ COMMANDS = {
     "rollback": (
         "make an earlier release current again",
         f"revision?previous url? {_WRITE}",
+    ),
+    "check-publisher": (
+        "try a store and a role: publish twice and roll back, aside from all releases",
+        "url?",
     ),
     "wait": (
         "wait until Airflow runs the current release",
@@ -248,10 +254,9 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
     Raises:
         SidecarError: The command failed.
     """
-    url = arguments.target or arguments.url
-    if arguments.command == "diff":  # of two URLs needs no place of its own
-        texts = (url or "", arguments.before, arguments.after)
-        url = next(filter(releases.is_url, texts), None)
+    # A diff of two URLs needs no place of its own.
+    places = filter(releases.is_url, (arguments.before or "", arguments.after or ""))
+    url = arguments.target or arguments.url or next(places, None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
     store = Store(settings, keys, arguments.profile)
@@ -260,7 +265,7 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         api = Api(environ)  # its settings are wrong before anything is published
     airflow = None
     if arguments.gate == AIRFLOW:
-        home = environ.get("AIRFLOW_HOME")
+        home = environ.get("AIRFLOW_HOME", os.devnull)
         airflow = gate.Airflow(
             arguments.airflow_python or "python", home, arguments.gate_allow
         )
@@ -294,34 +299,50 @@ def _act(
     store = order.store
     match arguments.command:
         case "publish":
-            rules = folder.make_rules(arguments.folder, arguments.exclude)
-            return publish.publish(order, arguments.folder, rules)
+            take = partial(
+                folder.build_parcel,
+                arguments.folder,
+                arguments.exclude,
+                order.origin,
+                store,
+            )
+            return publish.make_current(order, take, "published")
         case "promote":
             there = _settings(arguments, environ, arguments.source)
             source = Store(there, read_trusted_keys(settings), arguments.source_profile)
-            return publish.restore(order, source, arguments.revision, "promoted")
+            catalog.read_existing(source)
+            take = partial(folder.download_parcel, source, arguments.revision)
+            return publish.make_current(order, take, "promoted")
         case "rollback":
-            return publish.restore(
-                order, store, arguments.revision, publish.ROLLED_BACK
-            )
+            take = partial(folder.download_parcel, store, arguments.revision)
+            return publish.make_current(order, take, publish.ROLLED_BACK)
+        case "check-publisher":
+            url = f"{store.url}{RESERVED}/check-{time.time_ns()}"
+            store = Store(_settings(arguments, environ, url), None)
+            return publish.try_out(store, order.origin)
         case "releases":
             return releases.releases(store, arguments.limit)
         case "diff":
-            texts = (arguments.before, arguments.after)
-            urls = [text if releases.is_url(text) else store.url for text in texts]
-            places = [_settings(arguments, environ, url) for url in urls]
-            return releases.diff([Store(one, store.keys) for one in places], texts)
+            found = []
+            for text in (arguments.before, arguments.after):
+                place, name = store, text
+                if releases.is_url(text):
+                    place = Store(_settings(arguments, environ, text), store.keys)
+                    name = "current"
+                catalog.read_existing(place)
+                revision = catalog.resolve(place, name)
+                found.append(catalog.read_manifest(place, revision)[0])
+            return releases.diff(*found)
         case "prune-releases":
-            kept = (*arguments.keep_from, settings.revision)
             return releases.prune(
                 store,
-                set(filter(None, kept)),
+                arguments.keep_from,
                 arguments.keep_count,
                 arguments.keep_for,
                 is_dry=order.is_dry,
             )
         case "pin" | "unpin" as name:
-            return releases.pin(store, arguments.revision, is_pinned=name == "pin")
+            return releases.pin(store, arguments.revision, name)
         case _:
             return releases.Report([], {})
 
@@ -333,9 +354,13 @@ def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settin
     Raises:
         SettingsError: A setting or an option is wrong.
     """
-    of_release = {f"{PREFIX}SOURCE": "release", f"{PREFIX}LAYOUT": "snapshot"}
-    # A publisher has no target.
-    given = {"DEST_PATH": "/nowhere", **environ, **of_release, **_place(url)}
+    given = {
+        "DEST_PATH": "/nowhere",  # a publisher has no target
+        **environ,
+        f"{PREFIX}SOURCE": "release",
+        f"{PREFIX}LAYOUT": "snapshot",
+        **_place(url),
+    }
     given.pop(SIGN_KEY, None)
     kind = arguments.gate
     if kind is not None:

@@ -10,24 +10,23 @@ import io
 import os
 import platform
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pathspec import GitIgnoreSpec
 
 from s3_sync.names import release_id_of, sha256_of
-from s3_sync.publisher.catalog import damaged, read_manifest
+from s3_sync.publisher.catalog import damaged, read_manifest, resolve
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.format import File, IncomingContent
 from s3_sync.s3.refusals import ObjectError
+from sidecar_runtime.child import PrivateFolder, parent_folder
 from sidecar_runtime.errors import EXIT_SETTINGS, SidecarError
 
 IGNORE_FILE = ".s3-sync-ignore"
@@ -285,11 +284,13 @@ class Parcel(NamedTuple):
 
     Args:
         data: The manifest as it is in the bucket, or will be.
+        left_out: What rules left out of the folder; folders end in a slash.
     """
 
     manifest: form.Manifest
     data: bytes
     bundle: io.BufferedRandom
+    left_out: Sequence[str] = ()
 
     @property
     def revision(self) -> str:
@@ -328,16 +329,18 @@ class Parcel(NamedTuple):
 @contextmanager
 def scratch() -> Iterator[str]:
     """
-    Yield a temporary folder, removed at the end.
+    Yield a temporary folder, removed at the end, or by the next publisher if this one
+    is killed.
 
     Raises:
         FolderError: It cannot be created, or written inside the context.
     """
     try:
-        with tempfile.TemporaryDirectory(
-            prefix="s3-sync-", ignore_cleanup_errors=True
-        ) as path:
-            yield path
+        folder = PrivateFolder("s3-sync-scratch-", parent_folder())
+        try:
+            yield folder.path
+        finally:
+            folder.remove()
     except OSError as error:
         raise FolderError(
             "temporary_failed",
@@ -348,45 +351,51 @@ def scratch() -> Iterator[str]:
 
 def build_parcel(
     folder: str,
-    rules: GitIgnoreSpec,
-    bundle: io.BufferedRandom,
+    exclude: Sequence[str],
     origin: Mapping[str, str],
-    now: datetime,
-) -> tuple[Parcel, list[str]]:
+    store: Store,
+    bundle: io.BufferedRandom,
+) -> Parcel:
     """
-    Build a release from a folder, which is read once; return it, and the paths that
-    were left out.
+    Build a release from a folder, which is read once.
 
     Args:
+        exclude: As for :func:`make_rules`.
+        store: Knows the time.
         bundle: Receives the bundle.
 
     Raises:
         FolderError: The folder cannot be released.
         OSError: The bundle cannot be written.
     """
-    found, left_out = look(folder, rules)
+    found, left_out = look(folder, make_rules(folder, exclude))
     files = write_bundle(map(_read, found), bundle)
     size = bundle.tell()
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = release_id_of(file[:4] for file in files.values())
-    manifest = form.Manifest(revision, files, sha256, size, form.time_text(now), origin)
+    now = form.time_text(store.now())
+    manifest = form.Manifest(revision, files, sha256, size, now, origin)
     data = form.write_manifest(manifest)
     try:
-        return Parcel(form.parse_manifest(data, revision), data, bundle), left_out
+        return Parcel(form.parse_manifest(data, revision), data, bundle, left_out)
     except form.Invalid as error:
         raise _too_large(f"readers would refuse the manifest: {error}") from error
 
 
-def download_parcel(store: Store, revision: str, bundle: io.BufferedRandom) -> Parcel:
+def download_parcel(store: Store, name: str, bundle: io.BufferedRandom) -> Parcel:
     """
     Download a release, and verify every file.
+
+    Args:
+        name: Names the release, as in :func:`catalog.resolve`.
 
     Raises:
         RevisionError: It does not exist.
         ReleaseError: It is damaged.
         OSError: It cannot be stored.
     """
+    revision = resolve(store, name)
     manifest, data = read_manifest(store, revision)
     parcel = Parcel(manifest, data, bundle)
     key = form.bundle_key(manifest.bundle_sha256)
@@ -414,9 +423,9 @@ def find_origin(environ: Mapping[str, str]) -> dict[str, str]:
         fact: next(filter(None, map(environ.get, names.split())), "")
         for fact, names in _OF_CI.items()
     }
-    if run := environ.get("GITHUB_RUN_ID"):
+    with suppress(KeyError):  # a container has those that it was given
         place = f"{environ['GITHUB_SERVER_URL']}/{environ['GITHUB_REPOSITORY']}"
-        origin["ci_url"] = f"{place}/actions/runs/{run}"
+        origin["ci_url"] = f"{place}/actions/runs/{environ['GITHUB_RUN_ID']}"
     if not origin["by"]:
         origin["by"] = f"{environ.get('USER') or os.getuid()}@{platform.node()}"
     return origin

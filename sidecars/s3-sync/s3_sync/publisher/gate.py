@@ -51,12 +51,12 @@ class Airflow(NamedTuple):
 
     Args:
         python: The Python in which it is installed: a path, or a name on PATH.
-        home: The user's AIRFLOW_HOME; None if it is not set.
+        home: The user's AIRFLOW_HOME, or a path without folders.
         allowed: Regular expressions: which errors are accepted.
     """
 
     python: str
-    home: str | None
+    home: str
     allowed: Sequence[re.Pattern[str]] = ()
 
 
@@ -75,11 +75,9 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
     metrics = SyncMetrics(__version__, "publish").gate
     with scratch() as folder, scratch() as home:
         gate = make_gate(settings, metrics)
-        advice = ""
-        checked: list[str] = []
+        verdicts = [Verdict(settings.gate, f"Checked: {settings.gate}")]
         if airflow is not None:
-            gate = Gate(_check(airflow, home, checked), settings, metrics)
-            advice = " --gate-allow PATTERN accepts errors that match."
+            gate = Gate(_check(airflow, home, verdicts), settings, metrics)
         if gate is None:
             return Verdict(
                 "off",
@@ -91,30 +89,32 @@ def judge(settings: Settings, airflow: Airflow | None, parcel: Parcel) -> Verdic
                 parcel.revision, folder, [*parcel.manifest.files], Fence()
             )
         except Undecided as error:
-            said = f"the gate came to no verdict: {error.message}"
             raise SidecarError(
-                "gate_undecided", said, f"{error.remedy} Publish again."
+                "gate_undecided",
+                f"the gate came to no verdict: {error.message}",
+                f"{error.remedy} Publish again.",
             ) from error
         if refusal is not None:
             refusal.message = "the gate refuses the release"
-            refusal.advice = f"Fix the files and publish again.{advice}"
+            refusal.advice = (
+                "Fix the files and publish again. With --gate airflow, --gate-allow PATTERN "
+                "accepts errors that match."
+            )
             refusal.exit_code = FolderError.exit_code
             raise refusal
-    if airflow is not None:
-        return Verdict("airflow", *checked)
-    return Verdict(settings.gate, f"Checked: {settings.gate}")
+    return verdicts[-1]
 
 
-def _check(airflow: Airflow, home: str, checked: list[str]) -> Check:
+def _check(airflow: Airflow, home: str, verdicts: list[Verdict]) -> Check:
     """
     Return the check that lets an Airflow load the folder.
 
     Args:
         home: An empty folder, which becomes AIRFLOW_HOME.
-        checked: Receives which Airflow has checked what, if it came to a verdict.
+        verdicts: Receives which Airflow has checked what, if it came to a verdict.
     """
-    for name in HOME_FOLDERS if airflow.home else ():
-        given = Path(airflow.home or "", name).expanduser()
+    for name in HOME_FOLDERS:
+        given = Path(airflow.home, name).expanduser()
         if given.is_dir():
             Path(home, name).symlink_to(given.absolute())
 
@@ -135,7 +135,7 @@ def _check(airflow: Airflow, home: str, checked: list[str]) -> Check:
                 text += f"; allowed: {file}"
             else:
                 refused.append(broken_file(file, trace))
-        checked.append(text)
+        verdicts.append(Verdict("airflow", text))
         return refused
 
     return Check((airflow.python, str(RUNNER), home), read, variables=VARIABLES)

@@ -1,5 +1,6 @@
 """
-The commands that make a release current: publish, promote, rollback.
+The commands that make a release current: publish, promote, rollback; and a trial of
+them.
 
 Each has the whole release in hand, built or downloaded and verified, before it writes
 anything. If it is killed before the pointer is written, the current release stays, and
@@ -9,11 +10,13 @@ at most unused objects are left: the next publish of the same content completes 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
-
-from pathspec import GitIgnoreSpec
 
 from s3_sync.names import short
 from s3_sync.publisher import catalog, pointer
@@ -29,9 +32,11 @@ from s3_sync.publisher.releases import Report, compare, size_text
 from s3_sync.publisher.store import Store
 from s3_sync.release import format as form
 from s3_sync.release.signature import Signer
-from sidecar_runtime.errors import counted
+from sidecar_runtime.errors import SidecarError, counted
 
 ROLLED_BACK = "rolled back"
+# What a trial publishes; the next release also has the file of the first one.
+TRIALS = ("a first release (If-None-Match)", "the next release (If-Match)")
 
 
 class Order(NamedTuple):
@@ -54,47 +59,59 @@ class Order(NamedTuple):
     forces: bool = False
 
 
-def publish(order: Order, folder: str, rules: GitIgnoreSpec) -> Report:
+def make_current(
+    order: Order, take: Callable[[io.BufferedRandom], Parcel], done: str
+) -> Report:
     """
-    Make the content of a folder the current release.
-
-    Raises:
-        SidecarError: The publish failed; the current release has not changed.
-    """
-    # Before the folder is read, so that a concurrent publish is not overwritten unseen.
-    before = catalog.read_current(order.store, forces=order.forces)
-    with scratch() as place, TemporaryFile(dir=place) as bundle:
-        parcel, left_out = build_parcel(
-            folder, rules, bundle, order.origin, order.store.now()
-        )
-        report = _apply(order, before, parcel, "published")
-    report.facts["left_out"] = left_out
-    if left_out:
-        report.lines.insert(
-            0, f"Left out: {len(left_out)} ({', '.join(left_out):.1000})"
-        )
-    return report
-
-
-def restore(order: Order, source: Store, name: str, done: str) -> Report:
-    """
-    Make an existing release current: one of another place, byte for byte, or an earlier
-    one again.
+    Make a release current.
 
     Args:
-        name: Names the release, as in :func:`catalog.resolve`.
-        done: What the command does: ``promoted`` or :data:`ROLLED_BACK`.
+        take: Builds or downloads the release, into a file for its bundle.
+        done: What the command does: ``published``, ``promoted`` or
+            :data:`ROLLED_BACK`.
 
     Raises:
-        SidecarError: The release is missing or damaged, the gate refuses it, or another
-            publisher was faster; nothing is changed.
+        SidecarError: There is no such release or folder, the gate refuses it, another
+            publisher was faster, or S3 failed; the current release has not changed.
     """
+    # Before the release is taken, so that a concurrent publish is not overwritten
+    # unseen.
     before = catalog.read_current(order.store, forces=order.forces)
-    if source is not order.store:
-        catalog.read_existing(source)
-    revision = catalog.resolve(source, name)
     with scratch() as place, TemporaryFile(dir=place) as bundle:
-        return _apply(order, before, download_parcel(source, revision, bundle), done)
+        return _apply(order, before, take(bundle), done)
+
+
+def try_out(store: Store, origin: Mapping[str, str]) -> Report:
+    """
+    Publish twice and roll back in a prefix of its own, and remove what was written
+    there, as far as the role may.
+
+    Raises:
+        SidecarError: The first of these that failed.
+    """
+    order = Order(store, None, lambda _: Verdict("off", ""), origin)
+    trial = ""
+    try:
+        with scratch() as folder:
+            build = partial(build_parcel, folder, (), origin, store)
+            for trial in TRIALS:
+                Path(folder, trial).touch()
+                make_current(order, build, "published")
+        trial = "a rollback"
+        make_current(order, partial(download_parcel, store, "previous"), ROLLED_BACK)
+    except SidecarError as error:
+        error.message = f"{trial}: {error.message}"
+        raise
+    finally:
+        with suppress(SidecarError):  # it is no right of a publisher
+            for found in store.list(""):
+                store.delete(found.key)
+    return Report(
+        [
+            f"This store and role can publish. What the role may not delete stays: {store.url}"
+        ],
+        {"result": "possible"},
+    )
 
 
 def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> Report:
@@ -118,7 +135,11 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
         "origin": origin,
+        "left_out": parcel.left_out,
     }
+    lines = []
+    if count := len(parcel.left_out):
+        lines.append(f"Left out: {count} ({', '.join(parcel.left_out):.1000})")
     if before.is_signed and signer is None and not order.forces:
         raise ReleaseError(
             "release_untrusted",
@@ -130,9 +151,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     if is_current and not order.forces:
         if not order.is_dry:
             _upload(store, parcel)
-        said = f"Unchanged: {store.url} is already at {short(revision)} ({what})"
-        return Report([said], facts | {"result": "unchanged"})
-    lines: list[str] = []
+        lines.append(f"Unchanged: {store.url} is already at {short(revision)} ({what})")
+        return Report(lines, facts | {"result": "unchanged"})
     if done != ROLLED_BACK:
         verdict = order.judge(parcel)
         lines.append(verdict.text)
@@ -145,7 +165,7 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         facts["result"] = "planned"
     else:
         draft = _draft(order, before, revision, done, origin)
-        _make_current(order, before, parcel, draft)
+        _write(order, before, parcel, draft)
         lines.append(f"{done.capitalize()} {short(revision)} to {store.url}: {what}")
         facts["result"] = done.replace(" ", "_")
         if signer:
@@ -198,7 +218,7 @@ def _draft(
 # --- objects
 
 
-def _make_current(
+def _write(
     order: Order, before: catalog.Current, parcel: Parcel, draft: pointer.Draft
 ) -> None:
     """

@@ -7,7 +7,7 @@ Prune removes the manifest first, so that no release is ever without its bundle.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,28 +174,15 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
     )
 
 
-def diff(stores: Sequence[Store], texts: Sequence[str]) -> Report:
+def diff(before: form.Manifest, after: form.Manifest) -> Report:
     """
     List the files that differ between two releases.
-
-    Args:
-        stores: The place of each.
-        texts: Each is a URL, or names a release as in :func:`catalog.resolve`.
     """
-    (name, before), (other, after) = map(_find, stores, texts)
     changes = compare(before, after)
-    facts = {"before": name, "after": other, "changes": changes._asdict()}
-    lines = [f"{short(name)} → {short(other)}: {changes}", *changes.lines()]
+    names = [before.revision, after.revision]
+    facts = {"before": names[0], "after": names[1], "changes": changes._asdict()}
+    lines = [f"{' → '.join(map(short, names))}: {changes}", *changes.lines()]
     return Report(lines, facts)
-
-
-def _find(store: Store, text: str) -> tuple[str, form.Manifest]:
-    """
-    Return the release that an argument names.
-    """
-    catalog.read_existing(store)
-    revision = catalog.resolve(store, "current" if is_url(text) else text)
-    return revision, catalog.read_manifest(store, revision)[0]
 
 
 def is_url(text: str) -> bool:
@@ -206,7 +193,7 @@ def is_url(text: str) -> bool:
 
 
 def prune(
-    store: Store, kept: set[str], count: int, seconds: float, *, is_dry: bool
+    store: Store, kept: Iterable[str], count: int, seconds: float, *, is_dry: bool
 ) -> Report:
     """
     Remove old releases, and bundles that no release names; nothing that was used within
@@ -243,8 +230,9 @@ def prune(
                 continue
             if _remove(store, form.manifest_key(name), is_dry):
                 gone.append(name)
-                used = form.time_text(entry.used_at)
-                lines.append(f"{verb} {short(name)}, last used {used}")
+                lines.append(
+                    f"{verb} {short(name)}, last used {form.time_text(entry.used_at)}"
+                )
         named = _named_bundles(store, gone)
         for bundle in bundles:
             # While a manifest is unknown, its bundle is, too.
@@ -282,13 +270,18 @@ def _named_bundles(store: Store, gone: Collection[str]) -> set[str | None]:
     Raises:
         ReleaseError: The listing lacks the current release, and perhaps others.
     """
-    left = {one.revision for one in catalog.list_releases(store)}.difference(gone)
+    # Before the listing, which then has it, too, if it is published meanwhile.
     current = catalog.read_existing(store).names["current"]
-    if current not in left:
+    listed = {one.revision for one in catalog.list_releases(store)}
+    if current not in listed:
         raise catalog.damaged(
             store, current, f"{form.MANIFEST_FOLDER} does not list it"
         )
-    manifests = [catalog.find_manifest(store, name) for name in left]
+    # The current one may have been removed, and published again.
+    manifests = [
+        catalog.find_manifest(store, name)
+        for name in listed.difference(gone) | {current}
+    ]
     return {one and form.bundle_key(one.bundle_sha256) for one in manifests}
 
 
@@ -339,20 +332,25 @@ def read_names(path: str) -> set[str]:
     return found
 
 
-def pin(store: Store, name: str, *, is_pinned: bool) -> Report:
+def pin(store: Store, name: str, command: str) -> Report:
     """
     Protect a release from pruning, or end the protection.
+
+    Args:
+        command: ``pin`` or ``unpin``.
     """
     catalog.read_existing(store)
     revision = catalog.resolve(store, name)
     key = form.pin_key(revision)
-    done = "pinned" if is_pinned else "unpinned"
-    if is_pinned:
+    done = f"{command}ned"
+    if command == "pin":
         catalog.read_manifest(store, revision)
         store.put(key, b"")
         # a prune may have removed it meanwhile
         catalog.read_manifest(store, revision)
     else:
         store.delete(key)
-    facts = {"result": done, "url": store.url, "revision": revision}
-    return Report([f"{done.capitalize()} {revision} in {store.url}"], facts)
+    return Report(
+        [f"{done.capitalize()} {revision} in {store.url}"],
+        {"result": done, "url": store.url, "revision": revision},
+    )

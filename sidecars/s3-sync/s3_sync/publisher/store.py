@@ -117,8 +117,8 @@ class Store:
             self._client: Any = session.client("s3", config=_CONFIG)
             # A repeated deletion could remove what another publisher has written
             # meanwhile.
-            once = Config(retries={"total_max_attempts": 1})
-            self._deleter: Any = session.client("s3", config=_CONFIG.merge(once))
+            once = _CONFIG.merge(Config(retries={"total_max_attempts": 1}))
+            self._deleter: Any = session.client("s3", config=once)
         self._client.meta.events.register("after-call.s3", self._note_time)
 
     def now(self) -> datetime:
@@ -137,9 +137,8 @@ class Store:
             found = self._get(key)
             if found is None:
                 return None
-            # Nothing of an object that is too long: the caller refuses it.
-            is_short = found.get("ContentLength", 0) <= MANIFEST_LIMIT_BYTES
-            body = found["Body"].read() if is_short else b""
+            # The caller refuses what is longer.
+            body = found["Body"].read(MANIFEST_LIMIT_BYTES + 1)
             # A proxy that compresses weakens the ETag, which If-Match would not match.
             etag = found.get("ETag", "").removeprefix("W/")
             return Content(body, etag)
@@ -235,8 +234,10 @@ class Store:
                 status, code = _answer_of(error)
                 # 409: of another conditional write at the same moment.
                 if condition and (status in (409, 412) or code == "NoSuchKey"):
-                    what = f"the store refuses {key}, although nobody has changed it: {error}"
-                    raise ConditionFailed("condition_refused", what) from error
+                    raise ConditionFailed(
+                        "condition_refused",
+                        f"the store refuses {key}, although nobody has changed it: {error}",
+                    ) from error
                 if condition and status == 501:
                     raise self.unsupported() from error
                 raise
@@ -269,7 +270,7 @@ class Store:
         except exceptions.ClientError as error:
             status, code = _answer_of(error)
             message = error.response.get("Error", {}).get("Message") or ""
-            headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
             refusal = Refusal(code, message, "")
             region = self._client.meta.region_name or ""
             request = Request(
@@ -286,10 +287,11 @@ class Store:
             raise _unreachable(error) from error
 
     def _note_time(self, parsed: dict[str, Any], **_: object) -> None:
-        text = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        # TypeError: a date without a time zone
+        # TypeError: a date without a time zone, or none
         with suppress(ValueError, TypeError):
-            self._ahead = parsedate_to_datetime(text) - datetime.now(UTC)
+            self._ahead = parsedate_to_datetime(
+                parsed["ResponseMetadata"]["HTTPHeaders"].get("date")
+            ) - datetime.now(UTC)
 
 
 def _unreachable(error: Exception) -> SidecarError:

@@ -39,15 +39,11 @@ class NotLive(SidecarError):
     """
     Airflow does not run the release, which is current all the same.
 
-    Args:
-        findings: Which files, and why.
+    Attributes:
+        findings: Which files, and why: the first ones.
     """
 
-    def __init__(
-        self, reason: str, message: str, advice: str, findings: Sequence[Finding]
-    ) -> None:
-        super().__init__(reason, message, advice)
-        self.findings = findings[:NAMED]
+    findings: Sequence[Finding] = ()
 
 
 class ImportErrors(NotLive):
@@ -77,8 +73,10 @@ def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
         what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
         raise SidecarError(UNSUPPORTED[0], what, UNSUPPORTED[1]) from error
     facts = {"result": "live", "revision": pointer.revision, "dags": dags}
-    runs = f"Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
-    return Report([f"Live: {runs}"], facts)
+    runs = (
+        f"Live: Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
+    )
+    return Report([runs], facts)
 
 
 def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[str]:
@@ -100,9 +98,7 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
         rows = [row for row in rows if row["bundle_name"] in bundles]
         shown = [row for row in rows if row["bundle_version"] == pointer.revision]
         arrived = arrived or min(map(_ended, shown), default=None)
-        behind = [
-            (row, why) for row in rows if (why := _lack_of(row, pointer, arrived))
-        ]
+        behind = [row for row in rows if _lack_of(row, pointer, arrived)]
         errors = {
             (row["filename"], row["stack_trace"]): row["timestamp"]
             for row in api.rows(
@@ -114,13 +110,14 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
             since = _time(pointer.turn.since)
             earlier = {key for key, at in errors.items() if _time(at) < since}
         if broken := sorted(errors.keys() - earlier):
-            raise ImportErrors(
+            error = ImportErrors(
                 "import_errors",
                 f"Airflow cannot import {counted(len(broken), 'file')} of "
                 f"{short(pointer.revision)}",
                 "Fix them and publish again, or roll back. `--gate airflow` refuses them before.",
-                [broken_file(*key) for key in broken],
             )
+            error.findings = [broken_file(*key) for key in broken[:NAMED]]
+            raise error
         if arrived and not behind:
             break
         count = len(rows) - len(behind)
@@ -134,7 +131,7 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
         if now.names["current"] != pointer.revision:
             raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
         if behind:  # it would be read without being asked for, only later
-            token = behind[number % len(behind)][0]["file_token"]
+            token = behind[number % len(behind)]["file_token"]
             with suppress(SidecarError):  # this may be forbidden
                 api.ask("PUT", f"/api/v2/parseDagFile/{token}")
     return [row["dag_id"] for row in rows]
@@ -156,7 +153,7 @@ def _lack_of(row: Row, pointer: Pointer, arrived: datetime | None) -> str:
 def _not_live(
     pointer: Pointer,
     rows: Sequence[Row],
-    behind: Sequence[tuple[Row, str]],
+    behind: Sequence[Row],
     arrived: datetime | None,
 ) -> NotLive:
     """
@@ -177,16 +174,21 @@ def _not_live(
             "Airflow reads, but not this release: see `/readyz` of the s3-sync beside its "
             "dag-processor, and the bundle's refresh_interval."
         )
-    return NotLive(
+    error = NotLive(
         "release_not_live",
         f"Airflow does not run {short(pointer.revision)}, current since "
         f"{since:%H:%M:%S}; it last read a file at {last:%H:%M:%S}",
         advice,
-        [
-            Finding(row["relative_fileloc"], None, f"{row['dag_id']} was read {why}")
-            for row, why in behind
-        ],
     )
+    error.findings = [
+        Finding(
+            row["relative_fileloc"],
+            None,
+            f"{row['dag_id']} was read {_lack_of(row, pointer, arrived)}",
+        )
+        for row in behind[:NAMED]
+    ]
+    return error
 
 
 def _ended(row: Row) -> datetime:

@@ -12,17 +12,22 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-from cryptography.hazmat.primitives.serialization import (
-    load_pem_private_key,
-    load_pem_public_key,
-)
+with suppress(ModuleNotFoundError):  # of the extra `sign`: it has compiled parts
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (
+        load_pem_private_key,
+        load_pem_public_key,
+    )
+
+from sidecar_runtime.errors import SidecarError
 
 ALGORITHM = "ed25519"
 KEY_ID_DIGITS = 16
@@ -103,9 +108,16 @@ def read_keys(path: str) -> Keys:
     return Keys(by_id)
 
 
-def _read_file(path: str) -> list[bytes]:
+def _read(path: str) -> bytes:
+    if find_spec("cryptography") is None:
+        what = "keys need the package cryptography"
+        raise SidecarError("package_missing", what, "pip install 's3-sync[sign]'")
     with open(path, "rb") as file:
-        data = file.read(FILE_LIMIT_BYTES)
+        return file.read(FILE_LIMIT_BYTES)
+
+
+def _read_file(path: str) -> list[bytes]:
+    data = _read(path)
     if b"PRIVATE KEY-----" in data:
         raise ValueError(
             f"contains a private key in {path}: anyone who can read it can sign. Replace that key "
@@ -154,10 +166,11 @@ def read_signer(path: str) -> Signer:
         ValueError: It is anything else; the text reveals nothing of its content.
     """
     try:
-        with open(path, "rb") as file:
-            key = load_pem_private_key(file.read(FILE_LIMIT_BYTES), None)
+        data = _read(path)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+    try:
+        key = load_pem_private_key(data, None)
     except (
         TypeError,
         ValueError,

@@ -40,7 +40,7 @@ def test_every_command_refuses_a_prefix_without_releases_and_changes_nothing(
     site.s3.put_all(OLD.objects(), "prd/", at=at)
     before = dict(site.s3.objects)
     words = site.every_command()
-    assert COMMANDS.keys() <= words.keys()
+    assert {"check-publisher"} == COMMANDS.keys() - words.keys()  # has its own prefix
     if kind == "empty":  # the first release is welcome there
         del words["publish"], words["promote to"]
     reasons = dict.fromkeys(words, (3, "release_invalid"))

@@ -10,6 +10,7 @@ import pytest
 
 from s3_sync.release.format import bundle_key, manifest_key, pin_key
 from tests.scenarios.s3_sync.publish.site import PRUNE, Site
+from tests.support.aws.fake_s3 import is_get
 from tests.support.aws.s3_refusals import error_answer
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.http.faults import answer_with, first, replace_body
@@ -127,6 +128,24 @@ def test_looks_again_before_each_removal(site: Site, meanwhile: str) -> None:
 
     assert removed.revision in gone and second.revision not in gone
     assert objects_of(second) <= site.s3.objects.keys()
+
+
+def test_a_release_that_is_published_again_after_its_removal_is_no_damage(
+    site: Site,
+) -> None:
+    for files in CONTENTS[1:3]:
+        site.has(files)
+    site.publish(CONTENTS[0])
+    site.s3.inject(
+        first(lambda: site.others_publish(CONTENTS[1])),
+        lambda one: (
+            is_get(f"{PREFIX}current.json")(one) and bool(site.s3.seen(is_delete))
+        ),
+        times=1,
+    )
+
+    site.succeed(*PRUNE)
+    assert CONTENTS[1] == site.current()
 
 
 def test_removes_only_what_the_format_names(site: Site) -> None:

@@ -50,10 +50,11 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
 
 
 def test_the_commands_need_none_of_the_daemons_packages(site: Site) -> None:
-    """`pip install s3-sync` in CI; the daemon needs `s3-sync[daemon]`."""
+    """`pip install s3-sync` in CI: the extras `daemon` and `sign` are compiled."""
     program = script(
         site.folder / "s3-sync-without-packages",
-        "import sys; sys.modules |= dict.fromkeys(('anycrc', 'httptools')); "
+        "import sys; lacking = ('anycrc', 'httptools', 'cryptography'); "
+        "sys.modules |= dict.fromkeys(lacking); "
         "sys.argv[0] = 's3-sync'; from s3_sync.__main__ import main; main()",
         sys.executable,
     )
@@ -61,9 +62,11 @@ def test_the_commands_need_none_of_the_daemons_packages(site: Site) -> None:
     dags = write_files(site.dags, A)
 
     published = site.run("publish", dags, program=Path(program))
+    signed = site.run("publish", dags, "--sign-key", "k.pem", program=Path(program))
     daemon = site.run(program=Path(program))
 
     assert (0, "") == (published.code, published.err)
+    assert "pip install 's3-sync[sign]'" in signed.err
     assert A == site.current()
     assert 3 == daemon.code and "s3-sync[daemon]" in daemon.out
     assert '"package_missing"' in daemon.out

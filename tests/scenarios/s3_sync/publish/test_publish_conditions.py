@@ -230,7 +230,7 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     site.publish(A)
     dags, a = str(site.dags), site.turns()[0]
     writes = (("publish", dags), ("rollback", a), ("promote", site.url, site.prd))
-    reads = (("releases",), ("diff", "current", a), ("prune-releases",))
+    reads = (("releases",), ("diff", site.url, a), ("prune-releases",))
     every = [(*words, *signs) for words in writes]
     every += [(*words, *trusts) for words in reads]
 

@@ -26,6 +26,8 @@ def test_gate_command_sees_only_the_files_that_would_be_released(
     (site.dags / "link.py").symlink_to("a.py")
     (site.dags / "linked").symlink_to("sql")
     seen = tmp_path / "seen"
+    # the copy that a killed publisher has left
+    write_files(site.folder / "home/s3-sync-scratch-killed", A)
     gate = script(tmp_path / "gate", "find . -type f | sort > $SEEN")
     site.environment |= {
         "S3_SYNC_GATE": "command",

@@ -56,7 +56,7 @@ UNKNOWN, MEANT = "release_unknown", "settings_rejected"
         ([*PROMOTE, "--gate", "airflow", "--gate-allow", "("], "", ["'(' missing )"]),
         (["publish", "{dags}", "--sign-key", ""], "", ["'' is empty: name a file, or omit it"]),
         (["rollback", "HEAD~1"], UNKNOWN, ["'HEAD~1'", "64 hexadecimal digits"]),
-        (["pin", "0123456789ab"], UNKNOWN, ["no releases", "begin with 0123456789ab"]),
+        (["pin", "0123456789ab"], UNKNOWN, ["no releases", "'0123456789ab'"]),
         (["prune-releases", "--keep-for", "soon"], "", ["'soon'", "such as 10, 10s, 5m"]),
         (["prune-releases", "--keep-from", "/dev/null"], "", ["'/dev/null' is empty"]),
         (["prune-releases", "--keep-from", "{keep}"], "", ["keep'", "line 3", '["sha256-']),
