@@ -199,7 +199,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         try:
             return (self._folder or self._current()).parent
         except _NotYet:
-            if (store := self._link.parent / STORE).is_dir():
+            store = self._link.parent / STORE
+            if store.is_dir():
                 return store
             raise
 
@@ -212,7 +213,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         versions = self._versions()
         # Another copy of a commit, as after damage, has a number: HASH.2. The shown one
         # is first.
-        shown, place = self._link.resolve(), versions / version
+        shown = self._link.resolve()
+        place = versions / version
         copies = [
             path for path in (place, *versions.glob(f"{version}.*")) if path.is_dir()
         ]

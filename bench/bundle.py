@@ -30,7 +30,9 @@ from tests.support.s3_sync.scripted import published
 
 CHILD = Path(__file__).with_name("versions_child.py")
 MODULE = Path(__file__).parents[1] / "airflow-bundle"
-OURS, S3, GIT = "airflow-sidecar-bundle", "S3DagBundle", "GitDagBundle"
+OURS = "airflow-sidecar-bundle"
+S3 = "S3DagBundle"
+GIT = "GitDagBundle"
 CLASSES = {
     OURS: "airflow_sidecar_bundle.SidecarDagBundle",
     S3: "airflow.providers.amazon.aws.bundles.s3.S3DagBundle",

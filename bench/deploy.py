@@ -31,7 +31,9 @@ from tests.support.daemon import VENV_BIN, Daemon, SidecarProcess
 from tests.support.git.git_sync import GitSite, git_site, skip_reason
 from tests.support.waiting import wait_until
 
-LISTING, RELEASE, FROM_GIT = "s3-sync, listing", "s3-sync, release", "git-sync-wrapper"
+LISTING = "s3-sync, listing"
+RELEASE = "s3-sync, release"
+FROM_GIT = "git-sync-wrapper"
 WAYS = (LISTING, RELEASE, FROM_GIT, S3, GIT)
 INTERVAL = "5s"
 REFRESH_SECONDS = 5

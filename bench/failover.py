@@ -35,7 +35,8 @@ class BesideAws(S3Sync):
     def set_up(self) -> None:
         super().set_up()
         folder = self.folder()
-        aws, bucket = str(VENV_BIN / "aws"), self.listed.bucket
+        aws = str(VENV_BIN / "aws")
+        bucket = self.listed.bucket
         words = ["-c", LOOP, aws, f"s3://{bucket}/dags", str(folder)]
         loop = SidecarProcess(BASH, self.listed.environment(), folder, words)
         self.stack.enter_context(loop)

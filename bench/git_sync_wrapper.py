@@ -33,10 +33,14 @@ from tests.support.program import own_port
 from tests.support.waiting import wait_until
 
 PEER, OURS = TOOLS = ("git-sync", "git-sync-wrapper")
-POLL, COLD, CHANGE = "poll, http", "cold one-shot", "one file"
+POLL = "poll, http"
+COLD = "cold one-shot"
+CHANGE = "one file"
 MOST = {POLL: 1 / 2.5, COLD: 2.0, CHANGE: 1.3}
 IDLE_MIB = 44
-FIRST_POLLS, POLLS, LAST_POLLS = 5, 60, 2
+FIRST_POLLS = 5
+POLLS = 60
+LAST_POLLS = 2
 AFTERMATH_SECONDS = 0.5
 """The time for hooks and pruning after the link has been swapped."""
 NOOPS = re.compile(r'^git_sync_count_total\{status="noop"\} (\d+)', re.MULTILINE)
@@ -180,8 +184,10 @@ def table_of(costs: Mapping[tuple[str, str], list[Cost]]) -> str:
     """
     rows = []
     for (situation, name), found in costs.items():
-        low, peer = least(found), least(costs[situation, PEER])
-        middle, part = median(found), times(low.cpu_seconds / peer.cpu_seconds)
+        low = least(found)
+        peer = least(costs[situation, PEER])
+        middle = median(found)
+        part = times(low.cpu_seconds / peer.cpu_seconds)
         figures = [seconds(low.cpu_seconds), seconds(middle.cpu_seconds), part]
         rows.append([f"{situation}, {name}", *figures, f"{low.rss_mib:.0f} MiB"])
     return table(["situation, tool", "CPU", "median", "relative", "memory"], rows)

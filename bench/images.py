@@ -19,7 +19,8 @@ def install(sidecar: str, folder: Path) -> list[str]:
     peer in the same environment would slow its start down.
     """
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip, lock = folder / "bin" / "pip", ROOT / "requirements" / f"{sidecar}.txt"
+    pip = folder / "bin" / "pip"
+    lock = ROOT / "requirements" / f"{sidecar}.txt"
     subprocess.run(
         [pip, "install", "--quiet", "--require-hashes", "-r", lock], check=True
     )
@@ -36,7 +37,8 @@ def size_over_base(sidecar: str, most_mb: float) -> Outcome:
     Args:
         most_mb: The budget, in millions of bytes, uncompressed.
     """
-    measured, because = None, ""
+    measured = None
+    because = ""
     try:
         tool = _script("container-tool", "run")
         measured = Image(tool, _script("build-image", sidecar)).over_base_bytes / 1e6

@@ -25,11 +25,19 @@ from tests.support.kerberos.readers import Kind, readers
 from tests.support.kerberos.site import KERBEROS_SIDECAR, SERVICE, Site, site
 from tests.support.waiting import wait_until
 
-OURS, KINIT = "kerberos", "kinit"
-PROMISED_READS, READ_SECONDS = 100_000, 5.0
-REFRESH_SECONDS, START_SECONDS, IDLE_MIB, IMAGE_MB = 0.200, 0.600, 40, 30
-HEALTH_SECONDS, END_SECONDS, FAILOVER_SECONDS = 0.050, 1.0, 15.0
-HEALTH_REQUESTS, TURNS = 300, 3
+OURS = "kerberos"
+KINIT = "kinit"
+PROMISED_READS = 100_000
+READ_SECONDS = 5.0
+REFRESH_SECONDS = 0.200
+START_SECONDS = 0.600
+IDLE_MIB = 40
+IMAGE_MB = 30
+HEALTH_SECONDS = 0.050
+END_SECONDS = 1.0
+FAILOVER_SECONDS = 15.0
+HEALTH_REQUESTS = 300
+TURNS = 3
 GIVEN_UP_SECONDS = 90.0
 SILENT = (1, 3, 5)
 # Which transport libkrb5 tries first, by the `udp_preference_limit` that makes it do
@@ -93,7 +101,9 @@ def reads(here: Site, writers: int, at_least: int) -> Outcome:
     Read the ccache while sidecars refresh it as fast as they can.
     """
     daemons = [here.publish() for _ in range(writers)]
-    service, tried, failed = f"{SERVICE}@{here.kdc.realm}", 0, 0
+    service = f"{SERVICE}@{here.kdc.realm}"
+    tried = 0
+    failed = 0
     kinds: tuple[Kind, ...] = ("klist", "acquire", "context")
     while tried < at_least:
         with readers(
@@ -126,7 +136,8 @@ def refreshes(here: Site, count: int) -> tuple[float, float, float, float]:
     """
     daemon = here.publish()
     first = cpu_seconds(daemon.pid)
-    ours, theirs = [], []
+    ours = []
+    theirs = []
     for _ in range(TURNS):  # the tools take turns
         before = cpu_seconds(daemon.pid)
         for _ in range(count):
@@ -152,7 +163,8 @@ def while_hung(here: Site) -> list[Outcome]:
     Query /healthz of a sidecar whose request to a black-holed KDC hangs, then end it by
     SIGTERM.
     """
-    took, ends = list[float](), list[float]()
+    took = list[float]()
+    ends = list[float]()
     with KdcProxy(here.kdc.port) as proxy:
         here.configure(proxy.address, udp_preference_limit=FIRST["TCP"])
         proxy.behavior = "silent"
@@ -169,10 +181,8 @@ def while_hung(here: Site) -> list[Outcome]:
                 daemon.log()
             )
             ends.append(ended.seconds)
-    p99, what = (
-        sorted(took)[int(len(took) * 0.99) - 1],
-        "while a TCP KDC is black-holed",
-    )
+    p99 = sorted(took)[int(len(took) * 0.99) - 1]
+    what = "while a TCP KDC is black-holed"
     return [
         at_most_seconds(what, "/healthz, p99", HEALTH_SECONDS, p99),
         at_most_seconds(what, "SIGTERM, longest", END_SECONDS, max(ends)),

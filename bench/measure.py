@@ -131,7 +131,8 @@ def during(pid: int, deed: Callable[[], object]) -> Cost:
     Call a function and return the cost of a running process and its children during the
     call.
     """
-    cpu, began = cpu_seconds(pid), time.monotonic()
+    cpu = cpu_seconds(pid)
+    began = time.monotonic()
     deed()
     wall_seconds = time.monotonic() - began
     return Cost(cpu_seconds(pid) - cpu, wall_seconds, rss_mib(pid))

@@ -29,7 +29,8 @@ BUDGET_AT = 0.020
 LOST = Length(BUDGET_AT, 0.01)
 PARTS = [(400, OURS, 1.0), (400, RELEASE, 1 / 2), (1_000, OURS, 1.0)]
 PARTS += [(1_000, RELEASE, 1 / 3)]
-MOST_FOR_A_POLL, MOST_FOR_A_ROLE = 1.5, 2.0
+MOST_FOR_A_POLL = 1.5
+MOST_FOR_A_ROLE = 2.0
 
 
 Trips = dict[tuple[Length, int, str], list[float]]

@@ -77,7 +77,8 @@ def deliver(
     Raises:
         ValueError: The page does not have exactly one part ``<!-- bench:NAME -->``.
     """
-    budgets, here = budgets_text(outcomes), machine(versions)
+    budgets = budgets_text(outcomes)
+    here = machine(versions)
     for name, text in {"machine": here, **parts, "budgets": budgets}.items():
         print(f"# {sidecar}, {name}\n\n{text}")
     if page:

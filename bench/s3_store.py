@@ -22,7 +22,9 @@ from tests.support.s3_sync.releases import make_release
 from tests.support.s3_sync.scripted import published
 
 FOLDERS = 919
-BUCKET, PREFIX, RELEASES = "bench", "dags", "releases"
+BUCKET = "bench"
+PREFIX = "dags"
+RELEASES = "releases"
 
 
 class Store(RcloneServer):

@@ -35,7 +35,9 @@ from tests.support.daemon import VENV_BIN, Daemon
 from tests.support.s3_sync.scripted import published
 from tests.support.waiting import wait_until
 
-OURS, SNAPSHOT, RELEASE = "s3-sync", "s3-sync, snapshot", "s3-sync, release"
+OURS = "s3-sync"
+SNAPSHOT = "s3-sync, snapshot"
+RELEASE = "s3-sync, release"
 SNAPSHOTS = {"S3_SYNC_LAYOUT": "snapshot", "MALLOC_TRIM_THRESHOLD_": "131072"}
 """The last one is of the image."""
 LAYOUTS: Mapping[str, Mapping[str, str]] = {
@@ -49,7 +51,9 @@ RCLONE_MODES = {
     "rclone, checksum": (*FAST, "--checksum"),
     "rclone, server time": (*FAST, "--use-server-modtime"),
 }
-POLL_SECONDS, POLLS, FIRST_POLLS = 0.1, 60, 12
+POLL_SECONDS = 0.1
+POLLS = 60
+FIRST_POLLS = 12
 AFTERMATH_SECONDS = 0.05
 """The time for the daemon's work after it has logged the end of a cycle."""
 CYCLES = 'sidecar_cycles_total{result="unchanged",sidecar="s3-sync"}'
@@ -70,9 +74,12 @@ PARTS = [
     ("poll", 1_000, OURS, "rclone", "CPU", 1 / 10),
     ("poll", 1_000, RELEASE, "aws", "CPU", 1 / 300),
 ]
-ROLE_FILES, ROLE_SECONDS = 100, 0.330
-EDIT_FILES, EDIT_SECONDS = 10_000, 0.150
-IDLE_MIB, IMAGE_MB = 48, 60
+ROLE_FILES = 100
+ROLE_SECONDS = 0.330
+EDIT_FILES = 10_000
+EDIT_SECONDS = 0.150
+IDLE_MIB = 48
+IMAGE_MB = 60
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -140,7 +147,8 @@ def measure(
     """
     Add the costs of all tools; they take turns in each situation.
     """
-    keys, files = store.environment(), len(published(store.source))
+    keys = store.environment()
+    files = len(published(store.source))
     peers = commands(store.endpoint, targets)
 
     def cold(name: str, environment: Mapping[str, str] = keys) -> Cost:

@@ -28,19 +28,22 @@ from tests.support.airflow.permissions import grants_on
 from tests.support.airflow.sync_perm import SYNC_PERM, SyncPerm
 from tests.support.waiting import wait_until
 
-OURS, PEER = "sync-perm", "airflow sync-perm --include-dags"
+OURS = "sync-perm"
+PEER = "airflow sync-perm --include-dags"
 LOOP = "while true; do airflow sync-perm; sleep 60; done"
-HOUR_SECONDS, SLEEP_SECONDS, REST_SECONDS = 3_600, 60, 20.0
-POLLS, CHANGED, IDLE_MIB = 100, 5, 72
+HOUR_SECONDS = 3_600
+SLEEP_SECONDS = 60
+REST_SECONDS = 20.0
+POLLS = 100
+CHANGED = 5
+IDLE_MIB = 72
 # The longest wait for Airflow; its command needs 40 minutes for 5,000 DAGs.
 SECONDS = 7_200.0
 AIRFLOW_VERSION = "import importlib.metadata as m; print(m.version('apache-airflow'))"
 # What is measured → the largest part of the peer's figure.
-HOUR, START, ONE_SHOT = (
-    "an hour without a change",
-    "a start, nothing to do",
-    "a one-shot",
-)
+HOUR = "an hour without a change"
+START = "a start, nothing to do"
+ONE_SHOT = "a one-shot"
 CHANGE = f"{CHANGED} DAGs changed"
 # Each DAG names one of two roles with one action, or five roles with all actions: the
 # more a role holds, the longer Airflow takes for its next grant.
@@ -94,7 +97,9 @@ class Bench:
     """
 
     def __init__(self, airflow: Airflow, server: Postgres, folder: Path) -> None:
-        self.airflow, self.server, self.folder = airflow, server, folder
+        self.airflow = airflow
+        self.server = server
+        self.folder = folder
         self.home = folder / "home"
         self.found: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self.rss_mib: list[float] = []

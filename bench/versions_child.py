@@ -37,7 +37,8 @@ def main() -> None:
     for line in sys.stdin:
         wanted = json.loads(line)
         module, _, name = wanted["class"].rpartition(".")
-        cpu, wall = cpu_seconds(), time.perf_counter()
+        cpu = cpu_seconds()
+        wall = time.perf_counter()
         made = getattr(import_module(module), name)
         if wanted["do"] == "initialize":
             bundle = made(name="bench", **wanted["kwargs"])

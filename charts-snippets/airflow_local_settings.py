@@ -97,11 +97,10 @@ def _release(_: Any, variables: dict[str, str | None]) -> str:
         )
     if (variables.get("S3_SYNC_SOURCE") or "").strip().lower() != "release":
         raise _Unpinned("S3_SYNC_SOURCE of its init container s3-sync is not release")
-    bucket, prefix = (
-        (variables.get("AWS_BUCKET") or "").strip(),
-        variables.get("KEY_PATH", ""),
-    )
-    wanted, known = f"s3://{bucket}", str(source).rstrip("/")
+    bucket = (variables.get("AWS_BUCKET") or "").strip()
+    prefix = variables.get("KEY_PATH", "")
+    wanted = f"s3://{bucket}"
+    known = str(source).rstrip("/")
     # from a ConfigMap or a Secret, so it is unknown here, as a bucket may be
     if prefix is None:
         is_same = f"{known}/".startswith(f"{wanted}/")

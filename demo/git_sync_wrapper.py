@@ -95,7 +95,8 @@ def remote_is_down(stage: Stage) -> Result:
     """
     The server is down for a while, and git-sync's own repository was deleted.
     """
-    before, private = stage.here.shown(), stage.here.root / ".git-sync"
+    before = stage.here.shown()
+    private = stage.here.root / ".git-sync"
     stage.here.server.stop()
     while private.exists():  # git may be writing to it
         shutil.rmtree(private, ignore_errors=True)
@@ -117,7 +118,8 @@ def kill(stage: Stage) -> Result:
     """
     SIGKILL during a fetch, the locks that it leaves, and a SIGTERM at the end.
     """
-    before, server = stage.here.shown(), stage.here.server
+    before = stage.here.shown()
+    server = stage.here.server
     server.forget()
     server.inject(lambda exchange: exchange.hang(), is_pack, times=1)
     commit = stage.here.repository.commit({"dags/after_the_kill.py": GOOD})

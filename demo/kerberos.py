@@ -109,7 +109,8 @@ def daemon_stops(stage: Stage) -> Result:
     SIGTERM; what the consumer saw through all of this.
     """
     stage.consumer.stop()
-    made, failed = stage.consumer.reads, stage.consumer.failures
+    made = stage.consumer.reads
+    failed = stage.consumer.failures
     check(made > 0 and not failed, f"no read failed: {failed[:1]}")
     ended = stage.daemon.terminate()
     check(ended.code == 0, "SIGTERM ends it with 0")

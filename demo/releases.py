@@ -127,8 +127,10 @@ def bad_release_is_refused(stage: Stage) -> Result:
     A DAG that does not compile: refused in CI, and by the daemon and a new pod if CI
     has no gate.
     """
-    current, path = stage.dags / "current", checkout_of(stage) / BROKEN
-    good, content = published(current), path.read_bytes()
+    current = stage.dags / "current"
+    path = checkout_of(stage) / BROKEN
+    good = published(current)
+    content = path.read_bytes()
     path.write_bytes(content + b"\nwith DAG('sales_daily'\n    pass\n")
     run_s3_sync(stage, "publish", "checkout", *GATE, fails=2)
     run_s3_sync(stage, "publish", "checkout")
@@ -178,7 +180,8 @@ def forgery_is_refused(stage: Stage) -> Result:
     Signed releases: another writer's unsigned release and an old signed pointer are
     refused.
     """
-    home, key = stage.dags.parent, Key()
+    home = stage.dags.parent
+    key = Key()
     (home / "ci.pem").write_bytes(key.public_pem)
     key.write_private(home / "release-key.pem")
     signed = ("publish", "checkout", *GATE, "--sign-key", "release-key.pem")

@@ -131,7 +131,8 @@ def source_fails(stage: Stage) -> Result:
     stage.s3.stop()
     say("stopped the S3 server")
     stage.daemon.wait_for_event("cycle_failed", consecutive_failures=2)
-    readiness, reason = stage.daemon.get("/readyz"), "endpoint_unreachable"
+    readiness = stage.daemon.get("/readyz")
+    reason = "endpoint_unreachable"
     check(readiness.status == 200, "/readyz stays 200")
     check(readiness.json()["reason"] == reason, f"/readyz reports the reason {reason}")
     check(reason in stage.daemon.get("/").body, "the status page shows it")
@@ -176,7 +177,8 @@ def snapshot_is_swapped(stage: Stage) -> Result:
     current = stage.dags / "current"
     stage.start(S3_SYNC_LAYOUT="snapshot")
     stage.daemon.wait_until_ready()
-    before, files_before = current.resolve(), published(current)
+    before = current.resolve()
+    files_before = published(current)
     changed = ("sales_daily.py", "shop/settings.py", "sql/marts/sales_by_day.sql")
     for path in changed:
         stage.put(path, stage.files[path] + b"\n")

@@ -59,7 +59,8 @@ def settings(sidecar: Documented) -> str:
     Return the table of a sidecar's own settings, those of the published example first.
     The last row names the settings that it shares with others.
     """
-    first, shared = sidecar.first, _shared_settings()
+    first = sidecar.first
+    shared = _shared_settings()
     specs = [
         spec for spec in _specs(sidecar) if _shared_name(sidecar, spec) not in shared
     ]

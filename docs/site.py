@@ -107,7 +107,8 @@ def main() -> int:
     Build the site; return the exit code: of the generator, which refuses links to pages
     and anchors that do not exist. A file that is missing cannot be copied.
     """
-    work, site = ROOT / ".site", ROOT / "dist" / "site"
+    work = ROOT / ".site"
+    site = ROOT / "dist" / "site"
     stage(work / "build", os.environ.get("SOURCE", ""))
     config = str(work / "build" / CONFIG.name)
     command = [sys.argv[1], "build", "--strict", "--config-file", config]

@@ -80,7 +80,8 @@ def distribution(said: Message, environment: str) -> Component:
     Args:
         environment: The folder that contains it.
     """
-    name, version = said["Name"].lower().replace("_", "-"), said["Version"]
+    name = said["Name"].lower().replace("_", "-")
+    version = said["Version"]
     url = f"pkg:pypi/{quote(name)}@{quote(version)}"
     found: Component = {
         "type": "library",
@@ -110,7 +111,8 @@ def packages() -> Iterator[Component]:
     for block in filter(str.strip, blocks):
         said = HeaderParser().parsestr(block.lstrip("\n"))
         if said["Status"] == "install ok installed":
-            name, version = said["Package"], said["Version"]
+            name = said["Package"]
+            version = said["Version"]
             url = f"pkg:deb/debian/{quote(name)}@{quote(version)}"
             url += f"?arch={said['Architecture']}&distro={quote(distro)}"
             yield {
@@ -127,7 +129,8 @@ def operating_system() -> Component:
     Return the distribution: without it, scanners match no Debian package.
     """
     said = platform.freedesktop_os_release()
-    name, version = said["ID"], said.get("VERSION_ID", "")
+    name = said["ID"]
+    version = said.get("VERSION_ID", "")
     return {
         "type": "operating-system",
         "bom-ref": "os",

@@ -55,7 +55,8 @@ class Trial:
 
     def identity(self) -> str:
         said = client("sts").get_caller_identity()
-        self._account, self._caller = said["Account"], said["Arn"]
+        self._account = said["Account"]
+        self._caller = said["Arn"]
         return self._caller.split("/")[0]
 
     def conditional_writes(self) -> str:
@@ -78,7 +79,8 @@ class Trial:
         return "published, and downloaded by a one-shot"
 
     def role(self) -> str:
-        iam, role = client("iam"), {"RoleName": self._name}
+        iam = client("iam")
+        role = {"RoleName": self._name}
         policy = {**role, "PolicyName": "s3-sync"}
         trust = {
             "Effect": "Allow",
@@ -101,7 +103,8 @@ class Trial:
         return self._act_as(arn)
 
     def ecr(self) -> str:
-        ecr, repository = client("ecr"), {"repositoryName": f"{self._name}/s3-sync"}
+        ecr = client("ecr")
+        repository = {"repositoryName": f"{self._name}/s3-sync"}
         self.removals.append((ecr.delete_repository, {**repository, "force": True}))
         host = f"{self._account}.dkr.ecr.{ecr.meta.region_name}.amazonaws.com"
         _run(

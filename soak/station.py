@@ -298,7 +298,8 @@ class Station:
         for name, fault in ANSWERS.items():
             spoil = each(partial(LoopbackServer.inject, fault=fault))
             self.faults[f"answers: {name}"] = partial(between, spoil, heal)
-        down, up = each(LoopbackServer.stop), each(LoopbackServer.start)
+        down = each(LoopbackServer.stop)
+        up = each(LoopbackServer.start)
         self.faults["no server"] = partial(between, down, up)
 
     def _terminate(self, daemon: SidecarProcess) -> None:
@@ -343,10 +344,8 @@ class Station:
         counts = ", ".join(
             f"{count:,} {name}" for name, count in sorted(self.counts.items())
         )
-        median, longest = (
-            statistics.median(self.recoveries or [0.0]),
-            max(self.recoveries or [0.0]),
-        )
+        median = statistics.median(self.recoveries or [0.0])
+        longest = max(self.recoveries or [0.0])
         return (
             f"{self.name}: {counts}; {reads:,} reads; recovery: median {median:.1f} s,"
             f" longest {longest:.1f} s; {len(self.flaws)} flaws"

@@ -38,14 +38,16 @@ T = TypeVar("T")
 
 DAGS = Path(__file__).with_name("dags")
 MEMBER = "ada"
-LIVE, FROM_GIT = "orders that are live", "orders from git"
+LIVE = "orders that are live"
+FROM_GIT = "orders from git"
 DEPLOY = "deploy"
 DEPLOY_RIGHTS = (
     ("can_read", "DAGs"),
     ("can_edit", "DAGs"),
     ("can_read", "ImportError"),
 )
-BROKEN, SYNTAX_ERROR = "sales_daily.py", "\nwith DAG('sales_daily'\n    pass\n"
+BROKEN = "sales_daily.py"
+SYNTAX_ERROR = "\nwith DAG('sales_daily'\n    pass\n"
 EDITIONS = ("first edition", "second edition")
 ROLES = """\
 roles:
@@ -231,7 +233,8 @@ def role_comes_late(stage: Stage) -> Result:
     roles = stage.home / "roles.yaml"
     roles.write_text(ROLES)
     settings = {"SYNC_PERM_INCLUDE_DAGS": "true", "SYNC_PERM_ROLES": str(roles)}
-    airflow, home = stage.components.airflow, stage.home / "sync-perm"
+    airflow = stage.components.airflow
+    home = stage.home / "sync-perm"
     daemon = stage.run(SyncPerm(airflow, stage.database.url, home, settings))
     failed = daemon.wait_for_event("dag_failed", SIDECAR_SECONDS, dag="sales_daily")
     say(f"dag_failed: sales_daily, {failed['reason']}: {failed['error']}")
@@ -292,7 +295,8 @@ def bad_release_is_refused(stage: Stage) -> Result:
     """
     A bad release is refused in CI and by the daemon; Airflow goes on with the good one.
     """
-    path, good = stage.checkout / BROKEN, published(stage.folder)
+    path = stage.checkout / BROKEN
+    good = published(stage.folder)
     content = path.read_text()
     path.write_text(content + SYNTAX_ERROR)
     stage.publish(fails=2)
@@ -350,7 +354,8 @@ def run_keeps_its_version(stage: Stage) -> Result:
     """
     A release is published while the first of three tasks runs; the next run uses it.
     """
-    began, notes = time.monotonic(), stage.components.notes
+    began = time.monotonic()
+    notes = stage.components.notes
     path = stage.checkout / "month_end.py"
     run = stage.person.trigger("month_end")
     scheduler = stage.components.processes["scheduler"]
@@ -416,7 +421,8 @@ def folder_becomes_a_grant(stage: Stage) -> Result:
     """
     A new DAG in the folder that the roles file grants to a team.
     """
-    daemon, dag_id = stage.others["sync-perm"], "returns_weekly"
+    daemon = stage.others["sync-perm"]
+    dag_id = "returns_weekly"
     say("the roles file of sync-perm:\n" + ROLES)
     path = stage.checkout / "team-returns" / "weekly.py"
     path.parent.mkdir()

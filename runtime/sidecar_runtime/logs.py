@@ -99,7 +99,8 @@ def _for_people(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     is escaped.
     """
     first = {"timestamp": event["timestamp"][11:19]}
-    if trace := event.get("exception"):
+    trace = event.get("exception")
+    if trace:
         first["exception"] = "\n".join(map(printable, trace.splitlines()))
     return {name: value for name, value in event.items() if value} | first
 

@@ -589,5 +589,9 @@ class Loop:
         """
         Log that a reason has ended, and how long it lasted.
         """
-        seconds = round(time.time() - since, 1)
-        log.info("reason_ended", reason=reason, result=result, lasted_seconds=seconds)
+        log.info(
+            "reason_ended",
+            reason=reason,
+            result=result,
+            lasted_seconds=round(time.time() - since, 1),
+        )

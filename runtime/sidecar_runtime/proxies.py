@@ -123,6 +123,7 @@ def _covers(entry: str, host: str, port: int) -> bool | None:
         with suppress(ValueError):
             return number == str(port) and ip_address(host) in network
         return False
-    if name := _NAME.fullmatch(place):
+    name = _NAME.fullmatch(place)
+    if name:
         return number == str(port) and f".{host}".endswith(f".{name[1]}")
     return None

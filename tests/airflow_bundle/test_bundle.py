@@ -299,7 +299,8 @@ def test_airflow_creates_the_bundle_from_its_configuration_and_cleans_up(
     if version != "3":
         request.getfixturevalue("only_in_full")
     airflow = Airflow.install_or_skip(version)
-    ours, told = "airflow_sidecar_bundle.SidecarDagBundle", {"path": pod.link}
+    ours = "airflow_sidecar_bundle.SidecarDagBundle"
+    told = {"path": pod.link}
     configured = [
         {"name": "dags", "classpath": ours, "kwargs": {**told, "refresh_interval": 5}}
     ]

@@ -98,7 +98,8 @@ def volume_complaints(pod: Values) -> Iterator[str]:
         if volume["name"] == "krb5-ccache" and place.get("medium") != "Memory":
             yield "the ticket is not in memory"
     for container in containers(pod):
-        mounts, name = container.get("volumeMounts") or [], container["name"]
+        mounts = container.get("volumeMounts") or []
+        name = container["name"]
         yield from _twice(name, [mount["mountPath"] for mount in mounts])
         yield from _twice(
             name, [variable["name"] for variable in container.get("env") or []]
@@ -167,7 +168,8 @@ def sidecar_complaints(pod: Values) -> Iterator[str]:
     """
     for name, kind in kinds(pod).items():
         (container,) = (one for one in containers(pod) if one["name"] == name)
-        sidecar, given = SIDECARS[name], environment(container)
+        sidecar = SIDECARS[name]
+        given = environment(container)
         yield from (f"{name}: {one}" for one in sidecar.complaints(given))
         if (given.get(sidecar.one_shot) == "true") != (kind == "init"):
             yield f"{name}: only an init container that ends is one-shot"

@@ -38,7 +38,8 @@ def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     Return the sidecars that each pod must have, with their kinds; the chart's own
     git-sync is none of them.
     """
-    source, executor = choice["SOURCE"], choice["EXECUTOR"] or "CeleryExecutor"
+    source = choice["SOURCE"]
+    executor = choice["EXECUTOR"] or "CeleryExecutor"
     bring = {"git": "git-sync-wrapper", "listing": "s3-sync", "release": "s3-sync"}
     dags = {bring[source]: "native"} if source in bring else {}
     tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}

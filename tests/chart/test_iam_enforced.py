@@ -81,7 +81,8 @@ def test_verify_aws_proves_the_policy_of_s3_sync_and_removes_everything(
         policy = json.dumps({"Version": "2012-10-17", "Statement": [ANYTHING]})
         iam.put_user_policy(**user, PolicyDocument=policy)
         key = iam.create_access_key(UserName="admin")["AccessKey"]
-        moto.access_key, moto.secret_key = key["AccessKeyId"], key["SecretAccessKey"]
+        moto.access_key = key["AccessKeyId"]
+        moto.secret_key = key["SecretAccessKey"]
         moto.client().create_bucket(Bucket="my-airflow-bucket")
         variables = {
             **moto.environment(),

@@ -42,7 +42,8 @@ def test_airflow_reads_where_a_pod_of_its_own_writes(name: str) -> None:
     deployment, *others = files.load_objects(f"objects/{name}.yaml")
     pod = deployment["spec"]["template"]["spec"]
     values = files.load(f"examples/{name}.yaml")
-    written, read = environment(pod["containers"][0]), environment(values)
+    written = environment(pod["containers"][0])
+    read = environment(values)
     volumes = {
         one["metadata"]["name"]: one["spec"]["csi"]["volumeHandle"]
         for one in others

@@ -136,7 +136,8 @@ def airflow(
     if not request.config.getoption("--full"):
         pytest.skip("a real Airflow takes minutes: make test-cluster FULL=1")
     world: World = request.getfixturevalue("world")
-    folder, host = tmp_path_factory.mktemp("airflow"), os.environ["CLUSTER_HOST"]
+    folder = tmp_path_factory.mktemp("airflow")
+    host = os.environ["CLUSTER_HOST"]
     image = images.provide(folder, ("airflow",))
     world.s3.client().create_bucket(Bucket=BUCKET)
     server = urlsplit(
@@ -204,7 +205,8 @@ def roll_out(airflow: Live) -> None:
     Give the DAG processor's sidecar another image: no other pod is replaced, nothing
     restarts.
     """
-    processor, place = "deployment/airflow-dag-processor", airflow.place
+    processor = "deployment/airflow-dag-processor"
+    place = airflow.place
 
     def others() -> dict[str, int]:
         found = [pod for pod in place.pods() if pod.phase == "Running"]
@@ -235,7 +237,9 @@ def end_the_scheduler(airflow: Live) -> None:
 def test_a_run_keeps_its_release_through_publishes_rollouts_kills_a_clear_and_a_rollback(
     airflow: Live,
 ) -> None:
-    versions, seen, runs = [airflow.publish("0")], [], airflow.runs
+    versions = [airflow.publish("0")]
+    seen = []
+    runs = airflow.runs
     disturbances: list[Callable[[Live], None]] = [
         roll_out,
         end_its_sidecar,

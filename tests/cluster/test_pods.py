@@ -58,7 +58,8 @@ def test_no_pod_sees_a_broken_file_during_releases_a_rollout_and_a_kill(
             pods = place.pods()["dag-processor"]
             return [logs.follow(place.namespace, pod, "dag-processor") for pod in pods]
 
-        old, tasks = follow(), [pod.name for pod in place.pods()["task pod"]]
+        old = follow()
+        tasks = [pod.name for pod in place.pods()["task pod"]]
         for number in range(11, 35):
             publish(world, BUCKETS["prd"], number)
             if number == 18:

@@ -26,7 +26,8 @@ from tests.support.kerberos.formats import KEY, ccache, config, entry, hole, key
 from tests.support.raising import raised
 from tests.support.strangers import damaged
 
-START, END = 1_700_000_000, 1_700_036_000
+START = 1_700_000_000
+END = 1_700_036_000
 
 
 @pytest.mark.parametrize("offset_seconds", [0, 600, -600])

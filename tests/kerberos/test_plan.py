@@ -23,11 +23,10 @@ from kerberos_sidecar.plan import (
 )
 from kerberos_sidecar.reasons import failure
 
-AIRFLOW, OTHER = (
-    parse_principal("airflow@EXAMPLE.COM"),
-    parse_principal("other@EXAMPLE.COM"),
-)
-NOW, AT = 1_700_000_000.0, 500.0
+AIRFLOW = parse_principal("airflow@EXAMPLE.COM")
+OTHER = parse_principal("other@EXAMPLE.COM")
+NOW = 1_700_000_000.0
+AT = 500.0
 CAPITAL = parse_principal("Airflow@EXAMPLE.COM")
 TICKET = Ticket(AIRFLOW, int(NOW), int(NOW) + 36_000, 0, 0.0)
 KEYTAB = "a stamp"

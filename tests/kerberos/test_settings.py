@@ -18,7 +18,8 @@ from sidecar_runtime.errors import Problem, SettingsError
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
-A, B = parse_principal("a@R"), parse_principal("b@R")
+A = parse_principal("a@R")
+B = parse_principal("b@R")
 FIRST = {"principal": "a@R", "ccache": "/c"}
 CHART = {
     "AIRFLOW__KERBEROS__KEYTAB": "/etc/airflow.keytab",

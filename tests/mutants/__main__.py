@@ -178,7 +178,8 @@ def main() -> int:
     with ExitStack() as stack, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         copies = [stack.enter_context(Copy()) for _ in range(SIDE_BY_SIDE)]
         print("running all tests once, to see which functions they enter", flush=True)
-        trial, notes = Trial(copies), copies[0].trace()
+        trial = Trial(copies)
+        notes = copies[0].trace()
         tried = partial(try_drawn, trial, notes)
         report = describe(faults, list(pool.map(tried, faults)))
     for name in sorted(trial.broken):

@@ -79,7 +79,8 @@ class Copy:
         subprocess.run(
             [sys.executable, "-m", "venv", "--without-pip", venv], check=True
         )
-        theirs, ours = Path(sysconfig.get_path("purelib")), Path(sys.prefix)
+        theirs = Path(sysconfig.get_path("purelib"))
+        ours = Path(sys.prefix)
         self._site = venv / theirs.relative_to(ours)
         # The editable installs of this repository's projects, each a folder in a file.
         installed = [

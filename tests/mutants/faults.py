@@ -168,10 +168,12 @@ def _walk(
         case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
             for default in filter(None, [*args.defaults, *args.kw_defaults]):
                 yield from _walk(source, default, function, returns)
-            children, function = node.body, f"{function}.{node.name}".lstrip(".")
+            children = node.body
+            function = f"{function}.{node.name}".lstrip(".")
             returns = node.returns
         case ast.ClassDef():
-            children, function = node.body, f"{function}.{node.name}".lstrip(".")
+            children = node.body
+            function = f"{function}.{node.name}".lstrip(".")
         case ast.Assert() | ast.JoinedStr():
             return
         case ast.Assign() if source.text(node.targets[0]).startswith("__"):

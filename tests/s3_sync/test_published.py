@@ -63,7 +63,8 @@ SIGNED = RELEASE | {"S3_SYNC_TRUSTED_KEYS": "/nowhere"}
 def test_a_record_survives_a_restart_and_says_what_is_missing(
     volume: Volume, folder: Path
 ) -> None:
-    state, said = folder / ".s3-sync", R7._replace(added=1, deleted=2)
+    state = folder / ".s3-sync"
+    said = R7._replace(added=1, deleted=2)
     record(volume.state).write(Fence(), said)
     assert said == read(state)
     assert ready(state).ready

@@ -168,7 +168,8 @@ def test_airflow_3_4_asks_the_class_of_the_auth_manager(tmp_path: Path) -> None:
 def test_airflow_writes_into_its_own_folder_and_reads_the_users_files(
     tmp_path: Path,
 ) -> None:
-    home, folder = tmp_path / "home", tmp_path / "own"
+    home = tmp_path / "home"
+    folder = tmp_path / "own"
     for path in (home / "plugins", home / "config", home / ".postgresql", folder):
         path.mkdir(parents=True)
     (home / "airflow.cfg").write_text("[core]\ndags_folder = /elsewhere\n")
@@ -247,7 +248,8 @@ def test_what_the_database_did_is_no_fault_of_the_users_file_that_it_passed() ->
 
 
 def test_hears_errors_after_airflow_has_configured_its_loggers_anew() -> None:
-    errors, logger = Errors(logging.ERROR), logging.getLogger("flask_appbuilder")
+    errors = Errors(logging.ERROR)
+    logger = logging.getLogger("flask_appbuilder")
 
     assert [] == errors.of(Mock(), logger.handlers.clear)
     assert ["no"] == errors.of(Mock(), lambda: logger.error("no"))

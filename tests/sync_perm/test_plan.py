@@ -59,7 +59,8 @@ def test_each_situation_has_work_or_a_wait_with_its_reason_or_none(
 
 
 def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:
-    known, pauses = memory(), []
+    known = memory()
+    pauses = []
     for _ in range(7):
         learn(known, Work(), Report(error=FAILED), look(A), look(A), 0.0)
         pauses.append(known.next_at)
@@ -74,7 +75,8 @@ def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:
 def test_rows_that_two_passes_have_not_fixed_are_left_alone_with_their_error(
     item: Item, tried: str
 ) -> None:
-    known, found = memory(), look(item)
+    known = memory()
+    found = look(item)
     work = decide(found, known, 0.0)
     assert isinstance(work, Work)
 
@@ -112,7 +114,8 @@ def test_good_passes_that_write_nothing_end_the_pauses_and_blame_nobody() -> Non
 
 
 def test_roles_are_synced_once_a_run_of_airflows_own_sync_leaves_them() -> None:
-    known, work = memory(synced=None), Work(roles=True)
+    known = memory(synced=None)
+    work = Work(roles=True)
     for before, synced in ((look(), frozenset()), (look(general=OTHER), OTHER)):
         learn(known, work, Report(), before, look(general=OTHER), 0.0)
         assert synced == known.synced

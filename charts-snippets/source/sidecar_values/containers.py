@@ -184,7 +184,8 @@ class S3Sync:
             mounts.append(_mount("s3-sync-keys", self.keys, read_only=True))
         if form == "init":
             env |= _one_shot("S3_SYNC_")
-        port, image = ("s3-sync-http", 9811), _image("s3-sync", self.at)
+        port = ("s3-sync-http", 9811)
+        image = _image("s3-sync", self.at)
         return _container(
             "s3-sync", form, env, port, "64Mi 384Mi", image=image, mounts=mounts
         )
@@ -358,7 +359,8 @@ class Kerberos:
             _mount("krb5-conf", "/etc/krb5", read_only=True),
             _mount("krb5-ccache", "/var/kerberos-ccache"),
         ]
-        port, image = ("kerberos-http", 9813), _image("kerberos", self.at)
+        port = ("kerberos-http", 9813)
+        image = _image("kerberos", self.at)
         return _container(
             "kerberos", form, env, port, "48Mi 96Mi", image=image, mounts=mounts
         )
@@ -411,7 +413,8 @@ class SyncPerm:
             _mount("config", config, subPath="airflow.cfg", read_only=True),
             _mount("sync-perm-tmp", TMP),
         ]
-        port, image = ("sync-perm-http", 9812), _image("sync-perm", REFERRED)
+        port = ("sync-perm-http", 9812)
+        image = _image("sync-perm", REFERRED)
         return _container(
             "sync-perm", "extra", env, port, "64Mi 512Mi", image=image, mounts=mounts
         )

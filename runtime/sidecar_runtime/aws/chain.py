@@ -56,7 +56,8 @@ def open_session(profile: str = "") -> botocore.session.Session:
     botocore reads only AWS_DEFAULT_REGION; every newer SDK reads AWS_REGION, which the
     EKS webhook sets. It asks even the node's metadata service through a proxy.
     """
-    if region := os.environ.get("AWS_REGION"):
+    region = os.environ.get("AWS_REGION")
+    if region:
         os.environ["AWS_DEFAULT_REGION"] = region
     os.environ.update(proxies.for_others(os.environ))
     return botocore.session.Session(profile=profile or None)
@@ -181,7 +182,8 @@ def main() -> NoReturn:
     Answer the question on standard output; an error of botocore is an answer, too.
     """
     questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
-    if question := os.read(0, 64):
+    question = os.read(0, 64)
+    if question:
         try:
             found = questions[question.decode()](open_session())
         except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:

@@ -227,7 +227,8 @@ def ask_child(question: str, seconds: float, fence: Fence) -> dict[str, Any]:
     except ValueError:
         text = f"the credential chain failed: {str(complaints).rpartition(chr(10))[2]}"
     else:
-        if failure := answer.get("error"):
+        failure = answer.get("error")
+        if failure:
             raise CredentialsError(**failure)
         return answer
     raise CredentialsError("credentials_unavailable", text)

@@ -104,5 +104,6 @@ def walk(top: int) -> Iterator[tuple[str, int, str, os.stat_result]]:
     for path, folders, files, folder in os.fwalk(".", onerror=fail, dir_fd=top):
         above = path[2:] and f"{path[2:]}/"
         for name in (*folders, *files):
-            if found := stat_in(name, folder):
+            found = stat_in(name, folder)
+            if found:
                 yield above + name, folder, name, found

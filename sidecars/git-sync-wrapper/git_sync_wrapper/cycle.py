@@ -211,8 +211,9 @@ class Session:
             raise self._judge.undecided
         if refusal is None:
             return Outcome("changed", commit)
-        refused = self._refused(volume.published())
-        return replace(refused, counts={"commits_published": 1})
+        return replace(
+            self._refused(volume.published()), counts={"commits_published": 1}
+        )
 
     def _publish_accepted(
         self, commit: str, volume: Volume, fence: Fence, *, fallback: str
@@ -225,7 +226,8 @@ class Session:
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
-        if lacks := [" ".join(each) for each in engine.unfiltered(fence).items()]:
+        lacks = [" ".join(each) for each in engine.unfiltered(fence).items()]
+        if lacks:
             facts["unfiltered"] = lacks
             log.warning("filter_missing", revision=commit, paths=lacks)
         engine.keep(commit)
@@ -283,7 +285,8 @@ class Session:
         self._set_readiness(published, is_holder=False)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
         # Somebody has to end the holder: it publishes for other settings than ours.
-        if other := published.elsewhere(self._parts.options):
+        other = published.elsewhere(self._parts.options)
+        if other:
             holder = f"{other}, and {waits.counts['holder']} holds the lock"
             waits = replace(waits, why=failure("published_elsewhere", holder))
         remote = None
@@ -343,8 +346,9 @@ class Session:
         }
         for reason, said in lacks.items():
             if said:
-                why = failure(reason, said)
-                return Outcome("partial", commit, why=why, is_enough=True)
+                return Outcome(
+                    "partial", commit, why=failure(reason, said), is_enough=True
+                )
         return Outcome("unchanged", commit)
 
     def _refused(self, published: Published) -> Outcome:
@@ -372,9 +376,10 @@ class Session:
             hooks.announce(commit)
         past.announced = commit
         if is_one_shot and (problem := hooks.announce_once(commit, fence)):
-            advice = REASONS["hook_failed"].advice
             raise GitSyncExitError(
-                "hook_failed", f"{commit} is published, but {problem}", advice
+                "hook_failed",
+                f"{commit} is published, but {problem}",
+                REASONS["hook_failed"].advice,
             )
 
     def _count_failure(self, error: SidecarError) -> SidecarError:

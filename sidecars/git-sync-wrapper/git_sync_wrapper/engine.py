@@ -381,5 +381,7 @@ class Engine:
         return "" if os.path.exists(os.path.join(worktree, ".gitmodules")) else worktree
 
     def _restoring(self, worktree: str) -> dict[str, str]:
-        index = os.path.join(self.root, GIT, INDEX)
-        return {"GIT_WORK_TREE": worktree, "GIT_INDEX_FILE": index}
+        return {
+            "GIT_WORK_TREE": worktree,
+            "GIT_INDEX_FILE": os.path.join(self.root, GIT, INDEX),
+        }

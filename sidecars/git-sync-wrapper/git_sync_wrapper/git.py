@@ -123,7 +123,8 @@ class Git:
             # The line of a peeled tag follows the tag's own.
             found = {name.removesuffix(_PEELED): commit for commit, name in lines}
             for place in _PLACES:
-                if commit := found.get(place.format(options.ref)):
+                commit = found.get(place.format(options.ref))
+                if commit:
                     return commit
         raise failure(
             "ref_not_found", f"{POLLING}: couldn't find remote ref {options.ref}"

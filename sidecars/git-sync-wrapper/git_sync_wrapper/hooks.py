@@ -154,8 +154,9 @@ class Hooks:
         """
         self._newest = commit
         for hook in self._hooks:
-            given = [hook, commit]
-            threading.Thread(target=self._work, args=given, daemon=True).start()
+            threading.Thread(
+                target=self._work, args=[hook, commit], daemon=True
+            ).start()
         self._touch()
 
     def announce_once(self, commit: str, fence: Fence) -> str:

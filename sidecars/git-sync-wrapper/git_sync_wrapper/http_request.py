@@ -67,9 +67,8 @@ def send(
         url = util.parse_url(address)
         port = url.port or (443 if url.scheme == "https" else 80)
         client = urllib3.PoolManager()
-        if proxy := proxies.proxy_for(
-            url.scheme or "", url.host or "", port, os.environ
-        ):
+        proxy = proxies.proxy_for(url.scheme or "", url.host or "", port, os.environ)
+        if proxy:
             user = unquote(util.parse_url(proxy).auth or "")
             login = util.make_headers(proxy_basic_auth=user)
             client = urllib3.ProxyManager(proxy, proxy_headers=login)

@@ -112,7 +112,8 @@ class Judge:
                     fence.blame = error
                 if not is_urgent:
                     raise
-                if refusal := gate.silence(commit, error):
+                refusal = gate.silence(commit, error)
+                if refusal:
                     self.undecided = error
                     break
             # Within this cycle: like git-sync, the process may exit at its first

@@ -256,7 +256,8 @@ class Logins:
         except OSError as error:
             said = f"no login from --askpass-url: {error}"
             raise failure("askpass_failed", said) from None
-        if to := answer.location:  # whoever answers there would choose the login
+        to = answer.location
+        if to:  # whoever answers there would choose the login
             said = f"--askpass-url redirects from {server_of(url)} to {server_of(to)}"
             raise failure("redirect_refused", said)
         fields = dict(line.partition("=")[::2] for line in answer.body.splitlines())

@@ -475,7 +475,8 @@ def _complete(values: dict[str, Any]) -> None:
     root = values["root"] = os.path.realpath(values.get("root", "/git"))
     values.setdefault("link", values["repo"].strip("/").split("/")[-1])
     for field in ("link", "touch_file", "error_file"):
-        if path := values.get(field):
+        path = values.get(field)
+        if path:
             values[field] = os.path.normpath(os.path.join(root, path))
     if FULL_COMMIT.fullmatch(commit := values.get("ref", "").lower()):
         values["ref"] = commit  # git accepts both cases, and prints lower case

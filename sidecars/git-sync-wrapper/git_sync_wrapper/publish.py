@@ -258,7 +258,8 @@ class Volume:
         Remove commits that need not be kept any longer; none if the link shows nothing.
         """
         try:
-            if shown := self.snapshots.current():
+            shown = self.snapshots.current()
+            if shown:
                 self.snapshots.prune(shown, fence)
             self._remove_lists()
         except (OSError, SidecarError) as error:
@@ -338,12 +339,11 @@ class Inspection:
                 f"damaged or missing in {shown.commit}: {files}, such as {damaged[0]}"
             )
             if not before:
-                paths = damaged[: snapshot.NAMED_PATHS]
                 log.warning(
                     "damage_found",
                     revision=shown.commit,
                     files=len(damaged),
-                    paths=paths,
+                    paths=damaged[: snapshot.NAMED_PATHS],
                 )
 
     def repair(self, volume: Volume, published: Published, fence: Fence) -> None:
@@ -357,7 +357,8 @@ class Inspection:
         engine = self._parts.engine
         if published.elsewhere(options) or options.sparse_checkout_file:
             return
-        if not (checkout := engine.restore(commit, fence)):
+        checkout = engine.restore(commit, fence)
+        if not checkout:
             return
         try:
             build = volume.build(
@@ -373,9 +374,11 @@ class Inspection:
         ) as error:  # the cycle goes on: a newer commit may be whole
             log.warning("restore_failed", revision=commit, error=str(error))
             return
-        paths = build.changed[: snapshot.NAMED_PATHS]
         log.warning(
-            "damage_repaired", revision=commit, files=len(build.changed), paths=paths
+            "damage_repaired",
+            revision=commit,
+            files=len(build.changed),
+            paths=build.changed[: snapshot.NAMED_PATHS],
         )
         self.problem = ""
 

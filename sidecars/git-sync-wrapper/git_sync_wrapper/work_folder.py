@@ -113,7 +113,8 @@ class WorkFolder:
             if not is_known or found.st_uid != uid or _NEVER.fullmatch(path):
                 return path
             # git would take the repository, or the checkout, from there.
-            if place := _CHECKOUT.fullmatch(path):
+            place = _CHECKOUT.fullmatch(path)
+            if place:
                 checkout = f"{self.path}/{WORKTREES}/{place[1]}/{GIT}"
                 leads = {"commondir": "../..", "gitdir": checkout}[name]
                 if read_file(name, FACTS_BYTES, dir_fd=folder) != f"{leads}\n".encode():

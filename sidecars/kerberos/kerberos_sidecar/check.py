@@ -73,7 +73,8 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
         account.group = staging.made.st_gid
         account.look()
         ticket = account.found.ticket
-        if problem := account.problem():
+        problem = account.problem()
+        if problem:
             say("??", "", problem)
         elif ticket is not None:
             say("ok", "", f"it is valid until {iso(ticket.ends_at)}")

@@ -192,7 +192,8 @@ class KerberosSidecar:
                 return
             owner = _check_contested(account, now_due.cause)
             # A principal of the same realm has just waited for it in vain.
-            if silent := turn.silent.get(account.realm):
+            silent = turn.silent.get(account.realm)
+            if silent:
                 raise silent
             asked = Clock.read()
             content, ticket = acquire(keytab, settings, staging)
@@ -276,8 +277,9 @@ class KerberosSidecar:
         )
         # An error that is only remembered is no further failure: it waits for its turn.
         if not turn.has_failed:
-            until = time.time() + wait_seconds
-            return Outcome("waiting", name, counts, why=told, until=until)
+            return Outcome(
+                "waiting", name, counts, why=told, until=time.time() + wait_seconds
+            )
         # Exactly then: each principal has had its own backoff.
         told.retry_within_seconds = wait_seconds
         told.retry_after_seconds = wait_seconds

@@ -236,8 +236,9 @@ class Sync:
             is_in_place=settings.layout == "in-place",
             delete=settings.delete,
         )
-        fold = self.parts.volume.fold
-        return without_clashes(read._replace(kept=kept), fold, settings.prefix)
+        return without_clashes(
+            read._replace(kept=kept), self.parts.volume.fold, settings.prefix
+        )
 
     def _there(self) -> There:
         layout = self._layout
@@ -322,8 +323,12 @@ class Sync:
 
     def _refused(self, refusal: RevisionRefused) -> Outcome:
         self.parts.status.show(refused=refusal.facts())
-        is_enough = self._record.published is not None
-        return Outcome("partial", self._revision, why=refusal, is_enough=is_enough)
+        return Outcome(
+            "partial",
+            self._revision,
+            why=refusal,
+            is_enough=self._record.published is not None,
+        )
 
     def _outcome(
         self,

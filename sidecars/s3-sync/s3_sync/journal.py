@@ -267,7 +267,8 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
     # A line is true if its inode is in place, or if the removed file is not. The inode
     # alone does not tell: the next file that anybody creates there may get it, and a
     # remount may have changed it.
-    if now := files.get(path):
+    now = files.get(path)
+    if now:
         is_true = found is not None and (
             found.st_ino == now.inode or now.is_like(found)
         )

@@ -251,7 +251,8 @@ class ListingSource:
             " releases, set S3_SYNC_SOURCE=release. Nothing was deleted. If the folder should "
             "become empty, S3_SYNC_ALLOW_EMPTY=true deletes what is published."
         )
-        if filtered := sum(page.filtered for page in self._pages.values()):
+        filtered = sum(page.filtered for page in self._pages.values())
+        if filtered:
             said.append(f"{filtered} left out by S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE")
             advice = "Correct S3_SYNC_INCLUDE and S3_SYNC_EXCLUDE. Nothing was deleted."
         what = ", ".join(said) or "no key begins with it"

@@ -346,12 +346,11 @@ class Brake:
         if not self._is_held:
             return None
         if not was_held:
-            named = sorted(gone)[:NAMED_FILES]
             log.warning(
                 "deletion_held",
                 files_to_delete=len(gone),
                 managed_files=held,
-                paths=named,
+                paths=sorted(gone)[:NAMED_FILES],
             )
         why = failure(
             "deletion_held",

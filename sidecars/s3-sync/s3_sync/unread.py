@@ -124,8 +124,9 @@ class UnreadFiles:
                 f"{path!r} has changed again and again, for longer than the others wait"
             )
             error = ObjectError("object_changing", said, RESTLESS_ADVICE)
-            due_at = time.monotonic() + rest_seconds
-            self._unread[path] = Unread(files[path].etag, error, due_at=due_at)
+            self._unread[path] = Unread(
+                files[path].etag, error, due_at=time.monotonic() + rest_seconds
+            )
 
     def show(self, skipped: Mapping[str, str]) -> None:
         """

@@ -224,7 +224,8 @@ def find_source(config: AirflowConfig, local_settings: str, ask: Ask) -> Source:
     elif config.named(rf"{KEY}_(cmd|secret)$"):
         return asked
     told = ask(Fence())
-    if text := told.get("text"):
+    text = told.get("text")
+    if text:
         parse_url(asked.setting, text)
     if told.get("is_plain") and not told["foreign"]:
         return replace(asked, address=take_over(asked.setting, told))
@@ -241,7 +242,8 @@ def take_over(setting: str, told: Mapping[str, Any]) -> Address:
     Raises:
         SidecarError: Airflow failed, or connects as we cannot.
     """
-    if place := told.get("where"):
+    place = told.get("where")
+    if place:
         raise failure("config_failed", f"{place}: {told['failed']}")
     text = told.get("text") or ""
     if not text or text.startswith("sqlite:"):

@@ -84,7 +84,8 @@ class Session:
             self._memory.synced = self._memory.synced and frozenset()
             self._memory.held_until = self._memory.next_at = 0.0
             self._left = NOW
-        if file := self._of.reader.file:
+        file = self._of.reader.file
+        if file:
             file.refresh()
         try:
             # The usual case, all day long: one small query finds what it found before.

@@ -397,7 +397,8 @@ def work(task: Told, answer: Answer) -> None:
         gc.freeze()
         gc.enable()
         for name, pairs in task["given"].items():
-            if found := errors.of(session, partial(give, name, pairs, manager)):
+            found = errors.of(session, partial(give, name, pairs, manager))
+            if found:
                 answer({"tried": f"role {name}", "error": "; ".join(found)})
         ready = time.monotonic()
         until = min(ready + portion_seconds(ready - began), began + task["seconds"])

@@ -163,7 +163,8 @@ def _note_unfixed(
     left = after.difference.items
     missed = {one for one in left if one.dag_id in report.tried}
     missed |= left.intersection(work.given)
-    if again := missed & memory.doubted:
+    again = missed & memory.doubted
+    if again:
         held = {
             one: report.tried.get(one.name)
             or f"{one} still differs after a pass without an error"

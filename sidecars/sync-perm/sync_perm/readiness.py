@@ -110,7 +110,8 @@ class Status:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)
         self._named = failing
         problems = [] if was_synced else ["Airflow has not synced its roles yet"]
-        if missing := len(items) - kinds["dag_revoke"]:
+        missing = len(items) - kinds["dag_revoke"]
+        if missing:
             problems.append(f"{missing:,} of {wanted:,} rows are missing")
         if kinds["dag_revoke"]:
             problems.append(f"{kinds['dag_revoke']:,} grants are too many")
@@ -127,8 +128,9 @@ class Status:
             shortfalls.append("Airflow has yet to judge roles or grants that changed")
         if file:
             self.metrics.mistakes.set(len(file.mistakes))
-            notes = list(difference.notes[:NAMED])
-            self.tell(roles_file=file.path, roles_file_notes=notes)
+            self.tell(
+                roles_file=file.path, roles_file_notes=list(difference.notes[:NAMED])
+            )
             if file.problem:
                 shortfalls.append(f"the roles file is ignored: {file.problem}")
         if failing:

@@ -289,7 +289,8 @@ def _split(text: str) -> tuple[str, str]:
     Raises:
         ValueError: The text has neither of the two forms that Airflow uses.
     """
-    if (match := _PERMISSION.fullmatch(text)) is None:
+    match = _PERMISSION.fullmatch(text)
+    if match is None:
         raise ValueError(
             "is not a permission such as `can_read on DAGs` or `DAGs.can_read`"
         )
@@ -433,12 +434,11 @@ class RoleFile:
         self.mistakes = found
         self.problem = None
         if not found:
-            count = len(self.document.roles)
             log.info(
                 "roles_file_accepted",
                 file=self.path,
                 revision=self.revision,
-                roles=count,
+                roles=len(self.document.roles),
             )
             return
         for line, key, problem in found:
@@ -446,7 +446,8 @@ class RoleFile:
                 "roles_file_refused", file=self.path, line=line, key=key, error=problem
             )
         texts = [f"{self.path}:{mistake}" for mistake in found[:NAMED_MISTAKES]]
-        if more := len(found) - len(texts):
+        more = len(found) - len(texts)
+        if more:
             texts.append(f"and {more} more")
         self.problem = failure("roles_file_invalid", "; ".join(texts))
 
@@ -460,7 +461,8 @@ def _find_mistakes(document: Document, tables: Tables) -> list[Mistake]:
     # by the database's spelling
     names = {tables.spelled(role): role for role in DEFAULT_ROLES}
     for name, role in document.roles.items():
-        if (other := names.setdefault(tables.spelled(name), name)) != name:
+        other = names.setdefault(tables.spelled(name), name)
+        if other != name:
             replace(role.where, mistakes=found).refuse(
                 f"the database treats this name as {other}"
             )

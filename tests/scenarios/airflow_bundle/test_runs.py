@@ -54,8 +54,10 @@ class Releases:
     def __init__(self, home: Path, stack: ExitStack) -> None:
         s3 = stack.enter_context(FakeS3())
         self.shelf = Shelf(s3)
-        target, told = home / "dags", {**KEPT, "S3_SYNC_LAYOUT": "snapshot"}
-        self.store, self.link = target / STORE, target / "current"
+        target = home / "dags"
+        told = {**KEPT, "S3_SYNC_LAYOUT": "snapshot"}
+        self.store = target / STORE
+        self.link = target / "current"
         self.shelf.publish({"none.py": b""})
         # Only `follow` triggers later cycles. Without a release, the first cycle would
         # fail; its retry could prune a version between two tasks of a run, which would
@@ -180,7 +182,8 @@ def test_the_documented_query_lists_the_versions_that_s3_must_keep(
 
 
 def test_a_missing_version_fails_the_task_and_runs_no_other_code(world: World) -> None:
-    live, shelf = world.live, world.source.shelf
+    live = world.live
+    shelf = world.source.shelf
     old = world.publish("pruned")
     run = live.begin()
     world.end(run)
@@ -205,7 +208,9 @@ def test_each_task_runs_its_version_despite_publishes_and_kills(
     """
     Publishes, rollbacks, and kills of sidecar, dag-processor and worker during runs.
     """
-    live, source, random = world.live, world.source, Random(20)
+    live = world.live
+    source = world.source
+    random = Random(20)
     current = world.publish("0", **RETRIES)
     known = {current: "0"}
     for number in range(1, counts.runs + 1):

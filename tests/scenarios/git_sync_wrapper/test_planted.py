@@ -289,7 +289,8 @@ def test_what_another_user_exchanges_while_git_runs_is_never_used(
     As git starts, its repository becomes a copy, a stranger's with a filter for all
     files; even in one of ours, hooks and monitors are not executed.
     """
-    work, done = here.root / WORK, here.folder / "exchanged"
+    work = here.root / WORK
+    done = here.folder / "exchanged"
     filtered = "* filter=x" if owner == STRANGER else ""
     copy = f"""cp -a {work} {work}.x && cd {work}.x/.git
 printf '[filter "x"]\n smudge = {outside.program}\n' >> config

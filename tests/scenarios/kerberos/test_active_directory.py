@@ -40,7 +40,8 @@ def tool(tmp_path: Path, only_in_full: None) -> Iterator[Tool]:
     """A function that runs `samba-tool` on the database of a running domain."""
     if os.geteuid() != 0 or not shutil.which("samba", path=PATH):
         pytest.skip("Active Directory needs root and Samba: make test-full as root")
-    folder, port = tmp_path / "ad", own_port(udp=True)
+    folder = tmp_path / "ad"
+    port = own_port(udp=True)
     options = {
         "bind interfaces only": "yes",
         "interfaces": "lo",

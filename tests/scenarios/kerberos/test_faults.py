@@ -156,8 +156,7 @@ def test_keeps_the_ticket_during_each_later_fault_and_recovers(
     here: Site, faults: list[Row]
 ) -> None:
     here.ccache.parent.chmod(0o777)
-    program = here.as_user(50000)
-    daemon = here.publish(program=program, KERBEROS_TIMEOUT="8s")
+    daemon = here.publish(program=here.as_user(50000), KERBEROS_TIMEOUT="8s")
     for reason, fault, quoted in faults:
         seen = len(daemon.events)
         fault(here)
@@ -270,7 +269,8 @@ def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
     libkrb5 adopts the KDC's clock, which is ten minutes ahead, and so is the end of
     tickets.
     """
-    site, ahead_seconds = make_site("8s"), 600
+    site = make_site("8s")
+    ahead_seconds = 600
     running_kdc.stop()
     running_kdc.start(clock_offset_seconds=ahead_seconds)
 

@@ -83,7 +83,8 @@ def test_a_refused_key_is_tried_again_after_each_window_and_used_once_accepted(
 def add_silent_primary(site: Site, proxy: KdcProxy) -> None:
     """libkrb5 asks it after each refusal, before it reports one."""
     proxy.behavior = "silent"
-    text, line = site.config.read_text(), f"    primary_kdc = {proxy.address}\n    kdc"
+    text = site.config.read_text()
+    line = f"    primary_kdc = {proxy.address}\n    kdc"
     site.config.write_text(text.replace("    kdc", line))
 
 
@@ -138,8 +139,9 @@ def test_neither_a_burst_of_sighups_nor_a_neighbor_ends_the_wait_of_a_refused_ke
     with policy(running_kdc, here):
         make_stale(here)
         here.ccache.parent.chmod(0o777)
-        program = here.as_user(50_000)
-        daemon = here.start(program=program, KERBEROS_LOCKOUT_WINDOW="1800")
+        daemon = here.start(
+            program=here.as_user(50_000), KERBEROS_LOCKOUT_WINDOW="1800"
+        )
         failure(daemon)
         note.unlink()
         (note / "of root").mkdir(parents=True)
@@ -182,10 +184,8 @@ def test_a_refusal_outlives_a_kill_and_counts_for_each_ccache_of_the_principal(
     thousands of old keys, whose memory is no longer than that of one.
     """
     add_silent_primary(here, proxy)
-    second, note = (
-        here.ccache.parent / "second",
-        here.ccache.parent / f".{here.ccache.name}.refused",
-    )
+    second = here.ccache.parent / "second"
+    note = here.ccache.parent / f".{here.ccache.name}.refused"
     entries = [
         {"principal": here.principal, "ccache": path} for path in (here.ccache, second)
     ]

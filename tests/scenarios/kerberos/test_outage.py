@@ -30,7 +30,8 @@ def test_waits_for_a_kdc_that_is_down_and_keeps_the_ticket_until_it_expires(
     running_kdc.start()
     daemon.wait_until_ready()
     running_kdc.stop()
-    before, expiry = site.ccache.read_bytes(), site.expiry()
+    before = site.ccache.read_bytes()
+    expiry = site.expiry()
 
     # without the limit of a quarter, the sixth wait would be half a minute
     for _ in range(6):
@@ -122,7 +123,8 @@ def test_answers_probes_and_exits_cleanly_on_sigterm_while_the_kdc_hangs(
 ) -> None:
     here.configure(proxy.address, udp_preference_limit=limit)
     daemon = here.publish()
-    before, seen = here.ccache.read_bytes(), proxy.requests
+    before = here.ccache.read_bytes()
+    seen = proxy.requests
     proxy.behavior = "silent"
     daemon.sighup()
     wait_until(lambda: proxy.requests > seen, "a request hangs")
@@ -168,7 +170,8 @@ def test_a_silent_realm_costs_one_deadline_and_delays_the_others_once(
     here: Site,
 ) -> None:
     with silent(1, here.kdc) as (proxy,):
-        away, folder = "SILENT.TEST", here.ccache.parent
+        away = "SILENT.TEST"
+        folder = here.ccache.parent
         keys = here.folder / "keytab" / "away"
         keys.write_bytes(keytab(entry("one", away), entry("two", away)))
         realms = f"[realms]\n  {away} = {{\n kdc = {proxy.address}\n  }}"

@@ -28,12 +28,16 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
     their group, as `fsGroup` sets it, writers with different uids rename over each
     other's files.
     """
-    site, kinds = make_site("16s"), (*KINDS, "java") if HAS_JAVA else KINDS
+    site = make_site("16s")
+    kinds = (*KINDS, "java") if HAS_JAVA else KINDS
     service = kdc.add_principal("HTTP/readers.example.test")
     site.ccache.parent.chmod(0o2770)
     users = [site.as_user(uid) for uid in (50_000, 60_000)]
     daemons = [site.publish(program=user, INTERVAL="1s") for user in users]
-    sizes, inodes, owners, reads = set[int](), set[int](), set[int](), Counter[Kind]()
+    sizes = set[int]()
+    inodes = set[int]()
+    owners = set[int]()
+    reads = Counter[Kind]()
 
     while (
         reads.total() < counts.ticket_reads

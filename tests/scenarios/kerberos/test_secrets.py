@@ -56,7 +56,8 @@ def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
 def test_keys_never_appear_in_logs_or_http_answers_on_failures(
     here: Site, proxy: KdcProxy
 ) -> None:
-    keys, content = keys_of(here), here.keytab.read_bytes()
+    keys = keys_of(here)
+    content = here.keytab.read_bytes()
     here.configure(proxy.address)
     checked = here.start("check")
     assert 0 == checked.wait_for_exit().code

@@ -70,7 +70,8 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
     assert here.is_valid() and here.is_valid(other)
     assert second in run_client(["klist"], here.config, other).stdout
     assert ("0640", 0o600) == (here.mode(), stat.S_IMODE(other.stat().st_mode))
-    first_inode, inode = here.ccache.stat().st_ino, other.stat().st_ino
+    first_inode = here.ccache.stat().st_ino
+    inode = other.stat().st_ino
     wait_until(lambda: other.stat().st_ino != inode, "the shorter ticket is replaced")
     assert first_inode == here.ccache.stat().st_ino
     page = daemon.get("/").body
@@ -142,7 +143,8 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
     for folder in versions:
         folder.mkdir()
         (folder / "airflow.keytab").write_bytes(here.keytab.read_bytes())
-    swapped, link = 0, here.keytab.parent / "..data"
+    swapped = 0
+    link = here.keytab.parent / "..data"
     link.symlink_to(versions[0])
     here.keytab.unlink()
     here.keytab.symlink_to("..data/airflow.keytab")

@@ -229,7 +229,8 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
         FOREIGN[kind][0](path)
     program = here.as_user(50000)
     settings = settings_of(here, ccaches)
-    before, asked = contents(folder), here.kdc.requests()
+    before = contents(folder)
+    asked = here.kdc.requests()
     daemon = here.start(program=program, **settings)
 
     failed = failure(daemon)

@@ -120,8 +120,7 @@ def test_reports_what_is_wrong(
 def test_a_volume_that_cannot_flush_a_file_fails(
     start: StartDaemon, target: Path
 ) -> None:
-    wrapper = refusing(errno.EIO, "fsync")
-    daemon = start(arguments=("check",), wrapper=wrapper)
+    daemon = start(arguments=("check",), wrapper=refusing(errno.EIO, "fsync"))
 
     assert 3 == daemon.wait_for_exit(30).code, daemon.log()
     assert "target_failed: cannot write to" in daemon.log()

@@ -57,8 +57,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.config.getoption("--full"):
             cells += [("2.11", "mariadb"), ("3.2", "postgres"), ("3", "postgres")]
         params = [pytest.param(*cell, marks=INSTALLS) for cell in cells]
-        names = ("airflow", "kind")
-        metafunc.parametrize(names, params, indirect=["airflow"], scope="session")
+        metafunc.parametrize(
+            (("airflow", "kind")), params, indirect=["airflow"], scope="session"
+        )
 
 
 def test_a_token_that_airflow_local_settings_hands_out_is_asked_for_at_each_connect(

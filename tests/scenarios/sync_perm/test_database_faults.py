@@ -99,7 +99,8 @@ def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
     The server ends all connections then; Airflow's own setting names a command for the
     URL.
     """
-    database, address = small(own_postgres), tmp_path / "url"
+    database = small(own_postgres)
+    address = tmp_path / "url"
     database.query("CREATE ROLE guest SUPERUSER LOGIN PASSWORD 'first-Pa55'")
     address.write_text(own_postgres.url(database.name, "guest", "first-Pa55"))
     daemon = begin(None, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": f"cat {address}"})
@@ -108,10 +109,8 @@ def test_a_demoted_primary_and_a_rotated_password_need_no_restart(
     def disturb(*statements: str) -> int:
         for statement in statements:
             database.query(statement)
-        seen, end = (
-            len(daemon.events),
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity",
-        )
+        seen = len(daemon.events)
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         database.query(f"{end} WHERE usename = 'guest'")
         return seen
 

@@ -74,7 +74,8 @@ def test_a_dag_that_cannot_be_synced_blocks_no_other_and_is_granted_later(
     assert ("DAG:large",) not in written["resources"]
     assert grants_on(database, "DAG:c_good")
 
-    rows, seen = log_rows(database), len(daemon.events)
+    rows = log_rows(database)
+    seen = len(daemon.events)
     add_role(database, "team_late")
     daemon.wait_for_pass(seen)
     daemon.wait_until_good()
@@ -136,13 +137,16 @@ def test_writes_nothing_and_starts_no_process_while_nothing_changes(
     add_role(database, "team")
     grant(database, "team", "can_read", "Website")
     grant(database, "Viewer", "menu_access", "Admin")  # more than Airflow grants it
-    before, rows = contents(database), log_rows(database)
+    before = contents(database)
+    rows = log_rows(database)
 
     daemon = start(database, {"INTERVAL": "0.1"}).until_good()
-    written, passes = _tuples_written(database), len(daemon.find_events("pass_started"))
+    written = _tuples_written(database)
+    passes = len(daemon.find_events("pass_started"))
     # The server counts what a connection read a second later.
     wait_until(lambda: daemon.quiet_polls() >= 20, "twenty polls", 60)
-    polls, scans = daemon.quiet_polls(), _scans(database)
+    polls = daemon.quiet_polls()
+    scans = _scans(database)
     wait_until(lambda: daemon.quiet_polls() >= polls + 50, "fifty polls", 60)
     scans = _scans(database) - scans
 

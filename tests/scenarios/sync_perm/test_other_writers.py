@@ -60,7 +60,8 @@ def test_a_race_and_a_deadlock_with_another_writer_lose_nothing(
     start: StartSyncPerm,
     tmp_path: Path,
 ) -> None:
-    home, file = tmp_path / "home", tmp_path / "roles.yaml"
+    home = tmp_path / "home"
+    file = tmp_path / "roles.yaml"
     airflow.write_dags(database, home, {"a": {"Viewer": ["can_edit"]}})
     add_role(database, "team")
     grant(database, "team", "can_read", "Website")
@@ -114,16 +115,15 @@ def test_sidecars_of_two_airflow_versions_on_one_database_do_not_fight(
     As in an upgrade: the database is migrated under the old sidecar, which then only
     reads.
     """
-    new, home, settings = (
-        Airflow.install_or_skip("3"),
-        tmp_path,
-        {"SYNC_PERM_INCLUDE_DAGS": "true"},
-    )
+    new = Airflow.install_or_skip("3")
+    home = tmp_path
+    settings = {"SYNC_PERM_INCLUDE_DAGS": "true"}
     add_role(database, "team")
     old = start(database, settings).until_good()
     # psycopg 3 cannot migrate
     url = database.url.replace("postgresql", "postgresql+psycopg2")
-    migrate, variables = f"{new.bin}/airflow db migrate", new.environment(url, home)
+    migrate = f"{new.bin}/airflow db migrate"
+    variables = new.environment(url, home)
     subprocess.run(
         migrate.split(), env=variables, cwd=home, check=True, capture_output=True
     )

@@ -65,7 +65,8 @@ def test_masks_secrets_in_the_errors_of_a_pass(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     """The database's password is masked in the last line and in the many before it."""
-    broker, key = "r3dis-p4ss", "f3rnet-k3y"
+    broker = "r3dis-p4ss"
+    key = "f3rnet-k3y"
     body = f"""
 import os, sys
 print("connecting to", "{unsynced.url}")

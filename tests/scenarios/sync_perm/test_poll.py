@@ -43,7 +43,8 @@ def test_a_poll_notices_each_change_that_a_pass_depends_on(
         assert seen == reader.fingerprint(connection)
         for change in CHANGES:
             database.query(change)
-            before, seen = seen, reader.fingerprint(connection)
+            before = seen
+            seen = reader.fingerprint(connection)
             missed += [change] if seen == before else []
         path.write_text(FILE.replace("can_read", "can_edit"))
         file.refresh()

@@ -82,7 +82,8 @@ def test_sighup_lets_airflow_sync_its_roles_again(
     standin: StandIn, postgres: Postgres, begin: StartSyncPerm
 ) -> None:
     port = own_port("127.0.0.1")
-    bind, page = {"SYNC_PERM_HTTP_BIND": f"127.0.0.1:{port}"}, "SYNC_PERM_STATUS_PAGE"
+    bind = {"SYNC_PERM_HTTP_BIND": f"127.0.0.1:{port}"}
+    page = "SYNC_PERM_STATUS_PAGE"
     daemon = begin(small(postgres), {**bind, page: "false"}).until_good()
     assert (port, 404) == (daemon.address()[1], daemon.get("/").status)
     standin.site.write(FOREVER)

@@ -72,7 +72,8 @@ def cost(call: Any, times: int) -> list[float]:
     """
     Return the average CPU and wall-clock milliseconds of a call.
     """
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu = time.process_time()
+    wall = time.perf_counter()
     for _ in range(times):
         call()
     return [

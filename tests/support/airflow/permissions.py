@@ -65,8 +65,11 @@ def grants_on(database: Database, resource: str) -> set[tuple[str, str]]:
     """
     Return the grants on a resource: pairs of role and action.
     """
-    rows = database.query(_CONTENTS["grants"])
-    return {(role, action) for role, action, name in rows if name == resource}
+    return {
+        (role, action)
+        for role, action, name in database.query(_CONTENTS["grants"])
+        if name == resource
+    }
 
 
 def null_rows(database: Database) -> int:

@@ -26,7 +26,8 @@ def main() -> None:
         "context": context,
     }
     read = readers[kind](*service)
-    reads, failures = 0, []
+    reads = 0
+    failures = []
     print("ready", flush=True)
     while True:
         for _ in range(5):

@@ -45,7 +45,8 @@ class Reader:
         output, errors = self.process.communicate("stop", timeout=60)
         assert 0 == self.process.returncode, errors
         seen = json.loads(output.splitlines()[-1])
-        self.reads, self.failed = seen["reads"], seen["failed"]
+        self.reads = seen["reads"]
+        self.failed = seen["failed"]
         self.failures = tuple(seen["failures"])
 
 

@@ -422,8 +422,9 @@ class SnapshotLayout:
                 folder.journal = None
             # The list before the name: each snapshot has one, after a crash, too.
             listed = Listed(folder.files, is_lost=True)
-            fsync = self._volume.staging.fsync
-            folder.journal = Journal(list_name(name), self.store, listed, fsync=fsync)
+            folder.journal = Journal(
+                list_name(name), self.store, listed, fsync=self._volume.staging.fsync
+            )
         aside = os.path.basename(folder.path)
         # What was asked for is marked in the same step, or the next pruning removes it.
         if is_asked:

@@ -145,7 +145,8 @@ def load_apart(path: str, timeout_seconds: float) -> Loaded:
     except EOFError:
         child.join(timeout_seconds)
         said = ([], {path: "it ends the process that loads it"})
-        if (code := child.exitcode or 0) < 0:
+        code = child.exitcode or 0
+        if code < 0:
             said = signal.Signals(-code).name
     child.kill()
     child.join()

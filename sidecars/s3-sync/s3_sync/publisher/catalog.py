@@ -82,7 +82,8 @@ class Current(NamedTuple):
         """
         if self.pointer is None:
             return f"{form.POINTER_KEY} was changed or deleted"
-        by, turn = self.pointer.origin.get("by", "someone else"), self.pointer.turn
+        by = self.pointer.origin.get("by", "someone else")
+        turn = self.pointer.turn
         said = f"{by} made release {short(turn.revision)} current, at {turn.since}"
         return f"{said}, signed by {self.signed_by}" if self.signed_by else said
 
@@ -180,7 +181,8 @@ def resolve(store: Store, text: str) -> str:
         ReleaseError: There is no such turn, or the pointer is refused.
     """
     if text in TURNS:
-        if revision := read_existing(store).names.get(text):
+        revision = read_existing(store).names.get(text)
+        if revision:
             return revision
         raise ReleaseError(
             "history_empty",
@@ -188,7 +190,8 @@ def resolve(store: Store, text: str) -> str:
             "Pass a revision; `s3-sync releases` lists the existing ones.",
         )
     found = []
-    if beginning := DIGITS.fullmatch(text):
+    beginning = DIGITS.fullmatch(text)
+    if beginning:
         revision = f"{BEGINNING}{beginning[1]}"
         if is_revision(revision):
             return revision

@@ -210,8 +210,7 @@ def read_arguments(words: Sequence[str]) -> Namespace:
         return parser.parse_args(words)
     # Else an optional argument would be absent once an option follows it (bpo-14191).
     command = commands.choices[words[0]]
-    given = Namespace(command=words[0])
-    arguments = command.parse_intermixed_args(words[1:], given)
+    arguments = command.parse_intermixed_args(words[1:], Namespace(command=words[0]))
     # `rollback s3://bucket/prefix [REVISION]`: the first of the two arguments may be
     # omitted.
     if words[0] == "rollback" and releases.is_url(arguments.revision):
@@ -325,13 +324,15 @@ def _act(
         case "diff":
             found = []
             for text in (arguments.before, arguments.after):
-                place, name = store, text
+                place = store
+                name = text
                 if releases.is_url(text):
                     place = Store(_settings(arguments, environ, text), store.keys)
                     name = "current"
                 catalog.read_existing(place)
-                revision = catalog.resolve(place, name)
-                found.append(catalog.read_manifest(place, revision)[0])
+                found.append(
+                    catalog.read_manifest(place, catalog.resolve(place, name))[0]
+                )
             return releases.diff(*found)
         case "prune-releases":
             return releases.prune(
@@ -399,7 +400,8 @@ def _keys(
         SettingsError: A key cannot be read, or the trusted keys would refuse the
             result.
     """
-    keys, path = read_trusted_keys(settings), arguments.sign_key
+    keys = read_trusted_keys(settings)
+    path = arguments.sign_key
     if "--sign-key" in COMMANDS[arguments.command][1]:  # it updates the pointer
         path = path or environ.get(SIGN_KEY)
     signer = None

@@ -374,8 +374,9 @@ def build_parcel(
     bundle.seek(0)
     sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
     revision = release_id_of(file[:4] for file in files.values())
-    now = form.time_text(store.now())
-    manifest = form.Manifest(revision, files, sha256, size, now, origin)
+    manifest = form.Manifest(
+        revision, files, sha256, size, form.time_text(store.now()), origin
+    )
     data = form.write_manifest(manifest)
     try:
         return Parcel(form.parse_manifest(data, revision), data, bundle, left_out)

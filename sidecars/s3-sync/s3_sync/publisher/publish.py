@@ -121,10 +121,13 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
     Args:
         done: What the command does, as ``published``.
     """
-    store, old, signer = order.store, before.pointer, order.signer
+    store = order.store
+    old = before.pointer
+    signer = order.signer
     if before.etag is None and not order.forces:
         catalog.require_own_prefix(store)
-    manifest, revision = parcel.manifest, parcel.revision
+    manifest = parcel.manifest
+    revision = parcel.revision
     ours = {name: order.origin[name] for name in ("by", "ci_url")}
     origin = {**manifest.origin, **ours}
     what = f"{counted(len(manifest.files), 'file')}, {size_text(manifest.size_bytes)}"
@@ -138,7 +141,8 @@ def _apply(order: Order, before: catalog.Current, parcel: Parcel, done: str) -> 
         "left_out": parcel.left_out,
     }
     lines = []
-    if count := len(parcel.left_out):
+    count = len(parcel.left_out)
+    if count:
         lines.append(f"Left out: {count} ({', '.join(parcel.left_out):.1000})")
     if before.is_signed and signer is None and not order.forces:
         raise ReleaseError(
@@ -192,7 +196,9 @@ def _draft(
     higher: more than any that pods remember, even if an old pointer was restored or it
     is missing.
     """
-    store, signer, turns = order.store, order.signer, before.turns
+    store = order.store
+    signer = order.signer
+    turns = before.turns
     now = store.now()
     least = turns[0].sequence + 1 if turns else 0
     sequence = max(int(now.timestamp()), least)
@@ -227,7 +233,9 @@ def _write(
     Raises:
         SidecarError: As :func:`pointer.replace`.
     """
-    store, revision, old = order.store, parcel.revision, before.pointer
+    store = order.store
+    revision = parcel.revision
+    old = before.pointer
     _upload(store, parcel)
     if old is not None and old.revision != revision:
         # Write its manifest again, so that its date says when it was replaced.

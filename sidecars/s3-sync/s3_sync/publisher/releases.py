@@ -167,7 +167,8 @@ def compare(before: form.Manifest | None, after: form.Manifest) -> Changes:
     """
     Compare the files of two releases; every file is new if there is no release before.
     """
-    old, new = before.files if before else {}, after.files
+    old = before.files if before else {}
+    new = after.files
     changed = [path for path in new if path in old and old[path].etag != new[path].etag]
     return Changes(
         sorted(new.keys() - old.keys()), changed, sorted(old.keys() - new.keys())
@@ -321,7 +322,8 @@ def read_names(path: str) -> set[str]:
     # Python has no sys.stdin if the caller has closed the descriptor.
     lines = Path("/dev/stdin" if path == "-" else path).read_text().splitlines()
     for number, name in enumerate(map(str.strip, lines), 1):
-        if digits := catalog.DIGITS.fullmatch(name):
+        digits = catalog.DIGITS.fullmatch(name)
+        if digits:
             found.add(f"{BEGINNING}{digits[1]}")
         elif name:
             raise ValueError(

@@ -109,7 +109,8 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
         if earlier is None:
             since = _time(pointer.turn.since)
             earlier = {key for key, at in errors.items() if _time(at) < since}
-        if broken := sorted(errors.keys() - earlier):
+        broken = sorted(errors.keys() - earlier)
+        if broken:
             error = ImportErrors(
                 "import_errors",
                 f"Airflow cannot import {counted(len(broken), 'file')} of "
@@ -141,7 +142,8 @@ def _lack_of(row: Row, pointer: Pointer, arrived: datetime | None) -> str:
     """
     Return why a DAG does not count; empty if it does.
     """
-    version, ended = row["bundle_version"], _ended(row)
+    version = row["bundle_version"]
+    ended = _ended(row)
     if version != pointer.revision:
         return f"from {short(version or 'no version')} at {ended:%H:%M:%S}"
     began = ended - timedelta(seconds=row["last_parse_duration"] or 0)

@@ -280,8 +280,9 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
     if not is_hex(sha256) or next(reversed(files.values())).end > size:
         raise Invalid("the bundle has no digest, or ends before its last file")
     created_at = _text(facts, "created_at")
-    origin = _texts(facts.get("origin"))
-    manifest = Manifest(found, files, sha256, size, created_at, origin)
+    manifest = Manifest(
+        found, files, sha256, size, created_at, _texts(facts.get("origin"))
+    )
     if manifest.size_bytes > TOTAL_LIMIT_BYTES:
         raise Invalid(
             f"its files have {manifest.size_bytes} bytes; limit {TOTAL_LIMIT_BYTES}"
@@ -304,7 +305,8 @@ def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
             raise Invalid(
                 f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes"
             )
-        if problem := problem_of(path, target_bytes):
+        problem = problem_of(path, target_bytes)
+        if problem:
             raise Invalid(f"the path {path!r:.300} cannot become a file: {problem}")
         offset = end + HEADER_BYTES + len(path.encode())
         end = offset + stored
@@ -525,7 +527,8 @@ class IncomingContent:
             raise self._corrupt(
                 f"it has {self._size_bytes} bytes, not {self._file.size_bytes}"
             )
-        if (found := self._digest.hexdigest()) != self._file.sha256:
+        found = self._digest.hexdigest()
+        if found != self._file.sha256:
             raise self._corrupt(f"its SHA-256 is {found}, not {self._file.sha256}")
 
     def _take(self, block: bytes) -> None:

@@ -99,8 +99,7 @@ class Requested:
         if allowance.wait_seconds:
             period = f"{PERIOD_SECONDS:g} s"
             said = f"too many revisions were requested; one in {period} is fetched now"
-            advice = REASONS["request_limit"].advice
-            limit = SidecarError("request_limit", said, advice)
+            limit = SidecarError("request_limit", said, REASONS["request_limit"].advice)
             if "request_limit" not in self._told:  # once until one may be again
                 self._told.add("request_limit")
                 _log_unavailable(revision, limit)
@@ -154,7 +153,8 @@ class Requested:
             return _say(404, error="request /revisions/ID with a full ID")
         if has(name := question[1]):
             return _say(200, name=name)
-        if (failure := self.ask(name, is_known=knows(name))) is None:
+        failure = self.ask(name, is_known=knows(name))
+        if failure is None:
             return _say(202, state="on its way")
         status = 404 if failure.reason in GONE else 503
         return _say(status, reason=failure.reason, error=failure.message)
@@ -195,8 +195,9 @@ class Requested:
 
 
 def _log_unavailable(revision: str, error: SidecarError) -> None:
-    fields = error.log_fields()
-    log.warning("requested_revision_unavailable", revision=revision, **fields)
+    log.warning(
+        "requested_revision_unavailable", revision=revision, **error.log_fields()
+    )
 
 
 def _say(status: int, **facts: str) -> Answer:

@@ -190,7 +190,8 @@ def explain(
                 0
             ]
             by = f"{answer.headers.get('server') or 'a server without a name'} ({kind})"
-        if place := answer.headers.get("location"):
+        place = answer.headers.get("location")
+        if place:
             said += f", redirecting to {place!r}"
         said = f"{by} answered {request.url} with {said}"
     is_source = operation == "list" or concerns(reason) == "cycle"

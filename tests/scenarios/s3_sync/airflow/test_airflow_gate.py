@@ -47,8 +47,9 @@ class Gate(Publishing):
             "S3_SYNC_GATE_ENV": ",".join((*TIMEOUTS, DATABASE, "AIRFLOW_VAR_RATE")),
             "S3_SYNC_GATE_TIMEOUT": "20m",
         }
-        bucket = server.new_bucket("airflow")
-        super().__init__(server, bucket, folder / "home", settings)
+        super().__init__(
+            server, server.new_bucket("airflow"), folder / "home", settings
+        )
 
     def publish(self, files: Mapping[str, bytes], *more: str) -> Ran:
         """Publish these files."""

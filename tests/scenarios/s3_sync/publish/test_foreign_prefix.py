@@ -84,7 +84,8 @@ def test_lists_what_is_there_although_the_pointer_is_gone_or_invalid(
     site.publish(A)
     revision = site.turns()[0]
     site.s3.delete(POINTER)
-    reason, back = "release_missing", ["rollback", revision]
+    reason = "release_missing"
+    back = ["rollback", revision]
     if pointer is not None:
         site.s3.put(POINTER, pointer)
         reason = "release_invalid"

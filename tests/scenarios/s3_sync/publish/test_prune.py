@@ -152,7 +152,8 @@ def test_removes_only_what_the_format_names(site: Site) -> None:
     """Other objects in its folders stay, however old they are."""
     old = datetime.now(UTC) - timedelta(days=40)
     site.publish(CONTENTS[0])
-    bundle, revision = f"bundles/{'0' * 64}.zip", make_release(CONTENTS[1]).revision
+    bundle = f"bundles/{'0' * 64}.zip"
+    revision = make_release(CONTENTS[1]).revision
     strange = (
         "bundles/app.js",
         "bundles/readme.txt",

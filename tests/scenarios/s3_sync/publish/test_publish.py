@@ -21,7 +21,8 @@ def test_publishes_lists_rolls_back_pins_and_prunes_releases(place: Place) -> No
     second = place.publish(B, "--message", "Second")
 
     assert ("published", "unchanged") == (first["result"], again["result"])
-    a, b = first["revision"], second["revision"]
+    a = first["revision"]
+    b = second["revision"]
     assert a == again["revision"] == second["previous"]
     assert (len(A), sum(map(len, A.values()))) == (first["files"], first["size_bytes"])
     assert B == place.current()

@@ -228,7 +228,8 @@ def test_every_command_with_trusted_keys_refuses_an_unsigned_pointer(
     trusts = ("--trusted-keys", str(write_keys(tmp_path / "keys", key)))
     signs = (*trusts, "--sign-key", str(key.write_private(tmp_path / "key.pem")))
     site.publish(A)
-    dags, a = str(site.dags), site.turns()[0]
+    dags = str(site.dags)
+    a = site.turns()[0]
     writes = (("publish", dags), ("rollback", a), ("promote", site.url, site.prd))
     reads = (("releases",), ("diff", site.url, a), ("prune-releases",))
     every = [(*words, *signs) for words in writes]

@@ -39,7 +39,8 @@ def refused(site: Site) -> Iterator[Site]:
 
 
 PROMOTE = ["promote", "s3://{bucket}/dags", "s3://{bucket}/prd"]
-UNKNOWN, MEANT = "release_unknown", "settings_rejected"
+UNKNOWN = "release_unknown"
+MEANT = "settings_rejected"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,8 @@ def test_reports_wrong_arguments_and_writes_nothing(
 ) -> None:
     keep = refused.folder / "keep"
     keep.write_text(f"{'0' * 40}\n\n{json.dumps([PINNED.revision])}\n")
-    bucket, dags = refused.s3.bucket, refused.dags
+    bucket = refused.s3.bucket
+    dags = refused.dags
 
     ran = refused.told(
         *(one.format(dags=dags, bucket=bucket, keep=keep) for one in arguments)

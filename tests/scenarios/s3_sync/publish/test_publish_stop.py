@@ -37,7 +37,8 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
     site: Site, forks: ForkServer, tmp_path: Path, counts: Counts, name: str
 ) -> None:
     """Every write must leave the complete old or new release current."""
-    bucket, problems = site.s3, []
+    bucket = site.s3
+    problems = []
     temporary = Path(site.environment["TMPDIR"])
     temporary.mkdir()
     arguments, before, after = DEEDS[name]
@@ -75,7 +76,8 @@ def test_a_command_stopped_at_any_request_loses_nothing_and_can_be_repeated(
 
     bucket.on_write = look
     assert 0 == (command := start()).wait(), command.err
-    requests, keys = len(bucket.requests), set(bucket.objects)
+    requests = len(bucket.requests)
+    keys = set(bucket.objects)
     assert after == site.current()
     ways = list(itertools.product(SIGNALS, (False, True)))
 

@@ -199,9 +199,10 @@ def test_wrong_settings_are_reported_before_anything_is_published(
 ) -> None:
     site.environment["AIRFLOW_API_PASSWORD"] = ""
     site.environment[f"AIRFLOW_API_{name}"] = value
-    dags = write_files(site.dags, B)
 
-    ran = site.fails("settings_rejected", "publish", dags, "--wait", code=2)
+    ran = site.fails(
+        "settings_rejected", "publish", write_files(site.dags, B), "--wait", code=2
+    )
 
     assert f"AIRFLOW_API_{name}" in ran.err and "secret" not in ran.err
     assert A == site.current()
