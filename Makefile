@@ -38,7 +38,7 @@ export PYTHON AIRFLOW_CHART BUILDER BASE_IMAGE AIRFLOW_IMAGE GIT_SYNC_IMAGE TAG 
 # Writes bytecode even if the environment disables it: otherwise each worker compiles all tests, which takes 15 s.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 # More workers than cores, because tests mostly wait; each worker runs whole files.
-SIDE_BY_SIDE := --numprocesses 5 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## list the targets

@@ -164,7 +164,6 @@ def test_reports_files_that_do_not_fit_and_a_volume_that_takes_an_empty_one_only
 @pytest.mark.parametrize(
     ("said", "name", "block"),
     [
-        ("target_failed", ".s3-sync", Path.touch),
         ("target_failed", ".s3-sync/lock", Path.mkdir),
         ("link_blocked", "current", Path.touch),
         ("link_blocked", "current", lambda path: path.symlink_to("/etc")),
