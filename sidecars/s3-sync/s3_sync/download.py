@@ -17,7 +17,8 @@ from s3_sync.s3.refusals import ObjectError
 from s3_sync.volume import Staging, StagingFolder, read_blocks
 from sidecar_runtime.volume.files import write_all
 
-CONNECTIONS = 16
+CONNECTIONS = 32
+"""With 16, 1,000 files that are 20 ms away take 1.8 s instead of 1.1."""
 
 
 async def at_once(bring: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
