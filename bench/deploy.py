@@ -334,7 +334,8 @@ def look_seconds(airflow: Airflow, site: Site, way: Way) -> float:
     """
     command = [str(airflow.bin / "python"), "-c", LOOK, str(way.shown)]
     environment = airflow.environment(None, site.home / "airflow-home")
-    return float(subprocess.check_output(command, env=environment))
+    # Airflow may warn before it.
+    return float(subprocess.check_output(command, env=environment).split()[-1])
 
 
 # --- the results
