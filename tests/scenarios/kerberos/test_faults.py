@@ -91,12 +91,14 @@ KEYTABS: list[Row] = [
     ("keytab_missing", lambda site: shutil.rmtree(site.keytab.parent), []),
     ("keytab_unreadable", lambda site: site.keytab.chmod(0o600), ["as uid 50000"]),
     ("keytab_unreadable", lambda site: (site.keytab.unlink(), site.keytab.mkdir()), []),
+    ("keytab_empty", lambda site: site.keytab.write_bytes(keytab()), []),
     ("principal_absent", name_another_principal, []),
     ("realm_absent", name_another_realm, ["@OTHER.TEST"]),
 ]
 ACCOUNTS: list[Row] = [
     ("keytab_stale", make_stale, []),
     ("password_expired", modify("-pwexpire yesterday"), []),
+    ("principal_expired", modify("-expire yesterday"), []),
     (
         "principal_unknown",
         lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"),
@@ -189,7 +191,10 @@ def fix(site: Site) -> None:
     name = site.principal.partition("@")[0]
     if name not in site.kdc.kadmin("listprincs").replace("@", "\n").split("\n"):
         site.kdc.add_principal(name)
-    never = "-pwexpire never +allow_tix -requires_hwauth -requires_preauth -maxlife 1d"
+    never = (
+        "-expire never -pwexpire never -maxlife 1d "
+        "+allow_tix -requires_hwauth -requires_preauth"
+    )
     site.kdc.kadmin(f"modprinc {never} {site.principal}")
     fresh = site.kdc.write_keytab(site.folder / "fresh", site.principal)
     site.keytab.parent.mkdir(exist_ok=True)

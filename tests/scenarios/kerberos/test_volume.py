@@ -190,8 +190,11 @@ ALWAYS = ("keytab", "old keytab", "folder")
 
 def contents(folder: Path) -> dict[str, object]:
     """Return what is in a folder, except what the sidecar stages there."""
-    found = state_of(folder)
-    return {name: state for name, state in found.items() if not name.startswith(".")}
+    return {
+        name: state
+        for name, state in state_of(folder).items()
+        if not name.startswith(".")
+    }
 
 
 def one_ccache_each(here: Site, kinds: Iterable[str]) -> dict[str, Path]:

@@ -65,8 +65,11 @@ class FakeAirflow(LoopbackServer):
     def good_answer(self, request: Request) -> Answer:
         path = request.path.removeprefix("/api/v2")
         if path == "/auth/token":
-            is_known = json.loads(request.body) == USER
-            return _json(201, {"access_token": TOKEN}) if is_known else _json(401)
+            return (
+                _json(201, {"access_token": TOKEN})
+                if json.loads(request.body) == USER
+                else _json(401)
+            )
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return _json(401)
         if path == "/dags":
@@ -87,5 +90,6 @@ def _page(request: Request, name: str, rows: list[dict[str, Any]]) -> Answer:
 
 def _json(status: int, said: Any = None) -> Answer:
     body = {"detail": "no"} if status >= 400 else said
-    headers = {"Content-Type": "application/json"}
-    return Answer(status, headers, json.dumps(body).encode())
+    return Answer(
+        status, {"Content-Type": "application/json"}, json.dumps(body).encode()
+    )
