@@ -61,7 +61,7 @@ def test_keys_never_appear_in_logs_or_http_answers_on_failures(
     here.configure(proxy.address)
     checked = here.start("check")
     assert 0 == checked.wait_for_exit().code
-    daemon = here.publish()
+    daemon = here.publish(KERBEROS_LOG_LEVEL="debug")
     assert_silent(checked, keys)
     assert_silent(daemon, keys)
 
