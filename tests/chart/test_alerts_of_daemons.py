@@ -82,11 +82,11 @@ def test_each_fault_fires_its_own_alert_until_it_is_over(tmp_path: Path) -> None
         daemon = daemon_for(s3, tmp_path / "dags", interval="0.1", settings=settings)
         with daemon:
             daemon.wait_until_synced()
-            for alert, reason, fail, mend in faults:
+            for alert, reason, fail, repair in faults:
                 fail()
                 daemon.wait_for(lambda: daemon.reason() == reason, reason)  # noqa: B023
                 asked.append([note(samples, daemon), f'{{alertname="{alert}"}}'])
-                mend()
+                repair()
                 daemon.wait_for(lambda: not daemon.reason(), "it is over")
                 asked.append([note(samples, daemon)])
     group = {"name": "airflow-sidecars", "rules": rules()}

@@ -4,7 +4,7 @@ Keeps a folder in sync with an S3 prefix.
 =============  ==================================================================================
 ``command``    the parts joined: the daemon that the runtime's loop runs, its volume, and the
                releases that consumers request
-``cycle``      the story of one cycle, and what is told of it
+``cycle``      the story of one cycle, and what is said about it
 ``plan``       what a cycle has to do, or why nothing yet: ``decide``; what settles; the brake
                on deletions; what is kept
 ``listing``    the source ``listing``: every object under the prefix becomes a file
