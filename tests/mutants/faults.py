@@ -6,8 +6,8 @@ tests.
 """
 
 import ast
-import hashlib
 import os
+import random
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -94,34 +94,19 @@ def find_faults(file: str) -> list[Fault]:
 
 def draw(faults: list[Fault], seed: int, count: int) -> list[Fault]:
     """
-    Draw `count` lines, and one fault for each.
-
-    All lines with faults are equally likely. A line's place in the draw depends only on
-    its own text, so an edit changes the draw only for the lines that it touches.
+    Draw `count` lines, all of them equally likely, and one fault for each.
     """
-
-    def rank(*parts: object) -> str:
-        return hashlib.sha256(repr((seed, *parts)).encode()).hexdigest()
-
-    def rank_of(fault: Fault) -> str:
-        return rank((fault.file, fault.function, fault.operator, fault.line), fault.new)
-
+    chance = random.Random(seed)
     by_line: dict[tuple[str, int], list[Fault]] = {}
     for fault in faults:
         by_line.setdefault((fault.file, fault.number), []).append(fault)
-    lines = sorted(
-        by_line.values(),
-        key=lambda same: (
-            rank(same[0].file, same[0].function, same[0].line),
-            same[0].number,
-        ),
-    )
-    chosen = []
-    for same in lines:
-        chosen += [fault for fault in sorted(same, key=rank_of) if is_python(fault)][:1]
-        if len(chosen) >= count:
+    chosen: list[Fault] = []
+    for same in chance.sample([*by_line.values()], len(by_line)):
+        chance.shuffle(same)
+        chosen += [fault for fault in same if is_python(fault)][:1]
+        if len(chosen) == count:
             break
-    return sorted(chosen[:count], key=lambda fault: (fault.file, fault.number))
+    return sorted(chosen, key=lambda fault: (fault.file, fault.number))
 
 
 def is_python(fault: Fault) -> bool:
