@@ -43,7 +43,8 @@ def kinds(choice: Choice) -> dict[str, dict[str, str]]:
     bring = {"git": "git-sync-wrapper", "listing": "s3-sync", "release": "s3-sync"}
     dags = {bring[source]: "native"} if source in bring else {}
     tickets = {"kerberos": "native"} if choice["KERBEROS"] else {}
-    found = {"dag-processor": dags, "triggerer": dags | tickets}
+    triggers = dags if choice["AIRFLOW"] == "2" else {}
+    found = {"dag-processor": dags, "triggerer": triggers | tickets}
     if "CeleryExecutor" in executor:
         found["worker"] = dags | tickets
     if "KubernetesExecutor" in executor:

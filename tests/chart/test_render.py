@@ -141,6 +141,7 @@ def test_shared_settings_name_no_folder_or_bundle_of_a_sidecar(stack: Stack) -> 
     if asked(stack)["AIRFLOW"] != "2":
         often = ("dag_processor", "refresh_interval")
         (bundle,) = json.loads(shared["dag_processor"]["dag_bundle_config_list"])
+        assert "dags-folder" == bundle["name"]
         assert bundle["classpath"].endswith(".LocalDagBundle")
         assert {} == bundle["kwargs"]
     is_charts = asked(stack)["SOURCE"] == "chart-git"
@@ -281,10 +282,15 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
         for one in rendered(stack)
         if one["kind"] == "ServiceAccount"
     }
+    trusted = (files.SNIPPETS / "iam/trust-irsa.json").read_text()
     for pod in rendered_pods(stack):
         if "s3-sync" in pods.kinds(pod["spec"]):
-            role = roles[pod["spec"]["serviceAccountName"]]
-            assert ("role/airflow" in role) != bool(asked(stack)["ENDPOINT"])
+            account = pod["spec"]["serviceAccountName"]
+            has_role = "role/airflow" in roles[account]
+            assert has_role != bool(asked(stack)["ENDPOINT"])
+            assert f':airflow:{account}"' in trusted
+            if has_role and component(pod) == "task pod":
+                assert "airflow-worker-kubernetes" == account
 
 
 def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(

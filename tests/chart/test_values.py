@@ -56,12 +56,15 @@ def test_command_needs_only_the_standard_library_and_prints_only_the_values() ->
 def test_says_first_what_to_create_and_to_change(command: str) -> None:
     text = files.text(command)
     head = "".join(re.findall(r"\A(?:#.*\n|\n)+", text))
-    told = re.findall(r"kubectl create (?:secret generic|configmap) (\S+)", head)
+    create = r"kubectl create -n airflow (?:secret generic|configmap) (\S+)"
+    told = re.findall(create, head)
     needs = r"(?:secretName|credentialsSecret|(?:configMap|secretKeyRef):\n +name): ([\w-]+)$"
 
     assert {*told} == {*re.findall(needs, text, re.MULTILINE)}
-    for word in ("GATE_GRAMMAR", "view_url_template", "2.11.2"):
+    for word in ("GATE_GRAMMAR", "view_url_template", "2.11.2", "roleArn"):
         assert (word in text.removeprefix(head)) == (word in head), word
+    assert "replaces yours" in head
+    assert ("dags-folder" in head) == bool(choice(command)["VERSIONS"])
     assert printed.is_pinned(choice(command)) == ("airflow_local_settings.py" in head)
 
 

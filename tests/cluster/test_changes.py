@@ -33,7 +33,7 @@ CONTROLLERS = ("Deployment", "StatefulSet")
 # One part of the new airflow.cfg that has nothing to do with DAGs.
 MARK = "hostname_callable = changed"
 CHANGED = "config.core.hostname_callable=changed"
-WITH_A_STATEFUL_SET = "triggerer.persistence.enabled=true"
+WITH_A_STATEFUL_SET = "workers.celery.persistence.enabled=true"
 SECOND = '{"revision": 2}'
 OLD_TASKS = {"task", "task-of-old"}
 NEW_TASK = "task-of-new"

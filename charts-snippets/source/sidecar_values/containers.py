@@ -31,6 +31,7 @@ REFERRED: Values = {
     "ref": "{{ .Values.sidecars.gitSync.ref }}",
     "period": "{{ .Values.sidecars.gitSync.period }}",
     "principal": "{{ .Values.sidecars.kerberos.principal }}",
+    "secretName": "{{ .Values.sidecars.kerberos.secretName }}",
     "role": "{{ .Values.sidecars.roleArn }}",
     "endpoint": "{{ .Values.sidecars.endpoint }}",
     "region": "{{ .Values.sidecars.region }}",
@@ -44,6 +45,7 @@ WRITTEN: Values = {
     "ref": "main",
     "period": "5s",
     "principal": "airflow@EXAMPLE.COM",
+    "secretName": "airflow-kerberos-keytab",
 }
 _KEYS_OF_TAGS = {
     "s3-sync": "s3Sync",
@@ -369,7 +371,7 @@ class Kerberos:
         place: Values = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
         if self.claim:
             place = {"persistentVolumeClaim": {"claimName": self.claim}}
-        secret = {"secretName": "airflow-kerberos-keytab", "defaultMode": Octal(0o440)}
+        secret = {"secretName": self.at["secretName"], "defaultMode": Octal(0o440)}
         return [
             {"name": "krb5-keytab", "secret": secret},
             {"name": "krb5-conf", "configMap": {"name": "airflow-krb5-conf"}},

@@ -244,9 +244,12 @@ class _Deployment:
             f"For: Airflow {version}, {executor}: {', '.join(parts)}.",
             f"{chart}{pinned * self.pins_tasks}.",
             f"Change: {', '.join(self._to_change())}.",
+            f"Join: {self._to_join()}",
+            *([f"Role: {self._to_attach()}"] if self._account() else []),
         ]
         lines = [part for line in lines for part in textwrap.wrap(line, 116)]
-        first = [f"Run first: kubectl create {one}" for one in self._to_create()]
+        create = "kubectl create -n airflow"
+        first = [f"Run first: {create} {one}" for one in self._to_create()]
         lines += [""] * bool(first) + first
         return "".join(f"# {line}\n" if line else "\n" for line in lines)
 
@@ -259,8 +262,36 @@ class _Deployment:
             yield "GATE_GRAMMAR to the Python of your Airflow image"
         if self.has_versions:
             yield "view_url_template"
+            yield "the bundle's name to the one that you have (the chart's own is dags-folder)"
         if self.choice["AIRFLOW"] == "2":
             yield f"both {_OF_2} if your Airflow is another 2.11"
+
+    def _to_join(self) -> str:
+        """
+        Return what Helm does to lists of the user, who finds out late.
+        """
+        workers = ["workers.celery"] * self.has_workers
+        workers += ["workers.kubernetes"] * self.has_task_pods
+        also = ""
+        if workers and (self.dags or self.tickets):
+            names = " or ".join(workers)
+            also = f"; one under {names} also replaces yours under workers"
+        return f"a list below replaces yours{also}. Remove the container that a sidecar replaces."
+
+    def _to_attach(self) -> str:
+        """
+        Return what happens to a role that the pods already have.
+        """
+        told = (
+            "roleArn replaces the role of these service accounts. If they have one, write its ARN "
+            "there, and attach the policy to it."
+        )
+        if self.has_task_pods:
+            told += (
+                " Task pods get another account, airflow-worker-kubernetes: add it to the "
+                "trust policy."
+            )
+        return told
 
     def _to_create(self) -> Iterator[str]:
         """
@@ -317,9 +348,7 @@ class _Deployment:
         if self.dags:
             found["dagProcessor"] = self._dag_processor()
         if self.dags or self.tickets:
-            found["triggerer"] = Noted(
-                self._why_the_triggerer_waits(), self._of_tasks()
-            )
+            found |= self._triggerer()
             found |= self._scheduler()
             found |= self._workers()
         if self.choice["SYNC_PERM"]:
@@ -350,7 +379,8 @@ class _Deployment:
                 "interval": WRITTEN["interval"],
             }
         if self.tickets:
-            block["kerberos"] = {"tag": TAG, "principal": WRITTEN["principal"]}
+            keys = ("principal", "secretName")
+            block["kerberos"] = {"tag": TAG, **{key: WRITTEN[key] for key in keys}}
         if self.choice["SYNC_PERM"]:
             block["syncPerm"] = {"tag": TAG, "interval": "30s"}
         return {"registry": REGISTRY, **block} if block else {}
@@ -453,9 +483,13 @@ class _Deployment:
         rest = {"extraInitContainers": self._native(), **self._files()}
         return Noted(note, {**enabled, **self._account(), **rest})
 
-    def _why_the_triggerer_waits(self) -> str:
+    def _triggerer(self) -> Values:
+        """
+        Return the triggerer, which on Airflow 3 never imports from the DAG folder.
+        """
         lines = []
-        if self.dags:
+        has_files = bool(self.dags) and self.choice["AIRFLOW"] == "2"
+        if has_files:
             name = "git-sync-wrapper" if self.is_git else "s3-sync"
             lines.append(
                 f"Waits for {self.place}, which brings the triggers in DAG files. If all are in "
@@ -466,7 +500,25 @@ class _Deployment:
                 "Waits for the KDC, because deferred operators may need a ticket. If none does, "
                 "remove kerberos here."
             )
-        return "\n".join(lines)
+        parts = self._of_tasks() if has_files else self._of_tickets()
+        return {"triggerer": Noted("\n".join(lines), parts)} if lines else {}
+
+    def _of_tickets(self, form: str = "native") -> Values:
+        """
+        Return what pods need that have a ticket and read no DAGs.
+        """
+        if not self.tickets:
+            return {}
+        return {
+            "extraInitContainers": [self._kerberos(form)],
+            "extraVolumes": Shared("ticket-volumes", self.tickets.volumes()),
+            "extraVolumeMounts": Shared("ticket-mounts", self.tickets.mounts()),
+            "env": Shared("ticket-env", self.tickets.env()),
+        }
+
+    def _kerberos(self, form: str) -> Shared:
+        assert self.tickets
+        return Shared(f"kerberos-{form}", self.tickets.container(form))
 
     def _of_tasks(self, dags: list[Any] | None = None) -> Values:
         """
@@ -475,21 +527,21 @@ class _Deployment:
         Args:
             dags: Of task pods: the containers that bring the DAGs.
         """
+        form = "init" if self.has_one_shots and dags is not None else "native"
+        if not self.dags:
+            return self._of_tickets(form)
         found = self._account()
-        containers = (dags or self._native()) if self.dags else []
+        containers = dags or self._native()
         if not self.tickets:
             return {**found, "extraInitContainers": containers, **self._files()}
-        form = "init" if self.has_one_shots and dags is not None else "native"
-        kerberos = Shared(f"kerberos-{form}", self.tickets.container(form))
-        volumes = self.dags.volumes() if self.dags else []
-        mounts = self.dags.mounts() if self.dags else []
-        where = self._where() if self.dags else []
+        volumes = self.dags.volumes() + self.tickets.volumes()
+        mounts = self.dags.mounts() + self.tickets.mounts()
         return {
             **found,
-            "extraInitContainers": [*containers, kerberos],
-            "extraVolumes": Shared("task-volumes", volumes + self.tickets.volumes()),
-            "extraVolumeMounts": Shared("task-mounts", mounts + self.tickets.mounts()),
-            "env": Shared("task-env", where + self.tickets.env()),
+            "extraInitContainers": [*containers, self._kerberos(form)],
+            "extraVolumes": Shared("task-volumes", volumes),
+            "extraVolumeMounts": Shared("task-mounts", mounts),
+            "env": Shared("task-env", self._where() + self.tickets.env()),
         }
 
     @property
