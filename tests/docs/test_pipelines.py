@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chart import files
+from tests.chart.sidecars import environment
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
@@ -36,6 +38,10 @@ PAGE = (
 PYTHON = """
 echo '{"airflow": "3.3.2", "dags": 1, "errors": []}' >"$2/answer"
 """
+# Where pods with releases have them.
+FOLDER = environment(files.load("make values SOURCE=release")["dagProcessor"])[
+    "AIRFLOW__CORE__DAGS_FOLDER"
+]
 FILES = {"a.py": b"print()\n", "sql/a.sql": b"select 1;\n"}
 DOCKER = f"""
 import json, os, sys
@@ -54,7 +60,7 @@ while rest[0].startswith("--"):
             environment[name] = text if found else os.environ[name]
     elif option == "--volume":
         here, there, mode = value.split(":")
-        assert (there, mode) == ("/opt/airflow/dags", "ro")
+        assert (there, mode) == ("{FOLDER}", "ro")
         folders[there] = here
     else:
         assert option == "--network", option

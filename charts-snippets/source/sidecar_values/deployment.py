@@ -299,7 +299,7 @@ class _Deployment:
         """
         secret, values = "secret generic", "configmap"
         if self.source in ("git", "chart-git"):
-            names = "{GITSYNC,GIT_SYNC}" if self.is_charts else "GITSYNC"
+            names = "GIT{,_}SYNC" if self.is_charts else "GITSYNC"
             keys = f"{names}_{{USERNAME,PASSWORD}}"
             yield f"{secret} git-credentials --from-env-file=…: {keys}"
         if self.choice["ENDPOINT"]:
