@@ -9,8 +9,14 @@ from tests.chart.sidecars import SIDECARS, Values, environment
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
 _VOLUMES = {
-    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"),
-    *("persistentVolumeClaim", "projected", "secret"),
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 }
 
 # The volumes that a sidecar writes.

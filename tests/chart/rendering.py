@@ -39,7 +39,10 @@ def render(
     """
     done = subprocess.run(
         [
-            *(str(HELM), "template", "airflow", str(_without_documents(home))),
+            str(HELM),
+            "template",
+            "airflow",
+            str(_without_documents(home)),
             f"--namespace={namespace}",
             *(_argument(home, name) for name in names),
             f"--set={WITHOUT_SUBCHART}",

@@ -18,8 +18,10 @@ DAGS_FOLDER = "/opt/airflow/dags"
 WANTED_KEYS = {
     # the chart's dags.gitSync.credentialsSecret
     "git-credentials": {
-        *("GIT_SYNC_USERNAME", "GITSYNC_USERNAME"),
-        *("GIT_SYNC_PASSWORD", "GITSYNC_PASSWORD"),
+        "GIT_SYNC_USERNAME",
+        "GITSYNC_USERNAME",
+        "GIT_SYNC_PASSWORD",
+        "GITSYNC_PASSWORD",
     },
     "registry-auth": {".dockerconfigjson"},
     "airflow-kerberos-keytab": {"airflow.keytab"},
@@ -74,8 +76,13 @@ class Charted:
 
 
 _AWS = (
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CA_BUNDLE", "AWS_REGION"),
-    *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_CA_BUNDLE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
 )
 _GIT = (
     "PASSWORD_FILE",

@@ -1,12 +1,10 @@
 """
-The stacks of values files that are rendered and started, and the sidecars of their
-pods.
+The stacks of values files that are rendered and started.
 """
 
 from sidecar_values.files import PASTED
 from tests.chart import printed
 
-Kinds = dict[str, dict[str, str]]
 Stack = tuple[str, ...]
 
 AS_PODS = "executor=KubernetesExecutor"
@@ -62,10 +60,3 @@ def asked(stack: Stack) -> printed.Choice:
             found["AIRFLOW"] = "2"
         found |= PASTED.get(name, {})
     return found
-
-
-def expected(stack: Stack) -> Kinds:
-    """
-    Return the sidecars of each pod, with their kinds.
-    """
-    return printed.kinds(asked(stack))

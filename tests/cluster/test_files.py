@@ -5,9 +5,9 @@ Every values file starts, and what `make values` prints for every pair of its wo
 import pytest
 
 from sidecar_values.files import PASTED
-from tests.chart import pods
+from tests.chart import pods, printed
 from tests.chart.printed import FEW
-from tests.chart.stacks import AS_PODS, WHOLE, expected
+from tests.chart.stacks import AS_PODS, WHOLE, asked
 from tests.chart.stacks import Stack as Names
 from tests.cluster.conftest import SERVICE
 from tests.cluster.kubectl import Pod
@@ -59,7 +59,7 @@ def test_pods_become_ready_with_their_sidecars_dags_and_tickets(
         kinds = {name: pods.kinds(some[0].spec) for name, some in found.items()}
         wanted = {
             one: some
-            for one, some in expected(names).items()
+            for one, some in printed.kinds(asked(names)).items()
             if only is None or one in only
         }
         assert wanted == {one: some for one, some in kinds.items() if some}

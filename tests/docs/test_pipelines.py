@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from tests.chart import files
-from tests.chart.sidecars import environment
 from tests.support.airflow.fake_api import FakeAirflow
 from tests.support.aws.writable_s3 import WritableS3
 from tests.support.daemon import VENV_BIN
@@ -39,9 +38,7 @@ PYTHON = """
 echo '{"airflow": "3.3.2", "dags": 1, "errors": []}' >"$2/answer"
 """
 # Where pods with releases have them.
-FOLDER = environment(files.load("make values SOURCE=release")["dagProcessor"])[
-    "AIRFLOW__CORE__DAGS_FOLDER"
-]
+FOLDER = files.load("make values SOURCE=release")["dagProcessor"]["env"][0]["value"]
 FILES = {"a.py": b"print()\n", "sql/a.sql": b"select 1;\n"}
 DOCKER = f"""
 import json, os, sys
@@ -192,16 +189,16 @@ def test_a_pipeline_publishes_with_the_metadata_of_its_ci(
         **variables,
         **given,
         **airflow_3.settings(),
-    }
-    environment |= {
         "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
         **bucket.environment(),
+        "PATH": f"{path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
     }
 
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=tmp_path,
-        env=environment | {"PATH": f"{path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        env=environment,
         capture_output=True,
         text=True,
     )

@@ -16,6 +16,7 @@ import yaml
 from botocore.config import Config
 
 from tests.chart import files
+from tests.chart.sidecars import environment
 from tests.support.aws.servers import MotoServer
 from tests.support.daemon import S3_SYNC, VENV_BIN, SidecarProcess
 from tests.support.waiting import wait_until
@@ -119,7 +120,6 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
         "123456789012.dkr.ecr.eu-central-1.amazonaws.com/s3-sync:0.3.0"
         == container["image"]
     )
-    given = {variable["name"]: variable.get("value") for variable in container["env"]}
     dags = tmp_path / "dags"
     more = {
         "DEST_PATH": str(dags),
@@ -127,7 +127,9 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
         "S3_SYNC_HTTP_BIND": "127.0.0.1:0",
     }
     with SidecarProcess(
-        S3_SYNC, {**moto.environment(), **given, **more}, tmp_path / "home"
+        S3_SYNC,
+        {**moto.environment(), **environment(container), **more},
+        tmp_path / "home",
     ):
         hello = dags / "hello.py"
         wait_until(hello.exists, "the DAG is there", 60)
@@ -138,9 +140,5 @@ def test_its_values_and_its_role_deliver_the_dag_and_its_change(
         )
 
     machine.run(clean_up.replace("aws ecr", "true aws ecr"))  # no image was pushed
-    assert BUCKET not in [
-        bucket["Name"] for bucket in account("s3").list_buckets()["Buckets"]
-    ]
-    assert "airflow-s3-sync" not in [
-        role["RoleName"] for role in iam.list_roles()["Roles"]
-    ]
+    assert BUCKET not in str(account("s3").list_buckets()["Buckets"])
+    assert "airflow-s3-sync" not in str(iam.list_roles()["Roles"])
