@@ -41,6 +41,7 @@ DAILY: list[Stack] = [
     (AS_PODS, "git-sync-wrapper.chart.yaml", "git-sync-wrapper.codecommit.yaml"),
     ("examples/git-sync-deployment.yaml", "kerberos.native.yaml"),
     ("s3-sync.native.yaml", "examples/shared-ticket.yaml"),
+    ("make values EXECUTOR=KubernetesExecutor SOURCE=listing LAYOUT=snapshot",),
     *((name,) for name in printed.FEW),
 ]
 

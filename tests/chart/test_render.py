@@ -283,12 +283,15 @@ def test_pods_that_read_the_bucket_have_a_role_or_keys(stack: Stack) -> None:
         for one in rendered(stack)
         if one["kind"] == "ServiceAccount"
     }
-    trusted = (files.SNIPPETS / "iam/trust-irsa.json").read_text()
+    trusted = files.text("iam/trust-irsa.json")
     for pod in rendered_pods(stack):
         if "s3-sync" in pods.kinds(pod["spec"]):
             account = pod["spec"]["serviceAccountName"]
-            assert ("role/airflow" in roles[account]) != bool(asked(stack)["ENDPOINT"])
+            has_role = not asked(stack)["ENDPOINT"]
+            assert ("role/airflow" in roles[account]) == has_role
             assert f':airflow:{account}"' in trusted
+            if component(pod) == "task pod":
+                assert account.endswith("-worker-kubernetes") == has_role
 
 
 def test_remedy_of_the_page_leaves_no_rolling_update_beside_recreate(

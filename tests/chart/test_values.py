@@ -69,7 +69,6 @@ def test_says_first_what_to_create_and_to_change(command: str) -> None:
 
 REFUSED = {
     "AIRFLOW=1": "AIRFLOW=1: write 3 or 2, or omit it",
-    "KERBEROS=yes": "KERBEROS=yes: write 1 or init, or omit it",
     "SOURCE=relase": "did you mean release?",
     "EXECUTOR=kubernetesexecutor": "did you mean KubernetesExecutor?",
     "": "nothing to run: write SOURCE=listing, release, git, chart-git, KERBEROS=1",
