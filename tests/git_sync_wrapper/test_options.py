@@ -34,14 +34,9 @@ def test_passes_on_what_it_does_not_know() -> None:
 @pytest.mark.parametrize(
     ("ref", "branch", "rev", "expected"),
     [
-        # dags.gitSync.branch alone, as most values have it; git-sync follows it too
-        ("v2-2-stable", "main", "HEAD", "main"),
+        # dags.gitSync.branch or dags.gitSync.ref alone; git-sync follows it too
         ("main", "v2-2-stable", "HEAD", "main"),
         ("v2-2-stable", "v2-2-stable", "v1", "v1"),
-        ("v2-2-stable", "v2-2-stable", "HEAD", "v2-2-stable"),
-        # dags.gitSync.ref beside a branch, or without one; git-sync does the same
-        ("v1", "main", "HEAD", "main"),
-        ("v1", "", "HEAD", "HEAD"),
     ],
 )
 def test_a_default_of_the_chart_overrides_nothing(

@@ -111,9 +111,11 @@ def test_the_published_revision_is_one_series_with_twelve_digits(revision: str) 
     metrics.publishes_revisions()
     for name in ("", "f" * 64, revision, revision):
         metrics.show_readiness(is_ready=True, revision=name)
+    metrics.failures("caf\udce9").inc()
     shown = metrics.answer()[0].decode()
     assert 1 == shown.count("sidecar_published_info{")
     assert 'revision="0123456789ab"' in shown
+    assert r'reason="caf\\udce9"' in shown, "a name that is not UTF-8 is escaped"
 
     metrics.show_readiness(is_ready=False, revision="")
     assert b"sidecar_published_info{" not in metrics.answer()[0]

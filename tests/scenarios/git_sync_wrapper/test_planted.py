@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import Counts
 from tests.support.daemon import SidecarProcess
+from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
 from tests.support.machine.plants import PLANTS, STRANGER, Canary
 from tests.support.scripts import script
@@ -54,8 +55,7 @@ class Outside(Canary):
         """
         Check that nothing has changed and that nothing was executed.
         """
-        executed = self.mark.read_text() if self.mark.exists() else ""
-        assert not executed, f"{executed}\n{wrapper.log()[-4000:]}"
+        assert not self.mark.exists(), f"see {self.mark}: {wrapper.log()[-4000:]}"
         self.assert_untouched()
 
 
@@ -183,18 +183,14 @@ def config(text: str) -> Callable[[Path, Outside], None]:
 
 
 def lead_away(name: str, to: str) -> Callable[[Path, Outside], None]:
+    """
+    Return what writes a file, in each folder that its name fits.
+    """
+
     def plant(git: Path, outside: Outside) -> None:
-        path = git / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to.format(folder=outside.folder))
-
-    return plant
-
-
-def checkouts(name: str, to: str) -> Callable[[Path, Outside], None]:
-    def plant(git: Path, outside: Outside) -> None:
-        for folder in (git / "worktrees").iterdir():
-            (folder / name).write_text(to.format(folder=outside.folder))
+        for folder in git.parent.glob(os.path.dirname(f"{git.name}/{name}")):
+            path = folder / os.path.basename(name)
+            path.write_text(to.format(folder=outside.folder))
 
     return plant
 
@@ -206,8 +202,9 @@ def git_file(git: Path, outside: Outside) -> None:
 
 PROGRAMS = """
 [core]
+\taskPass = {program}
 \tfsmonitor = {program}
-\thooksPath = {folder}
+\tgitProxy = {program}
 \tpager = {program}
 \tsshCommand = {program}
 [alias]
@@ -216,6 +213,8 @@ PROGRAMS = """
 \thelper = {program}
 [include]
 \tpath = {folder}/repository/.git/config
+[protocol "ext"]
+\tallow = always
 """
 PLACES = """
 [core]
@@ -239,9 +238,11 @@ FETCHED_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
     ),
     "commondir": lead_away("commondir", "{folder}/repository/.git\n"),
     "pipe": lambda git, _: os.mkfifo(git / "pipe"),
-    "modules": lead_away("modules/lib/config", "[core]\n\tbare = true\n"),
-    "commondir of a checkout": checkouts("commondir", "{folder}/repository/.git\n"),
-    "gitdir of a checkout": checkouts("gitdir", "{folder}/a.lock\n"),
+    "modules": lambda git, _: (git / "modules").mkdir(),
+    "commondir of a checkout": lead_away(
+        "worktrees/*/commondir", "{folder}/repository/.git\n"
+    ),
+    "gitdir of a checkout": lead_away("worktrees/*/gitdir", "{folder}/a.lock\n"),
 }
 if os.getuid() == 0:
     FETCHED_AGAIN["another uid"] = lambda git, _: os.chown(git.parent, STRANGER, 0)
@@ -280,32 +281,65 @@ def test_no_planted_configuration_executes_anything_or_leads_away(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another uid")
-@pytest.mark.parametrize("owner", [STRANGER, 0])
-@pytest.mark.parametrize("moment", ["reset --hard", "read-tree --reset"])
+@pytest.mark.parametrize(
+    ("moment", "owner", "instead"),
+    [
+        ("reset --hard", STRANGER, ""),
+        ("read-tree --reset", STRANGER, ""),
+        ("reset --hard", 0, ""),
+        ("read-tree --reset", 0, ""),
+        ("fetch", 0, "{foreign}/"),
+        ("fetch", 0, "ext::{program} "),
+        ("fetch", 0, "git://127.0.0.1:1/"),
+        ("fetch", 0, "ssh://127.0.0.1:1/"),
+    ],
+)
 def test_what_another_user_exchanges_while_git_runs_is_never_used(
-    here: GitSite, outside: Outside, moment: str, owner: int
+    here: GitSite, outside: Outside, moment: str, owner: int, instead: str
 ) -> None:
     """
     As git starts, its repository becomes a copy, a stranger's with a filter for all
-    files; even in one of ours, hooks and monitors are not executed.
+    files; even in one of ours, no program of its configuration is executed, wherever it
+    leads git.
     """
     work = here.root / WORK
     done = here.folder / "exchanged"
     filtered = "* filter=x" if owner == STRANGER else ""
-    copy = f"""cp -a {work} {work}.x && cd {work}.x/.git
-printf '[filter "x"]\n smudge = {outside.program}\n' >> config
-printf '[core]\n fsmonitor = {outside.program}\n' >> config
+    programs = here.folder / "programs"
+    with GitServer(here.folder / "foreign") as foreign:
+        foreign.accept(("nobody", "knows"))
+        url = instead.format(foreign=foreign.endpoint, program=outside.program)
+        leads = f'[url "{url}"]\n\tinsteadOf = {here.server.endpoint}/\n' if url else ""
+        text = f'{PROGRAMS}{leads}[filter "x"]\n\tsmudge = {{program}}\n'
+        programs.write_text(text.format(program=outside.program, folder=outside.folder))
+        copy = f"""cp -a {work} {work}.x && cd {work}.x/.git
+cat {programs} >> config
 cp {outside.program} hooks/post-index-change
 echo '{filtered}' > info/attributes
 chown -R {owner} {work}.x && mv {work} {done} && mv {work}.x {work}"""
-    # which enters the folder again: it was exchanged a moment before
-    git = f"""case "$*" in *"{moment}"*) test -e {done} || ({copy}) ;; esac
+        # which enters the folder again: it was exchanged a moment before
+        git = f"""case "$*" in *"{moment}"*) test -e {done} || ({copy}) ;; esac
 cd "$PWD" && exec git "$@\""""
-    wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", git))
-    (here.link / "odd1.py").write_text("damaged")
-    wrapper.send_signal(signal.SIGHUP)
-    wrapper.wait_for(done.exists, "the exchange")
+        wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", git))
+        (here.link / "odd1.py").write_text("damaged")
+        wrapper.send_signal(signal.SIGHUP)
+        wrapper.wait_for(done.exists, "the exchange")
+
+        here.wait_until_shown(next_commit(here, 1), wrapper)
+        outside.check(wrapper)
+        assert {"dag.py": b"x = 1\n"} == here.files()
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_works_where_all_files_belong_to_another_uid(
+    here: GitSite, tmp_path: Path
+) -> None:
+    """As on SMB, and on NFS that squashes users: our own files are a stranger's."""
+    library = tmp_path / "another.so"
+    source = f"int geteuid(void) {{ return {STRANGER}; }}".encode()
+    build = f"gcc -shared -fPIC -xc - -o {library}"
+    subprocess.run(build.split(), input=source, check=True)
+    wrapper = here.publish(LD_PRELOAD=str(library))
 
     here.wait_until_shown(next_commit(here, 1), wrapper)
-    outside.check(wrapper)
-    assert {"dag.py": b"x = 1\n"} == here.files()
+    assert not wrapper.find_events("work_folder_foreign")
