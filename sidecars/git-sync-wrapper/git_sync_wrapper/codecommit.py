@@ -30,8 +30,7 @@ def password(secret_key: str, host: str, path: str, region: str, now: float) -> 
     # the signed text has no Z
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
     scope = f"{moment[:8]}/{region}/codecommit/aws4_request"
-    name = host.partition(":")[0]
-    canonical = f"GIT\n/{path.lstrip('/')}\n\nhost:{name}\n\nhost\n"
+    canonical = f"GIT\n/{path.lstrip('/')}\n\nhost:{host.partition(':')[0]}\n\nhost\n"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     key = f"AWS4{secret_key}".encode()
     for part in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"):
@@ -46,15 +45,14 @@ def main() -> None:
     asked = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin)
     if sys.argv[1:] != ["get"]:
         return
-    environ = os.environ
     signed = password(
-        environ["GSW_AWS_SECRET"],
+        os.environ["GSW_AWS_SECRET"],
         asked.get("host", ""),
         asked.get("path", ""),
-        environ["GSW_AWS_REGION"],
+        os.environ["GSW_AWS_REGION"],
         time.time(),
     )
-    sys.stdout.write(f"username={environ['GSW_AWS_USER']}\npassword={signed}\n")
+    sys.stdout.write(f"username={os.environ['GSW_AWS_USER']}\npassword={signed}\n")
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ class Git:
         try:
             return self.poll(fence)
         except SidecarError as error:
-            return error.reason if error.reason == "ref_not_found" else ""
+            return "ref_not_found" if error.reason == "ref_not_found" else ""
 
     def _run(
         self,

@@ -73,7 +73,7 @@ def send(
             login = util.make_headers(proxy_basic_auth=user)
             client = urllib3.ProxyManager(proxy, proxy_headers=login)
         client.pool_classes_by_scheme = {
-            scheme: _noting(pool, made)
+            scheme: _noting(pool, made, is_late)
             for scheme, pool in client.pool_classes_by_scheme.items()
         }
         # As in Go; it is not for another server to which this one redirects.
@@ -102,15 +102,18 @@ def send(
     raise OSError(f"no whole answer within {seconds:g} s")
 
 
-def _noting(pool: Any, made: list[Any]) -> Any:
+def _noting(pool: Any, made: list[Any], is_late: threading.Event) -> Any:
     """
-    Return a class of pools that notes each connection before it is made.
+    Return a class of pools that notes each connection before it is made, and makes none
+    once it is late: to read on would follow a redirect whose body was cut.
     """
 
     class Connection(pool.ConnectionCls):  # type: ignore[misc]
         def connect(self) -> None:
             made.append(self)
             super().connect()
+            if is_late.is_set():
+                raise TimeoutError
 
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 

@@ -167,9 +167,12 @@ class GitSyncWrapper:
         return self._parts.past.readiness
 
     def details(self) -> dict[str, object]:
-        options = self._parts.options
-        past = self._parts.past
-        return {"repository": options.repo, "ref": options.ref, **past.details}
+        parts = self._parts
+        return {
+            "repository": parts.options.repo,
+            "ref": parts.options.ref,
+            **parts.past.details,
+        }
 
     def watch(self, wake: Callable[[], None]) -> None:
         """

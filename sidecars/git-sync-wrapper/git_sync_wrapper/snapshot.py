@@ -368,8 +368,8 @@ def write_record(record: Mapping[str, Any], store: int, *, fsync: bool) -> None:
     Raises:
         OSError: The record could not be written; the previous one stays.
     """
-    text = json_text(record).encode() + b"\n"
-    write_own(RECORD, text, store, mode=0o664, fsync=fsync)
+    text = f"{json_text(record)}\n"
+    write_own(RECORD, text.encode(), store, mode=0o664, fsync=fsync)
 
 
 # --- for people

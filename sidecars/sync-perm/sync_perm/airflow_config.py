@@ -96,8 +96,9 @@ class AirflowConfig:
         """
         Return the variables, and the options of airflow.cfg, whose names match.
         """
-        has = re.compile(pattern, re.IGNORECASE).search
-        return [name for name, _ in self._given if has(name)]
+        return [
+            name for name, _ in self._given if re.search(pattern, name, re.IGNORECASE)
+        ]
 
     def value(self, section: str, key: str) -> str:
         """

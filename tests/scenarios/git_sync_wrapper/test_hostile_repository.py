@@ -26,7 +26,6 @@ def test_executes_no_hooks_filters_or_modules_from_the_repository(
     scripts = [".githooks/post-checkout", "hooks/post-checkout"]
     modules = [
         "sitecustomize.py",
-        "usercustomize.py",
         "ast.py",
         "git_sync_wrapper.py",
         "dag.py",

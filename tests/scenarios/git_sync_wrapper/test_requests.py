@@ -49,18 +49,31 @@ def test_a_webhook_is_redirected_as_by_git_sync(
     assert "authorization" not in last.headers
 
 
-def drip_head(exchange: Exchange) -> None:
+def drip_lines(head: bytes) -> Fault:
     """
-    Send one header after the other, as a proxy that keeps its connection alive does.
+    Send one line after the other, as a proxy that keeps its connection alive does.
     """
-    exchange.send_bytes(b"HTTP/1.1 200 OK\r\n")
-    for number in range(90):
-        exchange.send_bytes(f"X-{number}: still here\r\n".encode())
-        exchange.pause(0.3)
-    exchange.send_bytes(b"\r\n")
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send_bytes(head)
+        for _ in range(90):
+            exchange.send_bytes(b"X: still here\r\n")
+            exchange.pause(0.3)
+
+    return fault
 
 
-PARTS = pytest.mark.parametrize("never_ends", [drip(1, 0.3), drip_head])
+BODY = drip(1, 0.3)
+PARTS = pytest.mark.parametrize(
+    "never_ends",
+    [
+        BODY,
+        drip_lines(b"HTTP/1.1 200 OK\r\n"),
+        drip_lines(
+            b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 9999\r\n\r\n"
+        ),
+    ],
+)
 
 
 @PARTS
@@ -74,7 +87,7 @@ def test_an_answer_that_never_ends_holds_up_no_later_commit(
         newest = here.commit_revision(2)
 
         service.wait_for(lambda request: newest == request.headers["gitsync-hash"])
-        if never_ends is drip_head:
+        if never_ends is not BODY:
             failed = wrapper.wait_for_event("hook_failed")
             assert "no whole answer within 1 s" in failed["error"], failed
         else:  # only the status is waited for
