@@ -139,14 +139,29 @@ def refused(path: Path) -> SidecarError:
     return raised(SidecarError, read_keytab, str(path))
 
 
+def read_folder(folder: Path) -> None:
+    settings, _ = load_settings({"KERBEROS_KEYTAB_DIR": str(folder)})
+    read_keytab(find_keytab(settings.entries[0], settings))
+
+
 def test_files_of_which_none_is_a_keytab_are_no_choice(tmp_path: Path) -> None:
     for name in ("krb5.conf", "README"):
         (tmp_path / name).touch()
-    settings = load_settings({"KERBEROS_KEYTAB_DIR": str(tmp_path)})[0]
 
-    found = raised(SidecarError, find_keytab, settings.entries[0], settings)
+    found = raised(SidecarError, read_folder, tmp_path)
 
     assert "keytab_missing" == found.reason
+
+
+def test_a_volume_that_fails_is_not_blamed_on_permissions(tmp_path: Path) -> None:
+    (tmp_path / "krb5.conf").touch()
+    (tmp_path / "keytab").symlink_to("/proc/self/mem")  # has no first byte
+
+    found = raised(SidecarError, read_folder, tmp_path)
+
+    assert "keytab_unreadable" == found.reason
+    assert "Input/output error" in found.message
+    assert "volume" in found.advice
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -164,6 +179,7 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
     assert text(entry(), entry("b")) == text(
         entry("c"), entry(), hole(9), entry(), bytes(64)
     )
+    assert text(entry()) == text(entry(long_kvno=False))
     assert text(entry()) != text(entry(kvno=3))
     assert text(entry()) != text(entry(key=KEY[::-1]))
     assert text(entry()) != text(entry(), entry(enctype=17))
@@ -173,13 +189,11 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
     ("content", "reason"),
     [
         (keytab(hole(30)), "keytab_empty"),
-        (b"\5", "keytab_garbage"),
         (keytab(entry(), entry())[:-40], "keytab_truncated"),
         (b"\5\3" + entry(), "keytab_garbage"),
         (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
-        (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
+        (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_missing"),
         # Neither truncated nor empty: copying it again would not help.
-        (b"\5\2" + b"\x5c\xa1\x90\x11" * 40, "keytab_garbage"),
         (b"\5\2" + b"\xb7\xa1\x90\x11" * 40, "keytab_garbage"),
         (keytab(entry()) + b"\x5c\xa1\x90\x11", "keytab_garbage"),
     ],
