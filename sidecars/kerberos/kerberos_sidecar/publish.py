@@ -46,7 +46,7 @@ SCRATCH = ".krb5"
 _REASONS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "ccache_full"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ccache_denied"),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ELOOP), "ccache_missing"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "ccache_missing"),
     errno.EBUSY: "ccache_foreign",  # a file is mounted there
 }
 

@@ -65,7 +65,8 @@ REASONS: dict[str, str] = {
     "ccache_full": "Enlarge the volume (sizeLimit). The published ccache is intact.",
     "ccache_denied": "Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky.",
     "ccache_missing": "Mount the volume for the ccache there, or correct KERBEROS_CCACHE.",
-    "ccache_failed": "Check the volume and its node. The published ccache is intact.",
+    "ccache_failed": "Check the volume and its node, or correct KERBEROS_CCACHE. The published "
+    "ccache is intact.",
     "ccache_foreign": "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there.",
     "ccache_contested": "Give each principal its own KERBEROS_CCACHE, and look for a second "
     "sidecar or a kinit on this volume. Sidecars of one principal need equal runAsUser, runAsGroup "

@@ -99,7 +99,7 @@ sys.addaudithook(refuse)
         ("cc", 0o755, "ccache_denied", "as uid 50000"),
         ("cc", 0o1777, "ccache_denied", "as uid 50000"),
         ("nowhere/cc", 0o777, "ccache_missing", "No such file"),
-        ("loop/cc", 0o777, "ccache_missing", "Too many levels of symbolic"),
+        ("loop/cc", 0o777, "ccache_failed", "Too many levels of symbolic"),
     ],
 )
 def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
