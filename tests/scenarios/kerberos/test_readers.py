@@ -75,7 +75,6 @@ def test_no_read_fails_while_sidecars_replace_the_ccache_every_second(
     assert [] == site.leftovers()
 
 
-@pytest.mark.timeout(300)
 def test_hadoop_logs_in_again_before_its_ticket_expires(
     make_site: MakeSite, kdc: Kdc
 ) -> None:

@@ -99,7 +99,6 @@ sys.addaudithook(refuse)
         ("cc", 0o755, "ccache_denied", "as uid 50000"),
         ("cc", 0o1777, "ccache_denied", "as uid 50000"),
         ("nowhere/cc", 0o777, "ccache_missing", "No such file"),
-        ("loop/cc", 0o777, "ccache_failed", "Too many levels of symbolic"),
     ],
 )
 def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
@@ -113,7 +112,6 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     folder = here.ccache.parent
     there = folder / name
     (folder / "cc").write_bytes(b"\5\4 of root")
-    (folder / "loop").symlink_to("loop")
     folder.chmod(mode)
     asked = here.kdc.requests()
     settings = {"KERBEROS_CCACHE": str(there), "PYTHONPATH": str(here.folder)}
@@ -124,11 +122,22 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     assert reason == failed["reason"], failed
     assert str(there) in failed["error"] and said in failed["error"], failed
     assert_tells(daemon, reason, ready=False)
-    assert (asked, []) == (here.kdc.requests(), here.leftovers("cc", "loop"))
+    assert (asked, []) == (here.kdc.requests(), here.leftovers("cc"))
     if mode == 0o1777:
         os.chown(there, 50000, 0)
         daemon.sighup()
         daemon.wait_until_ready()
+
+
+def test_a_volume_that_keeps_no_mode_is_named(here: Site) -> None:
+    """As CIFS, which has one mode for all files."""
+    fake = "import os; os.fchmod = lambda file, mode: None"
+    (here.folder / "sitecustomize.py").write_text(fake)
+
+    failed = failure(here.start(PYTHONPATH=str(here.folder)))
+
+    assert "ccache_failed" == failed["reason"], failed
+    assert "gives all files mode 0600: mount it with" in failed["error"], failed
 
 
 def test_a_file_that_is_mounted_at_the_path_is_named_without_a_request(
