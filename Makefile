@@ -20,7 +20,7 @@ prepare = @scripts/system-packages $(1); scripts/environment
 #   PYTHON         the interpreter behind .venv (default: 3.13, the images' own, else the first Python >= 3.11)
 #   AIRFLOW        3 or 2.11, for demo-airflow (default: both, one after the other); for values 3 or 2
 #   AIRFLOW_CHART  folder with the official chart; tests render it when helm is on PATH
-#   MINIO_BIN, VERSITYGW_BIN, WEED_BIN, S3PROXY_JARS  S3 servers for test-full (default: scripts/s3-servers installs what it can)
+#   MINIO_BIN, VERSITYGW_BIN, WEED_BIN, S3PROXY_JARS, HADOOP_JARS  programs for test-full (default: scripts/test-programs installs what it can)
 #   GIT_SYNC_BIN   the real git-sync, for tests, demos, bench and soak (default: on PATH; without it, they skip git-sync-wrapper)
 #   GIT_SYNC_SUITE  folder of git-sync's own test_e2e.sh, for make test-full, as root (without it, they are skipped)
 #   KUBECONFIG     the cluster for test-cluster, with kubectl on PATH; for more, see tests/cluster/README.md
@@ -128,7 +128,7 @@ test/chart $(SIDECARS:%=test/%): test/%: ## run the tests of the values, or of o
 .PHONY: test-full
 test-full: ## run the tests of make test and the slow ones, with full counts
 	$(call prepare,test test-full demo-airflow)
-	eval "$$(scripts/s3-servers)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
+	eval "$$(scripts/test-programs)"; $(PYTEST) --ignore tests/images --ignore tests/cluster --full $(SIDE_BY_SIDE)
 
 .PHONY: verify-aws
 verify-aws: setup ## try S3, IAM and ECR in a real AWS account, then clean up (BUCKET=…)
@@ -137,7 +137,7 @@ verify-aws: setup ## try S3, IAM and ECR in a real AWS account, then clean up (B
 .PHONY: test-cluster
 test-cluster: ## start the values on the cluster of KUBECONFIG (FULL=1: also a real Airflow)
 	$(call prepare,$@ images)
-	eval "$$(scripts/s3-servers versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
+	eval "$$(scripts/test-programs versitygw)"; $(PYTEST) --timeout=900 $(if $(FULL),--full) tests/cluster
 
 .PHONY: mutants
 mutants: setup-test ## plant faults in the code, and print the share that the tests notice (SEED=1 COUNT=100 ONLY=runtime; PROMISES=1: break each documented promise)

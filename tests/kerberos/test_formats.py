@@ -20,7 +20,7 @@ from kerberos_sidecar.keytab import (
 )
 from kerberos_sidecar.krb5_conf import lines_about
 from kerberos_sidecar.reasons import LINES
-from kerberos_sidecar.settings import Settings, load_settings
+from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.errors import SidecarError
 from tests.support.kerberos.formats import KEY, ccache, config, entry, hole, keytab, tgt
 from tests.support.raising import raised
@@ -135,24 +135,34 @@ def test_a_name_is_a_principal_or_refused(text: str) -> None:
         assert found == parse_principal(str(found))
 
 
-def refused(path: Path) -> SidecarError:
-    return raised(SidecarError, read_keytab, str(path))
+def read_folder(folder: Path) -> None:
+    settings, _ = load_settings({"KERBEROS_KEYTAB_DIR": str(folder)})
+    read_keytab(find_keytab(settings.entries[0], settings))
+
+
+def refused(folder: Path, content: bytes) -> SidecarError:
+    (folder / "airflow.keytab").write_bytes(content)
+    return raised(SidecarError, read_folder, folder)
 
 
 def test_files_of_which_none_is_a_keytab_are_no_choice(tmp_path: Path) -> None:
     for name in ("krb5.conf", "README"):
         (tmp_path / name).touch()
-    settings = load_settings({"KERBEROS_KEYTAB_DIR": str(tmp_path)})[0]
 
-    found = raised(SidecarError, find_keytab, settings.entries[0], settings)
+    found = raised(SidecarError, read_folder, tmp_path)
 
     assert "keytab_missing" == found.reason
 
 
-def write(folder: Path, content: bytes) -> Path:
-    path = folder / "airflow.keytab"
-    path.write_bytes(content)
-    return path
+def test_a_volume_that_fails_is_not_blamed_on_permissions(tmp_path: Path) -> None:
+    (tmp_path / "krb5.conf").touch()
+    (tmp_path / "keytab").symlink_to("/proc/self/mem")  # has no first byte
+
+    found = raised(SidecarError, read_folder, tmp_path)
+
+    assert "keytab_unreadable" == found.reason
+    assert "Input/output error" in found.message
+    assert "volume" in found.advice
 
 
 def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
@@ -164,6 +174,7 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
     assert text(entry(), entry("b")) == text(
         entry("c"), entry(), hole(9), entry(), bytes(64)
     )
+    assert text(entry()) == text(entry(long_kvno=False))
     assert text(entry()) != text(entry(kvno=3))
     assert text(entry()) != text(entry(key=KEY[::-1]))
     assert text(entry()) != text(entry(), entry(enctype=17))
@@ -173,13 +184,11 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
     ("content", "reason"),
     [
         (keytab(hole(30)), "keytab_empty"),
-        (b"\5", "keytab_garbage"),
         (keytab(entry(), entry())[:-40], "keytab_truncated"),
         (b"\5\3" + entry(), "keytab_garbage"),
         (keytab(struct.pack(">i", 9) + b"\0\1\xff\xff" + bytes(5)), "keytab_garbage"),
-        (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_garbage"),
+        (b"\5" * (SIZE_LIMIT_BYTES + 1), "keytab_missing"),
         # Neither truncated nor empty: copying it again would not help.
-        (b"\5\2" + b"\x5c\xa1\x90\x11" * 40, "keytab_garbage"),
         (b"\5\2" + b"\xb7\xa1\x90\x11" * 40, "keytab_garbage"),
         (keytab(entry()) + b"\x5c\xa1\x90\x11", "keytab_garbage"),
     ],
@@ -187,7 +196,7 @@ def test_its_text_changes_with_the_keys_of_the_principal_only() -> None:
 def test_reports_the_reason_of_invalid_content(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
-    assert reason == refused(write(tmp_path, content)).reason
+    assert reason == refused(tmp_path, content).reason
 
 
 def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(
@@ -200,16 +209,10 @@ def test_refuses_a_wrong_length_that_makes_the_key_part_of_a_name(
     content += bytes(64)
     content[2:6] = struct.pack(">i", len(content) - 6)
 
-    found = refused(write(tmp_path, bytes(content)))
+    found = refused(tmp_path, bytes(content))
 
     assert "keytab_garbage" == found.reason
     assert "legible!" not in found.message + found.advice
-
-
-def site(folder: Path, text: str) -> Settings:
-    path = folder / "krb5.conf"
-    path.write_text(text)
-    return load_settings({"KRB5_CONFIG": f"{folder}/missing:{path}"})[0]
 
 
 @pytest.mark.parametrize(
@@ -230,8 +233,10 @@ def site(folder: Path, text: str) -> Settings:
 def test_quotes_the_lines_that_may_be_the_cause_for_a_realm(
     tmp_path: Path, reason: str, lines: list[str]
 ) -> None:
-    settings = site(tmp_path, SITE)
+    path = tmp_path / "krb5.conf"
+    path.write_text(SITE)
+    settings, _ = load_settings({"KRB5_CONFIG": f"{tmp_path}/missing:{path}"})
 
     found = lines_about(settings, "R", reason)
 
-    assert [f"{tmp_path}/krb5.conf, line {line}" for line in lines] == found
+    assert [f"{path}, line {line}" for line in lines] == found

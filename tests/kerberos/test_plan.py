@@ -138,7 +138,7 @@ def test_waits_for_the_interval_or_half_the_lifetime_or_up_to_a_tenth_less(
         (THERE, NOW + 35_999, AIRFLOW, ""),
         (THERE, NOW + 36_000, AIRFLOW, "contains a ticket that expired 0 s ago"),
         (THERE, NOW, OTHER, "belongs to airflow@EXAMPLE.COM, not to other@EXAMPLE.COM"),
-        (THERE, NOW, parse_principal("Airflow@EXAMPLE.COM"), ""),
+        (THERE, NOW, CAPITAL, ""),
     ],
 )
 def test_a_ccache_of_the_right_principal_is_valid_until_its_ticket_expires(

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from kerberos_sidecar.formats import parse_principal
 from kerberos_sidecar.settings import (
     Settings,
     changed,
@@ -18,8 +17,6 @@ from sidecar_runtime.errors import Problem, SettingsError
 from tests.support.raising import raised
 
 EXAMPLE = {"INTERVAL": "3600", "KRB5_CONFIG": "/etc/krb5.conf"}
-A = parse_principal("a@R")
-B = parse_principal("b@R")
 FIRST = {"principal": "a@R", "ccache": "/c"}
 CHART = {
     "AIRFLOW__KERBEROS__KEYTAB": "/etc/airflow.keytab",

@@ -64,7 +64,8 @@ class Account:
         """
         The newest version of the principal's keys; 0 while no keytab can be used.
         """
-        return keytab.kvno if isinstance(keytab := self.keytab, Keytab) else 0
+        keytab = self.keytab
+        return keytab.kvno if isinstance(keytab, Keytab) else 0
 
     @property
     def source(self) -> str:
@@ -79,7 +80,8 @@ class Account:
         """
         Why the last try failed; ``None`` after a success.
         """
-        return failed.error if (failed := self.state.failed) else None
+        failed = self.state.failed
+        return failed.error if failed else None
 
     def plan(self) -> Plan:
         """

@@ -37,6 +37,17 @@ ENCTYPES = {
 
 _MAGIC = b"\x05\x02"
 
+# Of a path where nothing is, or what cannot be a keytab: a folder, a pipe, a socket, a
+# file that is too large.
+_ABSENT = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.EFBIG,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -158,7 +169,7 @@ def _begins_like_a_keytab(path: str) -> bool:
         with open(path, "rb") as file:
             return file.read(2) == _MAGIC
     except OSError as error:
-        return isinstance(error, PermissionError)
+        return not isinstance(error, FileNotFoundError)
 
 
 def read_keytab(path: str) -> Keys:
@@ -242,10 +253,8 @@ def _read_key(record: Octets) -> tuple[Principal, Key]:
 
 
 def _explain_unread(path: str, error: OSError) -> SidecarError:
-    if error.errno == errno.EFBIG:
-        return failure("keytab_garbage", f"{path} is not a keytab: {error.strerror}")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return failure("keytab_missing", f"the keytab {path} does not exist")
+    if error.errno in _ABSENT:
+        return failure("keytab_missing", f"no keytab is at {path}: {error.strerror}")
     who = f"uid {os.getuid()} with group {os.getgid()}"
     return failure(
         "keytab_unreadable", f"{path} cannot be read as {who}: {error.strerror}"

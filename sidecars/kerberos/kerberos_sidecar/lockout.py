@@ -32,8 +32,10 @@ def wait_seconds(keytab: Keytab, settings: Settings, *, is_asked_for: bool) -> f
     Args:
         is_asked_for: Whether SIGHUP asks for this try: only such tries count.
     """
-    now = time.time()
     window_seconds = settings.lockout_window_seconds
+    if not window_seconds:
+        return 0.0
+    now = time.time()
     name = _on_sighup(keytab) if is_asked_for else keytab.stamp
     ccaches = [
         one.ccache
@@ -44,8 +46,6 @@ def wait_seconds(keytab: Keytab, settings: Settings, *, is_asked_for: bool) -> f
     times = [memory.get(name, 0.0) for memory in memories]
     # One that is ahead (the clock was set back) does not count.
     refused_at = max((at for at in times if at <= now), default=0.0)
-    if not window_seconds:
-        return 0.0
     # A KDC uses its own clock, in whole seconds, and MIT's still counts a failure that
     # is exactly as old as its window.
     more_seconds = max(2.0, window_seconds / 30)

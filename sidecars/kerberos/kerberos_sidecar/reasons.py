@@ -25,8 +25,8 @@ REASONS: dict[str, str] = {
     "keytab_missing": "Mount its Secret there, as a folder, or correct KERBEROS_KEYTAB: the file "
     "has the name of its key in the Secret.",
     "keytab_ambiguous": "Set KERBEROS_KEYTAB to one of them.",
-    "keytab_unreadable": "Set the pod's fsGroup, or defaultMode: 0440 on the Secret. If it is a "
-    "folder, mount the whole Secret instead of a subPath.",
+    "keytab_unreadable": "Permission denied: set the pod's fsGroup, or defaultMode: 0440 on the "
+    "Secret. Otherwise, check the volume and its node.",
     "keytab_garbage": "Create the Secret from the keytab file itself (kubectl create secret "
     "generic --from-file): its base64 belongs under data:, not under stringData:.",
     "keytab_empty": "Export it again with ktadd, ktpass or msktutil.",
@@ -42,8 +42,8 @@ REASONS: dict[str, str] = {
     "principal_unknown": "Create it if it was deleted, or correct KERBEROS_PRINCIPAL (Active "
     "Directory: not an SPN) or the realm's kdc.",
     "principal_expired": "Extend the account's expiry date.",
-    "principal_disabled": "Enable or unlock it, at all hours; look for a client that locks it with "
-    "an old keytab.",
+    "principal_disabled": "Enable or unlock it, and allow all logon hours; look for a client that "
+    "locks it with an old keytab.",
     "password_expired": "Exempt it from expiry and from a change at the next logon, or change its "
     "key and export it again.",
     "preauth_unsupported": "Let the account need no hardware token, card, OTP or FAST.",
@@ -65,7 +65,8 @@ REASONS: dict[str, str] = {
     "ccache_full": "Enlarge the volume (sizeLimit). The published ccache is intact.",
     "ccache_denied": "Put KERBEROS_CCACHE on a writable volume (fsGroup), not sticky.",
     "ccache_missing": "Mount the volume for the ccache there, or correct KERBEROS_CCACHE.",
-    "ccache_failed": "Check the volume and its node. The published ccache is intact.",
+    "ccache_failed": "Check the volume and its node, or correct KERBEROS_CCACHE. The published "
+    "ccache is intact.",
     "ccache_foreign": "Set KERBEROS_CCACHE to a file in a mounted folder, or remove what is there.",
     "ccache_contested": "Give each principal its own KERBEROS_CCACHE, and look for a second "
     "sidecar or a kinit on this volume. Sidecars of one principal need equal runAsUser, runAsGroup "

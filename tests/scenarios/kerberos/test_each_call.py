@@ -32,7 +32,7 @@ def assert_it_has_converged(site: Site, life: Life, where: str) -> None:
     assert "changed" == answer["result"], (where, answer)
     assert answer["ready"], (where, answer)
     assert site.expiry(), where
-    left = [path.name for path in site.ccache.parent.iterdir()]
+    left = site.leftovers()
     assert [] == [name for name in left if name.endswith(".new")], (where, left)
 
 
@@ -50,7 +50,7 @@ def test_a_fault_at_any_call_of_a_refresh_keeps_a_valid_ticket_and_leaves_nothin
         with open_sidecar(stage, site) as life:
             life.cycle()
             assert life.last["ready"], life.last
-            before = sorted(path.name for path in site.ccache.parent.iterdir())
+            before = site.leftovers()
             descriptors = life.last["descriptors"]
             answer = life.cycle((at, kind))
             where = f"{kind} at call {at}: {answer}"
@@ -60,8 +60,7 @@ def test_a_fault_at_any_call_of_a_refresh_keeps_a_valid_ticket_and_leaves_nothin
                 assert life.last["descriptors"] <= descriptors + 1, where
         with open_sidecar(stage, site) as life:
             assert_it_has_converged(site, life, f"restart after {where}")
-        after = sorted(path.name for path in site.ccache.parent.iterdir())
-        assert before == after, where
+        assert before == site.leftovers(), where
         return int(answer.get("calls", 0))
 
     at_each_call(refresh, request, kind)

@@ -108,7 +108,7 @@ def test_a_process_with_the_same_uid_cannot_read_secrets_through_proc_or_a_core(
         *daemon.home.iterdir(),
         *here.leftovers(),
     ]
-    assert ["airflow.keytab"] == [path.name for path in here.keytab.parent.iterdir()]
+    assert [here.keytab] == [*here.keytab.parent.iterdir()]
 
 
 def child_of(daemon: SidecarProcess) -> str:
@@ -126,8 +126,9 @@ def test_the_child_gets_no_secret_of_the_pod_and_ends_with_its_parent(
         "LDAP_PASSWORD": "hunter2",
         "LD_LIBRARY_PATH": "/nonexistent",
         "TZ": "UTC",
+        "AIRFLOW__CORE__FERNET_KEY": "hunter2",
+        "KRB5_TRACE_KEY": "hunter2",
     }
-    secrets |= {"AIRFLOW__CORE__FERNET_KEY": "hunter2", "KRB5_TRACE_KEY": "hunter2"}
     daemon = here.start(program=here.as_user(50000), **secrets)
     child = Path("/proc") / wait_until(lambda: child_of(daemon), "a child asks")
 

@@ -4,7 +4,6 @@ import os
 import stat
 from cProfile import Profile
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -12,19 +11,12 @@ from kerberos_sidecar.cycle import KerberosSidecar
 from kerberos_sidecar.metrics import KerberosMetrics
 from kerberos_sidecar.settings import load_settings
 from sidecar_runtime.fence import Fence
-from tests.support.daemon import SidecarProcess
 from tests.support.kerberos.kdc import run_client
 from tests.support.kerberos.site import Site, several
 from tests.support.machine.clocks import set_clock
 from tests.support.waiting import wait_until
 
 AES = "aes256-cts-hmac-sha1-96"
-
-
-def gauge(
-    here: Site, daemon: SidecarProcess, ccache: Path, principal: str, name: str
-) -> float:
-    return here.sample(daemon, f"kerberos_{name}", ccache, principal)
 
 
 def calls_per_ticket(here: Site, principals: list[str]) -> float:
@@ -58,7 +50,7 @@ def test_the_work_for_a_ticket_does_not_grow_with_the_number_of_principals(
 
 def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None:
     """As `KERBEROS_PRINCIPALS` lists them."""
-    second = here.kdc.add_principal(f"second-{here.principal.partition('@')[0]}", "8s")
+    second = here.kdc.add_principal(f"second-{here.name}", "8s")
     keytab = here.folder / "keytab" / "second.keytab"
     for _ in range(2):
         here.kdc.write_keytab(keytab, second)
@@ -71,36 +63,41 @@ def test_each_principal_has_its_own_ccache_mode_and_schedule(here: Site) -> None
     assert second in run_client(["klist"], here.config, other).stdout
     assert ("0640", 0o600) == (here.mode(), stat.S_IMODE(other.stat().st_mode))
     first_inode = here.ccache.stat().st_ino
-    inode = other.stat().st_ino
-    wait_until(lambda: other.stat().st_ino != inode, "the shorter ticket is replaced")
+    daemon.wait_for_event("ticket_acquired", principal=second, cause="half_life")
     assert first_inode == here.ccache.stat().st_ino
     page = daemon.get("/").body
     assert here.principal in page and second in page
-    daemon.wait_for_event("ticket_acquired", principal=second, cause="half_life")
     assert ["second"] == here.leftovers()
     daemon.sighup()
     for principal in (here.principal, second):
         daemon.wait_for_event("ticket_acquired", principal=principal, cause="asked")
     # each gauge has its own fact of its own ccache
-    ours = partial(gauge, here, daemon, here.ccache, here.principal)
-    its = partial(gauge, here, daemon, other, second)
-    assert here.expiry() == ours("ticket_expiry_timestamp_seconds")
-    assert ours("ticket_expiry_timestamp_seconds") > its(
-        "ticket_expiry_timestamp_seconds"
+    ours = partial(here.sample, daemon)
+    its = partial(here.sample, daemon, ccache=other, principal=second)
+    assert here.expiry() == ours("kerberos_ticket_expiry_timestamp_seconds")
+    assert ours("kerberos_ticket_expiry_timestamp_seconds") > its(
+        "kerberos_ticket_expiry_timestamp_seconds"
     )
-    assert [86_400, 8] == [of("ticket_lifetime_seconds") for of in (ours, its)]
-    assert [2, 3] == [of("keytab_kvno") for of in (ours, its)]
-    assert 2 == ours("acquired_tickets_total") < its("acquired_tickets_total")
+    assert [86_400, 8] == [of("kerberos_ticket_lifetime_seconds") for of in (ours, its)]
+    assert [2, 3] == [of("kerberos_keytab_kvno") for of in (ours, its)]
+    assert (
+        2
+        == ours("kerberos_acquired_tickets_total")
+        < its("kerberos_acquired_tickets_total")
+    )
     acquired = daemon.find_events("ticket_acquired", principal=here.principal)[-1]
-    seconds = ours("acquire_duration_seconds")
+    seconds = ours("kerberos_acquire_duration_seconds")
     assert acquired["duration_seconds"] == round(seconds, 3) > 0
     revision = daemon.get("/readyz").json()["revision"]
     assert revision.startswith("until 2") and acquired["ends_at"] not in revision
     keytab.unlink()
     other.unlink()
-    wait_until(lambda: its("keytab_kvno") == 0, "no key is left")
-    assert 0 == its("ticket_expiry_timestamp_seconds")
-    assert [2, 86_400] == [ours("keytab_kvno"), ours("ticket_lifetime_seconds")]
+    wait_until(lambda: its("kerberos_keytab_kvno") == 0, "no key is left")
+    assert 0 == its("kerberos_ticket_expiry_timestamp_seconds")
+    assert [2, 86_400] == [
+        ours("kerberos_keytab_kvno"),
+        ours("kerberos_ticket_lifetime_seconds"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,11 +175,7 @@ def test_a_keytab_swapped_for_an_equal_one_costs_no_request(here: Site) -> None:
         principal = here.kdc.add_principal(name)
         keytab.unlink()
         here.kdc.write_keytab(keytab, principal)
-        after = len(daemon.events)
-        daemon.sighup()
-        acquired = daemon.wait_for_event(
-            "ticket_acquired", 30, after=after, cause="asked", principal=principal
-        )
+        acquired = here.refresh(daemon)
         daemon.wait_for_event("cycle_finished", after=daemon.events.index(acquired))
         assert here.sample(
             daemon, "kerberos_acquired_tickets_total", principal=principal

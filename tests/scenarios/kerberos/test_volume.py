@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.kerberos.conftest import MakeSite
 from tests.support.kerberos.formats import SABOTAGE, entry, keytab
 from tests.support.kerberos.kdc_proxy import KdcProxy
-from tests.support.kerberos.site import Site, assert_tells, failure, several
+from tests.support.kerberos.site import Site, assert_tells, failure, with_ccaches
 from tests.support.machine.plants import state_of
 from tests.support.machine.volumes import disk, fill_up, mount, small_volume
 from tests.support.waiting import wait_until
@@ -75,8 +74,8 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
             failed = daemon.wait_for_event(
                 "cycle_failed", after=after, reason="cycle_timeout"
             )
-            assert f"{ccache}, " in failed["error"], failed
-            assert "does not answer" in failed["error"], failed
+            silent = f"{ccache}, {here.keytab} or krb5.conf does not answer"
+            assert silent in failed["error"], failed
             assert_tells(daemon, "cycle_timeout", ready=True)
             assert here.is_valid(ccache)
         daemon.sighup()
@@ -100,7 +99,6 @@ sys.addaudithook(refuse)
         ("cc", 0o755, "ccache_denied", "as uid 50000"),
         ("cc", 0o1777, "ccache_denied", "as uid 50000"),
         ("nowhere/cc", 0o777, "ccache_missing", "No such file"),
-        ("loop/cc", 0o777, "ccache_failed", "Too many levels of symbolic"),
     ],
 )
 def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
@@ -114,7 +112,6 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     folder = here.ccache.parent
     there = folder / name
     (folder / "cc").write_bytes(b"\5\4 of root")
-    (folder / "loop").symlink_to("loop")
     folder.chmod(mode)
     asked = here.kdc.requests()
     settings = {"KERBEROS_CCACHE": str(there), "PYTHONPATH": str(here.folder)}
@@ -125,11 +122,22 @@ def test_a_path_where_the_ccache_cannot_be_replaced_is_named_without_a_request(
     assert reason == failed["reason"], failed
     assert str(there) in failed["error"] and said in failed["error"], failed
     assert_tells(daemon, reason, ready=False)
-    assert (asked, []) == (here.kdc.requests(), here.leftovers("cc", "loop"))
+    assert (asked, []) == (here.kdc.requests(), here.leftovers("cc"))
     if mode == 0o1777:
         os.chown(there, 50000, 0)
         daemon.sighup()
         daemon.wait_until_ready()
+
+
+def test_a_volume_that_keeps_no_mode_is_named(here: Site) -> None:
+    """As CIFS, which has one mode for all files."""
+    fake = "import os; os.fchmod = lambda file, mode: None"
+    (here.folder / "sitecustomize.py").write_text(fake)
+
+    failed = failure(here.start(PYTHONPATH=str(here.folder)))
+
+    assert "ccache_failed" == failed["reason"], failed
+    assert "gives all files mode 0600: mount it with" in failed["error"], failed
 
 
 def test_a_file_that_is_mounted_at_the_path_is_named_without_a_request(
@@ -201,13 +209,6 @@ def one_ccache_each(here: Site, kinds: Iterable[str]) -> dict[str, Path]:
     return {kind: here.ccache.parent / f"cc {kind}" for kind in kinds}
 
 
-def settings_of(here: Site, ccaches: dict[str, Path]) -> dict[str, str | None]:
-    entries = [
-        {"principal": here.principal, "ccache": path} for path in ccaches.values()
-    ]
-    return several(*entries)
-
-
 def unnamed(text: str, ccaches: dict[str, Path]) -> list[str]:
     """Return the kinds whose ccache and content a text does not name."""
     return [
@@ -231,7 +232,7 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
     for kind, path in ccaches.items():
         FOREIGN[kind][0](path)
     program = here.as_user(50000)
-    settings = settings_of(here, ccaches)
+    settings = with_ccaches(here, ccaches.values())
     before = contents(folder)
     asked = here.kdc.requests()
     daemon = here.start(program=program, **settings)
@@ -241,7 +242,6 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
 
     assert "ccache_foreign" == failed["reason"], failed
     assert [] == unnamed(failed["error"], ccaches), failed
-    assert "KERBEROS_CCACHE" in failed["advice"]
     assert_tells(daemon, "ccache_foreign", ready=False)
     assert 3 == checked.wait_for_exit().code
     assert [] == unnamed(checked.log(), ccaches), checked.log()
@@ -254,14 +254,14 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
         ccaches[kind].write_bytes(content)
     daemon.sighup()
     daemon.wait_until_ready()
-    assert all(is_plain(path) and here.is_valid(path) for path in ccaches.values())
+    assert all(is_restored(here, path) for path in ccaches.values())
 
 
 def test_what_cannot_be_made_again_is_not_overwritten_after_a_publish_either(
     here: Site,
 ) -> None:
     ccaches = one_ccache_each(here, ALWAYS)
-    daemon = here.publish(**settings_of(here, ccaches))
+    daemon = here.publish(**with_ccaches(here, ccaches.values()))
     folder = here.ccache.parent
     (folder / "new").mkdir()
     for kind, path in ccaches.items():
@@ -283,9 +283,8 @@ def test_what_cannot_be_made_again_is_not_overwritten_after_a_publish_either(
 
 
 def test_a_keytab_that_comes_during_the_request_is_not_overwritten(
-    make_site: MakeSite, proxy: KdcProxy
+    here: Site, proxy: KdcProxy
 ) -> None:
-    here = make_site("1d")
     here.configure(proxy.address)
     proxy.behavior = "silent"
     daemon = here.start()
@@ -297,20 +296,15 @@ def test_a_keytab_that_comes_during_the_request_is_not_overwritten(
     assert KEYTAB == here.ccache.read_bytes()
 
 
-def is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
 def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) -> None:
     ccaches = one_ccache_each(here, SABOTAGE)
-    daemon = here.publish(**settings_of(here, ccaches))
+    daemon = here.publish(**with_ccaches(here, ccaches.values()))
     for kind, path in ccaches.items():
         path.unlink()
         with suppress(FileExistsError):  # the sidecar was faster
             SABOTAGE[kind](path)
 
     for path in ccaches.values():
-        # klist would wait for the other end of a pipe.
         # before the next heartbeat, which would notice it as well
         wait_until(partial(is_restored, here, path), "it is restored", 30)
     daemon.wait_until_ready()
@@ -319,4 +313,5 @@ def test_restores_the_ccache_whatever_a_consumer_replaces_it_with(here: Site) ->
 
 
 def is_restored(here: Site, path: Path) -> bool:
-    return is_plain(path) and here.is_valid(path)
+    """Whether it is a valid ccache; klist would wait for the other end of a pipe."""
+    return path.is_file() and not path.is_symlink() and here.is_valid(path)

@@ -4,7 +4,7 @@ Real S3 servers on loopback, each with its own peculiarities.
 `MotoServer` is pure Python, runs in the test's process, accepts almost any key and
 honors If-Match. `RcloneServer` is one Go process, checks signatures, and is strict
 about keys. `MinioServer`, `VersityServer` and others are used in companies;
-`scripts/s3-servers` builds them.
+`scripts/test-programs` builds them.
 """
 
 import base64
@@ -243,7 +243,7 @@ class BuiltServer(ProgramServer):
         found = os.environ.get(self.variable) or shutil.which(self.name)
         if not found:
             pytest.skip(
-                f'needs {self.name}: eval "$(scripts/s3-servers)", which needs Go or Java'
+                f'needs {self.name}: eval "$(scripts/test-programs)", which needs Go or Java'
             )
         self.program = found
 

@@ -1,10 +1,11 @@
 """
-Consumers of a ccache as processes: klist, GSSAPI, Java.
+Consumers of a ccache as processes: klist, GSSAPI, Java, Hadoop.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from tests.support.kerberos.kdc import PATH
 from tests.support.machine.clocks import forget_clock
 from tests.support.machine.users import as_user
 
-Kind = Literal["klist", "acquire", "context", "java"]
+Kind = Literal["klist", "acquire", "context", "java", "hadoop"]
 HERE = Path(__file__).parent
 JAVA = shutil.which("java", path=PATH)
-HAS_JAVA = JAVA is not None and shutil.which("javac", path=PATH) is not None
-CONSUMER_UID = 50001
+HAS_JAVA = bool(JAVA and shutil.which("javac", path=PATH))
+HADOOP_JARS = os.environ.get("HADOOP_JARS")
+CONSUMER_UID = 65534  # Hadoop needs a user with a name
 GROUP = 0
 
 
@@ -64,11 +66,14 @@ def readers(
     Run readers, all ready at the start; kill those that still run at the end.
 
     Args:
-        folder: The folder for their scripts; all users must be able to reach it.
+        folder: The folder for their scripts; all users must be able to reach it. For
+            `hadoop`, it may contain core-site.xml, and is beside service.keytab and
+            `jars`, a copy of HADOOP_JARS.
         ccache: The ccache that they read.
         config: Their krb5.conf.
         kinds: One reader for each.
-        service: The principal for which `context` and `java` request a ticket.
+        service: The principal for which `context`, `java` and `hadoop` request a
+            ticket.
         another_user: Whether they run as a user that can only read the ccache, through
             its group.
     """
@@ -106,15 +111,17 @@ def readers(
 
 
 def _command(folder: Path, config: Path, kind: Kind, service: str) -> list[str]:
-    if kind != "java":
+    main = {"java": "CcacheReader", "hadoop": "HadoopReader"}.get(kind)
+    if main is None:
         more = [service] if kind == "context" else []
         return [sys.executable, str(HERE / "ccache_reader.py"), kind, *more]
     assert JAVA is not None
-    if not (folder / "CcacheReader.class").exists():
-        source = HERE / "java" / "CcacheReader.java"
-        subprocess.run(
-            ["javac", "-d", str(folder), str(source)], check=True, timeout=120
-        )
+    path = f"{folder}:{folder.parent}/jars/*"
+    if not (folder / f"{main}.class").exists():
+        sources = f"{HERE}/java"
+        command = ["javac", "-cp", path, "-sourcepath", sources, "-d", str(folder)]
+        subprocess.run([*command, f"{sources}/{main}.java"], check=True, timeout=120)
     options = ["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     conf = f"-Djava.security.krb5.conf={config}"
-    return [JAVA, *options, conf, "-cp", str(folder), "CcacheReader", service]
+    keytab = f"{folder.parent}/service.keytab"
+    return [JAVA, *options, conf, "-cp", path, main, service, keytab]

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +31,15 @@ class Site:
 
     kdc: Kdc
     folder: Path
-    principal: str
+    name: str
     daemons: list[SidecarProcess] = field(default_factory=list)
+
+    @property
+    def principal(self) -> str:
+        """
+        The name with its realm.
+        """
+        return f"{self.name}@{self.kdc.realm}"
 
     @property
     def keytab(self) -> Path:
@@ -189,14 +196,22 @@ def several(*entries: dict[str, object]) -> dict[str, str | None]:
     return {"KERBEROS_PRINCIPALS": json.dumps(entries, default=str), **none}
 
 
+def with_ccaches(site: Site, paths: Iterable[Path]) -> dict[str, str | None]:
+    """
+    Return the settings of one sidecar for several ccaches of one principal.
+    """
+    return several(*({"principal": site.principal, "ccache": path} for path in paths))
+
+
 @contextmanager
-def site(kdc: Kdc, principal: str, life: str = "1d") -> Iterator[Site]:
+def site(kdc: Kdc, name: str, life: str = "1d") -> Iterator[Site]:
     """
     Create a site in a folder that every user can reach; kill its processes at the end.
     """
     folder = Path(tempfile.mkdtemp(prefix="kerberos-", dir="/tmp"))
     folder.chmod(0o755)
-    one = Site(kdc, folder, kdc.add_principal(principal, life))
+    one = Site(kdc, folder, name)
+    kdc.add_principal(name, life)
     try:
         kdc.write_keytab(one.keytab, one.principal)
         one.ccache.parent.mkdir()

@@ -15,8 +15,16 @@ import org.ietf.jgss.GSSName;
 import org.ietf.jgss.Oid;
 
 public class CcacheReader {
+    interface Read {
+        void run() throws Exception;
+    }
+
     public static void main(String[] arguments) throws Exception {
         Configuration configuration = configuration();
+        repeat(() -> read(configuration, arguments));
+    }
+
+    static void repeat(Read read) throws Exception {
         int reads = 0;
         int failed = 0;
         StringBuilder failures = new StringBuilder();
@@ -24,7 +32,7 @@ public class CcacheReader {
         while (System.in.available() == 0) {
             reads++;
             try {
-                read(configuration, arguments);
+                read.run();
             } catch (Exception error) {
                 if (failed++ < 20) {
                     failures.append(failures.length() == 0 ? "" : ", ");
