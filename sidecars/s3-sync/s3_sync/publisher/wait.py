@@ -3,9 +3,11 @@
 
 With `airflow-bundle`, Airflow shows the id of the release as the version of each DAG.
 That alone is no proof: it stores the version of *now* with a file whose parse began
-before the release arrived (3.3.2). So a DAG counts only if its parse began after
-another one, which had the release, has ended. A refresh puts new files first in the
-queue, so by then they have been read, too, except one that takes longer than others.
+before the release arrived, and with a DAG that it has written less than 30 s before,
+which it leaves as it is (3.3.2). So a DAG counts only if its parse began after another
+one, which had the release, has ended, and ended 30 s after that. A refresh puts new
+files first in the queue, so by then they have been read, too, except one that takes
+longer than others.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from s3_sync.release.format import Pointer
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.gate.gate import Finding
 
-EXIT_IMPORT_ERRORS = 4
-OLDEST = "1970-01-01T00:00:00Z"
+# The default of [core] min_serialized_dag_update_interval.
+UNWRITTEN = timedelta(seconds=30)
 # A DAG or an error, as the API shows it.
 Row = dict[str, Any]
 
@@ -51,7 +53,7 @@ class ImportErrors(NotLive):
     Airflow cannot import files of the release.
     """
 
-    exit_code = EXIT_IMPORT_ERRORS
+    exit_code = 4
 
 
 def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
@@ -72,11 +74,12 @@ def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
     except (KeyError, TypeError, ValueError) as error:
         what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
         raise SidecarError(UNSUPPORTED[0], what, UNSUPPORTED[1]) from error
-    facts = {"result": "live", "revision": pointer.revision, "dags": dags}
-    runs = (
-        f"Live: Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
+    return Report(
+        [
+            f"Live: Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
+        ],
+        {"result": "live", "revision": pointer.revision, "dags": dags},
     )
-    return Report([runs], facts)
 
 
 def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[str]:
@@ -147,7 +150,7 @@ def _lack_of(row: Row, pointer: Pointer, arrived: datetime | None) -> str:
     if version != pointer.revision:
         return f"from {short(version or 'no version')} at {ended:%H:%M:%S}"
     began = ended - timedelta(seconds=row["last_parse_duration"] or 0)
-    if arrived is None or began < arrived:
+    if arrived is None or began < arrived or ended < arrived + UNWRITTEN:
         return "perhaps before the release arrived"
     return ""
 
@@ -197,7 +200,7 @@ def _ended(row: Row) -> datetime:
     """
     Return when the result of a DAG's last parse was stored, by Airflow's clock.
     """
-    return _time(row["last_parsed_time"] or OLDEST)
+    return _time(row["last_parsed_time"] or "1970-01-01T00:00:00Z")
 
 
 def _time(text: str) -> datetime:

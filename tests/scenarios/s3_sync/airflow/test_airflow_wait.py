@@ -17,7 +17,13 @@ from tests.support.s3_sync.shelf import release_daemon
 pytestmark = [pytest.mark.timeout(3_600), pytest.mark.usefixtures("only_in_full")]
 PASSWORD = "only this test knows it"
 RIGHTS = (("can_read", "DAGs"), ("can_read", "ImportError"))
-ROWS = "SELECT dag_id, bundle_version, description FROM dag WHERE NOT is_stale"
+# Each DAG, and the description that the scheduler reads.
+ROWS = """SELECT dag_id, bundle_version, (
+    SELECT data -> 'dag' ->> 'description' FROM serialized_dag
+    WHERE dag_id = dag.dag_id ORDER BY created_at DESC LIMIT 1
+) FROM dag WHERE NOT is_stale"""
+# Airflow's default: what was written is not written again so soon.
+UNWRITTEN = {"AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "30"}
 
 
 def dag(name: str, description: str) -> bytes:
@@ -42,7 +48,11 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
         with (
             release_daemon(s3, target, interval="1s") as daemon,
             Components(
-                airflow, database.url, tmp_path / "airflow", target / "current", {}
+                airflow,
+                database.url,
+                tmp_path / "airflow",
+                target / "current",
+                UNWRITTEN,
             ) as components,
         ):
             settings = {
@@ -58,6 +68,7 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
             components.wait_until_answers()
             live = publisher.succeed("wait")
             assert ["one", "same"] == live["airflow"]["dags"]
+            grant(database, "deploy", "can_edit", "DAGs")
 
             files |= {"one.py": dag("one", "new"), "two.py": dag("two", "new")}
             done = publisher.succeed("publish", write_files(dags, files), "--wait")
@@ -69,7 +80,6 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
             } == set(database.query(ROWS))
             assert ["one", "same", "two"] == sorted(done["airflow"]["dags"])
 
-            grant(database, "deploy", "can_edit", "DAGs")
             broken = write_files(
                 dags, files | {"two.py": b"import airflow  # dag\n1/0\n"}
             )

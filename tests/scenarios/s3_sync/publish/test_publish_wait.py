@@ -1,6 +1,7 @@
 """`s3-sync wait` and the answers of an Airflow, good and odd."""
 
 import time
+from functools import partial
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_a_dag_counts_once_a_parse_began_that_cannot_have_read_the_old_release(
 ) -> None:
     """Airflow stores today's version with a file that it read before."""
     airflow.show("a", revision, ended=10)
-    airflow.show("b", revision, ended=20, took=30)
+    airflow.show("b", revision, ended=50, took=60)
 
     ran = site.told("wait")
 
@@ -68,10 +69,17 @@ def test_does_without_the_right_to_ask_for_a_parse(
 ) -> None:
     airflow.show("a", revision, ended=10)
     airflow.inject(answer_with(Answer(403)), is_parse)
-    later = first(lambda: airflow.show("a", revision, ended=40))
-    airflow.inject(later, lambda one: len(airflow.seen(of("/dags"))) == 3)
+
+    def is_look(number: int, _: Request) -> bool:
+        return len(airflow.seen(of("/dags"))) == number
+
+    for number, ended in ((3, 15), (4, 60)):  # less than 30 s later may be too early
+        later = first(partial(airflow.show, "a", revision, ended=ended))
+        airflow.inject(later, partial(is_look, number))
 
     site.succeed("wait")
+
+    assert 4 == len(airflow.seen(of("/dags")))
 
 
 def test_waits_although_its_progress_cannot_be_written(
