@@ -332,6 +332,8 @@ class Loop:
             if state.asker == signal.SIGHUP:
                 asker = state.asker
             at = time.monotonic() + self._worker.allowance.wait_seconds
+            if self._worker.is_busy:  # an abandoned cycle: its end asks again
+                at = state.until
             self._state = state._replace(until=min(state.until, at), asker=asker)
 
     def _act_in_time(self, state: Idle | Running) -> None:
@@ -352,11 +354,12 @@ class Loop:
 
     def _start(self, asker: Event | None) -> None:
         """
-        Start a cycle.
+        Start a cycle; while an abandoned one hangs, note that none can.
         """
         if asker is not None:
             self._worker.allowance.use()
         is_asked_for = asker == signal.SIGHUP
+        is_stuck = self._worker.is_busy
         fence = Fence(is_asked_for=is_asked_for)
         longest = max(self._worker.durations, default=0.0)
         now = time.monotonic()
@@ -367,8 +370,9 @@ class Loop:
             fence=fence,
             started_at=now,
             slow_at=now + max(self.pace.slow_seconds, 1.5 * longest),
+            again=asker if is_stuck else None,  # whoever asked has got nothing yet
         )
-        if is_asked_for:
+        if is_asked_for and not is_stuck:
             log.info("cycle_started", signal="SIGHUP")
         try:
             self._worker.start(fence)
