@@ -47,8 +47,8 @@ _FIRST_OF_SHELLS = 126
 
 # "dags/sales.py:12: problem", as compilers and linters write, and a frame of a Python
 # traceback.
-_PLACE = re.compile(r"^([^\s:][^:\n]*):(\d+)(?::\d+)?:?[ \t]+(\S.*)$", re.MULTILINE)
-_FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d+)', re.MULTILINE)
+_PLACE = re.compile(r"^([^\s:][^:\n]*):(\d{1,9})(?::\d+)?:?[ \t]+(\S.*)$", re.MULTILINE)
+_FRAME = re.compile(r'^[ \t]*File "([^"\n]+)", line (\d{1,9})\b', re.MULTILINE)
 
 log = get_logger("gate")
 
