@@ -107,9 +107,10 @@ def is_at(name: str, above: int, opened: int) -> bool:
 
 def nearest_folder(path: str) -> str:
     """
-    Return the folder at a path, or its nearest existing parent.
+    Return the folder at a path, or its nearest existing parent; or the file or dangling
+    link that is in the way of that folder.
     """
-    while not os.path.isdir(path):
+    while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
 

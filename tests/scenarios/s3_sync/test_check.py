@@ -164,6 +164,7 @@ def test_reports_files_that_do_not_fit_and_a_volume_that_takes_an_empty_one_only
 @pytest.mark.parametrize(
     ("said", "name", "block"),
     [
+        ("target_failed", "", lambda path: path.symlink_to("nowhere")),
         ("target_failed", ".s3-sync/lock", Path.mkdir),
         ("link_blocked", "current", Path.touch),
         ("link_blocked", "current", lambda path: path.symlink_to("/etc")),
@@ -173,7 +174,7 @@ def test_reports_files_that_do_not_fit_and_a_volume_that_takes_an_empty_one_only
 def test_reports_a_target_that_the_daemon_cannot_use(
     check: Check, target: Path, said: str, name: str, block: Callable[[Path], object]
 ) -> None:
-    (target / name).parent.mkdir(parents=True)
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
     block(target / name)
     before = sorted(target.rglob("*"))
 
