@@ -146,7 +146,8 @@ def _note_crash(health: Health, crash: threading.ExceptHookArgs) -> None:
     cause = explain(crash.exc_value or crash.exc_type())
     said = f"the thread {name} has ended: {cause.message}"
     advice = f"Liveness restarts the container. {cause.advice}"
-    health.crash = Standing(SidecarError(cause.reason, said, advice), time.time())
+    why = SidecarError(cause.reason, said, advice)
+    health.crash = Standing(why, time.time(), result="failed")
     log.error("thread_crashed", thread=name, exc_info=crash.exc_value)
 
 

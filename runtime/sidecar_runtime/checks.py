@@ -160,8 +160,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     if said["shortfall"]:
         say("" if reason else "FAIL", "daemon", said["shortfall"])
     if not said["alive"]:
-        say("FAIL", "daemon", "is not alive: no cycle has finished in time")
-        say("", "", "Restart it.")
+        say("FAIL", "daemon", "is not alive: restart it")
     if is_good and not is_calm:
         say("ok", "daemon", f"has published {said['revision']}")
     return bool(is_good)

@@ -38,13 +38,13 @@ class SidecarError(Exception):
 
     exit_code = EXIT_GAVE_UP
     retry_after_seconds = 0.0
+    retry_within_seconds: float | None = None
 
     def __init__(self, reason: str, message: str, advice: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.advice = advice
-        self.retry_within_seconds: float | None = None
 
     def log_fields(self) -> dict[str, str]:
         """

@@ -115,12 +115,6 @@ class Outcome:
         """
         return "" if self.why is None else self.why.reason
 
-    def is_like(self, other: "Outcome") -> bool:
-        """
-        Whether both have the same reason, or none.
-        """
-        return self.reason == other.reason
-
     @property
     def is_publish(self) -> bool:
         """
@@ -163,11 +157,15 @@ class Standing(NamedTuple):
         why: Why the last one failed, fell short or waits; None if it did not.
         since: Since when, as Unix time; None if nobody knows.
         failures: How many have failed in a row; a wait ends no row.
+        result: The kind of `why`; ``waiting`` if no cycle has ended with it.
+        until: As in :class:`Outcome`.
     """
 
     why: SidecarError | None = None
     since: float | None = None
     failures: int = 0
+    result: Result = "waiting"
+    until: float | None = None
 
 
 class Health:
@@ -248,13 +246,11 @@ class Health:
         if why is not None:
             why = SidecarError(why.reason, why.message, why.advice)
             outcome = replace(outcome, why=why)
-        is_same = False
-        if last is not None:
-            is_same = last.is_like(outcome)
-            # Repeated quiet cycles share one line, or they would push out the others.
-            is_quiet = outcome.result in QUIET and not last.is_publish
-            if is_same and is_quiet and last.result == outcome.result:
-                before = before[1:]
+        is_same = last is not None and last.reason == outcome.reason
+        # Repeated quiet cycles share one line, or they would push out the others.
+        is_quiet = last and last.result in QUIET and not last.is_publish
+        if last and is_same and is_quiet and last.result == outcome.result:
+            before = before[1:]
         past = PastCycle(now - seconds, seconds, outcome)
         self.cycles = (past, *before)[:PAST_CYCLES]
         so_far = self.standing
@@ -263,6 +259,8 @@ class Health:
             why=why,
             since=so_far.since if is_same else now,
             failures=failures if outcome.result in ("failed", "waiting") else 0,
+            result=outcome.result,
+            until=outcome.until,
         )
 
 

@@ -399,8 +399,6 @@ class Loop:
         why = SidecarError("cycle_slow", said, advice)
         since = time.time() - (time.monotonic() - state.started_at)
         self._health.slow = Standing(why, since)
-        if self._health.standing.why is None:
-            self._metrics.show_reason("waiting", why.reason, since)
         self._state = state._replace(slow_at=float("inf"))
         log.info("cycle_slow", doing=state.fence.doing, stack=self._worker.stack())
 
@@ -427,9 +425,7 @@ class Loop:
         is_asked_for = self._state.fence.is_asked_for
         again = self._state.again
         seconds = time.monotonic() - self._state.started_at
-        slow = self._health.slow
-        if slow.since is not None:
-            self._tell_end("cycle_slow", "waiting", slow.since)
+        self._tell_end(self._health.slow)
         self._health.slow = Standing()
         if isinstance(end, Outcome):
             self._record_success(end, seconds, is_asked_for=is_asked_for)
@@ -523,7 +519,7 @@ class Loop:
         before = self._health.last
         self._record(outcome, seconds)
         why = outcome.why.log_fields() if outcome.why else {}
-        is_trouble = why and not (before and before.is_like(outcome))
+        is_trouble = why and not (before and before.reason == outcome.reason)
         is_news = is_trouble or outcome.is_publish or failures or is_asked_for
         if outcome.result == "waiting" and not is_asked_for:
             if is_trouble:  # else they are two seconds apart
@@ -574,28 +570,28 @@ class Loop:
         """
         health = self._health
         metrics = self._metrics
-        before = health.last
-        since = health.standing.since
+        before = health.standing
         health.record(outcome, seconds)
-        if before and since and before.why and not before.is_like(outcome):
-            self._tell_end(before.reason, before.result, since)
+        if before.why and before.why.reason != outcome.reason:
+            self._tell_end(before)
         metrics.duration.observe(seconds)
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(health.standing.failures)
-        metrics.show_reason(outcome.result, outcome.reason, health.standing.since)
         is_standby = outcome.reason == "target_locked"
         if outcome.is_success or is_standby or outcome.result == "partial":
             metrics.last_success.set_to_current_time()
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()
 
-    def _tell_end(self, reason: str, result: str, since: float) -> None:
+    def _tell_end(self, ended: Standing) -> None:
         """
-        Log that a reason has ended, and how long it lasted.
+        Log that a reason has ended, if there is one, and how long it lasted.
         """
-        log.info(
-            "reason_ended",
-            reason=reason,
-            result=result,
-            lasted_seconds=round(time.time() - since, 1),
-        )
+        if ended.why and ended.since:
+            log.info(
+                "reason_ended",
+                reason=ended.why.reason,
+                result=ended.result,
+                # the clock may have been set back
+                lasted_seconds=round(max(0.0, time.time() - ended.since), 1),
+            )

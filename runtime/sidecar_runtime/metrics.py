@@ -8,7 +8,7 @@ them, and importing the client would take 80 ms of each task pod.
 from collections.abc import Callable
 from typing import Any
 
-from sidecar_runtime.errors import printable
+from sidecar_runtime.errors import SidecarError, printable
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 REVISION_DIGITS = 12
@@ -167,13 +167,15 @@ class Metrics(Registry):
             short = revision.removeprefix("sha256-")[:REVISION_DIGITS]
             published.labels(self.sidecar, printable(short)).set(1)
 
-    def show_reason(self, result: str, reason: str, since: float | None) -> None:
+    def show_reason(
+        self, result: str, why: SidecarError | None, since: float | None
+    ) -> None:
         """
-        Set why the last cycle failed, waited or fell short; nothing, if it did not.
+        Set the reason that /readyz gives now; none, or since when nobody knows: no series.
         """
         self._reason_since.clear()
-        if reason and since is not None:
-            self._reason_since.labels(self.sidecar, result, reason).set(since)
+        if why and since:
+            self._reason_since.labels(self.sidecar, result, why.reason).set(since)
 
     def counter(self, name: str, text: str, by: str = "") -> Metric:
         """

@@ -20,10 +20,12 @@ import pytest
 from sidecar_runtime.errors import EXIT_DONE, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Health, Outcome, Readiness, Result, Standing
+from sidecar_runtime.http.endpoint import Endpoint
 from sidecar_runtime.loop import Idle, Loop, Pace, Running, backoff_seconds
 from sidecar_runtime.metrics import Metrics
 from sidecar_runtime.settings import CommonSettings
 from tests.runtime.recording import (
+    ABOUT,
     CHANGED,
     UNCHANGED,
     Log,
@@ -304,7 +306,9 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
     def is_slow(fence: Fence) -> Outcome:
         fence.doing = "git-sync runs"
         wait_until(lambda: one.health.slow.why is not None, "it is told")
-        assert b'reason="cycle_slow",result="waiting"' in one.metrics.answer()[0]
+        endpoint = Endpoint(ABOUT, one.health, one.sidecar, one.metrics)
+        said = endpoint.answer("/metrics").body
+        assert b'reason="cycle_slow",result="waiting"' in said
         told.append(one.health.told(Readiness("r1", 1.0, None)))
         return CHANGED
 
@@ -454,8 +458,7 @@ def test_is_not_alive_and_starts_no_cycle_while_an_abandoned_one_hangs(
 
     def look() -> None:
         wait_until(lambda: not one.health.is_alive, "it is not alive")
-        for _turn in range(3):
-            hear(log, signal.SIGHUP)
+        hear(log, signal.SIGHUP)
         assert 1 == one.sidecar.cycles
         released.set()
         wait_until(lambda: one.sidecar.cycles > 1, "another cycle")

@@ -157,7 +157,9 @@ def test_a_thread_that_ends_unexpectedly_is_named_and_ends_liveness() -> None:
         host, _, port = log["http_listening"]["address"].rpartition(":")
         healthy = ask((host, int(port)), "/healthz")
         ready = ask((host, int(port)), "/readyz").json()
+        metrics = ask((host, int(port)), "/metrics").body
 
+    assert 'reason="bug",result="failed"' in metrics
     assert 503 == healthy.status
     assert "bug" == ready["reason"]
     assert "look has ended: ZeroDivisionError" in ready["error"]

@@ -19,6 +19,7 @@ from sidecar_runtime.health import (
     Outcome,
     Readiness,
     Result,
+    Standing,
 )
 from sidecar_runtime.http.status import (
     CONTENT_SECURITY_POLICY,
@@ -252,6 +253,13 @@ def test_what_no_cycle_has_found_is_told_without_a_since(health: Health) -> None
 
     assert "files_damaged" == facts["reason"]
     assert facts["since"] is None
+
+
+def test_the_end_of_a_wait_is_not_that_of_another_reason(health: Health) -> None:
+    health.record(Outcome("waiting", why=FAILED.why, until=2e9), 0.1)
+    health.crash = Standing(SidecarError("bug", "a thread has ended"))
+
+    assert readiness_facts(health, READY)["until"] is None
 
 
 @pytest.mark.parametrize("is_ready", [True, False])

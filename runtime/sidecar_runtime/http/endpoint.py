@@ -55,6 +55,8 @@ class Endpoint(NamedTuple):
                 self.metrics.show_readiness(
                     is_ready=readiness.ready, revision=readiness.revision
                 )
+                told = self.health.told(readiness)
+                self.metrics.show_reason(told.result, told.why, told.since)
                 return Answer(HTTPStatus.OK, *self.metrics.answer())
             case "/" if self.shows_status:
                 facts = status(self.about, self.health, self.sidecar)

@@ -64,7 +64,8 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
     Return the answer of /readyz, ready for JSON.
     """
     readiness = sidecar.readiness()
-    error, since, _ = health.told(readiness)
+    told = health.told(readiness)
+    error = told.why
     last = health.last
     published_at = readiness.published_at
     return {
@@ -78,8 +79,8 @@ def readiness_facts(health: Health, sidecar: Sidecar) -> dict[str, Any]:
         "reason": error and error.reason,
         "error": error and error.message,
         "advice": error and (error.advice or None),
-        "since": _iso(since),
-        "until": _iso(last.until) if last else None,
+        "since": _iso(told.since),
+        "until": _iso(told.until),
     }
 
 
@@ -162,7 +163,7 @@ def _trouble(facts: Mapping[str, Any], *, is_calm: bool) -> dict[str, object]:
         "shortfall": facts["shortfall"],
     }
     if not facts["alive"]:
-        trouble["not alive"] = "No cycle has finished in time. Restart the container."
+        trouble["not alive"] = "Restart the container."
     if facts["reason"] and not is_calm:
         failures = facts["consecutive_failures"]
         repeated = f"{failures} failures in a row" if failures > 1 else ""
