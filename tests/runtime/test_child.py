@@ -160,8 +160,3 @@ def test_revoke_waits_for_a_publish_in_progress_and_allows_no_other() -> None:
     assert not revoking.is_alive()
     with pytest.raises(CycleAbandoned), patient:
         pytest.fail("published after the end")
-
-
-def test_revoke_does_not_wait_indefinitely_for_a_stuck_publish(fence: Fence) -> None:
-    with fence:
-        fence.revoke()

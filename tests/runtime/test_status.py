@@ -31,17 +31,6 @@ from sidecar_runtime.metrics import Metrics
 from tests.runtime.recording import ABOUT, READY, WAITING, Script
 from tests.support.machine.clocks import Clock
 
-COMMON = {
-    "sidecar_cycles": "counter",
-    "sidecar_failures": "counter",
-    "sidecar_cycle_duration_seconds": "histogram",
-    "sidecar_last_success_timestamp_seconds": "gauge",
-    "sidecar_last_publish_timestamp_seconds": "gauge",
-    "sidecar_consecutive_failures": "gauge",
-    "sidecar_reason_since_timestamp_seconds": "gauge",
-    "sidecar_ready": "gauge",
-    "sidecar_build_info": "gauge",
-}
 FAILED = Outcome("failed", why=SidecarError("access_denied", "may not", "allow it"))
 
 
@@ -245,21 +234,16 @@ def test_json_has_the_documented_keys(
     }
 
 
-def test_what_no_cycle_has_found_is_told_without_a_since(health: Health) -> None:
-    health.record(Outcome("changed"), 0.1)
-    damaged = Readiness("r1", 1.0, SidecarError("files_damaged", "one file is missing"))
-
-    facts = readiness_facts(health, Script(ready=damaged))
-
-    assert "files_damaged" == facts["reason"]
-    assert facts["since"] is None
-
-
-def test_the_end_of_a_wait_is_not_that_of_another_reason(health: Health) -> None:
+def test_what_no_cycle_has_found_is_told_without_the_times_of_a_cycle(
+    health: Health,
+) -> None:
     health.record(Outcome("waiting", why=FAILED.why, until=2e9), 0.1)
     health.crash = Standing(SidecarError("bug", "a thread has ended"))
 
-    assert readiness_facts(health, READY)["until"] is None
+    facts = readiness_facts(health, READY)
+
+    assert "bug" == facts["reason"]
+    assert (None, None) == (facts["since"], facts["until"])
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
