@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 
 from git_sync_wrapper.snapshot import read_record, read_rows
 from tests.support.strangers import damaged
@@ -22,6 +22,7 @@ RECORD = (
 ROWS = b'{"a.py": [1, 2, 3, 33188, 5], "b": [9, 8, 7, 33188, 5]}'
 
 
+@example(record=RECORD.replace(b"1.5", b"9" * 400), rows=ROWS)
 @given(record=damaged(RECORD), rows=damaged(ROWS))
 def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
     record: bytes, rows: bytes

@@ -354,7 +354,7 @@ def read_record(name: str, store: int) -> Published:
     names = ("made_by", "fallback", "repo", "ref", "refused")
     said = {key: str(record.get(key, "")) for key in names}
     at = record.get("published_at")
-    is_time = isinstance(at, int | float) and math.isfinite(at)
+    is_time = isinstance(at, float) and math.isfinite(at)  # no integer of any size
     facts = {key: record[key] for key in FACTS if key in record}
     return Published(
         commit, name, published_at=at if is_time else None, facts=facts, **said
