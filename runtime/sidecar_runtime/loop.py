@@ -154,8 +154,8 @@ class Worker:
         self.allowance = allowance
         self.durations = deque[float](maxlen=10)
         """The seconds that the last cycles took."""
-        self.late = SidecarError("cycle_timeout", "it has just begun")
-        """Why its last cycle was abandoned."""
+        self.late: SidecarError
+        """Why its last cycle was abandoned, once one was."""
         self._requests: SimpleQueue[Fence] = SimpleQueue()
         self.is_busy = False
         """Whether a cycle has not returned, an abandoned one too."""
@@ -396,9 +396,10 @@ class Loop:
             f"Wait: after {self._limit} it is abandoned. The log's line has the stack of "
             "what it waits on."
         )
-        why = SidecarError("cycle_slow", said, advice)
-        since = time.time() - (time.monotonic() - state.started_at)
-        self._health.slow = Standing(why, since)
+        began_at = time.time() - (time.monotonic() - state.started_at)
+        self._health.slow = Standing(
+            SidecarError("cycle_slow", said, advice), began_at
+        )
         self._state = state._replace(slow_at=float("inf"))
         log.info("cycle_slow", doing=state.fence.doing, stack=self._worker.stack())
 
@@ -498,14 +499,13 @@ class Loop:
         Return the error that ends the process because of this limit, with the last
         cause: why a cycle failed or waits, or what the running one is waiting out.
         """
-        limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
-        advice = f"Find out what the cycle waits on, or raise {limit}."
         blame = self._state.fence.blame if isinstance(self._state, Running) else None
         error = self._health.standing.why or blame
         if error is None:
+            limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
+            advice = f"Find out what the cycle waits on, or raise {limit}."
             return GaveUp(reason, "no cycle has ended in time", advice)
-        said = f"{error.reason}: {error.message}"
-        return GaveUp(reason, said, error.advice or advice)
+        return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
     # --- how a cycle is reported
 

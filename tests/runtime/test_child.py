@@ -82,7 +82,6 @@ def ask(script: str, given: bytes = b"", *, is_head: bool = False) -> tuple[byte
     [
         ("wc -c", (b"1000000\n", 0)),
         ("echo a; echo b >&2; exit 3", (b"a\nb\n", 3)),
-        ("exec true", (b"", 0)),
         ("head -c 10; exec <&-; sleep 0.1", (b"x" * 10, 0)),
         # It writes while it reads: a parent that wrote all input first would wait
         # forever.

@@ -72,23 +72,26 @@ def test_refuses_to_read_anything_but_a_regular_file(
             read_file(name, FACTS_BYTES, dir_fd=folder)
 
 
-def test_a_lock_is_no_symlink(tmp_path: Path, folder: int) -> None:
-    (tmp_path / "lock").symlink_to(tmp_path / "nowhere")
-
-    with pytest.raises(OSError, match="symbolic"):
-        TargetLock().try_acquire("lock", folder)
-
-    assert ["lock"] == os.listdir(tmp_path)
-
-
-def test_a_lock_that_is_somebody_elses_file_is_not_written(
-    tmp_path: Path, folder: int
-) -> None:
+def test_a_lock_writes_to_no_file_of_somebody_else(tmp_path: Path, folder: int) -> None:
     (tmp_path / "theirs").write_bytes(NEW)
     (tmp_path / "lock").hardlink_to(tmp_path / "theirs")
+    (tmp_path / "link").symlink_to("nowhere")
 
     assert TargetLock().try_acquire("lock", folder)
+    with pytest.raises(OSError, match="symbolic"):
+        TargetLock().try_acquire("link", folder)
+
     assert NEW == (tmp_path / "theirs").read_bytes()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_not_held(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process creates and takes the next one: a volume was wiped."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: (tmp_path / "lock").unlink())
+
+    assert not TargetLock().try_acquire("lock", folder)
 
 
 # --- snapshots

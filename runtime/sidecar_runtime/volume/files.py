@@ -330,7 +330,8 @@ class TargetLock:
         fd = os.open(name, flags, 0o664, dir_fd=dir_fd)
         with ExitStack() as stack:
             stack.callback(os.close, fd)
-            if not take_flock(fd):
+            # one that was removed between both calls is nobody's lock
+            if not (take_flock(fd) and is_at(name, dir_fd, fd)):
                 return False
             stack.pop_all()
         self._fd = fd
