@@ -397,9 +397,7 @@ class Loop:
             "what it waits on."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
-        self._health.slow = Standing(
-            SidecarError("cycle_slow", said, advice), began_at
-        )
+        self._health.slow = Standing(SidecarError("cycle_slow", said, advice), began_at)
         self._state = state._replace(slow_at=float("inf"))
         log.info("cycle_slow", doing=state.fence.doing, stack=self._worker.stack())
 
