@@ -113,6 +113,7 @@ def run_daemon(
         SidecarError: It gave up, or could not listen.
     """
     health = Health()
+    # Before the loop and the endpoint start their threads.
     threading.excepthook = partial(_note_crash, health)
     log.info(
         "sidecar_started",
@@ -126,6 +127,7 @@ def run_daemon(
         settings=about.settings or changed_settings(type(settings), prefix, os.environ),
     )
     loop = Loop(sidecar, settings, health, metrics)
+    # Before the first cycle: where another process has the port, nothing is published.
     if not settings.one_shot:
         from sidecar_runtime.http.endpoint import Endpoint  # noqa: PLC0415 - no server in one-shots
 

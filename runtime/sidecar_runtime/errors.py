@@ -33,7 +33,7 @@ class SidecarError(Exception):
     Attributes:
         retry_within_seconds: Upper limit for the wait before the next try, for failures
             during which something expires; ``None`` leaves the wait to the backoff.
-        retry_after_seconds: Lower limit, for failures before whose end no try is made.
+        retry_after_seconds: Lower limit; only whoever asks for a cycle ends it before.
     """
 
     exit_code = EXIT_GAVE_UP

@@ -1,5 +1,5 @@
 """
-The token that guards every publish, so that an abandoned cycle can never publish.
+The token that guards every publish, so that an abandoned cycle begins none.
 """
 
 import threading
@@ -10,8 +10,7 @@ from sidecar_runtime.errors import SidecarError
 
 class CycleAbandoned(Exception):
     """
-    The cycle was abandoned (timeout or shutdown); nothing that it still does may be
-    published.
+    The cycle was abandoned (timeout or shutdown); nothing more of it may be published.
     """
 
 
@@ -91,7 +90,7 @@ class Fence:
         Allow no further publish, and wait briefly for one that is in progress.
 
         The wait is bounded: a publish may be stuck in the kernel (a dead network file
-        system).
+        system). That one is finished once the kernel lets it go on.
         """
         self._revoked.set()
         for callback in list(self._callbacks):

@@ -31,7 +31,7 @@ from sidecar_runtime.settings import CommonSettings
 STACK_CALLS = 20
 # The longest that the main thread waits at once. Python runs signal handlers in it, and
 # notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
-# So late it also tells a slow cycle and ends a one-shot.
+# So late it also tells a slow cycle and ends a one-shot, if nothing happens meanwhile.
 NOTICE_SECONDS = 1.0
 
 log = get_logger("sidecar")

@@ -239,8 +239,8 @@ class Snapshots(NamedTuple):
         Remove a snapshot before its retention ends, and return it: a requested one,
         because it can be requested again, or else the one that was replaced first.
 
-        Returns an empty text if all are current or in use, or if the link shows
-        nothing.
+        Returns an empty text if all are current or in use. While the link shows nothing,
+        only requested ones are removed: one of the others is the last good one.
         """
         current = self.current()
         asked = self.asked()
