@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from threading import Lock
 
 from kerberos_sidecar.keytab import Keytab, find_keytab, read_keytab, select
 from kerberos_sidecar.plan import Clock, Found, Plan, State, Work, decide, iso
@@ -39,18 +40,24 @@ class Account:
         )
         self.principal = entry.principal
         self.group: int | None = None
+        self._looking = Lock()
 
     def look(self) -> None:
         """
         Read the volume and the keytab; may be called in any thread.
+
+        One at a time: a slow look must not overwrite what a later one has found.
         """
-        self.found = look(self.entry, self.group)
-        try:
-            path = find_keytab(self.entry, self._settings)
-            self.keytab = keytab = select(path, read_keytab(path), self.entry.principal)
-            self.principal = keytab.principal
-        except SidecarError as error:
-            self.keytab = error
+        with self._looking:
+            self.found = look(self.entry, self.group)
+            try:
+                path = find_keytab(self.entry, self._settings)
+                self.keytab = keytab = select(
+                    path, read_keytab(path), self.entry.principal
+                )
+                self.principal = keytab.principal
+            except SidecarError as error:
+                self.keytab = error
 
     def ask(self) -> None:
         """
