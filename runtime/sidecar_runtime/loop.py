@@ -380,11 +380,6 @@ class Loop:
             error.retry_after_seconds = self.pace.stuck_seconds
             self._conclude(error)
 
-    @property
-    def _limit(self) -> str:
-        # A sidecar may allow its cycles more than the variable says.
-        return f"{self._settings.timeout_seconds:g} s"
-
     def _tell_slow(self, state: Running) -> None:
         """
         Say that a cycle takes longer than others, and what it does: a wait for a dead
@@ -393,8 +388,8 @@ class Loop:
         doing = f" ({state.fence.doing})" if state.fence.doing else ""
         said = f"the running cycle takes longer than those before it{doing}"
         advice = (
-            f"Wait: after {self._limit} it is abandoned. The log's line has the stack of "
-            "what it waits on."
+            f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
+            "line has the stack of what it waits on."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
         self._health.slow = Standing(SidecarError("cycle_slow", said, advice), began_at)
@@ -408,9 +403,16 @@ class Loop:
         # Once it is revoked, it does something else.
         stack = self._worker.stack()
         doing = f" ({fence.doing})" if fence.doing else ""
-        late = f"the cycle took longer than {self._limit}{doing} and was abandoned"
-        variable = f"{self._settings.variable_prefix}TIMEOUT"
-        advice = f"The log's line cycle_abandoned says what it waits on. Or raise {variable}."
+        settings = self._settings
+        # A sidecar may allow its cycles more than the variable says.
+        late = (
+            f"the cycle took longer than {settings.timeout_seconds:g} s{doing} and was "
+            "abandoned"
+        )
+        advice = (
+            "The log's line cycle_abandoned says what it waits on. Or raise "
+            f"{settings.variable_prefix}TIMEOUT."
+        )
         log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
         fence.revoke()
