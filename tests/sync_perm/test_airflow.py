@@ -18,6 +18,7 @@ from sync_perm.airflow import (
     Airflow,
     Installation,
     Work,
+    ask,
     environment,
     find_installation,
 )
@@ -235,6 +236,17 @@ def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
     )
 
     assert expected == f"{failed.reason}: {failed}"
+
+
+def test_what_airflow_quotes_of_a_connection_has_no_password(tmp_path: Path) -> None:
+    """Only Airflow knows the URL, from a command, and the user's file quotes it."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"failed": "no postgresql://u:s3cret@h/d"}\'')
+    python.chmod(0o755)
+
+    told = ask(str(python), AirflowConfig({}), "connect", Fence())
+
+    assert {"failed": "no postgresql://u:***@h/d"} == told
 
 
 def test_what_the_database_did_is_no_fault_of_the_users_file_that_it_passed() -> None:

@@ -23,7 +23,7 @@ from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow_config import Address, AirflowConfig, name
+from sync_perm.airflow_config import Address, AirflowConfig, name, redact
 from sync_perm.compare import Item
 from sync_perm.inside_airflow import FAB, release_of
 from sync_perm.reasons import failure
@@ -183,8 +183,8 @@ def ask(
         command = child.Command(argv, environment(config, folder), "/")
         child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
         told: dict[str, Any] = json.loads(str(said))
-        for secret in config.secrets() if "failed" in told else ():
-            told["failed"] = told["failed"].replace(secret, "***")
+        if "failed" in told:  # which may quote what a command told Airflow
+            told["failed"] = redact(told["failed"], config.secrets())
         return told
     return {}
 
