@@ -25,7 +25,7 @@ from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
 from sync_perm.airflow_config import Address, AirflowConfig, name, redact
 from sync_perm.compare import Item
-from sync_perm.inside_airflow import FAB, release_of
+from sync_perm.inside_airflow import ENDED, FAB, release_of
 from sync_perm.reasons import failure
 from sync_perm.roles_file import Defined
 
@@ -264,9 +264,10 @@ class Report:
 
     Args:
         hide: Hides secrets in a text.
-        tried: DAG, or role of the file that was refused → Airflow's error, or an empty
-            text.
+        tried: DAG, or role of the file that was refused → Airflow's error, an empty
+            text, or :data:`ENDED`.
         error: Why it failed as a whole; None if it did not.
+        is_synced: Whether Airflow has synced its own roles, without an error.
         defined: Role → the permissions that Airflow defines for it; None if roles were
             not loaded.
         place: The file and line of the user's that made Airflow fail.
@@ -276,6 +277,7 @@ class Report:
     hide: Callable[[str], str] = str
     tried: dict[str, str] = field(default_factory=dict)
     error: SidecarError | None = None
+    is_synced: bool = False
     defined: Defined | None = None
     place: str = ""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
@@ -285,10 +287,9 @@ class Report:
         Process a line of standard output: an answer of our script in JSON, if it is
         that.
         """
-        try:
-            said: Any = json.loads(line) if line.startswith("{") else None
-        except ValueError:
-            said = None
+        said: Any = None
+        with suppress(ValueError):
+            said = json.loads(line)
         match said:
             case {"tried": str(name), "error": str(error)}:
                 self.tried[name] = self._shown(error)
@@ -297,6 +298,8 @@ class Report:
                     "pass_failed",
                     f"Airflow logged while it synced roles: {self._shown(error)}",
                 )
+            case {"synced": bool(is_synced)}:
+                self.is_synced = is_synced
             case {"defined": dict(roles)}:
                 self.defined = {
                     role: frozenset(map(tuple, held)) for role, held in roles.items()
@@ -357,11 +360,27 @@ class Airflow:
             watch: Called several times a second; an exception that it raises ends
                 Airflow.
 
+        Returns:
+            What it has done, also if it failed as a whole: see ``error``.
+
         Raises:
-            SidecarError: It failed as a whole.
             CycleAbandoned: The fence was revoked.
         """
         report = Report(partial(address.redact, others=self.config.secrets()))
+        try:
+            self._run(work, report, fence, seconds, watch)
+        except SidecarError as error:
+            report.error = error  # beside what it had reported until then
+        return report
+
+    def _run(
+        self,
+        work: Work,
+        report: Report,
+        fence: Fence,
+        seconds: float,
+        watch: Callable[[], object],
+    ) -> None:
         hears = child.Lines(report.hear), child.Lines(report.overhear)
         file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(SCRIPT), "work", str(file)]
@@ -382,7 +401,7 @@ class Airflow:
             rest = (
                 f" before DAG {one!r} was done"
                 for one in work.dags
-                if one not in report.tried
+                if report.tried.get(one, ENDED) == ENDED
             )
             return f"Airflow {how}{next(rest, '')}{report.last_words()}"
 
@@ -406,9 +425,9 @@ class Airflow:
                 "database_not_migrated" if "`airflow db" in text else "pass_failed",
                 text,
             )
-        if self.installation.unfit:  # its own command tries all
+        if self.installation.unfit:  # its own command syncs and tries all
+            report.is_synced = True
             report.tried = dict.fromkeys(work.dags, "")
-        return report
 
     def _task(self, work: Work, limit: float) -> dict[str, object]:
         """

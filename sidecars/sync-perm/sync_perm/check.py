@@ -20,7 +20,7 @@ from sidecar_runtime.errors import (
     printable,
 )
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow import Airflow, Work
+from sync_perm.airflow import Airflow, Report, Work
 from sync_perm.airflow_config import Address, Source
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.database import Database
@@ -85,13 +85,13 @@ def _look_once(
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    defined = (
-        airflow.run(Work(load=True), address, Fence()).defined if airflow else None
-    )
+    report = airflow.run(Work(load=True), address, Fence()) if airflow else Report()
+    if report.error:
+        raise report.error
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:
-        return reader.look(database, defined)
+        return reader.look(database, report.defined)
 
 
 def _report_airflow(airflow: Airflow) -> None:

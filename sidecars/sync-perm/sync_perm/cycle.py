@@ -13,7 +13,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result, waits_for_holder
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow import PASS_SHARE, Airflow, Report, Work
+from sync_perm.airflow import PASS_SHARE, Airflow, Work
 from sync_perm.airflow_config import Source
 from sync_perm.compare import changed_grants
 from sync_perm.database import Database
@@ -216,8 +216,8 @@ class Session:
         memory = self._memory
         with fence:
             memory.doubted &= look.difference.items
-            held = memory.held.keys() & memory.doubted
-            memory.held = {one: memory.held[one] for one in held}
+            held = memory.held.items()
+            memory.held = {one: why for one, why in held if one in memory.doubted}
             self._of.status.show(
                 look.difference.without(memory.held),
                 self._seen,
@@ -245,16 +245,13 @@ class Session:
             file_rows=len(work.given),
         )
         started = time.monotonic()
-        try:
-            report = self._of.airflow.run(
-                work,
-                lock.address,
-                fence,
-                self._of.seconds * PASS_SHARE,
-                lock.check_lock,
-            )
-        except SidecarError as error:
-            report = Report(error=error)
+        report = self._of.airflow.run(
+            work,
+            lock.address,
+            fence,
+            self._of.seconds * PASS_SHARE,
+            lock.check_lock,
+        )
         # What the roles file inherits from Airflow's roles can be compared from now on.
         memory.defined = report.defined or memory.defined
         after = self._look(fence)

@@ -24,10 +24,10 @@ JSON object per line.
   longer after a slow start, but not beyond the ``seconds`` of all.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
-text}`` for an error that Airflow logged while it synced them, ``{"tried": name, "error":
-text}`` for each DAG that was tried, and for each ``role NAME`` of the file that was
-refused, and ``{"failed": text, "where": the file and line of the user's}`` if it
-fails.
+text}`` for an error that Airflow logged while it synced them, ``{"synced": whether it did
+so without one}``, ``{"tried": name, "error": text}`` for each DAG that was tried, before
+that with :data:`ENDED`, and for each ``role NAME`` of the file that was refused, and
+``{"failed": text, "where": the file and line of the user's}`` if it fails.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ OURS = ("airflow.", "sqlalchemy.", "opentelemetry.")
 PORTION_SECONDS = 60.0
 # With little CPU, this many times as long as the start took.
 STARTS = 4.0
+# The error of a DAG until it is done; whoever reads it last knows where a pass was killed.
+ENDED = "the pass ended before it was done"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
@@ -385,6 +387,7 @@ def work(task: Told, answer: Answer) -> None:
         sync_roles(answer, errors, is_written=task["roles"])
         for text in errors.found:
             answer({"logged": text})
+        answer({"synced": task["roles"] and not errors.found})
     if not (task["given"] or task["dags"]):
         return
     with imported("airflow.utils.session.create_session")() as session:
@@ -403,6 +406,7 @@ def work(task: Told, answer: Answer) -> None:
         ready = time.monotonic()
         until = min(ready + portion_seconds(ready - began), began + task["seconds"])
         for dag_id in task["dags"]:
+            answer({"tried": dag_id, "error": ENDED})
             found = errors.of(session, partial(sync_dag, dag_id, manager, session))
             answer({"tried": dag_id, "error": "; ".join(found)})
             if time.monotonic() > until:

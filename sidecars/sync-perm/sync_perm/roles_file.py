@@ -52,8 +52,7 @@ TANGLED = (
     f"has an alias, or is nested more than {MAX_DEPTH} deep; write out what it stands "
     "for, or let roles share it with `from`"
 )
-# The wheels contain the C loader; a build without it is only slower.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER = yaml.CSafeLoader
 
 log = get_logger("roles_file")
 
