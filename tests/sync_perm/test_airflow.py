@@ -287,10 +287,11 @@ def test_a_portion_ends_with_its_time_but_not_before_its_first_dag(
     monkeypatch.setattr(inside_airflow, "imported", lambda _: MagicMock())
     monkeypatch.setattr(inside_airflow, "PORTION_SECONDS", least)
     monkeypatch.setattr(inside_airflow, "STARTS", starts)
-    task = {"roles": False, "load": False, "given": {}, "dags": ["a", "b"]}
+    task = {"roles": False, "load": False, "given": {"t": []}, "dags": ["a", "b"]}
     answers: list[dict[str, str]] = []
 
     inside_airflow.work({**task, "seconds": seconds}, answers.append)
 
-    told = [{"tried": name, "error": how} for name in done for how in (ENDED, "")]
+    tried = ["role t", *done]
+    told = [{"tried": name, "error": how} for name in tried for how in (ENDED, "")]
     assert told == answers

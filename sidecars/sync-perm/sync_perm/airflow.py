@@ -264,8 +264,8 @@ class Report:
 
     Args:
         hide: Hides secrets in a text.
-        tried: DAG, or role of the file that was refused → Airflow's error, an empty
-            text, or :data:`ENDED`.
+        tried: DAG, or role of the file → Airflow's error, an empty text, or
+            :data:`ENDED`.
         error: Why it failed as a whole; None if it did not.
         is_synced: Whether Airflow has synced its own roles, without an error.
         defined: Role → the permissions that Airflow defines for it; None if roles were

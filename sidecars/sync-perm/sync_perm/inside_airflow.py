@@ -25,9 +25,9 @@ JSON object per line.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
 text}`` for an error that Airflow logged while it synced them, ``{"synced": whether it did
-so without one}``, ``{"tried": name, "error": text}`` for each DAG that was tried, before
-that with :data:`ENDED`, and for each ``role NAME`` of the file that was refused, and
-``{"failed": text, "where": the file and line of the user's}`` if it fails.
+so without one}``, ``{"tried": name, "error": text}`` for each ``role NAME`` of the file
+and each DAG that was tried, before that with :data:`ENDED`, and ``{"failed": text,
+"where": the file and line of the user's}`` if it fails.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OURS = ("airflow.", "sqlalchemy.", "opentelemetry.")
 PORTION_SECONDS = 60.0
 # With little CPU, this many times as long as the start took.
 STARTS = 4.0
-# The error of a DAG until it is done; whoever reads it last knows where a pass was killed.
+# The error of a role or DAG until it is done; whoever reads it last knows where a pass was killed.
 ENDED = "the pass ended before it was done"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
@@ -399,16 +399,17 @@ def work(task: Told, answer: Answer) -> None:
         )
         gc.freeze()
         gc.enable()
+
+        def attempt(name: str, deed: Callable[[], None]) -> None:
+            answer({"tried": name, "error": ENDED})
+            answer({"tried": name, "error": "; ".join(errors.of(session, deed))})
+
         for name, pairs in task["given"].items():
-            found = errors.of(session, partial(give, name, pairs, manager))
-            if found:
-                answer({"tried": f"role {name}", "error": "; ".join(found)})
+            attempt(f"role {name}", partial(give, name, pairs, manager))
         ready = time.monotonic()
         until = min(ready + portion_seconds(ready - began), began + task["seconds"])
         for dag_id in task["dags"]:
-            answer({"tried": dag_id, "error": ENDED})
-            found = errors.of(session, partial(sync_dag, dag_id, manager, session))
-            answer({"tried": dag_id, "error": "; ".join(found)})
+            attempt(dag_id, partial(sync_dag, dag_id, manager, session))
             if time.monotonic() > until:
                 break
 

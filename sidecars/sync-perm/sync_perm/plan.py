@@ -152,24 +152,28 @@ def _note_unfixed(
 ) -> None:
     """
     Remember the rows that a pass tried and did not fix; the second time, leave them
-    alone for a while. Of a pass that failed, those of the DAG in which it ended:
-    the next one begins with another.
+    alone for a while. Of a pass that failed, those of the DAG or role in which it
+    ended.
 
     If each of several DAGs and roles failed for the first time, not they are wrong, but
     the database, such as one without space. Passes that fail for ten minutes say that
     they are wrong after all.
     """
     tried = report.tried
-    missed = after.difference.items.intersection(work.given)
     if report.error:
         said = report.error.message
         tried = {one: said for one, text in tried.items() if text == ENDED}
-        missed = frozenset()
     texts = list(tried.values())
     is_new = tried.keys().isdisjoint(one.name for one in memory.doubted)
     if is_new and len(texts) > 1 and all(texts) and memory.strikes < MOST_STRIKES:
         return
-    missed |= {one for one in after.difference.items if one.dag_id in tried}
+    # Of a role, a pass may be given a portion.
+    given = {*work.given}
+    missed = {
+        one
+        for one in after.difference.items
+        if one.name in tried and (one.dag_id or one in given)
+    }
     again = missed & memory.doubted
     if again:
         held = {
