@@ -28,8 +28,9 @@ PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
 # Within ten minutes.
 MOST_STRIKES = 6
-# If a pass writes only what others wrote within this time, another process undoes it.
-UNDONE_SECONDS = 600.0
+# If a pass writes only what others wrote within this time, another process undoes it:
+# long enough for three passes with the longest pauses between them.
+UNDONE_SECONDS = 4 * MAX_PAUSE_SECONDS
 
 
 Rows = frozenset[object]
@@ -163,16 +164,19 @@ def _note_unfixed(
     if report.error:
         said = report.error.message
         tried = {one: said for one, text in tried.items() if text == ENDED}
-    texts = list(tried.values())
     is_new = tried.keys().isdisjoint(one.name for one in memory.doubted)
-    if is_new and len(texts) > 1 and all(texts) and memory.strikes < MOST_STRIKES:
+    if (
+        is_new
+        and len(tried) > 1
+        and all(tried.values())
+        and memory.strikes < MOST_STRIKES
+    ):
         return
     # Of a role, a pass may be given a portion.
-    given = {*work.given}
     missed = {
         one
         for one in after.difference.items
-        if one.name in tried and (one.dag_id or one in given)
+        if one.name in tried and (one.dag_id or one in work.given)
     }
     again = missed & memory.doubted
     if again:
@@ -182,7 +186,8 @@ def _note_unfixed(
             for one in again
         }
         memory.held = {**memory.held, **held}
-        memory.held_until = now + HELD_SECONDS
+        if now >= memory.held_until:  # else new ones would put off the older ones' try
+            memory.held_until = now + HELD_SECONDS
     memory.doubted |= missed
 
 
@@ -197,9 +202,9 @@ def _find_undone(
     process undoes it.
     """
     if is_stuck:
-        said = [f"{name}: {text}" for name, text in report.tried.items() if text]
-        said.append("Airflow has written none of the rows that differ")
-        memory.error = failure("pass_failed", said[0])
+        said = (f"{name}: {text}" for name, text in report.tried.items() if text)
+        none = "Airflow has written none of the rows that differ"
+        memory.error = failure("pass_failed", next(said, none))
     recent = [one for one in memory.written if one[0] > now - UNDONE_SECONDS]
     memory.written = [*recent, (now, rows)]
     times = sum(frozenset() < rows <= earlier for _, earlier in recent)
