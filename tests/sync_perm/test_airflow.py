@@ -18,7 +18,6 @@ from sync_perm.airflow import (
     Airflow,
     Installation,
     Work,
-    ask,
     environment,
     find_installation,
 )
@@ -238,17 +237,6 @@ def test_a_pass_that_ends_early_names_the_dag_that_it_had_not_done(
     assert {"a": ""} == report.tried or not end, "what it had done is known"
 
 
-def test_what_airflow_quotes_of_a_connection_has_no_password(tmp_path: Path) -> None:
-    """Only Airflow knows the URL, from a command, and the user's file quotes it."""
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho \'{"failed": "no postgresql://u:s3cret@h/d"}\'')
-    python.chmod(0o755)
-
-    told = ask(str(python), AirflowConfig({}), "connect", Fence())
-
-    assert {"failed": "no postgresql://u:***@h/d"} == told
-
-
 def test_what_the_database_did_is_no_fault_of_the_users_file_that_it_passed() -> None:
     code = compile("raise error", "/opt/webserver_config.py", "exec")
     lost = KeyError()
@@ -292,6 +280,8 @@ def test_a_portion_ends_with_its_time_but_not_before_its_first_dag(
 
     inside_airflow.work({**task, "seconds": seconds}, answers.append)
 
-    tried = ["role t", *done]
-    told = [{"tried": name, "error": how} for name in tried for how in (ENDED, "")]
-    assert told == answers
+    assert [
+        {"tried": name, "error": how}
+        for name in ("role t", *done)
+        for how in (ENDED, "")
+    ] == answers

@@ -140,7 +140,8 @@ def _need(look: Look, airflow: Airflow) -> str:
         return (
             f"yes: {asking} DAGs have an access_control that Airflow does not restore"
         )
-    section = airflow.installation.section
+    # where this Airflow has FAB's options
+    section = "fab" if airflow.installation.release >= (3, 0) else "webserver"
     if airflow.config.value(section, "update_fab_perms").lower() in ("false", "f", "0"):
         return "yes: update_fab_perms is False, so Airflow does not sync its roles"
     custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
@@ -160,7 +161,7 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
     except SidecarError as error:
         mistakes = file.mistakes if file and file.problem is error else []
         texts = [f"{file.path}:{one}" for one in mistakes if file] or [error.message]
-        for text in filter(None, [*texts, error.advice]):
+        for text in (*texts, error.advice):
             sys.stderr.write(f"sync-perm diff: {printable(text)}\n")
         return EXIT_SETTINGS if mistakes else error.exit_code
     found = look.difference

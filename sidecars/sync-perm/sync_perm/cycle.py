@@ -129,22 +129,18 @@ class Session:
                 work = decide(look, self._memory, time.monotonic())
                 if isinstance(work, Work):
                     look = self._run(work, before, lock, fence)
-        return self._conclude(
-            look, len(written(before, look)), is_new=look is not before
-        )
+        return self._conclude(before, look)
 
-    def _conclude(self, look: Look, count: int, *, is_new: bool) -> Outcome:
+    def _conclude(self, before: Look, look: Look) -> Outcome:
         """
-        Return what a cycle with a look comes to.
-
-        Args:
-            count: How many rows it has written.
-            is_new: Whether a pass ran in this cycle.
+        Return what a cycle comes to whose pass led from one look to the other; both are
+        the same without one.
 
         Raises:
             SidecarError: That pass has failed.
         """
         left = decide(look, self._memory, time.monotonic())
+        count = len(written(before, look))
         # More DAGs than fit into a cycle, or roles that Airflow judges once more.
         if isinstance(left, Work):
             self._left = NOW
@@ -154,7 +150,7 @@ class Session:
         self._left = left
         # It counts once; the next cycle follows the pause.
         error = self._memory.error
-        if is_new and error and isinstance(left, Wait):
+        if look is not before and error and isinstance(left, Wait):
             error.retry_after_seconds = left.until - time.monotonic()
             raise error
         return self._rest(count)

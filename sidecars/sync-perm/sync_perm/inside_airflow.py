@@ -357,14 +357,6 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
 
 
-def portion_seconds(start_seconds: float) -> float:
-    """
-    Return how long a portion works on DAGs: with little CPU longer, because the next
-    one takes as long to start.
-    """
-    return max(PORTION_SECONDS, STARTS * start_seconds)
-
-
 def work(task: Told, answer: Answer) -> None:
     """
     Carry out the task.
@@ -407,7 +399,9 @@ def work(task: Told, answer: Answer) -> None:
         for name, pairs in task["given"].items():
             attempt(f"role {name}", partial(give, name, pairs, manager))
         ready = time.monotonic()
-        until = min(ready + portion_seconds(ready - began), began + task["seconds"])
+        # With little CPU longer, because the next one takes as long to start.
+        portion = max(PORTION_SECONDS, STARTS * (ready - began))
+        until = min(ready + portion, began + task["seconds"])
         for dag_id in task["dags"]:
             attempt(dag_id, partial(sync_dag, dag_id, manager, session))
             if time.monotonic() > until:
