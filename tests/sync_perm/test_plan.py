@@ -9,13 +9,13 @@ import pytest
 from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow import Report, Work
 from sync_perm.compare import Difference, Item
-from sync_perm.plan import Done, Memory, Wait, decide, learn
+from sync_perm.inside_airflow import ENDED
+from sync_perm.plan import UNDONE_SECONDS, Done, Memory, Wait, decide, learn
 from sync_perm.read_tables import Look
 from tests.sync_perm.given import tables
 
-A, B, C = (
-    Item("dag_permission", name, ("can_read", f"DAG:{name}"))
-    for name in ("a", "b", "c")
+A, B = (
+    Item("dag_permission", name, ("can_read", f"DAG:{name}")) for name in ("a", "b")
 )
 ROLE = Item("file_role", "", ("team",))
 GIVEN = Item("file_grant", "", ("team", "can_read", "DAG:a"))
@@ -43,7 +43,6 @@ def memory(**known: Any) -> Memory:
         (look(B, A), {}, Work(dags=["a", "b"], given=[])),
         (look(A, GIVEN, ROLE), {}, Work(dags=["a"], given=[ROLE, GIVEN])),
         (look(A, B), {"doubted": {A}}, Work(dags=["b", "a"], given=[])),
-        (look(A, B, C), {"strikes": 1}, Work(dags=["b", "c", "a"], given=[])),
         (look(A), {"held": {A: ""}, "held_until": 101}, Done(101)),
         (look(A, B), {"held": {A: ""}, "held_until": 101}, Work(dags=["b"], given=[])),
         (look(A), {"held": {A: ""}, "held_until": 100}, Work(dags=["a"], given=[])),
@@ -66,22 +65,26 @@ def test_pauses_between_failed_passes_double_up_to_five_minutes() -> None:
         pauses.append(known.next_at)
 
     assert [10, 20, 40, 80, 160, 300, 300] == pauses
+    assert 2 * pauses[-1] < UNDONE_SECONDS, "three such passes are compared"
 
 
 @pytest.mark.parametrize(
-    ("item", "tried"),
-    [(A, "a"), (GIVEN, "role team"), (ROLE, "role team")],
-)
+    ("item", "report"),
+    [
+        (A, Report(tried={"a": "no"})), (A, Report(tried={"a": ENDED}, error=FAILED)),
+        (GIVEN, Report(tried={"role team": "no"})),
+    ],
+)  # fmt: skip
 def test_rows_that_two_passes_have_not_fixed_are_left_alone_with_their_error(
-    item: Item, tried: str
+    item: Item, report: Report
 ) -> None:
     known = memory()
     found = look(item)
     work = decide(found, known, 0.0)
     assert isinstance(work, Work)
 
-    for held in ({}, {item: "no"}):
-        learn(known, work, Report(tried={tried: "no"}), found, found, 0.0)
+    for now, held in ((0.0, {}), (0.0, {item: "no"}), (300.0, {item: "no"})):
+        learn(known, work, report, found, found, now)
         assert held == known.held
 
     assert Done(600.0) == decide(found, known, 10.0)
@@ -114,8 +117,9 @@ def test_good_passes_that_write_nothing_end_the_pauses_and_blame_nobody() -> Non
 
 
 def test_roles_are_synced_once_a_run_of_airflows_own_sync_leaves_them() -> None:
+    """Whatever ends that pass later."""
     known = memory(synced=None)
-    work = Work(roles=True)
+    report = Report(is_synced=True, error=FAILED)
     for before, synced in ((look(), frozenset()), (look(general=OTHER), OTHER)):
-        learn(known, work, Report(), before, look(general=OTHER), 0.0)
+        learn(known, Work(), report, before, look(general=OTHER), 0.0)
         assert synced == known.synced

@@ -427,5 +427,7 @@ def test_the_files_own_mistakes_are_told_before_airflow_tells_what_it_defines(
     assert ["'b' is neither"] == [one.problem[:14] for one in file.mistakes]
     path.write_text("roles: {a: {permissions: [can_read on Jbos]}}")
     file.refresh()
+    file.compare(metadata(), None)
+    assert file.problem is None, "that one is fixed"
     file.compare(metadata(), DEFINED)
     assert ["this Airflow has no"] == [one.problem[:19] for one in file.mistakes]

@@ -23,9 +23,9 @@ from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow_config import Address, AirflowConfig, name
+from sync_perm.airflow_config import Address, AirflowConfig, name, redact
 from sync_perm.compare import Item
-from sync_perm.inside_airflow import FAB, release_of
+from sync_perm.inside_airflow import ENDED, FAB, release_of
 from sync_perm.reasons import failure
 from sync_perm.roles_file import Defined
 
@@ -72,13 +72,6 @@ class Installation:
     @property
     def release(self) -> tuple[int, ...]:
         return release_of(self.version)
-
-    @property
-    def section(self) -> str:
-        """
-        Return where this Airflow has FAB's options.
-        """
-        return "fab" if self.release >= (3, 0) else "webserver"
 
     @property
     def unfit(self) -> str:
@@ -151,10 +144,8 @@ def _python_of(path: str, where: str) -> str:
             head = script.readline() + script.readline()
     except OSError:
         return ""
-    match = (
-        re.search(r"[^\s\"'!]*python[\w.]*", head) if head.startswith("#!") else None
-    )
-    return shutil.which(match[0], path=where) or "" if match else ""
+    match = re.match(r"#!.*?([^\s\"'!]*python[\w.]*)", head, re.DOTALL)
+    return shutil.which(match[1], path=where) or "" if match else ""
 
 
 def ask(
@@ -170,22 +161,22 @@ def ask(
         question: ``inspect``, or ``connect``, which takes 2 to 4 s of CPU.
 
     Raises:
+        OSError: There is no folder for what Airflow writes, which says nothing about
+            Airflow.
         CycleAbandoned: The fence was revoked, and Airflow killed.
     """
     manager = config.value("core", "auth_manager") or FAB
     given = {"manager": manager, "plugins": config.value("core", "plugins_folder")}
     argv = [python, str(SCRIPT), question, json.dumps(given)]
     said = child.Kept()
-    with (
-        tempfile.TemporaryDirectory(dir=parent_folder()) as folder,
-        suppress(OSError, child.DeadlinePassed, ValueError),
-    ):
+    with tempfile.TemporaryDirectory(dir=parent_folder()) as folder:
         command = child.Command(argv, environment(config, folder), "/")
-        child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
-        told: dict[str, Any] = json.loads(str(said))
-        for secret in config.secrets() if "failed" in told else ():
-            told["failed"] = told["failed"].replace(secret, "***")
-        return told
+        with suppress(OSError, child.DeadlinePassed, ValueError):
+            child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
+            told: dict[str, Any] = json.loads(str(said))
+            if "failed" in told:  # which may quote what a command told Airflow
+                told["failed"] = redact(told["failed"], config.secrets())
+            return told
     return {}
 
 
@@ -264,9 +255,10 @@ class Report:
 
     Args:
         hide: Hides secrets in a text.
-        tried: DAG, or role of the file that was refused → Airflow's error, or an empty
-            text.
+        tried: DAG, or role of the file → Airflow's error, an empty text, or
+            :data:`ENDED`.
         error: Why it failed as a whole; None if it did not.
+        is_synced: Whether Airflow has synced its own roles, without an error.
         defined: Role → the permissions that Airflow defines for it; None if roles were
             not loaded.
         place: The file and line of the user's that made Airflow fail.
@@ -276,6 +268,7 @@ class Report:
     hide: Callable[[str], str] = str
     tried: dict[str, str] = field(default_factory=dict)
     error: SidecarError | None = None
+    is_synced: bool = False
     defined: Defined | None = None
     place: str = ""
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
@@ -285,10 +278,9 @@ class Report:
         Process a line of standard output: an answer of our script in JSON, if it is
         that.
         """
-        try:
-            said: Any = json.loads(line) if line.startswith("{") else None
-        except ValueError:
-            said = None
+        said: Any = None
+        with suppress(ValueError):
+            said = json.loads(line)
         match said:
             case {"tried": str(name), "error": str(error)}:
                 self.tried[name] = self._shown(error)
@@ -297,6 +289,8 @@ class Report:
                     "pass_failed",
                     f"Airflow logged while it synced roles: {self._shown(error)}",
                 )
+            case {"synced": bool(is_synced)}:
+                self.is_synced = is_synced
             case {"defined": dict(roles)}:
                 self.defined = {
                     role: frozenset(map(tuple, held)) for role, held in roles.items()
@@ -324,8 +318,8 @@ class Report:
             for line in self.last
             if "rror" in line and not line.startswith((" ", "("))
         ]
-        words = [*self.last, *lines][-1:]
-        return f": {self._shown(words[0])}" if words else ""
+        words = lines or self.last
+        return f": {self._shown(words[-1])}" if words else ""
 
     def _shown(self, text: str) -> str:
         return " ".join(self.hide(text).split())[:500]
@@ -357,8 +351,10 @@ class Airflow:
             watch: Called several times a second; an exception that it raises ends
                 Airflow.
 
+        Returns:
+            What it has done, also if it failed as a whole: see ``error``.
+
         Raises:
-            SidecarError: It failed as a whole.
             CycleAbandoned: The fence was revoked.
         """
         report = Report(partial(address.redact, others=self.config.secrets()))
@@ -366,48 +362,52 @@ class Airflow:
         file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(SCRIPT), "work", str(file)]
         try:
-            file.write_text(json.dumps(self._task(work, seconds * PASS_SHARE)))
-            command = child.Command(
-                argv,
-                environment(self.config, self.folder),
-                self.folder,
-                title="Airflow",
-            )
-        except OSError as error:
-            raise failure(
-                "tmpdir_failed", f"cannot write to {self.folder}: {error.strerror}"
-            ) from None
+            try:
+                file.write_text(json.dumps(self._task(work, seconds * PASS_SHARE)))
+                command = child.Command(
+                    argv,
+                    environment(self.config, self.folder),
+                    self.folder,
+                    title="Airflow",
+                )
+            except OSError as error:
+                raise failure(
+                    "tmpdir_failed", f"cannot write to {self.folder}: {error.strerror}"
+                ) from None
 
-        def ended(how: str) -> str:
-            rest = (
-                f" before DAG {one!r} was done"
-                for one in work.dags
-                if one not in report.tried
-            )
-            return f"Airflow {how}{next(rest, '')}{report.last_words()}"
+            def ended(how: str) -> str:
+                rest = (
+                    f" before DAG {one!r} was done"
+                    for one in work.dags
+                    if report.tried.get(one, ENDED) == ENDED
+                )
+                return f"Airflow {how}{next(rest, '')}{report.last_words()}"
 
-        try:
-            code = child.run(command, fence, seconds, *hears, watch)
-        except child.DeadlinePassed:
-            raise failure(
-                "pass_timeout", ended(f"was killed after {seconds:.3g} s")
-            ) from None
-        except OSError as error:
-            raise failure(
-                "pass_failed", f"Airflow cannot be started: {error.strerror}"
-            ) from None
-        if code < 0:
-            raise failure("pass_killed", ended(f"died of signal {-code}"))
-        if report.place:
-            raise failure("config_failed", f"{report.place}{report.last_words()}")
-        if code:
-            text = ended(f"ended with code {code}")
-            raise failure(
-                "database_not_migrated" if "`airflow db" in text else "pass_failed",
-                text,
-            )
-        if self.installation.unfit:  # its own command tries all
-            report.tried = dict.fromkeys(work.dags, "")
+            try:
+                code = child.run(command, fence, seconds, *hears, watch)
+            except child.DeadlinePassed:
+                raise failure(
+                    "pass_timeout", ended(f"was killed after {seconds:.3g} s")
+                ) from None
+            except OSError as error:
+                raise failure(
+                    "pass_failed", f"Airflow cannot be started: {error.strerror}"
+                ) from None
+            if code < 0:
+                raise failure("pass_killed", ended(f"died of signal {-code}"))
+            if report.place:
+                raise failure("config_failed", f"{report.place}{report.last_words()}")
+            if code:
+                text = ended(f"ended with code {code}")
+                raise failure(
+                    "database_not_migrated" if "`airflow db" in text else "pass_failed",
+                    text,
+                )
+            if self.installation.unfit:  # its own command syncs and tries all
+                report.is_synced = True
+                report.tried = dict.fromkeys(work.dags, "")
+        except SidecarError as error:
+            report.error = error  # beside what it had reported until then
         return report
 
     def _task(self, work: Work, limit: float) -> dict[str, object]:

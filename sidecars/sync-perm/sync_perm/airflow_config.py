@@ -158,15 +158,22 @@ class Address:
         A password that equals the name of the user, host or database is replaced only
         inside URLs, because as a plain word it reveals nothing.
         """
-        text = _URL_PASSWORD.sub(r"\1:***@", text)
         given = self.arguments
         secrets = {str(value) for key, value in given.items() if "passw" in key}
         secrets |= {match[2] for match in _URL_PASSWORD.finditer(self.text)}
         secrets -= {"", given.get("user"), given.get("host"), self.database}
-        # The longest first, because it may contain another one.
-        for secret in sorted(secrets | {*others} - {self.text}, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
+        return redact(text, secrets | {*others} - {self.text})
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """
+    Return a text without passwords in URLs, and without these secrets anywhere.
+    """
+    text = _URL_PASSWORD.sub(r"\1:***@", text)
+    # The longest first, because it may contain another one.
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 @dataclass(frozen=True, slots=True)

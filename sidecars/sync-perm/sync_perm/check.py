@@ -20,7 +20,7 @@ from sidecar_runtime.errors import (
     printable,
 )
 from sidecar_runtime.fence import Fence
-from sync_perm.airflow import Airflow, Work
+from sync_perm.airflow import Airflow, Report, Work
 from sync_perm.airflow_config import Address, Source
 from sync_perm.compare import DEFAULT_ROLES
 from sync_perm.database import Database
@@ -85,13 +85,13 @@ def _look_once(
     Raises:
         SidecarError: Airflow or the database failed.
     """
-    defined = (
-        airflow.run(Work(load=True), address, Fence()).defined if airflow else None
-    )
+    report = airflow.run(Work(load=True), address, Fence()) if airflow else Report()
+    if report.error:
+        raise report.error
     if reader.file:
         reader.file.refresh()
     with closing(Database(address)) as database:
-        return reader.look(database, defined)
+        return reader.look(database, report.defined)
 
 
 def _report_airflow(airflow: Airflow) -> None:
@@ -140,7 +140,8 @@ def _need(look: Look, airflow: Airflow) -> str:
         return (
             f"yes: {asking} DAGs have an access_control that Airflow does not restore"
         )
-    section = airflow.installation.section
+    # where this Airflow has FAB's options
+    section = "fab" if airflow.installation.release >= (3, 0) else "webserver"
     if airflow.config.value(section, "update_fab_perms").lower() in ("false", "f", "0"):
         return "yes: update_fab_perms is False, so Airflow does not sync its roles"
     custom = len(look.tables.grants.keys() - DEFAULT_ROLES)
@@ -160,7 +161,7 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
     except SidecarError as error:
         mistakes = file.mistakes if file and file.problem is error else []
         texts = [f"{file.path}:{one}" for one in mistakes if file] or [error.message]
-        for text in filter(None, [*texts, error.advice]):
+        for text in (*texts, error.advice):
             sys.stderr.write(f"sync-perm diff: {printable(text)}\n")
         return EXIT_SETTINGS if mistakes else error.exit_code
     found = look.difference

@@ -42,23 +42,25 @@ def run() -> int:
     Raises:
         SidecarError: Settings are wrong, or the daemon gave up.
     """
-    purpose = (
-        "Keep Airflow's roles and DAG permissions in sync. Default: run as a daemon."
+    parser = make_parser(
+        "sync-perm",
+        "Keep Airflow's roles and DAG permissions in sync. Default: run as a daemon.",
+        Settings,
+        PREFIX,
+        example="AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm",
+        also="Airflow's own, above all AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, and its airflow.cfg",
     )
-    example = (
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql://… INTERVAL=30s sync-perm"
-    )
-    also = "Airflow's own, above all AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, and its airflow.cfg"
-    parser = make_parser("sync-perm", purpose, Settings, PREFIX, example, also)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands"
     )
-    text = "check Airflow and the database; report whether you need sync-perm"
-    commands.add_parser("check", help=text)
-    text = (
-        "show what would be written, and what nobody asks for; exit code 4: it differs"
+    commands.add_parser(
+        "check",
+        help="check Airflow and the database; report whether you need sync-perm",
     )
-    diff = commands.add_parser("diff", help=text)
+    diff = commands.add_parser(
+        "diff",
+        help="show what would be written, and what nobody asks for; exit code 4: it differs",
+    )
     diff.add_argument("--output", choices=("text", "json"), default="text")
     given = parser.parse_args(sys.argv[1:])
     command = given.command

@@ -13,7 +13,7 @@ from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness, Result, waits_for_holder
 from sidecar_runtime.logs import get_logger
-from sync_perm.airflow import PASS_SHARE, Airflow, Report, Work
+from sync_perm.airflow import PASS_SHARE, Airflow, Work
 from sync_perm.airflow_config import Source
 from sync_perm.compare import changed_grants
 from sync_perm.database import Database
@@ -129,22 +129,18 @@ class Session:
                 work = decide(look, self._memory, time.monotonic())
                 if isinstance(work, Work):
                     look = self._run(work, before, lock, fence)
-        return self._conclude(
-            look, len(written(before, look)), is_new=look is not before
-        )
+        return self._conclude(before, look)
 
-    def _conclude(self, look: Look, count: int, *, is_new: bool) -> Outcome:
+    def _conclude(self, before: Look, look: Look) -> Outcome:
         """
-        Return what a cycle with a look comes to.
-
-        Args:
-            count: How many rows it has written.
-            is_new: Whether a pass ran in this cycle.
+        Return what a cycle comes to whose pass led from one look to the other; both are
+        the same without one.
 
         Raises:
             SidecarError: That pass has failed.
         """
         left = decide(look, self._memory, time.monotonic())
+        count = len(written(before, look))
         # More DAGs than fit into a cycle, or roles that Airflow judges once more.
         if isinstance(left, Work):
             self._left = NOW
@@ -154,7 +150,7 @@ class Session:
         self._left = left
         # It counts once; the next cycle follows the pause.
         error = self._memory.error
-        if is_new and error and isinstance(left, Wait):
+        if look is not before and error and isinstance(left, Wait):
             error.retry_after_seconds = left.until - time.monotonic()
             raise error
         return self._rest(count)
@@ -216,8 +212,8 @@ class Session:
         memory = self._memory
         with fence:
             memory.doubted &= look.difference.items
-            held = memory.held.keys() & memory.doubted
-            memory.held = {one: memory.held[one] for one in held}
+            held = memory.held.items()
+            memory.held = {one: why for one, why in held if one in memory.doubted}
             self._of.status.show(
                 look.difference.without(memory.held),
                 self._seen,
@@ -245,16 +241,13 @@ class Session:
             file_rows=len(work.given),
         )
         started = time.monotonic()
-        try:
-            report = self._of.airflow.run(
-                work,
-                lock.address,
-                fence,
-                self._of.seconds * PASS_SHARE,
-                lock.check_lock,
-            )
-        except SidecarError as error:
-            report = Report(error=error)
+        report = self._of.airflow.run(
+            work,
+            lock.address,
+            fence,
+            self._of.seconds * PASS_SHARE,
+            lock.check_lock,
+        )
         # What the roles file inherits from Airflow's roles can be compared from now on.
         memory.defined = report.defined or memory.defined
         after = self._look(fence)

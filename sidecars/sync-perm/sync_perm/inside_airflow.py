@@ -24,10 +24,10 @@ JSON object per line.
   longer after a slow start, but not beyond the ``seconds`` of all.
 
 It answers ``{"defined": role → [[action, resource], …]}`` for roles, ``{"logged":
-text}`` for an error that Airflow logged while it synced them, ``{"tried": name, "error":
-text}`` for each DAG that was tried, and for each ``role NAME`` of the file that was
-refused, and ``{"failed": text, "where": the file and line of the user's}`` if it
-fails.
+text}`` for an error that Airflow logged while it synced them, ``{"synced": whether it did
+so without one}``, ``{"tried": name, "error": text}`` for each ``role NAME`` of the file
+and each DAG that was tried, before that with :data:`ENDED`, and ``{"failed": text,
+"where": the file and line of the user's}`` if it fails.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ OURS = ("airflow.", "sqlalchemy.", "opentelemetry.")
 PORTION_SECONDS = 60.0
 # With little CPU, this many times as long as the start took.
 STARTS = 4.0
+# The error of a role or DAG until it is done; whoever reads it last knows where a pass was killed.
+ENDED = "the pass ended before it was done"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; exec keeps it
 
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
@@ -355,14 +357,6 @@ def sync_dag(dag_id: str, manager: Any, session: Any) -> None:
     manager.sync_perm_for_dag(dag_id, serialization.deserialize(access))
 
 
-def portion_seconds(start_seconds: float) -> float:
-    """
-    Return how long a portion works on DAGs: with little CPU longer, because the next
-    one takes as long to start.
-    """
-    return max(PORTION_SECONDS, STARTS * start_seconds)
-
-
 def work(task: Told, answer: Answer) -> None:
     """
     Carry out the task.
@@ -385,6 +379,7 @@ def work(task: Told, answer: Answer) -> None:
         sync_roles(answer, errors, is_written=task["roles"])
         for text in errors.found:
             answer({"logged": text})
+        answer({"synced": task["roles"] and not errors.found})
     if not (task["given"] or task["dags"]):
         return
     with imported("airflow.utils.session.create_session")() as session:
@@ -396,15 +391,19 @@ def work(task: Told, answer: Answer) -> None:
         )
         gc.freeze()
         gc.enable()
+
+        def attempt(name: str, deed: Callable[[], None]) -> None:
+            answer({"tried": name, "error": ENDED})
+            answer({"tried": name, "error": "; ".join(errors.of(session, deed))})
+
         for name, pairs in task["given"].items():
-            found = errors.of(session, partial(give, name, pairs, manager))
-            if found:
-                answer({"tried": f"role {name}", "error": "; ".join(found)})
+            attempt(f"role {name}", partial(give, name, pairs, manager))
         ready = time.monotonic()
-        until = min(ready + portion_seconds(ready - began), began + task["seconds"])
+        # With little CPU longer, because the next one takes as long to start.
+        portion = max(PORTION_SECONDS, STARTS * (ready - began))
+        until = min(ready + portion, began + task["seconds"])
         for dag_id in task["dags"]:
-            found = errors.of(session, partial(sync_dag, dag_id, manager, session))
-            answer({"tried": dag_id, "error": "; ".join(found)})
+            attempt(dag_id, partial(sync_dag, dag_id, manager, session))
             if time.monotonic() > until:
                 break
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sidecar_runtime.errors import SidecarError
 from sync_perm.airflow import Report, Work
 from sync_perm.compare import Item, Row
+from sync_perm.inside_airflow import ENDED
 from sync_perm.read_tables import Look
 from sync_perm.reasons import failure
 from sync_perm.roles_file import Defined
@@ -27,8 +28,9 @@ PAUSE_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
 # Within ten minutes.
 MOST_STRIKES = 6
-# If a pass writes only what others wrote within this time, another process undoes it.
-UNDONE_SECONDS = 600.0
+# If a pass writes only what others wrote within this time, another process undoes it:
+# long enough for three passes with the longest pauses between them.
+UNDONE_SECONDS = 4 * MAX_PAUSE_SECONDS
 
 
 Rows = frozenset[object]
@@ -98,12 +100,11 @@ def decide(look: Look, memory: Memory, now: float) -> Work | Wait | Done:
     if now < memory.next_at:
         undone = failure("permissions_differ", "another process undoes what is written")
         return Wait(memory.next_at, memory.error or undone)
-    # What a pass could not fix comes last, so that it keeps no other DAG waiting; and so
-    # does, after a strike, the first one, because it may be what ended that pass.
-    tried = {item.dag_id for item in memory.doubted}
-    order = sorted(dags, key=lambda one: (one in tried, one))
-    first = memory.strikes % max(1, len(order))
-    return Work(roles, order[first:] + order[:first], given[:MOST_ROWS])
+    # What a pass could not fix, or ended in, comes last, so that it keeps no other DAG
+    # waiting.
+    doubted = {item.dag_id for item in memory.doubted}
+    order = sorted(dags, key=lambda one: (one in doubted, one))
+    return Work(roles, order, given[:MOST_ROWS])
 
 
 def written(before: Look, after: Look) -> Rows:
@@ -126,11 +127,13 @@ def learn(
     """
     memory.error = report.error
     undone: Rows = frozenset()
+    # They come first, so that what ends a pass later, such as one DAG, undoes nothing of
+    # this.
+    if report.is_synced:
+        is_left = before.general == after.general
+        memory.synced = after.general if is_left else frozenset()
+    _note_unfixed(memory, work, report, after, now)
     if report.error is None:
-        if work.roles:
-            is_left = before.general == after.general
-            memory.synced = after.general if is_left else frozenset()
-        _note_unfixed(memory, work, report, after, now)
         rows = written(before, after)
         # What the first pass lets us compare, such as the roles file, it had not to do.
         left = before.difference.items & after.difference.items
@@ -150,28 +153,41 @@ def _note_unfixed(
 ) -> None:
     """
     Remember the rows that a pass tried and did not fix; the second time, leave them
-    alone for a while.
+    alone for a while. Of a pass that failed, those of the DAG or role in which it
+    ended.
 
     If each of several DAGs and roles failed for the first time, not they are wrong, but
     the database, such as one without space. Passes that fail for ten minutes say that
     they are wrong after all.
     """
-    texts = list(report.tried.values())
-    is_new = report.tried.keys().isdisjoint(one.name for one in memory.doubted)
-    if is_new and len(texts) > 1 and all(texts) and memory.strikes < MOST_STRIKES:
+    tried = report.tried
+    if report.error:
+        said = report.error.message
+        tried = {one: said for one, text in tried.items() if text == ENDED}
+    is_new = tried.keys().isdisjoint(one.name for one in memory.doubted)
+    if (
+        is_new
+        and len(tried) > 1
+        and all(tried.values())
+        and memory.strikes < MOST_STRIKES
+    ):
         return
-    left = after.difference.items
-    missed = {one for one in left if one.dag_id in report.tried}
-    missed |= left.intersection(work.given)
+    # Of a role, a pass may be given a portion.
+    missed = {
+        one
+        for one in after.difference.items
+        if one.name in tried and (one.dag_id or one in work.given)
+    }
     again = missed & memory.doubted
     if again:
         held = {
-            one: report.tried.get(one.name)
+            one: tried.get(one.name)
             or f"{one} still differs after a pass without an error"
             for one in again
         }
         memory.held = {**memory.held, **held}
-        memory.held_until = now + HELD_SECONDS
+        if now >= memory.held_until:  # else new ones would put off the older ones' try
+            memory.held_until = now + HELD_SECONDS
     memory.doubted |= missed
 
 
@@ -186,9 +202,9 @@ def _find_undone(
     process undoes it.
     """
     if is_stuck:
-        said = [f"{name}: {text}" for name, text in report.tried.items() if text]
-        said.append("Airflow has written none of the rows that differ")
-        memory.error = failure("pass_failed", said[0])
+        said = (f"{name}: {text}" for name, text in report.tried.items() if text)
+        none = "Airflow has written none of the rows that differ"
+        memory.error = failure("pass_failed", next(said, none))
     recent = [one for one in memory.written if one[0] > now - UNDONE_SECONDS]
     memory.written = [*recent, (now, rows)]
     times = sum(frozenset() < rows <= earlier for _, earlier in recent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from sys import intern
 from typing import Any, NamedTuple
@@ -153,8 +153,7 @@ class Reader:
         self._has_versions = has_versions
         self._reads_dags = reads_dags or include_dags or file is not None
         self._path = "relative_fileloc" if has_versions else "fileloc"
-        # DAG → hash, and the access control with that hash. The mapping is replaced,
-        # never shrunk, because an abandoned cycle may still be reading it.
+        # DAG → hash, and the access control with that hash.
         self._known: dict[str, tuple[str, Access]] = {}
 
     def fingerprint(self, database: Database) -> str:
@@ -248,16 +247,14 @@ class Reader:
             name for one in access.values() if isinstance(one, dict) for name in one
         }
         named |= set(self.file.document.roles if self.file else ())
-        aliases: Mapping[str, str] = {}
-        if database.is_mysql:
-            aliases = _find_aliases(database, named.difference(grants))
+        unknown = named.difference(grants) if database.is_mysql else ()
         return Tables(
             permissions=frozenset(pairs.values()),
             grants=grants,
             broken=len(rows) - len(pairs),
             dags=access,
             resources=frozenset(name for (name,) in resources),
-            aliases=aliases,
+            aliases=_find_aliases(database, unknown),
             places=self._read_places(database) if self.file else {},
         )
 
@@ -287,11 +284,10 @@ class Reader:
         newest: dict[str, str] = dict(
             database.rows(VERSIONS if self._has_versions else HASHES)
         )
-        before = self._known
         self._known = known = {
-            dag_id: before[dag_id]
-            for dag_id, digest in newest.items()
-            if dag_id in before and before[dag_id][0] == digest
+            dag_id: found
+            for dag_id, found in self._known.items()
+            if newest.get(dag_id) == found[0]
         }
         unknown = sorted(newest.keys() - known.keys())
         for start in range(0, len(unknown), DAGS):

@@ -142,6 +142,7 @@ class Status:
             problem = failure(reason, "; ".join(problems))
         self.readiness = Readiness(
             revision=revision,
+            published_at=self.readiness.published_at,
             problem=problem,
             shortfall="" if problem else "; ".join(shortfalls),
         )

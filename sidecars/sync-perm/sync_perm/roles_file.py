@@ -52,8 +52,6 @@ TANGLED = (
     f"has an alias, or is nested more than {MAX_DEPTH} deep; write out what it stands "
     "for, or let roles share it with `from`"
 )
-# The wheels contain the C loader; a build without it is only slower.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 log = get_logger("roles_file")
 
@@ -208,12 +206,12 @@ def parse(data: bytes) -> Document:
     try:
         # A few lines of aliases of aliases stand for more than any memory holds.
         depth = 0
-        for event in yaml.parse(data, _LOADER):
+        for event in yaml.parse(data, yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
                 raise yaml.MarkedYAMLError(None, None, TANGLED, event.start_mark)  # type: ignore[arg-type]
-        root = yaml.compose(data, _LOADER) or yaml.ScalarNode("", "")
+        root = yaml.compose(data, yaml.CSafeLoader) or yaml.ScalarNode("", "")
         found = read(root, SHAPE, whole).value or {}
         given = found.get("roles", Read(None, whole)).value or {}
         roles = {name: _role(name, *one) for name, one in given.items()}
@@ -419,7 +417,9 @@ class RoleFile:
         found = list(self.document.mistakes)
         if defined is not None:
             found += _find_mistakes(self.document, tables)
-        elif not found:
+        elif not found:  # and those of an earlier content are fixed
+            self.said = self.problem = None
+            self.mistakes = found
             return NOTHING
         self._take(sorted(found))
         return NOTHING if found else want(self.document, tables, defined or {})
@@ -488,11 +488,11 @@ def want(document: Document, tables: Tables, defined: Defined) -> Difference:
         for one in lineage(name, document.roles):
             role = document.roles.get(one)
             if role is None:  # Admin has all, which Airflow defines nowhere
-                base = (
-                    tables.grants.get(one, ()) if one == ADMIN else defined.get(one, ())
-                )
+                known = tables.grants if one == ADMIN else defined
                 yield from (
-                    given for given in base if not given[1].startswith(PREFIXES)
+                    given
+                    for given in known.get(one, ())
+                    if not given[1].startswith(PREFIXES)
                 )
                 continue
             yield from role.permissions
