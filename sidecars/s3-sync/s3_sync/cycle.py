@@ -364,16 +364,15 @@ class Sync:
     def _renew_record(self, state: State, fence: Fence) -> None:
         """
         Record what is published already: the record could not be written before, or
-        the same release was published again, so that an older pointer is a replay.
+        the same release was published again, so that an older pointer is a replay; also
+        with another key, after which the sequence may be lower.
         """
         record = self._record
         published = record.published
         assert published is not None
-        said = published
-        if state.sequence[0] > published.sequence:
-            sequence, signed_by = state.sequence
-            said = published._replace(sequence=sequence, signed_by=signed_by)
-        if said is not published or not record.is_written:
+        sequence, signed_by = state.sequence
+        said = published._replace(sequence=sequence, signed_by=signed_by)
+        if said != published or not record.is_written:
             record.write(fence, said)
 
     def _note_publish(self, build: Build, fence: Fence) -> dict[str, int]:

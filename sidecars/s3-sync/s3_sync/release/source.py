@@ -69,10 +69,16 @@ class ReleaseSource:
                 ``trusted_keys_invalid``: it is not trusted, or no key is.
             CycleAbandoned: The fence was revoked.
         """
-        self.sequence = max(self.sequence, seen)
         revision = self._settings.revision
         if revision is None:
             self._read_keys()
+        # What was seen, here or on the volume, counts only while its key is trusted: a
+        # stolen key takes the sequences along that the thief has signed.
+        keys = self._keys
+        both = (self.sequence, seen)
+        known = [one for one in both if keys is None or one[1] in keys.by_id]
+        self.sequence = max(known, default=(0, ""))
+        if revision is None:
             self._client.begin_cycle(fence)
             revision = (await self._poll()).revision
         if self._manifest is None or self._manifest.revision != revision:
@@ -195,13 +201,11 @@ class ReleaseSource:
         Verify and read a pointer, and remember its sequence.
         """
         settings = self._settings
-        keys = self._keys
-        seen, seen_by = self.sequence
+        seen, _ = self.sequence
         pointer, signed_by = form.read_pointer(
-            data, keys, settings.bucket, settings.prefix
+            data, self._keys, settings.bucket, settings.prefix
         )
-        # Replacing a stolen key also discards the sequences that the thief signed.
-        if keys is not None and seen_by in keys.by_id and pointer.turn.sequence < seen:
+        if self._keys is not None and pointer.turn.sequence < seen:
             raise self._error(
                 "release_replayed",
                 f"{settings.source}{form.POINTER_KEY} is an old pointer: its sequence is "
