@@ -255,19 +255,25 @@ def test_a_snapshot_that_returns_keeps_what_others_wrote_into_it(
     assert (shown / "task.log").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("c.py", "d.py"), ("c.py", "c.py/d.py"), ("pkg/b.py", "pkg")],
+)
 def test_a_file_that_somebody_put_in_place_of_a_deleted_one_stays(
-    s3: FakeS3, process: Process, log: Log
+    s3: FakeS3, process: Process, log: Log, name: str, instead: str
 ) -> None:
+    """Also where the source has a folder there now, or a file instead of its folder."""
     shown = synced(s3, process, KEYS)
     (shown / "new").write_text("of another program")
-    (shown / "new").rename(shown / "c.py")
-    s3.delete("dags/c.py")
+    (shown / "new").rename(shown / name)
+    s3.delete(f"dags/{name}")
+    put(s3, 1, (instead,))
 
-    process.cycle()
+    for _ in range(2):
+        process.cycle()
 
-    assert "of another program" == (shown / "c.py").read_text()
-    assert ["c.py"] == [event["name"] for event in log.events("leftover_kept")]
-    assert "unchanged" == process.cycle().result
+    assert "of another program" == (shown / name).read_text()
+    assert [name] == [event["name"] for event in log.events("leftover_kept")]
     assert process.is_ready
 
 
@@ -327,20 +333,54 @@ def test_the_folder_of_a_listing_holds_that_listing(
     assert {"a.py", "pkg", "c.py"} == set(os.listdir(process.folder / "current"))
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def of_a_snapshot_that_is_gone(record: Path) -> None:
+    """The link decides then."""
+    record.write_text(record.read_text().replace('"name": "', '"name": "0'))
+
+
+@pytest.mark.parametrize(
+    ("settings", "damage"),
+    [
+        (KEYS, Path.unlink),
+        (KEYS, lambda path: path.write_text("{")),
+        (SNAPSHOT, of_a_snapshot_that_is_gone),
+    ],
+)
 def test_a_lost_record_loosens_no_brake(
-    s3: FakeS3, process: Process, damage: Callable[[Path], object]
+    s3: FakeS3,
+    process: Process,
+    settings: dict[str, str],
+    damage: Callable[[Path], object],
 ) -> None:
     names = tuple(f"{number:02}.py" for number in range(HARMLESS_FILES + 2))
     put(s3, 1, names)
-    process.run(KEYS)
+    process.run(settings)
     process.stop()
     damage(process.folder / ".s3-sync/published.json")
     for name in names[1:]:
         s3.delete(f"dags/{name}")
 
-    assert "deletion_held" == process.run(KEYS).reason
-    assert all((process.folder / name).exists() for name in names)
+    assert "deletion_held" == process.run(settings).reason
+
+
+@LAYOUTS
+def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
+    s3: FakeS3, process: Process, settings: dict[str, str]
+) -> None:
+    """One is archived, and one is denied in its new version."""
+    shown = synced(s3, process, settings)
+    process.stop()
+    (process.folder / ".s3-sync/published.json").unlink()
+    s3.put("dags/a.py", b"", storage_class="GLACIER")
+    put(s3, 2, ("c.py",))
+    s3.inject(DENIED, is_get("dags/c.py"))
+
+    process.start(settings)
+    for _ in range(2):
+        process.cycle()
+
+    assert all((shown / name).exists() for name in NAMES)
+    assert process.is_ready
 
 
 def test_repairs_alone_do_not_let_the_list_grow(

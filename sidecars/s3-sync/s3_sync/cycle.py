@@ -73,8 +73,9 @@ class Sync:
         published = self._record.published
         if published is not None and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
-            # it is unknown which files on disk belong to it
+            # It is unknown which files on disk belong to it.
             self._record.published = None
+            self._record.owner = "unknown"
         self._remember(self._layout.shown)
         self._layout.inspect(AT_ONCE)
         log.info("target_acquired", managed_files=len(self._recorded))
@@ -287,9 +288,10 @@ class Sync:
         source; but where nobody knows which, because the record is lost, they count.
         """
         shown = self._layout.shown
-        is_known = self._record.owner != "unknown"
+        record = self._record
+        is_other = record.published is None and record.owner != "unknown"
         # Somebody published a release as it is; a listing may be a mistake.
-        if state.is_whole or (is_known and self._record.published is None):
+        if state.is_whole or is_other:
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged

@@ -153,6 +153,14 @@ class Tree:
             if it is None or not self.files[path].is_like(it) or path.startswith(linked)
         }
 
+    def is_replaced(self, path: str) -> bool:
+        """
+        Whether somebody has put another file where ours was; an edit makes none.
+        """
+        held = self.files[path]
+        found = stat_in(path, self.fd)
+        return not (found is None or found.st_ino == held.inode or held.is_like(found))
+
     def inspect(self, inspection: Inspection) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds
@@ -331,7 +339,7 @@ class Tree:
         except FileExistsError:
             if is_link(name, fd):
                 log.warning("symlink_replaced", path=path)
-            elif path not in self.files:
+            elif path not in self.files or self.is_replaced(path):
                 raise Blocked(path) from None
             self._remove(path)
             os.mkdir(name, FOLDER_MODE, dir_fd=fd)
@@ -349,7 +357,11 @@ class Tree:
         if found is None or not stat.S_ISDIR(found.st_mode):
             return
         above = f"{path}/"
-        ours = [one for one in self.files if one.startswith(above)]
+        ours = [
+            one
+            for one in self.files
+            if one.startswith(above) and not self.is_replaced(one)
+        ]
         with opened(name, folder, FOLDER_FLAGS) as fd:
             if any(foreign_files(fd, {one.removeprefix(above) for one in ours})):
                 raise Blocked(path)

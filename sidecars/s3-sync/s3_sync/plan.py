@@ -193,9 +193,11 @@ def kept_paths(
     ==============  ================  ============================================
     of this source  all               those of archived objects
     of another one  in place, all     none: those are not what was archived
+    nobody knows    all               those of archived objects, which may exist
+                                      nowhere else
     ==============  ================  ============================================
     """
-    if owner != "ours" and not (is_in_place and delete == "none"):
+    if owner == "other" and not (is_in_place and delete == "none"):
         return state.kept - held
     if delete == "none":
         return state.kept | (held - state.files.keys())

@@ -102,9 +102,10 @@ class Record:
         published: What the record says, or would say if the volume took it; None if
             nothing is published that fits the settings: its files are not those that
             consumers need, or not where they look.
-        owner: Whose record it is: of this source and layout, whatever files were
-            chosen, of another one, or of nobody knows which, because it is missing or
-            damaged.
+        owner: Whose files are there: of this source and layout, whatever files were
+            chosen, of another one, or nobody knows whose, because the record is missing
+            or damaged, or the snapshot that it names is gone: then nothing is deleted
+            that files of ours would keep, and nothing is approved.
         sequence: Of releases of this source: the highest sequence seen, and the key
             that signed it.
         is_written: Whether the record on disk is the one that this process knows.

@@ -20,7 +20,6 @@ from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
 
 log = get_logger("in_place")
@@ -118,8 +117,8 @@ class InPlaceLayout:
         tree = self.shown
         # In place there is nothing former to show instead: what is damaged goes, because
         # consumers would run it.
-        is_known = self._record.owner == "ours"
-        wrong = set(tree.damaged if is_known else tree.files)
+        is_other = self._record.owner == "other"
+        wrong = set(tree.files if is_other else tree.damaged)
         for path in wrong.intersection(build.missing):
             if self._settings.delete == "none":
                 tree.forget(path)
@@ -146,9 +145,7 @@ class InPlaceLayout:
         """
         tree = self.shown
         for path in sorted(build.gone & tree.files.keys()):
-            held = tree.files[path]
-            found = stat_in(path, tree.fd)
-            if found and not (held.inode == found.st_ino or held.is_like(found)):
+            if tree.is_replaced(path):
                 log.warning("leftover_kept", name=path, error="it is another file now")
                 tree.forget(path)
                 continue

@@ -241,7 +241,7 @@ class SnapshotLayout:
         """
         Link the former files, but not those of another source.
         """
-        stale = build.missing if self._record.owner == "ours" else ()
+        stale = () if self._record.owner == "other" else build.missing
         self._link({*stale, *build.state.kept}, build.fill.tree, fence)
 
     def _link(self, paths: Collection[str], tree: Tree, fence: Fence) -> None:
