@@ -15,12 +15,16 @@ from unittest.mock import Mock
 
 import pytest
 
+from s3_sync import published
+from s3_sync.journal import Journal
 from s3_sync.plan import HARMLESS_FILES
 from s3_sync.s3.client import ATTEMPTS
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.snapshots import Snapshots
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
+from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Match
 from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
@@ -146,7 +150,73 @@ def test_what_is_retained_stands_before_no_answer(
     assert counts[1] - counts[0] < 10
 
 
+def test_a_link_that_is_set_again_is_told_before_s3_answers(
+    s3: FakeS3, process: Process
+) -> None:
+    """As after a kill between the record and the link."""
+    shown = synced(s3, process, SNAPSHOT)
+    process.stop()
+    shown.unlink()
+    seen: list[bool] = []
+    s3.inject(first(lambda: seen.append(process.is_ready)), is_list)
+
+    process.run(SNAPSHOT)
+
+    assert [True] == seen
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_change_of_which_too_little_can_be_read_is_taken_back(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """What failed is told, also where the volume does not take the record."""
+    shown = synced(s3, process, KEYS)
+    before = process.revision
+    (shown / "a.py").unlink()
+    put(s3, 2)
+    s3.inject(DENIED, is_get())
+    if is_full:
+        full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        monkeypatch.setattr(published, "write_file", full)
+
+    assert "access_denied_get" == raised(SidecarError, process.cycle).reason
+    assert before == process.revision
+
+
+def test_a_release_that_the_volume_cannot_have_is_no_fallback_and_not_fetched(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_sync.volume.is_folding", lambda folder: True)
+    shelf = Shelf(s3)
+    clashing = shelf.publish({"a.py": b"", "A.py": b""}).revision
+    shelf.publish({"a.py": b"(\n"})
+    process.start(KEYS | RELEASE | {"S3_SYNC_GATE": "syntax"})
+    asked = process._sidecar.asked
+    assert asked is not None
+    asked.ask(clashing, is_known=True)
+
+    process.cycle()
+
+    assert not process.is_ready
+    failure = asked.ask(clashing, is_known=True)
+    assert failure is not None and "release_invalid" == failure.reason
+
+
 # --- other people's volumes
+
+
+def test_a_volume_that_reports_its_quota_as_a_list_is_closed_is_opened_again(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does."""
+    synced(s3, process, SNAPSHOT)
+    shutil.rmtree(process.folder / ".s3-sync")
+    with monkeypatch.context() as patch:
+        quota = Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded"))
+        patch.setattr(Journal, "close", quota)
+        raised(SidecarError, process.cycle)
+
+    assert "changed" == process.cycle().result
 
 
 @LAYOUTS
@@ -293,7 +363,7 @@ def test_a_file_in_place_of_the_link_is_never_replaced(
 
 
 def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
-    s3: FakeS3, process: Process
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = synced(s3, process, SNAPSHOT).resolve()
     process.stop()
@@ -303,6 +373,9 @@ def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
     process.run(KEYS)
     assert (used / "a.py").exists()
     os.close(task)
+    with monkeypatch.context() as patch:  # one that cannot be removed fails no cycle
+        patch.setattr(Snapshots, "remove", Mock(side_effect=PermissionError))
+        process.cycle()
     process.cycle()
 
     assert not used.exists()

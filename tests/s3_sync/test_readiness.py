@@ -280,17 +280,25 @@ def test_every_row_of_the_table_holds(
     assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
 
 
-@pytest.mark.parametrize(("before", "gone"), [("complete", "a"), ("partial", "ab")])
+@pytest.mark.parametrize(
+    ("before", "gone", "delete"),
+    [("complete", "a", "managed"), ("partial", "ab", "managed"), ("complete", "a", "none")],
+)
 def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
     s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
     before: str,
     gone: str,
+    delete: str,
 ) -> None:
+    """With a change of S3_SYNC_DELETE, the deletion comes with no change of the listing."""
     BEFORE[before](World(s3, process, {}))
     for name in gone:
         s3.delete(f"dags/{name}.py")
+    if delete == "none":
+        process.run(KEYS | {"S3_SYNC_DELETE": delete})
+        process.stop()
     process.start(KEYS)
     with monkeypatch.context() as patch, suppress(CycleAbandoned):
         patch.setattr(Tree, "compact", Mock(side_effect=CycleAbandoned))

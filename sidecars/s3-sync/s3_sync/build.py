@@ -18,7 +18,7 @@ from s3_sync.files import Build, Fill
 from s3_sync.layout import Layout
 from s3_sync.listing import ListingSource
 from s3_sync.names import is_held, not_held
-from s3_sync.plan import State, Work
+from s3_sync.plan import State, Work, without_clashes
 from s3_sync.published import PARTIAL, Record, partial_name
 from s3_sync.readiness import Status
 from s3_sync.reasons import is_of_current_release
@@ -129,21 +129,21 @@ class Builder:
         unsure = [path for path in work.delete if path not in gone]
         try:
             build = await self._fill(state, gone, until, fence)
+            # What is missing is what the tree lacks now, for whatever reason: a file
+            # that failed may have been linked, and one that was not tried rests.
+            tree = build.fill.tree
+            errors = {**self.unread.errors, **build.fill.failed}
+            left = not_held(state.files, state.files, tree.intact)
+            build.missing = {path: errors[path] for path in left if path in errors}
+            said = "is missing from one listing but not from the next"
+            for path in unsure:
+                build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
+            # Too little is no state at all, so nothing stands in for the rest yet.
+            self._require(build)
         except (SidecarError, OSError):
             layout.undo(fence)
             raise
-        # What is missing is what the tree lacks now, for whatever reason: a file that
-        # failed may have been linked, and one that was not tried rests.
-        tree = build.fill.tree
-        errors = {**self.unread.errors, **build.fill.failed}
-        left = not_held(state.files, state.files, tree.intact)
-        build.missing = {path: errors[path] for path in left if path in errors}
-        said = "is missing from one listing but not from the next"
-        for path in unsure:
-            build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
-        # Too little is no state at all, so nothing stands in for the rest yet. The name
-        # comes last: it is that of the files which are there then.
-        self._require(build)
+        # The name comes last: it is that of the files which are there then.
         layout.stand_in(build, fence)
         build.name = name_of(build)
         return build
@@ -342,6 +342,7 @@ class Builder:
                 continue
             try:
                 state = await source.find(revision, fence)
+                state = without_clashes(state, self._parts.volume.fold)
                 build = await self.build(state, Work(), until, fence)
             except SidecarError as error:
                 if not is_of_current_release(error.reason):

@@ -27,6 +27,7 @@ from s3_sync.layout.snapshots import SnapshotLayout
 from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
 from s3_sync.names import RESERVED
+from s3_sync.plan import without_clashes
 from s3_sync.published import NAME, Record
 from s3_sync.readiness import Status, readiness_outside
 from s3_sync.reasons import is_of_current_release
@@ -214,7 +215,7 @@ class Session:
         try:
             with fence:
                 if self._sync is not None and not self._is_ours(self._sync.parts):
-                    log.warning("target_replaced", path=settings.dest_path)
+                    log.warning("target_reopened", path=settings.dest_path)
                     self.leave()
                 if self._sync is not None:
                     return ""
@@ -281,9 +282,11 @@ class Session:
         """
         if self._sidecar.asked is not None:
             self._sidecar.asked.close()
-        if self._sync is not None:
-            self._sync.close()
+        # It is left once, even if closing fails (NFS reports quotas then).
+        sync = self._sync
         self._sync = None
+        if sync is not None:
+            sync.close()
 
     async def _serve(
         self, layout: Layout, fence: Fence, failure: SidecarError | None
@@ -354,6 +357,7 @@ class Serving(NamedTuple):
         if layout.is_whole(revision):
             return
         state = await self.source.find(revision, fence)
+        state = without_clashes(state, layout.volume.fold)
         with layout.aside(revision) as tree:
             layout.reuse(state.files, tree, fence)
             rest = [path for path in state.files if path not in tree.files]

@@ -111,10 +111,9 @@ class Sync:
         # Somebody edited or removed a published file: readiness says so now, because S3
         # may be down, or downloads take minutes. A link that somebody changed needs no
         # S3: it is set again at once.
-        is_new = layout.inspect(INSPECTIONS[settings.source_kind])
+        layout.inspect(INSPECTIONS[settings.source_kind])
         layout.correct(fence)
-        if is_new:
-            self.show(fence)
+        self.show(fence)
 
         # What S3 has. A volume that survived its pod has seen newer pointers than this
         # process: an old one is a replay. What settles has stayed the same until the
@@ -381,6 +380,7 @@ class Sync:
         """
         Record and log what is published; return the numbers for the log.
         """
+        fence.wait(0)  # what is not recorded is counted by the next cycle
         record = self._record
         before = record.published
         tree = self._layout.shown

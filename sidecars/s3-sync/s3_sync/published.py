@@ -145,15 +145,16 @@ class Record:
 
         Raises:
             OSError: It was not written. This process knows it all the same.
+            CycleAbandoned: The fence was revoked; nothing is known of it.
         """
-        self.published = published
-        self.owner = "ours"
-        self.is_written = False
         facts = published._asdict()
         if not published.sequence:
             del facts["sequence"], facts["signed_by"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
+            self.published = published
+            self.owner = "ours"
+            self.is_written = False
             write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
         self.is_written = True
 

@@ -62,7 +62,7 @@ class InPlaceLayout:
     def begin(self, build: Build, fence: Fence) -> Tree:
         """
         Return the target. Until the change is recorded, consumers see neither the old
-        nor the new state, unless it is one file.
+        nor the new state, unless it is one file that is put.
         """
         tree = self.shown
         before = self._record.published
@@ -70,7 +70,9 @@ class InPlaceLayout:
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
         is_other = before is not None and before.aim != build.state.revision
-        if before is not None and is_other and (deleted or changes > 1):
+        # Deletions alone, too, also of the same listing, after a change of the settings:
+        # after a crash, fewer files than recorded count as damaged.
+        if before is not None and (deleted or (is_other and changes > 1)):
             self._before = before, dict(tree.files)
             begun = Published(
                 aim=build.state.revision,
@@ -107,7 +109,9 @@ class InPlaceLayout:
         published, files = self._before
         self._before = None
         if self.shown.files == files:  # no file was replaced
-            self._record.write(fence, published)
+            # The error that ends the build is told, not this one.
+            with suppress(OSError):
+                self._record.write(fence, published)
 
     def stand_in(self, build: Build, fence: Fence) -> None:
         """
@@ -156,10 +160,20 @@ class InPlaceLayout:
 
     def tidy(self, fence: Fence) -> None:
         """
-        Remove what the snapshot layout left, but for snapshots in use, now that the
-        files in place are published; and compact the list, also of repairs.
+        Compact the list, also of repairs; and remove what the snapshot layout left, now
+        that the files in place are published. What cannot be removed is no reason for a
+        failure.
         """
         self.shown.compact(fence)
+        try:
+            self._remove_snapshots(fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+
+    def _remove_snapshots(self, fence: Fence) -> None:
+        """
+        Remove all snapshots, but for those in use.
+        """
         volume = self._volume
         place = f"{RESERVED}/{SNAPSHOTS}"
         # The link first: nobody should follow it to a snapshot that is being removed.

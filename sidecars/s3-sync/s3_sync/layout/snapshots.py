@@ -56,10 +56,10 @@ class SnapshotLayout:
 
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
         """
-        Open what is recorded as published; without a record, the link decides.
+        Open what is recorded as published.
         """
         self._settings = settings
-        self._volume = volume
+        self.volume = volume
         self._record = record
         self._build: Tree | None = None
         # Whether older snapshots were whole when they were inspected: reading all files
@@ -67,7 +67,6 @@ class SnapshotLayout:
         self._whole: dict[str, bool] = {}
         # None: not even their names are known.
         self._uninspected: list[str] | None = None
-        published = record.published.name if record.published is not None else ""
         with ExitStack() as stack:
             store = stack.enter_context(own_folder(SNAPSHOTS, volume.state))
             self.snapshots = Snapshots(
@@ -82,10 +81,7 @@ class SnapshotLayout:
             )
             # What killed processes left must not be taken for a snapshot.
             self.snapshots.sweep()
-            name = (
-                published if self.snapshots.has(published) else self.snapshots.current()
-            )
-            if name:
+            if name := self._recorded():
                 self.shown = self._open(name)
             else:
                 self.shown = Tree("", os.dup(store), volume.staging)
@@ -114,12 +110,24 @@ class SnapshotLayout:
 
     def is_current(self) -> bool:
         """
-        Whether the open folders are still at their paths.
+        Whether the open folders are still at their paths. They are no more where a
+        cycle was abandoned after it named its snapshot: as after a crash, the record
+        decides.
         """
-        is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
-        return is_there and (
-            not self.name or is_at(self.name, self.store, self.shown.fd)
-        )
+        if not is_at(SNAPSHOTS, self.volume.state, self.store):
+            return False
+        is_there = not self.name or is_at(self.name, self.store, self.shown.fd)
+        return is_there and self.name == self._recorded()
+
+    def _recorded(self) -> str:
+        """
+        Return the name of what consumers should see: without its record or snapshot,
+        the link decides.
+        """
+        published = self._record.published
+        if published is not None and self.snapshots.has(published.name):
+            return published.name
+        return self.snapshots.current()
 
     def has(self, name: str) -> bool:
         return self.name == name and not self.shown.is_lost
@@ -189,7 +197,7 @@ class SnapshotLayout:
             return count
         is_whole = False
         with suppress(OSError), opened(name, self.store) as fd:
-            tree = Tree("", fd, self._volume.staging)
+            tree = Tree("", fd, self.volume.staging)
             listed = read_journal(list_name(name), self.store, fd, is_shared=False)
             tree.files = listed.files
             count += len(tree.files)
@@ -261,7 +269,7 @@ class SnapshotLayout:
         ]
         wrong: list[str] = []
         for path, there in link_tree(
-            shown.fd, tree.fd, mine, fsync=self._volume.staging.fsync
+            shown.fd, tree.fd, mine, fsync=self.volume.staging.fsync
         ):
             held = shown.files[path]
             if not held.is_like(there):  # it is damaged, or was replaced meanwhile
@@ -356,7 +364,7 @@ class SnapshotLayout:
         try:
             self.prune(fence)
             if self._settings.delete != "none":
-                _remove_in_place(self._volume, fence)
+                _remove_in_place(self.volume, fence)
         except OSError as error:
             log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
@@ -379,7 +387,7 @@ class SnapshotLayout:
     # --- inside
 
     def _path(self, name: str) -> str:
-        return f"{self._volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
+        return f"{self.volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
 
     def _new_folder(self, name: str) -> Tree:
         aside = aside_name(name)
@@ -391,11 +399,11 @@ class SnapshotLayout:
             with suppress(OSError):
                 os.rmdir(aside, dir_fd=self.store)
             raise
-        return Tree(self._path(aside), fd, self._volume.staging)
+        return Tree(self._path(aside), fd, self.volume.staging)
 
     def _open(self, name: str) -> Tree:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
-        folder = Tree(self._path(name), fd, self._volume.staging)
+        folder = Tree(self._path(name), fd, self.volume.staging)
         return folder.read(list_name(name), self.store, is_shared=False)
 
     def _keep_as(
@@ -423,7 +431,7 @@ class SnapshotLayout:
             # The list before the name: each snapshot has one, after a crash, too.
             listed = Listed(folder.files, is_lost=True)
             folder.journal = Journal(
-                list_name(name), self.store, listed, fsync=self._volume.staging.fsync
+                list_name(name), self.store, listed, fsync=self.volume.staging.fsync
             )
         aside = os.path.basename(folder.path)
         # What was asked for is marked in the same step, or the next pruning removes it.

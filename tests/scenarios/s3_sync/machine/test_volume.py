@@ -291,7 +291,7 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
 
     daemon.sync()
 
-    assert str(target) == daemon.wait_for_event("target_replaced")["path"]
+    assert str(target) == daemon.wait_for_event("target_reopened")["path"]
     assert FILES == published(target)
 
     # A file there is told in one way.
