@@ -456,6 +456,19 @@ def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
     assert process.is_ready
 
 
+def test_a_repair_is_told_while_a_listing_is_held_back(
+    s3: FakeS3, process: Process
+) -> None:
+    put(s3, 1, tuple(NUMBERED))
+    shown = synced(s3, process, KEYS)
+    s3.delete(*(f"dags/{name}" for name in NUMBERED))
+    (shown / "a.py").unlink()
+
+    outcome = process.cycle()
+
+    assert ("deletion_held", 1) == (outcome.reason, outcome.counts["files_healed"])
+
+
 def test_repairs_alone_do_not_let_the_list_grow(
     s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -314,6 +314,7 @@ def state_of(*paths: str, is_whole: bool = False) -> State:
         (["A.py", "b.py"], ["a.py"]),
         (["A.PY"], ["A.py", "a.py"]),
         (["Pkg/a.py", "pkg/b.py"], ["pkg/A.py"]),
+        (["pkg/a.py"], ["PKG"]),
         (["pkg/a.py", "pkg/b.py", "pkgs/a.py"], []),
     ],
 )

@@ -76,7 +76,8 @@ class Builder:
         """
         Fetch damaged files again that the source still has, into what consumers see;
         return how many were restored. Where the volume fails, a build tells, and can
-        make room.
+        make room, if there is one: while a state is held back, the next cycle tries
+        again.
         """
         shown = self._parts.layout.shown
         if not shown.damaged:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from s3_sync.build import Builder, Parts
@@ -136,6 +135,7 @@ class Sync:
         # state settles, is held back or refused. What no source can restore any more
         # (of an archived object, or with DELETE=none of a deleted one) is no longer ours.
         healed = await builder.repair(state, until, fence)
+        counts = {"files_healed": healed} if healed else {}
         for path in shown.damaged & state.kept:
             shown.forget(path)
         # The decision and the gate read from here whether consumers have what they need.
@@ -146,7 +146,7 @@ class Sync:
         holds = self._holds(state, asked_at, fence)
         todo = decide(state, self._there(), holds, time.time())
         if isinstance(todo, Wait):
-            return self._waiting(todo)
+            return self._waiting(todo, counts)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
             # Retained snapshots get older, and leftovers stay after a failure.
@@ -155,7 +155,7 @@ class Sync:
             errors = unread.errors
             missing = {path: errors[path] for path in todo.missing}
             self._shortage.meet(missing)
-            return self._outcome(state, missing, {"files_healed": healed})
+            return self._outcome(state, missing, counts)
 
         # New files are brought beside what is shown (snapshots), or one by one into it
         # (in place, where the record says so first). A crash costs downloads only: the
@@ -170,18 +170,18 @@ class Sync:
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
             unsettled = SidecarError("source_unsettled", said, why.advice)
-            return Outcome("waiting", self._revision, _counts(build), why=unsettled)
+            counts |= _counts(build)
+            return Outcome("waiting", self._revision, counts, why=unsettled)
 
         # The gate (snapshots only) sees exactly what would be shown. It may accept less,
         # or only an earlier release, for a pod that has nothing.
         try:
             build = await builder.judge(build, until, fence)
         except RevisionRefused as refusal:
-            return self._refused(refusal)
+            return self._refused(refusal, counts)
 
         # From here on, consumers see the change; the layout knows the order in which
         # files, record and link follow, and why.
-        counts = {"files_healed": healed}
         layout.publish(
             build, lambda: counts.update(self._note_publish(build, fence)), fence
         )
@@ -304,11 +304,10 @@ class Sync:
         published = self._record.published
         return published.revision if published is not None else ""
 
-    def _waiting(self, wait: Wait) -> Outcome:
+    def _waiting(self, wait: Wait, counts: dict[str, int]) -> Outcome:
         # What the gate refuses is told as after a build, with its findings.
         if isinstance(wait.why, RevisionRefused):
-            return self._refused(wait.why)
-        counts: dict[str, int] = {}
+            return self._refused(wait.why, counts)
         if wait.why.reason == "deletion_held":
             counts[HELD] = self._brake.missing
         else:  # what follows a change is never the same lack
@@ -322,11 +321,14 @@ class Sync:
             is_enough=wait.is_enough,
         )
 
-    def _refused(self, refusal: RevisionRefused) -> Outcome:
+    def _refused(
+        self, refusal: RevisionRefused, counts: Mapping[str, int]
+    ) -> Outcome:
         self.parts.status.show(refused=refusal.facts())
         return Outcome(
             "partial",
             self._revision,
+            counts,
             why=refusal,
             is_enough=self._record.published is not None,
         )
@@ -349,7 +351,7 @@ class Sync:
         # A fallback was published: what a person has to do is to fix the refused state,
         # whatever the fallback lacks.
         if refusal is not None:
-            return replace(self._refused(refusal), counts=counts)
+            return self._refused(refusal, counts)
         # A one-shot waits for the rest, but not forever: a task waits for it.
         if missing:
             return Outcome(

@@ -416,7 +416,7 @@ class Fill:
         """
         if error.errno in VOLUME_ERRORS:
             raise error
-        self.failed[path] = explain_os_error(error, f"cannot write {path!r}")
+        self.failed[path] = explain_os_error(error, f"cannot change {path!r}")
 
     def raise_first(self, but: Collection[str] = ()) -> None:
         """

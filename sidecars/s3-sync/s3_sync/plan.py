@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
-from s3_sync.names import Content, Files, is_held
+from s3_sync.names import Content, Files, folders_of, is_held
 from s3_sync.published import Published
 from s3_sync.reasons import failure
 from sidecar_runtime.errors import SidecarError
@@ -30,6 +30,7 @@ NAMED_FILES = 20
 # After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
 # all the time.
 RESTLESS = 4
+SHORTEST_WAIT_SECONDS = 0.001
 
 log = get_logger("cycle")
 
@@ -209,7 +210,8 @@ def without_clashes(
 ) -> State:
     """
     Return a state without files that the file system does not distinguish from another
-    one: the first one in the order of names stays, the others are skipped.
+    one, or from a folder, which stays: else the first one in the order of names stays,
+    the others are skipped.
 
     Args:
         fold: What the file system takes names for; None if it distinguishes all of
@@ -221,7 +223,9 @@ def without_clashes(
     """
     if fold is None:
         return state
-    first = {fold(path): path for path in sorted(state.files, reverse=True)}
+    # Later ones overwrite: a folder wins, else the first name.
+    names = [*sorted(state.files, reverse=True), *folders_of(state.files)]
+    first = {fold(path): path for path in names}
     clashing = state.files.keys() - first.values()
     if clashing and state.is_whole:
         path = min(clashing)
@@ -280,9 +284,14 @@ class Settling:
         self._files = files
         self._changes = changes
         patience = RESTLESS * self._seconds
-        self.restless = {p for p, (at, _) in changes.items() if now - at >= patience}
-        last = [at for p, (_, at) in changes.items() if p not in self.restless]
-        return max(last) + self._seconds - now if last else 0.0
+        self.restless = {
+            path for path, (began, _) in changes.items() if now - began >= patience
+        }
+        last = [at for path, (_, at) in changes.items() if path not in self.restless]
+        if not last:
+            return 0.0
+        # Where the answer came late, the next listing may tell.
+        return max(SHORTEST_WAIT_SECONDS, max(last) + self._seconds - now)
 
 
 class Brake:

@@ -44,7 +44,8 @@ class Published(NamedTuple):
         aim: The revision that should be published; differs from `revision` while
             partial.
         name: The name of the state, and of its snapshot.
-        missing: The number of files missing or out of date; 0 if the state is complete.
+        missing: The number of files missing or out of date, while a change is going on
+            also of those to delete; 0 if the state is complete.
         fallback: The refused revision if a fallback is published; else empty.
         published_at: Unix time of the publish.
         files: The number of files after the publish.

@@ -146,7 +146,8 @@ def is_folding(folder: int) -> bool:
     is_found = False
     with suppress(OSError):
         os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
-        others = (name.upper().lower(), unicodedata.normalize("NFD", name))
+        # One of them differs in ASCII letters only: some file systems fold just those.
+        others = (name.upper(), name.lower(), unicodedata.normalize("NFD", name))
         is_found = any(stat_in(other, folder) is not None for other in others)
         os.unlink(name, dir_fd=folder)
     return is_found

@@ -174,8 +174,10 @@ class SnapshotLayout:
         Whether a snapshot exists, and all of its files are as they were published;
         called from any thread.
         """
-        if name == self.name or not self.snapshots.has(name):
-            return self.snapshots.has(name)
+        if not self.snapshots.has(name):
+            return False
+        if name == self.name:
+            return not self.shown.damaged
         if name not in self._whole:
             self._inspect(name)
         return self._whole.get(name, False)
