@@ -15,7 +15,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from s3_sync import published
 from s3_sync.journal import Journal
 from s3_sync.plan import HARMLESS_FILES
 from s3_sync.s3.client import ATTEMPTS
@@ -24,11 +23,10 @@ from sidecar_runtime.volume.snapshots import Snapshots
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
-from tests.support.http.faults import first
 from tests.support.http.loopback import Exchange, Match
 from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
-from tests.support.scripts import counting, runs, script
+from tests.support.scripts import counting, runs
 
 KEYS = {"KEY_PATH": "dags"}
 SNAPSHOT = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
@@ -91,17 +89,6 @@ def test_a_gate_that_names_one_file_a_run_is_asked_about_each_only_once(
     assert runs(gate) < 60
 
 
-def test_a_gate_that_writes_into_the_folder_publishes_nothing(
-    s3: FakeS3, process: Process, tmp_path: Path
-) -> None:
-    put(s3, 1)
-    gate = script(tmp_path / "gate", "chmod u+w a.py; echo >> a.py")
-    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate})
-
-    assert "changed 'a.py'" in raised(SidecarError, process.cycle).message
-    assert not (process.folder / "current").exists()
-
-
 # --- what is retained waits
 
 
@@ -150,34 +137,17 @@ def test_what_is_retained_stands_before_no_answer(
     assert counts[1] - counts[0] < 10
 
 
-def test_a_link_that_is_set_again_is_told_before_s3_answers(
-    s3: FakeS3, process: Process
-) -> None:
-    """As after a kill between the record and the link."""
-    shown = synced(s3, process, SNAPSHOT)
-    process.stop()
-    shown.unlink()
-    seen: list[bool] = []
-    s3.inject(first(lambda: seen.append(process.is_ready)), is_list)
-
-    process.run(SNAPSHOT)
-
-    assert [True] == seen
-
-
-@pytest.mark.parametrize("is_full", [False, True])
 def test_a_change_of_which_too_little_can_be_read_is_taken_back(
-    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch, is_full: bool
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What failed is told, also where the volume does not take the record."""
+    """What failed is told, although the volume does not take the record either."""
     shown = synced(s3, process, KEYS)
     before = process.revision
     (shown / "a.py").unlink()
     put(s3, 2)
     s3.inject(DENIED, is_get())
-    if is_full:
-        full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
-        monkeypatch.setattr(published, "write_file", full)
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("s3_sync.published.write_file", full)
 
     assert "access_denied_get" == raised(SidecarError, process.cycle).reason
     assert before == process.revision
@@ -198,8 +168,7 @@ def test_a_release_that_the_volume_cannot_have_is_no_fallback_and_not_fetched(
     process.cycle()
 
     assert not process.is_ready
-    failure = asked.ask(clashing, is_known=True)
-    assert failure is not None and "release_invalid" == failure.reason
+    assert "does not distinguish" in str(asked.ask(clashing, is_known=True))
 
 
 # --- other people's volumes
@@ -291,25 +260,6 @@ def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -
 
 
 # --- what belongs to others stays
-
-
-def test_the_same_release_again_renews_the_record_and_touches_no_file(
-    s3: FakeS3, process: Process
-) -> None:
-    shelf = Shelf(s3)
-    release = shelf.publish({"a.py": b"a = 1\n"})
-    process.run(KEYS | RELEASE)
-    theirs = process.folder / "current/__pycache__/a.pyc"
-    theirs.parent.mkdir()
-    theirs.touch()
-    before = (process.folder / "current/a.py").stat()
-
-    shelf.point_to(release)
-    assert "unchanged" == process.cycle().result
-
-    assert theirs.exists()
-    assert before == (process.folder / "current/a.py").stat()
-    assert '"sequence": 2' in (process.folder / ".s3-sync/published.json").read_text()
 
 
 def test_a_snapshot_that_returns_keeps_what_others_wrote_into_it(
@@ -432,8 +382,13 @@ def test_a_lost_record_loosens_no_brake(
     damage(process.folder / ".s3-sync/published.json")
     for name in names[1:]:
         s3.delete(f"dags/{name}")
+    for place in process.folder.rglob(names[0]):
+        place.unlink()
 
-    assert "deletion_held" == process.run(settings).reason
+    outcome = process.run(settings)
+
+    assert "deletion_held" == outcome.reason
+    assert 1 == outcome.counts["files_healed"]  # a repair is told all the same
 
 
 @LAYOUTS
@@ -454,19 +409,6 @@ def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
 
     assert all((shown / name).exists() for name in NAMES)
     assert process.is_ready
-
-
-def test_a_repair_is_told_while_a_listing_is_held_back(
-    s3: FakeS3, process: Process
-) -> None:
-    put(s3, 1, tuple(NUMBERED))
-    shown = synced(s3, process, KEYS)
-    s3.delete(*(f"dags/{name}" for name in NUMBERED))
-    (shown / "a.py").unlink()
-
-    outcome = process.cycle()
-
-    assert ("deletion_held", 1) == (outcome.reason, outcome.counts["files_healed"])
 
 
 def test_repairs_alone_do_not_let_the_list_grow(

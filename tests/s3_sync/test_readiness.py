@@ -10,7 +10,6 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from s3_sync import cycle
-from s3_sync.files import Tree
 from s3_sync.plan import HOLD_SECONDS, Brake
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
@@ -282,7 +281,11 @@ def test_every_row_of_the_table_holds(
 
 @pytest.mark.parametrize(
     ("before", "gone", "delete"),
-    [("complete", "a", "managed"), ("partial", "ab", "managed"), ("complete", "a", "none")],
+    [
+        ("complete", "a", "managed"),
+        ("partial", "ab", "managed"),
+        ("complete", "a", "none"),
+    ],
 )
 def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
     s3: FakeS3,
@@ -301,7 +304,7 @@ def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
         process.stop()
     process.start(KEYS)
     with monkeypatch.context() as patch, suppress(CycleAbandoned):
-        patch.setattr(Tree, "compact", Mock(side_effect=CycleAbandoned))
+        patch.setattr(cycle.Sync, "_note_publish", Mock(side_effect=CycleAbandoned))
         process.cycle()
     process.stop()
     s3.inject(DENIED, is_list)

@@ -58,10 +58,10 @@ class Sync:
         self._builder = Builder(parts, self.show)
         self._settling = Settling(settings.settle_seconds)
         self._shortage = Shortage()
-        # What was shown when it was recorded last.
+        # What was shown when it was recorded last, or when this process opened the volume.
         self._recorded: Files = {}
 
-    def open(self, fence: Fence) -> None:
+    def take_over(self, fence: Fence) -> None:
         """
         Inspect all that consumers see, and say whether they can use it, before S3
         answers, and before anything is done that grows with what is retained.
@@ -72,7 +72,8 @@ class Sync:
         published = self._record.published
         if published is not None and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
-            # It is unknown which files on disk belong to it.
+            # It is unknown which files on disk belong to it. In memory only: the record
+            # on disk is right again once the list is.
             self._record.published = None
             self._record.owner = "unknown"
         self._remember(self._layout.shown)
@@ -102,40 +103,40 @@ class Sync:
         layout = self._layout
         builder = self._builder
         unread = builder.unread
+        # First, so that all waiting below counts. Opening a volume does not: a slow start
+        # takes from the share of publishing.
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
         # Whatever fails from here on, S3 above all: a cycle without a listing is no time
         # in which a listing was held back.
         self._brake.begin_cycle()
 
-        # Somebody edited or removed a published file: readiness says so now, because S3
-        # may be down, or downloads take minutes. A link that somebody changed needs no
-        # S3: it is set again at once.
+        # Somebody edited or removed a published file. A link that somebody changed needs
+        # no S3: it is set again at once. Readiness says both now, because S3 may be down,
+        # or downloads take minutes.
         layout.inspect(INSPECTIONS[settings.source_kind])
         layout.correct(fence)
         self.show(fence)
 
-        # What S3 has. A volume that survived its pod has seen newer pointers than this
-        # process: an old one is a replay. What settles has stayed the same until the
-        # moment before the question. A release that this volume cannot have fails here,
-        # and is repaired by the next one.
+        # What S3 has. A listing shows some moment after the request.
         asked_at = time.monotonic()
-        seen = self._record.sequence
-        read = await self.parts.source.read(fence, seen)
+        # A volume that survived its pod has seen newer pointers than this process: an old
+        # one is a replay.
+        read = await self.parts.source.read(fence, self._record.sequence)
+        # A release that this volume cannot have fails here; damage waits for the next one.
         state = self._wanted(read)
 
         # Objects that could not be read before: forgotten once they are gone or held,
         # due once they changed, or an operator asks. Before the repair, which leaves
         # alone what is not due; and shown now, for the ends without a build.
         shown = layout.shown
-        asked_for = fence.is_asked_for
-        unread.note(state.files, shown.intact, {}, is_asked_for=asked_for)
+        unread.note(state.files, shown.intact, {}, is_asked_for=fence.is_asked_for)
         unread.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
         # (of an archived object, or with DELETE=none of a deleted one) is no longer ours.
         healed = await builder.repair(state, until, fence)
-        counts = {"files_healed": healed} if healed else {}
+        counts = {"files_healed": healed}
         for path in shown.damaged & state.kept:
             shown.forget(path)
         # The decision and the gate read from here whether consumers have what they need.
@@ -150,7 +151,7 @@ class Sync:
         if isinstance(todo, Done):
             self._renew_record(state, fence)
             # Retained snapshots get older, and leftovers stay after a failure.
-            layout.tidy(fence)
+            self._tidy(fence)
             # What is missing rests: it was tried before, and its error is known.
             errors = unread.errors
             missing = {path: errors[path] for path in todo.missing}
@@ -182,13 +183,11 @@ class Sync:
 
         # From here on, consumers see the change; the layout knows the order in which
         # files, record and link follow, and why.
-        layout.publish(
-            build, lambda: counts.update(self._note_publish(build, fence)), fence
-        )
+        layout.publish(build, lambda: self._note_publish(build, counts, fence), fence)
 
         # Only what is recorded makes the former state needless. The session shows what
         # came out, however a cycle ends.
-        layout.tidy(fence)
+        self._tidy(fence)
         return self._outcome(build.state, build.missing, counts, build.refusal)
 
     def show(self, fence: Fence) -> None:
@@ -216,6 +215,15 @@ class Sync:
         metrics.partial.set(published.missing > 0)
         metrics.gate.fallback.set(bool(published.fallback))
         metrics.last_publish.set(published.published_at)
+
+    def _tidy(self, fence: Fence) -> None:
+        """
+        Remove what is needless; what stays is no reason for a failure.
+        """
+        try:
+            self._layout.tidy(fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
     # --- what is wanted, and what is there
 
@@ -266,14 +274,15 @@ class Sync:
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
         published = self._record.published
+        # This state was acted upon before: a repair or a retry does not wait.
         if published is not None and published.aim == state.revision:
-            left_seconds = 0.0  # it was acted upon
+            left_seconds = 0.0
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
         settle = failure("source_unsettled", said), left_seconds
         return Holds(
             settle=settle if left_seconds else None,
-            # The time of a listing that settles is not the time of a hold. Refusals and
-            # rests come last: what is held back is one of them.
+            # The time of a listing that settles is not the time of a hold. Rests come
+            # after hold_back, which adds to them; a recall asks for them, too.
             brake=None if left_seconds else self._braked(state, fence),
             refusal=self._builder.recall(state),
             resting=unread.resting,
@@ -294,8 +303,11 @@ class Sync:
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
-        count = len(shown.files) - len(shown.damaged)
-        return self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
+        return self._brake.judge(
+            gone,
+            len(shown.files) - len(shown.damaged),
+            is_asked_for=fence.is_asked_for,
+        )
 
     # --- outcomes
 
@@ -321,9 +333,7 @@ class Sync:
             is_enough=wait.is_enough,
         )
 
-    def _refused(
-        self, refusal: RevisionRefused, counts: Mapping[str, int]
-    ) -> Outcome:
+    def _refused(self, refusal: RevisionRefused, counts: Mapping[str, int]) -> Outcome:
         self.parts.status.show(refused=refusal.facts())
         return Outcome(
             "partial",
@@ -378,9 +388,9 @@ class Sync:
         if said != published or not record.is_written:
             record.write(fence, said)
 
-    def _note_publish(self, build: Build, fence: Fence) -> dict[str, int]:
+    def _note_publish(self, build: Build, counts: dict[str, int], fence: Fence) -> None:
         """
-        Record and log what is published; return the numbers for the log.
+        Record and log what is published; add its numbers to those of the cycle.
         """
         fence.wait(0)  # what is not recorded is counted by the next cycle
         record = self._record
@@ -406,11 +416,11 @@ class Sync:
         )
         if any(numbers.values()):  # otherwise those of the last publish stay
             said = said._replace(**numbers)
-            counts = {f"files_{kind}": number for kind, number in numbers.items()}
+            files = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
                 kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
             }
-            log.info("files_changed", name=build.name, **counts, **named)
+            log.info("files_changed", name=build.name, **files, **named)
         # Before the write, which may fail: the files are there all the same, and the next
         # cycle would find nothing to count.
         metrics = self.parts.status.metrics.files
@@ -421,16 +431,15 @@ class Sync:
         # The same again, such as repairs alone, keeps its time: alerts look at its age.
         if said != before or not record.is_written:
             record.write(fence, said._replace(published_at=now()))
-        return {
-            "files_published": published,
-            "files_deleted": numbers["deleted"],
-            **_counts(build),
-        }
+        counts["files_published"] = published
+        counts["files_deleted"] = numbers["deleted"]
+        counts |= _counts(build)
 
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)
-        unverified = sum(not held.is_verified for held in tree.files.values())
-        self.parts.status.metrics.files.unverified.set(unverified)
+        self.parts.status.metrics.files.unverified.set(
+            sum(not held.is_verified for held in tree.files.values())
+        )
 
 
 def changes(before: Files, after: Files) -> dict[str, list[str]]:
@@ -438,10 +447,10 @@ def changes(before: Files, after: Files) -> dict[str, list[str]]:
     Return what changes between two states, by kind; what is adopted counts as added,
     and restoring a damaged file changes nothing.
     """
-    other = [path for path, file in after.items() if before.get(path, file) is not file]
+    both = [path for path in after if path in before]
     return {
         "added": [path for path in after if path not in before],
-        "changed": [path for path in other if not is_held(before[path], after[path])],
+        "changed": [path for path in both if not is_held(before[path], after[path])],
         "deleted": [path for path in before if path not in after],
     }
 

@@ -44,7 +44,7 @@ class State(NamedTuple):
         files: The files, by path relative to the target.
         skipped: The reason why a key cannot become a file, by key.
         kept: Paths whose files on disk stay: their objects exist but cannot be read by
-            anybody, or nothing is ever deleted (``S3_SYNC_DELETE=none``).
+            anybody, or have none any more (``S3_SYNC_DELETE=none``).
         facts: Additional facts for the status page.
         is_whole: Whether the files belong together, so that all of them are published
             or none.
@@ -154,12 +154,12 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     # fallback is looked for.
     published = there.published
     if holds.refusal is not None and there.is_ready:
-        return Wait(None, holds.refusal, is_enough=published is not None)
+        return Wait(None, holds.refusal)
     work = difference(state, there)
     if published is None or not there.is_ready or published.aim != state.revision:
         return work
     is_same = published.missing == len(work.put) and not published.fallback
-    is_due = not holds.resting >= set(work.put)
+    is_due = any(path not in holds.resting for path in work.put)
     if work.delete or is_due or not is_same:
         return work
     return Done(work.put)
@@ -199,7 +199,7 @@ def kept_paths(
     ==============  ================  ============================================
     """
     if owner == "other" and not (is_in_place and delete == "none"):
-        return state.kept - held
+        return frozenset()
     if delete == "none":
         return state.kept | (held - state.files.keys())
     return state.kept
@@ -224,8 +224,10 @@ def without_clashes(
     if fold is None:
         return state
     # Later ones overwrite: a folder wins, else the first name.
-    names = [*sorted(state.files, reverse=True), *folders_of(state.files)]
-    first = {fold(path): path for path in names}
+    first = {
+        fold(path): path
+        for path in (*sorted(state.files, reverse=True), *folders_of(state.files))
+    }
     clashing = state.files.keys() - first.values()
     if clashing and state.is_whole:
         path = min(clashing)
@@ -241,7 +243,8 @@ def without_clashes(
 
 class Settling:
     """
-    Which files of the listings have not stayed the same for long enough. Pure.
+    Which files of the listings have not stayed the same for long enough. Has no clock
+    of its own.
 
     A listing shows some moment between its request and its response: what is first seen
     in it has lasted since its response, and lasts until the next request at least.

@@ -69,10 +69,12 @@ class InPlaceLayout:
         files = build.state.files
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
-        is_other = before is not None and before.aim != build.state.revision
+        if before is None:
+            return tree
+        is_other = before.aim != build.state.revision
         # Deletions alone, too, also of the same listing, after a change of the settings:
         # after a crash, fewer files than recorded count as damaged.
-        if before is not None and (deleted or (is_other and changes > 1)):
+        if deleted or (is_other and changes > 1):
             self._before = before, dict(tree.files)
             begun = Published(
                 aim=build.state.revision,
@@ -96,12 +98,11 @@ class InPlaceLayout:
         Delete first, once: what could not be deleted makes no room.
         """
         # Outside a build, it is unknown what will be deleted.
-        if build is None:
+        if build is None or not build.gone:
             return False
-        is_any = bool(build.gone)
-        self._delete(build)
+        self._delete(build, fence)
         build.gone.clear()
-        return is_any
+        return True
 
     def undo(self, fence: Fence) -> None:
         if self._before is None:
@@ -135,45 +136,36 @@ class InPlaceLayout:
         finds it at one of both paths. Then record: a crash before that leaves a state
         that is said to be in progress.
         """
-        self._delete(build)
+        self._delete(build, fence)
         # From here on, nothing can be taken back.
         self._before = None
+        # Not only once the change is over: what cannot be deleted adds lines each time.
         self.shown.compact(fence)
         # What could not be deleted: then the change is not over, and the record says so.
         build.fill.raise_first(build.missing)
         record()
 
-    def _delete(self, build: Build) -> None:
+    def _delete(self, build: Build, fence: Fence) -> None:
         """
         Delete files, but none that somebody has put where ours was.
         """
         tree = self.shown
-        for path in sorted(build.gone & tree.files.keys()):
+        for path in build.gone & tree.files.keys():
             if tree.is_replaced(path):
                 log.warning("leftover_kept", name=path, error="it is another file now")
                 tree.forget(path)
                 continue
             try:
-                tree.delete(path, build.fill.fence)
+                tree.delete(path, fence)
             except OSError as error:
                 build.fill.fail_on_disk(path, error)
 
     def tidy(self, fence: Fence) -> None:
         """
-        Compact the list, also of repairs; and remove what the snapshot layout left, now
-        that the files in place are published. What cannot be removed is no reason for a
-        failure.
+        Remove what the snapshot layout left, but for snapshots in use, now that the
+        files in place are published; and compact the list, also of repairs.
         """
         self.shown.compact(fence)
-        try:
-            self._remove_snapshots(fence)
-        except OSError as error:
-            log.warning("leftover_kept", name=error.filename, error=error.strerror)
-
-    def _remove_snapshots(self, fence: Fence) -> None:
-        """
-        Remove all snapshots, but for those in use.
-        """
         volume = self._volume
         place = f"{RESERVED}/{SNAPSHOTS}"
         # The link first: nobody should follow it to a snapshot that is being removed.
@@ -201,5 +193,6 @@ def open_in_place(volume: Volume) -> Tree:
     """
     Open the target itself as a tree of files.
     """
-    tree = Tree(volume.path, os.dup(volume.root), volume.staging)
-    return tree.read(MANAGED, volume.state, is_shared=True)
+    return Tree(volume.path, os.dup(volume.root), volume.staging).read(
+        MANAGED, volume.state, is_shared=True
+    )

