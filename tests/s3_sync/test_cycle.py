@@ -15,16 +15,18 @@ from unittest.mock import Mock
 
 import pytest
 
+from s3_sync.journal import Journal
 from s3_sync.plan import HARMLESS_FILES
 from s3_sync.s3.client import ATTEMPTS
 from sidecar_runtime.errors import SidecarError
+from sidecar_runtime.volume.snapshots import Snapshots
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.loopback import Exchange, Match
 from tests.support.raising import raised
 from tests.support.s3_sync.shelf import RELEASE, Shelf
-from tests.support.scripts import counting, runs, script
+from tests.support.scripts import counting, runs
 
 KEYS = {"KEY_PATH": "dags"}
 SNAPSHOT = KEYS | {"S3_SYNC_LAYOUT": "snapshot"}
@@ -87,17 +89,6 @@ def test_a_gate_that_names_one_file_a_run_is_asked_about_each_only_once(
     assert runs(gate) < 60
 
 
-def test_a_gate_that_writes_into_the_folder_publishes_nothing(
-    s3: FakeS3, process: Process, tmp_path: Path
-) -> None:
-    put(s3, 1)
-    gate = script(tmp_path / "gate", "chmod u+w a.py; echo >> a.py")
-    process.start(SNAPSHOT | {"S3_SYNC_GATE": "command", "S3_SYNC_GATE_COMMAND": gate})
-
-    assert "changed 'a.py'" in raised(SidecarError, process.cycle).message
-    assert not (process.folder / "current").exists()
-
-
 # --- what is retained waits
 
 
@@ -146,7 +137,55 @@ def test_what_is_retained_stands_before_no_answer(
     assert counts[1] - counts[0] < 10
 
 
+def test_a_change_of_which_too_little_can_be_read_is_taken_back(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed is told, although the volume does not take the record either."""
+    shown = synced(s3, process, KEYS)
+    before = process.revision
+    (shown / "a.py").unlink()
+    put(s3, 2)
+    s3.inject(DENIED, is_get())
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("s3_sync.published.write_file", full)
+
+    assert "access_denied_get" == raised(SidecarError, process.cycle).reason
+    assert before == process.revision
+
+
+def test_a_release_that_the_volume_cannot_have_is_no_fallback_and_not_fetched(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3_sync.volume.is_folding", lambda folder: True)
+    shelf = Shelf(s3)
+    clashing = shelf.publish({"a.py": b"", "A.py": b""}).revision
+    shelf.publish({"a.py": b"(\n"})
+    process.start(KEYS | RELEASE | {"S3_SYNC_GATE": "syntax"})
+    asked = process._sidecar.asked
+    assert asked is not None
+    asked.ask(clashing, is_known=True)
+
+    process.cycle()
+
+    assert not process.is_ready
+    assert "does not distinguish" in str(asked.ask(clashing, is_known=True))
+
+
 # --- other people's volumes
+
+
+def test_a_volume_that_reports_its_quota_as_a_list_is_closed_is_opened_again(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does."""
+    synced(s3, process, SNAPSHOT)
+    shutil.rmtree(process.folder / ".s3-sync")
+    with monkeypatch.context() as patch:
+        quota = Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded"))
+        patch.setattr(Journal, "close", quota)
+        raised(SidecarError, process.cycle)
+
+    assert "changed" == process.cycle().result
 
 
 @LAYOUTS
@@ -223,25 +262,6 @@ def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -
 # --- what belongs to others stays
 
 
-def test_the_same_release_again_renews_the_record_and_touches_no_file(
-    s3: FakeS3, process: Process
-) -> None:
-    shelf = Shelf(s3)
-    release = shelf.publish({"a.py": b"a = 1\n"})
-    process.run(KEYS | RELEASE)
-    theirs = process.folder / "current/__pycache__/a.pyc"
-    theirs.parent.mkdir()
-    theirs.touch()
-    before = (process.folder / "current/a.py").stat()
-
-    shelf.point_to(release)
-    assert "unchanged" == process.cycle().result
-
-    assert theirs.exists()
-    assert before == (process.folder / "current/a.py").stat()
-    assert '"sequence": 2' in (process.folder / ".s3-sync/published.json").read_text()
-
-
 def test_a_snapshot_that_returns_keeps_what_others_wrote_into_it(
     s3: FakeS3, process: Process
 ) -> None:
@@ -255,19 +275,25 @@ def test_a_snapshot_that_returns_keeps_what_others_wrote_into_it(
     assert (shown / "task.log").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("c.py", "d.py"), ("c.py", "c.py/d.py"), ("pkg/b.py", "pkg")],
+)
 def test_a_file_that_somebody_put_in_place_of_a_deleted_one_stays(
-    s3: FakeS3, process: Process, log: Log
+    s3: FakeS3, process: Process, log: Log, name: str, instead: str
 ) -> None:
+    """Also where the source has a folder there now, or a file instead of its folder."""
     shown = synced(s3, process, KEYS)
     (shown / "new").write_text("of another program")
-    (shown / "new").rename(shown / "c.py")
-    s3.delete("dags/c.py")
+    (shown / "new").rename(shown / name)
+    s3.delete(f"dags/{name}")
+    put(s3, 1, (instead,))
 
-    process.cycle()
+    for _ in range(2):
+        process.cycle()
 
-    assert "of another program" == (shown / "c.py").read_text()
-    assert ["c.py"] == [event["name"] for event in log.events("leftover_kept")]
-    assert "unchanged" == process.cycle().result
+    assert "of another program" == (shown / name).read_text()
+    assert [name] == [event["name"] for event in log.events("leftover_kept")]
     assert process.is_ready
 
 
@@ -287,7 +313,7 @@ def test_a_file_in_place_of_the_link_is_never_replaced(
 
 
 def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
-    s3: FakeS3, process: Process
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = synced(s3, process, SNAPSHOT).resolve()
     process.stop()
@@ -297,6 +323,9 @@ def test_a_snapshot_in_use_stays_after_a_change_of_the_layout(
     process.run(KEYS)
     assert (used / "a.py").exists()
     os.close(task)
+    with monkeypatch.context() as patch:  # one that cannot be removed fails no cycle
+        patch.setattr(Snapshots, "remove", Mock(side_effect=PermissionError))
+        process.cycle()
     process.cycle()
 
     assert not used.exists()
@@ -327,20 +356,59 @@ def test_the_folder_of_a_listing_holds_that_listing(
     assert {"a.py", "pkg", "c.py"} == set(os.listdir(process.folder / "current"))
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def of_a_snapshot_that_is_gone(record: Path) -> None:
+    """The link decides then."""
+    record.write_text(record.read_text().replace('"name": "', '"name": "0'))
+
+
+@pytest.mark.parametrize(
+    ("settings", "damage"),
+    [
+        (KEYS, Path.unlink),
+        (KEYS, lambda path: path.write_text("{")),
+        (SNAPSHOT, of_a_snapshot_that_is_gone),
+    ],
+)
 def test_a_lost_record_loosens_no_brake(
-    s3: FakeS3, process: Process, damage: Callable[[Path], object]
+    s3: FakeS3,
+    process: Process,
+    settings: dict[str, str],
+    damage: Callable[[Path], object],
 ) -> None:
     names = tuple(f"{number:02}.py" for number in range(HARMLESS_FILES + 2))
     put(s3, 1, names)
-    process.run(KEYS)
+    process.run(settings)
     process.stop()
     damage(process.folder / ".s3-sync/published.json")
     for name in names[1:]:
         s3.delete(f"dags/{name}")
+    for place in process.folder.rglob(names[0]):
+        place.unlink()
 
-    assert "deletion_held" == process.run(KEYS).reason
-    assert all((process.folder / name).exists() for name in names)
+    outcome = process.run(settings)
+
+    assert "deletion_held" == outcome.reason
+    assert 1 == outcome.counts["files_healed"]  # a repair is told all the same
+
+
+@LAYOUTS
+def test_a_lost_record_loses_no_file_that_exists_nowhere_else(
+    s3: FakeS3, process: Process, settings: dict[str, str]
+) -> None:
+    """One is archived, and one is denied in its new version."""
+    shown = synced(s3, process, settings)
+    process.stop()
+    (process.folder / ".s3-sync/published.json").unlink()
+    s3.put("dags/a.py", b"", storage_class="GLACIER")
+    put(s3, 2, ("c.py",))
+    s3.inject(DENIED, is_get("dags/c.py"))
+
+    process.start(settings)
+    for _ in range(2):
+        process.cycle()
+
+    assert all((shown / name).exists() for name in NAMES)
+    assert process.is_ready
 
 
 def test_repairs_alone_do_not_let_the_list_grow(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.aws.fake_s3 import FakeS3
+from tests.support.aws.fake_s3 import FakeS3, error
 from tests.support.each_call.drawing import points
 from tests.support.each_call.stage import Life, Stage
 from tests.support.s3_sync.shelf import RELEASE, Shelf
@@ -133,6 +133,18 @@ class World:
             if path not in FOREIGN:
                 assert content in (BEFORE.get(path), AFTER.get(path)), (where, path)
 
+    def assert_the_record_says_what_is_shown(self, life: Life, where: str) -> None:
+        """
+        Assert that consumers have what they need while S3 is down.
+        """
+        self._s3.inject(error(403, "AccessDenied"))
+        life.cycle()
+        self._s3.heal()
+        assert life.last["ready"], (where, life.last)
+        record = json.loads((self.root / ".s3-sync/published.json").read_bytes())
+        shown = (self.root / "current").resolve().name
+        assert shown in (record["name"], "current"), where
+
     def assert_it_has_converged(
         self, life: Life, where: str, wanted: dict[str, bytes] | None = None
     ) -> None:
@@ -207,6 +219,8 @@ def test_a_fault_at_any_call_of_a_change_tears_loses_and_leaves_nothing(
                 assert life.has_crashed, where
             else:
                 assert answer["fired"], where
+                if kind == "revoke":
+                    world.assert_the_record_says_what_is_shown(life, where)
                 world.assert_it_has_converged(life, where)
                 assert life.last["descriptors"] <= descriptors + 1, (where, life.last)
         with world.open() as life:

@@ -9,7 +9,7 @@ import pytest
 
 from s3_sync.files import Fill
 from s3_sync.names import RESERVED
-from s3_sync.volume import Volume, walk
+from s3_sync.volume import Volume, is_folding, walk
 from sidecar_runtime.fence import Fence
 from tests.s3_sync.handling import opened, put
 
@@ -61,7 +61,20 @@ def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
 def test_a_failure_of_the_volume_is_not_that_of_a_path(
     folder: Path, number: int
 ) -> None:
-    with opened(folder) as target, pytest.raises(OSError, match="it fails") as failed:
-        Fill(target, Fence(), 0.0).fail_on_disk("a.py", OSError(number, "it fails"))
+    with opened(folder) as target:
+        fill = Fill(target, Fence(), 0.0)
+        fill.fail_on_disk("a.py", PermissionError(errno.EPERM, "no"))
+        with pytest.raises(OSError, match="it fails"):
+            fill.fail_on_disk("b.py", OSError(number, "it fails"))
 
-    assert number == failed.value.errno
+    assert "cannot change 'a.py'" in fill.failed["a.py"].message
+
+
+def test_a_volume_that_ignores_the_case_of_ascii_letters_only_is_folding(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As XFS with `-n version=ci`."""
+    monkeypatch.setattr(
+        "s3_sync.volume.stat_in", lambda name, folder: "FOLDING" in name or None
+    )
+    assert is_folding(volume.staging.fd)

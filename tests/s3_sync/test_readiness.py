@@ -10,7 +10,6 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from s3_sync import cycle
-from s3_sync.files import Tree
 from s3_sync.plan import HOLD_SECONDS, Brake
 from s3_sync.volume import Volume
 from sidecar_runtime.errors import SidecarError
@@ -280,20 +279,32 @@ def test_every_row_of_the_table_holds(
     assert {"at once": 0, "after three cycles": 2, "never": None}[one_shot] == first_end
 
 
-@pytest.mark.parametrize(("before", "gone"), [("complete", "a"), ("partial", "ab")])
+@pytest.mark.parametrize(
+    ("before", "gone", "delete"),
+    [
+        ("complete", "a", "managed"),
+        ("partial", "ab", "managed"),
+        ("complete", "a", "none"),
+    ],
+)
 def test_a_kill_between_a_deletion_and_its_record_keeps_the_rest_ready(
     s3: FakeS3,
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
     before: str,
     gone: str,
+    delete: str,
 ) -> None:
+    """With a change of S3_SYNC_DELETE, the deletion comes with no change of the listing."""
     BEFORE[before](World(s3, process, {}))
     for name in gone:
         s3.delete(f"dags/{name}.py")
+    if delete == "none":
+        process.run(KEYS | {"S3_SYNC_DELETE": delete})
+        process.stop()
     process.start(KEYS)
     with monkeypatch.context() as patch, suppress(CycleAbandoned):
-        patch.setattr(Tree, "compact", Mock(side_effect=CycleAbandoned))
+        patch.setattr(cycle.Sync, "_note_publish", Mock(side_effect=CycleAbandoned))
         process.cycle()
     process.stop()
     s3.inject(DENIED, is_list)

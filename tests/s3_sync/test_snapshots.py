@@ -160,3 +160,5 @@ def test_a_return_to_a_retained_snapshot_leaves_no_hole_for_its_readers(
     assert SHOWN == layout.name == os.readlink(folder / "current").rpartition("/")[2]
     assert set() == damaged(layout.shown)
     assert [] == hidden(store)
+    layout.shown.damaged.add("one.py")
+    assert not layout.is_whole(SHOWN)

@@ -9,7 +9,7 @@ accepts is published instead, until it accepts a newer one.
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from s3_sync.names import is_held, not_held
 from s3_sync.plan import State, Work
 from s3_sync.published import PARTIAL, Record, partial_name
 from s3_sync.readiness import Status
-from s3_sync.reasons import is_of_current_release
+from s3_sync.reasons import is_of_one_release
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.refusals import ObjectError
 from s3_sync.settings import Settings
@@ -76,7 +76,8 @@ class Builder:
         """
         Fetch damaged files again that the source still has, into what consumers see;
         return how many were restored. Where the volume fails, a build tells, and can
-        make room.
+        make room, if there is one: while a state is held back, the next cycle tries
+        again.
         """
         shown = self._parts.layout.shown
         if not shown.damaged:
@@ -85,7 +86,7 @@ class Builder:
         damaged = len(shown.damaged)
         # Only files that this state has unchanged: others would be a mix of two states.
         # What rests was tried before, and would take time from everything that follows.
-        known = shown.damaged & files.keys() - self.unread.resting
+        known = shown.damaged & (files.keys() - self.unread.resting)
         same = [path for path in known if is_held(shown.files[path], files[path])]
         fill = Fill(shown, fence, until)
         with suppress(OSError):
@@ -126,24 +127,25 @@ class Builder:
         if work.delete:
             gone = await self._parts.source.confirm(work.delete, fence)
             gone |= {path for path in work.delete if prefix + path in state.skipped}
+        # Before the build: make_room empties this very set (in place).
         unsure = [path for path in work.delete if path not in gone]
         try:
             build = await self._fill(state, gone, until, fence)
+            # What is missing is what the tree lacks now, for whatever reason: a file
+            # that failed may have been linked, and one that was not tried rests.
+            tree = build.fill.tree
+            errors = {**self.unread.errors, **build.fill.failed}
+            left = not_held(state.files, state.files, tree.intact)
+            build.missing = {path: errors[path] for path in left if path in errors}
+            said = "is missing from one listing but not from the next"
+            for path in unsure:
+                build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
+            # Too little is no state at all, so nothing stands in for the rest yet.
+            self._require(build)
         except (SidecarError, OSError):
             layout.undo(fence)
             raise
-        # What is missing is what the tree lacks now, for whatever reason: a file that
-        # failed may have been linked, and one that was not tried rests.
-        tree = build.fill.tree
-        errors = {**self.unread.errors, **build.fill.failed}
-        left = not_held(state.files, state.files, tree.intact)
-        build.missing = {path: errors[path] for path in left if path in errors}
-        said = "is missing from one listing but not from the next"
-        for path in unsure:
-            build.missing[path] = ObjectError("object_changing", f"{path!r} {said}")
-        # Too little is no state at all, so nothing stands in for the rest yet. The name
-        # comes last: it is that of the files which are there then.
-        self._require(build)
+        # The name comes last: it is that of the files which are there then.
         layout.stand_in(build, fence)
         build.name = name_of(build)
         return build
@@ -165,7 +167,7 @@ class Builder:
         layout = self._parts.layout
         files = state.files
         while True:
-            # Each try begins from scratch, with what earlier ones have put into the tree.
+            # Each try has a new Build and Fill, but goes on with the tree of earlier ones.
             full: OSError | None = None
             build = Build(state, gone)
             tree = layout.begin(build, fence)
@@ -208,10 +210,10 @@ class Builder:
         # Files that were not tried say nothing about S3 or the state; so this comes
         # first, and the next cycle goes on.
         if build.fill.unreached:
-            late = len(build.fill.unreached)
             raise SidecarError(
                 "cycle_timeout",
-                f"{late} of {len(state.files)} files were not read in time",
+                f"{len(build.fill.unreached)} of {len(state.files)} files were not read "
+                "in time",
                 "The next cycle goes on with them. If this is no first sync, raise "
                 f"{settings.variable_prefix}TIMEOUT.",
             )
@@ -222,8 +224,8 @@ class Builder:
         # is worse than an error that names the cause.
         shown = self._parts.layout.shown
         is_bare = self._parts.record.published is None
-        is_bare = is_bare or not shown.damaged.isdisjoint(missing)
-        if is_bare and len(missing) * 2 > len(state.files):
+        would_lose = not shown.damaged.isdisjoint(missing)
+        if (is_bare or would_lose) and len(missing) * 2 > len(state.files):
             raise explain(missing, state.files)
 
     # --- judging
@@ -234,8 +236,9 @@ class Builder:
         """
         revision, name = self._refused
         gate = self._parts.gate
-        is_due = self.unread.errors.keys() - self.unread.resting
-        if gate is None or revision != state.revision or is_due:
+        # What is due may change the folder that the gate was asked about.
+        due = self.unread.errors.keys() - self.unread.resting
+        if gate is None or revision != state.revision or due:
             return None
         return gate.recall(name)
 
@@ -245,7 +248,7 @@ class Builder:
 
         Raises:
             RevisionRefused: What is published stays, or there is nothing that the gate
-                accepts; then what was built stays for the next cycle.
+                accepts; the next cycle starts from what is left in the folder.
             Undecided: There is no verdict, and the gate should be asked again first.
         """
         refusal = self._ask(build, fence)
@@ -267,9 +270,11 @@ class Builder:
             rest = self._without_refused(build, refusal, fence)
         if rest is None:
             raise refusal
-        missing = len(rest.missing)
         log.warning(
-            "gate_fallback", name=rest.name, refused=refused, files_missing=missing
+            "gate_fallback",
+            name=rest.name,
+            refused=refused,
+            files_missing=len(rest.missing),
         )
         rest.fallback = refused
         rest.refusal = refusal
@@ -302,6 +307,8 @@ class Builder:
             return refusal
         except Undecided as error:
             silence = gate.silence(build.name, error)
+            # Whoever is ready can wait for a verdict; a one-shot ends, so silence is its
+            # answer.
             is_ready = self._parts.status.readiness.ready
             if silence is None or (is_ready and not self._parts.settings.one_shot):
                 raise
@@ -316,13 +323,13 @@ class Builder:
         through, the next cycle does not ask about those again.
         """
         tree = build.fill.tree
-        held = tree.files.keys()
         while refusal is not None:
-            named = refusal.paths & held
+            left = set(tree.files)
+            named = refusal.paths & left
             self._named |= named
-            if not named or held <= self._named:
+            if not named or left <= self._named:
                 return None
-            for path in self._named & held:
+            for path in self._named & left:
                 tree.delete(path, fence)
                 build.missing[path] = refusal
             build.name = name_of(build)
@@ -341,10 +348,10 @@ class Builder:
             if gate is not None and gate.recall(revision) is not None:
                 continue
             try:
-                state = await source.find(revision, fence)
+                state = await source.find(revision, self._parts.volume, fence)
                 build = await self.build(state, Work(), until, fence)
             except SidecarError as error:
-                if not is_of_current_release(error.reason):
+                if not is_of_one_release(error.reason):
                     raise
                 log.warning("fallback_unusable", revision=revision, reason=error.reason)
                 continue
@@ -359,9 +366,9 @@ def _lacks_room(build: Build) -> bool:
     one, no room is made.
     """
     files = build.state.files
-    found = os.statvfs(build.fill.tree.fd)
+    total_bytes = shutil.disk_usage(build.fill.tree.fd).total
     return any(
-        files[path].size_bytes < found.f_blocks * found.f_frsize
+        files[path].size_bytes < total_bytes
         for path, why in build.fill.failed.items()
         if why.reason == "target_full"
     )

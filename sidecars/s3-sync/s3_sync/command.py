@@ -29,7 +29,7 @@ from s3_sync.metrics import SyncMetrics
 from s3_sync.names import RESERVED
 from s3_sync.published import NAME, Record
 from s3_sync.readiness import Status, readiness_outside
-from s3_sync.reasons import is_of_current_release
+from s3_sync.reasons import is_of_one_release
 from s3_sync.release import read_trusted_keys
 from s3_sync.release.requested import Requested
 from s3_sync.release.source import ReleaseSource
@@ -214,7 +214,7 @@ class Session:
         try:
             with fence:
                 if self._sync is not None and not self._is_ours(self._sync.parts):
-                    log.warning("target_replaced", path=settings.dest_path)
+                    log.warning("target_reopened", path=settings.dest_path)
                     self.leave()
                 if self._sync is not None:
                     return ""
@@ -229,7 +229,7 @@ class Session:
                     sidecar.status.details = {}
                     return volume
                 sync = self._join(volume)
-            sync.open(fence)
+            sync.take_over(fence)
         except BaseException as error:
             self.leave()
             if isinstance(error, OSError):
@@ -281,9 +281,11 @@ class Session:
         """
         if self._sidecar.asked is not None:
             self._sidecar.asked.close()
-        if self._sync is not None:
-            self._sync.close()
+        # It is left once, even if closing fails (NFS reports quotas then).
+        sync = self._sync
         self._sync = None
+        if sync is not None:
+            sync.close()
 
     async def _serve(
         self, layout: Layout, fence: Fence, failure: SidecarError | None
@@ -296,7 +298,7 @@ class Session:
             return
         sidecar = self._sidecar
         if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
-            is_of_release = failure and is_of_current_release(failure.reason)
+            is_of_release = failure and is_of_one_release(failure.reason)
             serving = Serving(sidecar, sidecar.asked, self._source, layout)
             await serving.serve(fence, None if is_of_release else failure)
         layout.inspect_older(fence)
@@ -342,8 +344,9 @@ class Serving(NamedTuple):
                     if error.errno in FULL_ERRORS:
                         self.layout.make_room(fence)
                     raise
-        metrics = self.sidecar.status.metrics
-        metrics.files.requested.set(len(self.layout.snapshots.asked()))
+        self.sidecar.status.metrics.files.requested.set(
+            len(self.layout.snapshots.asked())
+        )
 
     async def _fetch(self, revision: str, fence: Fence) -> None:
         """
@@ -353,14 +356,22 @@ class Serving(NamedTuple):
         layout = self.layout
         if layout.is_whole(revision):
             return
-        state = await self.source.find(revision, fence)
+        state = await self.source.find(revision, layout.volume, fence)
         with layout.aside(revision) as tree:
             layout.reuse(state.files, tree, fence)
-            rest = [path for path in state.files if path not in tree.files]
             fill = Fill(tree, fence, math.inf)
-            await self.source.fetch(rest, state, fill, {})
+            await self.source.fetch(
+                [path for path in state.files if path not in tree.files],
+                state,
+                fill,
+                {},
+            )
             fill.raise_first()
             layout.keep(revision, tree, fence)
         self.sidecar.status.metrics.downloaded.inc(fill.downloaded_bytes)
-        numbers = {"files": len(state.files), "downloaded_bytes": fill.downloaded_bytes}
-        log.info("requested_revision_ready", revision=revision, **numbers)
+        log.info(
+            "requested_revision_ready",
+            revision=revision,
+            files=len(state.files),
+            downloaded_bytes=fill.downloaded_bytes,
+        )

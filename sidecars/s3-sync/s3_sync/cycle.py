@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from s3_sync.build import Builder, Parts
@@ -59,10 +58,10 @@ class Sync:
         self._builder = Builder(parts, self.show)
         self._settling = Settling(settings.settle_seconds)
         self._shortage = Shortage()
-        # What was shown when it was recorded last.
+        # What was shown when it was recorded last, or when this process opened the volume.
         self._recorded: Files = {}
 
-    def open(self, fence: Fence) -> None:
+    def take_over(self, fence: Fence) -> None:
         """
         Inspect all that consumers see, and say whether they can use it, before S3
         answers, and before anything is done that grows with what is retained.
@@ -73,8 +72,10 @@ class Sync:
         published = self._record.published
         if published is not None and not self._layout.has(published.name):
             log.warning("published_unknown", name=published.name)
-            # it is unknown which files on disk belong to it
+            # It is unknown which files on disk belong to it. In memory only: the record
+            # on disk is right again once the list is.
             self._record.published = None
+            self._record.owner = "unknown"
         self._remember(self._layout.shown)
         self._layout.inspect(AT_ONCE)
         log.info("target_acquired", managed_files=len(self._recorded))
@@ -102,40 +103,40 @@ class Sync:
         layout = self._layout
         builder = self._builder
         unread = builder.unread
+        # First, so that all waiting below counts. Opening a volume does not: a slow start
+        # takes from the share of publishing.
         until = time.monotonic() + READING_SHARE * settings.timeout_seconds
         # Whatever fails from here on, S3 above all: a cycle without a listing is no time
         # in which a listing was held back.
         self._brake.begin_cycle()
 
-        # Somebody edited or removed a published file: readiness says so now, because S3
-        # may be down, or downloads take minutes. A link that somebody changed needs no
-        # S3: it is set again at once.
-        is_new = layout.inspect(INSPECTIONS[settings.source_kind])
+        # Somebody edited or removed a published file. A link that somebody changed needs
+        # no S3: it is set again at once. Readiness says both now, because S3 may be down,
+        # or downloads take minutes.
+        layout.inspect(INSPECTIONS[settings.source_kind])
         layout.correct(fence)
-        if is_new:
-            self.show(fence)
+        self.show(fence)
 
-        # What S3 has. A volume that survived its pod has seen newer pointers than this
-        # process: an old one is a replay. What settles has stayed the same until the
-        # moment before the question. A release that this volume cannot have fails here,
-        # and is repaired by the next one.
+        # What S3 has. A listing shows some moment after the request.
         asked_at = time.monotonic()
-        seen = self._record.sequence
-        read = await self.parts.source.read(fence, seen)
+        # A volume that survived its pod has seen newer pointers than this process: an old
+        # one is a replay.
+        read = await self.parts.source.read(fence, self._record.sequence)
+        # A release that this volume cannot have fails here; damage waits for the next one.
         state = self._wanted(read)
 
         # Objects that could not be read before: forgotten once they are gone or held,
         # due once they changed, or an operator asks. Before the repair, which leaves
         # alone what is not due; and shown now, for the ends without a build.
         shown = layout.shown
-        asked_for = fence.is_asked_for
-        unread.note(state.files, shown.intact, {}, is_asked_for=asked_for)
+        unread.note(state.files, shown.intact, {}, is_asked_for=fence.is_asked_for)
         unread.show(state.skipped)
 
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
         # (of an archived object, or with DELETE=none of a deleted one) is no longer ours.
         healed = await builder.repair(state, until, fence)
+        counts = {"files_healed": healed}
         for path in shown.damaged & state.kept:
             shown.forget(path)
         # The decision and the gate read from here whether consumers have what they need.
@@ -146,16 +147,16 @@ class Sync:
         holds = self._holds(state, asked_at, fence)
         todo = decide(state, self._there(), holds, time.time())
         if isinstance(todo, Wait):
-            return self._waiting(todo)
+            return self._waiting(todo, counts)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
             # Retained snapshots get older, and leftovers stay after a failure.
-            layout.tidy(fence)
+            self._tidy(fence)
             # What is missing rests: it was tried before, and its error is known.
             errors = unread.errors
             missing = {path: errors[path] for path in todo.missing}
             self._shortage.meet(missing)
-            return self._outcome(state, missing, {"files_healed": healed})
+            return self._outcome(state, missing, counts)
 
         # New files are brought beside what is shown (snapshots), or one by one into it
         # (in place, where the record says so first). A crash costs downloads only: the
@@ -170,25 +171,23 @@ class Sync:
             why = explain(build.missing, build.state.files)
             said = f"{why.message}; perhaps an upload is not over: looked at again"
             unsettled = SidecarError("source_unsettled", said, why.advice)
-            return Outcome("waiting", self._revision, _counts(build), why=unsettled)
+            counts |= _counts(build)
+            return Outcome("waiting", self._revision, counts, why=unsettled)
 
         # The gate (snapshots only) sees exactly what would be shown. It may accept less,
         # or only an earlier release, for a pod that has nothing.
         try:
             build = await builder.judge(build, until, fence)
         except RevisionRefused as refusal:
-            return self._refused(refusal)
+            return self._refused(refusal, counts)
 
         # From here on, consumers see the change; the layout knows the order in which
         # files, record and link follow, and why.
-        counts = {"files_healed": healed}
-        layout.publish(
-            build, lambda: counts.update(self._note_publish(build, fence)), fence
-        )
+        layout.publish(build, lambda: self._note_publish(build, counts, fence), fence)
 
         # Only what is recorded makes the former state needless. The session shows what
         # came out, however a cycle ends.
-        layout.tidy(fence)
+        self._tidy(fence)
         return self._outcome(build.state, build.missing, counts, build.refusal)
 
     def show(self, fence: Fence) -> None:
@@ -216,6 +215,15 @@ class Sync:
         metrics.partial.set(published.missing > 0)
         metrics.gate.fallback.set(bool(published.fallback))
         metrics.last_publish.set(published.published_at)
+
+    def _tidy(self, fence: Fence) -> None:
+        """
+        Remove what is needless; what stays is no reason for a failure.
+        """
+        try:
+            self._layout.tidy(fence)
+        except OSError as error:
+            log.warning("leftover_kept", name=error.filename, error=error.strerror)
 
     # --- what is wanted, and what is there
 
@@ -266,14 +274,15 @@ class Sync:
                 self._settling.restless, state.files, held, rest_seconds=seconds
             )
         published = self._record.published
+        # This state was acted upon before: a repair or a retry does not wait.
         if published is not None and published.aim == state.revision:
-            left_seconds = 0.0  # it was acted upon
+            left_seconds = 0.0
         said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
         settle = failure("source_unsettled", said), left_seconds
         return Holds(
             settle=settle if left_seconds else None,
-            # The time of a listing that settles is not the time of a hold. Refusals and
-            # rests come last: what is held back is one of them.
+            # The time of a listing that settles is not the time of a hold. Rests come
+            # after hold_back, which adds to them; a recall asks for them, too.
             brake=None if left_seconds else self._braked(state, fence),
             refusal=self._builder.recall(state),
             resting=unread.resting,
@@ -287,14 +296,18 @@ class Sync:
         source; but where nobody knows which, because the record is lost, they count.
         """
         shown = self._layout.shown
-        is_known = self._record.owner != "unknown"
+        record = self._record
+        is_other = record.published is None and record.owner != "unknown"
         # Somebody published a release as it is; a listing may be a mistake.
-        if state.is_whole or (is_known and self._record.published is None):
+        if state.is_whole or is_other:
             return None
         gone = shown.files.keys() - state.files.keys() - state.kept
         gone -= shown.damaged
-        count = len(shown.files) - len(shown.damaged)
-        return self._brake.judge(gone, count, is_asked_for=fence.is_asked_for)
+        return self._brake.judge(
+            gone,
+            len(shown.files) - len(shown.damaged),
+            is_asked_for=fence.is_asked_for,
+        )
 
     # --- outcomes
 
@@ -303,11 +316,10 @@ class Sync:
         published = self._record.published
         return published.revision if published is not None else ""
 
-    def _waiting(self, wait: Wait) -> Outcome:
+    def _waiting(self, wait: Wait, counts: dict[str, int]) -> Outcome:
         # What the gate refuses is told as after a build, with its findings.
         if isinstance(wait.why, RevisionRefused):
-            return self._refused(wait.why)
-        counts: dict[str, int] = {}
+            return self._refused(wait.why, counts)
         if wait.why.reason == "deletion_held":
             counts[HELD] = self._brake.missing
         else:  # what follows a change is never the same lack
@@ -321,11 +333,12 @@ class Sync:
             is_enough=wait.is_enough,
         )
 
-    def _refused(self, refusal: RevisionRefused) -> Outcome:
+    def _refused(self, refusal: RevisionRefused, counts: Mapping[str, int]) -> Outcome:
         self.parts.status.show(refused=refusal.facts())
         return Outcome(
             "partial",
             self._revision,
+            counts,
             why=refusal,
             is_enough=self._record.published is not None,
         )
@@ -348,7 +361,7 @@ class Sync:
         # A fallback was published: what a person has to do is to fix the refused state,
         # whatever the fallback lacks.
         if refusal is not None:
-            return replace(self._refused(refusal), counts=counts)
+            return self._refused(refusal, counts)
         # A one-shot waits for the rest, but not forever: a task waits for it.
         if missing:
             return Outcome(
@@ -364,22 +377,22 @@ class Sync:
     def _renew_record(self, state: State, fence: Fence) -> None:
         """
         Record what is published already: the record could not be written before, or
-        the same release was published again, so that an older pointer is a replay.
+        the same release was published again, so that an older pointer is a replay; also
+        with another key, after which the sequence may be lower.
         """
         record = self._record
         published = record.published
         assert published is not None
-        said = published
-        if state.sequence[0] > published.sequence:
-            sequence, signed_by = state.sequence
-            said = published._replace(sequence=sequence, signed_by=signed_by)
-        if said is not published or not record.is_written:
+        sequence, signed_by = state.sequence
+        said = published._replace(sequence=sequence, signed_by=signed_by)
+        if said != published or not record.is_written:
             record.write(fence, said)
 
-    def _note_publish(self, build: Build, fence: Fence) -> dict[str, int]:
+    def _note_publish(self, build: Build, counts: dict[str, int], fence: Fence) -> None:
         """
-        Record and log what is published; return the numbers for the log.
+        Record and log what is published; add its numbers to those of the cycle.
         """
+        fence.wait(0)  # what is not recorded is counted by the next cycle
         record = self._record
         before = record.published
         tree = self._layout.shown
@@ -403,11 +416,11 @@ class Sync:
         )
         if any(numbers.values()):  # otherwise those of the last publish stay
             said = said._replace(**numbers)
-            counts = {f"files_{kind}": number for kind, number in numbers.items()}
+            files = {f"files_{kind}": number for kind, number in numbers.items()}
             named = {
                 kind: paths[:NAMED_FILES] for kind, paths in found.items() if paths
             }
-            log.info("files_changed", name=build.name, **counts, **named)
+            log.info("files_changed", name=build.name, **files, **named)
         # Before the write, which may fail: the files are there all the same, and the next
         # cycle would find nothing to count.
         metrics = self.parts.status.metrics.files
@@ -418,16 +431,15 @@ class Sync:
         # The same again, such as repairs alone, keeps its time: alerts look at its age.
         if said != before or not record.is_written:
             record.write(fence, said._replace(published_at=now()))
-        return {
-            "files_published": published,
-            "files_deleted": numbers["deleted"],
-            **_counts(build),
-        }
+        counts["files_published"] = published
+        counts["files_deleted"] = numbers["deleted"]
+        counts |= _counts(build)
 
     def _remember(self, tree: Tree) -> None:
         self._recorded = dict(tree.files)
-        unverified = sum(not held.is_verified for held in tree.files.values())
-        self.parts.status.metrics.files.unverified.set(unverified)
+        self.parts.status.metrics.files.unverified.set(
+            sum(not held.is_verified for held in tree.files.values())
+        )
 
 
 def changes(before: Files, after: Files) -> dict[str, list[str]]:
@@ -435,10 +447,10 @@ def changes(before: Files, after: Files) -> dict[str, list[str]]:
     Return what changes between two states, by kind; what is adopted counts as added,
     and restoring a damaged file changes nothing.
     """
-    other = [path for path, file in after.items() if before.get(path, file) is not file]
+    both = [path for path in after if path in before]
     return {
         "added": [path for path in after if path not in before],
-        "changed": [path for path in other if not is_held(before[path], after[path])],
+        "changed": [path for path in both if not is_held(before[path], after[path])],
         "deleted": [path for path in before if path not in after],
     }
 

@@ -2,7 +2,8 @@
 The files of one tree: the target itself, a snapshot, or a snapshot that is built; what
 one cycle brings into it, and which errors of the volume end that.
 
-Every change of files is made here, inside the folder, and under a fence.
+Every change of a file that consumers see is made here, inside the folder, and under a
+fence; the layouts link and remove whole folders that nobody reads.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Inspection(NamedTuple):
 
 # By source.
 INSPECTIONS = {"listing": Inspection(500, 10), "release": Inspection(30, 30)}
-AT_ONCE = Inspection(1, 1)
+AT_ONCE = Inspection(1, 1)  # all files in one cycle
 
 
 class Tree:
@@ -153,6 +154,13 @@ class Tree:
             if it is None or not self.files[path].is_like(it) or path.startswith(linked)
         }
 
+    def is_replaced(self, path: str) -> bool:
+        """
+        Whether somebody has put another file where ours was; an edit makes none.
+        """
+        found = stat_in(path, self.fd)
+        return found is not None and not self.files[path].is_of(found)
+
     def inspect(self, inspection: Inspection) -> bool:
         """
         Inspect another part of the files at each call, all of them if that finds
@@ -175,7 +183,8 @@ class Tree:
         MD5 or SHA-256; return whether it has. It is unknown or damaged, or its name is
         of the other kind of source.
         """
-        # mostly; a walk takes longer
+        # Nobody else writes into a folder that is built; else, mostly, nothing is there,
+        # and a walk takes longer.
         if self.journal is None or stat_in(path, self.fd) is None:
             return False
         try:
@@ -212,8 +221,7 @@ class Tree:
         )
         held = Held.at(content, found, is_verified=staging.is_verified)
         with fence:
-            is_free = there is None and self.journal is not None
-            self._place(path, held, staging.name, self.staging.fd, is_free=is_free)
+            self._place(path, held, staging.name, self.staging.fd)
             staging.name = ""
 
     def take(self, path: str, other: Tree, fence: Fence) -> None:
@@ -291,12 +299,9 @@ class Tree:
             times.append(there.st_mtime_ns)
         return max(time.time_ns(), (max(times, default=0) // SECOND_NS + 1) * SECOND_NS)
 
-    def _place(
-        self, path: str, held: Held, name: str, fd: int, *, is_free: bool = False
-    ) -> None:
+    def _place(self, path: str, held: Held, name: str, fd: int) -> None:
         with walk(self.fd, path, self._make_folder) as (folder, last):
-            if not is_free:
-                self._make_way(path, folder, last)
+            self._make_way(path, folder, last)
             before = self.files.get(path)
             self._list(path, held)
             try:
@@ -324,14 +329,15 @@ class Tree:
     def _make_folder(self, path: str, name: str, fd: int) -> None:
         """
         Create one folder; remove a symlink, or a file of ours, in its place: the
-        source, where no path is both, does not have that file any more.
+        source, where no path is both, does not have that file any more, and with
+        S3_SYNC_DELETE=none, too, a path cannot be both.
         """
         try:
             os.mkdir(name, FOLDER_MODE, dir_fd=fd)
         except FileExistsError:
             if is_link(name, fd):
                 log.warning("symlink_replaced", path=path)
-            elif path not in self.files:
+            elif path not in self.files or self.is_replaced(path):
                 raise Blocked(path) from None
             self._remove(path)
             os.mkdir(name, FOLDER_MODE, dir_fd=fd)
@@ -349,7 +355,11 @@ class Tree:
         if found is None or not stat.S_ISDIR(found.st_mode):
             return
         above = f"{path}/"
-        ours = [one for one in self.files if one.startswith(above)]
+        ours = [
+            one
+            for one in self.files
+            if one.startswith(above) and not self.is_replaced(one)
+        ]
         with opened(name, folder, FOLDER_FLAGS) as fd:
             if any(foreign_files(fd, {one.removeprefix(above) for one in ours})):
                 raise Blocked(path)
@@ -404,7 +414,7 @@ class Fill:
         """
         if error.errno in VOLUME_ERRORS:
             raise error
-        self.failed[path] = explain_os_error(error, f"cannot write {path!r}")
+        self.failed[path] = explain_os_error(error, f"cannot change {path!r}")
 
     def raise_first(self, but: Collection[str] = ()) -> None:
         """
@@ -425,7 +435,8 @@ class Build:
             the volume is full.
         name: The name of what it holds: a revision, which may have an appendix, or a
             partial state.
-        missing: Files of the state that are missing or out of date, with the error.
+        missing: Files of the state that are missing or out of date, or that the gate
+            refuses, and those that only the second listing has, with the error.
         fallback: The refused revision that it replaces; empty if this is the newest.
         refusal: Why that was refused.
     """

@@ -73,6 +73,13 @@ class Held(NamedTuple):
             is_verified=is_verified,
         )
 
+    def is_of(self, found: os.stat_result) -> bool:
+        """
+        Whether this is the file that was put into place, if somebody has only edited it,
+        or only its inode number is another one.
+        """
+        return found.st_ino == self.inode or self.is_like(found)
+
     def is_like(self, found: os.stat_result) -> bool:
         """
         Whether this is the file that was put into place, untouched, as far as can be
@@ -269,9 +276,7 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
     # remount may have changed it.
     now = files.get(path)
     if now:
-        is_true = found is not None and (
-            found.st_ino == now.inode or now.is_like(found)
-        )
+        is_true = found is not None and now.is_of(found)
     else:
         is_true = not (found and before and before.is_like(found))
     if not is_true and (is_shared or now is None):

@@ -197,7 +197,8 @@ class ListingSource:
                 raise
             if now < fill.until:
                 fill.failed[path] = error
-                self._streak += kind == "request" and path not in before
+                if kind == "request" and path not in before:
+                    self._streak += 1
                 if self._streak >= FAILURE_STREAK:
                     raise
             elif now - began < SLOW_SHARE * self._settings.timeout_seconds:
@@ -229,8 +230,12 @@ class ListingSource:
                 key, file.etag, file.size_bytes, download, until=fill.until
             )
             fill.downloaded_bytes += download.size_bytes
-            staging = download.finish(headers, file.etag, must_match=must_match)
-            folder.put(path, file, staging, fill.fence)
+            folder.put(
+                path,
+                file,
+                download.finish(headers, file.etag, must_match=must_match),
+                fill.fence,
+            )
         encoding = (
             headers.get("content-encoding", "").replace("aws-chunked", "").strip(", ")
         )

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
-from s3_sync.names import Content, Files, is_held
+from s3_sync.names import Content, Files, folders_of, is_held
 from s3_sync.published import Published
 from s3_sync.reasons import failure
 from sidecar_runtime.errors import SidecarError
@@ -30,6 +30,7 @@ NAMED_FILES = 20
 # After this many times S3_SYNC_SETTLE, a listing does not wait for a file that changes
 # all the time.
 RESTLESS = 4
+SHORTEST_WAIT_SECONDS = 0.001
 
 log = get_logger("cycle")
 
@@ -43,7 +44,7 @@ class State(NamedTuple):
         files: The files, by path relative to the target.
         skipped: The reason why a key cannot become a file, by key.
         kept: Paths whose files on disk stay: their objects exist but cannot be read by
-            anybody, or nothing is ever deleted (``S3_SYNC_DELETE=none``).
+            anybody, or have none any more (``S3_SYNC_DELETE=none``).
         facts: Additional facts for the status page.
         is_whole: Whether the files belong together, so that all of them are published
             or none.
@@ -153,12 +154,12 @@ def decide(state: State, there: There, holds: Holds, now: float) -> Work | Wait 
     # fallback is looked for.
     published = there.published
     if holds.refusal is not None and there.is_ready:
-        return Wait(None, holds.refusal, is_enough=published is not None)
+        return Wait(None, holds.refusal)
     work = difference(state, there)
     if published is None or not there.is_ready or published.aim != state.revision:
         return work
     is_same = published.missing == len(work.put) and not published.fallback
-    is_due = not holds.resting >= set(work.put)
+    is_due = any(path not in holds.resting for path in work.put)
     if work.delete or is_due or not is_same:
         return work
     return Done(work.put)
@@ -193,10 +194,12 @@ def kept_paths(
     ==============  ================  ============================================
     of this source  all               those of archived objects
     of another one  in place, all     none: those are not what was archived
+    nobody knows    all               those of archived objects, which may exist
+                                      nowhere else
     ==============  ================  ============================================
     """
-    if owner != "ours" and not (is_in_place and delete == "none"):
-        return state.kept - held
+    if owner == "other" and not (is_in_place and delete == "none"):
+        return frozenset()
     if delete == "none":
         return state.kept | (held - state.files.keys())
     return state.kept
@@ -207,7 +210,8 @@ def without_clashes(
 ) -> State:
     """
     Return a state without files that the file system does not distinguish from another
-    one: the first one in the order of names stays, the others are skipped.
+    one, or from a folder, which stays: else the first one in the order of names stays,
+    the others are skipped.
 
     Args:
         fold: What the file system takes names for; None if it distinguishes all of
@@ -219,7 +223,11 @@ def without_clashes(
     """
     if fold is None:
         return state
-    first = {fold(path): path for path in sorted(state.files, reverse=True)}
+    # Later ones overwrite: a folder wins, else the first name.
+    first = {
+        fold(path): path
+        for path in (*sorted(state.files, reverse=True), *folders_of(state.files))
+    }
     clashing = state.files.keys() - first.values()
     if clashing and state.is_whole:
         path = min(clashing)
@@ -235,7 +243,8 @@ def without_clashes(
 
 class Settling:
     """
-    Which files of the listings have not stayed the same for long enough. Pure.
+    Which files of the listings have not stayed the same for long enough. Has no clock
+    of its own.
 
     A listing shows some moment between its request and its response: what is first seen
     in it has lasted since its response, and lasts until the next request at least.
@@ -278,9 +287,14 @@ class Settling:
         self._files = files
         self._changes = changes
         patience = RESTLESS * self._seconds
-        self.restless = {p for p, (at, _) in changes.items() if now - at >= patience}
-        last = [at for p, (_, at) in changes.items() if p not in self.restless]
-        return max(last) + self._seconds - now if last else 0.0
+        self.restless = {
+            path for path, (began, _) in changes.items() if now - began >= patience
+        }
+        last = [at for path, (_, at) in changes.items() if path not in self.restless]
+        if not last:
+            return 0.0
+        # Where the answer came late, the next listing may tell.
+        return max(SHORTEST_WAIT_SECONDS, max(last) + self._seconds - now)
 
 
 class Brake:

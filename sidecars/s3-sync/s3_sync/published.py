@@ -44,7 +44,8 @@ class Published(NamedTuple):
         aim: The revision that should be published; differs from `revision` while
             partial.
         name: The name of the state, and of its snapshot.
-        missing: The number of files missing or out of date; 0 if the state is complete.
+        missing: The number of files missing or out of date, while a change is going on
+            also of those to delete; 0 if the state is complete.
         fallback: The refused revision if a fallback is published; else empty.
         published_at: Unix time of the publish.
         files: The number of files after the publish.
@@ -102,9 +103,10 @@ class Record:
         published: What the record says, or would say if the volume took it; None if
             nothing is published that fits the settings: its files are not those that
             consumers need, or not where they look.
-        owner: Whose record it is: of this source and layout, whatever files were
-            chosen, of another one, or of nobody knows which, because it is missing or
-            damaged.
+        owner: Whose files are there: of this source and layout, whatever files were
+            chosen, of another one, or nobody knows whose, because the record is missing
+            or damaged, or the snapshot that it names is gone: then nothing is deleted
+            that files of ours would keep, and nothing is approved.
         sequence: Of releases of this source: the highest sequence seen, and the key
             that signed it.
         is_written: Whether the record on disk is the one that this process knows.
@@ -144,15 +146,16 @@ class Record:
 
         Raises:
             OSError: It was not written. This process knows it all the same.
+            CycleAbandoned: The fence was revoked; nothing is known of it.
         """
-        self.published = published
-        self.owner = "ours"
-        self.is_written = False
         facts = published._asdict()
         if not published.sequence:
             del facts["sequence"], facts["signed_by"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
+            self.published = published
+            self.owner = "ours"
+            self.is_written = False
             write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
         self.is_written = True
 

@@ -227,9 +227,8 @@ def concerns(reason: str) -> str:
     return REASONS.get(reason, Reason()).concerns
 
 
-def is_of_current_release(reason: str) -> bool:
+def is_of_one_release(reason: str) -> bool:
     """
-    Whether only the current release cannot be shown, so that older ones can still be
-    read.
+    Whether only one release cannot be shown, so that others can still be read.
     """
     return concerns(reason) in ("release", "refusal")

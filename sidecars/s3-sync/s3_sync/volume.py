@@ -43,9 +43,8 @@ _HIDDEN = f"{STAGING}\n{SNAPSHOTS}\n".encode()
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-BYTECODE = "__pycache__"
-# Deleted with the sources that it belongs to.
-SPARED = (BYTECODE,)
+# Bytecode is deleted with the sources that it belongs to.
+SPARED = ("__pycache__",)
 # A larger buffer takes longer to allocate, for each of many small files, than to read.
 BLOCK_BYTES = 16 << 10
 # How long a file waits for the next full second, and how far the kernel's time of files
@@ -146,7 +145,8 @@ def is_folding(folder: int) -> bool:
     is_found = False
     with suppress(OSError):
         os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
-        others = (name.upper().lower(), unicodedata.normalize("NFD", name))
+        # One of them differs in ASCII letters only: some file systems fold just those.
+        others = (name.upper(), name.lower(), unicodedata.normalize("NFD", name))
         is_found = any(stat_in(other, folder) is not None for other in others)
         os.unlink(name, dir_fd=folder)
     return is_found
@@ -239,11 +239,12 @@ def foreign_files(
     for folder, folders, files, folder_fd in os.fwalk(dir_fd=fd):
         here = os.path.normpath(folder)
         folders[:] = [name for name in folders if name not in spared]
-        links = [name for name in folders if is_link(name, folder_fd)]
+        # What is not walked: links, and folders that are too deep.
+        ends = [name for name in folders if is_link(name, folder_fd)]
         if here.count("/") >= DEPTH_LIMIT:
-            links = folders[:]
+            ends = folders[:]
             folders.clear()
-        for name in [*files, *links]:
+        for name in [*files, *ends]:
             path = os.path.normpath(os.path.join(here, name))
             # NFS renames a file to .nfs* if it is removed but still open.
             if path not in ours and not name.startswith(".nfs"):

@@ -1,15 +1,17 @@
 """
-What consumers see, and the only writer of it: two layouts with the same members, which
-belong to the thread of the cycles.
+What consumers see, and in which order it changes: two layouts with the same members,
+which belong to the thread of the cycles.
 
 ==============  ============================  =========================================
 member          in place                      snapshots
 ==============  ============================  =========================================
 ``shown``       the target                    the snapshot that is linked
 ``problem``     none                          the link leads elsewhere
-``has``         whether what is shown, and its list, are of the state of a name
+``has``         whether its list is there     whether that of a name is shown, with its
+                                              list
 ``is_current``  whether the open folders are still at their paths
-``make_way``    nothing                       finds out whether the link can be made
+``make_way``    nothing                       removes an empty folder in place of the
+                                              link; fails if another thing is there
 ``inspect``     looks at a part of what is shown, for new damage
 ``correct``     nothing                       sets the link again
 ``begin``       notes in the record that      makes a folder beside what is shown, or
@@ -21,6 +23,7 @@ member          in place                      snapshots
 ``stand_in``    removes what is damaged       links the former files
 ``publish``     deletions → record            name → record → link
 ``tidy``        removes snapshots             prunes; removes files in place
+``close``       closes all open folders, and removes what was begun
 ==============  ============================  =========================================
 
 All raise OSError if the volume fails, and CycleAbandoned if the fence was revoked.

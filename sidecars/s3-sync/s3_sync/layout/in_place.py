@@ -20,7 +20,6 @@ from s3_sync.settings import Settings
 from s3_sync.volume import LINK, SNAPSHOTS, Volume, is_link
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import stat_in
 from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
 
 log = get_logger("in_place")
@@ -63,15 +62,19 @@ class InPlaceLayout:
     def begin(self, build: Build, fence: Fence) -> Tree:
         """
         Return the target. Until the change is recorded, consumers see neither the old
-        nor the new state, unless it is one file.
+        nor the new state, unless it is one file that is put.
         """
         tree = self.shown
         before = self._record.published
         files = build.state.files
         deleted = len(build.gone & tree.files.keys())
         changes = deleted + len(not_held(files, files, tree.intact))
-        is_other = before is not None and before.aim != build.state.revision
-        if before is not None and is_other and (deleted or changes > 1):
+        if before is None:
+            return tree
+        is_other = before.aim != build.state.revision
+        # Deletions alone, too, also of the same listing, after a change of the settings:
+        # after a crash, fewer files than recorded count as damaged.
+        if deleted or (is_other and changes > 1):
             self._before = before, dict(tree.files)
             begun = Published(
                 aim=build.state.revision,
@@ -95,12 +98,11 @@ class InPlaceLayout:
         Delete first, once: what could not be deleted makes no room.
         """
         # Outside a build, it is unknown what will be deleted.
-        if build is None:
+        if build is None or not build.gone:
             return False
-        is_any = bool(build.gone)
-        self._delete(build)
+        self._delete(build, fence)
         build.gone.clear()
-        return is_any
+        return True
 
     def undo(self, fence: Fence) -> None:
         if self._before is None:
@@ -108,7 +110,9 @@ class InPlaceLayout:
         published, files = self._before
         self._before = None
         if self.shown.files == files:  # no file was replaced
-            self._record.write(fence, published)
+            # The error that ends the build is told, not this one.
+            with suppress(OSError):
+                self._record.write(fence, published)
 
     def stand_in(self, build: Build, fence: Fence) -> None:
         """
@@ -118,8 +122,8 @@ class InPlaceLayout:
         tree = self.shown
         # In place there is nothing former to show instead: what is damaged goes, because
         # consumers would run it.
-        is_known = self._record.owner == "ours"
-        wrong = set(tree.damaged if is_known else tree.files)
+        is_other = self._record.owner == "other"
+        wrong = set(tree.files if is_other else tree.damaged)
         for path in wrong.intersection(build.missing):
             if self._settings.delete == "none":
                 tree.forget(path)
@@ -132,28 +136,27 @@ class InPlaceLayout:
         finds it at one of both paths. Then record: a crash before that leaves a state
         that is said to be in progress.
         """
-        self._delete(build)
+        self._delete(build, fence)
         # From here on, nothing can be taken back.
         self._before = None
+        # Not only once the change is over: what cannot be deleted adds lines each time.
         self.shown.compact(fence)
         # What could not be deleted: then the change is not over, and the record says so.
         build.fill.raise_first(build.missing)
         record()
 
-    def _delete(self, build: Build) -> None:
+    def _delete(self, build: Build, fence: Fence) -> None:
         """
         Delete files, but none that somebody has put where ours was.
         """
         tree = self.shown
-        for path in sorted(build.gone & tree.files.keys()):
-            held = tree.files[path]
-            found = stat_in(path, tree.fd)
-            if found and not (held.inode == found.st_ino or held.is_like(found)):
+        for path in build.gone & tree.files.keys():
+            if tree.is_replaced(path):
                 log.warning("leftover_kept", name=path, error="it is another file now")
                 tree.forget(path)
                 continue
             try:
-                tree.delete(path, build.fill.fence)
+                tree.delete(path, fence)
             except OSError as error:
                 build.fill.fail_on_disk(path, error)
 
@@ -190,5 +193,6 @@ def open_in_place(volume: Volume) -> Tree:
     """
     Open the target itself as a tree of files.
     """
-    tree = Tree(volume.path, os.dup(volume.root), volume.staging)
-    return tree.read(MANAGED, volume.state, is_shared=True)
+    return Tree(volume.path, os.dup(volume.root), volume.staging).read(
+        MANAGED, volume.state, is_shared=True
+    )

@@ -56,10 +56,10 @@ class SnapshotLayout:
 
     def __init__(self, settings: Settings, volume: Volume, record: Record) -> None:
         """
-        Open what is recorded as published; without a record, the link decides.
+        Open what is recorded as published.
         """
         self._settings = settings
-        self._volume = volume
+        self.volume = volume
         self._record = record
         self._build: Tree | None = None
         # Whether older snapshots were whole when they were inspected: reading all files
@@ -67,7 +67,6 @@ class SnapshotLayout:
         self._whole: dict[str, bool] = {}
         # None: not even their names are known.
         self._uninspected: list[str] | None = None
-        published = record.published.name if record.published is not None else ""
         with ExitStack() as stack:
             store = stack.enter_context(own_folder(SNAPSHOTS, volume.state))
             self.snapshots = Snapshots(
@@ -80,18 +79,14 @@ class SnapshotLayout:
                 asked_count=settings.keep_requested,
                 fsync=volume.staging.fsync,
             )
-            # What killed processes left must not be taken for a snapshot.
+            # What killed processes left takes room, and a mark that was left would make
+            # a later snapshot a requested one.
             self.snapshots.sweep()
-            name = (
-                published if self.snapshots.has(published) else self.snapshots.current()
-            )
-            if name:
+            if name := self._recorded():
                 self.shown = self._open(name)
             else:
                 self.shown = Tree("", os.dup(store), volume.staging)
             self._close_store = stack.pop_all().close
-        # Other processes had the volume meanwhile.
-        self._distrust()
 
     @property
     def store(self) -> int:
@@ -109,17 +104,30 @@ class SnapshotLayout:
         """
         Why consumers do not see what is shown; None if they do.
         """
-        is_there = self.snapshots.current() == self.name
-        return None if is_there or not self.name else link_elsewhere()
+        if not self.name or self.snapshots.current() == self.name:
+            return None
+        return link_elsewhere()
 
     def is_current(self) -> bool:
         """
-        Whether the open folders are still at their paths.
+        Whether the open folders are still at their paths. They are no more where a
+        cycle was abandoned after it named its snapshot: as after a crash, the record
+        decides.
         """
-        is_there = is_at(SNAPSHOTS, self._volume.state, self.store)
-        return is_there and (
-            not self.name or is_at(self.name, self.store, self.shown.fd)
-        )
+        if not is_at(SNAPSHOTS, self.volume.state, self.store):
+            return False
+        is_there = not self.name or is_at(self.name, self.store, self.shown.fd)
+        return is_there and self.name == self._recorded()
+
+    def _recorded(self) -> str:
+        """
+        Return the name of what consumers should see: without its record or snapshot,
+        the link decides.
+        """
+        published = self._record.published
+        if published is not None and self.snapshots.has(published.name):
+            return published.name
+        return self.snapshots.current()
 
     def has(self, name: str) -> bool:
         return self.name == name and not self.shown.is_lost
@@ -166,8 +174,10 @@ class SnapshotLayout:
         Whether a snapshot exists, and all of its files are as they were published;
         called from any thread.
         """
-        if name == self.name or not self.snapshots.has(name):
-            return self.snapshots.has(name)
+        if not self.snapshots.has(name):
+            return False
+        if name == self.name:
+            return not self.shown.damaged
         if name not in self._whole:
             self._inspect(name)
         return self._whole.get(name, False)
@@ -189,7 +199,7 @@ class SnapshotLayout:
             return count
         is_whole = False
         with suppress(OSError), opened(name, self.store) as fd:
-            tree = Tree("", fd, self._volume.staging)
+            tree = Tree("", fd, self.volume.staging)
             listed = read_journal(list_name(name), self.store, fd, is_shared=False)
             tree.files = listed.files
             count += len(tree.files)
@@ -208,9 +218,9 @@ class SnapshotLayout:
         """
         tree = self._build
         if tree is not None:
-            tree.purge(fence)
-            aside = os.path.basename(tree.path)
-            is_there = is_at(aside, self.store, tree.fd)
+            tree.purge(fence)  # the gate's command may have written here
+            is_there = is_at(os.path.basename(tree.path), self.store, tree.fd)
+            # One altered file: others may be, too, in ways that no stat shows.
             if not is_there or tree.altered(tree.files):
                 self.drop()
                 tree = None
@@ -241,7 +251,7 @@ class SnapshotLayout:
         """
         Link the former files, but not those of another source.
         """
-        stale = build.missing if self._record.owner == "ours" else ()
+        stale = () if self._record.owner == "other" else build.missing
         self._link({*stale, *build.state.kept}, build.fill.tree, fence)
 
     def _link(self, paths: Collection[str], tree: Tree, fence: Fence) -> None:
@@ -261,7 +271,7 @@ class SnapshotLayout:
         ]
         wrong: list[str] = []
         for path, there in link_tree(
-            shown.fd, tree.fd, mine, fsync=self._volume.staging.fsync
+            shown.fd, tree.fd, mine, fsync=self.volume.staging.fsync
         ):
             held = shown.files[path]
             if not held.is_like(there):  # it is damaged, or was replaced meanwhile
@@ -279,9 +289,11 @@ class SnapshotLayout:
         Give a complete tree its name, record it, and only then swap the link: what is
         linked is always recorded, so a standby, and the next start after a crash, know
         what they look at. If the record fails, the link follows all the same: this
-        process knows it, and writes the record again.
+        process knows it, and writes the record again. A cycle that is abandoned before
+        the record has published nothing; see :meth:`is_current`.
         """
-        # before the tree gets its name: it is what the next try goes on with
+        # A link that cannot be made fails here: the tree has no name yet, and the next
+        # try goes on with it.
         with fence:
             self.make_way()
         tree = build.fill.tree
@@ -296,7 +308,6 @@ class SnapshotLayout:
         # It was inspected before it got what differed.
         self._whole.pop(build.name, None)
         try:
-            there.compact(fence)
             record()
         finally:
             self.correct(fence)
@@ -351,14 +362,10 @@ class SnapshotLayout:
         return bool(dropped)
 
     def tidy(self, fence: Fence) -> None:
-        # A list that is too long, or a snapshot that stays, is no reason for a failure.
         self.shown.compact(fence)
-        try:
-            self.prune(fence)
-            if self._settings.delete != "none":
-                _remove_in_place(self._volume, fence)
-        except OSError as error:
-            log.warning("leftover_kept", name=error.filename, error=error.strerror)
+        self.prune(fence)
+        if self._settings.delete != "none":
+            _remove_in_place(self.volume, fence)
 
     def prune(self, fence: Fence) -> None:
         """
@@ -379,7 +386,7 @@ class SnapshotLayout:
     # --- inside
 
     def _path(self, name: str) -> str:
-        return f"{self._volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
+        return f"{self.volume.path}/{RESERVED}/{SNAPSHOTS}/{name}"
 
     def _new_folder(self, name: str) -> Tree:
         aside = aside_name(name)
@@ -391,12 +398,13 @@ class SnapshotLayout:
             with suppress(OSError):
                 os.rmdir(aside, dir_fd=self.store)
             raise
-        return Tree(self._path(aside), fd, self._volume.staging)
+        return Tree(self._path(aside), fd, self.volume.staging)
 
     def _open(self, name: str) -> Tree:
         fd = os.open(name, FOLDER_FLAGS, dir_fd=self.store)
-        folder = Tree(self._path(name), fd, self._volume.staging)
-        return folder.read(list_name(name), self.store, is_shared=False)
+        return Tree(self._path(name), fd, self.volume.staging).read(
+            list_name(name), self.store, is_shared=False
+        )
 
     def _keep_as(
         self, name: str, folder: Tree, fence: Fence, *, is_asked: bool = False
@@ -421,9 +429,11 @@ class SnapshotLayout:
                 folder.journal.close()
                 folder.journal = None
             # The list before the name: each snapshot has one, after a crash, too.
-            listed = Listed(folder.files, is_lost=True)
             folder.journal = Journal(
-                list_name(name), self.store, listed, fsync=self._volume.staging.fsync
+                list_name(name),
+                self.store,
+                Listed(folder.files, is_lost=True),
+                fsync=self.volume.staging.fsync,
             )
         aside = os.path.basename(folder.path)
         # What was asked for is marked in the same step, or the next pruning removes it.
@@ -445,8 +455,6 @@ def _bring_up_to_date(tree: Tree, build: Tree, fence: Fence) -> None:
     differs |= {
         path for path, held in build.files.items() if tree.files.get(path) != held
     }
-    for path in tree.files.keys() - build.files.keys():
-        tree.delete(path, fence)
     for path in differs & build.files.keys():
         tree.take(path, build, fence)
 

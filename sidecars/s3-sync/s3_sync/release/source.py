@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from s3_sync.download import at_once
 from s3_sync.files import Fill
-from s3_sync.plan import State
+from s3_sync.plan import State, without_clashes
 from s3_sync.reasons import Failures
 from s3_sync.release import format as form
 from s3_sync.release import read_trusted_keys
@@ -25,7 +25,7 @@ from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.http import WireError
 from s3_sync.s3.refusals import ACTIONS, ObjectError, ObjectMoved, SourceError
 from s3_sync.settings import Settings
-from s3_sync.volume import Staging
+from s3_sync.volume import Staging, Volume
 from sidecar_runtime.errors import SettingsError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import write_all
@@ -69,24 +69,34 @@ class ReleaseSource:
                 ``trusted_keys_invalid``: it is not trusted, or no key is.
             CycleAbandoned: The fence was revoked.
         """
-        self.sequence = max(self.sequence, seen)
         revision = self._settings.revision
         if revision is None:
             self._read_keys()
+        # What was seen, here or on the volume, counts only while its key is trusted: a
+        # stolen key takes the sequences along that the thief has signed.
+        known = [
+            one
+            for one in (self.sequence, seen)
+            if self._keys is None or one[1] in self._keys.by_id
+        ]
+        self.sequence = max(known, default=(0, ""))
+        if revision is None:
             self._client.begin_cycle(fence)
             revision = (await self._poll()).revision
         if self._manifest is None or self._manifest.revision != revision:
             self._manifest = await self._read_manifest(revision, fence)
         return self._state_of(self._manifest)
 
-    async def find(self, revision: str, fence: Fence) -> State:
+    async def find(self, revision: str, volume: Volume, fence: Fence) -> State:
         """
         Return a release by its id, which proves its content.
 
         Raises:
-            SourceError: As from :meth:`read`, except for the pointer.
+            SidecarError: As from :meth:`read`, except for the pointer; also
+                ``release_invalid`` if the volume cannot have it.
         """
-        return self._state_of(await self._read_manifest(revision, fence))
+        manifest = await self._read_manifest(revision, fence)
+        return without_clashes(self._state_of(manifest), volume.fold)
 
     async def confirm(self, paths: Collection[str], fence: Fence) -> set[str]:
         """
@@ -195,13 +205,11 @@ class ReleaseSource:
         Verify and read a pointer, and remember its sequence.
         """
         settings = self._settings
-        keys = self._keys
-        seen, seen_by = self.sequence
+        seen, _ = self.sequence
         pointer, signed_by = form.read_pointer(
-            data, keys, settings.bucket, settings.prefix
+            data, self._keys, settings.bucket, settings.prefix
         )
-        # Replacing a stolen key also discards the sequences that the thief signed.
-        if keys is not None and seen_by in keys.by_id and pointer.turn.sequence < seen:
+        if self._keys is not None and pointer.turn.sequence < seen:
             raise self._error(
                 "release_replayed",
                 f"{settings.source}{form.POINTER_KEY} is an old pointer: its sequence is "

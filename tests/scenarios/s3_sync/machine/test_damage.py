@@ -20,15 +20,10 @@ from tests.support.s3_sync.scripted import Running, new_content, running, staged
 from tests.support.s3_sync.snapshots import (
     SNAPSHOT,
     A,
-    B,
-    SwappingS3,
     bucket_of_a,
     consumed,
     current,
     overwrite,
-    shown,
-    snapshots,
-    wait_until_shown,
 )
 
 __all__ = ["bucket_of_a"]
@@ -197,30 +192,6 @@ def test_a_planted_link_is_never_followed(
     assert {"b.py": b"victim"} == {
         path.name: path.read_bytes() for path in tmp_path.iterdir()
     }
-
-
-@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
-def test_an_older_snapshot_that_shares_a_damaged_file_is_removed(
-    s3: SwappingS3, start: StartDaemon, is_running: bool
-) -> None:
-    daemon = start(SNAPSHOT).until_synced()
-    old = current(daemon.target)
-    s3.swap(B)
-    wait_until_shown(daemon, B)
-    if not is_running:
-        daemon.kill()
-    overwrite(daemon.target / "current/b.py", b"b of evil")
-    if not is_running:
-        daemon.start().wait_for_event("cycle_finished")
-    daemon.sync()
-
-    assert [old] == [
-        event["revision"] for event in daemon.find_events("snapshot_damaged")
-    ]
-    assert {current(daemon.target)} == snapshots(daemon.target)
-    assert B == shown(daemon.target)
-    s3.swap(A)
-    wait_until_shown(daemon, A)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

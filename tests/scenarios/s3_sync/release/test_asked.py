@@ -267,25 +267,6 @@ def test_a_version_damaged_in_use_is_repaired_for_a_request_or_removed_after_its
     assert files_of(0) == published(store / old)
 
 
-def test_provides_a_requested_release_after_a_kill_during_its_download(
-    s3: FakeS3, target: Path, store: Path, begin: Begin, releases: list[str]
-) -> None:
-    daemon = begin()
-    s3.inject(error(503, "SlowDown"), is_bundle)
-    asked(store, releases[0], lambda status: status != 202)
-    daemon.kill()
-    (store / f".{releases[0]}").mkdir(exist_ok=True)
-    (store / f".{releases[0]}/half.py").write_bytes(b"half")
-    s3.heal()
-
-    begin()
-
-    assert releases[0] not in kept(store)
-    assert 200 == asked(store, releases[0])[0]
-    assert files_of(0) == published(store / releases[0])
-    assert [] == [name for name in os.listdir(store) if name.startswith(".")]
-
-
 @pytest.mark.parametrize(
     "is_new", [True, False], ids=["a new one", "another that is asked for"]
 )

@@ -134,13 +134,26 @@ def test_keys_rotate_without_a_restart(site: Site) -> None:
 def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(
     site: Site,
 ) -> None:
-    """A thief signs the highest sequence; then the key is replaced."""
+    """
+    A thief signs the highest sequence; then the key is replaced, and what the new one
+    has signed counts, also where the volume has seen both.
+    """
     body = site.body
-    sequence = b"%d" % json.loads(body)["sequence"]
-    site.accepts(site.key, body.replace(sequence, b"9007199254740991"))
+    sequence = json.loads(body)["sequence"]
+    turn = b"%d" % sequence
+    site.accepts(site.key, body.replace(turn, b"9007199254740991"))
+    site.daemon.kill()
+    site.daemon.start()
+    site.daemon.wait_until_synced()
 
     write_keys(site.keys, site.other)
-    site.accepts(site.other, body)
+    site.accepts(site.other, body.replace(turn, b"%d" % (sequence + 1)))
+    site.daemon.sync()
+    old = site.other.signer.sign(body, site.s3.bucket, PREFIX)
+    site.refuses(old, "release_replayed")
+    site.daemon.kill()
+    site.daemon.start()
+    site.daemon.wait_for_event("cycle_failed", reason="release_replayed")
 
 
 def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -> None:
