@@ -50,6 +50,8 @@ HOLDER = [
     (Work(), Situation(OF_MAIN._replace(refused=NEW), **LEFT)),
     # another branch has the same commit
     (Work(), Situation(OF_MAIN._replace(ref="prd"), **LEFT)),
+    # an older volume was restored
+    (Work(), Situation(OF_MAIN, **CAME)),
     # a link without its record
     (Work(), Situation(Published(OLD, OLD), **LEFT)),
 ]
