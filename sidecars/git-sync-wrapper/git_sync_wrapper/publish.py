@@ -20,8 +20,8 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
-from git_sync_wrapper.snapshot import RECORD, STORE, Published
-from git_sync_wrapper.work_folder import ROOT
+from git_sync_wrapper.snapshot import RECORD, Published
+from git_sync_wrapper.work_folder import ROOT, STORE
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
