@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.judge import Judge
-from git_sync_wrapper.plan import Done, Situation, Wait, accepted, decide
+from git_sync_wrapper.plan import Done, Situation, Wait, Work, accepted, decide
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
-from sidecar_runtime.errors import GaveUp, SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.errors import GaveUp, SidecarError, explain
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome, Readiness, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explain_os_error, read_holder
@@ -66,16 +66,20 @@ class Session:
                 pass  # a thread that resumes late must not touch its successor's volume
             with closing(Volume(self._parts.settings, self._parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
-        except SidecarError as error:
+        except CycleAbandoned:
+            self._arrived = ""  # ask the volume again
+            raise
+        # A bug, or no memory, counts as any other failure: git-sync would have ended.
+        except Exception as found:
+            error = explain(found)
             past = self._parts.past
             link = self._parts.options.link
             if past.readiness.ready and not os.path.exists(link):  # somebody removed it
                 past.readiness = past.readiness._replace(problem=error)
             self._parts.metrics.git_sync.count("error", time.monotonic() - started)
-            raise self._count_failure(error) from error
-        except BaseException:
-            self._arrived = ""  # ask the volume again
-            raise
+            if error is not found:
+                self._arrived = ""
+            raise self._count_failure(error) from found
         if outcome.result != "waiting":
             self._parts.past.failures = 0
             self._parts.hooks.clear_report()
@@ -98,6 +102,9 @@ class Session:
         # the new repository; but they are no part of the decision.
         if published.is_elsewhere(options):
             published = Published()
+        # git-sync counts the first sync of a process as a change.
+        is_first = not parts.past.announced
+        started = time.monotonic()
         # The one-shot of a task pod has an empty volume: git-sync must run whatever the
         # remote has, so nobody asks twice.
         is_all_new = settings.one_shot and not os.path.lexists(parts.engine.root)
@@ -111,18 +118,14 @@ class Session:
         )
         match decide(situation, options):
             case Done():  # nearly every cycle: nothing was pushed
-                parts.metrics.git_sync.count("noop")
-                return self._confirm(published, fence)
+                outcome = self._confirm(published, fence)
             case Wait():  # somebody has to fix the commit that the gate refuses
-                parts.metrics.git_sync.count("noop")
-                return self._refused(published)
-        started = time.monotonic()
-        is_first = not parts.past.announced
-        outcome = self._bring_with_room(volume, published, fence)
+                outcome = self._refused(published, fence)
+            case Work():
+                outcome = self._bring_with_room(volume, published, fence)
         # Tasks that started with an older commit have had their time.
         if outcome.is_publish:
             volume.prune(fence)
-        # git-sync counts the first sync of a process as a change.
         is_news = outcome.result == "changed" or (is_first and parts.past.announced)
         status = "success" if is_news else "noop"
         parts.metrics.git_sync.count(status, time.monotonic() - started)
@@ -186,8 +189,9 @@ class Session:
         if is_same and not self._inspection.problem:
             if not published.is_settled(options):
                 # Record that nothing newer is refused any more, and that this ref has
-                # it.
-                volume.record(published.name, published.facts, fence)
+                # it. Nothing is published again.
+                at = {"published_at": published.published_at}
+                volume.record(published.name, {**published.facts, **at}, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
         refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
@@ -198,10 +202,10 @@ class Session:
                 # one.
                 self._judge.note(refusal)
                 volume.record_refusal(commit, fence)
-                return self._refused(published)
+                return self._refused(published, fence)
             good = self._judge.fall_back(refusal, volume, fence)
             if not good:
-                return self._refused(published)
+                return self._refused(published, fence)
         self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
@@ -212,7 +216,7 @@ class Session:
         if refusal is None:
             return Outcome("changed", commit)
         return replace(
-            self._refused(volume.published()), counts={"commits_published": 1}
+            self._refused(volume.published(), fence), counts={"commits_published": 1}
         )
 
     def _publish_accepted(
@@ -222,7 +226,7 @@ class Session:
         Publish the commit that is checked out and accepted.
         """
         parts = self._parts
-        engine = self._parts.engine
+        engine = parts.engine
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
@@ -266,6 +270,7 @@ class Session:
             self._arrived = self._arrived or published.commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
             if self._inspection.problem:
+                self._set_readiness(published)  # a repair may take its time
                 self._inspection.repair(volume, published, fence)
                 published = volume.published()
         self._set_readiness(published)
@@ -289,14 +294,15 @@ class Session:
         if other:
             holder = f"{other}, and {waits.counts['holder']} holds the lock"
             waits = replace(waits, why=failure("published_elsewhere", holder))
-        remote = None
-        is_whole = published.commit and not self._inspection.problem
-        if self._parts.settings.one_shot and is_whole:
-            try:
-                remote = self._poll(fence)
-            except SidecarError as error:  # its user should know
-                waits = replace(waits, why=error)
-        if remote in accepted(published, self._parts.options):
+        is_good = published.commit and not (other or self._inspection.problem)
+        if not (self._parts.settings.one_shot and is_good):
+            return waits
+        try:
+            remote = self._poll(fence)
+        except SidecarError as error:  # its user should know
+            return replace(waits, why=error)
+        # Of a GitHub App only the holder can ask: nobody here knows of a newer commit.
+        if remote is None or remote in accepted(published, self._parts.options):
             return self._confirm(published, fence, is_holder=False)
         return waits
 
@@ -351,16 +357,17 @@ class Session:
                 )
         return Outcome("unchanged", commit)
 
-    def _refused(self, published: Published) -> Outcome:
+    def _refused(self, published: Published, fence: Fence) -> Outcome:
         """
-        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still
-        succeed.
+        Return the outcome of a refusal. Unless the ref is pinned, a one-shot may still
+        succeed, and the first sync of a process starts the hooks for what is published.
         """
+        commit = published.commit
         self._set_readiness(published)
-        is_enough = bool(published.commit) and not self._parts.options.is_pinned
-        return Outcome(
-            "partial", published.commit, why=self._judge.refusal, is_enough=is_enough
-        )
+        is_enough = bool(commit) and not self._parts.options.is_pinned
+        if is_enough and not self._parts.past.announced:
+            self._announce(commit, fence)
+        return Outcome("partial", commit, why=self._judge.refusal, is_enough=is_enough)
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """
