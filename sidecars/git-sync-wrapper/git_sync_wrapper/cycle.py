@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.judge import Judge
-from git_sync_wrapper.plan import Done, Situation, Wait, Work, accepted, decide
+from git_sync_wrapper.plan import Done, Situation, Wait, Work, decide
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
@@ -57,14 +57,15 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
+        parts = self._parts
         started = time.monotonic()
-        self._parts.logins.forget(is_refused=False)
-        if fence.is_asked_for and self._parts.gate is not None:
-            self._parts.gate.ask_again()
+        parts.logins.forget(is_refused=False)
+        if fence.is_asked_for and parts.gate is not None:
+            parts.gate.ask_again()
         try:
             with fence:
                 pass  # a thread that resumes late must not touch its successor's volume
-            with closing(Volume(self._parts.settings, self._parts.options)) as volume:
+            with closing(Volume(parts.settings, parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
         except CycleAbandoned:
             self._arrived = ""  # ask the volume again
@@ -72,17 +73,17 @@ class Session:
         # A bug, or no memory, counts as any other failure: git-sync would have ended.
         except Exception as found:
             error = explain(found)
-            past = self._parts.past
-            link = self._parts.options.link
+            past = parts.past
+            link = parts.options.link
             if past.readiness.ready and not os.path.exists(link):  # somebody removed it
                 past.readiness = past.readiness._replace(problem=error)
-            self._parts.metrics.git_sync.count("error", time.monotonic() - started)
+            parts.metrics.git_sync.count("error", time.monotonic() - started)
             if error is not found:
                 self._arrived = ""
             raise self._count_failure(error) from found
         if outcome.result != "waiting":
-            self._parts.past.failures = 0
-            self._parts.hooks.clear_report()
+            parts.past.failures = 0
+            parts.hooks.clear_report()
         return outcome
 
     # --- the story
@@ -93,7 +94,7 @@ class Session:
         settings = parts.settings
         # Another pod on the same volume, or one that a rolling update is about to end,
         # may hold the lock: then it publishes, and this process only looks.
-        if not self._lock(volume):
+        if not self._lock(volume, fence):
             return self._stand_by(volume, fence)
         # Airflow reads what is published now, whether or not the remote answers: a
         # removed link and damaged files come back first.
@@ -189,9 +190,8 @@ class Session:
         if is_same and not self._inspection.problem:
             if not published.is_settled(options):
                 # Record that nothing newer is refused any more, and that this ref has
-                # it. Nothing is published again.
-                at = {"published_at": published.published_at}
-                volume.record(published.name, {**published.facts, **at}, fence)
+                # it.
+                volume.record(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
         is_urgent = is_one_shot or not published.commit
         refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
@@ -245,7 +245,7 @@ class Session:
 
     # --- the volume
 
-    def _lock(self, volume: Volume) -> bool:
+    def _lock(self, volume: Volume, fence: Fence) -> bool:
         """
         Whether this process has the lock. If it cannot tell, it is ready as a standby
         is.
@@ -254,9 +254,7 @@ class Session:
             clear_way(LOCK, volume.store)
             return self._parts.past.lock.try_acquire(LOCK, volume.store)
         except OSError as error:
-            published = volume.published()
-            self._inspection.look(volume, published)
-            self._set_readiness(published, is_holder=False)
+            self._look_on(volume, fence)
             raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
     def _restore(self, volume: Volume, fence: Fence) -> Published:
@@ -276,6 +274,17 @@ class Session:
         self._set_readiness(published)
         return published
 
+    def _look_on(self, volume: Volume, fence: Fence) -> Published:
+        """
+        Return what is published, without the lock.
+        """
+        published = volume.published()
+        self._inspection.look(
+            volume, published, is_asked_for=fence.is_asked_for, is_holder=False
+        )
+        self._set_readiness(published, is_holder=False)
+        return published
+
     def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
         """
         Wait while another process holds the lock. A one-shot ends once the holder has
@@ -283,11 +292,7 @@ class Session:
         commit.
         """
         self._arrived = ""
-        published = volume.published()
-        self._inspection.look(
-            volume, published, is_asked_for=fence.is_asked_for, is_holder=False
-        )
-        self._set_readiness(published, is_holder=False)
+        published = self._look_on(volume, fence)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
         # Somebody has to end the holder: it publishes for other settings than ours.
         other = published.elsewhere(self._parts.options)
@@ -301,8 +306,15 @@ class Session:
             remote = self._poll(fence)
         except SidecarError as error:  # its user should know
             return replace(waits, why=error)
-        # Of a GitHub App only the holder can ask: nobody here knows of a newer commit.
-        if remote is None or remote in accepted(published, self._parts.options):
+        settled = (
+            None,  # of a GitHub App only the holder can ask
+            published.commit,
+            published.ref,  # the hash of a tag
+            # What its gate refuses.
+            published.fallback,
+            published.refused,
+        )
+        if remote in settled:
             return self._confirm(published, fence, is_holder=False)
         return waits
 

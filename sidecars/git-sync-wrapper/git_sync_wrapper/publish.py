@@ -178,11 +178,8 @@ class Volume:
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
                         return Build(name, snapshot.changes(folder, shown))
-            names = [
-                commit,
-                *(f"{commit}.{number + 2}" for number in range(len(copies))),
-            ]
-            name = next(name for name in names if name not in copies)
+            others = (f"{commit}.{number + 2}" for number in range(len(copies)))
+            name = next(name for name in (commit, *others) if name not in copies)
             added: list[str] = []
 
             def fill(new: int) -> None:
@@ -241,7 +238,7 @@ class Volume:
         """
         with fence, suppress(OSError):  # without room, one-shots wait
             record = read_facts(RECORD, self.store)
-            if record and record.get("refused") != commit:
+            if record:
                 snapshot.write_record(
                     {**record, "refused": commit}, self.store, fsync=self._fsync
                 )

@@ -33,7 +33,15 @@ from sidecar_runtime.volume.own import walk, write_own
 from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
 
 RECORD = "published.json"
-FACTS = ("author", "committed_at", "subject", "changed", "unfiltered")
+# What a record of the same commit keeps.
+FACTS = (
+    "author",
+    "committed_at",
+    "subject",
+    "published_at",
+    "changed",
+    "unfiltered",
+)
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -258,7 +266,7 @@ class Published(NamedTuple):
         repo: The repository it was published from, for display; empty if not recorded.
         ref: The ref it was published for; empty if not recorded.
         refused: The newer commit that the gate refuses; empty if there is none.
-        facts: Author, time, subject and changes, for people.
+        facts: Author, times, subject and changes, for people.
     """
 
     commit: str = ""
