@@ -82,6 +82,13 @@ def test_reads_git_configurations(text: str, pairs: list[tuple[str, str]]) -> No
         ({"GITSYNC_PERIOD": ".5s"}, ".5s", "is not a duration"),
         ({"GITSYNC_GIT_CONFIG": "x"}, "***", "is not KEY:VALUE"),
         ({"GITSYNC_CREDENTIAL": "{}"}, "***", "is not JSON with an http"),
+        (
+            {
+                "GITSYNC_CREDENTIAL": '{"url": "http://h", "username": "u", "password": 7}'
+            },
+            "***",
+            "is not JSON with an http",
+        ),
         *(
             ({"GITSYNC_REPO": repo}, "***", "%2F")
             for repo in (

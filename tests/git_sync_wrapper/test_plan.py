@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from git_sync_wrapper.options import Options, read_options
+from git_sync_wrapper.options import read_options
 from git_sync_wrapper.plan import (
     Done,
     Situation,
     Wait,
     Work,
-    accepted,
     decide,
 )
 from git_sync_wrapper.snapshot import Published
@@ -50,6 +49,8 @@ HOLDER = [
     (Work(), Situation(OF_MAIN._replace(refused=NEW), **LEFT)),
     # another branch has the same commit
     (Work(), Situation(OF_MAIN._replace(ref="prd"), **LEFT)),
+    # an older volume was restored
+    (Work(), Situation(OF_MAIN, **CAME)),
     # a link without its record
     (Work(), Situation(Published(OLD, OLD), **LEFT)),
 ]
@@ -64,28 +65,3 @@ def test_each_situation_has_one_decision(
 
 def test_a_pin_that_is_published_is_settled() -> None:
     assert Done() == decide(Situation(OF_PIN, **CAME), PIN)
-
-
-@pytest.mark.parametrize(
-    ("is_enough", "published", "options"),
-    [
-        # the holder has it
-        (True, OF_MAIN._replace(commit=NEW), MAIN),
-        # it has not brought it yet
-        (False, OF_MAIN, MAIN),
-        # its gate refuses it
-        (True, OF_MAIN._replace(refused=NEW), MAIN),
-        # it has a fallback for it
-        (True, FALLBACK, MAIN),
-        # it has published nothing
-        (False, NOTHING, MAIN),
-        # the pin is the hash of a tag, which names another
-        (True, OF_PIN._replace(commit=OLD), PIN),
-        # its gate refuses the pin
-        (False, OF_MAIN._replace(refused=NEW), PIN),
-    ],
-)
-def test_a_one_shot_waits_until_the_holder_has_settled_a_commit(
-    published: Published, options: Options, *, is_enough: bool
-) -> None:
-    assert is_enough == (NEW in accepted(published, options))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hypothesis import example, given
 
+from git_sync_wrapper.snapshot import damaged as differing
 from git_sync_wrapper.snapshot import read_record, read_rows
 from tests.support.strangers import damaged
 
@@ -22,7 +23,8 @@ RECORD = (
 ROWS = b'{"a.py": [1, 2, 3, 33188, 5], "b": [9, 8, 7, 33188, 5]}'
 
 
-@example(record=RECORD.replace(b"1.5", b"9" * 400), rows=ROWS)
+@example(RECORD.replace(b"1.5", b"1" * 400), ROWS.replace(b"9", b"9" * 400))
+@example(RECORD, b'{"": [-1]}')
 @given(record=damaged(RECORD), rows=damaged(ROWS))
 def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
     record: bytes, rows: bytes
@@ -34,10 +36,11 @@ def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
         folder = os.open(name, os.O_RDONLY)
         try:
             published = read_record(COMMIT, folder)
-            found = read_rows("rows", folder)
+            found = read_rows("rows", folder) or {}
+            differing(found, folder)
         finally:
             os.close(folder)
 
     assert published.commit == COMMIT
     assert math.isfinite(published.published_at or 0)
-    assert all(type(n) is int for row in (found or {}).values() for n in row)
+    assert all(type(n) is int for row in found.values() for n in row)

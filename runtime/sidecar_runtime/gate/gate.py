@@ -295,6 +295,7 @@ class RevisionRefused(SidecarError):
     The gate refuses the newest revision; what is published stays.
 
     Attributes:
+        every: All findings.
         findings: The first ones.
         paths: Of all files that are refused.
     """
@@ -308,6 +309,7 @@ class RevisionRefused(SidecarError):
         )
         super().__init__("revision_refused", message, advice)
         self.revision = revision
+        self.every = findings
         self.findings = findings[:NAMED_FINDINGS]
         self.paths = frozenset(finding.path for finding in findings if finding.path)
 

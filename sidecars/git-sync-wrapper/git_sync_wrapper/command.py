@@ -14,8 +14,7 @@ from git_sync_wrapper.engine import GRACE_SECONDS
 from git_sync_wrapper.options import Options, read_options
 from git_sync_wrapper.settings import PREFIX, Settings, load_settings
 from git_sync_wrapper.sidecar import GitSyncWrapper, WrapperMetrics, join
-from git_sync_wrapper.snapshot import STORE
-from git_sync_wrapper.work_folder import ROOT
+from git_sync_wrapper.work_folder import ROOT, STORE
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.errors import Problem, SettingsError

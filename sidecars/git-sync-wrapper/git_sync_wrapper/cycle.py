@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from git_sync_wrapper import snapshot
 from git_sync_wrapper.judge import Judge
-from git_sync_wrapper.plan import Done, Situation, Wait, accepted, decide
+from git_sync_wrapper.plan import Done, Situation, Wait, Work, decide
 from git_sync_wrapper.publish import LOCK, Inspection, Volume
 from git_sync_wrapper.reasons import LOGIN, REASONS, failure
 from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
-from sidecar_runtime.errors import GaveUp, SidecarError
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.errors import GaveUp, SidecarError, explain
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from sidecar_runtime.health import Outcome, Readiness, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explain_os_error, read_holder
@@ -57,28 +57,33 @@ class Session:
             GaveUp: Too many failures before the first publication, as in git-sync.
             CycleAbandoned: The fence was revoked.
         """
+        parts = self._parts
         started = time.monotonic()
-        self._parts.logins.forget(is_refused=False)
-        if fence.is_asked_for and self._parts.gate is not None:
-            self._parts.gate.ask_again()
+        parts.logins.forget(is_refused=False)
+        if fence.is_asked_for and parts.gate is not None:
+            parts.gate.ask_again()
         try:
             with fence:
                 pass  # a thread that resumes late must not touch its successor's volume
-            with closing(Volume(self._parts.settings, self._parts.options)) as volume:
+            with closing(Volume(parts.settings, parts.options)) as volume:
                 outcome = self._cycle(volume, fence)
-        except SidecarError as error:
-            past = self._parts.past
-            link = self._parts.options.link
-            if past.readiness.ready and not os.path.exists(link):  # somebody removed it
-                past.readiness = past.readiness._replace(problem=error)
-            self._parts.metrics.git_sync.count("error", time.monotonic() - started)
-            raise self._count_failure(error) from error
-        except BaseException:
+        except CycleAbandoned:
             self._arrived = ""  # ask the volume again
             raise
+        # A bug, or no memory, counts as any other failure: git-sync would have ended.
+        except Exception as found:
+            error = explain(found)
+            past = parts.past
+            link = parts.options.link
+            if past.readiness.ready and not os.path.exists(link):  # somebody removed it
+                past.readiness = past.readiness._replace(problem=error)
+            parts.metrics.git_sync.count("error", time.monotonic() - started)
+            if error is not found:
+                self._arrived = ""
+            raise self._count_failure(error) from found
         if outcome.result != "waiting":
-            self._parts.past.failures = 0
-            self._parts.hooks.clear_report()
+            parts.past.failures = 0
+            parts.hooks.clear_report()
         return outcome
 
     # --- the story
@@ -89,7 +94,7 @@ class Session:
         settings = parts.settings
         # Another pod on the same volume, or one that a rolling update is about to end,
         # may hold the lock: then it publishes, and this process only looks.
-        if not self._lock(volume):
+        if not self._lock(volume, fence):
             return self._stand_by(volume, fence)
         # Airflow reads what is published now, whether or not the remote answers: a
         # removed link and damaged files come back first.
@@ -98,6 +103,9 @@ class Session:
         # the new repository; but they are no part of the decision.
         if published.is_elsewhere(options):
             published = Published()
+        # git-sync counts the first sync of a process as a change.
+        is_first = not parts.past.announced
+        started = time.monotonic()
         # The one-shot of a task pod has an empty volume: git-sync must run whatever the
         # remote has, so nobody asks twice.
         is_all_new = settings.one_shot and not os.path.lexists(parts.engine.root)
@@ -111,18 +119,14 @@ class Session:
         )
         match decide(situation, options):
             case Done():  # nearly every cycle: nothing was pushed
-                parts.metrics.git_sync.count("noop")
-                return self._confirm(published, fence)
+                outcome = self._confirm(published, fence)
             case Wait():  # somebody has to fix the commit that the gate refuses
-                parts.metrics.git_sync.count("noop")
-                return self._refused(published)
-        started = time.monotonic()
-        is_first = not parts.past.announced
-        outcome = self._bring_with_room(volume, published, fence)
+                outcome = self._refused(published, fence)
+            case Work():
+                outcome = self._bring_with_room(volume, published, fence)
         # Tasks that started with an older commit have had their time.
         if outcome.is_publish:
             volume.prune(fence)
-        # git-sync counts the first sync of a process as a change.
         is_news = outcome.result == "changed" or (is_first and parts.past.announced)
         status = "success" if is_news else "noop"
         parts.metrics.git_sync.count(status, time.monotonic() - started)
@@ -198,10 +202,10 @@ class Session:
                 # one.
                 self._judge.note(refusal)
                 volume.record_refusal(commit, fence)
-                return self._refused(published)
+                return self._refused(published, fence)
             good = self._judge.fall_back(refusal, volume, fence)
             if not good:
-                return self._refused(published)
+                return self._refused(published, fence)
         self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
@@ -212,7 +216,7 @@ class Session:
         if refusal is None:
             return Outcome("changed", commit)
         return replace(
-            self._refused(volume.published()), counts={"commits_published": 1}
+            self._refused(volume.published(), fence), counts={"commits_published": 1}
         )
 
     def _publish_accepted(
@@ -222,7 +226,7 @@ class Session:
         Publish the commit that is checked out and accepted.
         """
         parts = self._parts
-        engine = self._parts.engine
+        engine = parts.engine
         build = volume.build(commit, engine.worktree, fence, engine.check_whole)
         facts = snapshot.describe(parts.git, engine.worktree, commit, fence)
         facts["changed"] = build.changed[: snapshot.NAMED_PATHS]
@@ -241,7 +245,7 @@ class Session:
 
     # --- the volume
 
-    def _lock(self, volume: Volume) -> bool:
+    def _lock(self, volume: Volume, fence: Fence) -> bool:
         """
         Whether this process has the lock. If it cannot tell, it is ready as a standby
         is.
@@ -250,9 +254,7 @@ class Session:
             clear_way(LOCK, volume.store)
             return self._parts.past.lock.try_acquire(LOCK, volume.store)
         except OSError as error:
-            published = volume.published()
-            self._inspection.look(volume, published)
-            self._set_readiness(published, is_holder=False)
+            self._look_on(volume, fence)
             raise explain_os_error(error, f"cannot lock {volume.root}") from error
 
     def _restore(self, volume: Volume, fence: Fence) -> Published:
@@ -266,9 +268,21 @@ class Session:
             self._arrived = self._arrived or published.commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
             if self._inspection.problem:
+                self._set_readiness(published)  # a repair may take its time
                 self._inspection.repair(volume, published, fence)
                 published = volume.published()
         self._set_readiness(published)
+        return published
+
+    def _look_on(self, volume: Volume, fence: Fence) -> Published:
+        """
+        Return what is published, without the lock.
+        """
+        published = volume.published()
+        self._inspection.look(
+            volume, published, is_asked_for=fence.is_asked_for, is_holder=False
+        )
+        self._set_readiness(published, is_holder=False)
         return published
 
     def _stand_by(self, volume: Volume, fence: Fence) -> Outcome:
@@ -278,25 +292,29 @@ class Session:
         commit.
         """
         self._arrived = ""
-        published = volume.published()
-        self._inspection.look(
-            volume, published, is_asked_for=fence.is_asked_for, is_holder=False
-        )
-        self._set_readiness(published, is_holder=False)
+        published = self._look_on(volume, fence)
         waits = waits_for_holder(read_holder(LOCK, volume.store))
         # Somebody has to end the holder: it publishes for other settings than ours.
         other = published.elsewhere(self._parts.options)
         if other:
             holder = f"{other}, and {waits.counts['holder']} holds the lock"
             waits = replace(waits, why=failure("published_elsewhere", holder))
-        remote = None
-        is_whole = published.commit and not self._inspection.problem
-        if self._parts.settings.one_shot and is_whole:
-            try:
-                remote = self._poll(fence)
-            except SidecarError as error:  # its user should know
-                waits = replace(waits, why=error)
-        if remote in accepted(published, self._parts.options):
+        is_good = published.commit and not (other or self._inspection.problem)
+        if not (self._parts.settings.one_shot and is_good):
+            return waits
+        try:
+            remote = self._poll(fence)
+        except SidecarError as error:  # its user should know
+            return replace(waits, why=error)
+        settled = (
+            None,  # of a GitHub App only the holder can ask
+            published.commit,
+            published.ref,  # the hash of a tag
+            # What its gate refuses.
+            published.fallback,
+            published.refused,
+        )
+        if remote in settled:
             return self._confirm(published, fence, is_holder=False)
         return waits
 
@@ -351,16 +369,17 @@ class Session:
                 )
         return Outcome("unchanged", commit)
 
-    def _refused(self, published: Published) -> Outcome:
+    def _refused(self, published: Published, fence: Fence) -> Outcome:
         """
-        Return the outcome of a refusal; unless the ref is pinned, a one-shot may still
-        succeed.
+        Return the outcome of a refusal. Unless the ref is pinned, a one-shot may still
+        succeed, and the first sync of a process starts the hooks for what is published.
         """
+        commit = published.commit
         self._set_readiness(published)
-        is_enough = bool(published.commit) and not self._parts.options.is_pinned
-        return Outcome(
-            "partial", published.commit, why=self._judge.refusal, is_enough=is_enough
-        )
+        is_enough = bool(commit) and not self._parts.options.is_pinned
+        if is_enough and not self._parts.past.announced:
+            self._announce(commit, fence)
+        return Outcome("partial", commit, why=self._judge.refusal, is_enough=is_enough)
 
     def _announce(self, commit: str, fence: Fence) -> None:
         """

@@ -19,16 +19,18 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from git_sync_wrapper.git import Git, GitFailed, configured
 from git_sync_wrapper.logins import Access
 from git_sync_wrapper.options import FULL_COMMIT, Options, for_git_sync
 from git_sync_wrapper.reasons import KEPT, explain, failure, heard
-from git_sync_wrapper.snapshot import NAMED_PATHS, STORE
+from git_sync_wrapper.snapshot import NAMED_PATHS
 from git_sync_wrapper.work_folder import (
     CANDIDATE,
     GIT,
+    STORE,
     WORKTREES,
     WorkFolder,
     read_text,
@@ -333,17 +335,19 @@ class Engine:
         words = ["ls-files", "-z", "--", ".", ":(exclude,attr:!filter)"]
         with suppress(GitFailed):
             said = self._git.ask(words, self.worktree, fence)
-            paths = os.fsdecode(said).split("\0")[:-1][:NAMED_PATHS]
-            words = ["check-attr", "-z", "filter", "--", *paths]
-            fields = said and self._git.ask(words, self.worktree, fence)
+            words = ["check-attr", "-z", "--stdin", "filter"]
+            fields = said and self._git.ask(words, self.worktree, fence, said)
         found = os.fsdecode(fields).split("\0")
         known = {key.rpartition(".")[0] for key, _ in self._options.git_config}
         known |= {"filter.set", "filter.unset"}
-        return {
-            path: f"needs the filter {name}, which git has no program for"
+        lacks = (
+            (path, f"needs the filter {name}, which git has no program for")
             for path, name in zip(found[::3], found[2::3], strict=False)
             if f"filter.{name}" not in known
-        }
+            # a sparse checkout lacks some
+            and os.path.lexists(f"{self.worktree}/{path}")
+        )
+        return dict(islice(lacks, NAMED_PATHS))
 
     def keep(self, commit: str) -> None:
         """

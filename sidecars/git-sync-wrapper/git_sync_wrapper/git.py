@@ -83,11 +83,20 @@ class Git:
         }
 
     def ask(
-        self, words: Sequence[str], folder: str, fence: Fence, **environ: str
+        self,
+        words: Sequence[str],
+        folder: str,
+        fence: Fence,
+        told: bytes = b"",
+        /,
+        **environ: str,
     ) -> bytes:
         """
         Return git's answer about the repository of a folder; git fetches nothing for
         it.
+
+        Args:
+            told: Its standard input.
 
         Raises:
             GitFailed: git failed, or could not be started.
@@ -99,7 +108,7 @@ class Git:
             **environ,
         }
         configs = [*self._options.git_config, ("safe.directory", self.trusted)]
-        return self._run(words, folder, fence, given, configs)
+        return self._run(words, folder, fence, given, configs, told=told)
 
     def poll(self, fence: Fence) -> str:
         """
@@ -170,6 +179,7 @@ class Git:
             return attempt(access)
         except SidecarError as error:
             if error.reason != REDIRECTED:
+                self.repo = self._options.repo  # it may have moved back
                 raise
             url = error.message.rpartition("unable to access '")[2].partition("/'")[0]
             location = self._location(url, access, fence)
@@ -216,6 +226,7 @@ class Git:
         environ: Mapping[str, str],
         configs: Sequence[tuple[str, str]],
         seconds: float = math.inf,
+        told: bytes = b"",
     ) -> bytes:
         said = child.Kept(ANSWER_BYTES, is_head=True)
         complaints = child.Kept()
@@ -228,7 +239,7 @@ class Git:
         }
         given |= configured(given, configs)
         try:
-            command = child.Command([self._options.git, *words], given, folder)
+            command = child.Command([self._options.git, *words], given, folder, told)
             limit = min(seconds, self._options.sync_timeout)
             code = child.run(command, fence, limit, said, complaints)
         except child.DeadlinePassed:

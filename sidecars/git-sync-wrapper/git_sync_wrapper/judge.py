@@ -132,7 +132,7 @@ class Judge:
             Finding(found.path, None, lacks[found.path])
             if found.path in lacks
             else found
-            for found in refusal.findings
+            for found in refusal.every
         ]
         return RevisionRefused(refusal.revision, findings)
 

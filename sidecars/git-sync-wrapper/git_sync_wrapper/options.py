@@ -52,7 +52,10 @@ def logins(text: str) -> list[dict[str, str]]:
             item for one in found for item in (one if isinstance(one, list) else [one])
         ]
         if all(
-            re.match("https?://[^/]", one["url"]) and one["username"] for one in items
+            re.match("https?://[^/]", one["url"])
+            and one["username"]
+            and {str} == {*map(type, one.values())}
+            for one in items
         ):
             return items
     except (ValueError, TypeError, KeyError):

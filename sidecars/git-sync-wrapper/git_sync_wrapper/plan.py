@@ -65,17 +65,10 @@ def decide(situation: Situation, options: Options) -> Work | Wait | Done:
     remote = situation.remote
     if remote != situation.arrived or situation.damage:
         return Work()
+    # The hash of an annotated tag pins another one, the commit that the tag names.
+    is_here = options.is_pinned or published.commit == remote
     # The noted refusal may concern an older commit.
     if situation.refusal is not None and published.commit != remote:
         return Work() if situation.is_gate_due else Wait(situation.refusal)
-    return Done() if published.is_settled(options) else Work()
-
-
-def accepted(published: Published, options: Options) -> set[str]:
-    """
-    Return the commits of the remote for which a one-shot beside the holder of the lock
-    need not wait: those that the holder has published, or replaced because its gate
-    refuses them.
-    """
-    found = {published.commit, published.ref, published.fallback}
-    return found if options.is_pinned else {*found, published.refused}
+    # What arrived may be gone again: a backup of the volume was restored.
+    return Done() if is_here and published.is_settled(options) else Work()

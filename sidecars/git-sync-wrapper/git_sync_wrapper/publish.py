@@ -20,8 +20,8 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts
-from git_sync_wrapper.snapshot import RECORD, STORE, Published
-from git_sync_wrapper.work_folder import ROOT
+from git_sync_wrapper.snapshot import RECORD, Published
+from git_sync_wrapper.work_folder import ROOT, STORE
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -178,11 +178,8 @@ class Volume:
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
                         return Build(name, snapshot.changes(folder, shown))
-            names = [
-                commit,
-                *(f"{commit}.{number + 2}" for number in range(len(copies))),
-            ]
-            name = next(name for name in names if name not in copies)
+            others = (f"{commit}.{number + 2}" for number in range(len(copies)))
+            name = next(name for name in (commit, *others) if name not in copies)
             added: list[str] = []
 
             def fill(new: int) -> None:
@@ -241,7 +238,7 @@ class Volume:
         """
         with fence, suppress(OSError):  # without room, one-shots wait
             record = read_facts(RECORD, self.store)
-            if record and record.get("refused") != commit:
+            if record:
                 snapshot.write_record(
                     {**record, "refused": commit}, self.store, fsync=self._fsync
                 )

@@ -53,7 +53,7 @@ class GitSyncMetrics(Registry):
         for metric in (self._syncs, self._durations):
             metric.labels("noop")
 
-    def count(self, status: str, seconds: float = 0.0) -> None:
+    def count(self, status: str, seconds: float) -> None:
         """
         Count a sync, and the fetch of a success.
         """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from git_sync_wrapper.git import Git, GitFailed
 from git_sync_wrapper.options import Options
-from git_sync_wrapper.work_folder import GIT
+from git_sync_wrapper.work_folder import GIT, STORE
 from sidecar_runtime.errors import json_text, printable
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
@@ -33,9 +32,16 @@ from sidecar_runtime.volume.files import (
 from sidecar_runtime.volume.own import walk, write_own
 from sidecar_runtime.volume.snapshots import FOLDER_MODE, link_file, opened
 
-STORE = ".snapshots"
 RECORD = "published.json"
-FACTS = ("author", "committed_at", "subject", "changed", "unfiltered")
+# What a record of the same commit keeps.
+FACTS = (
+    "author",
+    "committed_at",
+    "subject",
+    "published_at",
+    "changed",
+    "unfiltered",
+)
 TEXT_CHARACTERS = 200
 NAMED_PATHS = 20
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -45,6 +51,7 @@ LIST_BYTES = 64 << 20
 # The kubelet adds these rights to each file when it mounts a volume with an fsGroup,
 # and a setgid bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660
+RIGHTS = 0o7777
 
 
 class Row(NamedTuple):
@@ -97,9 +104,10 @@ def damaged(rows: Rows, top: int) -> list[str]:
 
 
 def _is_same(row: Row, now: Row | None) -> bool:
-    if now is None or stat.S_IFMT(row.mode) != stat.S_IFMT(now.mode):
+    # A listed number may be of any size: the functions of `stat` would refuse it.
+    if now is None or (row.mode ^ now.mode) & ~RIGHTS:
         return False
-    lost_rights = stat.S_IMODE(row.mode) & ~now.mode
+    lost_rights = row.mode & ~now.mode
     return not lost_rights and row[1:] == now[1:]
 
 
@@ -258,7 +266,7 @@ class Published(NamedTuple):
         repo: The repository it was published from, for display; empty if not recorded.
         ref: The ref it was published for; empty if not recorded.
         refused: The newer commit that the gate refuses; empty if there is none.
-        facts: Author, time, subject and changes, for people.
+        facts: Author, times, subject and changes, for people.
     """
 
     commit: str = ""
@@ -354,7 +362,7 @@ def read_record(name: str, store: int) -> Published:
     names = ("made_by", "fallback", "repo", "ref", "refused")
     said = {key: str(record.get(key, "")) for key in names}
     at = record.get("published_at")
-    is_time = isinstance(at, float) and math.isfinite(at)  # no integer of any size
+    is_time = isinstance(at, int | float) and 0 <= at < 1 << 36
     facts = {key: record[key] for key in FACTS if key in record}
     return Published(
         commit, name, published_at=at if is_time else None, facts=facts, **said

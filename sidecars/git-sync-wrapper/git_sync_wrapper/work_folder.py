@@ -18,6 +18,7 @@ from sidecar_runtime.volume.snapshots import aside_name, opened, remove_tree
 
 ROOT = ".git-sync"
 """git-sync's own root, below the root that consumers mount."""
+STORE = ".snapshots"
 GIT = ".git"
 CANDIDATE = "candidate"
 WORKTREES = ".worktrees"
@@ -149,9 +150,14 @@ class WorkFolder:
         """
         aside = aside_name(ROOT)
         try:
-            with suppress(FileNotFoundError), opened(self._root) as above:
-                os.rename(ROOT, aside, src_dir_fd=above, dst_dir_fd=above)
-                remove_tree(aside, above)
+            # In the store, where the next start sweeps up what a kill leaves of it.
+            with (
+                suppress(FileNotFoundError),
+                opened(self._root) as above,
+                opened(STORE, above) as store,
+            ):
+                os.rename(ROOT, aside, src_dir_fd=above, dst_dir_fd=store)
+                remove_tree(aside, store)
         except OSError as error:
             said = f"cannot remove {self.path}: {error.strerror}"
             raise failure(FOREIGN, said) from error

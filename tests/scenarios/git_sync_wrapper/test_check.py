@@ -95,6 +95,8 @@ def test_check_readyz_and_a_metric_report_a_standby_beside_another_source(
     assert standby.metrics()[since("waiting", "published_elsewhere")]
     success = 'sidecar_last_success_timestamp_seconds{sidecar="git-sync-wrapper"}'
     assert not standby.metrics()[success], "AirflowSidecarStale is for it"
+    short = {"GITSYNC_DEPTH": "1", "GIT_SYNC_WRAPPER_ONE_SHOT_DEADLINE": "2s"}
+    assert 3 == here.wrapper("--one-time", **short).wait_for_exit().code
 
 
 @pytest.mark.parametrize(

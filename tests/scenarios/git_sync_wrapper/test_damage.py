@@ -4,6 +4,7 @@ The wrapper detects and repairs files that another writer or a power loss has da
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -154,16 +155,24 @@ def test_repairs_damage_behind_refused_commits_while_offline(here: GitSite) -> N
 
 
 def test_a_repair_whose_files_somebody_removes_is_not_published(here: GitSite) -> None:
-    body = 'git "$@" || exit\n[ "$1" != read-tree ] || rm a.py'
+    go_on = here.folder / "go-on"
+    body = f"""git "$@" || exit
+test $1 = read-tree || exit 0
+rm "$GIT_WORK_TREE/a.py"
+until test -e {go_on}; do sleep 0.1; done"""
     commit_files(here)
     wrapper = here.publish(GITSYNC_GIT=script(here.folder / "git", body))
     before = contents(here.link.resolve())
+    wrapper.wait_until_ready()
     edit(here.link.resolve())
-
-    wrapper.sync()
+    wrapper.send_signal(signal.SIGHUP)
+    wait_until(lambda: 503 == wrapper.get("/readyz").status, "it is not ready")
+    go_on.touch()
 
     assert "a.py" in wrapper.wait_for_event("restore_failed")["error"]
-    assert before == contents(here.link.resolve()), "git-sync has brought it"
+    wait_until(
+        lambda: before == contents(here.link.resolve()), "git-sync has brought it"
+    )
 
 
 def test_no_more_than_a_sparse_checkout_comes_to_the_volume_for_a_repair(

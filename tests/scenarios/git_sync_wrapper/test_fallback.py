@@ -81,15 +81,28 @@ def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
 def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     here: GitSite,
 ) -> None:
+    """Nothing is published again, but each process starts the hooks for it."""
     before = good(here)
     here.repository.tag("prd", before, "annotated")
     wrapper = here.wrapper(GITSYNC_REF="prd", **GATE)
     here.wait_until_shown(before, wrapper)
-    here.repository.tag("prd", bad(here), "annotated")
+    refused = here.repository.commit({f"{n}.py": "def" for n in range(25)})
+    here.repository.tag("prd", refused, "annotated")
 
-    wrapper.wait_for_event("revision_refused")
-    wait_until(lambda: "refused" in wrapper.status()["details"], "it is known")
+    wrapper.wait_for_event("cycle_finished", reason="revision_refused")
+    at = json.loads((here.store / "published.json").read_text())["published_at"]
+    assert 25 == wrapper.status()["details"]["refused"]["files_refused"]
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+    wrapper.terminate()
+    hook = script(here.folder / "hook", f"touch {here.folder}/$GITSYNC_HASH")
+    given = {**wrapper.environment, "GITSYNC_EXECHOOK_COMMAND": hook}
+    assert 0 == here.wrapper("--one-time", **given).wait_for_exit().code
+    assert (here.folder / before).exists()
+    here.repository.tag("prd", before, "annotated")
+    wrapper.start()
+    success = 'git_sync_count_total{status="success"}'
+    wait_until(lambda: 1 == wrapper.metrics().get(success), "it is taken back")
+    assert at == json.loads((here.store / "published.json").read_text())["published_at"]
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,16 @@ def test_a_hook_that_fails_in_a_one_shot_ends_it_as_in_git_sync(here: GitSite) -
     assert here.repository.head() == here.shown()
 
 
+def test_a_bug_ends_a_one_shot_as_any_other_failure(here: GitSite) -> None:
+    webhook = {
+        "GITSYNC_WEBHOOK_URL": here.server.endpoint,
+        "GITSYNC_WEBHOOK_METHOD": "\1",
+    }
+    wrapper = here.wrapper("--one-time", GITSYNC_MAX_FAILURES="0", **webhook)
+
+    check(wrapper, "bug", "", 1)
+
+
 def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) -> None:
     (here.link / "inside").mkdir(parents=True)
     wrapper = here.wrapper(

@@ -84,6 +84,12 @@ def test_a_repository_that_moved_on_its_server_is_followed(here: GitSite) -> Non
     assert [here.server.url()] == [event["url"] for event in moves], wrapper.log()
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
 
+    here.server.heal()
+    folder = here.repository.folder
+    folder.rename(folder.with_name("dags"))
+    back = here.server.repository("dags").commit({"new.py": "x = 1\n"})
+    here.wait_until_shown(back, wrapper)
+
 
 def test_a_repository_that_moved_in_a_circle_is_refused(here: GitSite) -> None:
     here.server.inject(redirect(f"/b.git{REFS}"), match=is_of("a.git"))

@@ -67,8 +67,13 @@ POINTER = (
 
 
 def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
-    """As of Git LFS and git-crypt; a filter that is set applies."""
+    """
+    As of Git LFS and git-crypt, but not outside of a sparse checkout; a filter that is
+    set applies, and many files of it hide no other.
+    """
     files = {
+        **{f"many/{number}.txt": "" for number in range(25)},
+        "out/data.bin": POINTER,
         "dag.py": "x = 1\n",
         "data.bin": POINTER,
         "secrets/.gitattributes": "*.key filter=git-crypt\n",
@@ -78,7 +83,11 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
         "plain": "plain\n",
     }
     here.repository.commit(files, whole=True)
-    config = {"GITSYNC_GIT_CONFIG": "filter.up.smudge:tr a-z A-Z"}
+    (patterns := here.folder / "sparse").write_text("/*\n!/out\n")
+    config = {
+        "GITSYNC_GIT_CONFIG": "filter.up.smudge:tr a-z A-Z",
+        "GITSYNC_SPARSE_CHECKOUT_FILE": str(patterns),
+    }
     wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax", **config)
 
     record = here.store / "published.json"

@@ -4,7 +4,11 @@ one.
 """
 
 import shutil
+from pathlib import Path
 
+import pytest
+
+from git_sync_wrapper import work_folder
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
 
@@ -34,6 +38,18 @@ def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
     assert failed["advice"].startswith("This is about the submodule"), failed
     assert 1 == len(wrapper.find_events("repository_removed"))
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
+
+
+def test_what_a_kill_leaves_of_a_removed_repository_is_where_a_start_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git-sync/.git").mkdir(parents=True)
+    (tmp_path / ".snapshots").mkdir()
+    monkeypatch.setattr(work_folder, "remove_tree", lambda *_: None)
+
+    work_folder.WorkFolder(str(tmp_path)).remove()
+
+    assert [tmp_path / ".snapshots"] == [*tmp_path.iterdir()]
 
 
 def test_another_hash_heals_what_a_start_over_could_not(here: GitSite) -> None:

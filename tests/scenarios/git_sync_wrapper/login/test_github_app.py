@@ -27,12 +27,15 @@ def app(here: GitSite) -> Iterator[GitHubApi]:
 def test_no_sync_fails_when_a_token_becomes_invalid(
     here: GitSite, app: GitHubApi
 ) -> None:
-    wrapper = here.publish(
-        GITSYNC_GITHUB_BASE_URL=f"{app.endpoint}/",
-        GITSYNC_GITHUB_APP_CLIENT_ID="Iv1.0123456789abcdef",
-        GITSYNC_GITHUB_APP_INSTALLATION_ID="7",
-        GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE=str(here.folder / "key.pem"),
-    )
+    given = {
+        "GITSYNC_GITHUB_BASE_URL": f"{app.endpoint}/",
+        "GITSYNC_GITHUB_APP_CLIENT_ID": "Iv1.0123456789abcdef",
+        "GITSYNC_GITHUB_APP_INSTALLATION_ID": "7",
+        "GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE": str(here.folder / "key.pem"),
+    }
+    wrapper = here.publish(**given)
+    beside = here.wrapper("--one-time", **given)
+    assert 0 == beside.wait_for_exit().code, "only the holder can ask"
     for number in range(2, 5):
         app.tokens += 1  # git-sync's token becomes invalid
         here.wait_until_shown(here.commit_revision(number), wrapper)
