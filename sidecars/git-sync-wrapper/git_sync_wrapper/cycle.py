@@ -74,8 +74,8 @@ class Session:
         except Exception as found:
             error = explain(found)
             past = parts.past
-            link = parts.options.link
-            if past.readiness.ready and not os.path.exists(link):  # somebody removed it
+            is_shown = os.path.exists(parts.options.link)
+            if past.readiness.ready and not is_shown:  # somebody removed the link
                 past.readiness = past.readiness._replace(problem=error)
             parts.metrics.git_sync.count("error", time.monotonic() - started)
             if error is not found:
@@ -128,8 +128,9 @@ class Session:
         if outcome.is_publish:
             volume.prune(fence)
         is_news = outcome.result == "changed" or (is_first and parts.past.announced)
-        status = "success" if is_news else "noop"
-        parts.metrics.git_sync.count(status, time.monotonic() - started)
+        parts.metrics.git_sync.count(
+            "success" if is_news else "noop", time.monotonic() - started
+        )
         return outcome
 
     def _bring_with_room(
@@ -193,8 +194,9 @@ class Session:
                 # it.
                 volume.record(published.name, published.facts, fence)
             return self._confirm(volume.published(), fence)
-        is_urgent = is_one_shot or not published.commit
-        refusal = self._judge.judge(commit, volume, fence, is_urgent=is_urgent)
+        refusal = self._judge.judge(
+            commit, volume, fence, is_urgent=is_one_shot or not published.commit
+        )
         good = commit
         if refusal is not None:
             if published.commit:
@@ -306,15 +308,14 @@ class Session:
             remote = self._poll(fence)
         except SidecarError as error:  # its user should know
             return replace(waits, why=error)
-        settled = (
+        if remote in (
             None,  # of a GitHub App only the holder can ask
             published.commit,
             published.ref,  # the hash of a tag
             # What its gate refuses.
             published.fallback,
             published.refused,
-        )
-        if remote in settled:
+        ):
             return self._confirm(published, fence, is_holder=False)
         return waits
 

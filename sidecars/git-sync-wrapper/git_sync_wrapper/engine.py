@@ -188,16 +188,22 @@ class Engine:
         arguments = [
             f"--{name}={value}" for name, value in {**flags, **instead}.items()
         ]
-        argv = [self._program, *options.arguments, *arguments]
         try:
-            command = child.Command(argv, environ)
-            seconds = options.sync_timeout + GRACE_SECONDS
-            return child.run(command, fence, seconds, child.Lines(hear))
+            command = child.Command(
+                [self._program, *options.arguments, *arguments], environ
+            )
+            return child.run(
+                command,
+                fence,
+                options.sync_timeout + GRACE_SECONDS,
+                child.Lines(hear),
+            )
         except child.DeadlinePassed:
             raise failure("sync_timeout", "git-sync did not end in time") from None
         except OSError as error:
-            said = f"cannot start {self._program}: {error.strerror}"
-            raise failure("git_sync_unusable", said) from None
+            raise failure(
+                "git_sync_unusable", f"cannot start {self._program}: {error.strerror}"
+            ) from None
 
     def _log(self, line: str) -> str:
         """
@@ -221,8 +227,10 @@ class Engine:
             place = os.readlink(CANDIDATE, dir_fd=folder)
         above, commit = os.path.split(place)
         if above != WORKTREES or not FULL_COMMIT.fullmatch(commit):
-            said = f"git-sync succeeded, but checked out {place!r}: is it git-sync 4?"
-            raise failure("git_sync_failed", said)
+            raise failure(
+                "git_sync_failed",
+                f"git-sync succeeded, but checked out {place!r}: is it git-sync 4?",
+            )
         self.worktree = os.path.join(self.root, place)
         return commit
 

@@ -67,6 +67,8 @@ def exechook(options: Options, environ: Mapping[str, str]) -> list[Hook]:
     ``GITSYNC_HASH``; none without a command.
     """
     program = options.exechook_command
+    if not program:
+        return []
     seconds = options.exechook_timeout
 
     def run(commit: str, folder: str, fence: Fence) -> None:
@@ -82,8 +84,7 @@ def exechook(options: Options, environ: Mapping[str, str]) -> list[Hook]:
             raise HookFailed(f"it ended with {child.ending(code)}", str(said))
         log.debug("hook_said", hook="exechook", output=str(said))
 
-    hook = Hook("exechook", run, options.exechook_backoff, threading.Lock())
-    return [hook] if program else []
+    return [Hook("exechook", run, options.exechook_backoff, threading.Lock())]
 
 
 def webhook(options: Options) -> list[Hook]:

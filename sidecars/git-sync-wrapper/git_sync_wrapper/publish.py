@@ -321,19 +321,18 @@ class Inspection:
         is_due = time.monotonic() >= self._due_at or is_asked_for or bool(self.problem)
         if not (shown.commit and is_due):
             return
-        seconds = min(
+        self._due_at = time.monotonic() + min(
             INSPECTED_SECONDS, INSPECTED_POLLS * self._parts.settings.interval_seconds
         )
-        self._due_at = time.monotonic() + seconds
         damaged = volume.damage(shown.name)
         if not is_holder and damaged == [shown.name + LIST]:
             damaged = []
         before = self.problem
         self.problem = ""
         if damaged:
-            files = counted(len(damaged), "file")
             self.problem = (
-                f"damaged or missing in {shown.commit}: {files}, such as {damaged[0]}"
+                f"damaged or missing in {shown.commit}: "
+                f"{counted(len(damaged), 'file')}, such as {damaged[0]}"
             )
             if not before:
                 log.warning(
