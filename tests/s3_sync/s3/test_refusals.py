@@ -202,7 +202,7 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(404, "NoSuchAccessPoint"),
     ],
     # An endpoint that already contains the bucket takes its name for a key.
-    ("bucket_not_found", "moved"): [answer(404), answer(404, "NoSuchKey")],
+    ("bucket_not_found", "moved"): [answer(404, "NoSuchKey")],
     ("client_error", "moved"): [
         answer(412, "PreconditionFailed"),
         answer(412),
@@ -245,7 +245,8 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(400, "AccessDenied"),
     ],
     ("access_denied_list", "access_denied_get"): [answer(403, "AccessDenied")],
-    ("answer_foreign",) * 2: [answer(403)],
+    # Not S3's: an object that may be there must not count as gone.
+    ("answer_foreign",) * 2: [answer(403), answer(404)],
     ("proxy_refused",) * 2: [answer(407)],
 }
 OF_ALL = {"bucket_not_found", "clock_skew", "credentials_expired"}

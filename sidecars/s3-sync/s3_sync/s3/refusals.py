@@ -28,8 +28,8 @@ _EXPIRED = (
 )
 # Google Cloud Storage says InvalidSecurity for an unknown key.
 _ROTATED = ("InvalidAccessKeyId", "InvalidSecurity", "SignatureDoesNotMatch")
-# Codes with a reason of their own; statuses with a code; statuses without, which S3
-# itself sends for a bucket at most.
+# Codes with a reason of their own; statuses with a code; statuses without one, which
+# S3 always sends.
 _CODES = {
     **dict.fromkeys(_EXPIRED, "credentials_expired"),
     **dict.fromkeys(_ROTATED, "credentials_invalid"),
@@ -43,7 +43,7 @@ _CODES = {
     "SlowDownWrite": "throttled",
 }
 _STATUSES = {404: "bucket_not_found", 429: "throttled"}
-_FOREIGN = {403: "answer_foreign", 404: "bucket_not_found", 407: "proxy_refused"}
+_FOREIGN = {403: "answer_foreign", 404: "answer_foreign", 407: "proxy_refused"}
 
 _DENIED = re.compile(
     r"is not authorized to perform: (\S+)(?: on resource: \"?([^\"\s]+)\"?)?"
@@ -179,7 +179,9 @@ def explain(
     if status == 403 and code.startswith("AccessDenied"):
         reason, said, advice, permission = _explain_denied(refusal, request, said)
     else:
-        is_gone = status in (404, 412) or (status == 416 and operation != "bundle")
+        # Only S3 itself can say so: an ingress answers 404 while its server restarts.
+        is_gone = status == 412 or (status == 404 and code != "")
+        is_gone = is_gone or (status == 416 and operation != "bundle")
         is_bucket = code in ("NoSuchBucket", "NoSuchAccessPoint")
         if is_gone and operation != "list" and not is_bucket:
             return ObjectMoved()
