@@ -80,8 +80,6 @@ _ADVICE: dict[Concern, dict[str, str]] = {
         "target_full": FULL_ADVICE,
         "target_unreadable": "Check the volume, and that DEST_PATH is a folder on it.",
         "too_many_keys": "Set KEY_PATH to the DAG folder only.",
-        "trusted_keys_invalid": "Restore the public keys, in PEM format; nothing is trusted until "
-        "then.",
     },
     "request": {
         "answer_foreign": "Check the firewall, ingress, proxy or captive portal before the "
@@ -153,6 +151,9 @@ _ADVICE: dict[Concern, dict[str, str]] = {
         "store_unsupported": "Without conditional writes, two publishers overwrite each other "
         "unseen: nothing was made current. Use Amazon S3, MinIO, versitygw, Ceph (a bucket that "
         "is not versioned) or another store that has them.",
+        # Only the pointer needs them: an id proves its own content.
+        "trusted_keys_invalid": "Restore the public keys, in PEM format; nothing is trusted until "
+        "then.",
     },
 }
 # The client sends these requests again at once. The CA bundle is read again for that: it

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.s3_sync.release import independent
+from tests.support.airflow.asking import STORE, asked
 from tests.support.aws.writable_s3 import WritableS3, is_write
 from tests.support.daemon import Daemon
 from tests.support.http.faults import first
 from tests.support.s3_sync.publishing import PREFIX, Publishing, write_files
-from tests.support.s3_sync.shelf import release_daemon
+from tests.support.s3_sync.releases import make_release
+from tests.support.s3_sync.shelf import Shelf, release_daemon
 from tests.support.s3_sync.signing import Key, write_keys
 from tests.support.s3_sync.snapshots import shown, wait_until_shown
 
@@ -119,11 +121,14 @@ def test_remembers_the_sequence_of_a_rollback_that_it_saw_as_no_change(
 
 def test_keys_rotate_without_a_restart(site: Site) -> None:
     body = site.body
+    other = make_release(B)
+    Shelf(site.s3).store(other)
     write_keys(site.keys, site.key, site.other)
     site.accepts(site.other, body)
 
     write_keys(site.keys)
     assert "trusted_keys_invalid" == site.daemon.sync()["reason"]
+    assert 200 == asked(site.daemon.target / STORE, other.revision)[0]
     write_keys(site.keys, site.other)
     assert "unchanged" == site.daemon.sync()["result"]
     site.refuses(
