@@ -72,8 +72,8 @@ class ListingSource:
         # The pages of the last listing, in order, by their digests.
         self._pages: dict[bytes, Page] = {}
         self._state = State("", {})
-        # Endpoint-like failures in a row.
-        self._streak = 0
+        # Endpoint-like failures in a row, of objects that did not fail before.
+        self._streak: list[S3Error] = []
 
     async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
         """
@@ -150,7 +150,7 @@ class ListingSource:
             OSError: The volume fails as a whole.
             CycleAbandoned: The fence was revoked.
         """
-        self._streak = 0
+        self._streak.clear()
         order = [*paths]
         random.shuffle(order)  # objects that fail often have similar names
         queue = iter(sorted(order, key=before.__contains__))
@@ -165,8 +165,8 @@ class ListingSource:
                     fill.unreached.add(path)
 
         await at_once(bring, len(paths))
-        if self._streak >= FAILURES_ALONE and not fill.downloaded_bytes:
-            fill.raise_first(before)
+        if len(self._streak) >= FAILURES_ALONE and not fill.downloaded_bytes:
+            raise self._streak[0]
 
     async def _fetch(
         self,
@@ -184,7 +184,7 @@ class ListingSource:
         try:
             if not fill.tree.adopt(path, files[path], fill.fence):
                 await self._download(path, key, files, fill)
-            self._streak = 0
+                self._streak.clear()  # what is on disk is no answer of the endpoint
         except ObjectMoved:
             said = f"{key!r} changed or was deleted after it was listed, before it was read"
             fill.failed[path] = ObjectError("object_changing", said)
@@ -198,8 +198,8 @@ class ListingSource:
             if now < fill.until:
                 fill.failed[path] = error
                 if kind == "request" and path not in before:
-                    self._streak += 1
-                if self._streak >= FAILURE_STREAK:
+                    self._streak.append(error)
+                if len(self._streak) >= FAILURE_STREAK:
                     raise
             elif now - began < SLOW_SHARE * self._settings.timeout_seconds:
                 fill.unreached.add(path)

@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from s3_sync.download import CONNECTIONS
 from s3_sync.files import Fill, Tree
-from s3_sync.listing import Entry, ListingSource
+from s3_sync.listing import FAILURES_ALONE, Entry, ListingSource
 from s3_sync.plan import State
 from s3_sync.s3.client import S3Client
 from s3_sync.s3.http import WireError
@@ -18,6 +19,7 @@ from sidecar_runtime.fence import Fence
 from tests.s3_sync.given import play
 from tests.support.aws.fake_s3 import FakeS3, error, is_get
 from tests.support.http.faults import flip_first_bit, replace_body
+from tests.support.raising import raised
 
 
 class Fetching:
@@ -37,11 +39,12 @@ class Fetching:
         before: Mapping[str, SidecarError] = {},
         until: float = math.inf,
         verify: str = "auto",
+        etags: Mapping[str, str] = {},
     ) -> Fill:
         """Fetch all files; see `fill` if that raises an error."""
         files = {
             (path := key.removeprefix("dags/")): Entry(
-                path, stored.etag, len(stored.body)
+                path, etags.get(path, stored.etag), len(stored.body)
             )
             for key, stored in self.s3.objects.items()
         }
@@ -111,3 +114,20 @@ def test_refused_objects_and_those_that_failed_before_form_no_streak(
         reasons(late),
         late.unreached,
     )
+
+
+def test_an_endpoint_that_fails_is_told_whatever_else_happens_beside_it(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object has an error of its own; another, which comes last, is on disk."""
+    monkeypatch.setattr("s3_sync.download.CONNECTIONS", 1)
+    names = fetching.put(*(f"{number:02}.py" for number in range(FAILURES_ALONE + 2)))
+    lost, *_, kept = names
+    Path(fetching.folder.path, kept).write_bytes(b"x = 1\n")
+    before = {kept: WireError("request_timeout", kept)}
+    fetching.s3.inject(error(500, "InternalError"), is_get())
+
+    found = raised(SidecarError, fetching.fetch, before, etags={lost: ""})
+
+    assert "server_error" == found.reason
+    assert kept in fetching.folder.files
