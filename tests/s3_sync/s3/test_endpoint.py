@@ -16,7 +16,7 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.credentials import Credentials as BotocoreCredentials
 
-from s3_sync.s3.client import encode_query, locate, sign
+from s3_sync.s3.client import encode_query, is_of_aws, locate, sign
 from s3_sync.s3.http import Address
 from s3_sync.s3.refusals import SourceError
 from sidecar_runtime.aws.credentials import AwsConfig, Credentials
@@ -129,6 +129,7 @@ def test_urls_equal_botocores(session: botocore.session.Session, region: str) ->
             theirs = Botocore(session, settings)
             for bucket in [*BUCKETS, *([] if style == "path" else points)]:
                 assert theirs.get(bucket, KEY) == our_url(bucket, settings), settings
+                assert is_of_aws(locate(bucket, settings).host), settings
                 compared += 1
 
     assert compared >= 3 * len(BUCKETS)
@@ -176,6 +177,7 @@ def test_custom_endpoint_urls_equal_botocores(
 
         assert _plain(expected) == _plain(ours)
         assert region == our_region
+        assert ("vpce" in endpoint) == is_of_aws(locate(bucket, settings).host)
 
 
 def _plain(url: str) -> tuple[str, str | None, int, str]:

@@ -31,6 +31,7 @@ from urllib.parse import quote
 from s3_sync.reasons import RETRIED, S3Error
 from s3_sync.s3.http import Address, Answer, Pool, split_url
 from s3_sync.s3.refusals import (
+    PARTITIONS,
     REGION,
     ObjectError,
     ObjectMoved,
@@ -150,7 +151,7 @@ class S3Client:
         """
         Whether the endpoint is AWS, not another store that AWS_ENDPOINT_URL sets.
         """
-        return self._pool is not None and ".amazonaws." in self._pool.address.host
+        return self._pool is not None and is_of_aws(self._pool.address.host)
 
     async def list_page(self, token: str | None) -> bytes:
         """
@@ -282,28 +283,31 @@ class S3Client:
         if answer.status in (200, 206) or is_unchanged:
             return answer
         refusal = read_refusal(answer)
-        if not is_last and self._adapt(answer, refusal, what.operation, credentials):
-            raise _Again
         request = Request(
             what.operation, self._bucket, what.key, self._prefix, address.region
         )
+        if not is_last and self._adapt(answer, refusal, request, credentials):
+            raise _Again
         raise explain(answer, refusal, request)
 
     def _adapt(
-        self, answer: Answer, refusal: Refusal, what: Operation, used: Credentials
+        self, answer: Answer, refusal: Refusal, request: Request, used: Credentials
     ) -> bool:
         """
         Whether the request should be sent again, to the region that S3 reports for the
         bucket, without headers that this server refuses, or with rotated credentials.
+        Of several requests with the same refusal, the first one adapts.
         """
         assert self._access is not None and self._pool is not None
         said = refusal.code + refusal.message
+        what = request.operation
         if answer.status in (400, 501) and what == "get" and _REFUSED.search(said):
             self._pool.refused = OPTIONAL
             return True
-        is_elsewhere = refusal.region not in ("", self._pool.address.region)
+        is_elsewhere = refusal.region not in ("", request.region)
         if answer.status in (301, 307, 400) and is_elsewhere:
-            self._move(refusal.region)
+            if self._pool.address.region != refusal.region:
+                self._move(refusal.region)
             return True
         if not is_stale(refusal.code, what):
             return False
@@ -371,6 +375,13 @@ def locate(bucket: str, config: AwsConfig, bucket_region: str | None = None) -> 
     path = url.path.rstrip("/") + ("" if is_virtual else f"/{bucket}")
     proxy = proxies.proxy_for(url.scheme, host, port, os.environ)
     return Address(url.scheme, host, port, proxy, path, region)
+
+
+def is_of_aws(host: str) -> bool:
+    """
+    Whether a host is in a domain of AWS's endpoints, of any partition.
+    """
+    return host.endswith(tuple(f".{domain}" for _, _, domain in PARTITIONS))
 
 
 def read_trust(config: AwsConfig) -> ssl.SSLContext:
