@@ -45,6 +45,8 @@ _REASONS = {
     exceptions.ProfileNotFound: "credentials_missing",
     exceptions.SSLError: "tls_failed",
     exceptions.SSOError: "credentials_expired",
+    # what botocore just got has ended already
+    RuntimeError: "credentials_expired",
 }
 
 
@@ -155,6 +157,8 @@ def remedy(error: Exception) -> str:
             "Check the network path to that address, and AWS_REGION. AWS_ENDPOINT_URL holds for "
             "STS, too: if it is a store's, set AWS_ENDPOINT_URL_S3 instead."
         )
+    if isinstance(error, RuntimeError):
+        return "Renew them at their source, or correct the clock of this node."
     if isinstance(error, OSError):
         return "Mount that file where its variable says, readable for this container's user."
     return ""
@@ -186,7 +190,12 @@ def main() -> NoReturn:
     if question:
         try:
             found = questions[question.decode()](open_session())
-        except (exceptions.BotoCoreError, exceptions.ClientError, OSError) as error:
+        except (
+            exceptions.BotoCoreError,
+            exceptions.ClientError,
+            OSError,
+            RuntimeError,
+        ) as error:
             failure = {
                 "reason": classify(error),
                 "message": shown(error),
