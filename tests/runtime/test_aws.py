@@ -190,7 +190,6 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
         (said_by_sts("AccessDenied"), "credentials_denied"),
         (said_by_sts("InvalidIdentityToken"), "credentials_denied"),
         (said_by_sts("ExpiredTokenException"), "credentials_expired"),
-        (said_by_sts("InternalFailure"), "credentials_unavailable"),
         (exceptions.ClientError({}, "AssumeRole"), "credentials_unavailable"),
         (exceptions.ProfileNotFound(profile="x"), "credentials_missing"),
         (exceptions.ConfigNotFound(path="x"), "credentials_missing"),
@@ -206,10 +205,6 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
         (said_by_the_agent(429), "credentials_unavailable"),
         (said_by_the_agent(500), "credentials_unavailable"),
         (exceptions.SSLError(endpoint_url="x", error=OSError("y")), "tls_failed"),
-        (
-            exceptions.EndpointConnectionError(endpoint_url="x"),
-            "credentials_unavailable",
-        ),
         (FileNotFoundError(2, "no token file"), "credentials_unavailable"),
     ],
     ids=str,

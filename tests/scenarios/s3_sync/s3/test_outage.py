@@ -19,9 +19,6 @@ from tests.support.waiting import wait_until
 NO = {
     "access_denied_list": error(403, "AccessDenied", "Access Denied"),
     "credentials_invalid": error(403, "InvalidAccessKeyId", "no such key"),
-    "credentials_invalid-signature": error(
-        403, "SignatureDoesNotMatch", "wrong signature"
-    ),
     "credentials_expired": error(
         400, "ExpiredToken", "The provided token has expired."
     ),
@@ -31,20 +28,17 @@ NO = {
     ),
     "server_error": error(500, "InternalError", "We encountered an internal error."),
     "throttled": error(503, "SlowDown", "Please reduce your request rate."),
-    "throttled-429": error(429, "TooManyRequests", "Please reduce your request rate."),
     "client_error": error(400, "InvalidRequest", "The request is odd."),
     "access_denied_kms": access_denied("kms:Decrypt", "arn:aws:kms:a:1:key/2", "me"),
     "kms_key_unusable": error(400, "KMS.DisabledException", "The key is disabled."),
     "object_archived": error(403, "InvalidObjectState", "It is archived."),
     "answer_foreign": answer_with(Answer(403, {"Server": "a firewall"}, b"<html>")),
     "redirect_refused": error(307, "Moved", headers={"Location": "http://evil.test/"}),
-    "bucket_not_found-key": error(404, "NoSuchKey", "There is no such key."),
     "listing_invalid": replace_body(lambda body: body[:-1]),
 }
 # The reason for an object, where it is another than for a listing.
 OF_OBJECTS = {
     "access_denied_list": "access_denied_get",
-    "bucket_not_found-key": "object_changing",
     "listing_invalid": "object_corrupt",
 }
 
@@ -83,9 +77,7 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
 def test_keeps_the_last_good_files_and_reports_the_reason(
     synced: Running, name: str, match: Match
 ) -> None:
-    reason = name.partition("-")[0]
-    if match is not is_list:
-        reason = OF_OBJECTS.get(name, reason)
+    reason = name if match is is_list else OF_OBJECTS.get(name, name)
     before = synced.published
     synced.s3.put("dags/a.py", f"print({name!r}, {match!r})".encode())
     synced.s3.inject(NO[name], match)
