@@ -157,8 +157,6 @@ def remedy(error: Exception) -> str:
             "Check the network path to that address, and AWS_REGION. AWS_ENDPOINT_URL holds for "
             "STS, too: if it is a store's, set AWS_ENDPOINT_URL_S3 instead."
         )
-    if isinstance(error, RuntimeError):
-        return "Renew them at their source, or correct the clock of this node."
     if isinstance(error, OSError):
         return "Mount that file where its variable says, readable for this container's user."
     return ""

@@ -38,7 +38,8 @@ ADVICE = {
     "credentials_denied": "STS or the Pod Identity agent refused the role. Check its trust policy: "
     "for IRSA the OIDC provider of this cluster, the namespace and the service account; for Pod "
     "Identity its association, and sts:AssumeRole and sts:TagSession for pods.eks.amazonaws.com.",
-    "credentials_expired": "Renew the token or session that the credentials are derived from.",
+    "credentials_expired": "Renew the token or session that the credentials are derived from. If "
+    "they are new, check the clock of this node.",
     "credentials_unavailable": "If STS, the Pod Identity agent or IMDS did not answer, check "
     "AWS_REGION and the network path; in pods, IMDS needs a hop limit of 2. With less than a "
     "tenth of a core, looking for credentials may take that long by itself.",

@@ -160,7 +160,8 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
 def _check_target(settings: Settings, state: State) -> bool:
     """
     Check that the source fits into the folder and that the daemon could open it, unless
-    one has; leave nothing behind: where no daemon has ever been, nothing is made.
+    one has; leave nothing behind: where no daemon has ever been, nothing is made. Only
+    an empty folder in the link's place goes, as the daemon would remove it.
     """
     path = settings.dest_path
     is_snapshot = settings.layout == "snapshot"

@@ -137,9 +137,9 @@ class UnreadFiles:
             skipped: The reason by key, from the source.
         """
         counts = Counter(unread.error.reason for unread in self._unread.values())
-        for reason in self._reasons | counts.keys():
-            self._status.metrics.unread(reason).set(counts[reason])
         self._reasons |= counts.keys()
+        for reason in self._reasons:  # also those that are over: 0
+            self._status.metrics.unread(reason).set(counts[reason])
         counts = Counter(skipped.values())
         for reason in SKIP_REASONS:
             self._status.metrics.skipped(reason).set(counts[reason])
