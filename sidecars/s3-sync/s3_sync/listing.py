@@ -359,9 +359,9 @@ def join_pages(pages: Iterable[Page], prefix: str) -> State:
     files: dict[str, Entry] = {}
     skipped: dict[str, str] = {}
     for page in pages:
-        if not files.keys().isdisjoint(page.files):
-            twice = min(files.keys() & page.files.keys())
-            raise listing_invalid(f"the key {prefix + twice!r} is listed twice")
+        twice = files.keys() & page.files.keys()
+        if twice:
+            raise listing_invalid(f"the key {prefix + min(twice)!r} is listed twice")
         files |= page.files
         skipped |= page.skipped
     kept = {

@@ -300,8 +300,8 @@ class S3Client:
         """
         assert self._access is not None and self._pool is not None
         said = refusal.code + refusal.message
-        what = request.operation
-        if answer.status in (400, 501) and what == "get" and _REFUSED.search(said):
+        is_get = request.operation == "get"
+        if answer.status in (400, 501) and is_get and _REFUSED.search(said):
             self._pool.refused = OPTIONAL
             return True
         is_elsewhere = refusal.region not in ("", request.region)
@@ -309,7 +309,7 @@ class S3Client:
             if self._pool.address.region != refusal.region:
                 self._move(refusal.region)
             return True
-        if not is_stale(refusal.code, what):
+        if not is_stale(refusal.code, request.operation):
             return False
         if self._access[0] is used:
             self.chain.forget()
