@@ -78,7 +78,7 @@ def test_accepts_unusual_names(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [("/a", "unsafe_path"), ("a//b", "unsafe_path"), ("a/..", "unsafe_path"),
-     ("a/./b", "unsafe_path"), ("a\0b", "unsafe_path"),
+     ("a\0b", "unsafe_path"),
      ("caf\udce9", "unsafe_path"), (".s3-sync", "reserved"), (".S3-Sync/managed", "reserved"),
      ("x" * 256, "name_too_long"), ("é" * 128, "name_too_long"),
      ("/".join(["x" * 200] * 21), "name_too_long"), ("d/" * 200 + "x", "too_deep"),

@@ -70,10 +70,7 @@ def test_reads_code_and_message_in_any_order(
     "region",
     [
         "eu-north-1",
-        "evil.example/",
         "eu-west-1.evil.example",
-        "x@y",
-        "EU",
         "eu\r\nx",
         "x" * 33,
     ],
