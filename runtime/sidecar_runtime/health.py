@@ -134,8 +134,11 @@ def waits_for_holder(holder: str) -> Outcome:
     """
     said = f"{holder} holds the lock of the target"
     advice = "Nothing is wrong in a rolling update. Otherwise look for that process."
-    why = SidecarError("target_locked", said, advice)
-    return Outcome("waiting", counts={"holder": holder}, why=why)
+    return Outcome(
+        "waiting",
+        counts={"holder": holder},
+        why=SidecarError("target_locked", said, advice),
+    )
 
 
 class PastCycle(NamedTuple):
@@ -228,8 +231,10 @@ class Health:
         What a cycle found comes before the state that it left: it is the cause.
         """
         left = Standing(readiness.problem)
-        told = (self.crash, self.standing, self.slow, left)
-        return next((one for one in told if one.why), left)
+        return next(
+            (one for one in (self.crash, self.standing, self.slow, left) if one.why),
+            left,
+        )
 
     def record(self, outcome: Outcome, seconds: float) -> None:
         """

@@ -60,8 +60,9 @@ def run() -> int:
         sys.stdout.write(f"git-sync-wrapper {__version__}\n")
         return 0
     if first and not first.startswith("-"):
-        allowed = "is neither check nor a flag of git-sync"
-        raise SettingsError([Problem("COMMAND", first, allowed)])
+        raise SettingsError(
+            [Problem("COMMAND", first, "is neither check nor a flag of git-sync")]
+        )
     settings, unknown, options = _read(arguments, os.environ)
     if is_check:
         from git_sync_wrapper import check  # noqa: PLC0415 - the daemon does not need it

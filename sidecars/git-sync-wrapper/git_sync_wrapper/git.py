@@ -186,8 +186,9 @@ class Git:
             to = moved(url, location)
             if not (to and most and url == self.repo.rstrip("/")):
                 place = location.partition("?")[0] or "an unknown address"
-                said = f"{error.message} (it redirects to {place})"
-                raise failure(REDIRECTED, said) from None
+                raise failure(
+                    REDIRECTED, f"{error.message} (it redirects to {place})"
+                ) from None
         log.warning("repository_moved", url=to)
         self.repo = to
         return self.following(attempt, fence, most - 1)

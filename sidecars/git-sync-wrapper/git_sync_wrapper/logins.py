@@ -136,8 +136,13 @@ class Logins:
         has_password = bool(options.password or options.password_file)
         lacks_user = has_password and not (file or options.username)
         if lacks_user or (file and not has_password):
-            said = "and GITSYNC_USERNAME need each other"
-            raise SettingsError([Problem("GITSYNC_PASSWORD", None, said)])
+            raise SettingsError(
+                [
+                    Problem(
+                        "GITSYNC_PASSWORD", None, "and GITSYNC_USERNAME need each other"
+                    )
+                ]
+            )
         self._settings = settings
         self._options = options
         self._chain: Chain | None = None

@@ -185,8 +185,12 @@ class Volume:
             def fill(new: int) -> None:
                 added.extend(snapshot.build(folder, new, shown, ROOT))
                 check(fence)
-                text = json.dumps(snapshot.rows_of(new)).encode()
-                write_own(name + LIST, text, self.store, mode=0o664)
+                write_own(
+                    name + LIST,
+                    json.dumps(snapshot.rows_of(new)).encode(),
+                    self.store,
+                    mode=0o664,
+                )
                 if self._fsync:
                     snapshot.flush(new)
 

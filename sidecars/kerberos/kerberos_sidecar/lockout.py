@@ -42,8 +42,7 @@ def wait_seconds(keytab: Keytab, settings: Settings, *, is_asked_for: bool) -> f
         for one in settings.entries
         if one.principal is None or keytab.principal.is_named(one.principal)
     ]
-    memories = [_own, *map(_times, ccaches)]
-    times = [memory.get(name, 0.0) for memory in memories]
+    times = [memory.get(name, 0.0) for memory in [_own, *map(_times, ccaches)]]
     # One that is ahead (the clock was set back) does not count.
     refused_at = max((at for at in times if at <= now), default=0.0)
     # A KDC uses its own clock, in whole seconds, and MIT's still counts a failure that

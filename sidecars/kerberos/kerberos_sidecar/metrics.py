@@ -83,5 +83,8 @@ class KerberosMetrics(Metrics):
         return self.add(kind, name, text, "principal", "ccache")
 
     def _labels(self, account: Account) -> tuple[str, ...]:
-        principal = printable(str(account.principal))
-        return (self.sidecar, principal, printable(account.entry.ccache))
+        return (
+            self.sidecar,
+            printable(str(account.principal)),
+            printable(account.entry.ccache),
+        )

@@ -177,8 +177,10 @@ class Session:
         sync = self._sync
         if sync is None:
             # Beside a holder of the same source, a one-shot has what it was started for.
-            is_enough = not self._sidecar.status.readiness.shortfall
-            return replace(waits_for_holder(holder), is_enough=is_enough)
+            return replace(
+                waits_for_holder(holder),
+                is_enough=not self._sidecar.status.readiness.shortfall,
+            )
         failure: SidecarError | None = None
         try:
             with explained(f"cannot write to {path}"):

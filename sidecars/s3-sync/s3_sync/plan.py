@@ -286,9 +286,10 @@ class Settling:
                 changes[path] = (began, now)
         self._files = files
         self._changes = changes
-        patience = RESTLESS * self._seconds
         self.restless = {
-            path for path, (began, _) in changes.items() if now - began >= patience
+            path
+            for path, (began, _) in changes.items()
+            if now - began >= RESTLESS * self._seconds
         }
         last = [at for path, (_, at) in changes.items() if path not in self.restless]
         if not last:

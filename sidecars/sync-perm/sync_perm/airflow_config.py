@@ -77,8 +77,15 @@ class AirflowConfig:
             self.has_file = False
         except (OSError, UnicodeDecodeError, configparser.Error) as error:
             # The parser's own message quotes the line, which may contain a password.
-            why = f"cannot be read ({type(error).__name__})"
-            raise SettingsError([Problem("AIRFLOW_CONFIG", self.path, why)]) from None
+            raise SettingsError(
+                [
+                    Problem(
+                        "AIRFLOW_CONFIG",
+                        self.path,
+                        f"cannot be read ({type(error).__name__})",
+                    )
+                ]
+            ) from None
         self._given = [*environ.items()]
         for section in self._file.sections():
             options = self._file.items(section)

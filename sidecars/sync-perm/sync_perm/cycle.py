@@ -163,8 +163,7 @@ class Session:
         # Another process undoes what passes write, or this pause began earlier.
         if isinstance(self._left, Wait):
             until = time.time() + self._left.until - time.monotonic()
-            why = self._left.why
-            return Outcome("waiting", self._seen, counts, why, until)
+            return Outcome("waiting", self._seen, counts, self._left.why, until)
         # Nothing is left, or only what two passes could not fix.
         file = self._of.reader.file
         problem = (file and file.problem) or self._of.status.readiness.problem

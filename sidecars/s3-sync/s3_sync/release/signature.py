@@ -110,8 +110,11 @@ def read_keys(path: str) -> Keys:
 
 def _read(path: str) -> bytes:
     if find_spec("cryptography") is None:
-        what = "keys need the package cryptography"
-        raise SidecarError("package_missing", what, "pip install 's3-sync[sign]'")
+        raise SidecarError(
+            "package_missing",
+            "keys need the package cryptography",
+            "pip install 's3-sync[sign]'",
+        )
     with open(path, "rb") as file:
         return file.read(FILE_LIMIT_BYTES)
 

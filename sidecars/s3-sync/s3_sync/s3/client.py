@@ -395,8 +395,9 @@ def read_trust(config: AwsConfig) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=config.ca_bundle)
     except OSError as error:
         said = f"the CA bundle {config.ca_bundle} cannot be read: {error.strerror or error}"
-        advice = "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE."
-        raise SourceError("tls_failed", said, advice) from None
+        raise SourceError(
+            "tls_failed", said, "Check AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE."
+        ) from None
 
 
 def encode_query(query: Mapping[str, str]) -> str:
