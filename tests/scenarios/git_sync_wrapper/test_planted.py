@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.scenarios.git_sync_wrapper.test_fallback import good as next_commit
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
@@ -119,10 +120,6 @@ def plants(place: str, counts: Counts) -> Iterator[tuple[str, str]]:
     for name in names[: counts.planted_names]:
         for kind in itertools.islice(kinds, counts.plants):
             yield f"{place}{name}", kind
-
-
-def next_commit(here: GitSite, number: int) -> str:
-    return here.repository.commit({"dag.py": f"x = {number}\n"}, whole=True)
 
 
 def shown(here: GitSite) -> str:
