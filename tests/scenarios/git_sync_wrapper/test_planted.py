@@ -167,7 +167,11 @@ def test_whatever_is_planted_at_a_name_while_it_runs_is_replaced(
     )
 
 
-def config(text: str) -> Callable[[Path, Outside], None]:
+Plant = Callable[[Path, Outside], None]
+"""Plants something in git-sync's repository."""
+
+
+def config(text: str) -> Plant:
     """
     Return what appends to the configuration of git-sync's repository.
     """
@@ -179,7 +183,7 @@ def config(text: str) -> Callable[[Path, Outside], None]:
     return plant
 
 
-def lead_away(name: str, to: str) -> Callable[[Path, Outside], None]:
+def lead_away(name: str, to: str) -> Plant:
     """
     Return what writes a file, in each folder that its name fits.
     """
@@ -219,13 +223,13 @@ PLACES = """
 [url "http://127.0.0.1:1/"]
 \tinsteadOf = http://
 """
-WRITTEN_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
+WRITTEN_AGAIN: dict[str, Plant] = {
     "programs": config(PROGRAMS),
     "places": config(PLACES),
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
-FETCHED_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
+FETCHED_AGAIN: dict[str, Plant] = {
     "filter": lead_away("info/attributes", "* filter=x\n"),
     "hooks": lead_away("hooks/post-checkout", "echo\n"),
     "config.worktree": lead_away("config.worktree", "[core]\n\tbare = true\n"),

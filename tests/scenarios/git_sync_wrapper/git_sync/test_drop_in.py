@@ -95,6 +95,16 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def test_a_one_shot_waits_until_the_remote_is_reachable(here: GitSite) -> None:
+    here.server.stop()
+    wrapper = here.wrapper(GIT_SYNC_WRAPPER_ONE_SHOT="true")
+    wrapper.wait_for_event("cycle_failed")
+    here.server.start()
+
+    assert 0 == wrapper.wait_for_exit().code
+    assert here.repository.head() == here.shown()
+
+
 def test_http_port_and_error_file_match_those_of_git_sync(here: GitSite) -> None:
     address = ("127.0.0.1", own_port())
     file = here.root / "error.json"
