@@ -50,7 +50,6 @@ def test_git_gives_a_login_to_its_path_and_server_and_to_nobody_else(
         env=environ | config | found.environ,
         capture_output=True,
         text=True,
-        check=False,
     )
 
     lines = dict(line.split("=", 1) for line in done.stdout.splitlines())

@@ -24,9 +24,7 @@ NEW = "2" * 40
 REPO = "https://git.example.com/dags.git"
 MAIN = read_options([], {"GITSYNC_REPO": REPO, "GITSYNC_REF": "main"})
 PIN = read_options([], {"GITSYNC_REPO": REPO, "GITSYNC_REF": NEW})
-NOTHING = Published()
 OF_MAIN = Published(OLD, OLD, MAIN.made_by, repo=REPO, ref="main")
-OF_PIN = Published(NEW, NEW, MAIN.made_by, repo=REPO, ref=NEW)
 FALLBACK = OF_MAIN._replace(fallback=NEW)
 REFUSED = SidecarError("revision_refused", "dag.py: line 1")
 LEFT: Any = {"remote": OLD, "arrived": OLD}
@@ -38,7 +36,7 @@ HOLDER = [
     # the gate refuses the newest commit
     (Wait(REFUSED), Situation(OF_MAIN, **CAME, refusal=REFUSED)),
     # the gate refuses every commit, on an empty volume
-    (Wait(REFUSED), Situation(NOTHING, **CAME, refusal=REFUSED)),
+    (Wait(REFUSED), Situation(Published(), **CAME, refusal=REFUSED)),
     # the gate should be asked again
     (Work(), Situation(OF_MAIN, **CAME, refusal=REFUSED, is_gate_due=True)),
     # the refused commit was taken back
@@ -64,4 +62,7 @@ def test_each_situation_has_one_decision(
 
 
 def test_a_pin_that_is_published_is_settled() -> None:
-    assert Done() == decide(Situation(OF_PIN, **CAME), PIN)
+    """It is the hash of a tag, which names another commit."""
+    of_pin = OF_MAIN._replace(ref=NEW)
+
+    assert Done() == decide(Situation(of_pin, **CAME), PIN)

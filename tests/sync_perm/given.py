@@ -36,7 +36,6 @@ def tables(
     roles: Iterable[str] = (),
     grants: Iterable[Grant] = (),
     permissions: Iterable[Permission] | None = None,
-    broken: int = 0,
 ) -> Tables:
     """Return tables that are complete except for the given deviations."""
     held: dict[str, set[Permission]] = {
@@ -52,6 +51,6 @@ def tables(
         )
         | {WEBSITE},
         grants=held,
-        broken=broken,
+        broken=0,
         dags=dags,
     )

@@ -13,12 +13,13 @@ import pytest
 
 from sidecar_runtime.volume.own import walk
 from sidecar_runtime.volume.snapshots import opened
+from tests.support.git.git_repository import Files
 from tests.support.git.git_sync import GitSite
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 Spoil = Callable[[Path], None]
-FILES: dict[str, str | bytes] = {
+FILES: Files = {
     "a.py": "a = 1\n",
     "pkg/deep/b.py": "b = 1\n",
     "c.py": "a.py",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Counts
+from tests.support.git.git_repository import Files
 from tests.support.git.git_sync import GitSite
 from tests.support.machine.refusing import refusing
 from tests.support.machine.volumes import see_mounted
@@ -134,7 +135,7 @@ def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(
 ) -> None:
     """Symlinks are copied and repaired as well: they are part of the commit."""
     modes = {"link.py": "120000", "run.sh": "100755"}
-    files: dict[str, str | bytes | None] = {
+    files: Files = {
         "a.py": "a = 1\n",
         "link.py": "a.py",
         "pkg/b.py": "b = 1\n",

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Counts
+from tests.scenarios.git_sync_wrapper.test_fallback import good as next_commit
 from tests.support.daemon import SidecarProcess
 from tests.support.git.git_server import GitServer
 from tests.support.git.git_sync import GitSite
@@ -121,10 +122,6 @@ def plants(place: str, counts: Counts) -> Iterator[tuple[str, str]]:
             yield f"{place}{name}", kind
 
 
-def next_commit(here: GitSite, number: int) -> str:
-    return here.repository.commit({"dag.py": f"x = {number}\n"}, whole=True)
-
-
 def shown(here: GitSite) -> str:
     place = os.path.realpath(here.root / "links/repo")
     return os.path.basename(place).partition(".")[0]
@@ -170,7 +167,11 @@ def test_whatever_is_planted_at_a_name_while_it_runs_is_replaced(
     )
 
 
-def config(text: str) -> Callable[[Path, Outside], None]:
+Plant = Callable[[Path, Outside], None]
+"""Plants something in git-sync's repository."""
+
+
+def config(text: str) -> Plant:
     """
     Return what appends to the configuration of git-sync's repository.
     """
@@ -182,7 +183,7 @@ def config(text: str) -> Callable[[Path, Outside], None]:
     return plant
 
 
-def lead_away(name: str, to: str) -> Callable[[Path, Outside], None]:
+def lead_away(name: str, to: str) -> Plant:
     """
     Return what writes a file, in each folder that its name fits.
     """
@@ -222,13 +223,13 @@ PLACES = """
 [url "http://127.0.0.1:1/"]
 \tinsteadOf = http://
 """
-WRITTEN_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
+WRITTEN_AGAIN: dict[str, Plant] = {
     "programs": config(PROGRAMS),
     "places": config(PLACES),
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
-FETCHED_AGAIN: dict[str, Callable[[Path, Outside], None]] = {
+FETCHED_AGAIN: dict[str, Plant] = {
     "filter": lead_away("info/attributes", "* filter=x\n"),
     "hooks": lead_away("hooks/post-checkout", "echo\n"),
     "config.worktree": lead_away("config.worktree", "[core]\n\tbare = true\n"),

@@ -31,7 +31,7 @@ def test_a_commit_that_is_published_again_leaves_its_folder_to_a_task(
     here.wait_until_shown(here.commit_revision(2), wrapper)
     if is_damaged:
         (folder / "odd1.py").write_text("damaged")
-    here.repository.set_branch("main", first)
+    here.repository.git("update-ref", "refs/heads/main", first)
 
     here.wait_until_shown(first, wrapper)
 

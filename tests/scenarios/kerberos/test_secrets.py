@@ -27,17 +27,6 @@ PASSED_ON = (
 )
 
 
-def keys_of(site: Site) -> list[bytes]:
-    listing = run_client(
-        ["klist", "-K", "-e", "-t", "-k", str(site.keytab)], site.config
-    )
-    keys = [
-        bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing.stdout)
-    ]
-    assert keys
-    return keys
-
-
 def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
     """
     Assert that log and HTTP answers have no key in hex, in base64 or as Python's bytes.
@@ -56,7 +45,10 @@ def assert_silent(daemon: SidecarProcess, keys: list[bytes]) -> None:
 def test_keys_never_appear_in_logs_or_http_answers_on_failures(
     here: Site, proxy: KdcProxy
 ) -> None:
-    keys = keys_of(here)
+    klist = ["klist", "-K", "-k", str(here.keytab)]
+    listing = run_client(klist, here.config).stdout
+    keys = [bytes.fromhex(key) for key in re.findall(r"\(0x([0-9a-f]+)\)", listing)]
+    assert keys
     content = here.keytab.read_bytes()
     here.configure(proxy.address)
     checked = here.start("check")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.airflow.databases import Database, MariaDb, Postgres
 from tests.support.airflow.installed import Airflow
-from tests.support.airflow.permissions import grants_on
+from tests.support.airflow.permissions import grant, grants_on
 from tests.sync_perm.site import Site
 
 CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
@@ -121,6 +121,16 @@ def add_dag(database: Database, dag_id: str, access: Any, size: int = 0) -> None
         "INSERT INTO serialized_dag (dag_id, dag_hash, data) VALUES (%s, %s, %s)",
         (dag_id, dag_id, data),
     )
+
+
+def add_differing_dag(database: Database) -> None:
+    """
+    Add a DAG `a` that has one of its permissions, and a grant that it does not ask for.
+    """
+    add_dag(database, "a", {"Viewer": ["can_edit"]})
+    database.query("INSERT INTO ab_view_menu (name) VALUES ('DAG:a')")
+    database.query("INSERT INTO ab_permission_view VALUES (2, 1, 2)")
+    grant(database, "Op", "can_read", "DAG:a")
 
 
 def is_synced(database: Database) -> bool:

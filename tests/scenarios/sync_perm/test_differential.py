@@ -51,14 +51,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(names, params, indirect=["airflow"], scope="session")
 
 
-def expected(
-    airflow: Airflow, copy: Database, home: Path, arguments: tuple[str, ...]
-) -> Contents:
-    """Return the contents of a copy after Airflow's own sync."""
-    airflow.run(copy, home, "airflow", "sync-perm", *arguments)
-    return contents(copy)
-
-
 def wait_for_contents(
     database: Database, wanted: Contents, story: list[str], daemon: SyncPerm
 ) -> None:
@@ -103,9 +95,9 @@ def test_random_histories_end_as_airflows_own_sync_would_leave_them(
         parsed = world.random.random() < 0.3
         airflow.write_dags(metadata, home, dags, parsed=parsed)
         story += [f"step {step}: {parsed=} {dags}", *damage(metadata, world, 6)]
-        wanted = expected(
-            airflow, copy_of(metadata, tmp_path), home, ARGUMENTS[include_dags]
-        )
+        copy = copy_of(metadata, tmp_path)
+        airflow.run(copy, home, "airflow", "sync-perm", *ARGUMENTS[include_dags])
+        wanted = contents(copy)
         if daemon is None:
             daemon = start(metadata, {"SYNC_PERM_INCLUDE_DAGS": include_dags})
 

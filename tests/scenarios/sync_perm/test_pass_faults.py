@@ -18,11 +18,11 @@ from tests.scenarios.sync_perm.standin import (
     FOREVER,
     WEBSITE,
     StandIn,
-    add_dag,
+    add_differing_dag,
     is_synced,
 )
 from tests.support.airflow.databases import PASSWORD, Database
-from tests.support.airflow.permissions import add_role, grant, revoke
+from tests.support.airflow.permissions import add_role, revoke
 from tests.support.airflow.sync_perm import (
     PASS_SECONDS,
     SyncPerm,
@@ -190,10 +190,7 @@ def test_metrics_tell_what_differs_and_when_nothing_did_last(
     standin: StandIn, unsynced: Database, begin: StartSyncPerm
 ) -> None:
     standin.site.write(FOREVER)
-    add_dag(unsynced, "a", {"Viewer": ["can_edit"]})
-    unsynced.query("INSERT INTO ab_view_menu (name) VALUES ('DAG:a')")
-    unsynced.query("INSERT INTO ab_permission_view VALUES (2, 1, 2)")
-    grant(unsynced, "Op", "can_read", "DAG:a")
+    add_differing_dag(unsynced)
     daemon = begin(unsynced, {"SYNC_PERM_INCLUDE_DAGS": "true"})
     children = wait_for_child(daemon)
 

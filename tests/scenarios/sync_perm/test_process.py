@@ -17,13 +17,13 @@ from tests.scenarios.sync_perm.standin import (
     FOREVER,
     WEBSITE,
     StandIn,
-    add_dag,
+    add_differing_dag,
     is_synced,
     small,
 )
 from tests.support.airflow.databases import PASSWORD, Database, Postgres
 from tests.support.airflow.installed import ROOT, Airflow
-from tests.support.airflow.permissions import add_role, contents, grant, grants_on
+from tests.support.airflow.permissions import add_role, contents, grants_on
 from tests.support.airflow.sync_perm import PASS_SECONDS, run_command
 from tests.support.program import own_port
 
@@ -138,10 +138,7 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     standin: StandIn, postgres: Postgres, tmp_path: Path
 ) -> None:
     database = small(postgres)
-    add_dag(database, "a", {"Viewer": ["can_edit"]})
-    database.query("INSERT INTO ab_view_menu (name) VALUES ('DAG:a')")
-    database.query("INSERT INTO ab_permission_view VALUES (2, 1, 2)")
-    grant(database, "Op", "can_read", "DAG:a")
+    add_differing_dag(database)
     without = {"SYNC_PERM_INCLUDE_DAGS": "false"}
 
     done = run_command("diff", standin, database.url, tmp_path)

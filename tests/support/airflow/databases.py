@@ -206,16 +206,14 @@ class Postgres(Server):
         secret.chmod(0o644)
         subprocess.run(
             [
-                *(str(find_program("initdb")), "--pgdata", str(self.folder / "data")),
-                *(
-                    "--username",
-                    USER,
-                    "--pwfile",
-                    str(secret),
-                    "--auth",
-                    "scram-sha-256",
-                ),
-                *("--no-sync", "--encoding", "UTF8", "--locale", "C.UTF-8"),
+                str(find_program("initdb")),
+                f"--pgdata={self.folder}/data",
+                f"--username={USER}",
+                f"--pwfile={secret}",
+                "--auth=scram-sha-256",
+                "--no-sync",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
             ],
             check=True,
             capture_output=True,
@@ -236,8 +234,10 @@ class Postgres(Server):
         }
         given = [f"--{name}={value}" for name, value in options.items()]
         return [
-            *(str(find_program("postgres")), "-D", str(self.folder / "data")),
-            *("-p", str(self.port), *given),
+            str(find_program("postgres")),
+            f"-D{self.folder}/data",
+            f"-p{self.port}",
+            *given,
         ]
 
     def connect(self, database: str, user: str = USER, password: str = PASSWORD) -> Any:
@@ -345,15 +345,18 @@ class MariaDb(Server):
 
     def command(self) -> list[str]:
         return [
-            *(
-                str(find_program(self.program)),
-                "--no-defaults",
-                f"--datadir={self.folder}/data",
-            ),
-            *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
-            *(f"--socket={self.folder}/socket", f"--init-file={self.folder}/init.sql"),
-            *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"),
-            *(f"--tmpdir={self.folder}", "--character-set-server=utf8mb4"),
+            str(find_program(self.program)),
+            "--no-defaults",
+            f"--datadir={self.folder}/data",
+            "--bind-address=127.0.0.1",
+            f"--port={self.port}",
+            "--skip-name-resolve",
+            f"--socket={self.folder}/socket",
+            f"--init-file={self.folder}/init.sql",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            f"--tmpdir={self.folder}",
+            "--character-set-server=utf8mb4",
             *self.options,
         ]
 

@@ -65,7 +65,6 @@ class Airflow:
             [ROOT / "scripts" / "airflow-environment", version],
             capture_output=True,
             text=True,
-            check=False,
         )
         if done.returncode == 3:
             raise AirflowIsMissing(done.stderr.strip())
@@ -144,7 +143,6 @@ class Airflow:
             capture_output=True,
             text=True,
             timeout=CLI_SECONDS,
-            check=False,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done

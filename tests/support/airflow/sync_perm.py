@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.airflow.installed import Airflow
-from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.ledger.seen import Witness
 
 SYNC_PERM = VENV_BIN / "sync-perm"
@@ -45,7 +45,7 @@ class SyncPerm(SidecarProcess):
         """
         self.scratch = home / "tmp"
         self.scratch.mkdir(parents=True, exist_ok=True)
-        environment: dict[str, str | None] = {
+        environment: Settings = {
             **airflow.environment(url, home),
             "TMPDIR": str(self.scratch),
             "INTERVAL": str(POLL_SECONDS),
@@ -120,7 +120,6 @@ def run_command(
         cwd="/",
         capture_output=True,
         text=True,
-        check=False,
         timeout=PASS_SECONDS,
     )
     witness = Witness(SYNC_PERM)

@@ -133,12 +133,6 @@ class Repository:
             "tag", "--force", *(["-a", "-m", message] if message else []), name, commit
         )
 
-    def set_branch(self, branch: str, commit: str) -> None:
-        """
-        Create or move a branch, even to a commit that is not a descendant.
-        """
-        self.git("update-ref", f"refs/heads/{branch}", commit)
-
     def delete_branch(self, branch: str) -> None:
         """
         Delete a branch, even the one that HEAD points to.

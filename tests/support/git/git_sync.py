@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support import revisions
-from tests.support.daemon import VENV_BIN, SidecarProcess
+from tests.support.daemon import VENV_BIN, Settings, SidecarProcess
 from tests.support.git import git_server
 from tests.support.git.git_repository import Repository
 from tests.support.git.git_server import GitServer
@@ -88,7 +88,7 @@ class GitSite:
         """
         return self.root / "repo"
 
-    def environment(self) -> dict[str, str | None]:
+    def environment(self) -> Settings:
         """
         Return the variables for both plain git-sync and the wrapper: short periods,
         long timeouts.
@@ -115,7 +115,7 @@ class GitSite:
         """
         Describe a wrapper without starting it; it is killed at the end of the test.
         """
-        environment: dict[str, str | None] = {
+        environment: Settings = {
             **self.environment(),
             "GIT_SYNC_WRAPPER_GIT_SYNC": str(self.engine),
             "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",
@@ -124,7 +124,7 @@ class GitSite:
         return self._process(WRAPPER, environment | settings, arguments)
 
     def _process(
-        self, program: Path, environment: dict[str, str | None], words: tuple[str, ...]
+        self, program: Path, environment: Settings, words: tuple[str, ...]
     ) -> SidecarProcess:
         process = SidecarProcess(program, environment, self.folder / "home", words)
         self.processes.append(process)

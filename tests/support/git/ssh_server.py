@@ -23,11 +23,7 @@ def skip_without_sshd() -> None:
     """
     Skip if sshd or an ssh client is missing.
     """
-    if (
-        SSHD is None
-        or shutil.which("ssh") is None
-        or shutil.which("ssh-keygen") is None
-    ):
+    if None in (SSHD, shutil.which("ssh"), shutil.which("ssh-keygen")):
         pytest.skip(
             "SSH needs openssh-server and openssh-client: make setup-test as root"
         )

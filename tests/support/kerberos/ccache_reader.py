@@ -14,13 +14,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+Read = Callable[[], object]
+
 
 def main() -> None:
     """
     Read in batches until standard input ends, checked after each batch.
     """
     kind, *service = sys.argv[1:]
-    readers: dict[str, Callable[..., Callable[[], object]]] = {
+    readers: dict[str, Callable[..., Read]] = {
         "klist": klist,
         "acquire": acquire,
         "context": context,
@@ -43,14 +45,14 @@ def main() -> None:
     )
 
 
-def klist() -> Callable[[], object]:
+def klist() -> Read:
     """
     Return a read that checks the ticket, as probes and shell scripts do.
     """
     return lambda: subprocess.run(["klist", "-s"], check=True, capture_output=True)
 
 
-def acquire() -> Callable[[], object]:
+def acquire() -> Read:
     """
     Return a read that every GSSAPI client does first: parse the ccache and check its
     expiry.
@@ -67,7 +69,7 @@ def acquire() -> Callable[[], object]:
     return read
 
 
-def context(service: str) -> Callable[[], object]:
+def context(service: str) -> Read:
     """
     Return a read that creates a token for a service, as clients of Hive, HDFS or the
     web do.

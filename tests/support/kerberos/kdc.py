@@ -37,13 +37,10 @@ def skip_without_kdc() -> None:
     """
     Skip a module, or a fixture's tests, if the KDC or gssapi is missing.
     """
-    if find_spec("gssapi") is None:
+    if MISSING or find_spec("gssapi") is None:
+        missing = ", ".join(MISSING) or "gssapi, which is not compiled"
         pytest.skip(
-            "gssapi is not compiled: make setup-test as root", allow_module_level=True
-        )
-    if MISSING:
-        pytest.skip(
-            f"a real KDC needs {', '.join(MISSING)}: make setup-test as root",
+            f"a real KDC needs {missing}: make setup-test as root",
             allow_module_level=True,
         )
 

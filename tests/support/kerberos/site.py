@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.daemon import VENV_BIN, Event, SidecarProcess
+from tests.support.daemon import VENV_BIN, Event, Settings, SidecarProcess
 from tests.support.kerberos.kdc import Kdc, expiry_of, run_client
 from tests.support.machine.users import as_user
 
@@ -59,7 +59,7 @@ class Site:
     def config(self) -> Path:
         return self.folder / "krb5.conf"
 
-    def settings(self, **settings: str | None) -> dict[str, str | None]:
+    def settings(self, **settings: str | None) -> Settings:
         """
         Return the environment of a sidecar; only SIGHUP triggers cycles after the
         first.
@@ -188,7 +188,7 @@ def failure(
     return daemon.wait_for_event("cycle_failed", timeout_seconds, after=after)
 
 
-def several(*entries: dict[str, object]) -> dict[str, str | None]:
+def several(*entries: dict[str, object]) -> Settings:
     """
     Return the settings of one sidecar for several principals.
     """
@@ -196,7 +196,7 @@ def several(*entries: dict[str, object]) -> dict[str, str | None]:
     return {"KERBEROS_PRINCIPALS": json.dumps(entries, default=str), **none}
 
 
-def with_ccaches(site: Site, paths: Iterable[Path]) -> dict[str, str | None]:
+def with_ccaches(site: Site, paths: Iterable[Path]) -> Settings:
     """
     Return the settings of one sidecar for several ccaches of one principal.
     """

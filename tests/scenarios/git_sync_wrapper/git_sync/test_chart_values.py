@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.chart import rendering
-from tests.support.daemon import SidecarProcess
+from tests.support.daemon import Settings, SidecarProcess
 from tests.support.git.git_sync import GIT_SYNC, WRAPPER, GitSite, git_site
 from tests.support.git.github import GitHubApi, write_key
 from tests.support.git.ssh_server import SshServer, skip_without_sshd
@@ -29,7 +29,7 @@ SECRET = {"USERNAME": "x-access-token", "PASSWORD": "github_pat_0/+=%"}
 IMAGE_USER = 65533
 REFS = ("v1.2", "v2-2-stable", "master", "main")
 # What is below `dags.gitSync` in public repositories; the URLs become local ones.
-VALUES: dict[str, dict[str, Any]] = yaml.safe_load("""
+VALUES = yaml.safe_load("""
 the chart's own defaults: {}
 
 a token in a Secret:
@@ -84,7 +84,7 @@ a GitHub App:
     - {name: GITSYNC_GITHUB_APP_INSTALLATION_ID, value: '7'}
     - {name: GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE, value: /etc/git-secret/key.pem}
 """)
-REFUSED: dict[str, dict[str, Any]] = yaml.safe_load("""
+REFUSED = yaml.safe_load("""
 a branch that does not exist: {branch: mian}
 a token that is refused: {branch: main, credentialsSecret: old-credentials}
 a branch and a revision: {branch: main, rev: v1.2}
@@ -117,7 +117,7 @@ class Pod(NamedTuple):
             "ADD_USER": "false",  # the image has the user
             **SECRET,
         }
-        given: dict[str, str | None] = {
+        given: Settings = {
             "TMPDIR": str(site.tmp),
             "GIT_SYNC_WRAPPER_GIT_SYNC": str(site.engine),
             "GIT_SYNC_WRAPPER_HTTP_BIND": "127.0.0.1:0",

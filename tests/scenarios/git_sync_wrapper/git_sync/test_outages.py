@@ -22,11 +22,6 @@ def index_lock(root: Path) -> None:
         (worktree / "index.lock").touch()
 
 
-def private_root(here: GitSite) -> Path:
-    """Return the root of the git-sync that the wrapper runs."""
-    return here.root / ".git-sync"
-
-
 def used_bytes(folder: Path) -> int:
     """Return the disk usage below a folder; a file with several names counts once."""
     found = [path.lstat() for path in folder.rglob("*")]
@@ -47,8 +42,9 @@ def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     commit. A lock costs no fresh clone.
     """
     here.publish().kill()
-    repository = (private_root(here) / ".git").stat().st_ino
-    spoil(private_root(here))
+    work_folder = here.root / ".git-sync"
+    repository = (work_folder / ".git").stat().st_ino
+    spoil(work_folder)
     before = here.shown()
     here.server.stop()
     wrapper = here.wrapper(GITSYNC_MAX_FAILURES="0")
@@ -61,7 +57,7 @@ def test_keeps_dags_that_git_sync_would_wipe_while_the_remote_is_down(
     here.server.start()
     here.wait_until_shown(here.commit_revision(2), wrapper)
     if spoil != corrupt:
-        assert repository == (private_root(here) / ".git").stat().st_ino
+        assert repository == (work_folder / ".git").stat().st_ino
 
 
 def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
