@@ -121,7 +121,7 @@ class Session:
             case Done():  # nearly every cycle: nothing was pushed
                 outcome = self._confirm(published, fence)
             case Wait():  # somebody has to fix the commit that the gate refuses
-                outcome = self._refused(published, fence)
+                outcome = self._refused(volume.published(), fence)
             case Work():
                 outcome = self._bring_with_room(volume, published, fence)
         # Tasks that started with an older commit have had their time.
@@ -188,7 +188,8 @@ class Session:
         options = self._parts.options
         is_one_shot = self._parts.settings.one_shot
         is_same = commit == published.commit and published.is_made_as_asked(options)
-        if is_same and not self._inspection.problem:
+        # Without facts, the record was lost: they come from git again.
+        if is_same and published.facts and not self._inspection.problem:
             if not published.is_settled(options):
                 # Record that nothing newer is refused any more, and that this ref has
                 # it.
@@ -207,7 +208,7 @@ class Session:
                 return self._refused(published, fence)
             good = self._judge.fall_back(refusal, volume, fence)
             if not good:
-                return self._refused(published, fence)
+                return self._refused(volume.published(), fence)
         self._publish_accepted(good, volume, fence, fallback=commit if refusal else "")
         self._judge.note(refusal)
         self._inspection.problem = ""
@@ -377,7 +378,10 @@ class Session:
         """
         commit = published.commit
         self._set_readiness(published)
-        is_enough = bool(commit) and not self._parts.options.is_pinned
+        options = self._parts.options
+        is_enough = bool(commit) and not (
+            options.is_pinned or published.is_elsewhere(options)
+        )
         if is_enough and not self._parts.past.announced:
             self._announce(commit, fence)
         return Outcome("partial", commit, why=self._judge.refusal, is_enough=is_enough)

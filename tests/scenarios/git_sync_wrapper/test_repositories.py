@@ -100,6 +100,9 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     told = wrapper.wait_until_ready().json()
     assert (told["result"], told["error"]) == ("partial", data)
     assert "GITSYNC_GIT_CONFIG" in told["advice"]
+    record.unlink()
+    wrapper.sync()
+    assert [data, keys] == json.loads(record.read_text())["unfiltered"]
     one_shot = here.wrapper(
         "--one-time", GITSYNC_ROOT=str(here.folder / "another"), **config
     )
@@ -110,3 +113,20 @@ def test_names_files_whose_filter_is_missing(here: GitSite) -> None:
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
     assert here.repository.head() == json.loads(record.read_text())["refused"]
     assert f"dag.py: {said.format('lfs')}" in wrapper.get("/readyz").json()["error"]
+
+
+def test_a_new_repository_that_the_gate_refuses_leaves_what_is_shown(
+    here: GitSite,
+) -> None:
+    here.publish().kill()
+    other = here.server.repository("other.git")
+    other.commit({"dag.py": "x = =\n"})
+    settings = {
+        "GITSYNC_REPO": here.server.url("other.git"),
+        "GIT_SYNC_WRAPPER_GATE": "syntax",
+    }
+    wrapper = here.wrapper(**settings)
+    wrapper.wait_for_event("revision_refused")
+    wrapper.sync()
+
+    assert here.repository.head() == wrapper.get("/readyz").json()["revision"]
