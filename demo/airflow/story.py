@@ -41,11 +41,7 @@ MEMBER = "ada"
 LIVE = "orders that are live"
 FROM_GIT = "orders from git"
 DEPLOY = "deploy"
-DEPLOY_RIGHTS = (
-    ("can_read", "DAGs"),
-    ("can_edit", "DAGs"),
-    ("can_read", "ImportError"),
-)
+DEPLOY_RIGHTS = (("can_read", "DAGs"), ("can_read", "ImportError"))
 BROKEN = "sales_daily.py"
 SYNTAX_ERROR = "\nwith DAG('sales_daily'\n    pass\n"
 EDITIONS = ("first edition", "second edition")

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.publisher.folder import look, make_rules
+from s3_sync.publisher.folder import look
 from tests.support.s3_sync.publishing import write_files
 
 FILES = {"a.py": b"a", "b/c.py": b"c", ".airflowignore": b"x\n"}
 
 
 def paths(folder: Path, *exclude: str) -> list[str]:
-    return [
-        file.path for file in look(str(folder), make_rules(str(folder), exclude))[0]
-    ]
+    return [file.path for file in look(str(folder), exclude)[0]]
 
 
 def test_finds_all_files_sorted_and_reports_what_is_left_out(tmp_path: Path) -> None:
@@ -25,7 +23,7 @@ def test_finds_all_files_sorted_and_reports_what_is_left_out(tmp_path: Path) -> 
     rest = {f"{name}x.py" if name.endswith("/") else name: b"" for name in left}
     folder = write_files(tmp_path / "dags", FILES | rest)
 
-    files, left_out = look(str(folder), make_rules(str(folder), ()))
+    files, left_out = look(str(folder), ())
 
     assert sorted(FILES) == [file.path for file in files]
     assert sorted(left) == left_out
@@ -54,9 +52,6 @@ def test_a_file_is_executable_if_anybody_may_execute_it(
     folder = write_files(tmp_path / "dags", FILES)
     (folder / "a.py").chmod(mode)
 
-    found = {
-        file.path: file.is_executable
-        for file in look(str(folder), make_rules("", ()))[0]
-    }
+    found = {file.path: file.is_executable for file in look(str(folder), ())[0]}
 
     assert {"a.py": True, "b/c.py": False, ".airflowignore": False} == found

@@ -23,11 +23,13 @@ class FakeAirflow(LoopbackServer):
     """
     An Airflow whose DAGs and import errors a test sets.
 
-    It parses a file only if it is asked to.
+    Attributes:
+        is_parsing: Whether it parses each file again after each look.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_parsing = True
         self.dags: dict[str, dict[str, Any]] = {}
         self.errors: list[dict[str, Any]] = []
 
@@ -55,7 +57,6 @@ class FakeAirflow(LoopbackServer):
             "bundle_version": version,
             "last_parsed_time": at(ended),
             "last_parse_duration": took,
-            "file_token": dag_id,
         }
 
     def break_file(self, path: str, stack: str, *, ended: float = 0) -> None:
@@ -72,14 +73,14 @@ class FakeAirflow(LoopbackServer):
             )
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return _json(401)
-        if path == "/dags":
-            return _page(request, "dags", list(self.dags.values()))
         if path == "/importErrors":
             return _page(request, "import_errors", self.errors)
-        assert (request.method, path[:14]) == ("PUT", "/parseDagFile/"), request
-        dag_id = path[14:]
-        self.show(dag_id, self.dags[dag_id]["bundle_version"], ended=3600)
-        return _json(201)
+        assert path == "/dags", request
+        page = _page(request, "dags", list(self.dags.values()))
+        if self.is_parsing:
+            for name, row in self.dags.items():
+                self.show(name, row["bundle_version"], ended=3600)
+        return page
 
 
 def _page(request: Request, name: str, rows: list[dict[str, Any]]) -> Answer:

@@ -20,8 +20,9 @@ from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 
 PREFIX = "AIRFLOW_API_"
 REQUEST_SECONDS = 60.0
-# Waits before a request, and before it is repeated: a server restarts within a minute.
-PAUSES_SECONDS = (1, 2, 4, 8, 16, 30)
+# Waits before each page, and before each try: a server restarts within a minute.
+PAGE_PAUSE_SECONDS = 1.0
+PAUSES_SECONDS = (0, 2, 4, 8, 16, 30)
 # Of a busy server, or of a proxy before one that restarts.
 BUSY = {429, 500, 502, 503, 504}
 ANSWER_LIMIT_BYTES = 1 << 25
@@ -84,23 +85,15 @@ class Api:
             what = f"must be a token; or set {PREFIX}USERNAME and {PREFIX}PASSWORD"
             raise SettingsError([Problem(f"{PREFIX}TOKEN", None, what)])
         self.url = url.rstrip("/")
-        self._deadline = 0.0
         self._login = {"username": user, "password": password}
         self._headers = {"Content-Type": "application/json"}
         self._opener = build_opener(_AsItIs)
 
-    def begin(self, deadline: float) -> None:
+    def log_in(self) -> None:
         """
         Log in, unless there is a token.
-
-        Args:
-            deadline: Until when requests are repeated, on the monotonic clock.
         """
-        self._deadline = deadline
-        token = (
-            self._token
-            or self.ask("POST", "/auth/token", body=self._login)["access_token"]
-        )
+        token = self._token or self.ask("/auth/token", body=self._login)["access_token"]
         self._headers["Authorization"] = f"Bearer {token}"
 
     def rows(self, path: str, name: str, right: str) -> list[dict[str, Any]]:
@@ -112,36 +105,35 @@ class Api:
         """
         rows: list[dict[str, Any]] = []
         while True:
+            time.sleep(PAGE_PAUSE_SECONDS)
             page = f"/api/v2/{path}limit={PAGE_ROWS}&offset={len(rows)}"
-            answer = self.ask("GET", page, right)
+            answer = self.ask(page, right)
             rows += answer[name]
             if not answer[name] or len(rows) >= answer["total_entries"]:
                 return rows
 
-    def ask(self, method: str, path: str, right: str = "", body: Any = None) -> Any:
+    def ask(self, path: str, right: str = "", body: Any = None) -> Any:
         """
-        Send one request; return the JSON of the answer.
+        Send one request, with POST if it has a body; return the JSON of the answer.
         """
-        status, text = self._send(method, path, body)
+        status, text = self._send(path, body)
         said: Any = {}
         with suppress(ValueError, RecursionError):
             said = json.loads(text)
         if status < 300 and said != {}:
             return said
         reason, advice = REFUSED.get(status, OTHER)
-        what = f"{self.url} answers {method} {path.partition('?')[0]} with {status}"
+        what = f"{self.url} answers {path.partition('?')[0]} with {status}"
         if isinstance(said, dict) and body is None:  # else it may repeat the password
             what += f" {said.get('detail', ''):.300}"
         raise SidecarError(reason, what, advice.format(right))
 
-    def _send(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+    def _send(self, path: str, body: Any) -> tuple[int, bytes]:
         """
         Return status and body of an answer that is not that of a busy server.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = Request(  # noqa: S310 - http(s)
-            self.url + path, data, self._headers, method=method
-        )
+        request = Request(self.url + path, data, self._headers)  # noqa: S310 - http(s)
         for pause in PAUSES_SECONDS:
             time.sleep(pause)
             try:
@@ -151,6 +143,4 @@ class Api:
                 why = f"{answer.status} {answer.reason}"
             except (OSError, HTTPException) as error:
                 why = str(error) or type(error).__name__
-            if time.monotonic() + pause > self._deadline:
-                break
         raise SidecarError(OTHER[0], f"{self.url} does not answer: {why}", OTHER[1])

@@ -254,7 +254,7 @@ def _run(arguments: Namespace, environ: Environ) -> releases.Report:
         SidecarError: The command failed.
     """
     # A diff of two URLs needs no place of its own.
-    places = filter(releases.is_url, (arguments.before or "", arguments.after or ""))
+    places = filter(releases.is_url, (arguments.before, arguments.after))
     url = arguments.target or arguments.url or next(places, None)
     settings = _settings(arguments, environ, url)
     keys, signer = _keys(settings, arguments, environ)
@@ -360,8 +360,12 @@ def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settin
         **environ,
         f"{PREFIX}SOURCE": "release",
         f"{PREFIX}LAYOUT": "snapshot",
-        **_place(url),
     }
+    if url is not None:
+        found = _URL.fullmatch(url)
+        if found is None:
+            raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
+        given |= {"AWS_BUCKET": found[1], "KEY_PATH": found[2]}
     given.pop(SIGN_KEY, None)
     kind = arguments.gate
     if kind is not None:
@@ -375,18 +379,6 @@ def _settings(arguments: Namespace, environ: Environ, url: str | None) -> Settin
     settings, unknown = load_settings(given, may_be_idle=True)
     warn_unknown(unknown)
     return settings
-
-
-def _place(url: str | None) -> dict[str, str]:
-    """
-    Return the settings that a URL overrides.
-    """
-    if url is None:
-        return {}
-    found = _URL.fullmatch(url)
-    if found is None:
-        raise SettingsError([Problem("URL", url, "is not s3://BUCKET/PREFIX")])
-    return {"AWS_BUCKET": found[1], "KEY_PATH": found[2]}
 
 
 def _keys(

@@ -85,12 +85,9 @@ class Found(NamedTuple):
     size_bytes: int
 
 
-def make_rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
+def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     """
     Return the rules of a folder, with the syntax of ``.gitignore``.
-
-    Args:
-        exclude: More rules, from the command line.
 
     Raises:
         FolderError: A rule is invalid, or the file with rules cannot be read.
@@ -124,10 +121,13 @@ def _reading() -> Iterator[None]:
 
 
 @_reading()
-def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
+def look(folder: str, exclude: Sequence[str]) -> tuple[list[Found], list[str]]:
     """
     Return the files of a release, sorted by path, and the paths that rules leave out,
     of which folders end in a slash. Symlinks are followed.
+
+    Args:
+        exclude: More rules, from the command line.
 
     Raises:
         FolderError: It is not a folder, is empty, or contains something that cannot be
@@ -139,6 +139,7 @@ def look(folder: str, rules: GitIgnoreSpec) -> tuple[list[Found], list[str]]:
     left_out: list[str] = []
     bad: list[FolderError] = []
     size_bytes = 0
+    rules = _rules(folder, exclude)
     for one in _walk("", (os.path.realpath(folder),), rules, Counter()):
         match one:
             case Found():
@@ -360,7 +361,7 @@ def build_parcel(
     Build a release from a folder, which is read once.
 
     Args:
-        exclude: As for :func:`make_rules`.
+        exclude: As for :func:`look`.
         store: Knows the time.
         bundle: Receives the bundle.
 
@@ -368,7 +369,7 @@ def build_parcel(
         FolderError: The folder cannot be released.
         OSError: The bundle cannot be written.
     """
-    found, left_out = look(folder, make_rules(folder, exclude))
+    found, left_out = look(folder, exclude)
     files = write_bundle(map(_read, found), bundle)
     size = bundle.tell()
     bundle.seek(0)

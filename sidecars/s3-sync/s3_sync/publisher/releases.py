@@ -186,8 +186,8 @@ def diff(before: form.Manifest, after: form.Manifest) -> Report:
     return Report(lines, facts)
 
 
-def is_url(text: str) -> bool:
-    return text.lower().startswith("s3://")
+def is_url(text: str | None) -> bool:
+    return (text or "").lower().startswith("s3://")
 
 
 # --- prune and pin

@@ -12,17 +12,15 @@ longer than others.
 
 from __future__ import annotations
 
-import itertools
+import signal
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from s3_sync.names import short
 from s3_sync.publisher import catalog
-from s3_sync.publisher.airflow_api import UNSUPPORTED, Api
+from s3_sync.publisher.airflow_api import OTHER, UNSUPPORTED, Api
 from s3_sync.publisher.gate import NAMED, broken_file
 from s3_sync.publisher.releases import Report, write
 from s3_sync.publisher.store import Store
@@ -66,34 +64,42 @@ def wait(store: Store, api: Api, timeout_seconds: float) -> Report:
         SidecarError: Airflow or the store gives no usable answer, or another release
             was made current meanwhile.
     """
-    deadline = time.monotonic() + timeout_seconds
     pointer = catalog.read_existing(store).pointer
     assert pointer is not None
+    lack = SidecarError(OTHER[0], f"{api.url} does not answer in time", OTHER[1])
+    # The alarm ends every request, also one that drips or has pages without end; what
+    # it raises is no Exception, which botocore would catch. At 0, it would never ring.
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, max(timeout_seconds, 1))
     try:
-        dags = _watch(store, api, pointer, deadline)
+        for found in _looks(store, api, pointer):
+            if isinstance(found, Report):
+                return found
+            if found.message != lack.message:
+                write(sys.stderr, f"{found.message}\n")
+            lack = found
+    except KeyboardInterrupt:
+        pass
     except (KeyError, TypeError, ValueError) as error:
         what = f"{api.url} does not answer as Airflow 3.1 or later: {error!r}"
         raise SidecarError(UNSUPPORTED[0], what, UNSUPPORTED[1]) from error
-    return Report(
-        [
-            f"Live: Airflow runs {short(pointer.revision)} in {counted(len(dags), 'DAG')}"
-        ],
-        {"result": "live", "revision": pointer.revision, "dags": dags},
-    )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    raise lack
 
 
-def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[str]:
+def _looks(store: Store, api: Api, pointer: Pointer) -> Iterator[Report | NotLive]:
     """
-    Look at each DAG of the bundle, and then at its import errors, until the release is
-    live; return the ids of the DAGs.
+    Look at each DAG of the bundle, and then at its import errors, again and again;
+    yield what is lacking, or the answer if nothing is.
     """
-    api.begin(deadline)
+    api.log_in()
+    since = _time(pointer.turn.since)
     history = {turn.revision for turn in pointer.turns()}
     bundles: set[str] = set()  # known by the releases that they have shown
     arrived: datetime | None = None
     earlier: set[tuple[str, str]] | None = None
-    said = ""
-    for number in itertools.count():
+    while True:
         rows = api.rows("dags?order_by=dag_id&", "dags", "can read on DAGs")
         bundles |= {
             row["bundle_name"] for row in rows if row["bundle_version"] in history
@@ -110,35 +116,40 @@ def _watch(store: Store, api: Api, pointer: Pointer, deadline: float) -> list[st
             if row["bundle_name"] in bundles
         }
         if earlier is None:
-            since = _time(pointer.turn.since)
             earlier = {key for key, at in errors.items() if _time(at) < since}
         broken = sorted(errors.keys() - earlier)
+        name = short(pointer.revision)
         if broken:
             error = ImportErrors(
                 "import_errors",
-                f"Airflow cannot import {counted(len(broken), 'file')} of "
-                f"{short(pointer.revision)}",
+                f"Airflow cannot import {counted(len(broken), 'file')} of {name}",
                 "Fix them and publish again, or roll back. `--gate airflow` refuses them before.",
             )
             error.findings = [broken_file(*key) for key in broken[:NAMED]]
             raise error
         if arrived and not behind:
-            break
-        count = len(rows) - len(behind)
-        runs = f"Airflow runs {short(pointer.revision)} in {count} of {len(rows)} DAGs"
-        if runs != said:
-            write(sys.stderr, f"{runs}\n")
-            said = runs
-        if time.monotonic() > deadline:
-            raise _not_live(pointer, rows, behind, arrived)
+            dags = [row["dag_id"] for row in rows]
+            yield Report(
+                [f"Live: Airflow runs {name} in {counted(len(dags), 'DAG')}"],
+                {"result": "live", "revision": pointer.revision, "dags": dags},
+            )
         now = catalog.read_existing(store)
         if now.names["current"] != pointer.revision:
             raise S3Error("publish_conflict", f"not live in time: meanwhile {now.news}")
-        if behind:  # it would be read without being asked for, only later
-            token = behind[number % len(behind)]["file_token"]
-            with suppress(SidecarError):  # this may be forbidden
-                api.ask("PUT", f"/api/v2/parseDagFile/{token}")
-    return [row["dag_id"] for row in rows]
+        lack = NotLive(
+            "release_not_live",
+            f"Airflow runs {name} in {len(rows) - len(behind)} of {counted(len(rows), 'DAG')}",
+            _advice(rows, since, is_there=arrived is not None),
+        )
+        lack.findings = [
+            Finding(
+                row["relative_fileloc"],
+                None,
+                f"{row['dag_id']} was read {_lack_of(row, pointer, arrived)}",
+            )
+            for row in behind[:NAMED]
+        ]
+        yield lack
 
 
 def _lack_of(row: Row, pointer: Pointer, arrived: datetime | None) -> str:
@@ -155,45 +166,26 @@ def _lack_of(row: Row, pointer: Pointer, arrived: datetime | None) -> str:
     return ""
 
 
-def _not_live(
-    pointer: Pointer,
-    rows: Sequence[Row],
-    behind: Sequence[Row],
-    arrived: datetime | None,
-) -> NotLive:
+def _advice(rows: Sequence[Row], since: datetime, *, is_there: bool) -> str:
     """
-    Return what is lacking when the time is over: where it is stuck.
+    Return what to do, according to where the release is stuck.
+
+    Args:
+        is_there: Whether a DAG has shown it.
     """
-    since = _time(pointer.turn.since)
-    last = max(map(_ended, rows), default=since)
-    advice = "Wait longer (--timeout), or find out why Airflow reads files so late."
     if not rows:
-        advice = (
+        return (
             "No bundle of Airflow shows these releases. Waiting needs DAG versions, of a "
             "SidecarDagBundle."
         )
-    elif last <= since:
-        advice = "Airflow has read nothing since: see whether its dag-processor runs."
-    elif arrived is None:
-        advice = (
+    if max(map(_ended, rows)) <= since:
+        return "Airflow has read nothing since: see whether its dag-processor runs."
+    if not is_there:
+        return (
             "Airflow reads, but not this release: see `/readyz` of the s3-sync beside its "
             "dag-processor, and the bundle's refresh_interval."
         )
-    error = NotLive(
-        "release_not_live",
-        f"Airflow does not run {short(pointer.revision)}, current since "
-        f"{since:%H:%M:%S}; it last read a file at {last:%H:%M:%S}",
-        advice,
-    )
-    error.findings = [
-        Finding(
-            row["relative_fileloc"],
-            None,
-            f"{row['dag_id']} was read {_lack_of(row, pointer, arrived)}",
-        )
-        for row in behind[:NAMED]
-    ]
-    return error
+    return "Wait longer (--timeout), or find out why Airflow reads files so late."
 
 
 def _ended(row: Row) -> datetime:

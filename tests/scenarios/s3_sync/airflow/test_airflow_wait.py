@@ -68,7 +68,6 @@ def test_says_when_each_dag_is_read_and_which_file_cannot_be(tmp_path: Path) -> 
             components.wait_until_answers()
             live = publisher.succeed("wait")
             assert ["one", "same"] == live["airflow"]["dags"]
-            grant(database, "deploy", "can_edit", "DAGs")
 
             files |= {"one.py": dag("one", "new"), "two.py": dag("two", "new")}
             done = publisher.succeed("publish", write_files(dags, files), "--wait")
