@@ -186,7 +186,7 @@ class Store:
             return self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
         except exceptions.ClientError as error:
             status, code = _answer_of(error)
-            if status == 404 and code != "NoSuchBucket":
+            if status == 404 and code not in ("", "NoSuchBucket"):
                 return None
             # Without permission to list the whole bucket, S3 answers 403 if it does not
             # exist.

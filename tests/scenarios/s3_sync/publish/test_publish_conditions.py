@@ -272,9 +272,13 @@ def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
     assert A == site.current()
 
 
-def test_names_the_server_that_refused_in_place_of_the_store(site: Site) -> None:
+@pytest.mark.parametrize("status", [403, 404])
+def test_names_the_server_that_refused_in_place_of_the_store(
+    site: Site, status: int
+) -> None:
+    """An ingress says 404 while its server restarts: no sign that nothing is there."""
     headers = {"Server": "nginx", "Content-Type": "text/html"}
-    site.s3.inject(answer_with(Answer(403, headers, b"<html>no</html>")))
+    site.s3.inject(answer_with(Answer(status, headers, b"<html>no</html>")))
 
     ran = site.refuses("answer_foreign", A)
     assert "nginx (text/html)" in ran.err and "None" not in ran.err
