@@ -145,7 +145,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     s3.swap(FIXED)
     wait_until(lambda: consumed(target) == FIXED, "the fixed revision is published")
     wait_until(lambda: checks(daemon) == (2, 2, 0), "the gate rests")
-    assert daemon.get("/readyz").json()["reason"] is None
+    assert daemon.reason() is None
     assert "refused" not in daemon.status()["details"]
 
 

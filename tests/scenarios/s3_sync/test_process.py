@@ -212,6 +212,7 @@ def test_a_standby_waits_and_takes_over(
     (target / "a.py").unlink()  # the holder cannot restore it
     first.sync()
     wait_until(lambda: second.get("/readyz").status == 503, "both say so")
+    assert "holds the lock" in second.get("/readyz").json()["problem"]
     assert 1 == record_of(first)["damaged"]
     s3.heal()
     first.sync()

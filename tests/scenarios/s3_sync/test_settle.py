@@ -155,7 +155,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
 
     last = s3.objects["dags/restless.py"].body
     wait_until(lambda: consumed(target) == OLD | {"restless.py": last}, "all is shown")
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "nothing to say")
+    wait_until(lambda: daemon.reason() is None, "nothing to say")
     assert daemon.wait_for_event("reason_ended", reason="source_unsettled")
     assert [] == [name for name in daemon.metrics() if name.startswith(SINCE)]
 

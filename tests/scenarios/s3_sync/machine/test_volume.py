@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
 from tests.support.machine.users import as_user
@@ -66,7 +66,7 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert files["a.py"] in (b"retained", s3.objects["dags/a.py"].body)
     assert staged(volume / "dags") == []
     assert daemon.get("/readyz").status == 200
-    assert daemon.get("/readyz").json()["reason"] == "target_full"
+    assert daemon.reason() == "target_full"
     s3.delete("dags/big.bin")
     assert daemon.sync()["event"] == "cycle_finished"
     assert consumed(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
@@ -186,7 +186,7 @@ def test_reports_a_read_only_volume_and_recovers(
     assert published(volume / "dags")["a.py"] == b"changed"
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+@IN_BOTH_LAYOUTS
 def test_each_new_user_of_the_group_continues_without_downloading_again(
     s3: FakeS3, open_folder: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -301,7 +301,7 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
 # --- file systems that lack something
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+@IN_BOTH_LAYOUTS
 def test_publishes_where_modes_cannot_be_changed(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.daemon import Daemon
 from tests.support.http.faults import answer_with, replace_body
 from tests.support.http.loopback import Answer, Match, dead_endpoint
 from tests.support.s3_sync.scripted import FILES, Running, published
-from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
+from tests.support.s3_sync.snapshots import consumed
 from tests.support.waiting import wait_until
 
 NO = {
@@ -92,12 +92,12 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     assert_tells(synced.daemon, reason, ready=True)
     synced.recover()
     assert synced.s3.files() == synced.published
-    assert synced.daemon.get("/readyz").json()["reason"] is None
+    assert synced.daemon.reason() is None
     assert synced.daemon.status()["reason"] is None
     assert synced.daemon.status()["consecutive_failures"] == 0
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+@IN_BOTH_LAYOUTS
 def test_retries_of_unreadable_objects_publish_nothing(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -143,9 +143,7 @@ def test_waits_for_s3_at_start_and_keeps_the_files_during_an_outage(
     s3.start()
     wait_until((target / "new.py").exists, "the new file is there")
     assert published(target) == {**FILES, "new.py": b"new"}
-    wait_until(
-        lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left"
-    )
+    wait_until(lambda: daemon.reason() is None, "no reason is left")
 
 
 def test_a_change_that_fails_before_its_first_file_leaves_the_revision(
