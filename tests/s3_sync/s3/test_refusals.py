@@ -204,13 +204,14 @@ ANSWERS: dict[tuple[str, str], list[Answer]] = {
         answer(416, "InvalidRange"),
     ],
     ("clock_skew",) * 2: [answer(403, "RequestTimeTooSkewed")],
-    ("credentials_invalid",) * 2: [answer(403, "InvalidAccessKeyId")],
+    ("credentials_invalid",) * 2: [answer(403, "SignatureDoesNotMatch")],
     ("credentials_expired",) * 2: [answer(400, "InvalidToken")],
     ("object_archived",) * 2: [answer(403, "InvalidObjectState")],
     ("kms_key_unusable",) * 2: [answer(403, "KMS.X")],
     ("throttled",) * 2: [
         answer(503, "SlowDownRead"),
         answer(503, "ServiceUnavailable"),
+        answer(429, "TooManyRequests"),
     ],
     ("server_error",) * 2: [
         answer(400, "RequestTimeout"),

@@ -66,7 +66,7 @@ def test_an_empty_listing_deletes_nothing(
     s3.objects.clear()
     assert "source_empty" == daemon.sync()["reason"]
     assert FILES == consumed(target)
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
     daemon.terminate()
 
     start({**layout, "S3_SYNC_ALLOW_EMPTY": "true"}).until_synced()

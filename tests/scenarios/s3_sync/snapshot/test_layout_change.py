@@ -89,7 +89,7 @@ def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
         restart(daemon, after)
         daemon.until_synced()
         step = f"{number}: {before} -> {after}"
-        assert 200 == daemon.get("/readyz").status, step
+        assert daemon.is_ready(), step
         assert files == without_foreign(consumed(target)), step
         assert FOREIGN == {path: (target / path).read_bytes() for path in FOREIGN}, step
         assert [] == only(after, target), step
@@ -128,4 +128,4 @@ def test_keeps_the_old_layout_until_most_new_files_are_readable(
     daemon.sync()
     assert B == consumed(target)
     assert [] == only(after, target)
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
