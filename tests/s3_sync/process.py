@@ -1,5 +1,6 @@
 """A sidecar in this process, run cycle by cycle."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from s3_sync.command import S3Sync, Session
 from s3_sync.metrics import SyncMetrics
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
+from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.health import Outcome, Readiness
 from tests.s3_sync.given import Given, config_of
@@ -59,13 +61,15 @@ class Process:
             self._sidecar.lock.release()
             self._session = None
 
-    @property
-    def _running(self) -> Session:
-        assert self._session is not None
-        return self._session
-
     def cycle(self) -> Outcome:
-        return self._running.cycle(Fence())
+        assert self._session is not None
+        return self._session.cycle(Fence())
+
+    def attempt(self) -> Outcome | None:
+        """Run a cycle, which may fail."""
+        with suppress(SidecarError):
+            return self.cycle()
+        return None
 
     def run(self, settings: dict[str, str]) -> Outcome:
         """Start, and run the first cycle."""

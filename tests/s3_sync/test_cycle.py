@@ -8,7 +8,6 @@ import random
 import shutil
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -204,8 +203,7 @@ def test_a_remount_that_numbers_files_anew_damages_nothing(
 
     for _ in range(2):  # a second start finds the new numbers in the list
         process.start(settings)
-        with suppress(SidecarError):
-            process.cycle()
+        process.attempt()
         assert process.is_ready, process.problem
         process.stop()
 
@@ -434,8 +432,7 @@ def test_a_path_of_4_000_control_characters_survives_a_restart(
     s3.inject(DENIED)
 
     process.start(KEYS | RELEASE)
-    with suppress(SidecarError):
-        process.cycle()
+    process.attempt()
 
     assert process.is_ready, process.problem
 
@@ -467,8 +464,7 @@ def test_many_objects_that_fail_for_ever_delay_a_new_pod_by_two_cycles_at_most(
     fail_for_ever(s3, failing, monkeypatch)
     process.start(SNAPSHOT)
     for _ in range(3):
-        with suppress(SidecarError):
-            process.cycle()
+        process.attempt()
 
     assert process.is_ready, process.problem
     assert f"{len(failing)} files are missing" in process.readiness.shortfall
@@ -487,8 +483,7 @@ def test_objects_that_fail_for_ever_delay_another_one_by_one_cycle_after_a_resta
     put(s3, 1, (f"{count - 1:03}-new.py",))
     process.start(KEYS)
     for _ in range(2):
-        with suppress(SidecarError):
-            process.cycle()
+        process.attempt()
 
     assert (process.folder / f"{count - 1:03}-new.py").exists()
     assert process.is_ready, process.problem

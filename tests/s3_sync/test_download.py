@@ -81,12 +81,6 @@ def is_contradicted(download: Download, headers: dict[str, str], etag: str) -> b
     return False
 
 
-def test_an_md5_etag_proves_or_contradicts_the_body(download: Download) -> None:
-    assert is_proven(download, {}, MD5)
-    assert not is_proven(download, {}, OTHER)
-    assert is_contradicted(download, {}, OTHER)
-
-
 def test_refuses_a_body_of_another_length(staging: StagingFolder) -> None:
     download = Download("dags/a.py", 5, staging)
     download.write(b"1234")

@@ -188,11 +188,6 @@ SITUATIONS: dict[str, list[tuple[float, object, bool]]] = {
         (HOLD_SECONDS - 1, MOST, True),
         (1, MOST, False),
     ],
-    "one listing lacks few": [
-        (HALF, range(20), False),
-        (HALF, MOST, True),
-        (HOLD_SECONDS - 1, MOST, True),
-    ],
     "cycles fail or settle until long after": [
         (1, "fails", False),
         (HALF, "fails", False),

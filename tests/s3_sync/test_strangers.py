@@ -21,7 +21,6 @@ from s3_sync.names import is_revision
 from s3_sync.release.format import Invalid, parse_manifest, read_pointer
 from s3_sync.s3.http import Connection, WireError
 from s3_sync.s3.refusals import SourceError
-from sidecar_runtime.volume.files import read_facts
 from tests.s3_sync.listing.answers import contents, page
 from tests.support.s3_sync.releases import make_release
 from tests.support.strangers import damaged
@@ -83,17 +82,6 @@ def test_a_journal_names_files_below_its_folder_or_is_lost(
             os.close(folder)
     parts = [path.split("/") for path in listed.files]
     assert not any(".." in names or "" in names for names in parts)
-
-
-@given(data=damaged(b'{"revision": "a", "published_at": 1.5, "files": 3}'))
-def test_a_record_is_an_object_or_says_nothing(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        Path(name, "published.json").write_bytes(data)
-        folder = os.open(name, os.O_RDONLY)
-        try:
-            assert isinstance(read_facts("published.json", folder), dict)
-        finally:
-            os.close(folder)
 
 
 class Transport(asyncio.Transport):

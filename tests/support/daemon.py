@@ -409,6 +409,12 @@ class SidecarProcess:
         assert value is not None
         return value
 
+    def is_alive(self) -> bool:
+        return self.get("/healthz").status == 200
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz").status == 200
+
     def reason(self) -> str | None:
         """
         Return the reason of the last failure in `/readyz`, whatever its status.

@@ -151,9 +151,7 @@ BROKEN: dict[str, tuple[Fault, str, int]] = {
         1,
     ),
     "301 back and forth": (moved_to("eu-west-1"), "redirect_refused", 2),
-    "an expired session": (error(400, "ExpiredToken"), "credentials_expired", 1),
     "407, unasked": (answer_with(Answer(407, {}, b"<html>")), "proxy_refused", 1),
-    "503": (error(503, "SlowDown"), "throttled", 3),
 }
 
 

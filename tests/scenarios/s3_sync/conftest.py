@@ -16,6 +16,11 @@ from tests.support.aws.servers import S3Server
 from tests.support.daemon import Daemon, Settings
 from tests.support.s3_sync.forked import ForkServer
 from tests.support.s3_sync.scripted import FILES, Running, daemon_for, running
+from tests.support.s3_sync.snapshots import SNAPSHOT
+
+IN_BOTH_LAYOUTS = pytest.mark.parametrize(
+    "layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"]
+)
 
 
 class StartDaemon:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
 from tests.support.http.faults import replace_body
 from tests.support.machine.plants import remove
@@ -15,12 +15,8 @@ from tests.support.s3_sync.snapshots import SNAPSHOT, consumed, count_of
 from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
-LAYOUTS = pytest.mark.parametrize(
-    "layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"]
-)
 
-
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 def test_a_changed_file_gets_a_later_second_and_others_keep_their_time(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -62,7 +58,7 @@ def test_each_deletion_policy_deletes_its_files(
     assert "unchanged" == daemon.sync()["result"]
 
 
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 def test_an_empty_listing_deletes_nothing(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -70,14 +66,14 @@ def test_an_empty_listing_deletes_nothing(
     s3.objects.clear()
     assert "source_empty" == daemon.sync()["reason"]
     assert FILES == consumed(target)
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
     daemon.terminate()
 
     start({**layout, "S3_SYNC_ALLOW_EMPTY": "true"}).until_synced()
     assert {} == consumed(target)
 
 
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 def test_a_key_that_is_missing_from_one_listing_stays(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -96,7 +92,7 @@ def test_a_key_that_is_missing_from_one_listing_stays(
     assert daemon.get("/readyz").json()["revision"]
 
 
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 def test_a_listing_without_most_files_is_held_back_until_sighup(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -105,7 +101,7 @@ def test_a_listing_without_most_files_is_held_back_until_sighup(
     s3.delete(*(f"dags/{number:02}.py" for number in range(30)))
     assert "deletion_held" == daemon.sync()["reason"]
     assert 33 == len(consumed(target))
-    assert "deletion_held" == daemon.get("/readyz").json()["reason"]
+    assert "deletion_held" == daemon.reason()
     assert 30 == count_of(daemon, "s3_sync_held_deletions")
 
     assert 30 == daemon.sync()["files_deleted"]
@@ -125,19 +121,6 @@ def test_files_that_are_lost_on_disk_as_well_hold_back_no_deletion(
 
     assert "changed" == daemon.sync()["result"]
     assert FILES == consumed(target)
-
-
-def test_a_standby_is_not_ready_if_something_else_is_published(
-    start: StartDaemon,
-) -> None:
-    start().until_synced()
-    second = start(SNAPSHOT, interval="0.2")
-
-    second.wait_for_event("wait_began", reason="target_locked")
-    ready = second.get("/readyz")
-    assert 503 == ready.status
-    assert "holds the lock" in ready.json()["problem"]
-    assert "fits the settings" in ready.json()["problem"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +157,7 @@ def test_files_in_place_stay_after_a_change_if_nothing_is_ever_deleted(
     assert FILES.items() <= published(target).items()
 
 
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 @pytest.mark.parametrize(
     ("changed", "left"),
     [({"S3_SYNC_EXCLUDE": "*.tmp"}, {*FILES}), ({"KEY_PATH": "other"}, {"new.py"})],
@@ -206,7 +189,7 @@ def test_a_denied_object_keeps_its_file_and_comes_back_by_itself(
     assert ("dags/new.py", "gzip") == (encoded["key"], encoded["encoding"])
     assert FILES["a.py"] == (target / "a.py").read_bytes()
     wait_until(
-        lambda: daemon.get("/readyz").json()["reason"] == "access_denied_get",
+        lambda: daemon.reason() == "access_denied_get",
         "it is reported",
     )
 

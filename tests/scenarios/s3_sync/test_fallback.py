@@ -61,9 +61,7 @@ def test_a_new_pod_gets_the_newest_accepted_release(
     kill_at_random(daemon, target, counts, revision(2))
 
     daemon.wait_until_ready()
-    wait_until(
-        lambda: daemon.get("/readyz").json()["reason"] == "revision_refused", "refused"
-    )
+    wait_until(lambda: daemon.reason() == "revision_refused", "refused")
     ready = daemon.get("/readyz").json()
     assert (good.revision, True) == (ready["revision"], ready["ready"])
     assert bad.revision in ready["shortfall"]

@@ -29,7 +29,7 @@ def test_the_published_example_works_without_other_settings(
         s3.wait_for(is_list, count=3)
 
         assert published(target) == FILES
-        assert daemon.get("/readyz").status == 200
+        assert daemon.is_ready()
         assert len(daemon.find_events("cycle_finished")) == 1
         assert {event["level"] for event in daemon.events} == {"info"}
         assert daemon.stray_lines == []

@@ -81,7 +81,7 @@ def test_a_partial_upload_is_never_published(
     ]
     seen = len(daemon.events)
     slowly(s3, [*uploads, *deletions], target)
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
     daemon.wait_for_event("cycle_finished", after=seen, result="changed")
 
     assert NEW == consumed(target)
@@ -140,7 +140,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
         waits = daemon.wait_for_event("wait_began")
         assert ("info", "source_unsettled") == (waits["level"], waits["reason"])
         assert "S3_SYNC_SETTLE" in waits["advice"]
-        wait_until(lambda: daemon.get("/readyz").status == 200, "it is ready")
+        wait_until(daemon.is_ready, "it is ready")
         ready = daemon.get("/readyz").json()
         assert "object_changing" == ready["reason"], ready
         assert "restless.py" in ready["error"]
@@ -155,7 +155,7 @@ def test_an_object_that_changes_all_the_time_holds_back_only_itself(
 
     last = s3.objects["dags/restless.py"].body
     wait_until(lambda: consumed(target) == OLD | {"restless.py": last}, "all is shown")
-    wait_until(lambda: daemon.get("/readyz").json()["reason"] is None, "nothing to say")
+    wait_until(lambda: daemon.reason() is None, "nothing to say")
     assert daemon.wait_for_event("reason_ended", reason="source_unsettled")
     assert [] == [name for name in daemon.metrics() if name.startswith(SINCE)]
 

@@ -6,9 +6,7 @@ reported.
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.daemon import Daemon
 from tests.support.http.faults import drip, hang
@@ -23,12 +21,9 @@ from tests.support.waiting import wait_until
 SLOW = "models/slow.bin"
 # An object may take nine tenths of it.
 LIMIT = {"S3_SYNC_TIMEOUT": "4s"}
-LAYOUTS = pytest.mark.parametrize(
-    "layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"]
-)
 
 
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 def test_a_slow_object_holds_back_only_itself(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -86,7 +81,7 @@ def reports(daemon: Daemon) -> dict[str, Any]:
     return {"missing": missing, "revision": record["revision"], "aim": record["aim"]}
 
 
-@LAYOUTS
+@IN_BOTH_LAYOUTS
 def test_endpoint_record_and_metric_agree_while_half_a_change_is_downloaded(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:

@@ -115,7 +115,7 @@ class Running:
         self.s3.inject(fault, match)
         failed = self.fail()
         assert before == self.published
-        assert 200 == self.daemon.get("/readyz").status
+        assert self.daemon.is_ready()
         self.recover()
         assert self.s3.files() == self.published
         return failed

@@ -55,7 +55,7 @@ def heal(daemon: Daemon, files: dict[str, bytes], planted: set[str]) -> None:
     for _ in range(len(planted) + 6):
         ended = daemon.sync()
         error = str(ended.get("error", ""))
-        is_good = not error and daemon.get("/readyz").status == 200
+        is_good = not error and daemon.is_ready()
         if is_good and files == consumed(daemon.target):
             return
         named = [name for name in planted if os.path.basename(name) in error]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, is_get
 from tests.support.machine.refusing import CHMOD, SYMLINK, refusing
 from tests.support.machine.users import as_user
@@ -65,8 +65,8 @@ def test_keeps_published_files_on_a_full_volume_and_recovers(
     assert files["pkg/b.py"] == FILES["pkg/b.py"]
     assert files["a.py"] in (b"retained", s3.objects["dags/a.py"].body)
     assert staged(volume / "dags") == []
-    assert daemon.get("/readyz").status == 200
-    assert daemon.get("/readyz").json()["reason"] == "target_full"
+    assert daemon.is_ready()
+    assert daemon.reason() == "target_full"
     s3.delete("dags/big.bin")
     assert daemon.sync()["event"] == "cycle_finished"
     assert consumed(volume / "dags")["a.py"] == s3.objects["dags/a.py"].body
@@ -92,7 +92,7 @@ def test_survives_a_volume_without_a_free_byte(
     assert daemon.sync()["reason"] == "target_full"
 
     assert published(volume / "dags").items() >= FILES.items()
-    assert daemon.get("/healthz").status == 200
+    assert daemon.is_alive()
     s3.delete(*large, *many)
     if restarts:
         daemon.kill()
@@ -100,7 +100,7 @@ def test_survives_a_volume_without_a_free_byte(
     else:
         assert "cycle_finished" == daemon.sync()["event"]
     assert FILES == published(volume / "dags")
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -111,9 +111,7 @@ def test_an_object_larger_than_the_volume_does_not_prevent_readiness(
     daemon = start(layout, target=volume / "dags")
 
     daemon.wait_for_event("cycle_finished", result="partial", reason="target_full")
-    wait_until(
-        lambda: daemon.sync() and daemon.get("/readyz").status == 200, "it is ready"
-    )
+    wait_until(lambda: daemon.sync() and daemon.is_ready(), "it is ready")
 
     assert consumed(volume / "dags") == FILES
     assert daemon.get("/readyz").json()["shortfall"].startswith("1 file is missing")
@@ -162,7 +160,7 @@ def test_older_snapshots_never_fill_a_small_volume(
             ended = daemon.sync()
             assert "changed" == ended.get("result"), ended
             assert {"big.bin": body} == consumed(volume / "dags")
-            assert 200 == daemon.get("/readyz").status
+            assert daemon.is_ready()
         assert [] == daemon.find_events("cycle_failed")
 
 
@@ -186,7 +184,7 @@ def test_reports_a_read_only_volume_and_recovers(
     assert published(volume / "dags")["a.py"] == b"changed"
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+@IN_BOTH_LAYOUTS
 def test_each_new_user_of_the_group_continues_without_downloading_again(
     s3: FakeS3, open_folder: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -233,7 +231,7 @@ def test_names_what_a_user_cannot_write_and_publishes_the_rest(
     assert failed["reason"] == "target_denied"
     assert str(target) in failed["error"] and "50000" in failed["error"]
     assert "fsGroup" in failed["advice"]
-    assert daemon.get("/healthz").status == 200
+    assert daemon.is_alive()
     target.chmod(0o775)
     ended = daemon.sync()
     assert ended["event"] == "cycle_finished", ended
@@ -301,7 +299,7 @@ def test_another_folder_in_the_place_of_the_target_is_told_and_filled(
 # --- file systems that lack something
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["direct", "snapshot"])
+@IN_BOTH_LAYOUTS
 def test_publishes_where_modes_cannot_be_changed(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -316,7 +314,7 @@ def test_publishes_where_modes_cannot_be_changed(
     assert "unchanged" == daemon.start().wait_until_synced()["result"]
 
     assert {"a.py": b"changed", "pkg/empty.py": b""} == consumed(target)
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,12 @@ class Site(Publishing):
         before = shown(self.daemon.target)
         assert reason == self.daemon.sync()["reason"]
         assert before == shown(self.daemon.target)
-        assert self.daemon.get("/readyz").status == 200
+        assert self.daemon.is_ready()
+
+    def refuses_a_replay_after_a_restart(self) -> None:
+        self.daemon.kill()
+        self.daemon.start()
+        self.daemon.wait_for_event("cycle_failed", reason="release_replayed")
 
 
 @pytest.fixture
@@ -96,9 +101,7 @@ def test_refuses_an_old_pointer_also_after_a_restart(site: Site) -> None:
     assert B == shown(site.daemon.target)
 
     site.refuses(old, "release_replayed")
-    site.daemon.kill()
-    site.daemon.start()
-    site.daemon.wait_for_event("cycle_failed", reason="release_replayed")
+    site.refuses_a_replay_after_a_restart()
     assert B == shown(site.daemon.target)
     site.publish(C)
     wait_until_shown(site.daemon, C)  # the retry after the failure may come first
@@ -142,9 +145,7 @@ def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(
     site.daemon.sync()
     old = site.other.signer.sign(body, site.s3.bucket, PREFIX)
     site.refuses(old, "release_replayed")
-    site.daemon.kill()
-    site.daemon.start()
-    site.daemon.wait_for_event("cycle_failed", reason="release_replayed")
+    site.refuses_a_replay_after_a_restart()
 
 
 def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.s3_sync.conftest import StartDaemon
+from tests.scenarios.s3_sync.conftest import IN_BOTH_LAYOUTS, StartDaemon
 from tests.support.aws.fake_s3 import FakeS3, access_denied, error, is_get, is_list
 from tests.support.daemon import Daemon
 from tests.support.http.faults import answer_with, replace_body
 from tests.support.http.loopback import Answer, Match, dead_endpoint
 from tests.support.s3_sync.scripted import FILES, Running, published
-from tests.support.s3_sync.snapshots import SNAPSHOT, consumed
+from tests.support.s3_sync.snapshots import consumed
 from tests.support.waiting import wait_until
 
 NO = {
@@ -69,7 +69,7 @@ def assert_tells(daemon: Daemon, reason: str, ready: bool) -> None:
     else:
         assert metrics[f"sidecar_failures_total{labels}"] >= 1
         assert status["consecutive_failures"] >= 1
-    assert daemon.get("/healthz").status == 200
+    assert daemon.is_alive()
 
 
 @pytest.mark.parametrize("match", [is_list, is_get("dags/a.py")], ids=["list", "get"])
@@ -92,12 +92,12 @@ def test_keeps_the_last_good_files_and_reports_the_reason(
     assert_tells(synced.daemon, reason, ready=True)
     synced.recover()
     assert synced.s3.files() == synced.published
-    assert synced.daemon.get("/readyz").json()["reason"] is None
+    assert synced.daemon.reason() is None
     assert synced.daemon.status()["reason"] is None
     assert synced.daemon.status()["consecutive_failures"] == 0
 
 
-@pytest.mark.parametrize("layout", [{}, SNAPSHOT], ids=["in-place", "snapshot"])
+@IN_BOTH_LAYOUTS
 def test_retries_of_unreadable_objects_publish_nothing(
     s3: FakeS3, target: Path, start: StartDaemon, layout: dict[str, str]
 ) -> None:
@@ -132,7 +132,7 @@ def test_waits_for_s3_at_start_and_keeps_the_files_during_an_outage(
     s3.start()
     daemon.wait_until_synced()
     assert published(target) == FILES
-    assert daemon.get("/readyz").status == 200
+    assert daemon.is_ready()
 
     seen = len(daemon.events)
     s3.stop()
@@ -143,9 +143,7 @@ def test_waits_for_s3_at_start_and_keeps_the_files_during_an_outage(
     s3.start()
     wait_until((target / "new.py").exists, "the new file is there")
     assert published(target) == {**FILES, "new.py": b"new"}
-    wait_until(
-        lambda: daemon.get("/readyz").json()["reason"] is None, "no reason is left"
-    )
+    wait_until(lambda: daemon.reason() is None, "no reason is left")
 
 
 def test_a_change_that_fails_before_its_first_file_leaves_the_revision(

@@ -53,15 +53,6 @@ def test_missing_credentials_name_the_proxy(
     assert "s3cr3t" not in daemon.log()
 
 
-def test_an_exception_may_be_a_network(start: StartDaemon, proxy: FakeProxy) -> None:
-    daemon = start(
-        {"HTTP_PROXY": proxy.endpoint, "NO_PROXY": "127.0.0.0/8"}
-    ).until_synced()
-
-    assert published(daemon.target) == FILES
-    assert [] == proxy.asked
-
-
 def test_an_entry_that_is_not_understood_is_reported_at_start_and_by_check(
     start: StartDaemon, proxy: FakeProxy, s3: FakeS3
 ) -> None:

@@ -62,11 +62,6 @@ def without_foreign(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {path: content for path, content in files.items() if path not in FOREIGN}
 
 
-def put_foreign(target: Path) -> None:
-    for path, content in FOREIGN.items():
-        (target / path).write_bytes(content)
-
-
 def restart(daemon: Daemon, way: Mapping[str, str]) -> None:
     daemon.kill()
     daemon.environment |= way
@@ -82,14 +77,15 @@ def test_every_change_removes_the_old_layout_and_keeps_foreign_files(
     """
     s3.swap(A)
     daemon = start(TOUR[0]).until_synced()
-    put_foreign(target)
+    for path, content in FOREIGN.items():
+        (target / path).write_bytes(content)
     for number, (before, after) in enumerate(itertools.pairwise(TOUR)):
         files = (B, LATE, A)[number % 3]  # LATE: no new revision
         s3.swap(files)
         restart(daemon, after)
         daemon.until_synced()
         step = f"{number}: {before} -> {after}"
-        assert 200 == daemon.get("/readyz").status, step
+        assert daemon.is_ready(), step
         assert files == without_foreign(consumed(target)), step
         assert FOREIGN == {path: (target / path).read_bytes() for path in FOREIGN}, step
         assert [] == only(after, target), step
@@ -128,4 +124,4 @@ def test_keeps_the_old_layout_until_most_new_files_are_readable(
     daemon.sync()
     assert B == consumed(target)
     assert [] == only(after, target)
-    assert 200 == daemon.get("/readyz").status
+    assert daemon.is_ready()
