@@ -272,13 +272,11 @@ def test_answers_without_etag_date_and_size_are_no_crash(site: Site) -> None:
     assert A == site.current()
 
 
-@pytest.mark.parametrize("status", [403, 404])
-def test_names_the_server_that_refused_in_place_of_the_store(
-    site: Site, status: int
-) -> None:
+def test_names_the_server_that_refused_in_place_of_the_store(site: Site) -> None:
     """An ingress says 404 while its server restarts: no sign that nothing is there."""
     headers = {"Server": "nginx", "Content-Type": "text/html"}
-    site.s3.inject(answer_with(Answer(status, headers, b"<html>no</html>")))
-
-    ran = site.refuses("answer_foreign", A)
+    for status in (404, 403):
+        fault = answer_with(Answer(status, headers, b"<html>no</html>"))
+        site.s3.inject(fault, lambda request: "current.json" in request.path)
+        ran = site.fails("answer_foreign", "releases")
     assert "nginx (text/html)" in ran.err and "None" not in ran.err
