@@ -40,6 +40,8 @@ NO_SETTINGS = {
 }
 NO_SETTINGS |= {"S3_SYNC_SIGN_KEY"}
 
+LEVELS = {"exception": "error"}
+
 each_sidecar = pytest.mark.parametrize(
     "sidecar", SIDECARS, ids=lambda sidecar: sidecar.name
 )
@@ -150,14 +152,27 @@ def test_every_mentioned_variable_metric_and_test_exists(path: Path) -> None:
         assert f"def {name}(" in tests, name
 
 
-def test_exactly_the_logged_events_are_documented() -> None:
-    calls = r"\b(?:log|get_logger\(.*?\))\.(?:debug|info|warning|error|exception)\(\s*\"(\w+)\""
-    logged = re.findall(calls, text_of(ROOT / "sidecars", ROOT / "runtime"))
-    documented = first_column((ROOT / "docs/reference/events.md").read_text())
+def test_exactly_the_logged_events_are_documented_with_their_levels_and_keys() -> None:
+    row = r"^\| (`[`\w, ]+`) \| (.*?) \| .* \| (.*?) \|$"
+    page = (ROOT / "docs/reference/events.md").read_text()
+    rows = [
+        (event, cells)
+        for names, *cells in re.findall(row, page, re.MULTILINE)
+        for event in re.findall(r"\w+", names)
+    ]
     code = text_of(ROOT / "sidecars", ROOT / "runtime")
+    call = r"\b(?:log|get_logger\(.*?\))\.(\w+)\(\s*\"(\w+)\"([^()]*)"
+    calls = [
+        (event, LEVELS.get(level, level), re.findall(r"\b(\w+)=", rest))
+        for level, event, rest in re.findall(call, code)
+    ]
 
-    assert set() == {*logged} - {*documented}
-    assert [] == [event for event in documented if f'"{event}"' not in code]
+    assert set() == {event for event, _, _ in calls} - {event for event, _ in rows}
+    for event, (levels, keys) in rows:
+        assert f'"{event}"' in code
+        for _, level, given in (one for one in calls if one[0] == event):
+            assert level in levels, event
+            assert {*given} <= {*re.findall(r"`(\w+)`", keys)} | {"exc_info"}, event
 
 
 @each_sidecar
