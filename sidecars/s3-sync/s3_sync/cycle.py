@@ -113,9 +113,9 @@ class Sync:
         # Somebody edited or removed a published file. A link that somebody changed needs
         # no S3: it is set again at once. Readiness says both now, because S3 may be down,
         # or downloads take minutes.
-        layout.inspect(INSPECTIONS[settings.source_kind])
-        layout.correct(fence)
-        self.show(fence)
+        if layout.inspect(INSPECTIONS[settings.source_kind]) or layout.problem:
+            layout.correct(fence)
+            self.show(fence)
 
         # What S3 has. A listing shows some moment after the request.
         asked_at = time.monotonic()
