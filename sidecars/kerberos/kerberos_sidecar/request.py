@@ -201,6 +201,14 @@ class Trace(child.Kept):
         ]
         return "asked: {}; answered: {}".format(*found)
 
+    @property
+    def unresolved(self) -> str:
+        """
+        The name that DNS was asked about last; empty if a KDC has been asked.
+        """
+        names = _RESOLVES.findall(str(self))
+        return "" if not names or _ASKED.search(str(self)) else str(names[-1])
+
     def at_deadline(self) -> Said:
         """
         Return what a KDC said last, as the child would if libkrb5 had ended; else why
@@ -211,9 +219,8 @@ class Trace(child.Kept):
             return said[-1]
         if _ASKED.search(str(self)):
             return Said(HUNG, self.asked)
-        resolved = _RESOLVES.findall(str(self))
-        if resolved:
-            return Said(NO_DNS, f"it is silent about {resolved[-1]}")
+        if self.unresolved:
+            return Said(NO_DNS, f"it is silent about {self.unresolved}")
         return Said(UNSENT, "KERBEROS_TIMEOUT is over")
 
     def _received(self) -> list[Said]:
@@ -231,7 +238,11 @@ def _explain(
     """
     principal = keytab.principal
     code, words = said
-    if code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
+    # libkrb5 says this of KDCs that refuse, of silent ones, and of names without one.
+    if code == NO_CONTACT and trace.unresolved:
+        code = NO_DNS
+        words = f"it does not know {trace.unresolved}"
+    elif code == NO_CONTACT and after_seconds > SILENCE_SECONDS:
         code = HUNG
         words = trace.asked
     if code == reasons.PREAUTH_FAILED and f"with result: {NO_KEY}/" in str(trace):
