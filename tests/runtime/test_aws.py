@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from botocore import exceptions
+from botocore.parsers import ResponseParserError
 
 from sidecar_runtime.aws import EARLY, chain
-from sidecar_runtime.aws.chain import classify
 from sidecar_runtime.aws.credentials import (
     ADVICE,
     REFRESH_BEFORE_SECONDS,
@@ -164,6 +164,16 @@ def test_credentials_invalid_in_a_header_are_named_but_not_shown(
     assert "s3cr3t" not in error.message
 
 
+@pytest.mark.parametrize("name", ["access_key", "secret_key"])
+@pytest.mark.parametrize("value", ["", None, 5])
+def test_a_key_that_its_source_leaves_empty_is_named(name: str, value: object) -> None:
+    """Before S3 refuses its signature."""
+    error = raised(CredentialsError, _checked, FOUND | {name: value})
+
+    assert "credentials_missing" == error.reason
+    assert error.message.startswith(f"the {name} from env is empty")
+
+
 # --- the errors of botocore
 
 
@@ -184,57 +194,89 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
     )
 
 
+NETWORK = "to that address, and AWS_REGION"
+UNREADABLE = ResponseParserError("Unable to parse response (no tag), invalid XML:\n<s3cr3t")
+
+
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "remedy"),
     [
-        (said_by_sts("AccessDenied"), "credentials_denied"),
-        (said_by_sts("InvalidIdentityToken"), "credentials_denied"),
-        (said_by_sts("ExpiredTokenException"), "credentials_expired"),
-        (exceptions.ClientError({}, "AssumeRole"), "credentials_unavailable"),
-        (exceptions.ProfileNotFound(profile="x"), "credentials_missing"),
-        (exceptions.ConfigNotFound(path="x"), "credentials_missing"),
-        (exceptions.NoCredentialsError(), "credentials_missing"),
+        (said_by_sts("AccessDenied"), "credentials_denied", ""),
+        (said_by_sts("InvalidIdentityToken"), "credentials_denied", ""),
+        (said_by_sts("ExpiredTokenException"), "credentials_expired", ""),
+        (exceptions.ClientError({}, "AssumeRole"), "credentials_unavailable", ""),
+        (exceptions.ProfileNotFound(profile="x"), "credentials_missing", "AWS_PROFILE"),
+        (exceptions.ConfigNotFound(path="x"), "credentials_missing", ""),
+        (exceptions.NoCredentialsError(), "credentials_missing", ""),
         (
             exceptions.PartialCredentialsError(provider="env", cred_var="x"),
             "credentials_missing",
+            "",
         ),
-        (exceptions.SSOTokenLoadError(error_msg="x"), "credentials_expired"),
-        (said_by_the_agent(None), "credentials_unavailable"),
-        (said_by_the_agent(400), "credentials_denied"),
-        (said_by_the_agent(408), "credentials_unavailable"),
-        (said_by_the_agent(429), "credentials_unavailable"),
-        (said_by_the_agent(500), "credentials_unavailable"),
-        (exceptions.SSLError(endpoint_url="x", error=OSError("y")), "tls_failed"),
-        (FileNotFoundError(2, "no token file"), "credentials_unavailable"),
-    ],
-    ids=str,
-)
-def test_botocore_errors_have_a_reason_with_advice(
-    error: Exception, reason: str
-) -> None:
-    assert reason == classify(error)
-    assert ADVICE[reason]
-
-
-@pytest.mark.parametrize(
-    ("error", "remedy"),
-    [
-        (FileNotFoundError(2, "No such file", "/var/run/token"), "Mount that file"),
-        (exceptions.ProfileNotFound(profile="x"), "AWS_PROFILE"),
+        (exceptions.SSOTokenLoadError(error_msg="x"), "credentials_expired", ""),
         (
             exceptions.CredentialRetrievalError(
                 provider="custom-process", error_msg="exit code 1"
             ),
+            "credentials_unavailable",
             "credential_process",
         ),
+        (said_by_the_agent(None), "credentials_unavailable", ""),
+        (said_by_the_agent(400), "credentials_denied", ""),
+        (said_by_the_agent(408), "credentials_unavailable", ""),
+        (said_by_the_agent(429), "credentials_unavailable", ""),
+        (said_by_the_agent(500), "credentials_unavailable", ""),
+        (exceptions.SSLError(endpoint_url="x", error=OSError("y")), "tls_failed", ""),
         (
             exceptions.ConnectTimeoutError(endpoint_url="https://sts.x"),
-            "to that address, and AWS_REGION",
+            "credentials_unavailable",
+            NETWORK,
         ),
-        (said_by_the_agent(403), ""),
+        (UNREADABLE, "credentials_unavailable", NETWORK),
+        (
+            FileNotFoundError(2, "No such file", "/var/run/token"),
+            "credentials_unavailable",
+            "Mount that file",
+        ),
     ],
     ids=str,
 )
-def test_advice_blames_only_what_was_tried(error: Exception, remedy: str) -> None:
-    assert remedy in chain.remedy(error)
-    assert bool(remedy) == bool(chain.remedy(error))
+def test_errors_of_botocore_have_a_reason_and_advice_that_blames_what_was_tried(
+    error: Exception, reason: str, remedy: str
+) -> None:
+    advice = chain.remedy(error)
+    assert (reason, bool(remedy)) == (chain.classify(error), bool(advice))
+    assert remedy in advice
+    assert ADVICE[reason]
+    assert "s3cr3t" not in chain.shown(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_STS", "sts.local"),
+        ("AWS_ENDPOINT_URL_STS", "http://sts:port"),
+        ("AWS_REGION", "eu west-1"),
+        ("AWS_MAX_ATTEMPTS", "many"),
+        ("AWS_RETRY_MODE", "eager"),
+        ("AWS_CREDENTIAL_EXPIRATION", "soon"),
+    ],
+)
+def test_a_value_that_botocore_cannot_use_is_quoted_and_no_service_is_blamed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    (tmp_path / "token").write_text("a token")
+    environ = {
+        "AWS_REGION": "eu-west-1",
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/dags",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": f"{tmp_path}/token",
+    }
+    if name == "AWS_CREDENTIAL_EXPIRATION":
+        environ = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    monkeypatch.setattr("os.environ", environ | {name: value})
+
+    failure = chain.answer("credentials")["error"]
+
+    assert "credentials_unavailable" == failure["reason"]
+    assert value.removeprefix("http://") in failure["message"]
+    assert "no service was asked" in failure["advice"]

@@ -25,6 +25,7 @@ import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.parsers import ResponseParserError
 
 from sidecar_runtime import proxies
 
@@ -39,7 +40,6 @@ _DENIED = {
 _AGENT_REFUSED = re.compile(r"Received non 200 response 4(?!08|29)\d\d ")
 _REASONS = {
     exceptions.ConfigNotFound: "credentials_missing",
-    exceptions.ConfigParseError: "credentials_missing",
     exceptions.NoCredentialsError: "credentials_missing",
     exceptions.PartialCredentialsError: "credentials_missing",
     exceptions.ProfileNotFound: "credentials_missing",
@@ -48,6 +48,13 @@ _REASONS = {
     # what botocore just got has ended already
     RuntimeError: "credentials_expired",
 }
+_CONNECTING = (
+    exceptions.ConnectionError,
+    exceptions.HTTPClientError,
+    ResponseParserError,
+)
+# Their reasons have the right advice.
+_TOLD = (exceptions.ClientError, exceptions.CredentialRetrievalError, *_REASONS)
 
 
 def open_session(profile: str = "") -> botocore.session.Session:
@@ -150,16 +157,25 @@ def remedy(error: Exception) -> str:
     """
     if isinstance(error, exceptions.ProfileNotFound):
         return "Correct AWS_PROFILE, or mount the file that has this profile."
-    if getattr(error, "kwargs", {}).get("provider") == "custom-process":
+    facts = getattr(error, "kwargs", {})
+    if facts.get("provider") == "custom-process":
         return "Run the program that credential_process names in this container."
-    if isinstance(error, (exceptions.ConnectionError, exceptions.HTTPClientError)):
+    if isinstance(error, _TOLD):
+        return ""
+    # The URL of an endpoint or a proxy is only parsed as it connects.
+    is_of_url = isinstance(facts.get("error"), ValueError)
+    if isinstance(error, _CONNECTING) and not is_of_url:
         return (
             "Check the network path to that address, and AWS_REGION. AWS_ENDPOINT_URL holds for "
             "STS, too: if it is a store's, set AWS_ENDPOINT_URL_S3 instead."
         )
     if isinstance(error, OSError):
         return "Mount that file where its variable says, readable for this container's user."
-    return ""
+    # Before it asks, botocore raises nearly anything for a value that it cannot use.
+    return (
+        "Correct the value that the error quotes, in its variable or the AWS profile: no service "
+        "was asked."
+    )
 
 
 def shows_a_header(error: Exception) -> bool:
@@ -171,36 +187,39 @@ def shows_a_header(error: Exception) -> bool:
 
 def shown(error: Exception) -> str:
     """
-    Return the error text, but not that of http.client for an invalid header: it quotes
-    the secret.
+    Return the error text, but not what may be a secret: http.client quotes an invalid
+    header, and botocore, from the second line on, an answer that it cannot read.
     """
     if shows_a_header(error):
         return "the credentials contain a line break or a control character"
-    return str(error)
+    if isinstance(error, ResponseParserError):
+        return str(error).partition("\n")[0]
+    return str(error) or type(error).__name__
+
+
+def answer(question: str) -> dict[str, Any]:
+    """
+    Return the answer to a question; an error of botocore is an answer, too.
+    """
+    questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
+    try:
+        return questions[question](open_session())
+    except Exception as error:  # noqa: BLE001 - also those of the libraries that it uses
+        failure = {
+            "reason": classify(error),
+            "message": shown(error),
+            "advice": remedy(error),
+        }
+        return {"error": failure}
 
 
 def main() -> NoReturn:
     """
-    Answer the question on standard output; an error of botocore is an answer, too.
+    Answer the question on standard output.
     """
-    questions = {"credentials": resolve, "anonymous": configuration, "whoami": whoami}
     question = os.read(0, 64)
     if question:
-        try:
-            found = questions[question.decode()](open_session())
-        except (
-            exceptions.BotoCoreError,
-            exceptions.ClientError,
-            OSError,
-            RuntimeError,
-        ) as error:
-            failure = {
-                "reason": classify(error),
-                "message": shown(error),
-                "advice": remedy(error),
-            }
-            found = {"error": failure}
-        os.write(1, json.dumps(found).encode())
+        os.write(1, json.dumps(answer(question.decode())).encode())
     os._exit(0)  # the interpreter's own end takes 13 ms
 
 

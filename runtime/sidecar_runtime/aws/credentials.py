@@ -175,10 +175,14 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
         text = "botocore found no AWS credentials in any of its sources"
         raise CredentialsError("credentials_missing", text)
     for name in ("access_key", "secret_key", "token"):
-        if not re.fullmatch(r"[!-~]*", found[name] or ""):
+        value = found[name]
+        said = f"the {name} from {found['method']}"
+        # A program, or a file, may hand out null, a number, or nothing.
+        if name != "token" and not (value and isinstance(value, str)):
+            raise CredentialsError("credentials_missing", f"{said} is empty, or no text")
+        if not re.fullmatch(r"[!-~]*", value or ""):
             text = (
-                f"the {name} from {found['method']} contains whitespace, a control "
-                "character or a non-ASCII character"
+                f"{said} contains whitespace, a control character or a non-ASCII character"
             )
             raise CredentialsError("credentials_invalid", text)
     return Credentials(**found)
