@@ -99,7 +99,7 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     # a replayed pointer stays refused after it
     pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
     other = opened(state, **SIGNED, **pinned)
-    assert ((7, "key"), None) == (other.sequence, other.published)
+    assert ({"key": 7}, None) == (other.sequences, other.published)
 
     record(volume.state, S3_SYNC_INCLUDE="*.py").write(Fence(), R7)
     assert not ready(state).ready

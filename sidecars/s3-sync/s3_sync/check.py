@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 
 from s3_sync.layout import open_layout
@@ -146,11 +146,12 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     bundle.
     """
     source = ReleaseSource(settings, client)
-    seen = (0, "")
+    seen: Mapping[str, int] = {}
     with suppress(OSError):
-        seen = read_outside(settings).sequence
+        seen = read_outside(settings).sequences
     state = await source.read(fence, seen)
-    signed = f", signed by {signer}" if (signer := state.sequence[1]) else ""
+    signer = state.pointers["signed_by"]
+    signed = f", signed by {signer}" if signer else ""
     say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
     await source.try_bundle(state)
     say("ok", "s3:GetObject", "pointer, manifest and bundle")

@@ -121,7 +121,7 @@ class Sync:
         asked_at = time.monotonic()
         # A volume that survived its pod has seen newer pointers than this process: an old
         # one is a replay.
-        read = await self.parts.source.read(fence, self._record.sequence)
+        read = await self.parts.source.read(fence, self._record.sequences)
         # A release that this volume cannot have fails here; damage waits for the next one.
         state = self._wanted(read)
 
@@ -383,8 +383,7 @@ class Sync:
         record = self._record
         published = record.published
         assert published is not None
-        sequence, signed_by = state.sequence
-        said = published._replace(sequence=sequence, signed_by=signed_by)
+        said = published._replace(**state.pointers)
         if said != published or not record.is_written:
             record.write(fence, said)
 
@@ -400,7 +399,6 @@ class Sync:
         # took several cycles is counted once, when it is over.
         found = changes(self._recorded, tree.files)
         numbers: dict[str, Any] = {kind: len(paths) for kind, paths in found.items()}
-        sequence, signed_by = build.state.sequence
         # With files missing, it is no revision of the source. The aim is one all the
         # same: the next cycle tells by it that nothing newer is there.
         said = (before or Published())._replace(
@@ -411,8 +409,7 @@ class Sync:
             fallback=build.fallback,
             files=len(tree.files),
             damaged=0,
-            sequence=sequence,
-            signed_by=signed_by,
+            **build.state.pointers,
         )
         if any(numbers.values()):  # otherwise those of the last publish stay
             said = said._replace(**numbers)

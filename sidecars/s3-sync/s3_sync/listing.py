@@ -75,7 +75,7 @@ class ListingSource:
         # Endpoint-like failures in a row, of objects that did not fail before.
         self._streak: list[S3Error] = []
 
-    async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
+    async def read(self, fence: Fence, seen: Mapping[str, int] = {}) -> State:
         """
         Return the listing; the same object while nothing changes.
 

@@ -49,7 +49,8 @@ class State(NamedTuple):
         is_whole: Whether the files belong together, so that all of them are published
             or none.
         detail: What its source needs to fetch the files.
-        sequence: Of a release: the highest sequence seen, and the key that signed it.
+        pointers: Of a release: what the record says of the pointers that were seen, by
+            the names of its fields.
     """
 
     revision: str
@@ -59,7 +60,7 @@ class State(NamedTuple):
     facts: Mapping[str, object] = {}
     is_whole: bool = False
     detail: Any = None
-    sequence: tuple[int, str] = (0, "")
+    pointers: Mapping[str, Any] = {}
 
 
 class There(NamedTuple):

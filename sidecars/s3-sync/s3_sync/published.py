@@ -52,6 +52,7 @@ class Published(NamedTuple):
         damaged: How many of them are known to be missing or altered on disk.
         sequence: Of a release: the highest sequence seen; else 0.
         signed_by: The key that signed it; empty if none had to.
+        sequences: The highest sequence seen of each key.
         added, changed, deleted: How many files differ from the previous publish.
     """
 
@@ -65,6 +66,7 @@ class Published(NamedTuple):
     damaged: int = 0
     sequence: int = 0
     signed_by: str = ""
+    sequences: Mapping[str, int] = {}
     added: int = 0
     changed: int = 0
     deleted: int = 0
@@ -90,6 +92,10 @@ def parse(facts: Mapping[str, Any]) -> Published | None:
     for name, default in Published._field_defaults.items():
         if isinstance(facts.get(name), type(default)):
             said = said._replace(**{name: facts[name]})
+    # Of one key alone, the record has no mapping.
+    found = {**said.sequences, said.signed_by: said.sequence}
+    found = {key: seen for key, seen in found.items() if seen and isinstance(seen, int)}
+    said = said._replace(sequences=found)
     is_consistent = bool(said.name) and (said.missing == 0) == bool(said.revision)
     return said if is_consistent and 0 < said.published_at < LATEST else None
 
@@ -107,8 +113,7 @@ class Record:
             chosen, of another one, or nobody knows whose, because the record is missing
             or damaged, or the snapshot that it names is gone: then nothing is deleted
             that files of ours would keep, and nothing is approved.
-        sequence: Of releases of this source: the highest sequence seen, and the key
-            that signed it.
+        sequences: Of releases of this source: the highest sequence seen of each key.
         is_written: Whether the record on disk is the one that this process knows.
     """
 
@@ -125,7 +130,7 @@ class Record:
         if any(filters):
             self._where["filters"] = filters
         self._fsync = settings.fsync
-        self.sequence = (0, "")
+        self.sequences: Mapping[str, int] = {}
         self.is_written = True
         facts = read_facts(NAME, state)
         said = parse(facts)
@@ -138,7 +143,7 @@ class Record:
             return
         self.owner = "ours" if differs <= {"filters"} else "other"
         if self.owner == "ours":
-            self.sequence = (said.sequence, said.signed_by)
+            self.sequences = said.sequences
 
     def write(self, fence: Fence, published: Published) -> None:
         """
@@ -150,7 +155,7 @@ class Record:
         """
         facts = published._asdict()
         if not published.sequence:
-            del facts["sequence"], facts["signed_by"]
+            del facts["sequence"], facts["signed_by"], facts["sequences"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
             self.published = published

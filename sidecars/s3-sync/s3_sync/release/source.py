@@ -45,21 +45,19 @@ class ReleaseSource:
     """
     The releases under a prefix.
 
-    Attributes:
-        sequence: The highest sequence seen, and the key that signed it; from
-            `published.json` at first.
     """
 
     def __init__(self, settings: Settings, client: S3Client) -> None:
         self._settings = settings
         self._client = client
         self._keys: Keys | None = None
-        self.sequence: tuple[int, str] = (0, "")
+        # The highest sequence seen of each key.
+        self._seen: dict[str, int] = {}
         self._pointer: Pointer | None = None
         self._etag = ""
         self._manifest: Manifest | None = None
 
-    async def read(self, fence: Fence, seen: tuple[int, str] = (0, "")) -> State:
+    async def read(self, fence: Fence, seen: Mapping[str, int] = {}) -> State:
         """
         Return the pinned release, or else the current one.
 
@@ -72,14 +70,11 @@ class ReleaseSource:
         revision = self._settings.revision
         if revision is None:
             self._read_keys()
-        # What was seen, here or on the volume, counts only while its key is trusted: a
-        # stolen key takes the sequences along that the thief has signed.
-        known = [
-            one
-            for one in (self.sequence, seen)
-            if self._keys is None or one[1] in self._keys.by_id
-        ]
-        self.sequence = max(known, default=(0, ""))
+        # What was seen here counts, and what was seen on the volume, which others may
+        # have written to.
+        for key, sequence in seen.items():
+            if isinstance(sequence, int):
+                self._seen[key] = max(sequence, self._seen.get(key, 0))
         if revision is None:
             self._client.begin_cycle(fence)
             revision = (await self._poll()).revision
@@ -166,6 +161,16 @@ class ReleaseSource:
 
     # --- the pointer
 
+    def _newest(self) -> tuple[int, str]:
+        """
+        Return the highest sequence seen, and the key that signed it, of those that are
+        trusted now: a stolen key takes the sequences along that the thief has signed,
+        but not those of the other keys.
+        """
+        trusted = self._seen if self._keys is None else self._keys.by_id
+        known = [(seen, key) for key, seen in self._seen.items() if key in trusted]
+        return max(known, default=(0, ""))
+
     def _read_keys(self) -> None:
         """
         Read the trusted keys, if signatures are required.
@@ -205,7 +210,7 @@ class ReleaseSource:
         Verify and read a pointer, and remember its sequence.
         """
         settings = self._settings
-        seen, _ = self.sequence
+        seen, _ = self._newest()
         pointer, signed_by = form.read_pointer(
             data, self._keys, settings.bucket, settings.prefix
         )
@@ -215,7 +220,7 @@ class ReleaseSource:
                 f"{settings.source}{form.POINTER_KEY} is an old pointer: its sequence is "
                 f"{pointer.turn.sequence}, but {seen} was already seen here",
             )
-        self.sequence = pointer.turn.sequence, signed_by
+        self._seen[signed_by] = pointer.turn.sequence
         return pointer
 
     # --- manifest and bundle
@@ -236,13 +241,18 @@ class ReleaseSource:
 
     def _state_of(self, manifest: Manifest) -> State:
         facts = {"created_at": manifest.created_at, **manifest.origin}
+        sequence, signed_by = self._newest()
         return State(
             manifest.revision,
             manifest.files,
             facts={"release": facts},
             is_whole=True,
             detail=manifest,
-            sequence=self.sequence,
+            pointers={
+                "sequence": sequence,
+                "signed_by": signed_by,
+                "sequences": dict(self._seen),
+            },
         )
 
     async def _read_next(

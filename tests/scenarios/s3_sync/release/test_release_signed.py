@@ -148,6 +148,21 @@ def test_the_sequences_of_a_key_that_is_no_longer_trusted_do_not_count(
     site.refuses_a_replay_after_a_restart()
 
 
+def test_a_key_that_is_no_longer_trusted_takes_no_sequence_of_another_along(
+    site: Site,
+) -> None:
+    """Without any key, whoever writes to the bucket brings no old pointer back."""
+    old = site.pointer
+    site.publish(B)
+    site.daemon.sync()
+    write_keys(site.keys, site.key, site.other)
+    site.accepts(site.other, site.body)
+    write_keys(site.keys, site.key)
+
+    site.refuses(old, "release_replayed")
+    site.refuses_a_replay_after_a_restart()
+
+
 def test_a_publisher_replaces_an_untrusted_pointer_only_with_force(site: Site) -> None:
     """With a higher sequence than the pods have seen, although it cannot read that."""
     site.publish(C)
