@@ -22,9 +22,10 @@ from sidecar_runtime.volume.snapshots import Snapshots
 from tests.runtime.recording import Log
 from tests.s3_sync.process import Process
 from tests.support.aws.fake_s3 import FakeS3, error, is_get, is_list
-from tests.support.http.loopback import Exchange, Match
+from tests.support.http.faults import answer_with
+from tests.support.http.loopback import Answer, Exchange, Match
 from tests.support.raising import raised
-from tests.support.s3_sync.shelf import RELEASE, Shelf
+from tests.support.s3_sync.shelf import RELEASE, Shelf, is_bundle
 from tests.support.scripts import counting, runs
 
 KEYS = {"KEY_PATH": "dags"}
@@ -168,6 +169,19 @@ def test_a_release_that_the_volume_cannot_have_is_no_fallback_and_not_fetched(
 
     assert not process.is_ready
     assert "does not distinguish" in str(asked.ask(clashing, is_known=True))
+
+
+def test_a_server_that_ignores_ranges_is_named_and_no_bundle_is_called_corrupt(
+    s3: FakeS3, process: Process
+) -> None:
+    Shelf(s3).publish({"a.py": b"1"})
+    s3.inject(answer_with(Answer(200, {}, b"the whole bundle")), is_bundle)
+    process.start(KEYS | RELEASE)
+
+    failed = raised(SidecarError, process.cycle)
+
+    assert "answer_foreign" == failed.reason
+    assert "the whole object" in failed.message
 
 
 # --- other people's volumes

@@ -182,6 +182,9 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+EMPTY_SHA256 = sha256_of(b"")
+
+
 def is_revision(found: object) -> bool:
     return isinstance(found, str) and _REVISION.fullmatch(found) is not None
 

@@ -152,6 +152,7 @@ ROWS = {
     "more stored than size": [row(size=1, stored=2)],
     "inflates too much": [row(size=1_000, stored=1)],
     "no digest": [row(sha256="0")],
+    "empty with another digest": [row(size=0, stored=0)],
     "digest in capitals": [row(sha256="A" * 64)],
     "executable is a number": [row(executable=1)],
     "beyond the bundle": [row(size=9_999, stored=9_999)],
@@ -186,6 +187,9 @@ TEXTS: dict[str, Callable[[], bytes]] = {
     ),
     "another schema": lambda: with_text(
         lambda text: text.replace(b'version":1', b'version":2')
+    ),
+    "a schema that is true": lambda: with_text(
+        lambda text: text.replace(b'schema_version":1', b'schema_version":true')
     ),
     "other content": lambda: with_text(lambda text: text.replace(b'"a.py"', b'"A.py"')),
     "a list": lambda: gzip.compress(b"[]"),

@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3_sync.names import (
+    EMPTY_SHA256,
     EXECUTABLE,
     POINTER,
     is_hex,
@@ -266,10 +267,7 @@ def parse_manifest(data: bytes, revision: str, target_bytes: int = 0) -> Manifes
             be written.
     """
     facts = _load(_inflate(data))
-    if facts.get("schema_version") != 1:
-        raise Invalid(
-            f"its schema_version is {facts.get('schema_version')!r:.50}, not 1"
-        )
+    _number(facts, "schema_version", 1)
     files = _read_files(_get(facts, "files", list), target_bytes)
     found = release_id_of(file[:4] for file in files.values())
     if not revision == found == _get(facts, "version", str):
@@ -301,6 +299,8 @@ def _read_files(rows: Sequence[Any], target_bytes: int) -> dict[str, File]:
         path, sha256, size, is_executable, stored = row
         if not is_hex(sha256):
             raise Invalid("sha256 of a file is not 64 hexadecimal digits")
+        if not size and sha256 != EMPTY_SHA256:
+            raise Invalid(f"{path!r:.300} is empty, but not its sha256")
         if not 0 <= stored <= size <= min(FILE_LIMIT_BYTES, stored * RATIO_LIMIT):
             raise Invalid(
                 f"a file of {size!s:.24} bytes cannot have {stored!s:.24} stored bytes"

@@ -28,6 +28,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from s3_sync.names import EMPTY_SHA256
 from s3_sync.reasons import RETRIED, S3Error
 from s3_sync.s3.http import Address, Answer, Pool, split_url
 from s3_sync.s3.refusals import (
@@ -57,7 +58,6 @@ RETRY_SECONDS = 0.8
 ANSWER_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 50_000.0
 DEFAULT_REGION = "us-east-1"
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 # What some stores refuse, and how; without the condition, the response's ETag tells.
 OPTIONAL = {"x-amz-checksum-mode", "if-match"}
@@ -278,7 +278,9 @@ class S3Client:
         seconds = min(seconds, max(0.1, what.until - time.monotonic()))
         target = f"{path}?{query}" if query else path
         sink = receiver.write if receiver is not None else None
-        answer = await self._pool.get(target, signed, sink, seconds)
+        answer = await self._pool.get(
+            target, signed, sink, seconds, is_part=what.operation == "bundle"
+        )
         is_unchanged = answer.status == 304 and "if-none-match" in headers
         if answer.status in (200, 206) or is_unchanged:
             return answer

@@ -80,6 +80,7 @@ class _Exchange:
         waiter: Ends with the response, or with the error.
         limit: The time for what arrives next; each arrival gives it more.
         ends_at: When the response is too late in any case (event loop's time).
+        is_part: Whether a part of an object was asked for.
         held: The body, unless the sink gets it.
         framing_bytes: How much arrived since the last byte of the body.
     """
@@ -88,6 +89,7 @@ class _Exchange:
     limit: asyncio.Timeout
     ends_at: float
     sink: Sink | None
+    is_part: bool
     answer: Answer = field(default_factory=Answer)
     held: bytearray = field(default_factory=bytearray)
     framing_bytes: int = 0
@@ -124,7 +126,9 @@ class Connection(asyncio.BufferedProtocol):
     def idle_seconds(self) -> float:
         return self._loop.time() - self._heard_at
 
-    async def request(self, head: bytes, sink: Sink | None, seconds: float) -> Answer:
+    async def request(
+        self, head: bytes, sink: Sink | None, seconds: float, *, is_part: bool = False
+    ) -> Answer:
         """
         Send a request without body and return the response.
 
@@ -145,6 +149,7 @@ class Connection(asyncio.BufferedProtocol):
             limit=asyncio.timeout(min(IDLE_SECONDS, seconds)),
             ends_at=now + seconds,
             sink=sink,
+            is_part=is_part,
         )
         self._exchange = exchange
         try:
@@ -249,6 +254,10 @@ class Connection(asyncio.BufferedProtocol):
         )
         if not has_end and is_success:
             raise WireError("server_error", "the response does not declare its length")
+        if exchange.is_part and status == 200:
+            said = "the server sent the whole object, not the part that was asked for"
+            advice = "Use a store that serves ranges; check the proxies before it."
+            raise WireError("answer_foreign", said, advice)
         if not has_end and status not in (204, 304):  # its text may never end
             exchange.end()
         if not is_success:
@@ -355,6 +364,8 @@ class Pool:
         headers: Mapping[str, str],
         sink: Sink | None,
         seconds: float,
+        *,
+        is_part: bool,
     ) -> Answer:
         """
         Send one GET, on a kept connection if one is idle.
@@ -363,6 +374,7 @@ class Pool:
             path: Encoded path with query.
             headers: Complete and signed, with ``host``.
             seconds: The limit from now on, whatever the number of connections.
+            is_part: Whether the headers ask for a part of the object.
 
         Raises:
             WireError: No complete response arrived.
@@ -381,7 +393,9 @@ class Pool:
             connection = kept or await self._open()
             try:
                 left_seconds = ends_at - time.monotonic()
-                answer = await connection.request(head, sink, left_seconds)
+                answer = await connection.request(
+                    head, sink, left_seconds, is_part=is_part
+                )
             except WireError:
                 if kept is None or kept.has_begun or time.monotonic() >= ends_at:
                     raise
