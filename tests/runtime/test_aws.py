@@ -2,6 +2,7 @@
 How a process fetches and keeps its AWS credentials, and how the child names failures.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -150,28 +151,24 @@ def test_credentials_are_renewed_before_their_end_and_kept_until_then_if_that_fa
     assert "LATER" == chain.current(fence)[0].access_key
 
 
-@pytest.mark.parametrize("name", ["access_key", "secret_key", "token"])
 @pytest.mark.parametrize(
-    "value", ["s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"]
+    ("name", "value"),
+    [
+        *itertools.product(
+            ("access_key", "secret_key", "token"),
+            ("s3cr3t\n", "s3cr3t\xa0", "s3cr3t…", "s3\udcffcr3t", "s3\0cr3t"),
+        ),
+        *itertools.product(("access_key", "secret_key"), ("", None)),
+    ],
 )
 def test_credentials_invalid_in_a_header_are_named_but_not_shown(
-    name: str, value: str
+    name: str, value: str | None
 ) -> None:
     error = raised(CredentialsError, _checked, FOUND | {name: value})
 
     assert "credentials_invalid" == error.reason and "echo -n" in error.advice
-    assert error.message.startswith(f"the {name} from env contains whitespace, ")
+    assert error.message.startswith(f"the {name} from env is empty, or contains ")
     assert "s3cr3t" not in error.message
-
-
-@pytest.mark.parametrize("name", ["access_key", "secret_key"])
-@pytest.mark.parametrize("value", ["", None, 5])
-def test_a_key_that_its_source_leaves_empty_is_named(name: str, value: object) -> None:
-    """Before S3 refuses its signature."""
-    error = raised(CredentialsError, _checked, FOUND | {name: value})
-
-    assert "credentials_missing" == error.reason
-    assert error.message.startswith(f"the {name} from env is empty")
 
 
 # --- the errors of botocore
@@ -195,7 +192,9 @@ def said_by_the_agent(status: int | None) -> exceptions.CredentialRetrievalError
 
 
 NETWORK = "to that address, and AWS_REGION"
-UNREADABLE = ResponseParserError("Unable to parse response (no tag), invalid XML:\n<s3cr3t")
+UNREADABLE = ResponseParserError(
+    "Unable to parse response (no tag), invalid XML:\n<s3cr3t"
+)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +258,6 @@ def test_errors_of_botocore_have_a_reason_and_advice_that_blames_what_was_tried(
         ("AWS_REGION", "eu west-1"),
         ("AWS_MAX_ATTEMPTS", "many"),
         ("AWS_RETRY_MODE", "eager"),
-        ("AWS_CREDENTIAL_EXPIRATION", "soon"),
     ],
 )
 def test_a_value_that_botocore_cannot_use_is_quoted_and_no_service_is_blamed(
@@ -271,8 +269,6 @@ def test_a_value_that_botocore_cannot_use_is_quoted_and_no_service_is_blamed(
         "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/dags",
         "AWS_WEB_IDENTITY_TOKEN_FILE": f"{tmp_path}/token",
     }
-    if name == "AWS_CREDENTIAL_EXPIRATION":
-        environ = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     monkeypatch.setattr("os.environ", environ | {name: value})
 
     failure = chain.answer("credentials")["error"]

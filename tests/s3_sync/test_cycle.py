@@ -17,6 +17,7 @@ import pytest
 from s3_sync.journal import Journal
 from s3_sync.plan import HARMLESS_FILES
 from s3_sync.s3.client import ATTEMPTS
+from s3_sync.volume import StagingFolder
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.volume.snapshots import Snapshots
 from tests.runtime.recording import Log
@@ -261,6 +262,20 @@ def test_files_of_somebody_else_and_folders_that_cannot_be_flushed_are_synced(
     assert "changed" == process.cycle().result
     assert "unchanged" == process.cycle().result
     assert int(before) < int((shown / "a.py").stat().st_mtime)
+
+
+def test_a_volume_that_takes_no_repair_is_told_while_a_state_waits(
+    s3: FakeS3, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = synced(s3, process, KEYS)
+    process.stop()
+    (shown / "pkg/b.py").unlink()
+    put(s3, 2, NAMES[:1])
+    process.start(KEYS | {"S3_SYNC_SETTLE": "1h"})
+    refuse = Mock(side_effect=OSError(errno.EROFS, "Read-only file system"))
+    monkeypatch.setattr(StagingFolder, "open", refuse)
+
+    assert "Read-only" in raised(SidecarError, process.cycle).message
 
 
 def test_what_an_earlier_version_left_is_removed(s3: FakeS3, process: Process) -> None:

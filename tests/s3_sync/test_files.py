@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from s3_sync.files import Fill
+from s3_sync.files import Fill, Tree
 from s3_sync.names import RESERVED
 from s3_sync.volume import Volume, is_folding, walk
-from sidecar_runtime.fence import Fence
+from sidecar_runtime.fence import CycleAbandoned, Fence
 from tests.s3_sync.handling import opened, put
 
 
@@ -55,6 +55,15 @@ def test_writes_stay_inside_if_a_folder_is_swapped_after_the_walk(
 
     assert [] == os.listdir(tmp_path / "outside")
     assert (folder / "moved/c").exists()
+
+
+def test_an_abandoned_cycle_forgets_no_file(target: Tree, revoked: Fence) -> None:
+    put(target, "a.py")
+
+    with pytest.raises(CycleAbandoned):
+        target.forget("a.py", revoked)
+
+    assert "a.py" in target.files
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.ESTALE])

@@ -36,7 +36,7 @@ def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
     held = {"same": one, **other, "gone": one, "kept": one}
     state = State("r1", entries, kept={"kept"})
 
-    work = difference(state, There(held))
+    work = difference(state, There(held, held))
 
     assert Work(("new", "etag", "size"), ("gone",)) == work
 
@@ -46,11 +46,11 @@ def test_a_change_is_another_etag_or_size_and_what_is_kept_stays() -> None:
 ONE = Held("one", 1, 2, 3, 4)
 R1 = State("r1", {"a": Entry("a", "one", 1), "b": Entry("b", "one", 1)})
 SHOWN = Published("r1", "r1", "r1", published_at=1.0, files=2)
-BOTH = There({"a": ONE, "b": ONE}, published=SHOWN, is_ready=True)
+FILES = {"a": ONE, "b": ONE}
+BOTH = There(FILES, FILES, SHOWN, is_ready=True)
 ONLY_A = BOTH._replace(
-    files={"a": ONE}, published=SHOWN._replace(revision="", missing=1, files=1)
+    intact={"a": ONE}, published=SHOWN._replace(revision="", missing=1, files=1)
 )
-WHOLE = R1._replace(is_whole=True)
 UPLOAD = failure("source_unsettled", "it has not stayed the same")
 HELD = failure("deletion_held", "most files are missing")
 NO = RevisionRefused("r1", [Finding("a", 1, "it is refused")])
@@ -58,13 +58,6 @@ NO = RevisionRefused("r1", [Finding("a", 1, "it is refused")])
 DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
     "nothing is published": (R1, There(), Holds(), Work(("a", "b"))),
     "all is published": (R1, BOTH, Holds(), Done()),
-    "a release, too": (WHOLE, BOTH, Holds(), Done()),
-    "of a release one is damaged": (
-        WHOLE,
-        BOTH._replace(damaged={"b"}, is_ready=False),
-        Holds(),
-        Work(("b",)),
-    ),
     "one cannot be read": (R1, ONLY_A, Holds(resting={"b", "c"}), Done(("b",))),
     "and is due again": (R1, ONLY_A, Holds(resting={"c"}), Work(("b",))),
     "the same, but not recorded": (
@@ -75,7 +68,7 @@ DECISIONS: dict[str, tuple[State, There, Holds, object]] = {
     ),
     "one is damaged": (
         R1,
-        BOTH._replace(damaged={"b"}, is_ready=False),
+        BOTH._replace(intact={"a": ONE}, is_ready=False),
         Holds(),
         Work(("b",)),
     ),
@@ -201,12 +194,6 @@ SITUATIONS: dict[str, list[tuple[float, object, bool]]] = {
         (1, "fails", False),
         (1, MOST, True),
         (HALF - 1, MOST, True),
-        (1, MOST, False),
-    ],
-    "other files are missing later": [
-        (HALF, range(70), True),
-        (HALF, MOST, True),
-        (HOLD_SECONDS - 1, MOST, True),
         (1, MOST, False),
     ],
     "other files are missing instead": [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_sync.published import NAME, Published, Record
+from s3_sync.published import NAME, UNFINISHED, Published, Record
 from s3_sync.readiness import readiness
 from s3_sync.settings import load_settings
 from s3_sync.volume import Volume
@@ -79,6 +79,8 @@ def test_a_record_survives_a_restart_and_says_what_is_missing(
     assert (True, "") == (found.ready, found.revision)
     assert "2 files are missing or out of date" in found.shortfall
     assert "the gate refused r7" in found.shortfall
+    change = Published(name=UNFINISHED, missing=2)
+    assert "a change of 2 files is in progress" == change.shortfall
 
 
 def test_a_record_without_a_required_signature_or_of_other_filters_does_not_count(
@@ -93,9 +95,7 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
     record(volume.state, **SIGNED).write(Fence(), R7)
     assert ready(state, **SIGNED).ready
     assert ready(state, **RELEASE).ready  # without keys, any record counts
-    record(volume.state, **SIGNED).write(
-        Fence(), R7._replace(sequence=7, signed_by="key")
-    )
+    record(volume.state, **SIGNED).write(Fence(), R7._replace(sequences={"key": 7}))
     # a replayed pointer stays refused after it
     pinned = {"S3_SYNC_REVISION": f"sha256-{'0' * 64}"}
     other = opened(state, **SIGNED, **pinned)

@@ -175,16 +175,15 @@ def _checked(found: dict[str, Any] | None) -> Credentials:
         text = "botocore found no AWS credentials in any of its sources"
         raise CredentialsError("credentials_missing", text)
     for name in ("access_key", "secret_key", "token"):
-        value = found[name]
-        said = f"the {name} from {found['method']}"
-        # A program, or a file, may hand out null, a number, or nothing.
-        if name != "token" and not (value and isinstance(value, str)):
-            raise CredentialsError("credentials_missing", f"{said} is empty, or no text")
-        if not re.fullmatch(r"[!-~]*", value or ""):
+        # A program that is asked for keys may print null, or a number.
+        value = str(found[name] or "")
+        if not re.fullmatch(r"[!-~]*" if name == "token" else r"[!-~]+", value):
             text = (
-                f"{said} contains whitespace, a control character or a non-ASCII character"
+                f"the {name} from {found['method']} is empty, or contains whitespace, a control "
+                "character or a non-ASCII character"
             )
             raise CredentialsError("credentials_invalid", text)
+        found[name] = value
     return Credentials(**found)
 
 

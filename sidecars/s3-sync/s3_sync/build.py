@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 from s3_sync.files import Build, Fill
@@ -72,31 +71,30 @@ class Builder:
         self._refused = "", ""
         self._named: set[str] = set()
 
-    async def repair(self, state: State, until: float, fence: Fence) -> int:
+    async def repair(self, state: State, until: float, fence: Fence) -> OSError | None:
         """
         Fetch damaged files again that the source still has, into what consumers see;
-        return how many were restored. Where the volume fails, a build tells, and can
-        make room, if there is one: while a state is held back, the next cycle tries
-        again.
+        return why the volume took no more of them: a build that follows meets that
+        again, and can make room.
         """
         shown = self._parts.layout.shown
+        error: OSError | None = None
         if not shown.damaged:
-            return 0
+            return error
         files = state.files
-        damaged = len(shown.damaged)
         # Only files that this state has unchanged: others would be a mix of two states.
         # What rests was tried before, and would take time from everything that follows.
         known = shown.damaged & (files.keys() - self.unread.resting)
         same = [path for path in known if is_held(shown.files[path], files[path])]
         fill = Fill(shown, fence, until)
-        with suppress(OSError):
+        try:
             await self._fetch(same, state, fill)
+        except OSError as found:
+            error = found
         # The files of a release fail together, as the build does that follows.
         if not state.is_whole:
             self.unread.note(files, shown.intact, fill.failed)
-        restored = damaged - len(shown.damaged)
-        self._metrics.files.healed.inc(restored)
-        return restored
+        return error
 
     async def _fetch(self, paths: list[str], state: State, fill: Fill) -> None:
         try:

@@ -21,14 +21,14 @@ from s3_sync.listing import ListingSource
 from s3_sync.metrics import SyncMetrics
 from s3_sync.names import RESERVED
 from s3_sync.plan import State
-from s3_sync.published import Record
+from s3_sync.published import Record, signer_of
 from s3_sync.readiness import read_outside
 from s3_sync.reasons import S3Error
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import Get, S3Client
 from s3_sync.s3.refusals import ObjectMoved
 from s3_sync.settings import Settings
-from s3_sync.volume import LINK, open_volume
+from s3_sync.volume import LINK, Occupied, open_volume
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import (
     daemon,
@@ -150,7 +150,7 @@ async def _read_release(settings: Settings, client: S3Client, fence: Fence) -> S
     with suppress(OSError):
         seen = read_outside(settings).sequences
     state = await source.read(fence, seen)
-    signer = state.pointers["signed_by"]
+    signer = signer_of(state.sequences)
     signed = f", signed by {signer}" if signer else ""
     say("ok", "release", f"{state.revision}, files: {len(state.files)}{signed}")
     await source.try_bundle(state)
@@ -190,12 +190,13 @@ def _open(settings: Settings) -> None:
     """
     Open the target as the daemon does, unless one has.
     """
-    found = open_volume(
-        settings.dest_path, TargetLock(), settings.mode_on_disk, fsync=settings.fsync
-    )
-    if isinstance(found, str):
-        return
-    with closing(found):
-        record = Record(settings, found.state)
-        with closing(open_layout(settings, found, record)) as layout:
+    path = settings.dest_path
+    with (
+        suppress(Occupied),
+        closing(
+            open_volume(path, TargetLock(), settings.mode_on_disk, fsync=settings.fsync)
+        ) as volume,
+    ):
+        record = Record(settings, volume.state)
+        with closing(open_layout(settings, volume, record)) as layout:
             layout.make_way()

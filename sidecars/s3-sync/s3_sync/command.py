@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import NamedTuple
 
 from s3_sync.build import Parts
 from s3_sync.cycle import HELD, Sync
@@ -35,7 +34,7 @@ from s3_sync.release.requested import Requested
 from s3_sync.release.source import ReleaseSource
 from s3_sync.s3.client import S3Client
 from s3_sync.settings import Settings, load_settings
-from s3_sync.volume import LOCK, SNAPSHOTS, STAGING, Volume, open_volume
+from s3_sync.volume import LOCK, SNAPSHOTS, STAGING, Occupied, Volume, open_volume
 from sidecar_runtime import __version__
 from sidecar_runtime.app import begin_logs, run_daemon
 from sidecar_runtime.aws.credentials import Chain
@@ -172,13 +171,13 @@ class Session:
 
     async def _cycle(self, fence: Fence) -> Outcome:
         path = self._sidecar.settings.dest_path
-        with explained(f"cannot open {path}"):
-            holder = self._enter(fence)
-        sync = self._sync
-        if sync is None:
+        try:
+            with explained(f"cannot open {path}"):
+                sync = self._enter(fence)
+        except Occupied as holder:
             # Beside a holder of the same source, a one-shot has what it was started for.
             return replace(
-                waits_for_holder(holder),
+                waits_for_holder(str(holder)),
                 is_enough=not self._sidecar.status.readiness.shortfall,
             )
         failure: SidecarError | None = None
@@ -202,12 +201,13 @@ class Session:
 
     # --- the volume
 
-    def _enter(self, fence: Fence) -> str:
+    def _enter(self, fence: Fence) -> Sync:
         """
         Take the lock, and open what is shown on a volume that is new to this process,
-        or was replaced; return the process that holds the lock instead, in words.
+        or was replaced.
 
         Raises:
+            Occupied: Another process has the lock.
             OSError: The target cannot be opened or written; what is published still
                 counts.
         """
@@ -219,27 +219,26 @@ class Session:
                     log.warning("target_reopened", path=settings.dest_path)
                     self.leave()
                 if self._sync is not None:
-                    return ""
+                    return self._sync
                 volume = open_volume(
                     settings.dest_path,
                     sidecar.lock,
                     settings.mode_on_disk,
                     fsync=settings.fsync,
                 )
-                if isinstance(volume, str):
-                    sidecar.status.readiness = readiness_outside(settings, volume)
-                    sidecar.status.details = {}
-                    return volume
                 sync = self._join(volume)
             sync.take_over(fence)
         except BaseException as error:
             self.leave()
+            if isinstance(error, Occupied):
+                sidecar.status.readiness = readiness_outside(settings, str(error))
+                sidecar.status.details = {}
             if isinstance(error, OSError):
                 sidecar.status.readiness = readiness_outside(settings)
                 if error.filename in (LOCK, STAGING, SNAPSHOTS, MANAGED, NAME):
                     error.filename = f"{RESERVED}/{error.filename}"  # for the operator
             raise
-        return ""
+        return sync
 
     def _is_ours(self, parts: Parts) -> bool:
         """
@@ -300,77 +299,70 @@ class Session:
             return
         sidecar = self._sidecar
         if sidecar.asked is not None and isinstance(self._source, ReleaseSource):
+            # What is wrong with the current release says nothing about the others.
             is_of_release = failure and is_of_one_release(failure.reason)
-            serving = Serving(sidecar, sidecar.asked, self._source, layout)
-            await serving.serve(fence, None if is_of_release else failure)
+            sidecar.asked.outage = None if is_of_release else failure
+            await self._answer(sidecar.asked, self._source, layout, fence)
         layout.inspect_older(fence)
 
-
-class Serving(NamedTuple):
-    """
-    Answers the requests of one volume's consumers in each cycle; belongs to one thread.
-    """
-
-    sidecar: S3Sync
-    asked: Requested
-    source: ReleaseSource
-    layout: SnapshotLayout
-
-    async def serve(self, fence: Fence, outage: SidecarError | None) -> None:
+    async def _answer(
+        self,
+        asked: Requested,
+        source: ReleaseSource,
+        layout: SnapshotLayout,
+        fence: Fence,
+    ) -> None:
         """
         Download requested releases, as many as fit into a cycle; a failure is reported
         to the consumers that wait.
 
-        Args:
-            outage: The error that the cycle ended with; None if older releases can be
-                read.
-
         Raises:
             CycleAbandoned: The fence was revoked.
         """
-        self.asked.outage = outage
-        self.asked.follow(
-            self.layout.store,
-            self.layout.is_whole,
-            lambda revision: revision in self.source.earlier(),
+        asked.follow(
+            layout.store,
+            layout.is_whole,
+            lambda revision: revision in source.earlier(),
         )
-        where = f"cannot write to {self.sidecar.settings.dest_path}"
-        for revision in list(self.asked.waiting):
+        for revision in list(asked.waiting):
             fence.wait(0)
-            with self.asked.answering(revision), explained(where):
+            with (
+                asked.answering(revision),
+                explained(f"cannot write to {self._sidecar.settings.dest_path}"),
+            ):
                 try:
                     with suppress(OSError):  # cycles that fail do not get that far
-                        self.layout.prune(fence)
-                    await self._fetch(revision, fence)
+                        layout.prune(fence)
+                    await self._fetch(revision, source, layout, fence)
                 except OSError as error:
                     if error.errno in FULL_ERRORS:
-                        self.layout.make_room(fence)
+                        layout.make_room(fence)
                     raise
-        self.sidecar.status.metrics.files.requested.set(
-            len(self.layout.snapshots.asked())
-        )
+        requested = self._sidecar.status.metrics.files.requested
+        requested.set(len(layout.snapshots.asked()))
 
-    async def _fetch(self, revision: str, fence: Fence) -> None:
+    async def _fetch(
+        self,
+        revision: str,
+        source: ReleaseSource,
+        layout: SnapshotLayout,
+        fence: Fence,
+    ) -> None:
         """
         Download one release beside the published one; the next start removes leftovers
         of a crash.
         """
-        layout = self.layout
         if layout.is_whole(revision):
             return
-        state = await self.source.find(revision, layout.volume, fence)
+        state = await source.find(revision, layout.volume, fence)
         with layout.aside(revision) as tree:
             layout.reuse(state.files, tree, fence)
             fill = Fill(tree, fence, math.inf)
-            await self.source.fetch(
-                [path for path in state.files if path not in tree.files],
-                state,
-                fill,
-                {},
-            )
+            missing = [path for path in state.files if path not in tree.files]
+            await source.fetch(missing, state, fill, {})
             fill.raise_first()
             layout.keep(revision, tree, fence)
-        self.sidecar.status.metrics.downloaded.inc(fill.downloaded_bytes)
+        self._sidecar.status.metrics.downloaded.inc(fill.downloaded_bytes)
         log.info(
             "requested_revision_ready",
             revision=revision,

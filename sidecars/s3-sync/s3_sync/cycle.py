@@ -135,18 +135,22 @@ class Sync:
         # Damage is repaired before anything new is considered, and also while a new
         # state settles, is held back or refused. What no source can restore any more
         # (of an archived object, or with DELETE=none of a deleted one) is no longer ours.
-        healed = await builder.repair(state, until, fence)
-        counts = {"files_healed": healed}
+        damaged = len(shown.damaged)
+        volume_error = await builder.repair(state, until, fence)
+        counts = {"files_healed": damaged - len(shown.damaged)}
+        self.parts.status.metrics.files.healed.inc(counts["files_healed"])
         for path in shown.damaged & state.kept:
-            shown.forget(path)
+            shown.forget(path, fence)
         # The decision and the gate read from here whether consumers have what they need.
         self.show(fence)
 
-        # One answer to what is to be done now, and if nothing, until when and why. What
-        # holds a state back is met once in each cycle: it has a memory of listings.
-        holds = self._holds(state, asked_at, fence)
+        # One answer to what is to be done now, and if nothing, until when and why.
+        holds = self._meet(state, asked_at, fence)
         todo = decide(state, self._there(), holds, time.time())
         if isinstance(todo, Wait):
+            # No build follows that would tell why a repair failed, or make room for it.
+            if volume_error is not None:
+                raise volume_error
             return self._waiting(todo, counts)
         if isinstance(todo, Done):
             self._renew_record(state, fence)
@@ -252,22 +256,21 @@ class Sync:
         layout = self._layout
         return There(
             files=layout.shown.files,
-            damaged=layout.shown.damaged,
+            intact=layout.shown.intact,
             published=self._record.published,
             is_ready=self.parts.status.readiness.ready,
         )
 
-    def _holds(self, state: State, asked_at: float, fence: Fence) -> Holds:
+    def _meet(self, state: State, asked_at: float, fence: Fence) -> Holds:
         """
-        Return what may keep this cycle from acting.
+        Let all that remembers listings meet this one, once in a cycle; return what may
+        keep the cycle from acting.
         """
         seconds = self.parts.settings.settle_seconds
         unread = self._builder.unread
         left_seconds = 0.0
         if seconds:
-            left_seconds = self._settling.left_seconds(
-                state.files, asked_at, time.monotonic()
-            )
+            left_seconds = self._settling.meet(state.files, asked_at, time.monotonic())
             # An object that changes all the time holds back only itself.
             held = self._layout.shown.intact
             unread.hold_back(
@@ -283,31 +286,28 @@ class Sync:
             settle=settle if left_seconds else None,
             # The time of a listing that settles is not the time of a hold. Rests come
             # after hold_back, which adds to them; a recall asks for them, too.
-            brake=None if left_seconds else self._braked(state, fence),
+            brake=None if left_seconds else self._judge_deletions(state, fence),
             refusal=self._builder.recall(state),
             resting=unread.resting,
         )
 
-    def _braked(self, state: State, fence: Fence) -> tuple[SidecarError, float] | None:
+    def _judge_deletions(
+        self, state: State, fence: Fence
+    ) -> tuple[SidecarError, float] | None:
         """
         Return why a listing that lacks too many files is held back, and for how long.
 
         Files that are lost already are not missed. Those on disk may belong to another
         source; but where nobody knows which, because the record is lost, they count.
         """
-        shown = self._layout.shown
+        held = self._layout.shown.intact
         record = self._record
         is_other = record.published is None and record.owner != "unknown"
         # Somebody published a release as it is; a listing may be a mistake.
         if state.is_whole or is_other:
             return None
-        gone = shown.files.keys() - state.files.keys() - state.kept
-        gone -= shown.damaged
-        return self._brake.judge(
-            gone,
-            len(shown.files) - len(shown.damaged),
-            is_asked_for=fence.is_asked_for,
-        )
+        gone = held.keys() - state.files.keys() - state.kept
+        return self._brake.judge(gone, len(held), is_asked_for=fence.is_asked_for)
 
     # --- outcomes
 
@@ -383,7 +383,7 @@ class Sync:
         record = self._record
         published = record.published
         assert published is not None
-        said = published._replace(**state.pointers)
+        said = published._replace(sequences=state.sequences)
         if said != published or not record.is_written:
             record.write(fence, said)
 
@@ -409,7 +409,7 @@ class Sync:
             fallback=build.fallback,
             files=len(tree.files),
             damaged=0,
-            **build.state.pointers,
+            sequences=build.state.sequences,
         )
         if any(numbers.values()):  # otherwise those of the last publish stay
             said = said._replace(**numbers)

@@ -256,14 +256,13 @@ class Tree:
             with suppress(OSError):
                 self.delete(path, fence)
 
-    def forget(self, path: str) -> None:
+    def forget(self, path: str, fence: Fence) -> None:
         """
         Remove a file from the list; the file on disk belongs to another process from
         now on.
         """
-        if path in self.files:
-            self._note(path, None)
-            self.damaged.discard(path)
+        with fence:
+            self._forget(path)
 
     def compact(self, fence: Fence) -> None:
         """
@@ -326,6 +325,11 @@ class Tree:
         if held is not None:
             self.files[path] = held
 
+    def _forget(self, path: str) -> None:
+        if path in self.files:
+            self._note(path, None)
+            self.damaged.discard(path)
+
     def _make_folder(self, path: str, name: str, fd: int) -> None:
         """
         Create one folder; remove a symlink, or a file of ours, in its place: the
@@ -370,7 +374,7 @@ class Tree:
     def _remove(self, path: str) -> None:
         held = self.files.get(path)
         is_damaged = path in self.damaged
-        self.forget(path)
+        self._forget(path)
         try:
             with walk(self.fd, path) as (folder, name):
                 os.unlink(name, dir_fd=folder)

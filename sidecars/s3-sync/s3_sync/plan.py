@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, NamedTuple
 
-from s3_sync.names import Content, Files, folders_of, is_held
+from s3_sync.names import Content, Files, folders_of, not_held
 from s3_sync.published import Published
 from s3_sync.reasons import failure
 from sidecar_runtime.errors import SidecarError
@@ -49,8 +49,7 @@ class State(NamedTuple):
         is_whole: Whether the files belong together, so that all of them are published
             or none.
         detail: What its source needs to fetch the files.
-        pointers: Of a release: what the record says of the pointers that were seen, by
-            the names of its fields.
+        sequences: Of a release: the highest sequence seen of each key.
     """
 
     revision: str
@@ -60,7 +59,7 @@ class State(NamedTuple):
     facts: Mapping[str, object] = {}
     is_whole: bool = False
     detail: Any = None
-    pointers: Mapping[str, Any] = {}
+    sequences: Mapping[str, int] = {}
 
 
 class There(NamedTuple):
@@ -69,14 +68,14 @@ class There(NamedTuple):
 
     Args:
         files: What s3-sync put there, by path.
-        damaged: Those that are missing or altered.
+        intact: Those that are neither missing nor altered.
         published: What the record says of them; None if they are not those of the
             settings.
         is_ready: Whether consumers have what they need.
     """
 
     files: Mapping[str, Content] = {}
-    damaged: Set[str] = frozenset()
+    intact: Mapping[str, Content] = {}
     published: Published | None = None
     is_ready: bool = False
 
@@ -173,11 +172,7 @@ def difference(state: State, there: There) -> Work:
     A change is a different ETag or size; times are never compared.
     """
     files = state.files
-    put = [
-        path
-        for path, file in files.items()
-        if path in there.damaged or not is_held(there.files.get(path), file)
-    ]
+    put = not_held(files, files, there.intact)
     gone = [
         path for path in there.files if path not in files and path not in state.kept
     ]
@@ -266,7 +261,7 @@ class Settling:
         self._changes: dict[str, tuple[float, float]] = {}
         self.restless: Set[str] = frozenset()
 
-    def left_seconds(self, files: Files, asked_at: float, now: float) -> float:
+    def meet(self, files: Files, asked_at: float, now: float) -> float:
         """
         Meet a listing; return for how long it has to stay the same, but for the
         restless files; 0 if it may be published.

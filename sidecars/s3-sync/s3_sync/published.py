@@ -50,9 +50,8 @@ class Published(NamedTuple):
         published_at: Unix time of the publish.
         files: The number of files after the publish.
         damaged: How many of them are known to be missing or altered on disk.
-        sequence: Of a release: the highest sequence seen; else 0.
-        signed_by: The key that signed it; empty if none had to.
-        sequences: The highest sequence seen of each key.
+        sequences: Of a release: the highest sequence seen of each key; that of an empty
+            one if none had to sign.
         added, changed, deleted: How many files differ from the previous publish.
     """
 
@@ -64,8 +63,6 @@ class Published(NamedTuple):
     published_at: float = 0.0
     files: int = 0
     damaged: int = 0
-    sequence: int = 0
-    signed_by: str = ""
     sequences: Mapping[str, int] = {}
     added: int = 0
     changed: int = 0
@@ -76,6 +73,9 @@ class Published(NamedTuple):
         """
         What the state lacks, in words; empty if it is the complete newest revision.
         """
+        # In place: it counts the files to delete, too.
+        if self.name == UNFINISHED:
+            return f"a change of {counted(self.missing, 'file')} is in progress"
         said = []
         if self.missing:
             said.append(f"{are(self.missing, 'file')} missing or out of date")
@@ -92,11 +92,8 @@ def parse(facts: Mapping[str, Any]) -> Published | None:
     for name, default in Published._field_defaults.items():
         if isinstance(facts.get(name), type(default)):
             said = said._replace(**{name: facts[name]})
-    # Of one key alone, the record has no mapping.
-    found = {**said.sequences, said.signed_by: said.sequence}
-    found = {key: seen for key, seen in found.items() if seen and isinstance(seen, int)}
-    said = said._replace(sequences=found)
     is_consistent = bool(said.name) and (said.missing == 0) == bool(said.revision)
+    is_consistent &= all(type(seen) is int for seen in said.sequences.values())
     return said if is_consistent and 0 < said.published_at < LATEST else None
 
 
@@ -154,8 +151,11 @@ class Record:
             CycleAbandoned: The fence was revoked; nothing is known of it.
         """
         facts = published._asdict()
-        if not published.sequence:
-            del facts["sequence"], facts["signed_by"], facts["sequences"]
+        signer = signer_of(published.sequences)
+        if published.sequences:
+            facts |= {"sequence": published.sequences[signer], "signed_by": signer}
+        else:
+            del facts["sequences"]
         content = json_text(facts | self._where).encode() + b"\n"
         with fence:
             self.published = published
@@ -163,6 +163,13 @@ class Record:
             self.is_written = False
             write_file(NAME, content, 0o664, fsync=self._fsync, dir_fd=self._state)
         self.is_written = True
+
+
+def signer_of(sequences: Mapping[str, int]) -> str:
+    """
+    Return the key that signed the highest sequence; empty if none had to.
+    """
+    return max(sequences, key=sequences.__getitem__, default="")
 
 
 def are(number: int, noun: str) -> str:

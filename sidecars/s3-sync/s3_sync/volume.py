@@ -66,6 +66,12 @@ class Blocked(TargetError):
         super().__init__("blocked", said, REASONS["blocked"].advice)
 
 
+class Occupied(Exception):
+    """
+    Another process has the lock of a target: the text says which.
+    """
+
+
 class Volume:
     """
     The target folder and its `.s3-sync`, open; belongs to one thread.
@@ -152,21 +158,19 @@ def is_folding(folder: int) -> bool:
     return is_found
 
 
-def open_volume(
-    path: str, lock: TargetLock, file_mode: int, *, fsync: bool
-) -> Volume | str:
+def open_volume(path: str, lock: TargetLock, file_mode: int, *, fsync: bool) -> Volume:
     """
-    Open a target, and begin to write there if its lock can be had; else return the
-    process that holds it, in words.
+    Open a target, lock it, and begin to write there.
 
     Raises:
+        Occupied: Another process has the lock.
         OSError: It cannot be opened or written.
     """
     volume = Volume(path)
     is_begun = False
     try:
         if not lock.try_acquire(LOCK, volume.state):
-            return read_holder(LOCK, volume.state)
+            raise Occupied(read_holder(LOCK, volume.state))
         volume.begin(file_mode, fsync=fsync)
         is_begun = True
         return volume

@@ -311,7 +311,7 @@ def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_w
         ("1", 41.5, 42.0, 0.0),
     ]
     for etag, asked_at, now, left in seen:
-        found = settling.left_seconds(listed(a=etag, b="1"), asked_at, now)
+        found = settling.meet(listed(a=etag, b="1"), asked_at, now)
         assert left == pytest.approx(found, abs=0.0001), now
 
 
@@ -322,14 +322,14 @@ def test_only_a_file_that_changes_again_and_again_is_not_waited_for() -> None:
     for second in range(0, 60, 5):
         changed = {"restless": f"{second}", f"upload{second}": "1"}
         files = files | listed(**changed)
-        left = settling.left_seconds(files, second, second)
+        left = settling.meet(files, second, second)
         assert left == 10.0
         assert settling.restless == ({"restless"} if second >= 40 else set())
 
     files = files | listed(restless="last")
-    assert settling.left_seconds(files, 60, 60) == 5.0  # for the last upload
-    assert settling.left_seconds(files, 66, 66) == 0.0
-    assert settling.left_seconds(files, 76, 76) == 0.0
+    assert settling.meet(files, 60, 60) == 5.0  # for the last upload
+    assert settling.meet(files, 66, 66) == 0.0
+    assert settling.meet(files, 76, 76) == 0.0
     assert settling.restless == set()
 
 

@@ -126,7 +126,7 @@ class InPlaceLayout:
         wrong = set(tree.files if is_other else tree.damaged)
         for path in wrong.intersection(build.missing):
             if self._settings.delete == "none":
-                tree.forget(path)
+                tree.forget(path, fence)
             else:
                 tree.delete(path, fence)
 
@@ -153,7 +153,7 @@ class InPlaceLayout:
         for path in build.gone & tree.files.keys():
             if tree.is_replaced(path):
                 log.warning("leftover_kept", name=path, error="it is another file now")
-                tree.forget(path)
+                tree.forget(path, fence)
                 continue
             try:
                 tree.delete(path, fence)

@@ -70,11 +70,13 @@ class ReleaseSource:
         revision = self._settings.revision
         if revision is None:
             self._read_keys()
-        # What was seen here counts, and what was seen on the volume, which others may
-        # have written to.
-        for key, sequence in seen.items():
-            if isinstance(sequence, int):
-                self._seen[key] = max(sequence, self._seen.get(key, 0))
+        # What was seen counts, here or on the volume, of the keys that are
+        # trusted: a stolen one takes the sequences along that the thief has signed, but
+        # not those of the others.
+        trusted = {*seen, *self._seen} if self._keys is None else self._keys.by_id
+        self._seen = {
+            key: max(self._seen.get(key, 0), seen.get(key, 0)) for key in trusted
+        }
         if revision is None:
             self._client.begin_cycle(fence)
             revision = (await self._poll()).revision
@@ -161,16 +163,6 @@ class ReleaseSource:
 
     # --- the pointer
 
-    def _newest(self) -> tuple[int, str]:
-        """
-        Return the highest sequence seen, and the key that signed it, of those that are
-        trusted now: a stolen key takes the sequences along that the thief has signed,
-        but not those of the other keys.
-        """
-        trusted = self._seen if self._keys is None else self._keys.by_id
-        known = [(seen, key) for key, seen in self._seen.items() if key in trusted]
-        return max(known, default=(0, ""))
-
     def _read_keys(self) -> None:
         """
         Read the trusted keys, if signatures are required.
@@ -210,7 +202,7 @@ class ReleaseSource:
         Verify and read a pointer, and remember its sequence.
         """
         settings = self._settings
-        seen, _ = self._newest()
+        seen = max(self._seen.values(), default=0)
         pointer, signed_by = form.read_pointer(
             data, self._keys, settings.bucket, settings.prefix
         )
@@ -220,7 +212,7 @@ class ReleaseSource:
                 f"{settings.source}{form.POINTER_KEY} is an old pointer: its sequence is "
                 f"{pointer.turn.sequence}, but {seen} was already seen here",
             )
-        self._seen[signed_by] = pointer.turn.sequence
+        self._seen = self._seen | {signed_by: pointer.turn.sequence}
         return pointer
 
     # --- manifest and bundle
@@ -241,18 +233,13 @@ class ReleaseSource:
 
     def _state_of(self, manifest: Manifest) -> State:
         facts = {"created_at": manifest.created_at, **manifest.origin}
-        sequence, signed_by = self._newest()
         return State(
             manifest.revision,
             manifest.files,
             facts={"release": facts},
             is_whole=True,
             detail=manifest,
-            pointers={
-                "sequence": sequence,
-                "signed_by": signed_by,
-                "sequences": dict(self._seen),
-            },
+            sequences=self._seen,
         )
 
     async def _read_next(

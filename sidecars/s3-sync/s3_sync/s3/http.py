@@ -255,9 +255,11 @@ class Connection(asyncio.BufferedProtocol):
         if not has_end and is_success:
             raise WireError("server_error", "the response does not declare its length")
         if exchange.is_part and status == 200:
-            said = "the server sent the whole object, not the part that was asked for"
-            advice = "Use a store that serves ranges; check the proxies before it."
-            raise WireError("answer_foreign", said, advice)
+            raise WireError(
+                "answer_foreign",
+                "the server sent the whole object, not the part that was asked for",
+                "Use a store that serves ranges; check the proxies before it.",
+            )
         if not has_end and status not in (204, 304):  # its text may never end
             exchange.end()
         if not is_success:

@@ -159,19 +159,6 @@ def test_valid_credentials_are_kept_while_their_source_refuses_or_is_down(
         agent.start()
 
 
-def test_explains_missing_credentials(s3: FakeS3, start: StartDaemon) -> None:
-    daemon = start(NO_KEYS)
-
-    failed = daemon.wait_for_event("cycle_failed")
-
-    assert failed["reason"] == "credentials_missing"
-    assert "IRSA" in failed["advice"]
-    assert "AWS_ACCESS_KEY_ID" in failed["advice"]
-    assert daemon.get("/readyz").status == 503
-    assert daemon.is_alive()
-    assert s3.requests == []
-
-
 # --- silent credential services
 
 

@@ -50,6 +50,7 @@ def test_missing_credentials_name_the_proxy(
 
     failed = daemon.wait_for_event("cycle_failed", reason="credentials_missing")
     assert f"HTTPS_PROXY={proxy.endpoint.removeprefix('http://')}" in failed["advice"]
+    assert "IRSA" in failed["advice"]
     assert "s3cr3t" not in daemon.log()
 
 
