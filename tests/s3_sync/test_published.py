@@ -24,7 +24,7 @@ GOOD: dict[str, object] = {
 BAD_VALUES = [
     ("source", "s3://bucket/other/"), ("source", "s3://bucket/dags"), ("revision", None),
     ("revision", 1), ("published_at", "yesterday"), ("kind", "release"), ("missing", 1),
-    ("name", ""), ("layout", "snapshot"), ("layout", 7),
+    ("name", ""), ("layout", "snapshot"), ("layout", 7), ("sequences", {"key": "7"}),
 ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_a_record_without_a_required_signature_or_of_other_filters_does_not_coun
         ),
         *(json.dumps(GOOD | {name: value}).encode() for name, value in BAD_VALUES),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_ignores_a_record_that_is_damaged_or_of_another_source(
     tmp_path: Path, content: bytes
