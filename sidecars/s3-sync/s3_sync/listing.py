@@ -23,6 +23,7 @@ from s3_sync.download import Download, at_once
 from s3_sync.files import Fill
 from s3_sync.names import (
     ARCHIVED_CLASSES,
+    PATH_LIMIT_BYTES,
     POINTER,
     Files,
     compile_filter,
@@ -334,7 +335,7 @@ def read_page(
         if not is_wanted(path):
             filtered += 1
         elif reason := skip_reason_of(path, target_bytes):
-            skipped[key] = reason
+            skipped[key[:PATH_LIMIT_BYTES]] = reason  # a name too long has any length
         elif facts.get("StorageClass") in ARCHIVED_CLASSES:
             skipped[key] = "archived"
         elif path in files:
@@ -418,12 +419,14 @@ def _root(body: bytes) -> ElementTree.Element:
     """
     Parse the document and remove the namespaces, which differ between servers.
     """
-    if body.count(b"<") > ELEMENTS_LIMIT:
-        raise listing_invalid("it has too many elements")
-    # S3 writes UTF-8; another encoding that the document declares may not even exist.
+    # A DTD gives attributes to each element; in UTF-16, it would be spelled otherwise.
+    if b"<!DOCTYPE" in body or b"\0" in body:
+        raise listing_invalid("it has a DTD, or is not UTF-8")
+    if body.count(b"<") + body.count(b"=") > ELEMENTS_LIMIT:
+        raise listing_invalid("it has too many elements or attributes")
+    # Another encoding that the document declares may not even exist.
     parser = ElementTree.XMLParser(encoding="utf-8")  # noqa: S314 - see below
     try:
-        # expat limits entities, and loads none
         root = ElementTree.fromstring(body, parser)  # noqa: S314
     except ElementTree.ParseError as error:
         raise listing_invalid(f"it is not XML: {error}") from None

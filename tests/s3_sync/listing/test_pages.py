@@ -252,9 +252,15 @@ def test_releases_under_the_prefix_are_skipped() -> None:
     assert {"a.py", "current.json"} == found.keys(), "there is no release"
 
 
+def test_a_key_without_end_is_kept_as_its_beginning() -> None:
+    (key,) = read(page(contents(f"dags/{'x' * 100_000}"))).skipped
+
+    assert len(key) < 5000
+
+
 # --- listings that are refused
 
-LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
+DTD = '<!DOCTYPE x [<!ATTLIST Key a CDATA "">]><ListBucketResult/>'
 REFUSED: dict[str, Sequence[bytes]] = {
     "is not under the prefix": [page(contents("dags-old/a"))],
     "'DAGS/a' is not under": [page(contents("DAGS/a"))],
@@ -265,11 +271,11 @@ REFUSED: dict[str, Sequence[bytes]] = {
     "it is not XML: unclosed": [page(contents("dags/a"))[:-10]],
     "it is a html": [b"<html><body>Please log in</body></html>"],
     "it is a Error": [b"<Error><Code>InternalError</Code></Error>"],
-    "not XML: limit on input amplification": [
-        f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY l0 "{"ha" * 100}">{LAUGHS}]>'
-        "<ListBucketResult><IsTruncated>false</IsTruncated>"
-        "<Contents><Key>&l11;</Key></Contents></ListBucketResult>".encode()
-    ],
+    # Each of these would take gigabytes.
+    "a DTD": [DTD.encode()],
+    "not UTF-8": [DTD.encode("utf-16")],
+    "too many elements": [page("<Key/>" * listing.ELEMENTS_LIMIT)],
+    "or attributes": [page(f"<Key{' a=""' * listing.ELEMENTS_LIMIT}/>")],
     "no valid IsTruncated": [page(contents("dags/a"), token="a", truncated="maybe")],
     "no continuation token": [page(contents("dags/a"), truncated="true")],
     # A proxy that answers with the same page again does not make a listing endless.

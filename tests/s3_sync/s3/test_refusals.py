@@ -1,5 +1,6 @@
 """The meaning of S3's error responses."""
 
+import time
 from xml.sax.saxutils import escape
 
 import pytest
@@ -64,6 +65,17 @@ def test_reads_code_and_message_in_any_order(
     body: bytes, said: tuple[str, str]
 ) -> None:
     assert (*said, "") == read_refusal(Answer(404, {}, body))
+
+
+def test_a_document_of_tags_that_never_end_is_read_as_fast_as_any() -> None:
+    """While a regular expression searches, no thread answers a probe."""
+    spent = []
+    for tag in (b"<Else>", b"<Code>"):
+        began = time.process_time()
+        read_refusal(Answer(500, {}, tag * 11_000))
+        spent.append(time.process_time() - began)
+
+    assert spent[1] < 100 * spent[0]
 
 
 @pytest.mark.parametrize(

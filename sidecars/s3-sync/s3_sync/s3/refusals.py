@@ -152,8 +152,8 @@ def read_refusal(answer: Answer) -> Refusal:
     text = answer.body[:65536].decode(errors="replace")
 
     def find(tag: str) -> str:
-        match = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        return unescape(match[1]).strip() if match else ""
+        found, end, _ = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+        return unescape(found).strip() if end else ""
 
     region = answer.headers.get("x-amz-bucket-region", "") or find("Region")
     return Refusal(
