@@ -28,6 +28,9 @@ from sidecar_runtime.aws.credentials import (
 )
 from sidecar_runtime.fence import Fence
 from tests.runtime.recording import Log
+from tests.support.aws.fake_aws import FakePodIdentity
+from tests.support.http.faults import answer_with
+from tests.support.http.loopback import Answer, Exchange
 from tests.support.machine.clocks import Clock
 from tests.support.raising import raised
 
@@ -88,6 +91,29 @@ def test_a_forked_child_is_like_another_and_its_failure_is_told() -> None:
     )
     assert "ModuleNotFoundError" in failed.stdout
     assert "4096 (b'', b'')\n4096 (b'{\"credentials\": null" in healthy.stdout
+
+
+def test_an_endless_answer_takes_no_more_than_a_part_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, fence: Fence, tmp_path: Path
+) -> None:
+    sent = []
+
+    def fault(exchange: Exchange) -> None:
+        exchange.close()
+        exchange.send_head(200, {})
+        for _ in range(5 * MEMORY_BYTES >> 20):
+            exchange.send_bytes(bytes(1 << 20))
+            sent.append(1 << 20)
+
+    (tmp_path / "token").touch()
+    with FakePodIdentity() as agent:
+        agent.inject(answer_with(Answer(403)))
+        agent.inject(fault, times=1)
+        for name, value in agent.environment(tmp_path / "token").items():
+            monkeypatch.setenv(name, value)
+        raised(CredentialsError, Chain().current, fence)
+
+    assert sum(sent) < 2 * MEMORY_BYTES
 
 
 def early(code: str) -> Popen[bytes]:

@@ -18,6 +18,8 @@ secret in a pipe, never in an argument, the environment or a file); if it fails,
 import json
 import os
 import re
+import resource
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -28,6 +30,9 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.parsers import ResponseParserError
 
 from sidecar_runtime import proxies
+
+# botocore keeps an answer without end, and would take the memory of the container.
+MEMORY_BYTES = 128 << 20
 
 _DENIED = {
     "AccessDenied",
@@ -219,6 +224,9 @@ def main() -> NoReturn:
     """
     question = os.read(0, 64)
     if question:
+        kind = resource.RLIMIT_DATA
+        with suppress(ValueError):  # the limit is lower already
+            resource.setrlimit(kind, (MEMORY_BYTES, resource.getrlimit(kind)[1]))
         os.write(1, json.dumps(answer(question.decode())).encode())
     os._exit(0)  # the interpreter's own end takes 13 ms
 

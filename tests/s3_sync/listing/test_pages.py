@@ -275,7 +275,7 @@ REFUSED: dict[str, Sequence[bytes]] = {
     "a DTD": [DTD.encode()],
     "not UTF-8": [DTD.encode("utf-16")],
     "too many elements": [page("<Key/>" * listing.ELEMENTS_LIMIT)],
-    "or attributes": [page(f"<Key{' a=""' * listing.ELEMENTS_LIMIT}/>")],
+    "or attributes": [page("<Key" + " a=''" * listing.ELEMENTS_LIMIT + "/>")],
     "no valid IsTruncated": [page(contents("dags/a"), token="a", truncated="maybe")],
     "no continuation token": [page(contents("dags/a"), truncated="true")],
     # A proxy that answers with the same page again does not make a listing endless.
