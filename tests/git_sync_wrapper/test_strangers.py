@@ -12,7 +12,8 @@ from pathlib import Path
 from hypothesis import example, given
 
 from git_sync_wrapper.snapshot import damaged as differing
-from git_sync_wrapper.snapshot import read_record, read_rows
+from git_sync_wrapper.snapshot import LIST_MARKS, read_record, read_rows
+from sidecar_runtime.volume.snapshots import opened
 from tests.support.strangers import damaged
 
 COMMIT = "1" * 40
@@ -44,3 +45,13 @@ def test_records_of_strangers_say_a_time_and_numbers_or_nothing(
     assert published.commit == COMMIT
     assert math.isfinite(published.published_at or 0)
     assert all(type(n) is int for row in found.values() for n in row)
+
+
+def test_a_list_of_more_rows_than_a_legal_one_can_have_says_nothing(
+    tmp_path: Path,
+) -> None:
+    rows = b'"a": [1],' * (LIST_MARKS // 2)
+    (tmp_path / "rows").write_bytes(b'{%b"b": [1]}' % rows)
+
+    with opened(str(tmp_path)) as folder:
+        assert None is read_rows("rows", folder)

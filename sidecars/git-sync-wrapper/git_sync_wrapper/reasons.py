@@ -262,7 +262,7 @@ def heard(report: str) -> str:
     Return an error-file or a line of git-sync's log with the line breaks of what it
     quotes.
     """
-    return re.sub(r'\\+[ntr]|stderr: "|" }', "\n", report.replace('\\"', '"'))
+    return re.sub(r'(?<!\\)\\+[ntr]|stderr: "|" }', "\n", report.replace('\\"', '"'))
 
 
 def _short(said: str) -> str:

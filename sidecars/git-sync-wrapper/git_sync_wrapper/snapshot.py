@@ -48,6 +48,8 @@ FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CHUNK_BYTES = 1 << 15
 LIST_BYTES = 64 << 20
 """The limit of a list, enough for 350,000 files; larger lists are not used."""
+LIST_MARKS = LIST_BYTES // 32
+"""And of its commas and brackets: a file has five. More would take gigabytes."""
 # The kubelet adds these rights to each file when it mounts a volume with an fsGroup,
 # and a setgid bit to each folder: kubernetes/kubernetes, pkg/volume/volume_linux.go.
 GROUP_RIGHTS = 0o660
@@ -117,7 +119,10 @@ def read_rows(name: str, folder: int) -> Rows | None:
     volume can write it, but its paths and numbers are only compared.
     """
     try:
-        found = json.loads(read_file(name, LIST_BYTES, dir_fd=folder))
+        text = read_file(name, LIST_BYTES, dir_fd=folder)
+        if sum(map(text.count, b",[{")) > LIST_MARKS:
+            return None
+        found = json.loads(text)
         rows = {path: Row(*row) for path, row in found.items()}
         return (
             rows if all(type(n) is int for row in rows.values() for n in row) else None

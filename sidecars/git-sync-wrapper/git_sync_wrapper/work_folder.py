@@ -25,9 +25,7 @@ WORKTREES = ".worktrees"
 FOREIGN = "work_folder_foreign"
 # What a killed git leaves: locks, and unfinished objects, by their names in
 # gitformat-pack(5), object-file.c and fetch's quarantine.
-_LEFT = re.compile(
-    r"\.git/(objects/(.*/)?tmp_(obj|pack|idx|rev|objdir-).*|(.*/)?(.*\.lock|gc\.pid))"
-)
+_LEFT = re.compile(r"tmp_(obj|pack|idx|rev|objdir-).*|.*\.lock|gc\.pid")
 # What git-sync's repository never has. From these git would read a configuration,
 # objects or programs: https://git-scm.com/docs/gitrepository-layout.
 _NEVER = re.compile(
@@ -106,7 +104,7 @@ class WorkFolder:
             return ROOT
         removed = []
         for path, folder, name, found in walk(top):
-            if _LEFT.fullmatch(path):
+            if path.startswith(f"{GIT}/") and _LEFT.fullmatch(name):
                 remove_tree(name, folder)
                 removed.append(path)
                 continue

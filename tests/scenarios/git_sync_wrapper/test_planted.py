@@ -201,6 +201,21 @@ def git_file(git: Path, outside: Outside) -> None:
     git.write_text(f"gitdir: {outside.folder}/repository/.git\n")
 
 
+def folders(git: Path, _: Outside) -> None:
+    """
+    Plant a path that is much longer than the kernel accepts.
+    """
+    name = "x" * 250
+    place = os.open(git, os.O_RDONLY)
+    for _ in range(900):
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=place)
+        below = os.open(name, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+
+
 PROGRAMS = """
 [core]
 \taskPass = {program}
@@ -226,6 +241,7 @@ PLACES = """
 WRITTEN_AGAIN: dict[str, Plant] = {
     "programs": config(PROGRAMS),
     "places": config(PLACES),
+    "a path without end": folders,
     "a quoted line": config('[x]\n\ty = "\\\n[core]\n\tfsmonitor = {program}\n'),
 }
 """Of a configuration only what the next run needs stays."""
