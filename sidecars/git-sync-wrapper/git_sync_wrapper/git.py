@@ -77,10 +77,8 @@ class Git:
             for name, value in environ.items()
             if not name.startswith((OURS, "GITSYNC_", "GIT_SYNC_"))
         }
-        self._environ |= proxies.for_others(environ) | {
-            "GIT_CONFIG_NOSYSTEM": "true",
-            "GIT_TERMINAL_PROMPT": "0",
-        }
+        self._environ |= proxies.for_others(environ)
+        self._environ["GIT_CONFIG_NOSYSTEM"] = "true"
 
     def ask(
         self,

@@ -4,6 +4,7 @@ password.
 """
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,34 @@ def test_executes_no_hooks_filters_or_modules_from_the_repository(
     here.wait_until_shown(here.repository.commit({"dag.py": f"{python}#\n"}), wrapper)
 
     assert python == (here.link / "ast.py").read_text()
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("place", ["system", "home/.gitconfig", "tmp/.git/config"])
+def test_no_configuration_but_the_settings_has_a_say(
+    here: GitSite, witness: Path, place: str
+) -> None:
+    """A repository names a filter; whoever can write to HOME or TMPDIR, its program."""
+    tmp = here.folder / "tmp"
+    subprocess.run(["git", "init", "-q", tmp], check=True)
+    config = here.folder / place
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(
+        '[core]\n\trepositoryformatversion = 0\n[filter "x"]\n'
+        f"\tsmudge = touch {witness}\n"
+        f'[url "http://127.0.0.1:1/"]\n\tinsteadOf = {here.server.endpoint}/\n'
+    )
+    here.repository.commit({"dag.py": "x = 1\n", ".gitattributes": "* filter=x\n"})
+    wrapper = here.publish(
+        TMPDIR=str(tmp), GIT_CONFIG_SYSTEM=str(here.folder / "system")
+    )
+    here.wait_until_shown(here.repository.commit({"dag.py": "x = 2\n"}), wrapper)
+    (here.link / "dag.py").unlink()
+
+    wrapper.sync()
+
+    assert "x = 2\n" == (here.link / "dag.py").read_text()
+    assert [] == wrapper.find_events("cycle_failed")
     assert not witness.exists()
 
 
