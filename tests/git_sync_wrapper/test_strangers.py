@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hypothesis import example, given
 
-from git_sync_wrapper.snapshot import damaged as differing
 from git_sync_wrapper.snapshot import LIST_MARKS, read_record, read_rows
+from git_sync_wrapper.snapshot import damaged as differing
 from sidecar_runtime.volume.snapshots import opened
 from tests.support.strangers import damaged
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from s3_sync import journal
 from s3_sync.journal import (
     HEADER,
     NAME,
@@ -191,6 +192,15 @@ def test_stops_at_an_invalid_line_and_reports_it(box: Box, log: Log, line: str) 
     assert set(box.load()) == {"a.py"}
     damaged = log.events("managed_list_damaged")
     assert [(3, "warning")] == [(event["line"], event["level"]) for event in damaged]
+
+
+def test_a_list_that_somebody_made_endless_is_read_up_to_a_limit(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.has("a.py", "b.py", "c.py")
+    monkeypatch.setattr(journal, "LINES_LIMIT", 2)
+
+    assert set(box.load()) == {"a.py", "b.py"}
 
 
 def test_a_volume_that_fails_says_nothing_about_the_list() -> None:

@@ -173,7 +173,6 @@ class Engine:
             **access.environ,
             "TMPDIR": folder,
             "GITSYNC_REPO": self._git.repo,
-            "GIT_CEILING_DIRECTORIES": os.path.dirname(self.root),
         }
         environ |= configured(environ, configs)
         flags = {

@@ -104,7 +104,7 @@ class WorkFolder:
             return ROOT
         removed = []
         for path, folder, name, found in walk(top):
-            if path.startswith(f"{GIT}/") and _LEFT.fullmatch(name):
+            if _LEFT.fullmatch(name):
                 remove_tree(name, folder)
                 removed.append(path)
                 continue

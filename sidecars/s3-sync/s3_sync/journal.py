@@ -34,6 +34,8 @@ HEADER = ["s3-sync managed files", 1]
 LIST_MODE = 0o664
 # A path has at most 4,095 bytes, each of which takes at most six in JSON.
 LINE_BYTES = 32 << 10
+# Of twice as many files as a source may have; each takes about 300 bytes.
+LINES_LIMIT = 1_000_000
 # The journal is rewritten when dead lines outnumber live ones by more than this.
 SLACK_LINES = 1000
 # What the kubelet adds to the mode of every file at a mount of a claim, if the pod has
@@ -254,6 +256,8 @@ def read_journal(name: str, dir_fd: int, root_fd: int, *, is_shared: bool) -> Li
                 raise ValueError("not a list of managed files")
             size_bytes = len(header)
             while line := journal.readline(LINE_BYTES):
+                if lines == LINES_LIMIT:
+                    raise ValueError("too many lines")
                 if len(line) < LINE_BYTES and not line.endswith(b"\n"):
                     break  # a partial line: its writer was killed
                 path, held = _read_line(line)

@@ -420,19 +420,17 @@ def _root(body: bytes) -> ElementTree.Element:
     Parse the document and remove the namespaces, which differ between servers.
     """
     # A DTD gives attributes to each element; in UTF-16, it would be spelled otherwise.
-    if b"<!DOCTYPE" in body or b"\0" in body:
-        raise listing_invalid("it has a DTD, or is not UTF-8")
-    if body.count(b"<") + body.count(b"=") > ELEMENTS_LIMIT:
-        raise listing_invalid("it has too many elements or attributes")
+    is_odd = b"<!DOCTYPE" in body or b"\0" in body
+    if is_odd or body.count(b"<") + body.count(b"=") > ELEMENTS_LIMIT:
+        raise listing_invalid("it has a DTD, NULs, or too many elements or attributes")
     # Another encoding that the document declares may not even exist.
     parser = ElementTree.XMLParser(encoding="utf-8")  # noqa: S314 - see below
     try:
         root = ElementTree.fromstring(body, parser)  # noqa: S314
     except ElementTree.ParseError as error:
         raise listing_invalid(f"it is not XML: {error}") from None
-    if root.tag.startswith("{"):
-        for element in root.iter():
-            element.tag = element.tag.rpartition("}")[2]
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
     if root.tag != "ListBucketResult":
         raise listing_invalid(f"it is a {root.tag}, not a ListBucketResult")
     return root

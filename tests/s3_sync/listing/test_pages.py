@@ -273,7 +273,7 @@ REFUSED: dict[str, Sequence[bytes]] = {
     "it is a Error": [b"<Error><Code>InternalError</Code></Error>"],
     # Each of these would take gigabytes.
     "a DTD": [DTD.encode()],
-    "not UTF-8": [DTD.encode("utf-16")],
+    "NULs": [DTD.encode("utf-16")],
     "too many elements": [page("<Key/>" * listing.ELEMENTS_LIMIT)],
     "or attributes": [page("<Key" + " a=''" * listing.ELEMENTS_LIMIT + "/>")],
     "no valid IsTruncated": [page(contents("dags/a"), token="a", truncated="maybe")],

@@ -19,9 +19,22 @@ def witness(here: GitSite) -> Path:
     return here.folder / "witness"
 
 
+@pytest.mark.parametrize("place", ["system", "home/.gitconfig", "tmp/.git/config"])
 def test_executes_no_hooks_filters_or_modules_from_the_repository(
-    here: GitSite, witness: Path
+    here: GitSite, witness: Path, place: str
 ) -> None:
+    """
+    Nor does a configuration that is not in the settings define a filter, or lead away.
+    """
+    tmp = here.folder / "tmp"
+    subprocess.run(["git", "init", "-q", tmp], check=True)
+    evil = f'[filter "evil"]\n\tsmudge = "touch {witness}"\n\trequired = true\n'
+    config = here.folder / place
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(
+        f"[core]\n\trepositoryformatversion = 0\n{evil}"
+        f'[url "http://127.0.0.1:1/"]\n\tinsteadOf = {here.server.endpoint}/\n'
+    )
     shell = f"#!/bin/sh\ntouch {witness}\n"
     python = f"open({str(witness)!r}, 'w')\n"
     scripts = [".githooks/post-checkout", "hooks/post-checkout"]
@@ -36,44 +49,22 @@ def test_executes_no_hooks_filters_or_modules_from_the_repository(
             **dict.fromkeys(scripts, shell),
             **dict.fromkeys(modules, python),
             ".gitattributes": "* filter=evil diff=evil merge=evil\n",
-            ".gitconfig": f'[core]\n\tfsmonitor = "touch {witness}"\n\thooksPath = .githooks\n'
-            f'[filter "evil"]\n\tsmudge = "touch {witness}"\n\trequired = true\n',
+            ".gitconfig": f'{evil}[core]\n\tfsmonitor = "touch {witness}"\n'
+            "\thooksPath = .githooks\n",
         },
         modes=dict.fromkeys(scripts, "100755"),
         whole=True,
     )
-    wrapper = here.publish(GIT_SYNC_WRAPPER_GATE="syntax")
-    here.wait_until_shown(here.repository.commit({"dag.py": f"{python}#\n"}), wrapper)
-
-    assert python == (here.link / "ast.py").read_text()
-    assert not witness.exists()
-
-
-@pytest.mark.parametrize("place", ["system", "home/.gitconfig", "tmp/.git/config"])
-def test_no_configuration_but_the_settings_has_a_say(
-    here: GitSite, witness: Path, place: str
-) -> None:
-    """A repository names a filter; whoever can write to HOME or TMPDIR, its program."""
-    tmp = here.folder / "tmp"
-    subprocess.run(["git", "init", "-q", tmp], check=True)
-    config = here.folder / place
-    config.parent.mkdir(exist_ok=True)
-    config.write_text(
-        '[core]\n\trepositoryformatversion = 0\n[filter "x"]\n'
-        f"\tsmudge = touch {witness}\n"
-        f'[url "http://127.0.0.1:1/"]\n\tinsteadOf = {here.server.endpoint}/\n'
-    )
-    here.repository.commit({"dag.py": "x = 1\n", ".gitattributes": "* filter=x\n"})
     wrapper = here.publish(
-        TMPDIR=str(tmp), GIT_CONFIG_SYSTEM=str(here.folder / "system")
+        GIT_SYNC_WRAPPER_GATE="syntax",
+        TMPDIR=str(tmp),
+        GIT_CONFIG_SYSTEM=str(here.folder / "system"),
     )
-    here.wait_until_shown(here.repository.commit({"dag.py": "x = 2\n"}), wrapper)
-    (here.link / "dag.py").unlink()
-
+    here.wait_until_shown(here.repository.commit({"dag.py": f"{python}#\n"}), wrapper)
+    (here.link / "ast.py").unlink()
     wrapper.sync()
 
-    assert "x = 2\n" == (here.link / "dag.py").read_text()
-    assert [] == wrapper.find_events("cycle_failed")
+    assert python == (here.link / "ast.py").read_text()
     assert not witness.exists()
 
 

@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -205,15 +206,11 @@ def folders(git: Path, _: Outside) -> None:
     """
     Plant a path that is much longer than the kernel accepts.
     """
-    name = "x" * 250
-    place = os.open(git, os.O_RDONLY)
-    for _ in range(900):
-        with suppress(FileExistsError):
-            os.mkdir(name, dir_fd=place)
-        below = os.open(name, os.O_RDONLY, dir_fd=place)
-        os.close(place)
-        place = below
-    os.close(place)
+    code = f"""import os
+for name in ["{"x" * 250}"] * 900:
+    os.makedirs(name, exist_ok=True)
+    os.chdir(name)"""
+    subprocess.run([sys.executable, "-c", code], cwd=git, check=True)
 
 
 PROGRAMS = """
