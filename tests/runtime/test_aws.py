@@ -114,6 +114,7 @@ def test_an_endless_answer_takes_no_more_than_a_part_of_the_memory(
             monkeypatch.setenv(name, value)
         raised(CredentialsError, Chain().current, fence)
 
+    assert agent.requests
     assert len(sent) < 4
 
 
