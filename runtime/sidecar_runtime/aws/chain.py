@@ -19,6 +19,7 @@ import json
 import os
 import re
 import resource
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
