@@ -101,11 +101,11 @@ def test_probes_are_answered_while_no_process_and_no_thread_can_be_started(
         assert 200 == daemon.get("/").status
 
 
-@pytest.mark.parametrize("sidecar", SIDECARS[:3], ids=lambda sidecar: sidecar[1])
+@pytest.mark.parametrize("sidecar", SIDECARS, ids=lambda sidecar: sidecar[1])
 def test_a_start_without_any_thread_ends_with_one_clear_error(
     make: Make, sidecar: Sidecar
 ) -> None:
-    """sync-perm runs Airflow before it starts a thread."""
+    """sync-perm starts Airflow before a thread."""
     daemon = make(*sidecar)
     daemon.wrapper = ("prlimit", "--nproc=1")  # it holds for another user than root
     with daemon:

@@ -415,6 +415,7 @@ def test_the_files_own_mistakes_are_told_before_airflow_tells_what_it_defines(
     file.compare(metadata(), None)
 
     assert ["'b' is neither"] == [one.problem[:14] for one in file.mistakes]
+    assert file.problem, "so it is ignored"
     path.write_text("roles: {a: {permissions: [can_read on Jbos]}}")
     file.refresh()
     file.compare(metadata(), None)

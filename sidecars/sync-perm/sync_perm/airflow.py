@@ -9,17 +9,15 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sidecar_runtime import child
-from sidecar_runtime.child import parent_folder
 from sidecar_runtime.errors import Problem, SettingsError, SidecarError
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
@@ -83,44 +81,36 @@ class Installation:
         return f"was never tested with Airflow {self.version}"
 
 
-def find_installation(config: AirflowConfig) -> Installation:
+def find_installation(config: AirflowConfig, folder: str) -> Installation:
     """
     Inspect the image's Airflow: 0.05 s of CPU, or 2 to 4 s if its auth manager must be
     imported.
 
     Raises:
         SettingsError: Airflow is missing, or its auth manager is not FAB's.
+        SidecarError: As :func:`ask`.
     """
     where = outer_path(config.environ)
     path = shutil.which("airflow", path=where) or ""
     python = _python_of(path, where)
-    manager = config.value("core", "auth_manager")
-    told = ask(python, config, "inspect", Fence())
-    version = told.get("airflow", "")
-    if not version:
-        found = (
-            f"has no airflow command whose Python has Airflow (found {path or 'none'})"
+    told = ask(python, config, "inspect", folder, Fence())
+    version = told.get("version", "")
+    problem = told.pop("problem", "")
+    if "failed" in told:
+        said = f"leads to {path}, whose Python failed: {told['failed']}"
+    elif not version:
+        said = (
+            f"has no airflow command whose Python has Airflow (found {path or 'none'}); "
+            "build this image on your Airflow image"
         )
-        wrong = "PATH", where, f"{found}; build this image on your Airflow image"
     elif release_of(version) < OLDEST:
-        wrong = (
-            "PATH",
-            where,
-            f"leads to Airflow {version}; upgrade it to 2.11 or later",
-        )
-    elif told["problem"]:
-        wrong = name("core", "auth_manager"), manager, told["problem"]
+        said = f"leads to Airflow {version}; upgrade it to 2.11 or later"
+    elif problem:
+        manager = config.value("core", "auth_manager")
+        raise SettingsError([Problem(name("core", "auth_manager"), manager, problem)])
     else:
-        return Installation(
-            command=path,
-            python=python,
-            version=version,
-            fab=told["fab"],
-            restores_dags=told["restores_dags"],
-            lacks=told["lacks"],
-            local_settings=told["local_settings"],
-        )
-    raise SettingsError([Problem(*wrong)])
+        return Installation(command=path, python=python, **told)
+    raise SettingsError([Problem("PATH", where, said)])
 
 
 def outer_path(environ: Mapping[str, str]) -> str:
@@ -152,32 +142,55 @@ def ask(
     python: str,
     config: AirflowConfig,
     question: str,
+    folder: str,
     fence: Fence,
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """
-    Ask the script about the Airflow beside it; empty if that fails.
+    Ask the script about the Airflow beside it; empty without a Python.
 
     Args:
         question: ``inspect``, or ``connect``, which takes 2 to 4 s of CPU.
+        folder: For what Airflow writes.
+
+    Returns:
+        Its answer; ``failed``: why there is none.
 
     Raises:
-        OSError: There is no folder for what Airflow writes, which says nothing about
-            Airflow.
+        SidecarError: The folder cannot be written, which says nothing about Airflow.
+        BlockingIOError: A limit of processes is reached, which does not, either.
         CycleAbandoned: The fence was revoked, and Airflow killed.
     """
-    manager = config.value("core", "auth_manager") or FAB
-    given = {"manager": manager, "plugins": config.value("core", "plugins_folder")}
-    argv = [python, str(SCRIPT), question, json.dumps(given)]
+    if not python:
+        return {}
+    plugins = config.value("core", "plugins_folder")
+    argv = [python, str(SCRIPT), question, plugins]
     said = child.Kept()
-    with tempfile.TemporaryDirectory(dir=parent_folder()) as folder:
+    with writing(folder):
         command = child.Command(argv, environment(config, folder), "/")
-        with suppress(OSError, child.DeadlinePassed, ValueError):
-            child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
-            told: dict[str, Any] = json.loads(str(said))
-            if "failed" in told:  # which may quote what a command told Airflow
-                told["failed"] = redact(told["failed"], config.secrets())
-            return told
-    return {}
+    end = f"killed after {COMMAND_SECONDS:.3g} s"
+    with suppress(child.DeadlinePassed):
+        code = child.run(command, fence, COMMAND_SECONDS, said, lambda _: None)
+        end = child.ending(code)
+    try:
+        told: dict[str, Any] = json.loads(str(said))
+    except ValueError:
+        return {"failed": end}
+    if "failed" in told:  # which may quote what a command told Airflow
+        told["failed"] = redact(told["failed"], config.secrets())
+    return told
+
+
+@contextmanager
+def writing(folder: str) -> Iterator[None]:
+    """
+    A context that names the folder that cannot be written in it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise failure(
+            "tmpdir_failed", f"cannot write to {folder}: {error.strerror}"
+        ) from None
 
 
 def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
@@ -215,8 +228,8 @@ def environment(config: AirflowConfig, folder: str) -> Mapping[str, str]:
             os.symlink(real, f"{folder}/{os.path.basename(real)}")
     # The chart configures its own containers through airflow.cfg, which extra
     # containers lack; its default is FAB, unlike that of Airflow 3.
-    if not config.value("core", "auth_manager"):
-        environ[name("core", "auth_manager")] = FAB
+    manager = config.value("core", "auth_manager") or FAB
+    environ[name("core", "auth_manager")] = manager
     # An arbitrary UID has no name in /etc/passwd, but Airflow needs one.
     environ.setdefault("USER", "airflow")
     # The real HOME may contain a user's site-packages; in the official image,
@@ -341,7 +354,7 @@ class Airflow:
         address: Address,
         fence: Fence,
         seconds: float = COMMAND_SECONDS,
-        watch: Callable[[], object] = lambda: None,
+        watch: child.Watch = lambda: None,
     ) -> Report:
         """
         Run Airflow to its end; rows that it wrote stay, however it ends.
@@ -355,6 +368,7 @@ class Airflow:
             What it has done, also if it failed as a whole: see ``error``.
 
         Raises:
+            BlockingIOError: A limit of processes is reached.
             CycleAbandoned: The fence was revoked.
         """
         report = Report(partial(address.redact, others=self.config.secrets()))
@@ -362,7 +376,7 @@ class Airflow:
         file = Path(self.folder, "task.json")
         argv = [self.installation.python, str(SCRIPT), "work", str(file)]
         try:
-            try:
+            with writing(self.folder):
                 file.write_text(json.dumps(self._task(work, seconds * PASS_SHARE)))
                 command = child.Command(
                     argv,
@@ -370,10 +384,6 @@ class Airflow:
                     self.folder,
                     title="Airflow",
                 )
-            except OSError as error:
-                raise failure(
-                    "tmpdir_failed", f"cannot write to {self.folder}: {error.strerror}"
-                ) from None
 
             def ended(how: str) -> str:
                 rest = (
@@ -388,10 +398,6 @@ class Airflow:
             except child.DeadlinePassed:
                 raise failure(
                     "pass_timeout", ended(f"was killed after {seconds:.3g} s")
-                ) from None
-            except OSError as error:
-                raise failure(
-                    "pass_failed", f"Airflow cannot be started: {error.strerror}"
                 ) from None
             if code < 0:
                 raise failure("pass_killed", ended(f"died of signal {-code}"))

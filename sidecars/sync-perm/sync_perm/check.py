@@ -28,7 +28,7 @@ from sync_perm.read_tables import Look, Reader, try_write
 from sync_perm.settings import Settings
 
 EXIT_DIFFERS = 4
-UNASKED = "given by a person, or an earlier access_control or roles file"
+UNASKED = "from a person, or an earlier access_control or roles file"
 TOLD = "Airflow tells what it defines"
 UNWRITTEN = "Airflow has not written its roles here yet, which the first pass does"
 
@@ -100,12 +100,11 @@ def _report_airflow(airflow: Airflow) -> None:
     """
     found = airflow.installation
     say("ok", "airflow", f"{found.version}, FAB provider {found.fab}, {found.command}")
-    is_set = airflow.config.value("core", "auth_manager")
-    told = "" if is_set else " (assumed: not set in the environment or airflow.cfg)"
+    manager = airflow.config.value("core", "auth_manager") or "FAB, as none is set"
     who = (
         "Airflow applies access_control" if found.restores_dags else "nobody else does"
     )
-    say("ok", "auth manager", f"FAB{told}; at each parse, {who}")
+    say("ok", "auth manager", f"{manager}; at each parse, {who}")
     if found.unfit:
         say("??", "mode", f"cli: our script {found.unfit}")
 
@@ -151,7 +150,7 @@ def _need(look: Look, airflow: Airflow) -> str:
 
 def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> int:
     """
-    Print the differences, and the grants that nobody asks for; return the exit code.
+    Print the differences, and what nobody asks for; return the exit code.
     """
     file = reader.file
     try:
@@ -165,18 +164,16 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
             sys.stderr.write(f"sync-perm diff: {printable(text)}\n")
         return EXIT_SETTINGS if mistakes else error.exit_code
     found = look.difference
-    notes = [*found.notes, *([] if look.is_written else [UNWRITTEN])]
+    notes = found.notes if look.is_written else [UNWRITTEN]
     items = sorted(found.items)
     failing = sorted(found.failing.items())
     differs = bool(items) or not look.is_written
-    unasked = sorted(found.unasked)
+    unasked = sorted(found.unasked or ())
     if is_json:
-        names = ("role", "action", "resource")
-        grants = [dict(zip(names, grant, strict=True)) for grant in unasked]
         told = {
             "differences": [item._asdict() for item in items],
             "failing": [{"dag_id": one, **why._asdict()} for one, why in failing],
-            "unasked": grants,
+            "unasked": [item._asdict() for item in unasked],
             "notes": notes,
         }
         print(json_text(told, indent=2))
@@ -186,7 +183,7 @@ def diff(reader: Reader, airflow: Airflow, source: Source, *, is_json: bool) -> 
         ]
         lines += [] if differs else ["nothing differs"]
         lines += [f"? DAG {one}: {why.reason}: {why.text}" for one, why in failing]
-        lines += [f"~ {role}: {a} on {r}: {UNASKED}" for role, a, r in unasked]
+        lines += [f"~ {item}: {UNASKED}" for item in unasked]
         lines += [f"? {note}" for note in notes]
-        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+        print(*map(printable, lines), sep="\n")
     return EXIT_DIFFERS if differs else EXIT_DONE

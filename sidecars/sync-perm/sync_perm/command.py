@@ -4,6 +4,7 @@ The command line of ``sync-perm``, and the assembly of its parts.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,13 @@ from sidecar_runtime.errors import Problem, SettingsError
 from sidecar_runtime.health import About
 from sidecar_runtime.usage import make_parser
 from sync_perm import check
-from sync_perm.airflow import Airflow, Installation, ask, find_installation
+from sync_perm.airflow import (
+    Airflow,
+    Installation,
+    ask,
+    find_installation,
+    writing,
+)
 from sync_perm.airflow_config import AirflowConfig, Source, find_source
 from sync_perm.cycle import SyncPerm
 from sync_perm.read_tables import Reader
@@ -63,9 +70,19 @@ def run() -> int:
     )
     diff.add_argument("--output", choices=("text", "json"), default="text")
     given = parser.parse_args(sys.argv[1:])
-    command = given.command
     os.umask(0o077)  # keeps the configuration that Airflow writes private
-    settings, unknown, config, source, found = read_all(os.environ)
+    parent = parent_folder()
+    with writing(parent):
+        folder = PrivateFolder("sync-perm-", parent)
+    try:
+        return _run(given, folder.path)
+    finally:
+        folder.remove()
+
+
+def _run(given: argparse.Namespace, folder: str) -> int:
+    command = given.command
+    settings, unknown, config, source, found = read_all(os.environ, folder)
     if not command:
         begin_logs(settings, unknown)
     else:
@@ -77,27 +94,27 @@ def run() -> int:
         include_dags=include_dags,
         file=RoleFile(settings.roles) if settings.roles else None,
         has_versions=found.release >= (3, 0),
-        reads_dags=command == "diff",
+        reads_dags=include_dags or bool(settings.roles) or command == "diff",
         is_targeted=not found.unfit,
     )
-    folder = PrivateFolder("sync-perm-", parent_folder())
-    try:
-        airflow = Airflow(found, config, folder.path)
-        if command == "check":
-            return check.run(settings, unknown, reader, airflow, source)
-        if command == "diff":
-            return check.diff(reader, airflow, source, is_json=given.output == "json")
-        return _serve(settings, source, reader, airflow)
-    finally:
-        folder.remove()
+    airflow = Airflow(found, config, folder)
+    if command == "check":
+        return check.run(settings, unknown, reader, airflow, source)
+    if command == "diff":
+        return check.diff(reader, airflow, source, is_json=given.output == "json")
+    return _serve(settings, source, reader, airflow)
 
 
-def read_all(environ: Mapping[str, str]) -> Given:
+def read_all(environ: Mapping[str, str], folder: str) -> Given:
     """
     Read our settings, Airflow's configuration, and Airflow's version.
 
+    Args:
+        folder: For what Airflow writes.
+
     Raises:
         SettingsError: Something is wrong; it lists the problems of all parts.
+        SidecarError: The folder cannot be written.
     """
     problems: list[Problem] = []
 
@@ -110,12 +127,12 @@ def read_all(environ: Mapping[str, str]) -> Given:
 
     loaded = attempt(partial(load_settings, environ))
     config = attempt(partial(AirflowConfig, environ))
-    airflow = attempt(partial(find_installation, config)) if config else None
+    airflow = attempt(partial(find_installation, config, folder)) if config else None
     source = None
     if config:
         python = airflow.python if airflow else ""
         local_settings = airflow.local_settings if airflow else ""
-        connect = partial(ask, python, config, "connect")
+        connect = partial(ask, python, config, "connect", folder)
         source = attempt(partial(find_source, config, local_settings, connect))
     if loaded and loaded[0].roles and airflow and airflow.unfit:
         why = f"{airflow.unfit}; use a newer sync-perm"

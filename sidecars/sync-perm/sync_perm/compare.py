@@ -12,16 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias
 
-Kind = Literal[
-    "dag_permission",
-    "dag_grant",
-    "dag_revoke",
-    "file_role",
-    "file_grant",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS = ("dag_permission", "dag_grant", "dag_revoke", "file_role", "file_grant")
+"""Of the rows that a pass writes."""
 
 Permission = tuple[str, str]
 """An action and a resource."""
@@ -55,11 +49,14 @@ Access: TypeAlias = AccessControl | Failure | None
 
 class Item(NamedTuple):
     """
-    One row that is missing or superfluous; `dag_id` is empty if the roles file asks for
-    it.
+    One row that is missing, superfluous, or asked for by nobody; `dag_id` is empty if no
+    DAG asks for it.
+
+    Args:
+        kind: One of :data:`KINDS`, or ``unasked``.
     """
 
-    kind: Kind
+    kind: str
     dag_id: str
     row: tuple[str, ...]
 
@@ -108,9 +105,9 @@ class Place(NamedTuple):
             outside of it.
     """
 
-    path: str
-    owners: frozenset[str]
-    tags: frozenset[str]
+    path: str = ""
+    owners: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +165,8 @@ class Difference(NamedTuple):
         notes: Selections of the roles file that have no effect, or not on each DAG.
         asked: The grants that the roles file asks for, also those that are there; None if
             that is not known.
-        unasked: The grants on single DAGs that nobody asks for any more.
+        unasked: The grants and roles that nobody asks for any more; None if that is not
+            known.
     """
 
     items: frozenset[Item]
@@ -176,7 +174,7 @@ class Difference(NamedTuple):
     wanted: int
     notes: tuple[str, ...] = ()
     asked: Grants | None = None
-    unasked: frozenset[Grant] = frozenset()
+    unasked: Collection[Item] | None = None
 
     def without(self, held: Mapping[Item, str]) -> Difference:
         """
@@ -223,18 +221,30 @@ def compare(tables: Tables) -> Difference:
     return Difference(frozenset(items), failing, wanted_count)
 
 
-def find_unasked(tables: Tables, asked: Grants) -> Iterator[Grant]:
+def find_unasked(tables: Tables, asked: Grants, own: Collection[str]) -> Iterator[Item]:
     """
-    Yield the grants on single DAGs that nobody asks for: no ``access_control`` decides
-    on the DAG, or it is gone, and the roles file does not name them. Airflow itself
-    grants only Admin single DAGs, and nobody revokes them: an earlier
-    ``access_control`` or roles file gave them, or a person.
+    Yield the grants that nobody asks for: an earlier ``access_control`` or roles file
+    gave them, or a person, and nobody revokes them. On a single DAG, no
+    ``access_control`` decides, or it is gone. A role that nobody asks for comes alone,
+    too.
+
+    Args:
+        asked: What the roles file asks for.
+        own: The roles of which only grants on single DAGs count: Airflow's own, and
+            without a roles file all.
     """
+    # Airflow grants Admin whatever it finds.
     for role in tables.grants.keys() - {ADMIN}:
-        for action, resource in tables.grants[role] - asked.get(role, frozenset()):
+        is_ruled = role in own
+        if not is_ruled and role not in asked:
+            yield Item("unasked", "", (role,))
+        known = asked.get(role, frozenset())
+        for action, resource in tables.grants[role] - known - {WEBSITE}:
+            is_left = not is_ruled
             for prefix in filter(resource.startswith, PREFIXES):
-                if tables.dags.get(resource.removeprefix(prefix)) is None:
-                    yield role, action, resource
+                is_left = tables.dags.get(resource.removeprefix(prefix)) is None
+            if is_left:
+                yield Item("unasked", "", (role, action, resource))
 
 
 def refusal(dag_id: str) -> Failure | None:

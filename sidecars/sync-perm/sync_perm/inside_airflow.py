@@ -1,6 +1,6 @@
 """
 The script that the image's own Airflow Python runs: ``python inside_airflow.py
-inspect|connect|work JSON``.
+inspect|connect|work …``.
 
 It imports nothing from the sidecar. ``work`` fits Airflow 2.11 and 3 with the FAB
 provider. All output of Airflow itself goes to standard error. Standard output has one
@@ -93,16 +93,13 @@ WRITERS = ("airflow.providers.fab", "airflow.www", "airflow.auth", "flask_appbui
 # --- inspect
 
 
-def inspect(given: Told) -> Told:
+def inspect() -> Told:
     """
-    Return what this Airflow is.
-
-    Args:
-        given: ``manager``: the auth manager.
+    Return what this Airflow is: ``problem``, and what an `Installation` is made of.
     """
     version = version_of("apache-airflow") or version_of("apache-airflow-core")
     release = release_of(version)
-    setting = given["manager"]
+    setting = os.environ["AIRFLOW__CORE__AUTH_MANAGER"]
     manager = None
     problem = ""
     try:
@@ -122,7 +119,7 @@ def inspect(given: Told) -> Told:
     local = importlib.util.find_spec("airflow_local_settings")
     local_settings = os.path.realpath(local.origin or "") if local else ""
     return {
-        "airflow": version,
+        "version": version,
         "fab": fab,
         "lacks": find_lacking() if fab else "",
         "local_settings": local_settings,
@@ -305,17 +302,16 @@ def sync_roles(answer: Answer, errors: Errors, *, is_written: bool) -> None:
     )
     with imported(BUILDER)() as appbuilder:
         errors.begin()
-        answer(
-            {
-                "defined": {
-                    one["role"]: list(one["perms"])
-                    for one in appbuilder.sm.ROLE_CONFIGS
-                }
-            }
+        manager = appbuilder.sm
+        own = [manager.auth_role_admin, manager.auth_role_public]
+        own += imported("airflow.configuration.conf").getjson(
+            "fab", "custom_roles", fallback={}
         )
+        known = {one["role"]: list(one["perms"]) for one in manager.ROLE_CONFIGS}
+        answer({"defined": {**dict.fromkeys(own, ()), **known}})
         if is_written:
             appbuilder.add_permissions(update_perms=True)
-            appbuilder.sm.sync_roles()
+            manager.sync_roles()
 
 
 def give(name: str, pairs: list[list[str]], manager: Any) -> None:
@@ -445,12 +441,12 @@ def main() -> None:
         print(json.dumps(value), file=answers, flush=True)
 
     if sys.argv[1] != "work":
-        given = json.loads(sys.argv[2])
+        question, plugins = sys.argv[1:]
         home = os.environ["AIRFLOW_HOME"]
-        sys.path += [f"{home}/config", given["plugins"] or f"{home}/plugins"]
+        sys.path += [f"{home}/config", plugins or f"{home}/plugins"]
         os.dup2(2, 1)
         try:
-            answer(connection() if sys.argv[1] == "connect" else inspect(given))
+            answer(connection() if question == "connect" else inspect())
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the answer reports it
             answer(explained(error))
         return

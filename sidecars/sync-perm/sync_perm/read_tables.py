@@ -8,7 +8,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from sync_perm.compare import (
     Access,
     Difference,
     Failure,
-    Grant,
     Permission,
     Place,
     Row,
@@ -126,6 +125,7 @@ class Look(NamedTuple):
     is_written: bool
 
 
+@dataclass(slots=True, kw_only=True)
 class Reader:
     """
     Reads and compares the tables, and caches the access control of unchanged DAGs.
@@ -134,27 +134,21 @@ class Reader:
         include_dags: Whether DAG permissions should be as Airflow would leave them.
         file: The roles file; None without one.
         has_versions: Whether this is Airflow 3.
-        reads_dags: Whether to read DAGs even if nothing of them is to be synced.
+        reads_dags: Whether to read DAGs, also if nothing of them is to be synced.
         is_targeted: Whether Airflow syncs single DAGs, instead of all or none.
+        known: DAG → hash, and the access control with that hash.
     """
 
-    def __init__(
-        self,
-        *,
-        include_dags: bool,
-        file: RoleFile | None,
-        has_versions: bool,
-        reads_dags: bool = False,
-        is_targeted: bool = True,
-    ) -> None:
-        self.include_dags = include_dags
-        self.file = file
-        self._is_targeted = is_targeted
-        self._has_versions = has_versions
-        self._reads_dags = reads_dags or include_dags or file is not None
-        self._path = "relative_fileloc" if has_versions else "fileloc"
-        # DAG → hash, and the access control with that hash.
-        self._known: dict[str, tuple[str, Access]] = {}
+    include_dags: bool
+    file: RoleFile | None
+    has_versions: bool
+    reads_dags: bool = True
+    is_targeted: bool = True
+    known: dict[str, tuple[str, Access]] = field(default_factory=dict)
+
+    @property
+    def _path(self) -> str:
+        return "relative_fileloc" if self.has_versions else "fileloc"
 
     def fingerprint(self, database: Database) -> str:
         """
@@ -167,7 +161,7 @@ class Reader:
             SidecarError: The database failed, or is not migrated.
         """
         number = "CRC32" if database.is_mysql else "HASHTEXT"
-        columns = COLUMNS | (DAG_COLUMNS if self._reads_dags else {})
+        columns = COLUMNS | (DAG_COLUMNS if self.reads_dags else {})
         if self.file:
             columns |= {
                 "dag_tag": "dag_id, name",
@@ -192,15 +186,16 @@ class Reader:
             SidecarError: The database failed.
         """
         tables = self.read(database)
-        roles = {ADMIN, *(defined or DEFAULT_ROLES)}
-        more = NOTHING._replace(asked={})
+        own = {ADMIN, *(defined or DEFAULT_ROLES)}
+        roles = own
+        more = NOTHING._replace(asked={} if self.reads_dags else None)
         is_written = not defined or any(
             map(tables.permissions.intersection, defined.values())
         )
         if self.file:
             more = self.file.compare(tables, defined if is_written else None)
             if defined and not self.file.problem:
-                roles |= self.file.document.roles.keys()
+                roles = own | self.file.document.roles.keys()
         # A DAG may name any role that is there, or that the next pass creates before
         # its grants.
         grants = {
@@ -213,17 +208,17 @@ class Reader:
             if self.include_dags or isinstance(access, Failure)
         }
         found = compare(replace(tables, dags=dags, grants=grants))
-        if not self._is_targeted:
+        if not self.is_targeted:
             found = without_dags(found)
-        unasked: Iterable[Grant] = ()
         # With mistakes in the file nobody knows what it asks for.
-        if self._reads_dags and more.asked is not None:
-            unasked = find_unasked(tables, more.asked)
+        if more.asked is not None:
+            ruled = own if self.file else tables.grants
+            unasked = [*find_unasked(tables, more.asked, ruled)]
+            found = found._replace(unasked=unasked)
         found = found._replace(
             items=found.items | more.items,
             wanted=found.wanted + more.wanted,
             notes=more.notes,
-            unasked=frozenset(unasked),
         )
         return Look(tables, general(tables), found, is_written)
 
@@ -231,8 +226,8 @@ class Reader:
         """
         Read everything.
         """
-        access = self._read_dags(database) if self._reads_dags else {}
-        if self._reads_dags and database.is_mysql:
+        access = self._read_dags(database) if self.reads_dags else {}
+        if self.reads_dags and database.is_mysql:
             access |= _find_taken(database)
         roles: dict[int, str] = dict(database.rows("SELECT id, name FROM {in}ab_role"))
         rows = database.rows(PERMISSIONS)
@@ -265,12 +260,12 @@ class Reader:
         tags: dict[str, set[str]] = {}
         for dag_id, tag in database.rows("SELECT dag_id, name FROM {in}dag_tag"):
             tags.setdefault(dag_id, set()).add(tag)
-        root = "NULL" if self._has_versions else "processor_subdir"
+        root = "NULL" if self.has_versions else "processor_subdir"
         query = f"SELECT dag_id, owners, {self._path}, {root} FROM {{in}}dag"
         found = {}
         for dag_id, owners, path, folder in database.rows(query):
             # On Airflow 2 it is absolute, below the folder of its parser.
-            top = "" if self._has_versions else f"{folder}/".replace("//", "/")
+            top = "" if self.has_versions else f"{folder}/".replace("//", "/")
             below = path.removeprefix(top) if path and path.startswith(top) else ""
             names = frozenset(owner.strip() for owner in (owners or "").split(","))
             found[dag_id] = Place(below, names, frozenset(tags.get(dag_id, ())))
@@ -282,11 +277,11 @@ class Reader:
         time.
         """
         newest: dict[str, str] = dict(
-            database.rows(VERSIONS if self._has_versions else HASHES)
+            database.rows(VERSIONS if self.has_versions else HASHES)
         )
-        self._known = known = {
+        self.known = known = {
             dag_id: found
-            for dag_id, found in self._known.items()
+            for dag_id, found in self.known.items()
             if newest.get(dag_id) == found[0]
         }
         unknown = sorted(newest.keys() - known.keys())

@@ -44,10 +44,11 @@ class PermMetrics(Metrics):
         self.failing = self.gauge(
             "sync_perm_failing_dags", "DAGs that cannot be synced.", "reason"
         )
-        self.unasked = self.gauge(
+        self.unasked = self.add(
+            "gauge",
             "sync_perm_unasked_grants",
-            "Grants on DAGs that nobody asks for any more: see `sync-perm diff`. 0 where no DAG is "
-            "read.",
+            "What nobody asks for any more: see `sync-perm diff`; a roles file with mistakes "
+            "leaves it. Absent where no DAG is read.",
         )
         self.mistakes = self.gauge(
             "sync_perm_roles_file_mistakes",
@@ -104,7 +105,9 @@ class Status:
         for reason in OF_DAGS:
             self.metrics.failing(reason).set(reasons[reason])
         self.metrics.pending.set(len(pending))
-        self.metrics.unasked.set(len(difference.unasked))
+        if difference.unasked is not None:
+            unasked = self.metrics.unasked.labels(self.metrics.sidecar)
+            unasked.set(len(difference.unasked))
         for dag_id, one in failing.items():
             if self._named.get(dag_id) != one:
                 log.warning("dag_failed", dag=dag_id, reason=one.reason, error=one.text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +27,7 @@ from sync_perm.compare import (
     RESOURCES,
     WEBSITE,
     Difference,
+    Grants,
     Item,
     Permission,
     Place,
@@ -35,7 +36,7 @@ from sync_perm.compare import (
 from sync_perm.reasons import failure
 
 WAYS = ("id", "tag", "owner", "folder")
-Defined = Mapping[str, Set[Permission]]
+Defined = Grants
 """Role → the permissions that this Airflow defines for it."""
 
 # ab_role.name, in every Airflow from 2.7 to 3.4.
@@ -534,10 +535,9 @@ def _choose(selection: Selection, tables: Tables) -> list[str]:
     Return the DAGs that a selection includes.
     """
     value = selection.value
-    nowhere = Place("", frozenset(), frozenset())
 
     def is_chosen(dag_id: str) -> bool:
-        place = tables.places.get(dag_id, nowhere)
+        place = tables.places.get(dag_id, Place())
         match selection.by:
             case "folder":
                 return fits(value, place.path)

@@ -33,7 +33,6 @@ IN_ENVIRONMENT = {"AIRFLOW__SECRETS__BACKEND": "ours.Ours"}
             "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
         ),
         ({}, f"[database]\n{CONN} = URL\n", f"[database] {CONN}"),
-        ({}, f"[core]\n{CONN} = URL\n", f"[core] {CONN}"),
         (
             {f"{VARIABLE}_CMD": "echo -n URL"},
             f"[core]\n{CONN} = no\n",

@@ -31,6 +31,7 @@ from tests.support.airflow.sync_perm import (
     run_command,
     signal_all,
 )
+from tests.support.machine.volumes import small_volume
 from tests.support.waiting import wait_until
 
 
@@ -124,6 +125,17 @@ def test_a_pass_whose_folder_cannot_be_written_says_so(
 
     failed = daemon.wait_for_event("cycle_failed", PASS_SECONDS, reason="tmpdir_failed")
     assert f"cannot write to {folder}: No such file" in failed["error"]
+
+
+def test_a_start_without_space_in_tmpdir_says_so(
+    unsynced: Database, begin: StartSyncPerm, tmp_path: Path
+) -> None:
+    with small_volume(tmp_path / "full", "4k,nr_inodes=1") as full:
+        daemon = begin(unsynced, {"TMPDIR": str(full)})
+        told = daemon.wait_for_event("sidecar_gave_up", reason="tmpdir_failed")
+
+    assert f"cannot write to {full}: No space left on device" == told["error"]
+    assert 3 == daemon.wait_for_exit(PASS_SECONDS).code
 
 
 def test_rows_that_another_process_undoes_are_named_and_not_fought_over(

@@ -155,8 +155,8 @@ def test_diff_prints_a_line_for_each_row_and_its_exit_code_tells_the_result(
     assert 0 == left.returncode, left.stderr
     schema = json.loads((ROOT / "docs/reference/diff.schema.json").read_text())
     jsonschema.validate(told := json.loads(left.stdout), schema)
-    grants = [{"role": "Op", "action": "can_read", "resource": "DAG:a"}]
-    assert grants == told["unasked"]
+    grant = ["Op", "can_read", "DAG:a"]
+    assert [{"kind": "unasked", "dag_id": "", "row": grant}] == told["unasked"]
     assert 'database "gone" does not exist' in gone.stderr
     assert 2 == wrong.returncode
     assert "was never tested with Airflow 2.12.0" in wrong.stdout
@@ -168,9 +168,10 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
 ) -> None:
     """
     What the user's classes write then is undone; diff works with a login that only
-    reads.
+    reads, and takes no role that Airflow defines for one that is left.
     """
-    add_role(database, "team")
+    for role in ("team", "Boss", "Night"):
+        add_role(database, role)
     dags = {"ruled": {"Viewer": ["can_edit"]}, "free": None}
     airflow.write_dags(database, tmp_path, dags)
     database.query(
@@ -183,17 +184,21 @@ def test_check_reports_the_airflow_version_and_whether_it_needs_the_sidecar(
         "check", airflow, database.url, tmp_path, with_config(tmp_path, WRITING)
     )
     (tmp_path / "roles.yaml").write_text("roles: {new: {from: [Viewer]}}")
-    file = {"SYNC_PERM_ROLES": f"{tmp_path}/roles.yaml"}
+    file = with_config(tmp_path, "AUTH_ROLE_ADMIN = 'Boss'")
+    file["SYNC_PERM_ROLES"] = f"{tmp_path}/roles.yaml"
+    file["AIRFLOW__FAB__CUSTOM_ROLES"] = '{"Night": []}'
     url = postgres.url(database.name, "reader")
     told = run_command("diff", airflow, url, tmp_path, file)
 
     assert 0 == done.returncode, done.stdout
     assert "+ file_role: new: the role itself" in told.stdout, told.stderr
+    assert "~ team: the role itself: from a person, or an earlier " in told.stdout
+    assert 1 == told.stdout.count("~ ")
     assert PASSWORD not in done.stdout + done.stderr
     assert {"2.11": "2.11.2", "3.2": "3.2.2", "3": "3.3.2"}[
         airflow.version
     ] in done.stdout
-    needed = "for roles only: 1 custom roles"
+    needed = "for roles only: 3 custom roles"
     if not airflow.is_3:  # which applies it at each parse
         needed = "yes: 1 DAGs have an access_control that Airflow does not restore"
     assert f"needed?        {needed}" in done.stdout

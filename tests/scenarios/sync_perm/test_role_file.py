@@ -29,6 +29,7 @@ roles:
 BY_ALL_WAYS = """\
 roles:
   team-a:
+    permissions: [can_read on DAG Runs]
     dags:
       - {id: named, permissions: [can_create on DAG Runs]}
       - {tag: public, permissions: [can_edit]}
@@ -103,6 +104,7 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
     database.query("UPDATE dag SET owners = 'bob, ann, carl' WHERE dag_id = 'owned'")
     wanted = {
         ("team-a", "can_read", "Website"),
+        ("team-a", "can_read", "DAG Runs"),
         ("team-a", "can_create", "DAG Run:named"),
         ("team-a", "can_edit", "DAG:tagged"),
         ("team-a", "can_read", "DAG:owned"),
@@ -128,9 +130,9 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
 
     assert wanted == held()
     assert [
-        "roles.team-a.dags[1] (line 5): the access_control of 1 decides: ruled",
-        "roles.team-a.dags[3] (line 7): the access_control of 1 decides: ruled",
-        "roles.team-a.dags[4] (line 8): no DAG matches owner nobody",
+        "roles.team-a.dags[1] (line 6): the access_control of 1 decides: ruled",
+        "roles.team-a.dags[3] (line 8): the access_control of 1 decides: ruled",
+        "roles.team-a.dags[4] (line 9): no DAG matches owner nobody",
     ] == daemon.status()["details"]["roles_file_notes"]
     path = "relative_fileloc" if airflow.is_3 else "fileloc"
     move = f"UPDATE dag SET {path} = REPLACE({path}, %s, %s) WHERE dag_id = 'named'"
@@ -147,11 +149,17 @@ def test_selects_dags_by_owner_tag_folder_and_id_and_revokes_nothing(
         lambda: ("team-a", "can_read", "DAG:owned") in held(), "back", PASS_SECONDS
     )
     assert wanted | {("team-a", "can_edit", "DAG:named")} == held()
-    # what the file asked for before, and what somebody added
-    unasked = partial(daemon.sample, "sync_perm_unasked_grants")
-    wait_until(lambda: unasked() == 3, "they are counted")
-    told = run_command("diff", airflow, database.url, tmp_path, settings)
-    who = "given by a person, or an earlier access_control or roles file"
-    assert f"~ team-a: can_edit on DAG:tagged: {who}" in told.stdout
     passes = partial(daemon.sample, "sync_perm_passes_total", reason="file")
     wait_until(lambda: passes(result="success"), "the pass is counted")
+    # A team goes, and a mistake comes.
+    file.write_text("roles: {team-b: {}}")
+    told = run_command("diff", airflow, database.url, tmp_path, settings)
+    left = (
+        "~ team-a: can_read on DAG Runs: from a person, or an earlier access_control or"
+    )
+    assert left in told.stdout
+    unasked = partial(daemon.sample, "sync_perm_unasked_grants")
+    wait_until(lambda: unasked() == 8, "they are counted")
+    file.write_text(MISTAKES)
+    daemon.wait_for_event("roles_file_refused", PASS_SECONDS)
+    assert 8 == unasked(), "nobody took anything back"

@@ -84,14 +84,6 @@ def null_rows(database: Database) -> int:
     return int(row[0])
 
 
-def log_rows(database: Database) -> int:
-    """
-    Count the rows of Airflow's audit log.
-    """
-    (row,) = database.query("SELECT COUNT(*) FROM log")
-    return int(row[0])
-
-
 def new_id(database: Database, table: str) -> int:
     """
     Return an unused id of a table, as Airflow itself would choose it.
