@@ -26,8 +26,8 @@ class Fence:
     Attributes:
         doing: The long step that the cycle is in, such as ``git-sync runs``; for whoever
             asks why it takes so long.
-        blame: The failure that the cycle is waiting out, if it knows one: recorded
-            instead of ``cycle_timeout`` when the cycle is abandoned.
+        blame: The failure that the cycle is waiting out, if it knows one: told instead
+            of ``cycle_slow``, and of ``cycle_timeout`` when the cycle is abandoned.
 
     Raises:
         CycleAbandoned: On entering, once the fence is revoked.
@@ -52,6 +52,13 @@ class Fence:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    @property
+    def step(self) -> str:
+        """
+        What it is doing, to be put after a sentence; empty if that is not known.
+        """
+        return f" ({self.doing})" if self.doing else ""
 
     @property
     def is_revoked(self) -> bool:

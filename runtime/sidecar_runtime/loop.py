@@ -385,16 +385,22 @@ class Loop:
         Say that a cycle takes longer than others, and what it does: a wait for a dead
         volume or for one core among many is not visible otherwise, for minutes.
         """
-        doing = f" ({state.fence.doing})" if state.fence.doing else ""
-        said = f"the running cycle takes longer than those before it{doing}"
+        fence = state.fence
+        said = f"the running cycle takes longer than those before it{fence.step}"
         advice = (
             f"Wait: after {self._settings.timeout_seconds:g} s it is abandoned. The log's "
             "line has the stack of what it waits on."
         )
         began_at = time.time() - (time.monotonic() - state.started_at)
-        self._health.slow = Standing(SidecarError("cycle_slow", said, advice), began_at)
+        why = fence.blame or SidecarError("cycle_slow", said, advice)
+        self._health.slow = Standing(why, began_at)
         self._state = state._replace(slow_at=float("inf"))
-        log.info("cycle_slow", doing=state.fence.doing, stack=self._worker.stack())
+        log.info(
+            "cycle_slow",
+            **why.log_fields(),
+            doing=fence.doing,
+            stack=self._worker.stack(),
+        )
 
     def _abandon(self, fence: Fence) -> None:
         """
@@ -402,12 +408,11 @@ class Loop:
         """
         # Once it is revoked, it does something else.
         stack = self._worker.stack()
-        doing = f" ({fence.doing})" if fence.doing else ""
         settings = self._settings
         # A sidecar may allow its cycles more than the variable says.
         late = (
-            f"the cycle took longer than {settings.timeout_seconds:g} s{doing} and was "
-            "abandoned"
+            f"the cycle took longer than {settings.timeout_seconds:g} s{fence.step} and "
+            "was abandoned"
         )
         advice = (
             "The log's line cycle_abandoned says what it waits on. Or raise "
@@ -500,12 +505,12 @@ class Loop:
         Return the error that ends the process because of this limit, with the last
         cause: why a cycle failed or waits, or what the running one is waiting out.
         """
-        blame = self._state.fence.blame if isinstance(self._state, Running) else None
-        error = self._health.standing.why or blame
+        fence = self._state.fence if isinstance(self._state, Running) else Fence()
+        error = self._health.standing.why or fence.blame
         if error is None:
             limit = f"{self._settings.variable_prefix}ONE_SHOT_DEADLINE"
             advice = f"Find out what the cycle waits on, or raise {limit}."
-            return GaveUp(reason, "no cycle has ended in time", advice)
+            return GaveUp(reason, f"no cycle has ended in time{fence.step}", advice)
         return GaveUp(reason, f"{error.reason}: {error.message}", error.advice)
 
     # --- how a cycle is reported
@@ -547,13 +552,14 @@ class Loop:
         Record a cycle that failed; return the seconds to wait before the next try.
         """
         cause = explain(error)
-        self._record(Outcome("failed", why=cause), seconds)
-        failures = self._health.standing.failures
+        failures = self._health.standing.failures + 1
         self._metrics.failures(cause.reason).inc()
         wait_seconds = self.pace.backoff(failures, self._settings.interval_seconds)
         if cause.retry_within_seconds is not None:
             wait_seconds = min(wait_seconds, cause.retry_within_seconds)
         wait_seconds = max(wait_seconds, cause.retry_after_seconds)
+        until = time.time() + wait_seconds
+        self._record(Outcome("failed", why=cause, until=until), seconds)
         is_bug = cause.reason == "bug"
         tell = log.error if is_bug else log.warning
         tell(

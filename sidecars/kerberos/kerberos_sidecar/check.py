@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kerberos_sidecar.account import Account
+from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.plan import iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.request import acquire, prepare
@@ -75,33 +76,42 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
         ticket = account.found.ticket
         problem = account.problem()
         if problem:
-            say("??", "", problem)
+            say("??", "ticket", problem)
         elif ticket is not None:
-            say("ok", "", f"it is valid until {iso(ticket.ends_at)}")
+            until = iso(ticket.ends_at)
+            say("ok", "ticket", f"{entry.ccache} is valid until {until}")
         if keytab is not None:
-            began = time.monotonic()
-            _, ticket = acquire(keytab, settings, staging)
-            say(
-                "ok",
-                "KDC",
-                f"issued a ticket in {time.monotonic() - began:.2f} s, valid until "
-                f"{iso(ticket.ends_at)}; its clock is "
-                f"{ticket.clock_offset_seconds:+.0f} s off this node's",
-            )
-            return is_readable
+            with _going_on("KDC"):
+                _ask(keytab, settings, staging)
+                return is_readable
     return False
 
 
+def _ask(keytab: Keytab, settings: Settings, staging: Staging) -> None:
+    began = time.monotonic()
+    _, ticket = acquire(keytab, settings, staging)
+    say(
+        "ok",
+        "KDC",
+        f"issued a ticket in {time.monotonic() - began:.2f} s, valid until "
+        f"{iso(ticket.ends_at)}; its clock is "
+        f"{ticket.clock_offset_seconds:+.0f} s off this node's",
+    )
+
+
 @contextmanager
-def _going_on() -> Iterator[None]:
+def _going_on(step: str = "") -> Iterator[None]:
     """
     Report a failure, and go on.
+
+    Args:
+        step: What failed; empty: as the reason begins.
     """
     try:
         yield
     except (SidecarError, OSError) as error:
         known = explain(error)
-        fail(known.reason.partition("_")[0], known)
+        fail(step or known.reason.partition("_")[0], known)
 
 
 def _is_readable(ccache: str, made: os.stat_result, who: tuple[int, int]) -> bool:

@@ -302,9 +302,7 @@ def _name_volumes(fence: Fence, account: Account) -> None:
     """
     Note what a cycle waits for, except while libkrb5 runs, in case that it hangs.
     """
-    said = f"{account.entry.ccache}, {account.source} or krb5.conf does not answer"
-    advice = "Check their volumes and the node. The published ccache is intact."
-    fence.blame = SidecarError("cycle_timeout", said, advice)
+    fence.doing = f"waits for {account.entry.ccache}, {account.source} or krb5.conf"
 
 
 def _check_contested(account: Account, cause: Cause) -> str:

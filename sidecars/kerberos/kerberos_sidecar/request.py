@@ -107,7 +107,17 @@ def acquire(
     note = partial(lockout.note, staging.ccache, keytab, is_asked_for=is_asked_for)
     trace = Trace(note)
     began = time.monotonic()
-    answer = _ask(keytab, settings, staging, trace)
+
+    def blame() -> None:
+        # What its deadline would say now: libkrb5 itself goes on for half a minute.
+        if time.monotonic() - began > SILENCE_SECONDS:
+            said = trace.at_deadline()
+            staging.fence.blame = _explain(keytab, settings, said, trace, 0.0)
+
+    try:
+        answer = _ask(keytab, settings, staging, trace, blame)
+    finally:
+        staging.fence.blame = None
     if isinstance(answer, bytes):
         lockout.forget(staging.ccache, keytab)
         return _verify(answer, keytab.principal)
@@ -121,7 +131,11 @@ def acquire(
 
 
 def _ask(
-    keytab: Keytab, settings: Settings, staging: Staging, trace: Trace
+    keytab: Keytab,
+    settings: Settings,
+    staging: Staging,
+    trace: Trace,
+    watch: child.Watch,
 ) -> bytes | Said:
     """
     Let the child ask; return the ccache that it wrote, or its error.
@@ -145,17 +159,14 @@ def _ask(
         _PROGRAM, environ, "/", json.dumps(question).encode(), title="libkrb5"
     )
     out = child.Kept(4 << 20)
-    volume = staging.fence.blame
-    staging.fence.blame = None  # the child has a deadline of its own
+    seconds = settings.timeout_seconds
     try:
-        code = child.run(command, staging.fence, settings.timeout_seconds, out, trace)
+        code = child.run(command, staging.fence, seconds, out, trace, watch)
     except child.DeadlinePassed:
         return trace.at_deadline()
     except OSError as error:
         text = f"no process can be started ({error.strerror})"
         raise SidecarError("process_limit", text, LIMITS_ADVICE) from error
-    finally:
-        staging.fence.blame = volume
     try:
         answer = json.loads(out.data)
     except ValueError:
@@ -221,7 +232,7 @@ class Trace(child.Kept):
             return Said(HUNG, self.asked)
         if self.unresolved:
             return Said(NO_DNS, f"it is silent about {self.unresolved}")
-        return Said(UNSENT, "KERBEROS_TIMEOUT is over")
+        return Said(UNSENT, "it starts, or reads krb5.conf or the keytab")
 
     def _received(self) -> list[Said]:
         return [Said(int(code), said) for code, said in _RECEIVED.findall(str(self))]
@@ -239,7 +250,9 @@ def _explain(
     principal = keytab.principal
     code, words = said
     # libkrb5 says this of KDCs that refuse, of silent ones, and of names without one.
-    if code == NO_CONTACT and trace.unresolved:
+    if code == NO_DNS and words == os.strerror(NO_DNS):
+        words = f"no server of it answers, or all fail, about {trace.unresolved}"
+    elif code == NO_CONTACT and trace.unresolved:
         code = NO_DNS
         words = f"it does not know {trace.unresolved}"
     elif code == NO_CONTACT and after_seconds > SILENCE_SECONDS:

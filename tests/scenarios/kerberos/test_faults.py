@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,10 @@ Fault = Callable[[Site], object]
 def be(kind: Callable[[Path], object]) -> Fault:
     """As KERBEROS_KEYTAB names a folder, or the kubelet makes one for a subPath."""
     return lambda site: (site.keytab.unlink(), kind(site.keytab))
+
+
+def change_keytab(change: Callable[[bytes], bytes]) -> Fault:
+    return lambda site: site.keytab.write_bytes(change(site.keytab.read_bytes()))
 
 
 def name_another_principal(site: Site) -> None:
@@ -92,6 +97,8 @@ KEYTABS: list[Row] = [
     ("keytab_missing", be(Path.mkdir), ["not a regular file"]),
     ("keytab_missing", be(os.mkfifo), ["not a regular file"]),
     ("keytab_empty", lambda site: site.keytab.write_bytes(keytab()), []),
+    ("keytab_truncated", change_keytab(lambda content: content[:-20]), ["after"]),
+    ("keytab_garbage", change_keytab(b64encode), ["is not a keytab"]),
     ("principal_absent", name_another_principal, []),
     ("realm_absent", name_another_realm, ["@OTHER.TEST"]),
 ]
@@ -103,6 +110,7 @@ ACCOUNTS: list[Row] = [
     ),
     ("password_expired", modify("-pwexpire yesterday"), []),
     ("principal_expired", modify("-expire yesterday"), []),
+    ("principal_disabled", modify("-allow_tix"), []),
     (
         "principal_unknown",
         lambda site: site.kdc.kadmin(f"delprinc -force {site.principal}"),

@@ -100,6 +100,7 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
         assert "keytab_stale" == failure(daemon)["reason"]
         failed = here.refresh(daemon)
         assert "keytab_stale" == failed["reason"], "SIGHUP tries it once more"
+        assert daemon.get("/readyz").json()["until"], "and not before"
         # and almost a thirtieth: some of it has passed
         least_seconds = int(settings["KERBEROS_LOCKOUT_WINDOW"]) * 1.02
         assert failed["retry_in_seconds"] > least_seconds
@@ -112,7 +113,7 @@ def test_sighup_and_a_check_do_not_add_up_to_a_lockout(
         checked = here.start("check", **settings)
 
         assert 3 == checked.wait_for_exit(60).code
-        assert "keytab_stale" in checked.log()
+        assert "FAIL  KDC            keytab_stale: " in checked.log()
         assert 2 == refusals(here)
         fresh = here.kdc.copy_keys(here.folder / "fresh", here.principal)
         fresh.chmod(0o644)

@@ -74,7 +74,7 @@ def test_a_volume_that_hangs_ends_the_cycle_and_neither_probes_nor_the_ticket(
             failed = daemon.wait_for_event(
                 "cycle_failed", after=after, reason="cycle_timeout"
             )
-            silent = f"{ccache}, {here.keytab} or krb5.conf does not answer"
+            silent = f"(waits for {ccache}, {here.keytab} or krb5.conf)"
             assert silent in failed["error"], failed
             assert_tells(daemon, "cycle_timeout", ready=True)
             assert here.is_valid(ccache)
