@@ -36,7 +36,7 @@ def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(
 ) -> None:
     entries = (
         config("fast_avail", b"yes"),
-        tgt(END, renew_until=END + 9),
+        tgt(END),
         config("pa", b"2"),
     )
 
@@ -46,7 +46,6 @@ def test_reads_times_by_the_local_clock_whatever_the_kdcs_clock(
         parse_principal("airflow@EXAMPLE.COM"),
         starts_at=START - offset_seconds,
         ends_at=END - offset_seconds,
-        renew_until=END + 9 - offset_seconds,
         clock_offset_seconds=offset_seconds,
     )
     assert expected == ticket

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sidecar_runtime import logs
-from sidecar_runtime.errors import json_text, printable
+from sidecar_runtime.errors import json_text
 from tests.runtime.recording import handlers_kept
 
 
@@ -108,12 +108,6 @@ def test_timestamps_are_utc_wherever_the_process_runs(
 
 
 # --- text for display and in JSON
-
-
-def test_escapes_characters_that_could_control_a_terminal() -> None:
-    assert r"\x1b[31mred\r\n ü \udcff \u202e" == printable(
-        "\x1b[31mred\r\n ü \udcff \u202e"
-    )
 
 
 @pytest.mark.parametrize(

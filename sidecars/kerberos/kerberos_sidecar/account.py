@@ -128,7 +128,6 @@ class Account:
         if ticket is not None:
             facts |= {
                 "ends_at": iso(ticket.ends_at),
-                "renew_until": iso(ticket.renew_until) if ticket.renew_until else None,
                 "clock_offset_seconds": ticket.clock_offset_seconds,
             }
         if error is not None:

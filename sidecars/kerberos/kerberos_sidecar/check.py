@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kerberos_sidecar.account import Account
-from kerberos_sidecar.keytab import Keytab
 from kerberos_sidecar.plan import iso
 from kerberos_sidecar.publish import Staging
 from kerberos_sidecar.request import acquire, prepare
@@ -82,21 +81,18 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
             say("ok", "ticket", f"{entry.ccache} is valid until {until}")
         if keytab is not None:
             with _going_on("KDC"):
-                _ask(keytab, settings, staging)
+                began = time.monotonic()
+                _, ticket = acquire(keytab, settings, staging)
+                seconds = time.monotonic() - began
+                say(
+                    "ok",
+                    "KDC",
+                    f"issued a ticket in {seconds:.2f} s, valid until "
+                    f"{iso(ticket.ends_at)}; its clock is "
+                    f"{ticket.clock_offset_seconds:+.0f} s off this node's",
+                )
                 return is_readable
     return False
-
-
-def _ask(keytab: Keytab, settings: Settings, staging: Staging) -> None:
-    began = time.monotonic()
-    _, ticket = acquire(keytab, settings, staging)
-    say(
-        "ok",
-        "KDC",
-        f"issued a ticket in {time.monotonic() - began:.2f} s, valid until "
-        f"{iso(ticket.ends_at)}; its clock is "
-        f"{ticket.clock_offset_seconds:+.0f} s off this node's",
-    )
 
 
 @contextmanager

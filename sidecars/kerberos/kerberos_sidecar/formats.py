@@ -122,7 +122,6 @@ class Ticket:
     clock.
 
     Args:
-        renew_until: 0 if the ticket is not renewable.
         clock_offset_seconds: How far the KDC's clock is ahead of ours, as measured by
             libkrb5.
     """
@@ -130,7 +129,6 @@ class Ticket:
     principal: Principal
     starts_at: int
     ends_at: int
-    renew_until: int
     clock_offset_seconds: float
 
     @property
@@ -203,10 +201,8 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
     server = _read_principal(octets)
     octets.take(2)  # the encryption type of the session key
     octets.take(octets.integer(4))
-    authenticated_at, starts_at, ends_at, renew_until = (
-        octets.integer(4) for _ in range(4)
-    )
-    octets.take(5)  # whether it is a session key, and flags
+    authenticated_at, starts_at, ends_at = (octets.integer(4) for _ in range(3))
+    octets.take(9)  # how long it is renewable, whether it is a session key, and flags
     for _ in range(2):  # addresses, authorization data
         for _ in range(octets.integer(4)):
             octets.take(2)
@@ -218,6 +214,5 @@ def _read_entry(octets: Octets, offset_seconds: float) -> tuple[Principal, Ticke
         client,
         (starts_at or authenticated_at) - offset,
         ends_at - offset,
-        renew_until and renew_until - offset,
         offset_seconds,
     )

@@ -11,7 +11,7 @@ from kerberos_sidecar.formats import Principal, Ticket
 from sidecar_runtime.errors import printable
 from sidecar_runtime.metrics import Metric, Metrics
 
-NO_TICKET = Ticket(Principal(()), 0, 0, 0, 0.0)
+NO_TICKET = Ticket(Principal(()), 0, 0, 0.0)
 
 
 class KerberosMetrics(Metrics):

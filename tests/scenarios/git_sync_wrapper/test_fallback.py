@@ -65,7 +65,7 @@ def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(
 def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
     good(here)
     pinned = bad(here)
-    here.repository.tag("v1", pinned, "annotated")
+    here.repository.tag("v1", pinned)
     wrapper = here.wrapper(GITSYNC_REF=pinned if kind == "hash" else "v1", **GATE)
 
     event = wrapper.wait_for_event("fallback_unusable")
@@ -83,11 +83,11 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
 ) -> None:
     """Nothing is published again, but each process starts the hooks for it."""
     before = good(here)
-    here.repository.tag("prd", before, "annotated")
+    here.repository.tag("prd", before)
     wrapper = here.wrapper(GITSYNC_REF="prd", **GATE)
     here.wait_until_shown(before, wrapper)
     refused = here.repository.commit({f"{n}.py": "def" for n in range(25)})
-    here.repository.tag("prd", refused, "annotated")
+    here.repository.tag("prd", refused)
 
     wrapper.wait_for_event("cycle_finished", reason="revision_refused")
     at = json.loads((here.store / "published.json").read_text())["published_at"]
@@ -98,7 +98,7 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     given = {**wrapper.environment, "GITSYNC_EXECHOOK_COMMAND": hook}
     assert 0 == here.wrapper("--one-time", **given).wait_for_exit().code
     assert (here.folder / before).exists()
-    here.repository.tag("prd", before, "annotated")
+    here.repository.tag("prd", before)
     wrapper.start()
     success = 'git_sync_count_total{status="success"}'
     wait_until(lambda: 1 == wrapper.metrics().get(success), "it is taken back")

@@ -20,7 +20,7 @@ from tests.support.s3_sync.snapshots import (
     SwappingS3,
     consumed,
     count_of,
-    wait_for_cycles,
+    wait_for_partial_cycles,
 )
 from tests.support.waiting import wait_until
 
@@ -115,7 +115,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
         "problems"
     ]
     assert 1 == refused["files_refused"]
-    wait_for_cycles(daemon, "partial", 3)
+    wait_for_partial_cycles(daemon)
     assert GOOD == consumed(target)
 
     ready = daemon.get("/readyz")
@@ -137,7 +137,7 @@ def test_refuses_and_reports_a_broken_dag_until_it_is_fixed(
     assert (1, 1, 1) == checks(daemon)
     assert daemon.is_alive()
 
-    wait_for_cycles(daemon, "partial", 3)
+    wait_for_partial_cycles(daemon)
     assert 1 == len(daemon.find_events("revision_refused"))
     assert [] == daemon.find_events("cycle_failed")
     daemon.sync()

@@ -125,13 +125,11 @@ class Repository:
             f"refs/heads/{branch or self.branch}",
         )
 
-    def tag(self, name: str, commit: str, message: str = "") -> None:
+    def tag(self, name: str, commit: str) -> None:
         """
-        Create or move a tag; with a message, it is an annotated tag.
+        Create or move an annotated tag.
         """
-        self.git(
-            "tag", "--force", *(["-a", "-m", message] if message else []), name, commit
-        )
+        self.git("tag", "--force", "-a", "-m", "annotated", name, commit)
 
     def delete_branch(self, branch: str) -> None:
         """

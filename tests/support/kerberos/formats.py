@@ -62,9 +62,8 @@ def tgt(
     *,
     name: str = "airflow",
     realm: str = "EXAMPLE.COM",
-    renew_until: int = 0,
 ) -> bytes:
-    times = (STARTS_AT, STARTS_AT, ends_at, renew_until)
+    times = (STARTS_AT, STARTS_AT, ends_at, 0)
     server = _principal(realm, ["krbtgt", realm])
     return _credential(_principal(realm, [name]), server, times, 0x40C00000, b"ticket")
 

@@ -121,13 +121,12 @@ def count_of(daemon: Daemon, name: str, **labels: str) -> float:
     return daemon.metrics().get(f"{name}{{{inner}}}", 0.0)
 
 
-def wait_for_cycles(daemon: Daemon, result: str, count: int) -> None:
-    """Wait until this many more cycles have ended with this result."""
+def wait_for_partial_cycles(daemon: Daemon) -> None:
+    """Wait until three more cycles have fallen short."""
     name = "sidecar_cycles_total"
-    before = count_of(daemon, name, result=result)
+    before = count_of(daemon, name, result="partial")
     wait_until(
-        lambda: count_of(daemon, name, result=result) >= before + count,
-        f"{count} more {result}",
+        lambda: count_of(daemon, name, result="partial") >= before + 3, "three more"
     )
 
 

@@ -193,7 +193,7 @@ def commit(site: GitSite, number: int) -> dict[str, str]:
         ref: site.commit_revision(number * len(REFS) + place, branch=ref)
         for place, ref in enumerate(REFS)
     }
-    site.repository.tag("v1.2", found["v1.2"], "annotated")
+    site.repository.tag("v1.2", found["v1.2"])
     return found
 
 
