@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import logging
 import os
 import re
 import socket
@@ -40,8 +39,6 @@ SOCKET = "ask.sock"
 # exists.
 STORE = ".s3-sync/snapshots"
 VERSION = re.compile(r"[0-9a-f]{12}|[0-9a-f]{40}|(?:sha256-)?[0-9a-f]{64}")
-
-log = logging.getLogger(__name__)
 
 
 class VersionUnavailable(AirflowException):  # type: ignore[misc]
@@ -141,6 +138,8 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         shown = self._shown()
         if shown != self._folder or self._reading is None:
             self._take(shown)
+            # If the link cannot be turned, the next refresh tries again.
+            self._reading = None
             self._reading = self._turned_link(shown)
 
     def _refuse_mixture(self) -> None:
@@ -253,8 +252,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
 
     def _turned_link(self, folder: Path) -> Path:
         """
-        Return this process's link to a folder, or the folder itself if no link can be
-        created.
+        Return this process's link to a folder.
 
         The dag-processor queues paths, and stores the DAGs that it reads there under
         the version of its last refresh: the path of an older version would contain
@@ -262,14 +260,10 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
         """
         link: Path = self.base_dir / f"{socket.gethostname()}-{os.getpid()}"
         new = link.with_name(f"{link.name}.new")
-        try:
-            self.base_dir.mkdir(parents=True, exist_ok=True)
-            new.unlink(missing_ok=True)
-            new.symlink_to(os.path.abspath(folder))
-            return new.replace(link)
-        except OSError as error:
-            log.warning("cannot create the link %s: %s", link, error.strerror)
-            return folder
+        self.base_dir.mkdir(parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        new.symlink_to(os.path.abspath(folder))
+        return new.replace(link)
 
     def _request(self, version: str, place: Path) -> None:
         """

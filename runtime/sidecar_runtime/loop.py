@@ -395,12 +395,7 @@ class Loop:
         why = fence.blame or SidecarError("cycle_slow", said, advice)
         self._health.slow = Standing(why, began_at)
         self._state = state._replace(slow_at=float("inf"))
-        log.info(
-            "cycle_slow",
-            **why.log_fields(),
-            doing=fence.doing,
-            stack=self._worker.stack(),
-        )
+        log.info("cycle_slow", **why.log_fields(), stack=self._worker.stack())
 
     def _abandon(self, fence: Fence) -> None:
         """
@@ -418,7 +413,7 @@ class Loop:
             "The log's line cycle_abandoned says what it waits on. Or raise "
             f"{settings.variable_prefix}TIMEOUT."
         )
-        log.warning("cycle_abandoned", doing=fence.doing, stack=stack)
+        log.warning("cycle_abandoned", stack=stack)
         self._worker.late = fence.blame or SidecarError("cycle_timeout", late, advice)
         fence.revoke()
         self._conclude(self._worker.late)

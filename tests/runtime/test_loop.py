@@ -317,12 +317,9 @@ def test_a_cycle_that_takes_longer_than_others_is_told_while_it_runs(log: Log) -
     one.until_stopped()
 
     (slow,) = log.events("cycle_slow")
-    assert "git-sync runs" == slow["doing"]
+    assert "git-sync runs" in slow["error"]
     assert any("wait_until" in call for call in slow["stack"])
-    why = told[0].why
-    assert why is not None
-    assert "cycle_slow" == why.reason
-    assert "git-sync runs" in why.message
+    assert ["cycle_slow"] == [one.why and one.why.reason for one in told]
     assert Standing() == one.health.slow
     (ended,) = log.events("reason_ended")
     assert "cycle_slow" == ended["reason"]

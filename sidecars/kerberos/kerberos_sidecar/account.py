@@ -126,10 +126,7 @@ class Account:
             "next_ticket_in_seconds": round(self.wait_seconds(), 1),
         }
         if ticket is not None:
-            facts |= {
-                "ends_at": iso(ticket.ends_at),
-                "clock_offset_seconds": ticket.clock_offset_seconds,
-            }
+            facts["ends_at"] = iso(ticket.ends_at)
         if error is not None:
             facts |= {
                 "last_error": f"{error.reason}: {error.message}",

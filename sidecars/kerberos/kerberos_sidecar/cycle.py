@@ -150,13 +150,8 @@ class KerberosSidecar:
         silent = {
             one.realm for one in self._accounts if one.error and is_outage(one.error)
         }
-        last = None
-        for account in turn.untried:
-            if isinstance(account.plan(), Work):
-                if account.realm not in silent:
-                    return account
-                last = last or account
-        return last
+        due = [one for one in turn.untried if isinstance(one.plan(), Work)]
+        return min(due, key=lambda one: one.realm in silent, default=None)
 
     def _try(self, account: Account, turn: Turn) -> None:
         """
@@ -244,9 +239,10 @@ class KerberosSidecar:
         count = before.count + 1 if before else 1
         wait_seconds = known.retry_within_seconds
         if wait_seconds is None:
-            longest = plan.retry_within(account.found.ticket, time.time())
-            wait_seconds = backoff_seconds(count, plan.RETRY_FLOOR_SECONDS)
-            wait_seconds = min(wait_seconds, longest)
+            wait_seconds = min(
+                backoff_seconds(count, plan.RETRY_FLOOR_SECONDS),
+                plan.retry_within(account.found.ticket, time.time()),
+            )
         failed = Failed(known, count, tried, time.monotonic() + wait_seconds)
         with turn.fence:
             account.state = replace(account.state, failed=failed)

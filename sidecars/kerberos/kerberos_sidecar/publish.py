@@ -54,10 +54,9 @@ _KEYTAB = "a keytab"
 _FOLDER = "a folder"
 _KINDS = {stat.S_IFDIR: _FOLDER, stat.S_IFLNK: "a symbolic link"}
 # What a file is that begins with these bytes; empty: it may be replaced. Ccaches of
-# version 1 and 2, which nobody has written since 1996, begin as keytabs do:
+# version 2, which nobody has written since 1996, begin as keytabs do:
 # https://web.mit.edu/kerberos/krb5-latest/doc/formats/keytab_file_format.html
 _BEGINNINGS = {
-    b"\5\1": _KEYTAB,
     b"\5\2": _KEYTAB,
     b"\5\3": "",
     b"\5\4": "",

@@ -231,7 +231,7 @@ class Trace(child.Kept):
         if _ASKED.search(str(self)):
             return Said(HUNG, self.asked)
         if self.unresolved:
-            return Said(NO_DNS, f"it is silent about {self.unresolved}")
+            return Said(NO_DNS, "")
         return Said(UNSENT, "it starts, or reads krb5.conf or the keytab")
 
     def _received(self) -> list[Said]:
@@ -250,8 +250,8 @@ def _explain(
     principal = keytab.principal
     code, words = said
     # libkrb5 says this of KDCs that refuse, of silent ones, and of names without one.
-    if code == NO_DNS and words == os.strerror(NO_DNS):
-        words = f"no server of it answers, or all fail, about {trace.unresolved}"
+    if code == NO_DNS:  # libkrb5 says "Resource temporarily unavailable"
+        words = f"no server of it has an answer about {trace.unresolved}"
     elif code == NO_CONTACT and trace.unresolved:
         code = NO_DNS
         words = f"it does not know {trace.unresolved}"

@@ -296,8 +296,6 @@ def test_readiness_ends_when_the_ticket_expires_by_the_kdcs_clock(
 
     offset_seconds = site.sample(daemon, "kerberos_clock_offset_seconds")
     assert abs(offset_seconds - ahead_seconds) < ahead_seconds / 2
-    shown = daemon.status()["details"][str(site.ccache)]
-    assert offset_seconds == shown["clock_offset_seconds"], shown
     assert site.is_valid()
     assert daemon.get("/readyz").status == 200
     assert site.expiry() > time.time() + ahead_seconds / 2
