@@ -83,11 +83,10 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
             with _going_on("KDC"):
                 began = time.monotonic()
                 _, ticket = acquire(keytab, settings, staging)
-                seconds = time.monotonic() - began
                 say(
                     "ok",
                     "KDC",
-                    f"issued a ticket in {seconds:.2f} s, valid until "
+                    f"issued a ticket in {time.monotonic() - began:.2f} s, valid until "
                     f"{iso(ticket.ends_at)}; its clock is "
                     f"{ticket.clock_offset_seconds:+.0f} s off this node's",
                 )

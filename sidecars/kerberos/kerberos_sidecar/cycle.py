@@ -102,11 +102,12 @@ class KerberosSidecar:
         ccache can also read its keytab.
         """
         for entry in self._settings.entries:
-            keytab = entry.keytab
-            ccache = entry.ccache
-            folder = os.path.dirname(keytab) if keytab else self._settings.keytab_dir
-            if os.path.realpath(os.path.dirname(ccache)) == os.path.realpath(folder):
-                log.warning("keytab_exposed", folder=folder, ccache=ccache)
+            folder = self._settings.keytab_dir
+            if entry.keytab:
+                folder = os.path.dirname(entry.keytab)
+            target = os.path.dirname(entry.ccache)
+            if os.path.realpath(target) == os.path.realpath(folder):
+                log.warning("keytab_exposed", folder=folder, ccache=entry.ccache)
         threading.Thread(
             target=self._look, args=[wake], name="look", daemon=True
         ).start()
@@ -174,12 +175,11 @@ class KerberosSidecar:
             SidecarError: No ticket was published.
             CycleAbandoned: The fence was revoked.
         """
-        entry = account.entry
         settings = self._settings
         fence = turn.fence
         # First the volume: if it is full or read-only, no KDC is asked.
         has_published = account.state.last is not None
-        with Staging(entry, fence, has_published=has_published) as staging:
+        with Staging(account.entry, fence, has_published=has_published) as staging:
             account.group = staging.made.st_gid
             keytab = prepare(account, settings)
             now_due = account.plan()
@@ -209,7 +209,7 @@ class KerberosSidecar:
             account.state = State(last)
             self._metrics.record(account, seconds)
         turn.acquired += 1
-        facts = {"principal": str(keytab.principal), "ccache": entry.ccache}
+        facts = {"principal": str(keytab.principal), "ccache": account.entry.ccache}
         if owner:
             log.warning("ccache_taken", owner=owner, **facts)
         log.info(

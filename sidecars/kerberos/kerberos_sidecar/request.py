@@ -159,9 +159,10 @@ def _ask(
         _PROGRAM, environ, "/", json.dumps(question).encode(), title="libkrb5"
     )
     out = child.Kept(4 << 20)
-    seconds = settings.timeout_seconds
     try:
-        code = child.run(command, staging.fence, seconds, out, trace, watch)
+        code = child.run(
+            command, staging.fence, settings.timeout_seconds, out, trace, watch
+        )
     except child.DeadlinePassed:
         return trace.at_deadline()
     except OSError as error:
