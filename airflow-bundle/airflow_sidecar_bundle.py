@@ -285,9 +285,7 @@ class SidecarDagBundle(BaseDagBundle):  # type: ignore[misc]
                 "pod is running. If another node writes this volume, only the versions on it are "
                 "available"
             ) from None
-        why = (
-            said.get("error") or said.get("state") or f"{place} answered with {status}"
-        )
+        why = said.get("error") or said.get("state")
         if status == 404:
             raise VersionUnavailable(
                 f"{name} is gone: {why}. Run the DAG on its newest version, or publish that "

@@ -553,8 +553,9 @@ class Loop:
         if cause.retry_within_seconds is not None:
             wait_seconds = min(wait_seconds, cause.retry_within_seconds)
         wait_seconds = max(wait_seconds, cause.retry_after_seconds)
-        until = time.time() + wait_seconds
-        self._record(Outcome("failed", why=cause, until=until), seconds)
+        self._record(
+            Outcome("failed", why=cause, until=time.time() + wait_seconds), seconds
+        )
         is_bug = cause.reason == "bug"
         tell = log.error if is_bug else log.warning
         tell(

@@ -77,8 +77,7 @@ def _check(settings: Settings, entry: Entry, who: tuple[int, int]) -> bool:
         if problem:
             say("??", "ticket", problem)
         elif ticket is not None:
-            until = iso(ticket.ends_at)
-            say("ok", "ticket", f"{entry.ccache} is valid until {until}")
+            say("ok", "ticket", f"{entry.ccache} is valid until {iso(ticket.ends_at)}")
         if keytab is not None:
             with _going_on("KDC"):
                 began = time.monotonic()

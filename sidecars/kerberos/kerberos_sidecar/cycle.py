@@ -151,8 +151,13 @@ class KerberosSidecar:
         silent = {
             one.realm for one in self._accounts if one.error and is_outage(one.error)
         }
-        due = [one for one in turn.untried if isinstance(one.plan(), Work)]
-        return min(due, key=lambda one: one.realm in silent, default=None)
+        last = None
+        for account in turn.untried:
+            if isinstance(account.plan(), Work):
+                if account.realm not in silent:
+                    return account
+                last = last or account
+        return last
 
     def _try(self, account: Account, turn: Turn) -> None:
         """

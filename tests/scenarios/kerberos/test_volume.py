@@ -260,14 +260,14 @@ def test_never_overwrites_what_is_not_a_ccache(here: Site) -> None:
         FOREIGN[kind][0](folder / "new")
         path.unlink()
         (folder / "new").rename(path)
-    before = {path: state_of(path) for path in ours.values()}
+    planted = {path: state_of(path) for path in ours.values()}
     after = len(daemon.events)
     daemon.sighup()
 
     failed = failure(daemon, after)
 
     assert [] == unnamed(failed["error"], ours), failed
-    assert before == {path: state_of(path) for path in ours.values()}
+    assert planted == {path: state_of(path) for path in ours.values()}
 
 
 def test_a_keytab_that_comes_during_the_request_is_not_overwritten(
