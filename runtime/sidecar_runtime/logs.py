@@ -78,9 +78,10 @@ class UnblockedHandler(logging.Handler):
             line = self._lines.get()
             with suppress(OSError):  # a full disk, a closed pipe
                 while line:
-                    # who shares the pipe may not want to block
+                    # who shares the pipe may not want to block, and fill it meanwhile
                     select.select([], [descriptor], [])
-                    line = line[os.write(descriptor, line) :]
+                    with suppress(BlockingIOError):
+                        line = line[os.write(descriptor, line) :]
             self._lines.task_done()
             if self._dropped and self._lines.empty():
                 count = self._dropped

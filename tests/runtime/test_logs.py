@@ -17,6 +17,7 @@ import pytest
 from sidecar_runtime import logs
 from sidecar_runtime.errors import json_text
 from tests.runtime.recording import handlers_kept
+from tests.support.machine.pipes import unread_pipe
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,28 @@ def test_timestamps_are_utc_wherever_the_process_runs(
     at = datetime.fromisoformat(str(lines(stream)[0]["timestamp"]))
     assert at.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - at) < timedelta(hours=1)
+
+
+def test_a_pipe_that_another_process_has_filled_loses_no_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever shares it may have set it not to block."""
+    write = os.write
+    rooms = iter([7, 0])  # the bytes that fit, then all of them
+
+    def write_what_fits(descriptor: int, text: bytes) -> int:
+        room = next(rooms, len(text))
+        if not room:
+            raise BlockingIOError
+        return write(descriptor, text[:room])
+
+    monkeypatch.setattr(os, "write", write_what_fits)
+    with unread_pipe() as pipe:
+        handler = logs.UnblockedHandler(pipe.writer)
+        handler.emit(logging.makeLogRecord({"msg": "a whole line"}))
+        handler.flush()
+
+        assert "a whole line\n" == pipe.drain()
 
 
 # --- text for display and in JSON
