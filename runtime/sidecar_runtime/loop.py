@@ -31,7 +31,6 @@ from sidecar_runtime.settings import CommonSettings
 STACK_CALLS = 20
 # The longest that the main thread waits at once. Python runs signal handlers in it, and
 # notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
-# So late it also tells a slow cycle and ends a one-shot, if nothing happens meanwhile.
 NOTICE_SECONDS = 1.0
 
 log = get_logger("sidecar")
@@ -274,7 +273,7 @@ class Loop:
             self._events.put(signal.Signals(early))
         try:
             while self._state is not None:
-                left = min(self._state.until - time.monotonic(), NOTICE_SECONDS)
+                left = min(self._next_at(self._state) - time.monotonic(), NOTICE_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -335,6 +334,13 @@ class Loop:
             if self._worker.is_busy:  # an abandoned cycle: its end asks again
                 at = state.until
             self._state = state._replace(until=min(state.until, at), asker=asker)
+
+    def _next_at(self, state: Idle | Running) -> float:
+        """
+        Return when something is to be done whatever happens meanwhile, however often.
+        """
+        at = min(state.until, self._give_up_at)
+        return min(at, state.slow_at) if isinstance(state, Running) else at
 
     def _act_in_time(self, state: Idle | Running) -> None:
         """
