@@ -50,7 +50,7 @@ _LIKENESS = 0.75
 _USERINFO = re.compile(r"^(?>(.*?//)).*@", re.MULTILINE)
 # The same in a word without //: a forgotten scheme. In git@HOST:PATH the @ is before
 # the colon.
-_BARE_USERINFO = re.compile(r"(?<!\S)([\"']?)[^\s/:\"']+:(?!//)\S+@")
+_BARE_USERINFO = re.compile(r"(?<!\S)([\"']?)[^\s:\"']+:(?!//)\S+@")
 
 
 def without_password(text: str) -> str:

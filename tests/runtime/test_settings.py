@@ -217,6 +217,7 @@ def test_changed_settings_are_shown_as_written_without_passwords() -> None:
         ("https://h/r?mail=a@b", "https://***@b"),
         ("no host in 'u:p@h'", "no host in '***@h'"),
         ("u:p@h and https://v:q@i", "***@h and https://***@i"),
+        ("no scheme in '/u:p@h/r'", "no scheme in '***@h/r'"),
         ("git@h: denied, as a@b", "git@h: denied, as a@b"),
         (
             '[{"principal":"a@REALM","ccache":"/c"}]',
