@@ -8,9 +8,10 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Literal
 
 from sidecar_runtime import proxies
@@ -66,7 +67,8 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
     """
     Print that a folder is writable or can be created.
 
-    Nothing is left behind.
+    Nothing is left behind, also if the check is killed while it waits for the disk:
+    what it writes has no name then.
 
     Raises:
         TargetError: The folder is not writable, or its file system lacks what a sidecar
@@ -75,15 +77,16 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
     folder = nearest_folder(path)
     with (
         explained(f"cannot write to {folder}"),
-        TemporaryDirectory(dir=folder, prefix=".check-") as inside,
+        TemporaryFile(dir=folder, prefix=".check-") as file,
     ):
-        with open(f"{inside}/file", "xb") as file:
-            take_flock(file.fileno())
-            file.write(bytes(TRIED_BYTES))  # a full volume still takes an empty file
-            file.flush()
-            os.fsync(file.fileno())
+        take_flock(file.fileno())
+        file.write(bytes(TRIED_BYTES))  # a full volume still takes an empty file
+        file.flush()
+        os.fsync(file.fileno())
         if needs_symlinks:
-            make_symlink("file", f"{inside}/symlink")
+            symlink = f"{folder}/.check-{time.time_ns()}"
+            make_symlink("nowhere", symlink)
+            os.unlink(symlink)
         free = shutil.disk_usage(folder).free >> 20
     made = "" if folder == path else " (the daemon will create it)"
     say("ok", name, f"{path}{made} is writable as uid {os.getuid()}, {free} MiB free")

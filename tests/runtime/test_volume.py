@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sidecar_runtime.checks import try_folder
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
@@ -31,6 +32,18 @@ def folder(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
     os.close(fd)
+
+
+def test_what_a_check_tries_has_no_name_while_it_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever kills it then finds nothing of it on the volume."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(os.listdir(tmp_path)))
+
+    try_folder("target", str(tmp_path), needs_symlinks=True)
+
+    assert [[], []] == [*seen, os.listdir(tmp_path)]
 
 
 # --- files
