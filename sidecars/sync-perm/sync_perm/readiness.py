@@ -167,6 +167,8 @@ class Status:
         labels = (self.metrics.sidecar, facts["reason"], facts["result"])
         self.metrics.passes.labels(*labels).inc()
         self.metrics.changed.inc(written)
+        if written:  # the cycle may wait for its next portion, or fail
+            self.metrics.last_publish.set_to_current_time()
         self.tell(last_pass=facts)
         log.info("pass_finished", **facts)
 

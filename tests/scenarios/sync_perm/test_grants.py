@@ -116,6 +116,7 @@ def test_a_killed_portion_loses_nothing_and_the_next_goes_on(
     assert children, "it works on the other DAGs"
     signal_all(children, signal.SIGKILL)
     killed = daemon.wait_for_pass(result="error")
+    assert daemon.sample("sidecar_last_publish_timestamp_seconds"), "rows were written"
     daemon.wait_until_good()
 
     assert 0 < killed["rows_left"] < killed["rows_wanted"]
