@@ -280,7 +280,10 @@ class Sync:
         # This state was acted upon before: a repair or a retry does not wait.
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0
-        said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
+        said = (
+            f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s), "
+            f"last {self._settling.newest!r}"
+        )
         settle = failure("source_unsettled", said), left_seconds
         return Holds(
             settle=settle if left_seconds else None,

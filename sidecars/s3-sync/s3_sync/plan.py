@@ -252,14 +252,16 @@ class Settling:
         restless: The files that have changed again and again, for so long that the
             others no longer wait for them. An upload of many files is none: each of
             them changes once.
+        newest: The file that has changed last, of those that are waited for.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._files: Files = {}
-        # Since when a file has changed, never as long ago as `seconds`, and when last.
+        # Since when a file has changed, and when last: it has not stayed the same since.
         self._changes: dict[str, tuple[float, float]] = {}
         self.restless: Set[str] = frozenset()
+        self.newest = ""
 
     def meet(self, files: Files, asked_at: float, now: float) -> float:
         """
@@ -278,7 +280,11 @@ class Settling:
         }
         for path in before.keys() | files.keys():
             if before.get(path) != files.get(path):
-                began, _ = changes.get(path, (now, now))
+                # The next listing comes when the wait is over: one that finds it changed
+                # again has seen no rest. After a longer pause, nobody knows.
+                began, at = self._changes.get(path, (now, now))
+                if asked_at - at > RESTLESS * self._seconds:
+                    began = now
                 changes[path] = (began, now)
         self._files = files
         self._changes = changes
@@ -287,11 +293,12 @@ class Settling:
             for path, (began, _) in changes.items()
             if now - began >= RESTLESS * self._seconds
         }
-        last = [at for path, (_, at) in changes.items() if path not in self.restless]
+        last = {one: at for one, (_, at) in changes.items() if one not in self.restless}
         if not last:
             return 0.0
+        self.newest = max(last, key=last.__getitem__)
         # Where the answer came late, the next listing may tell.
-        return max(SHORTEST_WAIT_SECONDS, max(last) + self._seconds - now)
+        return max(SHORTEST_WAIT_SECONDS, last[self.newest] + self._seconds - now)
 
 
 class Brake:

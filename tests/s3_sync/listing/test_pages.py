@@ -321,19 +321,26 @@ def test_a_listing_counts_from_its_first_arrival_and_every_change_restarts_the_w
         assert left == pytest.approx(found, abs=0.0001), now
 
 
-def test_only_a_file_that_changes_again_and_again_is_not_waited_for() -> None:
-    """An upload of many files changes each of them once, for however long."""
+@pytest.mark.parametrize(("step", "last_upload"), [(5, 5.0), (10, 0.0), (15, 0.0)])
+def test_only_a_file_that_changes_again_and_again_is_not_waited_for(
+    step: int, last_upload: float
+) -> None:
+    """
+    An upload of many files changes each of them once, for however long. The next
+    listing comes when the wait is over, or later.
+    """
     settling = Settling(10.0)
     files = listed(restless="0")
-    for second in range(0, 60, 5):
+    for second in range(0, 60, step):
         changed = {"restless": f"{second}", f"upload{second}": "1"}
         files = files | listed(**changed)
         left = settling.meet(files, second, second)
         assert left == 10.0
         assert settling.restless == ({"restless"} if second >= 40 else set())
+        assert settling.newest == f"upload{second}" or not settling.restless
 
     files = files | listed(restless="last")
-    assert settling.meet(files, 60, 60) == 5.0  # for the last upload
+    assert settling.meet(files, 60, 60) == last_upload
     assert settling.meet(files, 66, 66) == 0.0
     assert settling.meet(files, 76, 76) == 0.0
     assert settling.restless == set()
