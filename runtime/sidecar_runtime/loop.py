@@ -273,7 +273,9 @@ class Loop:
             self._events.put(signal.Signals(early))
         try:
             while self._state is not None:
-                left = min(self._next_at(self._state) - time.monotonic(), NOTICE_SECONDS)
+                left = min(
+                    self._next_at(self._state) - time.monotonic(), NOTICE_SECONDS
+                )
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
