@@ -74,7 +74,8 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
         TargetError: The folder is not writable, or its file system lacks what a sidecar
             needs.
     """
-    folder = nearest_folder(path)
+    with explained(f"cannot open {path}"):
+        folder = nearest_folder(path)
     with (
         explained(f"cannot write to {folder}"),
         TemporaryFile(dir=folder, prefix=".check-") as file,

@@ -15,11 +15,13 @@ from sidecar_runtime.checks import try_folder
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.volume.files import (
     FACTS_BYTES,
+    TargetError,
     TargetLock,
     explain_os_error,
     read_file,
 )
 from sidecar_runtime.volume.snapshots import ASKED, Snapshots
+from tests.support.raising import raised
 
 OLD = b"old content"
 NEW = b"new content, which is longer"
@@ -44,6 +46,19 @@ def test_what_a_check_tries_has_no_name_while_it_waits_for_the_disk(
     try_folder("target", str(tmp_path), needs_symlinks=True)
 
     assert [[], []] == [*seen, os.listdir(tmp_path)]
+
+
+def test_a_check_fails_if_a_folder_cannot_be_looked_at(tmp_path: Path) -> None:
+    """As on a volume whose server is gone: the daemon cannot create it, either."""
+    error = raised(
+        TargetError,
+        try_folder,
+        "target",
+        f"{tmp_path}/{'x' * 300}",
+        needs_symlinks=False,
+    )
+
+    assert error.message.endswith("xxx: File name too long")
 
 
 # --- files

@@ -109,10 +109,17 @@ def nearest_folder(path: str) -> str:
     """
     Return the folder at a path, or its nearest existing parent; or the file or dangling
     link that is in the way of that folder.
+
+    Raises:
+        OSError: Nobody can say whether it exists, as on a volume whose server is gone.
     """
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return path
+    while True:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            path = os.path.dirname(path)
+        else:
+            return path
 
 
 def free_bytes(place: int | str) -> float:
@@ -222,7 +229,7 @@ READ_ONLY_ADVICE = (
     "Remove readOnly from the volumeMount or claim. If it is not there, the node has lost the "
     "disk: see its kernel's log."
 )
-OTHER_ADVICE = "Check the volume and its node. The published files are unchanged."
+OTHER_ADVICE = "Check the volume and its node."
 _ADVICE = {
     errno.EOPNOTSUPP: "Use a volume whose file system supports it, such as an emptyDir, a block "
     "device or NFS 4.",
