@@ -91,6 +91,7 @@ def test_a_hanging_git_sync_fails_the_cycle_after_its_timeout(
         GITSYNC_GIT=script(here.folder / "git", body), GITSYNC_SYNC_TIMEOUT="6s"
     )
 
+    wrapper.wait_for(lambda: wrapper.reason() == "nothing_published", "it is told")
     # Not the first failure: on a busy machine, git-sync may take too long before.
     wrapper.wait_for_event("cycle_failed", 60, reason=reason)
 

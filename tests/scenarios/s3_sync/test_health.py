@@ -74,7 +74,11 @@ def test_keys_that_cannot_become_files_are_counted_by_reason(synced: Running) ->
 def test_before_the_first_cycle_has_ended_the_state_of_the_volume_is_told(
     s3: FakeS3, target: Path, start: StartDaemon
 ) -> None:
-    daemon = start(SNAPSHOT).until_synced()
+    s3.inject(hang())
+    daemon = start(SNAPSHOT)
+    daemon.wait_for(lambda: daemon.reason() == "nothing_published", "it is told")
+    s3.heal()
+    daemon.wait_until_synced()
 
     s3.inject(error(500, "InternalError"))
     (target / "current/a.py").unlink()

@@ -115,6 +115,16 @@ def test_reports_a_killed_pass_and_shows_no_password_in_its_arguments(
     assert 1.0 == failures, "the pause after a pass is no failure"
 
 
+def test_a_pass_that_takes_too_long_is_ended_and_named(
+    standin: StandIn, unsynced: Database, begin: StartSyncPerm
+) -> None:
+    standin.site.write(FOREVER)
+    daemon = begin(unsynced, {"SYNC_PERM_TIMEOUT": "10s"})
+    daemon.wait_for(lambda: daemon.reason() == "roles_unsynced", "what is lacking")
+
+    assert_one_line_each(daemon, "pass_timeout")
+
+
 def test_a_pass_whose_folder_cannot_be_written_says_so(
     unsynced: Database, begin: StartSyncPerm
 ) -> None:

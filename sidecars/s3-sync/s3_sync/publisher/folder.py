@@ -90,14 +90,15 @@ def _rules(folder: str, exclude: Sequence[str]) -> GitIgnoreSpec:
     Return the rules of a folder, with the syntax of ``.gitignore``.
 
     Raises:
-        FolderError: A rule is invalid, or the file with rules cannot be read.
+        FolderError: A rule is invalid.
+        OSError: The file with rules cannot be read.
     """
     lines: list[str] = []
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             lines = Path(folder, IGNORE_FILE).read_text("utf-8").splitlines()
         return GitIgnoreSpec.from_lines([*_DEFAULT_RULES.split(), *lines, *exclude])
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise FolderError(
             "ignore_rule_invalid",
             f"{os.path.join(folder, IGNORE_FILE)}, --exclude: {error}",

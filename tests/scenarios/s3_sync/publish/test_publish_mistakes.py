@@ -166,9 +166,10 @@ def test_names_the_file_or_folder_that_it_cannot_read(
     program = as_user(open_folder / "bin", S3_SYNC, 4711, 0)
     refused.environment |= {"HOME": "/", "TMPDIR": "/tmp"}
 
-    ran = refused.run("publish", open_folder / "dags", program=program)
+    words = ("publish", open_folder / "dags", "--output", "json")
+    ran = refused.run(*words, program=program)
 
-    assert (2, "") == (ran.code, ran.out), ran
+    assert (2, "file_unreadable") == (ran.code, ran.facts()["reason"]), ran
     assert f"dags/{name}".strip("/") in ran.err and "Permission denied" in ran.err
 
 
