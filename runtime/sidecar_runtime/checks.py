@@ -74,16 +74,13 @@ def try_folder(name: str, path: str, *, needs_symlinks: bool) -> None:
         TargetError: The folder is not writable, or its file system lacks what a sidecar
             needs.
     """
-    with explained(f"cannot open {path}"):
+    with explained(f"cannot write to {path}"):
         folder = nearest_folder(path)
-    with (
-        explained(f"cannot write to {folder}"),
-        TemporaryFile(dir=folder, prefix=".check-") as file,
-    ):
-        take_flock(file.fileno())
-        file.write(bytes(TRIED_BYTES))  # a full volume still takes an empty file
-        file.flush()
-        os.fsync(file.fileno())
+        with TemporaryFile(dir=folder, prefix=".check-") as file:
+            take_flock(file.fileno())
+            file.write(bytes(TRIED_BYTES))  # a full volume still takes an empty file
+            file.flush()
+            os.fsync(file.fileno())
         if needs_symlinks:
             symlink = f"{folder}/.check-{time.time_ns()}"
             make_symlink("nowhere", symlink)
@@ -150,13 +147,12 @@ def daemon(bind: tuple[str, int]) -> bool:
     if "published_seconds_ago" not in said:  # it is no daemon of ours
         return True
     reason = said["reason"]
-    advice = said["advice"]
     is_calm = said["ready"] and reason in CALM
     is_good = said["alive"] and not said["shortfall"] and (is_calm or not reason)
-    if reason:
-        say("??" if is_calm else "FAIL", "daemon", f"{reason}: {said['error']}")
-    if advice and not is_calm:
-        say("", "", advice)
+    if is_calm:
+        say("??", "daemon", f"{reason}: {said['error']}")
+    elif reason:
+        fail("daemon", SidecarError(reason, said["error"], said["advice"] or ""))
     if said["since"]:
         say("", "", f"Since {said['since']}.")
     if said["until"]:

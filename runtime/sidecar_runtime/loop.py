@@ -31,6 +31,7 @@ from sidecar_runtime.settings import CommonSettings
 STACK_CALLS = 20
 # The longest that the main thread waits at once. Python runs signal handlers in it, and
 # notices a signal that arrives right before a wait at its end (once in 1,500 SIGTERMs).
+# So late it also tells a slow cycle and ends a one-shot, if nothing happens meanwhile.
 NOTICE_SECONDS = 1.0
 
 log = get_logger("sidecar")
@@ -273,9 +274,13 @@ class Loop:
             self._events.put(signal.Signals(early))
         try:
             while self._state is not None:
-                left = min(
-                    self._next_at(self._state) - time.monotonic(), NOTICE_SECONDS
-                )
+                # However often something happens meanwhile.
+                if time.monotonic() >= self._give_up_at:
+                    raise self._gave_up("one_shot_deadline")
+                state = self._state
+                if isinstance(state, Running) and time.monotonic() >= state.slow_at:
+                    self._tell_slow(state)
+                left = min(self._state.until - time.monotonic(), NOTICE_SECONDS)
                 try:
                     self._handle(self._events.get(timeout=max(0.0, left)))
                 except Empty:
@@ -337,22 +342,10 @@ class Loop:
                 at = state.until
             self._state = state._replace(until=min(state.until, at), asker=asker)
 
-    def _next_at(self, state: Idle | Running) -> float:
-        """
-        Return when something is to be done whatever happens meanwhile, however often.
-        """
-        at = min(state.until, self._give_up_at)
-        return min(at, state.slow_at) if isinstance(state, Running) else at
-
     def _act_in_time(self, state: Idle | Running) -> None:
         """
-        Give up, abandon a cycle that took too long, or start one, whatever the wall
-        clock says.
+        Abandon a cycle that took too long, or start one, whatever the wall clock says.
         """
-        if time.monotonic() >= self._give_up_at:
-            raise self._gave_up("one_shot_deadline")
-        if isinstance(state, Running) and time.monotonic() >= state.slow_at:
-            self._tell_slow(state)
         if time.monotonic() < state.until:
             return
         if isinstance(state, Running):
@@ -460,7 +453,7 @@ class Loop:
         interval = self._settings.interval_seconds
         shortest = self.pace.waiting_retry_seconds
         if outcome.result == "waiting":
-            left = 0.0 if outcome.until is None else outcome.until - time.time()
+            left = (outcome.until or 0.0) - time.time()
             return min(interval, max(shortest, left))
         if not self._settings.one_shot:
             return None
@@ -529,7 +522,7 @@ class Loop:
         self._record(outcome, seconds)
         why = outcome.why.log_fields() if outcome.why else {}
         is_trouble = why and not (before and before.reason == outcome.reason)
-        is_news = is_trouble or outcome.is_publish or failures or is_asked_for
+        is_news = outcome.is_publish or failures or is_asked_for
         if outcome.result == "waiting" and not is_asked_for:
             if is_trouble:  # else they are two seconds apart
                 log.info("wait_began", **why, **outcome.counts)
@@ -589,7 +582,7 @@ class Loop:
         metrics.cycles(outcome.result).inc()
         metrics.consecutive_failures.set(health.standing.failures)
         is_standby = outcome.reason == "target_locked"
-        if outcome.is_success or is_standby or outcome.result == "partial":
+        if outcome.result not in ("waiting", "failed") or is_standby:
             metrics.last_success.set_to_current_time()
         if outcome.is_publish:
             metrics.last_publish.set_to_current_time()

@@ -4,7 +4,6 @@ may be.
 """
 
 import signal
-import threading
 
 import pytest
 
@@ -29,18 +28,15 @@ def test_ends_with_the_failure_that_reaches_the_limit(log: Log, limit: int) -> N
 
 
 def test_a_one_shot_gives_up_in_time_also_if_it_is_asked_without_end(log: Log) -> None:
-    gave_up = threading.Event()
-
-    def cycle(_: Fence) -> Outcome:
+    def cycle(fence: Fence) -> Outcome:
         for _turn in range(60):
             one.loop.wake()
-            gave_up.wait(0.05)
+            fence.wait(0.05)
         return CHANGED
 
     one = run(cycle, one_shot=True, one_shot_deadline_seconds=0.2)
 
     assert "one_shot_deadline" == raised(GaveUp, one).reason
-    gave_up.set()
 
 
 def test_a_cycle_that_ends_is_a_heartbeat_also_if_it_has_failed(

@@ -113,13 +113,11 @@ def nearest_folder(path: str) -> str:
     Raises:
         OSError: Nobody can say whether it exists, as on a volume whose server is gone.
     """
-    while True:
-        try:
-            os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            path = os.path.dirname(path)
-        else:
-            return path
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return nearest_folder(os.path.dirname(path))
+    return path
 
 
 def free_bytes(place: int | str) -> float:

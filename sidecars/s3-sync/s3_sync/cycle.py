@@ -272,18 +272,17 @@ class Sync:
         if seconds:
             left_seconds = self._settling.meet(state.files, asked_at, time.monotonic())
             # An object that changes all the time holds back only itself.
-            held = self._layout.shown.intact
             unread.hold_back(
-                self._settling.restless, state.files, held, rest_seconds=seconds
+                self._settling.restless,
+                state.files,
+                self._layout.shown.intact,
+                rest_seconds=seconds,
             )
         published = self._record.published
         # This state was acted upon before: a repair or a retry does not wait.
         if published is not None and published.aim == state.revision:
             left_seconds = 0.0
-        said = (
-            f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s), "
-            f"last {self._settling.newest!r}"
-        )
+        said = f"the listing has not stayed the same for S3_SYNC_SETTLE ({seconds:g} s)"
         settle = failure("source_unsettled", said), left_seconds
         return Holds(
             settle=settle if left_seconds else None,

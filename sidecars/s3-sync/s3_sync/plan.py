@@ -252,7 +252,6 @@ class Settling:
         restless: The files that have changed again and again, for so long that the
             others no longer wait for them. An upload of many files is none: each of
             them changes once.
-        newest: The file that has changed last, of those that are waited for.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -261,7 +260,6 @@ class Settling:
         # Since when a file has changed, and when last: it has not stayed the same since.
         self._changes: dict[str, tuple[float, float]] = {}
         self.restless: Set[str] = frozenset()
-        self.newest = ""
 
     def meet(self, files: Files, asked_at: float, now: float) -> float:
         """
@@ -274,9 +272,9 @@ class Settling:
         """
         before = self._files
         changes = {
-            path: (began, at)
-            for path, (began, at) in self._changes.items()
-            if asked_at - at < self._seconds
+            path: span
+            for path, span in self._changes.items()
+            if asked_at - span[1] < self._seconds
         }
         for path in before.keys() | files.keys():
             if before.get(path) != files.get(path):
@@ -293,12 +291,11 @@ class Settling:
             for path, (began, _) in changes.items()
             if now - began >= RESTLESS * self._seconds
         }
-        last = {one: at for one, (_, at) in changes.items() if one not in self.restless}
+        last = [at for path, (_, at) in changes.items() if path not in self.restless]
         if not last:
             return 0.0
-        self.newest = max(last, key=last.__getitem__)
         # Where the answer came late, the next listing may tell.
-        return max(SHORTEST_WAIT_SECONDS, last[self.newest] + self._seconds - now)
+        return max(SHORTEST_WAIT_SECONDS, max(last) + self._seconds - now)
 
 
 class Brake:

@@ -337,7 +337,6 @@ def test_only_a_file_that_changes_again_and_again_is_not_waited_for(
         left = settling.meet(files, second, second)
         assert left == 10.0
         assert settling.restless == ({"restless"} if second >= 40 else set())
-        assert settling.newest == f"upload{second}" or not settling.restless
 
     files = files | listed(restless="last")
     assert settling.meet(files, 60, 60) == last_upload
