@@ -152,7 +152,7 @@ def daemon(bind: tuple[str, int]) -> bool:
     if is_calm:
         say("??", "daemon", f"{reason}: {said['error']}")
     elif reason:
-        fail("daemon", SidecarError(reason, said["error"], said["advice"] or ""))
+        fail("daemon", SidecarError(reason, said["error"], said["advice"]))
     if said["since"]:
         say("", "", f"Since {said['since']}.")
     if said["until"]:
