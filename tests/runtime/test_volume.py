@@ -273,6 +273,19 @@ def test_keeps_the_newest_requested_snapshots(shelf: Shelf) -> None:
     assert {"r2", "r1", "a3", "a2", f"a3{ASKED}", f"a2{ASKED}"} == shelf.names()
 
 
+def test_a_snapshot_that_nobody_may_open_holds_up_no_other(shelf: Shelf) -> None:
+    snapshots = shelf.make("1", "2", "3", "4", retain_count=0, retain_seconds=0)
+    (shelf.store / "1").chmod(0)
+    shelf.store.chmod(0o777)
+    shelf.link.parent.chmod(0o755)
+    os.seteuid(os.getuid() or 65534)  # root may open it
+    try:
+        assert "2" == snapshots.drop_oldest(Fence())
+        assert {"4"} == pruned(snapshots)
+    finally:
+        os.seteuid(os.getuid())
+
+
 def test_a_clock_that_was_set_back_keeps_no_snapshot_indefinitely(shelf: Shelf) -> None:
     """A replacement time in the future counts as now."""
     snapshots = shelf.make("r1", "r2", retain_count=0)

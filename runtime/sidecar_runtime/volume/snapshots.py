@@ -105,12 +105,15 @@ class Snapshots(NamedTuple):
 
     def revisions(self) -> list[str]:
         """
-        Return all snapshots, most recently replaced first; the current one has no fixed
-        position.
+        Return all snapshots that this process may open, most recently replaced first;
+        the current one has no fixed position.
         """
         names = os.listdir(self.store)
         dated = [
-            (found.st_mtime_ns, name) for name in names if (found := self._found(name))
+            (found.st_mtime_ns, name)
+            for name in names
+            if (found := self._found(name))
+            and os.access(name, os.R_OK, dir_fd=self.store, effective_ids=True)
         ]
         return [name for _, name in sorted(dated, reverse=True)]
 

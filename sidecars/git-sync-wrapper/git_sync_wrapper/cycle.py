@@ -19,6 +19,7 @@ from git_sync_wrapper.sidecar import Parts
 from git_sync_wrapper.snapshot import Published
 from sidecar_runtime.errors import GaveUp, SidecarError, explain
 from sidecar_runtime.fence import CycleAbandoned, Fence
+from sidecar_runtime.gate.gate import Finding, RevisionRefused
 from sidecar_runtime.health import Outcome, Readiness, waits_for_holder
 from sidecar_runtime.logs import get_logger
 from sidecar_runtime.volume.files import explain_os_error, read_holder
@@ -74,8 +75,8 @@ class Session:
         except Exception as found:
             error = explain(found)
             past = parts.past
-            is_shown = os.path.exists(parts.options.link)
-            if past.readiness.ready and not is_shown:  # somebody removed the link
+            # somebody removed the link
+            if past.readiness.ready and not os.path.exists(parts.options.link):
                 past.readiness = past.readiness._replace(problem=error)
             parts.metrics.git_sync.count("error", time.monotonic() - started)
             if error is not found:
@@ -90,12 +91,35 @@ class Session:
 
     def _cycle(self, volume: Volume, fence: Fence) -> Outcome:
         parts = self._parts
-        options = parts.options
-        settings = parts.settings
         # Another pod on the same volume, or one that a rolling update is about to end,
         # may hold the lock: then it publishes, and this process only looks.
         if not self._lock(volume, fence):
             return self._stand_by(volume, fence)
+        is_first = True
+        while True:
+            try:
+                return self._as_holder(volume, fence)
+            except SidecarError as error:
+                if error.reason != "target_full":
+                    raise
+                # git-sync does not recover from a full volume: an incomplete checkout
+                # stays. So its repository goes first, because it collects garbage by
+                # number of packs, not by size; then replaced commits, the oldest first.
+                parts.engine.throw_away()
+                if not (is_first or volume.drop_oldest(fence)):
+                    raise
+                is_first = False
+
+    def _as_holder(self, volume: Volume, fence: Fence) -> Outcome:
+        """
+        Run the cycle of the process that holds the lock.
+
+        Raises:
+            SidecarError: It failed; ``target_full`` if there was no room: the caller
+                should make some, and try again.
+        """
+        parts = self._parts
+        options = parts.options
         # Airflow reads what is published now, whether or not the remote answers: a
         # removed link and damaged files come back first.
         published = self._restore(volume, fence)
@@ -108,7 +132,7 @@ class Session:
         started = time.monotonic()
         # The one-shot of a task pod has an empty volume: git-sync must run whatever the
         # remote has, so nobody asks twice.
-        is_all_new = settings.one_shot and not os.path.lexists(parts.engine.root)
+        is_all_new = parts.settings.one_shot and not os.path.lexists(parts.engine.root)
         situation = Situation(
             published=published,
             arrived=self._arrived,
@@ -123,41 +147,12 @@ class Session:
             case Wait():  # somebody has to fix the commit that the gate refuses
                 outcome = self._refused(volume.published(), fence)
             case Work():
-                outcome = self._bring_with_room(volume, published, fence)
-        # Tasks that started with an older commit have had their time.
-        if outcome.is_publish:
-            volume.prune(fence)
+                outcome = self._bring(volume, published, fence)
         is_news = outcome.result == "changed" or (is_first and parts.past.announced)
         parts.metrics.git_sync.count(
             "success" if is_news else "noop", time.monotonic() - started
         )
         return outcome
-
-    def _bring_with_room(
-        self, volume: Volume, published: Published, fence: Fence
-    ) -> Outcome:
-        """
-        Bring and publish what the ref names; on a full volume again, with more room
-        each time.
-
-        git-sync does not recover from one: an incomplete checkout stays. So its
-        repository goes first, because it collects garbage by number of packs, not by
-        size; then replaced commits, the oldest first.
-
-        Raises:
-            SidecarError: It failed; ``target_full`` if there is nothing left to remove.
-        """
-        is_first = True
-        while True:
-            try:
-                return self._bring(volume, published, fence)
-            except SidecarError as error:
-                if error.reason != "target_full":
-                    raise
-                self._parts.engine.throw_away()
-                if not (is_first or volume.drop_oldest(fence)):
-                    raise
-                is_first = False
 
     def _bring(self, volume: Volume, published: Published, fence: Fence) -> Outcome:
         """
@@ -267,6 +262,7 @@ class Session:
         """
         published = volume.restore(fence, is_first=not self._arrived)
         if published.commit:
+            # Tasks that started with an older commit have had their time.
             volume.prune(fence)
             self._arrived = self._arrived or published.commit
             self._inspection.look(volume, published, is_asked_for=fence.is_asked_for)
@@ -296,12 +292,13 @@ class Session:
         """
         self._arrived = ""
         published = self._look_on(volume, fence)
-        waits = waits_for_holder(read_holder(LOCK, volume.store))
+        holder = read_holder(LOCK, volume.store)
+        waits = waits_for_holder(holder)
         # Somebody has to end the holder: it publishes for other settings than ours.
         other = published.elsewhere(self._parts.options)
         if other:
-            holder = f"{other}, and {waits.counts['holder']} holds the lock"
-            waits = replace(waits, why=failure("published_elsewhere", holder))
+            said = f"{other}, and {holder} holds the lock"
+            waits = replace(waits, why=failure("published_elsewhere", said))
         is_good = published.commit and not (other or self._inspection.problem)
         if not (self._parts.settings.one_shot and is_good):
             return waits
@@ -309,15 +306,13 @@ class Session:
             remote = self._poll(fence)
         except SidecarError as error:  # its user should know
             return replace(waits, why=error)
-        if remote in (
-            None,  # of a GitHub App only the holder can ask
-            published.commit,
-            published.ref,  # the hash of a tag
-            # What its gate refuses.
-            published.fallback,
-            published.refused,
-        ):
-            return self._confirm(published, fence, is_holder=False)
+        if remote and remote in (published.fallback, published.refused):
+            said = f"the log of {holder} has the reason"
+            self._judge.note(RevisionRefused(remote, [Finding("", None, said)]))
+            return self._refused(published, fence)
+        # Of a GitHub App only the holder can ask; a ref may be the hash of a tag.
+        if remote in (None, published.commit, published.ref):
+            return self._confirm(published, fence)
         return waits
 
     # --- the remote
@@ -348,16 +343,14 @@ class Session:
 
     # --- the end of a cycle
 
-    def _confirm(
-        self, published: Published, fence: Fence, *, is_holder: bool = True
-    ) -> Outcome:
+    def _confirm(self, published: Published, fence: Fence) -> Outcome:
         """
         Confirm that the published commit is the remote's; the first time this counts as
         a change. The outcome is partial if only a person can give what it lacks.
         """
         commit = published.commit
         self._judge.note(None)
-        self._set_readiness(published, is_holder=is_holder)
+        self._set_readiness(published)
         if self._parts.past.announced != commit:
             self._announce(commit, fence)
         lacks = {

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -107,7 +108,7 @@ class Engine:
         try:
             commit = self._follow(fence, instead)
         except SidecarError as error:
-            before = self._noted()
+            before = read_text(self._failed)
             is_again = before.partition(" ")[0] == error.reason
             if not is_again:
                 self._note(error.reason)
@@ -133,10 +134,10 @@ class Engine:
     def _run(self, access: Access, fence: Fence, instead: Mapping[str, str]) -> str:
         with explained(f"cannot clear {self.root}"):
             self._git.trusted = self.work.prepare(self._git.repo)
-        last: list[str] = []
+        last: deque[str] = deque(maxlen=LAST_LINES)
 
         def hear(line: str) -> None:
-            last[:] = [*last, self._log(line)][-LAST_LINES:]
+            last.append(self._log(line))
 
         # git-sync leaves a git configuration in its TMPDIR after each run.
         with self._git.logins.scratch() as folder:
@@ -264,15 +265,9 @@ class Engine:
         self.work.remove()
         log.warning("repository_removed", root=self.root)
 
-    def _noted(self) -> str:
-        with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            return read_text(FAILED, store)
-        return ""
-
     def _note(self, reason: str) -> None:
         with suppress(OSError), folder_of(self._failed, self._options.root) as store:
-            if reason != read_text(FAILED, store):
-                write_own(FAILED, reason.encode(), store)
+            write_own(FAILED, reason.encode(), store)
 
     # --- commits that are here
 
@@ -281,9 +276,7 @@ class Engine:
         """
         Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
-        fetched = ""
-        with suppress(OSError), self.work.opened(GIT) as git:
-            fetched = read_text("FETCH_HEAD", git)
+        fetched = read_text(os.path.join(self.root, GIT, "FETCH_HEAD"))
         return self._options.is_pinned or "\ttag '" in fetched
 
     def parent(self, commit: str, fence: Fence) -> str:

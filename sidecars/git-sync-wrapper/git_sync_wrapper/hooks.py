@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from git_sync_wrapper.http_request import client_library, send
 from git_sync_wrapper.options import Options
+from git_sync_wrapper.work_folder import STORE
 from sidecar_runtime import child
 from sidecar_runtime.errors import SidecarError
 from sidecar_runtime.fence import CycleAbandoned, Fence
@@ -148,7 +149,7 @@ class Hooks:
 
     def announce(self, commit: str) -> None:
         """
-        Start the hooks for a commit, and touch the file; git-sync touches it first.
+        Start the hooks for a commit, then touch the file, as git-sync does.
 
         Raises:
             RuntimeError: No thread can be started; call it again.
@@ -182,8 +183,11 @@ class Hooks:
 
     def _run(self, hook: Hook, commit: str, fence: Fence) -> str:
         problem = ""
+        folder = os.path.realpath(self._options.link)
+        if commit not in folder:  # the link shows another one by now
+            folder = os.path.join(self._options.root, STORE, commit)
         try:
-            hook.run(commit, os.path.realpath(self._options.link), fence)
+            hook.run(commit, folder, fence)
         except HookFailed as error:
             problem = f"{hook.name} failed for {commit}: {error.why}"
             log.error("hook_failed", hook=hook.name, revision=commit, error=str(error))

@@ -94,7 +94,6 @@ class Judge:
         if gate is None:
             return None
         self._judged.append(commit)
-        refusal: RevisionRefused | None = None
         with (
             explained(f"cannot read {folder}"),
             volume.compared(folder) as (checkout, shown),

@@ -25,7 +25,7 @@ from git_sync_wrapper.work_folder import ROOT, STORE
 from sidecar_runtime.errors import SidecarError, counted
 from sidecar_runtime.fence import Fence
 from sidecar_runtime.logs import get_logger
-from sidecar_runtime.volume.files import explained, read_facts
+from sidecar_runtime.volume.files import explained, read_facts, stat_in
 from sidecar_runtime.volume.own import folder_of, write_own
 from sidecar_runtime.volume.snapshots import Snapshots, opened, remove_tree
 
@@ -102,7 +102,8 @@ class Volume:
         Args:
             is_first: Whether a crash may have left something in the store.
         """
-        if is_first:
+        # It is missing, too, when somebody has emptied the store.
+        if is_first or not stat_in(AIRFLOWIGNORE, self.store):
             with explained(f"cannot clear {self.root}/{STORE}"), fence:
                 self.snapshots.sweep()
                 # Airflow's folder walk follows links: if it begins at the root, it must
@@ -178,8 +179,11 @@ class Volume:
                 with suppress(OSError), opened(name, self.store) as kept:
                     if snapshot.is_copy(folder, kept, rows):
                         return Build(name, snapshot.changes(folder, shown))
-            others = (f"{commit}.{number + 2}" for number in range(len(copies)))
-            name = next(name for name in (commit, *others) if name not in copies)
+            name = commit
+            number = 1
+            while self.snapshots.has(name):
+                number += 1
+                name = f"{commit}.{number}"
             added: list[str] = []
 
             def fill(new: int) -> None:
@@ -259,9 +263,7 @@ class Volume:
         Remove commits that need not be kept any longer; none if the link shows nothing.
         """
         try:
-            shown = self.snapshots.current()
-            if shown:
-                self.snapshots.prune(shown, fence)
+            self.snapshots.prune(self.snapshots.current(), fence)
             self._remove_lists()
         except (OSError, SidecarError) as error:
             log.warning("leftover_kept", error=str(error))

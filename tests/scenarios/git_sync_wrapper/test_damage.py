@@ -219,6 +219,8 @@ def test_is_not_ready_while_the_link_is_gone_and_cannot_come_back(
     wait_until(lambda: 503 == wrapper.get("/readyz").status, "it is not ready")
     folder.unlink()
     wrapper.wait_until_ready()
+    shutil.rmtree(here.store)
+    wait_until((here.store / ".airflowignore").exists, "Airflow skips the store")
 
 
 def test_standby_and_one_shot_wait_until_the_lock_holder_repairs_damage(

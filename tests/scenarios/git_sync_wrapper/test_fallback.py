@@ -25,12 +25,7 @@ def bad(here: GitSite, number: int = 1) -> str:
 
 
 def record(here: GitSite) -> str:
-    """
-    Return the fallback in `published.json`, which is written right after the link is
-    swapped.
-    """
-    file = here.root / ".snapshots/published.json"
-    return str(json.loads(file.read_text())["fallback"]) if file.exists() else "not yet"
+    return str(json.loads((here.store / "published.json").read_text())["fallback"])
 
 
 def test_publishes_the_newest_accepted_ancestor_until_a_good_commit_arrives(
@@ -81,7 +76,10 @@ def test_a_refused_pin_publishes_no_fallback(here: GitSite, kind: str) -> None:
 def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     here: GitSite,
 ) -> None:
-    """Nothing is published again, but each process starts the hooks for it."""
+    """
+    Nothing is published again, but each process starts the hooks for it, and has the
+    reason: the daemon, a one-shot beside it, and one after it.
+    """
     before = good(here)
     here.repository.tag("prd", before)
     wrapper = here.wrapper(GITSYNC_REF="prd", **GATE)
@@ -93,11 +91,15 @@ def test_stays_ready_on_the_last_good_commit_when_a_tag_moves_to_a_refused_one(
     at = json.loads((here.store / "published.json").read_text())["published_at"]
     assert 25 == wrapper.status()["details"]["refused"]["files_refused"]
     assert (before, 200) == (here.shown(), wrapper.get("/readyz").status)
-    wrapper.terminate()
     hook = script(here.folder / "hook", f"touch {here.folder}/$GITSYNC_HASH")
     given = {**wrapper.environment, "GITSYNC_EXECHOOK_COMMAND": hook}
-    assert 0 == here.wrapper("--one-time", **given).wait_for_exit().code
-    assert (here.folder / before).exists()
+    for _ in ("beside it", "after it"):
+        one_shot = here.wrapper("--one-time", **given)
+        assert 0 == one_shot.wait_for_exit().code
+        (ended,) = one_shot.find_events("cycle_finished", reason="revision_refused")
+        assert refused in ended["error"]
+        (here.folder / before).unlink()
+        wrapper.kill()
     here.repository.tag("prd", before)
     wrapper.start()
     success = 'git_sync_count_total{status="success"}'

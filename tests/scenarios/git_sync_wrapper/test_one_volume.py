@@ -18,6 +18,7 @@ from tests.support.git.git_sync import GitSite
 from tests.support.machine.refusing import refusing
 from tests.support.machine.volumes import see_mounted
 from tests.support.reading import reading
+from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 RETAIN_SECONDS = 4
@@ -60,7 +61,6 @@ def test_readers_see_only_whole_trees_while_pods_and_git_sync_are_killed(
                 pod.start()
                 assert 0 == one_shot.wait_for_exit().code, one_shot.log()
                 assert newest == here.shown()
-    print(seen, number)
 
     assert ([], 0) == (seen["flaws"], seen["gone"])
     assert seen["changes"] >= PODS
@@ -128,6 +128,28 @@ def test_a_one_shot_beside_a_writer_reports_why_its_own_poll_fails(
     (gave_up,) = one_shot.find_events("sidecar_gave_up")
     assert "one_shot_deadline" == gave_up["reason"]
     assert gave_up["error"].startswith("remote_unreachable: cannot poll the remote: ")
+
+
+def test_a_hook_runs_in_the_folder_of_its_commit_though_a_writer_shows_a_newer_one(
+    here: GitSite,
+) -> None:
+    writer = here.publish()
+    polled = here.folder / "polled"
+    git = f"""git "$@"
+[ $1 != ls-remote ] || touch {polled}
+while [ -e {polled} ]; do sleep 0.1; done"""
+    one_shot = here.wrapper(
+        **ONE_SHOT,
+        GITSYNC_GIT=script(here.folder / "git", git),
+        GITSYNC_EXECHOOK_COMMAND=script(
+            here.folder / "in", "pwd -P | grep /$GITSYNC_HASH"
+        ),
+    )
+    wait_until(polled.exists, "it has polled")
+    here.wait_until_shown(here.commit_revision(2), writer)
+    polled.unlink()
+
+    assert 0 == one_shot.wait_for_exit().code
 
 
 def test_without_hard_links_commits_are_copied_and_damage_is_still_repaired(

@@ -128,44 +128,34 @@ def shown(here: GitSite) -> str:
     return os.path.basename(place).partition(".")[0]
 
 
+@pytest.mark.parametrize("is_running", [False, True])
 @pytest.mark.parametrize("place", NAMES)
-def test_whatever_is_planted_at_a_name_before_a_start_is_replaced(
-    here: GitSite, outside: Outside, place: str, counts: Counts
+def test_whatever_is_planted_at_a_name_is_replaced(
+    here: GitSite, outside: Outside, counts: Counts, place: str, *, is_running: bool
 ) -> None:
+    """While the wrapper runs, or before it starts."""
+    wrapper = here.describe(**SUBFOLDER)
+    if is_running:
+        wrapper.start().wait_until_ready()
     for number, (name, kind) in enumerate(plants(place, counts)):
-        commit = next_commit(here, number)
-        replace(here.root / name.replace("NEW", commit), kind, outside)
-        wrapper = here.wrapper("--one-time", **SUBFOLDER)
-
         what = f"{kind} at {name}"
-        assert 0 == wrapper.wait_for_exit().code, f"{what}: {wrapper.log()[-4000:]}"
+        commit = next_commit(here, number) if "NEW" in name else ""
+        replace(here.root / name.replace("NEW", commit), kind, outside)
+        commit = commit or next_commit(here, number)
+        if is_running:
+            wrapper.wait_for(lambda: commit == shown(here), what)  # noqa: B023 - called at once
+        else:
+            wrapper = here.wrapper("--one-time", **SUBFOLDER)
+            assert 0 == wrapper.wait_for_exit().code, f"{what}: {wrapper.log()[-4000:]}"
+
         assert commit == shown(here), f"{what}: {wrapper.log()[-4000:]}"
         content = (here.root / "links/repo/dag.py").read_text()
         assert f"x = {number}\n" == content, what
         outside.check(wrapper)
-
-
-@pytest.mark.parametrize("place", NAMES)
-def test_whatever_is_planted_at_a_name_while_it_runs_is_replaced(
-    here: GitSite, outside: Outside, place: str, counts: Counts
-) -> None:
-    wrapper = here.wrapper(**SUBFOLDER)
-    wrapper.wait_until_ready()
-    commit = ""
-    for number, (name, kind) in enumerate(plants(place, counts)):
-        if "NEW" in name:
-            commit = next_commit(here, number)
-        replace(here.root / name.replace("NEW", commit), kind, outside)
-        if "NEW" not in name:
-            commit = next_commit(here, number)
-
-        wrapper.wait_for(lambda: commit == shown(here), f"{kind} at {name}")  # noqa: B023 - called at once
-        outside.check(wrapper)
-    wrapper.wait_until_ready()
-    # The cycle that showed it may still be at its end.
-    wrapper.wait_for(
-        lambda: commit == wrapper.get("/readyz").json()["revision"], "it is told"
-    )
+    if is_running:  # the cycle that showed it may still be at its end
+        wrapper.wait_for(
+            lambda: commit == wrapper.get("/readyz").json()["revision"], "it is told"
+        )
 
 
 Plant = Callable[[Path, Outside], None]

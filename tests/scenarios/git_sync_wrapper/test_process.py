@@ -7,7 +7,6 @@ import random
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,25 +19,19 @@ from tests.support.scripts import script
 from tests.support.waiting import wait_until
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """
-    A folder that every user can reach; git-sync's own may be private to its owner.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="git-site-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def test_runs_as_any_user_in_group_0_without_a_home(open_folder: Path) -> None:
-    with git_site(open_folder, Path(shutil.copy(GIT_SYNC, open_folder))) as site:
+def test_runs_as_any_user_in_group_0_without_a_home() -> None:
+    """In a folder that every user can reach; git-sync's own may be its owner's."""
+    with (
+        tempfile.TemporaryDirectory(prefix="git-site-") as name,
+        git_site(folder := Path(name), Path(shutil.copy(GIT_SYNC, name))) as site,
+    ):
+        folder.chmod(0o755)
         site.root.mkdir(mode=0o2775)
         site.root.chmod(0o2775)
         site.tmp.chmod(0o1777)
         commit = site.commit_revision(1)
         wrapper = site.describe(GITSYNC_GROUP_WRITE="true", HOME="/nonexistent")
-        wrapper.program = as_user(open_folder / "bin", WRAPPER, 50000, 0)
+        wrapper.program = as_user(folder / "bin", WRAPPER, 50000, 0)
         wrapper.start()
         site.wait_until_shown(commit, wrapper)
         site.wait_until_shown(site.commit_revision(2), wrapper)

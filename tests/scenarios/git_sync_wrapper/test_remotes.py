@@ -11,15 +11,9 @@ from tests.support.http.fake_proxy import FakeProxy
 from tests.support.machine.volumes import see_mounted
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("dns", "name_unresolved"),
-        ("branch", "ref_not_found"),
-    ],
-)
+@pytest.mark.parametrize("reason", ["name_unresolved", "ref_not_found"])
 def test_keeps_what_it_has_without_dns_or_the_branch(
-    here: GitSite, name: str, reason: str
+    here: GitSite, reason: str
 ) -> None:
     hosts = here.folder / "hosts"
     entry = "127.0.0.1 git.invalid\n"
@@ -31,7 +25,7 @@ def test_keeps_what_it_has_without_dns_or_the_branch(
     wrapper.start()
     here.wait_until_shown(here.repository.head(), wrapper)
     before = here.shown()
-    if name == "dns":
+    if reason == "name_unresolved":
         hosts.write_text("")
     else:
         here.repository.delete_branch("main")

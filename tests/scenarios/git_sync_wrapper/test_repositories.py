@@ -27,7 +27,7 @@ def test_follows_and_repairs_a_sha_256_repository(here: GitSite) -> None:
     assert second == wrapper.wait_until_ready().json()["revision"]
 
 
-def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
+def test_adds_moves_and_removes_submodules_with_the_commits(here: GitSite) -> None:
     """
     Even if `.gitmodules` is not checked out. If it lacks a submodule, git refuses the
     commit.
@@ -46,6 +46,10 @@ def test_adds_and_removes_submodules_with_the_commits(here: GitSite) -> None:
 
     assert b"lib = 1\n" == here.files()["lib/lib.py"]
     assert ".gitmodules" not in here.files()
+    newer = here.server.repository("moved.git").commit({"lib.py": "lib = 2\n"})
+    url = here.server.url("moved.git")
+    here.wait_until_shown(here.repository.commit_submodule("lib", url, newer), wrapper)
+    assert [] == wrapper.find_events("cycle_failed"), "no run remembers a URL"
     here.wait_until_shown(
         here.repository.commit({"lib": None, ".gitmodules": None}), wrapper
     )

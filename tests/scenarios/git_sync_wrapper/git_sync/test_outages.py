@@ -1,6 +1,7 @@
 """The wrapper survives the situations that break git-sync alone."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_takes_over_the_root_of_plain_git_sync(here: GitSite) -> None:
 
 
 def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) -> None:
-    with small_volume(here.root, "4m"):
+    with small_volume(here.root, "4m,nr_inodes=500"):
         wrapper = here.publish()
         before = here.shown()
         here.repository.commit({"big.bin": os.urandom(3_000_000)})
@@ -91,6 +92,12 @@ def test_recovers_from_a_full_disk_once_the_repository_shrinks(here: GitSite) ->
         assert "target_full" == failed["reason"], wrapper.log()
 
         here.wait_until_shown(here.repository.commit({"big.bin": None}), wrapper)
+        wrapper.kill()
+        before = here.shown()
+        here.link.unlink()
+        subprocess.run("seq 500 | xargs touch", shell=True, cwd=here.root)
+
+        here.wait_until_shown(before, wrapper.start())
         wrapper.kill()
 
 

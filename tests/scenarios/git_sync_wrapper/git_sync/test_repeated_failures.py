@@ -13,19 +13,6 @@ from tests.support.git.git_repository import Repository
 from tests.support.git.git_sync import GitSite
 
 
-def test_follows_a_submodule_to_another_url(here: GitSite) -> None:
-    old, new = (here.server.repository(name) for name in ("old.git", "new.git"))
-    first, second = (one.commit({"lib.py": f"{one.folder}\n"}) for one in (old, new))
-    here.repository.commit_submodule("lib", here.server.url("old.git"), first)
-    wrapper = here.publish()
-    shutil.rmtree(old.folder)
-
-    moved = here.repository.commit_submodule("lib", here.server.url("new.git"), second)
-
-    here.wait_until_shown(moved, wrapper, 60)
-    assert [] == wrapper.find_events("cycle_failed"), "no run remembers a URL"
-
-
 def test_a_failure_that_stays_starts_over_only_once(here: GitSite) -> None:
     wrapper = here.publish()
     before = here.shown()
