@@ -178,6 +178,7 @@ class Logins:
         if self._options.askpass_url and not is_given:
             self._said = self._said or self._ask()
             pairs.append((server_of(repo), *self._said, "GITSYNC_ASKPASS_URL"))
+            is_given = True
         elif self._options.is_github_app:
             # git-sync requests the token and lets git store it: for the polls, and the
             # next run.
@@ -237,16 +238,15 @@ class Logins:
         for number, one in enumerate(options.credential, 1):
             name = f"GITSYNC_CREDENTIAL, entry {number}"
             password = _secret(name, one.get("password", ""), one.get("password-file"))
-            yield one["url"], one["username"], password, name
-        user = _secret(f"{PREFIX}USERNAME_FILE", "", file) if file else options.username
-        if not user:
+            yield one["url"], _secret(name, one["username"], None), password, name
+        if not (file or options.username):
             return
-        name = "GITSYNC_PASSWORD_FILE" if options.password_file else "GITSYNC_PASSWORD"
-        if not (options.password or options.password_file):
-            # https://TOKEN@host/…: like git-sync, log in with an empty password.
-            yield server_of(options.repo), user, "", "GITSYNC_USERNAME"
-            return
-        password = _secret(name, options.password, options.password_file)
+        name = f"{PREFIX}USERNAME_FILE" if file else "GITSYNC_USERNAME"
+        user = _secret(name, options.username, file)
+        password = ""  # https://TOKEN@host/…: as in git-sync
+        if options.password or options.password_file:
+            name = "GITSYNC_PASSWORD" + ("_FILE" if options.password_file else "")
+            password = _secret(name, options.password, options.password_file)
         yield server_of(options.repo), user, password, name
 
     def _ask(self) -> tuple[str, str]:
@@ -268,7 +268,7 @@ class Logins:
         fields = dict(line.partition("=")[::2] for line in answer.body.splitlines())
         user = fields.get("username", "")
         password = fields.get("password", "")
-        if answer.status != 200 or not user + password:
+        if answer.status != 200 or not user + password or "\0" in answer.body:
             said = f"--askpass-url answers {answer.status}, without a login"
             raise failure("askpass_failed", said)
         return user, password

@@ -3,9 +3,9 @@ The settings of git-sync that the wrapper must know, from flags and variables in
 spelling.
 
 All others reach git-sync unread, and it checks them itself. Of these, git-sync gets
-what its `Flag` passes on, as a flag. Of several spellings, the one wins
-that wins in git-sync 4.7.1: a name of version 3, even over a flag; then a flag; then
-the older variable. Two exceptions: an empty text counts as unset, and what only the
+what its `Flag` passes on, as a flag. Of several spellings, the one wins that wins in
+git-sync 4.7.1: a name of version 3, even over a flag; then a flag; then the older
+variable. Two exceptions: an empty text that wins means the default, and what only the
 official chart's default sets overrides nothing.
 """
 
@@ -52,7 +52,7 @@ def logins(text: str) -> list[dict[str, str]]:
             item for one in found for item in (one if isinstance(one, list) else [one])
         ]
         if all(
-            re.match("https?://[^/]", one["url"])
+            re.fullmatch(r"https?://[^/\s\0][^\s\0]*", one["url"])
             and one["username"]
             and {str} == {*map(type, one.values())}
             for one in items

@@ -74,10 +74,10 @@ def a_proxy_that_refuses(here: GitSite) -> Settings:
     return {"GITSYNC_REPO": repository, "https_proxy": here.server.endpoint}
 
 
-def answers(status: int, body: bytes = b"") -> Situation:
+def answers(status: int, body: bytes = b"", **given: str) -> Situation:
     def situation(here: GitSite) -> Settings:
         here.server.inject(answer_with(Answer(status, {}, body)))
-        return {}
+        return settings(**given)(here)
 
     return situation
 
@@ -104,6 +104,11 @@ FAULTS: list[tuple[str, str, Situation]] = [
     ("ref_not_found", "remote ref nope", settings(GITSYNC_REF="nope")),
     ("submodule_missing", "'lib'", a_commit_that_nobody_pushed),
     ("askpass_failed", "answers 404", settings(GITSYNC_ASKPASS_URL="{server}/none")),
+    (
+        "askpass_failed",
+        "answers 200, without",
+        answers(200, b"password=hush\0", GITSYNC_ASKPASS_URL="{server}"),
+    ),
     (
         "secret_unreadable",
         "GITSYNC_PASSWORD_FILE: cannot read /nothing/here: No such file",
@@ -204,22 +209,28 @@ def test_each_refusal_of_sts_has_its_reason(
         check(wrapper, reason, code)
 
 
-def test_a_hook_that_fails_in_a_one_shot_ends_it_as_in_git_sync(here: GitSite) -> None:
-    hook = program("GITSYNC_EXECHOOK_COMMAND", "echo told; exit 3")(here)
-    wrapper = here.wrapper("--one-time", **hook)
+@pytest.mark.parametrize(
+    ("reason", "said", "situation"),
+    [
+        (
+            "hook_failed",
+            "is published, but exechook",
+            program("GITSYNC_EXECHOOK_COMMAND", "echo told; exit 3"),
+        ),
+        (
+            "bug",
+            "",
+            settings(GITSYNC_WEBHOOK_URL="{server}", GITSYNC_WEBHOOK_METHOD="\1"),
+        ),
+    ],
+)
+def test_a_hook_that_fails_in_a_one_shot_ends_it_as_in_git_sync(
+    here: GitSite, reason: str, said: str, situation: Situation
+) -> None:
+    wrapper = here.wrapper("--one-time", **situation(here), GITSYNC_MAX_FAILURES="0")
 
-    check(wrapper, "hook_failed", f"{here.repository.head()} is published, but", 1)
+    check(wrapper, reason, said, 1)
     assert here.repository.head() == here.shown()
-
-
-def test_a_bug_ends_a_one_shot_as_any_other_failure(here: GitSite) -> None:
-    webhook = {
-        "GITSYNC_WEBHOOK_URL": here.server.endpoint,
-        "GITSYNC_WEBHOOK_METHOD": "\1",
-    }
-    wrapper = here.wrapper("--one-time", GITSYNC_MAX_FAILURES="0", **webhook)
-
-    check(wrapper, "bug", "", 1)
 
 
 def test_what_is_in_the_way_of_its_files_is_moved_aside_or_named(here: GitSite) -> None:

@@ -54,6 +54,7 @@ def test_no_sync_fails_while_a_slow_askpass_server_rotates(here: GitSite) -> Non
             rotate,
             2,
             GITSYNC_ASKPASS_URL=askpass.endpoint.replace("//", "//me:p%40ss@"),
+            GIT_SYNC_WRAPPER_CREDENTIALS="codecommit",
         )
 
 
@@ -112,12 +113,12 @@ def test_submodules_on_other_servers_use_their_own_credentials(
         here.repository.commit_submodule("library", other.url("library.git"), commit)
         credential = {
             "url": other.endpoint,
-            "username": "library",
+            "username": "library\n",
             "password": "other password",
         }
         here.publish(
-            GITSYNC_USERNAME="deploy",
-            GITSYNC_PASSWORD="password",
+            GITSYNC_USERNAME="deploy\n",
+            GITSYNC_PASSWORD="password\n",
             GITSYNC_CREDENTIAL=json.dumps([credential]),
         )
 
@@ -156,7 +157,4 @@ def test_a_login_that_git_itself_finds_serves_polls_and_runs(
     wrapper = here.publish(**settings)
     here.wait_until_shown(here.commit_revision(2), wrapper)
 
-    wrapper.wait_for(
-        lambda: len(wrapper.find_events("commit_published")) == 2, "two publishes"
-    )
     assert [] == wrapper.find_events("cycle_failed"), wrapper.log()
