@@ -13,7 +13,7 @@ from git_sync_wrapper.options import Options
 from git_sync_wrapper.reasons import LOGIN, failure
 from git_sync_wrapper.settings import Settings
 from git_sync_wrapper.sidecar import Parts, WrapperMetrics, join
-from git_sync_wrapper.snapshot import look
+from git_sync_wrapper.snapshot import find_published
 from sidecar_runtime import __version__, logs
 from sidecar_runtime.checks import (
     daemon,
@@ -111,7 +111,7 @@ def check_root(options: Options) -> bool:
         try_folder("root", options.root, needs_symlinks=True)
     except SidecarError as error:
         return fail("root", error)
-    shown = look(options)
+    shown = find_published(options)
     lacks = shown.commit and (shown.problem(options) or shown.shortfall(options))
     said = lacks or f"{options.link} shows {shown.commit or 'nothing of ours yet'}"
     say("??" if lacks else "ok", "link", said)

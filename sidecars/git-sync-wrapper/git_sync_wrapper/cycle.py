@@ -295,7 +295,7 @@ class Session:
         holder = read_holder(LOCK, volume.store)
         waits = waits_for_holder(holder)
         # Somebody has to end the holder: it publishes for other settings than ours.
-        other = published.elsewhere(self._parts.options)
+        other = published.mismatch(self._parts.options)
         if other:
             said = f"{other}, and {holder} holds the lock"
             waits = replace(waits, why=failure("published_elsewhere", said))

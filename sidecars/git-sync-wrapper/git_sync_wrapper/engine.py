@@ -272,7 +272,7 @@ class Engine:
     # --- commits that are here
 
     @property
-    def is_pinned(self) -> bool:
+    def is_hash_or_tag(self) -> bool:
         """
         Whether the ref is a hash, or was a tag in git-sync's last fetch.
         """
@@ -305,7 +305,7 @@ class Engine:
         may remove some while git writes them, or while they are linked.
 
         Args:
-            restored: The folder from :meth:`restore`, instead of git-sync's checkout.
+            restored: The folder from :meth:`check_out`, instead of git-sync's checkout.
 
         Raises:
             SidecarError: Files are missing, or git cannot tell.
@@ -358,7 +358,7 @@ class Engine:
         with suppress(OSError), self.work.opened(GIT, "refs", "heads") as refs:
             write_own(PUBLISHED, f"{commit}\n".encode(), refs)
 
-    def restore(self, commit: str, fence: Fence) -> str:
+    def check_out(self, commit: str, fence: Fence) -> str:
         """
         Check a commit out again, from the repository here alone; return the folder.
 

@@ -162,7 +162,7 @@ class Judge:
         """
         engine = self._parts.engine
         gate = self._parts.gate
-        if engine.is_pinned:
+        if engine.is_hash_or_tag:
             log.warning("fallback_unusable", revision=refused, reason="pinned")
             return "", ", which GITSYNC_REF pins"
         commit = refused

@@ -357,9 +357,9 @@ class Inspection:
         options = self._parts.options
         commit = published.commit
         engine = self._parts.engine
-        if published.elsewhere(options) or options.sparse_checkout_file:
+        if published.mismatch(options) or options.sparse_checkout_file:
             return
-        checkout = engine.restore(commit, fence)
+        checkout = engine.check_out(commit, fence)
         if not checkout:
             return
         try:

@@ -300,7 +300,7 @@ class Published(NamedTuple):
             return f"{shown}, but GITSYNC_REPO is another repository"
         return ""
 
-    def elsewhere(self, options: Options) -> str:
+    def mismatch(self, options: Options) -> str:
         """
         Return why this is what other settings than ours ask for; empty if it is not.
         """
@@ -341,7 +341,7 @@ class Published(NamedTuple):
         return self.made_by in ("", options.made_by)
 
 
-def look(options: Options) -> Published:
+def find_published(options: Options) -> Published:
     """
     Return the published commit, without creating, locking or keeping anything open.
     """
